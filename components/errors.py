@@ -1,0 +1,33 @@
+"""Errors that are the user's to mend, and the exit code each of them ends the command with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_DATA_GATE = 3
+EXIT_NOT_BLESSED = 4
+
+
+class UserError(Exception):
+    """Something the user gave us is wrong. The message says what, what was received, what is allowed, what to do.
+
+    Shown without a stack trace; ends the command with `EXIT_BAD_INPUT`.
+    """
+
+
+class TrainingError(Exception):
+    """Training itself went wrong (a NaN loss, say). Shown without a stack trace; ends with `EXIT_FAILED`."""
+
+
+class StageError(Exception):
+    """A stage failed for a reason that is not the user's input; its log has the trace. Ends with `EXIT_FAILED`."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Returns `" Did you mean 'x'?"` for the closest of `choices`, or an empty string."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,41 @@
+"""The ingest stage as a TFX component."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+
+from components.ingest.driver import Driver
+from components.ingest.executor import Executor
+from components.ingest.scan import InputSpec
+
+
+class IngestSpec(types.ComponentSpec):
+    """`input`: JSON of an InputSpec; `fingerprint`: filled in by the driver."""
+
+    PARAMETERS = {"input": ExecutionParameter(type=str), "fingerprint": ExecutionParameter(type=str, optional=True)}
+    INPUTS: dict[str, Any] = {}
+    OUTPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
+
+
+class Ingest(base_component.BaseComponent):
+    """Reads files in any of the formats and writes `tf.Example` TFRecords per split, with a `DatasetSummary` beside them.
+
+    Outputs:
+        examples: `standard_artifacts.Examples`, as every TFX component takes them.
+    """
+
+    SPEC_CLASS = IngestSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+    DRIVER_CLASS = Driver
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__(
+            IngestSpec(input=json.dumps(asdict(spec), sort_keys=True), examples=types.Channel(standard_artifacts.Examples))
+        )

@@ -1,0 +1,27 @@
+"""Ingest's driver: puts the input's fingerprint among the exec properties, so that the cache sees changed data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfx.orchestration import data_types_utils
+from tfx.orchestration.portable import base_driver
+from tfx.proto.orchestration import driver_output_pb2
+
+from components.ingest.executor import input_spec
+from components.ingest.sources import fingerprint
+
+
+class Driver(base_driver.BaseDriver):
+    """Runs before the cache is asked."""
+
+    def run(self, execution_info: Any) -> driver_output_pb2.DriverOutput:
+        """Returns the exec properties with `fingerprint` added. Raises UserError when the input is not there."""
+        spec = input_spec(execution_info.exec_properties)
+        files = [f for group in spec.files().values() for f in group]
+        result = driver_output_pb2.DriverOutput()
+        properties = {**execution_info.exec_properties, "fingerprint": fingerprint(files)}
+        for key, value in properties.items():
+            if value is not None:
+                data_types_utils.set_metadata_value(result.exec_properties[key], value)
+        return result

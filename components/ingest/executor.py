@@ -1,0 +1,104 @@
+"""Ingest's executor: scan, check, then write the splits."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+from components.dataset import DatasetSummary
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.column_types import EMPTY, ColumnType, convert
+from components.ingest.scan import InputSpec, Scan, read_batches, scan
+from components.ingest.writer import SplitWriter, assign, key_bytes, take
+from components.progress import say, warn
+
+
+def input_spec(exec_properties: dict[str, Any]) -> InputSpec:
+    """Returns the input from a node's exec properties."""
+    return InputSpec(**json.loads(exec_properties["input"]))
+
+
+class Executor(base_executor.BaseExecutor):
+    """Reads `input` (JSON of an InputSpec) and writes `examples`."""
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
+        """See the base class. Raises UserError for anything wrong with the data."""
+        spec = input_spec(exec_properties)
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        bad = BadRows(spec.max_bad_rows)
+        found = scan(spec, bad)
+        splits = list(spec.split_paths or spec.weights)
+        rows, counts = _write(spec, found, examples.uri, splits)
+        for split in ("train", "eval"):
+            if not rows[split]:
+                raise UserError(
+                    f"data.splits: the split {split!r} has no rows ({sum(rows.values())} rows in all). "
+                    "Give more data or another weight."
+                )
+        empty = [n for n, t in found.types.items() if t.kind == EMPTY]
+        if empty:
+            warn(f"columns without any value are left out: {', '.join(empty)}")
+        if bad.count:
+            warn(f"{bad.count} bad rows are left out (data.max_bad_rows: {bad.limit})")
+        examples.split_names = artifact_utils.encode_split_names(splits)
+        examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
+        DatasetSummary(
+            fingerprint=exec_properties["fingerprint"],
+            files=[f for group in spec.files().values() for f in group],
+            columns={n: f"{'list of ' * t.is_list}{t.kind}" for n, t in found.types.items() if t.kind != EMPTY},
+            missing=found.missing,
+            rows=rows,
+            bad_rows=bad.count,
+            bad_row_samples=bad.samples,
+            empty_columns=empty,
+            label=spec.label,
+            task=found.task,
+            classes=found.classes,
+            class_counts={str(c): counts.get(c, 0) for c in found.classes},
+        ).save(examples.uri)
+
+
+def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[dict[str, int], Counter[Any]]:
+    columns = {n: t for n, t in found.types.items() if t.kind != EMPTY}
+    encoder = RecordBatchToExamplesEncoder()
+    writers = {s: SplitWriter(uri, s) for s in splits}
+    counts: Counter[Any] = Counter()
+    done = 0
+    again = BadRows(limit=0)  # counted in the first pass already
+    for group, files in spec.files().items():
+        for file in files:
+            for batch in read_batches(spec, file, again):
+                lists = _typed(batch, columns)
+                records = encoder.encode(lists)
+                if group is not None:
+                    chosen = {group: None}
+                else:
+                    keys = key_bytes(batch.column(spec.split_key)) if spec.split_key else records
+                    index = assign(keys, spec.weights)
+                    chosen = {s: index == i for i, s in enumerate(splits)}
+                for split, mask in chosen.items():
+                    writers[split].write(records if mask is None else take(records, mask))
+                if found.classes and "train" in chosen:
+                    mask = chosen["train"]
+                    labels = lists.column(spec.label) if mask is None else lists.column(spec.label).filter(pa.array(mask))
+                    counts.update(v.decode() if isinstance(v, bytes) else v for v in labels.flatten().to_pylist())
+                done += batch.num_rows
+                say(f"{done:,} of {found.rows:,} rows written")
+    for writer in writers.values():
+        writer.close()
+    return {s: w.rows for s, w in writers.items()}, counts
+
+
+def _typed(batch: pa.RecordBatch, columns: dict[str, ColumnType]) -> pa.RecordBatch:
+    arrays = []
+    for name, kind in columns.items():
+        here = batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
+        arrays.append(convert(here, kind))
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))

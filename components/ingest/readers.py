@@ -1,0 +1,185 @@
+"""One reader per format: a file in, Arrow record batches out, in bounded memory. Values are not converted yet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.sources import open_file
+
+_CSV_BLOCK = 8 << 20
+_HEADER_BYTES = 1 << 20
+_ROWS = 32_768
+
+Reader = Callable[[str, BadRows, Sequence[str] | None], Iterator[pa.RecordBatch]]
+
+
+def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """Yields batches of string columns; rows with the wrong number of fields or not UTF-8 go to `bad`."""
+    names = _header(path)
+
+    def ragged(row: Any) -> str:
+        bad.add(path, f"{row.actual_columns} fields where the header has {row.expected_columns}", str(row.text))
+        return "skip"
+
+    nulls = {} if missing_values is None else {"null_values": list(missing_values)}
+    with open_file(path) as raw:
+        try:
+            reader = pa.csv.open_csv(
+                pa.PythonFile(raw, mode="r"),
+                # One thread: with several, the row handler is called from threads that wait on one another.
+                read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
+                parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=ragged),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.binary()),
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=True,
+                    **nulls,
+                ),
+            )
+            for batch in reader:
+                yield _decoded(batch, path, bad)
+        except (pa.ArrowInvalid, EOFError, OSError) as error:
+            raise UserError(f"data.path: {path} cannot be read as CSV: {error}") from error
+
+
+def _header(path: str) -> list[str]:
+    with open_file(path) as raw:
+        try:
+            head = raw.read(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
+            names = next(csv.reader(io.StringIO(head, newline="")), [])
+        except (csv.Error, EOFError, OSError) as error:
+            raise UserError(f"data.path: {path} cannot be read as CSV: {error}") from error
+    if not names:
+        raise UserError(f"data.path: {path} is empty; a CSV starts with a line of column names.")
+    unnamed = [str(i + 1) for i, n in enumerate(names) if not n.strip()]
+    if unnamed:
+        raise UserError(f"data.path: {path}: column {', '.join(unnamed)} has no name. Name it in the first line.")
+    doubled = sorted({n for n in names if names.count(n) > 1})
+    if doubled:
+        raise UserError(f"data.path: {path}: duplicate column name {', '.join(map(repr, doubled))}. Rename one.")
+    return names
+
+
+def _decoded(batch: pa.RecordBatch, path: str, bad: BadRows) -> pa.RecordBatch:
+    try:
+        return pa.RecordBatch.from_arrays([c.cast(pa.string()) for c in batch.columns], names=batch.schema.names)
+    except pa.ArrowInvalid:
+        pass
+    keep = []
+    for i in range(batch.num_rows):
+        row = [c[i].as_py() or b"" for c in batch.columns]
+        good = all(_is_utf8(value) for value in row)
+        keep.append(good)
+        if not good:
+            bad.add(path, "not UTF-8 text", b",".join(row).decode("utf-8", errors="backslashreplace"))
+    kept = batch.filter(pa.array(keep))
+    return pa.RecordBatch.from_arrays([c.cast(pa.string()) for c in kept.columns], names=kept.schema.names)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """Yields batches with the file's own types."""
+    with open_file(path) as raw:
+        try:
+            file = pa.parquet.ParquetFile(pa.PythonFile(raw, mode="r"))
+            names = file.schema_arrow.names
+            if len(set(names)) != len(names):
+                raise UserError(f"data.path: {path}: duplicate column names. Rename one.")
+            yield from file.iter_batches(batch_size=_ROWS)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"data.path: {path} cannot be read as Parquet: {error}") from error
+
+
+def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`."""
+    rows: list[dict[str, Any]] = []
+    with open_file(path) as raw:
+        for line in raw:
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line, object_pairs_hook=_unique)
+                if not isinstance(row, dict):
+                    raise ValueError("not an object")
+            except ValueError as error:
+                bad.add(path, f"not a JSON object ({error})", line.decode("utf-8", errors="backslashreplace").strip())
+                continue
+            rows.append(row)
+            if len(rows) == _ROWS:
+                yield _batch_of(rows)
+                rows = []
+    if rows:
+        yield _batch_of(rows)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        raise ValueError("duplicate keys")
+    return row
+
+
+def _batch_of(rows: list[dict[str, Any]]) -> pa.RecordBatch:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        try:
+            columns.append(pa.array(values))
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            # Mixed types: as text, each value as JSON writes it.
+            columns.append(pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string()))
+    return pa.RecordBatch.from_arrays(columns, names=names)
+
+
+def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """Yields batches of `tf.Example` records; a record that is none goes to `bad`."""
+    import tensorflow as tf
+    from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
+    decoder = ExamplesToRecordBatchDecoder()
+    compression = "GZIP" if path.endswith(".gz") else ""
+    records = tf.data.TFRecordDataset(path, compression_type=compression).batch(_ROWS)
+    try:
+        for batch in records.as_numpy_iterator():
+            examples = list(batch)
+            try:
+                yield decoder.DecodeBatch(examples)
+            except RuntimeError:
+                good = [e for e in examples if _is_example(e, path, bad)]
+                if good:
+                    yield decoder.DecodeBatch(good)
+    except tf.errors.OpError as error:
+        raise UserError(f"data.path: {path} cannot be read as TFRecord: {error.message}") from error
+
+
+def _is_example(record: bytes, path: str, bad: BadRows) -> bool:
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        tf.train.Example.FromString(record)
+    except DecodeError:
+        bad.add(path, "not a tf.Example", repr(record[:50]))
+        return False
+    return True
+
+
+READERS: dict[str, Reader] = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_jsonl, "tfrecord": read_tfrecord}

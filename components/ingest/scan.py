@@ -1,0 +1,147 @@
+"""First pass over the input: columns, types, label values, bad rows. Every error of the data is raised here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.errors import UserError, did_you_mean
+from components.ingest.bad_rows import BadRows
+from components.ingest.column_types import EMPTY, INTEGER, ColumnType, observe
+from components.ingest.labels import LabelValues, check_label, infer_task
+from components.ingest.readers import READERS
+from components.ingest.sources import find_files, format_of
+from components.progress import say
+
+# Enough to tell a task by; also the limit of what is read before a run starts.
+PEEK_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What to read: the plain-data form of the config's `data` and `label`."""
+
+    path: Sequence[str]
+    split_paths: Mapping[str, Sequence[str]] | None
+    weights: Mapping[str, float]
+    split_key: str | None
+    format: str
+    exclude: Sequence[str]
+    max_bad_rows: int
+    missing_values: Sequence[str] | None
+    label: str
+    task: str
+
+    def files(self) -> dict[str | None, list[str]]:
+        """Split -> files; the key None for files whose rows are still to be split."""
+        if self.split_paths:
+            return {split: find_files(paths) for split, paths in self.split_paths.items()}
+        return {None: find_files(self.path)}
+
+
+@dataclass
+class Scan:
+    """What the first pass found."""
+
+    task: str
+    classes: list[int] | list[str]
+    types: dict[str, ColumnType]
+    missing: dict[str, int] = field(default_factory=dict)
+    rows: int = 0
+
+
+def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yields a file's batches without the excluded columns and without unlabelled rows.
+
+    Args:
+        spec: what to read.
+        file: one of its files.
+        bad: takes the rows that cannot be used.
+        names: takes the names of all columns, the excluded ones too.
+
+    Raises:
+        UserError: the file has no label column.
+    """
+    kind = format_of(file, spec.format)
+    for whole in READERS[kind](file, bad, spec.missing_values):
+        if names is not None:
+            names.update(whole.schema.names)
+        if spec.label not in whole.schema.names:
+            raise UserError(
+                f"label: {file} has no column {spec.label!r}.{did_you_mean(spec.label, whole.schema.names)} "
+                f"Columns: {', '.join(whole.schema.names[:30])}."
+            )
+        batch = whole.select([n for n in whole.schema.names if n not in spec.exclude])
+        label = batch.column(spec.label)
+        valid = pc.and_(label.is_valid(), pc.invert(pc.is_nan(label))) if pa.types.is_floating(label.type) else label.is_valid()
+        unlabelled = len(label) - (pc.sum(valid).as_py() or 0)
+        if unlabelled:
+            bad.add(file, f"the label {spec.label!r} is missing", number=unlabelled)
+            batch = batch.filter(valid)
+        if batch.num_rows:
+            yield batch
+
+
+def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
+    """Reads all rows (or, to `peek`, the first ones) and returns what they are.
+
+    Raises:
+        UserError: no rows, a bad label, a column of an impossible type, columns that are named and not there.
+    """
+    types: dict[str, ColumnType] = {}
+    present: dict[str, int] = {}
+    labels = LabelValues(spec.label)
+    names: set[str] = set()
+    rows = 0
+    files = [f for group in spec.files().values() for f in group]
+    for file in files:
+        for batch in read_batches(spec, file, bad, names):
+            rows += batch.num_rows
+            is_text = format_of(file, spec.format) == "csv"
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                seen = observe(name, column, is_text=is_text)
+                types[name] = types[name].widen(seen) if name in types else seen
+                present[name] = present.get(name, 0) + len(column) - column.null_count
+            label = batch.column(spec.label)
+            labels.add(label.flatten() if types[spec.label].is_list else label)
+            say(f"{rows:,} rows read")
+            if peek and rows >= PEEK_ROWS:
+                break
+        else:
+            continue
+        break
+    found = Scan("", [], types, {n: rows - c for n, c in present.items()}, rows)
+    if not peek or bad.count > bad.limit:
+        bad.check()
+    if not rows:
+        raise UserError(f"data: no rows in {', '.join(files[:3])}. Check the input.")
+    _check_names(spec, names)
+    return _check_types(spec, found, labels, peek)
+
+
+def _check_names(spec: InputSpec, names: set[str]) -> None:
+    for key, columns in (("data.exclude", spec.exclude), ("data.split_key", [spec.split_key] if spec.split_key else [])):
+        for column in columns:
+            if column not in names:
+                raise UserError(
+                    f"{key}: there is no column {column!r}.{did_you_mean(column, names)} Columns: {', '.join(sorted(names))}."
+                )
+
+
+def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) -> Scan:
+    label = found.types[spec.label]
+    if label.is_list and labels.values:
+        # tf.Example holds lists only: a label of one value a row is what a user means.
+        label = found.types[spec.label] = ColumnType(label.kind)
+    found.task = infer_task(labels, label.kind) if spec.task == "auto" else spec.task
+    if peek:
+        return found
+    found.classes = check_label(labels, label, found.task)
+    if found.classes and isinstance(found.classes[0], int):
+        found.types[spec.label] = ColumnType(INTEGER)
+    if all(t.kind == EMPTY for n, t in found.types.items() if n != spec.label):
+        raise UserError(f"data: there is no usable feature beside the label {spec.label!r}. Columns: {', '.join(found.types)}.")
+    return found

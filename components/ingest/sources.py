@@ -1,0 +1,129 @@
+"""Finding and opening input files: globs, formats, compression, any filesystem that Beam knows; and their fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO, cast
+
+from components.errors import UserError
+
+ENDINGS = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+}
+_COMPRESSED = (".gz", ".bz2")
+_CHUNK = 1 << 20
+
+
+def find_files(patterns: Sequence[str]) -> list[str]:
+    """Expands files and globs, in a fixed order.
+
+    Raises:
+        UserError: a pattern that matches nothing, or cannot be looked at.
+    """
+    from apache_beam.io.filesystems import FileSystems
+
+    found: list[str] = []
+    for pattern in patterns:
+        if os.path.isdir(pattern):
+            raise UserError(f"data.path: {pattern} is a folder; give its files, for example {pattern.rstrip('/')}/*.csv")
+        # A local name that holds glob characters is taken as it stands.
+        if os.path.exists(pattern):
+            found.append(pattern)
+            continue
+        try:
+            matched = sorted(m.path for m in FileSystems.match([pattern])[0].metadata_list)
+        except Exception as error:  # Beam raises whatever the filesystem's own client raises.
+            raise UserError(f"data.path: cannot look for {pattern}: {error}") from error
+        if not matched:
+            raise UserError(f"data.path: no file matches {pattern}. Check the path (relative ones are relative to the YAML).")
+        found += matched
+    return list(dict.fromkeys(found))
+
+
+def format_of(path: str, declared: str) -> str:
+    """Returns csv, parquet, jsonl or tfrecord: what was declared, else by the name's ending.
+
+    Raises:
+        UserError: the ending says nothing.
+    """
+    if declared != "auto":
+        return declared
+    name = path.lower()
+    for ending in _COMPRESSED:
+        name = name.removesuffix(ending)
+    for ending, kind in ENDINGS.items():
+        if name.endswith(ending):
+            return kind
+    raise UserError(
+        f"data.format: cannot tell the format of {path} by its name; allowed endings: {', '.join(ENDINGS)} (also .gz). "
+        "Set data.format to csv, parquet, jsonl or tfrecord."
+    )
+
+
+def open_file(path: str) -> BinaryIO:
+    """Opens for reading, decompressed by its ending.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from apache_beam.io.filesystems import FileSystems
+
+    try:
+        file = FileSystems.open(path)
+    except PermissionError:
+        raise UserError(f"data.path: not allowed to read {path}. Check its permissions.") from None
+    except Exception as error:  # see find_files
+        raise UserError(f"data.path: cannot open {path}: {error}") from error
+    return cast(BinaryIO, file if isinstance(file, io.IOBase) else io.BufferedReader(_Raw(file), _CHUNK))
+
+
+class _Raw(io.RawIOBase):
+    """Beam's decompressing file is no `io` object (its `closed` is a method): give it the interface that Arrow takes."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def fingerprint(paths: Iterable[str]) -> str:
+    """Returns a SHA-256 over names and contents (local) or names, sizes and the store's checksums (elsewhere)."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(os.path.basename(path).encode())
+        if os.path.exists(path):
+            _hash_local(path, digest)
+        else:
+            from apache_beam.io.filesystems import FileSystems
+
+            digest.update(str(FileSystems.checksum(path)).encode())
+    return digest.hexdigest()
+
+
+def _hash_local(path: str, digest: Any) -> None:
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except PermissionError:
+        raise UserError(f"data.path: not allowed to read {path}. Check its permissions.") from None

@@ -1,0 +1,1 @@
+"""Config, definition, runners and the command line."""

@@ -1,0 +1,68 @@
+"""Packaging of Switchyard. Ranges are what each project itself supports; the exact, hashed set is requirements.lock."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="switchyard",
+    version="0.1.0",
+    description="One ML pipeline, TensorFlow or PyTorch, on this machine or on Kubeflow, tracked in MLflow",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.12",
+    packages=find_packages(include=["pipelines", "pipelines.*", "components", "components.*"]),
+    package_data={
+        "pipelines": ["py.typed", "examples/*/*.yaml", "examples/*/*.csv", "examples/*/*.parquet"],
+        "components": ["py.typed", "reports/*.html"],
+    },
+    entry_points={"console_scripts": ["switchyard=pipelines.cli:main"]},
+    install_requires=[
+        "apache-beam>=2.72,<2.78",
+        "click>=8.1,<9",
+        "filelock>=3.16",
+        "jinja2>=3.1,<4",
+        "kfp>=2.17,<2.17.3",
+        "lightning>=2.6,<2.7",
+        "matplotlib>=3.8,<4",
+        "mlflow>=3.17,<4",
+        "numpy>=1.26,<3",
+        "pandas>=2.2,<3",
+        "psutil>=5.9",
+        "pyarrow>=14",
+        "pydantic>=2.10,<3",
+        "pyyaml>=6,<7",
+        "rich>=13.9",
+        "safetensors>=0.5,<1",
+        "scikit-learn>=1.4,<2",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-data-validation>=1.16,<2",
+        "tensorflow-model-analysis>=0.48,<1",
+        "tensorflow-transform>=1.16,<2",
+        "tfx>=1.21,<1.22",
+        "tfx-bsl>=1.16,<2",
+        "torch>=2.9,<3",
+        "torchmetrics>=1.6,<2",
+        # Not imported by us: tfx-bsl 1.16 imports dill, TFX installs user modules with pip, TFX's proto code needs pkg_resources.
+        "dill",
+        "pip",
+        "setuptools<81",
+    ],
+    extras_require={
+        "dev": [
+            "hypothesis>=6.100",
+            "import-linter>=2.1",
+            "mypy>=1.13",
+            "pandas-stubs>=2.2,<3",
+            "playwright>=1.50",
+            "pytest>=8.3",
+            "pytest-timeout>=2.3",
+            "ruff>=0.9",
+            "types-PyYAML",
+            "types-psutil",
+        ],
+    },
+)
