@@ -40,9 +40,11 @@ def observe(name: str, column: pa.Array, *, is_text: bool) -> ColumnType:
     """
     kind = column.type
     if pa.types.is_null(kind) or column.null_count == len(column):
-        return ColumnType(EMPTY, is_list=_is_list(kind))
+        return ColumnType(EMPTY)
     if _is_list(kind):
-        return ColumnType(observe(name, column.flatten(), is_text=False).kind, is_list=True)
+        # tf.Example knows lists only: one of at most one value is a plain column.
+        longest = pc.max(pc.list_value_length(column)).as_py() or 0
+        return ColumnType(observe(name, column.flatten(), is_text=False).kind, is_list=longest > 1)
     if pa.types.is_dictionary(kind):
         return observe(name, column.dictionary_decode(), is_text=is_text)
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_temporal(kind):

@@ -106,7 +106,7 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
                 types[name] = types[name].widen(seen) if name in types else seen
                 present[name] = present.get(name, 0) + len(column) - column.null_count
             label = batch.column(spec.label)
-            labels.add(label.flatten() if types[spec.label].is_list else label)
+            labels.add(label.flatten() if pa.types.is_nested(label.type) else label)
             say(f"{rows:,} rows read")
             if peek and rows >= PEEK_ROWS:
                 break
@@ -133,9 +133,6 @@ def _check_names(spec: InputSpec, names: set[str]) -> None:
 
 def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) -> Scan:
     label = found.types[spec.label]
-    if label.is_list and labels.values:
-        # tf.Example holds lists only: a label of one value a row is what a user means.
-        label = found.types[spec.label] = ColumnType(label.kind)
     found.task = infer_task(labels, label.kind) if spec.task == "auto" else spec.task
     if peek:
         return found

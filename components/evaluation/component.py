@@ -1,0 +1,50 @@
+"""The evaluation stage as a TFX component."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+
+from components.evaluation.executor import Executor
+
+
+class EvaluationSpec(types.ComponentSpec):
+    """`settings`: JSON of the config's `evaluation`."""
+
+    PARAMETERS = {"settings": ExecutionParameter(type=str)}
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "model": ChannelParameter(type=standard_artifacts.Model),
+    }
+    OUTPUTS = {
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
+
+
+class Evaluate(base_beam_component.BaseBeamComponent):
+    """Evaluates a bundle on the raw eval split with TFMA, whichever framework trained it.
+
+    Outputs:
+        evaluation: TFMA's result, readable with `tfma.load_eval_result`, and `metrics.json`.
+        blessing: `BLESSED` or `NOT_BLESSED`, as TFX's Evaluator writes it.
+    """
+
+    SPEC_CLASS = EvaluationSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(self, examples: types.BaseChannel, model: types.BaseChannel, settings: dict[str, Any]) -> None:
+        super().__init__(
+            EvaluationSpec(
+                settings=json.dumps(settings, sort_keys=True),
+                examples=examples,
+                model=model,
+                evaluation=types.Channel(standard_artifacts.ModelEvaluation),
+                blessing=types.Channel(standard_artifacts.ModelBlessing),
+            )
+        )

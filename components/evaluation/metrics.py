@@ -1,0 +1,97 @@
+"""TFMA's configuration for a task: which metrics under which names, slices, thresholds. Names are the same for every trainer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tensorflow_model_analysis.proto import config_pb2
+
+from components.errors import UserError, did_you_mean
+
+# Our name -> TFMA's class and its settings. TFMA's own multiclass accuracy would be Keras's; micro precision at 1 is the same.
+METRICS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "binary": {
+        "example_count": ("ExampleCount", {}),
+        "loss": ("BinaryCrossEntropy", {}),
+        "accuracy": ("BinaryAccuracy", {}),
+        "auc": ("AUC", {}),
+        "auc_precision_recall": ("AUCPrecisionRecall", {}),
+        "precision": ("Precision", {}),
+        "recall": ("Recall", {}),
+        "f1": ("F1Score", {}),
+        "calibration": ("Calibration", {}),
+    },
+    "multiclass": {
+        "example_count": ("ExampleCount", {}),
+        "loss": ("CategoricalCrossEntropy", {}),
+        "accuracy": ("Precision", {"top_k": 1}),
+    },
+    "regression": {
+        "example_count": ("ExampleCount", {}),
+        "loss": ("MeanSquaredError", {}),
+        "mae": ("MeanAbsoluteError", {}),
+        "mean_label": ("MeanLabel", {}),
+        "mean_prediction": ("MeanPrediction", {}),
+    },
+}
+PLOTS = {
+    "binary": {"confusion_matrix": "ConfusionMatrixPlot", "calibration_plot": "CalibrationPlot"},
+    "multiclass": {"multiclass_confusion_matrix": "MultiClassConfusionMatrixPlot"},
+    "regression": {},
+}
+
+
+def check_names(thresholds: Sequence[str], task: str) -> None:
+    """Raises UserError for a threshold on a metric that the task does not have."""
+    for name in thresholds:
+        if name not in METRICS[task]:
+            raise UserError(
+                f"evaluation.thresholds: {name!r} is no metric of a {task} task.{did_you_mean(name, METRICS[task])} "
+                f"Allowed: {', '.join(METRICS[task])}."
+            )
+
+
+def eval_config(
+    task: str, slices: Sequence[Sequence[str]], thresholds: Mapping[str, Mapping[str, float | None]]
+) -> config_pb2.EvalConfig:
+    """Returns TFMA's EvalConfig.
+
+    Args:
+        task: binary, multiclass or regression.
+        slices: features to slice by, each a list; the overall slice is always there.
+        thresholds: metric -> lower_bound, upper_bound; they hold for the overall slice.
+    """
+    config = config_pb2.EvalConfig()
+    config.model_specs.add(name="candidate", label_key="label")
+    config.slicing_specs.add()
+    for features in slices:
+        config.slicing_specs.add(feature_keys=list(features))
+    spec = config.metrics_specs.add()
+    for name, (kind, settings) in METRICS[task].items():
+        metric = spec.metrics.add(class_name=kind, config=json.dumps({**settings, "name": name}))
+        if name in thresholds:
+            bounds = {k: {"value": v} for k, v in thresholds[name].items() if v is not None}
+            for k, v in bounds.items():
+                getattr(metric.threshold.value_threshold, k).value = v["value"]
+    for name, kind in PLOTS[task].items():
+        spec.metrics.add(class_name=kind, config=json.dumps({"name": name}))
+    return config
+
+
+def default_thresholds(task: str, labels: Any) -> dict[str, dict[str, float | None]]:
+    """Returns what the trivial predictor reaches: AUC 0.5, the majority class's share, the variance of the label.
+
+    Args:
+        task: binary, multiclass or regression.
+        labels: encoded labels of the eval split, NumPy (n,).
+    """
+    import numpy as np
+
+    if task == "binary":
+        return {"auc": {"lower_bound": 0.5, "upper_bound": None}}
+    if task == "multiclass":
+        share = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+        return {"accuracy": {"lower_bound": share, "upper_bound": None}}
+    return {"loss": {"lower_bound": None, "upper_bound": float(np.var(labels))}}

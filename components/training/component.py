@@ -1,0 +1,58 @@
+"""The training stage as a TFX component: the same for every trainer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+
+from components.training.executor import Executor
+
+
+class TrainingSpec(types.ComponentSpec):
+    """`settings`: JSON of the config's `trainer`, with the user's code as a snapshot."""
+
+    PARAMETERS = {"settings": ExecutionParameter(type=str)}
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "transformed_examples": ChannelParameter(type=standard_artifacts.Examples),
+        "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph),
+    }
+    OUTPUTS = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
+    }
+
+
+class Training(base_component.BaseComponent):
+    """Runs any `Trainer`.
+
+    Outputs:
+        model: the bundle, an MLflow Model, under `Format-Serving/`.
+        model_run: `result.json`, the `TrainResult`.
+    """
+
+    SPEC_CLASS = TrainingSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        transformed_examples: types.BaseChannel,
+        transform_graph: types.BaseChannel,
+        settings: dict[str, Any],
+    ) -> None:
+        super().__init__(
+            TrainingSpec(
+                settings=json.dumps(settings, sort_keys=True),
+                examples=examples,
+                transformed_examples=transformed_examples,
+                transform_graph=transform_graph,
+                model=types.Channel(standard_artifacts.Model),
+                model_run=types.Channel(standard_artifacts.ModelRun),
+            )
+        )

@@ -1,0 +1,204 @@
+"""The trainer contract: what a trainer is given, what it gives back. Framework-free (standard library and NumPy).
+
+To add a trainer, subclass `Trainer`, fill in the four abstract methods and name the class in the config:
+`trainer: {framework: my_module:MyTrainer}`. Everything around it (input, evaluation, registry, bundle) stays the same.
+"""
+
+from __future__ import annotations
+
+import abc
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from components.accelerators import AcceleratorProfile
+from components.errors import UserError
+
+Batch = tuple[dict[str, np.ndarray], np.ndarray]
+Report = Callable[[int, Mapping[str, float]], None]
+Predictor = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+EARLY_STOPPING_EPOCHS = 50
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One transformed feature.
+
+    Attributes:
+        name: its name.
+        dtype: `float32` or `int64`.
+        shape: without the batch dimension, `(1,)` for a scalar.
+        vocabulary_size: for indices into a vocabulary, its size with the out-of-vocabulary buckets; else None.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    vocabulary_size: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What `build_model(spec)` is handed. The model takes a dict of batches and returns logits, shape (B, outputs).
+
+    Attributes:
+        features: the transformed features.
+        task: binary, multiclass or regression.
+        outputs: 1 for binary (the logit of the last class) and regression (the value), else the number of classes.
+        parameters: the config's `trainer.model_parameters`.
+    """
+
+    features: tuple[FeatureSpec, ...]
+    task: str
+    outputs: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """See `pipelines.config.Hyperparameters`; here with everything decided.
+
+    Attributes:
+        epochs: the most passes over the training split.
+        steps: the most optimizer steps; None: as many as the epochs hold.
+        patience: epochs without a better `val_loss` before training stops; None: never.
+        class_weights: weight per class index, or None.
+    """
+
+    epochs: int
+    steps: int | None
+    batch_size: int
+    learning_rate: float
+    optimizer: str
+    seed: int
+    patience: int | None
+    min_delta: float
+    class_weights: tuple[float, ...] | None
+
+
+class ExampleSource(Protocol):
+    """One split of transformed examples, the same for every trainer."""
+
+    @property
+    def rows(self) -> int:
+        """Number of examples."""
+
+    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> Iterator[Batch]:
+        """Yields one epoch: features by name, shape (B, *feature shape), and labels, shape (B,).
+
+        Labels are int64 class indices, or float32 values in a regression. Without `seed` the order is that of the files;
+        with it the order depends on `seed` and `epoch` alone.
+        """
+
+    def dataset(self, batch_size: int, *, seed: int | None = None, first_epoch: int = 0, epochs: int = 1) -> Any:
+        """The same batches of several epochs as a `tf.data.Dataset`."""
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Everything a trainer needs.
+
+    Attributes:
+        spec: what the model looks at and gives.
+        train, eval: the two splits; early stopping watches `eval`.
+        hyperparameters: the same for every framework.
+        accelerator: devices; resolved (never `auto`) when `_fit` sees it.
+        build_model: the user's function, or None for the trainer's default model.
+        checkpoint_dir: kept between a killed run and the next one; empty at first.
+        export_dir: where the finished model goes.
+    """
+
+    spec: ModelSpec
+    train: ExampleSource
+    eval: ExampleSource
+    hyperparameters: Hyperparameters
+    accelerator: AcceleratorProfile
+    build_model: Callable[[ModelSpec], Any] | None
+    checkpoint_dir: Path
+    export_dir: Path
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came of it.
+
+    Attributes:
+        epochs: passes finished, those before a resume included.
+        steps: optimizer steps.
+        best_epoch: the epoch (from 1) whose weights were exported.
+        metrics: `loss`, `val_loss`, ... of that epoch.
+        history: the same for every epoch.
+        resumed_from_epoch: epochs that an earlier, killed run had done; 0 for a fresh one.
+        parameters: number of trainable weights.
+        device: what it ran on, in words.
+    """
+
+    epochs: int
+    steps: int
+    best_epoch: int
+    metrics: Mapping[str, float]
+    history: tuple[Mapping[str, float], ...]
+    resumed_from_epoch: int
+    parameters: int
+    device: str
+
+
+class Trainer(abc.ABC):
+    """Trains and exports one model. Subclasses fill in the four abstract methods."""
+
+    name: ClassVar[str]
+
+    def train(self, request: TrainRequest, report: Report) -> TrainResult:
+        """Checks the devices, seeds and trains; leaves the model in `request.export_dir`.
+
+        Args:
+            request: see there.
+            report: called with (steps so far, metrics) once an epoch. The names are the same in every framework: `loss`,
+                `val_loss`, then `accuracy`, `val_accuracy` (classification), `val_auc` (binary) or `mae`, `val_mae`.
+
+        Raises:
+            UserError: the devices are not there, or the user's model does not fit.
+            TrainingError: training diverged.
+        """
+        accelerator = request.accelerator.resolve(self.available_devices())
+        random.seed(request.hyperparameters.seed)
+        np.random.seed(request.hyperparameters.seed)
+        request.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        request.export_dir.mkdir(parents=True, exist_ok=True)
+        return self._fit(TrainRequest(**{**request.__dict__, "accelerator": accelerator}), report)
+
+    @abc.abstractmethod
+    def available_devices(self) -> Mapping[str, int]:
+        """Returns kind (cpu, gpu, tpu) -> how many are there."""
+
+    @abc.abstractmethod
+    def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
+        """Trains, resuming from `checkpoint_dir` when there is something, and exports the best weights."""
+
+    @abc.abstractmethod
+    def check_model(self, request: TrainRequest) -> None:
+        """Builds the model and runs one batch; raises UserError when it does not fit the spec."""
+
+    @classmethod
+    @abc.abstractmethod
+    def load_predictor(cls, export_dir: Path) -> Predictor:
+        """Loads what `_fit` exported.
+
+        Returns:
+            A function from transformed features (name -> (B, *shape)) to float32 (B, outputs): the probability of the last
+            class (binary), of each class (multiclass), or the value (regression).
+        """
+
+
+def check_output(shape: tuple[int, ...], batch: int, spec: ModelSpec) -> None:
+    """Raises UserError unless a model's output is (batch, spec.outputs)."""
+    if tuple(shape) != (batch, spec.outputs):
+        raise UserError(
+            f"trainer.model: build_model returned a model whose output has shape {tuple(shape)} for {batch} examples; "
+            f"a {spec.task} task needs logits of shape ({batch}, {spec.outputs})."
+        )

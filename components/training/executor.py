@@ -1,0 +1,175 @@
+"""The training stage's executor: builds the request, runs the trainer, writes the bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+
+from components import tracking
+from components.accelerators import AcceleratorProfile
+from components.dataset import DatasetSummary
+from components.model_bundle import BundleInfo, RawFeature, raw_features, save_bundle
+from components.progress import say, warn
+from components.training.contract import (
+    EARLY_STOPPING_EPOCHS,
+    Hyperparameters,
+    ModelSpec,
+    Trainer,
+    TrainRequest,
+    TrainResult,
+)
+from components.training.input import TransformedExamples, feature_specs
+from components.training.registry import TRAINERS, file_of, is_file, trainer_class
+from components.user_code import UserCode
+
+DEFAULT_EPOCHS = 20
+EXAMPLE_ROWS = 5
+RESULT = "result.json"
+
+
+class Executor(base_executor.BaseExecutor):
+    """`examples` (raw), `transformed_examples`, `transform_graph` in; `model` (the bundle) and `model_run` out."""
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
+        """See the base class."""
+        settings = json.loads(exec_properties["settings"])
+        framework = settings["framework"]
+        trainer = trainer_class(framework)
+        graph_uri = artifact_utils.get_single_uri(input_dict["transform_graph"])
+        examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
+        transformed = artifact_utils.get_single_uri(input_dict["transformed_examples"])
+        model = artifact_utils.get_single_instance(output_dict["model"])
+        summary = DatasetSummary.load(examples_uri)
+        # Kept by the runner between a killed run and the next one of the same inputs and settings.
+        state = Path(self._context.get_tmp_path() if not self._context.stateful_working_dir else self._context.stateful_working_dir)
+        request = train_request(settings, summary, graph_uri, transformed, state)
+        result = _train(trainer, request, exec_properties)
+        run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
+        run_folder.mkdir(parents=True, exist_ok=True)
+        (run_folder / RESULT).write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+        features = raw_features(tft.TFTransformOutput(graph_uri).raw_feature_spec(), summary.columns, summary.label)
+        own_code = is_file(framework)
+        info = BundleInfo(
+            framework=trainer.name,
+            predictor=f"{file_of(framework).name}:{trainer.__name__}" if own_code else TRAINERS.get(framework, framework),
+            task=summary.task,
+            label=summary.label,
+            classes=list(summary.classes),
+            features=features,
+        )
+        save_bundle(
+            Path(model.uri) / "Format-Serving",
+            info=info,
+            transform_graph=graph_uri,
+            export_dir=request.export_dir,
+            example=raw_rows(examples_uri, "eval", features, EXAMPLE_ROWS),
+            code=file_of(framework).parent if own_code else None,
+        )
+        model.set_string_custom_property("framework", trainer.name)
+
+
+def _train(trainer: type[Trainer], request: TrainRequest, exec_properties: dict[str, Any]) -> TrainResult:
+    hyper = request.hyperparameters
+    run = tracking.ambient()
+    run.params({"framework": trainer.name, **{k: v for k, v in asdict(hyper).items() if v is not None}})
+    run.params({"accelerator": request.accelerator.kind, "precision": request.accelerator.precision})
+
+    def report(step: int, metrics: Any) -> None:
+        report.epoch += 1  # type: ignore[attr-defined]
+        run.metrics({**metrics, "epoch": float(report.epoch)}, step=report.epoch)  # type: ignore[attr-defined]
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith("val_"))
+        say(f"epoch {report.epoch} of {hyper.epochs}, {shown}")  # type: ignore[attr-defined]
+
+    result_so_far = request.checkpoint_dir / "ledger.json"
+    report.epoch = len(json.loads(result_so_far.read_text())["history"]) if result_so_far.exists() else 0  # type: ignore[attr-defined]
+    if report.epoch:  # type: ignore[attr-defined]
+        warn(f"an earlier run was cut off: training goes on after epoch {report.epoch}")  # type: ignore[attr-defined]
+    result = trainer().train(request, report)
+    run.tags({"device": result.device, "resumed_from_epoch": str(result.resumed_from_epoch)})
+    run.params({"trainable_weights": result.parameters})
+    run.metrics({f"best_{k}": v for k, v in result.metrics.items()} | {"best_epoch": float(result.best_epoch)}, step=result.epochs)
+    return result
+
+
+def train_request(
+    settings: dict[str, Any], summary: DatasetSummary, graph_uri: str, transformed_uri: str, state: Path
+) -> TrainRequest:
+    """Returns the request for the stage's settings (the config's `trainer`, as plain data) and inputs."""
+    graph = tft.TFTransformOutput(graph_uri)
+    spec = ModelSpec(
+        features=feature_specs(graph, summary.label),
+        task=summary.task,
+        outputs=len(summary.classes) if summary.task == "multiclass" else 1,
+        parameters=settings["model_parameters"],
+    )
+    feature_spec = graph.transformed_feature_spec()
+
+    def source(split: str) -> TransformedExamples:
+        return TransformedExamples(os.path.join(transformed_uri, f"Split-{split}", "*"), feature_spec, summary.label)
+
+    train = source("train")
+    code = settings["code"]
+    return TrainRequest(
+        spec=spec,
+        train=train,
+        eval=source("eval"),
+        hyperparameters=hyperparameters(settings["hyperparameters"], summary, train.rows),
+        accelerator=AcceleratorProfile(**settings["accelerator"]),
+        build_model=UserCode(**code).load() if code else None,
+        checkpoint_dir=state / "checkpoints",
+        export_dir=state / "export",
+    )
+
+
+def hyperparameters(given: dict[str, Any], summary: DatasetSummary, rows: int) -> Hyperparameters:
+    """Returns the config's hyperparameters with everything decided."""
+    stopping = given["early_stopping"]
+    steps = given["steps"]
+    epochs = given["epochs"] or (-(-steps // -(-rows // given["batch_size"])) if steps else None)
+    return Hyperparameters(
+        epochs=epochs or (EARLY_STOPPING_EPOCHS if stopping else DEFAULT_EPOCHS),
+        steps=steps,
+        batch_size=given["batch_size"],
+        learning_rate=given["learning_rate"],
+        optimizer=given["optimizer"],
+        seed=given["seed"],
+        patience=stopping["patience"] if stopping else None,
+        min_delta=stopping["min_delta"] if stopping else 0.0,
+        class_weights=_class_weights(given["class_weights"], summary),
+    )
+
+
+def _class_weights(given: Any, summary: DatasetSummary) -> tuple[float, ...] | None:
+    from components.errors import UserError
+
+    if given is None:
+        return None
+    names = [str(c) for c in summary.classes]
+    if given == "balanced":
+        total = sum(summary.class_counts.values())
+        return tuple(total / (len(names) * max(1, summary.class_counts[n])) for n in names)
+    unknown = set(given) - set(names)
+    if unknown:
+        raise UserError(
+            f"trainer.hyperparameters.class_weights: {sorted(unknown)} are no classes of {summary.label!r}; "
+            f"the classes are {', '.join(names)}."
+        )
+    return tuple(float(given.get(n, 1.0)) for n in names)
+
+
+def raw_rows(examples_uri: str, split: str, features: list[RawFeature], count: int) -> pd.DataFrame:
+    """Returns the first rows of a split as a bundle takes them."""
+    from components.evaluation.predictions import to_frame
+
+    pattern = tf.io.gfile.glob(os.path.join(examples_uri, f"Split-{split}", "*"))
+    records = [r.numpy() for r in tf.data.TFRecordDataset(pattern).take(count)]
+    return to_frame(records, features)

@@ -1,0 +1,98 @@
+"""TrainingLedger: what happened so far, which epoch is best, when to stop. The same rules for every trainer, and it
+survives a kill: it is saved with the checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from components.errors import TrainingError
+from components.training.contract import Hyperparameters, TrainResult
+
+FILE = "ledger.json"
+
+
+@dataclass
+class TrainingLedger:
+    """Metrics per epoch, with early stopping on `val_loss`."""
+
+    folder: Path
+    hyperparameters: Hyperparameters
+    history: list[dict[str, float]] = field(default_factory=list)
+    steps: int = 0
+    best_epoch: int = 0
+    stopped: bool = False
+    resumed_from_epoch: int = 0
+
+    @classmethod
+    def open(cls, folder: Path, hyperparameters: Hyperparameters) -> TrainingLedger:
+        """Continues the ledger in `folder`, or begins one."""
+        file = folder / FILE
+        if not file.exists():
+            return cls(folder, hyperparameters)
+        ledger = cls(folder, hyperparameters, **json.loads(file.read_text(encoding="utf-8")))
+        ledger.resumed_from_epoch = ledger.epochs
+        return ledger
+
+    @property
+    def epochs(self) -> int:
+        """Epochs finished."""
+        return len(self.history)
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to train."""
+        steps = self.hyperparameters.steps
+        return self.stopped or self.epochs >= self.hyperparameters.epochs or (steps is not None and self.steps >= steps)
+
+    def record(self, steps: int, metrics: Mapping[str, float]) -> bool:
+        """Takes the metrics of an epoch; returns whether it is the best so far.
+
+        Raises:
+            TrainingError: the loss is not a number.
+        """
+        values = {name: float(value) for name, value in metrics.items()}
+        for name in ("loss", "val_loss"):
+            check_finite(name, values[name], self.epochs + 1)
+        self.history.append(values)
+        self.steps = steps
+        best = self.history[self.best_epoch - 1]["val_loss"] if self.best_epoch else math.inf
+        improved = values["val_loss"] < best - self.hyperparameters.min_delta
+        if improved or not self.best_epoch:
+            self.best_epoch = self.epochs
+        patience = self.hyperparameters.patience
+        self.stopped = patience is not None and self.epochs - self.best_epoch >= patience
+        return self.best_epoch == self.epochs
+
+    def save(self) -> None:
+        """Writes it beside the checkpoint, whole or not at all."""
+        state = {k: getattr(self, k) for k in ("history", "steps", "best_epoch", "stopped")}
+        temporary = self.folder / f"{FILE}.new"
+        temporary.write_text(json.dumps(state), encoding="utf-8")
+        os.replace(temporary, self.folder / FILE)
+
+    def result(self, *, parameters: int, device: str) -> TrainResult:
+        """Returns the trainer's result."""
+        return TrainResult(
+            epochs=self.epochs,
+            steps=self.steps,
+            best_epoch=self.best_epoch,
+            metrics=self.history[self.best_epoch - 1],
+            history=tuple(self.history),
+            resumed_from_epoch=self.resumed_from_epoch,
+            parameters=parameters,
+            device=device,
+        )
+
+
+def check_finite(name: str, value: float, epoch: int) -> None:
+    """Raises TrainingError when a loss is NaN or infinite."""
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"training diverged: {name} is {value} in epoch {epoch}. Try a lower trainer.hyperparameters.learning_rate, "
+            "look for extreme values in the data, or scale the features in preprocessing."
+        )

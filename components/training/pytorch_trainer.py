@@ -1,0 +1,320 @@
+"""The PyTorch trainer: Lightning. The mirror image of `tensorflow_trainer.py`: same names, same order."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch  # before TensorFlow, and Triton with it: both carry LLVM, and the other order aborts the process
+
+if importlib.util.find_spec("triton"):
+    import triton  # noqa: F401
+
+import lightning.pytorch as lightning
+import numpy as np
+import torchmetrics
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_model, save_model
+from torch import nn
+from torch.nn import functional
+
+from components.errors import UserError
+from components.training.contract import (
+    ExampleSource,
+    ModelSpec,
+    Predictor,
+    Report,
+    Trainer,
+    TrainRequest,
+    TrainResult,
+    check_output,
+)
+from components.training.default_model import DROPOUT, HIDDEN, embedding_width
+from components.training.input import placeholder_batch
+from components.training.ledger import TrainingLedger, check_finite
+from components.user_code import where
+
+_PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_LAST, _BEST = "last.ckpt", "best.safetensors"
+# One thread is up to ten times faster than two on models this small; a large model says otherwise in the environment.
+_THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+
+Features = dict[str, torch.Tensor]
+
+
+class PytorchTrainer(Trainer):
+    """`torch.nn.Module`s that take a dict of tensors; exported with `torch.export` (no pickle, no user code to load)."""
+
+    name = "pytorch"
+
+    def available_devices(self) -> Mapping[str, int]:
+        """See Trainer."""
+        tpu = lightning.accelerators.XLAAccelerator
+        return {"cpu": 1, "gpu": torch.cuda.device_count(), "tpu": tpu.auto_device_count() if tpu.is_available() else 0}
+
+    def check_model(self, request: TrainRequest) -> None:
+        """See Trainer."""
+        self._build(request)
+
+    def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
+        hyper = request.hyperparameters
+        _hide_gpus_from_tensorflow()
+        torch.set_num_threads(_THREADS)
+        lightning.seed_everything(hyper.seed, verbose=False)
+        ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
+        model = self._build(request)
+        module = _Module(model, request)
+        if not ledger.finished:
+            trainer = lightning.Trainer(
+                accelerator={"gpu": "cuda"}.get(request.accelerator.kind, request.accelerator.kind),
+                devices=request.accelerator.count,
+                precision=_PRECISIONS[request.accelerator.precision],
+                max_epochs=hyper.epochs,
+                max_steps=hyper.steps or -1,
+                callbacks=[_Epochs(ledger, report)],
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                default_root_dir=request.checkpoint_dir,
+            )
+            trainer.fit(
+                module,
+                _loader(_Epoch(request.train, hyper.batch_size, hyper.seed, module)),
+                _loader(_Epoch(request.eval, max(hyper.batch_size, 1024), None, module)),
+                ckpt_path=request.checkpoint_dir / _LAST if ledger.epochs else None,
+                weights_only=True,
+            )
+        load_model(model, request.checkpoint_dir / _BEST)
+        _export(model.cpu().eval(), request)
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return ledger.result(parameters=parameters, device=_device(request.accelerator.kind))
+
+    def _build(self, request: TrainRequest) -> nn.Module:
+        build = request.build_model or default_model
+        try:
+            model = build(request.spec)
+            batch = {k: torch.from_numpy(v) for k, v in placeholder_batch(request.spec, 2).items()}
+            output = model.eval()(batch) if isinstance(model, nn.Module) else None
+        except Exception as error:
+            code = getattr(build, "__code__", None)
+            folder = os.path.dirname(code.co_filename) if code else ""
+            raise UserError(f"trainer.model: build_model failed: {where(error, folder)}") from error
+        if output is None:
+            raise UserError(f"trainer.model: build_model must return a torch.nn.Module, received {type(model).__name__}.")
+        check_output(tuple(output.shape), 2, request.spec)
+        return model.train()  # type: ignore[no-any-return]  # checked to be a Module
+
+    @classmethod
+    def load_predictor(cls, export_dir: Path) -> Predictor:
+        """See Trainer."""
+        torch.set_num_threads(_THREADS)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        serve = torch.export.load(export_dir / "model.pt2").module().to(device)
+
+        @torch.inference_mode()
+        def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
+            tensors = {k: torch.from_numpy(np.ascontiguousarray(v)).to(device) for k, v in features.items()}
+            return np.asarray(serve(tensors).cpu().numpy())
+
+        return predict
+
+
+def default_model(spec: ModelSpec) -> nn.Module:
+    """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
+    return _DefaultModel(spec)
+
+
+class _DefaultModel(nn.Module):
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self._features = spec.features
+        self.embeddings = nn.ModuleDict()
+        width = 0
+        for i, feature in enumerate(spec.features):
+            size = int(np.prod(feature.shape))
+            if feature.vocabulary_size:
+                columns = embedding_width(feature.vocabulary_size)
+                embedding = self.embeddings[str(i)] = nn.Embedding(feature.vocabulary_size, columns)
+                nn.init.uniform_(embedding.weight, -0.05, 0.05)
+                size *= columns
+            width += size
+        layers: list[nn.Module] = []
+        for hidden in HIDDEN:
+            layers += [_linear(width, hidden), nn.ReLU(), nn.Dropout(DROPOUT)]
+            width = hidden
+        self.layers = nn.Sequential(*layers, _linear(width, spec.outputs))
+
+    def forward(self, features: Features) -> torch.Tensor:
+        parts = []
+        for i, feature in enumerate(self._features):
+            value = features[feature.name]
+            value = self.embeddings[str(i)](value) if feature.vocabulary_size else value.float()
+            parts.append(value.flatten(1))
+        return self.layers(torch.cat(parts, dim=1))  # type: ignore[no-any-return]
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)  # initialised as Keras does, so that both frameworks start alike
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class _Module(lightning.LightningModule):
+    """The user's model with the task's loss and metrics."""
+
+    def __init__(self, model: nn.Module, request: TrainRequest) -> None:
+        super().__init__()
+        self.model = model
+        self._task, self._hyper = request.spec.task, request.hyperparameters
+        weights = request.hyperparameters.class_weights
+        self.register_buffer("class_weights", torch.tensor(weights) if weights else None, persistent=False)
+        self.train_metrics = _metrics(request.spec, prefix="")
+        self.val_metrics = _metrics(request.spec, prefix="val_")
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        loss, output, labels = self._step(batch, weighted=True)
+        self.train_metrics["loss"].update(loss.detach(), len(labels))
+        _update(self.train_metrics, self._task, output.detach(), labels)
+        return loss
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        loss, output, labels = self._step(batch, weighted=False)
+        self.val_metrics["val_loss"].update(loss, len(labels))
+        _update(self.val_metrics, self._task, output, labels)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return _optimizer(self._hyper.optimizer, self._hyper.learning_rate, self.parameters())
+
+    def _step(self, batch: Any, *, weighted: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        features, labels = batch
+        output = self.model(features).float()
+        losses = _losses(self._task, output, labels)
+        if weighted and self.class_weights is not None:
+            # As in Keras: weighted losses over the number of examples, not over the sum of the weights.
+            losses = losses * self.class_weights[labels]
+        return losses.mean(), output, labels
+
+
+class _Epoch(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """Batches of the epoch that the trainer is in, handed over without a copy where the types allow."""
+
+    def __init__(self, source: ExampleSource, batch_size: int, seed: int | None, module: _Module) -> None:
+        self._source, self._batch_size, self._seed, self._module = source, batch_size, seed, module
+
+    def __len__(self) -> int:
+        return -(-self._source.rows // self._batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch = self._module.current_epoch
+        for features, labels in self._source.dataset(self._batch_size, seed=self._seed, first_epoch=epoch):
+            yield {k: torch.from_dlpack(v) for k, v in features.items()}, torch.from_dlpack(labels)
+
+
+class _Epochs(Callback):
+    """At each epoch's end: metrics out, checkpoint, stop when the ledger says so."""
+
+    def __init__(self, ledger: TrainingLedger, report: Report) -> None:
+        self._ledger, self._report = ledger, report
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        metrics = {k: float(m.compute()) for d in (pl_module.train_metrics, pl_module.val_metrics) for k, m in d.items()}
+        for metric in (*pl_module.train_metrics.values(), *pl_module.val_metrics.values()):
+            metric.reset()
+        check_finite("loss", metrics["loss"], trainer.current_epoch + 1)
+        best = self._ledger.record(trainer.global_step, metrics)
+        if best:
+            path = self._ledger.folder / _BEST
+            save_model(pl_module.model, path.with_name(f"new_{path.name}"))
+            os.replace(path.with_name(f"new_{path.name}"), path)
+        self._report(trainer.global_step, self._ledger.history[-1])
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        # Runs after validation: Lightning's loop state is whole here.
+        path = self._ledger.folder / _LAST
+        trainer.save_checkpoint(path.with_name(f"new_{path.name}"))
+        os.replace(path.with_name(f"new_{path.name}"), path)
+        self._ledger.save()
+        trainer.should_stop = self._ledger.finished
+
+
+def _loader(epoch: _Epoch) -> Any:
+    return torch.utils.data.DataLoader(epoch, batch_size=None, num_workers=0)
+
+
+def _export(model: nn.Module, request: TrainRequest) -> None:
+    class Served(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, features: Features) -> torch.Tensor:
+            logits = self.model(features).float()
+            task = request.spec.task
+            return logits.sigmoid() if task == "binary" else logits.softmax(dim=1) if task == "multiclass" else logits
+
+    example = {k: torch.from_numpy(v) for k, v in placeholder_batch(request.spec, 4).items()}
+    shapes = {k: {0: torch.export.Dim.DYNAMIC} for k in example}
+    try:
+        program = torch.export.export(Served().eval(), (example,), dynamic_shapes=(shapes,))
+    except Exception as error:
+        raise UserError(
+            f"trainer.model: torch.export cannot export the model: {str(error).splitlines()[0]}. Keep Python control flow on "
+            "tensor values, and shapes fixed to one batch size, out of forward."
+        ) from error
+    torch.export.save(program, request.export_dir / "model.pt2")
+    save_model(model, request.export_dir / "weights.safetensors")
+
+
+def _optimizer(name: str, learning_rate: float, parameters: Any) -> torch.optim.Optimizer:
+    return {
+        "adam": lambda: torch.optim.Adam(parameters, learning_rate, eps=1e-7),
+        "adamw": lambda: torch.optim.AdamW(parameters, learning_rate, weight_decay=0.01, eps=1e-7),
+        "sgd": lambda: torch.optim.SGD(parameters, learning_rate),
+        "rmsprop": lambda: torch.optim.RMSprop(parameters, learning_rate, alpha=0.9, eps=1e-7),
+    }[name]()
+
+
+def _losses(task: str, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    if task == "multiclass":
+        return functional.cross_entropy(output, labels, reduction="none")
+    target = labels.to(output.dtype)
+    if task == "binary":
+        return functional.binary_cross_entropy_with_logits(output[:, 0], target, reduction="none")
+    return functional.mse_loss(output[:, 0], target, reduction="none")
+
+
+def _metrics(spec: ModelSpec, *, prefix: str) -> nn.ModuleDict:
+    metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
+    if spec.task == "binary":
+        metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
+        metrics[f"{prefix}auc"] = torchmetrics.classification.BinaryAUROC(thresholds=200, validate_args=False)
+    elif spec.task == "multiclass":
+        metrics[f"{prefix}accuracy"] = torchmetrics.classification.MulticlassAccuracy(
+            spec.outputs, average="micro", validate_args=False
+        )
+    else:
+        metrics[f"{prefix}mae"] = torchmetrics.MeanAbsoluteError()
+    return nn.ModuleDict(metrics)
+
+
+def _update(metrics: nn.ModuleDict, task: str, output: torch.Tensor, labels: torch.Tensor) -> None:
+    predicted = output[:, 0].sigmoid() if task == "binary" else output if task == "multiclass" else output[:, 0]
+    for name, metric in metrics.items():
+        if not name.endswith("loss"):
+            metric.update(predicted, labels)
+
+
+def _hide_gpus_from_tensorflow() -> None:
+    import tensorflow as tf  # it reads the input here; the GPUs' memory is PyTorch's
+
+    tf.config.set_visible_devices([], "GPU")
+
+
+def _device(kind: str) -> str:
+    return f"gpu ({torch.cuda.get_device_name(0)})" if kind == "gpu" else kind

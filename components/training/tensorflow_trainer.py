@@ -1,0 +1,208 @@
+"""The TensorFlow trainer: Keras 3 `fit`. The mirror image of `pytorch_trainer.py`: same names, same order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components.errors import UserError
+from components.training.contract import ModelSpec, Predictor, Report, Trainer, TrainRequest, TrainResult, check_output
+from components.training.default_model import DROPOUT, HIDDEN, embedding_width
+from components.training.input import placeholder_batch
+from components.training.ledger import TrainingLedger, check_finite
+from components.user_code import where
+
+_POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
+_LAST, _BEST = "last.weights.h5", "best.weights.h5"
+
+
+class TensorflowTrainer(Trainer):
+    """Keras models; exported as a SavedModel whose `serve` takes transformed features and gives probabilities."""
+
+    name = "tensorflow"
+
+    def available_devices(self) -> Mapping[str, int]:
+        """See Trainer."""
+        return {kind: len(tf.config.list_physical_devices(kind.upper())) for kind in ("cpu", "gpu", "tpu")}
+
+    def check_model(self, request: TrainRequest) -> None:
+        """See Trainer."""
+        self._build(request)
+
+    def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
+        hyper = request.hyperparameters
+        if request.accelerator.kind == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        keras.utils.set_random_seed(hyper.seed)
+        keras.mixed_precision.set_global_policy(_POLICIES[request.accelerator.precision])
+        ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
+        with _strategy(request.accelerator.kind).scope():
+            model = self._build(request)
+            model.compile(
+                optimizer=_optimizer(hyper.optimizer, hyper.learning_rate),
+                loss=_loss(request.spec.task),
+                metrics=_metrics(request.spec.task),
+                jit_compile="auto" if request.accelerator.kind != "cpu" else False,
+            )
+            model.optimizer.build(model.trainable_variables)
+        if ledger.epochs:
+            model.load_weights(request.checkpoint_dir / _LAST)
+        if not ledger.finished:
+            steps_per_epoch = -(-request.train.rows // hyper.batch_size)
+            left = hyper.epochs - ledger.epochs
+            dataset = request.train.dataset(hyper.batch_size, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
+            model.fit(
+                dataset.map(_column_labels(request.spec.task)),
+                steps_per_epoch=steps_per_epoch,
+                initial_epoch=ledger.epochs,
+                epochs=hyper.epochs,
+                validation_data=request.eval.dataset(max(hyper.batch_size, 1024)).map(_column_labels(request.spec.task)),
+                class_weight=dict(enumerate(hyper.class_weights)) if hyper.class_weights else None,
+                callbacks=[_Epochs(ledger, report)],
+                verbose=0,
+            )
+        model.load_weights(request.checkpoint_dir / _BEST)
+        _export(model, request)
+        parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        return ledger.result(parameters=parameters, device=_device(request.accelerator.kind))
+
+    def _build(self, request: TrainRequest) -> keras.Model:
+        build = request.build_model or default_model
+        try:
+            model = build(request.spec)
+            output = model(placeholder_batch(request.spec, 2)) if isinstance(model, keras.Model) else None
+        except Exception as error:
+            code = getattr(build, "__code__", None)
+            folder = os.path.dirname(code.co_filename) if code else ""
+            raise UserError(f"trainer.model: build_model failed: {where(error, folder)}") from error
+        if output is None:
+            raise UserError(f"trainer.model: build_model must return a keras.Model, received {type(model).__name__}.")
+        check_output(tuple(output.shape), 2, request.spec)
+        return model
+
+    @classmethod
+    def load_predictor(cls, export_dir: Path) -> Predictor:
+        """See Trainer."""
+        serve = tf.saved_model.load(str(export_dir)).serve
+
+        def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
+            return np.asarray(serve({k: tf.constant(v) for k, v in features.items()}))
+
+        return predict
+
+
+def default_model(spec: ModelSpec) -> keras.Model:
+    """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
+    inputs, parts = {}, []
+    for i, feature in enumerate(spec.features):
+        inputs[feature.name] = value = keras.Input(feature.shape, dtype=feature.dtype, name=f"feature_{i}")
+        if feature.vocabulary_size:
+            value = keras.layers.Embedding(feature.vocabulary_size, embedding_width(feature.vocabulary_size))(value)
+        elif feature.dtype != "float32":
+            value = keras.layers.Lambda(lambda x: keras.ops.cast(x, "float32"))(value)
+        parts.append(keras.layers.Flatten()(value))
+    x = keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+    for width in HIDDEN:
+        x = keras.layers.Dropout(DROPOUT)(keras.layers.Dense(width, activation="relu")(x))
+    return keras.Model(inputs, keras.layers.Dense(spec.outputs, dtype="float32")(x))
+
+
+class _Epochs(keras.callbacks.Callback):
+    """At each epoch's end: metrics out, checkpoint, stop when the ledger says so."""
+
+    def __init__(self, ledger: TrainingLedger, report: Report) -> None:
+        super().__init__()
+        self._ledger, self._report, self._steps = ledger, report, ledger.steps
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._steps += 1
+        limit = self._ledger.hyperparameters.steps
+        if limit is not None and self._steps >= limit:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        check_finite("loss", float(logs["loss"]), epoch + 1)
+        best = self._ledger.record(self._steps, logs)
+        folder = self._ledger.folder
+        if best:
+            _save(self.model, folder / _BEST)
+        _save(self.model, folder / _LAST)
+        self._ledger.save()
+        self._report(self._steps, self._ledger.history[-1])
+        self.model.stop_training = self._ledger.finished
+
+
+def _save(model: keras.Model, path: Path) -> None:
+    temporary = path.with_name(f"new_{path.name}")
+    model.save_weights(temporary, overwrite=True)
+    os.replace(temporary, path)
+
+
+def _export(model: keras.Model, request: TrainRequest) -> None:
+    activation = {"binary": keras.ops.sigmoid, "multiclass": keras.ops.softmax, "regression": lambda x: x}[request.spec.task]
+    signature = {f.name: tf.TensorSpec((None, *f.shape), f.dtype) for f in request.spec.features}
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "serve",
+        lambda features: keras.ops.cast(activation(keras.ops.cast(model(features, training=False), "float32")), "float32"),
+        input_signature=[signature],
+    )
+    archive.write_out(str(request.export_dir), verbose=False)
+
+
+def _optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
+    return {
+        "adam": lambda: keras.optimizers.Adam(learning_rate, epsilon=1e-7),
+        "adamw": lambda: keras.optimizers.AdamW(learning_rate, weight_decay=0.01, epsilon=1e-7),
+        "sgd": lambda: keras.optimizers.SGD(learning_rate),
+        "rmsprop": lambda: keras.optimizers.RMSprop(learning_rate, rho=0.9, epsilon=1e-7),
+    }[name]()
+
+
+def _loss(task: str) -> Any:
+    return {
+        "binary": lambda: keras.losses.BinaryCrossentropy(from_logits=True),
+        "multiclass": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "regression": lambda: keras.losses.MeanSquaredError(),
+    }[task]()
+
+
+def _metrics(task: str) -> list[Any]:
+    return {
+        "binary": lambda: [
+            keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
+            keras.metrics.AUC(from_logits=True, name="auc"),
+        ],
+        "multiclass": lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        "regression": lambda: [keras.metrics.MeanAbsoluteError(name="mae")],
+    }[task]()
+
+
+def _column_labels(task: str) -> Any:
+    # (B, 1) like the model's output: with (B,) Keras broadcasts, and doubles updates under a distribution strategy.
+    if task == "multiclass":
+        return lambda x, y: (x, y)
+    return lambda x, y: (x, tf.cast(y, tf.float32)[:, tf.newaxis])
+
+
+def _strategy(kind: str) -> tf.distribute.Strategy:
+    if kind == "tpu":
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    return tf.distribute.get_strategy()
+
+
+def _device(kind: str) -> str:
+    if kind != "gpu":
+        return kind
+    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+    return f"gpu ({details.get('device_name', 'unknown')})"

@@ -1,0 +1,32 @@
+"""The transform stage as a TFX component."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfx import types
+from tfx.components import Transform as TfxTransform
+from tfx.dsl.components.base import executor_spec
+
+from components.transform.executor import Executor
+from components.user_code import UserCode
+
+
+class Transform(TfxTransform):
+    """TFX's Transform; `code` is the user's `preprocessing_fn`, None for the default one.
+
+    Outputs:
+        transform_graph, transformed_examples: as TFX's.
+    """
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(self, examples: types.BaseChannel, schema: types.BaseChannel, code: UserCode | None) -> None:
+        super().__init__(
+            examples=examples,
+            schema=schema,
+            preprocessing_fn="components.transform.preprocessing.preprocessing_fn",
+            custom_config={"code": dataclasses.asdict(code) if code else None},
+            disable_statistics=True,
+            disable_analyzer_cache=True,
+        )

@@ -1,0 +1,53 @@
+"""TFX's Transform executor, told at run time what ingest found out about the label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.components.transform import executor as tfx_executor
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, json_utils
+
+from components.dataset import DatasetSummary
+from components.progress import warn
+
+
+class Executor(tfx_executor.Executor):
+    """Adds `label`, `classes` and `unusable` to the `custom_config` that `preprocessing_fn` is handed."""
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
+        """See the base class."""
+        summary = DatasetSummary.load(artifact_utils.get_single_uri(input_dict["examples"]))
+        schema_folder = artifact_utils.get_single_uri(input_dict["schema"])
+        schema = tfdv.load_schema_text(io_utils.get_only_uri_in_dir(schema_folder))
+        config = json_utils.loads(exec_properties["custom_config"])
+        config.update(label=summary.label, classes=summary.classes, unusable=[])
+        if config["code"] is None:
+            config["unusable"] = unusable_features(schema, summary.label)
+            for name, reason in config["unusable"].items():
+                warn(f"feature {name!r} is not used: {reason}")
+        super().Do(input_dict, output_dict, {**exec_properties, "custom_config": json_utils.dumps(config)})
+
+
+def unusable_features(schema: schema_pb2.Schema, label: str) -> dict[str, str]:
+    """Returns the features that the default preprocessing cannot use, with the reason."""
+    found = {}
+    for feature in schema.feature:
+        if feature.name == label:
+            continue
+        if not feature.HasField("shape") and feature.value_count.max > 1:
+            found[feature.name] = "it holds a varying number of values a row; write a preprocessing_fn for it"
+        elif feature.type == schema_pb2.BYTES and feature.HasField("shape") and _width(feature) > 1:
+            found[feature.name] = "it holds several texts a row; write a preprocessing_fn for it"
+        elif feature.type not in (schema_pb2.BYTES, schema_pb2.INT, schema_pb2.FLOAT):
+            found[feature.name] = "it has no value in the training split"
+    return found
+
+
+def _width(feature: schema_pb2.Feature) -> int:
+    width = 1
+    for dim in feature.shape.dim:
+        width *= dim.size
+    return width

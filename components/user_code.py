@@ -1,0 +1,142 @@
+"""The user's Python files: snapshotted by content, so that a run keeps the code it used and the cache sees a change.
+
+A snapshot holds the file and those files of its folder that it imports, directly or not; nothing else of the folder
+can change a stage's cache key.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+
+
+@dataclass(frozen=True)
+class UserCode:
+    """A function of the user's: the file inside the snapshot, and the function's name."""
+
+    path: str
+    function: str
+
+    def load(self) -> Callable[..., Any]:
+        """Imports the file and returns the function.
+
+        Raises:
+            UserError: the file does not import, or has no such function; the message holds file and line.
+        """
+        return load_function(self.path, self.function)
+
+
+def split_reference(reference: str, default_function: str) -> tuple[Path, str]:
+    """Splits `file.py:function`."""
+    file, colon, function = reference.rpartition(":")
+    if colon and file.endswith(".py"):
+        return Path(file), function
+    return Path(reference), default_function
+
+
+def snapshot(reference: str, default_function: str, store: Path, *, key: str) -> UserCode:
+    """Copies the code behind `reference` into `store/<hash>/` (once) and returns where it lies.
+
+    Args:
+        reference: `file.py` or `file.py:function`, absolute.
+        default_function: the function when `reference` names none.
+        store: folder of snapshots.
+        key: the config's key, for the error.
+
+    Raises:
+        UserError: there is no such file, or it is no Python.
+    """
+    path, function = split_reference(reference, default_function)
+    files = sorted(_closure(path, key))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(str(file.relative_to(path.parent)).encode() + b"\0" + file.read_bytes())
+    target = store / digest.hexdigest()[:16]
+    if not target.exists():
+        store.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=store))
+        for file in files:
+            copy = temporary / file.relative_to(path.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+        try:
+            os.replace(temporary, target)
+        except OSError:  # another run was first: same hash, same content
+            shutil.rmtree(temporary)
+    return UserCode(str(target / path.name), function)
+
+
+def _closure(path: Path, key: str) -> set[Path]:
+    root, todo, done = path.parent, [path], set[Path]()
+    while todo:
+        file = todo.pop()
+        if file in done:
+            continue
+        done.add(file)
+        for name in _imports(file, key):
+            base = root.joinpath(*name.split("."))
+            todo += [c for c in (base.with_suffix(".py"), base / "__init__.py") if c.is_file()]
+    return done
+
+
+def _imports(file: Path, key: str) -> set[str]:
+    try:
+        tree = ast.parse(file.read_bytes(), filename=str(file))
+    except FileNotFoundError:
+        raise UserError(f"{key}: {file}: no such file. Check the path (relative ones are relative to the YAML).") from None
+    except IsADirectoryError:
+        raise UserError(f"{key}: {file} is a folder; give a Python file.") from None
+    except PermissionError:
+        raise UserError(f"{key}: not allowed to read {file}. Check its permissions.") from None
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", "?")
+        raise UserError(f"{key}: {file}, line {line}: not valid Python: {getattr(error, 'msg', error)}") from None
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(f"{node.module}.{a.name}" if node.module else a.name for a in node.names)}
+    return names - {""}
+
+
+def load_function(path: str, function: str) -> Callable[..., Any]:
+    """See `UserCode.load`."""
+    folder, name = os.path.dirname(path), Path(path).stem
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = sys.modules.get(name)
+        if module is None or getattr(module, "__file__", None) != path:
+            spec = importlib.util.spec_from_file_location(name, path)
+            if spec is None or spec.loader is None:
+                raise ImportError("not a Python file")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+    except Exception as error:
+        sys.modules.pop(name, None)
+        raise UserError(f"{os.path.basename(path)}: {where(error, folder)}") from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise UserError(f"{os.path.basename(path)}: has no function {function!r}. Define `def {function}(...)` in it.")
+    return found  # type: ignore[no-any-return]  # checked to be callable
+
+
+def where(error: BaseException, folder: str) -> str:
+    """Returns `line 12: KeyError: 'x'` for the innermost frame of `error` that lies in the user's folder."""
+    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(folder)]
+    place = f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}: " if own else ""
+    return f"{place}{type(error).__name__}: {error}"
