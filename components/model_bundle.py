@@ -23,7 +23,8 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.types import Array, ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
 
 from components.errors import UserError
 
@@ -81,7 +82,7 @@ class BundleModel:
         import tensorflow as tf
 
         self._tf = tf
-        self._preprocess = tf.saved_model.load(str(folder / "preprocess")).transform
+        self._preprocess = tf.saved_model.load(str(folder / "preprocess"))
         self._predict = trainer.load_predictor(folder / "model")
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
@@ -96,7 +97,7 @@ class BundleModel:
         tensors = {}
         for i, feature in enumerate(self.info.features):
             tensors.update(self._tensors(f"f{i}", feature, rows))
-        transformed = {k: v.numpy() for k, v in self._preprocess(tensors).items()}
+        transformed = {k: v.numpy() for k, v in self._preprocess.transform(tensors).items()}
         return np.asarray(self._predict(transformed), dtype=np.float32)
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:

@@ -140,3 +140,26 @@ def where(error: BaseException, folder: str) -> str:
     own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(folder)]
     place = f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}: " if own else ""
     return f"{place}{type(error).__name__}: {error}"
+
+
+def snapshot_file(path: Path, store: Path, *, key: str) -> Path:
+    """Copies one file to a name that holds its content's hash, and returns that.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{key}: {path}: no such file. Check the path (relative ones are relative to the YAML).") from None
+    except IsADirectoryError:
+        raise UserError(f"{key}: {path} is a folder; give a file.") from None
+    except PermissionError:
+        raise UserError(f"{key}: not allowed to read {path}. Check its permissions.") from None
+    store.mkdir(parents=True, exist_ok=True)
+    target = store / f"{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}{path.suffix}"
+    if not target.exists():
+        temporary = target.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(content)
+        os.replace(temporary, target)
+    return target

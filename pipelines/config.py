@@ -165,7 +165,8 @@ class TrainerConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> TrainerConfig:
-        if self.framework not in FRAMEWORKS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.framework):
+        own = r"([A-Za-z_][\w.]*|.*\.py):[A-Za-z_]\w*"
+        if self.framework not in FRAMEWORKS and not re.fullmatch(own, self.framework):
             raise ValueError(
                 f"framework: {self.framework!r} is not a trainer; allowed: {', '.join(FRAMEWORKS)}, or "
                 f"'package.module:Class'.{did_you_mean(self.framework, FRAMEWORKS)}"
@@ -351,8 +352,14 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
         }
     )
     model = config.trainer.model
+    framework = config.trainer.framework
+    module, _, name = framework.rpartition(":")
+    file = base / f"{module.replace('.', '/')}.py"
+    if module and (module.endswith(".py") or file.is_file()):
+        framework = f"{fix(module) if module.endswith('.py') else file.resolve()}:{name}"
     trainer = config.trainer.model_copy(
         update={
+            "framework": framework,
             "model": {k: fix_code(v) for k, v in model.items()} if isinstance(model, dict) else model and fix_code(model)
         }
     )

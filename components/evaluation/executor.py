@@ -108,8 +108,8 @@ def _bless(blessing: Any, model: Any, result: Evaluation) -> None:
 
 def _track(result: Evaluation, output: str, summary: DatasetSummary) -> None:
     run = tracking.ambient()
-    run.metrics(result.metrics, to_parent=True)
-    run.tags({"blessed": str(result.blessed).lower()}, to_parent=True)
+    run.metrics(result.metrics)
+    run.tags({"blessed": str(result.blessed).lower()})
     page = os.path.join(output, "evaluation.html")
     with open(page, "w", encoding="utf-8") as file:
         file.write(evaluation_html(result, summary))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfx.dsl.components.base import base_driver
 from tfx.orchestration import data_types_utils
-from tfx.orchestration.portable import base_driver
+from tfx.orchestration.portable import base_driver as portable_driver
 from tfx.proto.orchestration import driver_output_pb2
 
 from components.ingest.executor import input_spec
 from components.ingest.sources import fingerprint
 
 
-class Driver(base_driver.BaseDriver):
-    """Runs before the cache is asked."""
+class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
+    """Runs before the cache is asked. Both bases: TFX asks components for the first and calls the second."""
+
+    def __init__(self, metadata_handle: Any) -> None:
+        base_driver.BaseDriver.__init__(self, metadata_handle)
+        portable_driver.BaseDriver.__init__(self, metadata_handle)
 
     def run(self, execution_info: Any) -> driver_output_pb2.DriverOutput:
         """Returns the exec properties with `fingerprint` added. Raises UserError when the input is not there."""

@@ -49,6 +49,8 @@ class TransformedExamples:
 
     def dataset(self, batch_size: int, *, seed: int | None = None, first_epoch: int = 0, epochs: int = 1) -> tf.data.Dataset:
         """See ExampleSource."""
+        if self._in_memory:
+            _ = self._arrays  # now, eagerly: inside of flat_map this would be traced into a graph
         build = self._epoch_in_memory if self._in_memory else self._epoch_streamed
         numbers = tf.data.Dataset.range(first_epoch, first_epoch + epochs)
         return numbers.flat_map(lambda epoch: build(batch_size, seed, epoch)).prefetch(tf.data.AUTOTUNE)

@@ -55,7 +55,7 @@ class TensorflowTrainer(Trainer):
             model.load_weights(request.checkpoint_dir / _LAST)
         if not ledger.finished:
             steps_per_epoch = -(-request.train.rows // hyper.batch_size)
-            left = hyper.epochs - ledger.epochs
+            left = hyper.epochs - ledger.epochs + 1  # Keras looks one batch ahead, and warns when there is none
             dataset = request.train.dataset(hyper.batch_size, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
             model.fit(
                 dataset.map(_column_labels(request.spec.task)),
@@ -89,10 +89,11 @@ class TensorflowTrainer(Trainer):
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
-        serve = tf.saved_model.load(str(export_dir)).serve
+        # The whole object, not its function alone: the variables die with it.
+        loaded = tf.saved_model.load(str(export_dir))
 
         def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
-            return np.asarray(serve({k: tf.constant(v) for k, v in features.items()}))
+            return np.asarray(loaded.serve({k: tf.constant(v) for k, v in features.items()}))
 
         return predict
 
@@ -100,8 +101,8 @@ class TensorflowTrainer(Trainer):
 def default_model(spec: ModelSpec) -> keras.Model:
     """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
     inputs, parts = {}, []
-    for i, feature in enumerate(spec.features):
-        inputs[feature.name] = value = keras.Input(feature.shape, dtype=feature.dtype, name=f"feature_{i}")
+    for feature in spec.features:
+        inputs[feature.name] = value = keras.Input(feature.shape, dtype=feature.dtype, name=feature.name)
         if feature.vocabulary_size:
             value = keras.layers.Embedding(feature.vocabulary_size, embedding_width(feature.vocabulary_size))(value)
         elif feature.dtype != "float32":

@@ -1,0 +1,58 @@
+"""The frame of every page, and plots as inline SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+_templates = Environment(loader=PackageLoader("components.reports", ""), autoescape=select_autoescape(["html"]))
+_INK, _ACCENT, _SECOND = "#7a8699", "#2f6fde", "#e07b39"
+COLOURS = (_ACCENT, _SECOND, "#3a9d6e", "#a05cc9")
+
+
+def render(title: str, subtitle: str, sections: Sequence[dict[str, Any]]) -> str:
+    """Returns a page. A section has `title` and any of `text`, `table` (head, rows) and `plots` (SVGs)."""
+    return _templates.get_template("page.html").render(title=title, subtitle=subtitle, sections=sections)
+
+
+def axes(width: float = 4.2, height: float = 2.8, *, title: str = "", x: str = "", y: str = "") -> tuple[Figure, Any]:
+    """Returns a figure and its axes, in colours that read on a light and on a dark page."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    ax = figure.subplots()
+    ax.set_title(title, color=_INK, fontsize=9)
+    ax.set_xlabel(x, color=_INK, fontsize=8)
+    ax.set_ylabel(y, color=_INK, fontsize=8)
+    ax.tick_params(colors=_INK, labelsize=7)
+    for side, spine in ax.spines.items():
+        spine.set_color(_INK)
+        spine.set_visible(side in ("left", "bottom"))
+    return figure, ax
+
+
+def svg(figure: Figure, label: str) -> Markup:
+    """Returns the figure as SVG for a page; `label` is what a screen reader says."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True)
+    text = buffer.getvalue()
+    body = text[text.index("<svg") :]
+    return Markup('<figure role="img" aria-label="%s">') % label + Markup(body) + Markup("</figure>")
+
+
+def number(value: float | None) -> str:
+    """Returns a number as a person reads it."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> dict[str, Any]:
+    """Returns the form that the template takes."""
+    return {"head": list(head), "rows": [list(r) for r in rows]}

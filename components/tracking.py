@@ -1,0 +1,255 @@
+"""MLflow, and the only file that writes to it. What cannot be sent is kept on disk (`tracking_journal`) and sent later.
+
+A runner makes the runs; a stage logs to the one it is given (`ambient`) and starts none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.tracking_journal import PARENT_KEY, Journal
+
+_log = logging.getLogger(__name__)
+
+JOURNAL = "SWITCHYARD_TRACKING_JOURNAL"
+STAGE = "SWITCHYARD_STAGE"
+PARENT = "SWITCHYARD_PARENT_RUN_ID"
+# A server that does not answer must not hold up training: two tries, then the journal.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+_BATCH = 100
+_SYSTEM_METRICS_SECONDS = 2.0
+
+Operation = dict[str, Any]
+
+
+class Run:
+    """One MLflow run to log to. No method raises when the server is away."""
+
+    def __init__(self, uri: str | None, run_id: str | None, journal: Journal | None = None) -> None:
+        self._uri, self.run_id, self._journal = uri, run_id, journal
+        self._away = uri is None or run_id is None
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Logs parameters (texts are cut at MLflow's 6,000 characters)."""
+        self._do({"op": "params", "values": {k: str(v)[:6000] for k, v in values.items()}})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Sets tags."""
+        self._do({"op": "tags", "values": {k: str(v)[:8000] for k, v in values.items()}})
+
+    def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Logs metrics at a step (an epoch)."""
+        self._do({"op": "metrics", "values": dict(values), "step": step, "time": int(time.time() * 1000)})
+
+    def file(self, path: str, folder: str = "") -> None:
+        """Uploads a file as an artifact."""
+        self._do({"op": "file", "path": os.path.abspath(path), "folder": folder})
+
+    def text(self, content: str, name: str) -> None:
+        """Uploads a text as an artifact."""
+        self._do({"op": "text", "content": content, "name": name})
+
+    def dataset(self, name: str, digest: str, source: str, profile: str) -> None:
+        """Records a data set as the run's input."""
+        self._do({"op": "dataset", "name": name, "digest": digest[:36], "source": source, "profile": profile})
+
+    def end(self, status: str) -> None:
+        """Ends the run: FINISHED, FAILED or KILLED."""
+        self._do({"op": "end", "status": status, "time": int(time.time() * 1000)})
+
+    def register(self, model: Mapping[str, Any]) -> str | None:
+        """Records a model, see `register_model`; returns its version, None when it is not blessed or had to be put off."""
+        if not self._away:
+            try:
+                return register_model(client(self._uri or ""), self.run_id or "", model)
+            except Exception as error:  # MLflow raises what its many stores raise
+                self._put_off(error)
+        self._keep({"op": "register", "model": dict(model)})
+        return None
+
+    @property
+    def away(self) -> bool:
+        """The server could not be reached."""
+        return self._away
+
+    def _do(self, operation: Operation) -> None:
+        if not self._away:
+            try:
+                apply(client(self._uri or ""), self.run_id or "", operation)
+                return
+            except Exception as error:  # see register
+                self._put_off(error)
+        self._keep(operation)
+
+    def _put_off(self, error: Exception) -> None:
+        from components.progress import warn
+
+        self._away = True
+        _log.warning("MLflow at %s: %s", self._uri, error)
+        warn("MLflow cannot be reached; the run goes on and its record is kept on disk")
+
+    def _keep(self, operation: Operation) -> None:
+        if self._journal:
+            self._journal.append(operation)
+
+
+_clients: dict[str, Any] = {}
+
+
+def client(uri: str) -> Any:
+    """Returns the MlflowClient of a tracking server or database."""
+    if uri not in _clients:
+        for key, value in _PATIENCE.items():
+            os.environ.setdefault(key, value)
+        from mlflow import MlflowClient
+
+        _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return _clients[uri]
+
+
+def ambient(*, parent: bool = False) -> Run:
+    """Returns the run that the runner made for this stage, or its parent, the pipeline's run.
+
+    Without one, what is logged goes to the runner's journal, or nowhere when there is no runner.
+    """
+    folder = os.environ.get(JOURNAL)
+    key = PARENT_KEY if parent else os.environ.get(STAGE, "stage")
+    journal = Journal(Path(folder), key) if folder else None
+    return Run(os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get(PARENT if parent else "MLFLOW_RUN_ID"), journal)
+
+
+def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
+    """Sends one operation of `Run` to MLflow."""
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+
+    kind = operation["op"]
+    values = list(operation.get("values", {}).items())
+    for start in range(0, len(values), _BATCH):
+        part = values[start : start + _BATCH]
+        if kind == "params":
+            mlflow_client.log_batch(run_id, params=[Param(k, v) for k, v in part])
+        elif kind == "tags":
+            mlflow_client.log_batch(run_id, tags=[RunTag(k, v) for k, v in part])
+        elif kind == "metrics":
+            metrics = [Metric(k, float(v), operation["time"], operation["step"]) for k, v in part]
+            mlflow_client.log_batch(run_id, metrics=metrics)
+    if kind == "file":
+        mlflow_client.log_artifact(run_id, operation["path"], operation["folder"] or None)
+    elif kind == "text":
+        mlflow_client.log_text(run_id, operation["content"], operation["name"])
+    elif kind == "dataset":
+        source = '{"uri": "%s"}' % operation["source"]
+        dataset = Dataset(operation["name"], operation["digest"], "local", source, profile=operation["profile"])
+        mlflow_client.log_inputs(run_id, datasets=[DatasetInput(dataset)])
+    elif kind == "end":
+        mlflow_client.set_terminated(run_id, operation["status"], operation["time"])
+    elif kind == "register":
+        register_model(mlflow_client, run_id, operation["model"])
+
+
+def ensure_experiment(uri: str, name: str, artifacts: Path) -> str:
+    """Returns the experiment's id; a new one in a local database keeps its files under `artifacts`."""
+    from mlflow.exceptions import MlflowException
+
+    mlflow_client = client(uri)
+    found = mlflow_client.get_experiment_by_name(name)
+    if found is None:
+        location = None if uri.startswith(("http", "databricks")) else artifacts.resolve().as_uri()
+        try:
+            return str(mlflow_client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # another run made it in the meantime
+            found = mlflow_client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "active":
+        raise MlflowException(f"experiment {name!r} is deleted; restore it or set tracking.experiment")
+    return str(found.experiment_id)
+
+
+def create_run(uri: str, experiment_id: str, name: str, tags: Mapping[str, str], start_time: int | None = None) -> str:
+    """Makes a run and returns its id."""
+    run = client(uri).create_run(experiment_id, start_time=start_time or int(time.time() * 1000), run_name=name, tags=dict(tags))
+    return str(run.info.run_id)
+
+
+def register_model(mlflow_client: Any, run_id: str, model: Mapping[str, Any]) -> str | None:
+    """Records a bundle as a model of the run; a blessed one becomes a version of the registered model, and its champion.
+
+    The same bundle is never recorded twice: it is known by its artifact's URI.
+
+    Args:
+        mlflow_client: where to.
+        run_id: the pipeline's run.
+        model: `name`, `bundle` (folder), `uri` (of the model artifact), `blessed`, `tags`, `metrics`, `description`.
+
+    Returns:
+        The version, or None when the model is not blessed.
+    """
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
+
+    experiment = mlflow_client.get_run(run_id).info.experiment_id
+    tags = {**model["tags"], "switchyard.model_uri": model["uri"], "switchyard.blessed": str(model["blessed"]).lower()}
+    known = mlflow_client.search_logged_models([experiment], filter_string=f"tags.`switchyard.model_uri` = '{model['uri']}'")
+    if known:
+        logged = known[0]
+    else:
+        logged = mlflow_client.create_logged_model(experiment, model["name"], source_run_id=run_id, tags=tags, model_type="bundle")
+        mlflow_client.log_model_artifacts(logged.model_id, model["bundle"])
+        logged = mlflow_client.finalize_logged_model(logged.model_id, "READY")
+    mlflow_client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+    if not model["blessed"]:
+        return None
+    try:
+        mlflow_client.create_registered_model(model["name"])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    name_filter = f"name = '{model['name']}' AND tags.`switchyard.model_uri` = '{model['uri']}'"
+    versions = mlflow_client.search_model_versions(name_filter)
+    if versions:
+        version = str(versions[0].version)
+    else:
+        version = str(
+            mlflow_client.create_model_version(
+                model["name"],
+                logged.artifact_location,
+                run_id=run_id,
+                tags=tags,
+                description=model["description"],
+                model_id=logged.model_id,
+            ).version
+        )
+    mlflow_client.set_registered_model_alias(model["name"], "champion", version)
+    return version
+
+
+def champion(uri: str, name: str) -> str | None:
+    """Returns the version that has the alias `champion`, None when there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client(uri).get_model_version_by_alias(name, "champion").version)
+    except MlflowException:
+        return None
+
+
+def watch_system() -> Any:
+    """Starts MLflow's monitor of CPU, memory, disk, network and GPU on the ambient run; returns it, to `finish()`."""
+    run = ambient()
+    if run.away:
+        return None
+    try:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(
+            run.run_id, sampling_interval=_SYSTEM_METRICS_SECONDS, tracking_uri=os.environ["MLFLOW_TRACKING_URI"]
+        )
+        monitor.start()
+    except Exception:
+        _log.warning("no system metrics", exc_info=True)
+        return None
+    return monitor

@@ -1,0 +1,148 @@
+"""The `switchyard` command: parses, calls, prints. Heavy imports happen inside the commands: `--help` stays fast."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.errors import EXIT_BAD_INPUT, EXIT_FAILED, StageError, TrainingError, UserError
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  2  bad input: config, data, code or devices
+  3  stopped by the data gate
+  4  trained, but not blessed
+  1  anything else"""
+
+
+def _guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's mistake ends with one message and a code, not with a stack trace."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            _fail(str(error), EXIT_BAD_INPUT)
+        except (StageError, TrainingError) as error:
+            _fail(str(error), EXIT_FAILED)
+        except KeyboardInterrupt:
+            _fail("cancelled; finished stages are kept, the next run goes on from them", EXIT_FAILED)
+
+    return run
+
+
+def _fail(message: str, code: int) -> None:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
+@click.version_option(package_name="switchyard", prog_name="switchyard")
+def main() -> None:
+    """One ML pipeline: ingest, validate, transform, train, evaluate, register.
+
+    With a TensorFlow or a PyTorch trainer, tracked in MLflow.
+    """
+
+
+_workspace = click.option(
+    "--workspace",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for everything a run writes.  [default: .switchyard beside the YAML]",
+)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("pipeline", type=click.Path(path_type=Path), required=False)
+@click.option("--trainer", metavar="NAME", help="tensorflow, pytorch, or module:Class; same as --set trainer.framework=NAME.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML; may be repeated.")
+@click.option("--data", metavar="PATH", multiple=True, help="Without a YAML: file, glob or URI of the data; may be repeated.")
+@click.option("--label", metavar="COLUMN", help="Without a YAML: the column to predict.")
+@click.option("--runner", default="local", show_default=True, metavar="NAME", help="Where the pipeline runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of stdout.")
+@_workspace
+@_guarded
+def run(
+    pipeline: Path | None,
+    trainer: str | None,
+    overrides: tuple[str, ...],
+    data: tuple[str, ...],
+    label: str | None,
+    runner: str,
+    as_json: bool,
+    workspace: Path | None,
+) -> None:
+    """Run a pipeline: PIPELINE is its YAML, or give --data and --label.
+
+    \b
+    switchyard run pipeline.yaml
+    switchyard run pipeline.yaml --trainer pytorch
+    switchyard run pipeline.yaml --set trainer.hyperparameters.learning_rate=0.01
+    switchyard run --data rides.csv --label big_tipper
+    """
+    from pipelines.run_command import run_pipeline
+
+    document = _document(pipeline, data, label)
+    chosen = (f"trainer.framework={trainer}",) if trainer else ()
+    sys.exit(run_pipeline(pipeline, document, (*overrides, *chosen), runner, workspace, as_json=as_json))
+
+
+def _document(pipeline: Path | None, data: tuple[str, ...], label: str | None) -> dict[str, Any]:
+    if pipeline is not None:
+        if data or label:
+            raise UserError("--data and --label describe a pipeline without a YAML; with one, use --set data.path=... or label=...")
+        return {}
+    if not data or not label:
+        raise UserError("give a pipeline.yaml, or both --data PATH and --label COLUMN. See switchyard run --help.")
+    stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in Path(data[0]).name.split(".")[0].lower()).strip("_*")
+    name = stem if stem[:1].isalpha() else f"data_{stem}".rstrip("_")
+    return {"name": name[:63], "data": {"path": list(data)}, "label": label}
+
+
+@main.command()
+@_workspace
+@_guarded
+def demo(workspace: Path | None) -> None:
+    """Run the breast_cancer example with both trainers and compare them."""
+    from pipelines.demo import run_demo
+
+    sys.exit(run_demo(workspace))
+
+
+@main.command()
+@click.argument("pipeline", type=click.Path(path_type=Path), required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@_workspace
+@_guarded
+def ui(pipeline: Path | None, host: str, port: int, workspace: Path | None) -> None:
+    """Open MLflow's UI on a workspace's runs (that of PIPELINE, or the only one below this folder)."""
+    from pipelines.runners.workspace import Workspace, find_workspace
+    from pipelines.ui_command import serve_ui
+
+    serve_ui(Workspace(find_workspace(workspace or pipeline)), host, port)
+
+
+@main.command()
+@click.argument("pipeline", type=click.Path(path_type=Path), required=False)
+@_workspace
+@_guarded
+def upload(pipeline: Path | None, workspace: Path | None) -> None:
+    """Send MLflow what could not be sent while it was away."""
+    from pipelines.runners.upload import upload as send
+    from pipelines.runners.workspace import Workspace, find_workspace
+
+    sent = send(Workspace(find_workspace(workspace or pipeline)), click.echo)
+    click.echo(f"{sent} runs sent" if sent else "nothing to send")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What can be checked in seconds before a run starts: the data's first rows, the user's code, the devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError, did_you_mean
+from components.evaluation.metrics import check_names
+from components.ingest.bad_rows import BadRows
+from components.ingest.column_types import EMPTY
+from components.ingest.scan import scan
+from components.training.registry import trainer_class
+from components.user_code import UserCode
+from pipelines.config import PipelineConfig
+from pipelines.definition import input_spec, preprocessing_code, trainer_settings
+
+
+def preflight(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
+    """Checks a config against the world; runs in a process of its own.
+
+    Args:
+        payload: the config, and the folder for snapshots of the user's code.
+
+    Returns:
+        `task` (decided) and `trainer` (its name).
+
+    Raises:
+        UserError: whatever is wrong.
+    """
+    config, store = payload
+    settings = trainer_settings(config, store)
+    code = preprocessing_code(config, store)
+    trainer = trainer_class(settings["framework"])
+    config.trainer.accelerator.profile().resolve(trainer().available_devices())
+    if code:
+        code.load()
+    if settings["code"]:
+        UserCode(**settings["code"]).load()
+    found = scan(input_spec(config), BadRows(config.data.max_bad_rows), peek=True)
+    columns = [n for n, t in found.types.items() if t.kind != EMPTY]
+    for name in {f for group in config.evaluation.slices for f in group}:
+        if name not in found.types:
+            raise UserError(
+                f"evaluation.slices: there is no column {name!r}.{did_you_mean(name, columns)} Columns: {', '.join(columns)}."
+            )
+    check_names(list(config.evaluation.thresholds), found.task)
+    if config.validation.schema_path:
+        _check_schema(Path(config.validation.schema_path))
+    return {"task": found.task, "trainer": trainer.name}
+
+
+def _check_schema(path: Path) -> None:
+    import tensorflow_data_validation as tfdv
+    from google.protobuf.text_format import ParseError
+
+    try:
+        tfdv.load_schema_text(str(path))
+    except ParseError as error:
+        raise UserError(f"validation.schema: {path} is not a schema in text form: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"validation.schema: cannot read {path}: {error}") from None
+    except Exception as error:
+        # TensorFlow's file errors are no OSError.
+        raise UserError(f"validation.schema: cannot read {path}: {str(error).splitlines()[0]}") from None

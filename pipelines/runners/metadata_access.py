@@ -1,0 +1,62 @@
+"""ML Metadata for several threads and processes: one at a time, each with a connection of its own."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from ml_metadata.proto import metadata_store_pb2
+from tfx.orchestration import metadata
+
+from components.errors import UserError
+
+CACHED = metadata_store_pb2.Execution.CACHED
+COMPLETE = metadata_store_pb2.Execution.COMPLETE
+WORKED_IN = "switchyard_mlflow_run"
+
+
+class LockedMetadata:
+    """A `Metadata` handle that TFX's launcher enters and leaves; in between nobody else in the workspace is at it."""
+
+    def __init__(self, database: Path, lock: Path) -> None:
+        self._config = metadata.sqlite_metadata_connection_config(str(database))
+        self._threads = threading.RLock()
+        self._processes = FileLock(lock)
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Any:
+        self._threads.acquire()
+        try:
+            self._processes.acquire()
+            try:
+                handle = metadata.Metadata(self._config)
+                entered = handle.__enter__()
+            except BaseException:
+                self._processes.release()
+                raise
+        except BaseException as error:
+            self._threads.release()
+            if isinstance(error, RuntimeError):
+                raise UserError(f"workspace: its metadata database cannot be opened: {error}. Use another --workspace.") from error
+            raise
+        self._handles.append(handle)
+        return entered
+
+    def __exit__(self, *details: Any) -> None:
+        try:
+            self._handles.pop().__exit__(*details)
+        finally:
+            self._processes.release()
+            self._threads.release()
+
+    def outcome(self, execution_id: int) -> tuple[Any, dict[str, Any]]:
+        """Returns an execution's state, and its output artifacts (MLMD's, one per key)."""
+        with self as handle:
+            store = handle.store
+            [execution] = store.get_executions_by_id([execution_id])
+            outputs = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
+            events = [e for e in store.get_events_by_execution_ids([execution_id]) if e.type in outputs]
+            artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}
+        return execution.last_known_state, {e.path.steps[0].key: artifacts[e.artifact_id] for e in events}

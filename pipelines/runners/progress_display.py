@@ -1,0 +1,117 @@
+"""What a person sees of a run: a live table in a terminal, plain lines elsewhere. On stderr; results go to stdout."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+_ICONS = {"waiting": "·", "running": "▶", "ran": "✔", "cached": "≡", "failed": "✘"}
+_STYLES = {"waiting": "dim", "running": "bold", "ran": "green", "cached": "cyan", "failed": "red"}
+_PLAIN_EVERY = 5.0
+
+
+class Display(Protocol):
+    """What a runner tells."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def stages(self, names: Iterable[str]) -> None:
+        """All stages there are, in order."""
+
+    def status(self, stage: str, status: str, seconds: float | None = None) -> None:
+        """A stage is running, ran, cached or failed."""
+
+    def say(self, stage: str, text: str) -> None:
+        """A stage says how far it is, or warns (`warning: ...`)."""
+
+
+class PlainDisplay:
+    """One line per event."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def stages(self, names: Iterable[str]) -> None:
+        """See Display."""
+
+    def status(self, stage: str, status: str, seconds: float | None = None) -> None:
+        """See Display."""
+        self._said[stage] = time.monotonic()
+        self._line(f"{stage}: {status}" + (f", {seconds:.1f} s" if seconds is not None else ""))
+
+    def say(self, stage: str, text: str) -> None:
+        """See Display."""
+        now = time.monotonic()
+        if text.startswith("warning:") or now - self._said.get(stage, 0.0) >= _PLAIN_EVERY:
+            self._said[stage] = now
+            self._line(f"{stage}: {text}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay:
+    """A table that follows the run; warnings stay above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._rows: dict[str, tuple[str, float, str]] = {}
+        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+
+    def stages(self, names: Iterable[str]) -> None:
+        """See Display."""
+        with self._lock:
+            self._rows.update({n: ("waiting", 0.0, "") for n in names if n not in self._rows})
+
+    def status(self, stage: str, status: str, seconds: float | None = None) -> None:
+        """See Display."""
+        with self._lock:
+            text = self._rows.get(stage, ("", 0.0, ""))[2]
+            self._rows[stage] = (status, time.monotonic() if seconds is None else seconds, text)
+
+    def say(self, stage: str, text: str) -> None:
+        """See Display."""
+        if text.startswith("warning:"):
+            self._console.print(f"{stage}: {text}", markup=False, highlight=False, style="yellow")
+            return
+        with self._lock:
+            status, since, _ = self._rows.get(stage, ("running", time.monotonic(), ""))
+            self._rows[stage] = (status, since, text)
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        with self._lock:
+            for stage, (status, at, text) in self._rows.items():
+                seconds = "" if status == "waiting" else f"{time.monotonic() - at if status == 'running' else at:.1f} s"
+                style = _STYLES[status]
+                table.add_row(f"[{style}]{_ICONS[status]}[/]", f"[{style}]{stage}[/]", seconds, text.replace("[", "\\["))
+        return table
+
+
+def make_display(console: Console) -> Display:
+    """Returns the one that fits where the output goes."""
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)

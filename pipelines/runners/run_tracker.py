@@ -1,0 +1,170 @@
+"""The MLflow runs of one pipeline run: the parent, and a nested one per stage. The same hierarchy in every runner."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import re
+import subprocess
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from components import tracking
+from components.tracking_journal import PARENT_KEY, Journal, write_header
+from pipelines.config import PipelineConfig
+from pipelines.runners.workspace import Workspace
+
+_log = logging.getLogger(__name__)
+_PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "kfp", "mlflow", "numpy", "pyarrow")
+
+
+def tracking_uri(config: PipelineConfig, workspace: Workspace) -> str:
+    """Returns the config's server, else MLFLOW_TRACKING_URI's, else the workspace's database."""
+    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or workspace.mlflow_uri
+
+
+class RunTracker:
+    """Makes the runs and says how they ended. Never raises when MLflow is away: the journal keeps the record."""
+
+    def __init__(self, config: PipelineConfig, workspace: Workspace, run_key: str, trainer: str, source: Path | None) -> None:
+        self._config, self._workspace = config, workspace
+        self._uri = tracking_uri(config, workspace)
+        self._folder = workspace.journal / run_key
+        self._lock = threading.Lock()
+        self._runs: dict[str, tracking.Run] = {}
+        self._header: dict[str, Any] = {
+            "uri": without_password(self._uri),
+            "experiment": config.experiment,
+            "artifacts": str(workspace.mlflow_artifacts),
+            "runs": {},
+            "new": {},
+        }
+        self.experiment_id: str | None = None
+        tags = {
+            "mlflow.source.name": str(source or "switchyard run"),
+            "mlflow.source.type": "LOCAL",
+            "mlflow.user": _user(),
+            "switchyard.version": metadata.version("switchyard"),
+            "switchyard.pipeline": config.name,
+            "switchyard.trainer": trainer,
+            **_git(source.parent if source else Path.cwd()),
+        }
+        self._parent = self._start(PARENT_KEY, f"{config.name} {trainer}", tags)
+        hyper = config.trainer.hyperparameters.model_dump(mode="json")
+        self._parent.params({"trainer": trainer, "label": config.label, "task": config.task, **_flat(hyper)})
+        self._parent.text(re.sub(r"://[^/@\s]+@", "://***@", config.to_yaml()), "config/pipeline.yaml")
+        self._parent.text("\n".join(f"{p}=={metadata.version(p)}" for p in _PACKAGES) + "\n", "config/versions.txt")
+
+    @property
+    def run_id(self) -> str | None:
+        """The parent run's id; None when MLflow was away."""
+        return self._parent.run_id
+
+    @property
+    def away(self) -> bool:
+        """Something is still to be sent."""
+        return any(self._folder.glob("*.jsonl"))
+
+    def stage_started(self, stage: str) -> dict[str, str]:
+        """Makes the stage's run; returns the environment that its process is given."""
+        tags = {"switchyard.stage": stage, "mlflow.user": _user()}
+        if self.run_id:
+            tags["mlflow.parentRunId"] = self.run_id
+        with self._lock:
+            self._runs[stage] = self._start(stage, stage, tags)
+        environment = {
+            tracking.JOURNAL: str(self._folder),
+            tracking.STAGE: stage,
+            "MLFLOW_TRACKING_URI": self._uri,
+            "MLFLOW_EXPERIMENT_ID": self.experiment_id,
+            "MLFLOW_RUN_ID": self._runs[stage].run_id,
+            tracking.PARENT: self.run_id,
+        }
+        return {k: v for k, v in environment.items() if v is not None}
+
+    def stage_run_id(self, stage: str) -> str | None:
+        """The MLflow run of a stage."""
+        return self._runs[stage].run_id
+
+    def stage_ended(self, stage: str, status: str, seconds: float, *, worked_in: str | None, error: str | None) -> None:
+        """Ends the stage's run: `ran`, `cached` (with the run that did the work) or `failed`."""
+        run = self._runs[stage]
+        run.metrics({"seconds": seconds})
+        tags = {"switchyard.status": status}
+        if error:
+            tags["switchyard.error"] = error
+        if status == "cached":
+            link = f"#/experiments/{self.experiment_id}/runs/{worked_in}"
+            tags["switchyard.cached_from_run"] = worked_in or ""
+            tags["mlflow.note.content"] = f"Cached: the work was done in run [{worked_in}]({link})."
+        run.tags(tags)
+        run.end("FAILED" if status == "failed" else "FINISHED")
+
+    def log_file(self, path: Path, folder: str) -> None:
+        """Uploads a file to the parent run, if it is there."""
+        if path.exists():
+            self._parent.file(str(path), folder)
+
+    def ended(self, status: str, metrics: dict[str, float], tags: dict[str, str]) -> None:
+        """Ends the parent run, FINISHED, FAILED or KILLED, and tries once more to send what is left."""
+        self._parent.metrics(metrics)
+        self._parent.tags(tags)
+        self._parent.end(status)
+
+    def _start(self, key: str, name: str, tags: dict[str, str]) -> tracking.Run:
+        run_id = None
+        started = int(time.time() * 1000)
+        if key == PARENT_KEY or self.run_id:
+            try:
+                if self.experiment_id is None:
+                    self.experiment_id = tracking.ensure_experiment(
+                        self._uri, self._config.experiment, self._workspace.mlflow_artifacts
+                    )
+                run_id = tracking.create_run(self._uri, self.experiment_id, name, tags, started)
+            except Exception as error:  # MLflow raises what its many stores raise
+                _log.warning("MLflow at %s: %s", without_password(self._uri), error)
+        if run_id:
+            self._header["runs"][key] = run_id
+        else:
+            self._header["new"][key] = {"name": name, "tags": tags, "started": started}
+        write_header(self._folder, self._header)
+        return tracking.Run(self._uri, run_id, Journal(self._folder, key))
+
+
+def without_password(uri: str) -> str:
+    """Returns a URI fit for files and logs."""
+    return re.sub(r"://[^/@]+@", "://***@", uri)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def _git(folder: Path) -> dict[str, str]:
+    def ask(*command: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = ask("rev-parse", "HEAD")
+        changed = "yes" if commit and ask("status", "--porcelain", "--untracked-files=no") else "no"
+    except FileNotFoundError:
+        return {}
+    return {"mlflow.source.git.commit": commit, "switchyard.git.uncommitted_changes": changed} if commit else {}

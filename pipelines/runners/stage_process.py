@@ -1,0 +1,190 @@
+"""The child process that runs one job (a stage's executor, or the checks before a run): forked warm, logs to a file.
+
+A crash, an out-of-memory kill or a leak in one stage leaves the runner and the other stages alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from components.errors import StageError, TrainingError, UserError
+from pipelines.runners import stage_preload
+
+_KINDS: dict[str, type[Exception]] = {"user": UserError, "training": TrainingError, "stage": StageError}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child does.
+
+    Attributes:
+        target: `module:function`, called with `payload`; what it returns comes back (it must pickle).
+        payload: its argument.
+        log: file for everything it prints.
+        env: environment variables on top of the runner's.
+    """
+
+    target: str
+    payload: Any
+    log: Path
+    env: Mapping[str, str]
+
+
+class StageProcesses:
+    """Starts children from one warm process and follows them."""
+
+    def __init__(self, log: Path) -> None:
+        os.environ[stage_preload.LOG] = str(log)
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["pipelines.runners.stage_preload"])
+        self._running: set[Any] = set()
+        self._lock = threading.Lock()
+        self._cancelled = False
+
+    def warm(self) -> None:
+        """Starts the imports; returns at once."""
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+    def run(self, job: Job, say: Callable[[str], None]) -> Any:
+        """Runs a job to its end and returns its result.
+
+        Raises:
+            UserError, TrainingError, StageError: as the job did, or because its process died.
+        """
+        receiver, sender = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_main, args=(sender, job), daemon=True)
+        with self._lock:
+            if self._cancelled:
+                raise StageError("cancelled")
+            process.start()
+            self._running.add(process)
+        sender.close()
+        outcome: tuple[str, Any] | None = None
+        try:
+            while True:
+                kind, value = receiver.recv()
+                if kind == "say":
+                    say(value)
+                else:
+                    outcome = (kind, value)
+        except EOFError:
+            process.join()
+        finally:
+            receiver.close()
+            with self._lock:
+                self._running.discard(process)
+        if outcome is None:
+            raise StageError(_death(process.exitcode, job.log, cancelled=self._cancelled))
+        kind, value = outcome
+        if kind == "done":
+            return value
+        raise _KINDS[kind](value)
+
+    def cancel(self) -> None:
+        """Stops all children; what they had not finished is not published."""
+        with self._lock:
+            self._cancelled = True
+            running = list(self._running)
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+
+
+def _death(code: int | None, log: Path, *, cancelled: bool) -> str:
+    if cancelled:
+        return "cancelled"
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = " Perhaps the machine ran out of memory." if name == "SIGKILL" else ""
+        return f"its process was killed by {name}.{hint} Log: {log}"
+    return f"its process ended with exit code {code} and no result. Log: {log}"
+
+
+def _main(sender: Connection, job: Job) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _die_with_the_runner()
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    target = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    sys.argv = sys.argv[:1]  # TFX hands the command line's arguments to executors
+    os.environ.update(job.env)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    lock = threading.Lock()
+
+    def send(kind: str, value: Any) -> None:
+        with lock:
+            sender.send((kind, value))
+
+    from components import progress
+
+    progress.set_sink(lambda text: send("say", text))
+    try:
+        module, _, function = job.target.partition(":")
+        __import__(module)
+        result = getattr(sys.modules[module], function)(job.payload)
+    except BaseException as error:
+        traceback.print_exc()
+        send(*explain(error, job.log))
+        code = 1
+    else:
+        send("done", result)
+        code = 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sender.close()
+    # Not sys.exit: threads and native libraries that do not stop by themselves must not hold the stage up.
+    os._exit(code)
+
+
+def explain(error: BaseException, log: Path) -> tuple[str, str]:
+    """Returns (kind, message) for an exception: the user's error behind it if there is one, else its first line."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError | TrainingError):
+            # Beam adds where it was raised.
+            text = re.sub(r"\s*\[while running .*", "", str(seen), flags=re.DOTALL)
+            return ("user" if isinstance(seen, UserError) else "training"), text
+        seen = seen.__cause__ or seen.__context__
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "stage", f"the disk is full ({error.filename or error.strerror}). Free some space and run again. Log: {log}"
+    if isinstance(error, MemoryError):
+        return "stage", f"out of memory. Log: {log}"
+    text = str(error).strip().splitlines()
+    if "No space left" in str(error):
+        return "stage", f"the disk is full. Free some space and run again. Log: {log}"
+    return "stage", f"{type(error).__name__}: {text[0] if text else ''}. Log: {log}"
+
+
+def _die_with_the_runner() -> None:
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="runner-watch").start()

@@ -1,0 +1,118 @@
+"""The folder that holds everything a local run writes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import UserError
+
+NAME = ".switchyard"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths inside a workspace."""
+
+    root: Path
+
+    @property
+    def metadata(self) -> Path:
+        """ML Metadata's database: executions, artifacts, the stage cache."""
+        return self.root / "metadata.sqlite"
+
+    @property
+    def metadata_lock(self) -> Path:
+        """Held while a process talks to ML Metadata."""
+        return self.root / "metadata.lock"
+
+    @property
+    def artifacts(self) -> Path:
+        """What stages write."""
+        return self.root / "artifacts"
+
+    @property
+    def code(self) -> Path:
+        """Snapshots of the user's code."""
+        return self.root / "code"
+
+    @property
+    def state(self) -> Path:
+        """Checkpoints of stages that are not finished."""
+        return self.root / "state"
+
+    @property
+    def logs(self) -> Path:
+        """One folder per run, one file per stage."""
+        return self.root / "logs"
+
+    @property
+    def mlflow_database(self) -> Path:
+        """MLflow's database, when no tracking server is given."""
+        return self.root / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """MLflow's files, likewise."""
+        return self.root / "mlflow"
+
+    @property
+    def journal(self) -> Path:
+        """What could not be sent to MLflow yet."""
+        return self.root / "tracking"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The local tracking database."""
+        return f"sqlite:///{self.mlflow_database}"
+
+    def create(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            UserError: it cannot be written to.
+        """
+        try:
+            for folder in (self.root, self.artifacts, self.logs, self.state):
+                folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as probe:
+                probe.write(b"0" * 4096)
+            ignore = self.root / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"workspace {self.root}: cannot write to it: {os.strerror(error.errno or 0)}. Choose another with --workspace."
+            ) from None
+
+
+def default_workspace(yaml: Path | None) -> Path:
+    """Returns `.switchyard` beside the YAML, or in the current folder."""
+    return (yaml.resolve().parent if yaml else Path.cwd()) / NAME
+
+
+def find_workspace(given: Path | None) -> Path:
+    """Returns the workspace to look at: the one given (or beside the YAML that is given), else the only one below here.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    if given is not None:
+        root = given if given.is_dir() else default_workspace(given)
+        root = root if (root / "mlflow.db").exists() or root.name == NAME else root / NAME
+        if not root.is_dir():
+            raise UserError(f"{given}: there is no workspace. Run a pipeline first, or give --workspace.")
+        return root.resolve()
+    here = Path.cwd() / NAME
+    if here.is_dir():
+        return here
+    found = sorted(p for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for p in Path.cwd().glob(f"{depth}/{NAME}"))
+    found = [p for p in found if ".venv" not in p.parts]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError("there is no workspace here. Run a pipeline first, or give one with --workspace.")
+    listed = "\n".join(f"  {p}" for p in found)
+    raise UserError(f"there are several workspaces below this folder; choose one with --workspace:\n{listed}")
