@@ -44,7 +44,5 @@ class AcceleratorProfile:
                 "Ask for what is there, or use 'auto'."
             )
         if self.precision == "fp16" and kind == "cpu":
-            raise UserError(
-                "trainer.accelerator.precision: 'fp16' needs a GPU, the device is a CPU. Use 'float32' or 'bf16'."
-            )
+            raise UserError("trainer.accelerator.precision: 'fp16' needs a GPU, the device is a CPU. Use 'float32' or 'bf16'.")
         return AcceleratorProfile(kind, self.count, self.precision)

@@ -130,7 +130,7 @@ class BundleModel:
         if feature.width is not None:
             if not present.all():
                 raise UserError(f"column {feature.name!r} must not be missing: it had a value in every training row.")
-            values = np.stack(column.to_numpy()) if feature.width > 1 else column.to_numpy()
+            values = np.stack(list(column)) if feature.width > 1 else column.to_numpy()
             return {key: tf.constant(_cast(feature, values).reshape(len(rows), feature.width))}
         values, lengths = column.to_numpy()[present], present.astype(np.int64)
         if feature.is_list and len(values):
@@ -161,7 +161,7 @@ def _load_trainer(folder: Path, predictor: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-class PyfuncModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow's decorators hide its type
+class PyfuncModel(mlflow.pyfunc.PythonModel):
     """What MLflow serves: a BundleModel behind MLflow's interface."""
 
     def load_context(self, context: Any) -> None:
@@ -265,14 +265,14 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> None:
             specs[f"f{i}_lengths"] = tf.TensorSpec([None], "int64", f"f{i}_lengths")
         else:
             specs[f"f{i}"] = tf.TensorSpec([None, f.width], f.dtype, f"f{i}")
-    shapes = {name: getattr(spec, "shape", None) for name, spec in graph.raw_feature_spec().items()}
+    shapes = {name: tuple(getattr(spec, "shape", ())) for name, spec in graph.raw_feature_spec().items()}
 
     class Preprocess(tf.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = graph.transform_features_layer()
 
-        @tf.function(input_signature=[specs])  # type: ignore[untyped-decorator]
+        @tf.function(input_signature=[specs])
         def transform(self, tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             features: dict[str, Any] = {}
             for i, f in enumerate(info.features):

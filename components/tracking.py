@@ -5,6 +5,7 @@ A runner makes the runs; a stage logs to the one it is given (`ambient`) and sta
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -143,7 +144,7 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
     elif kind == "text":
         mlflow_client.log_text(run_id, operation["content"], operation["name"])
     elif kind == "dataset":
-        source = '{"uri": "%s"}' % operation["source"]
+        source = json.dumps({"uri": operation["source"]})
         dataset = Dataset(operation["name"], operation["digest"], "local", source, profile=operation["profile"])
         mlflow_client.log_inputs(run_id, datasets=[DatasetInput(dataset)])
     elif kind == "end":
@@ -197,7 +198,9 @@ def register_model(mlflow_client: Any, run_id: str, model: Mapping[str, Any]) ->
     if known:
         logged = known[0]
     else:
-        logged = mlflow_client.create_logged_model(experiment, model["name"], source_run_id=run_id, tags=tags, model_type="bundle")
+        logged = mlflow_client.create_logged_model(
+            experiment, model["name"], source_run_id=run_id, tags=tags, model_type="bundle"
+        )
         mlflow_client.log_model_artifacts(logged.model_id, model["bundle"])
         logged = mlflow_client.finalize_logged_model(logged.model_id, "READY")
     mlflow_client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])

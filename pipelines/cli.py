@@ -80,7 +80,7 @@ def run(
     as_json: bool,
     workspace: Path | None,
 ) -> None:
-    """Run a pipeline: PIPELINE is its YAML, or give --data and --label.
+    r"""Run a pipeline: PIPELINE is its YAML, or give --data and --label.
 
     \b
     switchyard run pipeline.yaml
@@ -98,7 +98,9 @@ def run(
 def _document(pipeline: Path | None, data: tuple[str, ...], label: str | None) -> dict[str, Any]:
     if pipeline is not None:
         if data or label:
-            raise UserError("--data and --label describe a pipeline without a YAML; with one, use --set data.path=... or label=...")
+            raise UserError(
+                "--data and --label describe a pipeline without a YAML; with one, use --set data.path=... or label=..."
+            )
         return {}
     if not data or not label:
         raise UserError("give a pipeline.yaml, or both --data PATH and --label COLUMN. See switchyard run --help.")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, model_validator
 
 from components.accelerators import AcceleratorProfile
 from components.errors import UserError, did_you_mean
@@ -55,7 +55,7 @@ class DataConfig(Section):
     path: Names = ()
     format: Literal["auto", "csv", "parquet", "jsonl", "tfrecord"] = "auto"
     exclude: Names = ()
-    splits: dict[str, Number | Names] = Field(default_factory=lambda: {"train": 0.8, "eval": 0.2})
+    splits: dict[str, Number | Names] = Field(default={"train": 0.8, "eval": 0.2})
     split_key: str | None = None
     max_bad_rows: Annotated[StrictInt, Field(ge=0)] = 0
     missing_values: Names | None = None
@@ -136,9 +136,7 @@ class Accelerator(Section):
     @model_validator(mode="after")
     def _check(self) -> Accelerator:
         if self.count > 1:
-            raise ValueError(
-                f"count: one device per run is what this version trains on, received {self.count}; set count to 1"
-            )
+            raise ValueError(f"count: one device per run is what this version trains on, received {self.count}; set count to 1")
         return self
 
 
@@ -360,7 +358,7 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
     trainer = config.trainer.model_copy(
         update={
             "framework": framework,
-            "model": {k: fix_code(v) for k, v in model.items()} if isinstance(model, dict) else model and fix_code(model)
+            "model": {k: fix_code(v) for k, v in model.items()} if isinstance(model, dict) else model and fix_code(model),
         }
     )
     schema = config.validation.schema_path

@@ -56,7 +56,8 @@ def _section(model: type[BaseModel], loc: list[str]) -> tuple[type[BaseModel], t
         found = _models(current)
         if not found:
             # Inside a dict or list, or pydantic naming the branch of a union.
-            if part.isdigit() or part.isidentifier() and not part.startswith(("function", "literal")) and _is_key(current, part):
+            named = part.isidentifier() and not part.startswith(("function", "literal")) and _is_key(current, part)
+            if part.isdigit() or named:
                 names.append(part)
                 current = _value_type(current)
             continue

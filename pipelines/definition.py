@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tfx import types
 from tfx.components import ExampleValidator, SchemaGen, StatisticsGen
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base import base_node
-from tfx.orchestration import metadata
+from tfx.orchestration import metadata as tfx_metadata
 from tfx.orchestration.pipeline import Pipeline
 
 from components.errors import UserError
@@ -25,6 +26,8 @@ from components.transform.component import Transform
 from components.user_code import UserCode, snapshot, snapshot_file
 from pipelines.config import PipelineConfig
 
+# In the settings of our stages, so that a newer Switchyard does not take an older one's results from the cache.
+VERSION = metadata.version("switchyard")
 # What lies outside of the workspace (MLflow's registry) is looked at in every run.
 UNCACHED = ("registry",)
 
@@ -62,6 +65,7 @@ def trainer_settings(config: PipelineConfig, store: Path) -> dict[str, Any]:
     model = trainer.model_for_framework
     code = snapshot(model, "build_model", store, key="trainer.model") if model else None
     return {
+        "version": VERSION,
         "framework": framework,
         "code": asdict(code) if code else None,
         "model_parameters": trainer.model_parameters,
@@ -92,12 +96,12 @@ def create_pipeline(
     """
     if config.task == "auto":
         raise UserError("task: could not be told from the data here; set it to binary, multiclass or regression.")
-    ingest = Ingest(input_spec(config)).with_id("ingest")
+    ingest = Ingest(input_spec(config), VERSION).with_id("ingest")
     examples = ingest.outputs["examples"]
     statistics = StatisticsGen(examples=examples).with_id("statistics")
     schema, schema_node = _schema(config, statistics.outputs["statistics"], code_store)
     validation = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema).with_id("validation")
-    transform = Transform(examples, schema, preprocessing_code(config, code_store)).with_id("transform")
+    transform = Transform(examples, schema, preprocessing_code(config, code_store), VERSION).with_id("transform")
     training = Training(
         examples,
         transform.outputs["transformed_examples"],
@@ -108,6 +112,7 @@ def create_pipeline(
         examples,
         training.outputs["model"],
         {
+            "version": VERSION,
             "slices": [list(s) for s in config.evaluation.slices],
             "thresholds": {k: v.model_dump() for k, v in config.evaluation.thresholds.items()},
         },
@@ -128,7 +133,7 @@ def create_pipeline(
         pipeline_root=pipeline_root,
         components=nodes,
         enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(metadata_path) if metadata_path else None,
+        metadata_connection_config=tfx_metadata.sqlite_metadata_connection_config(metadata_path) if metadata_path else None,
         beam_pipeline_args=list(beam_pipeline_args),
     )
 

@@ -37,7 +37,18 @@ def run_demo(workspace: Path | None) -> int:
 
 
 def _run(trainer: str, root: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(EXAMPLE), "--trainer", trainer, "--workspace", str(root), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "run",
+        str(EXAMPLE),
+        "--trainer",
+        trainer,
+        "--workspace",
+        str(root),
+        "--json",
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise StageError(f"the run with {trainer} ended with exit code {done.returncode}")

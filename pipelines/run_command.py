@@ -41,7 +41,7 @@ def run_pipeline(
     stop_on_sigterm()
     runner = kind(Workspace(root), screen(), pipeline.resolve() if pipeline else None)
     try:
-        result = runner.submit(runner.compile(config))
+        result: RunResult = runner.submit(runner.compile(config))
     finally:
         runner.cancel()
     out = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)

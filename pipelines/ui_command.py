@@ -28,7 +28,9 @@ def serve_ui(workspace: Workspace, host: str, port: int) -> None:
         UserError: the workspace has no runs, or the port is taken.
     """
     if not workspace.mlflow_database.exists():
-        raise UserError(f"workspace {workspace.root}: has no MLflow database; its runs went to another tracking server, or failed.")
+        raise UserError(
+            f"workspace {workspace.root}: has no MLflow database; its runs went to another tracking server, or failed."
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

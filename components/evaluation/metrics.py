@@ -9,8 +9,9 @@ from typing import Any
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.errors import UserError, did_you_mean
+from components.evaluation.predictions import ROW_ACCURACY, ROW_LOSS
 
-# Our name -> TFMA's class and its settings. TFMA's own multiclass accuracy would be Keras's; micro precision at 1 is the same.
+# Our name -> TFMA's class and its settings.
 METRICS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "binary": {
         "example_count": ("ExampleCount", {}),
@@ -25,8 +26,8 @@ METRICS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     },
     "multiclass": {
         "example_count": ("ExampleCount", {}),
-        "loss": ("CategoricalCrossEntropy", {}),
-        "accuracy": ("Precision", {"top_k": 1}),
+        "loss": ("Mean", {"feature_key_path": ["features", ROW_LOSS]}),
+        "accuracy": ("Mean", {"feature_key_path": ["features", ROW_ACCURACY]}),
     },
     "regression": {
         "example_count": ("ExampleCount", {}),
@@ -72,9 +73,11 @@ def eval_config(
     for name, (kind, settings) in METRICS[task].items():
         metric = spec.metrics.add(class_name=kind, config=json.dumps({**settings, "name": name}))
         if name in thresholds:
-            bounds = {k: {"value": v} for k, v in thresholds[name].items() if v is not None}
-            for k, v in bounds.items():
-                getattr(metric.threshold.value_threshold, k).value = v["value"]
+            # For the overall slice only: `threshold` would hold for every slice, and a slice of one class never blesses.
+            bounded = metric.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()])
+            for bound, value in thresholds[name].items():
+                if value is not None:
+                    getattr(bounded.threshold.value_threshold, bound).value = value
     for name, kind in PLOTS[task].items():
         spec.metrics.add(class_name=kind, config=json.dumps({"name": name}))
     return config

@@ -38,7 +38,12 @@ def column_values(batch: pa.RecordBatch, name: str, *, wide: bool) -> Any:
     return first.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
-class Predict(beam.DoFn):  # type: ignore[misc]  # Beam is not typed
+_EPSILON = 1e-7
+# Multiclass accuracy and loss are means over rows; TFMA's own need one-hot labels, or have keys that thresholds miss.
+ROW_ACCURACY, ROW_LOSS = "__accuracy", "__loss"
+
+
+class Predict(beam.DoFn):
     """Batches of serialized examples to TFMA extracts: labels (class index), predictions, slice features."""
 
     def __init__(self, bundle: str, slice_features: Sequence[str]) -> None:
@@ -56,14 +61,21 @@ class Predict(beam.DoFn):  # type: ignore[misc]  # Beam is not typed
         batch = ExamplesToRecordBatchDecoder().DecodeBatch(list(records))
         frame = pd.DataFrame({f.name: column_values(batch, f.name, wide=(f.width or 1) > 1 or f.is_list) for f in info.features})
         scores = self._bundle.scores(frame)
+        if info.classes:
+            # As Keras does: float32 rounds a sure prediction to exactly 0 or 1, whose logarithm is infinite.
+            scores = scores.clip(_EPSILON, 1 - _EPSILON)
         labels = encode_labels(column_values(batch, info.label, wide=False), info.classes)
-        slices = {name: column_values(batch, name, wide=False) for name in self._slice_features}
+        features = {name: [_slice_value(v) for v in column_values(batch, name, wide=False)] for name in self._slice_features}
+        if info.task == "multiclass":
+            index = labels.astype(int)
+            features[ROW_ACCURACY] = list((scores.argmax(axis=1) == index).astype(float))
+            features[ROW_LOSS] = list(-np.log(scores[np.arange(len(index)), index]).astype(float))
         for i in range(len(records)):
             yield {
                 "labels": labels[i : i + 1],
                 "predictions": scores[i],
                 "example_weights": np.ones(1),
-                "features": {name: np.asarray([_slice_value(values[i])]) for name, values in slices.items()},
+                "features": {name: np.asarray([values[i]]) for name, values in features.items()},
             }
 
 

@@ -46,9 +46,7 @@ class Evaluation:
             return cls(**json.load(file))
 
 
-def read_evaluation(
-    folder: str, names: Sequence[str], thresholds: Mapping[str, Mapping[str, float | None]]
-) -> Evaluation:
+def read_evaluation(folder: str, names: Sequence[str], thresholds: Mapping[str, Mapping[str, float | None]]) -> Evaluation:
     """Reads what TFMA wrote to `folder`; `names` are the metrics to keep. The verdict is TFMA's own."""
     import tensorflow_model_analysis as tfma
 
@@ -59,13 +57,16 @@ def read_evaluation(
     overall = slices.pop("")
     verdict = tfma.load_validation_result(folder)
     failures = [sentence(name, overall.get(name, math.nan), bounds) for name, bounds in thresholds.items()]
+    failures = [f for f in failures if f]
+    if not verdict.validation_ok and not failures:
+        failures = [f"TFMA could not check the thresholds on {', '.join(thresholds)}: {str(verdict).strip()[:500]}"]
     return Evaluation(
         metrics=overall,
         slices=dict(sorted(slices.items())),
         plots=_plots(result),
         thresholds={k: dict(v) for k, v in thresholds.items()},
         blessed=bool(verdict.validation_ok),
-        failures=[f for f in failures if f],
+        failures=failures,
     )
 
 
@@ -105,7 +106,13 @@ def _plot(data: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
     found: dict[str, list[dict[str, float]]] = {}
     matrices = data.get("confusionMatrixAtThresholds", {}).get("matrices", [])
     if matrices:
-        keys = {"threshold": "threshold", "tp": "truePositives", "fp": "falsePositives", "tn": "trueNegatives", "fn": "falseNegatives"}
+        keys = {
+            "threshold": "threshold",
+            "tp": "truePositives",
+            "fp": "falsePositives",
+            "tn": "trueNegatives",
+            "fn": "falseNegatives",
+        }
         rows = [{k: float(m.get(source, 0.0)) for k, source in keys.items()} for m in matrices]
         rows = [r for r in rows if 0 <= r["threshold"] <= 1]
         found["confusion"] = rows[:: max(1, len(rows) // 200)]
@@ -131,7 +138,9 @@ def _calibration(buckets: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]
     for bucket in buckets:
         count = float(bucket.get("numWeightedExamples", 0))
         if count:
-            total = rows.setdefault(min(9, int(10 * float(bucket.get("totalWeightedRefinedPrediction", 0)) / count)), [0.0, 0.0, 0.0])
+            total = rows.setdefault(
+                min(9, int(10 * float(bucket.get("totalWeightedRefinedPrediction", 0)) / count)), [0.0, 0.0, 0.0]
+            )
             total[0] += float(bucket.get("totalWeightedRefinedPrediction", 0))
             total[1] += float(bucket.get("totalWeightedLabel", 0))
             total[2] += count

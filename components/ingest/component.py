@@ -17,9 +17,13 @@ from components.ingest.scan import InputSpec
 
 
 class IngestSpec(types.ComponentSpec):
-    """`input`: JSON of an InputSpec; `fingerprint`: filled in by the driver."""
+    """`input`: JSON of an InputSpec; `version`: for the cache key only; `fingerprint`: filled in by the driver."""
 
-    PARAMETERS = {"input": ExecutionParameter(type=str), "fingerprint": ExecutionParameter(type=str, optional=True)}
+    PARAMETERS = {
+        "input": ExecutionParameter(type=str),
+        "version": ExecutionParameter(type=str),
+        "fingerprint": ExecutionParameter(type=str, optional=True),
+    }
     INPUTS: dict[str, Any] = {}
     OUTPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
 
@@ -35,7 +39,11 @@ class Ingest(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
     DRIVER_CLASS = Driver
 
-    def __init__(self, spec: InputSpec) -> None:
+    def __init__(self, spec: InputSpec, version: str) -> None:
         super().__init__(
-            IngestSpec(input=json.dumps(asdict(spec), sort_keys=True), examples=types.Channel(standard_artifacts.Examples))
+            IngestSpec(
+                input=json.dumps(asdict(spec), sort_keys=True),
+                version=version,
+                examples=types.Channel(standard_artifacts.Examples),
+            )
         )

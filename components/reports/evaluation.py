@@ -78,5 +78,13 @@ def _matrix(rows: list[dict[str, float]], classes: list[str]) -> Any:
         ax.set_yticks(range(n), classes)
         for i in range(n):
             for j in range(n):
-                ax.text(j, i, number(counts[i, j]), ha="center", va="center", fontsize=6, color="white" if shares[i, j] > 0.5 else "#1c2430")
+                ax.text(
+                    j,
+                    i,
+                    number(counts[i, j]),
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                    color="white" if shares[i, j] > 0.5 else "#1c2430",
+                )
     return svg(figure, "Confusion matrix")

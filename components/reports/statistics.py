@@ -42,7 +42,7 @@ def statistics_html(statistics: Statistics) -> str:
         sections.append(
             {"title": "Texts", "table": table(("feature", "split", "values", "missing", "unique", "most frequent"), texts)}
         )
-    shown = list(sorted(features.items()))[:_MOST_PLOTS]
+    shown = sorted(features.items())[:_MOST_PLOTS]
     note = f"The first {_MOST_PLOTS} of {len(features)} features." if len(features) > _MOST_PLOTS else ""
     plots = [p for p in (_plot(name, by_split) for name, by_split in shown) if p]
     sections.append({"title": "Distributions", "text": note, "plots": plots})

@@ -34,7 +34,9 @@ def _examples(artifact: Any) -> None:
         return  # transformed examples
     summary = DatasetSummary.load(artifact.uri)
     run = tracking.ambient()
-    run.tags({"data_fingerprint": summary.fingerprint, "task": summary.task, "unusable_columns": ", ".join(summary.empty_columns)})
+    run.tags(
+        {"data_fingerprint": summary.fingerprint, "task": summary.task, "unusable_columns": ", ".join(summary.empty_columns)}
+    )
     run.metrics({f"rows_{split}": float(n) for split, n in summary.rows.items()} | {"bad_rows": float(summary.bad_rows)})
     run.file(path, "data")
 

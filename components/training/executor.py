@@ -50,9 +50,11 @@ class Executor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(output_dict["model"])
         summary = DatasetSummary.load(examples_uri)
         # Kept by the runner between a killed run and the next one of the same inputs and settings.
-        state = Path(self._context.get_tmp_path() if not self._context.stateful_working_dir else self._context.stateful_working_dir)
+        state = Path(
+            self._context.get_tmp_path() if not self._context.stateful_working_dir else self._context.stateful_working_dir
+        )
         request = train_request(settings, summary, graph_uri, transformed, state)
-        result = _train(trainer, request, exec_properties)
+        result = _train(trainer, request)
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
         run_folder.mkdir(parents=True, exist_ok=True)
         (run_folder / RESULT).write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
@@ -77,7 +79,7 @@ class Executor(base_executor.BaseExecutor):
         model.set_string_custom_property("framework", trainer.name)
 
 
-def _train(trainer: type[Trainer], request: TrainRequest, exec_properties: dict[str, Any]) -> TrainResult:
+def _train(trainer: type[Trainer], request: TrainRequest) -> TrainResult:
     hyper = request.hyperparameters
     run = tracking.ambient()
     run.params({"framework": trainer.name, **{k: v for k, v in asdict(hyper).items() if v is not None}})
@@ -96,7 +98,9 @@ def _train(trainer: type[Trainer], request: TrainRequest, exec_properties: dict[
     result = trainer().train(request, report)
     run.tags({"device": result.device, "resumed_from_epoch": str(result.resumed_from_epoch)})
     run.params({"trainable_weights": result.parameters})
-    run.metrics({f"best_{k}": v for k, v in result.metrics.items()} | {"best_epoch": float(result.best_epoch)}, step=result.epochs)
+    run.metrics(
+        {f"best_{k}": v for k, v in result.metrics.items()} | {"best_epoch": float(result.best_epoch)}, step=result.epochs
+    )
     return result
 
 

@@ -1,5 +1,7 @@
-"""TrainingLedger: what happened so far, which epoch is best, when to stop. The same rules for every trainer, and it
-survives a kill: it is saved with the checkpoint."""
+"""TrainingLedger: what happened so far, which epoch is best, when to stop.
+
+The same rules for every trainer, and it survives a kill: it is saved with the checkpoint.
+"""
 
 from __future__ import annotations
 

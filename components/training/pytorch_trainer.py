@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch  # before TensorFlow, and Triton with it: both carry LLVM, and the other order aborts the process
 
@@ -20,6 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional
+from torch.utils.dlpack import from_dlpack
 
 from components.errors import UserError
 from components.training.contract import (
@@ -107,7 +109,7 @@ class PytorchTrainer(Trainer):
         if output is None:
             raise UserError(f"trainer.model: build_model must return a torch.nn.Module, received {type(model).__name__}.")
         check_output(tuple(output.shape), 2, request.spec)
-        return model.train()  # type: ignore[no-any-return]  # checked to be a Module
+        return cast(nn.Module, model.train())
 
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
@@ -179,13 +181,13 @@ class _Module(lightning.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         loss, output, labels = self._step(batch, weighted=True)
-        self.train_metrics["loss"].update(loss.detach(), len(labels))
+        cast(Any, self.train_metrics["loss"]).update(loss.detach(), len(labels))
         _update(self.train_metrics, self._task, output.detach(), labels)
         return loss
 
     def validation_step(self, batch: Any, index: int) -> None:
         loss, output, labels = self._step(batch, weighted=False)
-        self.val_metrics["val_loss"].update(loss, len(labels))
+        cast(Any, self.val_metrics["val_loss"]).update(loss, len(labels))
         _update(self.val_metrics, self._task, output, labels)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -201,19 +203,19 @@ class _Module(lightning.LightningModule):
         return losses.mean(), output, labels
 
 
-class _Epoch(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+class _Epoch(torch.utils.data.IterableDataset):
     """Batches of the epoch that the trainer is in, handed over without a copy where the types allow."""
 
     def __init__(self, source: ExampleSource, batch_size: int, seed: int | None, module: _Module) -> None:
         self._source, self._batch_size, self._seed, self._module = source, batch_size, seed, module
 
     def __len__(self) -> int:
-        return -(-self._source.rows // self._batch_size)
+        return math.ceil(self._source.rows / self._batch_size)
 
     def __iter__(self) -> Iterator[Any]:
         epoch = self._module.current_epoch
         for features, labels in self._source.dataset(self._batch_size, seed=self._seed, first_epoch=epoch):
-            yield {k: torch.from_dlpack(v) for k, v in features.items()}, torch.from_dlpack(labels)
+            yield {k: from_dlpack(v) for k, v in features.items()}, from_dlpack(labels)
 
 
 class _Epochs(Callback):
@@ -282,7 +284,7 @@ def _optimizer(name: str, learning_rate: float, parameters: Any) -> torch.optim.
 
 def _losses(task: str, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if task == "multiclass":
-        return functional.cross_entropy(output, labels, reduction="none")
+        return cast(torch.Tensor, functional.cross_entropy(output, labels, reduction="none"))
     target = labels.to(output.dtype)
     if task == "binary":
         return functional.binary_cross_entropy_with_logits(output[:, 0], target, reduction="none")
@@ -307,7 +309,7 @@ def _update(metrics: nn.ModuleDict, task: str, output: torch.Tensor, labels: tor
     predicted = output[:, 0].sigmoid() if task == "binary" else output if task == "multiclass" else output[:, 0]
     for name, metric in metrics.items():
         if not name.endswith("loss"):
-            metric.update(predicted, labels)
+            cast(Any, metric).update(predicted, labels)
 
 
 def _hide_gpus_from_tensorflow() -> None:

@@ -171,7 +171,7 @@ def _loss(task: str) -> Any:
     return {
         "binary": lambda: keras.losses.BinaryCrossentropy(from_logits=True),
         "multiclass": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        "regression": lambda: keras.losses.MeanSquaredError(),
+        "regression": keras.losses.MeanSquaredError,
     }[task]()
 
 

@@ -15,18 +15,20 @@ from components.user_code import UserCode
 class Transform(TfxTransform):
     """TFX's Transform; `code` is the user's `preprocessing_fn`, None for the default one.
 
+    `version` enters the cache key and means nothing else.
+
     Outputs:
         transform_graph, transformed_examples: as TFX's.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, examples: types.BaseChannel, schema: types.BaseChannel, code: UserCode | None) -> None:
+    def __init__(self, examples: types.BaseChannel, schema: types.BaseChannel, code: UserCode | None, version: str) -> None:
         super().__init__(
             examples=examples,
             schema=schema,
             preprocessing_fn="components.transform.preprocessing.preprocessing_fn",
-            custom_config={"code": dataclasses.asdict(code) if code else None},
+            custom_config={"version": version, "code": dataclasses.asdict(code) if code else None},
             disable_statistics=True,
             disable_analyzer_cache=True,
         )

@@ -1,0 +1,1 @@
+"""Complete pipelines on data that scikit-learn carries."""

@@ -85,7 +85,9 @@ class LocalRunner(Runner):
             raise RuntimeError("compile first")
         with quiet(self._logs / "runner.log"), self._display:
             self._display.stages(compiled.stages)
-            return _LocalRun(compiled, self._workspace, self._processes, self._display, self._logs, self._trainer, self._source).run()
+            return _LocalRun(
+                compiled, self._workspace, self._processes, self._display, self._logs, self._trainer, self._source
+            ).run()
 
     def cancel(self) -> None:
         """Stops the children of a run that is being given up."""
@@ -212,7 +214,12 @@ class _LocalRun:
 
         stage = node.node_info.id
         operator = partial(
-            StageOperator, self._processes, self._logs / f"{stage}.log", self._workspace.state, environment, partial(self._display.say, stage)
+            StageOperator,
+            self._processes,
+            self._logs / f"{stage}.log",
+            self._workspace.state,
+            environment,
+            partial(self._display.say, stage),
         )
         operators = {
             executable_spec_pb2.PythonClassExecutableSpec: operator,
@@ -330,7 +337,9 @@ class StageOperator:
             payload = (type(self._spec).__name__, self._spec.SerializeToString(), info.to_proto().SerializeToString())
         finally:
             info.stateful_working_dir = original
-        answer = self._processes.run(Job("pipelines.runners.stage_job:run_executor", payload, self._log, self._environment), self._say)
+        answer = self._processes.run(
+            Job("pipelines.runners.stage_job:run_executor", payload, self._log, self._environment), self._say
+        )
         output = execution_result_pb2.ExecutorOutput.FromString(answer)
         run_id = self._environment.get("MLFLOW_RUN_ID", "")
         for artifacts in output.output_artifacts.values():

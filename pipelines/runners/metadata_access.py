@@ -39,12 +39,14 @@ class LockedMetadata:
         except BaseException as error:
             self._threads.release()
             if isinstance(error, RuntimeError):
-                raise UserError(f"workspace: its metadata database cannot be opened: {error}. Use another --workspace.") from error
+                raise UserError(
+                    f"workspace: its metadata database cannot be opened: {error}. Use another --workspace."
+                ) from error
             raise
         self._handles.append(handle)
         return entered
 
-    def __exit__(self, *details: Any) -> None:
+    def __exit__(self, *details: object) -> None:
         try:
             self._handles.pop().__exit__(*details)
         finally:

@@ -173,10 +173,10 @@ def explain(error: BaseException, log: Path) -> tuple[str, str]:
         return "stage", f"the disk is full ({error.filename or error.strerror}). Free some space and run again. Log: {log}"
     if isinstance(error, MemoryError):
         return "stage", f"out of memory. Log: {log}"
-    text = str(error).strip().splitlines()
+    lines = str(error).strip().splitlines()
     if "No space left" in str(error):
         return "stage", f"the disk is full. Free some space and run again. Log: {log}"
-    return "stage", f"{type(error).__name__}: {text[0] if text else ''}. Log: {log}"
+    return "stage", f"{type(error).__name__}: {lines[0] if lines else ''}. Log: {log}"
 
 
 def _die_with_the_runner() -> None:

@@ -23,7 +23,9 @@ def upload(workspace: Workspace, say: Callable[[str], None]) -> int:
         try:
             sent = replay(folder, _create, _send(folder))
         except Exception as error:  # MLflow raises what its many stores raise
-            raise StageError(f"MLflow cannot be reached: {str(error).splitlines()[0][:300]}. Nothing is lost; try again later.") from error
+            raise StageError(
+                f"MLflow cannot be reached: {str(error).splitlines()[0][:300]}. Nothing is lost; try again later."
+            ) from error
         say(f"{folder.name}: {sent} records sent")
     return len(folders)
 
