@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -292,9 +291,3 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> None:
 def _requirements(framework: str) -> list[str]:
     packages = ["mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *(["torch"] if framework == "pytorch" else [])]
     return [f"{p}=={metadata.version(p)}" for p in packages]
-
-
-def import_order_guard() -> None:
-    """Loads PyTorch when TensorFlow is not there yet (see `pytorch_trainer`): for processes that may load any bundle."""
-    if "tensorflow" not in sys.modules:
-        importlib.import_module("components.training.pytorch_trainer")

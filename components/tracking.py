@@ -176,6 +176,15 @@ def create_run(uri: str, experiment_id: str, name: str, tags: Mapping[str, str],
     return str(run.info.run_id)
 
 
+def end_if_running(uri: str, run_id: str) -> None:
+    """Marks a run as KILLED unless it has ended; says nothing when MLflow is away."""
+    try:
+        if client(uri).get_run(run_id).info.status == "RUNNING":
+            client(uri).set_terminated(run_id, "KILLED")
+    except Exception:  # MLflow raises what its many stores raise
+        _log.warning("could not end run %s", run_id, exc_info=True)
+
+
 def register_model(mlflow_client: Any, run_id: str, model: Mapping[str, Any]) -> str | None:
     """Records a bundle as a model of the run; a blessed one becomes a version of the registered model, and its champion.
 
@@ -192,7 +201,8 @@ def register_model(mlflow_client: Any, run_id: str, model: Mapping[str, Any]) ->
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
-    experiment = mlflow_client.get_run(run_id).info.experiment_id
+    run = mlflow_client.get_run(run_id)
+    experiment = run.info.experiment_id
     tags = {**model["tags"], "switchyard.model_uri": model["uri"], "switchyard.blessed": str(model["blessed"]).lower()}
     known = mlflow_client.search_logged_models([experiment], filter_string=f"tags.`switchyard.model_uri` = '{model['uri']}'")
     if known:
@@ -203,7 +213,8 @@ def register_model(mlflow_client: Any, run_id: str, model: Mapping[str, Any]) ->
         )
         mlflow_client.log_model_artifacts(logged.model_id, model["bundle"])
         logged = mlflow_client.finalize_logged_model(logged.model_id, "READY")
-    mlflow_client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+    if logged.model_id not in {o.model_id for o in (run.outputs.model_outputs if run.outputs else [])}:
+        mlflow_client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
     if not model["blessed"]:
         return None
     try:

@@ -16,7 +16,7 @@ from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, ColumnType, convert
 from components.ingest.scan import InputSpec, Scan, read_batches, scan
-from components.ingest.writer import SplitWriter, assign, key_bytes, take
+from components.ingest.writer import SplitWriter, assign, key_hashes, row_hashes, take
 from components.progress import say, warn
 
 
@@ -80,8 +80,8 @@ def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[d
                 if group is not None:
                     chosen = {group: None}
                 else:
-                    keys = key_bytes(batch.column(spec.split_key)) if spec.split_key else records
-                    index = assign(keys, spec.weights)
+                    hashes = key_hashes(batch.column(spec.split_key)) if spec.split_key else row_hashes(lists)
+                    index = assign(hashes, spec.weights)
                     chosen = {s: index == i for i, s in enumerate(splits)}
                 for split, mask in chosen.items():
                     writers[split].write(records if mask is None else take(records, mask))

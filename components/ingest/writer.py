@@ -9,24 +9,46 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from pandas.util import hash_array
 
 SHARD_ROWS = 50_000
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def assign(keys: Sequence[bytes], weights: Mapping[str, float]) -> np.ndarray:
-    """Returns the split index of each key, shape (n,), by the first 8 bytes of BLAKE2b over the cumulated weights.
+def assign(hashes: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
+    """Returns the split index of each hash, shape (n,), by its place in the cumulated weights.
 
-    The same key always lands in the same split, whatever else is in the data.
+    The same hash always lands in the same split, whatever else is in the data.
     """
-    digests = b"".join(hashlib.blake2b(k, digest_size=8).digest() for k in keys)
-    hashes = np.frombuffer(digests, dtype="<u8")
     shares = np.cumsum(list(weights.values()))
     return np.searchsorted(shares / shares[-1], hashes / 2.0**64, side="right").clip(max=len(weights) - 1)
 
 
-def key_bytes(column: pa.Array) -> list[bytes]:
-    """Returns the values of a key column as bytes; missing is empty."""
-    return [b"" if v is None else v if isinstance(v, bytes) else str(v).encode() for v in column.to_pylist()]
+def key_hashes(column: pa.Array) -> np.ndarray:
+    """Returns a hash per value of a key column, uint64 (n,): the first 8 bytes of BLAKE2b of its text."""
+    texts = [b"" if v is None else v if isinstance(v, bytes) else str(v).encode() for v in column.to_pylist()]
+    return np.frombuffer(b"".join(hashlib.blake2b(t, digest_size=8).digest() for t in texts), dtype="<u8")
+
+
+def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
+    """Returns a hash per row of list columns, uint64 (n,).
+
+    Of the values, not of the serialized examples: protobuf writes a map in an order that changes from run to run.
+    """
+    total = np.zeros(batch.num_rows, dtype=np.uint64)
+    for column in batch.columns:
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        hashes = np.zeros(batch.num_rows, dtype=np.uint64)
+        if lengths.max(initial=0) <= 1:
+            hashes[lengths == 1] = hash_array(column.flatten().to_numpy(zero_copy_only=False), categorize=False)
+        else:
+            hashes = hash_array(np.asarray([str(v) for v in column.to_pylist()], dtype=object), categorize=False)
+        total = total * _GOLDEN + hashes
+    # The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the sum reaches the upper ones.
+    total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return total ^ (total >> np.uint64(31))
 
 
 class SplitWriter:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import math
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import torch  # before TensorFlow, and Triton with it: both carry LLVM, and the other order aborts the process
+from components.training.import_order import settle
 
-if importlib.util.find_spec("triton"):
-    import triton  # noqa: F401
+settle()
 
 import lightning.pytorch as lightning
 import numpy as np
+import torch
 import torchmetrics
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_model, save_model
@@ -75,7 +74,6 @@ class PytorchTrainer(Trainer):
                 devices=request.accelerator.count,
                 precision=_PRECISIONS[request.accelerator.precision],
                 max_epochs=hyper.epochs,
-                max_steps=hyper.steps or -1,
                 callbacks=[_Epochs(ledger, report)],
                 logger=False,
                 enable_checkpointing=False,
@@ -86,7 +84,7 @@ class PytorchTrainer(Trainer):
             )
             trainer.fit(
                 module,
-                _loader(_Epoch(request.train, hyper.batch_size, hyper.seed, module)),
+                _loader(_Epoch(request.train, hyper.batch_size, hyper.seed, module, hyper.steps)),
                 _loader(_Epoch(request.eval, max(hyper.batch_size, 1024), None, module)),
                 ckpt_path=request.checkpoint_dir / _LAST if ledger.epochs else None,
                 weights_only=True,
@@ -120,7 +118,7 @@ class PytorchTrainer(Trainer):
 
         @torch.inference_mode()
         def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
-            tensors = {k: torch.from_numpy(np.ascontiguousarray(v)).to(device) for k, v in features.items()}
+            tensors = {k: torch.tensor(v, device=device) for k, v in features.items()}
             return np.asarray(serve(tensors).cpu().numpy())
 
         return predict
@@ -206,15 +204,16 @@ class _Module(lightning.LightningModule):
 class _Epoch(torch.utils.data.IterableDataset):
     """Batches of the epoch that the trainer is in, handed over without a copy where the types allow."""
 
-    def __init__(self, source: ExampleSource, batch_size: int, seed: int | None, module: _Module) -> None:
-        self._source, self._batch_size, self._seed, self._module = source, batch_size, seed, module
-
-    def __len__(self) -> int:
-        return math.ceil(self._source.rows / self._batch_size)
+    def __init__(
+        self, source: ExampleSource, batch_size: int, seed: int | None, module: _Module, steps: int | None = None
+    ) -> None:
+        self._source, self._batch_size, self._seed, self._module, self._steps = source, batch_size, seed, module, steps
 
     def __iter__(self) -> Iterator[Any]:
-        epoch = self._module.current_epoch
-        for features, labels in self._source.dataset(self._batch_size, seed=self._seed, first_epoch=epoch):
+        batches = self._source.dataset(self._batch_size, seed=self._seed, first_epoch=self._module.current_epoch)
+        # Lightning's own max_steps would leave the last, cut epoch without validation.
+        left = None if self._steps is None else self._steps - self._module.global_step
+        for features, labels in itertools.islice(batches, left):
             yield {k: from_dlpack(v) for k, v in features.items()}, from_dlpack(labels)
 
 
@@ -256,7 +255,7 @@ def _export(model: nn.Module, request: TrainRequest) -> None:
             self.model = model
 
         def forward(self, features: Features) -> torch.Tensor:
-            logits = self.model(features).float()
+            logits: torch.Tensor = self.model(features).float()
             task = request.spec.task
             return logits.sigmoid() if task == "binary" else logits.softmax(dim=1) if task == "multiclass" else logits
 
@@ -284,7 +283,7 @@ def _optimizer(name: str, learning_rate: float, parameters: Any) -> torch.optim.
 
 def _losses(task: str, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if task == "multiclass":
-        return cast(torch.Tensor, functional.cross_entropy(output, labels, reduction="none"))
+        return functional.cross_entropy(output, labels, reduction="none")
     target = labels.to(output.dtype)
     if task == "binary":
         return functional.binary_cross_entropy_with_logits(output[:, 0], target, reduction="none")

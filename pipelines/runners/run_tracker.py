@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import getpass
+import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -13,8 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from components import tracking
-from components.tracking_journal import PARENT_KEY, Journal, write_header
+from components.tracking_journal import HEADER, PARENT_KEY, Journal, write_header
 from pipelines.config import PipelineConfig
 from pipelines.runners.workspace import Workspace
 
@@ -42,7 +46,9 @@ class RunTracker:
             "artifacts": str(workspace.mlflow_artifacts),
             "runs": {},
             "new": {},
+            "pid": os.getpid(),
         }
+        _close_dead_runs(workspace.journal, self._uri)
         self.experiment_id: str | None = None
         tags = {
             "mlflow.source.name": str(source or "switchyard run"),
@@ -114,6 +120,8 @@ class RunTracker:
         self._parent.metrics(metrics)
         self._parent.tags(tags)
         self._parent.end(status)
+        if not self.away:
+            shutil.rmtree(self._folder)
 
     def _start(self, key: str, name: str, tags: dict[str, str]) -> tracking.Run:
         run_id = None
@@ -133,6 +141,17 @@ class RunTracker:
             self._header["new"][key] = {"name": name, "tags": tags, "started": started}
         write_header(self._folder, self._header)
         return tracking.Run(self._uri, run_id, Journal(self._folder, key))
+
+
+def _close_dead_runs(journals: Path, uri: str) -> None:
+    """Ends the MLflow runs of pipeline runs that were killed: they could not do it themselves."""
+    for header_file in journals.glob(f"*/{HEADER}"):
+        header = json.loads(header_file.read_text(encoding="utf-8"))
+        if psutil.pid_exists(header["pid"]) or header["uri"] != without_password(uri) or any(header_file.parent.glob("*.jsonl")):
+            continue
+        for run_id in header["runs"].values():
+            tracking.end_if_running(uri, run_id)
+        shutil.rmtree(header_file.parent, ignore_errors=True)
 
 
 def without_password(uri: str) -> str:

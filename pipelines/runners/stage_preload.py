@@ -1,11 +1,12 @@
 """Imported once by the process that stages are forked from: what every stage would otherwise pay for again.
 
-The order matters: PyTorch and Triton before TensorFlow, see `components.training.pytorch_trainer`.
+PyTorch comes before TensorFlow, see `components.training.import_order`.
 """
 
 import importlib
-import importlib.util
 import os
+
+from components.training.import_order import settle
 
 LOG = "SWITCHYARD_PRELOAD_LOG"
 
@@ -17,9 +18,7 @@ def preload() -> None:
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(target, 1)
         os.dup2(target, 2)
-    importlib.import_module("torch")
-    if importlib.util.find_spec("triton"):
-        importlib.import_module("triton")
+    settle()
     for module in ("pipelines.definition", "pipelines.preflight", "components.reports.views", "mlflow.pyfunc"):
         importlib.import_module(module)
 

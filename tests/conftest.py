@@ -1,0 +1,29 @@
+"""Fixtures for all tests. PyTorch comes first, as in the product: see `components.training.import_order`."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+from components.training.import_order import settle  # noqa: E402
+
+settle()
+
+import psutil  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    """Fails a test that leaves a changed environment or a process behind."""
+    before = dict(os.environ)
+    children = {p.pid for p in psutil.Process().children(recursive=True)}
+    yield
+    changed = {k for k in before.keys() | os.environ.keys() if before.get(k) != os.environ.get(k)} - {"PYTEST_CURRENT_TEST"}
+    # Libraries set these once, when they are first imported or used.
+    changed -= {k for k in changed if k.startswith(("TF_", "TF2_", "KMP_", "MLFLOW_HTTP_", "TPU_", "LT_", "PL_", "OMP_"))}
+    assert not changed, f"the test left environment variables changed: {sorted(changed)}"
+    left = [p for p in psutil.Process().children(recursive=True) if p.pid not in children]
+    left = [p for p in left if "resource_tracker" not in " ".join(p.cmdline())]
+    assert not left, f"the test left processes: {[' '.join(p.cmdline())[:200] for p in left]}"

@@ -1,0 +1,207 @@
+"""The examples through the command line: both trainers and a third one, cache, registry, bundle, parity."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.examples import make_data
+from tests.command import BREAST_CANCER, DIGITS, EXAMPLES, REPOSITORY, environment, run
+
+pytestmark = pytest.mark.e2e
+STAGES = ["ingest", "statistics", "schema", "validation", "transform", "training", "evaluation", "registry"]
+SKLEARN = REPOSITORY / "tests" / "contract" / "sklearn_trainer.py"
+TRAINERS = {"tensorflow": "tensorflow", "pytorch": "pytorch", "sklearn": f"{SKLEARN}:SklearnTrainer"}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    # A path with a space in it, as a user may have.
+    return tmp_path_factory.mktemp("a workspace")
+
+
+@pytest.fixture(scope="module")
+def runs(workspace):
+    """Trainer -> its first run; all in one workspace, one after the other."""
+    extra = {"sklearn": ["--set", "trainer.hyperparameters.epochs=5"]}
+    return {name: run(BREAST_CANCER, workspace, "--trainer", t, *extra.get(name, [])) for name, t in TRAINERS.items()}
+
+
+@pytest.fixture(scope="module")
+def client(workspace, runs):
+    return MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+
+
+def artifact(workspace, stage, key):
+    folder = workspace / "artifacts" / stage / key
+    return sorted(folder.iterdir(), key=lambda p: int(p.name))
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_reaches_the_auc_and_is_registered(trainer, runs):
+    result = runs[trainer].json
+    assert result["status"] == "blessed"
+    assert result["blessed"] is True
+    assert result["pipeline"] == "breast_cancer"
+    assert result["trainer"] == trainer
+    assert result["metrics"]["auc"] >= 0.98
+    assert set(result["metrics"]) >= {"accuracy", "auc", "loss", "example_count"}
+    assert sorted(result["stages"]) == sorted(STAGES)
+    assert result["model_version"] is not None
+
+
+def test_everything_before_the_trainer_is_shared(runs):
+    before = ["ingest", "statistics", "schema", "validation", "transform"]
+    assert all(s == "ran" for s in runs["tensorflow"].stages.values())
+    for other in ("pytorch", "sklearn"):
+        assert [runs[other].stages[s] for s in before] == ["cached"] * 5
+        assert runs[other].stages["training"] == "ran"
+
+
+def test_a_second_identical_run_trains_nothing(runs, workspace):
+    again = run(BREAST_CANCER, workspace, "--trainer", "pytorch")
+    assert {s for n, s in again.stages.items() if n != "registry"} == {"cached"}
+    assert again.json["metrics"] == runs["pytorch"].json["metrics"]
+    assert again.json["model_version"] == runs["pytorch"].json["model_version"]
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    children = client.search_runs([again.json["mlflow_experiment_id"]], f"tags.mlflow.parentRunId = '{again.json['mlflow_run_id']}'")
+    training = next(r for r in children if r.info.run_name == "training")
+    assert training.data.tags["switchyard.status"] == "cached"
+    worked_in = client.get_run(training.data.tags["switchyard.cached_from_run"])
+    assert worked_in.data.tags["mlflow.parentRunId"] == runs["pytorch"].json["mlflow_run_id"]
+
+
+def test_a_changed_hyperparameter_reruns_training_and_what_follows(runs, workspace):
+    changed = run(BREAST_CANCER, workspace, "--set", "trainer.hyperparameters.learning_rate=0.003")
+    assert {n for n, s in changed.stages.items() if s == "ran"} == {"training", "evaluation", "registry"}
+
+
+def test_mlflow_holds_the_run(runs, client):
+    result = runs["pytorch"].json
+    parent = client.get_run(result["mlflow_run_id"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["auc"] == pytest.approx(result["metrics"]["auc"])
+    assert parent.data.params["learning_rate"] == "0.001"
+    assert "mlflow.source.git.commit" in parent.data.tags
+    assert "config/pipeline.yaml" in [f.path for f in client.list_artifacts(parent.info.run_id, "config")]
+    children = client.search_runs([result["mlflow_experiment_id"]], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    by_name = {c.info.run_name: c for c in children}
+    assert sorted(by_name) == sorted(STAGES)
+    assert all(c.info.status == "FINISHED" for c in children)
+    history = client.get_metric_history(by_name["training"].info.run_id, "val_loss")
+    assert [m.step for m in history] == list(range(1, len(history) + 1))
+    assert len(history) >= 5
+    assert any(k.startswith("system/") for k in by_name["training"].data.metrics)
+
+
+def test_mlflow_holds_pages_to_look_at(runs, client, tmp_path):
+    first = runs["tensorflow"].json
+    children = client.search_runs([first["mlflow_experiment_id"]], f"tags.mlflow.parentRunId = '{first['mlflow_run_id']}'")
+    ids = {c.info.run_name: c.info.run_id for c in children}
+    for stage, path, words in [
+        ("statistics", "statistics/statistics.html", ["worst_radius", "<svg", "missing"]),
+        ("evaluation", "evaluation/evaluation.html", ["Blessed", "ROC", "Confusion matrix"]),
+    ]:
+        page = open(client.download_artifacts(ids[stage], path, str(tmp_path))).read()
+        assert all(w in page for w in words)
+        assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+        assert "https://" not in page.replace("https://matplotlib.org", "")
+        assert "<script" not in page
+
+
+def test_the_registry(runs, client):
+    versions = client.search_model_versions("name = 'breast_cancer'")
+    frameworks = {str(v.version): v.tags["framework"] for v in versions}
+    for trainer, done in runs.items():
+        assert frameworks[done.json["model_version"]] == trainer
+    assert client.get_model_version_by_alias("breast_cancer", "champion").version is not None
+
+
+LOAD = """
+import json, sys
+import mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+rows = pd.read_csv(sys.argv[3]).drop(columns="diagnosis")
+out = model.predict(rows)
+print(out.to_json(orient="split"))
+"""
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_the_registered_model_loads_alone_and_takes_raw_rows(trainer, runs, workspace, tmp_path):
+    uri = f"models:/breast_cancer/{runs[trainer].json['model_version']}"
+    command = [sys.executable, "-c", LOAD, f"sqlite:///{workspace / 'mlflow.db'}", uri, EXAMPLES / "breast_cancer" / "data.csv"]
+    done = subprocess.run(list(map(str, command)), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout.splitlines()[-1])
+    out = pd.DataFrame(table["data"], columns=table["columns"])
+    truth = pd.read_csv(EXAMPLES / "breast_cancer" / "data.csv")["diagnosis"]
+    assert list(out.columns) == ["prediction", "probability"]
+    assert (out["prediction"] == truth).mean() > 0.93
+
+
+def test_offline_and_bundle_predictions_agree(runs, workspace):
+    """The trainer's export on transformed rows against the bundle on raw rows, every row of the eval split."""
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    from components.evaluation.predictions import to_frame
+    from components.model_bundle import load_bundle
+    from components.training.input import TransformedExamples
+    from components.training.registry import trainer_class
+
+    [examples] = artifact(workspace, "ingest", "examples")
+    [graph] = artifact(workspace, "transform", "transform_graph")
+    [transformed] = artifact(workspace, "transform", "transformed_examples")
+    records = [r.numpy() for r in tf.data.TFRecordDataset([str(f) for f in sorted((examples / "Split-eval").iterdir())])]
+    source = TransformedExamples(str(transformed / "Split-eval" / "*"), tft.TFTransformOutput(str(graph)).transformed_feature_spec(), "diagnosis")
+    features, _ = next(iter(source.batches(10_000)))
+    frameworks = set()
+    for model in artifact(workspace, "training", "model"):
+        bundle = load_bundle(model / "Format-Serving")
+        frameworks.add(bundle.info.framework)
+        raw = bundle.scores(to_frame(records, bundle.info.features))
+        folder = next((model / "Format-Serving" / "artifacts").iterdir())
+        own = bundle.info.predictor
+        trainer = trainer_class(own if ".py" not in own else f"{folder / 'code' / own}")
+        offline = trainer.load_predictor(folder / "model")(features)
+        # Transform may write its rows in another order.
+        np.testing.assert_allclose(np.sort(raw, axis=0), np.sort(offline, axis=0), atol=1e-5)
+    assert frameworks == set(TRAINERS)
+
+
+def test_no_pickle_in_a_bundle(runs, workspace):
+    for model in artifact(workspace, "training", "model"):
+        assert not [p for p in model.rglob("*") if p.suffix in (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")]
+
+
+def test_not_blessed_has_a_code_of_its_own(runs, workspace):
+    done = run(BREAST_CANCER, workspace, "--set", "evaluation.thresholds.auc.lower_bound=0.99999", expect=4)
+    assert done.json["status"] == "not_blessed"
+    assert done.json["blessed"] is False
+    assert done.json["model_version"] is None
+    assert "auc is 0.9" in done.json["error"]
+    assert "below its lower bound 1.0000" in done.json["error"]
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    assert client.get_run(done.json["mlflow_run_id"]).data.tags["blessed"] == "false"
+
+
+@pytest.mark.parametrize("trainer", ["tensorflow", "pytorch"])
+def test_digits(trainer, tmp_path_factory):
+    done = run(DIGITS, tmp_path_factory.getbasetemp() / "digits", "--trainer", trainer)
+    assert done.json["metrics"]["accuracy"] >= 0.95
+    assert done.json["metrics"]["loss"] < 0.3
+    assert done.json["status"] == "blessed"
+
+
+def test_the_examples_data_is_scikit_learns():
+    pd.testing.assert_frame_equal(pd.read_csv(EXAMPLES / "breast_cancer" / "data.csv"), make_data.breast_cancer())
+    stored = pd.read_parquet(EXAMPLES / "digits" / "data.parquet")
+    expected = make_data.digits()
+    np.testing.assert_array_equal(np.stack(stored["image"]), np.stack(expected["image"]))
+    np.testing.assert_array_equal(stored["digit"], expected["digit"])

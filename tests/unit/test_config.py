@@ -1,0 +1,118 @@
+import pytest
+import yaml
+
+from components.errors import UserError
+from pipelines.config import PipelineConfig, load_config
+
+BASE = {"name": "x", "data": {"path": "a.csv"}, "label": "y"}
+
+
+def load(*overrides):
+    return load_config(None, document=BASE, overrides=overrides)
+
+
+def test_two_keys_are_enough():
+    config = load()
+    assert config.task == "auto"
+    assert config.trainer.framework == "tensorflow"
+    assert config.data.splits == {"train": 0.8, "eval": 0.2}
+
+
+def test_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load().name = "other"
+
+
+def test_the_resolved_config_loads_again():
+    config = load("trainer.accelerator=cpu", "evaluation.thresholds.auc.lower_bound=0.9", "data.splits={train: 7, eval: 2, test: 1}")
+    assert PipelineConfig.model_validate(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_relative_paths_are_relative_to_the_yaml(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "my_trainer.py").write_text("")
+    file = tmp_path / "sub" / "pipeline.yaml"
+    file.write_text(
+        "name: x\ndata: {path: [a.csv, /b.csv, 'gs://c/*.csv']}\nlabel: y\npreprocessing: f.py\n"
+        "trainer: {framework: 'my_trainer:T', model: m.py:build}\nvalidation: {schema: s.pbtxt}\n"
+    )
+    config = load_config(file)
+    here = tmp_path / "sub"
+    assert config.data.path == (str(here / "a.csv"), "/b.csv", "gs://c/*.csv")
+    assert config.preprocessing == str(here / "f.py")
+    assert config.trainer.model == f"{here / 'm.py'}:build"
+    assert config.trainer.framework == f"{here / 'my_trainer.py'}:T"
+    assert config.validation.schema_path == str(here / "s.pbtxt")
+
+
+def test_numbers_that_yaml_takes_for_text():
+    assert load("trainer.hyperparameters.learning_rate=1e-3").trainer.hyperparameters.learning_rate == 0.001
+
+
+def test_overriding_inside_a_short_form():
+    document = {**BASE, "trainer": {"accelerator": "cpu"}}
+    config = load_config(None, document=document, overrides=["trainer.accelerator.precision=bf16"])
+    assert (config.trainer.accelerator.kind, config.trainer.accelerator.precision) == ("cpu", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dat=1", "dat: unknown key. Did you mean 'data'? Allowed here: name, data"),
+        ("trainer.hyperparameters.learning_rat=1", "learning_rat: unknown key. Did you mean 'learning_rate'?"),
+        ("trainer.hyperparameters.epochs=0", "trainer.hyperparameters.epochs: must be greater than or equal to 1, received 0 (int)"),
+        ("trainer.hyperparameters.epochs=abc", "received 'abc' (str)"),
+        ("trainer.hyperparameters.epochs=true", "received True (bool)"),
+        ("trainer.hyperparameters={epochs: 1, steps: 2}", "epochs and steps exclude each other"),
+        ("trainer.hyperparameters.learning_rate=.nan", "must be a finite number"),
+        ("trainer.framework=torch", "trainer.framework: 'torch' is not a trainer; allowed: tensorflow, pytorch"),
+        ("trainer.accelerator=npu", "trainer.accelerator.kind: must be 'auto', 'cpu', 'gpu' or 'tpu', received 'npu'"),
+        ("trainer.accelerator=gpu:2", "trainer.accelerator.count: one device per run"),
+        ("trainer.model={tensorflow: a.py}", None),
+        ("trainer.model={pytorch: a.py}", "trainer.model: has no entry for the framework 'tensorflow'"),
+        ("data.splits={a: 1}", "data.splits must name 'train' and 'eval'"),
+        ("data.splits={train: 1, eval: e.csv}", "data.splits must be all weights or all paths"),
+        ("data.splits={train: t.csv, eval: e.csv}", "data: path and splits by path exclude each other"),
+        ("data.splits={train: 1, eval: -1}", "data.splits.eval must be a weight above 0"),
+        ("data.path=[]", "data.path is missing"),
+        ("data.exclude=y", "data.exclude: lists the label 'y'"),
+        ("evaluation.thresholds.auc={}", "evaluation.thresholds.auc: give lower_bound or upper_bound"),
+        ("evaluation.thresholds.auc={lower_bound: 1, upper_bound: 0}", "is above upper_bound"),
+        ("task=bin", "Did you mean 'binary'?"),
+        ("name=Bad Name", "lower-case letters"),
+        ("label=3", "label: must be a valid string, received 3 (int)"),
+        ("tracking.uri=./mlruns", "tracking.uri: './mlruns' is not a tracking server"),
+        ("no_value", "must be key=value"),
+        ("a={", "not valid YAML"),
+    ],
+)
+def test_what_is_refused(override, message):
+    if message is None:
+        load(override)
+        return
+    with pytest.raises(UserError) as error:
+        load(override)
+    assert message in str(error.value)
+
+
+def test_several_problems_are_told_at_once():
+    with pytest.raises(UserError, match="2 problems"):
+        load("dat=1", "task=bin")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"- a\n", "must hold a mapping"), (b"a: [", "not valid YAML"), (b"\xff\xfe\x00", "not"), (b"", "must hold a mapping")],
+)
+def test_files_that_are_no_config(content, message, tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_config(file)
+
+
+def test_yaml_cannot_run_code(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text("name: !!python/object/apply:os.system ['touch /tmp/owned']\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_config(file)

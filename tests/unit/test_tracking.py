@@ -1,0 +1,96 @@
+"""Tracking against real MLflow databases; "away" is a database file that cannot be made."""
+
+import json
+
+import pytest
+from mlflow import MlflowClient
+
+from components import tracking
+from components.tracking_journal import Journal, pending, replay, write_header
+from pipelines.runners.upload import upload
+from pipelines.runners.workspace import Workspace
+
+
+@pytest.fixture
+def here(tmp_path):
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def test_logs(here, tmp_path):
+    experiment = tracking.ensure_experiment(here, "e", tmp_path / "files")
+    run = tracking.Run(here, tracking.create_run(here, experiment, "r", {}))
+    run.params({f"p{i}": i for i in range(150)})
+    run.metrics({"loss": 0.5}, step=1)
+    run.metrics({"loss": 0.25}, step=2)
+    run.text("hello", "notes/a.txt")
+    run.end("FINISHED")
+    client = MlflowClient(here)
+    stored = client.get_run(run.run_id)
+    assert len(stored.data.params) == 150
+    assert [m.value for m in client.get_metric_history(run.run_id, "loss")] == [0.5, 0.25]
+    assert [f.path for f in client.list_artifacts(run.run_id, "notes")] == ["notes/a.txt"]
+    assert stored.info.status == "FINISHED"
+    assert (tmp_path / "files").is_dir()
+
+
+def test_what_cannot_be_sent_is_kept_and_sent_later(here, tmp_path, capsys):
+    workspace = Workspace(tmp_path)
+    folder = workspace.journal / "run1"
+    new = {"name": "n", "tags": {"a": "b"}, "started": 1000}
+    write_header(folder, {"uri": here, "experiment": "e", "artifacts": str(tmp_path / "files"), "runs": {}, "new": {"pipeline": new, "training": new}})
+    for key in ("pipeline", "training"):
+        run = tracking.Run("http://127.0.0.1:9", None, Journal(folder, key))
+        run.metrics({"loss": 1.0}, step=3)
+        run.end("FINISHED")
+    assert [f.name for f in pending(workspace.journal)] == ["run1"]
+    assert upload(workspace, print) == 1
+    assert pending(workspace.journal) == []
+    client = MlflowClient(here)
+    runs = client.search_runs([client.get_experiment_by_name("e").experiment_id])
+    assert len(runs) == 2
+    child = next(r for r in runs if "mlflow.parentRunId" in r.data.tags)
+    assert child.data.metrics == {"loss": 1.0}
+    assert child.info.status == "FINISHED"
+
+
+def test_a_broken_upload_goes_on_where_it_stopped(tmp_path):
+    folder = tmp_path / "run1"
+    write_header(folder, {"runs": {"pipeline": "id"}, "new": {}})
+    journal = Journal(folder, "pipeline")
+    for i in range(5):
+        journal.append({"op": "metrics", "i": i})
+    with open(folder / "pipeline.jsonl", "a") as file:
+        file.write('{"op": "cut sho')
+    sent = []
+
+    def send(run_id, operation):
+        if len(sent) == 3:
+            raise ConnectionError
+        sent.append(operation["i"])
+
+    with pytest.raises(ConnectionError):
+        replay(folder, None, send)
+    assert [json.loads(line)["i"] for line in (folder / "pipeline.jsonl").read_text().splitlines()] == [3, 4]
+    replay(folder, None, lambda run_id, operation: sent.append(operation["i"]))
+    assert sent == [0, 1, 2, 3, 4]
+    assert not folder.exists()
+
+
+def test_a_model_is_recorded_once(here, tmp_path):
+    experiment = tracking.ensure_experiment(here, "e", tmp_path / "files")
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "MLmodel").write_text("flavors: {}\n")
+    run = tracking.Run(here, tracking.create_run(here, experiment, "r", {}))
+
+    def register(uri, blessed=True):
+        return run.register({"name": "m", "bundle": str(bundle), "uri": uri, "blessed": blessed, "tags": {}, "description": ""})
+
+    assert register("one") == "1"
+    assert register("one") == "1"
+    assert register("bad", blessed=False) is None
+    assert tracking.champion(here, "m") == "1"
+    assert register("two") == "2"
+    assert tracking.champion(here, "m") == "2"
+    assert tracking.champion(here, "other") is None
+    assert len(MlflowClient(here).search_logged_models([experiment])) == 3

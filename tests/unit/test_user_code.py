@@ -1,0 +1,45 @@
+import pytest
+
+from components.errors import UserError
+from components.user_code import snapshot
+
+
+def put(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+
+
+def test_only_what_is_imported_counts(tmp_path):
+    put(tmp_path, model="import helper\ndef build_model(spec): return helper.X\n", helper="X = 1\n", other="Y = 1\n")
+
+    def take():
+        return snapshot(str(tmp_path / "model.py"), "build_model", tmp_path / "store", key="k")
+
+    first = take()
+    put(tmp_path, other="Y = 2\n")
+    assert take() == first
+    put(tmp_path, helper="X = 2\n")
+    assert take().path != first.path
+    assert not list((tmp_path / "store").glob("*/other.py"))
+
+
+def test_a_snapshot_outlives_the_file(tmp_path):
+    put(tmp_path, alone="def f(): return 7\n")
+    code = snapshot(f"{tmp_path / 'alone.py'}:f", "build_model", tmp_path / "store", key="k")
+    (tmp_path / "alone.py").unlink()
+    assert code.load()() == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("def f(:\n", "line 1: not valid Python"), ("x = 1/0\n", "broken.py, line 1: ZeroDivisionError"), ("y = 1\n", "has no function 'f'")],
+)
+def test_broken_code(text, message, tmp_path):
+    put(tmp_path, broken=text)
+    with pytest.raises(UserError, match=message):
+        snapshot(f"{tmp_path / 'broken.py'}:f", "f", tmp_path / "store", key="k").load()
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        snapshot(str(tmp_path / "none.py"), "f", tmp_path / "store", key="k")
