@@ -6,12 +6,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
-from components.training.import_order import settle  # noqa: E402
+from components.training.import_order import settle
 
 settle()
 
-import psutil  # noqa: E402
-import pytest  # noqa: E402
+import psutil
+import pytest
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,8 @@ def _nothing_left_behind():
     yield
     changed = {k for k in before.keys() | os.environ.keys() if before.get(k) != os.environ.get(k)} - {"PYTEST_CURRENT_TEST"}
     # Libraries set these once, when they are first imported or used.
-    changed -= {k for k in changed if k.startswith(("TF_", "TF2_", "KMP_", "MLFLOW_HTTP_", "TPU_", "LT_", "PL_", "OMP_"))}
+    ours = ("TF_", "TF2_", "KMP_", "MLFLOW_HTTP_", "TPU_", "PL_", "HDF5_", "PYTORCH_", "TORCHINDUCTOR_", "ENABLE_RUNTIME_")
+    changed -= {k for k in changed if k.startswith(ours)}
     assert not changed, f"the test left environment variables changed: {sorted(changed)}"
     left = [p for p in psutil.Process().children(recursive=True) if p.pid not in children]
     left = [p for p in left if "resource_tracker" not in " ".join(p.cmdline())]

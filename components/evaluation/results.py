@@ -94,7 +94,7 @@ def _values(outputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, float
 def _plots(result: Any) -> dict[str, list[dict[str, float]]]:
     plots: dict[str, list[dict[str, float]]] = {}
     for key, outputs in result.plots:
-        if key:
+        if key or not outputs:  # a slice; or a task without plots
             continue
         for sub_keys in outputs.values():
             for data in sub_keys.values():

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+matplotlib.rcParams["svg.fonttype"] = "none"  # texts stay texts
 _templates = Environment(loader=PackageLoader("components.reports", ""), autoescape=select_autoescape(["html"]))
 _INK, _ACCENT, _SECOND = "#7a8699", "#2f6fde", "#e07b39"
 COLOURS = (_ACCENT, _SECOND, "#3a9d6e", "#a05cc9")

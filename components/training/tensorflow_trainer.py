@@ -101,8 +101,9 @@ class TensorflowTrainer(Trainer):
 def default_model(spec: ModelSpec) -> keras.Model:
     """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
     inputs, parts = {}, []
-    for feature in spec.features:
-        inputs[feature.name] = value = keras.Input(feature.shape, dtype=feature.dtype, name=feature.name)
+    for i, feature in enumerate(spec.features):
+        name = feature.name if "/" not in feature.name else f"feature_{i}"  # Keras takes no slash
+        inputs[feature.name] = value = keras.Input(feature.shape, dtype=feature.dtype, name=name)
         if feature.vocabulary_size:
             value = keras.layers.Embedding(feature.vocabulary_size, embedding_width(feature.vocabulary_size))(value)
         elif feature.dtype != "float32":

@@ -24,7 +24,9 @@ def test_is_frozen():
 
 
 def test_the_resolved_config_loads_again():
-    config = load("trainer.accelerator=cpu", "evaluation.thresholds.auc.lower_bound=0.9", "data.splits={train: 7, eval: 2, test: 1}")
+    config = load(
+        "trainer.accelerator=cpu", "evaluation.thresholds.auc.lower_bound=0.9", "data.splits={train: 7, eval: 2, test: 1}"
+    )
     assert PipelineConfig.model_validate(yaml.safe_load(config.to_yaml())) == config
 
 
@@ -60,7 +62,10 @@ def test_overriding_inside_a_short_form():
     [
         ("dat=1", "dat: unknown key. Did you mean 'data'? Allowed here: name, data"),
         ("trainer.hyperparameters.learning_rat=1", "learning_rat: unknown key. Did you mean 'learning_rate'?"),
-        ("trainer.hyperparameters.epochs=0", "trainer.hyperparameters.epochs: must be greater than or equal to 1, received 0 (int)"),
+        (
+            "trainer.hyperparameters.epochs=0",
+            "trainer.hyperparameters.epochs: must be greater than or equal to 1, received 0 (int)",
+        ),
         ("trainer.hyperparameters.epochs=abc", "received 'abc' (str)"),
         ("trainer.hyperparameters.epochs=true", "received True (bool)"),
         ("trainer.hyperparameters={epochs: 1, steps: 2}", "epochs and steps exclude each other"),

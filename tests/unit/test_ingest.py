@@ -34,7 +34,9 @@ SPEC = dict(
 
 def frame(rows=200):
     rng = np.random.default_rng(0)
-    data = pd.DataFrame({"i": rng.integers(0, 9, rows), "f": rng.normal(size=rows), "s": rng.choice(["a", "b, \"c\"", "d\ne"], rows)})
+    data = pd.DataFrame(
+        {"i": rng.integers(0, 9, rows), "f": rng.normal(size=rows), "s": rng.choice(["a", 'b, "c"', "d\ne"], rows)}
+    )
     data["f"] = data["f"].astype(np.float32).astype(float)
     data.loc[::7, "f"] = np.nan
     data["y"] = (rng.random(rows) > 0.5).astype(int)
@@ -111,7 +113,12 @@ def test_every_format_gives_the_same_rows(kind, tmp_path):
 
     def key(row):
         f = row["f"]
-        return (row["i"], None if f is None or np.isnan(f) else round(float(f), 5), row["s"] if isinstance(row["s"], str) else row["s"].decode(), row["y"])
+        return (
+            row["i"],
+            None if f is None or np.isnan(f) else round(float(f), 5),
+            row["s"] if isinstance(row["s"], str) else row["s"].decode(),
+            row["y"],
+        )
 
     assert sorted(map(key, rows), key=str) == sorted((key(r) for r in expected.to_dict("records")), key=str)
 

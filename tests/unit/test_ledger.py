@@ -6,7 +6,17 @@ from components.training.ledger import TrainingLedger
 
 
 def ledger(folder, **settings):
-    hyper = dict(epochs=10, steps=None, batch_size=1, learning_rate=1, optimizer="sgd", seed=0, patience=2, min_delta=0.1, class_weights=None)
+    hyper = dict(
+        epochs=10,
+        steps=None,
+        batch_size=1,
+        learning_rate=1,
+        optimizer="sgd",
+        seed=0,
+        patience=2,
+        min_delta=0.1,
+        class_weights=None,
+    )
     return TrainingLedger.open(folder, Hyperparameters(**{**hyper, **settings}))
 
 

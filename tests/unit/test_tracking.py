@@ -37,7 +37,16 @@ def test_what_cannot_be_sent_is_kept_and_sent_later(here, tmp_path, capsys):
     workspace = Workspace(tmp_path)
     folder = workspace.journal / "run1"
     new = {"name": "n", "tags": {"a": "b"}, "started": 1000}
-    write_header(folder, {"uri": here, "experiment": "e", "artifacts": str(tmp_path / "files"), "runs": {}, "new": {"pipeline": new, "training": new}})
+    write_header(
+        folder,
+        {
+            "uri": here,
+            "experiment": "e",
+            "artifacts": str(tmp_path / "files"),
+            "runs": {},
+            "new": {"pipeline": new, "training": new},
+        },
+    )
     for key in ("pipeline", "training"):
         run = tracking.Run("http://127.0.0.1:9", None, Journal(folder, key))
         run.metrics({"loss": 1.0}, step=3)

@@ -32,7 +32,11 @@ def test_a_snapshot_outlives_the_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("def f(:\n", "line 1: not valid Python"), ("x = 1/0\n", "broken.py, line 1: ZeroDivisionError"), ("y = 1\n", "has no function 'f'")],
+    [
+        ("def f(:\n", "line 1: not valid Python"),
+        ("x = 1/0\n", "broken.py, line 1: ZeroDivisionError"),
+        ("y = 1\n", "has no function 'f'"),
+    ],
 )
 def test_broken_code(text, message, tmp_path):
     put(tmp_path, broken=text)

@@ -1,0 +1,133 @@
+"""Data as people have it: no YAML, messy columns, awkward names, a regression, several files, user code."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tests.command import REPOSITORY, run, switchyard
+
+pytestmark = pytest.mark.e2e
+TAXI = REPOSITORY.parent / "shared" / "data" / "chicago_taxi" / "data.csv"
+QUICK = ["--set", "trainer.hyperparameters.epochs=8"]
+
+
+@pytest.mark.skipif(not TAXI.exists(), reason=f"the taxi data is not part of the repository and not at {TAXI}")
+def test_taxi_with_defaults_both_trainers_agree(tmp_path):
+    document = {"name": "taxi", "data": {"path": str(TAXI), "exclude": ["tips"]}, "label": "big_tipper"}
+    (tmp_path / "taxi.yaml").write_text(yaml.safe_dump(document))
+    aucs = [run(tmp_path / "taxi.yaml", tmp_path / "w", "--trainer", t).json["metrics"]["auc"] for t in ("tensorflow", "pytorch")]
+    assert min(aucs) > 0.9
+    assert abs(aucs[0] - aucs[1]) <= 0.02
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory):
+    rng = np.random.default_rng(3)
+    n = 1500
+    frame = pd.DataFrame(
+        {
+            "Trip Miles": rng.gamma(2, 2, n),
+            "fare/usd (net)": rng.normal(10, 3, n),
+            "größe.cm": rng.integers(0, 9, n),
+            "company": rng.choice(["A", "B", "", "ünïcode, with comma", "x" * 200], n),
+            "flag": rng.choice(["True", "False"], n),
+            "nothing": np.nan,
+            "constant": 1,
+        }
+    )
+    frame.loc[::3, "Trip Miles"] = np.nan
+    frame["price"] = 2 * frame["fare/usd (net)"] + 3 * frame["größe.cm"] + frame["company"].eq("A") * 5 + rng.normal(0, 1, n)
+    folder = tmp_path_factory.mktemp("messy data")
+    frame.to_csv(folder / "my data (1).csv", index=False)
+    return folder
+
+
+@pytest.mark.parametrize("trainer", ["tensorflow", "pytorch"])
+def test_regression_without_a_yaml_on_messy_data(trainer, messy):
+    epochs = ["--set", "trainer.hyperparameters.epochs=30", "--set", "trainer.hyperparameters.learning_rate=0.01"]
+    done = switchyard(
+        *(
+            "run",
+            "--data",
+            "my data (1).csv",
+            "--label",
+            "price",
+            "--trainer",
+            trainer,
+            "--workspace",
+            messy / "w",
+            "--json",
+            *epochs,
+        ),
+        *("--set", "evaluation.slices=[company]"),
+        cwd=messy,
+    )
+    assert done.code == 0, done.stderr
+    assert done.json["metrics"]["loss"] < 30
+    assert set(done.json["metrics"]) >= {"mae", "loss", "mean_prediction"}
+    assert done.json["pipeline"] == "my_data__1"
+    if done.stages["ingest"] == "ran":
+        assert "columns without any value are left out: nothing" in done.stderr
+
+
+def test_user_code_text_labels_and_parquet_splits(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 600), ("eval", 200)):
+        x = rng.normal(size=n)
+        kind = np.select([x > 0.5, x < -0.5], ["high", "low"], "mid")
+        pd.DataFrame({"x": x, "unused": 1.0, "kind": kind}).to_parquet(tmp_path / f"{split}.parquet")
+    (tmp_path / "shared_names.py").write_text("FEATURE = 'scaled'\n")
+    (tmp_path / "features.py").write_text(
+        "import tensorflow_transform as tft\nfrom shared_names import FEATURE\n"
+        "def preprocessing_fn(inputs):\n    return {FEATURE: tft.scale_to_0_1(inputs['x'])}\n"
+    )
+    (tmp_path / "model.py").write_text(
+        "import torch\nfrom shared_names import FEATURE\n"
+        "class M(torch.nn.Module):\n"
+        "    def __init__(self, spec):\n        super().__init__()\n"
+        "        self.l = torch.nn.Sequential(torch.nn.Linear(1, spec.parameters['width']), torch.nn.ReLU(),"
+        " torch.nn.Linear(spec.parameters['width'], spec.outputs))\n"
+        "    def forward(self, f):\n        return self.l(f[FEATURE])\n"
+        "def make(spec):\n    return M(spec)\n"
+    )
+    document = {
+        "name": "kinds",
+        "data": {"splits": {"train": "train.parquet", "eval": "eval.parquet"}},
+        "label": "kind",
+        "preprocessing": "features.py",
+        "trainer": {
+            "framework": "pytorch",
+            "model": "model.py:make",
+            "model_parameters": {"width": 16},
+            "hyperparameters": {"epochs": 60, "learning_rate": 0.02, "class_weights": "balanced"},
+        },
+    }
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))
+    done = run(tmp_path / "p.yaml", tmp_path / "w")
+    assert done.json["metrics"]["accuracy"] > 0.9
+    again = run(tmp_path / "p.yaml", tmp_path / "w", "--set", "trainer.model_parameters.width=8")
+    assert again.stages["transform"] == "cached"
+    assert again.stages["training"] == "ran"
+    (tmp_path / "shared_names.py").write_text("FEATURE = 'other'\n")
+    changed = run(tmp_path / "p.yaml", tmp_path / "w")
+    assert changed.stages["schema"] == "cached"
+    assert changed.stages["transform"] == "ran"
+
+
+def test_the_users_schema_and_anomalies(tmp_path):
+    x = np.random.default_rng(0).permutation(1000) % 50
+    frame = pd.DataFrame({"x": x, "id": np.arange(1000) / 7, "word": ["a", "b"] * 500, "y": (x > 25).astype(int)})
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    (tmp_path / "schema.pbtxt").write_text(
+        'feature { name: "x" type: INT presence { min_fraction: 1 } shape { dim { size: 1 } } int_domain { min: 0 max: 10 } }\n'
+        'feature { name: "id" type: FLOAT presence { min_fraction: 1 } shape { dim { size: 1 } } }\n'
+        'feature { name: "word" type: BYTES presence { min_fraction: 1 } shape { dim { size: 1 } } domain: "words" }\n'
+        'feature { name: "y" type: INT presence { min_fraction: 1 } shape { dim { size: 1 } } }\n'
+        'string_domain { name: "words" value: "a" }\n'
+    )
+    document = {"name": "curated", "data": {"path": "d.csv"}, "label": "y", "validation": {"schema": "schema.pbtxt"}}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))
+    done = run(tmp_path / "p.yaml", tmp_path / "w", *QUICK)
+    assert "anomaly in train: word" in done.stderr
+    assert "anomaly in train: x" in done.stderr

@@ -1,0 +1,187 @@
+"""Kills, cancellation, side-by-side runs, MLflow away, a full disk: nothing finished is lost, nothing is corrupted."""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from tests.command import BREAST_CANCER, REPOSITORY, environment, lines_until, run, start, switchyard
+
+pytestmark = pytest.mark.e2e
+STAGES = ["ingest", "statistics", "schema", "validation", "transform", "training", "evaluation", "registry"]
+SLOW = ["--set", "trainer.hyperparameters.epochs=400", "--set", "trainer.hyperparameters.early_stopping=null"]
+
+
+def alive(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_killed_in_every_stage_in_turn(tmp_path):
+    """`kill -9` as each stage begins; the next run repeats no finished stage, and training goes on from its checkpoint."""
+    finished = set()
+    for stage in STAGES:
+        process = start("run", BREAST_CANCER, "--workspace", tmp_path, "--trainer", "pytorch", "--json", *SLOW)
+        lines = lines_until(process, "training: epoch" if stage == "training" else f"{stage}: running")
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        deadline = time.monotonic() + 20
+        while any(alive(c.pid) for c in children):
+            assert time.monotonic() < deadline, "a stage outlived its runner"
+            time.sleep(0.1)
+        text = "".join(lines)
+        for done in finished - {"registry"}:
+            assert f"{done}: ran" not in text, f"{done} was run again before {stage}"
+        finished |= {s for s in STAGES if f"{s}: ran" in text}
+    last = run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *SLOW)
+    assert {s: last.stages[s] for s in finished} == {s: "ran" if s == "registry" else "cached" for s in finished}
+    assert last.json["status"] == "blessed"
+    assert finished >= {"ingest", "statistics", "schema", "transform", "training"}
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([last.json["mlflow_experiment_id"]], max_results=1000)
+    assert [r.info.run_name for r in runs if r.info.status == "RUNNING"] == []
+    resumed = [int(r.data.tags["resumed_from_epoch"]) for r in runs if "resumed_from_epoch" in r.data.tags]
+    assert resumed
+    assert max(resumed) > 0
+
+
+def test_ctrl_c(tmp_path):
+    process = start("run", BREAST_CANCER, "--workspace", tmp_path, *SLOW)
+    lines_until(process, "training: running")
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cancelled; finished stages are kept" in err
+    assert "Traceback" not in out + err
+    time.sleep(1)
+    assert not [c for c in children if alive(c.pid)]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("breast_cancer").experiment_id
+    parent = next(r for r in client.search_runs([experiment]) if "mlflow.parentRunId" not in r.data.tags)
+    assert parent.info.status == "KILLED"
+
+
+def test_two_runs_at_once_in_one_workspace(tmp_path):
+    done = {}
+    threads = [
+        threading.Thread(target=lambda t=t: done.update({t: run(BREAST_CANCER, tmp_path, "--trainer", t)}))
+        for t in ("tensorflow", "pytorch")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {d.json["status"] for d in done.values()} == {"blessed"}
+    assert {d.json["model_version"] for d in done.values()} == {"1", "2"}
+    again = run(BREAST_CANCER, tmp_path, "--trainer", "pytorch")
+    assert {s for n, s in again.stages.items() if n != "registry"} == {"cached"}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_mlflow_away_and_back(tmp_path):
+    """A tracking server that is not there: the run ends well, says so, and its record is uploaded later to a real one."""
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    arguments = ["--set", f"tracking.uri={uri}", "--set", "trainer.hyperparameters.epochs=3"]
+    done = run(BREAST_CANCER, tmp_path / "w", *arguments, env={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": 0})
+    assert done.json["blessed"] is not None
+    assert done.json["mlflow_run_id"] is None
+    assert "MLflow could not be reached" in done.stderr
+    early = switchyard("upload", "--workspace", tmp_path / "w", env={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": 0})
+    assert early.code == 1
+    assert "Nothing is lost" in early.stderr
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path / 's.db'}",
+        "--port",
+        str(port),
+    ]
+    command += ["--artifacts-destination", str(tmp_path / "files"), "--workers", "1"]
+    log = open(tmp_path / "server.log", "w")
+    server = subprocess.Popen(
+        command, env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"), cwd=tmp_path, stdout=log, stderr=log
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=2)
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        sent = switchyard("upload", "--workspace", tmp_path / "w")
+        assert sent.code == 0, sent.stderr
+        assert "1 runs sent" in sent.stdout
+        client = MlflowClient(uri)
+        runs = client.search_runs([client.get_experiment_by_name("breast_cancer").experiment_id])
+        assert sorted(r.info.run_name for r in runs) == sorted([*STAGES, "breast_cancer tensorflow"])
+        assert {r.info.status for r in runs} == {"FINISHED"}
+        training = next(r for r in runs if r.info.run_name == "training")
+        assert len(client.get_metric_history(training.info.run_id, "val_loss")) == 3
+        assert client.get_model_version_by_alias("breast_cancer", "champion").version is not None
+        assert "nothing to send" in switchyard("upload", "--workspace", tmp_path / "w").stdout
+    finally:
+        for child in psutil.Process(server.pid).children(recursive=True):
+            child.kill()
+        server.kill()
+        server.wait()
+        log.close()
+
+
+def test_full_disk(tmp_path):
+    """A limit on file size stands in for a full disk: the write fails in the same place, with the same kind of error."""
+    data = tmp_path / "d.csv"
+    data.write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60_000)))
+    limited = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "run", "--data", data, "--label", "y", "--workspace", tmp_path / "w"],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+    )
+    assert limited.returncode == 1
+    assert "ingest" in limited.stderr + limited.stdout
+    assert "Traceback" not in limited.stderr + limited.stdout
+    document = ["--data", data, "--label", "y", "--set", "trainer.hyperparameters.epochs=1"]
+    free = switchyard("run", *document, "--workspace", tmp_path / "w", "--json")
+    assert free.code in (0, 4), free.stderr
+    assert free.stages["ingest"] == "ran"
+
+
+def test_everything_lies_in_the_workspace(tmp_path):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    (here / "d.csv").write_text("x,y\n" + "".join(f"{i % 97},{int(i % 97 > 48)}\n" for i in range(600)))
+    done = switchyard(
+        *("run", "--data", "d.csv", "--label", "y", "--json", "--set", "trainer.hyperparameters.epochs=2"),
+        cwd=here,
+        env={"HOME": home, "TMPDIR": tmp_path},
+    )
+    assert done.code in (0, 4), done.stderr
+    assert sorted(os.listdir(here)) == [".switchyard", "d.csv"]
+    assert json.dumps(done.json)
+    assert [p for p in home.rglob("*") if p.is_file()] == []

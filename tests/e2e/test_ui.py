@@ -1,0 +1,123 @@
+"""MLflow's UI as a person opens it: `switchyard ui` and headless Chromium."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+
+import pytest
+
+from tests.command import BREAST_CANCER, COMMAND, REPOSITORY, environment, run
+
+pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
+
+
+def test_chromium_is_there_in_ci():
+    if os.environ.get("CI"):
+        assert CHROMIUM, "CI installs Chromium in .ci/run"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    workspace = tmp_path_factory.mktemp("ui")
+    quick = ["--set", "trainer.hyperparameters.epochs=8"]
+    return workspace, {t: run(BREAST_CANCER, workspace, "--trainer", t, *quick).json for t in ("tensorflow", "pytorch")}
+
+
+@pytest.fixture(scope="module")
+def server(runs):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [*COMMAND, "ui", "--workspace", str(runs[0]), "--port", str(port)],
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "the server did not come up"
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine: apt-get install chromium")
+def test_a_person_sees_runs_stages_curves_and_the_model(runs, server, tmp_path):
+    from playwright.sync_api import expect, sync_playwright
+
+    results = runs[1]
+    experiment = results["tensorflow"]["mlflow_experiment_id"]
+    pictures = os.environ.get("SWITCHYARD_SCREENSHOTS", str(tmp_path))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
+        view = "workflowType=machine_learning"
+        page.goto(f"{server}/#/experiments/{experiment}/runs?{view}")
+        for trainer in results:
+            expect(page.get_by_text(f"breast_cancer {trainer}").first).to_be_visible(timeout=60_000)
+        page.screenshot(path=f"{pictures}/runs.png")
+        page.goto(f"{server}/#/experiments/{experiment}/runs/{results['pytorch']['mlflow_run_id']}?{view}")
+        expect(page.get_by_text("auc", exact=True).first).to_be_visible(timeout=60_000)
+        page.screenshot(path=f"{pictures}/run.png")
+        from mlflow import MlflowClient
+
+        client = MlflowClient(server)
+        parent = results["pytorch"]["mlflow_run_id"]
+        children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'")
+        stages = {c.info.run_name: c.info.run_id for c in children}
+        assert len(stages) == 8
+        page.goto(f"{server}/#/experiments/{experiment}/runs/{stages['training']}/model-metrics?{view}")
+        expect(page.get_by_text("val_loss").first).to_be_visible(timeout=60_000)
+        page.wait_for_timeout(3000)
+        page.screenshot(path=f"{pictures}/curves.png")
+        page.goto(f"{server}/#/experiments/{experiment}/runs/{stages['evaluation']}/artifacts/evaluation/evaluation.html?{view}")
+        expect(page.get_by_text("evaluation.html").first).to_be_visible(timeout=60_000)
+        page.wait_for_timeout(3000)
+        page.screenshot(path=f"{pictures}/evaluation.png")
+        page.goto(f"{server}/#/models/breast_cancer")
+        expect(page.get_by_text(re.compile("champion")).first).to_be_visible(timeout=60_000)
+        page.screenshot(path=f"{pictures}/model.png")
+        browser.close()
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine: apt-get install chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
+def test_the_pages_read_well(width, scheme, runs, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    pictures = os.environ.get("SWITCHYARD_SCREENSHOTS", str(tmp_path))
+    [page_file, *_] = sorted(runs[0].glob("artifacts/evaluation/evaluation/*/evaluation.html"))
+    statistics = next((runs[0] / "mlflow").rglob("statistics.html"))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        for name, file in (("evaluation", page_file), ("statistics", statistics)):
+            page.goto(file.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page scrolls sideways"
+            page.screenshot(path=f"{pictures}/page-{name}-{width}-{scheme}.png")
+        browser.close()
