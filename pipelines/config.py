@@ -30,6 +30,11 @@ def _number(value: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[StrictInt, Field(ge=1)]
+# YAML reads the class 1 as a number; the label's classes are known by their text.
+ClassWeights = Annotated[
+    dict[str, Annotated[Number, Field(gt=0)]],
+    BeforeValidator(lambda v: {str(k): w for k, w in v.items()} if isinstance(v, dict) else v),
+]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
 
 
@@ -105,7 +110,7 @@ class Hyperparameters(Section):
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 42
     early_stopping: EarlyStopping | None = EarlyStopping()
-    class_weights: Literal["balanced"] | dict[str, Annotated[Number, Field(gt=0)]] | None = None
+    class_weights: Literal["balanced"] | ClassWeights | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Hyperparameters:

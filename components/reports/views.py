@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -39,6 +40,7 @@ def _examples(artifact: Any) -> None:
     )
     run.metrics({f"rows_{split}": float(n) for split, n in summary.rows.items()} | {"bad_rows": float(summary.bad_rows)})
     run.file(path, "data")
+    run.dataset("examples", summary.fingerprint, ", ".join(summary.files)[:1000], json.dumps({"rows": summary.rows}))
 
 
 def _statistics(artifact: Any) -> None:

@@ -1,6 +1,6 @@
 """The trainer contract: what a trainer is given, what it gives back. Framework-free (standard library and NumPy).
 
-To add a trainer, subclass `Trainer`, fill in the four abstract methods and name the class in the config:
+To add a trainer, subclass `Trainer`, fill in the three abstract methods and name the class in the config:
 `trainer: {framework: my_module:MyTrainer}`. Everything around it (input, evaluation, registry, bundle) stays the same.
 """
 
@@ -149,7 +149,7 @@ class TrainResult:
 
 
 class Trainer(abc.ABC):
-    """Trains and exports one model. Subclasses fill in the four abstract methods."""
+    """Trains and exports one model. Subclasses fill in the three abstract methods."""
 
     name: ClassVar[str]
 
@@ -179,10 +179,6 @@ class Trainer(abc.ABC):
     @abc.abstractmethod
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         """Trains, resuming from `checkpoint_dir` when there is something, and exports the best weights."""
-
-    @abc.abstractmethod
-    def check_model(self, request: TrainRequest) -> None:
-        """Builds the model and runs one batch; raises UserError when it does not fit the spec."""
 
     @classmethod
     @abc.abstractmethod

@@ -50,9 +50,7 @@ class Executor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(output_dict["model"])
         summary = DatasetSummary.load(examples_uri)
         # Kept by the runner between a killed run and the next one of the same inputs and settings.
-        state = Path(
-            self._context.get_tmp_path() if not self._context.stateful_working_dir else self._context.stateful_working_dir
-        )
+        state = Path(self._context.stateful_working_dir)
         request = train_request(settings, summary, graph_uri, transformed, state)
         result = _train(trainer, request)
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))

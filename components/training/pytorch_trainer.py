@@ -56,10 +56,6 @@ class PytorchTrainer(Trainer):
         tpu = lightning.accelerators.XLAAccelerator
         return {"cpu": 1, "gpu": torch.cuda.device_count(), "tpu": tpu.auto_device_count() if tpu.is_available() else 0}
 
-    def check_model(self, request: TrainRequest) -> None:
-        """See Trainer."""
-        self._build(request)
-
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper = request.hyperparameters
         _hide_gpus_from_tensorflow()

@@ -31,10 +31,6 @@ class TensorflowTrainer(Trainer):
         """See Trainer."""
         return {kind: len(tf.config.list_physical_devices(kind.upper())) for kind in ("cpu", "gpu", "tpu")}
 
-    def check_model(self, request: TrainRequest) -> None:
-        """See Trainer."""
-        self._build(request)
-
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper = request.hyperparameters
         if request.accelerator.kind == "cpu":

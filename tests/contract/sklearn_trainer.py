@@ -16,9 +16,6 @@ class SklearnTrainer(Trainer):
     def available_devices(self):
         return {"cpu": 1}
 
-    def check_model(self, request):
-        pass
-
     def _fit(self, request, report):
         hyper = request.hyperparameters
         model = SGDClassifier(loss="log_loss", random_state=hyper.seed, learning_rate="constant", eta0=hyper.learning_rate)

@@ -51,6 +51,13 @@ def test_numbers_that_yaml_takes_for_text():
     assert load("trainer.hyperparameters.learning_rate=1e-3").trainer.hyperparameters.learning_rate == 0.001
 
 
+def test_class_weights_by_number_or_text():
+    assert load("trainer.hyperparameters.class_weights={0: 1, 1: 5}").trainer.hyperparameters.class_weights == {
+        "0": 1.0,
+        "1": 5.0,
+    }
+
+
 def test_overriding_inside_a_short_form():
     document = {**BASE, "trainer": {"accelerator": "cpu"}}
     config = load_config(None, document=document, overrides=["trainer.accelerator.precision=bf16"])
