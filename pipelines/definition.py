@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from tfx import types
 from tfx.components import ExampleValidator, SchemaGen, StatisticsGen
@@ -18,60 +15,15 @@ from tfx.orchestration.pipeline import Pipeline
 from components.errors import UserError
 from components.evaluation.component import Evaluate
 from components.ingest.component import Ingest
-from components.ingest.scan import InputSpec
 from components.registry.component import Register
 from components.training.component import Training
-from components.training.registry import file_of, is_file
 from components.transform.component import Transform
-from components.user_code import UserCode, snapshot, snapshot_file
+from components.user_code import snapshot_file
 from pipelines.config import PipelineConfig
+from pipelines.settings import VERSION, input_spec, preprocessing_code, trainer_settings
 
-# In the settings of our stages, so that a newer Switchyard does not take an older one's results from the cache.
-VERSION = metadata.version("switchyard")
 # What lies outside of the workspace (MLflow's registry) is looked at in every run.
 UNCACHED = ("registry",)
-
-
-def input_spec(config: PipelineConfig) -> InputSpec:
-    """Returns what ingest reads."""
-    data = config.data
-    return InputSpec(
-        path=data.path,
-        split_paths=data.split_paths,
-        weights={} if data.split_paths else {k: float(v) for k, v in data.splits.items() if not isinstance(v, tuple)},
-        split_key=data.split_key,
-        format=data.format,
-        exclude=data.exclude,
-        max_bad_rows=data.max_bad_rows,
-        missing_values=data.missing_values,
-        label=config.label,
-        task=config.task,
-    )
-
-
-def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
-    """Returns the snapshot of the user's `preprocessing_fn`."""
-    code = config.preprocessing
-    return snapshot(code, "preprocessing_fn", store, key="preprocessing") if code else None
-
-
-def trainer_settings(config: PipelineConfig, store: Path) -> dict[str, Any]:
-    """Returns the config's `trainer` as the training stage takes it, the user's code as snapshots."""
-    trainer = config.trainer
-    framework = trainer.framework
-    if is_file(framework):
-        name = framework.rpartition(":")[2]
-        framework = f"{snapshot(str(file_of(framework)), name, store, key='trainer.framework').path}:{name}"
-    model = trainer.model_for_framework
-    code = snapshot(model, "build_model", store, key="trainer.model") if model else None
-    return {
-        "version": VERSION,
-        "framework": framework,
-        "code": asdict(code) if code else None,
-        "model_parameters": trainer.model_parameters,
-        "hyperparameters": trainer.hyperparameters.model_dump(mode="json"),
-        "accelerator": trainer.accelerator.model_dump(mode="json"),
-    }
 
 
 def create_pipeline(

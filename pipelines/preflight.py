@@ -1,4 +1,7 @@
-"""What can be checked in seconds before a run starts: the data's first rows, the user's code, the devices."""
+"""What can be checked before a run starts: the config against the data's first rows, the user's code and the devices.
+
+In two halves: `check_inputs` needs no framework and takes a second, `check_environment` runs in a stage process.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError, did_you_mean
-from components.evaluation.metrics import check_names
+from components.evaluation.metric_names import check_names
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY
 from components.ingest.scan import scan
 from components.training.registry import trainer_class
-from components.user_code import UserCode
+from components.user_code import UserCode, snapshot_file
 from pipelines.config import PipelineConfig
-from pipelines.definition import input_spec, preprocessing_code, trainer_settings
+from pipelines.settings import input_spec, preprocessing_code, trainer_settings
 
 
-def preflight(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
-    """Checks a config against the world; runs in a process of its own.
+def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
+    """Returns the config with `task` decided.
 
     Args:
-        payload: the config, and the folder for snapshots of the user's code.
+        config: as loaded.
+        store: folder for snapshots of the user's code.
+
+    Raises:
+        UserError: files that are not there, code that is no Python, columns that do not fit the config.
+    """
+    trainer_settings(config, store)
+    preprocessing_code(config, store)
+    if config.validation.schema_path:
+        snapshot_file(Path(config.validation.schema_path), store, key="validation.schema")
+    found = scan(input_spec(config), BadRows(config.data.max_bad_rows), peek=True)
+    columns = [n for n, t in found.types.items() if t.kind != EMPTY]
+    for name in {f for group in config.evaluation.slices for f in group}:
+        if name not in found.types:
+            raise UserError(
+                f"evaluation.slices: there is no column {name!r}.{did_you_mean(name, columns)} Columns: {', '.join(columns)}."
+            )
+    check_names(list(config.evaluation.thresholds), found.task)
+    return config.model_copy(update={"task": found.task})
+
+
+def check_environment(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
+    """Imports the user's code, asks the trainer for its devices, parses the schema.
+
+    Args:
+        payload: the config, and the folder of snapshots.
 
     Returns:
-        `task` (decided) and `trainer` (its name).
+        `trainer`: its name.
 
     Raises:
         UserError: whatever is wrong.
@@ -37,17 +65,9 @@ def preflight(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
         code.load()
     if settings["code"]:
         UserCode(**settings["code"]).load()
-    found = scan(input_spec(config), BadRows(config.data.max_bad_rows), peek=True)
-    columns = [n for n, t in found.types.items() if t.kind != EMPTY]
-    for name in {f for group in config.evaluation.slices for f in group}:
-        if name not in found.types:
-            raise UserError(
-                f"evaluation.slices: there is no column {name!r}.{did_you_mean(name, columns)} Columns: {', '.join(columns)}."
-            )
-    check_names(list(config.evaluation.thresholds), found.task)
     if config.validation.schema_path:
         _check_schema(Path(config.validation.schema_path))
-    return {"task": found.task, "trainer": trainer.name}
+    return {"trainer": trainer.name}
 
 
 def _check_schema(path: Path) -> None:
@@ -58,8 +78,5 @@ def _check_schema(path: Path) -> None:
         tfdv.load_schema_text(str(path))
     except ParseError as error:
         raise UserError(f"validation.schema: {path} is not a schema in text form: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"validation.schema: cannot read {path}: {error}") from None
-    except Exception as error:
-        # TensorFlow's file errors are no OSError.
+    except Exception as error:  # TensorFlow's file errors are no OSError
         raise UserError(f"validation.schema: cannot read {path}: {str(error).splitlines()[0]}") from None

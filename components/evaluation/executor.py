@@ -19,7 +19,8 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from components import tracking
 from components.dataset import DatasetSummary
 from components.errors import UserError, did_you_mean
-from components.evaluation.metrics import METRICS, check_names, default_thresholds, eval_config
+from components.evaluation.metric_names import METRICS, check_names
+from components.evaluation.metrics import default_thresholds, eval_config
 from components.evaluation.predictions import Predict, column_values, encode_labels
 from components.evaluation.results import Evaluation, read_evaluation
 from components.progress import say, warn

@@ -8,50 +8,13 @@ from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.errors import UserError, did_you_mean
-from components.evaluation.predictions import ROW_ACCURACY, ROW_LOSS
+from components.evaluation.metric_names import METRICS
 
-# Our name -> TFMA's class and its settings.
-METRICS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
-    "binary": {
-        "example_count": ("ExampleCount", {}),
-        "loss": ("BinaryCrossEntropy", {}),
-        "accuracy": ("BinaryAccuracy", {}),
-        "auc": ("AUC", {}),
-        "auc_precision_recall": ("AUCPrecisionRecall", {}),
-        "precision": ("Precision", {}),
-        "recall": ("Recall", {}),
-        "f1": ("F1Score", {}),
-        "calibration": ("Calibration", {}),
-    },
-    "multiclass": {
-        "example_count": ("ExampleCount", {}),
-        "loss": ("Mean", {"feature_key_path": ["features", ROW_LOSS]}),
-        "accuracy": ("Mean", {"feature_key_path": ["features", ROW_ACCURACY]}),
-    },
-    "regression": {
-        "example_count": ("ExampleCount", {}),
-        "loss": ("MeanSquaredError", {}),
-        "mae": ("MeanAbsoluteError", {}),
-        "mean_label": ("MeanLabel", {}),
-        "mean_prediction": ("MeanPrediction", {}),
-    },
-}
 PLOTS = {
     "binary": {"confusion_matrix": "ConfusionMatrixPlot", "calibration_plot": "CalibrationPlot"},
     "multiclass": {"multiclass_confusion_matrix": "MultiClassConfusionMatrixPlot"},
     "regression": {},
 }
-
-
-def check_names(thresholds: Sequence[str], task: str) -> None:
-    """Raises UserError for a threshold on a metric that the task does not have."""
-    for name in thresholds:
-        if name not in METRICS[task]:
-            raise UserError(
-                f"evaluation.thresholds: {name!r} is no metric of a {task} task.{did_you_mean(name, METRICS[task])} "
-                f"Allowed: {', '.join(METRICS[task])}."
-            )
 
 
 def eval_config(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from apache_beam.utils import shared
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
+from components.evaluation.metric_names import ROW_ACCURACY, ROW_LOSS
 from components.model_bundle import BundleModel, RawFeature, load_bundle
 
 
@@ -39,8 +40,6 @@ def column_values(batch: pa.RecordBatch, name: str, *, wide: bool) -> Any:
 
 
 _EPSILON = 1e-7
-# Multiclass accuracy and loss are means over rows; TFMA's own need one-hot labels, or have keys that thresholds miss.
-ROW_ACCURACY, ROW_LOSS = "__accuracy", "__loss"
 
 
 class Predict(beam.DoFn):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import glob
+import gzip
 import hashlib
 import io
 import os
@@ -29,24 +32,33 @@ def find_files(patterns: Sequence[str]) -> list[str]:
     Raises:
         UserError: a pattern that matches nothing, or cannot be looked at.
     """
-    from apache_beam.io.filesystems import FileSystems
-
     found: list[str] = []
     for pattern in patterns:
         if os.path.isdir(pattern):
             raise UserError(f"data.path: {pattern} is a folder; give its files, for example {pattern.rstrip('/')}/*.csv")
         # A local name that holds glob characters is taken as it stands.
         if os.path.exists(pattern):
-            found.append(pattern)
-            continue
-        try:
-            matched = sorted(m.path for m in FileSystems.match([pattern])[0].metadata_list)
-        except Exception as error:  # Beam raises whatever the filesystem's own client raises.
-            raise UserError(f"data.path: cannot look for {pattern}: {error}") from error
+            matched = [pattern]
+        else:
+            matched = sorted(glob.glob(pattern, recursive=True)) if is_local(pattern) else _match_remote(pattern)
         if not matched:
             raise UserError(f"data.path: no file matches {pattern}. Check the path (relative ones are relative to the YAML).")
         found += matched
     return list(dict.fromkeys(found))
+
+
+def is_local(path: str) -> bool:
+    """Whether a path is no URI."""
+    return "://" not in path
+
+
+def _match_remote(pattern: str) -> list[str]:
+    from apache_beam.io.filesystems import FileSystems
+
+    try:
+        return sorted(m.path for m in FileSystems.match([pattern])[0].metadata_list)
+    except Exception as error:  # Beam raises whatever the filesystem's own client raises.
+        raise UserError(f"data.path: cannot look for {pattern}: {error}") from error
 
 
 def format_of(path: str, declared: str) -> str:
@@ -75,9 +87,12 @@ def open_file(path: str) -> BinaryIO:
     Raises:
         UserError: it cannot be read.
     """
-    from apache_beam.io.filesystems import FileSystems
-
     try:
+        if is_local(path):
+            openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
+            return cast(BinaryIO, openers.get(os.path.splitext(path.lower())[1], open)(path, "rb"))
+        from apache_beam.io.filesystems import FileSystems
+
         file = FileSystems.open(path)
     except PermissionError:
         raise UserError(f"data.path: not allowed to read {path}. Check its permissions.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,6 @@ from torch.utils.dlpack import from_dlpack
 
 from components.errors import UserError
 from components.training.contract import (
-    ExampleSource,
     ModelSpec,
     Predictor,
     Report,
@@ -80,8 +80,8 @@ class PytorchTrainer(Trainer):
             )
             trainer.fit(
                 module,
-                _loader(_Epoch(request.train, hyper.batch_size, hyper.seed, module, hyper.steps)),
-                _loader(_Epoch(request.eval, max(hyper.batch_size, 1024), None, module)),
+                _loader(_TrainBatches(request, ledger)),
+                _loader(_EvalBatches(request)),
                 ckpt_path=request.checkpoint_dir / _LAST if ledger.epochs else None,
                 weights_only=True,
             )
@@ -197,20 +197,39 @@ class _Module(lightning.LightningModule):
         return losses.mean(), output, labels
 
 
-class _Epoch(torch.utils.data.IterableDataset):
-    """Batches of the epoch that the trainer is in, handed over without a copy where the types allow."""
+class _TrainBatches(torch.utils.data.IterableDataset):
+    """One epoch a pass, from one `tf.data` iterator over all epochs (building one takes longer than a small epoch)."""
 
-    def __init__(
-        self, source: ExampleSource, batch_size: int, seed: int | None, module: _Module, steps: int | None = None
-    ) -> None:
-        self._source, self._batch_size, self._seed, self._module, self._steps = source, batch_size, seed, module, steps
+    def __init__(self, request: TrainRequest, ledger: TrainingLedger) -> None:
+        hyper = request.hyperparameters
+        self._length = math.ceil(request.train.rows / hyper.batch_size)
+        self._steps_left = None if hyper.steps is None else hyper.steps - ledger.steps
+        left = hyper.epochs - ledger.epochs
+        dataset = request.train.dataset(hyper.batch_size, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
+        self._iterator = iter(dataset)
 
     def __iter__(self) -> Iterator[Any]:
-        batches = self._source.dataset(self._batch_size, seed=self._seed, first_epoch=self._module.current_epoch)
         # Lightning's own max_steps would leave the last, cut epoch without validation.
-        left = None if self._steps is None else self._steps - self._module.global_step
-        for features, labels in itertools.islice(batches, left):
-            yield {k: from_dlpack(v) for k, v in features.items()}, from_dlpack(labels)
+        length = self._length if self._steps_left is None else min(self._length, self._steps_left)
+        yield from map(_to_torch, itertools.islice(self._iterator, length))
+        if self._steps_left is not None:
+            self._steps_left -= length
+
+
+class _EvalBatches(torch.utils.data.IterableDataset):
+    """The eval split, the same in every pass."""
+
+    def __init__(self, request: TrainRequest) -> None:
+        self._dataset = request.eval.dataset(max(request.hyperparameters.batch_size, 1024))
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(_to_torch, self._dataset)
+
+
+def _to_torch(batch: Any) -> Any:
+    """Hands TensorFlow's tensors over without a copy."""
+    features, labels = batch
+    return {k: from_dlpack(v) for k, v in features.items()}, from_dlpack(labels)
 
 
 class _Epochs(Callback):
@@ -240,8 +259,8 @@ class _Epochs(Callback):
         trainer.should_stop = self._ledger.finished
 
 
-def _loader(epoch: _Epoch) -> Any:
-    return torch.utils.data.DataLoader(epoch, batch_size=None, num_workers=0)
+def _loader(batches: Any) -> Any:
+    return torch.utils.data.DataLoader(batches, batch_size=None, num_workers=0)
 
 
 def _export(model: nn.Module, request: TrainRequest) -> None:

@@ -28,7 +28,9 @@ from components.errors import (
     TrainingError,
     UserError,
 )
+from components.training.registry import TRAINERS
 from pipelines.config import PipelineConfig
+from pipelines.preflight import check_inputs
 from pipelines.runners.contract import CompiledPipeline, Runner, RunResult, StageResult, StageStatus
 from pipelines.runners.progress_display import Display, make_display
 from pipelines.runners.quiet import quiet
@@ -59,7 +61,10 @@ class LocalRunner(Runner):
 
     def compile(self, config: PipelineConfig) -> CompiledPipeline:
         """See Runner. Also checks data, code and devices (in a child process), which takes some seconds."""
-        self._processes = StageProcesses(self._logs / "preload.log")
+        # Before the frameworks are loaded: most mistakes are found within a second.
+        with quiet(self._logs / "runner.log"):
+            config = check_inputs(config, self._workspace.code)
+        self._processes = StageProcesses(self._logs / "preload.log", TRAINERS.get(config.trainer.framework))
         with quiet(self._logs / "runner.log"), self._display:
             self._processes.warm()
             self._display.status("check", "running")
@@ -68,7 +73,9 @@ class LocalRunner(Runner):
                 with ThreadPoolExecutor(1) as pool:
                     # TFX's import takes as long as the child's: at the same time.
                     imports = pool.submit(_import)
-                    job = Job("pipelines.preflight:preflight", (config, self._workspace.code), self._logs / "check.log", {})
+                    job = Job(
+                        "pipelines.preflight:check_environment", (config, self._workspace.code), self._logs / "check.log", {}
+                    )
                     found = self._processes.run(job, partial(self._display.say, "check"))
                     imports.result()
             except BaseException:
@@ -77,7 +84,7 @@ class LocalRunner(Runner):
             self._display.status("check", "ran", time.monotonic() - started)
         self._trainer = found["trainer"]
         with quiet(self._logs / "runner.log"):
-            return self._compile(config.model_copy(update={"task": found["task"]}))
+            return self._compile(config)
 
     def submit(self, compiled: CompiledPipeline) -> RunResult:
         """See Runner."""

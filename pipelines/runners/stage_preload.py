@@ -9,6 +9,14 @@ import os
 from components.training.import_order import settle
 
 LOG = "SWITCHYARD_PRELOAD_LOG"
+TRAINER = "SWITCHYARD_PRELOAD_TRAINER"
+MODULES = (
+    "pipelines.definition",
+    "pipelines.preflight",
+    "pipelines.runners.stage_job",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.system_metrics.system_metrics_monitor",
+)
 
 
 def preload() -> None:
@@ -19,7 +27,8 @@ def preload() -> None:
         os.dup2(target, 1)
         os.dup2(target, 2)
     settle()
-    for module in ("pipelines.definition", "pipelines.preflight", "components.reports.views", "mlflow.pyfunc"):
+    trainer = os.environ.pop(TRAINER, "")
+    for module in (*MODULES, *([trainer] if trainer else [])):
         importlib.import_module(module)
 
 

@@ -46,8 +46,9 @@ class Job:
 class StageProcesses:
     """Starts children from one warm process and follows them."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, trainer: str | None) -> None:
         os.environ[stage_preload.LOG] = str(log)
+        os.environ[stage_preload.TRAINER] = (trainer or "").partition(":")[0]
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["pipelines.runners.stage_preload"])
         self._running: set[Any] = set()

@@ -116,7 +116,8 @@ CASES = [
         "wrong output shape",
         "needs logits of shape (2, 1)",
         files={
-            "m.py": "import keras\ndef build_model(spec):\n    i = {f.name: keras.Input(f.shape, dtype=f.dtype, name=f.name) for f in spec.features}\n"
+            "m.py": "import keras\ndef build_model(spec):\n"
+            "    i = {f.name: keras.Input(f.shape, dtype=f.dtype, name=f.name) for f in spec.features}\n"
             "    return keras.Model(i, keras.layers.Dense(3)(i['x']))\n"
         },
         config=config(trainer={"model": "m.py"}),

@@ -11,25 +11,11 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.examples import make_data
-from tests.command import BREAST_CANCER, DIGITS, EXAMPLES, REPOSITORY, environment, run
+from tests.command import BREAST_CANCER, DIGITS, EXAMPLES, environment, run
+from tests.e2e.conftest import TRAINERS
 
 pytestmark = pytest.mark.e2e
 STAGES = ["ingest", "statistics", "schema", "validation", "transform", "training", "evaluation", "registry"]
-SKLEARN = REPOSITORY / "tests" / "contract" / "sklearn_trainer.py"
-TRAINERS = {"tensorflow": "tensorflow", "pytorch": "pytorch", "sklearn": f"{SKLEARN}:SklearnTrainer"}
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    # A path with a space in it, as a user may have.
-    return tmp_path_factory.mktemp("a workspace")
-
-
-@pytest.fixture(scope="module")
-def runs(workspace):
-    """Trainer -> its first run; all in one workspace, one after the other."""
-    extra = {"sklearn": ["--set", "trainer.hyperparameters.epochs=5"]}
-    return {name: run(BREAST_CANCER, workspace, "--trainer", t, *extra.get(name, [])) for name, t in TRAINERS.items()}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from tests.command import BREAST_CANCER, COMMAND, REPOSITORY, environment, run
+from tests.command import COMMAND, REPOSITORY, environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -31,19 +31,12 @@ def test_chromium_is_there_in_ci():
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    workspace = tmp_path_factory.mktemp("ui")
-    quick = ["--set", "trainer.hyperparameters.epochs=8"]
-    return workspace, {t: run(BREAST_CANCER, workspace, "--trainer", t, *quick).json for t in ("tensorflow", "pytorch")}
-
-
-@pytest.fixture(scope="module")
-def server(runs):
+def server(runs, workspace):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [*COMMAND, "ui", "--workspace", str(runs[0]), "--port", str(port)],
+        [*COMMAND, "ui", "--workspace", str(workspace), "--port", str(port)],
         cwd=REPOSITORY,
         env=environment(),
         stdout=subprocess.DEVNULL,
@@ -69,7 +62,7 @@ def server(runs):
 def test_a_person_sees_runs_stages_curves_and_the_model(runs, server, tmp_path):
     from playwright.sync_api import expect, sync_playwright
 
-    results = runs[1]
+    results = {name: done.json for name, done in runs.items()}
     experiment = results["tensorflow"]["mlflow_experiment_id"]
     pictures = os.environ.get("SWITCHYARD_SCREENSHOTS", str(tmp_path))
     with sync_playwright() as playwright:
@@ -107,12 +100,12 @@ def test_a_person_sees_runs_stages_curves_and_the_model(runs, server, tmp_path):
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine: apt-get install chromium")
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
-def test_the_pages_read_well(width, scheme, runs, tmp_path):
+def test_the_pages_read_well(width, scheme, runs, workspace, tmp_path):
     from playwright.sync_api import sync_playwright
 
     pictures = os.environ.get("SWITCHYARD_SCREENSHOTS", str(tmp_path))
-    [page_file, *_] = sorted(runs[0].glob("artifacts/evaluation/evaluation/*/evaluation.html"))
-    statistics = next((runs[0] / "mlflow").rglob("statistics.html"))
+    [page_file, *_] = sorted(workspace.glob("artifacts/evaluation/evaluation/*/evaluation.html"))
+    statistics = next((workspace / "mlflow").rglob("statistics.html"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)

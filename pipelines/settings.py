@@ -1,0 +1,58 @@
+"""From the config to what each stage is given, as plain data. Light: nothing here imports TFX or a framework."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from components.ingest.scan import InputSpec
+from components.training.registry import file_of, is_file
+from components.user_code import UserCode, snapshot
+from pipelines.config import PipelineConfig
+
+# In the settings of our stages, so that a newer Switchyard does not take an older one's results from the cache.
+VERSION = metadata.version("switchyard")
+
+
+def input_spec(config: PipelineConfig) -> InputSpec:
+    """Returns what ingest reads."""
+    data = config.data
+    return InputSpec(
+        path=data.path,
+        split_paths=data.split_paths,
+        weights={} if data.split_paths else {k: float(v) for k, v in data.splits.items() if not isinstance(v, tuple)},
+        split_key=data.split_key,
+        format=data.format,
+        exclude=data.exclude,
+        max_bad_rows=data.max_bad_rows,
+        missing_values=data.missing_values,
+        label=config.label,
+        task=config.task,
+    )
+
+
+def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
+    """Returns the snapshot of the user's `preprocessing_fn`."""
+    code = config.preprocessing
+    return snapshot(code, "preprocessing_fn", store, key="preprocessing") if code else None
+
+
+def trainer_settings(config: PipelineConfig, store: Path) -> dict[str, Any]:
+    """Returns the config's `trainer` as the training stage takes it, the user's code as snapshots."""
+    trainer = config.trainer
+    framework = trainer.framework
+    if is_file(framework):
+        name = framework.rpartition(":")[2]
+        framework = f"{snapshot(str(file_of(framework)), name, store, key='trainer.framework').path}:{name}"
+    model = trainer.model_for_framework
+    code = snapshot(model, "build_model", store, key="trainer.model") if model else None
+    return {
+        "version": VERSION,
+        "framework": framework,
+        "code": asdict(code) if code else None,
+        "model_parameters": trainer.model_parameters,
+        "hyperparameters": trainer.hyperparameters.model_dump(mode="json"),
+        "accelerator": trainer.accelerator.model_dump(mode="json"),
+    }
