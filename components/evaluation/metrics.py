@@ -11,9 +11,9 @@ from tensorflow_model_analysis.proto import config_pb2
 from components.evaluation.metric_names import METRICS
 
 PLOTS = {
-    "binary": {"confusion_matrix": "ConfusionMatrixPlot", "calibration_plot": "CalibrationPlot"},
-    "multiclass": {"multiclass_confusion_matrix": "MultiClassConfusionMatrixPlot"},
-    "regression": {},
+    "binary": ("ConfusionMatrixPlot", "CalibrationPlot"),
+    "multiclass": ("MultiClassConfusionMatrixPlot",),
+    "regression": (),
 }
 
 
@@ -41,8 +41,8 @@ def eval_config(
             for bound, value in thresholds[name].items():
                 if value is not None:
                     getattr(bounded.threshold.value_threshold, bound).value = value
-    for name, kind in PLOTS[task].items():
-        spec.metrics.add(class_name=kind, config=json.dumps({"name": name}))
+    for kind in PLOTS[task]:
+        spec.metrics.add(class_name=kind)
     return config
 
 

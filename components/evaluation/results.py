@@ -63,7 +63,7 @@ def read_evaluation(folder: str, names: Sequence[str], thresholds: Mapping[str, 
     return Evaluation(
         metrics=overall,
         slices=dict(sorted(slices.items())),
-        plots=_plots(result),
+        plots=_plots(folder),
         thresholds={k: dict(v) for k, v in thresholds.items()},
         blessed=bool(verdict.validation_ok),
         failures=failures,
@@ -91,14 +91,16 @@ def _values(outputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, float
     return {n: found[n] for n in names if n in found}
 
 
-def _plots(result: Any) -> dict[str, list[dict[str, float]]]:
+def _plots(folder: str) -> dict[str, list[dict[str, float]]]:
+    import tensorflow_model_analysis as tfma
+    from google.protobuf.json_format import MessageToDict
+
     plots: dict[str, list[dict[str, float]]] = {}
-    for key, outputs in result.plots:
-        if key or not outputs:  # a slice; or a task without plots
-            continue
-        for sub_keys in outputs.values():
-            for data in sub_keys.values():
-                plots |= _plot(data)
+    # From the records: TFMA's EvalResult keeps one of the plots only.
+    for record in tfma.load_plots(folder):
+        if not record.slice_key.single_slice_keys:
+            for plot in record.plot_keys_and_values:
+                plots |= _plot(MessageToDict(plot.value))
     return plots
 
 

@@ -96,9 +96,7 @@ def _train(trainer: type[Trainer], request: TrainRequest) -> TrainResult:
     result = trainer().train(request, report)
     run.tags({"device": result.device, "resumed_from_epoch": str(result.resumed_from_epoch)})
     run.params({"trainable_weights": result.parameters})
-    run.metrics(
-        {f"best_{k}": v for k, v in result.metrics.items()} | {"best_epoch": float(result.best_epoch)}, step=result.epochs
-    )
+    run.metrics({"best_epoch": float(result.best_epoch), "best_val_loss": result.metrics["val_loss"]}, step=result.epochs)
     return result
 
 

@@ -100,7 +100,7 @@ def test_user_code_text_labels_and_parquet_splits(tmp_path):
             "framework": "pytorch",
             "model": "model.py:make",
             "model_parameters": {"width": 16},
-            "hyperparameters": {"epochs": 60, "learning_rate": 0.02, "class_weights": "balanced"},
+            "hyperparameters": {"epochs": 20, "learning_rate": 0.05, "class_weights": "balanced"},
         },
     }
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))

@@ -19,6 +19,7 @@ from tests.command import BREAST_CANCER, REPOSITORY, environment, lines_until, r
 
 pytestmark = pytest.mark.e2e
 STAGES = ["ingest", "statistics", "schema", "validation", "transform", "training", "evaluation", "registry"]
+QUICK = ["--set", "trainer.hyperparameters.epochs=10"]
 SLOW = ["--set", "trainer.hyperparameters.epochs=400", "--set", "trainer.hyperparameters.early_stopping=null"]
 
 
@@ -79,7 +80,7 @@ def test_ctrl_c(tmp_path):
 def test_two_runs_at_once_in_one_workspace(tmp_path):
     done = {}
     threads = [
-        threading.Thread(target=lambda t=t: done.update({t: run(BREAST_CANCER, tmp_path, "--trainer", t)}))
+        threading.Thread(target=lambda t=t: done.update({t: run(BREAST_CANCER, tmp_path, "--trainer", t, *QUICK)}))
         for t in ("tensorflow", "pytorch")
     ]
     for thread in threads:
@@ -88,7 +89,7 @@ def test_two_runs_at_once_in_one_workspace(tmp_path):
         thread.join()
     assert {d.json["status"] for d in done.values()} == {"blessed"}
     assert {d.json["model_version"] for d in done.values()} == {"1", "2"}
-    again = run(BREAST_CANCER, tmp_path, "--trainer", "pytorch")
+    again = run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *QUICK)
     assert {s for n, s in again.stages.items() if n != "registry"} == {"cached"}
 
 
