@@ -66,7 +66,7 @@ CASES = [
     Case(
         "not TFRecord",
         "cannot be read as TFRecord",
-        files={"d.tfrecord": "no record"},
+        files={"d.tfrecord": "this is no TFRecord at all"},
         config=config(data={"path": "d.tfrecord"}),
     ),
     Case(
@@ -190,14 +190,20 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
+    # Cases about code share data and workspace: the stages before the code's are in the cache.
+    common = tmp_path_factory.mktemp("common")
+    (common / "d.csv").write_text(GOOD)
+
     def run(case):
         folder = tmp_path_factory.mktemp("case")
         for name, text in {"d.csv": GOOD, **case.files}.items():
             Path(folder, name).write_text(text)
-        Path(folder, "p.yaml").write_text(yaml.safe_dump(case.config))
-        arguments = case.arguments if case.arguments or not case.config else ["p.yaml"]
-        if not case.config and "nothing" not in case.name and not arguments:
-            arguments = ["p.yaml"]
+        described = dict(case.config)
+        arguments = case.arguments or (["p.yaml"] if described else [])
+        if arguments == ["p.yaml"] and described.get("data") == {"path": "d.csv"} and "d.csv" not in case.files:
+            described["data"] = {"path": str(common / "d.csv")}
+            arguments = ["p.yaml", "--workspace", str(common / "w")]
+        Path(folder, "p.yaml").write_text(yaml.safe_dump(described))
         return switchyard("run", *arguments, cwd=folder)
 
     with ThreadPoolExecutor(2) as pool:
