@@ -142,7 +142,9 @@ def upload(pipeline: Path | None, workspace: Path | None) -> None:
     from pipelines.runners.upload import upload as send
     from pipelines.runners.workspace import Workspace, find_workspace
 
-    sent = send(Workspace(find_workspace(workspace or pipeline)), click.echo)
+    place = Workspace(find_workspace(workspace or pipeline))
+    place.contain_libraries()
+    sent = send(place, click.echo)
     click.echo(f"{sent} runs sent" if sent else "nothing to send")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +28,13 @@ def run_demo(workspace: Path | None) -> int:
     for trainer in TRAINERS:
         console.print(f"[bold]switchyard run {EXAMPLE.name} --trainer {trainer}[/]")
         results.append(_run(trainer, root))
+    Workspace(root).contain_libraries()
     champion = _champion(root)
     console.print(_table(results, champion))
     for result in results:
         link = run_link("127.0.0.1", 5000, result["mlflow_experiment_id"], result["mlflow_run_id"])
         console.print(f"{result['trainer']}: {link}", soft_wrap=True)
-    console.print(f"The links work while this runs: switchyard ui --workspace {root}", soft_wrap=True)
+    console.print(f"The links work while this runs: switchyard ui --workspace {shlex.quote(str(root))}", soft_wrap=True)
     return 0
 
 

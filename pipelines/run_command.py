@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,9 @@ def run_pipeline(
     root = (workspace or default_workspace(pipeline)).resolve()
     kind = runner_class(runner_name)
     stop_on_sigterm()
-    runner = kind(Workspace(root), screen(), pipeline.resolve() if pipeline else None)
+    place = Workspace(root)
+    place.contain_libraries()
+    runner = kind(place, screen(), pipeline.resolve() if pipeline else None)
     try:
         result: RunResult = runner.submit(runner.compile(config))
     finally:
@@ -81,5 +84,6 @@ def _print(result: RunResult, root: Path, pipeline: Path | None, out: Console) -
         out.print(f"[bold red]{'failed' if result.status == 'failed' else 'verdict'}[/]: ", end="")
         out.print(result.error, markup=False, soft_wrap=True)
     if result.mlflow_run_id:
-        where = f" {pipeline}" if pipeline and root == default_workspace(pipeline) else f" --workspace {root}"
-        out.print(f"MLflow run {result.mlflow_run_id}: switchyard ui{where}", markup=False, soft_wrap=True)
+        beside = pipeline is not None and root == default_workspace(pipeline)
+        where = shlex.quote(str(pipeline)) if beside else f"--workspace {shlex.quote(str(root))}"
+        out.print(f"MLflow run {result.mlflow_run_id}: switchyard ui {where}", markup=False, soft_wrap=True)

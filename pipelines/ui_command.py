@@ -40,6 +40,7 @@ def serve_ui(workspace: Workspace, host: str, port: int) -> None:
     click.echo(f"MLflow on {workspace.root}: http://{host}:{port}/#/experiments?{VIEW} (Ctrl-C ends it)")
     sys.stdout.flush()
     # Without its job runners MLflow starts 2 processes instead of 10.
+    workspace.contain_libraries()
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [
         *(sys.executable, "-m", "mlflow", "server"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tfx.types import artifact_utils
 from components import tracking
 from components.accelerators import AcceleratorProfile
 from components.dataset import DatasetSummary
+from components.errors import UserError
+from components.evaluation.predictions import to_frame
 from components.model_bundle import BundleInfo, RawFeature, raw_features, save_bundle
 from components.progress import say, warn
 from components.training.contract import (
@@ -28,6 +31,7 @@ from components.training.contract import (
     TrainResult,
 )
 from components.training.input import TransformedExamples, feature_specs
+from components.training.ledger import TrainingLedger
 from components.training.registry import TRAINERS, file_of, is_file, trainer_class
 from components.user_code import UserCode
 
@@ -83,21 +87,27 @@ def _train(trainer: type[Trainer], request: TrainRequest) -> TrainResult:
     run.params({"framework": trainer.name, **{k: v for k, v in asdict(hyper).items() if v is not None}})
     run.params({"accelerator": request.accelerator.kind, "precision": request.accelerator.precision})
 
-    def report(step: int, metrics: Any) -> None:
-        report.epoch += 1  # type: ignore[attr-defined]
-        run.metrics({**metrics, "epoch": float(report.epoch)}, step=report.epoch)  # type: ignore[attr-defined]
-        shown = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith("val_"))
-        say(f"epoch {report.epoch} of {hyper.epochs}, {shown}")  # type: ignore[attr-defined]
-
-    result_so_far = request.checkpoint_dir / "ledger.json"
-    report.epoch = len(json.loads(result_so_far.read_text())["history"]) if result_so_far.exists() else 0  # type: ignore[attr-defined]
-    if report.epoch:  # type: ignore[attr-defined]
-        warn(f"an earlier run was cut off: training goes on after epoch {report.epoch}")  # type: ignore[attr-defined]
-    result = trainer().train(request, report)
+    done = TrainingLedger.open(request.checkpoint_dir, hyper).epochs
+    if done:
+        warn(f"an earlier run was cut off: training goes on after epoch {done}")
+    result = trainer().train(request, _Reporter(run, hyper.epochs, done))
     run.tags({"device": result.device, "resumed_from_epoch": str(result.resumed_from_epoch)})
     run.params({"trainable_weights": result.parameters})
     run.metrics({"best_epoch": float(result.best_epoch), "best_val_loss": result.metrics["val_loss"]}, step=result.epochs)
     return result
+
+
+class _Reporter:
+    """Takes a trainer's metrics once an epoch: to MLflow and to the screen."""
+
+    def __init__(self, run: tracking.Run, epochs: int, done: int) -> None:
+        self._run, self._epochs, self._epoch = run, epochs, done
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._epoch += 1
+        self._run.metrics({**metrics, "steps": float(step)}, step=self._epoch)
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith("val_"))
+        say(f"epoch {self._epoch} of {self._epochs}, {shown}")
 
 
 def train_request(
@@ -149,8 +159,6 @@ def hyperparameters(given: dict[str, Any], summary: DatasetSummary, rows: int) -
 
 
 def _class_weights(given: Any, summary: DatasetSummary) -> tuple[float, ...] | None:
-    from components.errors import UserError
-
     if given is None:
         return None
     names = [str(c) for c in summary.classes]
@@ -168,8 +176,6 @@ def _class_weights(given: Any, summary: DatasetSummary) -> tuple[float, ...] | N
 
 def raw_rows(examples_uri: str, split: str, features: list[RawFeature], count: int) -> pd.DataFrame:
     """Returns the first rows of a split as a bundle takes them."""
-    from components.evaluation.predictions import to_frame
-
     pattern = tf.io.gfile.glob(os.path.join(examples_uri, f"Split-{split}", "*"))
     records = [r.numpy() for r in tf.data.TFRecordDataset(pattern).take(count)]
     return to_frame(records, features)

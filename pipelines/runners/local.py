@@ -5,13 +5,11 @@ TFX's own launcher does driver, cache, executor and publishing; here are order, 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import shutil
+import shlex
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -34,6 +32,7 @@ from pipelines.preflight import check_inputs
 from pipelines.runners.contract import CompiledPipeline, Runner, RunResult, StageResult, StageStatus
 from pipelines.runners.progress_display import Display, make_display
 from pipelines.runners.quiet import quiet
+from pipelines.runners.stage_operator import StageOperator
 from pipelines.runners.stage_process import Job, StageProcesses
 from pipelines.runners.workspace import Workspace
 
@@ -301,68 +300,13 @@ class _LocalRun:
             self._display.say(
                 "tracking",
                 "warning: MLflow could not be reached; the run's record is on disk. Send it with: "
-                f"switchyard upload --workspace {self._workspace.root}",
+                f"switchyard upload --workspace {shlex.quote(str(self._workspace.root))}",
             )
 
 
 def _import() -> None:
     import pipelines.definition
     import pipelines.runners.metadata_access  # noqa: F401
-
-
-class StageOperator:
-    """TFX's executor operator that runs the executor in a child process. The launcher calls it."""
-
-    def __init__(
-        self,
-        processes: StageProcesses,
-        log: Path,
-        state: Path,
-        environment: dict[str, str],
-        say: Callable[[str], None],
-        executor_spec: Any,
-        platform_config: Any = None,
-    ) -> None:
-        self._processes, self._log, self._state, self._environment, self._say = processes, log, state, environment, say
-        self._spec = executor_spec
-
-    def with_execution_watcher(self, address: str) -> StageOperator:
-        """The launcher offers executors a way to change their execution's metadata; none of ours does."""
-        return self
-
-    def run_executor(self, info: Any) -> Any:
-        """Returns the executor's output; raises what it raised."""
-        from tfx.proto.orchestration import execution_result_pb2
-
-        from pipelines.runners.metadata_access import WORKED_IN
-
-        # TFX's own stateful folder is new in every run; this one is the same for the same inputs and settings.
-        folder = self._state / f"{info.pipeline_node.node_info.id}-{_key(info)}"
-        folder.mkdir(parents=True, exist_ok=True)
-        original, info.stateful_working_dir = info.stateful_working_dir, str(folder)
-        try:
-            payload = (type(self._spec).__name__, self._spec.SerializeToString(), info.to_proto().SerializeToString())
-        finally:
-            info.stateful_working_dir = original
-        answer = self._processes.run(
-            Job("pipelines.runners.stage_job:run_executor", payload, self._log, self._environment), self._say
-        )
-        output = execution_result_pb2.ExecutorOutput.FromString(answer)
-        run_id = self._environment.get("MLFLOW_RUN_ID", "")
-        for artifacts in output.output_artifacts.values():
-            for artifact in artifacts.artifacts:
-                artifact.custom_properties[WORKED_IN].string_value = run_id
-        shutil.rmtree(folder, ignore_errors=True)
-        return output
-
-
-def _key(info: Any) -> str:
-    digest = hashlib.sha256()
-    for key, artifacts in sorted(info.input_dict.items()):
-        digest.update(f"{key}={[a.uri for a in artifacts]}".encode())
-    for key, value in sorted(info.exec_properties.items()):
-        digest.update(f"{key}={value}".encode())
-    return digest.hexdigest()[:16]
 
 
 def stop_on_sigterm() -> None:

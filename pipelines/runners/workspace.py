@@ -68,6 +68,12 @@ class Workspace:
         """The local tracking database."""
         return f"sqlite:///{self.mlflow_database}"
 
+    def contain_libraries(self) -> None:
+        """Points libraries that would write to the home folder, or call home, to this one. Call it before importing them."""
+        os.environ.setdefault("MPLCONFIGDIR", str(self.root / "caches" / "matplotlib"))
+        os.environ.setdefault("KERAS_HOME", str(self.root / "caches" / "keras"))
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
     def create(self) -> None:
         """Makes the folder.
 
