@@ -78,11 +78,11 @@ class BundleModel:
         self.info = BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]]})
         # The trainer's framework first: PyTorch must come into the process before TensorFlow.
         trainer = _load_trainer(folder, self.info.predictor)
+        self._predict = trainer.load_predictor(folder / "model")
         import tensorflow as tf
 
         self._tf = tf
         self._preprocess = tf.saved_model.load(str(folder / "preprocess"))
-        self._predict = trainer.load_predictor(folder / "model")
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
         """Returns float32 (B, outputs): probability of the last class, of each class, or the value.

@@ -172,6 +172,12 @@ class Trainer(abc.ABC):
         request.export_dir.mkdir(parents=True, exist_ok=True)
         return self._fit(TrainRequest(**{**request.__dict__, "accelerator": accelerator}), report)
 
+    def prepare(self, accelerator: AcceleratorProfile) -> None:  # noqa: B027 (most trainers have nothing to prepare)
+        """Called first in the training process, before the input is opened: the time to keep devices from other frameworks.
+
+        The input is read by TensorFlow, which takes every GPU that it sees on its first operation.
+        """
+
     @abc.abstractmethod
     def available_devices(self) -> Mapping[str, int]:
         """Returns kind (cpu, gpu, tpu) -> how many are there."""

@@ -48,6 +48,7 @@ class Executor(base_executor.BaseExecutor):
         settings = json.loads(exec_properties["settings"])
         framework = settings["framework"]
         trainer = trainer_class(framework)
+        trainer().prepare(AcceleratorProfile(**settings["accelerator"]))
         graph_uri = artifact_utils.get_single_uri(input_dict["transform_graph"])
         examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
         transformed = artifact_utils.get_single_uri(input_dict["transformed_examples"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.dlpack import from_dlpack
 
+from components.accelerators import AcceleratorProfile
 from components.errors import UserError
 from components.training.contract import (
     ModelSpec,
@@ -38,6 +40,8 @@ from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
 from components.user_code import where
 
+_log = logging.getLogger(__name__)
+
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _LAST, _BEST = "last.ckpt", "best.safetensors"
 # One thread is up to ten times faster than two on models this small; a large model says otherwise in the environment.
@@ -51,6 +55,10 @@ class PytorchTrainer(Trainer):
 
     name = "pytorch"
 
+    def prepare(self, accelerator: AcceleratorProfile) -> None:
+        """See Trainer."""
+        _hide_gpus_from_tensorflow()
+
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
         tpu = lightning.accelerators.XLAAccelerator
@@ -58,7 +66,6 @@ class PytorchTrainer(Trainer):
 
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper = request.hyperparameters
-        _hide_gpus_from_tensorflow()
         torch.set_num_threads(_THREADS)
         lightning.seed_everything(hyper.seed, verbose=False)
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
@@ -108,6 +115,7 @@ class PytorchTrainer(Trainer):
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
+        _hide_gpus_from_tensorflow()
         torch.set_num_threads(_THREADS)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         serve = torch.export.load(export_dir / "model.pt2").module().to(device)
@@ -327,9 +335,13 @@ def _update(metrics: nn.ModuleDict, task: str, output: torch.Tensor, labels: tor
 
 
 def _hide_gpus_from_tensorflow() -> None:
-    import tensorflow as tf  # it reads the input here; the GPUs' memory is PyTorch's
+    import tensorflow as tf  # it reads and transforms the input; the GPUs' memory is PyTorch's
 
-    tf.config.set_visible_devices([], "GPU")
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        # Someone else's process, which has used TensorFlow already: it keeps what it took.
+        _log.warning("TensorFlow was used before; it may hold GPU memory that PyTorch could use")
 
 
 def _device(kind: str) -> str:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from components.accelerators import AcceleratorProfile
 from components.errors import UserError
 from components.training.contract import ModelSpec, Predictor, Report, Trainer, TrainRequest, TrainResult, check_output
 from components.training.default_model import DROPOUT, HIDDEN, embedding_width
@@ -27,14 +28,20 @@ class TensorflowTrainer(Trainer):
 
     name = "tensorflow"
 
+    def prepare(self, accelerator: AcceleratorProfile) -> None:
+        """See Trainer."""
+        if accelerator.kind == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        else:
+            for gpu in tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.set_memory_growth(gpu, True)
+
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
         return {kind: len(tf.config.list_physical_devices(kind.upper())) for kind in ("cpu", "gpu", "tpu")}
 
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper = request.hyperparameters
-        if request.accelerator.kind == "cpu":
-            tf.config.set_visible_devices([], "GPU")
         keras.utils.set_random_seed(hyper.seed)
         keras.mixed_precision.set_global_policy(_POLICIES[request.accelerator.precision])
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
