@@ -34,7 +34,7 @@ class Executor(base_executor.BaseExecutor):
                 "bundle": str(Path(model.uri) / "Format-Serving"),
                 "uri": model.uri,
                 "blessed": evaluation.blessed,
-                "tags": {"framework": framework, **{f"metric.{k}": f"{v:.6g}" for k, v in evaluation.metrics.items()}},
+                "tags": {"framework": framework},
                 "description": f"{framework}, " + ", ".join(f"{k} {v:.4g}" for k, v in evaluation.metrics.items()),
             }
         )

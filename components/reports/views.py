@@ -45,7 +45,7 @@ def _examples(artifact: Any) -> None:
 
 def _statistics(artifact: Any) -> None:
     found = {}
-    for split in artifact_utils.decode_split_names(artifact.split_names):
+    for split in sorted(artifact_utils.decode_split_names(artifact.split_names), key=lambda s: s != "train"):
         with open(os.path.join(artifact.uri, f"Split-{split}", "FeatureStats.pb"), "rb") as file:
             found[split] = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read())
     page = statistics_html(found)

@@ -162,7 +162,11 @@ class _LocalRun:
         self._tracker.ended(
             "FAILED" if result.status == "failed" else "FINISHED",
             dict(result.metrics),
-            {"switchyard.status": result.status, "blessed": str(result.blessed).lower(), "why": result.error or ""},
+            {
+                "switchyard.status": result.status,
+                "blessed": str(result.blessed).lower(),
+                **({"switchyard.why": result.error} if result.error else {}),
+            },
         )
         self._tell_about_tracking()
         return result
