@@ -20,7 +20,7 @@ from tests.command import BREAST_CANCER, REPOSITORY, environment, lines_until, r
 pytestmark = pytest.mark.e2e
 STAGES = ["ingest", "statistics", "schema", "validation", "transform", "training", "evaluation", "registry"]
 QUICK = ["--set", "trainer.hyperparameters.epochs=10"]
-SLOW = ["--set", "trainer.hyperparameters.epochs=400", "--set", "trainer.hyperparameters.early_stopping=null"]
+SLOW = ["--set", "trainer.hyperparameters.epochs=200", "--set", "trainer.hyperparameters.early_stopping=null"]
 
 
 def alive(pid):
