@@ -130,7 +130,7 @@ def ui(pipeline: Path | None, host: str, port: int, workspace: Path | None) -> N
     from pipelines.runners.workspace import Workspace, find_workspace
     from pipelines.ui_command import serve_ui
 
-    serve_ui(Workspace(find_workspace(workspace or pipeline)), host, port)
+    serve_ui(Workspace(find_workspace(workspace, pipeline)), host, port)
 
 
 @main.command()
@@ -142,7 +142,7 @@ def upload(pipeline: Path | None, workspace: Path | None) -> None:
     from pipelines.runners.upload import upload as send
     from pipelines.runners.workspace import Workspace, find_workspace
 
-    place = Workspace(find_workspace(workspace or pipeline))
+    place = Workspace(find_workspace(workspace, pipeline))
     place.contain_libraries()
     sent = send(place, click.echo)
     click.echo(f"{sent} runs sent" if sent else "nothing to send")

@@ -99,17 +99,16 @@ def default_workspace(yaml: Path | None) -> Path:
     return (yaml.resolve().parent if yaml else Path.cwd()) / NAME
 
 
-def find_workspace(given: Path | None) -> Path:
-    """Returns the workspace to look at: the one given (or beside the YAML that is given), else the only one below here.
+def find_workspace(workspace: Path | None, pipeline: Path | None) -> Path:
+    """Returns the workspace to look at: the one given, the one beside the YAML given, else the only one below here.
 
     Raises:
         UserError: there is none, or several.
     """
-    if given is not None:
-        root = given if given.is_dir() else default_workspace(given)
-        root = root if (root / "mlflow.db").exists() or root.name == NAME else root / NAME
+    if workspace or pipeline:
+        root = workspace or default_workspace(pipeline)
         if not root.is_dir():
-            raise UserError(f"{given}: there is no workspace. Run a pipeline first, or give --workspace.")
+            raise UserError(f"{root}: there is no workspace. Run a pipeline first, or give another with --workspace.")
         return root.resolve()
     here = Path.cwd() / NAME
     if here.is_dir():
