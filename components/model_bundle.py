@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,11 +22,14 @@ from typing import Any, cast
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 from components.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 _FILE = "bundle.json"
 _SERVE = Path(__file__).with_name("serve_model.py")
@@ -211,16 +215,35 @@ def save_bundle(
         shutil.copytree(code, work / "code", ignore=shutil.ignore_patterns("__pycache__"))
     (work / _FILE).write_text(json.dumps(dataclasses.asdict(info), indent=1), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
-    mlflow.pyfunc.save_model(
-        path=str(target),
-        python_model=str(_SERVE),
-        artifacts={"bundle": str(work)},
-        signature=signature(info),
-        input_example=None,
-        pip_requirements=_requirements(info.framework),
-    )
+    settings: dict[str, Any] = {
+        "path": str(target),
+        "python_model": str(_SERVE),
+        "artifacts": {"bundle": str(work)},
+        "signature": signature(info),
+        "pip_requirements": _requirements(info.framework),
+    }
+    try:
+        mlflow.pyfunc.save_model(**settings, input_example=_plain(example, info))
+    except MlflowException:
+        # An example that MLflow does not take must not cost the trained model.
+        _log.warning("the model is saved without an input example", exc_info=True)
+        shutil.rmtree(target, ignore_errors=True)
+        mlflow.pyfunc.save_model(**settings)
     shutil.rmtree(work)
-    example.to_json(target / "input_example.json", orient="split", index=False)
+
+
+def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
+    """Rows as a user would send them: texts, floats, lists of floats."""
+    columns: dict[str, Any] = {}
+    for feature in info.features:
+        values = rows[feature.name]
+        if feature.dtype == "string":
+            columns[feature.name] = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+        elif (feature.width or 1) > 1 or feature.is_list:
+            columns[feature.name] = [None if v is None else np.asarray(v, dtype=np.float64) for v in values]
+        else:
+            columns[feature.name] = pd.to_numeric(values).astype(np.float64)
+    return pd.DataFrame(columns)
 
 
 def load_bundle(folder: str | Path) -> BundleModel:

@@ -10,6 +10,7 @@ from tfx.components.transform import executor as tfx_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils
 
+from components import tracking
 from components.dataset import DatasetSummary
 from components.progress import warn
 
@@ -28,6 +29,7 @@ class Executor(tfx_executor.Executor):
             config["unusable"] = unusable_features(schema, summary.label)
             for name, reason in config["unusable"].items():
                 warn(f"feature {name!r} is not used: {reason}")
+            tracking.ambient().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
         super().Do(input_dict, output_dict, {**exec_properties, "custom_config": json_utils.dumps(config)})
 
 

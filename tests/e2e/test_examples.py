@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.models import Model
 
 from pipelines.examples import make_data
 from tests.command import BREAST_CANCER, DIGITS, EXAMPLES, environment, run
@@ -164,6 +165,14 @@ def test_offline_and_bundle_predictions_agree(runs, workspace):
         # Transform may write its rows in another order.
         np.testing.assert_allclose(np.sort(raw, axis=0), np.sort(offline, axis=0), atol=1e-5)
     assert frameworks == set(TRAINERS)
+
+
+def test_signature_and_input_example(runs, workspace):
+    for folder in artifact(workspace, "training", "model"):
+        model = Model.load(str(folder / "Format-Serving"))
+        assert len(model.signature.inputs.inputs) == 30
+        assert [o.name for o in model.signature.outputs.inputs] == ["prediction", "probability"]
+        assert model.load_input_example(str(folder / "Format-Serving")).shape == (5, 30)
 
 
 def test_no_pickle_in_a_bundle(runs, workspace):
