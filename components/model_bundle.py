@@ -104,7 +104,7 @@ class BundleModel:
         return np.asarray(self._predict(transformed), dtype=np.float32)
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Returns `prediction` and, for classes, the probabilities (see `output_columns`), one row per input row."""
+        """Returns `prediction` and, for classes, the probabilities, one row per input row."""
         return self.table(self.scores(rows), rows.index)
 
     def table(self, scores: np.ndarray, index: Any = None) -> pd.DataFrame:
