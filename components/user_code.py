@@ -93,13 +93,7 @@ def _closure(path: Path, key: str) -> set[Path]:
 
 def _imports(file: Path, key: str) -> set[str]:
     try:
-        tree = ast.parse(file.read_bytes(), filename=str(file))
-    except FileNotFoundError:
-        raise UserError(f"{key}: {file}: no such file. Check the path (relative ones are relative to the YAML).") from None
-    except IsADirectoryError:
-        raise UserError(f"{key}: {file} is a folder; give a Python file.") from None
-    except PermissionError:
-        raise UserError(f"{key}: not allowed to read {file}. Check its permissions.") from None
+        tree = ast.parse(_read(file, key), filename=str(file))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", "?")
         raise UserError(f"{key}: {file}, line {line}: not valid Python: {getattr(error, 'msg', error)}") from None
@@ -110,6 +104,17 @@ def _imports(file: Path, key: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names |= {node.module or "", *(f"{node.module}.{a.name}" if node.module else a.name for a in node.names)}
     return names - {""}
+
+
+def _read(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{key}: {path}: no such file. Check the path (relative ones are relative to the YAML).") from None
+    except IsADirectoryError:
+        raise UserError(f"{key}: {path} is a folder; give a file.") from None
+    except PermissionError:
+        raise UserError(f"{key}: not allowed to read {path}. Check its permissions.") from None
 
 
 def load_function(path: str, function: str) -> Callable[..., Any]:
@@ -148,14 +153,7 @@ def snapshot_file(path: Path, store: Path, *, key: str) -> Path:
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{key}: {path}: no such file. Check the path (relative ones are relative to the YAML).") from None
-    except IsADirectoryError:
-        raise UserError(f"{key}: {path} is a folder; give a file.") from None
-    except PermissionError:
-        raise UserError(f"{key}: not allowed to read {path}. Check its permissions.") from None
+    content = _read(path, key)
     store.mkdir(parents=True, exist_ok=True)
     target = store / f"{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}{path.suffix}"
     if not target.exists():
