@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -14,42 +15,53 @@ import pyarrow.parquet
 
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.sources import open_file
+from components.ingest.sources import arrow_stream, open_file
 
 _CSV_BLOCK = 8 << 20
 _HEADER_BYTES = 1 << 20
 _ROWS = 32_768
 
-Reader = Callable[[str, BadRows, Sequence[str] | None], Iterator[pa.RecordBatch]]
+Batches = Generator[pa.RecordBatch, None, None]
+Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
 
 
-def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches of string columns; rows with the wrong number of fields or not UTF-8 go to `bad`."""
     names = _header(path)
+    stopped = False
 
     def ragged(row: Any) -> str:
-        bad.add(path, f"{row.actual_columns} fields where the header has {row.expected_columns}", str(row.text))
+        if not stopped:
+            bad.add(path, f"{row.actual_columns} fields where the header has {row.expected_columns}", str(row.text))
         return "skip"
 
     nulls = {} if missing_values is None else {"null_values": list(missing_values)}
-    with open_file(path) as raw:
+    raw, stop = arrow_stream(path)
+    try:
+        reader = pa.csv.open_csv(
+            raw,
+            # One thread: with several, the row handler is called from threads that wait on one another.
+            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=ragged),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.binary()),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=True,
+                **nulls,
+            ),
+        )
         try:
-            reader = pa.csv.open_csv(
-                pa.PythonFile(raw, mode="r"),
-                # One thread: with several, the row handler is called from threads that wait on one another.
-                read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
-                parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=ragged),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.binary()),
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=True,
-                    **nulls,
-                ),
-            )
             for batch in reader:
                 yield _decoded(batch, path, bad)
-        except (pa.ArrowInvalid, EOFError, OSError) as error:
-            raise UserError(f"data.path: {path} cannot be read as CSV: {error}") from error
+        finally:
+            stopped = True
+            if stop:
+                stop()
+                with suppress(pa.ArrowInvalid, OSError, StopIteration):
+                    while reader.read_next_batch():
+                        pass
+    except (pa.ArrowInvalid, EOFError, OSError) as error:
+        raise UserError(f"data.path: {path} cannot be read as CSV: {error}") from error
 
 
 def _header(path: str) -> list[str]:
@@ -94,7 +106,7 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches with the file's own types."""
     with open_file(path) as raw:
         try:
@@ -107,7 +119,7 @@ def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) 
             raise UserError(f"data.path: {path} cannot be read as Parquet: {error}") from error
 
 
-def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`."""
     rows: list[dict[str, Any]] = []
     with open_file(path) as raw:
@@ -149,7 +161,7 @@ def _batch_of(rows: list[dict[str, Any]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=names)
 
 
-def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches of `tf.Example` records; a record that is none goes to `bad`."""
     import tensorflow as tf
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder

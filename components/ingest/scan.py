@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, INTEGER, ColumnType, observe
 from components.ingest.labels import LabelValues, check_label, infer_task
-from components.ingest.readers import READERS
+from components.ingest.readers import READERS, Batches
 from components.ingest.sources import find_files, format_of
 from components.progress import say
 
@@ -53,7 +54,7 @@ class Scan:
     rows: int = 0
 
 
-def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None) -> Batches:
     """Yields a file's batches without the excluded columns and without unlabelled rows.
 
     Args:
@@ -66,23 +67,38 @@ def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | Non
         UserError: the file has no label column.
     """
     kind = format_of(file, spec.format)
-    for whole in READERS[kind](file, bad, spec.missing_values):
-        if names is not None:
-            names.update(whole.schema.names)
-        if spec.label not in whole.schema.names:
-            raise UserError(
-                f"label: {file} has no column {spec.label!r}.{did_you_mean(spec.label, whole.schema.names)} "
-                f"Columns: {', '.join(whole.schema.names[:30])}."
-            )
-        batch = whole.select([n for n in whole.schema.names if n not in spec.exclude])
-        label = batch.column(spec.label)
-        valid = pc.and_(label.is_valid(), pc.invert(pc.is_nan(label))) if pa.types.is_floating(label.type) else label.is_valid()
-        unlabelled = len(label) - (pc.sum(valid).as_py() or 0)
-        if unlabelled:
-            bad.add(file, f"the label {spec.label!r} is missing", number=unlabelled)
-            batch = batch.filter(valid)
-        if batch.num_rows:
-            yield batch
+    # Closed here and now when a caller stops early: a reader left open reads on while the interpreter ends.
+    with closing(READERS[kind](file, bad, spec.missing_values)) as batches:
+        for whole in batches:
+            if names is not None:
+                names.update(whole.schema.names)
+            if spec.label not in whole.schema.names:
+                raise UserError(
+                    f"label: {file} has no column {spec.label!r}.{did_you_mean(spec.label, whole.schema.names)} "
+                    f"Columns: {', '.join(whole.schema.names[:30])}."
+                )
+            batch = _labelled(whole.select([n for n in whole.schema.names if n not in spec.exclude]), spec.label, file, bad)
+            if batch.num_rows:
+                yield batch
+
+
+def _labelled(batch: pa.RecordBatch, name: str, file: str, bad: BadRows) -> pa.RecordBatch:
+    label = batch.column(name)
+    valid = pc.and_(label.is_valid(), pc.invert(pc.is_nan(label))) if pa.types.is_floating(label.type) else label.is_valid()
+    unlabelled = len(label) - (pc.sum(valid).as_py() or 0)
+    if not unlabelled:
+        return batch
+    bad.add(file, f"the label {name!r} is missing", number=unlabelled)
+    return batch.filter(valid)
+
+
+def _all_batches(
+    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str]
+) -> Generator[tuple[str, pa.RecordBatch], None, None]:
+    for file in files:
+        with closing(read_batches(spec, file, bad, names)) as batches:
+            for batch in batches:
+                yield file, batch
 
 
 def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
@@ -97,8 +113,8 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     names: set[str] = set()
     rows = 0
     files = [f for group in spec.files().values() for f in group]
-    for file in files:
-        for batch in read_batches(spec, file, bad, names):
+    with closing(_all_batches(spec, files, bad, names)) as batches:
+        for file, batch in batches:
             rows += batch.num_rows
             is_text = format_of(file, spec.format) == "csv"
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -110,9 +126,6 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
             say(f"{rows:,} rows read")
             if peek and rows >= PEEK_ROWS:
                 break
-        else:
-            continue
-        break
     found = Scan("", [], types, {n: rows - c for n, c in present.items()}, rows)
     if not peek or bad.count > bad.limit:
         bad.check()
