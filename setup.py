@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["pipelines", "pipelines.*", "components", "components.*"]),
     package_data={
-        "pipelines": ["py.typed", "examples/*/*.yaml", "examples/*/*.csv", "examples/*/*.parquet"],
+        "pipelines": ["py.typed", "examples/*/*.yaml", "examples/*/*.pbtxt", "examples/*/*.csv", "examples/*/*.parquet"],
         "components": ["py.typed", "reports/*.html"],
     },
     entry_points={"console_scripts": ["switchyard=pipelines.cli:main"]},

@@ -23,6 +23,10 @@ class TrainingError(Exception):
     """Training itself went wrong (a NaN loss, say). Shown without a stack trace; ends with `EXIT_FAILED`."""
 
 
+class DataGateError(Exception):
+    """The data gate stopped the run; the message lists what it found. Ends with `EXIT_DATA_GATE`."""
+
+
 class StageError(Exception):
     """A stage failed for a reason that is not the user's input; its log has the trace. Ends with `EXIT_FAILED`."""
 

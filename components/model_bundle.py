@@ -1,8 +1,8 @@
 """The one format a trained model takes: an MLflow Model directory with raw features in and predictions out.
 
-Inside: `preprocess/` (the transform graph without the label, a SavedModel), `model/` (what the trainer exported) and
-`bundle.json`. Evaluation, batch prediction, the registry and serving know nothing else of a model. No pickle: MLflow's
-models-from-code loads `serve_model.py`, which loads the two parts.
+Inside: `preprocess/` (the transform graph without the label, a SavedModel), `model/` (what the trainer exported), `data/`
+(statistics and schema of the training split, for drift) and `bundle.json`. Evaluation, batch prediction, the registry and
+serving know nothing else of a model. No pickle: MLflow's models-from-code loads `serve_model.py`, which loads the parts.
 """
 
 from __future__ import annotations
@@ -78,8 +78,7 @@ class BundleModel:
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
-        loaded = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        self.info = BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]]})
+        self.info = _read_info(folder)
         # The trainer's framework first: PyTorch must come into the process before TensorFlow.
         trainer = _load_trainer(folder, self.info.predictor)
         self._predict = trainer.load_predictor(folder / "model")
@@ -194,7 +193,14 @@ def raw_features(feature_spec: Mapping[str, Any], columns: Mapping[str, str], la
 
 
 def save_bundle(
-    target: Path, *, info: BundleInfo, transform_graph: str, export_dir: Path, example: pd.DataFrame, code: Path | None
+    target: Path,
+    *,
+    info: BundleInfo,
+    transform_graph: str,
+    export_dir: Path,
+    example: pd.DataFrame,
+    code: Path | None,
+    data: Mapping[str, Path],
 ) -> None:
     """Writes the MLflow Model.
 
@@ -205,6 +211,7 @@ def save_bundle(
         export_dir: what the trainer exported; moved into the bundle.
         example: a few raw rows without the label.
         code: folder of the user's trainer when it is not an installed package.
+        data: name -> file, what later data is compared with; see `training_data`.
     """
     work = target.with_name(f"{target.name}.parts")
     shutil.rmtree(work, ignore_errors=True)
@@ -213,6 +220,9 @@ def save_bundle(
     shutil.move(str(export_dir), work / "model")
     if code:
         shutil.copytree(code, work / "code", ignore=shutil.ignore_patterns("__pycache__"))
+    (work / "data").mkdir()
+    for name, file in data.items():
+        shutil.copyfile(file, work / "data" / name)
     (work / _FILE).write_text(json.dumps(dataclasses.asdict(info), indent=1), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     settings: dict[str, Any] = {
@@ -249,6 +259,21 @@ def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
 def load_bundle(folder: str | Path) -> BundleModel:
     """Loads the bundle inside an MLflow Model directory, without MLflow's own checks of the input."""
     return BundleModel(Path(folder) / "artifacts" / bundle_folder(folder))
+
+
+def bundle_info(folder: str | Path) -> BundleInfo:
+    """Reads what a bundle says of itself, without loading the model."""
+    return _read_info(Path(folder) / "artifacts" / bundle_folder(folder))
+
+
+def training_data(folder: str | Path) -> Path:
+    """Folder in a bundle with the training split's `statistics.pb`, `schema.pbtxt` and `dataset.json`."""
+    return Path(folder) / "artifacts" / bundle_folder(folder) / "data"
+
+
+def _read_info(folder: Path) -> BundleInfo:
+    loaded = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    return BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]]})
 
 
 def bundle_folder(folder: str | Path) -> str:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.model_registry import Registration, register_model
 from components.tracking_journal import PARENT_KEY, Journal
 
 _log = logging.getLogger(__name__)
@@ -51,9 +55,17 @@ class Run:
         """Uploads a file as an artifact."""
         self._do({"op": "file", "path": os.path.abspath(path), "folder": folder})
 
+    def file_as(self, path: str, name: str) -> None:
+        """Uploads a file as an artifact of another name (folders in it by `/`)."""
+        self._do({"op": "file_as", "path": os.path.abspath(path), "name": name})
+
     def text(self, content: str, name: str) -> None:
         """Uploads a text as an artifact."""
         self._do({"op": "text", "content": content, "name": name})
+
+    def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        """Logs a table that MLflow's UI shows as one, and compares between runs."""
+        self._do({"op": "table", "columns": dict(columns), "name": name})
 
     def dataset(self, name: str, digest: str, source: str, profile: str) -> None:
         """Records a data set as the run's input."""
@@ -63,15 +75,15 @@ class Run:
         """Ends the run: FINISHED, FAILED or KILLED."""
         self._do({"op": "end", "status": status, "time": int(time.time() * 1000)})
 
-    def register(self, model: Mapping[str, Any]) -> str | None:
-        """Records a model, see `register_model`; returns its version, None when it is not blessed or had to be put off."""
+    def register(self, model: Mapping[str, Any]) -> Registration:
+        """Records a model, see `model_registry.register_model`; its status is `put off` when the server is away."""
         if not self._away:
             try:
                 return register_model(client(self._uri or ""), self.run_id or "", model)
             except Exception as error:  # MLflow raises what its many stores raise
                 self._put_off(error)
         self._keep({"op": "register", "model": dict(model)})
-        return None
+        return Registration("put off", None, None)
 
     @property
     def away(self) -> bool:
@@ -124,6 +136,17 @@ def ambient(*, parent: bool = False) -> Run:
     return Run(os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get(PARENT if parent else "MLFLOW_RUN_ID"), journal)
 
 
+def public_uri() -> str | None:
+    """Returns the tracking server's address without its password."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    return uri and without_password(uri)
+
+
+def without_password(uri: str) -> str:
+    """Returns a URI fit for files and logs."""
+    return re.sub(r"://[^/@]+@", "://***@", uri)
+
+
 def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
     """Sends one operation of `Run` to MLflow."""
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
@@ -141,8 +164,16 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
             mlflow_client.log_batch(run_id, metrics=metrics)
     if kind == "file":
         mlflow_client.log_artifact(run_id, operation["path"], operation["folder"] or None)
+    elif kind == "file_as":
+        folder, _, name = operation["name"].rpartition("/")
+        with tempfile.TemporaryDirectory() as temporary:
+            renamed = os.path.join(temporary, name)
+            shutil.copyfile(operation["path"], renamed)
+            mlflow_client.log_artifact(run_id, renamed, folder or None)
     elif kind == "text":
         mlflow_client.log_text(run_id, operation["content"], operation["name"])
+    elif kind == "table":
+        mlflow_client.log_table(run_id, operation["columns"], operation["name"])
     elif kind == "dataset":
         source = json.dumps({"uri": operation["source"]})
         dataset = Dataset(operation["name"], operation["digest"], "local", source, profile=operation["profile"])
@@ -183,72 +214,6 @@ def end_if_running(uri: str, run_id: str) -> None:
             client(uri).set_terminated(run_id, "KILLED")
     except Exception:  # MLflow raises what its many stores raise
         _log.warning("could not end run %s", run_id, exc_info=True)
-
-
-def register_model(mlflow_client: Any, run_id: str, model: Mapping[str, Any]) -> str | None:
-    """Records a bundle as a model of the run; a blessed one becomes a version of the registered model, and its champion.
-
-    The same bundle is never recorded twice: it is known by its artifact's URI.
-
-    Args:
-        mlflow_client: where to.
-        run_id: the pipeline's run.
-        model: `name`, `bundle` (folder), `uri` (of the model artifact), `blessed`, `tags`, `metrics`, `description`.
-
-    Returns:
-        The version, or None when the model is not blessed.
-    """
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.exceptions import MlflowException
-
-    run = mlflow_client.get_run(run_id)
-    experiment = run.info.experiment_id
-    tags = {**model["tags"], "switchyard.model_uri": model["uri"], "switchyard.blessed": str(model["blessed"]).lower()}
-    known = mlflow_client.search_logged_models([experiment], filter_string=f"tags.`switchyard.model_uri` = '{model['uri']}'")
-    if known:
-        logged = known[0]
-    else:
-        logged = mlflow_client.create_logged_model(
-            experiment, model["name"], source_run_id=run_id, tags=tags, model_type="bundle"
-        )
-        mlflow_client.log_model_artifacts(logged.model_id, model["bundle"])
-        logged = mlflow_client.finalize_logged_model(logged.model_id, "READY")
-    if logged.model_id not in {o.model_id for o in (run.outputs.model_outputs if run.outputs else [])}:
-        mlflow_client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
-    if not model["blessed"]:
-        return None
-    try:
-        mlflow_client.create_registered_model(model["name"])
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    name_filter = f"name = '{model['name']}' AND tags.`switchyard.model_uri` = '{model['uri']}'"
-    versions = mlflow_client.search_model_versions(name_filter)
-    if versions:
-        version = str(versions[0].version)
-    else:
-        version = str(
-            mlflow_client.create_model_version(
-                model["name"],
-                logged.artifact_location,
-                run_id=run_id,
-                tags=tags,
-                description=model["description"],
-                model_id=logged.model_id,
-            ).version
-        )
-    mlflow_client.set_registered_model_alias(model["name"], "champion", version)
-    return version
-
-
-def champion(uri: str, name: str) -> str | None:
-    """Returns the version that has the alias `champion`, None when there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(client(uri).get_model_version_by_alias(name, "champion").version)
-    except MlflowException:
-        return None
 
 
 def watch_system() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -62,7 +63,13 @@ _workspace = click.option(
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("pipeline", type=click.Path(path_type=Path), required=False)
-@click.option("--trainer", metavar="NAME", help="tensorflow, pytorch, or module:Class; same as --set trainer.framework=NAME.")
+@click.option(
+    "--trainer",
+    "trainers",
+    metavar="NAME",
+    multiple=True,
+    help="tensorflow, pytorch, or module:Class; repeat it to train several and bless the best. Sets trainer.framework.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML; may be repeated.")
 @click.option("--data", metavar="PATH", multiple=True, help="Without a YAML: file, glob or URI of the data; may be repeated.")
 @click.option("--label", metavar="COLUMN", help="Without a YAML: the column to predict.")
@@ -72,7 +79,7 @@ _workspace = click.option(
 @_guarded
 def run(
     pipeline: Path | None,
-    trainer: str | None,
+    trainers: tuple[str, ...],
     overrides: tuple[str, ...],
     data: tuple[str, ...],
     label: str | None,
@@ -85,13 +92,14 @@ def run(
     \b
     switchyard run pipeline.yaml
     switchyard run pipeline.yaml --trainer pytorch
+    switchyard run pipeline.yaml --trainer tensorflow --trainer pytorch
     switchyard run pipeline.yaml --set trainer.hyperparameters.learning_rate=0.01
     switchyard run --data rides.csv --label big_tipper
     """
     from pipelines.run_command import run_pipeline
 
     document = _document(pipeline, data, label)
-    chosen = (f"trainer.framework={trainer}",) if trainer else ()
+    chosen = (f"trainer.framework={trainers[0] if len(trainers) == 1 else json.dumps(trainers)}",) if trainers else ()
     sys.exit(run_pipeline(pipeline, document, (*overrides, *chosen), runner, workspace, as_json=as_json))
 
 
@@ -146,6 +154,131 @@ def upload(pipeline: Path | None, workspace: Path | None) -> None:
     place.contain_libraries()
     sent = send(place, click.echo)
     click.echo(f"{sent} runs sent" if sent else "nothing to send")
+
+
+_overrides = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML.")
+_pipeline = click.argument("pipeline", type=click.Path(path_type=Path))
+
+
+@main.group()
+def schema() -> None:
+    """Keep a reviewed schema: infer it, show it, compare it with the data, accept what changed."""
+
+
+@schema.command("infer")
+@_pipeline
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: schema.pbtxt beside the YAML]")
+@_overrides
+@_workspace
+@_guarded
+def schema_infer(pipeline: Path, output: Path | None, overrides: tuple[str, ...], workspace: Path | None) -> None:
+    """Write the schema of PIPELINE's training split, for you to review."""
+    from pipelines.schema_command import infer
+
+    infer(pipeline, overrides, workspace, output)
+
+
+@schema.command("show")
+@click.argument("source", type=click.Path(path_type=Path))
+@_guarded
+def schema_show(source: Path) -> None:
+    """Print a schema: SOURCE is a schema.pbtxt, or a pipeline.yaml that names one."""
+    from pipelines.schema_command import show
+
+    show(source)
+
+
+@schema.command("diff")
+@_pipeline
+@_overrides
+@_workspace
+@_guarded
+def schema_diff(pipeline: Path, overrides: tuple[str, ...], workspace: Path | None) -> None:
+    """Print what PIPELINE's data would change in its reviewed schema; exit code 1 when it would change something."""
+    from pipelines.schema_command import diff
+
+    sys.exit(diff(pipeline, overrides, workspace))
+
+
+@schema.command("accept")
+@_pipeline
+@click.option("--feature", "features", multiple=True, metavar="NAME", help="Only this feature; may be repeated.")
+@_overrides
+@_workspace
+@_guarded
+def schema_accept(pipeline: Path, features: tuple[str, ...], overrides: tuple[str, ...], workspace: Path | None) -> None:
+    """Change PIPELINE's reviewed schema so that its data fits."""
+    from pipelines.schema_command import accept
+
+    accept(pipeline, overrides, workspace, features)
+
+
+_registry = click.option("--tracking-uri", metavar="URI", help="MLflow server or database.  [default: the workspace's]")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_why = click.option("--why", required=True, metavar="TEXT", help="The reason, kept in the registry.")
+
+
+@main.group()
+def models() -> None:
+    """See, compare, promote and roll back registered models."""
+
+
+@models.command("list")
+@click.argument("name", required=False)
+@_as_json
+@_registry
+@_workspace
+@_guarded
+def models_list(name: str | None, as_json: bool, tracking_uri: str | None, workspace: Path | None) -> None:
+    """List versions of the model NAME and every move of its champion; without NAME all models."""
+    from pipelines.models_command import registry_uri, show
+
+    show(registry_uri(tracking_uri, workspace), name, as_json=as_json)
+
+
+@models.command("compare")
+@click.argument("name")
+@click.argument("versions", nargs=2, metavar="VERSION VERSION")
+@click.option("--data", type=click.Path(path_type=Path), help="Evaluate both on the rows of this file; it holds the label.")
+@_as_json
+@_registry
+@_workspace
+@_guarded
+def models_compare(
+    name: str, versions: tuple[str, str], data: Path | None, as_json: bool, tracking_uri: str | None, workspace: Path | None
+) -> None:
+    """Compare two versions (numbers or aliases) of the model NAME."""
+    from pipelines.models_command import compare, registry_uri
+
+    compare(registry_uri(tracking_uri, workspace), name, versions, data, as_json=as_json)
+
+
+@models.command("promote")
+@click.argument("name")
+@click.argument("version")
+@_why
+@click.option("--force", is_flag=True, help="Also a version that was not blessed.")
+@_registry
+@_workspace
+@_guarded
+def models_promote(name: str, version: str, why: str, force: bool, tracking_uri: str | None, workspace: Path | None) -> None:
+    """Make VERSION (a number or an alias) of the model NAME its champion; the one before becomes `previous`."""
+    from pipelines.models_command import promote, registry_uri
+
+    promote(registry_uri(tracking_uri, workspace), name, version, why, force=force)
+
+
+@models.command("rollback")
+@click.argument("name")
+@_why
+@_registry
+@_workspace
+@_guarded
+def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Path | None) -> None:
+    """Make `previous` the champion of the model NAME again."""
+    from pipelines.models_command import registry_uri, rollback
+
+    rollback(registry_uri(tracking_uri, workspace), name, why)
 
 
 if __name__ == "__main__":

@@ -6,42 +6,25 @@ Unknown keys are refused. Relative paths are relative to the YAML's folder and a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from components.accelerators import AcceleratorProfile
-from components.errors import UserError, did_you_mean
-from pipelines.config_errors import explain
+from components.errors import did_you_mean
+from pipelines.config_gates import EvaluationConfig, ValidationConfig
+from pipelines.config_section import Names, Number, Positive, Section
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 FORMATS = ("auto", "csv", "parquet", "jsonl", "tfrecord")
 
 
-def _number(value: Any) -> Any:
-    # bool is an int in Python, and PyYAML reads 1e-3 as text: refuse the one, let pydantic convert the other.
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Positive = Annotated[StrictInt, Field(ge=1)]
 # YAML reads the class 1 as a number; the label's classes are known by their text.
 ClassWeights = Annotated[
     dict[str, Annotated[Number, Field(gt=0)]],
     BeforeValidator(lambda v: {str(k): w for k, w in v.items()} if isinstance(v, dict) else v),
 ]
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
-
-
-class Section(BaseModel):
-    """A part of the config: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DataConfig(Section):
@@ -149,69 +132,58 @@ class TrainerConfig(Section):
     """Which trainer, which model.
 
     Attributes:
-        framework: `tensorflow`, `pytorch`, or `package.module:Class` of a `Trainer` of your own.
+        framework: `tensorflow`, `pytorch`, or `package.module:Class` of a `Trainer` of your own; or a list of them, which
+            are trained side by side and compared: the best that passes is blessed.
         model: a Python file with `build_model(spec)`, or `file.py:function`, or one of these per framework;
             without it the trainer's default model for the task.
         model_parameters: free values, handed to `build_model` as `spec.parameters`.
     """
 
-    framework: str = "tensorflow"
+    framework: str | tuple[str, ...] = "tensorflow"
     model: str | dict[str, str] | None = None
     model_parameters: dict[str, Any] = Field(default_factory=dict)
     hyperparameters: Hyperparameters = Hyperparameters()
     accelerator: Accelerator = Accelerator()
 
     @property
-    def model_for_framework(self) -> str | None:
-        """The model file of the chosen framework, if any."""
-        return self.model.get(self.framework) if isinstance(self.model, dict) else self.model
+    def frameworks(self) -> tuple[str, ...]:
+        """One or several trainers."""
+        return (self.framework,) if isinstance(self.framework, str) else self.framework
+
+    def model_for(self, framework: str) -> str | None:
+        """The model file of a framework, if any."""
+        return self.model.get(framework) if isinstance(self.model, dict) else self.model
 
     @model_validator(mode="after")
     def _check(self) -> TrainerConfig:
         own = r"([A-Za-z_][\w.]*|.*\.py):[A-Za-z_]\w*"
-        if self.framework not in FRAMEWORKS and not re.fullmatch(own, self.framework):
+        if not self.frameworks:
+            raise ValueError(f"framework: the list is empty; allowed: {', '.join(FRAMEWORKS)}, or 'package.module:Class'")
+        for framework in self.frameworks:
+            if framework not in FRAMEWORKS and not re.fullmatch(own, framework):
+                raise ValueError(
+                    f"framework: {framework!r} is not a trainer; allowed: {', '.join(FRAMEWORKS)}, or "
+                    f"'package.module:Class'.{did_you_mean(framework, FRAMEWORKS)}"
+                )
+            if isinstance(self.model, dict) and framework in FRAMEWORKS and framework not in self.model:
+                raise ValueError(
+                    f"model: has no entry for the framework {framework!r}, received {sorted(self.model)}; "
+                    "add one, or leave model out for the default model"
+                )
+        if isinstance(self.model, str) and len(self.frameworks) > 1:
             raise ValueError(
-                f"framework: {self.framework!r} is not a trainer; allowed: {', '.join(FRAMEWORKS)}, or "
-                f"'package.module:Class'.{did_you_mean(self.framework, FRAMEWORKS)}"
+                f"model: several frameworks need one file each, received {self.model!r}; "
+                f"write {{{', '.join(f'{f}: FILE' for f in self.frameworks)}}}"
             )
-        if isinstance(self.model, dict) and self.framework in FRAMEWORKS and self.framework not in self.model:
-            raise ValueError(
-                f"model: has no entry for the framework {self.framework!r}, received {sorted(self.model)}; "
-                "add one, or leave model out for the default model"
-            )
+        short = [trainer_name(f) for f in self.frameworks]
+        if len(set(short)) != len(short):
+            raise ValueError(f"framework: lists a trainer twice, received {', '.join(short)}")
         return self
 
 
-class ValidationConfig(Section):
-    """`schema`: a reviewed `schema.pbtxt`; without it the schema is inferred from the training split."""
-
-    schema_path: str | None = Field(default=None, alias="schema")
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Threshold(Section):
-    """Bounds, inclusive, that a metric on the eval split must keep for the model to be blessed."""
-
-    lower_bound: Number | None = None
-    upper_bound: Number | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Threshold:
-        if self.lower_bound is None and self.upper_bound is None:
-            raise ValueError("give lower_bound or upper_bound")
-        if self.lower_bound is not None and self.upper_bound is not None and self.lower_bound > self.upper_bound:
-            raise ValueError(f"lower_bound {self.lower_bound} is above upper_bound {self.upper_bound}")
-        return self
-
-
-class EvaluationConfig(Section):
-    """Slices (a feature or a list of features each) and thresholds (metric -> bounds on the whole eval split).
-
-    Without thresholds the model must beat the trivial predictor: AUC 0.5, the majority class's share, the mean's MSE.
-    """
-
-    slices: tuple[Names, ...] = ()
-    thresholds: dict[str, Threshold] = Field(default_factory=dict)
+def trainer_name(framework: str) -> str:
+    """Returns a framework's name as it stands in a stage's name: `tensorflow`, `pytorch`, or the class in small letters."""
+    return framework.rpartition(":")[2].lower()
 
 
 class ServingConfig(Section):
@@ -265,6 +237,10 @@ class PipelineConfig(Section):
         """The resolved config, as `load_config` takes it (paths absolute, defaults written out)."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
 
+    def public_yaml(self) -> str:
+        """The same without the tracking server's password: fit for files, MLflow and reports."""
+        return re.sub(r"://[^/@\s]+@", "://***@", self.to_yaml())
+
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", self.name):
@@ -276,102 +252,3 @@ class PipelineConfig(Section):
         if self.task == "regression" and self.trainer.hyperparameters.class_weights is not None:
             raise ValueError("trainer.hyperparameters.class_weights: a regression has no classes; remove it")
         return self
-
-
-def load_config(
-    path: Path | None, *, document: Mapping[str, Any] | None = None, overrides: Sequence[str] = (), base: Path | None = None
-) -> PipelineConfig:
-    """Reads and checks a pipeline's YAML.
-
-    Args:
-        path: the YAML file; None when `document` is the whole config.
-        document: values under the file's (CLI options that make up a config without a YAML).
-        overrides: `a.b.c=value`, value in YAML, applied last.
-        base: folder that relative paths start from; default: the YAML's.
-
-    Raises:
-        UserError: names the key, the value received and what is allowed.
-    """
-    data = _read(path) if path else {}
-    merged: dict[str, Any] = {**(document or {}), **data}
-    for override in overrides:
-        _override(merged, override)
-    where = str(path) if path else "the command line"
-    try:
-        config = PipelineConfig.model_validate(merged)
-    except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, PipelineConfig)}") from None
-    return _absolute(config, base or (path.parent if path else Path.cwd()))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the pipeline's YAML file, for example {path / 'pipeline.yaml'}")
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Give a pipeline.yaml, or --data and --label.") from None
-    except PermissionError:
-        raise UserError(f"{path}: not allowed to read it. Check its permissions.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; a pipeline is described in YAML.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path}: must hold a mapping (name: ..., data: ..., label: ...), received {type(loaded).__name__}")
-    return loaded
-
-
-def _override(document: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise UserError(f"--set {override!r}: must be key=value, for example trainer.hyperparameters.learning_rate=0.01")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override!r}: the value is not valid YAML; quote it, for example {key}='\"{text}\"'") from None
-    node = document
-    for part in parts[:-1]:
-        child = node.get(part)
-        # `accelerator: gpu` and the like give way to the long form.
-        node[part] = dict(child) if isinstance(child, dict) else {"kind": child} if part == "accelerator" and child else {}
-        node = node[part]
-    node[parts[-1]] = value
-
-
-def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
-    def fix(text: str) -> str:
-        return text if "://" in text or Path(text).is_absolute() else str((base / text).resolve())
-
-    def fix_code(text: str) -> str:
-        file, colon, function = text.rpartition(":")
-        return f"{fix(file)}:{function}" if colon and file.endswith(".py") else fix(text)
-
-    data = config.data.model_copy(
-        update={
-            "path": tuple(fix(p) for p in config.data.path),
-            "splits": {k: tuple(fix(p) for p in v) if isinstance(v, tuple) else v for k, v in config.data.splits.items()},
-        }
-    )
-    model = config.trainer.model
-    framework = config.trainer.framework
-    module, _, name = framework.rpartition(":")
-    file = base / f"{module.replace('.', '/')}.py"
-    if module and (module.endswith(".py") or file.is_file()):
-        framework = f"{fix(module) if module.endswith('.py') else file.resolve()}:{name}"
-    trainer = config.trainer.model_copy(
-        update={
-            "framework": framework,
-            "model": {k: fix_code(v) for k, v in model.items()} if isinstance(model, dict) else model and fix_code(model),
-        }
-    )
-    schema = config.validation.schema_path
-    return config.model_copy(
-        update={
-            "data": data,
-            "trainer": trainer,
-            "preprocessing": config.preprocessing and fix_code(config.preprocessing),
-            "validation": config.validation.model_copy(update={"schema_path": schema and fix(schema)}),
-        }
-    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tfx import types
@@ -11,19 +12,31 @@ from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGe
 from tfx.dsl.components.base import base_node
 from tfx.orchestration import metadata as tfx_metadata
 from tfx.orchestration.pipeline import Pipeline
+from tfx.types import channel
 
+from components.baseline.component import Baseline
 from components.errors import UserError
 from components.evaluation.component import Evaluate
 from components.ingest.component import Ingest
 from components.registry.component import Register
+from components.reports.component import Report
 from components.training.component import Training
 from components.transform.component import Transform
 from components.user_code import snapshot_file
-from pipelines.config import PipelineConfig
-from pipelines.settings import VERSION, input_spec, preprocessing_code, trainer_settings
+from components.validation.component import DataGate
+from pipelines.config import PipelineConfig, trainer_name
+from pipelines.settings import (
+    VERSION,
+    evaluation_settings,
+    gate_settings,
+    input_spec,
+    preprocessing_code,
+    trainer_settings,
+)
 
-# What lies outside of the workspace (MLflow's registry) is looked at in every run.
-UNCACHED = ("registry",)
+# What lies outside of the workspace (MLflow's registry) is looked at in every run. The data gate and evaluation, which
+# compare with it, run again because their input is new.
+UNCACHED = ("baseline", "registry", "report")
 
 
 def create_pipeline(
@@ -33,6 +46,7 @@ def create_pipeline(
     code_store: Path,
     metadata_path: str | None = None,
     beam_pipeline_args: Sequence[str] = (),
+    only: Collection[str] | None = None,
 ) -> Pipeline:
     """Returns the pipeline.
 
@@ -42,6 +56,7 @@ def create_pipeline(
         code_store: where the user's code is snapshotted.
         metadata_path: SQLite file of ML Metadata, for runners that have one.
         beam_pipeline_args: for every Beam stage.
+        only: the stages to keep; default: all.
 
     Raises:
         UserError: the user's code is not there or is no Python.
@@ -50,40 +65,70 @@ def create_pipeline(
         raise UserError("task: could not be told from the data here; set it to binary, multiclass or regression.")
     ingest = Ingest(input_spec(config), VERSION).with_id("ingest")
     examples = ingest.outputs["examples"]
-    statistics = StatisticsGen(examples=examples).with_id("statistics")
-    schema, schema_node = _schema(config, statistics.outputs["statistics"], code_store)
-    validation = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema).with_id("validation")
+    statistics_node = StatisticsGen(examples=examples).with_id("statistics")
+    statistics = statistics_node.outputs["statistics"]
+    schema, schema_node = _schema(config, statistics, code_store)
+    validation = ExampleValidator(statistics=statistics, schema=schema).with_id("validation")
+    baseline_node = Baseline(examples, config.model_name, config.name).with_id("baseline")
+    baseline = baseline_node.outputs["baseline"]
+    gate = DataGate(examples, statistics, schema, validation.outputs["anomalies"], baseline, gate_settings(config)).with_id(
+        "data_gate"
+    )
     transform = Transform(examples, schema, preprocessing_code(config, code_store), VERSION).with_id("transform")
-    training = Training(
-        examples,
-        transform.outputs["transformed_examples"],
-        transform.outputs["transform_graph"],
-        trainer_settings(config, code_store),
-    ).with_id("training")
-    evaluation = Evaluate(
-        examples,
-        training.outputs["model"],
+    # In order, not in data: what the gate compares with changes from run to run, and the transform's cache must not.
+    transform.add_upstream_node(gate)
+    trainings = [
+        Training(
+            examples,
+            statistics,
+            schema,
+            transform.outputs["transformed_examples"],
+            transform.outputs["transform_graph"],
+            trainer_settings(config, code_store, framework),
+        ).with_id(stage)
+        for framework, stage in zip(config.trainer.frameworks, training_stages(config), strict=True)
+    ]
+    for before, after in itertools.pairwise(trainings):
+        # One after the other: each of them uses all cores, and a device belongs to one process.
+        after.add_upstream_node(before)
+    model = _union([t.outputs["model"] for t in trainings])
+    model_run = _union([t.outputs["model_run"] for t in trainings])
+    evaluate = Evaluate(examples, model, baseline, evaluation_settings(config)).with_id("evaluation")
+    evaluation = evaluate.outputs["evaluation"]
+    registry = Register(examples, model, evaluation, config.model_name).with_id("registry")
+    report = Report(
         {
-            "version": VERSION,
-            "slices": [list(s) for s in config.evaluation.slices],
-            "thresholds": {k: v.model_dump() for k, v in config.evaluation.thresholds.items()},
+            "examples": examples,
+            "statistics": statistics,
+            "schema": schema,
+            "verdict": gate.outputs["verdict"],
+            "transform_graph": transform.outputs["transform_graph"],
+            "model": model,
+            "model_run": model_run,
+            "evaluation": evaluation,
+            "blessing": evaluate.outputs["blessing"],
+            "registration": registry.outputs["registration"],
         },
-    ).with_id("evaluation")
-    registry = Register(training.outputs["model"], evaluation.outputs["evaluation"], config.model_name).with_id("registry")
+        config.public_yaml(),
+        config.name,
+    ).with_id("report")
     nodes: list[base_node.BaseNode] = [
         ingest,
-        statistics,
+        statistics_node,
         schema_node,
         validation,
+        baseline_node,
+        gate,
         transform,
-        training,
-        evaluation,
+        *trainings,
+        evaluate,
         registry,
+        report,
     ]
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,
-        components=nodes,
+        components=[n for n in nodes if only is None or n.id in only],
         enable_cache=True,
         metadata_connection_config=tfx_metadata.sqlite_metadata_connection_config(metadata_path) if metadata_path else None,
         beam_pipeline_args=list(beam_pipeline_args),
@@ -98,3 +143,13 @@ def _schema(config: PipelineConfig, statistics: types.BaseChannel, store: Path) 
     else:
         node = SchemaGen(statistics=statistics, exclude_splits=[s for s in config.data.splits if s != "train"]).with_id("schema")
     return node.outputs["schema"], node
+
+
+def training_stages(config: PipelineConfig) -> list[str]:
+    """Returns the names of the training stages: `training`, or one per framework."""
+    frameworks = config.trainer.frameworks
+    return ["training"] if len(frameworks) == 1 else [f"training_{trainer_name(f)}" for f in frameworks]
+
+
+def _union(channels: Sequence[types.BaseChannel]) -> types.BaseChannel:
+    return channels[0] if len(channels) == 1 else channel.union(channels)

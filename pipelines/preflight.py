@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError, did_you_mean
-from components.evaluation.metric_names import check_names
+from components.evaluation.metric_names import check_settings
+from components.evaluation.results import CHAMPION
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY
 from components.ingest.scan import scan
+from components.ingest.sources import find_files
 from components.training.registry import trainer_class
 from components.user_code import UserCode, snapshot_file
 from pipelines.config import PipelineConfig
-from pipelines.settings import input_spec, preprocessing_code, trainer_settings
+from pipelines.settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
 
 
 def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
@@ -29,7 +31,8 @@ def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
     Raises:
         UserError: files that are not there, code that is no Python, columns that do not fit the config.
     """
-    trainer_settings(config, store)
+    for framework in config.trainer.frameworks:
+        trainer_settings(config, store, framework)
     preprocessing_code(config, store)
     if config.validation.schema_path:
         snapshot_file(Path(config.validation.schema_path), store, key="validation.schema")
@@ -40,7 +43,9 @@ def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
             raise UserError(
                 f"evaluation.slices: there is no column {name!r}.{did_you_mean(name, columns)} Columns: {', '.join(columns)}."
             )
-    check_names(list(config.evaluation.thresholds), found.task)
+    check_settings(evaluation_settings(config), found.task)
+    if config.validation.serving_sample:
+        find_files([config.validation.serving_sample], "validation.serving_sample")
     return config.model_copy(update={"task": found.task})
 
 
@@ -51,23 +56,28 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
         payload: the config, and the folder of snapshots.
 
     Returns:
-        `trainer`: its name.
+        `trainers`: their names.
 
     Raises:
         UserError: whatever is wrong.
     """
     config, store = payload
-    settings = trainer_settings(config, store)
     code = preprocessing_code(config, store)
-    trainer = trainer_class(settings["framework"])
-    config.trainer.accelerator.profile().resolve(trainer().available_devices())
+    names: list[str] = []
+    for framework in config.trainer.frameworks:
+        settings = trainer_settings(config, store, framework)
+        trainer = trainer_class(settings["framework"])
+        config.trainer.accelerator.profile().resolve(trainer().available_devices())
+        if settings["code"]:
+            UserCode(**settings["code"]).load()
+        if trainer.name in (CHAMPION, *names):
+            raise UserError(f"trainer.framework: {framework!r} calls itself {trainer.name!r}, which is taken. Rename it.")
+        names.append(trainer.name)
     if code:
         code.load()
-    if settings["code"]:
-        UserCode(**settings["code"]).load()
     if config.validation.schema_path:
         _check_schema(Path(config.validation.schema_path))
-    return {"trainer": trainer.name}
+    return {"trainers": names}
 
 
 def _check_schema(path: Path) -> None:

@@ -7,12 +7,13 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.config import load_config
+from components.evaluation.results import CHAMPION, verdict_of
+from pipelines.config_file import load_config
 from pipelines.runners.contract import RunResult
 from pipelines.runners.local import stop_on_sigterm
 from pipelines.runners.quiet import screen
@@ -47,11 +48,15 @@ def run_pipeline(
         result: RunResult = runner.submit(runner.compile(config))
     finally:
         runner.cancel()
-    out = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
+    out = _console(sys.stderr if as_json else sys.stdout)
     _print(result, root, pipeline, out)
     if as_json:
         print(json.dumps(to_json(result)), flush=True)
     return result.exit_code
+
+
+def _console(file: TextIO) -> Console:
+    return Console(file=file, highlight=False, width=None if file.isatty() else 160)
 
 
 def to_json(result: RunResult) -> dict[str, Any]:
@@ -64,24 +69,57 @@ def to_json(result: RunResult) -> dict[str, Any]:
         "trainer": result.trainer,
         "blessed": result.blessed,
         "model_version": result.model_version,
+        "champion": result.champion,
+        "models": _models(result),
         "metrics": dict(result.metrics),
         "stages": {s: {"status": r.status, "seconds": r.seconds} for s, r in result.stages.items()},
         "error": result.error,
     }
 
 
+def _models(result: RunResult) -> dict[str, Any]:
+    if result.evaluation is None:
+        return {}
+    return {
+        name: {
+            "role": m.role,
+            "version": m.version,
+            "metrics": m.metrics,
+            "passed": m.passed,
+            "blessed": m.blessed,
+            "failures": m.failures,
+        }
+        for name, m in result.evaluation.models.items()
+    }
+
+
+def print_models(result: RunResult, out: Console) -> None:
+    """Prints one row per model, the champion's last, and how they differ."""
+    evaluation = result.evaluation
+    if evaluation is None:
+        return
+    table = Table(box=None, pad_edge=False)
+    names = list(dict.fromkeys([evaluation.metric, *(n for n in _HEADLINE if n in evaluation.metrics)]))
+    for name in ("model", *names, f"{evaluation.metric}, 95 % interval", "verdict"):
+        table.add_column(name)
+    for name, model in evaluation.models.items():
+        between = model.intervals.get(evaluation.metric)
+        title = f"champion (version {model.version}, {model.framework})" if model.role == CHAMPION else name
+        verdict = verdict_of(model)
+        if name == evaluation.best and result.model_version:
+            is_champion = result.model_version == result.champion
+            verdict += f", {'champion' if is_champion else 'kept as'} version {result.model_version}"
+        values = [f"{model.metrics[n]:.4f}" if n in model.metrics else "" for n in names]
+        table.add_row(title, *values, f"{between[0]:.4f} to {between[1]:.4f}" if between else "", verdict)
+    out.print(table)
+    for comparison in evaluation.comparisons:
+        out.print(comparison.sentence(), markup=False, soft_wrap=True)
+
+
 def _print(result: RunResult, root: Path, pipeline: Path | None, out: Console) -> None:
-    if result.metrics:
-        table = Table(box=None, pad_edge=False, title=None)
-        names = [n for n in _HEADLINE if n in result.metrics]
-        for name in ("trainer", *names, "verdict"):
-            table.add_column(name)
-        version = f", version {result.model_version} is champion" if result.model_version else ""
-        verdict = ("blessed" if result.blessed else "not blessed") + version
-        table.add_row(result.trainer, *(f"{result.metrics[n]:.4f}" for n in names), verdict)
-        out.print(table)
+    print_models(result, out)
     if result.error:
-        out.print(f"[bold red]{'failed' if result.status == 'failed' else 'verdict'}[/]: ", end="")
+        out.print(f"[bold red]{'verdict' if result.status == 'not_blessed' else 'failed'}[/]: ", end="")
         out.print(result.error, markup=False, soft_wrap=True)
     if result.mlflow_run_id:
         beside = pipeline is not None and root == default_workspace(pipeline)

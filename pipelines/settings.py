@@ -39,14 +39,13 @@ def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
     return snapshot(code, "preprocessing_fn", store, key="preprocessing") if code else None
 
 
-def trainer_settings(config: PipelineConfig, store: Path) -> dict[str, Any]:
-    """Returns the config's `trainer` as the training stage takes it, the user's code as snapshots."""
+def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> dict[str, Any]:
+    """Returns the config's `trainer` as the training stage of one framework takes it, the user's code as snapshots."""
     trainer = config.trainer
-    framework = trainer.framework
+    model = trainer.model_for(framework)
     if is_file(framework):
         name = framework.rpartition(":")[2]
         framework = f"{snapshot(str(file_of(framework)), name, store, key='trainer.framework').path}:{name}"
-    model = trainer.model_for_framework
     code = snapshot(model, "build_model", store, key="trainer.model") if model else None
     return {
         "version": VERSION,
@@ -56,3 +55,21 @@ def trainer_settings(config: PipelineConfig, store: Path) -> dict[str, Any]:
         "hyperparameters": trainer.hyperparameters.model_dump(mode="json"),
         "accelerator": trainer.accelerator.model_dump(mode="json"),
     }
+
+
+def gate_settings(config: PipelineConfig) -> dict[str, Any]:
+    """Returns the config's `validation` as the data gate takes it."""
+    checks = config.validation.model_dump(mode="json", exclude={"schema_path"})
+    return {
+        "version": VERSION,
+        **checks,
+        "curated": config.validation.schema_path is not None,
+        "excluded": list(config.data.exclude),
+        "split_paths": bool(config.data.split_paths),
+        "missing_values": list(config.data.missing_values) if config.data.missing_values is not None else None,
+    }
+
+
+def evaluation_settings(config: PipelineConfig) -> dict[str, Any]:
+    """Returns the config's `evaluation` as the evaluation stage takes it."""
+    return {"version": VERSION, **config.evaluation.model_dump(mode="json")}

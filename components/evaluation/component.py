@@ -10,6 +10,7 @@ from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from components.artifacts import Baseline
 from components.evaluation.executor import Executor
 
 
@@ -20,6 +21,7 @@ class EvaluationSpec(types.ComponentSpec):
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "model": ChannelParameter(type=standard_artifacts.Model),
+        "baseline": ChannelParameter(type=Baseline),
     }
     OUTPUTS = {
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
@@ -28,22 +30,25 @@ class EvaluationSpec(types.ComponentSpec):
 
 
 class Evaluate(base_beam_component.BaseBeamComponent):
-    """Evaluates a bundle on the raw eval split with TFMA, whichever framework trained it.
+    """Evaluates bundles on the raw eval split with TFMA, whichever framework trained them, beside the champion.
 
     Outputs:
-        evaluation: TFMA's result, readable with `tfma.load_eval_result`, and `metrics.json`.
-        blessing: `BLESSED` or `NOT_BLESSED`, as TFX's Evaluator writes it.
+        evaluation: TFMA's result, readable with `tfma.load_metrics`, `metrics.json` and the predictions as Parquet.
+        blessing: `BLESSED` or `NOT_BLESSED` for the best candidate, as TFX's Evaluator writes it.
     """
 
     SPEC_CLASS = EvaluationSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, examples: types.BaseChannel, model: types.BaseChannel, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, examples: types.BaseChannel, model: types.BaseChannel, baseline: types.BaseChannel, settings: dict[str, Any]
+    ) -> None:
         super().__init__(
             EvaluationSpec(
                 settings=json.dumps(settings, sort_keys=True),
                 examples=examples,
                 model=model,
+                baseline=baseline,
                 evaluation=types.Channel(standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(standard_artifacts.ModelBlessing),
             )

@@ -1,14 +1,19 @@
-"""The evaluation stage's executor: predictions in Beam, TFMA, blessing, one readable `metrics.json`."""
+"""The evaluation stage's executor: predictions of all models in Beam, TFMA, the model gate, one readable `metrics.json`."""
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
@@ -17,61 +22,138 @@ from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components import tracking
+from components.baseline.contents import BaselineContents, champion_folder
 from components.dataset import DatasetSummary
 from components.errors import UserError, did_you_mean
-from components.evaluation.metric_names import METRICS, check_names
+from components.evaluation.bootstrap import Rows, interval, replicates
+from components.evaluation.metric_names import METRICS, PRIMARY, check_settings
 from components.evaluation.metrics import default_thresholds, eval_config
-from components.evaluation.predictions import Predict, column_values, encode_labels
-from components.evaluation.results import Evaluation, read_evaluation
+from components.evaluation.model_gate import compare, judge, ranked
+from components.evaluation.predictions import ROWS, Predict, column_values, encode_labels, rows_schema
+from components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
+from components.evaluation.row_plots import confusion_metrics, row_plots
+from components.evaluation.tfma_results import read_metrics, read_plots
 from components.progress import say, warn
-from components.reports.evaluation import evaluation_html
+from components.reports.evaluation import evaluation_html, models_table
 
 BATCH = 1024
+PREDICTIONS = "predictions"
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """`examples` (raw) and `model` in; `evaluation` (TFMA's files and `metrics.json`) and `blessing` out."""
+    """`examples` (raw), one or several `model`s and `baseline` in; `evaluation` and `blessing` out."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
         settings = json.loads(exec_properties["settings"])
         examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
-        model = artifact_utils.get_single_instance(input_dict["model"])
+        artifacts = {_framework(m): m for m in input_dict["model"]}
         output = artifact_utils.get_single_uri(output_dict["evaluation"])
-        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         summary = DatasetSummary.load(examples_uri)
-        check_names(list(settings["thresholds"]), summary.task)
+        check_settings(settings, summary.task)
         check_slices(settings["slices"], summary)
         files = sorted(tf.io.gfile.glob(os.path.join(examples_uri, "Split-eval", "*")))
-        thresholds = settings["thresholds"] or default_thresholds(summary.task, read_labels(files, summary))
-        config = eval_config(summary.task, settings["slices"], thresholds)
-        say(f"{summary.rows['eval']:,} rows, {len(settings['slices'])} slicings")
-        self._evaluate(files, os.path.join(model.uri, "Format-Serving"), settings["slices"], config, output)
-        result = read_evaluation(output, list(METRICS[summary.task]), thresholds)
+        labels = read_labels(files, summary)
+        _check_labels(labels, summary)
+        settings["thresholds"] = settings["thresholds"] or default_thresholds(summary.task, labels)
+        baseline_uri = artifact_utils.get_single_uri(input_dict["baseline"])
+        baseline = BaselineContents.load(baseline_uri)
+        models = {n: ModelResult(n, CANDIDATE, n, a.uri, None, {}, {}, {}, {}) for n, a in artifacts.items()}
+        bundles = {n: os.path.join(a.uri, "Format-Serving") for n, a in artifacts.items()}
+        if baseline.comparable:
+            models[CHAMPION] = ModelResult(
+                CHAMPION, CHAMPION, baseline.framework, baseline.model_uri, baseline.version, {}, {}, {}, {}
+            )
+            bundles[CHAMPION] = str(champion_folder(baseline_uri))
+        say(f"{summary.rows['eval']:,} rows, {', '.join(models)}, {len(settings['slices'])} slicings")
+        self._predict_and_measure(files, bundles, settings["slices"], summary.task, output)
+        result = _result(output, models, settings, summary, baseline)
         result.save(output)
-        _bless(blessing, model, result)
+        _bless(artifact_utils.get_single_instance(output_dict["blessing"]), artifacts[result.best], result)
         _track(result, output, summary)
 
-    def _evaluate(
-        self, files: list[str], bundle: str, slices: Sequence[Sequence[str]], config: config_pb2.EvalConfig, output: str
+    def _predict_and_measure(
+        self, files: list[str], bundles: Mapping[str, str], slices: Sequence[Sequence[str]], task: str, output: str
     ) -> None:
         features = sorted({f for group in slices for f in group})
-        model = tfma.types.EvalSharedModel(model_name="candidate", model_path=bundle, model_type="switchyard_bundle")
+        config = eval_config(task, slices, list(bundles))
+        shared = [
+            tfma.types.EvalSharedModel(model_name=name, model_path=path, model_type="switchyard_bundle")
+            for name, path in bundles.items()
+        ]
         with self._make_beam_pipeline() as pipeline:
-            _ = (
+            predicted = (
                 pipeline
                 | "Files" >> beam.Create(files)
                 | "Read" >> beam.io.ReadAllFromTFRecord()
                 | "Batch" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
-                | "Predict" >> beam.ParDo(Predict(bundle, features))
-                | "Evaluate"
-                >> tfma.ExtractEvaluateAndWriteResults(
-                    eval_shared_model=model,
-                    eval_config=config,
-                    extractors=[tfma.extractors.SliceKeyExtractor(eval_config=config)],
-                    output_path=output,
-                )
+                | "Predict" >> beam.ParDo(Predict(bundles, features)).with_outputs(ROWS, main="extracts")
             )
+            _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
+                os.path.join(output, PREDICTIONS, "rows"), rows_schema(list(bundles), features), file_name_suffix=".parquet"
+            )
+            _ = predicted["extracts"] | "Evaluate" >> tfma.ExtractEvaluateAndWriteResults(
+                eval_shared_model=shared if len(shared) > 1 else shared[0],
+                eval_config=config,
+                extractors=[tfma.extractors.SliceKeyExtractor(eval_config=_only_slices(config))],
+                output_path=output,
+            )
+
+
+def _only_slices(config: config_pb2.EvalConfig) -> config_pb2.EvalConfig:
+    return config_pb2.EvalConfig(slicing_specs=config.slicing_specs)
+
+
+def _framework(model: Any) -> str:
+    return str(model.get_string_custom_property("framework"))
+
+
+def _result(
+    output: str, models: Mapping[str, ModelResult], settings: dict[str, Any], summary: DatasetSummary, baseline: BaselineContents
+) -> Evaluation:
+    rows = read_rows(output, list(models), summary)
+    samples = replicates(rows)
+    names = list(METRICS[summary.task])
+    measured, plots = read_metrics(output, list(models), names), read_plots(output, list(models))
+    found = {}
+    for name, model in models.items():
+        slices = dict(measured[name])
+        metrics = slices.pop("")
+        drawn = {metric: interval(values) for metric, values in samples[name].items()}
+        found[name] = replace(
+            model,
+            metrics=metrics | confusion_metrics(plots[name]),
+            intervals={m: list(i) for m, i in drawn.items() if i},
+            slices=slices,
+            plots=plots[name] | row_plots(rows, name),
+        )
+    metric = (settings["improvement"] or {}).get("metric") or PRIMARY[summary.task]
+    best, judged = judge(found, settings, metric, samples, baseline.model_uri)
+    order = [*ranked([m for m in judged.values() if m.role == CANDIDATE], metric)]
+    order += [m for m in judged.values() if m.role == CHAMPION]
+    return Evaluation(
+        task=summary.task,
+        metric=metric,
+        rows=len(rows.labels),
+        best=best,
+        models={m.name: m for m in order},
+        comparisons=[compare(judged[best], m, metric, samples) for m in order if m.name != best],
+        thresholds=settings["thresholds"],
+        champion=baseline.version if baseline.comparable else None,
+        standing_champion=baseline.version,
+        notes=[baseline.note, *(f"champion version {baseline.version} does not fit: {m}" for m in baseline.misfits)],
+    )
+
+
+def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Rows:
+    """Reads the kept predictions."""
+    files = sorted(glob.glob(os.path.join(glob.escape(output), PREDICTIONS, "*.parquet")))
+    table = pa.concat_tables([pa.parquet.read_table(f) for f in files])
+    labels = table["label"].to_numpy()
+    outputs = len(summary.classes) if summary.task == "multiclass" else 1
+    scores = {m: table[m].combine_chunks().flatten().to_numpy().reshape(-1, outputs) for m in models}
+    slices = {n.removeprefix("slice:"): table[n].to_numpy() for n in table.column_names if n.startswith("slice:")}
+    return Rows(summary.task, labels, scores, slices)
 
 
 def read_labels(files: list[str], summary: DatasetSummary) -> np.ndarray:
@@ -82,6 +164,15 @@ def read_labels(files: list[str], summary: DatasetSummary) -> np.ndarray:
         values = column_values(decoder.DecodeBatch(list(batch)), summary.label, wide=False)
         parts.append(encode_labels(values, summary.classes))
     return np.concatenate(parts)
+
+
+def _check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:
+    if summary.task == "binary" and len(np.unique(labels)) < 2:
+        only = summary.classes[int(labels[0])]
+        raise UserError(
+            f"data.splits: all {len(labels)} examples of the eval split have the label {only!r}: nothing can be told about the "
+            "other class. Give more rows, a larger eval split, or another data.split_key."
+        )
 
 
 def check_slices(slices: Sequence[Sequence[str]], summary: DatasetSummary) -> None:
@@ -103,16 +194,24 @@ def _bless(blessing: Any, model: Any, result: Evaluation) -> None:
     blessing.set_int_custom_property("blessed", int(result.blessed))
     blessing.set_string_custom_property("current_model", model.uri)
     blessing.set_int_custom_property("current_model_id", model.id)
-    for failure in result.failures:
-        warn(failure)
+    for name, judged in result.models.items():
+        for reason in judged.failures:
+            warn(f"{name}: {reason}" if len(result.models) > 1 else reason)
 
 
 def _track(result: Evaluation, output: str, summary: DatasetSummary) -> None:
-    run = tracking.ambient()
+    run, parent = tracking.ambient(), tracking.ambient(parent=True)
     run.metrics(result.metrics)
-    run.tags({"blessed": str(result.blessed).lower()})
+    several = {f"{n}.{k}": v for n, m in result.models.items() for k, v in m.metrics.items()} if len(result.models) > 1 else {}
+    run.metrics(several)
+    run.tags({"blessed": str(result.blessed).lower(), "best": result.best, "compared_with_champion": result.champion or "none"})
     page = os.path.join(output, "evaluation.html")
-    with open(page, "w", encoding="utf-8") as file:
-        file.write(evaluation_html(result, summary))
+    Path(page).write_text(evaluation_html(result, summary), encoding="utf-8")
     run.file(page, "evaluation")
     run.file(os.path.join(output, "metrics.json"), "evaluation")
+    head, table = models_table(result)
+    columns = {h or "model": [row[i] for row in table] for i, h in enumerate(head)}
+    for target in (run, parent):
+        target.table(columns, "evaluation/models.json")
+    for comparison in result.comparisons:
+        say(comparison.sentence())

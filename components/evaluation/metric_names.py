@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.errors import UserError, did_you_mean
@@ -36,6 +36,44 @@ METRICS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "mean_prediction": ("MeanPrediction", {}),
     },
 }
+
+
+# What decides between two models, unless the config names another.
+PRIMARY = {"binary": "auc", "multiclass": "accuracy", "regression": "loss"}
+
+# +1: higher is better, -1: lower is better. A metric that is not here says nothing about which model is better.
+DIRECTION = {
+    "auc": 1,
+    "auc_precision_recall": 1,
+    "accuracy": 1,
+    "precision": 1,
+    "recall": 1,
+    "f1": 1,
+    "precision_macro": 1,
+    "recall_macro": 1,
+    "f1_macro": 1,
+    "loss": -1,
+    "mae": -1,
+}
+
+
+def check_settings(evaluation: Mapping[str, Any], task: str) -> None:
+    """Raises UserError for thresholds and comparisons that the task's metrics do not allow."""
+    thresholds = evaluation["thresholds"]
+    check_names(list(thresholds), task)
+    directed = [n for n in METRICS[task] if n in DIRECTION]
+    for name, bounds in thresholds.items():
+        if bounds["min_change"] is not None and name not in DIRECTION:
+            raise UserError(
+                f"evaluation.thresholds.{name}.min_change: neither more nor less of {name!r} is better. "
+                f"Allowed with min_change: {', '.join(directed)}."
+            )
+    metric = (evaluation["improvement"] or {}).get("metric")
+    if metric is not None and metric not in directed:
+        raise UserError(
+            f"evaluation.improvement.metric: {metric!r} cannot decide between two models of a {task} task."
+            f"{did_you_mean(metric, directed)} Allowed: {', '.join(directed)}."
+        )
 
 
 def check_names(thresholds: Sequence[str], task: str) -> None:

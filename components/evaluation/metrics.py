@@ -1,9 +1,9 @@
-"""TFMA's configuration for a task: which metrics under which names, slices, thresholds. Names are the same for every trainer."""
+"""TFMA's configuration for a task: which metrics under which names, models, slices. Names are the same for every trainer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
@@ -17,36 +17,41 @@ PLOTS = {
 }
 
 
-def eval_config(
-    task: str, slices: Sequence[Sequence[str]], thresholds: Mapping[str, Mapping[str, float | None]]
-) -> config_pb2.EvalConfig:
-    """Returns TFMA's EvalConfig.
+def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str]) -> config_pb2.EvalConfig:
+    """Returns TFMA's EvalConfig. It holds no thresholds: the verdict is `model_gate`'s, which knows of noise.
 
     Args:
         task: binary, multiclass or regression.
         slices: features to slice by, each a list; the overall slice is always there.
-        thresholds: metric -> lower_bound, upper_bound; they hold for the overall slice.
+        models: names of the models, evaluated side by side on the same rows.
     """
     config = config_pb2.EvalConfig()
-    config.model_specs.add(name="candidate", label_key="label")
+    for name in models:
+        config.model_specs.add(name=name, label_key="label")
     config.slicing_specs.add()
     for features in slices:
         config.slicing_specs.add(feature_keys=list(features))
-    spec = config.metrics_specs.add()
-    for name, (kind, settings) in METRICS[task].items():
-        metric = spec.metrics.add(class_name=kind, config=json.dumps({**settings, "name": name}))
-        if name in thresholds:
-            # For the overall slice only: `threshold` would hold for every slice, and a slice of one class never blesses.
-            bounded = metric.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()])
-            for bound, value in thresholds[name].items():
-                if value is not None:
-                    getattr(bounded.threshold.value_threshold, bound).value = value
-    for kind in PLOTS[task]:
-        spec.metrics.add(class_name=kind)
+    # Means over rows read a feature of the model's own.
+    for group in [[m] for m in models] if task == "multiclass" else [list(models)]:
+        spec = config.metrics_specs.add(model_names=group if len(models) > 1 else [])
+        for name, (kind, settings) in METRICS[task].items():
+            spec.metrics.add(class_name=kind, config=json.dumps({**_settings(settings, group[0]), "name": name}))
+        for kind in PLOTS[task]:
+            spec.metrics.add(class_name=kind)
     return config
 
 
-def default_thresholds(task: str, labels: Any) -> dict[str, dict[str, float | None]]:
+def _settings(settings: dict[str, Any], model: str) -> dict[str, Any]:
+    path = settings.get("feature_key_path")
+    return {**settings, "feature_key_path": [path[0], row_feature(path[1], model)]} if path else settings
+
+
+def row_feature(name: str, model: str) -> str:
+    """Returns the name of a per-row value of one model, among the extracts' features."""
+    return f"{name}_{model}"
+
+
+def default_thresholds(task: str, labels: Any) -> dict[str, dict[str, Any]]:
     """Returns what the trivial predictor reaches: AUC 0.5, the majority class's share, the variance of the label.
 
     Args:
@@ -56,8 +61,8 @@ def default_thresholds(task: str, labels: Any) -> dict[str, dict[str, float | No
     import numpy as np
 
     if task == "binary":
-        return {"auc": {"lower_bound": 0.5, "upper_bound": None}}
+        return {"auc": {"lower_bound": 0.5}}
     if task == "multiclass":
         share = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
-        return {"accuracy": {"lower_bound": share, "upper_bound": None}}
-    return {"loss": {"lower_bound": None, "upper_bound": float(np.var(labels))}}
+        return {"accuracy": {"lower_bound": share}}
+    return {"loss": {"upper_bound": float(np.var(labels))}}

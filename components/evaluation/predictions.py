@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -14,12 +14,17 @@ from apache_beam.utils import shared
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components.evaluation.metric_names import ROW_ACCURACY, ROW_LOSS
+from components.evaluation.metrics import row_feature
 from components.model_bundle import BundleModel, RawFeature, load_bundle
 
 
 def to_frame(records: Sequence[bytes], features: Iterable[RawFeature]) -> pd.DataFrame:
     """Returns serialized `tf.Example`s as a bundle takes rows: scalars, arrays for wide features, None for missing."""
-    batch = ExamplesToRecordBatchDecoder().DecodeBatch(list(records))
+    return frame_of(ExamplesToRecordBatchDecoder().DecodeBatch(list(records)), features)
+
+
+def frame_of(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> pd.DataFrame:
+    """Returns a batch of list columns as a bundle takes rows."""
     return pd.DataFrame({f.name: column_values(batch, f.name, wide=(f.width or 1) > 1 or f.is_list) for f in features})
 
 
@@ -42,40 +47,73 @@ def column_values(batch: pa.RecordBatch, name: str, *, wide: bool) -> Any:
 _EPSILON = 1e-7
 
 
-class Predict(beam.DoFn):
-    """Batches of serialized examples to TFMA extracts: labels (class index), predictions, slice features."""
+ROWS = "rows"
 
-    def __init__(self, bundle: str, slice_features: Sequence[str]) -> None:
-        self._bundle_path = bundle
+
+class Predict(beam.DoFn):
+    """Batches of serialized examples to TFMA extracts: labels (class index), predictions by model, slice features.
+
+    The output `ROWS` has the same as Arrow tables, see `rows_schema`.
+    """
+
+    def __init__(self, bundles: Mapping[str, str], slice_features: Sequence[str]) -> None:
+        self._paths = dict(bundles)
         self._slice_features = list(slice_features)
         self._shared = shared.Shared()
 
     def setup(self) -> None:
-        """Loads the bundle once a process."""
-        self._bundle: BundleModel = self._shared.acquire(lambda: load_bundle(self._bundle_path))
+        """Loads the bundles once a process."""
+        self._bundles: dict[str, BundleModel] = self._shared.acquire(lambda: Loaded(self._paths))
 
-    def process(self, records: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-        """Yields one extract an example."""
-        info = self._bundle.info
+    def process(self, records: Sequence[bytes]) -> Iterator[Any]:
+        """Yields one extract an example, and one table."""
         batch = ExamplesToRecordBatchDecoder().DecodeBatch(list(records))
-        frame = pd.DataFrame({f.name: column_values(batch, f.name, wide=(f.width or 1) > 1 or f.is_list) for f in info.features})
-        scores = self._bundle.scores(frame)
-        if info.classes:
-            # As Keras does: float32 rounds a sure prediction to exactly 0 or 1, whose logarithm is infinite.
-            scores = scores.clip(_EPSILON, 1 - _EPSILON)
+        info = next(iter(self._bundles.values())).info
         labels = encode_labels(column_values(batch, info.label, wide=False), info.classes)
-        features = {name: [_slice_value(v) for v in column_values(batch, name, wide=False)] for name in self._slice_features}
-        if info.task == "multiclass":
-            index = labels.astype(int)
-            features[ROW_ACCURACY] = list((scores.argmax(axis=1) == index).astype(float))
-            features[ROW_LOSS] = list(-np.log(scores[np.arange(len(index)), index]).astype(float))
+        slices = {name: [_slice_value(v) for v in column_values(batch, name, wide=False)] for name in self._slice_features}
+        features: dict[str, Any] = dict(slices)
+        scores = {}
+        for name, bundle in self._bundles.items():
+            found = bundle.scores(frame_of(batch, bundle.info.features))
+            if info.classes:
+                # As Keras does: float32 rounds a sure prediction to exactly 0 or 1, whose logarithm is infinite.
+                found = found.clip(_EPSILON, 1 - _EPSILON)
+            scores[name] = found
+            if info.task == "multiclass":
+                index = labels.astype(int)
+                features[row_feature(ROW_ACCURACY, name)] = list((found.argmax(axis=1) == index).astype(float))
+                features[row_feature(ROW_LOSS, name)] = list(-np.log(found[np.arange(len(index)), index]).astype(float))
+        yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices))
+        [only, *others] = scores
         for i in range(len(records)):
             yield {
                 "labels": labels[i : i + 1],
-                "predictions": scores[i],
+                "predictions": {name: values[i] for name, values in scores.items()} if others else scores[only][i],
                 "example_weights": np.ones(1),
                 "features": {name: np.asarray([values[i]]) for name, values in features.items()},
             }
+
+
+class Loaded(dict[str, BundleModel]):
+    """The bundles by name; a class of its own because a plain dict cannot be shared weakly."""
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        super().__init__({name: load_bundle(path) for name, path in paths.items()})
+
+
+def rows_schema(models: Sequence[str], slice_features: Sequence[str]) -> pa.Schema:
+    """Returns the columns of the table of predictions: `label`, a list of scores per model, `slice:<feature>` as text."""
+    fields = [pa.field("label", pa.float64()), *(pa.field(m, pa.list_(pa.float32())) for m in models)]
+    return pa.schema([*fields, *(pa.field(f"slice:{f}", pa.string()) for f in slice_features)])
+
+
+def _table(labels: np.ndarray, scores: Mapping[str, np.ndarray], slices: Mapping[str, Sequence[Any]]) -> pa.Table:
+    columns: dict[str, Any] = {"label": pa.array(labels, pa.float64())}
+    for name, values in scores.items():
+        offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+        columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel(), pa.float32()))
+    columns |= {f"slice:{name}": pa.array([str(v) for v in values], pa.string()) for name, values in slices.items()}
+    return pa.table(columns, schema=rows_schema(list(scores), list(slices)))
 
 
 def encode_labels(values: Any, classes: Sequence[Any]) -> np.ndarray:

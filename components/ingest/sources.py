@@ -28,8 +28,8 @@ _COMPRESSED = (".gz", ".bz2")
 _CHUNK = 1 << 20
 
 
-def find_files(patterns: Sequence[str]) -> list[str]:
-    """Expands files and globs, in a fixed order.
+def find_files(patterns: Sequence[str], key: str = "data.path") -> list[str]:
+    """Expands files and globs, in a fixed order; `key` is the config's, for errors.
 
     Raises:
         UserError: a pattern that matches nothing, or cannot be looked at.
@@ -37,14 +37,14 @@ def find_files(patterns: Sequence[str]) -> list[str]:
     found: list[str] = []
     for pattern in patterns:
         if os.path.isdir(pattern):
-            raise UserError(f"data.path: {pattern} is a folder; give its files, for example {pattern.rstrip('/')}/*.csv")
+            raise UserError(f"{key}: {pattern} is a folder; give its files, for example {pattern.rstrip('/')}/*.csv")
         # A local name that holds glob characters is taken as it stands.
         if os.path.exists(pattern):
             matched = [pattern]
         else:
             matched = sorted(glob.glob(pattern, recursive=True)) if is_local(pattern) else _match_remote(pattern)
         if not matched:
-            raise UserError(f"data.path: no file matches {pattern}. Check the path (relative ones are relative to the YAML).")
+            raise UserError(f"{key}: no file matches {pattern}. Check the path (relative ones are relative to the YAML).")
         found += matched
     return list(dict.fromkeys(found))
 

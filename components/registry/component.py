@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +13,66 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from components import tracking
-from components.evaluation.results import Evaluation
+from components.dataset import DatasetSummary
+from components.evaluation.results import CHAMPION, Evaluation, ModelResult
+from components.model_registry import CHAMPION as REGISTERED_CHAMPION
+from components.model_registry import Registration
 from components.progress import say, warn
 
 FILE = "registration.json"
 
 
 class Executor(base_executor.BaseExecutor):
-    """`model` and `evaluation` in; `registration` out."""
+    """`examples` (for their fingerprint), one or several `model`s and `evaluation` in; `registration` out."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
         name = exec_properties["model_name"]
-        model = artifact_utils.get_single_instance(input_dict["model"])
+        summary = DatasetSummary.load(artifact_utils.get_single_uri(input_dict["examples"]))
         evaluation = Evaluation.load(artifact_utils.get_single_uri(input_dict["evaluation"]))
         run = tracking.ambient(parent=True)
-        framework = model.get_string_custom_property("framework")
-        version = run.register(
-            {
-                "name": name,
-                "bundle": str(Path(model.uri) / "Format-Serving"),
-                "uri": model.uri,
-                "blessed": evaluation.blessed,
-                "tags": {"framework": framework},
-                "description": f"{framework}, " + ", ".join(f"{k} {v:.4g}" for k, v in evaluation.metrics.items()),
-            }
-        )
-        status = "not blessed" if not evaluation.blessed else "put off" if version is None else "champion"
-        if status == "put off":
-            warn(f"{name} could not be registered now; `switchyard upload` does it")
-        say({"champion": f"{name} version {version} is champion", "not blessed": "recorded, not promoted"}.get(status, status))
-        tracking.ambient().tags({"registration": status, "model_version": version or ""})
+        registrations = {}
+        models = {m.get_string_custom_property("framework"): m for m in input_dict["model"]}
+        # The best one last: of those that do not become champion, the best is the challenger.
+        for framework in sorted(models, key=lambda n: (n == evaluation.best, -list(evaluation.models).index(n))):
+            model = models[framework]
+            registrations[framework] = run.register(_described(model, evaluation.models[framework], evaluation, name, summary))
+        best = registrations[evaluation.best]
+        _tell(name, best)
+        tracking.ambient().tags({"registration": best.status, "model_version": best.version or "", "why": best.why})
         folder = Path(artifact_utils.get_single_uri(output_dict["registration"]))
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).write_text(json.dumps({"name": name, "version": version, "status": status}), encoding="utf-8")
+        content = {"name": name, **asdict(best), "models": {n: asdict(r) for n, r in registrations.items()}}
+        (folder / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: str, summary: DatasetSummary) -> dict[str, Any]:
+    against = next((c for c in evaluation.comparisons if c.other == CHAMPION), None)
+    why = against.sentence() if against else f"first champion: {'; '.join(n for n in evaluation.notes if n) or 'none before it'}"
+    return {
+        "name": name,
+        "bundle": str(Path(model.uri) / "Format-Serving"),
+        "uri": model.uri,
+        "passed": result.passed,
+        "blessed": result.blessed,
+        "compared_with": evaluation.standing_champion,
+        "why": why,
+        "metrics": result.metrics,
+        "data": summary.fingerprint,
+        "tags": {"framework": result.framework},
+        "description": f"{result.framework}, " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()),
+    }
+
+
+def _tell(name: str, found: Registration) -> None:
+    if found.status == "put off":
+        warn(f"{name} could not be registered now; `switchyard upload` does it")
+    elif found.status == REGISTERED_CHAMPION:
+        say(f"{name} version {found.version} is champion")
+    elif found.version:
+        say(f"{name} version {found.version} is kept, champion stays version {found.champion}. {found.why}")
+    else:
+        say("recorded, not registered")
 
 
 class RegistrySpec(types.ComponentSpec):
@@ -53,6 +80,7 @@ class RegistrySpec(types.ComponentSpec):
 
     PARAMETERS = {"model_name": ExecutionParameter(type=str)}
     INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
         "model": ChannelParameter(type=standard_artifacts.Model),
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
     }
@@ -60,19 +88,22 @@ class RegistrySpec(types.ComponentSpec):
 
 
 class Register(base_component.BaseComponent):
-    """Records the model with MLflow; a blessed one gets the alias `champion`.
+    """Records every candidate with MLflow; those that passed become versions, the blessed one the champion.
 
     Outputs:
-        registration: `registration.json` with name, version and status (champion, not blessed, put off).
+        registration: `registration.json`, the `Registration` of the best candidate and of all.
     """
 
     SPEC_CLASS = RegistrySpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, model: types.BaseChannel, evaluation: types.BaseChannel, model_name: str) -> None:
+    def __init__(
+        self, examples: types.BaseChannel, model: types.BaseChannel, evaluation: types.BaseChannel, model_name: str
+    ) -> None:
         super().__init__(
             RegistrySpec(
                 model_name=model_name,
+                examples=examples,
                 model=model,
                 evaluation=evaluation,
                 registration=types.Channel(standard_artifacts.PushedModel),

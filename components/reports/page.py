@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,12 +14,16 @@ from matplotlib.figure import Figure
 
 matplotlib.rcParams["svg.fonttype"] = "none"  # texts stay texts
 _templates = Environment(loader=PackageLoader("components.reports", ""), autoescape=select_autoescape(["html"]))
-_INK, _ACCENT, _SECOND = "#7a8699", "#2f6fde", "#e07b39"
-COLOURS = (_ACCENT, _SECOND, "#3a9d6e", "#a05cc9")
+INK = "#7a8699"
+COLOURS = ("#2f6fde", "#e07b39", "#3a9d6e", "#a05cc9", "#c94f6d", "#4fa3c9", "#9c8a3c", "#6d7bd1", "#5c8f8a", "#b0713f")
 
 
 def render(title: str, subtitle: str, sections: Sequence[dict[str, Any]]) -> str:
-    """Returns a page. A section has `title` and any of `text`, `table` (head, rows) and `plots` (SVGs)."""
+    """Returns a page.
+
+    A section has `title` and any of `good` with `verdict` (a word), `text`, `lines`, `table` (head, rows), `plots` (SVGs),
+    `code`, and `folded`: shut until it is clicked.
+    """
     return _templates.get_template("page.html").render(title=title, subtitle=subtitle, sections=sections)
 
 
@@ -26,12 +31,12 @@ def axes(width: float = 4.2, height: float = 2.8, *, title: str = "", x: str = "
     """Returns a figure and its axes, in colours that read on a light and on a dark page."""
     figure = Figure(figsize=(width, height), layout="constrained")
     ax = figure.subplots()
-    ax.set_title(title, color=_INK, fontsize=9)
-    ax.set_xlabel(x, color=_INK, fontsize=8)
-    ax.set_ylabel(y, color=_INK, fontsize=8)
-    ax.tick_params(colors=_INK, labelsize=7)
+    ax.set_title(title, color=INK, fontsize=9)
+    ax.set_xlabel(x, color=INK, fontsize=8)
+    ax.set_ylabel(y, color=INK, fontsize=8)
+    ax.tick_params(colors=INK, labelsize=7)
     for side, spine in ax.spines.items():
-        spine.set_color(_INK)
+        spine.set_color(INK)
         spine.set_visible(side in ("left", "bottom"))
     return figure, ax
 
@@ -45,9 +50,14 @@ def svg(figure: Figure, label: str) -> Markup:
     return Markup('<figure role="img" aria-label="%s">') % label + Markup(body) + Markup("</figure>")  # noqa: S704 (Matplotlib escapes its texts)
 
 
+def legend(ax: Any) -> None:
+    """Draws a small legend."""
+    ax.legend(fontsize=6, frameon=False, labelcolor=INK)
+
+
 def number(value: float | None) -> str:
     """Returns a number as a person reads it."""
-    if value is None:
+    if value is None or math.isnan(value):
         return ""
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
 

@@ -16,11 +16,17 @@ Statistics = Mapping[str, statistics_pb2.DatasetFeatureStatisticsList]
 
 def statistics_html(statistics: Statistics) -> str:
     """Returns the page for split -> TFDV statistics."""
+    rows = {split: s.datasets[0].num_examples for split, s in statistics.items()}
+    subtitle = ", ".join(f"{split}: {n:,} examples" for split, n in rows.items())
+    return render("Statistics of the examples", subtitle, statistics_sections(statistics))
+
+
+def statistics_sections(statistics: Statistics) -> list[dict[str, Any]]:
+    """Returns the tables of numbers and of texts, and the distributions."""
     features: dict[str, dict[str, Any]] = {}
     for split, stats in statistics.items():
         for feature in stats.datasets[0].features:
             features.setdefault(feature.path.step[0] if feature.path.step else feature.name, {})[split] = feature
-    rows = {split: s.datasets[0].num_examples for split, s in statistics.items()}
     numeric, texts = [], []
     for name, by_split in sorted(features.items()):
         for split, feature in by_split.items():
@@ -37,17 +43,15 @@ def statistics_html(statistics: Statistics) -> str:
     sections: list[dict[str, Any]] = []
     if numeric:
         head = ("feature", "split", "values", "missing", "mean", "std", "min", "median", "max")
-        sections.append({"title": "Numbers", "table": table(head, numeric)})
+        sections.append({"title": "Numbers", "table": table(head, numeric), "folded": True})
     if texts:
-        sections.append(
-            {"title": "Texts", "table": table(("feature", "split", "values", "missing", "unique", "most frequent"), texts)}
-        )
+        columns = ("feature", "split", "values", "missing", "unique", "most frequent")
+        sections.append({"title": "Texts", "table": table(columns, texts), "folded": True})
     shown = sorted(features.items())[:_MOST_PLOTS]
     note = f"The first {_MOST_PLOTS} of {len(features)} features." if len(features) > _MOST_PLOTS else ""
     plots = [p for p in (_plot(name, by_split) for name, by_split in shown) if p]
-    sections.append({"title": "Distributions", "text": note, "plots": plots})
-    subtitle = ", ".join(f"{split}: {n:,} examples" for split, n in rows.items())
-    return render("Statistics of the examples", subtitle, sections)
+    sections.append({"title": "Distributions", "text": note, "plots": plots, "folded": True})
+    return sections
 
 
 def _plot(name: str, by_split: Mapping[str, Any]) -> Any:

@@ -14,10 +14,7 @@ from tfx.types import artifact_utils
 from components import tracking
 from components.dataset import FILE as DATASET
 from components.dataset import DatasetSummary
-from components.progress import warn
 from components.reports.statistics import statistics_html
-
-_MOST_WARNINGS = 10
 
 
 def track_outputs(outputs: Mapping[str, Iterable[Any]]) -> None:
@@ -68,10 +65,6 @@ def _anomalies(artifact: Any) -> None:
     table = "".join(f"| {where} | {what} |\n" for where, what in lines.items())
     run.text(f"| where | anomaly |\n| --- | --- |\n{table}" if table else "No anomalies.\n", "anomalies/anomalies.md")
     run.metrics({"anomalies": float(len(lines))})
-    for where, what in list(lines.items())[:_MOST_WARNINGS]:
-        warn(f"anomaly in {where}: {what}")
-    if len(lines) > _MOST_WARNINGS:
-        warn(f"{len(lines) - _MOST_WARNINGS} more anomalies: see anomalies.md in MLflow")
 
 
 _VIEWS: dict[str, Callable[[Any], None]] = {

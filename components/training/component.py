@@ -19,6 +19,8 @@ class TrainingSpec(types.ComponentSpec):
     PARAMETERS = {"settings": ExecutionParameter(type=str)}
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
         "transformed_examples": ChannelParameter(type=standard_artifacts.Examples),
         "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph),
     }
@@ -42,6 +44,8 @@ class Training(base_component.BaseComponent):
     def __init__(
         self,
         examples: types.BaseChannel,
+        statistics: types.BaseChannel,
+        schema: types.BaseChannel,
         transformed_examples: types.BaseChannel,
         transform_graph: types.BaseChannel,
         settings: dict[str, Any],
@@ -50,6 +54,8 @@ class Training(base_component.BaseComponent):
             TrainingSpec(
                 settings=json.dumps(settings, sort_keys=True),
                 examples=examples,
+                statistics=statistics,
+                schema=schema,
                 transformed_examples=transformed_examples,
                 transform_graph=transform_graph,
                 model=types.Channel(standard_artifacts.Model),

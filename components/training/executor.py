@@ -17,6 +17,7 @@ from tfx.types import artifact_utils
 
 from components import tracking
 from components.accelerators import AcceleratorProfile
+from components.dataset import FILE as DATASET
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.evaluation.predictions import to_frame
@@ -41,7 +42,7 @@ RESULT = "result.json"
 
 
 class Executor(base_executor.BaseExecutor):
-    """`examples` (raw), `transformed_examples`, `transform_graph` in; `model` (the bundle) and `model_run` out."""
+    """The examples, raw and transformed, and what is known of them in; `model` (the bundle) and `model_run` out."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
@@ -78,8 +79,25 @@ class Executor(base_executor.BaseExecutor):
             export_dir=request.export_dir,
             example=raw_rows(examples_uri, "eval", features, EXAMPLE_ROWS),
             code=file_of(framework).parent if own_code else None,
+            data={
+                "statistics.pb": Path(artifact_utils.get_single_uri(input_dict["statistics"]))
+                / "Split-train"
+                / "FeatureStats.pb",
+                "schema.pbtxt": Path(artifact_utils.get_single_uri(input_dict["schema"])) / "schema.pbtxt",
+                DATASET: Path(examples_uri) / DATASET,
+            },
         )
         model.set_string_custom_property("framework", trainer.name)
+
+
+def _training_data(input_dict: Any) -> dict[str, Path]:
+    """What later data is compared with: see `model_bundle.training_data`."""
+    folders = {k: Path(artifact_utils.get_single_uri(input_dict[k])) for k in ("examples", "statistics", "schema")}
+    return {
+        "statistics.pb": folders["statistics"] / "Split-train" / "FeatureStats.pb",
+        "schema.pbtxt": folders["schema"] / "schema.pbtxt",
+        DATASET: folders["examples"] / DATASET,
+    }
 
 
 def _train(trainer: type[Trainer], request: TrainRequest) -> TrainResult:

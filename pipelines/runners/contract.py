@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from components.evaluation.results import Evaluation
 from pipelines.config import PipelineConfig
 
 StageStatus = Literal["ran", "cached", "failed"]
@@ -41,14 +42,17 @@ class RunResult:
 
     Attributes:
         pipeline: its name.
-        status: `blessed`, `not_blessed`, or `failed`.
-        trainer: the trainer's name.
+        status: `blessed`, `not_blessed`, `stopped_by_data_gate` or `failed`; `done` of a part of a pipeline.
+        trainer: name of the best candidate's; before evaluation, of all.
         mlflow_run_id: the parent run; None when MLflow was away.
         mlflow_experiment_id: likewise.
         blessed: None when evaluation was not reached.
-        metrics: metric -> value on the eval split.
+        metrics: metric -> value of the best candidate on the eval split.
         stages: those that were started.
-        model_version: in the registry; None when there is none.
+        model_version: of the best candidate in the registry; None when it did not pass.
+        champion: the registry's version after the run; None when there is none, or it could not be asked for.
+        evaluation: of all models; None when it was not reached.
+        outputs: stage -> output's key -> URI of the artifact.
         error: what went wrong, for a person; None when nothing did.
         exit_code: for the command line.
     """
@@ -62,9 +66,11 @@ class RunResult:
     metrics: Mapping[str, float]
     stages: Mapping[str, StageResult]
     model_version: str | None
+    champion: str | None
+    evaluation: Evaluation | None
+    outputs: Mapping[str, Mapping[str, str]]
     error: str | None
     exit_code: int
-    failures: tuple[str, ...] = field(default=())
 
 
 class Runner(abc.ABC):

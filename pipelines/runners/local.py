@@ -5,11 +5,13 @@ TFX's own launcher does driver, cache, executor and publishing; here are order, 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -19,13 +21,16 @@ from rich.console import Console
 
 from components.errors import (
     EXIT_BAD_INPUT,
+    EXIT_DATA_GATE,
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_NOT_BLESSED,
+    DataGateError,
     StageError,
     TrainingError,
     UserError,
 )
+from components.evaluation.results import Evaluation
 from components.training.registry import TRAINERS
 from pipelines.config import PipelineConfig
 from pipelines.preflight import check_inputs
@@ -43,14 +48,17 @@ BEAM_ARGS = ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner
 
 
 class LocalRunner(Runner):
-    """Runs in `workspace`; a second run of the same thing finds every stage in the cache."""
+    """Runs in `workspace`; a second run of the same thing finds every stage in the cache. `only`: these stages, not all."""
 
     name = "local"
 
-    def __init__(self, workspace: Workspace, console: Console, source: Path | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace, console: Console, source: Path | None = None, only: Collection[str] | None = None
+    ) -> None:
         workspace.create()
         self._workspace = workspace
         self._source = source
+        self._only = only
         self._key = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         self._logs = workspace.logs / self._key
         self._logs.mkdir(parents=True)
@@ -63,7 +71,8 @@ class LocalRunner(Runner):
         # Before the frameworks are loaded: most mistakes are found within a second.
         with quiet(self._logs / "runner.log"):
             config = check_inputs(config, self._workspace.code)
-        self._processes = StageProcesses(self._logs / "preload.log", TRAINERS.get(config.trainer.framework))
+        trainers = [TRAINERS[f] for f in config.trainer.frameworks if f in TRAINERS]
+        self._processes = StageProcesses(self._logs / "preload.log", trainers)
         with quiet(self._logs / "runner.log"), self._display:
             self._processes.warm()
             self._display.status("check", "running")
@@ -81,7 +90,7 @@ class LocalRunner(Runner):
                 self._display.status("check", "failed", time.monotonic() - started)
                 raise
             self._display.status("check", "ran", time.monotonic() - started)
-        self._trainer = found["trainer"]
+        self._trainer = ", ".join(found["trainers"])
         with quiet(self._logs / "runner.log"):
             return self._compile(config)
 
@@ -111,6 +120,7 @@ class LocalRunner(Runner):
             code_store=self._workspace.code,
             metadata_path=str(self._workspace.metadata),
             beam_pipeline_args=BEAM_ARGS,
+            only=self._only,
         )
         ir = Compiler().compile(pipeline)
         stages = {}
@@ -209,7 +219,7 @@ class _LocalRun:
             status, self._outputs[stage] = self._launch(node, environment)
         except Exception as error:
             self._finish(stage, "failed", started, error=str(error))
-            if not isinstance(error, UserError | TrainingError | StageError):
+            if not isinstance(error, UserError | DataGateError | TrainingError | StageError):
                 _log.exception("%s failed", stage)
                 error = StageError(f"{type(error).__name__}: {error}")
             raise type(error)(f"{stage}: {error}") from error
@@ -265,39 +275,47 @@ class _LocalRun:
         self._tracker.stage_ended(stage, status, seconds, worked_in=worked_in, error=error)
 
     def _result(self) -> RunResult:
-        import json
-
-        metrics: dict[str, float] = {}
-        failures: tuple[str, ...] = ()
-        blessed, version, error, code, status = None, None, None, EXIT_DONE, "blessed"
-        if "evaluation" in self._outputs:
-            from components.evaluation.results import Evaluation
-
-            evaluation = Evaluation.load(self._outputs["evaluation"]["evaluation"].uri)
-            metrics, blessed, failures = evaluation.metrics, evaluation.blessed, tuple(evaluation.failures)
-        if "registry" in self._outputs:
-            path = Path(self._outputs["registry"]["registration"].uri) / "registration.json"
-            version = json.loads(path.read_text(encoding="utf-8"))["version"]
+        evaluation, registration = self._evaluation(), self._registration()
+        error, code = None, EXIT_DONE
+        status = "blessed"
         if self._errors:
             first = self._errors[0]
             status, error = "failed", str(first)
             code = EXIT_BAD_INPUT if isinstance(first, UserError) else EXIT_FAILED
-        elif not blessed:
-            status, error, code = "not_blessed", "not blessed: " + "; ".join(failures), EXIT_NOT_BLESSED
+            if isinstance(first, DataGateError):
+                status, code = "stopped_by_data_gate", EXIT_DATA_GATE
+        elif evaluation is None:
+            status = "done"
+        elif not evaluation.blessed:
+            status, error, code = "not_blessed", "not blessed: " + "; ".join(evaluation.failures), EXIT_NOT_BLESSED
         return RunResult(
             pipeline=self._compiled.config.name,
             status=status,
-            trainer=self._trainer,
+            trainer=evaluation.best if evaluation else self._trainer,
             mlflow_run_id=self._tracker.run_id,
             mlflow_experiment_id=self._tracker.experiment_id,
-            blessed=blessed,
-            metrics=metrics,
+            blessed=evaluation.blessed if evaluation else None,
+            metrics=evaluation.metrics if evaluation else {},
             stages={s: self._results[s] for s in self._compiled.stages if s in self._results},
-            model_version=version,
+            model_version=registration.get("version"),
+            champion=registration.get("champion"),
+            evaluation=evaluation,
+            outputs={s: {k: a.uri for k, a in by_key.items()} for s, by_key in self._outputs.items()},
             error=error,
             exit_code=code,
-            failures=failures,
         )
+
+    def _evaluation(self) -> Evaluation | None:
+        if "evaluation" not in self._outputs:
+            return None
+        return Evaluation.load(self._outputs["evaluation"]["evaluation"].uri)
+
+    def _registration(self) -> dict[str, Any]:
+        if "registry" not in self._outputs:
+            return {}
+        path = Path(self._outputs["registry"]["registration"].uri) / "registration.json"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
 
     def _tell_about_tracking(self) -> None:
         if self._tracker.away:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
 import threading
@@ -18,6 +16,7 @@ from typing import Any
 import psutil
 
 from components import tracking
+from components.model_registry import user_name
 from components.tracking_journal import HEADER, PARENT_KEY, Journal, write_header
 from pipelines.config import PipelineConfig
 from pipelines.runners.workspace import Workspace
@@ -41,7 +40,7 @@ class RunTracker:
         self._lock = threading.Lock()
         self._runs: dict[str, tracking.Run] = {}
         self._header: dict[str, Any] = {
-            "uri": without_password(self._uri),
+            "uri": tracking.without_password(self._uri),
             "experiment": config.experiment,
             "artifacts": str(workspace.mlflow_artifacts),
             "runs": {},
@@ -53,7 +52,7 @@ class RunTracker:
         tags = {
             "mlflow.source.name": str(source or "switchyard run"),
             "mlflow.source.type": "LOCAL",
-            "mlflow.user": _user(),
+            "mlflow.user": user_name(),
             "switchyard.version": metadata.version("switchyard"),
             "switchyard.pipeline": config.name,
             "switchyard.trainer": trainer,
@@ -62,7 +61,7 @@ class RunTracker:
         self._parent = self._start(PARENT_KEY, f"{config.name} {trainer}", tags)
         hyper = config.trainer.hyperparameters.model_dump(mode="json")
         self._parent.params({"trainer": trainer, "label": config.label, "task": config.task, **_flat(hyper)})
-        self._parent.text(re.sub(r"://[^/@\s]+@", "://***@", config.to_yaml()), "config/pipeline.yaml")
+        self._parent.text(config.public_yaml(), "config/pipeline.yaml")
         self._parent.text("\n".join(f"{p}=={metadata.version(p)}" for p in _PACKAGES) + "\n", "config/versions.txt")
 
     @property
@@ -77,7 +76,7 @@ class RunTracker:
 
     def stage_started(self, stage: str) -> dict[str, str]:
         """Makes the stage's run; returns the environment that its process is given."""
-        tags = {"switchyard.stage": stage, "mlflow.user": _user()}
+        tags = {"switchyard.stage": stage, "switchyard.pipeline": self._config.name, "mlflow.user": user_name()}
         if self.run_id:
             tags["mlflow.parentRunId"] = self.run_id
         with self._lock:
@@ -134,7 +133,7 @@ class RunTracker:
                     )
                 run_id = tracking.create_run(self._uri, self.experiment_id, name, tags, started)
             except Exception as error:  # MLflow raises what its many stores raise
-                _log.warning("MLflow at %s: %s", without_password(self._uri), error)
+                _log.warning("MLflow at %s: %s", tracking.without_password(self._uri), error)
         if run_id:
             self._header["runs"][key] = run_id
         else:
@@ -147,16 +146,15 @@ def _close_dead_runs(journals: Path, uri: str) -> None:
     """Ends the MLflow runs of pipeline runs that were killed: they could not do it themselves."""
     for header_file in journals.glob(f"*/{HEADER}"):
         header = json.loads(header_file.read_text(encoding="utf-8"))
-        if psutil.pid_exists(header["pid"]) or header["uri"] != without_password(uri) or any(header_file.parent.glob("*.jsonl")):
+        if (
+            psutil.pid_exists(header["pid"])
+            or header["uri"] != tracking.without_password(uri)
+            or any(header_file.parent.glob("*.jsonl"))
+        ):
             continue
         for run_id in header["runs"].values():
             tracking.end_if_running(uri, run_id)
         shutil.rmtree(header_file.parent, ignore_errors=True)
-
-
-def without_password(uri: str) -> str:
-    """Returns a URI fit for files and logs."""
-    return re.sub(r"://[^/@]+@", "://***@", uri)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -167,13 +165,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        return str(os.getuid())
 
 
 def _git(folder: Path) -> dict[str, str]:

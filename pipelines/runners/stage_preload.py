@@ -9,7 +9,7 @@ import os
 from components.training.import_order import settle
 
 LOG = "SWITCHYARD_PRELOAD_LOG"
-TRAINER = "SWITCHYARD_PRELOAD_TRAINER"
+TRAINERS = "SWITCHYARD_PRELOAD_TRAINERS"
 MODULES = (
     "pipelines.definition",
     "pipelines.preflight",
@@ -27,8 +27,8 @@ def preload() -> None:
         os.dup2(target, 1)
         os.dup2(target, 2)
     settle()
-    trainer = os.environ.pop(TRAINER, "")
-    for module in (*MODULES, *([trainer] if trainer else [])):
+    trainers = os.environ.pop(TRAINERS, "")
+    for module in (*MODULES, *filter(None, trainers.split(","))):
         importlib.import_module(module)
 
 

@@ -14,16 +14,22 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageError, TrainingError, UserError
+from components.errors import DataGateError, StageError, TrainingError, UserError
 from pipelines.runners import stage_preload
 
-_KINDS: dict[str, type[Exception]] = {"user": UserError, "training": TrainingError, "stage": StageError}
+_KINDS: dict[str, type[Exception]] = {
+    "user": UserError,
+    "gate": DataGateError,
+    "training": TrainingError,
+    "stage": StageError,
+}
+_SAID: dict[type[Exception], str] = {kind: name for name, kind in _KINDS.items() if kind is not StageError}
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,9 @@ class Job:
 class StageProcesses:
     """Starts children from one warm process and follows them."""
 
-    def __init__(self, log: Path, trainer: str | None) -> None:
+    def __init__(self, log: Path, trainers: Sequence[str]) -> None:
         os.environ[stage_preload.LOG] = str(log)
-        os.environ[stage_preload.TRAINER] = (trainer or "").partition(":")[0]
+        os.environ[stage_preload.TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["pipelines.runners.stage_preload"])
         self._running: set[Any] = set()
@@ -165,10 +171,10 @@ def explain(error: BaseException, log: Path) -> tuple[str, str]:
     """Returns (kind, message) for an exception: the user's error behind it if there is one, else its first line."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, UserError | TrainingError):
-            # Beam adds where it was raised.
-            text = re.sub(r"\s*\[while running .*", "", str(seen), flags=re.DOTALL)
-            return ("user" if isinstance(seen, UserError) else "training"), text
+        for kind, name in _SAID.items():
+            if isinstance(seen, kind):
+                # Beam adds where it was raised.
+                return name, re.sub(r"\s*\[while running .*", "", str(seen), flags=re.DOTALL)
         seen = seen.__cause__ or seen.__context__
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "stage", f"the disk is full ({error.filename or error.strerror}). Free some space and run again. Log: {log}"

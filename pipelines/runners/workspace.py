@@ -73,6 +73,7 @@ class Workspace:
         os.environ.setdefault("MPLCONFIGDIR", str(self.root / "caches" / "matplotlib"))
         os.environ.setdefault("KERAS_HOME", str(self.root / "caches" / "keras"))
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
     def create(self) -> None:
         """Makes the folder.

@@ -2,7 +2,8 @@ import pytest
 import yaml
 
 from components.errors import UserError
-from pipelines.config import PipelineConfig, load_config
+from pipelines.config import PipelineConfig
+from pipelines.config_file import load_config
 
 BASE = {"name": "x", "data": {"path": "a.csv"}, "label": "y"}
 
@@ -88,7 +89,7 @@ def test_overriding_inside_a_short_form():
         ("data.splits={train: 1, eval: -1}", "data.splits.eval must be a weight above 0"),
         ("data.path=[]", "data.path is missing"),
         ("data.exclude=y", "data.exclude: lists the label 'y'"),
-        ("evaluation.thresholds.auc={}", "evaluation.thresholds.auc: give lower_bound or upper_bound"),
+        ("evaluation.thresholds.auc={}", "evaluation.thresholds.auc: give lower_bound, upper_bound or min_change"),
         ("evaluation.thresholds.auc={lower_bound: 1, upper_bound: 0}", "is above upper_bound"),
         ("task=bin", "Did you mean 'binary'?"),
         ("name=Bad Name", "lower-case letters"),

@@ -1,0 +1,23 @@
+"""Artifact types that TFX has not."""
+
+from __future__ import annotations
+
+from tfx.types.artifact import Artifact
+
+
+class Baseline(Artifact):
+    """What a run is compared with: `baseline.json`, `champion/` (its bundle), `previous/<split>.pb` (statistics)."""
+
+    TYPE_NAME = "Baseline"
+
+
+class DataVerdict(Artifact):
+    """The data gate's verdict: `verdict.json`."""
+
+    TYPE_NAME = "DataVerdict"
+
+
+class RunReport(Artifact):
+    """The page on one run: `report.html`."""
+
+    TYPE_NAME = "RunReport"

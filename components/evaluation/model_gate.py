@@ -1,0 +1,165 @@
+"""The model gate: which candidates keep the thresholds, and which is surely better than the champion."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from components.evaluation.bootstrap import interval
+from components.evaluation.metric_names import DIRECTION
+from components.evaluation.results import CANDIDATE, CHAMPION, Comparison, ModelResult
+
+Replicates = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def judge(
+    models: Mapping[str, ModelResult],
+    settings: Mapping[str, Any],
+    metric: str,
+    samples: Replicates,
+    champion_uri: str,
+) -> tuple[str, dict[str, ModelResult]]:
+    """Returns the name of the best candidate, and all models with their verdicts.
+
+    Args:
+        models: name -> result; a champion among them has the role `champion`.
+        settings: `thresholds`, `improvement`, `min_slice_examples`.
+        metric: what decides between models.
+        samples: see `bootstrap.replicates`.
+        champion_uri: artifact that the champion was registered from: a candidate of the same one is the champion itself.
+    """
+    champion = next((m for m in models.values() if m.role == CHAMPION), None)
+    judged: dict[str, ModelResult] = {}
+    eligible = []
+    for name, model in models.items():
+        if model.role != CANDIDATE:
+            judged[name] = dataclasses.replace(model, passed=True, blessed=True)
+            continue
+        failures, notes = check_thresholds(model, champion, settings)
+        passed = not failures
+        if champion_uri and model.uri == champion_uri:
+            notes.append("it is the champion already")
+        elif champion and settings["improvement"]:
+            comparison = compare(model, champion, metric, samples)
+            if reason := not_better(model, champion, comparison, settings["improvement"], samples):
+                failures.append(reason)
+        judged[name] = dataclasses.replace(model, passed=passed, failures=failures, notes=[*model.notes, *notes])
+        if not failures:
+            eligible.append(name)
+    candidates = [n for n, m in judged.items() if m.role == CANDIDATE]
+    best = max(eligible or candidates, key=lambda n: (judged[n].passed, _goodness(judged[n], metric)))
+    if eligible:
+        judged[best] = dataclasses.replace(judged[best], blessed=True)
+        for name in eligible:
+            if name != best:
+                behind = f"{metric} {judged[name].metrics[metric]:.4f} comes after {best}'s {judged[best].metrics[metric]:.4f}"
+                judged[name] = dataclasses.replace(judged[name], notes=[*judged[name].notes, behind])
+    return best, judged
+
+
+def check_thresholds(
+    model: ModelResult, champion: ModelResult | None, settings: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Returns the thresholds that do not hold, and notes on those that could not be checked; a sentence each."""
+    failures: list[str] = []
+    notes: list[str] = []
+    least = settings["min_slice_examples"]
+    small: set[str] = set()
+    for name, bounds in settings["thresholds"].items():
+        places: list[tuple[str, Mapping[str, float]]] = [("", model.metrics)]
+        if bounds.get("per_slice"):
+            big = {k: v for k, v in model.slices.items() if v.get("example_count", 0) >= least}
+            small |= model.slices.keys() - big.keys()
+            places += list(big.items())
+        for place, metrics in places:
+            where = f" where {place}" if place else ""
+            value = metrics.get(name, math.nan)
+            if reason := out_of_bounds(name + where, value, bounds):
+                failures.append(reason)
+            change = bounds.get("min_change")
+            if change is None:
+                continue
+            if champion is None:
+                notes.append(f"{name}.min_change was not checked: there is no champion to compare with")
+                break
+            before = (champion.slices.get(place, {}) if place else champion.metrics).get(name, math.nan)
+            difference = DIRECTION[name] * (value - before)
+            if not difference >= change:
+                failures.append(
+                    f"{name}{where} is {value:.4f}, the champion's {before:.4f}: a change for the better of "
+                    f"{difference:+.4f}, at least {change:+.4f} is needed"
+                )
+    if small:
+        notes.append(f"{len(small)} slices have fewer than {least} examples and were not judged")
+    return failures, notes
+
+
+def out_of_bounds(name: str, value: float, bounds: Mapping[str, Any]) -> str:
+    """Returns what is wrong with a value, or an empty string."""
+    low, high = bounds.get("lower_bound"), bounds.get("upper_bound")
+    if math.isnan(value) and (low is not None or high is not None):
+        return f"{name} could not be computed"
+    if low is not None and not value >= low:
+        return f"{name} is {value:.4f}, below its lower bound {low:.4f}"
+    if high is not None and not value <= high:
+        return f"{name} is {value:.4f}, above its upper bound {high:.4f}"
+    return ""
+
+
+def compare(model: ModelResult, other: ModelResult, metric: str, samples: Replicates) -> Comparison:
+    """Returns how two models differ in a metric on the same rows."""
+    sign = DIRECTION[metric]
+    difference = sign * (model.metrics.get(metric, math.nan) - other.metrics.get(metric, math.nan))
+    drawn = _differences(model.name, other.name, metric, samples)
+    if drawn is None:
+        return Comparison(model.name, other.name, metric, difference, None, None, None)
+    bounds = interval(drawn)
+    low, high = bounds or (None, None)
+    probability = float(np.mean(drawn > 0) + np.mean(drawn == 0) / 2)
+    return Comparison(model.name, other.name, metric, difference, low, high, probability)
+
+
+def not_better(
+    model: ModelResult, champion: ModelResult, found: Comparison, wanted: Mapping[str, Any], samples: Replicates
+) -> str:
+    """Returns why a model is not surely better than the champion, or an empty string."""
+    least, confidence = wanted["minimum"], wanted["confidence"]
+    values = (
+        f"{found.metric} is {model.metrics.get(found.metric, math.nan):.4f}, the champion's (version {champion.version}, "
+        f"{champion.framework}) {champion.metrics.get(found.metric, math.nan):.4f} on the same rows"
+    )
+    if confidence is None:
+        return "" if found.difference > least else f"{values}: a change for the better of more than {least:g} is needed"
+    drawn = _differences(model.name, champion.name, found.metric, samples)
+    if drawn is None:
+        return f"{values}: how sure the difference is cannot be told; set evaluation.improvement.confidence to null"
+    bound = float(np.quantile(drawn, 1 - confidence)) if len(drawn) else -math.inf
+    if bound > least:
+        return ""
+    kind = "worse" if found.difference < 0 else "not surely better" if found.difference > 0 else "not better"
+    return (
+        f"{values}: {kind} (change for the better {found.difference:+.4f}; with a confidence of {confidence:.0%} it is above "
+        f"{bound:+.4f}, and must be above {least:+g})"
+    )
+
+
+def _differences(model: str, other: str, metric: str, samples: Replicates) -> np.ndarray | None:
+    mine, theirs = samples.get(model, {}).get(metric), samples.get(other, {}).get(metric)
+    if mine is None or theirs is None:
+        return None
+    drawn = DIRECTION[metric] * (mine - theirs)
+    return np.asarray(drawn[np.isfinite(drawn)])
+
+
+def _goodness(model: ModelResult, metric: str) -> float:
+    value = model.metrics.get(metric, math.nan)
+    return -math.inf if math.isnan(value) else DIRECTION[metric] * value
+
+
+def ranked(models: Sequence[ModelResult], metric: str) -> list[ModelResult]:
+    """Returns models, the best first."""
+    return sorted(models, key=lambda m: _goodness(m, metric), reverse=True)

@@ -1,0 +1,79 @@
+"""Plots and metrics that are made from rows or from the confusion matrix, where TFMA has none for a task."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from components.evaluation.bootstrap import Rows
+from components.evaluation.results import Plots
+
+_THRESHOLDS = np.linspace(0, 1, 101)
+_MOST_POINTS = 400
+
+
+def row_plots(rows: Rows, model: str) -> Plots:
+    """Returns what TFMA does not plot.
+
+    For multiclass: `one_vs_rest` (rows of class, threshold, tp, fp, tn, fn) and `calibration` of the chosen class's
+    probability. For a regression: `fit`, a sample of (label, prediction).
+    """
+    scores = rows.scores[model].astype(np.float64)
+    if rows.task == "multiclass":
+        return {"one_vs_rest": _one_vs_rest(rows.labels.astype(int), scores), "calibration": _calibration(rows.labels, scores)}
+    if rows.task == "regression":
+        chosen = np.random.default_rng(0).permutation(len(rows.labels))[:_MOST_POINTS]
+        return {"fit": [{"label": float(rows.labels[i]), "prediction": float(scores[i, 0])} for i in chosen]}
+    return {}
+
+
+def _one_vs_rest(labels: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
+    found = []
+    for k in range(scores.shape[1]):
+        mine = np.sort(scores[labels == k, k])
+        other = np.sort(scores[labels != k, k])
+        tp = len(mine) - np.searchsorted(mine, _THRESHOLDS, side="right")
+        fp = len(other) - np.searchsorted(other, _THRESHOLDS, side="right")
+        found += [
+            {
+                "class": float(k),
+                "threshold": float(t),
+                "tp": float(a),
+                "fp": float(b),
+                "tn": float(len(other) - b),
+                "fn": float(len(mine) - a),
+            }
+            for t, a, b in zip(_THRESHOLDS, tp, fp, strict=True)
+        ]
+    return found
+
+
+def _calibration(labels: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
+    chosen, sure = scores.argmax(axis=1), scores.max(axis=1)
+    right = (chosen == labels).astype(np.float64)
+    bins = np.minimum((sure * 10).astype(int), 9)
+    return [
+        {"prediction": float(sure[bins == b].mean()), "label": float(right[bins == b].mean()), "count": float((bins == b).sum())}
+        for b in np.unique(bins)
+    ]
+
+
+def confusion_metrics(plots: Plots) -> dict[str, float]:
+    """Returns precision, recall and F1 as means over the classes, from TFMA's multiclass confusion matrix."""
+    entries = plots.get("multiclass")
+    if not entries:
+        return {}
+    n = 1 + int(max(max(e["actual"], e["predicted"]) for e in entries))
+    matrix = np.zeros((n, n))
+    for e in entries:
+        matrix[int(e["actual"]), int(e["predicted"])] += e["count"]
+    right = np.diag(matrix)
+    precision = right / np.maximum(matrix.sum(axis=0), 1)
+    recall = right / np.maximum(matrix.sum(axis=1), 1)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    # A class that is neither there nor predicted has none of the three.
+    there = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
+    return {
+        "precision_macro": float(precision[there].mean()),
+        "recall_macro": float(recall[there].mean()),
+        "f1_macro": float(f1[there].mean()),
+    }

@@ -1,0 +1,323 @@
+"""The registered model's versions and the aliases `champion`, `previous` and `challenger`: every move under a lock, recorded.
+
+Works over any MLflow store. MLflow has no transaction over several calls, so a move holds a lock that is a registered
+model of its own, `<name>.promotion-lock`: its name is unique in the store, so only one process can make it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed", "switchyard.metrics", "switchyard.data"
+_MOVE = "switchyard.move."
+_WAIT_SECONDS, _STALE_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.1
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of the alias `champion`.
+
+    Attributes:
+        action: `promote` or `rollback`.
+        version: the champion from now on.
+        before: the champion until now; None: there was none.
+        who, why: of a person or of the run that decided.
+        at: seconds since 1970.
+        run_id: the MLflow run whose evaluation is behind it.
+        metrics: what that evaluation measured.
+    """
+
+    action: str
+    version: str
+    before: str | None
+    who: str
+    why: str
+    at: float
+    run_id: str | None
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model, as `switchyard models list` shows it."""
+
+    version: str
+    framework: str
+    created: float
+    aliases: tuple[str, ...]
+    blessed: bool
+    metrics: Mapping[str, float]
+    run_id: str | None
+    data: str
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What became of a candidate: `status` is champion, challenger, not blessed or put off."""
+
+    status: str
+    version: str | None
+    champion: str | None
+    why: str = ""
+
+
+def user_name() -> str:
+    """The person (or the container's user id) that acts."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def alias_version(client: Any, name: str, alias: str) -> str | None:
+    """Returns the version that has an alias, None when there is no such model or alias.
+
+    Raises:
+        MlflowException: the store cannot be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        # Not `get_model_version_by_alias`: its error says the same for a missing alias and some server errors.
+        found = client.get_registered_model(name).aliases.get(alias)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return None if found is None else str(found)
+
+
+def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Registration:
+    """Records a bundle as a model of the run; one that passed becomes a version, one that is blessed the champion.
+
+    The same bundle is never recorded twice: it is known by its artifact's URI. A blessing holds against the champion it
+    was compared with: when another one has taken its place meanwhile, the version stays challenger.
+
+    Args:
+        client: an MlflowClient.
+        run_id: the pipeline's run.
+        model: `name`, `bundle` (folder), `uri` (of the model artifact), `passed`, `blessed`, `compared_with` (version or
+            None), `why`, `metrics`, `data` (fingerprint), `tags`, `description`.
+    """
+    logged, tags = _log_model(client, run_id, model)
+    if not model["passed"]:
+        return Registration("not blessed", None, alias_version(client, model["name"], CHAMPION))
+    version = _version(client, run_id, model, logged, tags)
+    name = model["name"]
+    with _locked(client, name):
+        current = alias_version(client, name, CHAMPION)
+        if current == version:
+            return Registration(CHAMPION, version, version, "it is the champion already")
+        if model["blessed"] and current == model["compared_with"]:
+            _move(client, name, _new_move("promote", version, current, model["why"], run_id, model["metrics"]))
+            return Registration(CHAMPION, version, version, model["why"])
+        client.set_registered_model_alias(name, CHALLENGER, version)
+    why = ""
+    if model["blessed"]:
+        why = f"the champion was version {model['compared_with']} when it was evaluated and is {current} now; run again"
+    return Registration(CHALLENGER, version, current, why)
+
+
+def promote(client: Any, name: str, version: str, *, why: str, force: bool = False) -> Move:
+    """Makes a version the champion; the one before keeps the alias `previous`.
+
+    Raises:
+        UserError: there is no such version, it is the champion already, or it is not blessed and `force` is not given.
+    """
+    known = {v.version: v for v in versions(client, name)}
+    if version not in known:
+        raise UserError(f"{name} has no version {version}. Versions: {', '.join(known)}.")
+    if not known[version].blessed and not force:
+        raise UserError(
+            f"{name} version {version} was not blessed: it was not surely better than the champion of its day. "
+            "Compare them (switchyard models compare), then give --force to promote it all the same."
+        )
+    with _locked(client, name):
+        current = alias_version(client, name, CHAMPION)
+        if current == version:
+            raise UserError(f"{name} version {version} is the champion already.")
+        chosen = known[version]
+        move = _new_move("promote", version, current, why, chosen.run_id, chosen.metrics)
+        _move(client, name, move)
+    return move
+
+
+def rollback(client: Any, name: str, *, why: str) -> Move:
+    """Makes `previous` the champion again; the champion becomes `previous`.
+
+    Raises:
+        UserError: there is nothing to go back to.
+    """
+    known = {v.version: v for v in versions(client, name)}
+    with _locked(client, name):
+        current, before = (alias_version(client, name, a) for a in (CHAMPION, PREVIOUS))
+        if before is None or before not in known:
+            raise UserError(f"{name} has no version with the alias {PREVIOUS!r}: there is nothing to go back to.")
+        move = _new_move("rollback", before, current, why, known[before].run_id, known[before].metrics)
+        _move(client, name, move)
+    return move
+
+
+def versions(client: Any, name: str) -> list[Version]:
+    """Returns a registered model's versions, oldest first.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        known = [m.name for m in client.search_registered_models()]
+        raise UserError(f"there is no registered model {name!r}. Known: {', '.join(known) or 'none'}.") from None
+    by_version: dict[str, list[str]] = {}
+    for alias, version in aliases.items():
+        by_version.setdefault(str(version), []).append(alias)
+    found = [
+        Version(
+            version=str(v.version),
+            framework=v.tags.get("framework", ""),
+            created=v.creation_timestamp / 1000,
+            aliases=tuple(sorted(by_version.get(str(v.version), ()))),
+            # Versions that something else than Switchyard made are not judged.
+            blessed=v.tags.get(BLESSED, "true") == "true",
+            metrics=json.loads(v.tags.get(METRICS, "{}")),
+            run_id=v.run_id or None,
+            data=v.tags.get(DATA, ""),
+        )
+        for v in client.search_model_versions(f"name = '{name}'", max_results=1000)
+    ]
+    return sorted(found, key=lambda v: int(v.version))
+
+
+def moves(client: Any, name: str) -> list[Move]:
+    """Returns every move of the alias `champion`, oldest first."""
+    tags = client.get_registered_model(name).tags
+    return [Move(**json.loads(v)) for k, v in sorted(tags.items()) if k.startswith(_MOVE)]
+
+
+def _new_move(action: str, version: str, before: str | None, why: str, run_id: str | None, metrics: Mapping[str, float]) -> Move:
+    return Move(action, version, before, user_name(), why[:1000], time.time(), run_id, dict(metrics))
+
+
+def _move(client: Any, name: str, move: Move) -> None:
+    """The record first: a process that dies in between leaves a record too many, not a move that nobody explains."""
+    number = 1 + max((int(k[len(_MOVE) :]) for k in client.get_registered_model(name).tags if k.startswith(_MOVE)), default=0)
+    client.set_registered_model_tag(name, f"{_MOVE}{number:06d}", json.dumps(asdict(move)))
+    if move.before is not None:
+        client.set_registered_model_alias(name, PREVIOUS, move.before)
+    # One statement in the store: there is a champion at every moment.
+    client.set_registered_model_alias(name, CHAMPION, move.version)
+    if alias_version(client, name, CHALLENGER) == move.version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+
+
+@contextmanager
+def _locked(client: Any, name: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    lock = f"{name}.promotion-lock"
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            client.create_registered_model(lock, tags={"switchyard.lock": str(os.getpid())}, description="Held for a moment.")
+            break
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        if time.monotonic() > deadline:
+            raise UserError(f"{name}: another promotion has held the lock {lock!r} for {_WAIT_SECONDS:.0f} s. Try again.")
+        _break_stale(client, lock)
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        client.delete_registered_model(lock)
+
+
+def _break_stale(client: Any, lock: str) -> None:
+    """A process that was killed inside of a move leaves its lock."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        made = client.get_registered_model(lock).creation_timestamp / 1000
+        if time.time() - made > _STALE_SECONDS:
+            client.delete_registered_model(lock)
+    except MlflowException:
+        pass  # released meanwhile
+
+
+def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+    from mlflow.entities import LoggedModelOutput
+
+    run = client.get_run(run_id)
+    experiment = run.info.experiment_id
+    tags = {
+        **model["tags"],
+        MODEL_URI: model["uri"],
+        BLESSED: str(model["blessed"]).lower(),
+        METRICS: json.dumps({k: round(v, 6) for k, v in model["metrics"].items()})[:4900],
+        DATA: model["data"],
+    }
+    known = client.search_logged_models([experiment], filter_string=f"tags.`{MODEL_URI}` = '{model['uri']}'")
+    if known:
+        logged = known[0]
+    else:
+        logged = client.create_logged_model(experiment, model["name"], source_run_id=run_id, tags=tags, model_type="bundle")
+        client.log_model_artifacts(logged.model_id, model["bundle"])
+        logged = client.finalize_logged_model(logged.model_id, "READY")
+    if logged.model_id not in {o.model_id for o in (run.outputs.model_outputs if run.outputs else [])}:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+    return logged, tags
+
+
+def _version(client: Any, run_id: str, model: Mapping[str, Any], logged: Any, tags: dict[str, str]) -> str:
+    from mlflow.exceptions import MlflowException
+
+    name = model["name"]
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client.search_model_versions(f"name = '{name}' AND tags.`{MODEL_URI}` = '{model['uri']}'")
+    if found:
+        version = str(found[0].version)
+        for key in (BLESSED, METRICS, DATA):
+            client.set_model_version_tag(name, version, key, tags[key])
+        return version
+    made = client.create_model_version(
+        name,
+        logged.artifact_location,
+        run_id=run_id,
+        tags=tags,
+        description=model["description"],
+        model_id=logged.model_id,
+    )
+    return str(made.version)
+
+
+def download_version(client: Any, uri: str, name: str, version: str, target: Path) -> None:
+    """Copies a version's MLflow Model to `target`, a folder that is not there yet."""
+    from mlflow.artifacts import download_artifacts
+
+    source = client.get_model_version_download_uri(name, version)
+    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+        # The folder that comes is named like the last part of the source.
+        shutil.move(download_artifacts(artifact_uri=source, dst_path=work, tracking_uri=uri), target)

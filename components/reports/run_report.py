@@ -1,0 +1,138 @@
+"""The page on one run: data, schema and anomalies, training, evaluation, verdicts, lineage, how to run it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.dataset import DatasetSummary
+from components.evaluation.results import Evaluation
+from components.reports.evaluation import evaluation_sections, verdict_section
+from components.reports.page import COLOURS, axes, legend, number, render, svg, table
+from components.reports.statistics import Statistics, statistics_sections
+from components.validation.findings import Verdict, percent
+
+_MOST_DISTANCES = 12
+_CURVES = ("loss", "auc", "accuracy", "mae")
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """What a report says of the data: summary, split -> statistics, the gate's verdict."""
+
+    summary: DatasetSummary
+    statistics: Statistics
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """What a report says of the models.
+
+    Attributes:
+        histories: model -> metrics of each epoch.
+        evaluation: of all of them.
+        lineage: (what, identity, where) from the data to the registry.
+        reproduce: commands.
+        config: YAML.
+    """
+
+    histories: Mapping[str, Sequence[Mapping[str, float]]]
+    evaluation: Evaluation
+    lineage: Sequence[tuple[str, str, str]]
+    reproduce: str
+    config: str
+
+
+def data_report(data: DataPart) -> str:
+    """Returns the page of a run that the data gate stopped, or of its data alone."""
+    return render(f"Data for {data.summary.label}", _subtitle(data.summary), _data_sections(data))
+
+
+def run_report(name: str, data: DataPart, models: ModelPart) -> str:
+    """Returns the page of a whole run."""
+    sections = [
+        verdict_section(models.evaluation),
+        *evaluation_sections(models.evaluation, data.summary),
+        *_training_sections(models.histories),
+        *_data_sections(data),
+        {"title": "Lineage", "table": table(("", "identity", "where"), models.lineage)},
+        {"title": "Run it again", "code": models.reproduce},
+        {"title": "The resolved config", "code": models.config, "folded": True},
+    ]
+    return render(f"{name}: {models.evaluation.best}", _subtitle(data.summary), sections)
+
+
+def _subtitle(summary: DatasetSummary) -> str:
+    rows = ", ".join(f"{n:,} {split}" for split, n in summary.rows.items())
+    return f"{summary.task} on {summary.label}; examples: {rows}; data {summary.fingerprint[:12]}"
+
+
+def _data_sections(data: DataPart) -> list[dict[str, Any]]:
+    verdict = data.verdict
+    head = ("check", "where", "feature", "anomaly", "expected", "seen", "rows", "severity", "does")
+    rows = [
+        [
+            f.check,
+            f.where,
+            f.feature,
+            f.anomaly,
+            f.expected,
+            f.seen,
+            "" if f.share is None else percent(f.share),
+            f.severity,
+            f.action,
+        ]
+        for f in verdict.findings
+    ]
+    text = "No anomalies, no drift, no leaks." if not rows else ""
+    sections: list[dict[str, Any]] = [
+        {
+            "title": "Data gate",
+            "good": verdict.passed,
+            "verdict": "passed" if verdict.passed else "stopped the run",
+            "text": text,
+            "lines": verdict.notes,
+            "table": table(head, rows),
+        }
+    ]
+    if verdict.distances:
+        ordered = sorted(verdict.distances, key=lambda d: (not d.judged, -d.largest))
+        cells = [
+            [
+                d.feature,
+                d.where,
+                number(d.jensen_shannon),
+                number(d.l_infinity),
+                number(d.noise),
+                "" if d.judged else "not judged: too many values",
+            ]
+            for d in ordered[:_MOST_DISTANCES]
+        ]
+        columns = ("feature", "compared", "Jensen-Shannon", "L-infinity", "by chance", "")
+        note = f"The largest {_MOST_DISTANCES} of {len(ordered)}." if len(ordered) > _MOST_DISTANCES else ""
+        sections.append({"title": "Drift and skew", "text": note, "table": table(columns, cells)})
+    summary = data.summary
+    if summary.classes:
+        total = sum(summary.class_counts.values()) or 1
+        classes = [[c, number(n), percent(n / total)] for c, n in summary.class_counts.items()]
+        sections.append({"title": "Classes in train", "table": table((summary.label, "examples", "share"), classes)})
+    return [*sections, *statistics_sections(data.statistics)]
+
+
+def _training_sections(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
+    plots = []
+    for metric in _CURVES:
+        if not any(f"val_{metric}" in epoch for history in histories.values() for epoch in history):
+            continue
+        figure, ax = axes(title=metric, x="epoch")
+        for i, (name, history) in enumerate(histories.items()):
+            epochs = range(1, len(history) + 1)
+            colour = COLOURS[i % len(COLOURS)]
+            ax.plot(epochs, [e.get(f"val_{metric}") for e in history], color=colour, label=f"{name}, eval")
+            if any(metric in e for e in history):
+                ax.plot(epochs, [e.get(metric) for e in history], color=colour, linestyle=":", label=f"{name}, train")
+        legend(ax)
+        plots.append(svg(figure, f"{metric} by epoch"))
+    return [{"title": "Training", "plots": plots}] if plots else []

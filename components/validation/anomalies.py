@@ -1,0 +1,154 @@
+"""TFDV's anomalies as findings: what the schema expects, what was seen, in how many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
+
+from components.validation.findings import ERROR, SCHEMA, WARNING, Finding, listed, percent
+from components.validation.statistics import (
+    Statistics,
+    features_of,
+    is_numeric,
+    present_share,
+    rows_of,
+    share_outside,
+    type_name,
+)
+
+_TYPE = anomalies_pb2.AnomalyInfo.Type
+# What an inferred schema cannot know: that a value which the training split has not is wrong.
+_OF_VALUES = {
+    "ENUM_TYPE_UNEXPECTED_STRING_VALUES",
+    "INT_TYPE_BIG_INT",
+    "INT_TYPE_SMALL_INT",
+    "FLOAT_TYPE_BIG_FLOAT",
+    "FLOAT_TYPE_SMALL_FLOAT",
+    "FEATURE_TYPE_LOW_FRACTION_PRESENT",
+    "FEATURE_TYPE_LOW_NUMBER_PRESENT",
+    "FEATURE_TYPE_LOW_UNIQUE",
+    "FEATURE_TYPE_HIGH_UNIQUE",
+    "BOOL_TYPE_UNEXPECTED_STRING",
+}
+_RANGE = {"INT_TYPE_BIG_INT", "INT_TYPE_SMALL_INT", "FLOAT_TYPE_BIG_FLOAT", "FLOAT_TYPE_SMALL_FLOAT"}
+_PRESENCE = {"FEATURE_TYPE_LOW_FRACTION_PRESENT", "FEATURE_TYPE_LOW_NUMBER_PRESENT", "FEATURE_TYPE_NOT_PRESENT"}
+
+
+def schema_findings(
+    anomalies: anomalies_pb2.Anomalies,
+    schema: schema_pb2.Schema,
+    statistics: Statistics,
+    split: str,
+    settings: Mapping[str, Any],
+) -> list[Finding]:
+    """Returns the findings of one split.
+
+    Args:
+        anomalies: as TFDV or TFX's ExampleValidator gives them.
+        schema: what was checked against.
+        statistics: of the split.
+        split: its name.
+        settings: `curated` (a reviewed schema), `excluded` (columns left out on purpose), `on_anomaly`.
+    """
+    in_schema = {f.name: f for f in schema.feature}
+    in_data = features_of(statistics)
+    found = []
+    for name, info in sorted(anomalies.anomaly_info.items()):
+        feature = info.path.step[0] if info.path.step else name
+        for reason in info.reason or [info]:
+            kind = _TYPE.Name(reason.type) if hasattr(reason, "type") else ""
+            if kind == "SCHEMA_MISSING_COLUMN" and feature in settings["excluded"]:
+                continue
+            expected, seen, share = _explain(kind, reason, in_schema.get(feature), in_data.get(feature), schema, statistics)
+            severity = anomalies_pb2.AnomalyInfo.Severity.Name(info.severity).lower()
+            if not settings["curated"] and kind in _OF_VALUES:
+                severity = WARNING
+            found.append(
+                Finding(
+                    SCHEMA,
+                    split,
+                    feature,
+                    (reason.short_description or kind).lower(),
+                    expected,
+                    seen,
+                    share,
+                    ERROR if severity == "unknown" else severity,
+                    action_for(feature, severity, settings["on_anomaly"]),
+                    remedy_for(feature),
+                )
+            )
+    found += [
+        Finding(SCHEMA, split, "", reason.short_description.lower(), "see the schema's dataset constraints", reason.description)
+        for reason in anomalies.dataset_anomaly_info.reason
+    ]
+    return found
+
+
+def action_for(feature: str, severity: str, on_anomaly: Mapping[str, Any]) -> str:
+    """Returns fail or warn: the feature's own setting, else the severity's."""
+    return str(on_anomaly["features"].get(feature, on_anomaly["warning" if severity == WARNING else "error"]))
+
+
+def remedy_for(feature: str) -> str:
+    """Returns the option that lets a feature's anomalies pass."""
+    return f"--set 'validation.on_anomaly.features.{feature}=warn'   (or accept it: switchyard schema accept)"
+
+
+def _explain(
+    kind: str, reason: Any, expected: Any, seen: Any, schema: Any, statistics: Statistics
+) -> tuple[str, str, float | None]:
+    """Returns what was expected, what was seen, and the share of rows."""
+    said = reason.description.strip().rstrip(".")
+    if kind == "SCHEMA_MISSING_COLUMN":
+        return f"a {schema_pb2.FeatureType.Name(expected.type)} column", "no such column", 1.0
+    if kind == "SCHEMA_NEW_COLUMN":
+        return "no such column", f"a {type_name(seen)} column", present_share(seen)
+    found: tuple[str, str, float | None] = ("see the schema", said, None)
+    if expected is not None and seen is not None:
+        if kind == "ENUM_TYPE_UNEXPECTED_STRING_VALUES":
+            found = _unexpected_values(said, expected, seen, schema, statistics)
+        elif kind in _RANGE and is_numeric(seen):
+            found = _out_of_range(expected, seen, statistics)
+        elif kind in _PRESENCE:
+            needed = f"a value in at least {percent(expected.presence.min_fraction)} of rows"
+            found = (needed, percent(present_share(seen)), 1 - present_share(seen))
+        elif "NOT" in kind or "TYPE" in kind:
+            found = (f"type {schema_pb2.FeatureType.Name(expected.type)}", said, None)
+    return found
+
+
+def _unexpected_values(said: str, expected: Any, seen: Any, schema: Any, statistics: Statistics) -> tuple[str, str, float | None]:
+    allowed = _domain(schema, expected)
+    known = set(allowed)
+    buckets = [] if is_numeric(seen) else seen.string_stats.rank_histogram.buckets
+    values = {b.label: b.sample_count for b in buckets if b.label not in known}
+    if not values:
+        return listed(allowed), said, None
+    return listed(allowed), listed(list(values)), sum(values.values()) / max(1, rows_of(statistics))
+
+
+def _out_of_range(expected: Any, seen: Any, statistics: Statistics) -> tuple[str, str, float | None]:
+    low, high = _range(expected)
+    bounds = " to ".join("any" if b is None else f"{b:g}" for b in (low, high))
+    # The histogram's buckets are wide: a value outside of the range is at least one row.
+    share = max(share_outside(seen, low, high), 1 / max(1, rows_of(statistics)))
+    return f"values from {bounds}", f"{seen.num_stats.min:g} to {seen.num_stats.max:g}", share
+
+
+def _domain(schema: schema_pb2.Schema, feature: Any) -> list[str]:
+    if feature.HasField("string_domain"):
+        return list(feature.string_domain.value)
+    return [v for d in schema.string_domain if d.name == feature.domain for v in d.value]
+
+
+def _range(feature: Any) -> tuple[float | None, float | None]:
+    for kind in ("int_domain", "float_domain"):
+        if feature.HasField(kind):
+            domain = getattr(feature, kind)
+            return (
+                float(domain.min) if domain.HasField("min") else None,
+                float(domain.max) if domain.HasField("max") else None,
+            )
+    return None, None

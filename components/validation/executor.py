@@ -1,0 +1,185 @@
+"""The data gate's executor: all checks, one verdict, said, tracked and, when it is bad, raised."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+
+from components import tracking
+from components.baseline.component import GATE_TAG, STATISTICS_FOLDER
+from components.baseline.contents import BaselineContents, champion_folder, previous_statistics
+from components.dataset import DatasetSummary
+from components.errors import DataGateError, UserError, did_you_mean
+from components.model_bundle import training_data
+from components.progress import say, warn
+from components.reports.run_report import DataPart, data_report
+from components.validation.anomalies import schema_findings
+from components.validation.drift import column_findings, distance_findings, distances
+from components.validation.findings import DRIFT, FILE, SKEW, Distance, Finding, Verdict
+from components.validation.leakage import leakage_findings
+from components.validation.serving_sample import sample_statistics
+from components.validation.statistics import Statistics, features_of, read_statistics
+
+_MOST_WARNINGS = 15
+
+
+class Executor(base_executor.BaseExecutor):
+    """`examples`, `statistics`, `schema`, `anomalies`, `baseline` in; `verdict` out."""
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
+        """See the base class.
+
+        Raises:
+            DataGateError: a finding that is to stop the run.
+            UserError: the settings name a feature or an environment that is not there.
+        """
+        settings = json.loads(exec_properties["settings"])
+        uris = {key: artifact_utils.get_single_uri(artifacts) for key, artifacts in input_dict.items()}
+        gate = Gate(uris, settings)
+        verdict = gate.judge()
+        verdict.save(artifact_utils.get_single_uri(output_dict["verdict"]))
+        _track(verdict, gate)
+        for finding in [f for f in verdict.findings if f.action == "warn"][:_MOST_WARNINGS]:
+            warn(finding.sentence())
+        if not verdict.passed:
+            raise DataGateError(verdict.message())
+        say(f"passed, {len(verdict.findings)} warnings")
+
+
+class Gate:
+    """The checks on one set of examples."""
+
+    def __init__(self, uris: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+        self._uris, self._settings = uris, settings
+        self.summary = DatasetSummary.load(uris["examples"])
+        self.statistics = {s: read_statistics(self.statistics_file(s)) for s in self.summary.rows if self.summary.rows[s]}
+        self._schema = tfdv.load_schema_text(str(Path(uris["schema"]) / "schema.pbtxt"))
+        self.baseline = BaselineContents.load(uris["baseline"])
+        self._check_settings()
+
+    def statistics_file(self, split: str) -> Path:
+        """Where TFX keeps a split's statistics."""
+        return Path(self._uris["statistics"]) / f"Split-{split}" / "FeatureStats.pb"
+
+    def judge(self) -> Verdict:
+        """Returns the verdict."""
+        findings: list[Finding] = []
+        notes: list[str] = [self.baseline.note] if self.baseline.note else []
+        measured: list[Distance] = []
+        for split, statistics in self.statistics.items():
+            anomalies = self._anomalies(split, statistics)
+            findings += schema_findings(anomalies, self._schema, statistics, split, self._settings)
+        for split, statistics in self.statistics.items():
+            found, distant = self._drift(split, statistics)
+            findings += found
+            measured += distant
+        if not self._champion_statistics().exists():
+            notes.append("drift against the champion's training data: there is no champion to compare with")
+        if self.baseline.previous_run is None:
+            notes.append("drift against the previous run: there is none")
+        found, distant = self._skew()
+        findings += found
+        measured += distant
+        findings += leakage_findings(self._uris["examples"], self.summary, self._settings)
+        findings += distance_findings(measured, self._settings["drift"])
+        named = {(f.feature, f.where) for f in findings if f.check == "schema"}
+        # A column that the schema's check names already need not be said twice.
+        findings = [
+            f for f in findings if f.check != "champion" or (f.feature, f.where) not in named or f.anomaly == "another type"
+        ]
+        findings.sort(key=lambda f: (f.action != "fail", f.severity != "error"))
+        return Verdict(findings, measured, notes)
+
+    def _anomalies(self, split: str, statistics: Statistics) -> anomalies_pb2.Anomalies:
+        environments = list(self._schema.default_environment)
+        chosen = self._settings["environment"] or ("TRAINING" if "TRAINING" in environments else None)
+        if chosen:
+            # TFX's ExampleValidator knows no environments.
+            return tfdv.validate_statistics(statistics, self._schema, environment=chosen)
+        path = Path(self._uris["anomalies"]) / f"Split-{split}" / "SchemaDiff.pb"
+        return anomalies_pb2.Anomalies.FromString(path.read_bytes())
+
+    def _drift(self, split: str, statistics: Statistics) -> tuple[list[Finding], list[Distance]]:
+        findings: list[Finding] = []
+        measured: list[Distance] = []
+        ignored: set[str] = set()
+        if self._champion_statistics().exists():
+            trained_on = read_statistics(self._champion_statistics())
+            findings += column_findings(statistics, trained_on, split, self._settings, ignored)
+            measured += distances(statistics, trained_on, DRIFT, f"{split}, against the champion's training data", ignored)
+        before = previous_statistics(self._uris["baseline"], split)
+        if before.exists():
+            measured += distances(statistics, read_statistics(before), DRIFT, f"{split}, against the previous run", ignored)
+        return findings, measured
+
+    def _skew(self) -> tuple[list[Finding], list[Distance]]:
+        sample = self._settings["serving_sample"]
+        if not sample:
+            return [], []
+        where, label = "serving sample, against train", {self.summary.label}
+        served = sample_statistics(sample, self.summary, self._settings["missing_values"])
+        train = self.statistics["train"]
+        columns = column_findings(served, train, where, {**self._settings, "excluded": list(self._settings["excluded"])}, label)
+        findings = [
+            dataclasses.replace(f, check=SKEW, expected=f.expected.replace("the champion was trained on", "in training"))
+            for f in columns
+            if f.anomaly != "new column"
+        ]
+        return findings, distances(served, train, SKEW, where, label)
+
+    def _champion_statistics(self) -> Path:
+        folder = champion_folder(self._uris["baseline"])
+        return training_data(folder) / "statistics.pb" if folder.is_dir() else folder
+
+    def _check_settings(self) -> None:
+        known = (
+            set(features_of(self.statistics["train"])) | {f.name for f in self._schema.feature} | set(self._settings["excluded"])
+        )
+        for key, names in (
+            ("on_anomaly.features", self._settings["on_anomaly"]["features"]),
+            ("drift.features", self._settings["drift"]["features"]),
+        ):
+            for name in names:
+                if name not in known:
+                    # A column that is gone may be named: that is how its loss is accepted.
+                    warn(f"validation.{key}: there is no column {name!r}.{did_you_mean(name, known)}")
+        environment = self._settings["environment"]
+        environments = list(self._schema.default_environment)
+        if environment and environment not in environments:
+            raise UserError(
+                f"validation.environment: the schema has no environment {environment!r}."
+                f"{did_you_mean(environment, environments)} Allowed: {', '.join(environments) or 'none'}."
+            )
+
+
+def _track(verdict: Verdict, gate: Gate) -> None:
+    run, parent = tracking.ambient(), tracking.ambient(parent=True)
+    outcome = "passed" if verdict.passed else "failed"
+    run.tags({GATE_TAG: outcome})
+    parent.tags({"data_gate": outcome})
+    counts = {
+        "data_gate_failures": float(len(verdict.failures)),
+        "data_gate_warnings": float(len(verdict.findings) - len(verdict.failures)),
+    }
+    largest: dict[str, float] = {}
+    for distance in verdict.distances:
+        if distance.judged:
+            largest[distance.check] = max(largest.get(distance.check, 0.0), distance.largest)
+    run.metrics({**counts, **{f"largest_{check}": value for check, value in largest.items()}})
+    run.text(json.dumps(dataclasses.asdict(verdict), indent=1), f"data_gate/{FILE}")
+    page = data_report(DataPart(gate.summary, gate.statistics, verdict))
+    run.text(page, "data_gate/data_gate.html")
+    if not verdict.passed:
+        # Nothing comes after this: the run's report ends here.
+        parent.text(page, "report/report.html")
+        return
+    for split in gate.statistics:
+        run.file_as(str(gate.statistics_file(split)), f"{STATISTICS_FOLDER}/{split}.pb")

@@ -1,0 +1,188 @@
+"""Leaks that people forget: rows in two splits, a feature that is the label in disguise, an id used as a feature."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import tensorflow as tf
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
+from components.dataset import DatasetSummary
+from components.evaluation.predictions import column_values
+from components.ingest.writer import row_hashes
+from components.validation.findings import ERROR, LEAKAGE, WARNING, Finding, percent
+
+SAMPLE_ROWS = 20_000
+_BATCH = 8192
+_BINS = 20
+_ID_SHARE = 0.95
+_ID_ROWS = 50
+
+
+def leakage_findings(examples_uri: str, summary: DatasetSummary, settings: Mapping[str, Any]) -> list[Finding]:
+    """Returns the findings.
+
+    Args:
+        examples_uri: of ingest's examples.
+        summary: theirs.
+        settings: `leakage` (`max_duplicates`, `max_information`) and `split_paths`: whether splits are separate inputs.
+    """
+    limits = settings["leakage"]
+    found = []
+    if settings["split_paths"]:
+        # Rows that ingest assigns by their hash cannot be in two splits.
+        found += _duplicates(examples_uri, summary, limits["max_duplicates"])
+    sample = _sample(examples_uri, summary)
+    found += _label_in_disguise(sample, summary, limits["max_information"])
+    found += _ids(sample, summary)
+    return found
+
+
+def _batches(examples_uri: str, split: str) -> Iterator[pa.RecordBatch]:
+    decoder = ExamplesToRecordBatchDecoder()
+    files = sorted(glob.glob(os.path.join(glob.escape(examples_uri), f"Split-{split}", "*")))
+    for records in tf.data.TFRecordDataset(files).batch(_BATCH).as_numpy_iterator():
+        yield decoder.DecodeBatch(list(records))
+
+
+def _duplicates(examples_uri: str, summary: DatasetSummary, limit: float) -> list[Finding]:
+    train = np.concatenate([_hashes(b, summary) for b in _batches(examples_uri, "train")])
+    unique = np.unique(train)
+    # Data of few columns repeats itself by nature: that much is no leak.
+    natural = 1 - len(unique) / len(train)
+    found = []
+    for split in summary.rows:
+        if split == "train" or not summary.rows[split]:
+            continue
+        hashes = np.concatenate([_hashes(b, summary) for b in _batches(examples_uri, split)])
+        doubled = int(np.isin(hashes, unique).sum())
+        share = doubled / len(hashes)
+        if share - natural > limit:
+            severity, action = ERROR, "fail"
+        elif doubled and share > natural:
+            severity, action = WARNING, "warn"
+        else:
+            continue
+        found.append(
+            Finding(
+                LEAKAGE,
+                split,
+                "",
+                "rows are duplicated across splits",
+                f"at most {percent(limit)} of rows that are in train too (train repeats {percent(natural)} of its own)",
+                f"{doubled:,} of {len(hashes):,} rows are in train",
+                share,
+                severity,
+                action,
+                "--set validation.leakage.max_duplicates=1",
+            )
+        )
+    return found
+
+
+def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
+    # The decoder gives the columns of a batch in any order, and leaves out those without a value.
+    columns = [
+        batch.column(n) if n in batch.schema.names else pa.nulls(batch.num_rows, pa.list_(pa.int64())) for n in summary.columns
+    ]
+    columns = [pa.nulls(batch.num_rows, pa.list_(pa.int64())) if pa.types.is_null(c.type) else c for c in columns]
+    return row_hashes(pa.RecordBatch.from_arrays(columns, names=list(summary.columns)))
+
+
+def _sample(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
+    batches = itertools.islice(_batches(examples_uri, "train"), -(-SAMPLE_ROWS // _BATCH))
+    scalar = [n for n, kind in summary.columns.items() if not kind.startswith("list")]
+    frames = [pd.DataFrame({n: column_values(b, n, wide=False) for n in scalar}) for b in batches]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _label_in_disguise(sample: pd.DataFrame, summary: DatasetSummary, limit: float) -> list[Finding]:
+    label = _codes(sample[summary.label], numeric=not summary.classes)
+    entropy = _entropy(np.bincount(label))
+    if entropy <= 0:
+        return []
+    found = []
+    for name in sample.columns:
+        if name == summary.label:
+            continue
+        kind = summary.columns[name]
+        values = sample[name]
+        if kind == "string" and values.nunique() > len(values) / 5:
+            continue  # an id says everything about the rows it names, and nothing about others
+        share = normalized_information(_codes(values, numeric=kind != "string"), label)
+        if share > limit:
+            found.append(
+                Finding(
+                    LEAKAGE,
+                    "train",
+                    name,
+                    "predicts the label alone",
+                    f"at most {percent(limit)} of the label's information in one feature",
+                    f"normalized mutual information {share:.2f}; is it known before the label is?",
+                    None,
+                    WARNING,
+                    "warn",
+                    f"--set 'data.exclude=[{name}]'",
+                )
+            )
+    return found
+
+
+def normalized_information(feature: np.ndarray, label: np.ndarray) -> float:
+    """Returns the mutual information of two arrays of codes, int (n,), as a share of the label's entropy, 0 to 1.
+
+    With the bias correction of Miller and Madow (1955): a feature of many values knows more of a small sample by chance.
+    """
+    table = np.zeros((int(feature.max()) + 1, int(label.max()) + 1))
+    np.add.at(table, (feature, label), 1)
+    n = table.sum()
+    joint = _entropy(table.ravel()) + (np.count_nonzero(table) - 1) / (2 * n)
+    mine = _entropy(table.sum(axis=1)) + (np.count_nonzero(table.sum(axis=1)) - 1) / (2 * n)
+    theirs = _entropy(table.sum(axis=0)) + (np.count_nonzero(table.sum(axis=0)) - 1) / (2 * n)
+    return float(np.clip((mine + theirs - joint) / theirs, 0, 1)) if theirs > 0 else 0.0
+
+
+def _entropy(counts: np.ndarray) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def _codes(values: pd.Series, *, numeric: bool) -> np.ndarray:
+    """Values as codes from 0; numbers of many values by quantile, missing ones as a value of their own."""
+    if numeric:
+        numbers = pd.to_numeric(values)
+        if numbers.nunique() > _BINS:
+            values = pd.qcut(numbers, _BINS, labels=False, duplicates="drop")
+    return np.asarray(pd.factorize(values, use_na_sentinel=False)[0])
+
+
+def _ids(sample: pd.DataFrame, summary: DatasetSummary) -> list[Finding]:
+    found = []
+    for name, kind in summary.columns.items():
+        if name == summary.label or name not in sample or kind == "float":
+            continue
+        present = sample[name].dropna()
+        share = present.nunique() / max(1, len(present))
+        if len(present) >= _ID_ROWS and share >= _ID_SHARE:
+            found.append(
+                Finding(
+                    LEAKAGE,
+                    "train",
+                    name,
+                    "looks like an id and is used as a feature",
+                    "values that come back",
+                    f"{present.nunique():,} different values in {len(present):,} rows",
+                    share,
+                    WARNING,
+                    "warn",
+                    f"--set 'data.exclude=[{name}]'",
+                )
+            )
+    return found
