@@ -11,7 +11,15 @@ from typing import Any
 
 import click
 
-from components.errors import EXIT_BAD_INPUT, EXIT_FAILED, StageError, TrainingError, UserError
+from components.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DATA_GATE,
+    EXIT_FAILED,
+    DataGateError,
+    StageError,
+    TrainingError,
+    UserError,
+)
 
 EXIT_CODES = """\b
 Exit codes:
@@ -31,6 +39,8 @@ def _guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except UserError as error:
             _fail(str(error), EXIT_BAD_INPUT)
+        except DataGateError as error:
+            _fail(str(error), EXIT_DATA_GATE)
         except (StageError, TrainingError) as error:
             _fail(str(error), EXIT_FAILED)
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError, did_you_mean
+from components.errors import DataGateError, UserError, did_you_mean
 from components.evaluation.metric_names import check_settings
 from components.evaluation.results import CHAMPION
 from components.ingest.bad_rows import BadRows
@@ -17,6 +17,7 @@ from components.ingest.scan import scan
 from components.ingest.sources import find_files
 from components.training.registry import trainer_class
 from components.user_code import UserCode, snapshot_file
+from components.validation.label_check import check_label_values
 from pipelines.config import PipelineConfig
 from pipelines.settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
 
@@ -30,6 +31,7 @@ def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
 
     Raises:
         UserError: files that are not there, code that is no Python, columns that do not fit the config.
+        DataGateError: the label has values that the reviewed schema does not know.
     """
     for framework in config.trainer.frameworks:
         trainer_settings(config, store, framework)
@@ -43,6 +45,13 @@ def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
             raise UserError(
                 f"evaluation.slices: there is no column {name!r}.{did_you_mean(name, columns)} Columns: {', '.join(columns)}."
             )
+    checks = config.validation
+    if checks.schema_path:
+        verdict = check_label_values(
+            Path(checks.schema_path), config.label, found.label_counts, checks.on_anomaly.model_dump(mode="json")
+        )
+        if not verdict.passed:
+            raise DataGateError(verdict.message())
     check_settings(evaluation_settings(config), found.task)
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")

@@ -166,8 +166,7 @@ def _values(schema: schema_pb2.Schema, feature: Any) -> str:
             domain = getattr(feature, kind)
             low, high = (f"{getattr(domain, b):g}" if domain.HasField(b) else "any" for b in ("min", "max"))
             return f"{low} to {high}"
-    named = feature.string_domain.value or [v for d in schema.string_domain if d.name == feature.domain for v in d.value]
-    return listed(list(named))
+    return listed(domain(schema, feature))
 
 
 def _comparator(feature: Any) -> str:

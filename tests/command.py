@@ -2,11 +2,16 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 REPOSITORY = Path(__file__).parent.parent
 EXAMPLES = REPOSITORY / "pipelines" / "examples"
@@ -53,6 +58,40 @@ def run(pipeline, workspace, *arguments, expect=0, **kwargs):
     return done
 
 
+class WarmCommand:
+    """The command in a process that has its imports behind it, see `tests.warm_cli`."""
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.warm_cli"],
+            cwd=REPOSITORY,
+            env=environment(PYTHONPATH=REPOSITORY),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout.readline() == "ready\n"
+
+    def __call__(self, *arguments, cwd=REPOSITORY, env=None):
+        request = {"arguments": [str(a) for a in arguments], "cwd": str(cwd), "env": env or {}}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, f"the process ended with {self._process.wait()}"
+        return Finished(**json.loads(answer))
+
+    def run(self, pipeline, workspace, *arguments, expect=0):
+        done = self("run", pipeline, "--workspace", workspace, "--json", *arguments)
+        assert done.code == expect, f"exit code {done.code}, expected {expect}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._process.stdout.close()
+
+
 def start(*arguments, **extra):
     """Starts the command; its stderr is read line by line with `lines_until`."""
     return subprocess.Popen(
@@ -74,3 +113,41 @@ def lines_until(process, text, timeout=200):
             return lines
         assert time.monotonic() < deadline, f"no {text!r} in\n{''.join(lines)}"
     raise AssertionError(f"the process ended before {text!r}:\n{''.join(lines)}\n{process.stdout.read()}")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url, seconds=90):
+    """Waits until a server answers."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=2)
+            return
+        except OSError:
+            assert time.monotonic() < deadline, f"{url} does not answer"
+            time.sleep(0.3)
+
+
+@contextmanager
+def mlflow_server(folder, port=None):
+    """A tracking server with its database and files in `folder`; gives its address."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 's.db'}"]
+    command += ["--port", str(port), "--artifacts-destination", str(folder / "files"), "--workers", "1"]
+    with open(folder / "server.log", "w") as log:
+        server = subprocess.Popen(
+            command, env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"), cwd=folder, stdout=log, stderr=log
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            for child in psutil.Process(server.pid).children(recursive=True):
+                child.kill()
+            server.kill()
+            server.wait()

@@ -13,6 +13,16 @@ settle()
 import psutil
 import pytest
 
+from tests.command import WarmCommand
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """The command without its start-up time; where the process itself is looked at, use `tests.command.switchyard`."""
+    command = WarmCommand()
+    yield command
+    command.close()
+
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind():

@@ -35,15 +35,18 @@ def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str
     for group in [[m] for m in models] if task == "multiclass" else [list(models)]:
         spec = config.metrics_specs.add(model_names=group if len(models) > 1 else [])
         for name, (kind, settings) in METRICS[task].items():
-            spec.metrics.add(class_name=kind, config=json.dumps({**_settings(settings, group[0]), "name": name}))
+            spec.metrics.add(class_name=kind, config=json.dumps(_settings(settings, name, group[0])))
         for kind in PLOTS[task]:
             spec.metrics.add(class_name=kind)
     return config
 
 
-def _settings(settings: dict[str, Any], model: str) -> dict[str, Any]:
+def _settings(settings: dict[str, Any], name: str, model: str) -> dict[str, Any]:
     path = settings.get("feature_key_path")
-    return {**settings, "feature_key_path": [path[0], row_feature(path[1], model)]} if path else settings
+    if not path:
+        return {**settings, "name": name}
+    # TFMA's Mean knows of no models: its name says which one it is of.
+    return {"feature_key_path": [path[0], row_feature(path[1], model)], "name": row_feature(name, model)}
 
 
 def row_feature(name: str, model: str) -> str:

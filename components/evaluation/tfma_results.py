@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow_model_analysis as tfma
 from google.protobuf.json_format import MessageToDict
 
+from components.evaluation.metrics import row_feature
 from components.evaluation.results import Plots
 
 Slices = dict[str, dict[str, float]]
@@ -23,14 +24,15 @@ def read_metrics(folder: str, models: Sequence[str], names: Sequence[str]) -> di
         names: the metrics to keep, in this order.
     """
     found: dict[str, Slices] = {m: {} for m in models}
+    of_rows = {row_feature(n, m): (n, m) for n in names for m in models}
     for record in tfma.load_metrics(folder):
         key = ", ".join(f"{k.column}={_slice_text(k)}" for k in record.slice_key.single_slice_keys)
         values: dict[str, dict[str, float]] = {m: {} for m in models}
         for metric in record.metric_keys_and_values:
-            model = metric.key.model_name or models[0]
             number = metric.value.double_value.value
-            if metric.key.name in names and metric.value.HasField("double_value") and math.isfinite(number):
-                values[model][metric.key.name] = float(number)
+            name, model = of_rows.get(metric.key.name, (metric.key.name, metric.key.model_name or models[0]))
+            if name in names and metric.value.HasField("double_value") and math.isfinite(number):
+                values[model][name] = float(number)
         for model in models:
             found[model][key] = {n: values[model][n] for n in names if n in values[model]}
     return {m: dict(sorted(s.items())) for m, s in found.items()}

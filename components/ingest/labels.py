@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -16,17 +17,18 @@ AUTO_CLASSES = 20
 
 
 class LabelValues:
-    """Collects the distinct values of a label over all batches, up to a limit."""
+    """Counts the distinct values of a label over all batches, up to a limit."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.values: set[Any] = set()
+        self.values: Counter[Any] = Counter()
         self.overflow = False
 
     def add(self, column: pa.Array) -> None:
         """Takes the label's column of one batch (any type but a list)."""
         if not self.overflow:
-            self.values.update(v for v in pc.unique(column).to_pylist() if v is not None)
+            counted = pc.value_counts(column.drop_null())
+            self.values.update(dict(zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True)))
             self.overflow = len(self.values) > MAX_CLASSES
 
     def typed(self, kind: str) -> list[Any]:

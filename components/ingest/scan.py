@@ -45,13 +45,14 @@ class InputSpec:
 
 @dataclass
 class Scan:
-    """What the first pass found."""
+    """What the first pass found; `label_counts` is empty when the label has too many values to be classes."""
 
     task: str
     classes: list[int] | list[str]
     types: dict[str, ColumnType]
     missing: dict[str, int] = field(default_factory=dict)
     rows: int = 0
+    label_counts: dict[str, int] = field(default_factory=dict)
 
 
 def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None) -> Batches:
@@ -146,6 +147,8 @@ def _check_names(spec: InputSpec, names: set[str]) -> None:
 
 def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) -> Scan:
     label = found.types[spec.label]
+    if not labels.overflow:
+        found.label_counts = {v.decode() if isinstance(v, bytes) else str(v): n for v, n in labels.values.items()}
     found.task = infer_task(labels, label.kind) if spec.task == "auto" else spec.task
     if peek:
         return found

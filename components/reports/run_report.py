@@ -46,8 +46,9 @@ class ModelPart:
 
 
 def data_report(data: DataPart) -> str:
-    """Returns the page of a run that the data gate stopped, or of its data alone."""
-    return render(f"Data for {data.summary.label}", _subtitle(data.summary), _data_sections(data))
+    """Returns the page on the data alone; with its distributions when the gate stopped the run, which nothing else shows."""
+    sections = _gate_sections(data) if data.verdict.passed else _data_sections(data)
+    return render(f"Data for {data.summary.label}", _subtitle(data.summary), sections)
 
 
 def run_report(name: str, data: DataPart, models: ModelPart) -> str:
@@ -70,6 +71,10 @@ def _subtitle(summary: DatasetSummary) -> str:
 
 
 def _data_sections(data: DataPart) -> list[dict[str, Any]]:
+    return [*_gate_sections(data), *statistics_sections(data.statistics)]
+
+
+def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
     verdict = data.verdict
     head = ("check", "where", "feature", "anomaly", "expected", "seen", "rows", "severity", "does")
     rows = [
@@ -118,7 +123,7 @@ def _data_sections(data: DataPart) -> list[dict[str, Any]]:
         total = sum(summary.class_counts.values()) or 1
         classes = [[c, number(n), percent(n / total)] for c, n in summary.class_counts.items()]
         sections.append({"title": "Classes in train", "table": table((summary.label, "examples", "share"), classes)})
-    return [*sections, *statistics_sections(data.statistics)]
+    return sections
 
 
 def _training_sections(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:

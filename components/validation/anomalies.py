@@ -7,7 +7,8 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-from components.validation.findings import ERROR, SCHEMA, WARNING, Finding, listed, percent
+from components.validation.findings import ERROR, SCHEMA, WARNING, Finding, listed, percent, remedy_for
+from components.validation.label_check import domain
 from components.validation.statistics import (
     Statistics,
     features_of,
@@ -19,15 +20,13 @@ from components.validation.statistics import (
 )
 
 _TYPE = anomalies_pb2.AnomalyInfo.Type
-# What an inferred schema cannot know: that a value which the training split has not is wrong.
+# Values that the training split has not.
 _OF_VALUES = {
     "ENUM_TYPE_UNEXPECTED_STRING_VALUES",
     "INT_TYPE_BIG_INT",
     "INT_TYPE_SMALL_INT",
     "FLOAT_TYPE_BIG_FLOAT",
     "FLOAT_TYPE_SMALL_FLOAT",
-    "FEATURE_TYPE_LOW_FRACTION_PRESENT",
-    "FEATURE_TYPE_LOW_NUMBER_PRESENT",
     "FEATURE_TYPE_LOW_UNIQUE",
     "FEATURE_TYPE_HIGH_UNIQUE",
     "BOOL_TYPE_UNEXPECTED_STRING",
@@ -63,7 +62,7 @@ def schema_findings(
                 continue
             expected, seen, share = _explain(kind, reason, in_schema.get(feature), in_data.get(feature), schema, statistics)
             severity = anomalies_pb2.AnomalyInfo.Severity.Name(info.severity).lower()
-            if not settings["curated"] and kind in _OF_VALUES:
+            if not settings["curated"] and _is_weak(kind, in_schema.get(feature)):
                 severity = WARNING
             found.append(
                 Finding(
@@ -86,14 +85,17 @@ def schema_findings(
     return found
 
 
+def _is_weak(kind: str, expected: Any) -> bool:
+    """Whether an inferred schema says too little for this to be an error: nobody said that there are no other values."""
+    if kind in _PRESENCE | {"SCHEMA_MISSING_COLUMN"}:
+        # Missing here and there in the training split too: the model knows how to do without.
+        return expected is not None and expected.presence.min_fraction < 1
+    return kind in _OF_VALUES
+
+
 def action_for(feature: str, severity: str, on_anomaly: Mapping[str, Any]) -> str:
     """Returns fail or warn: the feature's own setting, else the severity's."""
     return str(on_anomaly["features"].get(feature, on_anomaly["warning" if severity == WARNING else "error"]))
-
-
-def remedy_for(feature: str) -> str:
-    """Returns the option that lets a feature's anomalies pass."""
-    return f"--set 'validation.on_anomaly.features.{feature}=warn'   (or accept it: switchyard schema accept)"
 
 
 def _explain(
@@ -120,7 +122,7 @@ def _explain(
 
 
 def _unexpected_values(said: str, expected: Any, seen: Any, schema: Any, statistics: Statistics) -> tuple[str, str, float | None]:
-    allowed = _domain(schema, expected)
+    allowed = domain(schema, expected)
     known = set(allowed)
     buckets = [] if is_numeric(seen) else seen.string_stats.rank_histogram.buckets
     values = {b.label: b.sample_count for b in buckets if b.label not in known}
@@ -135,12 +137,6 @@ def _out_of_range(expected: Any, seen: Any, statistics: Statistics) -> tuple[str
     # The histogram's buckets are wide: a value outside of the range is at least one row.
     share = max(share_outside(seen, low, high), 1 / max(1, rows_of(statistics)))
     return f"values from {bounds}", f"{seen.num_stats.min:g} to {seen.num_stats.max:g}", share
-
-
-def _domain(schema: schema_pb2.Schema, feature: Any) -> list[str]:
-    if feature.HasField("string_domain"):
-        return list(feature.string_domain.value)
-    return [v for d in schema.string_domain if d.name == feature.domain for v in d.value]
 
 
 def _range(feature: Any) -> tuple[float | None, float | None]:

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-from components.validation.anomalies import action_for, remedy_for
-from components.validation.findings import CHAMPION, ERROR, WARNING, Distance, Finding, percent
+from components.validation.anomalies import action_for
+from components.validation.findings import CHAMPION, ERROR, WARNING, Distance, Finding, percent, remedy_for
 from components.validation.statistics import Statistics, common, features_of, is_numeric, present_share, rows_of, type_name
 
 # TFDV compares numbers by the ten quantile buckets of both sets.

@@ -60,7 +60,8 @@ class Gate:
     def __init__(self, uris: Mapping[str, str], settings: Mapping[str, Any]) -> None:
         self._uris, self._settings = uris, settings
         self.summary = DatasetSummary.load(uris["examples"])
-        self.statistics = {s: read_statistics(self.statistics_file(s)) for s in self.summary.rows if self.summary.rows[s]}
+        splits = sorted((s for s, rows in self.summary.rows.items() if rows), key=lambda s: s != "train")
+        self.statistics = {s: read_statistics(self.statistics_file(s)) for s in splits}
         self._schema = tfdv.load_schema_text(str(Path(uris["schema"]) / "schema.pbtxt"))
         self.baseline = BaselineContents.load(uris["baseline"])
         self._check_settings()

@@ -127,6 +127,11 @@ class Verdict:
         )
 
 
+def remedy_for(feature: str) -> str:
+    """Returns the option that lets a feature's anomalies pass."""
+    return f"--set 'validation.on_anomaly.features.{feature}=warn'   (or accept it: switchyard schema accept)"
+
+
 def percent(share: float) -> str:
     """Returns a share as a person reads it."""
     return f"{share:.0%}" if share in (0, 1) or share >= 0.1 else f"{share:.2g}".rstrip(".") if share < 1e-4 else f"{share:.2%}"

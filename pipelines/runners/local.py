@@ -5,6 +5,7 @@ TFX's own launcher does driver, cache, executor and publishing; here are order, 
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -47,6 +48,10 @@ _log = logging.getLogger(__name__)
 BEAM_ARGS = ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",)
 
 
+# Several runs of one process may start in the same second.
+_numbers = itertools.count(1)
+
+
 class LocalRunner(Runner):
     """Runs in `workspace`; a second run of the same thing finds every stage in the cache. `only`: these stages, not all."""
 
@@ -59,8 +64,7 @@ class LocalRunner(Runner):
         self._workspace = workspace
         self._source = source
         self._only = only
-        self._key = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        self._logs = workspace.logs / self._key
+        self._logs = workspace.logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{next(_numbers)}"
         self._logs.mkdir(parents=True)
         self._display: Display = make_display(console)
         self._processes: StageProcesses | None = None
@@ -188,7 +192,7 @@ class _LocalRun:
         running: dict[Future[None], str] = {}
         try:
             while waiting or running:
-                ready = [s for s, needs in waiting.items() if all(n in self._results for n in needs)] if not self._errors else []
+                ready = [s for s, needs in waiting.items() if all(map(self._succeeded, needs))] if not self._errors else []
                 for stage in ready:
                     del waiting[stage]
                     running[pool.submit(self._run_stage, nodes[stage])] = stage
@@ -210,6 +214,10 @@ class _LocalRun:
             # What runs beside a failed stage is let finish: the next run finds it in the cache.
             pool.shutdown(wait=True)
 
+    def _succeeded(self, stage: str) -> bool:
+        # A failed stage has its result a moment before its error is seen here.
+        return stage in self._results and self._results[stage].status != "failed"
+
     def _run_stage(self, node: Any) -> None:
         stage = node.node_info.id
         started = time.monotonic()
@@ -222,6 +230,8 @@ class _LocalRun:
             if not isinstance(error, UserError | DataGateError | TrainingError | StageError):
                 _log.exception("%s failed", stage)
                 error = StageError(f"{type(error).__name__}: {error}")
+            if isinstance(error, DataGateError):
+                raise
             raise type(error)(f"{stage}: {error}") from error
         self._finish(stage, status, started)
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.command import REPOSITORY, run, switchyard
+from tests.command import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 TAXI = REPOSITORY.parent / "shared" / "data" / "chicago_taxi" / "data.csv"
@@ -13,10 +13,12 @@ QUICK = ["--set", "trainer.hyperparameters.epochs=8"]
 
 
 @pytest.mark.skipif(not TAXI.exists(), reason=f"the taxi data is not part of the repository and not at {TAXI}")
-def test_taxi_with_defaults_both_trainers_agree(tmp_path):
+def test_taxi_with_defaults_both_trainers_agree(tmp_path, warm):
     document = {"name": "taxi", "data": {"path": str(TAXI), "exclude": ["tips"]}, "label": "big_tipper"}
     (tmp_path / "taxi.yaml").write_text(yaml.safe_dump(document))
-    aucs = [run(tmp_path / "taxi.yaml", tmp_path / "w", "--trainer", t).json["metrics"]["auc"] for t in ("tensorflow", "pytorch")]
+    done = warm.run(tmp_path / "taxi.yaml", tmp_path / "w", "--trainer", "tensorflow", "--trainer", "pytorch")
+    aucs = [m["metrics"]["auc"] for m in done.json["models"].values()]
+    assert len(aucs) == 2
     assert min(aucs) > 0.9
     assert abs(aucs[0] - aucs[1]) <= 0.02
 
@@ -44,9 +46,9 @@ def messy(tmp_path_factory):
 
 
 @pytest.mark.parametrize("trainer", ["tensorflow", "pytorch"])
-def test_regression_without_a_yaml_on_messy_data(trainer, messy):
+def test_regression_without_a_yaml_on_messy_data(trainer, messy, warm):
     epochs = ["--set", "trainer.hyperparameters.epochs=30", "--set", "trainer.hyperparameters.learning_rate=0.01"]
-    done = switchyard(
+    done = warm(
         *(
             "run",
             "--data",
@@ -60,7 +62,7 @@ def test_regression_without_a_yaml_on_messy_data(trainer, messy):
             "--json",
             *epochs,
         ),
-        *("--set", "evaluation.slices=[company]"),
+        *("--set", "evaluation.slices=[company]", "--set", "evaluation.improvement=null"),
         cwd=messy,
     )
     assert done.code == 0, done.stderr
@@ -71,7 +73,7 @@ def test_regression_without_a_yaml_on_messy_data(trainer, messy):
         assert "columns without any value are left out: nothing" in done.stderr
 
 
-def test_user_code_text_labels_and_parquet_splits(tmp_path):
+def test_user_code_text_labels_and_parquet_splits(tmp_path, warm):
     rng = np.random.default_rng(0)
     for split, n in (("train", 600), ("eval", 200)):
         x = rng.normal(size=n)
@@ -96,6 +98,7 @@ def test_user_code_text_labels_and_parquet_splits(tmp_path):
         "data": {"splits": {"train": "train.parquet", "eval": "eval.parquet"}},
         "label": "kind",
         "preprocessing": "features.py",
+        "evaluation": {"improvement": None},
         "trainer": {
             "framework": "pytorch",
             "model": "model.py:make",
@@ -104,15 +107,15 @@ def test_user_code_text_labels_and_parquet_splits(tmp_path):
         },
     }
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))
-    done = run(tmp_path / "p.yaml", tmp_path / "w")
+    done = warm.run(tmp_path / "p.yaml", tmp_path / "w")
     assert done.json["metrics"]["accuracy"] > 0.9
     (tmp_path / "shared_names.py").write_text("FEATURE = 'other'\n")
-    changed = run(tmp_path / "p.yaml", tmp_path / "w")
+    changed = warm.run(tmp_path / "p.yaml", tmp_path / "w")
     assert changed.stages["schema"] == "cached"
     assert changed.stages["transform"] == "ran"
 
 
-def test_the_users_schema_and_anomalies(tmp_path):
+def test_the_users_schema_and_anomalies(tmp_path, warm):
     x = np.random.default_rng(0).permutation(1000) % 50
     frame = pd.DataFrame({"x": x, "id": np.arange(1000) / 7, "word": ["a", "b"] * 500, "y": (x > 25).astype(int)})
     frame.to_csv(tmp_path / "d.csv", index=False)
@@ -125,6 +128,18 @@ def test_the_users_schema_and_anomalies(tmp_path):
     )
     document = {"name": "curated", "data": {"path": "d.csv"}, "label": "y", "validation": {"schema": "schema.pbtxt"}}
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))
-    done = run(tmp_path / "p.yaml", tmp_path / "w", *QUICK)
-    assert "anomaly in train: word" in done.stderr
-    assert "anomaly in train: x" in done.stderr
+    done = warm.run(tmp_path / "p.yaml", tmp_path / "w", *QUICK, expect=3)
+    assert "schema: word (train): unexpected string values. Expected: a. Seen: b. Rows: " in done.json["error"]
+    assert "schema: x (train): out-of-range values. Expected: values from 0 to 10. Seen: 0 to 49" in done.json["error"]
+    allowed = [part for f in ("x", "word") for part in ("--set", f"validation.on_anomaly.features.{f}=warn")]
+    passed = warm.run(tmp_path / "p.yaml", tmp_path / "w", *QUICK, *allowed)
+    assert "data_gate: warning: schema: word (train)" in passed.stderr
+    # Accepting it is the other way.
+    assert warm("schema", "diff", tmp_path / "p.yaml", "--workspace", tmp_path / "w").code == 1
+    accepted = warm("schema", "accept", tmp_path / "p.yaml", "--workspace", tmp_path / "w")
+    assert '+  value: "b"' in accepted.stdout
+    assert "review and commit it" in accepted.stdout
+    assert "the data fits" in warm("schema", "diff", tmp_path / "p.yaml", "--workspace", tmp_path / "w").stdout
+    assert "a, b" in warm("schema", "show", tmp_path / "p.yaml").stdout
+    fits = warm.run(tmp_path / "p.yaml", tmp_path / "w", *QUICK)
+    assert fits.stages["data_gate"] == "ran"

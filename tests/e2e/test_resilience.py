@@ -4,21 +4,29 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 
 import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.command import BREAST_CANCER, REPOSITORY, environment, lines_until, run, start, switchyard
+from tests.command import (
+    BREAST_CANCER,
+    REPOSITORY,
+    environment,
+    free_port,
+    lines_until,
+    mlflow_server,
+    run,
+    start,
+    switchyard,
+)
+from tests.e2e.conftest import ANEW, NO_CONTEST, STAGES
 
 pytestmark = pytest.mark.e2e
-STAGES = ["ingest", "statistics", "schema", "validation", "transform", "training", "evaluation", "registry"]
 QUICK = ["--set", "trainer.hyperparameters.epochs=10"]
 SLOW = ["--set", "trainer.hyperparameters.epochs=200", "--set", "trainer.hyperparameters.early_stopping=null"]
 
@@ -46,11 +54,11 @@ def test_killed_in_every_stage_in_turn(tmp_path):
         process.communicate()
         all_gone(children)
         text = "".join(lines)
-        for done in finished - {"registry"}:
+        for done in finished - ANEW:
             assert f"{done}: ran" not in text, f"{done} was run again before {stage}"
         finished |= {s for s in STAGES if f"{s}: ran" in text}
     last = run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *SLOW)
-    assert {s: last.stages[s] for s in finished} == {s: "ran" if s == "registry" else "cached" for s in finished}
+    assert {s: last.stages[s] for s in finished} == {s: "ran" if s in ANEW else "cached" for s in finished}
     assert last.json["status"] == "blessed"
     assert finished >= {"ingest", "statistics", "schema", "transform", "training"}
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -80,7 +88,7 @@ def test_ctrl_c(tmp_path):
 def test_two_runs_at_once_in_one_workspace(tmp_path):
     done = {}
     threads = [
-        threading.Thread(target=lambda t=t: done.update({t: run(BREAST_CANCER, tmp_path, "--trainer", t, *QUICK)}))
+        threading.Thread(target=lambda t=t: done.update({t: run(BREAST_CANCER, tmp_path, "--trainer", t, *QUICK, *NO_CONTEST)}))
         for t in ("tensorflow", "pytorch")
     ]
     for thread in threads:
@@ -89,14 +97,8 @@ def test_two_runs_at_once_in_one_workspace(tmp_path):
         thread.join()
     assert {d.json["status"] for d in done.values()} == {"blessed"}
     assert {d.json["model_version"] for d in done.values()} == {"1", "2"}
-    again = run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *QUICK)
-    assert {s for n, s in again.stages.items() if n != "registry"} == {"cached"}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    again = run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *QUICK, *NO_CONTEST)
+    assert {n for n, s in again.stages.items() if s != "cached"} == ANEW
 
 
 def test_mlflow_away_and_back(tmp_path):
@@ -111,30 +113,7 @@ def test_mlflow_away_and_back(tmp_path):
     early = switchyard("upload", "--workspace", tmp_path / "w", env={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": 0})
     assert early.code == 1
     assert "Nothing is lost" in early.stderr
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path / 's.db'}",
-        "--port",
-        str(port),
-    ]
-    command += ["--artifacts-destination", str(tmp_path / "files"), "--workers", "1"]
-    log = open(tmp_path / "server.log", "w")
-    server = subprocess.Popen(
-        command, env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"), cwd=tmp_path, stdout=log, stderr=log
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=2)
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
+    with mlflow_server(tmp_path, port):
         sent = switchyard("upload", "--workspace", tmp_path / "w")
         assert sent.code == 0, sent.stderr
         assert "1 runs sent" in sent.stdout
@@ -146,12 +125,6 @@ def test_mlflow_away_and_back(tmp_path):
         assert len(client.get_metric_history(training.info.run_id, "val_loss")) == 3
         assert client.get_model_version_by_alias("breast_cancer", "champion").version is not None
         assert "nothing to send" in switchyard("upload", "--workspace", tmp_path / "w").stdout
-    finally:
-        for child in psutil.Process(server.pid).children(recursive=True):
-            child.kill()
-        server.kill()
-        server.wait()
-        log.close()
 
 
 def test_full_disk(tmp_path):

@@ -4,14 +4,12 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import time
-import urllib.request
 
 import pytest
 
-from tests.command import COMMAND, REPOSITORY, environment
+from tests.command import COMMAND, REPOSITORY, environment, free_port, wait_for
+from tests.e2e.conftest import STAGES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -32,9 +30,7 @@ def test_chromium_is_there_in_ci():
 
 @pytest.fixture(scope="module")
 def server(runs, workspace):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [*COMMAND, "ui", "--workspace", str(workspace), "--port", str(port)],
         cwd=REPOSITORY,
@@ -44,14 +40,7 @@ def server(runs, workspace):
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "the server did not come up"
-                time.sleep(0.5)
+        wait_for(f"http://127.0.0.1:{port}/health")
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -83,7 +72,7 @@ def test_a_person_sees_runs_stages_curves_and_the_model(runs, server, tmp_path):
         parent = results["pytorch"]["mlflow_run_id"]
         children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'")
         stages = {c.info.run_name: c.info.run_id for c in children}
-        assert len(stages) == 8
+        assert sorted(stages) == sorted(STAGES)
         page.goto(f"{server}/#/experiments/{experiment}/runs/{stages['training']}/model-metrics?{view}")
         expect(page.get_by_text("val_loss").first).to_be_visible(timeout=60_000)
         page.wait_for_timeout(3000)
@@ -92,6 +81,9 @@ def test_a_person_sees_runs_stages_curves_and_the_model(runs, server, tmp_path):
         expect(page.get_by_text("evaluation.html").first).to_be_visible(timeout=60_000)
         page.wait_for_timeout(3000)
         page.screenshot(path=f"{pictures}/evaluation.png")
+        page.goto(f"{server}/#/experiments/{experiment}/runs/{parent}/artifacts/report/report.html?{view}")
+        expect(page.frame_locator("iframe").get_by_text("Run it again").last).to_be_visible(timeout=60_000)
+        page.screenshot(path=f"{pictures}/report.png")
         page.goto(f"{server}/#/models/breast_cancer")
         expect(page.get_by_text(re.compile("champion")).first).to_be_visible(timeout=60_000)
         page.screenshot(path=f"{pictures}/model.png")
@@ -109,8 +101,12 @@ def test_the_pages_read_well(width, scheme, runs, workspace, tmp_path):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        for name, file in (("evaluation", page_file), ("statistics", statistics)):
+        report = next(workspace.glob("artifacts/report/report/*/report.html"))
+        gate = next((workspace / "mlflow").rglob("data_gate.html"))
+        for name, file in (("evaluation", page_file), ("statistics", statistics), ("report", report), ("gate", gate)):
             page.goto(file.as_uri())
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page scrolls sideways"
+            page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "an opened page scrolls sideways"
             page.screenshot(path=f"{pictures}/page-{name}-{width}-{scheme}.png")
         browser.close()

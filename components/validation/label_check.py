@@ -1,0 +1,54 @@
+"""The label's values against the reviewed schema, before anything is run: a new class would be another task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from components.validation.findings import ERROR, SCHEMA, Finding, Verdict, listed, remedy_for
+
+
+def check_label_values(path: Path, label: str, counts: Mapping[str, int], on_anomaly: Mapping[str, Any]) -> Verdict:
+    """Returns the verdict on the label's values alone.
+
+    Args:
+        path: of the reviewed schema; one that cannot be read is judged elsewhere.
+        label: the label's column.
+        counts: value -> rows.
+        on_anomaly: as in the config.
+    """
+    try:
+        schema = text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except (OSError, UnicodeDecodeError, text_format.ParseError):
+        return Verdict([])
+    feature = next((f for f in schema.feature if f.name == label), None)
+    allowed = domain(schema, feature) if feature else []
+    unexpected = {v: n for v, n in counts.items() if v not in allowed}
+    action = on_anomaly["features"].get(label, on_anomaly["error"])
+    if not allowed or not unexpected:
+        return Verdict([])
+    share = sum(unexpected.values()) / sum(counts.values())
+    finding = Finding(
+        SCHEMA,
+        "label",
+        label,
+        "unexpected string values",
+        listed(allowed),
+        listed(list(unexpected)),
+        share,
+        ERROR,
+        action,
+        remedy_for(label),
+    )
+    return Verdict([finding])
+
+
+def domain(schema: schema_pb2.Schema, feature: Any) -> list[str]:
+    """Returns a text feature's allowed values; none: any."""
+    if feature.HasField("string_domain"):
+        return list(feature.string_domain.value)
+    return [v for d in schema.string_domain if d.name == feature.domain for v in d.value]

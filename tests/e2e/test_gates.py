@@ -1,0 +1,161 @@
+"""The gates on breast_cancer: what is wrong with the data is named and never trained on; a worse model is never promoted."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from tests.command import BREAST_CANCER, EXAMPLES
+
+pytestmark = pytest.mark.e2e
+DATA = EXAMPLES / "breast_cancer" / "data.csv"
+QUICK = ["--set", "trainer.hyperparameters.epochs=12"]
+TRAINING = {"training", "training_tensorflow", "training_pytorch"}
+
+
+@pytest.fixture
+def frame():
+    return pd.read_csv(DATA)
+
+
+@pytest.fixture(scope="module")
+def champion(tmp_path_factory, warm):
+    """A workspace with a champion: both trainers in one run."""
+    workspace = tmp_path_factory.mktemp("gates")
+    done = warm.run(BREAST_CANCER, workspace, "--trainer", "tensorflow", "--trainer", "pytorch", *QUICK)
+    return workspace, done
+
+
+def on(data, *arguments):
+    return ["--set", f"data.path={data}", *QUICK, *arguments]
+
+
+def stopped(done, *words):
+    assert done.json["status"] == "stopped_by_data_gate"
+    assert not TRAINING & done.stages.keys()
+    missing = [w for w in words if w not in done.json["error"]]
+    assert not missing, f"{missing} not in\n{done.json['error']}"
+
+
+def test_both_trainers_in_one_run_and_the_best_is_champion(champion):
+    _, done = champion
+    models = done.json["models"]
+    assert list(models) == sorted(models, key=lambda n: -models[n]["metrics"]["auc"])
+    assert sum(m["blessed"] for m in models.values()) == 1
+    best = done.json["trainer"]
+    assert models[best]["blessed"]
+    assert done.json["champion"] == done.json["model_version"]
+    assert f"{best} against" in done.stderr
+    assert "95 % interval" in done.stderr
+    assert "better with a probability of" in done.stderr
+
+
+def test_one_table_in_mlflow(champion):
+    workspace, done = champion
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    path = client.download_artifacts(done.json["mlflow_run_id"], "evaluation/models.json")
+    table = json.load(open(path))
+    assert {row[0] for row in table["data"]} == {"tensorflow", "pytorch"}
+    assert "auc" in table["columns"]
+
+
+def test_a_renamed_column(champion, frame, warm, tmp_path):
+    frame.rename(columns={"worst_area": "worst_aera"}).to_csv(tmp_path / "d.csv", index=False)
+    done = warm.run(BREAST_CANCER, champion[0], *on(tmp_path / "d.csv"), expect=3)
+    stopped(done, "schema: worst_area (train): column dropped", "Rows: 100%", "schema: worst_aera (train): new column")
+    assert "--set 'validation.on_anomaly.features.worst_area=warn'" in done.json["error"]
+
+
+def test_a_renamed_column_without_a_reviewed_schema(champion, frame, warm, tmp_path):
+    """The champion was trained on the column: that is enough to miss it."""
+    frame.rename(columns={"worst_area": "worst_aera"}).to_csv(tmp_path / "d.csv", index=False)
+    done = warm.run(BREAST_CANCER, champion[0], *on(tmp_path / "d.csv", "--set", "validation.schema=null"), expect=3)
+    stopped(done, "champion: worst_area (train): column is gone")
+    assert "champion version" in done.stderr
+    assert "does not fit this data: it needs the column 'worst_area'" in done.stderr
+
+
+def test_a_new_category(champion, frame, warm, tmp_path):
+    frame.loc[:56, "diagnosis"] = "unclear"
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    done = warm("run", BREAST_CANCER, "--workspace", champion[0], *on(tmp_path / "d.csv"))
+    assert done.code == 3
+    assert (
+        "schema: diagnosis (label): unexpected string values. Expected: benign, malignant. Seen: unclear. Rows: 10%"
+        in done.stderr
+    )
+
+
+def test_a_scaled_column(champion, frame, warm, tmp_path):
+    frame["mean_radius"] *= 1000
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    done = warm.run(BREAST_CANCER, champion[0], *on(tmp_path / "d.csv"), expect=3)
+    stopped(
+        done,
+        "schema: mean_radius (train): out-of-range values. Expected: values from 0 to 57.",
+        "drift: mean_radius (train, against the champion's training data): its distribution has changed",
+        "Jensen-Shannon 1.00",
+    )
+    client = MlflowClient(f"sqlite:///{champion[0] / 'mlflow.db'}")
+    page = open(client.download_artifacts(done.json["mlflow_run_id"], "report/report.html")).read()
+    assert "stopped the run" in page
+    assert "mean_radius" in page
+
+
+def test_rows_duplicated_across_splits(champion, frame, warm, tmp_path):
+    train, rest = frame.iloc[:400], frame.iloc[400:]
+    train.to_csv(tmp_path / "train.csv", index=False)
+    pd.concat([rest, train.sample(len(rest), random_state=0)]).to_csv(tmp_path / "eval.csv", index=False)
+    document = yaml.safe_load(BREAST_CANCER.read_text())
+    document["data"] = {"splits": {"train": "train.csv", "eval": "eval.csv"}}
+    document["validation"]["schema"] = str(BREAST_CANCER.parent / "schema.pbtxt")
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))
+    done = warm.run(tmp_path / "p.yaml", champion[0], *QUICK, expect=3)
+    stopped(done, "leakage: eval: rows are duplicated across splits", "169 of 338 rows are in train", "Rows: 50%")
+
+
+def test_flipped_labels_train_and_are_not_promoted(champion, frame, warm, tmp_path):
+    chosen = np.random.default_rng(0).permutation(len(frame))[: len(frame) // 5]
+    other = {"benign": "malignant", "malignant": "benign"}
+    frame = frame.copy()
+    frame.loc[chosen, "diagnosis"] = frame.loc[chosen, "diagnosis"].map(other)
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    done = warm.run(BREAST_CANCER, champion[0], *on(tmp_path / "d.csv"), expect=4)
+    assert "auc is 0." in done.json["error"]
+    assert "below its lower bound 0.9500" in done.json["error"]
+    assert done.json["model_version"] is None
+    assert done.json["champion"] == champion[1].json["champion"]
+
+
+FEATURES = """
+def preprocessing_fn(inputs):
+    import tensorflow_transform as tft
+
+    return {"a": tft.scale_to_z_score(inputs["mean_smoothness"])}
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [("tensorflow", "pytorch"), ("pytorch", "tensorflow")])
+def test_a_better_model_of_the_other_framework_replaces_the_champion_and_a_worse_one_does_not(first, second, warm, tmp_path):
+    """A weak champion (one noisy feature), then a good model of the other framework, then the weak one again."""
+    document = {**yaml.safe_load(BREAST_CANCER.read_text()), "data": {"path": str(DATA)}}
+    del document["evaluation"], document["validation"]
+    (tmp_path / "good.yaml").write_text(yaml.safe_dump(document))
+    (tmp_path / "features.py").write_text(FEATURES)
+    (tmp_path / "weak.yaml").write_text(yaml.safe_dump({**document, "preprocessing": "features.py"}))
+    weak = warm.run(tmp_path / "weak.yaml", tmp_path / "w", "--trainer", first, *QUICK)
+    assert weak.json["champion"] == "1"
+    good = warm.run(tmp_path / "good.yaml", tmp_path / "w", "--trainer", second, *QUICK)
+    assert good.json["champion"] == "2"
+    assert good.json["models"]["champion"]["metrics"]["auc"] < good.json["metrics"]["auc"] - 0.1
+    seed = ["--set", "trainer.hyperparameters.seed=7"]
+    worse = warm.run(tmp_path / "weak.yaml", tmp_path / "w", "--trainer", first, *QUICK, *seed, expect=4)
+    assert worse.json["champion"] == "2"
+    assert "worse (change for the better -0." in worse.json["error"]
+    assert f"the champion's (version 2, {second})" in worse.json["error"]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'w' / 'mlflow.db'}")
+    aliases = client.get_registered_model("breast_cancer").aliases
+    assert {k: str(v) for k, v in aliases.items()} == {"champion": "2", "previous": "1", "challenger": "3"}

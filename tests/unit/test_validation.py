@@ -1,0 +1,207 @@
+"""Anomalies, drift and leakage as findings, on TFDV's own statistics."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import tensorflow_data_validation as tfdv
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from components.dataset import DatasetSummary
+from components.validation.anomalies import schema_findings
+from components.validation.drift import column_findings, distance_findings, distances
+from components.validation.findings import Finding, Verdict
+from components.validation.label_check import check_label_values
+from components.validation.leakage import leakage_findings, normalized_information
+from components.validation.serving_sample import sample_statistics
+
+ON_ANOMALY = {"error": "fail", "warning": "warn", "features": {}}
+SETTINGS = {"curated": True, "excluded": [], "on_anomaly": ON_ANOMALY}
+SCHEMA = text_format.Parse(
+    """
+    feature { name: "x" type: FLOAT presence { min_fraction: 1 } float_domain { min: 0 max: 10 } }
+    feature { name: "w" type: BYTES domain: "w" }
+    feature { name: "gone" type: INT presence { min_fraction: 1 } }
+    string_domain { name: "w" value: "a" value: "b" }
+    """,
+    schema_pb2.Schema(),
+)
+
+
+def frame(n=500, seed=0, **columns):
+    random = np.random.default_rng(seed)
+    return pd.DataFrame({"x": random.uniform(0, 10, n), "w": random.choice(["a", "b"], n), **columns})
+
+
+def statistics(data):
+    return tfdv.generate_statistics_from_dataframe(data)
+
+
+def findings_of(data, **settings):
+    stats = statistics(data)
+    return schema_findings(tfdv.validate_statistics(stats, SCHEMA), SCHEMA, stats, "train", {**SETTINGS, **settings})
+
+
+def test_anomalies_say_what_was_expected_what_was_seen_and_in_how_many_rows():
+    data = frame()
+    data["x"] *= 2
+    data.loc[:49, "w"] = "zebra"
+    data["new"] = 1.0
+    found = {(f.feature, f.anomaly): f for f in findings_of(data)}
+    out = found["x", "out-of-range values"]
+    assert out.expected == "values from 0 to 10"
+    assert out.share == pytest.approx(0.5, abs=0.06)
+    words = found["w", "unexpected string values"]
+    assert (words.expected, words.seen, words.share) == ("a, b", "zebra", pytest.approx(0.1))
+    assert found["gone", "column dropped"].share == 1
+    assert found["new", "new column"].seen == "a FLOAT column"
+    assert all(f.action == "fail" for f in found.values())
+
+
+def test_the_config_decides_what_an_anomaly_does():
+    data = frame(gone=1, new=2.0)
+    data.loc[0, "w"] = "zebra"
+    actions = {**ON_ANOMALY, "features": {"new": "warn"}}
+    found = {f.feature: f.action for f in findings_of(data, on_anomaly=actions)}
+    assert found == {"w": "fail", "new": "warn"}
+    # Of an inferred schema nobody said that there are no other values.
+    assert {f.feature: f.action for f in findings_of(data, curated=False)} == {"w": "warn", "new": "fail"}
+    assert [f.feature for f in findings_of(frame(), excluded=["gone"])] == []
+
+
+LIMITS = {"warn": 0.1, "fail": 0.5, "features": {}}
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("rows", [100, 1000])
+def test_two_samples_of_one_source_do_not_drift(seed, rows):
+    now, before = statistics(frame(rows, seed)), statistics(frame(450, seed + 100))
+    assert distance_findings(distances(now, before, "drift", "train", set()), LIMITS) == []
+
+
+def test_drift_is_measured_by_both_comparators():
+    data = frame()
+    data["w"] = np.where(np.arange(500) < 450, "a", "b")
+    found = {d.feature: d for d in distances(statistics(data), statistics(frame()), "drift", "train", set())}
+    assert found["w"].l_infinity == pytest.approx(0.4, abs=0.05)
+    assert 0.05 < found["w"].jensen_shannon < 0.3
+    assert found["x"].l_infinity is None
+    [finding] = distance_findings(list(found.values()), LIMITS)
+    assert (finding.feature, finding.action) == ("w", "warn")
+    [finding] = distance_findings(list(found.values()), {**LIMITS, "features": {"w": {"warn": 0.1, "fail": 0.2}}})
+    assert finding.action == "fail"
+
+
+def test_free_text_is_not_judged():
+    now, before = (statistics(frame(id=[f"{s}{i}" for i in range(500)])) for s in "ab")
+    [distance] = [d for d in distances(now, before, "drift", "train", set()) if d.feature == "id"]
+    assert not distance.judged
+    assert distance_findings([distance], LIMITS) == []
+
+
+def test_columns_gone_new_and_of_another_type():
+    now = statistics(frame(new=1.0, t="text"))
+    before = statistics(frame(gone=1.0, left_out=1, t=2.0))
+    found = column_findings(now, before, "train", {**SETTINGS, "excluded": ["left_out"]}, set())
+    assert {(f.feature, f.anomaly, f.action) for f in found} == {
+        ("gone", "column is gone", "fail"),
+        ("left_out", "column is gone", "warn"),
+        ("new", "new column", "warn"),
+        ("t", "another type", "fail"),
+    }
+
+
+def summary(**changes):
+    facts = {
+        "fingerprint": "f",
+        "files": [],
+        "columns": {"x": "float", "i": "integer", "copy": "float", "y": "integer"},
+        "missing": {},
+        "rows": {"train": 400, "eval": 100},
+        "bad_rows": 0,
+        "bad_row_samples": [],
+        "empty_columns": [],
+        "label": "y",
+        "task": "binary",
+        "classes": [0, 1],
+        "class_counts": {},
+    }
+    return DatasetSummary(**{**facts, **changes})
+
+
+def write(folder, split, rows):
+    (folder / f"Split-{split}").mkdir()
+    with tf.io.TFRecordWriter(str(folder / f"Split-{split}" / "data_tfrecord-00000-of-00001")) as writer:
+        for row in rows.to_dict("records"):
+            features = {
+                k: tf.train.Feature(int64_list={"value": [v]})
+                if isinstance(v, int)
+                else tf.train.Feature(float_list={"value": [v]})
+                for k, v in row.items()
+            }
+            writer.write(tf.train.Example(features={"feature": features}).SerializeToString())
+
+
+def leaky(folder, duplicated):
+    random = np.random.default_rng(0)
+    y = random.integers(0, 2, 500)
+    rows = pd.DataFrame({"x": random.normal(size=500), "i": np.arange(500), "copy": y + 0.0, "y": y})
+    write(folder, "train", rows[:400])
+    write(folder, "eval", pd.concat([rows[: int(100 * duplicated)], rows[400 : 500 - int(100 * duplicated)]]))
+    limits = {"leakage": {"max_duplicates": 0.1, "max_information": 0.9}, "split_paths": True}
+    return {(f.feature, f.anomaly): f for f in leakage_findings(str(folder), summary(), limits)}
+
+
+def test_leaks_are_found_with_their_numbers(tmp_path):
+    found = leaky(tmp_path, 0.5)
+    doubled = found["", "rows are duplicated across splits"]
+    assert (doubled.action, doubled.share, doubled.seen) == ("fail", 0.5, "50 of 100 rows are in train")
+    assert "1.00" in found["copy", "predicts the label alone"].seen
+    assert "400 different values in 400 rows" in found["i", "looks like an id and is used as a feature"].seen
+    assert len(found) == 3
+
+
+def test_few_duplicates_warn(tmp_path):
+    assert leaky(tmp_path, 0.05)["", "rows are duplicated across splits"].action == "warn"
+
+
+def test_data_that_repeats_itself_by_nature_does_not_leak(tmp_path):
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame({"i": random.integers(0, 10, 500), "y": random.integers(0, 2, 500)})
+    write(tmp_path, "train", rows[:400])
+    write(tmp_path, "eval", rows[400:])
+    limits = {"leakage": {"max_duplicates": 0.1, "max_information": 0.9}, "split_paths": True}
+    assert leakage_findings(str(tmp_path), summary(columns={"i": "integer", "y": "integer"}), limits) == []
+
+
+def test_mutual_information_of_noise_is_none_and_of_a_copy_is_all():
+    random = np.random.default_rng(0)
+    label, noise = random.integers(0, 2, 2000), random.integers(0, 20, 2000)
+    assert normalized_information(label, label) == pytest.approx(1, abs=1e-3)
+    assert normalized_information(noise, label) < 0.01
+
+
+def test_the_labels_values_against_the_schema(tmp_path):
+    path = tmp_path / "s.pbtxt"
+    path.write_text('feature { name: "y" type: BYTES string_domain { value: "n" value: "p" } }')
+    assert check_label_values(path, "y", {"n": 5, "p": 5}, ON_ANOMALY).passed
+    verdict = check_label_values(path, "y", {"n": 5, "q": 15}, ON_ANOMALY)
+    assert "Expected: n, p. Seen: q. Rows: 75%" in verdict.message()
+    assert check_label_values(path, "y", {"n": 5, "q": 15}, {**ON_ANOMALY, "features": {"y": "warn"}}).passed
+    assert check_label_values(tmp_path / "none", "y", {"n": 1}, ON_ANOMALY).passed
+
+
+def test_a_serving_sample_is_typed_as_the_training_data_is(tmp_path):
+    path = tmp_path / "requests.csv"
+    path.write_text("x,w,extra\n1,a,1\n2.5,b,2\n,c,3\n")
+    stats = sample_statistics(str(path), summary(columns={"x": "float", "w": "string", "y": "integer"}), None)
+    by_name = {f.path.step[0]: f for f in stats.datasets[0].features}
+    assert by_name["x"].num_stats.max == 2.5
+    assert by_name["w"].string_stats.unique == 3
+
+
+def test_a_verdict_survives_its_file(tmp_path):
+    verdict = Verdict([Finding("schema", "train", "x", "a", "b", "c", 0.5)], [], ["note"])
+    verdict.save(str(tmp_path))
+    assert Verdict.load(str(tmp_path)) == verdict

@@ -1,0 +1,54 @@
+"""The `switchyard` command, many times in one process: what a fresh one costs (ten seconds of imports) is paid once.
+
+Reads a JSON object a line from standard input (arguments, cwd, env), runs the command as the console script does, and
+answers with a JSON object a line on standard output. The stages run in children of a fork server, as always.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+def main():
+    answers = os.fdopen(os.dup(1), "w")
+    from components.training.registry import TRAINERS
+    from pipelines.cli import main as command
+    from pipelines.runners.stage_process import StageProcesses
+
+    work = Path(tempfile.mkdtemp(prefix="warm-"))
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    StageProcesses(work / "preload.log", list(TRAINERS.values())).warm()
+    environment = dict(os.environ)
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        os.chdir(request["cwd"])
+        os.environ.update(request["env"])
+        files = [os.open(work / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC) for name in ("out", "err")]
+        os.dup2(files[0], 1)
+        os.dup2(files[1], 2)
+        code = 0
+        try:
+            command(request["arguments"], prog_name="switchyard")
+        except SystemExit as error:
+            code = error.code or 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        texts = [(work / name).read_text(errors="replace") for name in ("out", "err")]
+        for file in files:
+            os.close(file)
+        os.environ.clear()
+        os.environ.update(environment)
+        answers.write(json.dumps({"code": code, "stdout": texts[0], "stderr": texts[1]}) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
