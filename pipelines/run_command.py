@@ -118,6 +118,8 @@ def print_models(result: RunResult, out: Console) -> None:
 
 def _print(result: RunResult, root: Path, pipeline: Path | None, out: Console) -> None:
     print_models(result, out)
+    if result.note:
+        out.print(f"registry: {result.note}", markup=False, soft_wrap=True)
     if result.error:
         out.print(f"[bold red]{'verdict' if result.status == 'not_blessed' else 'failed'}[/]: ", end="")
         out.print(result.error, markup=False, soft_wrap=True)

@@ -163,8 +163,8 @@ def _presence(feature: Any) -> str:
 def _values(schema: schema_pb2.Schema, feature: Any) -> str:
     for kind in ("int_domain", "float_domain"):
         if feature.HasField(kind):
-            domain = getattr(feature, kind)
-            low, high = (f"{getattr(domain, b):g}" if domain.HasField(b) else "any" for b in ("min", "max"))
+            bounds = getattr(feature, kind)
+            low, high = (f"{getattr(bounds, b):g}" if bounds.HasField(b) else "any" for b in ("min", "max"))
             return f"{low} to {high}"
     return listed(domain(schema, feature))
 

@@ -51,14 +51,14 @@ def verdict_section(result: Evaluation) -> dict[str, Any]:
 
 def models_table(result: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Returns head and rows: one model each, with its metrics, the interval of the deciding one, and its verdict."""
-    names = [m for m in result.metrics if m != "example_count"]
-    head = ["", *names, f"{result.metric}, 95 % interval", "verdict"]
+    names = [result.metric, *(m for m in result.metrics if m not in ("example_count", result.metric))]
+    head = ["", "verdict", f"{result.metric}, 95 % interval", *names]
     rows = []
     for name, model in result.models.items():
         low_high = model.intervals.get(result.metric)
         between = f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else ""
         title = f"{name} (version {model.version}, {model.framework})" if model.version else name
-        rows.append([title, *(number(model.metrics.get(n)) for n in names), between, verdict_of(model)])
+        rows.append([title, verdict_of(model), between, *(number(model.metrics.get(n)) for n in names)])
     return head, rows
 
 

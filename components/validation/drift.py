@@ -10,7 +10,7 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from components.validation.anomalies import action_for
-from components.validation.findings import CHAMPION, ERROR, WARNING, Distance, Finding, percent, remedy_for
+from components.validation.findings import CHAMPION, ERROR, SKEW, WARNING, Distance, Finding, percent, remedy_for
 from components.validation.statistics import Statistics, common, features_of, is_numeric, present_share, rows_of, type_name
 
 # TFDV compares numbers by the ten quantile buckets of both sets.
@@ -92,6 +92,17 @@ def distance_findings(found: list[Distance], limits: Mapping[str, Any]) -> list[
             )
         )
     return findings
+
+
+def with_schemas_limits(limits: Mapping[str, Any], schema: schema_pb2.Schema, check: str) -> dict[str, Any]:
+    """Returns the limits with those of the schema's own drift or skew comparators; the config's go before."""
+    features = {}
+    for feature in schema.feature:
+        comparator = feature.skew_comparator if check == SKEW else feature.drift_comparator
+        measures = (comparator.infinity_norm, comparator.jensen_shannon_divergence)
+        if thresholds := [m.threshold for m in measures if m.threshold]:
+            features[feature.name] = {"warn": min(thresholds), "fail": min(thresholds)}
+    return {**limits, "features": {**features, **limits["features"]}}
 
 
 def column_findings(

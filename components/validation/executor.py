@@ -22,7 +22,7 @@ from components.model_bundle import training_data
 from components.progress import say, warn
 from components.reports.run_report import DataPart, data_report
 from components.validation.anomalies import schema_findings
-from components.validation.drift import column_findings, distance_findings, distances
+from components.validation.drift import column_findings, distance_findings, distances, with_schemas_limits
 from components.validation.findings import DRIFT, FILE, SKEW, Distance, Finding, Verdict
 from components.validation.leakage import leakage_findings
 from components.validation.serving_sample import sample_statistics
@@ -90,7 +90,9 @@ class Gate:
         findings += found
         measured += distant
         findings += leakage_findings(self._uris["examples"], self.summary, self._settings)
-        findings += distance_findings(measured, self._settings["drift"])
+        for check in (DRIFT, SKEW):
+            limits = with_schemas_limits(self._settings["drift"], self._schema, check)
+            findings += distance_findings([d for d in measured if d.check == check], limits)
         named = {(f.feature, f.where) for f in findings if f.check == "schema"}
         # A column that the schema's check names already need not be said twice.
         findings = [

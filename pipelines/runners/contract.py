@@ -53,6 +53,7 @@ class RunResult:
         champion: the registry's version after the run; None when there is none, or it could not be asked for.
         evaluation: of all models; None when it was not reached.
         outputs: stage -> output's key -> URI of the artifact.
+        note: what a person should know of the registration; empty: nothing.
         error: what went wrong, for a person; None when nothing did.
         exit_code: for the command line.
     """
@@ -69,6 +70,7 @@ class RunResult:
     champion: str | None
     evaluation: Evaluation | None
     outputs: Mapping[str, Mapping[str, str]]
+    note: str
     error: str | None
     exit_code: int
 

@@ -12,7 +12,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -311,6 +311,7 @@ class _LocalRun:
             champion=registration.get("champion"),
             evaluation=evaluation,
             outputs={s: {k: a.uri for k, a in by_key.items()} for s, by_key in self._outputs.items()},
+            note=_note(registration),
             error=error,
             exit_code=code,
         )
@@ -334,6 +335,14 @@ class _LocalRun:
                 "warning: MLflow could not be reached; the run's record is on disk. Send it with: "
                 f"switchyard upload --workspace {shlex.quote(str(self._workspace.root))}",
             )
+
+
+def _note(registration: Mapping[str, Any]) -> str:
+    if registration.get("status") == "put off":
+        return (
+            "MLflow is away: the model is registered by switchyard upload, and replaces no champion that it was not compared with"
+        )
+    return str(registration.get("why", "")) if registration.get("status") == "challenger" else ""
 
 
 def _import() -> None:

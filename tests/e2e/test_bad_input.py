@@ -77,6 +77,33 @@ CASES = [
         config=config(evaluation={"thresholds": {"auk": {"lower_bound": 1}}}),
     ),
     Case(
+        "improvement by no direction",
+        "cannot decide between two models of a binary task",
+        config=config(evaluation={"improvement": {"metric": "calibration"}}),
+    ),
+    Case(
+        "change of no direction",
+        "neither more nor less of 'calibration' is better",
+        config=config(evaluation={"thresholds": {"calibration": {"min_change": 0}}}),
+    ),
+    Case("a trainer twice", "lists a trainer twice", config=config(trainer={"framework": ["pytorch", "pytorch"]})),
+    Case(
+        "one model file for two trainers",
+        "several frameworks need one file each",
+        config=config(trainer={"framework": ["pytorch", "tensorflow"], "model": "m.py"}),
+    ),
+    Case("no serving sample", "validation.serving_sample: no file", config=config(validation={"serving_sample": "none.csv"})),
+    Case("warn above fail", "warn 0.6 is above fail 0.5", config=config(validation={"drift": {"warn": 0.6}})),
+    Case("no such action", "must be 'fail' or 'warn', received 'stop'", config=config(validation={"on_anomaly": "stop"})),
+    Case(
+        "no such environment",
+        "the schema has no environment 'SERVING'. Allowed: none.",
+        config=config(validation={"environment": "SERVING"}),
+    ),
+    Case("schema infer over a schema", "is there already", arguments=["schema", "infer"], files={"schema.pbtxt": ""}),
+    Case("schema of a pipeline without one", "names no reviewed schema", config=config(), arguments=["schema", "show", "p.yaml"]),
+    Case("models without a workspace", "there is no workspace", arguments=["models", "list", "m"]),
+    Case(
         "three classes for binary",
         "Set task to multiclass",
         files={"d.csv": "x,y\n1,0\n2,1\n3,2\n"},
@@ -201,6 +228,8 @@ def outcome(case, common, folder, command):
         described["data"] = {"path": str(common / "d.csv")}
         arguments = ["p.yaml", "--workspace", str(common / "w")]
     Path(folder, "p.yaml").write_text(yaml.safe_dump(described))
+    if arguments[:1] in (["schema"], ["models"]):
+        return command(*arguments, *(["p.yaml"] if arguments[-1] == "infer" else []), cwd=folder)
     return command("run", *arguments, cwd=folder)
 
 

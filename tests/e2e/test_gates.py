@@ -105,6 +105,22 @@ def test_a_scaled_column(champion, frame, warm, tmp_path):
     assert "mean_radius" in page
 
 
+def test_skew_against_a_sample_of_serving_requests(champion, frame, warm, tmp_path):
+    """The data is as it was; what is served is in other units, and lacks a column."""
+    requests = frame.drop(columns=["diagnosis", "mean_area"])
+    requests["mean_radius"] /= 25.4
+    requests.to_csv(tmp_path / "requests.csv", index=False)
+    done = warm.run(
+        BREAST_CANCER, champion[0], *QUICK, "--set", f"validation.serving_sample={tmp_path / 'requests.csv'}", expect=3
+    )
+    stopped(
+        done,
+        "skew: mean_radius (serving sample, against train): its distribution has changed",
+        "skew: mean_area (serving sample, against train): column is gone. Expected: a FLOAT column, as in training.",
+    )
+    assert "diagnosis" not in done.json["error"]
+
+
 def test_rows_duplicated_across_splits(champion, frame, warm, tmp_path):
     train, rest = frame.iloc[:400], frame.iloc[400:]
     train.to_csv(tmp_path / "train.csv", index=False)

@@ -7,7 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
+import pandas as pd
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -15,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from components import model_registry, tracking
 from components.errors import UserError
 from components.model_registry import CHALLENGER, CHAMPION, PREVIOUS, alias_version, moves, promote, register_model, rollback
-from tests.command import REPOSITORY, environment, mlflow_server, switchyard
+from tests.command import BREAST_CANCER, REPOSITORY, environment, free_port, mlflow_server, switchyard, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -188,3 +191,47 @@ def test_two_promotions_racing_over_http(tmp_path):
         assert missing.code == 2
         assert "m has no version or alias '9'. Versions: 1" in missing.stderr
     assert os.environ.get("MLFLOW_TRACKING_URI") is None
+
+
+def test_rollback_while_a_server_holds_the_model(runs, workspace, tmp_path):
+    """MLflow's own scoring server loads `@champion`; the champion moves under it, and both go on as they were."""
+    uri = f"sqlite:///{workspace / 'mlflow.db'}"
+    client = MlflowClient(uri, uri)
+    before = {alias: alias_version(client, "breast_cancer", alias) for alias in (CHAMPION, PREVIOUS)}
+    rows = pd.read_csv(BREAST_CANCER.parent / "data.csv").drop(columns="diagnosis").head(3)
+    body = json.dumps({"dataframe_split": rows.to_dict("split")}).encode()
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        "models:/breast_cancer@champion",
+        "--env-manager",
+        "local",
+    ]
+    with open(tmp_path / "log", "w") as log:
+        server = subprocess.Popen(
+            [*command, "--port", str(port)], env=environment(MLFLOW_TRACKING_URI=uri), stdout=log, stderr=log
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/ping")
+            asked = urllib.request.Request(
+                f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}, method="POST"
+            )
+            first = json.load(urllib.request.urlopen(asked, timeout=60))
+            done = switchyard("models", "rollback", "breast_cancer", "--why", "a test", "--workspace", workspace)
+            assert done.code == 0, done.stderr
+            assert json.load(urllib.request.urlopen(asked, timeout=60)) == first
+        finally:
+            for child in psutil.Process(server.pid).children(recursive=True):
+                child.kill()
+            server.kill()
+            server.wait()
+    assert alias_version(client, "breast_cancer", CHAMPION) == before[PREVIOUS]
+    assert alias_version(client, "breast_cancer", PREVIOUS) == before[CHAMPION]
+    assert moves(client, "breast_cancer")[-1].why == "a test"
+    back = switchyard("models", "rollback", "breast_cancer", "--why", "back", "--workspace", workspace)
+    assert f"version {before[CHAMPION]} is champion" in back.stdout

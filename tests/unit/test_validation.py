@@ -10,7 +10,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.dataset import DatasetSummary
 from components.validation.anomalies import schema_findings
-from components.validation.drift import column_findings, distance_findings, distances
+from components.validation.drift import column_findings, distance_findings, distances, with_schemas_limits
 from components.validation.findings import Finding, Verdict
 from components.validation.label_check import check_label_values
 from components.validation.leakage import leakage_findings, normalized_information
@@ -91,6 +91,18 @@ def test_drift_is_measured_by_both_comparators():
     assert (finding.feature, finding.action) == ("w", "warn")
     [finding] = distance_findings(list(found.values()), {**LIMITS, "features": {"w": {"warn": 0.1, "fail": 0.2}}})
     assert finding.action == "fail"
+
+
+def test_the_schemas_own_comparators_are_limits():
+    schema = text_format.Parse(
+        'feature { name: "w" drift_comparator { infinity_norm { threshold: 0.2 } } skew_comparator { '
+        "jensen_shannon_divergence { threshold: 0.3 } } }",
+        schema_pb2.Schema(),
+    )
+    assert with_schemas_limits(LIMITS, schema, "drift")["features"] == {"w": {"warn": 0.2, "fail": 0.2}}
+    assert with_schemas_limits(LIMITS, schema, "skew")["features"]["w"]["fail"] == pytest.approx(0.3)
+    own = {**LIMITS, "features": {"w": {"warn": 0.5, "fail": 1}}}
+    assert with_schemas_limits(own, schema, "drift")["features"]["w"]["fail"] == 1
 
 
 def test_free_text_is_not_judged():
