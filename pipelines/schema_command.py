@@ -14,6 +14,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.errors import StageError, UserError, did_you_mean
 from components.validation.findings import listed
+from components.validation.label_check import domain
 from components.validation.statistics import Statistics, read_statistics
 from pipelines.config import PipelineConfig
 from pipelines.config_file import load_config
