@@ -21,6 +21,9 @@ from typing import Any
 
 from components.errors import UserError
 
+# Where users' code was loaded from in this process.
+_folders: set[str] = set()
+
 
 @dataclass(frozen=True)
 class UserCode:
@@ -60,6 +63,8 @@ def snapshot(reference: str, default_function: str, store: Path, *, key: str) ->
     """
     path, function = split_reference(reference, default_function)
     files = sorted(_closure(path, key))
+    for file in files:
+        _refuse_taken_name(file, path.parent, store, key)
     digest = hashlib.sha256()
     for file in files:
         digest.update(str(file.relative_to(path.parent)).encode() + b"\0" + file.read_bytes())
@@ -76,6 +81,21 @@ def snapshot(reference: str, default_function: str, store: Path, *, key: str) ->
         except OSError:  # another run was first: same hash, same content
             shutil.rmtree(temporary)
     return UserCode(str(target / path.name), function)
+
+
+def _refuse_taken_name(file: Path, folder: Path, store: Path, key: str) -> None:
+    """A user's `keras.py` would be taken for Keras by everything in the stage's process."""
+    name = file.relative_to(folder).parts[0].removesuffix(".py")
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module that was made by hand
+        return
+    origin = spec.origin if spec else None
+    users = (folder, folder.resolve(), store, store.resolve(), *map(Path, _folders))
+    if origin and not any(Path(origin).is_relative_to(place) for place in users):
+        raise UserError(
+            f"{key}: {file}: {name!r} is also an installed module ({origin}), which it would replace. Rename the file."
+        )
 
 
 def _closure(path: Path, key: str) -> set[Path]:
@@ -120,8 +140,7 @@ def _read(path: Path, key: str) -> bytes:
 def load_function(path: str, function: str) -> Callable[..., Any]:
     """See `UserCode.load`."""
     folder, name = os.path.dirname(path), Path(path).stem
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    _make_room(folder)
     try:
         module = sys.modules.get(name)
         if module is None or getattr(module, "__file__", None) != path:
@@ -138,6 +157,22 @@ def load_function(path: str, function: str) -> Callable[..., Any]:
     if not callable(found):
         raise UserError(f"{os.path.basename(path)}: has no function {function!r}. Define `def {function}(...)` in it.")
     return found  # type: ignore[no-any-return]  # checked to be callable
+
+
+def _make_room(folder: str) -> None:
+    """Puts a folder first on the path, and forgets modules of the same names that came from another of the user's folders.
+
+    Two bundles in one process (a candidate and the champion) may each bring a `helpers.py`.
+    """
+    if folder in sys.path:
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
+    for other in _folders - {folder}:
+        for file in Path(folder).glob("*.py"):
+            loaded = getattr(sys.modules.get(file.stem), "__file__", None)
+            if loaded and os.path.dirname(loaded) == other:
+                del sys.modules[file.stem]
+    _folders.add(folder)
 
 
 def where(error: BaseException, folder: str) -> str:

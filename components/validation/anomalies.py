@@ -35,6 +35,9 @@ _RANGE = {"INT_TYPE_BIG_INT", "INT_TYPE_SMALL_INT", "FLOAT_TYPE_BIG_FLOAT", "FLO
 _PRESENCE = {"FEATURE_TYPE_LOW_FRACTION_PRESENT", "FEATURE_TYPE_LOW_NUMBER_PRESENT", "FEATURE_TYPE_NOT_PRESENT"}
 
 
+_WRONG_TYPE = ("INT_TYPE", "FLOAT_TYPE", "ENUM_TYPE", "BOOL_TYPE", "STRING_TYPE", "UNEXPECTED_DATA_TYPE")
+
+
 def schema_findings(
     anomalies: anomalies_pb2.Anomalies,
     schema: schema_pb2.Schema,
@@ -116,7 +119,7 @@ def _explain(
         elif kind in _PRESENCE:
             needed = f"a value in at least {percent(expected.presence.min_fraction)} of rows"
             found = (needed, percent(present_share(seen)), 1 - present_share(seen))
-        elif "NOT" in kind or "TYPE" in kind:
+        elif kind.startswith(_WRONG_TYPE):
             found = (f"type {schema_pb2.FeatureType.Name(expected.type)}", said, None)
     return found
 

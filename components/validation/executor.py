@@ -130,7 +130,7 @@ class Gate:
         where, label = "serving sample, against train", {self.summary.label}
         served = sample_statistics(sample, self.summary, self._settings["missing_values"])
         train = self.statistics["train"]
-        columns = column_findings(served, train, where, {**self._settings, "excluded": list(self._settings["excluded"])}, label)
+        columns = column_findings(served, train, where, self._settings, label)
         findings = [
             dataclasses.replace(f, check=SKEW, expected=f.expected.replace("the champion was trained on", "in training"))
             for f in columns

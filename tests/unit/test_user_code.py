@@ -47,3 +47,20 @@ def test_broken_code(text, message, tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         snapshot(str(tmp_path / "none.py"), "f", tmp_path / "store", key="k")
+
+
+@pytest.mark.parametrize("name", ["keras", "json", "math"])
+def test_a_file_named_like_an_installed_module_is_refused(name, tmp_path):
+    put(tmp_path, **{name: "def f(): pass\n", "model": f"import {name}\ndef f(): pass\n"})
+    for file in (name, "model"):
+        with pytest.raises(UserError, match=f"'{name}' is also an installed module .* Rename the file"):
+            snapshot(str(tmp_path / f"{file}.py"), "f", tmp_path / "store", key="k")
+
+
+def test_two_snapshots_with_helpers_of_the_same_name_in_one_process(tmp_path):
+    found = []
+    for value in (1, 2):
+        put(tmp_path, own_model="from own_helper import X\ndef f(): return X\n", own_helper=f"X = {value}\n")
+        found.append(snapshot(str(tmp_path / "own_model.py"), "f", tmp_path / "store", key="k"))
+    assert [code.load()() for code in found] == [1, 2]
+    assert found[0].load()() == 1
