@@ -17,7 +17,7 @@ from components.ingest.scan import scan
 from components.ingest.sources import find_files
 from components.training.registry import trainer_class
 from components.user_code import UserCode, snapshot_file
-from components.validation.label_check import check_label_values
+from components.validation.schema_text import check_label_values
 from pipelines.config import PipelineConfig
 from pipelines.settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
 

@@ -14,7 +14,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.errors import StageError, UserError, did_you_mean
 from components.validation.findings import listed
-from components.validation.label_check import domain
+from components.validation.schema_text import domain, environment_of
 from components.validation.statistics import Statistics, read_statistics
 from pipelines.config import PipelineConfig
 from pipelines.config_file import load_config
@@ -60,7 +60,7 @@ def diff(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -> in
     """Prints what would change for the data to fit the reviewed schema; returns 1 when something would."""
     config, statistics = _examine(pipeline, overrides, workspace)
     path = _curated(config)
-    changed = _difference(_read(path), _updated(_read(path), statistics, None), path)
+    changed = _difference(_read(path), _updated(_read(path), statistics, None, config.validation.environment), path)
     click.echo("".join(changed) if changed else f"{path}: the data fits")
     return 1 if changed else 0
 
@@ -70,7 +70,7 @@ def accept(pipeline: Path, overrides: Sequence[str], workspace: Path | None, fea
     config, statistics = _examine(pipeline, overrides, workspace)
     path = _curated(config)
     schema = _read(path)
-    updated = _updated(schema, statistics, list(features) or None)
+    updated = _updated(schema, statistics, list(features) or None, config.validation.environment)
     changed = _difference(schema, updated, path)
     if not changed:
         click.echo(f"{path}: the data fits already")
@@ -117,15 +117,24 @@ def _read(path: Path) -> schema_pb2.Schema:
 
 
 def _updated(
-    schema: schema_pb2.Schema, statistics: Mapping[str, Statistics], features: Sequence[str] | None
+    schema: schema_pb2.Schema,
+    statistics: Mapping[str, Statistics],
+    features: Sequence[str] | None,
+    environment: str | None,
 ) -> schema_pb2.Schema:
     with quiet():
         import tensorflow_data_validation as tfdv
     updated = schema_pb2.Schema()
     updated.CopyFrom(schema)
+    # What belongs to another environment is not expected here; TFDV's update knows no environments.
+    chosen_environment = environment_of(schema, environment)
+    elsewhere = [f for f in schema.feature if not _belongs(f, chosen_environment)]
+    for feature in elsewhere:
+        updated.feature.remove(feature)
     # The training split first: it says most.
     for split in sorted(statistics, key=lambda s: s != "train"):
         updated = tfdv.update_schema(updated, statistics[split])
+    updated.feature.extend(elsewhere)
     if features is None:
         return updated
     known = {f.name: f for f in updated.feature}
@@ -144,6 +153,12 @@ def _updated(
             domain = next((d for d in chosen.string_domain if d.name == known[name].domain), None)
             (domain or chosen.string_domain.add()).CopyFrom(domains[known[name].domain])
     return chosen
+
+
+def _belongs(feature: Any, environment: str | None) -> bool:
+    if environment is None:
+        return True
+    return environment not in feature.not_in_environment and (not feature.in_environment or environment in feature.in_environment)
 
 
 def _difference(before: schema_pb2.Schema, after: schema_pb2.Schema, path: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from components.validation.findings import ERROR, SCHEMA, WARNING, Finding, listed, percent, remedy_for
-from components.validation.label_check import domain
+from components.validation.schema_text import domain
 from components.validation.statistics import (
     Statistics,
     features_of,

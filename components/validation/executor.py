@@ -25,6 +25,7 @@ from components.validation.anomalies import schema_findings
 from components.validation.drift import column_findings, distance_findings, distances, with_schemas_limits
 from components.validation.findings import DRIFT, FILE, SKEW, Distance, Finding, Verdict
 from components.validation.leakage import leakage_findings
+from components.validation.schema_text import environment_of
 from components.validation.serving_sample import sample_statistics
 from components.validation.statistics import Statistics, features_of, read_statistics
 
@@ -102,8 +103,7 @@ class Gate:
         return Verdict(findings, measured, notes)
 
     def _anomalies(self, split: str, statistics: Statistics) -> anomalies_pb2.Anomalies:
-        environments = list(self._schema.default_environment)
-        chosen = self._settings["environment"] or ("TRAINING" if "TRAINING" in environments else None)
+        chosen = environment_of(self._schema, self._settings["environment"])
         if chosen:
             # TFX's ExampleValidator knows no environments.
             return tfdv.validate_statistics(statistics, self._schema, environment=chosen)

@@ -33,6 +33,7 @@ def messy(tmp_path_factory):
             "fare/usd (net)": rng.normal(10, 3, n),
             "größe.cm": rng.integers(0, 9, n),
             "company": rng.choice(["A", "B", "", "ünïcode, with comma", "x" * 200], n),
+            "a$b$": rng.normal(size=n),
             "flag": rng.choice(["True", "False"], n),
             "nothing": np.nan,
             "constant": 1,
@@ -124,13 +125,17 @@ def test_the_users_schema_and_anomalies(tmp_path, warm):
         'feature { name: "id" type: FLOAT presence { min_fraction: 1 } shape { dim { size: 1 } } }\n'
         'feature { name: "word" type: BYTES presence { min_fraction: 1 } shape { dim { size: 1 } } domain: "words" }\n'
         'feature { name: "y" type: INT presence { min_fraction: 1 } shape { dim { size: 1 } } }\n'
+        'feature { name: "request_id" type: INT presence { min_fraction: 1 } in_environment: "SERVING" }\n'
         'string_domain { name: "words" value: "a" }\n'
+        'default_environment: "TRAINING"\ndefault_environment: "SERVING"\n'
     )
     document = {"name": "curated", "data": {"path": "d.csv"}, "label": "y", "validation": {"schema": "schema.pbtxt"}}
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))
     done = warm.run(tmp_path / "p.yaml", tmp_path / "w", *QUICK, expect=3)
     assert "schema: word (train): unexpected string values. Expected: a. Seen: b. Rows: " in done.json["error"]
     assert "schema: x (train): out-of-range values. Expected: values from 0 to 10. Seen: 0 to 49" in done.json["error"]
+    # It is not in the environment that training data is checked in.
+    assert "request_id" not in done.json["error"]
     allowed = [part for f in ("x", "word") for part in ("--set", f"validation.on_anomaly.features.{f}=warn")]
     passed = warm.run(tmp_path / "p.yaml", tmp_path / "w", *QUICK, *allowed)
     assert "data_gate: warning: schema: word (train)" in passed.stderr

@@ -138,7 +138,14 @@ print(out.to_json(orient="split"))
 @pytest.mark.parametrize(("trainer", "first"), [*((t, "") for t in TRAINERS), ("pytorch", "import tensorflow\n")])
 def test_the_registered_model_loads_alone_and_takes_raw_rows(trainer, first, runs, workspace, tmp_path):
     uri = f"models:/breast_cancer/{runs[trainer].json['model_version']}"
-    command = [sys.executable, "-c", first + LOAD, f"sqlite:///{workspace / 'mlflow.db'}", uri, EXAMPLES / "breast_cancer" / "data.csv"]
+    command = [
+        sys.executable,
+        "-c",
+        first + LOAD,
+        f"sqlite:///{workspace / 'mlflow.db'}",
+        uri,
+        EXAMPLES / "breast_cancer" / "data.csv",
+    ]
     done = subprocess.run(list(map(str, command)), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout.splitlines()[-1])

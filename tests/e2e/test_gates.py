@@ -97,6 +97,7 @@ def test_a_scaled_column(champion, frame, warm, tmp_path):
         done,
         "schema: mean_radius (train): out-of-range values. Expected: values from 0 to 57.",
         "drift: mean_radius (train, against the champion's training data): its distribution has changed",
+        "drift: mean_radius (train, against the previous run): its distribution has changed",
         "Jensen-Shannon 1.00",
     )
     client = MlflowClient(f"sqlite:///{champion[0] / 'mlflow.db'}")

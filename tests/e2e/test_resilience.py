@@ -125,6 +125,11 @@ def test_mlflow_away_and_back(tmp_path):
         assert len(client.get_metric_history(training.info.run_id, "val_loss")) == 3
         assert client.get_model_version_by_alias("breast_cancer", "champion").version is not None
         assert "nothing to send" in switchyard("upload", "--workspace", tmp_path / "w").stdout
+        again = run(BREAST_CANCER, tmp_path / "w", *arguments)
+        assert again.stages["training"] == "cached"
+        assert again.json["champion"] == again.json["model_version"] == "1"
+        assert "champion is version 1 (tensorflow)" in again.stderr
+        assert client.list_artifacts(again.json["mlflow_run_id"], "report")[0].path == "report/report.html"
 
 
 def test_full_disk(tmp_path):

@@ -12,8 +12,8 @@ from components.dataset import DatasetSummary
 from components.validation.anomalies import schema_findings
 from components.validation.drift import column_findings, distance_findings, distances, with_schemas_limits
 from components.validation.findings import Finding, Verdict
-from components.validation.label_check import check_label_values
 from components.validation.leakage import leakage_findings, normalized_information
+from components.validation.schema_text import check_label_values
 from components.validation.serving_sample import sample_statistics
 
 ON_ANOMALY = {"error": "fail", "warning": "warn", "features": {}}

@@ -1,4 +1,4 @@
-"""The label's values against the reviewed schema, before anything is run: a new class would be another task."""
+"""A schema in text form without TFDV: the label's values before anything is run, domains, environments."""
 
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ def check_label_values(path: Path, label: str, counts: Mapping[str, int], on_ano
         remedy_for(label),
     )
     return Verdict([finding])
+
+
+def environment_of(schema: schema_pb2.Schema, wanted: str | None) -> str | None:
+    """Returns the environment that examples are checked in: the one wanted, else `TRAINING` when the schema has it."""
+    return wanted or ("TRAINING" if "TRAINING" in schema.default_environment else None)
 
 
 def domain(schema: schema_pb2.Schema, feature: Any) -> list[str]:
