@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import numpy as np
+import pandas as pd
 from rich.table import Table
 
 from components import model_registry, tracking
@@ -176,9 +177,15 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             info = bundle.info
             if info.label not in frame:
                 raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {', '.join(frame.columns)}.")
-            scores[version.version] = bundle.scores(frame)
-    values = frame[info.label]
-    labels = encode_labels([v.encode() if isinstance(v, str) else v for v in values] if info.classes else values, info.classes)
+            frame = frame[frame[info.label].notna()]
+            texts = {f.name for f in info.features if f.dtype == "string"}
+            scores[version.version] = bundle.scores(_typed(frame, texts))
+    has_texts = bool(info.classes) and isinstance(info.classes[0], str)
+    column = frame[info.label]
+    labels = encode_labels(column.map(lambda v: str(v).encode()) if has_texts else pd.to_numeric(column), info.classes)
+    if np.isnan(labels).any():
+        unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
+        raise UserError(f"{data}: {info.label} holds {', '.join(unknown)}; the models know {', '.join(map(str, info.classes))}.")
     if info.classes:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
     ones = np.ones(len(labels))
@@ -209,9 +216,7 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
     table_console().print(table)
 
 
-def _read_rows(data: Path) -> Any:
-    import pandas as pd
-
+def _read_rows(data: Path) -> pd.DataFrame:
     from components.ingest.bad_rows import BadRows
     from components.ingest.readers import READERS
     from components.ingest.sources import find_files, format_of
@@ -223,11 +228,15 @@ def _read_rows(data: Path) -> Any:
             frames += [b.to_pandas() for b in batches]
     if not frames:
         raise StageError(f"{data}: no rows.")
-    rows = pd.concat(frames, ignore_index=True)
-    # A CSV's columns come as text.
-    for column in rows.columns:
-        if rows[column].dtype == object and not rows[column].map(lambda v: isinstance(v, list)).any():
-            numbers = pd.to_numeric(rows[column], errors="coerce")
-            if numbers.notna().sum() == rows[column].notna().sum():
-                rows[column] = numbers
+    rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
     return rows
+
+
+def _typed(rows: pd.DataFrame, texts: set[str]) -> pd.DataFrame:
+    """A CSV's columns come as text: numbers for all but the features that are texts."""
+    found = {}
+    for name in rows.columns:
+        column = rows[name]
+        is_text = column.map(lambda v: isinstance(v, str)).any()
+        found[name] = pd.to_numeric(column, errors="coerce") if is_text and name not in texts else column
+    return pd.DataFrame(found)

@@ -124,6 +124,19 @@ def test_the_registry(runs, client):
     assert client.get_model_version_by_alias("breast_cancer", "champion").version is not None
 
 
+def test_two_versions_on_the_same_rows(runs, workspace, warm):
+    first, second = (runs[t].json["model_version"] for t in ("tensorflow", "sklearn"))
+    data = EXAMPLES / "breast_cancer" / "data.csv"
+    done = warm("models", "compare", "breast_cancer", first, second, "--data", data, "--json", "--workspace", workspace)
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["rows"] == 569
+    auc = found["metrics"][second]["auc"] - found["metrics"][first]["auc"]
+    assert found["better"]["auc"][0] == pytest.approx(auc)
+    low, high = found["better"]["auc"][1]
+    assert low <= auc <= high
+
+
 LOAD = """
 import json, sys
 import mlflow, pandas as pd
