@@ -128,7 +128,7 @@ def _updated(
     updated.CopyFrom(schema)
     # What belongs to another environment is not expected here; TFDV's update knows no environments.
     chosen_environment = environment_of(schema, environment)
-    elsewhere = [f for f in schema.feature if not _belongs(f, chosen_environment)]
+    elsewhere = [f for f in schema.feature if not _belongs(f, chosen_environment, schema.default_environment)]
     for feature in elsewhere:
         updated.feature.remove(feature)
     # The training split first: it says most.
@@ -155,10 +155,11 @@ def _updated(
     return chosen
 
 
-def _belongs(feature: Any, environment: str | None) -> bool:
-    if environment is None:
+def _belongs(feature: Any, environment: str | None, default: Sequence[str]) -> bool:
+    """As TFDV has it: the default environments but for those left out, and those named."""
+    if environment is None or environment in feature.in_environment:
         return True
-    return environment not in feature.not_in_environment and (not feature.in_environment or environment in feature.in_environment)
+    return environment in default and environment not in feature.not_in_environment
 
 
 def _difference(before: schema_pb2.Schema, after: schema_pb2.Schema, path: Path) -> list[str]:
