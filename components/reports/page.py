@@ -28,9 +28,16 @@ def render(title: str, subtitle: str, sections: Sequence[dict[str, Any]]) -> str
     return _templates.get_template("page.html").render(title=title, subtitle=subtitle, sections=sections)
 
 
-def axes(width: float = 4.2, height: float = 2.8, *, title: str = "", x: str = "", y: str = "") -> tuple[Figure, Any]:
-    """Returns a figure and its axes, in colours that read on a light and on a dark page."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+def axes(
+    width: float = 4.2, height: float = 2.8, *, title: str = "", x: str = "", y: str = "", left: float | None = None
+) -> tuple[Figure, Any]:
+    """Returns a figure and its axes, in colours that read on a light and on a dark page.
+
+    `left` is the share of the width that is kept for the labels: fixed margins take half the time of fitted ones.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained" if left is None else None)
+    if left is not None:
+        figure.subplots_adjust(left=left, bottom=0.14, right=0.97, top=0.88)
     ax = figure.subplots()
     ax.set_title(title, color=INK, fontsize=9)
     ax.set_xlabel(x, color=INK, fontsize=8)

@@ -55,7 +55,8 @@ def statistics_sections(statistics: Statistics) -> list[dict[str, Any]]:
 
 
 def _plot(name: str, by_split: Mapping[str, Any]) -> Any:
-    figure, ax = axes(3.2, 2.0, title=name)
+    is_text = not next(iter(by_split.values())).HasField("num_stats")
+    figure, ax = axes(3.2, 2.0, title=name, left=0.36 if is_text else 0.13)
     drawn = False
     for i, (split, feature) in enumerate(by_split.items()):
         colour = COLOURS[i % len(COLOURS)]
