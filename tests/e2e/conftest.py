@@ -21,9 +21,11 @@ def workspace(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def runs(workspace):
-    """Trainer -> its first run; all in one workspace, one after the other."""
+def runs(workspace, warm):
+    """Trainer -> its first run; all in one workspace, one after the other, the first in a process of its own."""
     extra = {"sklearn": ["--set", "trainer.hyperparameters.epochs=5"]}
-    return {
-        name: run(BREAST_CANCER, workspace, "--trainer", t, *NO_CONTEST, *extra.get(name, [])) for name, t in TRAINERS.items()
-    }
+    found = {}
+    for name, trainer in TRAINERS.items():
+        command = warm.run if found else run
+        found[name] = command(BREAST_CANCER, workspace, "--trainer", trainer, *NO_CONTEST, *extra.get(name, []))
+    return found

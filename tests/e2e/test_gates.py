@@ -155,24 +155,35 @@ def preprocessing_fn(inputs):
 """
 
 
-@pytest.mark.parametrize(("first", "second"), [("tensorflow", "pytorch"), ("pytorch", "tensorflow")])
-def test_a_better_model_of_the_other_framework_replaces_the_champion_and_a_worse_one_does_not(first, second, warm, tmp_path):
-    """A weak champion (one noisy feature), then a good model of the other framework, then the weak one again."""
+def weak_then_good(first, second, warm, folder):
+    """A weak champion (one noisy feature) of one framework, then a good model of the other one takes its place."""
     document = {**yaml.safe_load(BREAST_CANCER.read_text()), "data": {"path": str(DATA)}}
     del document["evaluation"], document["validation"]
-    (tmp_path / "good.yaml").write_text(yaml.safe_dump(document))
-    (tmp_path / "features.py").write_text(FEATURES)
-    (tmp_path / "weak.yaml").write_text(yaml.safe_dump({**document, "preprocessing": "features.py"}))
-    weak = warm.run(tmp_path / "weak.yaml", tmp_path / "w", "--trainer", first, *QUICK)
+    (folder / "good.yaml").write_text(yaml.safe_dump(document))
+    (folder / "features.py").write_text(FEATURES)
+    (folder / "weak.yaml").write_text(yaml.safe_dump({**document, "preprocessing": "features.py"}))
+    weak = warm.run(folder / "weak.yaml", folder / "w", "--trainer", first, *QUICK)
     assert weak.json["champion"] == "1"
-    good = warm.run(tmp_path / "good.yaml", tmp_path / "w", "--trainer", second, *QUICK)
+    good = warm.run(folder / "good.yaml", folder / "w", "--trainer", second, *QUICK)
     assert good.json["champion"] == "2"
     assert good.json["models"]["champion"]["metrics"]["auc"] < good.json["metrics"]["auc"] - 0.1
+
+
+def aliases(folder):
+    found = MlflowClient(f"sqlite:///{folder / 'w' / 'mlflow.db'}").get_registered_model("breast_cancer").aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def test_a_better_tensorflow_model_replaces_a_pytorch_champion(warm, tmp_path):
+    weak_then_good("pytorch", "tensorflow", warm, tmp_path)
+    assert aliases(tmp_path) == {"champion": "2", "previous": "1"}
+
+
+def test_a_better_pytorch_model_replaces_a_tensorflow_champion_and_a_worse_one_is_refused(warm, tmp_path):
+    weak_then_good("tensorflow", "pytorch", warm, tmp_path)
     seed = ["--set", "trainer.hyperparameters.seed=7"]
-    worse = warm.run(tmp_path / "weak.yaml", tmp_path / "w", "--trainer", first, *QUICK, *seed, expect=4)
+    worse = warm.run(tmp_path / "weak.yaml", tmp_path / "w", "--trainer", "tensorflow", *QUICK, *seed, expect=4)
     assert worse.json["champion"] == "2"
     assert "worse (change for the better -0." in worse.json["error"]
-    assert f"the champion's (version 2, {second})" in worse.json["error"]
-    client = MlflowClient(f"sqlite:///{tmp_path / 'w' / 'mlflow.db'}")
-    aliases = client.get_registered_model("breast_cancer").aliases
-    assert {k: str(v) for k, v in aliases.items()} == {"champion": "2", "previous": "1", "challenger": "3"}
+    assert "the champion's (version 2, pytorch)" in worse.json["error"]
+    assert aliases(tmp_path) == {"champion": "2", "previous": "1", "challenger": "3"}

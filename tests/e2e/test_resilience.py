@@ -28,7 +28,7 @@ from tests.e2e.conftest import ANEW, NO_CONTEST, STAGES
 
 pytestmark = pytest.mark.e2e
 QUICK = ["--set", "trainer.hyperparameters.epochs=10"]
-SLOW = ["--set", "trainer.hyperparameters.epochs=200", "--set", "trainer.hyperparameters.early_stopping=null"]
+SLOW = ["--set", "trainer.hyperparameters.epochs=80", "--set", "trainer.hyperparameters.early_stopping=null"]
 
 
 def alive(pid):
@@ -85,7 +85,7 @@ def test_ctrl_c(tmp_path):
     assert parent.info.status == "KILLED"
 
 
-def test_two_runs_at_once_in_one_workspace(tmp_path):
+def test_two_runs_at_once_in_one_workspace(tmp_path, warm):
     done = {}
     threads = [
         threading.Thread(target=lambda t=t: done.update({t: run(BREAST_CANCER, tmp_path, "--trainer", t, *QUICK, *NO_CONTEST)}))
@@ -97,7 +97,7 @@ def test_two_runs_at_once_in_one_workspace(tmp_path):
         thread.join()
     assert {d.json["status"] for d in done.values()} == {"blessed"}
     assert {d.json["model_version"] for d in done.values()} == {"1", "2"}
-    again = run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *QUICK, *NO_CONTEST)
+    again = warm.run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *QUICK, *NO_CONTEST)
     assert {n for n, s in again.stages.items() if s != "cached"} == ANEW
 
 
@@ -132,7 +132,7 @@ def test_mlflow_away_and_back(tmp_path):
         assert client.list_artifacts(again.json["mlflow_run_id"], "report")[0].path == "report/report.html"
 
 
-def test_full_disk(tmp_path):
+def test_full_disk(tmp_path, warm):
     """A limit on file size stands in for a full disk: the write fails in the same place, with the same kind of error."""
     data = tmp_path / "d.csv"
     data.write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60_000)))
@@ -149,7 +149,7 @@ def test_full_disk(tmp_path):
     assert "ingest" in limited.stderr + limited.stdout
     assert "Traceback" not in limited.stderr + limited.stdout
     document = ["--data", data, "--label", "y", "--set", "trainer.hyperparameters.epochs=1"]
-    free = switchyard("run", *document, "--workspace", tmp_path / "w", "--json")
+    free = warm("run", *document, "--workspace", tmp_path / "w", "--json")
     assert free.code in (0, 4), free.stderr
     assert free.stages["ingest"] == "ran"
 
