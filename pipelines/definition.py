@@ -74,7 +74,8 @@ def create_pipeline(
     gate = DataGate(examples, statistics, schema, validation.outputs["anomalies"], baseline, gate_settings(config)).with_id(
         "data_gate"
     )
-    transform = Transform(examples, schema, preprocessing_code(config, code_store), VERSION).with_id("transform")
+    transform = Transform(examples, schema, preprocessing_code(config, code_store), VERSION, config.validation.environment)
+    transform = transform.with_id("transform")
     # In order, not in data: what the gate compares with changes from run to run, and the transform's cache must not.
     transform.add_upstream_node(gate)
     trainings = [

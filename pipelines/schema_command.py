@@ -14,7 +14,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.errors import StageError, UserError, did_you_mean
 from components.validation.findings import listed
-from components.validation.schema_text import domain, environment_of
+from components.validation.schema_text import belongs, domain, environment_of
 from components.validation.statistics import Statistics, read_statistics
 from pipelines.config import PipelineConfig
 from pipelines.config_file import load_config
@@ -128,7 +128,7 @@ def _updated(
     updated.CopyFrom(schema)
     # What belongs to another environment is not expected here; TFDV's update knows no environments.
     chosen_environment = environment_of(schema, environment)
-    elsewhere = [f for f in schema.feature if not _belongs(f, chosen_environment, schema.default_environment)]
+    elsewhere = [f for f in schema.feature if not belongs(f, chosen_environment, schema.default_environment)]
     for feature in elsewhere:
         updated.feature.remove(feature)
     # The training split first: it says most.
@@ -153,13 +153,6 @@ def _updated(
             domain = next((d for d in chosen.string_domain if d.name == known[name].domain), None)
             (domain or chosen.string_domain.add()).CopyFrom(domains[known[name].domain])
     return chosen
-
-
-def _belongs(feature: Any, environment: str | None, default: Sequence[str]) -> bool:
-    """As TFDV has it: the default environments but for those left out, and those named."""
-    if environment is None or environment in feature.in_environment:
-        return True
-    return environment in default and environment not in feature.not_in_environment
 
 
 def _difference(before: schema_pb2.Schema, after: schema_pb2.Schema, path: Path) -> list[str]:

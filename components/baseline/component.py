@@ -57,8 +57,9 @@ def _find(name: str, pipeline: str, summary: DatasetSummary, uri: str) -> Baseli
     if not server:
         return BaselineContents(None, "", "", [], None, "no tracking server: nothing to compare with")
     client = tracking.client(server)
-    previous = _previous(client, pipeline, list(summary.rows), uri)
     version = alias_version(client, name, CHAMPION)
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    previous = _previous(client, experiment, pipeline, list(summary.rows), uri) if experiment else None
     if version is None:
         return BaselineContents(None, "", "", [], previous, f"{name} has no champion yet")
     registered = client.get_model_version(name, version)
@@ -73,10 +74,10 @@ def _find(name: str, pipeline: str, summary: DatasetSummary, uri: str) -> Baseli
     return BaselineContents(version, info.framework, registered.tags.get(MODEL_URI, ""), misfits(info, summary), previous, note)
 
 
-def _previous(client: Any, pipeline: str, splits: list[str], uri: str) -> str | None:
+def _previous(client: Any, experiment: str, pipeline: str, splits: list[str], uri: str) -> str | None:
     """Copies the statistics of the last data that the gate let pass; returns the gate's MLflow run."""
     where = f"tags.`{GATE_TAG}` = 'passed' AND tags.`switchyard.pipeline` = '{pipeline}'"
-    runs = client.search_runs([os.environ["MLFLOW_EXPERIMENT_ID"]], where, order_by=["attributes.start_time DESC"], max_results=1)
+    runs = client.search_runs([experiment], where, order_by=["attributes.start_time DESC"], max_results=1)
     if not runs:
         return None
     run_id = str(runs[0].info.run_id)

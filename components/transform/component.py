@@ -15,7 +15,7 @@ from components.user_code import UserCode
 class Transform(TfxTransform):
     """TFX's Transform; `code` is the user's `preprocessing_fn`, None for the default one.
 
-    `version` enters the cache key and means nothing else.
+    `version` enters the cache key and means nothing else; `environment` is the schema's that the examples belong to.
 
     Outputs:
         transform_graph, transformed_examples: as TFX's.
@@ -23,12 +23,23 @@ class Transform(TfxTransform):
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, examples: types.BaseChannel, schema: types.BaseChannel, code: UserCode | None, version: str) -> None:
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        schema: types.BaseChannel,
+        code: UserCode | None,
+        version: str,
+        environment: str | None = None,
+    ) -> None:
         super().__init__(
             examples=examples,
             schema=schema,
             preprocessing_fn="components.transform.preprocessing.preprocessing_fn",
-            custom_config={"version": version, "code": dataclasses.asdict(code) if code else None},
+            custom_config={
+                "version": version,
+                "code": dataclasses.asdict(code) if code else None,
+                "environment": environment,
+            },
             disable_statistics=True,
             disable_analyzer_cache=True,
         )

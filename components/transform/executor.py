@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from typing import Any
 
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components.transform import executor as tfx_executor
-from tfx.types import artifact_utils
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
 
 from components import tracking
 from components.dataset import DatasetSummary
 from components.progress import warn
+from components.validation.schema_text import belongs, environment_of
 
 
 class Executor(tfx_executor.Executor):
@@ -30,7 +33,23 @@ class Executor(tfx_executor.Executor):
             for name, reason in config["unusable"].items():
                 warn(f"feature {name!r} is not used: {reason}")
             tracking.ambient().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
-        super().Do(input_dict, output_dict, {**exec_properties, "custom_config": json_utils.dumps(config)})
+        properties = {**exec_properties, "custom_config": json_utils.dumps(config)}
+        with tempfile.TemporaryDirectory() as folder:
+            super().Do(
+                {**input_dict, "schema": [_in_environment(schema, config.get("environment"), folder)]}, output_dict, properties
+            )
+
+
+def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) -> Any:
+    """Returns the schema of what the examples hold, as an artifact: features of other environments are not there."""
+    environment = environment_of(schema, wanted)
+    for feature in list(schema.feature):
+        if not belongs(feature, environment, schema.default_environment):
+            schema.feature.remove(feature)
+    artifact = standard_artifacts.Schema()
+    artifact.uri = folder
+    tfdv.write_schema_text(schema, os.path.join(folder, "schema.pbtxt"))
+    return artifact
 
 
 def unusable_features(schema: schema_pb2.Schema, label: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,13 @@ def check_label_values(path: Path, label: str, counts: Mapping[str, int], on_ano
 def environment_of(schema: schema_pb2.Schema, wanted: str | None) -> str | None:
     """Returns the environment that examples are checked in: the one wanted, else `TRAINING` when the schema has it."""
     return wanted or ("TRAINING" if "TRAINING" in schema.default_environment else None)
+
+
+def belongs(feature: Any, environment: str | None, default: Sequence[str]) -> bool:
+    """As TFDV has it: a feature is in the default environments but for those left out, and in those named."""
+    if environment is None or environment in feature.in_environment:
+        return True
+    return environment in default and environment not in feature.not_in_environment
 
 
 def domain(schema: schema_pb2.Schema, feature: Any) -> list[str]:

@@ -125,7 +125,8 @@ def test_the_users_schema_and_anomalies(tmp_path, warm):
         'feature { name: "id" type: FLOAT presence { min_fraction: 1 } shape { dim { size: 1 } } }\n'
         'feature { name: "word" type: BYTES presence { min_fraction: 1 } shape { dim { size: 1 } } domain: "words" }\n'
         'feature { name: "y" type: INT presence { min_fraction: 1 } shape { dim { size: 1 } } }\n'
-        'feature { name: "request_id" type: INT presence { min_fraction: 1 } not_in_environment: "TRAINING" }\n'
+        'feature { name: "request_id" type: INT presence { min_fraction: 1 } shape { dim { size: 1 } } '
+        'not_in_environment: "TRAINING" }\n'
         'string_domain { name: "words" value: "a" }\n'
         'default_environment: "TRAINING"\ndefault_environment: "SERVING"\n'
     )
