@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -212,9 +213,11 @@ def test_rollback_while_a_server_holds_the_model(runs, workspace, tmp_path):
         "--env-manager",
         "local",
     ]
+    # MLflow starts `uvicorn` by its name.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with open(tmp_path / "log", "w") as log:
         server = subprocess.Popen(
-            [*command, "--port", str(port)], env=environment(MLFLOW_TRACKING_URI=uri), stdout=log, stderr=log
+            [*command, "--port", str(port)], env=environment(MLFLOW_TRACKING_URI=uri, PATH=path), stdout=log, stderr=log
         )
         try:
             wait_for(f"http://127.0.0.1:{port}/ping")
