@@ -65,6 +65,37 @@ def test_overriding_inside_a_short_form():
     assert (config.trainer.accelerator.kind, config.trainer.accelerator.precision) == ("cpu", "bf16")
 
 
+def test_anomaly_actions_in_short_and_by_feature():
+    document = {**BASE, "validation": {"on_anomaly": "warn"}}
+    assert load_config(None, document=document).validation.on_anomaly.error == "warn"
+    config = load_config(None, document=document, overrides=["validation.on_anomaly.features.x=fail"])
+    assert config.validation.on_anomaly.model_dump() == {"error": "warn", "warning": "warn", "features": {"x": "fail"}}
+
+
+def test_several_frameworks_and_their_files(tmp_path):
+    (tmp_path / "mine.py").write_text("")
+    document = {**BASE, "trainer": {"framework": ["tensorflow", "mine:T"], "model": {"tensorflow": "k.py"}}}
+    trainer = load_config(None, document=document, base=tmp_path).trainer
+    assert trainer.frameworks == ("tensorflow", f"{tmp_path / 'mine.py'}:T")
+    assert [trainer.model_for(f) for f in trainer.frameworks] == [str(tmp_path / "k.py"), None]
+    assert load("trainer.framework=[pytorch]").trainer.frameworks == ("pytorch",)
+
+
+def test_the_gates_have_defaults_and_can_be_turned_off():
+    evaluation = load().evaluation
+    assert (evaluation.improvement.minimum, evaluation.improvement.confidence) == (0.0, 0.95)
+    assert load("evaluation.improvement=null").evaluation.improvement is None
+    assert load("evaluation.improvement.confidence=null").evaluation.improvement.confidence is None
+    assert load("evaluation.thresholds.auc.min_change=-0.01").evaluation.thresholds["auc"].min_change == -0.01
+    assert load().validation.drift.warn == 0.1
+
+
+def test_a_password_is_not_written_out():
+    config = load("tracking.uri=postgresql://me:secret@host/db")
+    assert "secret" in config.to_yaml()
+    assert "secret" not in config.public_yaml()
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
