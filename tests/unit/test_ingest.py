@@ -1,5 +1,7 @@
 import gzip
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 
 import numpy as np
@@ -17,6 +19,7 @@ from components.ingest.executor import Executor
 from components.ingest.scan import InputSpec
 from components.ingest.sources import fingerprint, format_of
 from components.ingest.writer import assign, key_hashes
+from tests.command import REPOSITORY
 
 SPEC = dict(
     path=[],
@@ -273,3 +276,40 @@ def test_unknown_ending():
         format_of("a.xlsx", "auto")
     assert format_of("a.dat", "csv") == "csv"
     assert format_of("A.CSV.GZ", "auto") == "csv"
+
+
+EARLY = """
+import sys
+from components.ingest import readers, scan, sources
+from components.ingest.bad_rows import BadRows
+
+path, remote = sys.argv[1:]
+
+if remote == "remote":
+    import io, time
+
+    class SlowStore(io.FileIO):
+        def read(self, size=-1):
+            time.sleep(0.2)
+            return super().read(size)
+
+    sources.is_local = lambda path: False
+    sources.open_file = readers.open_file = lambda path: SlowStore(path)
+
+spec = scan.InputSpec([path], None, {"train": 1.0}, None, "csv", [], 0, None, "nowhere", "auto")
+try:
+    scan.scan(spec, BadRows(0), peek=True)
+except scan.UserError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize("store", ["local", "remote"])
+def test_an_error_in_the_first_rows_ends_the_process_in_order_with_a_slow_fake_of_a_remote_store(store, tmp_path):
+    """Arrow's read-ahead thread inside Python while the interpreter ends would abort the process."""
+    data = tmp_path / "d.csv"
+    data.write_text("a,b\n" + "1,2\n" * 8_000_000)
+    done = subprocess.run([sys.executable, "-c", EARLY, data, store], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "has no column 'nowhere'" in done.stdout
+    assert done.returncode == 2, done.stderr
