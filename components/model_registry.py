@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -248,7 +248,9 @@ def _locked(client: Any, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        client.delete_registered_model(lock)
+        # One that cannot be given back now is broken as a stale one by whoever comes next.
+        with suppress(MlflowException):
+            client.delete_registered_model(lock)
 
 
 def _break_stale(client: Any, lock: str) -> None:
