@@ -74,6 +74,7 @@ class Workspace:
         os.environ.setdefault("KERAS_HOME", str(self.root / "caches" / "keras"))
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
     def create(self) -> None:
         """Makes the folder.

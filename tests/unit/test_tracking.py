@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components import tracking
+from components.model_registry import alias_version
 from components.tracking_journal import Journal, pending, replay, write_header
 from pipelines.runners.upload import upload
 from pipelines.runners.workspace import Workspace
@@ -92,14 +93,32 @@ def test_a_model_is_recorded_once(here, tmp_path):
     (bundle / "MLmodel").write_text("flavors: {}\n")
     run = tracking.Run(here, tracking.create_run(here, experiment, "r", {}))
 
-    def register(uri, blessed=True):
-        return run.register({"name": "m", "bundle": str(bundle), "uri": uri, "blessed": blessed, "tags": {}, "description": ""})
+    def register(uri, compared_with=None, passed=True):
+        found = run.register(
+            {
+                "name": "m",
+                "bundle": str(bundle),
+                "uri": uri,
+                "passed": passed,
+                "blessed": passed,
+                "compared_with": compared_with,
+                "why": "",
+                "metrics": {},
+                "data": "",
+                "tags": {},
+                "description": "",
+            }
+        )
+        return found.version
+
+    def champion(name):
+        return alias_version(MlflowClient(here), name, "champion")
 
     assert register("one") == "1"
     assert register("one") == "1"
-    assert register("bad", blessed=False) is None
-    assert tracking.champion(here, "m") == "1"
-    assert register("two") == "2"
-    assert tracking.champion(here, "m") == "2"
-    assert tracking.champion(here, "other") is None
+    assert register("bad", passed=False) is None
+    assert champion("m") == "1"
+    assert register("two", compared_with="1") == "2"
+    assert champion("m") == "2"
+    assert champion("other") is None
     assert len(MlflowClient(here).search_logged_models([experiment])) == 3
