@@ -12,7 +12,6 @@ from components.dataset import DatasetSummary
 from components.model_bundle import BundleInfo, RawFeature
 
 _FILE = "baseline.json"
-NUMBERS = ("integer", "float")
 
 
 @dataclass(frozen=True)

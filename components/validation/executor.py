@@ -113,14 +113,13 @@ class Gate:
     def _drift(self, split: str, statistics: Statistics) -> tuple[list[Finding], list[Distance]]:
         findings: list[Finding] = []
         measured: list[Distance] = []
-        ignored: set[str] = set()
         if self._champion_statistics().exists():
             trained_on = read_statistics(self._champion_statistics())
-            findings += column_findings(statistics, trained_on, split, self._settings, ignored)
-            measured += distances(statistics, trained_on, DRIFT, f"{split}, against the champion's training data", ignored)
+            findings += column_findings(statistics, trained_on, split, self._settings, set())
+            measured += distances(statistics, trained_on, DRIFT, f"{split}, against the champion's training data", set())
         before = previous_statistics(self._uris["baseline"], split)
         if before.exists():
-            measured += distances(statistics, read_statistics(before), DRIFT, f"{split}, against the previous run", ignored)
+            measured += distances(statistics, read_statistics(before), DRIFT, f"{split}, against the previous run", set())
         return findings, measured
 
     def _skew(self) -> tuple[list[Finding], list[Distance]]:
