@@ -153,10 +153,10 @@ def load_function(path: str, function: str) -> Callable[..., Any]:
     except Exception as error:
         sys.modules.pop(name, None)
         raise UserError(f"{os.path.basename(path)}: {where(error, folder)}") from error
-    found = getattr(module, function, None)
+    found: Callable[..., Any] | None = getattr(module, function, None)
     if not callable(found):
         raise UserError(f"{os.path.basename(path)}: has no function {function!r}. Define `def {function}(...)` in it.")
-    return found  # type: ignore[no-any-return]  # checked to be callable
+    return found
 
 
 def _make_room(folder: str) -> None:

@@ -27,13 +27,11 @@ class Rows:
         task: binary, multiclass or regression.
         labels: class index, or value; float64 (n,).
         scores: model -> probabilities or values, float32 (n, outputs).
-        slices: feature -> its value in words, (n,).
     """
 
     task: str
     labels: np.ndarray
     scores: Mapping[str, np.ndarray]
-    slices: Mapping[str, np.ndarray]
 
 
 def replicates(rows: Rows) -> dict[str, dict[str, np.ndarray]]:

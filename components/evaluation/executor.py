@@ -152,8 +152,7 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     labels = table["label"].to_numpy()
     outputs = len(summary.classes) if summary.task == "multiclass" else 1
     scores = {m: table[m].combine_chunks().flatten().to_numpy().reshape(-1, outputs) for m in models}
-    slices = {n.removeprefix("slice:"): table[n].to_numpy() for n in table.column_names if n.startswith("slice:")}
-    return Rows(summary.task, labels, scores, slices)
+    return Rows(summary.task, labels, scores)
 
 
 def read_labels(files: list[str], summary: DatasetSummary) -> np.ndarray:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -28,38 +27,28 @@ Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
 def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches of string columns; rows with the wrong number of fields or not UTF-8 go to `bad`."""
     names = _header(path)
-    stopped = False
 
     def ragged(row: Any) -> str:
-        if not stopped:
-            bad.add(path, f"{row.actual_columns} fields where the header has {row.expected_columns}", str(row.text))
+        bad.add(path, f"{row.actual_columns} fields where the header has {row.expected_columns}", str(row.text))
         return "skip"
 
     nulls = {} if missing_values is None else {"null_values": list(missing_values)}
-    raw, stop = arrow_stream(path)
     try:
-        reader = pa.csv.open_csv(
-            raw,
-            # One thread: with several, the row handler is called from threads that wait on one another.
-            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
-            parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=ragged),
-            convert_options=pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.binary()),
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=True,
-                **nulls,
-            ),
-        )
-        try:
+        with arrow_stream(path) as raw:
+            reader = pa.csv.open_csv(
+                raw,
+                # One thread: with several, the row handler is called from threads that wait on one another.
+                read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
+                parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=ragged),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.binary()),
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=True,
+                    **nulls,
+                ),
+            )
             for batch in reader:
                 yield _decoded(batch, path, bad)
-        finally:
-            stopped = True
-            if stop:
-                stop()
-                with suppress(pa.ArrowInvalid, OSError, StopIteration):
-                    while reader.read_next_batch():
-                        pass
     except (pa.ArrowInvalid, EOFError, OSError) as error:
         raise UserError(f"data.path: {path} cannot be read as CSV: {error}") from error
 

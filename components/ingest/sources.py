@@ -8,7 +8,10 @@ import gzip
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -103,42 +106,28 @@ def open_file(path: str) -> BinaryIO:
     return cast(BinaryIO, file if isinstance(file, io.IOBase) else io.BufferedReader(_Raw(file), _CHUNK))
 
 
-def arrow_stream(path: str) -> tuple[Any, Callable[[], None] | None]:
+@contextmanager
+def arrow_stream(path: str) -> Iterator[Any]:
     """Opens for Arrow's CSV reader, which reads ahead in a thread of its own.
 
-    That thread must not be inside Python when the interpreter ends: it would abort the process. So Arrow reads a local
-    file by itself; any other one is to be stopped and read to its end, which then comes at once.
-
-    Returns:
-        The stream, and what stops it; None when nothing need be stopped.
+    That thread must hold nothing of Python's when the interpreter ends: it would abort the process. So Arrow reads local
+    files alone, by itself; any other one is copied to a temporary file first.
 
     Raises:
         UserError: it cannot be read.
     """
     file = open_file(path)
-    if not is_local(path):
-        stoppable = _Stoppable(file)
-        return pa.PythonFile(stoppable, mode="r"), stoppable.stop
-    file.close()
-    kind = {".gz": "gzip", ".bz2": "bz2"}.get(os.path.splitext(path.lower())[1])
-    native = pa.OSFile(path)
-    return (pa.CompressedInputStream(native, kind) if kind else native), None
-
-
-class _Stoppable(io.RawIOBase):
-    """A file that has nothing more to read after `stop`."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._stopped = file, False
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        return b"" if self._stopped else self._file.read(size)
-
-    def stop(self) -> None:
-        self._stopped = True
+    if is_local(path):
+        file.close()
+        kind = {".gz": "gzip", ".bz2": "bz2"}.get(os.path.splitext(path.lower())[1])
+        native = pa.OSFile(path)
+        yield pa.CompressedInputStream(native, kind) if kind else native
+        return
+    with tempfile.NamedTemporaryFile(prefix="switchyard-", suffix=".csv") as copy:
+        with file:
+            shutil.copyfileobj(file, copy, _CHUNK)
+        copy.flush()
+        yield pa.OSFile(copy.name)
 
 
 class _Raw(io.RawIOBase):

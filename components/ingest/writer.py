@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +62,7 @@ class SplitWriter:
         self.folder = os.path.join(uri, f"Split-{split}")
         os.makedirs(self.folder, exist_ok=True)
         self.rows = 0
-        self._writer = None
+        self._writer: Any = None
         self._parts: list[str] = []
 
     def write(self, records: Sequence[bytes]) -> None:
@@ -69,7 +70,7 @@ class SplitWriter:
         for record in records:
             if self.rows % SHARD_ROWS == 0:
                 self._next()
-            self._writer.write(record)  # type: ignore[attr-defined]  # set by _next
+            self._writer.write(record)
             self.rows += 1
 
     def close(self) -> None:

@@ -159,7 +159,8 @@ class _DefaultModel(nn.Module):
             value = features[feature.name]
             value = self.embeddings[str(i)](value) if feature.vocabulary_size else value.float()
             parts.append(value.flatten(1))
-        return self.layers(torch.cat(parts, dim=1))  # type: ignore[no-any-return]
+        logits: torch.Tensor = self.layers(torch.cat(parts, dim=1))
+        return logits
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

@@ -78,12 +78,25 @@ def schema_findings(
                     share,
                     ERROR if severity == "unknown" else severity,
                     action_for(feature, severity, settings["on_anomaly"]),
-                    remedy_for(feature),
+                    remedy_for(feature, reviewed=settings["curated"]),
                 )
             )
+    whole = anomalies.dataset_anomaly_info
+    severity = anomalies_pb2.AnomalyInfo.Severity.Name(whole.severity).lower()
     found += [
-        Finding(SCHEMA, split, "", reason.short_description.lower(), "see the schema's dataset constraints", reason.description)
-        for reason in anomalies.dataset_anomaly_info.reason
+        Finding(
+            SCHEMA,
+            split,
+            "",
+            reason.short_description.lower(),
+            "see the schema's dataset constraints",
+            reason.description.strip().rstrip("."),
+            None,
+            ERROR if severity == "unknown" else severity,
+            action_for("", severity, settings["on_anomaly"]),
+            "--set validation.on_anomaly.error=warn",
+        )
+        for reason in whole.reason
     ]
     return found
 

@@ -122,7 +122,11 @@ def column_findings(
 
     def add(feature: str, anomaly: str, expected: str, seen: str, share: float, severity: str) -> None:
         action = action_for(feature, severity, settings["on_anomaly"])
-        findings.append(Finding(CHAMPION, split, feature, anomaly, expected, seen, share, severity, action, remedy_for(feature)))
+        findings.append(
+            Finding(
+                CHAMPION, split, feature, anomaly, expected, seen, share, severity, action, remedy_for(feature, reviewed=False)
+            )
+        )
 
     for name in sorted(theirs.keys() - mine.keys() - ignored):
         # Left out on purpose: the config says so.

@@ -127,9 +127,10 @@ class Verdict:
         )
 
 
-def remedy_for(feature: str) -> str:
-    """Returns the option that lets a feature's anomalies pass."""
-    return f"--set 'validation.on_anomaly.features.{feature}=warn'   (or accept it: switchyard schema accept)"
+def remedy_for(feature: str, *, reviewed: bool) -> str:
+    """Returns what lets a feature's anomalies pass; a reviewed schema can be changed too."""
+    option = f"--set 'validation.on_anomaly.features.{feature}=warn'"
+    return f"{option}   (or accept it: switchyard schema accept)" if reviewed else option
 
 
 def percent(share: float) -> str:

@@ -42,7 +42,7 @@ def check_label_values(path: Path, label: str, counts: Mapping[str, int], on_ano
         share,
         ERROR,
         action,
-        remedy_for(label),
+        remedy_for(label, reviewed=True),
     )
     return Verdict([finding])
 

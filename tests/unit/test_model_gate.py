@@ -44,7 +44,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
         random = np.random.default_rng(seed)
         labels = np.ones(300)
         scores = np.where(random.random(300) < 0.8, 0.9, 0.1).astype(np.float32)[:, np.newaxis]
-        low, high = interval(replicates(Rows("binary", labels, {"m": scores}, {}))["m"]["accuracy"])
+        low, high = interval(replicates(Rows("binary", labels, {"m": scores}))["m"]["accuracy"])
         inside += low <= 0.8 <= high
     assert 88 <= inside <= 100
 
@@ -58,7 +58,7 @@ def result(name, role, scores, labels, **more):
 
 def gate(labels, scores, champion_uri="uri-of-another", **settings_):
     models = {n: result(n, CHAMPION if n == CHAMPION else CANDIDATE, s, labels) for n, s in scores.items()}
-    samples = replicates(Rows("binary", labels, scores, {}))
+    samples = replicates(Rows("binary", labels, scores))
     chosen = {"thresholds": {}, "improvement": {"minimum": 0.0, "confidence": 0.95}, "min_slice_examples": 100, **settings_}
     return judge(models, chosen, "auc", samples, champion_uri)
 
@@ -78,7 +78,7 @@ def test_a_clearly_better_model_is_blessed_and_a_clearly_worse_one_is_not():
 def test_noise_is_not_an_improvement():
     labels, scores = binary(300, 1.0, 0)
     noisy = (scores + np.random.default_rng(1).normal(0, 0.01, scores.shape)).clip(0.01, 0.99).astype(np.float32)
-    samples = replicates(Rows("binary", labels, {"a": noisy, CHAMPION: scores}, {}))
+    samples = replicates(Rows("binary", labels, {"a": noisy, CHAMPION: scores}))
     one, other = result("a", CANDIDATE, noisy, labels), result(CHAMPION, CHAMPION, scores, labels)
     found = compare(one, other, "auc", samples)
     assert abs(found.difference) < 0.01

@@ -70,6 +70,19 @@ def test_the_config_decides_what_an_anomaly_does():
     assert [f.feature for f in findings_of(frame(), excluded=["gone"])] == []
 
 
+def test_constraints_on_the_whole_data_set_obey_the_config_too():
+    schema = schema_pb2.Schema()
+    schema.CopyFrom(SCHEMA)
+    schema.dataset_constraints.min_examples_count = 1000
+    stats = statistics(frame(gone=1))
+    anomalies = tfdv.validate_statistics(stats, schema)
+    for error, action in (("fail", "fail"), ("warn", "warn")):
+        settings = {**SETTINGS, "on_anomaly": {**ON_ANOMALY, "error": error}}
+        [finding] = schema_findings(anomalies, schema, stats, "train", settings)
+        assert (finding.feature, finding.action) == ("", action)
+        assert "500" in finding.seen
+
+
 LIMITS = {"warn": 0.1, "fail": 0.5, "features": {}}
 
 
