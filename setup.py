@@ -22,10 +22,13 @@ setup(
     entry_points={"console_scripts": ["switchyard=pipelines.cli:main"]},
     install_requires=[
         "apache-beam>=2.72,<2.78",
+        "boto3>=1.34",
         "click>=8.1,<9",
         "filelock>=3.16",
         "jinja2>=3.1,<4",
+        "docker>=7,<8",
         "kfp>=2.17,<2.17.3",
+        "kfp-kubernetes>=2.17,<2.17.3",
         "lightning>=2.6,<2.7",
         "matplotlib>=3.8,<4",
         "mlflow>=3.17,<4",
@@ -55,6 +58,7 @@ setup(
         "dev": [
             "hypothesis>=6.100",
             "import-linter>=2.1",
+            "kubernetes-validate>=1.30",
             "mypy>=1.13",
             "pandas-stubs>=2.2,<3",
             "playwright>=1.50",

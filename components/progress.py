@@ -12,6 +12,11 @@ def set_sink(sink: Callable[[str], None] | None) -> None:
     _sinks[:] = [sink] if sink else []
 
 
+def heard() -> bool:
+    """Returns whether what is said goes somewhere."""
+    return bool(_sinks)
+
+
 def say(text: str) -> None:
     """Tells the user how far the stage is, for example `12,000 rows` or `epoch 3 of 20, val_loss 0.31`."""
     for sink in _sinks:

@@ -184,14 +184,14 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
         register_model(mlflow_client, run_id, operation["model"])
 
 
-def ensure_experiment(uri: str, name: str, artifacts: Path) -> str:
+def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
     """Returns the experiment's id; a new one in a local database keeps its files under `artifacts`."""
     from mlflow.exceptions import MlflowException
 
     mlflow_client = client(uri)
     found = mlflow_client.get_experiment_by_name(name)
     if found is None:
-        location = None if uri.startswith(("http", "databricks")) else artifacts.resolve().as_uri()
+        location = None if artifacts is None or uri.startswith(("http", "databricks")) else artifacts.resolve().as_uri()
         try:
             return str(mlflow_client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another run made it in the meantime

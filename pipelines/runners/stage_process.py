@@ -167,8 +167,14 @@ def _main(sender: Connection, job: Job) -> None:
     os._exit(code)
 
 
-def explain(error: BaseException, log: Path) -> tuple[str, str]:
-    """Returns (kind, message) for an exception: the user's error behind it if there is one, else its first line."""
+def explain(error: BaseException, log: Path | None) -> tuple[str, str]:
+    """Returns (kind, message) for an exception: the user's error behind it if there is one, else its first line.
+
+    `kind` is `user`, `gate`, `training` or `stage`; `log` is named for what is nobody's mistake in particular.
+    """
+    if isinstance(error, SystemExit) and error.__cause__ is not None:
+        error = error.__cause__
+    where = f" Log: {log}" if log else ""
     seen: BaseException | None = error
     while seen is not None:
         for kind, name in _SAID.items():
@@ -177,13 +183,15 @@ def explain(error: BaseException, log: Path) -> tuple[str, str]:
                 return name, re.sub(r"\s*\[while running .*", "", str(seen), flags=re.DOTALL)
         seen = seen.__cause__ or seen.__context__
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "stage", f"the disk is full ({error.filename or error.strerror}). Free some space and run again. Log: {log}"
+        return "stage", f"the disk is full ({error.filename or error.strerror}). Free some space and run again.{where}"
     if isinstance(error, MemoryError):
-        return "stage", f"out of memory. Log: {log}"
+        return "stage", f"out of memory.{where}"
+    if isinstance(error, StageError):
+        return "stage", f"{error}{where}"
     lines = str(error).strip().splitlines()
     if "No space left" in str(error):
-        return "stage", f"the disk is full. Free some space and run again. Log: {log}"
-    return "stage", f"{type(error).__name__}: {lines[0] if lines else ''}. Log: {log}"
+        return "stage", f"the disk is full. Free some space and run again.{where}"
+    return "stage", f"{type(error).__name__}: {lines[0] if lines else ''}.{where}"
 
 
 def _die_with_the_runner() -> None:

@@ -1,0 +1,111 @@
+"""Small local files (the user's code) that travel inside the compiled pipeline: no registry, no bucket, no new image.
+
+They are part of the task's command, hence of its cache key: the same files are the same bytes in every compilation.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import lzma
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import UserError
+
+TOKEN = "{{files}}"
+# Linux hands a process no argument of more than 128 KiB, and the whole command of a task is one.
+LIMIT = 90_000
+_READABLE = 30_000
+_BINARY = "lzma+base64:"
+_WHEEL = ".unpacked/"
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Folders of this machine that travel: `folders` folder -> name in the task, `contents` path in the task -> text."""
+
+    folders: Mapping[str, str]
+    contents: Mapping[str, str]
+
+    def replaced(self, value: str) -> tuple[str, set[str]]:
+        """Returns an exec property fit for a task, and the names of the files that it may need."""
+        used: set[str] = set()
+        for folder in sorted(self.folders, key=len, reverse=True):
+            if folder in value:
+                name = self.folders[folder]
+                value = value.replace(folder, f"{TOKEN}/{name}")
+                used |= {path for path in self.contents if path.startswith(f"{name}/")}
+        return value, used
+
+
+def carry(folders: Mapping[Path, list[Path]]) -> Carried:
+    """Returns the files of some folders, fit to travel. A wheel travels unpacked: packed, it would differ every time.
+
+    Args:
+        folders: absolute folder -> files under it.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    names, contents = {}, {}
+    for folder, files in folders.items():
+        name = folder.name if folder.name not in names.values() else f"{folder.name}-{len(names)}"
+        names[str(folder)] = name
+        for file in sorted(files):
+            target = f"{name}/{file.relative_to(folder).as_posix()}"
+            try:
+                if file.suffix == ".whl":
+                    with zipfile.ZipFile(file) as wheel:
+                        for member in sorted(wheel.namelist()):
+                            contents[f"{target}{_WHEEL}{member}"] = _text(wheel.read(member))
+                else:
+                    contents[target] = _text(file.read_bytes())
+            except OSError as error:
+                raise UserError(f"{file}: {error.strerror}") from None
+    return Carried(names, contents)
+
+
+def _text(content: bytes) -> str:
+    if len(content) <= _READABLE:
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    return _BINARY + base64.b64encode(lzma.compress(content)).decode("ascii")
+
+
+def unpack(contents: Mapping[str, str]) -> Path:
+    """Writes the files below the temporary folder, at a place that their content decides, and returns it."""
+    digest = hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()[:16]
+    target = Path(tempfile.gettempdir()) / f"switchyard-files-{os.getuid()}" / digest
+    if target.exists():
+        return target
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    if target.parent.stat().st_uid != os.getuid():
+        raise UserError(f"{target.parent} belongs to somebody else; set TMPDIR to a folder of your own.")
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        wheels: dict[Path, dict[str, bytes]] = {}
+        for path, text in contents.items():
+            content = lzma.decompress(base64.b64decode(text.removeprefix(_BINARY))) if text.startswith(_BINARY) else text.encode()
+            wheel, unpacked, member = path.partition(_WHEEL)
+            file = Path(temporary) / "files" / wheel
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if unpacked:
+                wheels.setdefault(file, {})[member] = content
+            else:
+                file.write_bytes(content)
+        for file, members in wheels.items():
+            with zipfile.ZipFile(file, "w") as wheel_file:
+                for member, content in members.items():
+                    wheel_file.writestr(zipfile.ZipInfo(member), content)
+        try:
+            os.replace(Path(temporary) / "files", target)
+        except OSError:  # another task was first: same place, same content
+            if not target.exists():
+                raise
+    return target

@@ -1,0 +1,148 @@
+"""Any TFX pipeline -> Kubeflow Pipelines v2: readable Python source, and the IR YAML (schema 2.1.0) that KFP's compiler makes of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.errors import UserError, did_you_mean
+from pipelines.config_kubeflow import StageResources
+from pipelines.runners.kubeflow.carried_files import Carried, carry
+from pipelines.runners.kubeflow.check import check
+from pipelines.runners.kubeflow.plan import Plan
+from pipelines.runners.kubeflow.resources import PipelineResources
+from pipelines.runners.kubeflow.source import to_source
+
+
+@dataclass(frozen=True)
+class CompiledForKubeflow:
+    """A compiled pipeline.
+
+    Attributes:
+        source: the generated Python module.
+        spec: KFP's pipeline spec.
+        platform: its Kubernetes part; None when there is none.
+        tasks: name of the KFP task -> TFX node, of those that do a node's work.
+        waits: TFX node -> the nodes it waits for, in topological order.
+    """
+
+    source: str
+    spec: dict[str, Any]
+    platform: dict[str, Any] | None
+    tasks: Mapping[str, str]
+    waits: Mapping[str, tuple[str, ...]]
+
+    def to_yaml(self) -> str:
+        """Returns what KFP's API, UI and SDK take: one document, or two."""
+        documents = [self.spec] if self.platform is None else [self.spec, self.platform]
+        return yaml.safe_dump_all(documents, sort_keys=True, width=2**31)
+
+
+def compile_tfx_pipeline(
+    pipeline: Any,
+    *,
+    image: str,
+    stages: Mapping[str, StageResources] | None = None,
+    resources: PipelineResources | None = None,
+    environment: Mapping[str, str] | None = None,
+    local_files: Mapping[Path, Sequence[Path]] | None = None,
+    views: bool = True,
+) -> CompiledForKubeflow:
+    """Compiles a TFX pipeline: Switchyard's or any other. Starts nothing, reaches no cluster.
+
+    Args:
+        pipeline: a `tfx.dsl.Pipeline`.
+        image: container image of every node; it holds Switchyard, and the modules of your components.
+        stages: node id -> resources.
+        resources: what all nodes share.
+        environment: variables of every node; never secrets (see `StageResources.secrets`).
+        local_files: folder -> files under it which travel with the pipeline: wherever an exec property names the folder, the
+            task finds them. User modules that TFX packaged (`module_file=`) travel without being named here.
+        views: also write outputs that KFP's pages show.
+
+    Raises:
+        UserError: a node cannot be compiled (the message names it and says why), or `stages` names none.
+    """
+    from pipelines.runners.kubeflow.from_tfx import to_plan
+
+    carried = carry({**_user_modules(pipeline), **{k: list(v) for k, v in (local_files or {}).items()}})
+    plan = to_plan(pipeline, carried, views=views)
+    nodes = [t.id for t in plan.tasks]
+    for name in stages or {}:
+        if name not in nodes:
+            raise UserError(f"kubeflow.stages: there is no stage {name!r}.{did_you_mean(name, nodes)} Stages: {', '.join(nodes)}.")
+    last = _last(plan)
+    source = to_source(
+        plan,
+        image,
+        carried,
+        stages or {},
+        resources or PipelineResources(),
+        {**(environment or {}), "SWITCHYARD_LAST_STAGES": ",".join(last)},
+    )
+    spec, platform = _compile(source)
+    check(spec)
+    tasks = {t.function.replace("_", "-"): t.id for t in plan.tasks}
+    waits = {t.id: tuple(dict.fromkeys([*sorted(t.producers), *t.after])) for t in plan.tasks}
+    return CompiledForKubeflow(source, spec, platform, tasks, waits)
+
+
+def _last(plan: Plan) -> list[str]:
+    needed = {n for t in plan.tasks for n in (*t.producers, *t.after)}
+    # What runs under a condition may never run.
+    return [t.id for t in plan.tasks if t.id not in needed and not t.conditions]
+
+
+def _user_modules(pipeline: Any) -> dict[Path, list[Path]]:
+    root = pipeline.pipeline_info.pipeline_root
+    if not root or "://" in root:
+        return {}
+    folder = Path(root) / "_wheels"
+    return {folder: sorted(folder.glob("*.whl"))} if folder.is_dir() else {}
+
+
+def _compile(source: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    from kfp import compiler
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # KFP reads a component's code from its source file.
+        path = Path(folder) / "kfp_pipeline.py"
+        path.write_text(source, encoding="utf-8")
+        name = f"switchyard_generated_{Path(folder).name}"
+        module_spec = importlib.util.spec_from_file_location(name, path)
+        if module_spec is None or module_spec.loader is None:
+            raise RuntimeError(f"cannot load {path}")
+        module = importlib.util.module_from_spec(module_spec)
+        sys.modules[name] = module
+        try:
+            module_spec.loader.exec_module(module)
+            target = Path(folder) / "pipeline.yaml"
+            compiler.Compiler().compile(module.pipeline, str(target))
+        finally:
+            del sys.modules[name]
+        documents = list(yaml.safe_load_all(target.read_text(encoding="utf-8")))
+    return documents[0], documents[1] if len(documents) > 1 else None
+
+
+def with_environment(compiled: CompiledForKubeflow, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the spec with more variables in every task: what one run knows and a compiled pipeline does not.
+
+    They do not enter the backend's cache key.
+    """
+    spec: dict[str, Any] = json.loads(json.dumps(compiled.spec))
+    for executor in spec["deploymentSpec"]["executors"].values():
+        container = executor.get("container")
+        if container:
+            kept = [e for e in container.get("env", []) if e["name"] not in environment]
+            container["env"] = kept + [{"name": k, "value": v} for k, v in environment.items()]
+    return spec

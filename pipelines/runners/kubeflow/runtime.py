@@ -1,0 +1,119 @@
+"""What a task does: one TFX node, on the artifacts that KFP hands it, through TFX's own portable operators. No ML Metadata.
+
+The generated components call these functions, and nothing else of Switchyard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from components import progress
+from components.errors import StageError
+from pipelines.runners.kubeflow import failure, task_tracking
+from pipelines.runners.kubeflow.carried_files import TOKEN, unpack
+
+# A folder that outlives the pod: checkpoints.
+STATE = "SWITCHYARD_STATE"
+
+
+def run_node(
+    node: Mapping[str, Any],
+    *,
+    inputs: Mapping[str, Sequence[Any]],
+    outputs: Mapping[str, Any],
+    properties: Mapping[str, Any],
+    views: Mapping[str, Any] | None = None,
+    driver_output: str = "",
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Runs a node's executor.
+
+    Args:
+        node: what the compiler knows: `id`, `pipeline`, `executor`, `types` (key -> class path), `dynamic`, `schemas`.
+        inputs: TFX key -> KFP artifacts.
+        outputs: TFX key -> KFP artifact; its metadata is filled in.
+        properties: exec properties.
+        views: outputs for KFP's pages.
+        driver_output: what `run_driver` returned.
+        files: files that travel with the pipeline, see `carried_files`.
+
+    Raises:
+        SystemExit: the node failed; the message is the last line of standard error.
+    """
+    _listen(node["id"])
+    with failure.said(), _until_terminated(), task_tracking.task(node["id"]):
+        started = time.monotonic()
+        from pipelines.runners.kubeflow import node_run
+
+        progress.say("running")
+        work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files))
+        with tempfile.TemporaryDirectory() as temporary:
+            work.execute(temporary, os.environ.get(STATE), driver_output)
+        work.show(views or {})
+        progress.say(f"done in {time.monotonic() - started:.1f} s")
+
+
+def run_driver(
+    node: Mapping[str, Any],
+    *,
+    inputs: Mapping[str, Sequence[Any]],
+    properties: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+) -> str:
+    """Runs a node's driver; returns what it changed as JSON, for `run_node`. The same input gives the same text."""
+    with failure.said():
+        _listen(node["id"])
+        from pipelines.runners.kubeflow import node_run
+
+        with tempfile.TemporaryDirectory() as temporary:
+            changed = node_run.NodeRun(node, inputs, {}, _resolved(properties, files)).drive(temporary)
+        # Where the files lie on this machine is nobody else's business.
+        text = json.dumps(changed, sort_keys=True)
+        return text.replace(str(unpack(files)), TOKEN) if files else text
+
+
+def evaluate_condition(node: Mapping[str, Any], *, inputs: Mapping[str, Sequence[Any]]) -> str:
+    """Returns `true` or `false` for a predicate over artifacts."""
+    with failure.said():
+        from pipelines.runners.kubeflow import node_run
+
+        return "true" if node_run.holds(node, inputs) else "false"
+
+
+def _resolved(properties: Mapping[str, Any], files: Mapping[str, str] | None) -> dict[str, Any]:
+    given = {k: v for k, v in properties.items() if v is not None}
+    if not files:
+        return given
+    folder = str(unpack(files))
+    return {k: v.replace(TOKEN, folder) if isinstance(v, str) else v for k, v in given.items()}
+
+
+@contextmanager
+def _until_terminated() -> Iterator[None]:
+    """Makes SIGTERM, Kubernetes' way to end a pod, an exception: what is running is left in order, the MLflow run is ended."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise StageError("terminated (SIGTERM): checkpoints up to here are kept where the run has a workspace")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _listen(stage: str) -> None:
+    if not progress.heard():
+        progress.set_sink(lambda text: print(f"{stage}: {text}", file=sys.stderr, flush=True))

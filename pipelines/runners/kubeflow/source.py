@@ -1,0 +1,283 @@
+"""The plan -> Python source that a person can read, and that KFP's own compiler compiles.
+
+One function per task, one for the pipeline. KFP takes a component's code from its source file: hence a real file.
+"""
+
+from __future__ import annotations
+
+import json
+import pprint
+import textwrap
+from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
+
+from pipelines.runners.kubeflow.carried_files import LIMIT, Carried
+from pipelines.runners.kubeflow.errors import CompileError
+from pipelines.runners.kubeflow.plan import Condition, InputArtifact, PipelineParameter, Plan, Task
+from pipelines.runners.kubeflow.resources import PipelineResources, StageResources, pipeline_config_source, resource_lines, shared_lines
+
+_RUNTIME = "pipelines.runners.kubeflow.runtime"
+_WIDTH = 118
+
+
+def to_source(
+    plan: Plan,
+    image: str,
+    carried: Carried,
+    stages: Mapping[str, StageResources],
+    resources: PipelineResources,
+    environment: Mapping[str, str],
+) -> str:
+    """Returns the source of a module with one `@dsl.pipeline` function named `pipeline`.
+
+    Args:
+        plan: of the pipeline.
+        image: what every task runs in, unless its stage says otherwise.
+        carried: local files that travel.
+        stages: node id -> resources.
+        resources: of the pipeline.
+        environment: variables of every task.
+    """
+    writer = _Writer(plan, carried, stages, resources, environment)
+    functions = [writer.condition(c) for c in plan.conditions.values()]
+    for task in plan.tasks:
+        if task.kind == "python":
+            if task.driver:
+                functions.append(writer.driver(task))
+            functions.append(writer.task(task))
+        elif task.kind == "container":
+            functions.append(writer.container(task))
+    body = "\n\n\n".join([*functions, writer.everywhere(), writer.pipeline()])
+    return f"{_header(plan, image, body)}\n\n\n{body}\n"
+
+
+def _header(plan: Plan, image: str, body: str) -> str:
+    types = ("Artifact", "ClassificationMetrics", "Dataset", "HTML", "Input", "Markdown", "Metrics", "Model", "Output")
+    used = [t for t in types if f"[{t}]" in body or f": {t}[" in body]
+    lines = [
+        f'"""TFX pipeline {plan.name!r} for Kubeflow Pipelines, written by `switchyard compile`: change the pipeline, not this."""',
+        "",
+        "from kfp import dsl" + (", kubernetes" if "kubernetes." in body else ""),
+        f"from kfp.dsl import {', '.join(used)}" if used else "",
+        "",
+        f"IMAGE = {json.dumps(image)}",
+    ]
+    return "\n".join(line for i, line in enumerate(lines) if line or lines[i - 1])
+
+
+class _Writer:
+    def __init__(
+        self,
+        plan: Plan,
+        carried: Carried,
+        stages: Mapping[str, StageResources],
+        resources: PipelineResources,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._plan, self._carried = plan, carried
+        self._stages, self._resources, self._environment = stages, resources, environment
+        self._by_id = {t.id: t for t in plan.tasks}
+
+    def task(self, task: Task) -> str:
+        signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in task.inputs]
+        signature += [f"{p.argument}: {p.kind}" for p in task.properties]
+        signature += ["driver_output: str"] if task.driver else []
+        signature += [f"{o.argument}: Output[{o.kfp_type}]" for o in (*task.outputs, *task.views)]
+        spec = {k: v for k, v in task.spec.items() if k != "driver"}
+        call = [
+            _argument(spec),
+            f"inputs={_lists(task.groups)},",
+            f"outputs={_mapping({o.key: o.argument for o in task.outputs})},",
+            f"properties={_mapping({p.key: p.argument for p in task.properties})},",
+        ]
+        if task.views:
+            call.append(f"views={_mapping({v.argument: v.argument for v in task.views})},")
+        if task.driver:
+            call.append("driver_output=driver_output,")
+        return self._function(task, task.function, signature, "run_node", f"TFX node {task.id}.", [*call, *self._files(task)])
+
+    def driver(self, task: Task) -> str:
+        spec = {k: v for k, v in task.spec.items() if k not in ("executor", "dynamic")}
+        signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in task.inputs]
+        signature += [f"{p.argument}: {p.kind}" for p in task.properties]
+        call = [
+            _argument(spec),
+            f"inputs={_lists(task.groups)},",
+            f"properties={_mapping({p.key: p.argument for p in task.properties})},",
+        ]
+        said = f"Driver of TFX node {task.id}: what its input is now. Never cached."
+        name = f"{task.function}_driver"
+        return self._function(task, name, signature, "run_driver", said, [*call, *self._files(task)], returns="str")
+
+    def condition(self, condition: Condition) -> str:
+        signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in condition.inputs]
+        call = [_argument(condition.spec), f"inputs={_lists(condition.groups)},"]
+        said = f"Whether {condition.text}."
+        return self._function(None, condition.function, signature, "evaluate_condition", said, call, returns="str")
+
+    def container(self, task: Task) -> str:
+        signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in task.inputs]
+        signature += [f"{p.argument}: {p.kind}" for p in task.properties]
+        signature += [f"{o.argument}: Output[{o.kfp_type}]" for o in task.outputs]
+        lines = ["@dsl.container_component", *_definition(task.function, signature, None)]
+        lines += [f'    """TFX node {task.id}."""', "    return dsl.ContainerSpec(", f"        image={json.dumps(task.spec['image'])},"]
+        for key in ("command", "args"):
+            if task.spec[key]:
+                parts = [p[0] if len(p) == 1 else f"dsl.ConcatPlaceholder([{', '.join(p)}])" for p in task.spec[key]]
+                lines.append(f"        {key}=[{', '.join(parts)}],")
+        return "\n".join([*lines, "    )"])
+
+    def pipeline(self) -> str:
+        arguments = [_parameter(p) for p in self._plan.parameters]
+        config = pipeline_config_source(self._resources)
+        name = self._plan.name.lower().replace("_", "-")
+        lines = [f"@dsl.pipeline(name={json.dumps(name)}{', pipeline_config=' + config if config else ''})"]
+        lines += _definition("pipeline", arguments, None)
+        lines += [f'    """TFX pipeline {self._plan.name}."""']
+        lines += [f"    {line}" if line else "" for line in self._block([t.id for t in self._plan.tasks], ())]
+        return "\n".join(lines)
+
+    def everywhere(self) -> str:
+        lines = ["def everywhere(task: dsl.PipelineTask) -> None:", '    """What every task gets."""']
+        return "\n".join([*lines, *(f"    {line}" for line in shared_lines("task", self._resources, self._environment))])
+
+    def _function(
+        self, task: Task | None, name: str, signature: list[str], target: str, said: str, call: list[str], returns: str | None = None
+    ) -> str:
+        image = self._stages[task.id].image if task and task.id in self._stages else None
+        lines = [
+            f"@dsl.component(base_image={json.dumps(image) if image else 'IMAGE'}, install_kfp_package=False)",
+            *_definition(name, signature, returns),
+            f'    """{said}"""',
+            f"    from {_RUNTIME} import {target}",
+            "",
+            f"    {'return ' if returns else ''}{target}(",
+            *(textwrap.indent(c, " " * 8) for c in call),
+            "    )",
+        ]
+        source = "\n".join(lines)
+        if task and len(source.encode()) > LIMIT:
+            sizes = {f: len(self._carried.contents[f]) for f in task.files}
+            largest = ", ".join(f"{f} ({sizes[f]:,} bytes)" for f in sorted(sizes, key=sizes.__getitem__, reverse=True)[:3])
+            raise CompileError(
+                task.id,
+                f"its code and files are {len(source.encode()):,} bytes, a task can carry {LIMIT:,}. Largest: {largest}. "
+                "Put data into an object store (s3://, gs://), and large code into the image",
+            )
+        return source
+
+    def _files(self, task: Task) -> list[str]:
+        if not task.files:
+            return []
+        return ["files=" + _literal({f: self._carried.contents[f] for f in sorted(task.files)}) + ","]
+
+    def _block(self, ids: Sequence[str], outer: tuple[str, ...]) -> list[str]:
+        """Returns the calls of the tasks `ids`, all of which run under the conditions `outer`, in an order that works."""
+        units: dict[str, list[str]] = {}
+        for task in (self._by_id[i] for i in ids):
+            inner = [c for c in task.conditions if c not in outer]
+            units.setdefault(inner[0] if inner else task.id, []).append(task.id)
+        unit_of = {i: unit for unit, members in units.items() for i in members}
+        needs = {
+            unit: {unit_of[n] for i in members for n in self._needs(i) if n in unit_of and unit_of[n] != unit}
+            for unit, members in units.items()
+        }
+        lines: list[str] = []
+        for unit in TopologicalSorter(needs).static_order():
+            if unit in self._plan.conditions:
+                condition = self._plan.conditions[unit]
+                arguments = ", ".join(f"{i.argument}={self._reference(i)}" for i in condition.inputs)
+                lines.append(f"{condition.function}_task = {condition.function}({arguments})")
+                lines += self._extras(condition.function, None)
+                # Negation and such are worked out inside: KFP's own conditions only compare parameters.
+                lines.append(f'with dsl.If({condition.function}_task.output == "true", name={json.dumps(condition.text[:60])}):')
+                lines += [f"    {line}" for line in self._block(units[unit], (*outer, unit))]
+            else:
+                lines += self._call(self._by_id[unit])
+        return lines
+
+    def _needs(self, task_id: str) -> set[str]:
+        task = self._by_id[task_id]
+        conditions = {i.producer for c in task.conditions for i in self._plan.conditions[c].inputs}
+        return {*task.producers, *task.after, *conditions}
+
+    def _call(self, task: Task) -> list[str]:
+        variable = f"{task.function}_task"
+        if task.kind == "importer":
+            lines = [
+                f"{variable} = dsl.importer(",
+                f"    artifact_uri={json.dumps(task.spec['uri'])},",
+                f"    artifact_class=dsl.{task.outputs[0].kfp_type},",
+                f"    reimport={task.spec['reimport']},",
+                f"    metadata={task.spec['metadata']!r},",
+                ")",
+            ]
+            return [*lines, *self._after(task, variable)]
+        given = [f"{i.argument}={self._reference(i)}" for i in task.inputs]
+        given += [f"{p.argument}={p.parameter or _literal(p.value)}" for p in task.properties]
+        lines = []
+        if task.driver:
+            lines += _calls(f"{task.function}_driver", given)
+            lines += [f"{task.function}_driver_task.set_display_name({json.dumps(f'{task.id}_driver')})"]
+            lines += self._after(task, f"{task.function}_driver_task")
+            lines += [f"{task.function}_driver_task.set_caching_options(enable_caching=False)"]
+            lines += self._extras(f"{task.function}_driver", task)
+            given.append(f"driver_output={task.function}_driver_task.output")
+        lines += _calls(task.function, given)
+        lines.append(f"{variable}.set_display_name({json.dumps(task.id)})")
+        if not task.driver:
+            lines += self._after(task, variable)
+        stage = self._stages.get(task.id)
+        cached = task.cached if stage is None or stage.cache is None else stage.cache and task.cached
+        if not cached:
+            lines.append(f"{variable}.set_caching_options(enable_caching=False)")
+        return [*lines, *self._extras(task.function, task)]
+
+    def _after(self, task: Task, variable: str) -> list[str]:
+        return [f"{variable}.after({', '.join(f'{self._by_id[u].function}_task' for u in task.after)})"] if task.after else []
+
+    def _extras(self, function: str, task: Task | None) -> list[str]:
+        lines = [f"everywhere({function}_task)"]
+        if task and task.id in self._stages:
+            lines += resource_lines(f"{function}_task", self._stages[task.id], main=function == task.function)
+        return lines
+
+    def _reference(self, artifact: InputArtifact) -> str:
+        producer = self._by_id[artifact.producer]
+        if producer.kind == "importer":
+            return f"{producer.function}_task.output"
+        argument = next(o.argument for o in producer.outputs if o.key == artifact.output_key)
+        return f"{producer.function}_task.outputs[{json.dumps(argument)}]"
+
+
+def _definition(name: str, signature: Sequence[str], returns: str | None) -> list[str]:
+    tail = f") -> {returns}:" if returns else "):"
+    if not signature:
+        return [f"def {name}({tail}"]
+    return [f"def {name}(", *(f"    {s}," for s in signature), tail]
+
+
+def _calls(function: str, given: Sequence[str]) -> list[str]:
+    if sum(map(len, given)) < 90:
+        return [f"{function}_task = {function}({', '.join(given)})"]
+    return [f"{function}_task = {function}(", *(textwrap.indent(f"{g},", "    ") for g in given), ")"]
+
+
+def _parameter(parameter: PipelineParameter) -> str:
+    return f"{parameter.name}: {parameter.kind}" + (f" = {parameter.default!r}" if parameter.default is not None else "")
+
+
+def _argument(value: object) -> str:
+    return f"{_literal(value)},"
+
+
+def _literal(value: object) -> str:
+    return pprint.pformat(value, width=_WIDTH, sort_dicts=False)
+
+
+def _lists(groups: Mapping[str, Sequence[str]]) -> str:
+    return _mapping({key: f"[{', '.join(names)}]" for key, names in groups.items()})
+
+
+def _mapping(values: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"{json.dumps(k)}: {v}" for k, v in values.items()) + "}"

@@ -1,0 +1,145 @@
+"""A task's MLflow run, wherever it comes from.
+
+* A runner on this machine made it (`kfp-local`, `kfp-docker`): nothing to do.
+* KFP's MLflow plugin made it and ends it: it gets the stage's name, and the parent is found.
+* A tracking server is known and no run: found by the KFP run's id, or made; ended here. A retry takes the run of its first try.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from components import tracking
+
+_log = logging.getLogger(__name__)
+RUN_ID = "KFP_RUN_ID"
+# What the parent run holds (`run_record.RunRecord` as JSON): the first task makes it where nobody else did.
+RECORD = "SWITCHYARD_RUN_RECORD"
+# Stages that nothing comes after: the last of them ends the parent run.
+LAST = "SWITCHYARD_LAST_STAGES"
+KFP_TAG = "switchyard.kfp_run_id"
+STAGE_TAG = "switchyard.stage"
+
+
+@contextmanager
+def task(stage: str) -> Iterator[None]:
+    """Has MLflow's ambient run set for what runs inside, and ends it. MLflow being away stops nothing."""
+    run = _quietly(_attach, os.environ.get(tracking.STAGE, stage))
+    monitor = tracking.watch_system() if os.environ.get("MLFLOW_RUN_ID") else None
+    try:
+        yield
+    except BaseException as error:
+        _quietly(_ended, run, "FAILED", str(error))
+        raise
+    else:
+        _quietly(_ended, run, "FINISHED", "")
+    finally:
+        if monitor:
+            monitor.finish()
+
+
+class _OwnRun:
+    """A nested run that this task ends."""
+
+    def __init__(self, uri: str, run_id: str, parent: str, stage: str) -> None:
+        self.uri, self.run_id, self.parent, self.stage = uri, run_id, parent, stage
+
+
+def _quietly(function: Any, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except Exception as error:  # MLflow raises what its many stores raise
+        _log.warning("MLflow: %s", error)
+        return None
+
+
+def _attach(stage: str) -> _OwnRun | None:
+    uri, run_id = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_RUN_ID")
+    os.environ.setdefault(tracking.STAGE, stage)
+    if not uri or os.environ.get(tracking.JOURNAL):
+        return None
+    client = tracking.client(uri)
+    if run_id:
+        tags = {"mlflow.runName": stage, STAGE_TAG: stage}
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        parent = client.get_run(run_id).data.tags.get("mlflow.parentRunId")
+        if parent:
+            os.environ.setdefault(tracking.PARENT, parent)
+        return None
+    experiment, parent = _parent(client, uri)
+    nested = _nested(client, experiment, parent, stage)
+    os.environ.update({"MLFLOW_RUN_ID": nested, "MLFLOW_EXPERIMENT_ID": experiment, tracking.PARENT: parent})
+    return _OwnRun(uri, nested, parent, stage)
+
+
+def _parent(client: Any, uri: str) -> tuple[str, str]:
+    """Returns experiment and parent run: the one that `submit` named, the one of this KFP run, or a new one."""
+    record: Mapping[str, Any] = json.loads(os.environ.get(RECORD) or "{}")
+    given = os.environ.get(tracking.PARENT)
+    if given:
+        found = client.get_run(given)
+    else:
+        kfp_run = os.environ.get(RUN_ID, "")
+        experiment = tracking.ensure_experiment(uri, record.get("experiment") or "Default", None)
+        runs = client.search_runs([experiment], f"tags.`{KFP_TAG}` = '{kfp_run}'", max_results=1) if kfp_run else []
+        if not runs:
+            run_id = make_parent(uri, experiment, record, {KFP_TAG: kfp_run})
+            return experiment, run_id
+        found = runs[0]
+    if found.info.status != "RUNNING":
+        # A retry of a run that had failed.
+        client.update_run(found.info.run_id, status="RUNNING")
+    return str(found.info.experiment_id), str(found.info.run_id)
+
+
+def make_parent(uri: str, experiment: str, record: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """Makes the parent run of a pipeline run and returns its id."""
+    run_id = tracking.create_run(uri, experiment, record.get("name") or "pipeline", {**record.get("tags", {}), **tags})
+    run = tracking.Run(uri, run_id)
+    run.params(record.get("params", {}))
+    for name, content in record.get("texts", {}).items():
+        run.text(content, name)
+    return run_id
+
+
+def _nested(client: Any, experiment: str, parent: str, stage: str) -> str:
+    where = f"tags.`mlflow.parentRunId` = '{parent}' AND tags.`{STAGE_TAG}` = '{stage}'"
+    found = client.search_runs([experiment], where, max_results=1)
+    if found:
+        client.update_run(found[0].info.run_id, status="RUNNING")
+        return str(found[0].info.run_id)
+    record: Mapping[str, Any] = json.loads(os.environ.get(RECORD) or "{}")
+    kept = {k: v for k, v in record.get("tags", {}).items() if k in ("switchyard.pipeline", "mlflow.user")}
+    tags = {**kept, "mlflow.parentRunId": parent, STAGE_TAG: stage}
+    return str(client.create_run(experiment, run_name=stage, tags=tags).info.run_id)
+
+
+def _ended(run: _OwnRun | None, status: str, error: str) -> None:
+    if run is None:
+        return
+    client = tracking.client(run.uri)
+    client.set_tag(run.run_id, "switchyard.status", "failed" if error else "ran")
+    if error:
+        client.set_tag(run.run_id, "switchyard.error", error[:5000])
+    client.set_terminated(run.run_id, status)
+    if error:
+        client.set_tag(run.parent, "switchyard.why", f"{run.stage}: {error}"[:5000])
+        client.set_terminated(run.parent, "FAILED")
+    elif _all_done(client, run):
+        client.set_terminated(run.parent, "FINISHED")
+
+
+def _all_done(client: Any, run: _OwnRun) -> bool:
+    last = set(filter(None, os.environ.get(LAST, "").split(",")))
+    if run.stage not in last:
+        return False
+    experiment = client.get_run(run.parent).info.experiment_id
+    where = f"tags.`mlflow.parentRunId` = '{run.parent}' AND attributes.status = 'FINISHED'"
+    done = {r.data.tags.get(STAGE_TAG) for r in client.search_runs([experiment], where)}
+    return last <= done
