@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 from components.accelerators import AcceleratorProfile
 from components.errors import did_you_mean
 from pipelines.config_gates import EvaluationConfig, ValidationConfig
+from pipelines.config_kubeflow import KubeflowConfig
 from pipelines.config_section import Names, Number, Positive, Section
 
 FRAMEWORKS = ("tensorflow", "pytorch")
@@ -222,6 +223,7 @@ class PipelineConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     serving: ServingConfig = ServingConfig()
     tracking: TrackingConfig = TrackingConfig()
+    kubeflow: KubeflowConfig = KubeflowConfig()
 
     @property
     def model_name(self) -> str:

@@ -19,12 +19,12 @@ class CompiledPipeline:
 
     Attributes:
         config: resolved; `task` is decided.
-        ir: TFX's intermediate representation, a `pipeline_pb2.Pipeline`.
+        program: what the runner runs: TFX's intermediate representation, or a `CompiledForKubeflow`.
         stages: stage -> the stages it waits for, in topological order.
     """
 
     config: PipelineConfig
-    ir: Any
+    program: Any
     stages: Mapping[str, tuple[str, ...]]
 
 

@@ -9,11 +9,11 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 
@@ -39,6 +39,8 @@ class LocalRunner(Runner):
     """Runs in `workspace`; a second run of the same thing finds every stage in the cache. `only`: these stages, not all."""
 
     name = "local"
+    # Modules that the stages' processes need besides.
+    _also_preloaded: ClassVar[Sequence[str]] = ()
 
     def __init__(
         self, workspace: Workspace, console: Console, source: Path | None = None, only: Collection[str] | None = None
@@ -59,7 +61,7 @@ class LocalRunner(Runner):
         with quiet(self._logs / "runner.log"):
             config = check_inputs(config, self._workspace.code)
         trainers = [TRAINERS[f] for f in config.trainer.frameworks if f in TRAINERS]
-        self._processes = StageProcesses(self._logs / "preload.log", trainers)
+        self._processes = StageProcesses(self._logs / "preload.log", [*trainers, *self._also_preloaded])
         with quiet(self._logs / "runner.log"), self._display:
             self._processes.warm()
             self._display.status("check", "running")

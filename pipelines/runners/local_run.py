@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shlex
 import time
-from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.errors import (
-    EXIT_BAD_INPUT,
-    EXIT_DATA_GATE,
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_NOT_BLESSED,
-    DataGateError,
-    StageError,
-    TrainingError,
-    UserError,
-)
-from components.evaluation.results import Evaluation
+from components.errors import StageError
 from pipelines.runners.contract import CompiledPipeline, RunResult, StageResult, StageStatus
+from pipelines.runners.outcome import KNOWN, named, run_result, track_result
 from pipelines.runners.progress_display import Display
 from pipelines.runners.stage_operator import StageOperator
+from pipelines.runners.run_tracker import away_warning
 from pipelines.runners.stage_process import StageProcesses
 from pipelines.runners.workspace import Workspace
 
@@ -55,8 +43,8 @@ class LocalRun:
 
         self._compiled, self._processes, self._display, self._logs = compiled, processes, display, logs
         self._workspace, self._trainer = workspace, trainer
-        runtime_parameter_utils.substitute_runtime_parameter(compiled.ir, {"pipeline-run-id": logs.name})
-        self._deployment = runner_utils.extract_local_deployment_config(compiled.ir)
+        runtime_parameter_utils.substitute_runtime_parameter(compiled.program, {"pipeline-run-id": logs.name})
+        self._deployment = runner_utils.extract_local_deployment_config(compiled.program)
         self._metadata = LockedMetadata(workspace.metadata, workspace.metadata_lock)
         self._tracker = RunTracker(compiled.config, workspace, logs.name, trainer, source)
         self._results: dict[str, StageResult] = {}
@@ -71,22 +59,23 @@ class LocalRun:
             self._processes.cancel()
             self._tracker.ended("KILLED", {}, {"switchyard.status": "cancelled"})
             raise
-        result = self._result()
-        self._tracker.ended(
-            "FAILED" if result.status == "failed" else "FINISHED",
-            dict(result.metrics),
-            {
-                "switchyard.status": result.status,
-                "blessed": str(result.blessed).lower(),
-                **({"switchyard.why": result.error} if result.error else {}),
-            },
+        result = run_result(
+            self._compiled.config.name,
+            self._trainer,
+            self._tracker,
+            self._compiled.stages,
+            self._results,
+            {s: {k: a.uri for k, a in by_key.items()} for s, by_key in self._outputs.items()},
+            self._errors,
         )
-        self._tell_about_tracking()
+        track_result(self._tracker, result)
+        if self._tracker.away:
+            self._display.say("tracking", away_warning(self._workspace))
         return result
 
     def _run_stages(self) -> None:
         waiting = dict(self._compiled.stages)
-        nodes = {n.pipeline_node.node_info.id: n.pipeline_node for n in self._compiled.ir.nodes}
+        nodes = {n.pipeline_node.node_info.id: n.pipeline_node for n in self._compiled.program.nodes}
         pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="stage")
         running: dict[Future[None], str] = {}
         try:
@@ -126,12 +115,9 @@ class LocalRun:
             status, self._outputs[stage] = self._launch(node, environment)
         except Exception as error:
             self._finish(stage, "failed", started, error=str(error))
-            if not isinstance(error, UserError | DataGateError | TrainingError | StageError):
+            if not isinstance(error, KNOWN):
                 _log.exception("%s failed", stage)
-                error = StageError(f"{type(error).__name__}: {error}")
-            if isinstance(error, DataGateError):
-                raise
-            raise type(error)(f"{stage}: {error}") from error
+            raise named(stage, error) from error
         self._finish(stage, status, started)
 
     def _launch(self, node: Any, environment: dict[str, str]) -> tuple[StageStatus, dict[str, Any]]:
@@ -157,8 +143,8 @@ class LocalRun:
         info = launcher.Launcher(
             pipeline_node=node,
             mlmd_connection=self._metadata,
-            pipeline_info=self._compiled.ir.pipeline_info,
-            pipeline_runtime_spec=self._compiled.ir.runtime_spec,
+            pipeline_info=self._compiled.program.pipeline_info,
+            pipeline_runtime_spec=self._compiled.program.runtime_spec,
             executor_spec=runner_utils.extract_executor_spec(self._deployment, stage),
             custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, stage),
             custom_executor_operators=operators,
@@ -182,63 +168,3 @@ class LocalRun:
             worked_in = artifact.custom_properties[WORKED_IN].string_value or None
         self._tracker.log_file(self._logs / f"{stage}.log", "logs")
         self._tracker.stage_ended(stage, status, seconds, worked_in=worked_in, error=error)
-
-    def _result(self) -> RunResult:
-        evaluation, registration = self._evaluation(), self._registration()
-        error, code = None, EXIT_DONE
-        status = "blessed"
-        if self._errors:
-            first = self._errors[0]
-            status, error = "failed", str(first)
-            code = EXIT_BAD_INPUT if isinstance(first, UserError) else EXIT_FAILED
-            if isinstance(first, DataGateError):
-                status, code = "stopped_by_data_gate", EXIT_DATA_GATE
-        elif evaluation is None:
-            status = "done"
-        elif not evaluation.blessed:
-            status, error, code = "not_blessed", "not blessed: " + "; ".join(evaluation.failures), EXIT_NOT_BLESSED
-        return RunResult(
-            pipeline=self._compiled.config.name,
-            status=status,
-            trainer=evaluation.best if evaluation else self._trainer,
-            mlflow_run_id=self._tracker.run_id,
-            mlflow_experiment_id=self._tracker.experiment_id,
-            blessed=evaluation.blessed if evaluation else None,
-            metrics=evaluation.metrics if evaluation else {},
-            stages={s: self._results[s] for s in self._compiled.stages if s in self._results},
-            model_version=registration.get("version"),
-            champion=registration.get("champion"),
-            evaluation=evaluation,
-            outputs={s: {k: a.uri for k, a in by_key.items()} for s, by_key in self._outputs.items()},
-            note=_note(registration),
-            error=error,
-            exit_code=code,
-        )
-
-    def _evaluation(self) -> Evaluation | None:
-        if "evaluation" not in self._outputs:
-            return None
-        return Evaluation.load(self._outputs["evaluation"]["evaluation"].uri)
-
-    def _registration(self) -> dict[str, Any]:
-        if "registry" not in self._outputs:
-            return {}
-        path = Path(self._outputs["registry"]["registration"].uri) / "registration.json"
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-
-    def _tell_about_tracking(self) -> None:
-        if self._tracker.away:
-            self._display.say(
-                "tracking",
-                "warning: MLflow could not be reached; the run's record is on disk. Send it with: "
-                f"switchyard upload --workspace {shlex.quote(str(self._workspace.root))}",
-            )
-
-
-def _note(registration: Mapping[str, Any]) -> str:
-    if registration.get("status") == "put off":
-        return (
-            "MLflow is away: the model is registered by switchyard upload, and replaces no champion that it was not compared with"
-        )
-    return str(registration.get("why", "")) if registration.get("status") == "challenger" else ""

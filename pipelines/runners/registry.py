@@ -7,7 +7,11 @@ from typing import Any
 
 from components.errors import UserError, did_you_mean
 
-RUNNERS = {"local": "pipelines.runners.local:LocalRunner"}
+RUNNERS = {
+    "local": "pipelines.runners.local:LocalRunner",
+    "kfp-local": "pipelines.runners.kubeflow.on_this_machine:KfpLocalRunner",
+    "kfp-docker": "pipelines.runners.kubeflow.on_this_machine:KfpDockerRunner",
+}
 
 
 def runner_class(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import threading
@@ -28,6 +29,14 @@ _PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", 
 def tracking_uri(config: PipelineConfig, workspace: Workspace) -> str:
     """Returns the config's server, else MLFLOW_TRACKING_URI's, else the workspace's database."""
     return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or workspace.mlflow_uri
+
+
+def away_warning(workspace: Workspace) -> str:
+    """Returns what a person is told when something could not be sent."""
+    return (
+        "warning: MLflow could not be reached; the run's record is on disk. Send it with: "
+        f"switchyard upload --workspace {shlex.quote(str(workspace.root))}"
+    )
 
 
 class RunTracker:
@@ -75,12 +84,13 @@ class RunTracker:
         return any(self._folder.glob("*.jsonl"))
 
     def stage_started(self, stage: str) -> dict[str, str]:
-        """Makes the stage's run; returns the environment that its process is given."""
+        """Makes the stage's run (a second try takes that of the first); returns the environment that its process is given."""
         tags = {"switchyard.stage": stage, "switchyard.pipeline": self._config.name, "mlflow.user": user_name()}
         if self.run_id:
             tags["mlflow.parentRunId"] = self.run_id
         with self._lock:
-            self._runs[stage] = self._start(stage, stage, tags)
+            if stage not in self._runs:
+                self._runs[stage] = self._start(stage, stage, tags)
         environment = {
             tracking.JOURNAL: str(self._folder),
             tracking.STAGE: stage,

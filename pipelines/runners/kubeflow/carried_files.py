@@ -11,7 +11,7 @@ import lzma
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,27 +27,35 @@ _WHEEL = ".unpacked/"
 
 @dataclass(frozen=True)
 class Carried:
-    """Folders of this machine that travel: `folders` folder -> name in the task, `contents` path in the task -> text."""
+    """Folders of this machine that travel.
+
+    Attributes:
+        folders: folder -> its name in the task.
+        contents: path in the task -> content as text.
+        readers: folder -> the nodes that read it; all, where it is not named.
+    """
 
     folders: Mapping[str, str]
     contents: Mapping[str, str]
+    readers: Mapping[str, Collection[str]]
 
-    def replaced(self, value: str) -> tuple[str, set[str]]:
-        """Returns an exec property fit for a task, and the names of the files that it may need."""
+    def replaced(self, value: str, node: str) -> tuple[str, set[str]]:
+        """Returns an exec property of a node fit for a task, and the names of the files that it may need."""
         used: set[str] = set()
         for folder in sorted(self.folders, key=len, reverse=True):
-            if folder in value:
+            if folder in value and node in self.readers.get(folder, (node,)):
                 name = self.folders[folder]
                 value = value.replace(folder, f"{TOKEN}/{name}")
                 used |= {path for path in self.contents if path.startswith(f"{name}/")}
         return value, used
 
 
-def carry(folders: Mapping[Path, list[Path]]) -> Carried:
+def carry(folders: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collection[str]]) -> Carried:
     """Returns the files of some folders, fit to travel. A wheel travels unpacked: packed, it would differ every time.
 
     Args:
         folders: absolute folder -> files under it.
+        readers: folder -> the nodes that read it; all, where it is not named.
 
     Raises:
         UserError: a file cannot be read.
@@ -67,7 +75,7 @@ def carry(folders: Mapping[Path, list[Path]]) -> Carried:
                     contents[target] = _text(file.read_bytes())
             except OSError as error:
                 raise UserError(f"{file}: {error.strerror}") from None
-    return Carried(names, contents)
+    return Carried(names, contents, {str(k): v for k, v in readers.items()})
 
 
 def _text(content: bytes) -> str:

@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ def compile_tfx_pipeline(
     resources: PipelineResources | None = None,
     environment: Mapping[str, str] | None = None,
     local_files: Mapping[Path, Sequence[Path]] | None = None,
+    readers: Mapping[Path, Collection[str]] | None = None,
     views: bool = True,
 ) -> CompiledForKubeflow:
     """Compiles a TFX pipeline: Switchyard's or any other. Starts nothing, reaches no cluster.
@@ -67,6 +68,7 @@ def compile_tfx_pipeline(
         environment: variables of every node; never secrets (see `StageResources.secrets`).
         local_files: folder -> files under it which travel with the pipeline: wherever an exec property names the folder, the
             task finds them. User modules that TFX packaged (`module_file=`) travel without being named here.
+        readers: folder -> the nodes that its files travel to; all that name it, where it is not here.
         views: also write outputs that KFP's pages show.
 
     Raises:
@@ -74,7 +76,7 @@ def compile_tfx_pipeline(
     """
     from pipelines.runners.kubeflow.from_tfx import to_plan
 
-    carried = carry({**_user_modules(pipeline), **{k: list(v) for k, v in (local_files or {}).items()}})
+    carried = carry({**_user_modules(pipeline), **(local_files or {})}, readers or {})
     plan = to_plan(pipeline, carried, views=views)
     nodes = [t.id for t in plan.tasks]
     for name in stages or {}:

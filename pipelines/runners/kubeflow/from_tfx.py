@@ -131,7 +131,7 @@ class _Planner:
             for k, v in properties.items()
         }
         cls = self._components[name].outputs[key].type
-        uri, files = self._carried.replaced(str(given["artifact_uri"]))
+        uri, files = self._carried.replaced(str(given["artifact_uri"]), name)
         if files:
             raise CompileError(name, f"{given['artifact_uri']} is a folder of this machine; tasks read gs://, s3:// and the like")
         return Task(
@@ -209,7 +209,7 @@ class _Planner:
                     raise CompileError(name, f"exec property {key!r} is a {kind}; allowed: text, integers, floats and lists of them")
                 constant = _value(value.field_value)
                 if isinstance(constant, str):
-                    constant, used = self._carried.replaced(constant)
+                    constant, used = self._carried.replaced(constant, name)
                     files |= used
                     if len(constant.encode()) > _LONGEST_PARAMETER:
                         raise CompileError(

@@ -27,6 +27,7 @@ from pipelines.runners.kubeflow.artifact_metadata import present, to_kfp, to_tfx
 from pipelines.runners.kubeflow.views import write_views
 
 _RUN_ID = "KFP_RUN_ID"
+WORKED_IN = "switchyard_mlflow_run"
 
 
 class NodeRun:
@@ -88,6 +89,9 @@ class NodeRun:
         for key, artifacts in result.output_artifacts.items():
             if artifacts.artifacts:
                 to_kfp(artifacts.artifacts[0], self._outputs[key], self._types[key])
+                if "MLFLOW_RUN_ID" in os.environ:
+                    # A later run that takes it from the cache says where it was made.
+                    self._outputs[key].metadata[WORKED_IN] = os.environ["MLFLOW_RUN_ID"]
                 kind = self._types[key]().artifact_type
                 self._finished[key] = [artifact_utils.deserialize_artifact(kind, a) for a in artifacts.artifacts]
         shutil.rmtree(info.stateful_working_dir, ignore_errors=True)

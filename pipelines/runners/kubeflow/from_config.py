@@ -1,0 +1,96 @@
+"""A config -> its pipeline, compiled for Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from components.errors import UserError
+from pipelines.config import PipelineConfig
+from pipelines.config_kubeflow import StageResources
+from pipelines.definition import UNCACHED, create_pipeline, training_stages
+from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, compile_tfx_pipeline
+from pipelines.runners.kubeflow.local_inputs import local_inputs
+from pipelines.runners.kubeflow.resources import PipelineResources
+from pipelines.settings import VERSION
+
+# What a task can carry is about 90 kB, code and compressed data together.
+_MOST_DATA = 400_000
+
+
+def default_image() -> str:
+    """Returns the name that `make image` gives."""
+    return f"switchyard:{VERSION}"
+
+
+def compile_config(
+    config: PipelineConfig, store: Path, root: str, environment: Mapping[str, str], *, carry_data: bool
+) -> CompiledForKubeflow:
+    """Compiles a config's pipeline.
+
+    Args:
+        config: with `task` decided.
+        store: where the user's code is snapshotted; the snapshots travel with the pipeline.
+        root: TFX's pipeline root. Nothing is written there.
+        environment: variables of every task.
+        carry_data: local data travels too, when it is small: it is compiled for another machine.
+
+    Raises:
+        UserError: something cannot be compiled, or the data cannot be reached from a cluster.
+    """
+    kubeflow = config.kubeflow
+    pipeline = create_pipeline(config, pipeline_root=root, code_store=store, beam_pipeline_args=kubeflow.beam.arguments())
+    snapshots = {folder: [f for f in folder.rglob("*") if f.is_file()] for folder in sorted(store.glob("*")) if folder.is_dir()}
+    data = _data(config) if carry_data else {}
+    nodes = [c.id for c in pipeline.components]
+    return compile_tfx_pipeline(
+        pipeline,
+        image=kubeflow.image or default_image(),
+        stages=_stages(config, nodes),
+        resources=PipelineResources(
+            image_pull_policy=kubeflow.image_pull_policy,
+            image_pull_secrets=kubeflow.image_pull_secrets,
+            workspace=kubeflow.workspace,
+        ),
+        environment=environment,
+        local_files={**snapshots, **data},
+        readers=dict.fromkeys(data, ("ingest", "data_gate")),
+    )
+
+
+def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageResources]:
+    kubeflow, trainings = config.kubeflow, training_stages(config)
+    given = {k: v for k, v in kubeflow.stages.items() if k != "training" or k in nodes}
+    if "training" in kubeflow.stages and "training" not in nodes:
+        # Of all trainers; one of them may say more.
+        for stage in trainings:
+            given[stage] = given.get(stage, StageResources()).over(kubeflow.stages["training"])
+    found = {name: given.get(name, StageResources()).over(kubeflow.defaults) for name in {*nodes, *given}}
+    kind = config.trainer.accelerator.kind
+    for stage in trainings:
+        if kind == "tpu" and not found[stage].accelerator:
+            raise UserError(
+                "trainer.accelerator: on a cluster a TPU has a type; set kubeflow.stages.training.accelerator, e.g. tpu:v5e:2x2"
+            )
+        if kind == "gpu" and not found[stage].accelerator:
+            found[stage] = StageResources(accelerator="gpu").over(found[stage])
+    for stage in UNCACHED:
+        if stage in found:
+            found[stage] = StageResources(cache=False).over(found[stage])
+    return found
+
+
+def _data(config: PipelineConfig) -> dict[Path, list[Path]]:
+    """Returns the local files that travel with the pipeline: folder -> files."""
+    found: dict[Path, list[Path]] = {}
+    total = 0
+    for where, files in local_inputs(config):
+        total += sum(f.stat().st_size for f in files)
+        if total > _MOST_DATA:
+            raise UserError(
+                f"{where} holds {total:,} bytes on this machine; a pipeline carries {_MOST_DATA:,}. Put the data where the cluster "
+                "reads it, and name it by s3://, gs:// or the path of a claim mounted with kubeflow.stages.ingest.volumes."
+            )
+        for file in files:
+            found.setdefault(file.parent, []).append(file)
+    return found

@@ -1,0 +1,173 @@
+"""The compiled pipeline on this machine, by KFP's own local runner: tasks as processes (`kfp-local`) or containers (`kfp-docker`).
+
+For trying out on a laptop exactly what a cluster will be given. Progress, tracking and result are those of a local run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.errors import StageError
+from pipelines.config import PipelineConfig
+from pipelines.runners.contract import CompiledPipeline, RunResult, StageResult, StageStatus
+from pipelines.runners.kubeflow.containers import Containers
+from pipelines.runners.kubeflow.local_inputs import local_inputs
+from pipelines.runners.kubeflow.local_backend import run_pipeline
+from pipelines.runners.local import LocalRunner
+from pipelines.runners.outcome import KNOWN, named, run_result, track_result
+from pipelines.runners.run_tracker import RunTracker, away_warning, tracking_uri
+from pipelines.runners.stage_process import Job
+
+_log = logging.getLogger(__name__)
+_DRIVER = "-driver"
+WORKED_IN = "switchyard_mlflow_run"
+
+
+class KfpLocalRunner(LocalRunner):
+    """Tasks as processes, forked from one that has imported TFX."""
+
+    name = "kfp-local"
+    _also_preloaded = ("kfp.dsl.executor_main", "pipelines.runners.kubeflow.node_run")
+    _containers = False
+
+    def submit(self, compiled: CompiledPipeline) -> RunResult:
+        """See Runner."""
+        from pipelines.runners.quiet import quiet
+
+        if self._processes is None:
+            raise RuntimeError("compile first")
+        with quiet(self._logs / "runner.log"), self._display:
+            self._display.stages(compiled.stages)
+            return _Run(self, compiled).run()
+
+    def _compile(self, config: PipelineConfig) -> CompiledPipeline:
+        from pipelines.runners.kubeflow.from_config import compile_config
+
+        root = self._workspace.root / "kubeflow"
+        compiled = compile_config(config, self._workspace.code, str(root), {}, carry_data=False)
+        (self._logs / "kfp.yaml").write_text(compiled.to_yaml(), encoding="utf-8")
+        return CompiledPipeline(config, compiled, compiled.waits)
+
+
+class KfpDockerRunner(KfpLocalRunner):
+    """Tasks as containers of the pipeline's image, by Docker's API (Docker, or podman's socket in DOCKER_HOST)."""
+
+    name = "kfp-docker"
+    _containers = True
+
+    def _compile(self, config: PipelineConfig) -> CompiledPipeline:
+        compiled = super()._compile(config)
+        Containers.check({e["container"]["image"] for e in compiled.program.spec["deploymentSpec"]["executors"].values()})
+        return compiled
+
+
+class _Run:
+    """One run; KFP's local runner calls it, see `local_backend.Tasks`."""
+
+    def __init__(self, runner: KfpLocalRunner, compiled: CompiledPipeline) -> None:
+        self._runner, self._compiled = runner, compiled
+        self._workspace, self._display, self._logs = runner._workspace, runner._display, runner._logs
+        self._tracker = RunTracker(compiled.config, self._workspace, self._logs.name, runner._trainer, runner._source)
+        self._stages: dict[str, str] = dict(compiled.program.tasks)
+        self._stages |= {f"{task}{_DRIVER}": stage for task, stage in compiled.program.tasks.items()}
+        self._started: dict[str, float] = {}
+        self._environment: dict[str, dict[str, str]] = {}
+        self._executed: set[str] = set()
+        self._task = ""
+        self._results: dict[str, StageResult] = {}
+        self._outputs: dict[str, dict[str, str]] = {}
+        self._errors: list[Exception] = []
+        self._in_containers = Containers(self._mounts()) if runner._containers else None
+
+    def run(self) -> RunResult:
+        root = self._workspace.root / "kubeflow"
+        try:
+            done = run_pipeline(
+                self._compiled.program.spec, {}, root, self._logs / "kfp.log", self, containers=self._runner._containers
+            )
+        except KeyboardInterrupt:
+            self._tracker.ended("KILLED", {}, {"switchyard.status": "cancelled"})
+            raise
+        if not done and not self._errors:
+            self._errors.append(StageError(f"KFP's local runner failed. Log: {self._logs / 'kfp.log'}"))
+        result = run_result(
+            self._compiled.config.name,
+            self._runner._trainer,
+            self._tracker,
+            self._compiled.stages,
+            self._results,
+            self._outputs,
+            self._errors,
+        )
+        track_result(self._tracker, result)
+        if self._tracker.away:
+            self._display.say("tracking", away_warning(self._workspace))
+        return result
+
+    def started(self, task: str) -> None:
+        self._task = task
+        stage = self._stages.get(task)
+        if stage and stage not in self._started:
+            self._started[stage] = time.monotonic()
+            self._environment[stage] = self._tracker.stage_started(stage)
+            self._display.status(stage, "running")
+
+    def ended(self, task: str, outputs: Mapping[str, Any], *, succeeded: bool) -> None:
+        stage = self._stages.get(task)
+        if stage is None or (succeeded and task not in self._compiled.program.tasks):
+            return
+        status: StageStatus = "failed" if not succeeded else "ran" if task in self._executed else "cached"
+        seconds = time.monotonic() - self._started[stage]
+        self._results[stage] = StageResult(status, round(seconds, 2))
+        artifacts = {k: a for k, a in outputs.items() if hasattr(a, "uri")}
+        self._outputs[stage] = {k: a.uri for k, a in artifacts.items()} if succeeded else {}
+        worked_in = next((a.metadata[WORKED_IN] for a in artifacts.values() if WORKED_IN in a.metadata), None)
+        self._display.status(stage, status, seconds)
+        self._tracker.log_file(self._logs / f"{stage}.log", "logs")
+        self._tracker.stage_ended(
+            stage,
+            status,
+            seconds,
+            worked_in=worked_in if status == "cached" else None,
+            error=str(self._errors[-1]) if status == "failed" and self._errors else None,
+        )
+        if not succeeded:
+            self._outputs.pop(stage)
+
+    def run_command(self, command: Sequence[str], environment: Mapping[str, str], image: str, volumes: Mapping[str, Any]) -> int:
+        stage = self._stages.get(self._task, self._task)
+        self._executed.add(self._task)
+        log = self._logs / f"{stage}.log"
+        variables = {**environment, **self._environment.get(stage, {}), "SWITCHYARD_STATE": str(self._workspace.state)}
+
+        def say(text: str) -> None:
+            self._display.say(stage, text)
+
+        try:
+            if self._in_containers:
+                self._in_containers.run(stage, image, command, variables, volumes, log, say)
+            elif self._runner._processes:
+                job = Job("pipelines.runners.kubeflow.task_process:run", list(command), log, variables)
+                self._runner._processes.run(job, say)
+        except Exception as error:
+            if not isinstance(error, KNOWN):
+                _log.exception("%s failed", stage)
+            self._errors.append(named(stage, error))
+            return 1
+        return 0
+
+    def _mounts(self) -> dict[str, str]:
+        """Folders that containers see at their own paths -> Docker's mode."""
+        config = self._compiled.config
+        found = {str(self._workspace.root): "rw"}
+        uri = tracking_uri(config, self._workspace)
+        if uri.startswith("sqlite:///"):
+            found[str(Path(uri.removeprefix("sqlite:///")).parent)] = "rw"
+        for _, files in local_inputs(config):
+            for file in files:
+                found.setdefault(str(file.parent), "ro")
+        return found

@@ -1,0 +1,111 @@
+"""From what a run left to its RunResult: the same for every runner on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DATA_GATE,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_NOT_BLESSED,
+    DataGateError,
+    StageError,
+    TrainingError,
+    UserError,
+)
+from components.evaluation.results import Evaluation
+from pipelines.runners.contract import RunResult, StageResult
+from pipelines.runners.run_tracker import RunTracker
+
+KNOWN = (UserError, DataGateError, TrainingError, StageError)
+
+
+def run_result(
+    pipeline: str,
+    trainer: str,
+    tracker: RunTracker,
+    order: Iterable[str],
+    stages: Mapping[str, StageResult],
+    outputs: Mapping[str, Mapping[str, str]],
+    errors: Sequence[Exception],
+) -> RunResult:
+    """Returns how a run ended.
+
+    Args:
+        pipeline: its name.
+        trainer: name of all trainers.
+        tracker: of the run.
+        order: all stages in topological order.
+        stages: those that were started.
+        outputs: stage -> output's key -> URI.
+        errors: the first one counts.
+    """
+    evaluation = Evaluation.load(outputs["evaluation"]["evaluation"]) if "evaluation" in outputs else None
+    registration = _registration(outputs)
+    error, code = None, EXIT_DONE
+    status = "blessed"
+    if errors:
+        first = errors[0]
+        status, error = "failed", str(first)
+        code = EXIT_BAD_INPUT if isinstance(first, UserError) else EXIT_FAILED
+        if isinstance(first, DataGateError):
+            status, code = "stopped_by_data_gate", EXIT_DATA_GATE
+    elif evaluation is None:
+        status = "done"
+    elif not evaluation.blessed:
+        status, error, code = "not_blessed", "not blessed: " + "; ".join(evaluation.failures), EXIT_NOT_BLESSED
+    return RunResult(
+        pipeline=pipeline,
+        status=status,
+        trainer=evaluation.best if evaluation else trainer,
+        mlflow_run_id=tracker.run_id,
+        mlflow_experiment_id=tracker.experiment_id,
+        blessed=evaluation.blessed if evaluation else None,
+        metrics=evaluation.metrics if evaluation else {},
+        stages={s: stages[s] for s in order if s in stages},
+        model_version=registration.get("version"),
+        champion=registration.get("champion"),
+        evaluation=evaluation,
+        outputs=outputs,
+        note=_note(registration),
+        error=error,
+        exit_code=code,
+    )
+
+
+def track_result(tracker: RunTracker, result: RunResult) -> None:
+    """Ends the parent run as the result says."""
+    tags = {"switchyard.status": result.status, "blessed": str(result.blessed).lower()}
+    if result.error:
+        tags["switchyard.why"] = result.error
+    tracker.ended("FAILED" if result.status == "failed" else "FINISHED", dict(result.metrics), tags)
+
+
+def named(stage: str, error: Exception) -> Exception:
+    """Returns a stage's error with the stage's name in front; the data gate's speaks for itself."""
+    if isinstance(error, DataGateError):
+        return error
+    if isinstance(error, KNOWN):
+        return type(error)(f"{stage}: {error}")
+    return StageError(f"{stage}: {type(error).__name__}: {error}")
+
+
+def _registration(outputs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    if "registry" not in outputs:
+        return {}
+    path = Path(outputs["registry"]["registration"]) / "registration.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _note(registration: Mapping[str, Any]) -> str:
+    if registration.get("status") == "put off":
+        return (
+            "MLflow is away: the model is registered by switchyard upload, and replaces no champion that it was not compared with"
+        )
+    return str(registration.get("why", "")) if registration.get("status") == "challenger" else ""
