@@ -16,6 +16,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.types import artifact as tfx_artifact
 
 TYPE = "tfx_type"
+NODE = "tfx_node"
 _ADDED_BY_KFP = {"display_name", "store_session_info"}
 _JSON = "json:"
 _ID = "tfx_id"
@@ -33,7 +34,7 @@ def to_tfx(kfp: Any, cls: type[tfx_artifact.Artifact], uri: str) -> tfx_artifact
     artifact.uri = uri
     declared = artifact.artifact_type.properties
     for key, value in kfp.metadata.items():
-        if key == TYPE or key in _ADDED_BY_KFP or value is None:
+        if key in (TYPE, NODE) or key in _ADDED_BY_KFP or value is None:
             continue
         if key in declared:
             if declared[key] == metadata_store_pb2.INT:

@@ -16,7 +16,8 @@ import yaml
 
 from components.errors import UserError, did_you_mean
 from pipelines.config_kubeflow import StageResources
-from pipelines.runners.kubeflow.carried_files import Carried, carry
+from pipelines.runners.kubeflow.artifact_metadata import NODE
+from pipelines.runners.kubeflow.carried_files import carry
 from pipelines.runners.kubeflow.check import check
 from pipelines.runners.kubeflow.plan import Plan
 from pipelines.runners.kubeflow.resources import PipelineResources
@@ -93,9 +94,26 @@ def compile_tfx_pipeline(
     )
     spec, platform = _compile(source)
     check(spec)
-    tasks = {t.function.replace("_", "-"): t.id for t in plan.tasks}
+    tasks = {t.function.replace("_", "-"): t.id for t in plan.tasks if t.kind != "importer"} | _importers(spec)
     waits = {t.id: tuple(dict.fromkeys([*sorted(t.producers), *t.after])) for t in plan.tasks}
     return CompiledForKubeflow(source, spec, platform, tasks, waits)
+
+
+def _importers(spec: Mapping[str, Any]) -> dict[str, str]:
+    """KFP gives importers names of its own."""
+    nodes = {
+        label: executor["importer"]["metadata"][NODE]
+        for label, executor in spec["deploymentSpec"]["executors"].items()
+        if "importer" in executor
+    }
+    components = spec["components"]
+    found = {}
+    for component in [spec["root"], *components.values()]:
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            label = components[task["componentRef"]["name"]].get("executorLabel")
+            if label in nodes:
+                found[name] = nodes[label]
+    return found
 
 
 def _last(plan: Plan) -> list[str]:

@@ -13,6 +13,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import artifact as tfx_artifact
 from tfx.utils import import_utils
 
+from pipelines.runners.kubeflow.artifact_metadata import NODE, TYPE
 from pipelines.runners.kubeflow.carried_files import Carried
 from pipelines.runners.kubeflow.errors import CompileError
 from pipelines.runners.kubeflow.plan import (
@@ -138,7 +139,7 @@ class _Planner:
             id=name,
             function=self._functions.give(name),
             kind="importer",
-            spec={"uri": uri, "reimport": bool(given["reimport"]), "metadata": {**metadata, "tfx_type": cls.TYPE_NAME}},
+            spec={"uri": uri, "reimport": bool(given["reimport"]), "metadata": {**metadata, TYPE: cls.TYPE_NAME, NODE: name}},
             outputs=[OutputArtifact(key, "artifact", _kfp_type(cls))],
             conditions=self._conditions_of(node),
             after=list(node.upstream_nodes),

@@ -1,0 +1,48 @@
+"""Compiles and runs the conformance pipelines under the real backend's rules; prints what came out as JSON."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from pipelines.runners.kubeflow.compiler import compile_tfx_pipeline
+from pipelines.runners.kubeflow.try_out import run_compiled
+from pipelines.runners.stage_process import StageProcesses
+
+
+def main(folder: Path) -> None:
+    StageProcesses(folder / "preload.log", ["kfp.dsl.executor_main", "pipelines.runners.kubeflow.node_run"]).warm()
+    from tests.kubeflow import backend_rules, constructs, taxi
+
+    (folder / "watched.txt").write_text("seen")
+    (folder / "imported").mkdir()
+    taxi.write_data(folder / "data" / "trips.csv")
+    found = {}
+
+    def run(name, pipeline, arguments=None):
+        said = []
+        started = time.monotonic()
+        try:
+            outputs = run_compiled(compile_tfx_pipeline(pipeline, image="switchyard:test"), folder / name, arguments, said.append)
+            error = None
+        except Exception as e:
+            outputs, error = {}, f"{type(e).__name__}: {e}"
+        plain = {
+            node: {key: {"uri": a.uri, "metadata": a.metadata} if hasattr(a, "uri") else a for key, a in by_key.items()}
+            for node, by_key in outputs.items()
+        }
+        found[f"{name}{2 if name in found else ''}"] = {
+            "outputs": plain, "said": said, "error": error, "seconds": time.monotonic() - started
+        }
+
+    with backend_rules.imposed() as lost:
+        run("constructs", constructs.constructs(str(folder)), {"flag": "given"})
+        run("constructs", constructs.constructs(str(folder)), {"flag": "given"})
+        run("failing", constructs.failing(str(folder)))
+        run("taxi", taxi.taxi(str(folder)))
+    found["lost"] = lost
+    (folder / "found.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
