@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test lint format lock image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -47,10 +47,23 @@ format: setup ## Rewrite the code in the house style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-lock: | $(UV) ## Recompile requirements.lock from setup.py and requirements.overrides.txt
-	$(UV) pip compile --quiet setup.py --extra dev --override requirements.overrides.txt \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
-	  --python-version 3.11 --python-platform x86_64-manylinux_2_36 --output-file requirements.lock
+COMPILE := $(UV) pip compile --quiet --override requirements.overrides.txt --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36
+
+lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.txt
+	$(COMPILE) setup.py --extra dev --output-file requirements.lock
+	$(COMPILE) setup.py --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
+	$(COMPILE) setup.py infra/image/tpu.in --output-file infra/image/requirements.tpu.lock
+
+ACCELERATOR ?= cpu
+CONTAINERS ?= $(firstword $(foreach tool,docker podman,$(shell command -v $(tool) 2>/dev/null)))
+VERSION := $(shell sed -n 's/^    version="\(.*\)",/\1/p' setup.py)
+IMAGE ?= switchyard:$(VERSION)$(if $(filter cpu,$(ACCELERATOR)),,-$(ACCELERATOR))
+
+image: ## Build the container image: ACCELERATOR=cpu|gpu|tpu IMAGE=name:tag
+	@test -n "$(CONTAINERS)" || { echo "make image: needs docker or podman on the PATH"; exit 2; }
+	$(CONTAINERS) build $(IMAGE_FLAGS) --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) --tag $(IMAGE) .
 
 clean: ## Remove what make installed
 	rm -rf $(VENV) .tools .cache

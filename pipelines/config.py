@@ -237,7 +237,10 @@ class PipelineConfig(Section):
 
     def to_yaml(self) -> str:
         """The resolved config, as `load_config` takes it (paths absolute, defaults written out)."""
-        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+        document = self.model_dump(mode="json", by_alias=True)
+        # What a cluster is asked for has many keys, of which few are used.
+        document["kubeflow"] = self.kubeflow.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return yaml.safe_dump(document, sort_keys=False)
 
     def public_yaml(self) -> str:
         """The same without the tracking server's password: fit for files, MLflow and reports."""

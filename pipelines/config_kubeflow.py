@@ -119,14 +119,16 @@ def device(accelerator: str) -> Device:
     if kind == "tpu":
         version, _, topology = rest.partition(":")
         if version not in TPUS or not re.fullmatch(r"\d+(x\d+){1,2}", topology):
-            raise ValueError(f"{accelerator!r} is not a TPU; allowed: tpu:TYPE:TOPOLOGY, types {', '.join(TPUS)}, e.g. tpu:v5e:2x2")
+            raise ValueError(
+                f"{accelerator!r} is not a TPU; allowed: tpu:TYPE:TOPOLOGY, types {', '.join(TPUS)}, e.g. tpu:v5e:2x2"
+            )
         chips = 1
         for side in topology.split("x"):
             chips *= int(side)
         label, most = TPUS[version]
         if not 1 <= chips <= most:
             raise ValueError(
-                f"{accelerator!r} has {chips} chips, one machine of {version} at most {most}: slices of several machines are not supported yet"
+                f"{accelerator!r} has {chips} chips, one machine of {version} at most {most}: no slices of several machines"
             )
         selector = {"cloud.google.com/gke-tpu-accelerator": label, "cloud.google.com/gke-tpu-topology": topology}
         return Device(resource="google.com/tpu", count=chips, node_selector=selector)
@@ -190,7 +192,9 @@ class StageResources(Section):
                 raise ValueError(f"{name!r} is not the name of an environment variable")
         for name in self.environment:
             if re.search(r"(PASSWORD|TOKEN|SECRET|ACCESS_KEY)$", name.upper()):
-                raise ValueError(f"environment: {name} looks like a secret; put it under secrets as NAME/KEY of a Kubernetes secret")
+                raise ValueError(
+                    f"environment: {name} looks like a secret; put it under secrets as NAME/KEY of a Kubernetes secret"
+                )
         return self
 
 
@@ -241,5 +245,7 @@ class KubeflowConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> KubeflowConfig:
         if self.pipeline_root is not None and not re.match(r"[a-z0-9]+://", self.pipeline_root):
-            raise ValueError(f"pipeline_root: must be the URI of an object store (s3://, gs://, minio://), received {self.pipeline_root!r}")
+            raise ValueError(
+                f"pipeline_root: must be the URI of an object store (s3://, gs://, minio://), received {self.pipeline_root!r}"
+            )
         return self

@@ -33,11 +33,7 @@ def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
         UserError: files that are not there, code that is no Python, columns that do not fit the config.
         DataGateError: the label has values that the reviewed schema does not know.
     """
-    for framework in config.trainer.frameworks:
-        trainer_settings(config, store, framework)
-    preprocessing_code(config, store)
-    if config.validation.schema_path:
-        snapshot_file(Path(config.validation.schema_path), store, key="validation.schema")
+    check_code(config, store)
     found = scan(input_spec(config), BadRows(config.data.max_bad_rows), peek=True)
     columns = [n for n, t in found.types.items() if t.kind != EMPTY]
     for name in {f for group in config.evaluation.slices for f in group}:
@@ -56,6 +52,15 @@ def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")
     return config.model_copy(update={"task": found.task})
+
+
+def check_code(config: PipelineConfig, store: Path) -> None:
+    """Snapshots the user's files. Raises UserError for one that is not there, or is no Python."""
+    for framework in config.trainer.frameworks:
+        trainer_settings(config, store, framework)
+    preprocessing_code(config, store)
+    if config.validation.schema_path:
+        snapshot_file(Path(config.validation.schema_path), store, key="validation.schema")
 
 
 def check_environment(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:

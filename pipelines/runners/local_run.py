@@ -14,8 +14,8 @@ from components.errors import StageError
 from pipelines.runners.contract import CompiledPipeline, RunResult, StageResult, StageStatus
 from pipelines.runners.outcome import KNOWN, named, run_result, track_result
 from pipelines.runners.progress_display import Display
-from pipelines.runners.stage_operator import StageOperator
 from pipelines.runners.run_tracker import away_warning
+from pipelines.runners.stage_operator import StageOperator
 from pipelines.runners.stage_process import StageProcesses
 from pipelines.runners.workspace import Workspace
 

@@ -7,10 +7,8 @@ import logging
 import os
 import shlex
 import shutil
-import subprocess
 import threading
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,10 @@ from components import tracking
 from components.model_registry import user_name
 from components.tracking_journal import HEADER, PARENT_KEY, Journal, write_header
 from pipelines.config import PipelineConfig
+from pipelines.runners.run_record import run_record
 from pipelines.runners.workspace import Workspace
 
 _log = logging.getLogger(__name__)
-_PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "kfp", "mlflow", "numpy", "pyarrow")
 
 
 def tracking_uri(config: PipelineConfig, workspace: Workspace) -> str:
@@ -58,20 +56,11 @@ class RunTracker:
         }
         _close_dead_runs(workspace.journal, self._uri)
         self.experiment_id: str | None = None
-        tags = {
-            "mlflow.source.name": str(source or "switchyard run"),
-            "mlflow.source.type": "LOCAL",
-            "mlflow.user": user_name(),
-            "switchyard.version": metadata.version("switchyard"),
-            "switchyard.pipeline": config.name,
-            "switchyard.trainer": trainer,
-            **_git(source.parent if source else Path.cwd()),
-        }
-        self._parent = self._start(PARENT_KEY, f"{config.name} {trainer}", tags)
-        hyper = config.trainer.hyperparameters.model_dump(mode="json")
-        self._parent.params({"trainer": trainer, "label": config.label, "task": config.task, **_flat(hyper)})
-        self._parent.text(config.public_yaml(), "config/pipeline.yaml")
-        self._parent.text("\n".join(f"{p}=={metadata.version(p)}" for p in _PACKAGES) + "\n", "config/versions.txt")
+        record = run_record(config, trainer, source)
+        self._parent = self._start(PARENT_KEY, record.name, record.tags)
+        self._parent.params(record.params)
+        for name, text in record.texts.items():
+            self._parent.text(text, name)
 
     @property
     def run_id(self) -> str | None:
@@ -165,26 +154,3 @@ def _close_dead_runs(journals: Path, uri: str) -> None:
         for run_id in header["runs"].values():
             tracking.end_if_running(uri, run_id)
         shutil.rmtree(header_file.parent, ignore_errors=True)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _git(folder: Path) -> dict[str, str]:
-    def ask(*command: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        commit = ask("rev-parse", "HEAD")
-        changed = "yes" if commit and ask("status", "--porcelain", "--untracked-files=no") else "no"
-    except FileNotFoundError:
-        return {}
-    return {"mlflow.source.git.commit": commit, "switchyard.git.uncommitted_changes": changed} if commit else {}

@@ -6,6 +6,7 @@ Metadata goes through ML Metadata (backend/src/v2/metadata/converter.go), artifa
 import itertools
 import os
 from contextlib import contextmanager
+from pathlib import Path
 
 from kfp.local import executor_input_utils, executor_output_utils
 from kfp.pipeline_spec import pipeline_spec_pb2
@@ -54,7 +55,7 @@ def imposed():
         root = os.path.dirname(executor_input.outputs.output_file)
         for folder, _, _ in sorted(os.walk(root), key=lambda found: -len(found[0])):
             if not os.listdir(folder):
-                os.rmdir(folder)
+                Path(folder).rmdir()
                 lost.append(folder)
         return outputs_for_task(executor_input=executor_input, component_spec=component_spec)
 

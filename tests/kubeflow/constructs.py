@@ -32,7 +32,11 @@ class Notes(artifact.Artifact):
 
 @component
 def numbers(
-    n: Parameter[int], flag: Parameter[str], weights: Parameter[list[float]], loud: Parameter[bool], examples: OutputArtifact[standard_artifacts.Examples]
+    n: Parameter[int],
+    flag: Parameter[str],
+    weights: Parameter[list[float]],
+    loud: Parameter[bool],
+    examples: OutputArtifact[standard_artifacts.Examples],
 ) -> OutputDict(score=float, name=str, whole=int):
     """Value artifacts of every type, exec properties of every type, an empty folder."""
     os.makedirs(os.path.join(examples.uri, "Split-empty"))
@@ -57,9 +61,7 @@ def annotate(examples: InputArtifact[standard_artifacts.Examples], notes: Output
 
 
 @component
-def read(
-    notes: InputArtifact[Notes], score: float, name: str, whole: int, out: OutputArtifact[standard_artifacts.Model]
-):
+def read(notes: InputArtifact[Notes], score: float, name: str, whole: int, out: OutputArtifact[standard_artifacts.Model]):
     """Metadata and values of every kind in."""
     assert os.path.isdir(notes.uri)
     seen = {

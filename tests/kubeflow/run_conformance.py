@@ -32,7 +32,10 @@ def main(folder: Path) -> None:
             for node, by_key in outputs.items()
         }
         found[f"{name}{2 if name in found else ''}"] = {
-            "outputs": plain, "said": said, "error": error, "seconds": time.monotonic() - started
+            "outputs": plain,
+            "said": said,
+            "error": error,
+            "seconds": time.monotonic() - started,
         }
 
     with backend_rules.imposed() as lost:

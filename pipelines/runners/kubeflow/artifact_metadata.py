@@ -15,8 +15,8 @@ from google.protobuf import json_format
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import artifact as tfx_artifact
 
-TYPE = "tfx_type"
-NODE = "tfx_node"
+from pipelines.runners.kubeflow.plan import NODE, TYPE
+
 _ADDED_BY_KFP = {"display_name", "store_session_info"}
 _JSON = "json:"
 _ID = "tfx_id"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from components.errors import UserError
 
-TOKEN = "{{files}}"
+PLACE = "{{files}}"
 # Linux hands a process no argument of more than 128 KiB, and the whole command of a task is one.
 LIMIT = 90_000
 _READABLE = 30_000
@@ -45,7 +45,7 @@ class Carried:
         for folder in sorted(self.folders, key=len, reverse=True):
             if folder in value and node in self.readers.get(folder, (node,)):
                 name = self.folders[folder]
-                value = value.replace(folder, f"{TOKEN}/{name}")
+                value = value.replace(folder, f"{PLACE}/{name}")
                 used |= {path for path in self.contents if path.startswith(f"{name}/")}
         return value, used
 
@@ -60,7 +60,8 @@ def carry(folders: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collect
     Raises:
         UserError: a file cannot be read.
     """
-    names, contents = {}, {}
+    names: dict[str, str] = {}
+    contents: dict[str, str] = {}
     for folder, files in folders.items():
         name = folder.name if folder.name not in names.values() else f"{folder.name}-{len(names)}"
         names[str(folder)] = name

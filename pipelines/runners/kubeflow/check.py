@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 
 def check(spec: Mapping[str, Any]) -> None:
-    """Raises ValueError for a spec that a cluster would refuse or trip over; that is a mistake of the compiler, not of the user."""
+    """Raises ValueError for a spec that a cluster would refuse or trip over: the compiler's mistake, not the user's."""
     complaints = [*_messages(spec), *complaints_of(spec)]
     if spec.get("schemaVersion") != "2.1.0":
         complaints.append(f"schemaVersion is {spec.get('schemaVersion')!r}, not '2.1.0'")

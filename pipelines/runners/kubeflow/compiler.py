@@ -1,4 +1,4 @@
-"""Any TFX pipeline -> Kubeflow Pipelines v2: readable Python source, and the IR YAML (schema 2.1.0) that KFP's compiler makes of it."""
+"""Any TFX pipeline -> Kubeflow Pipelines v2: readable Python source, and the IR YAML that KFP's compiler makes of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ import yaml
 
 from components.errors import UserError, did_you_mean
 from pipelines.config_kubeflow import StageResources
-from pipelines.runners.kubeflow.artifact_metadata import NODE
 from pipelines.runners.kubeflow.carried_files import carry
 from pipelines.runners.kubeflow.check import check
-from pipelines.runners.kubeflow.plan import Plan
+from pipelines.runners.kubeflow.plan import NODE, Plan
 from pipelines.runners.kubeflow.resources import PipelineResources
 from pipelines.runners.kubeflow.source import to_source
 
@@ -82,7 +81,9 @@ def compile_tfx_pipeline(
     nodes = [t.id for t in plan.tasks]
     for name in stages or {}:
         if name not in nodes:
-            raise UserError(f"kubeflow.stages: there is no stage {name!r}.{did_you_mean(name, nodes)} Stages: {', '.join(nodes)}.")
+            raise UserError(
+                f"kubeflow.stages: there is no stage {name!r}.{did_you_mean(name, nodes)} Stages: {', '.join(nodes)}."
+            )
     last = _last(plan)
     source = to_source(
         plan,
@@ -154,8 +155,8 @@ def _compile(source: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     return documents[0], documents[1] if len(documents) > 1 else None
 
 
-def with_environment(compiled: CompiledForKubeflow, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the spec with more variables in every task: what one run knows and a compiled pipeline does not.
+def with_environment(compiled: CompiledForKubeflow, environment: Mapping[str, str]) -> CompiledForKubeflow:
+    """Returns the pipeline with more variables in every task, those that it has kept: what only one run knows.
 
     They do not enter the backend's cache key.
     """
@@ -163,6 +164,7 @@ def with_environment(compiled: CompiledForKubeflow, environment: Mapping[str, st
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor.get("container")
         if container:
-            kept = [e for e in container.get("env", []) if e["name"] not in environment]
-            container["env"] = kept + [{"name": k, "value": v} for k, v in environment.items()]
-    return spec
+            there = container.get("env", [])
+            names = {e["name"] for e in there}
+            container["env"] = there + [{"name": k, "value": v} for k, v in environment.items() if k not in names]
+    return replace(compiled, spec=spec)

@@ -27,9 +27,7 @@ class Containers:
         try:
             for image in sorted(images):
                 if not _there(client, image):
-                    raise UserError(
-                        f"image {image!r} is not on this machine. Build it with `make image`, or set kubeflow.image to one that is."
-                    )
+                    raise UserError(f"image {image!r} is not on this machine. Build it with `make image`, or set kubeflow.image.")
         finally:
             client.close()
 

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_FAILED, DataGateError, UserError
@@ -20,6 +20,12 @@ _CODES = {"user": EXIT_BAD_INPUT, "gate": EXIT_DATA_GATE}
 KINDS = {EXIT_BAD_INPUT: UserError, EXIT_DATA_GATE: DataGateError}
 
 
+def write(text: str) -> None:
+    """Writes to standard error at once: a pod's log is followed."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
 @contextmanager
 def said() -> Iterator[None]:
     """Turns an exception into a message on standard error and an exit code."""
@@ -30,10 +36,8 @@ def said() -> Iterator[None]:
         kind, message = explain(error, None)
         if kind == "stage":
             traceback.print_exc()
-        print(MARK + message.replace("\n", "\n" + MARK), file=sys.stderr, flush=True)
+        write(MARK + message.replace("\n", "\n" + MARK) + "\n")
         if "KUBERNETES_SERVICE_HOST" in os.environ:
-            try:
+            with suppress(OSError):
                 _TERMINATION_LOG.write_text(message[-4000:], encoding="utf-8")
-            except OSError:
-                pass
         raise SystemExit(_CODES.get(kind, EXIT_FAILED)) from error

@@ -88,8 +88,8 @@ def _data(config: PipelineConfig) -> dict[Path, list[Path]]:
         total += sum(f.stat().st_size for f in files)
         if total > _MOST_DATA:
             raise UserError(
-                f"{where} holds {total:,} bytes on this machine; a pipeline carries {_MOST_DATA:,}. Put the data where the cluster "
-                "reads it, and name it by s3://, gs:// or the path of a claim mounted with kubeflow.stages.ingest.volumes."
+                f"{where} holds {total:,} bytes on this machine; a pipeline carries {_MOST_DATA:,}. Put the data where "
+                "the cluster reads it, and name it by s3://, gs:// or the path of a claim (kubeflow.stages.ingest.volumes)."
             )
         for file in files:
             found.setdefault(file.parent, []).append(file)

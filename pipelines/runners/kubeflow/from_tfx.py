@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format
@@ -13,10 +13,11 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import artifact as tfx_artifact
 from tfx.utils import import_utils
 
-from pipelines.runners.kubeflow.artifact_metadata import NODE, TYPE
 from pipelines.runners.kubeflow.carried_files import Carried
 from pipelines.runners.kubeflow.errors import CompileError
 from pipelines.runners.kubeflow.plan import (
+    NODE,
+    TYPE,
     Condition,
     ExecProperty,
     InputArtifact,
@@ -51,7 +52,9 @@ class _Planner:
         self._pipeline, self._carried, self._views = pipeline, carried, views
         for component in pipeline.components:
             if isinstance(component, Pipeline):
-                raise CompileError(component.id, "a pipeline inside a pipeline is not supported; put its nodes into the outer one")
+                raise CompileError(
+                    component.id, "a pipeline inside a pipeline is not supported; put its nodes into the outer one"
+                )
         self._ir = compiler.Compiler().compile(pipeline)
         self._deployment = runner_utils.extract_local_deployment_config(self._ir)
         self._components: dict[str, base_node.BaseNode] = {c.id: c for c in pipeline.components}
@@ -62,6 +65,7 @@ class _Planner:
     def plan(self) -> Plan:
         nodes = [n.pipeline_node for n in self._ir.nodes]
         tasks = [self._task(node) for node in nodes]
+        _check_names(tasks)
         _check_conditions({t.id: t for t in tasks}, self._conditions)
         return Plan(self._pipeline.pipeline_info.pipeline_name, tasks, self._conditions, list(self._parameters.values()))
 
@@ -79,7 +83,7 @@ class _Planner:
         if spec is None:
             raise CompileError(name, f"it has no executor ({kind})")
         function = self._functions.give(name)
-        arguments = Names(taken=("driver_output",))
+        arguments = Names(taken=("driver_output", "workspace"))
         groups, inputs = self._inputs(node, arguments)
         outputs = self._outputs(node, arguments)
         properties, dynamic, schemas, files = self._properties(node, arguments)
@@ -207,7 +211,9 @@ class _Planner:
             else:
                 kind = value.field_value.WhichOneof("value")
                 if kind not in _KINDS:
-                    raise CompileError(name, f"exec property {key!r} is a {kind}; allowed: text, integers, floats and lists of them")
+                    raise CompileError(
+                        name, f"exec property {key!r} is a {kind}; allowed: text, integers, floats and lists of them"
+                    )
                 constant = _value(value.field_value)
                 if isinstance(constant, str):
                     constant, used = self._carried.replaced(constant, name)
@@ -229,7 +235,9 @@ class _Planner:
         found = PipelineParameter(snake(given.name), kind, default)
         before = self._parameters.setdefault(found.name, found)
         if before != found:
-            raise CompileError(node, f"runtime parameter {given.name!r} has another type or default than elsewhere in the pipeline")
+            raise CompileError(
+                node, f"runtime parameter {given.name!r} has another type or default than elsewhere in the pipeline"
+            )
         return found
 
     def _conditions_of(self, node: Any) -> tuple[str, ...]:
@@ -262,6 +270,17 @@ class _Planner:
         return {k: v for k, v in types.items() if k in groups or k not in component.outputs}
 
 
+def _check_names(tasks: Sequence[Task]) -> None:
+    """Argo gets two steps for each KFP task, `x` and `x-driver`: nobody else may be called so."""
+    functions = {t.function: t.id for t in tasks}
+    functions |= {f"drive_{t.function}": t.id for t in tasks if t.driver}
+    for function, node in functions.items():
+        if f"{function}_driver" in functions:
+            raise CompileError(
+                functions[f"{function}_driver"], f"Kubeflow needs its name for a step of {node!r} of its own; give it another id"
+            )
+
+
 def _channels(node: Any, key: str) -> Iterator[Any]:
     spec = node.inputs.inputs[key]
     if spec.HasField("mixed_inputs"):
@@ -275,7 +294,7 @@ def _needed(
 ) -> tuple[dict[str, list[str]], list[InputArtifact]]:
     """Leaves out the hidden inputs that serve only conditions and unions: those are taken care of elsewhere."""
     used = set(_placeholder_keys(dynamic))
-    kept = {k: v for k, v in groups.items() if not node.inputs.inputs[k].hidden and not k.startswith("_") or k in used}
+    kept = {k: v for k, v in groups.items() if (not node.inputs.inputs[k].hidden and not k.startswith("_")) or k in used}
     arguments = {a for names in kept.values() for a in names}
     return kept, [i for i in inputs if i.argument in arguments]
 
@@ -315,7 +334,9 @@ def _class_path(node: str, cls: type[tfx_artifact.Artifact]) -> str:
                     return path
             except (ImportError, AttributeError):
                 continue
-    raise CompileError(node, f"artifact type {cls.__qualname__} is defined in a script; put it into a module that the image holds")
+    raise CompileError(
+        node, f"artifact type {cls.__qualname__} is defined in a script; put it into a module that the image holds"
+    )
 
 
 def _check_importable(node: str, spec: str) -> None:

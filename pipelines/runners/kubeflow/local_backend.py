@@ -29,7 +29,9 @@ class Tasks(Protocol):
         """Runs a task's command to its end and returns its exit code."""
 
 
-def run_pipeline(spec: Mapping[str, Any], arguments: Mapping[str, Any], root: Path, log: Path, tasks: Tasks, *, containers: bool) -> bool:
+def run_pipeline(
+    spec: Mapping[str, Any], arguments: Mapping[str, Any], root: Path, log: Path, tasks: Tasks, *, containers: bool
+) -> bool:
     """Runs a compiled pipeline; returns whether all its tasks succeeded.
 
     Args:
@@ -45,22 +47,25 @@ def run_pipeline(spec: Mapping[str, Any], arguments: Mapping[str, Any], root: Pa
     from kfp.local import pipeline_orchestrator
     from kfp.pipeline_spec import pipeline_spec_pb2
 
-    with _one_at_a_time, _replaced(tasks), open(log, "a", encoding="utf-8") as out, contextlib.redirect_stdout(out):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            runner = local.DockerRunner() if containers else local.SubprocessRunner(use_venv=False)
-            workspace = root / "kfp-workspace"
-            workspace.mkdir(parents=True, exist_ok=True)
-            local.init(
-                runner, pipeline_root=str(root), workspace_root=str(workspace), raise_on_error=True, enable_caching=True
-            )
-            message = json_format.ParseDict(dict(spec), pipeline_spec_pb2.PipelineSpec())
-            try:
-                pipeline_orchestrator.run_local_pipeline(message, dict(arguments))
-            except RuntimeError as error:
-                if "finished with status" not in str(error):
-                    raise
-                return False
+    workspace = root / "kfp-workspace"
+    workspace.mkdir(parents=True, exist_ok=True)
+    message = json_format.ParseDict(dict(spec), pipeline_spec_pb2.PipelineSpec())
+    with (
+        _one_at_a_time,
+        _replaced(tasks),
+        open(log, "a", encoding="utf-8") as out,
+        contextlib.redirect_stdout(out),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        runner = local.DockerRunner() if containers else local.SubprocessRunner(use_venv=False)
+        local.init(runner, pipeline_root=str(root), workspace_root=str(workspace), raise_on_error=True, enable_caching=True)
+        try:
+            pipeline_orchestrator.run_local_pipeline(message, dict(arguments))
+        except RuntimeError as error:
+            if "finished with status" not in str(error):
+                raise
+            return False
     return True
 
 

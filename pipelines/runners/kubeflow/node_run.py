@@ -50,9 +50,7 @@ class NodeRun:
     def drive(self, temporary: str) -> dict[str, Any]:
         """Runs the driver; returns `exec_properties` that it changed and `outputs`: key -> properties that it set."""
         # The driver names its outputs' properties; where they will lie it does not know.
-        self._output_dict = {
-            key: [self._types[key]()] for key in self._types if key not in self._inputs
-        }
+        self._output_dict = {key: [self._types[key]()] for key in self._types if key not in self._inputs}
         before = dict(self._properties)
         spec = _spec(self._node["driver"])
         operator = launcher.DEFAULT_DRIVER_OPERATORS[executable_spec_pb2.PythonClassExecutableSpec](spec, None)
@@ -167,9 +165,7 @@ def holds(node: Mapping[str, Any], inputs: Mapping[str, Sequence[Any]]) -> bool:
     _hydrate(artifacts)
     info = data_types.ExecutionInfo(input_dict=artifacts, output_dict={}, exec_properties={})
     expression = json_format.ParseDict(node["predicate"], placeholder_pb2.PlaceholderExpression())
-    return bool(
-        placeholder_utils.resolve_placeholder_expression(expression, placeholder_utils.ResolutionContext(exec_info=info))
-    )
+    return bool(placeholder_utils.resolve_placeholder_expression(expression, placeholder_utils.ResolutionContext(exec_info=info)))
 
 
 def classes(node: Mapping[str, Any]) -> dict[str, type[tfx_artifact.Artifact]]:
@@ -189,7 +185,7 @@ def _spec(given: Mapping[str, Any]) -> Any:
 
 
 def _flags(spec: Any) -> Sequence[str]:
-    return spec.python_executor_spec.extra_flags if hasattr(spec, "python_executor_spec") else spec.extra_flags
+    return list((spec.python_executor_spec if hasattr(spec, "python_executor_spec") else spec).extra_flags)
 
 
 def _properties_only(artifact: Any) -> Any:

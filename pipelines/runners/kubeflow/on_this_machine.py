@@ -1,4 +1,4 @@
-"""The compiled pipeline on this machine, by KFP's own local runner: tasks as processes (`kfp-local`) or containers (`kfp-docker`).
+"""The compiled pipeline on this machine, by KFP's own local runner: `kfp-local` in processes, `kfp-docker` in containers.
 
 For trying out on a laptop exactly what a cluster will be given. Progress, tracking and result are those of a local run.
 """
@@ -15,15 +15,15 @@ from components.errors import StageError
 from pipelines.config import PipelineConfig
 from pipelines.runners.contract import CompiledPipeline, RunResult, StageResult, StageStatus
 from pipelines.runners.kubeflow.containers import Containers
-from pipelines.runners.kubeflow.local_inputs import local_inputs
 from pipelines.runners.kubeflow.local_backend import run_pipeline
+from pipelines.runners.kubeflow.local_inputs import local_inputs
 from pipelines.runners.local import LocalRunner
 from pipelines.runners.outcome import KNOWN, named, run_result, track_result
 from pipelines.runners.run_tracker import RunTracker, away_warning, tracking_uri
 from pipelines.runners.stage_process import Job
 
 _log = logging.getLogger(__name__)
-_DRIVER = "-driver"
+_DRIVER = "drive-"
 WORKED_IN = "switchyard_mlflow_run"
 
 
@@ -73,7 +73,7 @@ class _Run:
         self._workspace, self._display, self._logs = runner._workspace, runner._display, runner._logs
         self._tracker = RunTracker(compiled.config, self._workspace, self._logs.name, runner._trainer, runner._source)
         self._stages: dict[str, str] = dict(compiled.program.tasks)
-        self._stages |= {f"{task}{_DRIVER}": stage for task, stage in compiled.program.tasks.items()}
+        self._stages |= {f"{_DRIVER}{task}": stage for task, stage in compiled.program.tasks.items()}
         self._started: dict[str, float] = {}
         self._environment: dict[str, dict[str, str]] = {}
         self._executed: set[str] = set()

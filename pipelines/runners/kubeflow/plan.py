@@ -8,6 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# In an artifact's metadata: its type in TFX, and the importer that it came by.
+TYPE = "tfx_type"
+NODE = "tfx_node"
+
 
 @dataclass(frozen=True)
 class InputArtifact:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -19,7 +18,7 @@ from typing import Any
 from components import progress
 from components.errors import StageError
 from pipelines.runners.kubeflow import failure, task_tracking
-from pipelines.runners.kubeflow.carried_files import TOKEN, unpack
+from pipelines.runners.kubeflow.carried_files import PLACE, unpack
 
 # A folder that outlives the pod: checkpoints.
 STATE = "SWITCHYARD_STATE"
@@ -33,6 +32,7 @@ def run_node(
     properties: Mapping[str, Any],
     views: Mapping[str, Any] | None = None,
     driver_output: str = "",
+    workspace: str = "",
     files: Mapping[str, str] | None = None,
 ) -> None:
     """Runs a node's executor.
@@ -44,6 +44,7 @@ def run_node(
         properties: exec properties.
         views: outputs for KFP's pages.
         driver_output: what `run_driver` returned.
+        workspace: folder that lives as long as the run; empty: there is none.
         files: files that travel with the pipeline, see `carried_files`.
 
     Raises:
@@ -57,7 +58,7 @@ def run_node(
         progress.say("running")
         work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files))
         with tempfile.TemporaryDirectory() as temporary:
-            work.execute(temporary, os.environ.get(STATE), driver_output)
+            work.execute(temporary, os.environ.get(STATE) or (f"{workspace}/switchyard" if workspace else None), driver_output)
         work.show(views or {})
         progress.say(f"done in {time.monotonic() - started:.1f} s")
 
@@ -78,7 +79,7 @@ def run_driver(
             changed = node_run.NodeRun(node, inputs, {}, _resolved(properties, files)).drive(temporary)
         # Where the files lie on this machine is nobody else's business.
         text = json.dumps(changed, sort_keys=True)
-        return text.replace(str(unpack(files)), TOKEN) if files else text
+        return text.replace(str(unpack(files)), PLACE) if files else text
 
 
 def evaluate_condition(node: Mapping[str, Any], *, inputs: Mapping[str, Sequence[Any]]) -> str:
@@ -94,7 +95,7 @@ def _resolved(properties: Mapping[str, Any], files: Mapping[str, str] | None) ->
     if not files:
         return given
     folder = str(unpack(files))
-    return {k: v.replace(TOKEN, folder) if isinstance(v, str) else v for k, v in given.items()}
+    return {k: v.replace(PLACE, folder) if isinstance(v, str) else v for k, v in given.items()}
 
 
 @contextmanager
@@ -116,4 +117,4 @@ def _until_terminated() -> Iterator[None]:
 
 def _listen(stage: str) -> None:
     if not progress.heard():
-        progress.set_sink(lambda text: print(f"{stage}: {text}", file=sys.stderr, flush=True))
+        progress.set_sink(lambda text: failure.write(f"{stage}: {text}\n"))

@@ -11,13 +11,20 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 
+from pipelines.config_kubeflow import StageResources
 from pipelines.runners.kubeflow.carried_files import LIMIT, Carried
 from pipelines.runners.kubeflow.errors import CompileError
 from pipelines.runners.kubeflow.plan import Condition, InputArtifact, PipelineParameter, Plan, Task
-from pipelines.runners.kubeflow.resources import PipelineResources, StageResources, pipeline_config_source, resource_lines, shared_lines
+from pipelines.runners.kubeflow.resources import (
+    PipelineResources,
+    pipeline_config_source,
+    resource_lines,
+    shared_lines,
+)
 
 _RUNTIME = "pipelines.runners.kubeflow.runtime"
 _WIDTH = 118
+_PIECE = 96
 
 
 def to_source(
@@ -55,7 +62,7 @@ def _header(plan: Plan, image: str, body: str) -> str:
     types = ("Artifact", "ClassificationMetrics", "Dataset", "HTML", "Input", "Markdown", "Metrics", "Model", "Output")
     used = [t for t in types if f"[{t}]" in body or f": {t}[" in body]
     lines = [
-        f'"""TFX pipeline {plan.name!r} for Kubeflow Pipelines, written by `switchyard compile`: change the pipeline, not this."""',
+        f'"""TFX pipeline {plan.name!r} for Kubeflow Pipelines, written by `switchyard compile`: do not change it here."""',
         "",
         "from kfp import dsl" + (", kubernetes" if "kubernetes." in body else ""),
         f"from kfp.dsl import {', '.join(used)}" if used else "",
@@ -82,7 +89,9 @@ class _Writer:
         signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in task.inputs]
         signature += [f"{p.argument}: {p.kind}" for p in task.properties]
         signature += ["driver_output: str"] if task.driver else []
-        signature += [f"{o.argument}: Output[{o.kfp_type}]" for o in (*task.outputs, *task.views)]
+        signature += ["workspace: str"] if self._resources.workspace else []
+        signature += [f"{o.argument}: Output[{o.kfp_type}]" for o in task.outputs]
+        signature += [f"{v.argument}: Output[{v.kfp_type}]" for v in task.views]
         spec = {k: v for k, v in task.spec.items() if k != "driver"}
         call = [
             _argument(spec),
@@ -94,6 +103,8 @@ class _Writer:
             call.append(f"views={_mapping({v.argument: v.argument for v in task.views})},")
         if task.driver:
             call.append("driver_output=driver_output,")
+        if self._resources.workspace:
+            call.append("workspace=workspace,")
         return self._function(task, task.function, signature, "run_node", f"TFX node {task.id}.", [*call, *self._files(task)])
 
     def driver(self, task: Task) -> str:
@@ -106,7 +117,7 @@ class _Writer:
             f"properties={_mapping({p.key: p.argument for p in task.properties})},",
         ]
         said = f"Driver of TFX node {task.id}: what its input is now. Never cached."
-        name = f"{task.function}_driver"
+        name = f"drive_{task.function}"
         return self._function(task, name, signature, "run_driver", said, [*call, *self._files(task)], returns="str")
 
     def condition(self, condition: Condition) -> str:
@@ -120,7 +131,11 @@ class _Writer:
         signature += [f"{p.argument}: {p.kind}" for p in task.properties]
         signature += [f"{o.argument}: Output[{o.kfp_type}]" for o in task.outputs]
         lines = ["@dsl.container_component", *_definition(task.function, signature, None)]
-        lines += [f'    """TFX node {task.id}."""', "    return dsl.ContainerSpec(", f"        image={json.dumps(task.spec['image'])},"]
+        lines += [
+            f'    """TFX node {task.id}."""',
+            "    return dsl.ContainerSpec(",
+            f"        image={json.dumps(task.spec['image'])},",
+        ]
         for key in ("command", "args"):
             if task.spec[key]:
                 parts = [p[0] if len(p) == 1 else f"dsl.ConcatPlaceholder([{', '.join(p)}])" for p in task.spec[key]]
@@ -142,7 +157,14 @@ class _Writer:
         return "\n".join([*lines, *(f"    {line}" for line in shared_lines("task", self._resources, self._environment))])
 
     def _function(
-        self, task: Task | None, name: str, signature: list[str], target: str, said: str, call: list[str], returns: str | None = None
+        self,
+        task: Task | None,
+        name: str,
+        signature: list[str],
+        target: str,
+        said: str,
+        call: list[str],
+        returns: str | None = None,
     ) -> str:
         image = self._stages[task.id].image if task and task.id in self._stages else None
         lines = [
@@ -194,7 +216,8 @@ class _Writer:
                 lines += [f"    {line}" for line in self._block(units[unit], (*outer, unit))]
             else:
                 lines += self._call(self._by_id[unit])
-        return lines
+        # Texts hold no line ends as such: what breaks a line here is layout.
+        return [line for block in lines for line in block.split("\n")]
 
     def _needs(self, task_id: str) -> set[str]:
         task = self._by_id[task_id]
@@ -217,12 +240,15 @@ class _Writer:
         given += [f"{p.argument}={p.parameter or _literal(p.value)}" for p in task.properties]
         lines = []
         if task.driver:
-            lines += _calls(f"{task.function}_driver", given)
-            lines += [f"{task.function}_driver_task.set_display_name({json.dumps(f'{task.id}_driver')})"]
-            lines += self._after(task, f"{task.function}_driver_task")
-            lines += [f"{task.function}_driver_task.set_caching_options(enable_caching=False)"]
-            lines += self._extras(f"{task.function}_driver", task)
-            given.append(f"driver_output={task.function}_driver_task.output")
+            lines += _calls(f"drive_{task.function}", given)
+            lines += [f"drive_{task.function}_task.set_display_name({json.dumps('drive ' + task.id)})"]
+            lines += self._after(task, f"drive_{task.function}_task")
+            lines += [f"drive_{task.function}_task.set_caching_options(enable_caching=False)"]
+            lines += self._extras(f"drive_{task.function}", task)
+            given.append(f"driver_output=drive_{task.function}_task.output")
+        if task.kind == "python" and self._resources.workspace:
+            # KFP mounts the workspace where its path is an input.
+            given.append("workspace=dsl.WORKSPACE_PATH_PLACEHOLDER")
         lines += _calls(task.function, given)
         lines.append(f"{variable}.set_display_name({json.dumps(task.id)})")
         if not task.driver:
@@ -272,7 +298,20 @@ def _argument(value: object) -> str:
 
 
 def _literal(value: object) -> str:
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
+        lines = [textwrap.indent(f"{key!r}: {_string(v)},", "    ") for key, v in value.items()]
+        return "\n".join(["{", *lines, "}"]) if lines else "{}"
     return pprint.pformat(value, width=_WIDTH, sort_dicts=False)
+
+
+def _string(value: str) -> str:
+    """Returns a text as source: a long one in pieces, line by line."""
+    if len(value) <= _PIECE and "\n" not in value[:-1]:
+        return repr(value)
+    pieces = [line[i : i + _PIECE] for line in value.splitlines(keepends=True) for i in range(0, len(line), _PIECE)]
+    return "\n".join(["(", *(f"    {piece!r}" for piece in pieces), ")"])
 
 
 def _lists(groups: Mapping[str, Sequence[str]]) -> str:

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from components import tracking
+from pipelines.runners.kubeflow.parent_run import find_or_make
 
 _log = logging.getLogger(__name__)
 RUN_ID = "KFP_RUN_ID"
-# What the parent run holds (`run_record.RunRecord` as JSON): the first task makes it where nobody else did.
+# What the parent run holds (`run_record.RunRecord` as JSON), for the first task, where nobody else made it.
 RECORD = "SWITCHYARD_RUN_RECORD"
 # Stages that nothing comes after: the last of them ends the parent run.
 LAST = "SWITCHYARD_LAST_STAGES"
-KFP_TAG = "switchyard.kfp_run_id"
 STAGE_TAG = "switchyard.stage"
 
 
@@ -79,33 +79,18 @@ def _attach(stage: str) -> _OwnRun | None:
 
 
 def _parent(client: Any, uri: str) -> tuple[str, str]:
-    """Returns experiment and parent run: the one that `submit` named, the one of this KFP run, or a new one."""
-    record: Mapping[str, Any] = json.loads(os.environ.get(RECORD) or "{}")
+    """Returns experiment and parent run: the one that was named, the one of this KFP run, or a new one."""
     given = os.environ.get(tracking.PARENT)
     if given:
-        found = client.get_run(given)
+        run_id = given
     else:
-        kfp_run = os.environ.get(RUN_ID, "")
-        experiment = tracking.ensure_experiment(uri, record.get("experiment") or "Default", None)
-        runs = client.search_runs([experiment], f"tags.`{KFP_TAG}` = '{kfp_run}'", max_results=1) if kfp_run else []
-        if not runs:
-            run_id = make_parent(uri, experiment, record, {KFP_TAG: kfp_run})
-            return experiment, run_id
-        found = runs[0]
-    if found.info.status != "RUNNING":
+        record: Mapping[str, Any] = json.loads(os.environ.get(RECORD) or "{}")
+        run_id = find_or_make(uri, os.environ.get(RUN_ID, ""), record).run_id
+    info = client.get_run(run_id).info
+    if info.status != "RUNNING":
         # A retry of a run that had failed.
-        client.update_run(found.info.run_id, status="RUNNING")
-    return str(found.info.experiment_id), str(found.info.run_id)
-
-
-def make_parent(uri: str, experiment: str, record: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    """Makes the parent run of a pipeline run and returns its id."""
-    run_id = tracking.create_run(uri, experiment, record.get("name") or "pipeline", {**record.get("tags", {}), **tags})
-    run = tracking.Run(uri, run_id)
-    run.params(record.get("params", {}))
-    for name, content in record.get("texts", {}).items():
-        run.text(content, name)
-    return run_id
+        client.update_run(run_id, status="RUNNING")
+    return str(info.experiment_id), run_id
 
 
 def _nested(client: Any, experiment: str, parent: str, stage: str) -> str:

@@ -1,0 +1,63 @@
+# One image for every stage: `make image`, or
+#   docker build --build-arg ACCELERATOR=gpu -t switchyard:0.1.0-gpu .
+#
+# ACCELERATOR=cpu  PyTorch's CPU build where TORCH_CPU_INDEX names an index that has it (PyPI has none), else that of gpu
+# ACCELERATOR=gpu  CUDA libraries from PyPI; the node brings the driver
+# ACCELERATOR=tpu  torch_xla and libtpu, with the PyTorch that fits them
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ARG ACCELERATOR=cpu
+ARG TORCH_CPU_INDEX=
+ARG UV_VERSION=0.13.9
+# A compiler for pyfarmhash, which has no wheel.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends g++ python3-dev \
+ && rm -rf /var/lib/apt/lists/*
+# The system's certificates, so that an authority of your own (mounted at /etc/ssl/certs) is known to pip and uv.
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
+    PATH=/opt/switchyard/bin:/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/switchyard UV_NO_CACHE=1 UV_LINK_MODE=copy
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}"
+RUN python3 -m venv --without-pip /opt/switchyard
+# The packages change seldom and are gigabytes: a layer of their own, before ours.
+COPY infra/image/requirements.*.lock /src/infra/image/
+RUN case "${ACCELERATOR}" in cpu|gpu) lock=gpu ;; tpu) lock=tpu ;; \
+      *) echo "ACCELERATOR=${ACCELERATOR}: must be cpu, gpu or tpu" >&2; exit 2 ;; esac \
+ && if [ "${ACCELERATOR}" = cpu ] && [ -n "${TORCH_CPU_INDEX}" ]; then \
+      /src/infra/image/without-cuda.sh "/src/infra/image/requirements.gpu.lock" "${TORCH_CPU_INDEX}"; \
+    else uv pip sync --require-hashes --compile-bytecode "/src/infra/image/requirements.${lock}.lock"; fi
+COPY setup.py README.md pyproject.toml /src/
+COPY components /src/components
+COPY pipelines /src/pipelines
+RUN uv pip install --no-deps --no-build-isolation --compile-bytecode /src
+
+FROM ${BASE}
+ARG ACCELERATOR=cpu
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Switchyard" \
+      org.opencontainers.image.description="Every stage of a Switchyard pipeline, and any TFX node" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      switchyard.accelerator="${ACCELERATOR}"
+# libgomp: TensorFlow's and scikit-learn's threads.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends libgomp1 ca-certificates \
+ && rm -rf /var/lib/apt/lists/* \
+ && groupadd --gid 10001 switchyard \
+ && useradd --uid 10001 --gid 10001 --create-home --home-dir /home/switchyard --shell /usr/sbin/nologin switchyard
+COPY --from=build /opt/switchyard /opt/switchyard
+# KFP starts `python3`; bytecode is there already; caches go where any user may write.
+ENV PATH=/opt/switchyard/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    KERAS_HOME=/tmp/keras \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    TF_CPP_MIN_LOG_LEVEL=2
+USER 10001:10001
+WORKDIR /tmp
+HEALTHCHECK --interval=5m --timeout=2m --retries=1 CMD ["python3", "-m", "pipelines.runners.kubeflow.image_check"]
+CMD ["python3", "-m", "pipelines.runners.kubeflow.image_check"]

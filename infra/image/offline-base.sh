@@ -1,0 +1,8 @@
+#!/bin/bash
+# Makes a base image from Debian's packages, for machines that reach no registry of images (our CI). Needs podman, mmdebstrap.
+set -euo pipefail
+name=${1:-python:3.11-slim-bookworm}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mmdebstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates bookworm "$work/root.tar" ${DEBIAN_MIRROR:-} >&2
+podman import --quiet --change "CMD [\"/usr/bin/python3\"]" "$work/root.tar" "$name"

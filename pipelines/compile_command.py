@@ -1,0 +1,87 @@
+"""`switchyard compile`, and what `submit` shares with it: config in, checked, compiled for a cluster out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.errors import UserError
+from components.ingest.sources import is_local
+from components.tracking import without_password
+from pipelines.config import PipelineConfig, trainer_name
+from pipelines.config_file import load_config
+from pipelines.preflight import check_code, check_inputs
+from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, with_environment
+from pipelines.runners.quiet import quiet, screen
+from pipelines.runners.run_record import RunRecord, run_record
+from pipelines.runners.workspace import Workspace, default_workspace
+
+_ROOT = "/tmp/switchyard"  # noqa: S108 (TFX wants one; tasks do not look at it)
+
+
+def write_compiled(
+    pipeline: Path, overrides: Sequence[str], workspace: Path | None, output: Path | None, source: Path | None
+) -> Path:
+    """Compiles a pipeline to a file and returns its path.
+
+    Raises:
+        UserError: something is wrong with config, data or code, or cannot run on Kubeflow.
+    """
+    target = output or pipeline.with_name(f"{pipeline.stem}.kfp.yaml")
+    if target.resolve() == pipeline.resolve():
+        raise UserError(f"--output {target}: is the pipeline itself; give another file")
+    for path in (target, source):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise UserError(f"{path}: there is no folder {path.resolve().parent}")
+    compiled, _, _ = compile_for_cluster(pipeline, overrides, workspace)
+    target.write_text(compiled.to_yaml(), encoding="utf-8")
+    if source:
+        source.write_text(compiled.source, encoding="utf-8")
+    return target
+
+
+def compile_for_cluster(
+    pipeline: Path, overrides: Sequence[str], workspace: Path | None
+) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
+    """Returns the compiled pipeline, its config with `task` decided, and what its parent MLflow run holds."""
+    config = load_config(pipeline, overrides=overrides)
+    place = Workspace((workspace or default_workspace(pipeline)).resolve())
+    place.contain_libraries()
+    place.create()
+    console = screen()
+    with quiet(place.logs / "compile.log"):
+        config = _checked(config, place.code)
+        console.print("compiling", highlight=False)
+        from pipelines.runners.kubeflow.from_config import compile_config
+
+        record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), pipeline.resolve())
+        compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True)
+    return with_environment(compiled, {"SWITCHYARD_RUN_RECORD": record.to_json(), **_tracking(config)}), config, record
+
+
+def _checked(config: PipelineConfig, store: Path) -> PipelineConfig:
+    patterns = [*config.data.path, *(p for paths in (config.data.split_paths or {}).values() for p in paths)]
+    mounted = tuple(v.path for s in (config.kubeflow.defaults, *config.kubeflow.stages.values()) for v in s.volumes)
+    here = [p for p in patterns if is_local(p) and not p.startswith(mounted or ("\0",))]
+    if len(here) == len(patterns):
+        return check_inputs(config, store)
+    # The cluster may read what this machine may not: the task is all that the pipeline's shape needs to know.
+    if config.task == "auto":
+        try:
+            return check_inputs(config, store)
+        except UserError as error:
+            raise UserError(f"{error} Or set task, then the data need not be read from here.") from None
+    check_code(config, store)
+    return config
+
+
+def _tracking(config: PipelineConfig) -> dict[str, str]:
+    uri = config.tracking.uri
+    if not uri or not uri.startswith("http"):
+        return {}
+    if without_password(uri) != uri:
+        raise UserError(
+            "tracking.uri: holds a password, which would end up in the cluster's database. Leave it out, and set "
+            "kubeflow.defaults.secrets: {MLFLOW_TRACKING_USERNAME: NAME/KEY, MLFLOW_TRACKING_PASSWORD: NAME/KEY}."
+        )
+    return {"MLFLOW_TRACKING_URI": uri}

@@ -1,0 +1,304 @@
+"""KFP's v2beta1 API, by its own generated client, with errors that say what to do. Nothing is written to the home folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.errors import StageError, UserError
+
+TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
+TOKEN_VARIABLE, COOKIE_VARIABLE = "SWITCHYARD_KFP_TOKEN", "SWITCHYARD_KFP_COOKIE"
+# Where Kubernetes puts the token of a pod that may use KFP.
+_POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
+_SECONDS = 30.0
+_PAGE = 50
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How KFP is reached.
+
+    Attributes:
+        host: URL of KFP, with the path that it lies under (`https://kubeflow.example.org/pipeline`).
+        namespace: of the user, where KFP has several.
+        token_file: file with a bearer token; default: SWITCHYARD_KFP_TOKEN, then the pod's own.
+        ca_cert: file with the certificate authority of the server.
+        insecure: do not check the server's certificate.
+        timeout: seconds that a request may take.
+    """
+
+    host: str
+    namespace: str | None = None
+    token_file: Path | None = None
+    ca_cert: Path | None = None
+    insecure: bool = False
+    timeout: float = _SECONDS
+
+
+class KubeflowClient:
+    """Experiments, runs, recurring runs and logs of one KFP.
+
+    Raises:
+        UserError: from every method, when the server cannot be reached, refuses, or is no KFP v2.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        import kfp_server_api
+
+        host = connection.host.rstrip("/")
+        if "://" not in host:
+            raise UserError(f"--host {connection.host!r}: must be a URL with its scheme, for example https://{host}")
+        for key, path in (("--token-file", connection.token_file), ("--ca-cert", connection.ca_cert)):
+            if path is not None and not path.is_file():
+                raise UserError(f"{key}: {path}: no such file")
+        self.connection, self.host = connection, host
+        config = kfp_server_api.Configuration(host=host)
+        config.verify_ssl = not connection.insecure
+        config.ssl_ca_cert = str(connection.ca_cert) if connection.ca_cert else None
+        # One second try: what does not answer twice is down.
+        config.retries = 1
+        token = _token(connection)
+        if token:
+            config.api_key["authorization"] = token
+            config.api_key_prefix["authorization"] = "Bearer"
+        self._api = kfp_server_api
+        self._client = kfp_server_api.ApiClient(config, cookie=os.environ.get(COOKIE_VARIABLE))
+        self._runs = kfp_server_api.RunServiceApi(self._client)
+        self._given: dict[str, Any] = {"_request_timeout": connection.timeout}
+
+    def check(self) -> None:
+        """Finds out whether a KFP v2 answers there, and lets us in."""
+        with self._errors("look for Kubeflow Pipelines"):
+            answer = self._get("/apis/v2beta1/healthz")
+        if "json" not in (answer.getheader("Content-Type") or ""):
+            raise UserError(
+                f"{self.host} answers with a page, not with KFP's API: a wrong path (on Kubeflow it is .../pipeline) or a login. "
+                f"Give a token (--token-file, {TOKEN_VARIABLE}) or the session's cookie ({COOKIE_VARIABLE})."
+            )
+
+    def experiment(self, name: str) -> str:
+        """Returns the id of an experiment, made if it is not there."""
+        service = self._api.ExperimentServiceApi(self._client)
+        where = self._filter("display_name", name)
+        with self._errors(f"find experiment {name!r}"):
+            found = service.experiment_service_list_experiments(
+                filter=where, namespace=self.connection.namespace or "", **self._given
+            ).experiments
+            for experiment in found or []:
+                if experiment.display_name == name:
+                    return str(experiment.experiment_id)
+            made = service.experiment_service_create_experiment(
+                self._api.V2beta1Experiment(display_name=name, namespace=self.connection.namespace), **self._given
+            )
+        return str(made.experiment_id)
+
+    def submit(self, name: str, experiment_id: str, spec: Mapping[str, Any], **settings: Any) -> Any:
+        """Starts a run and returns it.
+
+        Args:
+            name: of the run.
+            experiment_id: whose run it is.
+            spec: `pipeline_spec` and perhaps `platform_spec`.
+            settings: see `_settings`.
+        """
+        run = self._api.V2beta1Run(
+            display_name=name, experiment_id=experiment_id, pipeline_spec=dict(spec), **self._settings(**settings)
+        )
+        with self._errors("start the run"):
+            return self._runs.run_service_create_run(run, experiment_id=experiment_id, **self._given)
+
+    def schedule(self, name: str, experiment_id: str, spec: Mapping[str, Any], cron: str, **settings: Any) -> Any:
+        """Makes a recurring run by a cron expression of six fields and returns it."""
+        trigger = self._api.V2beta1Trigger(cron_schedule=self._api.V2beta1CronSchedule(cron=cron))
+        recurring = self._api.V2beta1RecurringRun(
+            display_name=name,
+            experiment_id=experiment_id,
+            pipeline_spec=dict(spec),
+            mode="ENABLE",
+            # A run that is late is dropped for the next: runs of one pipeline do not pile up.
+            no_catchup=True,
+            max_concurrency="1",
+            trigger=trigger,
+            **self._settings(**settings),
+        )
+        with self._errors("make the recurring run"):
+            return self._api.RecurringRunServiceApi(self._client).recurring_run_service_create_recurring_run(
+                recurring, **self._given
+            )
+
+    def run(self, run_id: str) -> Any:
+        """Returns a run with the states of its tasks."""
+        with self._errors(f"get run {run_id}", missing=f"there is no run {run_id}; list them with switchyard runs list"):
+            return self._runs.run_service_get_run(run_id, **self._given)
+
+    def runs(self, experiment: str | None, limit: int) -> list[Any]:
+        """Returns the newest runs, of one experiment or of all."""
+        found: list[Any] = []
+        token = ""
+        given = dict(self._given)
+        if experiment:
+            given["experiment_id"] = self.experiment(experiment)
+        else:
+            given["namespace"] = self.connection.namespace or ""
+        with self._errors("list runs"):
+            while len(found) < limit:
+                page = self._runs.run_service_list_runs(
+                    page_token=token, page_size=min(_PAGE, limit - len(found)), sort_by="created_at desc", **given
+                )
+                found += page.runs or []
+                token = page.next_page_token
+                if not token:
+                    break
+        return found[:limit]
+
+    def terminate(self, run_id: str) -> None:
+        """Stops a run."""
+        with self._errors(f"terminate run {run_id}", missing=f"there is no run {run_id}"):
+            self._runs.run_service_terminate_run(run_id, **self._given)
+
+    def retry(self, run_id: str) -> None:
+        """Runs the failed tasks of a run again; those that succeeded are kept."""
+        with self._errors(f"retry run {run_id}", missing=f"there is no run {run_id}"):
+            self._runs.run_service_retry_run(run_id, **self._given)
+
+    def log(self, run_id: str, pod: str, *, follow: bool) -> Iterator[bytes]:
+        """Returns what a pod has printed, as it comes."""
+        path = f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
+        with self._errors(f"read the log of {pod}", missing=f"the log of {pod} is gone"):
+            answer = self._get(
+                path, query=[("follow", "true")] if follow else [], timeout=None if follow else self.connection.timeout
+            )
+            yield from answer.stream(2**14)
+
+    def url(self, run_id: str) -> str:
+        """Returns the page of a run."""
+        return f"{self.host}/#/runs/details/{run_id}"
+
+    def _settings(
+        self,
+        *,
+        parameters: Mapping[str, Any],
+        pipeline_root: str | None,
+        service_account: str | None,
+        mlflow_experiment: str,
+    ) -> dict[str, Any]:
+        return {
+            "runtime_config": self._api.V2beta1RuntimeConfig(parameters=dict(parameters), pipeline_root=pipeline_root),
+            "service_account": service_account,
+            # Looked at by KFP's MLflow plugin where it is turned on.
+            "plugins_input": {"mlflow": {"experiment_name": mlflow_experiment}},
+        }
+
+    def _get(self, path: str, query: Any = (), timeout: float | None = _SECONDS) -> Any:
+        return self._client.call_api(
+            path,
+            "GET",
+            query_params=list(query),
+            header_params={},
+            auth_settings=["Bearer"],
+            response_type=None,
+            _return_http_data_only=True,
+            _preload_content=False,
+            _request_timeout=timeout,
+        )
+
+    @staticmethod
+    def _filter(key: str, value: str) -> str:
+        import json
+
+        return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "stringValue": value}]})
+
+    @contextmanager
+    def _errors(self, what: str, missing: str | None = None) -> Iterator[None]:
+        import urllib3
+
+        try:
+            yield
+        except self._api.ApiException as error:
+            raise self._refused(what, error, missing) from None
+        except urllib3.exceptions.HTTPError as error:
+            reason = getattr(error, "reason", None) or error
+            if "CERTIFICATE_VERIFY_FAILED" in str(reason):
+                raise UserError(
+                    f"cannot {what}: {self.host} has a certificate that is not trusted. Name its authority with --ca-cert."
+                ) from None
+            raise UserError(
+                f"cannot {what}: {self.host} does not answer ({str(reason).rpartition(': ')[2]}). Is it running, and is the port "
+                "forwarded (kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80)?"
+            ) from None
+
+    def _refused(self, what: str, error: Any, missing: str | None) -> Exception:
+        said = _message(error)
+        if error.status == 401:
+            return UserError(
+                f"cannot {what}: {self.host} does not know who you are (401). Give a token (--token-file, {TOKEN_VARIABLE}) "
+                f"or the session's cookie ({COOKIE_VARIABLE})."
+            )
+        if error.status == 403:
+            return UserError(
+                f"cannot {what}: you may not (403: {said}). Ask for the role kubeflow-edit in the namespace "
+                f"{self.connection.namespace or '(none was given: --namespace)'}."
+            )
+        if error.status == 404:
+            if missing and "json" in str(error.headers.get("Content-Type") if error.headers else ""):
+                return UserError(missing + ".")
+            return UserError(
+                f"cannot {what}: {self.host} has no /apis/v2beta1 (404): a wrong path (on Kubeflow it is .../pipeline), or a KFP "
+                "before version 2. Switchyard needs KFP 2.2 or later."
+            )
+        if error.status == 400:
+            return UserError(f"cannot {what}: KFP refuses it (400: {said})")
+        return StageError(f"cannot {what}: KFP failed ({error.status}: {said})")
+
+
+def _token(connection: Connection) -> str | None:
+    if connection.token_file:
+        return connection.token_file.read_text(encoding="utf-8").strip()
+    if os.environ.get(TOKEN_VARIABLE):
+        return os.environ[TOKEN_VARIABLE]
+    return _POD_TOKEN.read_text(encoding="utf-8").strip() if _POD_TOKEN.is_file() else None
+
+
+def _message(error: Any) -> str:
+    import json
+
+    try:
+        found = json.loads(error.body)
+        text = str(found.get("error") or found.get("message") or found.get("detail") or error.reason)
+    except (TypeError, ValueError, AttributeError):
+        text = str(error.reason)
+    return " ".join(text.split())[:500]
+
+
+def task_states(run: Any, stages: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Returns stage -> its state and error, of those that KFP knows of.
+
+    Args:
+        run: from the API.
+        stages: name of the KFP task -> stage.
+    """
+    found = {}
+    for task in (run.run_details.task_details if run.run_details else None) or []:
+        stage = stages.get(task.display_name, task.display_name if task.display_name in stages.values() else None)
+        if stage:
+            error = task.error.message if task.error else ""
+            found[stage] = (str(task.state or "PENDING"), error or "")
+    return found
+
+
+def pods(run: Any, task: str) -> list[str]:
+    """Returns the pods of a task, by its name or display name."""
+    details = (run.run_details.task_details if run.run_details else None) or []
+    wanted = {d.task_id for d in details if d.display_name in (task, task.replace("_", "-"))}
+    found = []
+    for detail in details:
+        if (detail.task_id in wanted or detail.parent_task_id in wanted) and detail.pod_name:
+            found.append(str(detail.pod_name))
+        if detail.task_id in wanted:
+            found += [str(c.pod_name) for c in detail.child_tasks or [] if c.pod_name]
+    return list(dict.fromkeys(found))

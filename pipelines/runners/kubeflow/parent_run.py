@@ -1,0 +1,85 @@
+"""The parent MLflow run of a run on Kubeflow: KFP's MLflow plugin made it, or `submit`, or the first task; never two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components import tracking
+
+KFP_TAG = "switchyard.kfp_run_id"
+_ENDS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED", "SKIPPED": "FINISHED"}
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A parent run, and where its page is. `uri` is None when this machine knows no way to the server."""
+
+    uri: str | None
+    experiment_id: str
+    run_id: str
+    url: str
+
+    def describe(self, uri: str, record: Mapping[str, Any]) -> None:
+        """Puts the record on a run that somebody else made; its name stays."""
+        run = tracking.Run(uri, self.run_id)
+        run.tags(record["tags"])
+        run.params(record["params"])
+        for name, text in record["texts"].items():
+            run.text(text, name)
+
+
+def of_plugin(run: Any) -> Parent | None:
+    """Returns the run that KFP's plugin made; None when it is turned off."""
+    output = (run.plugins_output or {}).get("mlflow")
+    entries = getattr(output, "entries", None) or {}
+    values = {key: entry.value for key, entry in entries.items()}
+    if not values.get("root_run_id"):
+        return None
+    return Parent(None, str(values.get("experiment_id", "")), str(values["root_run_id"]), str(values.get("run_url", "")))
+
+
+def find_or_make(uri: str, kfp_run: str, record: Mapping[str, Any]) -> Parent:
+    """Returns the parent of a KFP run. Two who come at the same time end up with the same one.
+
+    Args:
+        uri: tracking server.
+        kfp_run: the KFP run's id.
+        record: a `RunRecord` as a mapping.
+    """
+    client = tracking.client(uri)
+    experiment = tracking.ensure_experiment(uri, record.get("experiment") or "Default", None)
+    found = _find(client, experiment, kfp_run)
+    if found is None:
+        mine = tracking.create_run(
+            uri, experiment, record.get("name") or "pipeline", {**record.get("tags", {}), KFP_TAG: kfp_run}
+        )
+        found = _find(client, experiment, kfp_run) or mine
+        if found != mine:
+            client.delete_run(mine)
+        else:
+            run = tracking.Run(uri, mine)
+            run.params(record.get("params", {}))
+            for name, text in record.get("texts", {}).items():
+                run.text(text, name)
+    return Parent(uri, experiment, found, f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{found}")
+
+
+def _find(client: Any, experiment: str, kfp_run: str) -> str | None:
+    if not kfp_run:
+        return None
+    order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+    found = client.search_runs([experiment], f"tags.`{KFP_TAG}` = '{kfp_run}'", order_by=order, max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def reconcile(parent: Parent, state: str) -> dict[str, str]:
+    """Ends the parent as the KFP run ended, if no task could do it any more; returns its tags."""
+    if parent.uri is None:
+        return {}
+    client = tracking.client(parent.uri)
+    run = client.get_run(parent.run_id)
+    if run.info.status == "RUNNING" and state in _ENDS:
+        client.set_terminated(parent.run_id, _ENDS[state])
+    return dict(run.data.tags)
