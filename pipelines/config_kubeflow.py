@@ -14,6 +14,12 @@ _QUANTITY = r"(0|[1-9]\d*)(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 _DURATION = r"[1-9]\d*(s|m|h)"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+# What Beam's DirectRunner falls back to; naming it keeps Beam from trying to download another one first. It runs in this
+# process; without an image TFX would pack itself for workers that are not there, 50 MB in the temporary folder per stage.
+_DIRECT = (
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    "--sdk_container_image=this-process",
+)
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 # https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus: accelerator label, most chips of one machine.
 TPUS: Mapping[str, tuple[str, int]] = {
@@ -206,9 +212,7 @@ class BeamConfig(Section):
 
     def arguments(self) -> tuple[str, ...]:
         """Returns Beam's arguments."""
-        # What Beam's DirectRunner falls back to; naming it keeps Beam from trying to download another one first.
-        direct = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-        found = [f"--runner={direct if self.runner.lower() in ('direct', 'directrunner') else self.runner}"]
+        found = list(_DIRECT) if self.runner.lower() in ("direct", "directrunner") else [f"--runner={self.runner}"]
         for key, value in self.options.items():
             if value is True:
                 found.append(f"--{key}")

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from components.training.registry import TRAINERS
 from pipelines.config import PipelineConfig
+from pipelines.config_kubeflow import BeamConfig
 from pipelines.preflight import check_inputs
 from pipelines.runners.contract import CompiledPipeline, Runner, RunResult
 from pipelines.runners.local_run import LocalRun
@@ -26,10 +27,6 @@ from pipelines.runners.progress_display import Display, make_display
 from pipelines.runners.quiet import quiet
 from pipelines.runners.stage_process import Job, StageProcesses
 from pipelines.runners.workspace import Workspace
-
-# What Beam's DirectRunner falls back to; naming it keeps Beam from trying to download another one first.
-BEAM_ARGS = ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",)
-
 
 # Several runs of one process may start in the same second.
 _numbers = itertools.count(1)
@@ -108,7 +105,7 @@ class LocalRunner(Runner):
             pipeline_root=str(self._workspace.artifacts),
             code_store=self._workspace.code,
             metadata_path=str(self._workspace.metadata),
-            beam_pipeline_args=BEAM_ARGS,
+            beam_pipeline_args=BeamConfig().arguments(),
             only=self._only,
         )
         ir = Compiler().compile(pipeline)

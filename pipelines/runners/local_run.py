@@ -57,7 +57,7 @@ class LocalRun:
             self._run_stages()
         except KeyboardInterrupt:
             self._processes.cancel()
-            self._tracker.ended("KILLED", {}, {"switchyard.status": "cancelled"})
+            self._tracker.ended("KILLED", {"switchyard.status": "cancelled"})
             raise
         result = run_result(
             self._compiled.config.name,

@@ -83,7 +83,7 @@ def track_result(tracker: RunTracker, result: RunResult) -> None:
     tags = {"switchyard.status": result.status, "blessed": str(result.blessed).lower()}
     if result.error:
         tags["switchyard.why"] = result.error
-    tracker.ended("FAILED" if result.status == "failed" else "FINISHED", dict(result.metrics), tags)
+    tracker.ended("FAILED" if result.status == "failed" else "FINISHED", tags)
 
 
 def named(stage: str, error: Exception) -> Exception:

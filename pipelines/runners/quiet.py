@@ -22,19 +22,23 @@ def table_console() -> Console:
 
 
 @contextmanager
-def quiet(log: Path | None = None) -> Iterator[None]:
+def quiet(log: Path | None = None, *, stdout: bool = False) -> Iterator[None]:
     """Sends file descriptor 2 to `log` (None: nowhere) while inside (TensorFlow's C++ writes there, past Python's `sys.stderr`).
 
-    What is meant for the screen goes through `screen()`, made before.
+    What is meant for the screen goes through `screen()`, made before. `stdout`: file descriptor 1 too.
     """
-    sys.stderr.flush()
-    saved = os.dup(2)
+    streams = {2: sys.stderr, **({1: sys.stdout} if stdout else {})}
+    for stream in streams.values():
+        stream.flush()
+    saved = {fd: os.dup(fd) for fd in streams}
     target = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.dup2(target, 2)
+        for fd in streams:
+            os.dup2(target, fd)
         yield
     finally:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-        os.close(saved)
+        for fd, stream in streams.items():
+            stream.flush()
+            os.dup2(saved[fd], fd)
+            os.close(saved[fd])
         os.close(target)

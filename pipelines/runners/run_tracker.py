@@ -113,9 +113,8 @@ class RunTracker:
         if path.exists():
             self._parent.file(str(path), folder)
 
-    def ended(self, status: str, metrics: dict[str, float], tags: dict[str, str]) -> None:
+    def ended(self, status: str, tags: dict[str, str]) -> None:
         """Ends the parent run, FINISHED, FAILED or KILLED, and tries once more to send what is left."""
-        self._parent.metrics(metrics)
         self._parent.tags(tags)
         self._parent.end(status)
         if not self.away:

@@ -12,10 +12,11 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,11 @@ class StageProcesses:
         Raises:
             UserError, TrainingError, StageError: as the job did, or because its process died.
         """
+        # TensorFlow and TFX leave files in the temporary folder; a child that is ended at once cannot tidy up.
+        with tempfile.TemporaryDirectory(prefix="switchyard-", ignore_cleanup_errors=True) as temporary:
+            return self._run(replace(job, env={"TMPDIR": temporary, **job.env}), say)
+
+    def _run(self, job: Job, say: Callable[[str], None]) -> Any:
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_main, args=(sender, job), daemon=True)
         with self._lock:
@@ -137,6 +143,7 @@ def _main(sender: Connection, job: Job) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1)
     sys.argv = sys.argv[:1]  # TFX hands the command line's arguments to executors
     os.environ.update(job.env)
+    tempfile.tempdir = None  # looked up again
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )

@@ -8,7 +8,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 from tfx import v1 as tfx
 
-MODULE = Path(__file__).with_name("taxi_module.py")
+MODULE = Path(__file__).parent / "taxi_code" / "taxi_module.py"
 
 
 def write_data(path: Path, rows: int = 2000) -> None:

@@ -27,46 +27,46 @@ _WHEEL = ".unpacked/"
 
 @dataclass(frozen=True)
 class Carried:
-    """Folders of this machine that travel.
+    """Files and folders of this machine that travel.
 
     Attributes:
-        folders: folder -> its name in the task.
+        places: path here -> its name in the task.
         contents: path in the task -> content as text.
-        readers: folder -> the nodes that read it; all, where it is not named.
+        readers: path here -> the nodes that read it; all, where it is not named.
     """
 
-    folders: Mapping[str, str]
+    places: Mapping[str, str]
     contents: Mapping[str, str]
     readers: Mapping[str, Collection[str]]
 
     def replaced(self, value: str, node: str) -> tuple[str, set[str]]:
         """Returns an exec property of a node fit for a task, and the names of the files that it may need."""
         used: set[str] = set()
-        for folder in sorted(self.folders, key=len, reverse=True):
-            if folder in value and node in self.readers.get(folder, (node,)):
-                name = self.folders[folder]
-                value = value.replace(folder, f"{PLACE}/{name}")
-                used |= {path for path in self.contents if path.startswith(f"{name}/")}
+        for place in sorted(self.places, key=len, reverse=True):
+            if place in value and node in self.readers.get(place, (node,)):
+                name = self.places[place]
+                value = value.replace(place, f"{PLACE}/{name}")
+                used |= {path for path in self.contents if path == name or path.startswith((f"{name}/", f"{name}{_WHEEL}"))}
         return value, used
 
 
-def carry(folders: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collection[str]]) -> Carried:
-    """Returns the files of some folders, fit to travel. A wheel travels unpacked: packed, it would differ every time.
+def carry(places: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collection[str]]) -> Carried:
+    """Returns files fit to travel. A wheel travels unpacked: packed, it would differ every time.
 
     Args:
-        folders: absolute folder -> files under it.
-        readers: folder -> the nodes that read it; all, where it is not named.
+        places: an absolute folder -> files under it, or a file -> itself.
+        readers: one of `places` -> the nodes that read it; all, where it is not named.
 
     Raises:
         UserError: a file cannot be read.
     """
     names: dict[str, str] = {}
     contents: dict[str, str] = {}
-    for folder, files in folders.items():
-        name = folder.name if folder.name not in names.values() else f"{folder.name}-{len(names)}"
-        names[str(folder)] = name
+    for place, files in places.items():
+        name = place.name if place.name not in names.values() else f"{len(names)}-{place.name}"
+        names[str(place)] = name
         for file in sorted(files):
-            target = f"{name}/{file.relative_to(folder).as_posix()}"
+            target = name if file == place else f"{name}/{file.relative_to(place).as_posix()}"
             try:
                 if file.suffix == ".whl":
                     with zipfile.ZipFile(file) as wheel:

@@ -7,7 +7,8 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipelines.runners.kubeflow.check import check
 from pipelines.runners.kubeflow.plan import NODE, Plan
 from pipelines.runners.kubeflow.resources import PipelineResources
 from pipelines.runners.kubeflow.source import to_source
+from pipelines.runners.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ def compile_tfx_pipeline(
     """
     from pipelines.runners.kubeflow.from_tfx import to_plan
 
-    carried = carry({**_user_modules(pipeline), **(local_files or {})}, readers or {})
-    plan = to_plan(pipeline, carried, views=views)
+    with _packaged_user_modules(pipeline) as wheels:
+        carried = carry({**wheels, **(local_files or {})}, readers or {})
+        plan = to_plan(pipeline, carried, views=views)
     nodes = [t.id for t in plan.tasks]
     for name in stages or {}:
         if name not in nodes:
@@ -123,12 +126,20 @@ def _last(plan: Plan) -> list[str]:
     return [t.id for t in plan.tasks if t.id not in needed and not t.conditions]
 
 
-def _user_modules(pipeline: Any) -> dict[Path, list[Path]]:
-    root = pipeline.pipeline_info.pipeline_root
-    if not root or "://" in root:
-        return {}
-    folder = Path(root) / "_wheels"
-    return {folder: sorted(folder.glob("*.whl"))} if folder.is_dir() else {}
+@contextmanager
+def _packaged_user_modules(pipeline: Any) -> Iterator[dict[Path, list[Path]]]:
+    """Has TFX package the nodes' `module_file`s, as its own runners do; yields the wheels. The pipeline stays as it was."""
+    nodes = [c for c in pipeline.components if hasattr(c, "_resolve_pip_dependencies")]
+    before = [dict(c.spec.exec_properties) for c in nodes]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with quiet(stdout=True):
+                for component in nodes:
+                    component._resolve_pip_dependencies(folder)
+            yield {wheel: [wheel] for wheel in sorted((Path(folder) / "_wheels").glob("*.whl"))}
+        finally:
+            for component, properties in zip(nodes, before, strict=True):
+                component.spec.exec_properties.update(properties)
 
 
 def _compile(source: str) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -40,7 +40,7 @@ def compile_config(
     """
     kubeflow = config.kubeflow
     pipeline = create_pipeline(config, pipeline_root=root, code_store=store, beam_pipeline_args=kubeflow.beam.arguments())
-    snapshots = {folder: [f for f in folder.rglob("*") if f.is_file()] for folder in sorted(store.glob("*")) if folder.is_dir()}
+    snapshots = {p: [p] if p.is_file() else [f for f in p.rglob("*") if f.is_file()] for p in sorted(store.glob("*"))}
     data = _data(config) if carry_data else {}
     nodes = [c.id for c in pipeline.components]
     return compile_tfx_pipeline(

@@ -10,6 +10,7 @@ from tfx.dsl.compiler import compiler, placeholder_utils
 from tfx.dsl.components.base import base_node
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.pipeline import Pipeline
+from tfx.proto.orchestration.placeholder_pb2 import Placeholder
 from tfx.types import artifact as tfx_artifact
 from tfx.utils import import_utils
 
@@ -365,7 +366,7 @@ def _container(node: str, spec: Any, common: Mapping[str, Any]) -> dict[str, Any
         kind = expression.WhichOneof("expression_type")
         if kind == "value":
             return [repr(str(_value(expression.value)))]
-        if kind == "placeholder" and expression.placeholder.type == 3:
+        if kind == "placeholder" and expression.placeholder.type == Placeholder.EXEC_PROPERTY:
             return [properties[expression.placeholder.key]]
         if kind == "operator":
             operator = expression.operator
@@ -375,8 +376,10 @@ def _container(node: str, spec: Any, common: Mapping[str, Any]) -> dict[str, Any
             if which == "artifact_uri_op" and not operator.artifact_uri_op.split:
                 index = operator.artifact_uri_op.expression.operator.index_op
                 placeholder = index.expression.placeholder
-                if index.index == 0 and placeholder.key in (inputs if placeholder.type == 1 else outputs):
-                    names = inputs if placeholder.type == 1 else outputs
+                if index.index == 0 and placeholder.key in (
+                    inputs if placeholder.type == Placeholder.INPUT_ARTIFACT else outputs
+                ):
+                    names = inputs if placeholder.type == Placeholder.INPUT_ARTIFACT else outputs
                     return [f"{names[placeholder.key]}.uri"]
         raise CompileError(
             node,
@@ -385,7 +388,7 @@ def _container(node: str, spec: Any, common: Mapping[str, Any]) -> dict[str, Any
         )
 
     return {
-        "image": spec.container_image,
+        "image": spec.image,
         "command": [part(c) for c in spec.commands],
         "args": [part(a) for a in spec.args],
     }

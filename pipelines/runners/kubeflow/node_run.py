@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -31,7 +30,7 @@ WORKED_IN = "switchyard_mlflow_run"
 
 
 class NodeRun:
-    """A node, ready to run."""
+    """A node, ready to run. `key` names its unfinished work: checkpoints."""
 
     def __init__(
         self,
@@ -39,8 +38,10 @@ class NodeRun:
         inputs: Mapping[str, Sequence[Any]],
         outputs: Mapping[str, Any],
         properties: Mapping[str, Any],
+        *,
+        key: str,
     ) -> None:
-        self._node, self._outputs = node, outputs
+        self._node, self._outputs, self._key = node, outputs, key
         self._types = classes(node)
         self._inputs = {key: [self._input(a, key) for a in artifacts] for key, artifacts in inputs.items()}
         self._output_dict = {key: [self._output(a, key)] for key, a in outputs.items()}
@@ -134,7 +135,7 @@ class NodeRun:
         node = json_format.ParseDict(
             {"nodeInfo": {"id": self._node["id"]}, "parameters": {"parameters": dynamic}}, pipeline_pb2.PipelineNode()
         )
-        folder = os.path.join(state or temporary, f"{self._node['id']}-{self._key()}" if state else "state")
+        folder = os.path.join(state or temporary, f"{self._node['id']}-{self._key}" if state else "state")
         info = data_types.ExecutionInfo(
             execution_id=1,
             input_dict=self._inputs,
@@ -150,12 +151,6 @@ class NodeRun:
         os.makedirs(info.stateful_working_dir, exist_ok=True)
         os.makedirs(info.tmp_dir, exist_ok=True)
         return info
-
-    def _key(self) -> str:
-        """The same for a retry of the same work."""
-        parts = [f"{k}={[a.uri for a in v]}" for k, v in sorted(self._inputs.items())]
-        parts += [f"{k}={v}" for k, v in sorted(self._properties.items())]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def holds(node: Mapping[str, Any], inputs: Mapping[str, Sequence[Any]]) -> bool:

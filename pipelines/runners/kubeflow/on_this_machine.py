@@ -90,7 +90,7 @@ class _Run:
                 self._compiled.program.spec, {}, root, self._logs / "kfp.log", self, containers=self._runner._containers
             )
         except KeyboardInterrupt:
-            self._tracker.ended("KILLED", {}, {"switchyard.status": "cancelled"})
+            self._tracker.ended("KILLED", {"switchyard.status": "cancelled"})
             raise
         if not done and not self._errors:
             self._errors.append(StageError(f"KFP's local runner failed. Log: {self._logs / 'kfp.log'}"))

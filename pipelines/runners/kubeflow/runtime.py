@@ -5,6 +5,7 @@ The generated components call these functions, and nothing else of Switchyard.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -56,7 +57,7 @@ def run_node(
         from pipelines.runners.kubeflow import node_run
 
         progress.say("running")
-        work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files))
+        work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files), key=_key(inputs, properties))
         with tempfile.TemporaryDirectory() as temporary:
             work.execute(temporary, os.environ.get(STATE) or (f"{workspace}/switchyard" if workspace else None), driver_output)
         work.show(views or {})
@@ -76,7 +77,7 @@ def run_driver(
         from pipelines.runners.kubeflow import node_run
 
         with tempfile.TemporaryDirectory() as temporary:
-            changed = node_run.NodeRun(node, inputs, {}, _resolved(properties, files)).drive(temporary)
+            changed = node_run.NodeRun(node, inputs, {}, _resolved(properties, files), key="").drive(temporary)
         # Where the files lie on this machine is nobody else's business.
         text = json.dumps(changed, sort_keys=True)
         return text.replace(str(unpack(files)), PLACE) if files else text
@@ -96,6 +97,13 @@ def _resolved(properties: Mapping[str, Any], files: Mapping[str, str] | None) ->
         return given
     folder = str(unpack(files))
     return {k: v.replace(PLACE, folder) if isinstance(v, str) else v for k, v in given.items()}
+
+
+def _key(inputs: Mapping[str, Sequence[Any]], properties: Mapping[str, Any]) -> str:
+    """The same for a retry of the same work, wherever its files lie then."""
+    parts = [f"{key}={[a.uri for a in artifacts]}" for key, artifacts in sorted(inputs.items())]
+    parts += [f"{key}={value}" for key, value in sorted(properties.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 @contextmanager

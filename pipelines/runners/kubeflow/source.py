@@ -9,7 +9,6 @@ import json
 import pprint
 import textwrap
 from collections.abc import Mapping, Sequence
-from graphlib import TopologicalSorter
 
 from pipelines.config_kubeflow import StageResources
 from pipelines.runners.kubeflow.carried_files import LIMIT, Carried
@@ -205,7 +204,7 @@ class _Writer:
             for unit, members in units.items()
         }
         lines: list[str] = []
-        for unit in TopologicalSorter(needs).static_order():
+        for unit in _in_order(needs):
             if unit in self._plan.conditions:
                 condition = self._plan.conditions[unit]
                 arguments = ", ".join(f"{i.argument}={self._reference(i)}" for i in condition.inputs)
@@ -276,6 +275,18 @@ class _Writer:
         return f"{producer.function}_task.outputs[{json.dumps(argument)}]"
 
 
+def _in_order(needs: Mapping[str, set[str]]) -> list[str]:
+    """Returns the keys in an order that works, as near to their own as can be."""
+    done: dict[str, None] = {}
+    while len(done) < len(needs):
+        ready = next((unit for unit in needs if unit not in done and needs[unit] <= done.keys()), None)
+        if ready is None:
+            stuck = sorted(set(needs) - set(done))
+            raise CompileError(stuck[0], f"it and {', '.join(stuck[1:])} wait for each other across conditions")
+        done[ready] = None
+    return list(done)
+
+
 def _definition(name: str, signature: Sequence[str], returns: str | None) -> list[str]:
     tail = f") -> {returns}:" if returns else "):"
     if not signature:
@@ -319,4 +330,7 @@ def _lists(groups: Mapping[str, Sequence[str]]) -> str:
 
 
 def _mapping(values: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{json.dumps(k)}: {v}" for k, v in values.items()) + "}"
+    items = [f"{json.dumps(k)}: {v}" for k, v in values.items()]
+    if sum(map(len, items)) < _PIECE:
+        return "{" + ", ".join(items) + "}"
+    return "\n".join(["{", *(f"    {item}," for item in items), "}"])

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from components import tracking
 from pipelines.runners.kubeflow.parent_run import find_or_make
+from pipelines.runners.stage_process import explain
 
 _log = logging.getLogger(__name__)
 RUN_ID = "KFP_RUN_ID"
@@ -34,10 +36,10 @@ def task(stage: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _quietly(_ended, run, "FAILED", str(error))
+        _quietly(_failed, run, error)
         raise
     else:
-        _quietly(_ended, run, "FINISHED", "")
+        _quietly(_succeeded, run)
     finally:
         if monitor:
             monitor.finish()
@@ -48,6 +50,7 @@ class _OwnRun:
 
     def __init__(self, uri: str, run_id: str, parent: str, stage: str) -> None:
         self.uri, self.run_id, self.parent, self.stage = uri, run_id, parent, stage
+        self.started = time.monotonic()
 
 
 def _quietly(function: Any, *arguments: Any) -> Any:
@@ -105,18 +108,28 @@ def _nested(client: Any, experiment: str, parent: str, stage: str) -> str:
     return str(client.create_run(experiment, run_name=stage, tags=tags).info.run_id)
 
 
-def _ended(run: _OwnRun | None, status: str, error: str) -> None:
+def _failed(run: _OwnRun | None, error: BaseException) -> None:
+    if run is None:
+        return
+    kind, message = explain(error, None)
+    client = tracking.client(run.uri)
+    client.set_tag(run.run_id, "switchyard.status", "failed")
+    client.set_tag(run.run_id, "switchyard.error", message[:5000])
+    client.set_terminated(run.run_id, "FAILED")
+    gate = kind == "gate"
+    client.set_tag(run.parent, "switchyard.status", "stopped_by_data_gate" if gate else "failed")
+    client.set_tag(run.parent, "switchyard.why", (message if gate else f"{run.stage}: {message}")[:5000])
+    client.set_terminated(run.parent, "FINISHED" if gate else "FAILED")
+
+
+def _succeeded(run: _OwnRun | None) -> None:
     if run is None:
         return
     client = tracking.client(run.uri)
-    client.set_tag(run.run_id, "switchyard.status", "failed" if error else "ran")
-    if error:
-        client.set_tag(run.run_id, "switchyard.error", error[:5000])
-    client.set_terminated(run.run_id, status)
-    if error:
-        client.set_tag(run.parent, "switchyard.why", f"{run.stage}: {error}"[:5000])
-        client.set_terminated(run.parent, "FAILED")
-    elif _all_done(client, run):
+    client.set_tag(run.run_id, "switchyard.status", "ran")
+    client.log_metric(run.run_id, "seconds", time.monotonic() - run.started)
+    client.set_terminated(run.run_id, "FINISHED")
+    if _all_done(client, run):
         client.set_terminated(run.parent, "FINISHED")
 
 

@@ -1,0 +1,352 @@
+"""What the compiler makes of a pipeline, what it refuses, and that the same pipeline gives the same bytes."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tfx import v1 as tfx
+from tfx.components import CsvExampleGen, StatisticsGen
+from tfx.dsl.component.experimental import container_component, placeholders
+from tfx.dsl.experimental.conditionals import conditional
+from tfx.orchestration import data_types
+from tfx.orchestration.pipeline import Pipeline
+from tfx.types import standard_artifacts
+
+from components.errors import UserError
+from pipelines.config_file import load_config
+from pipelines.config_kubeflow import StageResources
+from pipelines.runners.kubeflow.carried_files import carry, unpack
+from pipelines.runners.kubeflow.check import complaints_of
+from pipelines.runners.kubeflow.compiler import compile_tfx_pipeline, with_environment
+from pipelines.runners.kubeflow.from_config import compile_config
+from pipelines.runners.kubeflow.resources import PipelineResources
+from tests.command import REPOSITORY
+from tests.kubeflow import constructs, taxi
+
+GOLDEN = Path(__file__).parent / "golden"
+EXAMPLE = REPOSITORY / "pipelines" / "examples" / "breast_cancer" / "pipeline.yaml"
+
+
+def pipeline(*components, name="small", root="/tmp/root"):
+    return Pipeline(name, root, components=list(components), enable_cache=True)
+
+
+def compiled(*components, **given):
+    return compile_tfx_pipeline(pipeline(*components), image="switchyard:1", **given)
+
+
+def numbers(**given):
+    return constructs.numbers(**{"n": 1, "flag": "x", "weights": [], "loud": True, **given})
+
+
+def refused(*components, **given):
+    with pytest.raises(UserError) as error:
+        compiled(*components, **given)
+    return str(error.value)
+
+
+def test_the_same_pipeline_is_the_same_bytes(tmp_path):
+    taxi.write_data(tmp_path / "data" / "trips.csv", rows=20)
+    first = compile_tfx_pipeline(taxi.taxi(str(tmp_path)), image="a:1")
+    second = compile_tfx_pipeline(taxi.taxi(str(tmp_path)), image="a:1")
+    assert first.to_yaml() == second.to_yaml()
+    assert "def preprocessing_fn" in first.source, "the user's module can be read in the source"
+
+
+def test_a_compiled_pipeline_loads_and_compiles_again_to_the_same(tmp_path):
+    from kfp import compiler as kfp_compiler
+    from kfp import components
+
+    made = compiled(numbers())
+    path = tmp_path / "kfp.yaml"
+    path.write_text(made.to_yaml())
+    again = tmp_path / "again.yaml"
+    kfp_compiler.Compiler().compile(components.load_component_from_file(str(path)), str(again))
+    documents = list(yaml.safe_load_all(again.read_text()))
+    assert documents[0] == made.spec
+    assert documents[1] == made.platform
+
+
+def test_the_generated_source_stands_alone(tmp_path, monkeypatch):
+    from kfp import compiler as kfp_compiler
+
+    made = compiled(numbers())
+    (tmp_path / "standing_alone.py").write_text(made.source)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("standing_alone")
+    kfp_compiler.Compiler().compile(module.pipeline, str(tmp_path / "out.yaml"))
+    del sys.modules["standing_alone"]
+    assert next(yaml.safe_load_all((tmp_path / "out.yaml").read_text())) == made.spec
+
+
+def test_broken_references_are_found():
+    spec = json.loads(
+        json.dumps(compiled(one := numbers().with_id("one"), constructs.annotate(examples=one.outputs["examples"])).spec)
+    )
+    tasks = spec["root"]["dag"]["tasks"]
+    artifact = tasks["annotate"]["inputs"]["artifacts"]["examples"]["taskOutputArtifact"]
+    artifact["outputArtifactKey"] = "nothing"
+    assert complaints_of(spec) == ["root/annotate: examples: 'one' has no output 'nothing'"]
+    artifact["producerTask"] = "nobody"
+    assert complaints_of(spec) == ["root/annotate: examples: there is no task 'nobody'"]
+    tasks["annotate"]["inputs"]["artifacts"] = {}
+    assert complaints_of(spec) == ["root/annotate: input examples is not given"]
+
+
+def test_variables_of_one_run_do_not_replace_those_of_a_stage():
+    made = compiled(numbers().with_id("one"), stages={"one": StageResources(environment={"A": "stage"})})
+    spec = with_environment(made, {"A": "run", "B": "run"}).spec
+    env = spec["deploymentSpec"]["executors"]["exec-one"]["container"]["env"]
+    assert {e["name"]: e["value"] for e in env}["A"] == "stage"
+    assert {e["name"]: e["value"] for e in env}["B"] == "run"
+    assert "env" not in made.spec or made.spec != spec
+
+
+def test_a_container_component_keeps_its_command():
+    train = container_component.create_container_component(
+        name="Train",
+        image="trainer:1",
+        inputs={"examples": standard_artifacts.Examples},
+        outputs={"model": standard_artifacts.Model},
+        parameters={"steps": int},
+        command=[
+            "train",
+            "--steps",
+            placeholders.InputValuePlaceholder("steps"),
+            "--from",
+            placeholders.InputUriPlaceholder("examples"),
+            placeholders.ConcatPlaceholder(["--to=", placeholders.OutputUriPlaceholder("model")]),
+        ],
+    )
+    one = numbers().with_id("one")
+    made = compiled(one, train(examples=one.outputs["examples"], steps=3).with_id("train"))
+    container = made.spec["deploymentSpec"]["executors"]["exec-train"]["container"]
+    assert container["image"] == "trainer:1"
+    assert container["command"] == [
+        "train",
+        "--steps",
+        "{{$.inputs.parameters['steps']}}",
+        "--from",
+        "{{$.inputs.artifacts['examples'].uri}}",
+        '{"Concat": ["--to=", "{{$.outputs.artifacts[\'model\'].uri}}"]}',
+    ]
+
+
+def test_a_container_that_wants_a_value_is_refused():
+    show = container_component.create_container_component(
+        name="Show",
+        image="i:1",
+        inputs={"score": standard_artifacts.Float},
+        command=["show", placeholders.InputValuePlaceholder("score")],
+    )
+    one = numbers().with_id("one")
+    said = refused(one, show(score=one.outputs["score"]).with_id("show"))
+    assert "'show'" in said
+    assert "URIs of its inputs and outputs" in said
+
+
+def test_a_resolver_is_refused():
+    resolver = tfx.dsl.Resolver(
+        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
+        model=tfx.dsl.Channel(type=standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=standard_artifacts.ModelBlessing),
+    ).with_id("latest_blessed")
+    said = refused(resolver)
+    assert "'latest_blessed'" in said
+    assert "ML Metadata" in said
+
+
+def test_a_pipeline_inside_a_pipeline_is_refused():
+    assert "'inner'" in refused(pipeline(numbers(), name="inner"))
+
+
+def test_a_conditional_output_outside_its_condition_is_refused():
+    one = numbers().with_id("one")
+    with conditional.Cond(one.outputs["score"].future()[0].value > 0.1):
+        inside = constructs.annotate(examples=one.outputs["examples"]).with_id("inside")
+    values = {k: one.outputs[k] for k in ("score", "name", "whole")}
+    outside = constructs.read(notes=inside.outputs["notes"], **values).with_id("outside")
+    said = refused(one, inside, outside)
+    assert "'outside'" in said
+    assert "tfx.dsl.Cond" in said
+
+
+def test_a_long_exec_property_is_refused():
+    said = refused(numbers(flag="x" * 10_001).with_id("one"))
+    assert "'flag'" in said
+    assert "10,001 bytes" in said
+
+
+def test_a_runtime_parameter_with_two_defaults_is_refused():
+    first, second = (data_types.RuntimeParameter("flag", str, d) for d in "ab")
+    assert "'flag'" in refused(numbers(flag=first).with_id("one"), numbers(flag=second).with_id("two"))
+
+
+def test_a_name_that_kubeflow_needs_is_refused():
+    said = refused(numbers().with_id("one"), numbers().with_id("one_driver"))
+    assert "'one_driver'" in said
+
+
+def test_an_unknown_stage_is_refused():
+    said = refused(numbers().with_id("training"), stages={"trainig": StageResources(cpu="1")})
+    assert "Did you mean 'training'?" in said
+
+
+def test_files_that_are_too_many_are_refused(tmp_path):
+    import random
+
+    (tmp_path / "big.bin").write_bytes(random.Random(1).randbytes(100_000))
+    said = refused(constructs.Watch(f"{tmp_path}/big.bin").with_id("watch"), local_files={tmp_path: [tmp_path / "big.bin"]})
+    assert "big.bin" in said
+    assert "object store" in said
+
+
+def test_carried_files_arrive_as_they_were(tmp_path):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "text.py").write_text("print('ü')\n")
+    (tmp_path / "bytes.bin").write_bytes(bytes(range(256)))
+    carried = carry({tmp_path: [tmp_path / "a b" / "text.py", tmp_path / "bytes.bin"]}, {})
+    value, files = carried.replaced(f"{tmp_path}/a b/text.py:function", "any")
+    target = unpack({f: carried.contents[f] for f in files})
+    assert value == f"{{{{files}}}}/{tmp_path.name}/a b/text.py:function"
+    assert (target / tmp_path.name / "a b" / "text.py").read_text() == "print('ü')\n"
+    assert (target / tmp_path.name / "bytes.bin").read_bytes() == bytes(range(256))
+    assert unpack({f: carried.contents[f] for f in files}) == target
+
+
+def test_an_example_gen_is_a_driver_and_an_executor(tmp_path):
+    gen = CsvExampleGen(input_base=str(tmp_path)).with_id("gen")
+    made = compiled(gen, StatisticsGen(examples=gen.outputs["examples"]).with_id("statistics"))
+    tasks = made.spec["root"]["dag"]["tasks"]
+    assert tasks["drive-gen"]["cachingOptions"] == {}
+    assert tasks["gen"]["cachingOptions"] == {"enableCache": True}
+    assert tasks["gen"]["inputs"]["parameters"]["driver_output"]["taskOutputParameter"]["producerTask"] == "drive-gen"
+    assert made.tasks == {"gen": "gen", "statistics": "statistics"}
+
+
+EVERYTHING = StageResources.model_validate(
+    {
+        "cpu": 4,
+        "memory": "16Gi",
+        "accelerator": "gpu:2",
+        "node_selector": {"pool": "gpu"},
+        "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}],
+        "shared_memory": "8Gi",
+        "retries": {"count": 3, "backoff": "30s", "factor": 2, "longest": "10m"},
+        "timeout": "2h",
+        "environment": {"NCCL_DEBUG": "INFO"},
+        "secrets": {"API_KEY": "team/key", "API_USER": "team/user"},
+        "secret_files": {"/etc/team": "team"},
+        "volumes": [{"claim": "data", "path": "/data"}],
+        "cache": False,
+        "image": "switchyard:1-gpu",
+    }
+)
+
+
+def golden(name, text):
+    path = GOLDEN / name
+    text = text.replace(str(REPOSITORY), "/repository")
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        pytest.fail(f"{path} was missing and has been written: look at it, then run again")
+    assert text == path.read_text(), f"compiled differently than {path}; if that is wanted, delete it, run again, and look at it"
+
+
+def test_golden_resources():
+    one = numbers().with_id("one")
+    made = compiled(
+        one,
+        constructs.annotate(examples=one.outputs["examples"]).with_id("two"),
+        constructs.annotate(examples=one.outputs["examples"]).with_id("three"),
+        constructs.annotate(examples=one.outputs["examples"]).with_id("four"),
+        stages={
+            "one": EVERYTHING,
+            "two": StageResources(accelerator="tpu:v5e:2x2"),
+            "three": StageResources(accelerator="amd-gpu"),
+            "four": StageResources(accelerator="habana.ai/gaudi:8", retries={"count": 1}),
+        },
+        resources=PipelineResources(image_pull_policy="IfNotPresent", image_pull_secrets=("registry",), workspace="20Gi"),
+    )
+    golden("resources.py", made.source)
+    golden("resources.yaml", made.to_yaml())
+
+
+@pytest.mark.parametrize("trainer", ["tensorflow", "pytorch"])
+@pytest.mark.parametrize(("device", "accelerator"), [("gpu", "gpu"), ("tpu", "tpu:v5e:2x2")])
+def test_golden_pipeline(tmp_path, trainer, device, accelerator):
+    overrides = [
+        f"trainer.framework={trainer}",
+        "data.path=gs://bucket/data.csv",
+        "task=binary",
+        f"kubeflow.stages.training.accelerator={accelerator}",
+        "kubeflow.image=registry.example.org/switchyard:1",
+        "kubeflow.beam={runner: DataflowRunner, options: {region: europe-west4, experiments: [a, b], no_use_public_ips: true}}",
+    ]
+    config = load_config(EXAMPLE, overrides=overrides)
+    made = compile_config(
+        config, tmp_path / "code", str(tmp_path), {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}, carry_data=True
+    )
+    assert str(tmp_path) not in made.source
+    golden(f"breast_cancer_{trainer}_{device}.yaml", made.to_yaml())
+
+
+def test_one_setting_asks_for_a_device(tmp_path):
+    overrides = [
+        "data.path=gs://bucket/data.csv",
+        "task=binary",
+        "trainer.accelerator=gpu",
+        "trainer.framework=[tensorflow, pytorch]",
+    ]
+    made = compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)
+    executors = made.spec["deploymentSpec"]["executors"]
+    for stage in ("training-tensorflow", "training-pytorch"):
+        assert (
+            executors[f"exec-{stage}"]["container"]["resources"]["accelerator"]
+            == {
+                "resourceType": "nvidia.com/gpu",
+                "resourceCount": "1",
+            }
+            or executors[f"exec-{stage}"]["container"]["resources"]["accelerator"]["type"] == "nvidia.com/gpu"
+        )
+    assert "resources" not in executors["exec-evaluation"]["container"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["kubeflow.stages.training.accelerator=tpu"], "tpu:TYPE:TOPOLOGY"),
+        (["kubeflow.stages.training.accelerator=tpu:v5e:4x4"], "16 chips"),
+        (["kubeflow.stages.training.accelerator=gpus"], "is not an accelerator"),
+        (["kubeflow.stages.training.memory=16 GB"], "not a Kubernetes quantity"),
+        (["kubeflow.stages.training.timeout=2 hours"], "90s, 15m or 2h"),
+        (["kubeflow.stages.training.secrets={API_KEY: hunter2}"], "NAME/KEY"),
+        (["kubeflow.stages.training.environment={MLFLOW_TRACKING_PASSWORD: x}"], "looks like a secret"),
+        (["kubeflow.stages.training.gpus=1"], "gpus"),
+        (["kubeflow.pipeline_root=/tmp/x"], "URI of an object store"),
+    ],
+)
+def test_resources_that_are_wrong_are_refused(overrides, said):
+    with pytest.raises(UserError) as error:
+        load_config(EXAMPLE, overrides=overrides)
+    assert said in str(error.value)
+
+
+def test_data_that_is_too_large_to_travel_is_refused(tmp_path):
+    big = tmp_path / "big.csv"
+    big.write_text("a,diagnosis\n" + "1.0,benign\n" * 60_000)
+    config = load_config(EXAMPLE, overrides=[f"data.path={big}", "task=binary"])
+    with pytest.raises(UserError, match=r"data.path: .*big.csv holds .* bytes on this machine.*s3://"):
+        compile_config(config, tmp_path / "code", str(tmp_path), {}, carry_data=True)
+
+
+def test_data_on_a_claim_stays_there(tmp_path):
+    overrides = ["data.path=/data/rides.csv", "task=binary", "kubeflow.stages.ingest.volumes=[{claim: rides, path: /data}]"]
+    made = compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)
+    assert "/data/rides.csv" in made.source
+    assert 'kubernetes.mount_pvc(ingest_task, pvc_name="rides", mount_path="/data")' in made.source
+    assert 'kubernetes.mount_pvc(drive_ingest_task, pvc_name="rides", mount_path="/data")' in made.source

@@ -1,0 +1,287 @@
+"""`submit` and `runs` against a server that executes what it receives, with a real MLflow server beside it."""
+
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from tests.command import BREAST_CANCER, REPOSITORY, environment, free_port, mlflow_server, wait_for
+from tests.e2e.conftest import STAGES
+
+# One epoch: what is trained is not looked at.
+SHORT = ["--set", "trainer.hyperparameters.epochs=1", "--set", "evaluation.thresholds={}", "--set", "evaluation.improvement=null"]
+
+
+@contextmanager
+def kfp_server(folder, mlflow="", *more, scheme="http"):
+    port = free_port()
+    command = [sys.executable, "-m", "tests.kubeflow.kfp_server", str(port), str(folder), "--mlflow", mlflow, *map(str, more)]
+    folder.mkdir()
+    with open(folder / "server.log", "w") as log:
+        server = subprocess.Popen(command, cwd=REPOSITORY, env=environment(PYTHONPATH=REPOSITORY), stdout=log, stderr=log)
+        try:
+            if scheme == "http":
+                wait_for(f"http://127.0.0.1:{port}/apis/v2beta1/healthz")
+            yield f"{scheme}://127.0.0.1:{port}"
+        finally:
+            for child in psutil.Process(server.pid).children(recursive=True):
+                child.kill()
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory):
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory, mlflow):
+    with kfp_server(tmp_path_factory.mktemp("kfp") / "server", mlflow) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def submit(warm, host, mlflow, tmp_path_factory):
+    workspace = tmp_path_factory.mktemp("workspace")
+
+    def run(*arguments, expect=0):
+        done = warm(
+            "submit",
+            BREAST_CANCER,
+            "--host",
+            host,
+            "--workspace",
+            workspace,
+            "--poll",
+            "0.5",
+            "--json",
+            "--set",
+            f"tracking.uri={mlflow}",
+            *SHORT,
+            *arguments,
+        )
+        assert done.code == expect, f"exit code {done.code}, expected {expect}\n{done.stdout}\n{done.stderr}"
+        return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(submit):
+    return submit("--wait")
+
+
+def nested(mlflow, parent):
+    client = MlflowClient(tracking_uri=mlflow)
+    experiment = client.get_run(parent).info.experiment_id
+    return client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+
+
+def test_a_run_is_followed_to_its_end(first):
+    found, said = first
+    assert found["status"] == "blessed"
+    assert found["state"] == "SUCCEEDED"
+    assert set(STAGES) <= set(found["stages"])
+    assert found["url"] in said
+    assert found["mlflow_url"] in said
+    assert "training: ran" in said
+
+
+def test_the_tracking_is_that_of_a_local_run(first, mlflow, warm, tmp_path):
+    remote, _ = first
+    done = warm.run(BREAST_CANCER, tmp_path, "--set", f"tracking.uri={mlflow}", "--set", "tracking.experiment=local", *SHORT)
+    local = json.loads(done.stdout.splitlines()[-1])
+    client = MlflowClient(tracking_uri=mlflow)
+    there, here = client.get_run(remote["mlflow_run_id"]), client.get_run(local["mlflow_run_id"])
+    assert there.info.run_name == here.info.run_name
+    assert there.info.status == here.info.status == "FINISHED"
+    assert there.data.params == here.data.params
+    assert there.data.metrics == pytest.approx(here.data.metrics, abs=1e-6)
+    own = {"switchyard.kfp_run_id"}
+    # Where it lies, and what is compared with whom, differs; what there is does not.
+    assert set(there.data.tags) - own == set(here.data.tags)
+    runs = {r.info.run_name: r for r in nested(mlflow, remote["mlflow_run_id"])}
+    local_runs = {r.info.run_name: r for r in nested(mlflow, local["mlflow_run_id"])}
+    assert sorted(runs) == sorted(local_runs) == sorted(STAGES)
+    for stage in STAGES:
+        assert runs[stage].info.status == "FINISHED"
+        system = {m for m in runs[stage].data.metrics if m.startswith("system/")}
+        assert set(runs[stage].data.params) == set(local_runs[stage].data.params), stage
+        assert set(runs[stage].data.metrics) - system == {
+            m for m in local_runs[stage].data.metrics if not m.startswith("system/")
+        }, stage
+        assert set(runs[stage].data.tags) == set(local_runs[stage].data.tags), stage
+        files = [{f.path for f in client.list_artifacts(r[stage].info.run_id)} for r in (runs, local_runs)]
+        assert files[0] == files[1], stage
+
+
+def test_the_same_again_is_cached_and_doubles_nothing(first, submit, mlflow):
+    found, _ = submit("--wait")
+    names = [r.info.run_name for r in nested(mlflow, found["mlflow_run_id"])]
+    assert len(names) == len(set(names))
+    # The backend runs no task for what it has: it has no nested run either.
+    assert "training" not in names
+    assert {"baseline", "data_gate", "evaluation", "registry", "report"} <= set(names)
+    assert MlflowClient(tracking_uri=mlflow).get_run(found["mlflow_run_id"]).info.status == "FINISHED"
+
+
+def test_bad_data_stops_the_run_and_a_retry_doubles_nothing(submit, mlflow, tmp_path, warm, host):
+    rows = (BREAST_CANCER.parent / "data.csv").read_text().replace("mean_radius", "radius_mean", 1)
+    if "radius_mean" not in rows:
+        header, _, rest = rows.partition("\n")
+        columns = header.split(",")
+        rows = ",".join(["renamed", *columns[1:]]) + "\n" + rest
+    (tmp_path / "data.csv").write_text(rows)
+    found, _ = submit("--wait", "--set", f"data.path={tmp_path / 'data.csv'}", expect=3)
+    assert found["status"] == "stopped_by_data_gate"
+    assert "data_gate" in found["error"]
+    before = sorted(r.info.run_name for r in nested(mlflow, found["mlflow_run_id"]))
+    assert "training" not in before
+    done = warm("runs", "retry", found["run_id"], "--host", host)
+    assert done.code == 0, done.stderr
+    wait_for_end(warm, host, found["run_id"])
+    assert sorted(r.info.run_name for r in nested(mlflow, found["mlflow_run_id"])) == before
+    shown = json.loads(warm("runs", "show", found["run_id"], "--host", host, "--json").stdout)
+    assert shown["state"] == "FAILED"
+    gate = next(t for t in shown["tasks"] if t["name"] == "data-gate")
+    assert "data gate" in gate["error"] or "anomal" in gate["error"] or "column" in gate["error"]
+
+
+def wait_for_end(warm, host, run_id):
+    for _ in range(200):
+        shown = json.loads(warm("runs", "show", run_id, "--host", host, "--json").stdout)
+        if shown["state"] in ("SUCCEEDED", "FAILED", "CANCELED"):
+            return shown
+    raise AssertionError(f"run {run_id} does not end")
+
+
+def test_tasks_attach_to_the_runs_of_kfps_plugin(submit, mlflow, first):
+    found, _ = submit("--wait", "--set", "tracking.experiment=plugin")
+    client = MlflowClient(tracking_uri=mlflow)
+    parent = client.get_run(found["mlflow_run_id"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["trainer"] == "tensorflow"
+    assert client.search_runs([parent.info.experiment_id], f"tags.`switchyard.kfp_run_id` = '{found['run_id']}'") == []
+    runs = {r.info.run_name: r for r in nested(mlflow, found["mlflow_run_id"])}
+    # The plugin makes a run for every task, those that were cached and the driver too.
+    assert "evaluation" in runs
+    assert "data_gate" in runs, "the stage's own name, not KFP's data-gate"
+    assert runs["evaluation"].data.metrics["auc"] > 0.5
+    assert len(runs) == len(nested(mlflow, found["mlflow_run_id"]))
+
+
+def test_a_schedule_makes_a_recurring_run(submit, host):
+    import urllib.request
+
+    found, said = submit("--schedule", "0 3 * * *")
+    made = json.loads(urllib.request.urlopen(f"{host}/apis/v2beta1/recurringruns/{found['recurring_run_id']}").read())
+    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    assert made["max_concurrency"] == "1"
+    assert made["plugins_input"]["mlflow"]["experiment_name"] == "breast_cancer"
+    assert "recurring run" in said
+
+
+def test_runs_are_listed_shown_and_read(first, warm, host):
+    run_id = first[0]["run_id"]
+    listed = json.loads(warm("runs", "list", "--host", host, "--json").stdout)
+    assert run_id in [r["run_id"] for r in listed]
+    assert run_id in warm("runs", "list", "--host", host).stdout
+    shown = warm("runs", "show", run_id, "--host", host).stdout
+    assert "training" in shown
+    assert "SUCCEEDED" in shown
+    log = warm("runs", "logs", run_id, "training", "--host", host)
+    assert log.code == 0, log.stderr
+    assert "Got executor_input" in log.stdout
+    assert warm("runs", "logs", run_id, "nothing", "--host", host).code == 2
+    ended = warm("runs", "terminate", run_id, "--host", host)
+    assert ended.code == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "said"),
+    [
+        ("/page", {}, "a wrong path (on Kubeflow it is .../pipeline) or a login"),
+        ("/old", {}, "a KFP before version 2"),
+        ("/guarded", {}, "does not know who you are (401)"),
+        ("/guarded", {"SWITCHYARD_KFP_TOKEN": "wrong"}, "you may not (403: User is not authorized)"),
+    ],
+)
+def test_servers_that_do_not_let_us(warm, host, path, more, said):
+    done = warm("runs", "list", "--host", host + path, env=more)
+    assert done.code == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("more", [{"SWITCHYARD_KFP_TOKEN": "right"}, {"SWITCHYARD_KFP_COOKIE": "session=right"}])
+def test_token_and_cookie_let_us_in(warm, host, more):
+    done = warm("runs", "list", "--host", f"{host}/guarded", env=more)
+    assert done.code == 0, done.stderr
+
+
+def test_a_token_file_lets_us_in(warm, host, tmp_path):
+    (tmp_path / "token").write_text("right\n")
+    assert warm("runs", "list", "--host", f"{host}/guarded", "--token-file", tmp_path / "token").code == 0
+    missing = warm("runs", "list", "--host", host, "--token-file", tmp_path / "nothing")
+    assert missing.code == 2
+    assert "no such file" in missing.stderr
+
+
+def test_an_unknown_run_is_said_so(warm, host):
+    done = warm("runs", "show", "nothing", "--host", host)
+    assert done.code == 2
+    assert "there is no run nothing" in done.stderr
+
+
+def test_a_server_that_is_down_is_said_so(warm):
+    done = warm("submit", BREAST_CANCER, "--host", f"http://127.0.0.1:{free_port()}")
+    assert done.code == 2
+    assert "does not answer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "kubeflow.example.org"], "a URL with its scheme"),
+        (["--host", "http://x", "--schedule", "every day"], "five fields"),
+        (["--host", "http://x", "--schedule", "0 3 * * *", "--wait"], "--wait follows one run"),
+        ([], "--host"),
+    ],
+)
+def test_arguments_that_are_wrong(warm, arguments, said):
+    done = warm("submit", BREAST_CANCER, *arguments)
+    assert done.code == 2
+    assert said in done.stderr
+
+
+def test_a_self_signed_certificate_needs_its_authority(warm, tmp_path):
+    pem = tmp_path / "own.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", tmp_path / "cert.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with open(pem, "a") as file:
+        file.write((tmp_path / "cert.pem").read_text())
+    with kfp_server(tmp_path / "server", "", "--certificate", pem, scheme="https") as host:
+        for _ in range(100):
+            refused = warm("runs", "list", "--host", host)
+            if "does not answer" not in refused.stderr:
+                break
+        assert "--ca-cert" in refused.stderr
+        assert warm("runs", "list", "--host", host, "--ca-cert", tmp_path / "cert.pem").code == 0
+        assert warm("runs", "list", "--host", host, "--insecure").code == 0
+
+
+def test_a_password_never_gets_into_the_pipeline(warm, tmp_path):
+    done = warm("compile", BREAST_CANCER, "-o", tmp_path / "x.yaml", "--set", "tracking.uri=http://me:secret@mlflow:5000")
+    assert done.code == 2
+    assert "kubeflow.defaults.secrets" in done.stderr
+    assert "secret@" not in done.stderr
+    assert not Path(tmp_path / "x.yaml").exists()
