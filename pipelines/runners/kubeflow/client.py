@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ class KubeflowClient:
     def __init__(self, connection: Connection) -> None:
         import kfp_server_api
 
+        # Its warnings say what the errors say, for programmers.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         host = connection.host.rstrip("/")
         if "://" not in host:
             raise UserError(f"--host {connection.host!r}: must be a URL with its scheme, for example https://{host}")
