@@ -12,10 +12,10 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format lock image clean
+.PHONY: help setup demo test test-containers lint format lock image clean
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(UV):
 	@echo "==> private uv in .tools"
@@ -36,6 +36,9 @@ demo: setup ## Run the breast_cancer example with both trainers and compare them
 
 test: setup lint ## Lint, type-check and run every test
 	$(VENV)/bin/python -m pytest
+
+test-containers: setup ## Build the image and run pipelines in containers (needs podman; about ten minutes)
+	$(VENV)/bin/python -m pytest -m containers tests/kubeflow/test_containers.py
 
 lint: setup ## Ruff, mypy (strict) and the import contracts
 	$(VENV)/bin/ruff check .

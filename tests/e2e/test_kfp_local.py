@@ -1,0 +1,70 @@
+"""The compiled pipeline by KFP's own local runner: the same evaluation as the local runner, cached, tracked, failing alike."""
+
+import json
+
+import pytest
+import yaml
+
+from tests.command import BREAST_CANCER
+from tests.e2e.conftest import ANEW, NO_CONTEST, STAGES
+
+BOTH = ["--trainer", "tensorflow", "--trainer", "pytorch"]
+
+
+def last(done):
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def compiled(warm, tmp_path_factory):
+    """Both trainers in one run."""
+    workspace = tmp_path_factory.mktemp("kfp local")
+    return workspace, warm.run(BREAST_CANCER, workspace, "--runner", "kfp-local", *BOTH, *NO_CONTEST)
+
+
+def test_it_evaluates_as_the_local_runner(compiled, runs):
+    models = last(compiled[1])["models"]
+    for trainer in ("tensorflow", "pytorch"):
+        assert models[trainer]["metrics"] == pytest.approx(last(runs[trainer])["metrics"], abs=1e-6), trainer
+
+
+def test_it_ran_what_is_compiled(compiled):
+    workspace, _ = compiled
+    (found,) = workspace.glob("logs/*/kfp.yaml")
+    spec = next(yaml.safe_load_all(found.read_text()))
+    assert {"ingest", "drive-ingest", "training-tensorflow", "training-pytorch"} <= set(spec["root"]["dag"]["tasks"])
+    assert spec["schemaVersion"] == "2.1.0"
+
+
+def test_the_same_again_is_cached(compiled, warm):
+    workspace, _ = compiled
+    again = last(warm.run(BREAST_CANCER, workspace, "--runner", "kfp-local", *BOTH, *NO_CONTEST))
+    ran = {stage for stage, result in again["stages"].items() if result["status"] == "ran"}
+    assert ran == ANEW
+    assert set(again["stages"]) == set(STAGES) - {"training"} | {"training_tensorflow", "training_pytorch"}
+
+
+def test_stages_have_kfps_views(compiled):
+    workspace, _ = compiled
+    pages = {p.name: p for p in (workspace / "kubeflow").rglob("*_html")}
+    assert {"statistics_html", "report_html"} <= set(pages)
+    assert "No anomalies" in next((workspace / "kubeflow").rglob("anomalies_markdown")).read_text()
+
+
+def test_the_data_gate_stops_it(warm, tmp_path):
+    rows = (BREAST_CANCER.parent / "data.csv").read_text().replace("mean_radius", "radius_mean", 1)
+    (tmp_path / "data.csv").write_text(rows)
+    arguments = ["--runner", "kfp-local", "--set", f"data.path={tmp_path / 'data.csv'}"]
+    stopped = warm.run(BREAST_CANCER, tmp_path / "w", *arguments, expect=3)
+    found = last(stopped)
+    assert found["status"] == "stopped_by_data_gate"
+    assert "mean_radius" in found["error"]
+    assert "transform" not in found["stages"]
+
+
+def test_users_code_that_fails_is_said_so(warm, tmp_path):
+    (tmp_path / "model.py").write_text("def build_model(spec):\n    raise ValueError('no such luck')\n")
+    arguments = ["--runner", "kfp-local", "--set", f"trainer.model={tmp_path / 'model.py'}"]
+    failed = last(warm.run(BREAST_CANCER, tmp_path / "w", *arguments, expect=2))
+    assert "no such luck" in failed["error"]
+    assert failed["stages"]["training"]["status"] == "failed"
