@@ -46,8 +46,8 @@ class DatasetSummary:
 
     def save(self, examples_uri: str) -> None:
         """Writes it into the artifact."""
-        with open(os.path.join(examples_uri, FILE), "w", encoding="utf-8") as file:
-            json.dump(dataclasses.asdict(self), file, indent=1)
+        with _open(os.path.join(examples_uri, FILE), "w") as file:
+            file.write(json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
     def load(cls, examples_uri: str) -> DatasetSummary:
@@ -56,6 +56,24 @@ class DatasetSummary:
         Raises:
             FileNotFoundError: the examples were not written by this project's ingest.
         """
-        with open(os.path.join(examples_uri, FILE), encoding="utf-8") as file:
-            loaded: dict[str, Any] = json.load(file)
+        with _open(os.path.join(examples_uri, FILE), "r") as file:
+            loaded: dict[str, Any] = json.loads(file.read())
         return cls(**loaded)
+
+
+def split_files(examples_uri: str, split: str) -> list[str]:
+    """Returns the TFRecord files of a split, in their order; the artifact may lie in an object store."""
+    import tensorflow as tf
+
+    folder = os.path.join(examples_uri, f"Split-{split}")
+    return [os.path.join(folder, name) for name in sorted(tf.io.gfile.listdir(folder))]
+
+
+def _open(path: str, mode: str) -> Any:
+    if "://" not in path:
+        return open(path, mode, encoding="utf-8")
+    import tensorflow as tf
+
+    if mode == "r" and not tf.io.gfile.exists(path):
+        raise FileNotFoundError(path)
+    return tf.io.gfile.GFile(path, mode)

@@ -230,6 +230,8 @@ class KubeflowConfig(Section):
         service_account: of all pods of a run.
         image_pull_policy: Always, IfNotPresent or Never; default: Kubernetes' own.
         image_pull_secrets: names of secrets.
+        data_root: where examples go, past KFP's launcher, which copies every artifact to a pod's disk and back: gs://, hdfs://,
+            or a folder of a claim that all stages mount.
         workspace: size of a volume that lives as long as the run: checkpoints survive a pod's end.
         beam: the runner of all Beam stages, and its options.
         defaults: resources of every stage.
@@ -241,6 +243,7 @@ class KubeflowConfig(Section):
     service_account: str | None = None
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     image_pull_secrets: Names = ()
+    data_root: str | None = None
     workspace: Quantity | None = None
     beam: BeamConfig = BeamConfig()
     defaults: StageResources = StageResources()
@@ -251,5 +254,11 @@ class KubeflowConfig(Section):
         if self.pipeline_root is not None and not re.match(r"[a-z0-9]+://", self.pipeline_root):
             raise ValueError(
                 f"pipeline_root: must be the URI of an object store (s3://, gs://, minio://), received {self.pipeline_root!r}"
+            )
+        if self.data_root is not None and not re.match(r"(gs|hdfs)://.|/.", self.data_root):
+            # TensorFlow 2.21 reads no s3://: tensorflow-io, which taught it, has no release for it.
+            raise ValueError(
+                f"data_root: must be gs://..., hdfs://... or a folder of a mounted claim, received {self.data_root!r} "
+                "(TensorFlow reads no s3://; data.path may be s3://)"
             )
         return self

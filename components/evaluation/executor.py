@@ -23,7 +23,7 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components import tracking
 from components.baseline.contents import BaselineContents, champion_folder
-from components.dataset import DatasetSummary
+from components.dataset import DatasetSummary, split_files
 from components.errors import UserError, did_you_mean
 from components.evaluation.bootstrap import Rows, interval, replicates
 from components.evaluation.metric_names import METRICS, PRIMARY, check_settings
@@ -52,7 +52,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         summary = DatasetSummary.load(examples_uri)
         check_settings(settings, summary.task)
         check_slices(settings["slices"], summary)
-        files = sorted(tf.io.gfile.glob(os.path.join(examples_uri, "Split-eval", "*")))
+        files = split_files(examples_uri, "eval")
         labels = read_labels(files, summary)
         _check_labels(labels, summary)
         settings["thresholds"] = settings["thresholds"] or default_thresholds(summary.task, labels)

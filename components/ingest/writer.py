@@ -58,9 +58,10 @@ class SplitWriter:
     def __init__(self, uri: str, split: str) -> None:
         import tensorflow as tf
 
-        self._open = tf.io.TFRecordWriter
+        # TensorFlow's files: the artifact may lie in an object store.
+        self._open, self._files = tf.io.TFRecordWriter, tf.io.gfile
         self.folder = os.path.join(uri, f"Split-{split}")
-        os.makedirs(self.folder, exist_ok=True)
+        self._files.makedirs(self.folder)
         self.rows = 0
         self._writer: Any = None
         self._parts: list[str] = []
@@ -79,7 +80,7 @@ class SplitWriter:
             self._writer.close()
         total = len(self._parts)
         for i, part in enumerate(self._parts):
-            os.replace(part, os.path.join(self.folder, f"data_tfrecord-{i:05d}-of-{total:05d}"))
+            self._files.rename(part, os.path.join(self.folder, f"data_tfrecord-{i:05d}-of-{total:05d}"))
 
     def _next(self) -> None:
         if self._writer:

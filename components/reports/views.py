@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -27,16 +28,16 @@ def track_outputs(outputs: Mapping[str, Iterable[Any]]) -> None:
 
 
 def _examples(artifact: Any) -> None:
-    path = os.path.join(artifact.uri, DATASET)
-    if not os.path.exists(path):
+    try:
+        summary = DatasetSummary.load(artifact.uri)
+    except FileNotFoundError:
         return  # transformed examples
-    summary = DatasetSummary.load(artifact.uri)
     run = tracking.ambient()
     run.tags(
         {"data_fingerprint": summary.fingerprint, "task": summary.task, "unusable_columns": ", ".join(summary.empty_columns)}
     )
     run.metrics({f"rows_{split}": float(n) for split, n in summary.rows.items()} | {"bad_rows": float(summary.bad_rows)})
-    run.file(path, "data")
+    run.text(json.dumps(dataclasses.asdict(summary), indent=1), f"data/{DATASET}")
     run.dataset("examples", summary.fingerprint, ", ".join(summary.files)[:1000], json.dumps({"rows": summary.rows}))
 
 

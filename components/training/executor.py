@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from tfx.types import artifact_utils
 from components import tracking
 from components.accelerators import AcceleratorProfile
 from components.dataset import FILE as DATASET
-from components.dataset import DatasetSummary
+from components.dataset import DatasetSummary, split_files
 from components.errors import UserError
 from components.evaluation.predictions import to_frame
 from components.model_bundle import BundleInfo, RawFeature, raw_features, save_bundle
@@ -79,24 +78,18 @@ class Executor(base_executor.BaseExecutor):
             export_dir=request.export_dir,
             example=raw_rows(examples_uri, "eval", features, EXAMPLE_ROWS),
             code=file_of(framework).parent if own_code else None,
-            data={
-                "statistics.pb": Path(artifact_utils.get_single_uri(input_dict["statistics"]))
-                / "Split-train"
-                / "FeatureStats.pb",
-                "schema.pbtxt": Path(artifact_utils.get_single_uri(input_dict["schema"])) / "schema.pbtxt",
-                DATASET: Path(examples_uri) / DATASET,
-            },
+            data=_training_data(input_dict, summary, state),
         )
         model.set_string_custom_property("framework", trainer.name)
 
 
-def _training_data(input_dict: Any) -> dict[str, Path]:
-    """What later data is compared with: see `model_bundle.training_data`."""
-    folders = {k: Path(artifact_utils.get_single_uri(input_dict[k])) for k in ("examples", "statistics", "schema")}
+def _training_data(input_dict: Any, summary: DatasetSummary, folder: Path) -> dict[str, Path]:
+    """What later data is compared with: see `model_bundle.training_data`. The examples may lie elsewhere than on this disk."""
+    summary.save(str(folder))
     return {
-        "statistics.pb": folders["statistics"] / "Split-train" / "FeatureStats.pb",
-        "schema.pbtxt": folders["schema"] / "schema.pbtxt",
-        DATASET: folders["examples"] / DATASET,
+        "statistics.pb": Path(artifact_utils.get_single_uri(input_dict["statistics"])) / "Split-train" / "FeatureStats.pb",
+        "schema.pbtxt": Path(artifact_utils.get_single_uri(input_dict["schema"])) / "schema.pbtxt",
+        DATASET: folder / DATASET,
     }
 
 
@@ -143,7 +136,7 @@ def train_request(
     feature_spec = graph.transformed_feature_spec()
 
     def source(split: str) -> TransformedExamples:
-        return TransformedExamples(os.path.join(transformed_uri, f"Split-{split}", "*"), feature_spec, summary.label)
+        return TransformedExamples(split_files(transformed_uri, split), feature_spec, summary.label)
 
     train = source("train")
     code = settings["code"]
@@ -195,6 +188,5 @@ def _class_weights(given: Any, summary: DatasetSummary) -> tuple[float, ...] | N
 
 def raw_rows(examples_uri: str, split: str, features: list[RawFeature], count: int) -> pd.DataFrame:
     """Returns the first rows of a split as a bundle takes them."""
-    pattern = tf.io.gfile.glob(os.path.join(examples_uri, f"Split-{split}", "*"))
-    records = [r.numpy() for r in tf.data.TFRecordDataset(pattern).take(count)]
+    records = [r.numpy() for r in tf.data.TFRecordDataset(split_files(examples_uri, split)).take(count)]
     return to_frame(records, features)

@@ -5,9 +5,7 @@ Parsing is batched (`parse_example` on a batch of serialized examples) and never
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -27,13 +25,15 @@ _SHUFFLE_ROWS = 100_000
 class TransformedExamples:
     """An `ExampleSource` over the TFRecords of one split."""
 
-    def __init__(self, pattern: str, feature_spec: dict[str, Any], label: str, *, memory_bytes: int = MEMORY_BYTES) -> None:
-        self._files = sorted(glob.glob(pattern))
+    def __init__(
+        self, files: Sequence[str], feature_spec: dict[str, Any], label: str, *, memory_bytes: int = MEMORY_BYTES
+    ) -> None:
+        self._files = list(files)
         if not self._files:
-            raise FileNotFoundError(f"no transformed examples match {pattern}")
+            raise FileNotFoundError("there are no transformed examples")
         self._spec = feature_spec
         self._label = label
-        self._in_memory = sum(os.path.getsize(f) for f in self._files) <= memory_bytes
+        self._in_memory = sum(tf.io.gfile.stat(f).length for f in self._files) <= memory_bytes
 
     @cached_property
     def rows(self) -> int:

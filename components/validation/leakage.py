@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,7 +12,7 @@ import pyarrow as pa
 import tensorflow as tf
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-from components.dataset import DatasetSummary
+from components.dataset import DatasetSummary, split_files
 from components.evaluation.predictions import column_values
 from components.ingest.writer import row_hashes
 from components.validation.findings import ERROR, LEAKAGE, WARNING, Finding, percent
@@ -47,8 +45,7 @@ def leakage_findings(examples_uri: str, summary: DatasetSummary, settings: Mappi
 
 def _batches(examples_uri: str, split: str) -> Iterator[pa.RecordBatch]:
     decoder = ExamplesToRecordBatchDecoder()
-    files = sorted(glob.glob(os.path.join(glob.escape(examples_uri), f"Split-{split}", "*")))
-    for records in tf.data.TFRecordDataset(files).batch(_BATCH).as_numpy_iterator():
+    for records in tf.data.TFRecordDataset(split_files(examples_uri, split)).batch(_BATCH).as_numpy_iterator():
         yield decoder.DecodeBatch(list(records))
 
 

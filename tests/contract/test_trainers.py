@@ -65,7 +65,7 @@ def data(tmp_path_factory):
                 "word": tf.io.FixedLenFeature([1], tf.int64),
                 "y": tf.io.FixedLenFeature([], tf.float32 if task == "regression" else tf.int64),
             }
-            made[task] = [TransformedExamples(str(folder / s / "*"), spec, "y") for s in ("train", "eval")]
+            made[task] = [TransformedExamples(sorted(map(str, (folder / s).iterdir())), spec, "y") for s in ("train", "eval")]
         return made[task]
 
     return get

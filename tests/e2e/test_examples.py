@@ -173,7 +173,8 @@ def test_offline_and_bundle_predictions_agree(runs, workspace):
     import tensorflow as tf
     import tensorflow_transform as tft
 
-    from components.evaluation.predictions import to_frame
+    from components.dataset import split_files
+from components.evaluation.predictions import to_frame
     from components.model_bundle import load_bundle
     from components.training.input import TransformedExamples
     from components.training.registry import trainer_class
@@ -183,7 +184,7 @@ def test_offline_and_bundle_predictions_agree(runs, workspace):
     [transformed] = artifact(workspace, "transform", "transformed_examples")
     records = [r.numpy() for r in tf.data.TFRecordDataset([str(f) for f in sorted((examples / "Split-eval").iterdir())])]
     source = TransformedExamples(
-        str(transformed / "Split-eval" / "*"), tft.TFTransformOutput(str(graph)).transformed_feature_spec(), "diagnosis"
+        split_files(str(transformed), "eval"), tft.TFTransformOutput(str(graph)).transformed_feature_spec(), "diagnosis"
     )
     features, _ = next(iter(source.batches(10_000)))
     frameworks = set()

@@ -51,6 +51,20 @@ def test_stages_have_kfps_views(compiled):
     assert "No anomalies" in next((workspace / "kubeflow").rglob("anomalies_markdown")).read_text()
 
 
+def test_large_data_goes_past_kfp(compiled, warm, tmp_path, runs):
+    """`data_root`: KFP carries a pointer, the stages read and write the place itself."""
+    root = tmp_path / "bucket"
+    arguments = ["--runner", "kfp-local", "--set", f"kubeflow.data_root={root}", *NO_CONTEST]
+    found = last(warm.run(BREAST_CANCER, tmp_path / "w", *arguments))
+    assert found["metrics"] == pytest.approx(last(runs["tensorflow"])["metrics"], abs=1e-6)
+    places = {p.parent.parent.name for p in root.rglob("Split-eval")}
+    assert len(list(root.rglob("Split-train"))) == 2, "of ingest and of transform"
+    assert places
+    for name in ("examples", "transformed_examples"):
+        (carried,) = (p for p in (tmp_path / "w" / "kubeflow").rglob(name) if p.is_dir())
+        assert [p.name for p in carried.iterdir()] == ["URI"]
+
+
 def test_the_data_gate_stops_it(warm, tmp_path):
     rows = (BREAST_CANCER.parent / "data.csv").read_text().replace("mean_radius", "radius_mean", 1)
     (tmp_path / "data.csv").write_text(rows)

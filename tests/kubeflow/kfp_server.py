@@ -114,6 +114,8 @@ class Run:
         for variable in self.platform.get(f"exec-{self._task}", {}).get("fieldPathAsEnv", []):
             assert variable["fieldPath"] == "metadata.labels['pipeline/runid']", variable
             environment = {**environment, variable["name"]: self.id}
+        # The volume that a run's workspace is on outlives its pods.
+        environment = {**environment, "SWITCHYARD_STATE": str(self.folder / "state")}
         if self.parent:
             plugin = {
                 "MLFLOW_TRACKING_URI": self.server.mlflow,
@@ -223,7 +225,12 @@ def make_app(server):
 
     @app.post(API + "/runs/{run_id}:terminate")
     def terminate(run_id):
-        get(run_id).terminated = True
+        run = get(run_id)
+        run.terminated = True
+        if run.state == "RUNNING":
+            # As Kubernetes ends a pod.
+            for process in list(server.processes._running):
+                process.terminate()
         return {}
 
     @app.post(API + "/runs/{run_id}:retry")

@@ -328,6 +328,7 @@ def test_one_setting_asks_for_a_device(tmp_path):
         (["kubeflow.stages.training.environment={MLFLOW_TRACKING_PASSWORD: x}"], "looks like a secret"),
         (["kubeflow.stages.training.gpus=1"], "gpus"),
         (["kubeflow.pipeline_root=/tmp/x"], "URI of an object store"),
+        (["kubeflow.data_root=s3://bucket/x"], "TensorFlow reads no s3://"),
     ],
 )
 def test_resources_that_are_wrong_are_refused(overrides, said):

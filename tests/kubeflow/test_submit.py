@@ -182,6 +182,39 @@ def wait_for_end(warm, host, run_id):
     raise AssertionError(f"run {run_id} does not end")
 
 
+def test_a_run_that_is_ended_keeps_its_checkpoint(submit, mlflow, warm, host):
+    long = ["--set", "trainer.hyperparameters.epochs=2000", "--set", "trainer.hyperparameters.early_stopping=null"]
+    found, _ = submit(*long, "--set", "kubeflow.workspace=1Gi")
+    run_id = found["run_id"]
+
+    def log(text):
+        for _ in range(300):
+            said = warm("runs", "logs", run_id, "training", "--host", host).stdout
+            if text in said:
+                return said
+            time.sleep(0.2)
+        raise AssertionError(f"no {text!r} in\n{said[-2000:]}")
+
+    def epochs():
+        client = MlflowClient(tracking_uri=mlflow)
+        (training,) = [r for r in nested(mlflow, found["mlflow_run_id"]) if r.info.run_name == "training"]
+        return training.info.run_id, [m.step for m in client.get_metric_history(training.info.run_id, "val_loss")]
+
+    log("training: epoch 5 of")
+    assert warm("runs", "terminate", run_id, "--host", host).code == 0
+    assert "terminated (SIGTERM)" in log("switchyard: error:")
+    assert wait_for_end(warm, host, run_id)["state"] == "CANCELED"
+    first_run, done = epochs()
+    assert warm("runs", "retry", run_id, "--host", host).code == 0
+    assert "an earlier run was cut off: training goes on after epoch" in log("an earlier run was cut off")
+    log(f"epoch {max(done) + 2} of")
+    assert warm("runs", "terminate", run_id, "--host", host).code == 0
+    wait_for_end(warm, host, run_id)
+    second_run, then = epochs()
+    assert first_run == second_run, "the retry goes on in the MLflow run of the first try"
+    assert sorted(set(then)) == list(range(1, max(then) + 1)), "no epoch is left out"
+
+
 def test_tasks_attach_to_the_runs_of_kfps_plugin(submit, mlflow, first):
     found, _ = submit("--wait", "--set", "tracking.experiment=plugin")
     client = MlflowClient(tracking_uri=mlflow)

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import artifact as tfx_artifact
 
-from pipelines.runners.kubeflow.plan import NODE, TYPE
+from pipelines.runners.kubeflow.plan import NODE, TYPE, URI
 
 _ADDED_BY_KFP = {"display_name", "store_session_info"}
 _JSON = "json:"
@@ -34,7 +34,7 @@ def to_tfx(kfp: Any, cls: type[tfx_artifact.Artifact], uri: str) -> tfx_artifact
     artifact.uri = uri
     declared = artifact.artifact_type.properties
     for key, value in kfp.metadata.items():
-        if key in (TYPE, NODE) or key in _ADDED_BY_KFP or value is None:
+        if key in (TYPE, NODE, URI) or key in _ADDED_BY_KFP or value is None:
             continue
         if key in declared:
             if declared[key] == metadata_store_pb2.INT:

@@ -52,7 +52,7 @@ def compile_config(
             image_pull_secrets=kubeflow.image_pull_secrets,
             workspace=kubeflow.workspace,
         ),
-        environment=environment,
+        environment={**environment, **({"SWITCHYARD_DATA_ROOT": kubeflow.data_root} if kubeflow.data_root else {})},
         local_files={**snapshots, **data},
         readers=dict.fromkeys(data, ("ingest", "data_gate")),
     )

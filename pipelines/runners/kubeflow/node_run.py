@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,16 +17,19 @@ from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types, inputs_utils, launcher, outputs_utils
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2, placeholder_pb2
 from tfx.types import artifact as tfx_artifact
-from tfx.types import artifact_utils
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.value_artifact import ValueArtifact
 from tfx.utils import import_utils
 
 from components.errors import StageError
 from components.reports.views import track_outputs
 from pipelines.runners.kubeflow.artifact_metadata import present, to_kfp, to_tfx
+from pipelines.runners.kubeflow.plan import URI
 from pipelines.runners.kubeflow.views import write_views
 
 _RUN_ID = "KFP_RUN_ID"
+# Where examples go, past KFP's launcher and its copies.
+DATA_ROOT = "SWITCHYARD_DATA_ROOT"
 WORKED_IN = "switchyard_mlflow_run"
 
 
@@ -103,11 +107,27 @@ class NodeRun:
 
     def _input(self, kfp: Any, key: str) -> tfx_artifact.Artifact:
         cls = self._types[key]
-        return to_tfx(kfp, cls, present(kfp.path, cls))
+        return to_tfx(kfp, cls, kfp.metadata.get(URI) or present(kfp.path, cls))
 
     def _output(self, kfp: Any, key: str) -> tfx_artifact.Artifact:
         artifact = self._types[key]()
-        artifact.uri = kfp.path
+        root = os.environ.get(DATA_ROOT)
+        if root and isinstance(artifact, standard_artifacts.Examples):
+            # A new place for every try: nothing half-written is read.
+            parts = (
+                root.rstrip("/"),
+                self._node["pipeline"],
+                os.environ.get(_RUN_ID, "run"),
+                self._node["id"],
+                uuid.uuid4().hex[:8],
+            )
+            artifact.uri = kfp.metadata[URI] = "/".join((*parts, key))
+            # KFP carries this instead of the data.
+            os.makedirs(kfp.path, exist_ok=True)
+            with open(os.path.join(kfp.path, "URI"), "w", encoding="utf-8") as file:
+                file.write(artifact.uri + "\n")
+        else:
+            artifact.uri = kfp.path
         return artifact
 
     def _parsed(self, properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# In an artifact's metadata: its type in TFX, and the importer that it came by.
+# In an artifact's metadata: its type in TFX, the importer that it came by, where its content is if KFP did not carry it.
 TYPE = "tfx_type"
 NODE = "tfx_node"
+URI = "tfx_uri"
 
 
 @dataclass(frozen=True)
