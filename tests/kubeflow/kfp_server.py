@@ -123,11 +123,16 @@ class Run:
                 "MLFLOW_EXPERIMENT_ID": self.experiment,
             }
             environment = {**environment, **plugin}
-        job = Job(
-            "pipelines.runners.kubeflow.task_process:run", list(command), self.folder / f"pod-{self._task}.log", environment
-        )
+        log = self.folder / f"pod-{self._task}.log"
+        job = Job("pipelines.runners.kubeflow.task_process:run", list(command), log, environment)
+
+        def say(text):
+            # In a pod it goes to standard error.
+            with open(log, "a") as file:
+                file.write(f"{self._task}: {text}\n")
+
         try:
-            self.server.processes.run(job, lambda text: None)
+            self.server.processes.run(job, say)
         except Exception as error:
             self.tasks[self._task]["error"] = str(error)
             return 1
@@ -149,6 +154,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.runs, self.experiments, self.recurring = {}, {}, {}
         self.processes = StageProcesses(folder / "preload.log", ["kfp.dsl.executor_main", "pipelines.runners.kubeflow.node_run"])
+        self.processes.warm()
 
     def client(self):
         from mlflow import MlflowClient

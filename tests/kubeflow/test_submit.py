@@ -175,7 +175,8 @@ def test_bad_data_stops_the_run_and_a_retry_doubles_nothing(submit, mlflow, tmp_
 
 
 def wait_for_end(warm, host, run_id):
-    for _ in range(200):
+    for _ in range(300):
+        time.sleep(0.3)
         shown = json.loads(warm("runs", "show", run_id, "--host", host, "--json").stdout)
         if shown["state"] in ("SUCCEEDED", "FAILED", "CANCELED"):
             return shown
