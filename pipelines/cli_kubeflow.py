@@ -1,0 +1,158 @@
+"""The part of the `switchyard` command that has to do with Kubeflow Pipelines: compile, submit, runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.cli_options import EXIT_CODES, guarded, json_option, overrides_option, pipeline_argument, workspace_option
+
+
+@click.command("compile")
+@pipeline_argument
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: PIPELINE.kfp.yaml beside the YAML]"
+)
+@click.option("--source", type=click.Path(path_type=Path, dir_okay=False), help="Also write the generated Python source.")
+@overrides_option
+@workspace_option
+@guarded
+def compile_(
+    pipeline: Path, output: Path | None, source: Path | None, overrides: tuple[str, ...], workspace: Path | None
+) -> None:
+    """Compile PIPELINE for Kubeflow Pipelines v2; no cluster is needed."""
+    from pipelines.compile_command import write_compiled
+
+    click.echo(write_compiled(pipeline, overrides, workspace, output, source))
+
+
+def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say where Kubeflow Pipelines is, and hands them on as one `connection`."""
+
+    @wraps(command)
+    def run(
+        host: str,
+        namespace: str | None,
+        token_file: Path | None,
+        ca_cert: Path | None,
+        insecure: bool,
+        timeout: float,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        from pipelines.runners.kubeflow.client import Connection
+
+        return command(*args, connection=Connection(host, namespace, token_file, ca_cert, insecure, timeout), **kwargs)
+
+    options = (
+        click.option("--host", envvar="SWITCHYARD_KFP_HOST", required=True, metavar="URL", help="Kubeflow Pipelines."),
+        click.option("--namespace", envvar="SWITCHYARD_KFP_NAMESPACE", help="Yours, on a Kubeflow of several users."),
+        click.option(
+            "--token-file", type=click.Path(path_type=Path), help="File with a bearer token.  [default: SWITCHYARD_KFP_TOKEN]"
+        ),
+        click.option("--ca-cert", type=click.Path(path_type=Path), help="File with the authority of the server's certificate."),
+        click.option("--insecure", is_flag=True, help="Do not check the server's certificate."),
+        click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=1), help="Seconds for a request."),
+    )
+    for option in reversed(options):
+        run = option(run)
+    return run
+
+
+@click.command(epilog=EXIT_CODES)
+@pipeline_argument
+@click.option("--experiment", metavar="NAME", help="KFP's and MLflow's experiment.  [default: the pipeline's]")
+@click.option("--schedule", metavar="CRON", help='Make a recurring run, e.g. "0 3 * * *" (UTC).')
+@click.option("--wait", is_flag=True, help="Follow the run to its end; the exit code is that of switchyard run.")
+@click.option("--poll", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds between looks at the run.")
+@_connection
+@overrides_option
+@json_option
+@workspace_option
+@guarded
+def submit(
+    pipeline: Path,
+    experiment: str | None,
+    schedule: str | None,
+    wait: bool,
+    poll: float,
+    connection: Any,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    workspace: Path | None,
+) -> None:
+    """Run PIPELINE on Kubeflow Pipelines: now, or by a schedule."""
+    from pipelines.submit_command import Submission
+    from pipelines.submit_command import submit as send
+
+    sys.exit(send(pipeline, overrides, workspace, Submission(connection, experiment, schedule, wait, as_json, poll)))
+
+
+@click.group()
+def runs() -> None:
+    """See and steer runs on Kubeflow Pipelines."""
+
+
+@runs.command("list")
+@click.option("--experiment", metavar="NAME", help="Only of this experiment.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="So many, the newest first.")
+@_connection
+@json_option
+@guarded
+def runs_list(experiment: str | None, limit: int, connection: Any, as_json: bool) -> None:
+    """List runs, the newest first."""
+    from pipelines.runs_command import list_runs
+
+    list_runs(connection, experiment, limit, as_json=as_json)
+
+
+@runs.command("show")
+@click.argument("run_id", metavar="RUN")
+@_connection
+@json_option
+@guarded
+def runs_show(run_id: str, connection: Any, as_json: bool) -> None:
+    """Show a run and its tasks."""
+    from pipelines.runs_command import show_run
+
+    show_run(connection, run_id, as_json=as_json)
+
+
+@runs.command("logs")
+@click.argument("run_id", metavar="RUN")
+@click.argument("stage", required=False)
+@click.option("--follow", is_flag=True, help="Go on as the pod prints.")
+@_connection
+@guarded
+def runs_logs(run_id: str, stage: str | None, follow: bool, connection: Any) -> None:
+    """Print the logs of a run's pods, or of one STAGE's."""
+    from pipelines.runs_command import print_logs
+
+    print_logs(connection, run_id, stage, follow=follow)
+
+
+@runs.command("terminate")
+@click.argument("run_id", metavar="RUN")
+@_connection
+@guarded
+def runs_terminate(run_id: str, connection: Any) -> None:
+    """Stop a run."""
+    from pipelines.runs_command import terminate_run
+
+    terminate_run(connection, run_id)
+
+
+@runs.command("retry")
+@click.argument("run_id", metavar="RUN")
+@_connection
+@guarded
+def runs_retry(run_id: str, connection: Any) -> None:
+    """Run the failed tasks of a run again; finished ones are kept."""
+    from pipelines.runs_command import retry_run
+
+    retry_run(connection, run_id)

@@ -1,0 +1,65 @@
+"""What the parts of the `switchyard` command share: options, exit codes, and how a user's mistake ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DATA_GATE,
+    EXIT_FAILED,
+    DataGateError,
+    StageError,
+    TrainingError,
+    UserError,
+)
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  2  bad input: config, data, code or devices
+  3  stopped by the data gate
+  4  trained, but not blessed
+  1  anything else"""
+
+
+def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's mistake ends with one message and a code, not with a stack trace."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            _fail(str(error), EXIT_BAD_INPUT)
+        except DataGateError as error:
+            _fail(str(error), EXIT_DATA_GATE)
+        except (StageError, TrainingError) as error:
+            _fail(str(error), EXIT_FAILED)
+        except KeyboardInterrupt:
+            _fail("cancelled; finished stages are kept, the next run goes on from them", EXIT_FAILED)
+
+    return run
+
+
+def _fail(message: str, code: int) -> None:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+workspace_option = click.option(
+    "--workspace",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for everything a run writes.  [default: .switchyard beside the YAML]",
+)
+
+overrides_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML.")
+pipeline_argument = click.argument("pipeline", type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
