@@ -8,10 +8,12 @@ from pathlib import Path
 from components.errors import UserError
 from components.ingest.sources import is_local
 from components.tracking import without_password
+from components.training.import_order import settle
 from pipelines.config import PipelineConfig, trainer_name
 from pipelines.config_file import load_config
-from pipelines.preflight import check_code, check_inputs
+from pipelines.preflight import check_code, check_code_loads, check_inputs
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, with_environment
+from pipelines.runners.kubeflow.variables import RECORD
 from pipelines.runners.quiet import quiet, screen
 from pipelines.runners.run_record import RunRecord, run_record
 from pipelines.runners.workspace import Workspace, default_workspace
@@ -52,11 +54,14 @@ def compile_for_cluster(
     with quiet(place.logs / "compile.log"):
         config = _checked(config, place.code)
         console.print("compiling", highlight=False)
+        if config.preprocessing or config.trainer.model:
+            settle()  # the user's code imports a framework, and TFX the other one
+            check_code_loads(config, place.code)
         from pipelines.runners.kubeflow.from_config import compile_config
 
         record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), pipeline.resolve())
         compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True)
-    return with_environment(compiled, {"SWITCHYARD_RUN_RECORD": record.to_json(), **_tracking(config)}), config, record
+    return with_environment(compiled, {RECORD: record.to_json(), **_tracking(config)}), config, record
 
 
 def _checked(config: PipelineConfig, store: Path) -> PipelineConfig:

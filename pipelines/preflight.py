@@ -63,6 +63,15 @@ def check_code(config: PipelineConfig, store: Path) -> None:
         snapshot_file(Path(config.validation.schema_path), store, key="validation.schema")
 
 
+def check_code_loads(config: PipelineConfig, store: Path) -> None:
+    """Imports the user's code. Raises UserError for a file that does not import, or lacks its function."""
+    code = preprocessing_code(config, store)
+    models = [trainer_settings(config, store, f)["code"] for f in config.trainer.frameworks]
+    for found in [code, *(UserCode(**m) for m in models if m)]:
+        if found:
+            found.load()
+
+
 def check_environment(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
     """Imports the user's code, asks the trainer for its devices, parses the schema.
 
@@ -76,19 +85,15 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
         UserError: whatever is wrong.
     """
     config, store = payload
-    code = preprocessing_code(config, store)
     names: list[str] = []
     for framework in config.trainer.frameworks:
         settings = trainer_settings(config, store, framework)
         trainer = trainer_class(settings["framework"])
         config.trainer.accelerator.profile().resolve(trainer().available_devices())
-        if settings["code"]:
-            UserCode(**settings["code"]).load()
         if trainer.name in (CHAMPION, *names):
             raise UserError(f"trainer.framework: {framework!r} calls itself {trainer.name!r}, which is taken. Rename it.")
         names.append(trainer.name)
-    if code:
-        code.load()
+    check_code_loads(config, store)
     if config.validation.schema_path:
         _check_schema(Path(config.validation.schema_path))
     return {"trainers": names}

@@ -11,6 +11,8 @@ from components.evaluation.results import Evaluation
 from pipelines.config import PipelineConfig
 
 StageStatus = Literal["ran", "cached", "failed"]
+# In an artifact's properties: the MLflow run that made it, for those who take it from a cache.
+WORKED_IN = "switchyard_mlflow_run"
 
 
 @dataclass(frozen=True)

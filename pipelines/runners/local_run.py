@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import StageError
-from pipelines.runners.contract import CompiledPipeline, RunResult, StageResult, StageStatus
+from pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
 from pipelines.runners.outcome import KNOWN, named, run_result, track_result
 from pipelines.runners.progress_display import Display
 from pipelines.runners.run_tracker import away_warning
@@ -157,8 +157,6 @@ class LocalRun:
         return ("cached" if state == CACHED else "ran"), outputs
 
     def _finish(self, stage: str, status: StageStatus, started: float, error: str | None = None) -> None:
-        from pipelines.runners.metadata_access import WORKED_IN
-
         seconds = time.monotonic() - started
         self._results[stage] = StageResult(status, round(seconds, 2))
         self._display.status(stage, status, seconds)

@@ -14,7 +14,6 @@ from components.errors import UserError
 
 CACHED = metadata_store_pb2.Execution.CACHED
 COMPLETE = metadata_store_pb2.Execution.COMPLETE
-WORKED_IN = "switchyard_mlflow_run"
 
 
 class LockedMetadata:

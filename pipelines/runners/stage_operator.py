@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelines.runners.contract import WORKED_IN
 from pipelines.runners.stage_process import Job, StageProcesses
 
 
@@ -34,8 +35,6 @@ class StageOperator:
     def run_executor(self, info: Any) -> Any:
         """Returns the executor's output; raises what it raised."""
         from tfx.proto.orchestration import execution_result_pb2
-
-        from pipelines.runners.metadata_access import WORKED_IN
 
         # TFX's own stateful folder is new in every run; this one is the same for the same inputs and settings.
         folder = self._state / f"{info.pipeline_node.node_info.id}-{_key(info)}"

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import lzma
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
@@ -43,9 +44,10 @@ class Carried:
         """Returns an exec property of a node fit for a task, and the names of the files that it may need."""
         used: set[str] = set()
         for place in sorted(self.places, key=len, reverse=True):
-            if place in value and node in self.readers.get(place, (node,)):
+            whole = re.compile(re.escape(place) + r"(?![\w.-])")
+            if whole.search(value) and node in self.readers.get(place, (node,)):
                 name = self.places[place]
-                value = value.replace(place, f"{PLACE}/{name}")
+                value = whole.sub(f"{PLACE}/{name}", value)
                 used |= {path for path in self.contents if path == name or path.startswith((f"{name}/", f"{name}{_WHEEL}"))}
         return value, used
 

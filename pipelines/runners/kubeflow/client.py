@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -212,8 +213,6 @@ class KubeflowClient:
 
     @staticmethod
     def _filter(key: str, value: str) -> str:
-        import json
-
         return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "stringValue": value}]})
 
     @contextmanager
@@ -268,8 +267,6 @@ def _token(connection: Connection) -> str | None:
 
 
 def _message(error: Any) -> str:
-    import json
-
     try:
         found = json.loads(error.body)
         text = str(found.get("error") or found.get("message") or found.get("detail") or error.reason)

@@ -22,6 +22,7 @@ from pipelines.runners.kubeflow.check import check
 from pipelines.runners.kubeflow.plan import NODE, Plan
 from pipelines.runners.kubeflow.resources import PipelineResources
 from pipelines.runners.kubeflow.source import to_source
+from pipelines.runners.kubeflow.variables import LAST
 from pipelines.runners.quiet import quiet
 
 
@@ -94,7 +95,7 @@ def compile_tfx_pipeline(
         carried,
         stages or {},
         resources or PipelineResources(),
-        {**(environment or {}), "SWITCHYARD_LAST_STAGES": ",".join(last)},
+        {**(environment or {}), LAST: ",".join(last)},
     )
     spec, platform = _compile(source)
     check(spec)

@@ -12,6 +12,7 @@ from pipelines.definition import UNCACHED, create_pipeline, training_stages
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, compile_tfx_pipeline
 from pipelines.runners.kubeflow.local_inputs import local_inputs
 from pipelines.runners.kubeflow.resources import PipelineResources
+from pipelines.runners.kubeflow.variables import DATA_ROOT
 from pipelines.settings import VERSION
 
 # What a task can carry is about 90 kB, code and compressed data together.
@@ -52,7 +53,7 @@ def compile_config(
             image_pull_secrets=kubeflow.image_pull_secrets,
             workspace=kubeflow.workspace,
         ),
-        environment={**environment, **({"SWITCHYARD_DATA_ROOT": kubeflow.data_root} if kubeflow.data_root else {})},
+        environment={**environment, **({DATA_ROOT: kubeflow.data_root} if kubeflow.data_root else {})},
         local_files={**snapshots, **data},
         readers=dict.fromkeys(data, ("ingest", "data_gate")),
     )

@@ -23,14 +23,11 @@ from tfx.utils import import_utils
 
 from components.errors import StageError
 from components.reports.views import track_outputs
+from pipelines.runners.contract import WORKED_IN
 from pipelines.runners.kubeflow.artifact_metadata import present, to_kfp, to_tfx
 from pipelines.runners.kubeflow.plan import URI
+from pipelines.runners.kubeflow.variables import DATA_ROOT, RUN_ID
 from pipelines.runners.kubeflow.views import write_views
-
-_RUN_ID = "KFP_RUN_ID"
-# Where examples go, past KFP's launcher and its copies.
-DATA_ROOT = "SWITCHYARD_DATA_ROOT"
-WORKED_IN = "switchyard_mlflow_run"
 
 
 class NodeRun:
@@ -117,7 +114,7 @@ class NodeRun:
             parts = (
                 root.rstrip("/"),
                 self._node["pipeline"],
-                os.environ.get(_RUN_ID, "run"),
+                os.environ.get(RUN_ID, "run"),
                 self._node["id"],
                 uuid.uuid4().hex[:8],
             )
@@ -166,7 +163,7 @@ class NodeRun:
             tmp_dir=os.path.join(temporary, "tmp"),
             pipeline_node=node,
             pipeline_info=pipeline_pb2.PipelineInfo(id=self._node["pipeline"]),
-            pipeline_run_id=os.environ.get(_RUN_ID, "run"),
+            pipeline_run_id=os.environ.get(RUN_ID, "run"),
         )
         os.makedirs(info.stateful_working_dir, exist_ok=True)
         os.makedirs(info.tmp_dir, exist_ok=True)

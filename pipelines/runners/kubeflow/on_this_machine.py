@@ -13,10 +13,11 @@ from typing import Any
 
 from components.errors import StageError
 from pipelines.config import PipelineConfig
-from pipelines.runners.contract import CompiledPipeline, RunResult, StageResult, StageStatus
+from pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
 from pipelines.runners.kubeflow.containers import Containers
 from pipelines.runners.kubeflow.local_backend import run_pipeline
 from pipelines.runners.kubeflow.local_inputs import local_inputs
+from pipelines.runners.kubeflow.variables import STATE
 from pipelines.runners.local import LocalRunner
 from pipelines.runners.outcome import KNOWN, named, run_result, track_result
 from pipelines.runners.run_tracker import RunTracker, away_warning, tracking_uri
@@ -24,7 +25,6 @@ from pipelines.runners.stage_process import Job
 
 _log = logging.getLogger(__name__)
 _DRIVER = "drive-"
-WORKED_IN = "switchyard_mlflow_run"
 
 
 class KfpLocalRunner(LocalRunner):
@@ -142,7 +142,7 @@ class _Run:
         stage = self._stages.get(self._task, self._task)
         self._executed.add(self._task)
         log = self._logs / f"{stage}.log"
-        variables = {**environment, **self._environment.get(stage, {}), "SWITCHYARD_STATE": str(self._workspace.state)}
+        variables = {**environment, **self._environment.get(stage, {}), STATE: str(self._workspace.state)}
 
         def say(text: str) -> None:
             self._display.say(stage, text)

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipelines.config_kubeflow import GPUS, StageResources, Toleration, device, seconds
+from pipelines.runners.kubeflow.variables import RUN_ID
 
-# Kubernetes' own name for the run that a pod belongs to.
-RUN_ID = "KFP_RUN_ID"
 _RUN_ID_FIELD = "metadata.labels['pipeline/runid']"
 
 

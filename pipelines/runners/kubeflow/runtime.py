@@ -20,9 +20,7 @@ from components import progress
 from components.errors import StageError
 from pipelines.runners.kubeflow import failure, task_tracking
 from pipelines.runners.kubeflow.carried_files import PLACE, unpack
-
-# A folder that outlives the pod: checkpoints.
-STATE = "SWITCHYARD_STATE"
+from pipelines.runners.kubeflow.variables import STATE
 
 
 def run_node(

@@ -17,14 +17,10 @@ from typing import Any
 
 from components import tracking
 from pipelines.runners.kubeflow.parent_run import find_or_make
+from pipelines.runners.kubeflow.variables import LAST, RECORD, RUN_ID
 from pipelines.runners.stage_process import explain
 
 _log = logging.getLogger(__name__)
-RUN_ID = "KFP_RUN_ID"
-# What the parent run holds (`run_record.RunRecord` as JSON), for the first task, where nobody else made it.
-RECORD = "SWITCHYARD_RUN_RECORD"
-# Stages that nothing comes after: the last of them ends the parent run.
-LAST = "SWITCHYARD_LAST_STAGES"
 STAGE_TAG = "switchyard.stage"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from components.errors import StageError
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
 from pipelines.runners.kubeflow.local_backend import run_pipeline
+from pipelines.runners.kubeflow.variables import STATE
 from pipelines.runners.stage_process import Job, StageProcesses
 
 
@@ -65,7 +66,7 @@ class _Tasks:
 
     def run_command(self, command: Sequence[str], environment: Mapping[str, str], image: str, volumes: Mapping[str, Any]) -> int:
         log = self._folder / f"{self._task}.log"
-        variables = {**environment, "SWITCHYARD_STATE": str((self._folder / "state").resolve())}
+        variables = {**environment, STATE: str((self._folder / "state").resolve())}
         job = Job("pipelines.runners.kubeflow.task_process:run", list(command), log, variables)
         try:
             self._processes.run(job, lambda text: self._say(f"{self._task}: {text}"))

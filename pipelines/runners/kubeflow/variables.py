@@ -1,0 +1,12 @@
+"""The environment variables by which a task is told what its command must not hold: they do not enter the backend's cache key."""
+
+# Kubernetes' own name for the run that a pod belongs to.
+RUN_ID = "KFP_RUN_ID"
+# What the parent MLflow run holds (`run_record.RunRecord` as JSON), for the first task, where nobody else made it.
+RECORD = "SWITCHYARD_RUN_RECORD"
+# Stages that nothing comes after: the last of them ends the parent MLflow run.
+LAST = "SWITCHYARD_LAST_STAGES"
+# Where examples go, past KFP's launcher and its copies.
+DATA_ROOT = "SWITCHYARD_DATA_ROOT"
+# A folder that outlives the pod: checkpoints.
+STATE = "SWITCHYARD_STATE"
