@@ -56,11 +56,13 @@ def test_the_same_pipeline_is_the_same_bytes(tmp_path):
     assert "def preprocessing_fn" in first.source, "the user's module can be read in the source"
 
 
-def test_a_compiled_pipeline_loads_and_compiles_again_to_the_same(tmp_path):
+@pytest.mark.parametrize("which", [constructs.constructs, taxi.taxi])
+def test_a_compiled_pipeline_loads_and_compiles_again_to_the_same(tmp_path, which):
     from kfp import compiler as kfp_compiler
     from kfp import components
 
-    made = compiled(numbers())
+    taxi.write_data(tmp_path / "data" / "trips.csv", rows=20)
+    made = compile_tfx_pipeline(which(str(tmp_path)), image="switchyard:1")
     path = tmp_path / "kfp.yaml"
     path.write_text(made.to_yaml())
     again = tmp_path / "again.yaml"

@@ -97,7 +97,7 @@ def test_the_pipeline_in_containers_is_the_local_pipeline(docker, image, tmp_pat
 
 
 def test_a_failing_container_is_a_failing_stage(docker, image, tmp_path):
-    (tmp_path / "features.py").write_text("def preprocessing_fn(inputs, config):\n    raise ValueError('no such luck')\n")
+    (tmp_path / "features.py").write_text("def preprocessing_fn(inputs):\n    raise ValueError('no such luck')\n")
     arguments = ["--runner", "kfp-docker", "--set", f"kubeflow.image={image}", "--set", f"preprocessing={tmp_path}/features.py"]
     done = switchyard("run", BREAST_CANCER, "--workspace", tmp_path / "w", "--json", *arguments, env=docker, timeout=900)
     assert done.code in (1, 2), done.stderr
