@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,16 @@ import click
 
 from components.errors import UserError
 from pipelines.cli_kubeflow import compile_, runs, submit
-from pipelines.cli_options import EXIT_CODES, guarded, json_option, overrides_option, pipeline_argument, workspace_option
+from pipelines.cli_options import (
+    EXIT_CODES,
+    chosen,
+    guarded,
+    json_option,
+    overrides_option,
+    pipeline_argument,
+    trainers_option,
+    workspace_option,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
@@ -25,13 +33,7 @@ def main() -> None:
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("pipeline", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--trainer",
-    "trainers",
-    metavar="NAME",
-    multiple=True,
-    help="tensorflow, pytorch, or module:Class; repeat it to train several and bless the best. Sets trainer.framework.",
-)
+@trainers_option
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML; may be repeated.")
 @click.option("--data", metavar="PATH", multiple=True, help="Without a YAML: file, glob or URI of the data; may be repeated.")
 @click.option("--label", metavar="COLUMN", help="Without a YAML: the column to predict.")
@@ -63,8 +65,7 @@ def run(
     from pipelines.run_command import run_pipeline
 
     document = _document(pipeline, data, label)
-    chosen = (f"trainer.framework={trainers[0] if len(trainers) == 1 else json.dumps(trainers)}",) if trainers else ()
-    sys.exit(run_pipeline(pipeline, document, (*overrides, *chosen), runner, workspace, as_json=as_json))
+    sys.exit(run_pipeline(pipeline, document, chosen(overrides, trainers), runner, workspace, as_json=as_json))
 
 
 def _document(pipeline: Path | None, data: tuple[str, ...], label: str | None) -> dict[str, Any]:

@@ -10,7 +10,16 @@ from typing import Any
 
 import click
 
-from pipelines.cli_options import EXIT_CODES, guarded, json_option, overrides_option, pipeline_argument, workspace_option
+from pipelines.cli_options import (
+    EXIT_CODES,
+    chosen,
+    guarded,
+    json_option,
+    overrides_option,
+    pipeline_argument,
+    trainers_option,
+    workspace_option,
+)
 
 
 @click.command("compile")
@@ -19,16 +28,22 @@ from pipelines.cli_options import EXIT_CODES, guarded, json_option, overrides_op
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: PIPELINE.kfp.yaml beside the YAML]"
 )
 @click.option("--source", type=click.Path(path_type=Path, dir_okay=False), help="Also write the generated Python source.")
+@trainers_option
 @overrides_option
 @workspace_option
 @guarded
 def compile_(
-    pipeline: Path, output: Path | None, source: Path | None, overrides: tuple[str, ...], workspace: Path | None
+    pipeline: Path,
+    output: Path | None,
+    source: Path | None,
+    trainers: tuple[str, ...],
+    overrides: tuple[str, ...],
+    workspace: Path | None,
 ) -> None:
     """Compile PIPELINE for Kubeflow Pipelines v2; no cluster is needed."""
     from pipelines.compile_command import write_compiled
 
-    click.echo(write_compiled(pipeline, overrides, workspace, output, source))
+    click.echo(write_compiled(pipeline, chosen(overrides, trainers), workspace, output, source))
 
 
 def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,6 +86,7 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--wait", is_flag=True, help="Follow the run to its end; the exit code is that of switchyard run.")
 @click.option("--poll", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds between looks at the run.")
 @_connection
+@trainers_option
 @overrides_option
 @json_option
 @workspace_option
@@ -82,6 +98,7 @@ def submit(
     wait: bool,
     poll: float,
     connection: Any,
+    trainers: tuple[str, ...],
     overrides: tuple[str, ...],
     as_json: bool,
     workspace: Path | None,
@@ -90,7 +107,9 @@ def submit(
     from pipelines.submit_command import Submission
     from pipelines.submit_command import submit as send
 
-    sys.exit(send(pipeline, overrides, workspace, Submission(connection, experiment, schedule, wait, as_json, poll)))
+    sys.exit(
+        send(pipeline, chosen(overrides, trainers), workspace, Submission(connection, experiment, schedule, wait, as_json, poll))
+    )
 
 
 @click.group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -59,6 +60,22 @@ workspace_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for everything a run writes.  [default: .switchyard beside the YAML]",
 )
+
+trainers_option = click.option(
+    "--trainer",
+    "trainers",
+    metavar="NAME",
+    multiple=True,
+    help="tensorflow, pytorch, or module:Class; repeat it to train several and bless the best. Sets trainer.framework.",
+)
+
+
+def chosen(overrides: tuple[str, ...], trainers: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the overrides with the chosen trainers among them."""
+    if not trainers:
+        return overrides
+    return (*overrides, f"trainer.framework={trainers[0] if len(trainers) == 1 else json.dumps(trainers)}")
+
 
 overrides_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML.")
 pipeline_argument = click.argument("pipeline", type=click.Path(path_type=Path))

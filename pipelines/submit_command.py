@@ -125,13 +125,13 @@ def follow(client: KubeflowClient, run_id: str, compiled: CompiledForKubeflow, p
 
 def _parent(run: Any, config: PipelineConfig, record: RunRecord) -> Parent | None:
     """Finds or makes the parent MLflow run; None when no server is known, or it is away: the first task does it then."""
-    parent = of_plugin(run)
     uri = config.tracking.uri if (config.tracking.uri or "").startswith("http") else None
+    parent = of_plugin(run, uri)
     try:
         if parent is None and uri:
             parent = find_or_make(uri, str(run.run_id), json.loads(record.to_json()))
         elif parent and uri:
-            parent.describe(uri, json.loads(record.to_json()))
+            parent.describe(json.loads(record.to_json()))
     except Exception as error:  # MLflow raises what its many stores raise
         where = tracking.without_password(uri or "")
         click.echo(f"warning: MLflow at {where} cannot be reached from here ({str(error).splitlines()[0][:200]})", err=True)

@@ -82,3 +82,22 @@ def test_users_code_that_fails_is_said_so(warm, tmp_path):
     failed = last(warm.run(BREAST_CANCER, tmp_path / "w", *arguments, expect=2))
     assert "no such luck" in failed["error"]
     assert failed["stages"]["training"]["status"] == "failed"
+
+
+def test_a_retry_that_succeeds_is_no_failure(warm, tmp_path):
+    """The stage's code fails once; KFP tries again."""
+    (tmp_path / "model.py").write_text(
+        "from pathlib import Path\n"
+        "from components.training.tensorflow_trainer import default_model\n\n\n"
+        "def build_model(spec):\n"
+        f"    seen = Path({str(tmp_path / 'seen')!r})\n"
+        "    if not seen.exists():\n"
+        "        seen.touch()\n"
+        "        raise ValueError('only once')\n"
+        "    return default_model(spec)\n"
+    )
+    arguments = ["--runner", "kfp-local", "--set", f"trainer.model={tmp_path / 'model.py'}", *NO_CONTEST]
+    retries = ["--set", "kubeflow.stages.training.retries={count: 1, backoff: 1s}", "--set", "evaluation.thresholds={}"]
+    found = last(warm.run(BREAST_CANCER, tmp_path / "w", *arguments, *retries, "--set", "trainer.hyperparameters.epochs=1"))
+    assert found["status"] == "blessed"
+    assert (tmp_path / "seen").exists()

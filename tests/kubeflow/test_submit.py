@@ -218,6 +218,7 @@ def test_a_run_that_is_ended_keeps_its_checkpoint(submit, mlflow, warm, host):
 
 def test_tasks_attach_to_the_runs_of_kfps_plugin(submit, mlflow, first):
     found, _ = submit("--wait", "--set", "tracking.experiment=plugin")
+    assert found["status"] == "blessed", "MLflow is asked in whose run KFP's plugin made"
     client = MlflowClient(tracking_uri=mlflow)
     parent = client.get_run(found["mlflow_run_id"])
     assert parent.info.status == "FINISHED"

@@ -80,7 +80,8 @@ class _Run:
         self._task = ""
         self._results: dict[str, StageResult] = {}
         self._outputs: dict[str, dict[str, str]] = {}
-        self._errors: list[Exception] = []
+        # Stage -> what its last try ended with.
+        self._errors: dict[str, Exception] = {}
         self._in_containers = Containers(self._mounts()) if runner._containers else None
 
     def run(self) -> RunResult:
@@ -93,7 +94,7 @@ class _Run:
             self._tracker.ended("KILLED", {"switchyard.status": "cancelled"})
             raise
         if not done and not self._errors:
-            self._errors.append(StageError(f"KFP's local runner failed. Log: {self._logs / 'kfp.log'}"))
+            self._errors[""] = StageError(f"KFP's local runner failed. Log: {self._logs / 'kfp.log'}")
         result = run_result(
             self._compiled.config.name,
             self._runner._trainer,
@@ -101,7 +102,7 @@ class _Run:
             self._compiled.stages,
             self._results,
             self._outputs,
-            self._errors,
+            list(self._errors.values()),
         )
         track_result(self._tracker, result)
         if self._tracker.away:
@@ -133,7 +134,7 @@ class _Run:
             status,
             seconds,
             worked_in=worked_in if status == "cached" else None,
-            error=str(self._errors[-1]) if status == "failed" and self._errors else None,
+            error=str(self._errors[stage]) if stage in self._errors else None,
         )
         if not succeeded:
             self._outputs.pop(stage)
@@ -156,8 +157,9 @@ class _Run:
         except Exception as error:
             if not isinstance(error, KNOWN):
                 _log.exception("%s failed", stage)
-            self._errors.append(named(stage, error))
+            self._errors[stage] = named(stage, error)
             return 1
+        self._errors.pop(stage, None)
         return 0
 
     def _mounts(self) -> dict[str, str]:

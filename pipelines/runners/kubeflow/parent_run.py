@@ -14,30 +14,41 @@ _ENDS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED", "SKI
 
 @dataclass(frozen=True)
 class Parent:
-    """A parent run, and where its page is. `uri` is None when this machine knows no way to the server."""
+    """A parent run, and where its page is.
+
+    Attributes:
+        uri: the tracking server; None when this machine knows no way to it.
+        experiment_id: whose run it is.
+        run_id: its id.
+        url: its page.
+        ours: nobody else ends it.
+    """
 
     uri: str | None
     experiment_id: str
     run_id: str
     url: str
+    ours: bool
 
-    def describe(self, uri: str, record: Mapping[str, Any]) -> None:
+    def describe(self, record: Mapping[str, Any]) -> None:
         """Puts the record on a run that somebody else made; its name stays."""
-        run = tracking.Run(uri, self.run_id)
+        run = tracking.Run(self.uri, self.run_id)
         run.tags(record["tags"])
         run.params(record["params"])
         for name, text in record["texts"].items():
             run.text(text, name)
 
 
-def of_plugin(run: Any) -> Parent | None:
-    """Returns the run that KFP's plugin made; None when it is turned off."""
+def of_plugin(run: Any, uri: str | None = None) -> Parent | None:
+    """Returns the run that KFP's plugin made, on the tracking server `uri`; None when the plugin is turned off."""
     output = (run.plugins_output or {}).get("mlflow")
     entries = getattr(output, "entries", None) or {}
     values = {key: entry.value for key, entry in entries.items()}
     if not values.get("root_run_id"):
         return None
-    return Parent(None, str(values.get("experiment_id", "")), str(values["root_run_id"]), str(values.get("run_url", "")))
+    return Parent(
+        uri, str(values.get("experiment_id", "")), str(values["root_run_id"]), str(values.get("run_url", "")), ours=False
+    )
 
 
 def find_or_make(uri: str, kfp_run: str, record: Mapping[str, Any]) -> Parent:
@@ -63,7 +74,7 @@ def find_or_make(uri: str, kfp_run: str, record: Mapping[str, Any]) -> Parent:
             run.params(record.get("params", {}))
             for name, text in record.get("texts", {}).items():
                 run.text(text, name)
-    return Parent(uri, experiment, found, f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{found}")
+    return Parent(uri, experiment, found, f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{found}", ours=True)
 
 
 def _find(client: Any, experiment: str, kfp_run: str) -> str | None:
@@ -80,6 +91,6 @@ def reconcile(parent: Parent, state: str) -> dict[str, str]:
         return {}
     client = tracking.client(parent.uri)
     run = client.get_run(parent.run_id)
-    if run.info.status == "RUNNING" and state in _ENDS:
+    if parent.ours and run.info.status == "RUNNING" and state in _ENDS:
         client.set_terminated(parent.run_id, _ENDS[state])
     return dict(run.data.tags)
