@@ -14,7 +14,7 @@ from tfx.components.evaluator import executor
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.evaluation.metric_names import METRICS
-from pipelines.runners.local import BEAM_ARGS
+from pipelines.config_kubeflow import BeamConfig
 
 pytestmark = pytest.mark.e2e
 
@@ -80,7 +80,7 @@ def test_the_figures_are_those_of_stock_tfx(evaluated, tmp_path):
     spec = config.metrics_specs.add()
     for name, (kind, settings) in METRICS["binary"].items():
         spec.metrics.add(class_name=kind, config=json.dumps({**settings, "name": name}))
-    stock = executor.Executor(executor.Executor.Context(beam_pipeline_args=list(BEAM_ARGS), tmp_dir=str(tmp_path)))
+    stock = executor.Executor(executor.Executor.Context(beam_pipeline_args=list(BeamConfig().arguments()), tmp_dir=str(tmp_path)))
     stock.Do(
         {"examples": [examples], "model": [model]},
         {k: [a] for k, a in outputs.items()},
