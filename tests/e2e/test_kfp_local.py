@@ -8,6 +8,7 @@ import yaml
 from tests.command import BREAST_CANCER
 from tests.e2e.conftest import ANEW, NO_CONTEST, STAGES
 
+pytestmark = pytest.mark.kubeflow
 BOTH = ["--trainer", "tensorflow", "--trainer", "pytorch"]
 
 

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from tests.command import BREAST_CANCER, REPOSITORY, environment, free_port, mlflow_server
 from tests.e2e.conftest import STAGES
 
+pytestmark = pytest.mark.kubeflow
 # One epoch: what is trained is not looked at.
 SHORT = ["--set", "trainer.hyperparameters.epochs=1", "--set", "evaluation.thresholds={}", "--set", "evaluation.improvement=null"]
 

@@ -10,11 +10,11 @@ from tfx.dsl.compiler import compiler, placeholder_utils
 from tfx.dsl.components.base import base_node
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto.orchestration.placeholder_pb2 import Placeholder
 from tfx.types import artifact as tfx_artifact
 from tfx.utils import import_utils
 
 from pipelines.runners.kubeflow.carried_files import Carried
+from pipelines.runners.kubeflow.container_command import container_spec
 from pipelines.runners.kubeflow.errors import CompileError
 from pipelines.runners.kubeflow.plan import (
     NODE,
@@ -103,7 +103,7 @@ class _Planner:
         fed = {i.producer for i in inputs}
         common["after"] = [u for u in node.upstream_nodes if u not in fed]
         if type(spec).__name__ == "ContainerExecutableSpec":
-            return Task(kind="container", spec=_container(name, spec, common), **common)
+            return Task(kind="container", spec=container_spec(name, spec, common), **common)
         details: dict[str, Any] = {
             "id": name,
             "pipeline": self._pipeline.pipeline_info.pipeline_name,
@@ -354,41 +354,3 @@ def _check_conditions(tasks: Mapping[str, Task], conditions: Mapping[str, Condit
                 raise CompileError(
                     task.id, f"it needs {producer!r}, which runs only if {said}; put both under the same tfx.dsl.Cond"
                 )
-
-
-def _container(node: str, spec: Any, common: Mapping[str, Any]) -> dict[str, Any]:
-    inputs = {key: names[0] for key, names in common["groups"].items()}
-    outputs = {o.key: o.argument for o in common["outputs"]}
-    properties = {p.key: p.argument for p in common["properties"]}
-
-    def part(expression: Any) -> list[str]:
-        """Returns the pieces of source that make up one argument: literals and references."""
-        kind = expression.WhichOneof("expression_type")
-        if kind == "value":
-            return [repr(str(_value(expression.value)))]
-        if kind == "placeholder" and expression.placeholder.type == Placeholder.EXEC_PROPERTY:
-            return [properties[expression.placeholder.key]]
-        if kind == "operator":
-            operator = expression.operator
-            which = operator.WhichOneof("operator_type")
-            if which == "concat_op":
-                return [piece for inner in operator.concat_op.expressions for piece in part(inner)]
-            if which == "artifact_uri_op" and not operator.artifact_uri_op.split:
-                index = operator.artifact_uri_op.expression.operator.index_op
-                placeholder = index.expression.placeholder
-                if index.index == 0 and placeholder.key in (
-                    inputs if placeholder.type == Placeholder.INPUT_ARTIFACT else outputs
-                ):
-                    names = inputs if placeholder.type == Placeholder.INPUT_ARTIFACT else outputs
-                    return [f"{names[placeholder.key]}.uri"]
-        raise CompileError(
-            node,
-            f"its command holds {placeholder_utils.debug_str(expression)}; a container's command may hold texts, "
-            "exec properties and the URIs of its inputs and outputs",
-        )
-
-    return {
-        "image": spec.image,
-        "command": [part(c) for c in spec.commands],
-        "args": [part(a) for a in spec.args],
-    }
