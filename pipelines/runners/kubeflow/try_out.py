@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def run_compiled(
     compiled: CompiledForKubeflow,
     folder: Path,
     arguments: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Runs a compiled pipeline by KFP's local runner, each task in a process that has TFX imported already.
 
@@ -25,7 +26,7 @@ def run_compiled(
         compiled: by `compile_tfx_pipeline`.
         folder: for artifacts, the cache of finished tasks, and logs. A second run goes on from it.
         arguments: of the pipeline.
-        say: is told how far it is.
+        say: is told how far it is; default: standard error.
 
     Returns:
         TFX node -> output -> `dsl.Artifact`, of the nodes that ran. Those under a condition that did not hold are not there.
@@ -35,13 +36,18 @@ def run_compiled(
     """
     folder.mkdir(parents=True, exist_ok=True)
     processes = StageProcesses(folder / "preload.log", ["kfp.dsl.executor_main", "pipelines.runners.kubeflow.node_run"])
-    tasks = _Tasks(compiled, processes, folder, say)
+    tasks = _Tasks(compiled, processes, folder, say or _to_stderr)
     try:
         if not run_pipeline(compiled.spec, arguments or {}, folder.resolve(), folder / "kfp.log", tasks, containers=False):
             raise tasks.error or StageError(f"KFP's local runner failed. Log: {folder / 'kfp.log'}")
     finally:
         processes.cancel()
     return tasks.outputs
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 class _Tasks:

@@ -32,7 +32,7 @@ def run_fn(fn_args):
     parts.append(tf.keras.layers.Embedding(5, 2)(inputs["payment"]))
     hidden = tf.keras.layers.Dense(8, activation="relu")(tf.keras.layers.Concatenate()(parts))
     model = tf.keras.Model(inputs, tf.keras.layers.Dense(1, activation="sigmoid")(hidden))
-    model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    model.compile(tf.keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
     model.fit(
         _dataset(fn_args.train_files, graph),
         steps_per_epoch=fn_args.train_steps,
