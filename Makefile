@@ -37,10 +37,10 @@ demo: setup ## Run the breast_cancer example with both trainers and compare them
 test: setup lint ## Lint, type-check and run all tests but those of the next two
 	$(VENV)/bin/python -m pytest
 
-test-kubeflow: setup ## Run compiled pipelines: KFP's local runner, TFX pipelines of others, submit (about 13 minutes)
+test-kubeflow: setup ## Run compiled pipelines: KFP's local runner, TFX pipelines of others, submit
 	$(VENV)/bin/python -m pytest -m kubeflow
 
-test-containers: setup ## Build the image and run pipelines in containers (needs podman; about ten minutes)
+test-containers: setup ## Build the image and run pipelines in containers (needs podman; 12 minutes)
 	$(VENV)/bin/python -m pytest -m containers tests/kubeflow/test_containers.py
 
 lint: setup ## Ruff, mypy (strict) and the import contracts
