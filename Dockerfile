@@ -6,30 +6,19 @@
 # ACCELERATOR=tpu  torch_xla and libtpu, with the PyTorch that fits them
 ARG BASE=python:3.11-slim-bookworm
 
+# The one package that has no wheel, built where a compiler is; the image itself has none.
 FROM ${BASE} AS build
-ARG ACCELERATOR=cpu
-ARG TORCH_CPU_INDEX=
 ARG UV_VERSION=0.13.9
-# A compiler for pyfarmhash, which has no wheel.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ python3-dev \
  && rm -rf /var/lib/apt/lists/*
 # The system's certificates, so that an authority of your own (mounted at /etc/ssl/certs) is known to pip and uv.
-ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
-    PATH=/opt/switchyard/bin:/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/switchyard UV_NO_CACHE=1 UV_LINK_MODE=copy
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt UV_NO_CACHE=1
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}"
 RUN python3 -m venv --without-pip /opt/switchyard
-# The packages change seldom and are gigabytes: a layer of their own, before ours.
-COPY infra/image/requirements.*.lock /src/infra/image/
-RUN case "${ACCELERATOR}" in cpu|gpu) lock=gpu ;; tpu) lock=tpu ;; \
-      *) echo "ACCELERATOR=${ACCELERATOR}: must be cpu, gpu or tpu" >&2; exit 2 ;; esac \
- && if [ "${ACCELERATOR}" = cpu ] && [ -n "${TORCH_CPU_INDEX}" ]; then \
-      /src/infra/image/without-cuda.sh "/src/infra/image/requirements.gpu.lock" "${TORCH_CPU_INDEX}"; \
-    else uv pip sync --require-hashes --compile-bytecode "/src/infra/image/requirements.${lock}.lock"; fi
-COPY setup.py README.md pyproject.toml /src/
-COPY components /src/components
-COPY pipelines /src/pipelines
-RUN uv pip install --no-deps --no-build-isolation --compile-bytecode /src
+COPY infra/image/requirements.gpu.lock /tmp/
+RUN sed -n '/^pyfarmhash==/,/[^\\]$/p' /tmp/requirements.gpu.lock >/tmp/built.lock \
+ && /opt/uv/bin/uv pip install --python /opt/switchyard/bin/python3 --no-deps --require-hashes --compile-bytecode -r /tmp/built.lock
 
 FROM ${BASE}
 ARG ACCELERATOR=cpu
@@ -48,6 +37,22 @@ RUN apt-get update \
  && groupadd --gid 10001 switchyard \
  && useradd --uid 10001 --gid 10001 --create-home --home-dir /home/switchyard --shell /usr/sbin/nologin switchyard
 COPY --from=build /opt/switchyard /opt/switchyard
+# The packages change seldom and are gigabytes: a layer of their own, before ours, written once.
+ARG TORCH_CPU_INDEX=
+COPY infra/image/requirements.*.lock infra/image/without-cuda.sh /opt/switchyard/src/infra/image/
+RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
+    export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt UV_NO_CACHE=1 VIRTUAL_ENV=/opt/switchyard PATH=/opt/uv/bin:$PATH \
+ && cd /opt/switchyard/src/infra/image \
+ && case "${ACCELERATOR}" in cpu|gpu) lock=gpu ;; tpu) lock=tpu ;; \
+      *) echo "ACCELERATOR=${ACCELERATOR}: must be cpu, gpu or tpu" >&2; exit 2 ;; esac \
+ && if [ "${ACCELERATOR}" = cpu ] && [ -n "${TORCH_CPU_INDEX}" ]; then \
+      ./without-cuda.sh requirements.gpu.lock "${TORCH_CPU_INDEX}"; \
+    else uv pip sync --require-hashes --compile-bytecode "requirements.${lock}.lock"; fi
+COPY setup.py README.md pyproject.toml /opt/switchyard/src/
+COPY components /opt/switchyard/src/components
+COPY pipelines /opt/switchyard/src/pipelines
+RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
+    UV_NO_CACHE=1 VIRTUAL_ENV=/opt/switchyard /opt/uv/bin/uv pip install --no-deps --no-build-isolation --compile-bytecode /opt/switchyard/src
 # KFP starts `python3`; bytecode is there already; caches go where any user may write.
 ENV PATH=/opt/switchyard/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -57,10 +57,9 @@ def image(docker):
     if podman("image", "exists", BASE, **docker).returncode:
         subprocess.run([REPOSITORY / "infra" / "image" / "offline-base.sh", BASE], env=environment(**docker), check=True)
     flags = "--pull=never --network=host --volume /etc/ssl/certs:/etc/ssl/certs:ro"
-    subprocess.run(
-        ["make", "image", "CONTAINERS=podman", f"IMAGE={IMAGE}", f"IMAGE_FLAGS={flags}"],
-        cwd=REPOSITORY, env=environment(**docker), check=True,
-    )  # fmt: skip
+    command = ["make", "image", "CONTAINERS=podman", f"IMAGE={IMAGE}", f"IMAGE_FLAGS={flags}"]
+    built = subprocess.run(command, cwd=REPOSITORY, env=environment(**docker), capture_output=True, text=True, check=False)
+    assert built.returncode == 0, (built.stdout + built.stderr)[-4000:] + str(shutil.disk_usage("/var/lib"))
     return IMAGE
 
 
