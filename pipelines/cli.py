@@ -20,6 +20,7 @@ from pipelines.cli_options import (
     trainers_option,
     workspace_option,
 )
+from pipelines.cli_serving import registry_option, serve
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
@@ -174,7 +175,6 @@ def schema_accept(pipeline: Path, features: tuple[str, ...], overrides: tuple[st
     accept(pipeline, overrides, workspace, features)
 
 
-_registry = click.option("--tracking-uri", metavar="URI", help="MLflow server or database.  [default: the workspace's]")
 _why = click.option("--why", required=True, metavar="TEXT", help="The reason, kept in the registry.")
 
 
@@ -186,7 +186,7 @@ def models() -> None:
 @models.command("list")
 @click.argument("name", required=False)
 @json_option
-@_registry
+@registry_option
 @workspace_option
 @guarded
 def models_list(name: str | None, as_json: bool, tracking_uri: str | None, workspace: Path | None) -> None:
@@ -201,7 +201,7 @@ def models_list(name: str | None, as_json: bool, tracking_uri: str | None, works
 @click.argument("versions", nargs=2, metavar="VERSION VERSION")
 @click.option("--data", type=click.Path(path_type=Path), help="Evaluate both on the rows of this file; it holds the label.")
 @json_option
-@_registry
+@registry_option
 @workspace_option
 @guarded
 def models_compare(
@@ -218,7 +218,7 @@ def models_compare(
 @click.argument("version")
 @_why
 @click.option("--force", is_flag=True, help="Also a version that was not blessed.")
-@_registry
+@registry_option
 @workspace_option
 @guarded
 def models_promote(name: str, version: str, why: str, force: bool, tracking_uri: str | None, workspace: Path | None) -> None:
@@ -231,7 +231,7 @@ def models_promote(name: str, version: str, why: str, force: bool, tracking_uri:
 @models.command("rollback")
 @click.argument("name")
 @_why
-@_registry
+@registry_option
 @workspace_option
 @guarded
 def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Path | None) -> None:
@@ -241,7 +241,7 @@ def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Pa
     rollback(registry_uri(tracking_uri, workspace), name, why)
 
 
-for _command in (compile_, submit, runs):
+for _command in (compile_, submit, runs, serve):
     main.add_command(_command)
 
 

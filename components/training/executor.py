@@ -20,7 +20,8 @@ from components.dataset import FILE as DATASET
 from components.dataset import DatasetSummary, split_files
 from components.errors import UserError
 from components.evaluation.predictions import to_frame
-from components.model_bundle import BundleInfo, RawFeature, raw_features, save_bundle
+from components.model_bundle import BundleInfo, RawFeature
+from components.model_bundle_writer import raw_features, save_bundle
 from components.progress import say, warn
 from components.training.contract import (
     EARLY_STOPPING_EPOCHS,

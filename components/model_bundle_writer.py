@@ -1,0 +1,164 @@
+"""Makes a model bundle (see `model_bundle.py`) of a transform graph and of what a trainer exported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
+
+from components.model_bundle import FILE, BundleInfo, RawFeature
+
+_log = logging.getLogger(__name__)
+
+_SERVE = Path(__file__).with_name("serve_model.py")
+
+
+def raw_features(feature_spec: Mapping[str, Any], columns: Mapping[str, str], label: str) -> list[RawFeature]:
+    """Returns the raw features of a transform graph's `raw_feature_spec()`, without the label.
+
+    Args:
+        feature_spec: name -> TensorFlow's spec.
+        columns: name -> type, as `DatasetSummary` has them.
+        label: its name.
+    """
+    found = []
+    for name, spec in sorted(feature_spec.items()):
+        if name != label:
+            shape = getattr(spec, "shape", None)  # VarLenFeature has none
+            width = None if shape is None else int(np.prod(shape, dtype=int))
+            found.append(RawFeature(name, spec.dtype.name, width, width is None and columns.get(name, "").startswith("list")))
+    return found
+
+
+def save_bundle(
+    target: Path,
+    *,
+    info: BundleInfo,
+    transform_graph: str,
+    export_dir: Path,
+    example: pd.DataFrame,
+    code: Path | None,
+    data: Mapping[str, Path],
+) -> None:
+    """Writes the MLflow Model.
+
+    Args:
+        target: a folder that is not there yet.
+        info: goes into `bundle.json`.
+        transform_graph: URI of TFX's TransformGraph artifact.
+        export_dir: what the trainer exported; moved into the bundle.
+        example: a few raw rows without the label.
+        code: folder of the user's trainer when it is not an installed package.
+        data: name -> file, what later data is compared with; see `training_data`.
+    """
+    work = target.with_name(f"{target.name}.parts")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    _save_preprocess(str(work / "preprocess"), info, transform_graph)
+    shutil.move(str(export_dir), work / "model")
+    if code:
+        shutil.copytree(code, work / "code", ignore=shutil.ignore_patterns("__pycache__"))
+    (work / "data").mkdir()
+    for name, file in data.items():
+        shutil.copyfile(file, work / "data" / name)
+    (work / FILE).write_text(json.dumps(dataclasses.asdict(info), indent=1), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    settings: dict[str, Any] = {
+        "path": str(target),
+        "python_model": str(_SERVE),
+        "artifacts": {"bundle": str(work)},
+        "signature": signature(info),
+        "pip_requirements": _requirements(info.framework),
+    }
+    try:
+        mlflow.pyfunc.save_model(**settings, input_example=_plain(example, info))
+    except MlflowException:
+        # An example that MLflow does not take must not cost the trained model.
+        _log.warning("the model is saved without an input example", exc_info=True)
+        shutil.rmtree(target, ignore_errors=True)
+        mlflow.pyfunc.save_model(**settings)
+    shutil.rmtree(work)
+
+
+def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
+    """Rows as a user would send them: texts, floats, lists of floats."""
+    columns: dict[str, Any] = {}
+    for feature in info.features:
+        values = rows[feature.name]
+        if feature.dtype == "string":
+            columns[feature.name] = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+        elif (feature.width or 1) > 1 or feature.is_list:
+            columns[feature.name] = [None if v is None else np.asarray(v, dtype=np.float64) for v in values]
+        else:
+            columns[feature.name] = pd.to_numeric(values).astype(np.float64)
+    return pd.DataFrame(columns)
+
+
+def signature(info: BundleInfo) -> ModelSignature:
+    """Numbers are declared as double: JSON and pandas know no float32, and a missing integer is NaN."""
+    inputs = []
+    for f in info.features:
+        kind: Any = DataType.string if f.dtype == "string" else DataType.double
+        inputs.append(ColSpec(Array(kind) if (f.width or 1) > 1 or f.is_list else kind, f.name, required=f.width is not None))
+    outputs: list[Any] = []
+    if info.classes:
+        kind = DataType.string if isinstance(info.classes[0], str) else DataType.long
+        names = ["probability"] if info.task == "binary" else [f"probability_{c}" for c in info.classes]
+        outputs = [ColSpec(kind, "prediction"), *(ColSpec(DataType.double, n) for n in names)]
+    else:
+        outputs = [ColSpec(DataType.double, "prediction")]
+    return ModelSignature(Schema(inputs), Schema(cast(Any, outputs)))
+
+
+def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> None:
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    graph = tft.TFTransformOutput(transform_graph)
+    specs: dict[str, tf.TensorSpec] = {}
+    for i, f in enumerate(info.features):
+        if f.width is None:
+            specs[f"f{i}"] = tf.TensorSpec([None], f.dtype, f"f{i}")
+            specs[f"f{i}_lengths"] = tf.TensorSpec([None], "int64", f"f{i}_lengths")
+        else:
+            specs[f"f{i}"] = tf.TensorSpec([None, f.width], f.dtype, f"f{i}")
+    shapes = {name: tuple(getattr(spec, "shape", ())) for name, spec in graph.raw_feature_spec().items()}
+
+    class Preprocess(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = graph.transform_features_layer()
+
+        @tf.function(input_signature=[specs])
+        def transform(self, tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            features: dict[str, Any] = {}
+            for i, f in enumerate(info.features):
+                value = tensors[f"f{i}"]
+                if f.width is None:
+                    features[f.name] = tf.RaggedTensor.from_row_lengths(value, tensors[f"f{i}_lengths"]).to_sparse()
+                else:
+                    features[f.name] = tf.reshape(value, [-1, *shapes[f.name]])
+            outputs = self.layer(features)
+            outputs.pop(info.label, None)
+            # A scalar feature is a column, as trainers see it.
+            return {k: v[:, tf.newaxis] if v.shape.rank == 1 else v for k, v in outputs.items()}
+
+    tf.saved_model.save(Preprocess(), path)
+
+
+def _requirements(framework: str) -> list[str]:
+    packages = ["mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *(["torch"] if framework == "pytorch" else [])]
+    return [f"{p}=={metadata.version(p)}" for p in packages]

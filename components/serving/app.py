@@ -1,0 +1,287 @@
+"""The server's routes. What is decided here: which status an outcome has, and what a client reads."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from components.model_bundle import Columns
+from components.serving import invocations, open_inference
+from components.serving.batcher import QueueFullError
+from components.serving.gate import Gate, fault
+from components.serving.inputs import InputError, columns_of
+from components.serving.metrics import Metrics
+from components.serving.openapi import openapi
+from components.serving.rollout import Rollout
+from components.serving.served_model import Limits, ServedModel
+
+_JSON = "application/json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class ServerState:
+    """What the routes share.
+
+    Attributes:
+        name: the model's, in URLs.
+        rollout: who answers.
+        limits: what is taken.
+        metrics: what is told.
+        version: of Switchyard.
+        draining: the server is about to end: it is not ready any more.
+        canary_stopped: called when the stop rule took a canary out.
+        log_request: called with the model, the columns, and the scores of an answered request; None: nobody asked.
+    """
+
+    name: str
+    rollout: Rollout
+    limits: Limits
+    metrics: Metrics
+    version: str
+    draining: bool = False
+    canary_stopped: Callable[[ServedModel, str], None] | None = None
+    log_request: Callable[[ServedModel, Columns, np.ndarray], None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered."""
+        return self.rollout.champion is not None and not self.draining
+
+
+def create_app(state: ServerState, *, token: str | None, access_log: Callable[[dict[str, Any]], None] | None) -> Any:
+    """Returns the ASGI application."""
+    routes = _Routes(state)
+    app = Starlette(routes=routes.table(), exception_handlers=_HANDLERS)
+    return Gate(app, state.metrics, state.limits, token=token, access_log=access_log)
+
+
+class _Routes:
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+
+    def table(self) -> list[Route]:
+        get = [
+            ("/v2", self.server),
+            ("/v2/health/live", self.live),
+            ("/v2/health/ready", self.ready),
+            ("/v2/models/{model}", self.model),
+            ("/v2/models/{model}/ready", self.model_ready),
+            ("/v2/models/{model}/versions/{version}", self.model),
+            ("/v2/models/{model}/versions/{version}/ready", self.model_ready),
+            ("/ping", self.ready),
+            ("/health", self.ready),
+            ("/version", self.mlflow_version),
+            ("/metrics", self.metrics),
+            ("/openapi.json", self.openapi),
+        ]
+        post = [
+            ("/v2/models/{model}/infer", self.infer),
+            ("/v2/models/{model}/versions/{version}/infer", self.infer),
+            ("/invocations", self.invocations),
+        ]
+        return [*(Route(p, f, methods=["GET"]) for p, f in get), *(Route(p, f, methods=["POST"]) for p, f in post)]
+
+    async def server(self, request: Request) -> Response:
+        return _json({"name": "switchyard", "version": self._state.version, "extensions": ["binary_tensor_data"]})
+
+    async def live(self, request: Request) -> Response:
+        return _json({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        return _json({"ready": self._state.ready}, 200 if self._state.ready else 503)
+
+    async def model_ready(self, request: Request) -> Response:
+        model = self._found(request)
+        ready = self._state.ready and model is not None
+        return _json({"name": self._state.name, "ready": ready}, 200 if ready else 503)
+
+    async def model(self, request: Request) -> Response:
+        model = self._found(request)
+        if model is None:
+            return _loading()
+        versions = [m.version for m in self._state.rollout.models()]
+        return _json(open_inference.metadata(self._state.name, versions, model.info))
+
+    async def mlflow_version(self, request: Request) -> Response:
+        import mlflow.version
+
+        return Response(mlflow.version.VERSION, media_type="text/plain")
+
+    async def metrics(self, request: Request) -> Response:
+        self._state.metrics.waiting.set(sum(m.batcher.waiting for m in self._state.rollout.models()))
+        return Response(self._state.metrics.page(), media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, request: Request) -> Response:
+        champion = self._state.rollout.champion
+        if champion is None:
+            return _loading()
+        return _json(openapi(self._state.name, champion.info, self._state.limits, self._state.version))
+
+    async def infer(self, request: Request) -> Response:
+        # The body first: a model that is chosen answers, however slow the client is and whatever is swapped meanwhile.
+        body = await _body(request, self._state.limits)
+        named = "version" in request.path_params
+        model = self._found(request) if named else self._chosen(request)
+        if model is None:
+            return _loading()
+        decoded = open_inference.decode(body, _length(request), model.info)
+        scores, model = await self._answer(request, model, decoded.given, fall_back=not named)
+        content, headers = open_inference.encode(self._state.name, model.version, decoded, model.info, scores)
+        return Response(content, headers=headers)
+
+    async def invocations(self, request: Request) -> Response:
+        body = await _body(request, self._state.limits)
+        model = self._state.rollout.choose()
+        if model is None:
+            return _loading()
+        given = invocations.decode(body, request.headers.get("content-type", ""), model.info)
+        scores, model = await self._answer(request, model, given, fall_back=True)
+        return Response(invocations.encode(model.info, scores), media_type=_JSON)
+
+    async def _answer(
+        self, request: Request, model: ServedModel, given: dict[str, Any], *, fall_back: bool
+    ) -> tuple[np.ndarray, ServedModel]:
+        """Returns the scores and who gave them: the champion when the canary failed and `fall_back`."""
+        state = self._state
+        champion = state.rollout.champion
+        notes = request.scope["switchyard"]
+        found = None
+        if fall_back and champion is not None and model is not champion:
+            found = await self._canary_scores(model, given, notes)
+            # A canary's failure is not the client's.
+            model = champion if found is None else model
+        scores, columns = found or await self._scores(model, given, notes)
+        bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+        if len(bad):
+            raise InputError(
+                f"the model has no finite answer for row {bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''}: "
+                "the values lie too far from what it was trained on.", rows=bad
+            )  # fmt: skip
+        if state.log_request is not None:
+            state.log_request(model, columns, scores)
+        return scores, model
+
+    async def _canary_scores(
+        self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]
+    ) -> tuple[np.ndarray, Columns] | None:
+        try:
+            scores, columns = await self._scores(model, given, notes)
+        except Exception:
+            _log.warning("canary version %s", model.version, exc_info=True)
+            return None
+        return (scores, columns) if np.isfinite(scores).all() else None
+
+    async def _scores(self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]) -> tuple[np.ndarray, Columns]:
+        columns, rows = columns_of(model.info, given, self._state.limits.rows)
+        notes.update(version=model.version, rows=rows)
+        begin = time.perf_counter()
+        try:
+            scores = await model.batcher.submit(columns, rows)
+        except QueueFullError:
+            self._state.metrics.refused.inc()
+            raise
+        except Exception:
+            self._answered(model, begin, failed=True)
+            raise
+        self._answered(model, begin, failed=not np.isfinite(scores).all())
+        return scores, columns
+
+    def _answered(self, model: ServedModel, begin: float, *, failed: bool) -> None:
+        why = self._state.rollout.answered(model, time.perf_counter() - begin, failed=failed)
+        if why and self._state.canary_stopped:
+            self._state.canary_stopped(model, why)
+
+    def _chosen(self, request: Request) -> ServedModel | None:
+        self._check_name(request)
+        return self._state.rollout.choose()
+
+    def _found(self, request: Request) -> ServedModel | None:
+        """The model that a URL names; None: it is still loading."""
+        self._check_name(request)
+        rollout = self._state.rollout
+        version = request.path_params.get("version")
+        if version is None or rollout.champion is None:
+            return rollout.champion
+        found = rollout.with_version(version)
+        if found is None:
+            known = ", ".join(m.version for m in rollout.models())
+            raise InputError(f"model {self._state.name!r} has no version {version!r} here. Versions: {known}.", 404)
+        return found
+
+    def _check_name(self, request: Request) -> None:
+        name = request.path_params["model"]
+        if name != self._state.name:
+            raise InputError(f"there is no model {name!r} here. Model: {self._state.name!r}.", 404)
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise InputError("a compressed body is not taken; send it plain.", 415)
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limits.body:
+                raise InputError(f"the body has more than {limits.body} bytes, the limit. Send several requests.", 413)
+            parts.append(part)
+    except ClientDisconnect:
+        raise InputError("the client went away before its request was whole.") from None
+    return b"".join(parts)
+
+
+def _length(request: Request) -> int | None:
+    text = request.headers.get(open_inference.BINARY_HEADER)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"header {open_inference.BINARY_HEADER}: {text!r} is not a number.")
+    return int(text)
+
+
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(content), status, headers, _JSON)
+
+
+def _loading() -> Response:
+    return _json({"error": "the model is being loaded; try again soon."}, 503, {"retry-after": "2"})
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return _json({"error": f"there is nothing at {request.url.path}; see /openapi.json"}, 404)
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    headers = getattr(error, "headers", None)
+    return _json({"error": f"{request.method} is not taken at {request.url.path}; see /openapi.json"}, 405, headers)
+
+
+async def _own_fault(request: Request, error: Exception) -> Response:
+    return fault(request.url.path, 500, "the server failed; its log says why")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return fault(request.url.path, error.status if isinstance(error, InputError) else 400, str(error))
+
+
+async def _queue_full(request: Request, error: Exception) -> Response:
+    return fault(request.url.path, 503, "too many requests wait; try again soon.", {"retry-after": "1"})
+
+
+_HANDLERS: dict[Any, Any] = {
+    404: _not_found,
+    405: _wrong_method,
+    InputError: _refused,
+    QueueFullError: _queue_full,
+    Exception: _own_fault,
+}

@@ -1,0 +1,108 @@
+"""Where a model comes from: `NAME@champion`, `NAME@3`, a folder, or a URI that MLflow can download."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from components import tracking
+from components.errors import UserError
+from components.model_bundle import bundle_info
+from components.model_registry import alias_version, download_version, versions
+
+_REGISTERED = re.compile(r"(?P<name>[^@/:]+)@(?P<wanted>[A-Za-z0-9_.-]+)")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model in a registry.
+
+    Attributes:
+        uri: of MLflow's server or database.
+        name: of the registered model.
+        wanted: a version's number, or an alias that may move.
+    """
+
+    uri: str
+    name: str
+    wanted: str
+
+    @property
+    def follows(self) -> bool:
+        """Whether what is meant can change."""
+        return not self.wanted.isdigit()
+
+    def version(self) -> str:
+        """Returns the version that is meant now.
+
+        Raises:
+            UserError: there is no such model, version or alias.
+            MlflowException: the registry cannot be reached.
+        """
+        known = versions(tracking.client(self.uri), self.name)
+        for each in known:
+            if self.wanted == each.version or self.wanted in each.aliases:
+                return each.version
+        listed = ", ".join(f"{v.version}{' (' + ', '.join(v.aliases) + ')' if v.aliases else ''}" for v in known)
+        raise UserError(f"{self.name} has no version or alias {self.wanted!r}. Versions: {listed or 'none'}.")
+
+    def alias(self, name: str) -> str | None:
+        """Returns the version that has an alias; None: no version has."""
+        return alias_version(tracking.client(self.uri), self.name, name)
+
+    def download(self, version: str) -> Path:
+        """Returns a new folder with a version's MLflow Model; the caller removes it."""
+        return _downloaded(lambda target: download_version(tracking.client(self.uri), self.uri, self.name, version, target))
+
+
+def parse_registered(text: str, uri: str) -> Registered | None:
+    """Returns what `NAME@ALIAS` or `NAME@VERSION` means; None when `text` is of another form."""
+    found = _REGISTERED.fullmatch(text)
+    return Registered(uri, found["name"], found["wanted"]) if found else None
+
+
+def model_folder(text: str, uri: str | None = None) -> tuple[Path, bool]:
+    """Returns the MLflow Model at a path or URI, and whether it is a copy that the caller removes.
+
+    Raises:
+        UserError: there is none, or Switchyard did not make it.
+    """
+    if "://" not in text and not text.startswith(("models:/", "runs:/")):
+        folder, copy = Path(text), False
+        if not folder.is_dir():
+            raise UserError(
+                f"model: {text!r} is no folder, and not NAME@ALIAS or NAME@VERSION; for example breast_cancer@champion."
+            )
+        # What a run leaves as the training stage's output holds the model one level down.
+        folder = folder / "Format-Serving" if (folder / "Format-Serving").is_dir() else folder
+    else:
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        def fetch(target: Path) -> None:
+            with tempfile.TemporaryDirectory(dir=target.parent) as work:
+                try:
+                    shutil.move(download_artifacts(artifact_uri=text, dst_path=work, tracking_uri=uri), target)
+                except (MlflowException, OSError) as error:
+                    raise UserError(f"model: {text} cannot be downloaded: {str(error).splitlines()[0]}") from None
+
+        folder, copy = _downloaded(fetch), True
+    try:
+        bundle_info(folder)
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"model: {text} is no model bundle of Switchyard's (an MLflow Model with bundle.json inside).") from None
+    return folder, copy
+
+
+def _downloaded(fetch: Callable[[Path], None]) -> Path:
+    parent = Path(tempfile.mkdtemp(prefix="switchyard-model-"))
+    try:
+        fetch(parent / "model")
+    except BaseException:
+        shutil.rmtree(parent, ignore_errors=True)
+        raise
+    return parent / "model"

@@ -1,0 +1,155 @@
+"""The OpenAPI document of one server: its routes, with the model's own columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.model_bundle import BundleInfo, RawFeature
+from components.serving.open_inference import DATATYPES, input_metadata, output_metadata
+from components.serving.served_model import Limits
+
+
+def openapi(name: str, info: BundleInfo, limits: Limits, version: str) -> dict[str, Any]:
+    """Returns the document, OpenAPI 3.1."""
+    error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+    mlflow_error = {"type": "object", "properties": {"message": {"type": "string"}, "error_code": {"type": "string"}}}
+    v2 = f"/v2/models/{name}"
+    row = {
+        "type": "object",
+        "properties": {f.name: _value(f) for f in info.features},
+        "required": [f.name for f in info.features if f.width is not None],
+        "additionalProperties": False,
+    }
+    rows = {"type": "array", "items": row, "minItems": 1, "maxItems": limits.rows}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"{name}, served by Switchyard", "version": version},
+        "paths": {
+            "/v2": {"get": _get("The server's metadata")},
+            "/v2/health/live": {"get": _get("Whether the server lives")},
+            "/v2/health/ready": {"get": _get("Whether requests are answered", ("503",))},
+            v2: {"get": _get("The model's metadata", ("503",))},
+            f"{v2}/ready": {"get": _get("Whether the model is ready", ("503",))},
+            f"{v2}/infer": {"post": _post("Predict: Open Inference Protocol", _infer(info), _inferred(info), error)},
+            "/invocations": {
+                "post": _post(
+                    "Predict: MLflow's scoring protocol",
+                    {"type": "object", "properties": {"dataframe_records": rows}, "required": ["dataframe_records"],
+                     "additionalProperties": False},
+                    {"type": "object", "properties": {"predictions": {"type": "array", "items": _answer_row(info)}},
+                     "required": ["predictions"]},
+                    mlflow_error,
+                )
+            },
+            "/ping": {"get": _get("The same as /v2/health/ready", ("503",))},
+            "/health": {"get": _get("The same as /v2/health/ready", ("503",))},
+            "/version": {"get": _get("MLflow's version", content="text/plain")},
+            "/metrics": {"get": _get("For Prometheus", content="text/plain")},
+            "/openapi.json": {"get": _get("This document", ("503",))},
+        },
+    }  # fmt: skip
+
+
+def _get(summary: str, others: tuple[str, ...] = (), content: str = "application/json") -> dict[str, Any]:
+    schema = {"type": "object"} if content == "application/json" else {"type": "string"}
+    responses: dict[str, Any] = {"200": {"description": "Done", "content": {content: {"schema": schema}}}}
+    responses |= {code: {"description": "Not yet"} for code in others}
+    responses["401"] = {"description": "The token is missing or wrong"}
+    return {"summary": summary, "responses": responses}
+
+
+def _post(summary: str, request: dict[str, Any], answer: dict[str, Any], error: dict[str, Any]) -> dict[str, Any]:
+    reasons = {
+        "400": "The request does not fit the model",
+        "401": "The token is missing or wrong",
+        "413": "Too large",
+        "415": "Another content type than is taken",
+        "503": "Too many requests wait, or the model is being loaded: see Retry-After",
+        "504": "It took too long",
+    }
+    errors = {code: {"description": why, "content": {"application/json": {"schema": error}}} for code, why in reasons.items()}
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+        "responses": {
+            "200": {"description": "Predictions", "content": {"application/json": {"schema": answer}}},
+            **errors,
+        },
+    }
+
+
+def _infer(info: BundleInfo) -> dict[str, Any]:
+    tensors = [_tensor(f) for f in info.features]
+    needed = sum(f.width is not None for f in info.features)
+    outputs = {
+        "type": "object",
+        "properties": {"name": {"enum": [o["name"] for o in output_metadata(info)]}},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "inputs": {"type": "array", "items": {"oneOf": tensors}, "minItems": max(needed, 1), "maxItems": len(tensors)},
+            "outputs": {"type": "array", "items": outputs},
+        },
+        "required": ["inputs"],
+        "additionalProperties": False,
+    }
+
+
+def _tensor(feature: RawFeature) -> dict[str, Any]:
+    text = feature.dtype == "string"
+    value: dict[str, Any] = {"type": "string" if text else "number"}
+    if feature.width is None:
+        value = {"type": [value["type"], "null"]}
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": feature.name},
+            "datatype": {"enum": ["BYTES"] if text else [k for k in DATATYPES if k != "BOOL"]},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 2},
+            "data": {"type": "array", "items": value},
+        },
+        "description": f"{input_metadata(feature)['datatype']}{'' if feature.width else ', may be left out'}",
+        "required": ["name", "datatype", "shape", "data"],
+    }
+
+
+def _value(feature: RawFeature) -> dict[str, Any]:
+    kinds = {"string": "string", "int64": "integer", "float32": "number"}
+    one: dict[str, Any] = {"type": kinds[feature.dtype]}
+    if feature.dtype == "float32":
+        one |= {"minimum": -3.4e38, "maximum": 3.4e38}
+    if feature.dtype == "int64":
+        one |= {"minimum": -(2**53), "maximum": 2**53}
+    if feature.is_list and feature.width is None:
+        return {"anyOf": [{"type": "array", "items": one}, {"type": "null"}]}
+    if (feature.width or 1) > 1:
+        return {"type": "array", "items": one, "minItems": feature.width, "maxItems": feature.width}
+    return one if feature.width is not None else {"anyOf": [one, {"type": "null"}]}
+
+
+def _inferred(info: BundleInfo) -> dict[str, Any]:
+    tensor = {
+        "type": "object",
+        "properties": {"name": {"enum": [o["name"] for o in output_metadata(info)]}, "data": {"type": "array"}},
+        "required": ["name", "datatype", "shape", "data"],
+    }
+    properties = {"model_name": {"type": "string"}, "model_version": {"type": "string"}, "id": {"type": "string"}}
+    return {
+        "type": "object",
+        "properties": {**properties, "outputs": {"type": "array", "items": tensor}},
+        "required": ["model_name", "outputs"],
+    }
+
+
+def _answer_row(info: BundleInfo) -> dict[str, Any]:
+    kinds = {"FP64": "number", "INT64": "integer", "BYTES": "string"}
+    outputs = output_metadata(info)
+    return {
+        "type": "object",
+        "properties": {o["name"]: {"type": kinds[o["datatype"]]} for o in outputs},
+        "required": [o["name"] for o in outputs],
+    }

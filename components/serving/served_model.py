@@ -1,0 +1,93 @@
+"""One model in a server's memory: loaded, warmed up, behind its batcher."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from components.model_bundle import BundleInfo, BundleModel, Columns, Ragged, RawFeature, load_bundle
+from components.serving.batcher import Batcher
+
+_WARM_UP_ROWS = (1, 2, 16)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes.
+
+    Attributes:
+        body: bytes of a request.
+        rows: rows of a request.
+        batch_rows: rows of a batch.
+        waiting: requests that wait for a model.
+        seconds: from a request's first byte to its answer.
+    """
+
+    body: int = 16 << 20
+    rows: int = 10_000
+    batch_rows: int = 1024
+    waiting: int = 256
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that answers.
+
+    Attributes:
+        version: in the registry; of a plain folder its name.
+        info: of its bundle.
+        batcher: takes its requests.
+        folder: the copy on this disk; None: not ours to remove.
+    """
+
+    version: str
+    info: BundleInfo
+    batcher: Batcher
+    folder: Path | None
+
+    async def close(self) -> None:
+        """Answers what waits and forgets the model."""
+        await self.batcher.close()
+        if self.folder is not None:
+            shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def load_model(folder: Path, version: str, limits: Limits, observe: Callable[[int], None], *, owned: bool) -> ServedModel:
+    """Loads a bundle and has it predict, so that no request pays for what happens once. Takes seconds: not in the loop.
+
+    Raises:
+        Exception: whatever is wrong with the bundle; it must not be served.
+    """
+    bundle = load_bundle(folder)
+    for rows in _WARM_UP_ROWS:
+        _check(bundle, rows)
+    batcher = Batcher(bundle.scores_of, max_rows=limits.batch_rows, max_waiting=limits.waiting, observe=observe)
+    return ServedModel(version, bundle.info, batcher, folder if owned else None)
+
+
+def _check(bundle: BundleModel, rows: int) -> None:
+    scores = bundle.scores_of(neutral(bundle.info, rows))
+    outputs = len(bundle.info.classes) if bundle.info.task == "multiclass" else 1
+    if scores.shape != (rows, outputs):
+        raise RuntimeError(f"the model answers with the shape {list(scores.shape)} where {[rows, outputs]} is right")
+    if not np.isfinite(scores).all():
+        raise RuntimeError("the model answers zeros with a number that is not finite")
+
+
+def neutral(info: BundleInfo, rows: int) -> Columns:
+    """Returns rows of zeros and empty texts, with one value where a feature may be missing."""
+    return {f.name: _neutral(f, rows) for f in info.features}
+
+
+def _neutral(feature: RawFeature, rows: int) -> np.ndarray | Ragged:
+    width = 1 if feature.width is None else feature.width
+    if feature.dtype == "string":
+        cells = np.full((rows, width), b"", dtype=object)
+    else:
+        cells = np.zeros((rows, width), dtype=feature.dtype)
+    return Ragged(cells[:, 0], np.ones(rows, dtype=np.int64)) if feature.width is None else cells

@@ -1,0 +1,228 @@
+"""One server process: its sockets, its signals, its start and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import orjson
+import uvicorn
+
+from components.errors import StageError, UserError
+from components.serving.app import ServerState, create_app
+from components.serving.metrics import Metrics
+from components.serving.model_source import Registered
+from components.serving.rollout import Rollout, StopRule
+from components.serving.served_model import Limits, load_model
+from components.serving.swapper import Swapper, settle_memory
+
+_GRACE_SECONDS = 30
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What a server is asked for.
+
+    Attributes:
+        host, port: where it listens; port 0: any that is free.
+        name: the model's, in URLs.
+        limits: what it takes.
+        poll_seconds: how often the registry is asked whether the alias has moved.
+        canary_alias: whose version answers a share of the requests; None: there is no canary.
+        canary_share: that share, 0 to 1.
+        rule: when the canary is stopped.
+        token: that clients must send; None: none.
+        tls: files of the certificate chain and the key.
+        access_log: file, `-` for standard output, None for none.
+        drain_seconds: from SIGTERM, answering as not ready, to the end of taking connections.
+    """
+
+    host: str
+    port: int
+    name: str
+    limits: Limits = field(default_factory=Limits)
+    poll_seconds: float = 10.0
+    canary_alias: str | None = None
+    canary_share: float = 0.0
+    rule: StopRule = field(default_factory=StopRule)
+    token: str | None = None
+    tls: tuple[Path, Path] | None = None
+    access_log: str | None = "-"
+    drain_seconds: float = 0.0
+
+
+def serve(
+    source: Registered | Path, options: ServeOptions, version: str, say: Callable[[str], None], *, owned: bool = False
+) -> None:
+    """Serves until SIGINT or SIGTERM; answers what it has taken before it ends.
+
+    Args:
+        source: a registered model, or the folder of a bundle.
+        options: see there.
+        version: of Switchyard.
+        say: tells a person, one line at a time.
+        owned: the folder is a copy, to be removed at the end.
+
+    Raises:
+        UserError: the address is taken, or there is no such version.
+        StageError: the model cannot be served.
+    """
+    metrics = Metrics()
+    state = ServerState(options.name, Rollout(options.canary_share, options.rule), options.limits, metrics, version)
+    with _access_log(options.access_log) as log:
+        app = create_app(state, token=options.token, access_log=log)
+        config = uvicorn.Config(
+            app,
+            host=options.host,
+            port=options.port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            backlog=2048,
+            ssl_certfile=str(options.tls[0]) if options.tls else None,
+            ssl_keyfile=str(options.tls[1]) if options.tls else None,
+        )
+        try:
+            config.load()
+        except (OSError, ValueError) as error:
+            raise UserError(f"--tls-cert, --tls-key: cannot be used: {error}. Give PEM files.") from None
+        try:
+            with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+                runner.run(_run(config, state, source, options, say))
+        finally:
+            gc.unfreeze()
+            if owned and isinstance(source, Path):
+                shutil.rmtree(source.parent, ignore_errors=True)
+
+
+async def _run(
+    config: uvicorn.Config, state: ServerState, source: Registered | Path, options: ServeOptions, say: Callable[[str], None]
+) -> None:
+    server = _Server(config, state, options.drain_seconds)
+    # Bound here, so that an address that is taken is the user's error and not a line in a log.
+    listening = _bind(config)
+    work = asyncio.create_task(server.serve([listening]))
+    host, port = listening.getsockname()[:2]
+    url = f"http{'s' if options.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+    swapper = None
+    following = None
+    try:
+        if isinstance(source, Path):
+            await _load_folder(state, source, options)
+        else:
+            swapper = Swapper(source, state.rollout, options.limits, state.metrics, options.canary_alias, say)
+            state.canary_stopped = swapper.canary_stopped
+            await swapper.start(await asyncio.to_thread(source.version))
+            if source.follows or options.canary_alias:
+                following = asyncio.create_task(swapper.follow(options.poll_seconds))
+        champion = state.rollout.champion
+        if champion is not None and not server.should_exit:
+            say(f"ready: {options.name} version {champion.version} ({champion.info.framework}) answers at")
+            say(f"  POST {url}/v2/models/{options.name}/infer   POST {url}/invocations   GET {url}/openapi.json   Ctrl-C ends it")
+        await work
+    except UserError:
+        raise
+    except Exception as error:
+        _log.exception("serving")
+        raise StageError(f"{options.name} cannot be served: {type(error).__name__}: {error}") from error
+    finally:
+        server.should_exit = True
+        if following is not None:
+            following.cancel()
+        await asyncio.gather(work, *([following] if following else []), return_exceptions=True)
+        if swapper is not None:
+            await swapper.close()
+        else:
+            for model in state.rollout.models():
+                await model.close()
+
+
+async def _load_folder(state: ServerState, folder: Path, options: ServeOptions) -> None:
+    version = folder.parent.name if folder.name == "Format-Serving" else folder.name
+    observe = state.metrics.batch_rows.labels(version).observe
+    model = await asyncio.to_thread(load_model, folder, version, options.limits, observe, owned=False)
+    settle_memory()
+    state.rollout.set_champion(model)
+    state.metrics.model.labels(options.name, version, model.info.framework, "champion").set(1)
+
+
+def _bind(config: uvicorn.Config) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        found = socket.socket(family)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((config.host, config.port))
+    except OSError as error:
+        raise UserError(
+            f"--host, --port: cannot listen on {config.host} port {config.port}: {error.strerror or error}. "
+            "Choose another port; --port 0 takes any that is free."
+        ) from None
+    return found
+
+
+class _Server(uvicorn.Server):
+    """Tells readiness probes first that it ends, then stops to listen."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._state, self._drain_seconds = state, drain_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called for SIGINT and SIGTERM; for a second one nobody is waited for."""
+        if self._state.draining or sig == signal.SIGINT or not self._drain_seconds:
+            self._state.draining = True
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
+            return
+        self._state.draining = True
+        asyncio.get_running_loop().call_later(self._drain_seconds, lambda: setattr(self, "should_exit", True))
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Uvicorn's own raises the signals again at the end, before models are closed and copies removed."""
+        before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answers what was taken."""
+        self._state.draining = True
+        await super().shutdown(sockets)
+
+
+@contextmanager
+def _access_log(target: str | None) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """Yields what writes one JSON object a line."""
+    if target is None:
+        yield None
+        return
+    if target == "-":
+        target = "/dev/stdout"
+    try:
+        file = open(target, "ab")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UserError(f"--access-log: cannot write {target}: {error.strerror}.") from None
+    with file:
+
+        def write(entry: dict[str, Any]) -> None:
+            file.write(orjson.dumps(entry) + b"\n")
+            file.flush()
+
+        yield write

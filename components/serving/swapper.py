@@ -1,0 +1,179 @@
+"""Follows a registry's aliases: the champion and the canary are swapped while requests go on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from components.serving.metrics import Metrics
+from components.serving.model_source import Registered
+from components.serving.rollout import Rollout
+from components.serving.served_model import Limits, ServedModel, load_model
+
+_log = logging.getLogger(__name__)
+_KEPT = 1
+
+
+def settle_memory() -> None:
+    """Takes everything that is there out of the garbage collector's sight.
+
+    With TensorFlow and PyTorch in memory a full collection stops all requests for a third of a second, many times a minute.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+class Swapper:
+    """Brings versions in, checks them, and takes them out.
+
+    Args:
+        source: the registered model and the alias that is followed.
+        rollout: who answers; changed here alone.
+        limits: for every model.
+        metrics: told of swaps.
+        canary_alias: whose version gets the rollout's share; None: there is no canary.
+        say: tells a person, one line at a time.
+    """
+
+    def __init__(
+        self,
+        source: Registered,
+        rollout: Rollout,
+        limits: Limits,
+        metrics: Metrics,
+        canary_alias: str | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self._source, self._rollout, self._limits, self._metrics = source, rollout, limits, metrics
+        self._canary_alias, self._say = canary_alias, say
+        # Alias -> the version that is not put in as long as the alias stays on it.
+        self._refused: dict[str, str] = {}
+        self._resting: list[ServedModel] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        self._away = False
+
+    async def start(self, version: str) -> None:
+        """Loads the first champion.
+
+        Raises:
+            Exception: it cannot be served.
+        """
+        folder = await asyncio.to_thread(self._source.download, version)
+        self._rollout.set_champion(await self._load(folder, version))
+        self._tell_metrics()
+
+    async def follow(self, seconds: float) -> None:
+        """Looks every `seconds` whether an alias has moved; never returns, never raises."""
+        while True:
+            try:
+                await self.look()
+            except Exception as error:  # MLflow raises what its many stores raise
+                if not self._away:
+                    self._say(f"the registry cannot be asked, serving goes on: {str(error).splitlines()[0][:200]}")
+                    _log.warning("registry", exc_info=True)
+                self._away = True
+                self._metrics.registry_reachable.set(0)
+            else:
+                if self._away:
+                    self._say("the registry can be asked again")
+                self._away = False
+                self._metrics.registry_reachable.set(1)
+            await asyncio.sleep(seconds)
+
+    async def look(self) -> None:
+        """Asks the registry once and does what it says."""
+        rollout = self._rollout
+        champion = await asyncio.to_thread(self._source.alias, self._source.wanted) if self._source.follows else None
+        if champion is not None and rollout.champion is not None and champion != rollout.champion.version:
+            model = await self._try(self._source.wanted, champion)
+            if model is not None:
+                before, was_canary = rollout.champion, rollout.canary
+                rollout.set_champion(model)
+                self._swapped(f"version {model.version} answers, version {before.version} is out")
+                self._rest(before)
+                if was_canary is not None and rollout.canary is None and was_canary is not model:
+                    self._rest(was_canary)
+        if self._canary_alias:
+            await self._look_for_canary(await asyncio.to_thread(self._source.alias, self._canary_alias))
+
+    async def _look_for_canary(self, version: str | None) -> None:
+        rollout = self._rollout
+        now = rollout.canary
+        if rollout.champion is not None and version == rollout.champion.version:
+            version = None
+        if now is not None and now.version != version:
+            rollout.set_canary(None)
+            self._swapped(f"canary version {now.version} is out")
+            self._rest(now)
+        if version is not None and self._canary_alias and (now is None or now.version != version):
+            model = await self._try(self._canary_alias, version)
+            if model is not None:
+                rollout.set_canary(model)
+                self._swapped(f"canary version {version} answers {rollout.share:.0%} of the requests")
+
+    def canary_stopped(self, model: ServedModel, why: str) -> None:
+        """The stop rule took the canary out: it is not brought in again before its alias moves."""
+        if self._canary_alias:
+            self._refused[self._canary_alias] = model.version
+        self._metrics.canary_stops.inc()
+        self._swapped(f"canary version {model.version} is stopped: {why}")
+        self._rest(model)
+
+    async def close(self) -> None:
+        """Answers what waits, forgets all models."""
+        for model in (*self._rollout.models(), *self._resting):
+            await model.close()
+        await asyncio.gather(*self._closing)
+
+    async def _try(self, alias: str, version: str) -> ServedModel | None:
+        if self._refused.get(alias) == version:
+            return None
+        self._refused.pop(alias, None)
+        resting = next((m for m in self._resting if m.version == version), None)
+        if resting is not None:
+            self._resting.remove(resting)
+            return resting
+        # Trouble with the store is not the model's: it is asked again the next time.
+        folder = await asyncio.to_thread(self._source.download, version)
+        try:
+            return await self._load(folder, version)
+        except Exception as error:
+            _log.exception("version %s", version)
+            self._refused[alias] = version
+            self._metrics.failed_swaps.inc()
+            self._say(f"version {version} cannot be served and is not put in: {(str(error).splitlines() or [''])[0][:200]}")
+            return None
+
+    async def _load(self, folder: Path, version: str) -> ServedModel:
+        observe = self._metrics.batch_rows.labels(version).observe
+        try:
+            return await asyncio.to_thread(load_model, folder, version, self._limits, observe, owned=True)
+        except BaseException:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            raise
+        finally:
+            settle_memory()
+
+    def _rest(self, model: ServedModel) -> None:
+        """Kept for a moment: what a rollback needs is there at once."""
+        self._resting.append(model)
+        while len(self._resting) > _KEPT:
+            gone = asyncio.create_task(self._resting.pop(0).close())
+            self._closing.add(gone)
+            gone.add_done_callback(self._closing.discard)
+
+    def _swapped(self, what: str) -> None:
+        self._metrics.swaps.inc()
+        self._tell_metrics()
+        self._say(what)
+
+    def _tell_metrics(self) -> None:
+        self._metrics.model.clear()
+        for role, model in (("champion", self._rollout.champion), ("canary", self._rollout.canary)):
+            if model is not None:
+                self._metrics.model.labels(self._source.name, model.version, model.info.framework, role).set(1)

@@ -1,0 +1,111 @@
+"""`switchyard serve`: from the command's options to a server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.errors import UserError
+from components.serving.model_source import Registered, model_folder, parse_registered
+from components.serving.served_model import Limits
+from components.serving.server import ServeOptions
+from components.serving.server import serve as run_server
+from components.training.import_order import settle
+from pipelines.models_command import registry_uri
+from pipelines.runners.quiet import quiet
+
+_TOKEN = "SWITCHYARD_SERVE_TOKEN"  # noqa: S105 (a variable's name)
+
+
+def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, options: Mapping[str, Any]) -> None:
+    """Serves until it is told to end.
+
+    Raises:
+        UserError: there is no such model, or an option does not fit.
+        StageError: the model cannot be served.
+    """
+    source, owned = find_source(model, tracking_uri, workspace)
+    canary = options["canary"]
+    if canary and not isinstance(source, Registered):
+        raise UserError("--canary: needs a model of the registry, for example breast_cancer@champion.")
+    settings = ServeOptions(
+        host=options["host"],
+        port=options["port"],
+        name=options["name"] or _name(source),
+        limits=Limits(
+            body=options["max_body"] << 20,
+            rows=options["max_rows"],
+            batch_rows=options["batch_rows"],
+            waiting=options["queue"],
+            seconds=options["timeout"],
+        ),
+        poll_seconds=options["poll"],
+        canary_alias=options["canary_alias"] if canary else None,
+        canary_share=(canary or 0) / 100,
+        token=_token(options["token_file"]),
+        tls=_tls(options["tls_cert"], options["tls_key"]),
+        access_log=None if options["access_log"] == "off" else options["access_log"],
+        drain_seconds=options["drain"],
+    )
+    _say(f"loading {settings.name}")
+    with quiet():
+        # What TensorFlow says of devices when it starts is not for whoever reads a server's log.
+        settle()
+        import tensorflow as tf
+
+        tf.constant(0)
+    run_server(source, settings, metadata.version("switchyard"), _say, owned=owned)
+
+
+def find_source(model: str, tracking_uri: str | None, workspace: Path | None) -> tuple[Registered | Path, bool]:
+    """Returns where MODEL comes from, and whether it is a copy that the caller removes; a registered one is looked up.
+
+    Raises:
+        UserError: there is none.
+    """
+    if parse_registered(model, ""):
+        registered = parse_registered(model, registry_uri(tracking_uri, workspace))
+        assert registered is not None
+        registered.version()
+        return registered, False
+    return model_folder(model, tracking_uri)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+    sys.stderr.flush()
+
+
+def _name(source: Registered | Path) -> str:
+    if isinstance(source, Registered):
+        return source.name
+    return "model" if source.name == "Format-Serving" else source.name
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get(_TOKEN) or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--token-file: cannot read {file}: {error}.") from None
+    if not token or not token.isascii() or " " in token:
+        raise UserError(f"--token-file: {file} must hold one token, printable ASCII without spaces.")
+    return token
+
+
+def _tls(cert: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    if (cert is None) != (key is None):
+        raise UserError("--tls-cert and --tls-key belong together: give both.")
+    if cert is None or key is None:
+        return None
+    for option, file in (("--tls-cert", cert), ("--tls-key", key)):
+        if not os.access(file, os.R_OK):
+            raise UserError(f"{option}: cannot read {file}.")
+    return cert, key

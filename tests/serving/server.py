@@ -1,0 +1,116 @@
+"""`switchyard serve` in a process of its own, and what clients send it."""
+
+import json
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import numpy as np
+
+from tests.command import COMMAND, REPOSITORY, environment, free_port
+
+
+class Server:
+    def __init__(self, process, port, name, log, scheme="http"):
+        self.process, self.port, self.name, self.log = process, port, name, log
+        self.url = f"{scheme}://127.0.0.1:{port}"
+
+    def request(self, path, body=None, headers=None, context=None):
+        """Returns status, headers and body (JSON when it is some)."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers or {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=context) as answer:
+                return answer.status, dict(answer.headers), _read(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, dict(error.headers), _read(error.read())
+
+    def infer(self, inputs, **more):
+        return self.request(f"/v2/models/{self.name}/infer", {"inputs": inputs, **more})
+
+    def metric(self, line):
+        """Returns the value of the series that starts with `line`."""
+        text = self.request("/metrics")[2]
+        return sum(float(row.rpartition(" ")[2]) for row in text.splitlines() if row.startswith(line))
+
+    def stop(self, number=signal.SIGTERM, timeout=60):
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+
+def _read(body):
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")
+
+
+def start_server(model, log, *arguments, name=None, scheme="http", **env):
+    port = free_port()
+    command = [*COMMAND, "serve", str(model), "--port", str(port), "--access-log", str(log) + ".access", *map(str, arguments)]
+    command += ["--name", name] if name else []
+    with open(log, "w") as out:
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(PYTHONPATH=REPOSITORY, **env), stdout=out, stderr=out)
+    return Server(process, port, name or str(model).partition("@")[0], log, scheme)
+
+
+def wait_until(condition, seconds=60, what=""):
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def until_ready(server, seconds=90, context=None):
+    def ready():
+        assert server.process.poll() is None, open(server.log).read()
+        try:
+            return server.request("/v2/health/ready", context=context)[0] == 200
+        except OSError:
+            return False
+
+    wait_until(ready, seconds, "ready")
+    return server
+
+
+@contextmanager
+def serving(model, log, *arguments, **more):
+    server = start_server(model, log, *arguments, **more)
+    try:
+        yield until_ready(server)
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def tensors(frame, features):
+    """Rows as inputs of the Open Inference Protocol, JSON: missing values are null."""
+    found = []
+    for feature in features:
+        values = [plain(v) for v in frame[feature.name]]
+        wide = bool(values) and isinstance(values[0], list)
+        shape = [len(values), len(values[0])] if wide else [len(values)]
+        kind = {"string": "BYTES", "int64": "INT64", "float32": "FP64"}[feature.dtype]
+        found.append({"name": feature.name, "shape": shape, "datatype": kind, "data": values})
+    return found
+
+
+def records(frame, features):
+    """Rows as MLflow's clients send them."""
+    return [{f.name: plain(row[f.name]) for f in features} for _, row in frame.iterrows()]
+
+
+def plain(value):
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
