@@ -56,3 +56,52 @@ def serve(model: str, tracking_uri: str | None, workspace: Path | None, **option
     from pipelines.serve_command import serve_model
 
     serve_model(model, tracking_uri, workspace, options)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File: .csv, .parquet, .jsonl or .tfrecord.",
+)
+@click.option(
+    "--format",
+    "input_format",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "csv", "parquet", "jsonl", "tfrecord"]),
+    help="Of the input.",
+)
+@click.option(
+    "--missing-value", "missing_values", multiple=True, metavar="TEXT", help="Text in a CSV that means missing; may be repeated."
+)
+@click.option(
+    "--max-bad-rows", type=click.IntRange(0), help="End when more rows cannot be predicted.  [default: any number is fine]"
+)
+@click.option(
+    "--beam-arg", "beam_arguments", multiple=True, metavar="ARG", help="For Beam, such as --beam-arg=--runner=FlinkRunner."
+)
+@click.option("--fresh", is_flag=True, help="Begin anew instead of going on behind an earlier try.")
+@registry_option
+@workspace_option
+@guarded
+def predict(model: str, tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
+    r"""Predict the rows of files: INPUT is a file, a glob or a URI; MODEL as for serve.
+
+    The output has the input's columns and rows, in order, and the predictions beside them. Rows that do not fit the model keep
+    their place without a prediction, and OUTPUT.bad.jsonl says why. What an earlier try has done is not done again.
+
+    \b
+    switchyard predict breast_cancer@champion rows.csv -o scores.parquet
+    """
+    from pipelines.runners.quiet import quiet
+
+    with quiet():  # what TensorFlow says of devices
+        from pipelines.predict_command import PredictOptions
+        from pipelines.predict_command import predict as predict_rows
+
+    predict_rows(model, tracking_uri, workspace, PredictOptions(**options))

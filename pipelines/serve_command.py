@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from components.errors import UserError
-from components.serving.model_source import Registered, model_folder, parse_registered
+from components.serving.model_source import Registered, model_folder, name_and_wanted
 from components.serving.served_model import Limits
 from components.serving.server import ServeOptions
 from components.serving.server import serve as run_server
@@ -68,10 +68,11 @@ def find_source(model: str, tracking_uri: str | None, workspace: Path | None) ->
 
     Raises:
         UserError: there is none.
+        StageError: the registry cannot be reached.
     """
-    if parse_registered(model, ""):
-        registered = parse_registered(model, registry_uri(tracking_uri, workspace))
-        assert registered is not None
+    parts = name_and_wanted(model)
+    if parts:
+        registered = Registered(registry_uri(tracking_uri, workspace), *parts)
         registered.version()
         return registered, False
     return model_folder(model, tracking_uri)

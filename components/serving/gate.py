@@ -56,7 +56,7 @@ class Gate:
                 started, status = True, message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
                 if notes["version"]:
-                    message["headers"].append((b"x-model-version", notes["version"].encode()))
+                    message["headers"].append((b"x-model-version", notes["version"].encode("ascii", "replace")))
             await send(message)
 
         try:

@@ -65,6 +65,7 @@ def _records(value: Any, key: str) -> dict[str, Any]:
 def _from_csv(body: bytes, info: BundleInfo) -> dict[str, Any]:
     texts = {f.name for f in info.features if f.dtype == "string"}
     try:
+        body.decode("utf-8")
         head = body[: body.index(b"\n")] if b"\n" in body else body
         names = pa.csv.read_csv(io.BytesIO(head + b"\n")).column_names
         table = pa.csv.read_csv(
@@ -77,7 +78,7 @@ def _from_csv(body: bytes, info: BundleInfo) -> dict[str, Any]:
                 quoted_strings_can_be_null=True,
             ),
         )
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
         raise InputError(f"the body is not CSV of the model's columns: {str(error).splitlines()[0]}") from None
     if len(set(table.column_names)) != len(table.column_names):
         raise InputError("the CSV has a column twice.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components import tracking
-from components.errors import UserError
+from components.errors import StageError, UserError
 from components.model_bundle import bundle_info
 from components.model_registry import alias_version, download_version, versions
 
@@ -41,9 +41,15 @@ class Registered:
 
         Raises:
             UserError: there is no such model, version or alias.
-            MlflowException: the registry cannot be reached.
+            StageError: the registry cannot be reached.
         """
-        known = versions(tracking.client(self.uri), self.name)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            known = versions(tracking.client(self.uri), self.name)
+        except MlflowException as error:
+            place = re.sub(r"://[^/@\s]+@", "://***@", self.uri)
+            raise StageError(f"the registry {place} cannot be asked: {str(error).splitlines()[0][:300]}") from error
         for each in known:
             if self.wanted == each.version or self.wanted in each.aliases:
                 return each.version
@@ -59,10 +65,10 @@ class Registered:
         return _downloaded(lambda target: download_version(tracking.client(self.uri), self.uri, self.name, version, target))
 
 
-def parse_registered(text: str, uri: str) -> Registered | None:
-    """Returns what `NAME@ALIAS` or `NAME@VERSION` means; None when `text` is of another form."""
+def name_and_wanted(text: str) -> tuple[str, str] | None:
+    """Returns the parts of `NAME@ALIAS` or `NAME@VERSION`; None when `text` is of another form."""
     found = _REGISTERED.fullmatch(text)
-    return Registered(uri, found["name"], found["wanted"]) if found else None
+    return (found["name"], found["wanted"]) if found else None
 
 
 def model_folder(text: str, uri: str | None = None) -> tuple[Path, bool]:

@@ -8,12 +8,13 @@ import logging
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 import uvicorn
@@ -214,15 +215,16 @@ def _access_log(target: str | None) -> Iterator[Callable[[dict[str, Any]], None]
         yield None
         return
     if target == "-":
-        target = "/dev/stdout"
+        yield lambda entry: _write(sys.stdout.buffer, entry)
+        return
     try:
         file = open(target, "ab")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UserError(f"--access-log: cannot write {target}: {error.strerror}.") from None
     with file:
+        yield lambda entry: _write(file, entry)
 
-        def write(entry: dict[str, Any]) -> None:
-            file.write(orjson.dumps(entry) + b"\n")
-            file.flush()
 
-        yield write
+def _write(file: BinaryIO, entry: dict[str, Any]) -> None:
+    file.write(orjson.dumps(entry) + b"\n")
+    file.flush()

@@ -14,7 +14,7 @@ from components.model_bundle import bundle_info, load_bundle
 from tests.command import DIGITS, free_port, switchyard
 from tests.serving.server import records, serving, start_server, tensors, until_ready
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.serving
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,223 @@
+"""Predictions for whole files on Beam: the readers and conversions of ingest, the bundle, one part a batch of rows.
+
+A part is written under another name and then renamed: what is there is whole, and a job that died goes on behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+from apache_beam.utils import shared
+
+from components.dataset import DatasetSummary
+from components.errors import UserError
+from components.evaluation.predictions import frame_of
+from components.ingest.bad_rows import BadRows
+from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert
+from components.ingest.readers import READERS
+from components.model_bundle import BundleInfo, BundleModel, answers, load_bundle, training_data
+from components.progress import say
+
+BAD = ".bad.jsonl"
+_NO_LIMIT = 2**62
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """What a worker needs to know.
+
+    Attributes:
+        model: folder of the MLflow Model.
+        kinds: file -> csv, parquet, jsonl or tfrecord, in the order of the output.
+        parts: folder for the parts.
+        missing_values: texts in a CSV that mean "missing"; None: Arrow's.
+        max_bad_rows: more end the job; None: any number is fine.
+        typed: texts of a CSV are written as the numbers that they are.
+    """
+
+    model: str
+    kinds: Mapping[str, str]
+    parts: str
+    missing_values: tuple[str, ...] | None
+    max_bad_rows: int | None
+    typed: bool = False
+
+
+def predict_files(job: BatchJob, beam_arguments: Sequence[str]) -> None:
+    """Writes all parts that are not there yet.
+
+    Raises:
+        UserError: a file cannot be read or does not fit the model, or has too many bad rows.
+    """
+    options = beam.options.pipeline_options.PipelineOptions(list(beam_arguments))
+    with beam.Pipeline(options=options) as pipeline:
+        _ = (
+            pipeline
+            | "Files" >> beam.Create(list(enumerate(job.kinds)))
+            | "Spread" >> beam.Reshuffle()
+            | "Predict" >> beam.ParDo(_PredictFile(job))
+        )
+
+
+class _Loaded:
+    """A bundle and the types of its columns; a class because Beam shares only what can be referred to weakly."""
+
+    def __init__(self, folder: str) -> None:
+        from components.training.import_order import settle
+
+        settle()
+        self.bundle: BundleModel = load_bundle(folder)
+        summary = DatasetSummary.load(str(training_data(folder)))
+        self.types = {n: ColumnType(t.removeprefix("list of "), t.startswith("list of ")) for n, t in summary.columns.items()}
+
+
+class _PredictFile(beam.DoFn):
+    def __init__(self, job: BatchJob) -> None:
+        self._job = job
+        self._shared = shared.Shared()
+
+    def setup(self) -> None:
+        self._loaded: _Loaded = self._shared.acquire(lambda: _Loaded(self._job.model))
+
+    def process(self, item: tuple[int, str]) -> Iterator[int]:
+        index, path = item
+        job, rows, bad_rows = self._job, 0, 0
+        unread = BadRows(_NO_LIMIT)
+        with closing(READERS[job.kinds[path]](path, unread, job.missing_values)) as batches:
+            for number, batch in enumerate(batches):
+                part = Path(job.parts) / f"{index:05d}-{number:07d}.parquet"
+                if not part.exists():
+                    self._write(part, batch, path, rows)
+                rows += batch.num_rows
+                bad_rows += _lines(part)
+                found = bad_rows + unread.count
+                say(f"{os.path.basename(path)}: {rows:,} rows{f', {found:,} bad' if found else ''}")
+                if job.max_bad_rows is not None and found > job.max_bad_rows:
+                    raise UserError(f"{path}: {found} bad rows, --max-bad-rows allows {job.max_bad_rows}. {_first(part, unread)}")
+        _write_text(Path(job.parts) / f"{index:05d}-unread{BAD}", unread.samples, unread.count)
+        yield rows
+
+    def _write(self, part: Path, batch: pa.RecordBatch, path: str, before: int) -> None:
+        table, bad = predict_batch(self._loaded.bundle, self._loaded.types, batch)
+        if self._job.typed and self._job.kinds[path] == "csv":
+            table = _numbers(table, self._loaded.types)
+        samples = [{"file": path, "row": before + i, "reason": why} for i, why in sorted(bad.items())]
+        _write_text(part.with_name(part.name + BAD), samples, len(samples))
+        draft = part.with_suffix(f".{os.getpid()}.tmp")
+        pa.parquet.write_table(table, draft)
+        os.replace(draft, part)
+
+
+def predict_batch(bundle: BundleModel, types: Mapping[str, ColumnType], batch: pa.RecordBatch) -> tuple[pa.Table, dict[int, str]]:
+    """Returns the batch with the predictions beside it, and the rows that have none (their place -> why).
+
+    Raises:
+        UserError: a column that the model needs is missing, or one has a prediction's name.
+    """
+    info = bundle.info
+    _check_columns(info, batch.schema.names)
+    bad: dict[int, str] = {}
+    converted = {}
+    for feature in info.features:
+        if feature.name in batch.schema.names:
+            column = batch.column(feature.name)
+            converted[feature.name] = _converted(feature.name, column, types[feature.name], bad)
+            if feature.width is not None:
+                lengths = pc.fill_null(pc.list_value_length(converted[feature.name]), 0).to_numpy(zero_copy_only=False)
+                for i in np.flatnonzero(lengths != feature.width):
+                    count = "is missing" if not lengths[i] else f"has {lengths[i]} values, needs {feature.width}"
+                    bad.setdefault(int(i), f"column {feature.name!r} {count}")
+    good = np.asarray([i not in bad for i in range(batch.num_rows)], dtype=bool)
+    table = pa.Table.from_batches([batch])
+    outputs = len(info.classes) if info.task == "multiclass" else 1
+    scores = np.full((batch.num_rows, outputs), np.nan, dtype=np.float32)
+    if good.any():
+        ready = pa.RecordBatch.from_pydict(converted).filter(pa.array(good))
+        scores[good] = bundle.scores(frame_of(ready, info.features))
+    for i in np.flatnonzero(good & ~np.isfinite(scores).all(axis=1)):
+        bad[int(i)] = "the model has no finite answer: the values lie too far from what it was trained on"
+    missing = np.asarray([i in bad for i in range(batch.num_rows)], dtype=bool)
+    for name, values in answers(info, np.nan_to_num(scores)).items():
+        table = table.append_column(name, pa.array(values, mask=missing, type=_type_of(info, name)))
+    return table, bad
+
+
+def _numbers(table: pa.Table, types: Mapping[str, ColumnType]) -> pa.Table:
+    """A CSV's columns that the model knows as numbers, as such; one with anything else in it stays text."""
+    wanted = {INTEGER: pa.int64(), FLOAT: pa.float64()}
+    for i, name in enumerate(table.column_names):
+        kind = types.get(name, ColumnType(STRING)).kind
+        if kind in wanted and pa.types.is_string(table[name].type):
+            with suppress(pa.ArrowInvalid):
+                table = table.set_column(i, name, pc.utf8_trim_whitespace(table[name]).cast(wanted[kind]))
+    return table
+
+
+def _type_of(info: BundleInfo, name: str) -> pa.DataType:
+    if name != "prediction" or not info.classes:
+        return pa.float64()
+    return pa.string() if isinstance(info.classes[0], str) else pa.int64()
+
+
+def _check_columns(info: BundleInfo, names: Sequence[str]) -> None:
+    missing = [f.name for f in info.features if f.width is not None and f.name not in names]
+    if missing:
+        raise UserError(
+            f"column {missing[0]!r} is missing{f' ({len(missing)} are)' if len(missing) > 1 else ''}. "
+            f"Columns: {', '.join(names)}. Needed: {', '.join(f.name for f in info.features if f.width is not None)}."
+        )
+    taken = sorted(set(answers(info, np.zeros((0, max(1, len(info.classes)))))) & set(names))
+    if taken:
+        raise UserError(f"the input has a column {taken[0]!r}, which predictions are written to. Rename it.")
+
+
+def _converted(name: str, column: pa.Array, target: ColumnType, bad: dict[int, str]) -> pa.Array:
+    """As ingest converts it; values that are none of the type become missing and their rows bad."""
+    try:
+        return convert(column, target)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass
+    keep = []
+    for i, value in enumerate(column.to_pylist()):
+        try:
+            convert(pa.array([value], column.type), target)
+            keep.append(True)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            keep.append(False)
+            bad.setdefault(i, f"column {name!r} must hold {target.kind} values, received {str(value)[:40]!r}")
+    if not any(keep):
+        column = pa.nulls(len(column), column.type)
+    return convert(pc.if_else(pa.array(keep), column, pa.scalar(None, column.type)), target)
+
+
+def _write_text(path: Path, samples: Sequence[Mapping[str, Any]], count: int) -> None:
+    if not count:
+        return
+    lines = [json.dumps(s) for s in samples]
+    if count > len(samples):
+        lines.append(
+            json.dumps({"reason": f"and {count - len(samples)} more that could not be read", "number": count - len(samples)})
+        )
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _lines(part: Path) -> int:
+    bad = part.with_name(part.name + BAD)
+    return len(bad.read_text(encoding="utf-8").splitlines()) if bad.exists() else 0
+
+
+def _first(part: Path, unread: BadRows) -> str:
+    bad = part.with_name(part.name + BAD)
+    found = json.loads(bad.read_text(encoding="utf-8").splitlines()[0]) if bad.exists() else unread.samples[0]
+    return f"The first of them: {found['reason']} (row {found['row']})."

@@ -1,0 +1,199 @@
+"""Promotion, rollback, a model that cannot be served, a canary: under load, over a real registry."""
+
+import json
+import shutil
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from components import model_registry
+from components.model_bundle import bundle_info, load_bundle
+from tests.serving.server import serving, tensors, wait_until
+
+pytestmark = pytest.mark.serving
+NAME = "swapped"
+
+
+@pytest.fixture(scope="module")
+def registry(bundles, tmp_path_factory):
+    """Version 1: TensorFlow, champion; 2: PyTorch; 3: a bundle whose weights are damaged."""
+    folder = tmp_path_factory.mktemp("registry")
+    damaged = folder / "damaged"
+    shutil.copytree(bundles["pytorch"], damaged)
+    [weights] = damaged.glob("artifacts/*/model/model.pt2")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("x", artifact_location=str(folder / "artifacts"))
+    run_id = client.create_run(experiment).info.run_id
+    for source in (bundles["tensorflow"], bundles["pytorch"], damaged):
+        described = {
+            "name": NAME, "bundle": str(source), "uri": str(source), "passed": True, "blessed": True, "compared_with": None,
+            "why": "a test", "metrics": {"auc": 0.9}, "data": "d", "tags": {"framework": "any"}, "description": "",
+        }  # fmt: skip
+        model_registry.register_model(client, run_id, described)
+    return uri, client
+
+
+@pytest.fixture(scope="module")
+def rows(bundles, workspace, eval_rows):
+    return eval_rows(workspace, bundle_info(bundles["pytorch"]).features)
+
+
+@contextmanager
+def load(server, rows, clients=8):
+    """Asks all the time; yields what was answered: status, version, row, probability."""
+    features = bundle_features(rows)
+    bodies = [tensors(rows.iloc[[i]], features) for i in range(len(rows))]
+    answers, over = [], threading.Event()
+
+    def ask(client):
+        i = client
+        while not over.is_set():
+            i = (i + clients) % len(bodies)
+            status, _, answer = server.infer(bodies[i])
+            value = answer["outputs"][1]["data"][0] if status == 200 else answer
+            answers.append((status, answer.get("model_version"), i, value))
+
+    with ThreadPoolExecutor(clients) as pool:
+        asking = [pool.submit(ask, c) for c in range(clients)]
+        try:
+            yield answers
+        finally:
+            over.set()
+    for each in asking:
+        each.result()
+
+
+def bundle_features(rows):
+    from components.model_bundle import RawFeature
+
+    return [RawFeature(name, "float32", 1) for name in rows.columns]
+
+
+def expected(bundles, rows):
+    return {
+        version: load_bundle(bundles[framework]).predict(rows)["probability"].to_numpy()
+        for version, framework in (("1", "tensorflow"), ("2", "pytorch"))
+    }
+
+
+def check(answers, right):
+    assert {status for status, *_ in answers} == {200}, [a for a in answers if a[0] != 200][:3]
+    for version, values in right.items():
+        mine = [(i, v) for _, found, i, v in answers if found == version]
+        np.testing.assert_allclose([v for _, v in mine], values[[i for i, _ in mine]], atol=1e-5)
+
+
+def test_promotions_and_rollbacks_under_load(registry, bundles, rows, tmp_path):
+    """No request fails, every answer is the old or the new model's; a damaged version is not put in; memory stays."""
+    uri, client = registry
+    right = expected(bundles, rows)
+    assert np.abs(right["1"] - right["2"]).max() > 1e-3, "the two can be told apart"
+    with serving(f"{NAME}@champion", tmp_path / "log", "--tracking-uri", uri, "--poll", "0.2") as server:
+        with load(server, rows) as answers:
+
+            def answers_from(version):
+                wait_until(lambda: answers and answers[-1][1] == version, 60, f"version {version}")
+
+            answers_from("1")
+            model_registry.promote(client, NAME, "2", why="test")
+            answers_from("2")
+            memory = psutil.Process(server.process.pid).memory_info().rss
+            for _ in range(4):
+                model_registry.rollback(client, NAME, why="test")
+                answers_from("1")
+                model_registry.rollback(client, NAME, why="test")
+                answers_from("2")
+            model_registry.promote(client, NAME, "3", why="test")
+            wait_until(lambda: server.metric("switchyard_failed_swaps_total") == 1, 60, "the damaged version is refused")
+            time.sleep(1)
+            assert answers[-1][1] == "2"
+            model_registry.promote(client, NAME, "1", why="test")
+            answers_from("1")
+        check(answers, right)
+        grown = psutil.Process(server.process.pid).memory_info().rss - memory
+        assert grown < 100 << 20, f"{grown >> 20} MiB after 10 swaps"
+        assert server.stop() == 0
+    log = (tmp_path / "log").read_text()
+    assert "version 3 cannot be served and is not put in" in log
+
+
+def test_canary_gets_its_share_and_is_stopped_when_it_fails(registry, bundles, rows, tmp_path):
+    uri, client = registry
+    if model_registry.alias_version(client, NAME, "champion") != "1":
+        model_registry.promote(client, NAME, "1", why="test")
+    client.set_registered_model_alias(NAME, "challenger", "2")
+    right = expected(bundles, rows)
+    options = ["--tracking-uri", uri, "--poll", "0.2", "--canary", 25]
+    with serving(f"{NAME}@champion", tmp_path / "log", *options) as server:
+        wait_until(lambda: server.metric('switchyard_model{framework="pytorch"') == 1, 60, "the canary is in")
+        with load(server, rows) as answers:
+            wait_until(lambda: len(answers) > 800, 60)
+        check(answers, right)
+        share = np.mean([version == "2" for _, version, *_ in answers])
+        assert 0.15 < share < 0.35
+        of_canary = server.metric('switchyard_requests_total{code="200",route="/v2/models/{model}/infer",version="2"}')
+        assert of_canary == sum(version == "2" for _, version, *_ in answers)
+        # The challenger becomes champion: nothing is loaded again, nobody waits.
+        model_registry.promote(client, NAME, "2", why="test")
+        wait_until(lambda: server.infer(tensors(rows.head(1), bundle_features(rows)))[2]["model_version"] == "2", 30)
+
+
+def test_the_registry_going_away_stops_nothing(registry, rows, tmp_path, workspace):
+    import subprocess
+    import sys
+
+    from tests.command import environment, free_port
+
+    uri, _ = registry
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
+    env = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    with open(tmp_path / "mlflow.log", "w") as out:
+        tracking = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+    try:
+        import urllib.request
+
+        def healthy():
+            try:
+                return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
+            except OSError:
+                return False
+
+        wait_until(healthy, 90, "MLflow")
+        options = ["--tracking-uri", f"http://127.0.0.1:{port}", "--poll", "0.3"]
+        quick = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        with serving(f"{NAME}@champion", tmp_path / "log", *options, **quick) as server:
+            import os
+
+            os.killpg(tracking.pid, signal.SIGTERM)
+            tracking.wait(30)
+            wait_until(lambda: server.metric("switchyard_registry_reachable") == 0, 60, "the server notices")
+            assert server.infer(tensors(rows.head(1), bundle_features(rows)))[0] == 200
+            assert server.request("/v2/health/ready")[0] == 200
+        assert "serving goes on" in (tmp_path / "log").read_text()
+    finally:
+        if tracking.poll() is None:
+            import os
+
+            os.killpg(tracking.pid, signal.SIGKILL)
+
+
+def test_a_version_is_not_followed(registry, rows, tmp_path):
+    uri, client = registry
+    with serving(f"{NAME}@2", tmp_path / "log", "--tracking-uri", uri, "--poll", "0.2") as server:
+        client.set_registered_model_alias(NAME, "champion", "1")
+        time.sleep(1)
+        answer = server.infer(tensors(rows.head(1), bundle_features(rows)))[2]
+        assert answer["model_version"] == "2"
+        entry = json.loads(open(f"{server.log}.access").readlines()[-1])
+        assert entry["version"] == "2"
+        assert server.stop(signal.SIGINT) == 0
