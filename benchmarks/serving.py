@@ -117,7 +117,9 @@ def _script(work: Path, bundle: Path, rows: int) -> Path:
     columns = [c for c in data[0] if c != "diagnosis"]
     body = json.dumps({"dataframe_split": {"columns": columns, "data": [[float(r[c]) for c in columns] for r in data]}})
     path = work / f"{bundle.parts[-3]}-{rows}.lua"
-    path.write_text(f'wrk.method="POST"\nwrk.headers["Content-Type"]="application/json"\nwrk.body=[[{body}]]\n', encoding="utf-8")
+    path.write_text(
+        f'wrk.method="POST"\nwrk.headers["Content-Type"]="application/json"\nwrk.body=[==[{body}]==]\n', encoding="utf-8"
+    )
     return path
 
 
@@ -135,6 +137,8 @@ def _load(port: int, script: Path, concurrency: int, seconds: int) -> dict[str, 
     sockets = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", done.stdout)
     errors = (int(wrong[1]) if wrong else 0) + (sum(map(int, sockets.groups())) if sockets else 0)
     rate = float(re.findall(r"Requests/sec:\s+([\d.]+)", done.stdout)[0])
+    if errors > 0.5 * rate * seconds:
+        sys.exit(f"most requests fail, there is nothing to measure:\n{done.stdout}")
     return {"requests_per_s": rate, "p99_ms": float(value) * _UNITS[unit], "errors": errors}
 
 
@@ -182,12 +186,15 @@ def _server(command: list[str], port: int) -> Iterator[None]:
                 time.sleep(0.2)
         yield
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # MLflow starts `uvicorn` by its name.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def _free_port() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from google.protobuf import json_format
@@ -30,6 +30,7 @@ from pipelines.runners.kubeflow.plan import (
     View,
     snake,
 )
+from pipelines.runners.kubeflow.plan_check import check_conditions, check_importable, check_names
 from pipelines.runners.kubeflow.views import VIEWS
 
 # The backend refuses longer parameters.
@@ -66,8 +67,8 @@ class _Planner:
     def plan(self) -> Plan:
         nodes = [n.pipeline_node for n in self._ir.nodes]
         tasks = [self._task(node) for node in nodes]
-        _check_names(tasks)
-        _check_conditions({t.id: t for t in tasks}, self._conditions)
+        check_names(tasks)
+        check_conditions({t.id: t for t in tasks}, self._conditions)
         return Plan(self._pipeline.pipeline_info.pipeline_name, tasks, self._conditions, list(self._parameters.values()))
 
     def _task(self, node: Any) -> Task:
@@ -110,7 +111,7 @@ class _Planner:
             "executor": _message(spec),
             "types": self._types(node, groups),
         }
-        _check_importable(name, str(details["executor"]["spec"]))
+        check_importable(name, str(details["executor"]["spec"]))
         driver = runner_utils.extract_custom_driver_spec(self._deployment, name)
         if driver is not None:
             details["driver"] = _message(driver)
@@ -271,17 +272,6 @@ class _Planner:
         return {k: v for k, v in types.items() if k in groups or k not in component.outputs}
 
 
-def _check_names(tasks: Sequence[Task]) -> None:
-    """Argo gets two steps for each KFP task, `x` and `x-driver`: nobody else may be called so."""
-    functions = {t.function: t.id for t in tasks}
-    functions |= {f"drive_{t.function}": t.id for t in tasks if t.driver}
-    for function, node in functions.items():
-        if f"{function}_driver" in functions:
-            raise CompileError(
-                functions[f"{function}_driver"], f"Kubeflow needs its name for a step of {node!r} of its own; give it another id"
-            )
-
-
 def _channels(node: Any, key: str) -> Iterator[Any]:
     spec = node.inputs.inputs[key]
     if spec.HasField("mixed_inputs"):
@@ -338,19 +328,3 @@ def _class_path(node: str, cls: type[tfx_artifact.Artifact]) -> str:
     raise CompileError(
         node, f"artifact type {cls.__qualname__} is defined in a script; put it into a module that the image holds"
     )
-
-
-def _check_importable(node: str, spec: str) -> None:
-    if "'__main__." in spec:
-        raise CompileError(node, "its executor is defined in a script (__main__); put it into a module that the image holds")
-
-
-def _check_conditions(tasks: Mapping[str, Task], conditions: Mapping[str, Condition]) -> None:
-    for task in tasks.values():
-        for producer in [*task.producers, *task.after]:
-            inner = set(tasks[producer].conditions) - set(task.conditions)
-            if inner:
-                said = conditions[sorted(inner)[0]].text
-                raise CompileError(
-                    task.id, f"it needs {producer!r}, which runs only if {said}; put both under the same tfx.dsl.Cond"
-                )

@@ -1,0 +1,143 @@
+"""What a cluster is asked for: devices, memory, secrets, volumes. Golden files."""
+
+from pathlib import Path
+
+import pytest
+
+from components.errors import UserError
+from pipelines.config_file import load_config
+from pipelines.config_kubeflow import StageResources
+from pipelines.runners.kubeflow.from_config import compile_config
+from pipelines.runners.kubeflow.resources import PipelineResources
+from tests.command import REPOSITORY
+from tests.kubeflow import constructs
+from tests.kubeflow.test_compiler import compiled, numbers
+
+GOLDEN = Path(__file__).parent / "golden"
+EXAMPLE = REPOSITORY / "pipelines" / "examples" / "breast_cancer" / "pipeline.yaml"
+
+
+EVERYTHING = StageResources.model_validate(
+    {
+        "cpu": 4,
+        "memory": "16Gi",
+        "accelerator": "gpu:2",
+        "node_selector": {"pool": "gpu"},
+        "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}],
+        "shared_memory": "8Gi",
+        "retries": {"count": 3, "backoff": "30s", "factor": 2, "longest": "10m"},
+        "timeout": "2h",
+        "environment": {"NCCL_DEBUG": "INFO"},
+        "secrets": {"API_KEY": "team/key", "API_USER": "team/user"},
+        "secret_files": {"/etc/team": "team"},
+        "volumes": [{"claim": "data", "path": "/data"}],
+        "cache": False,
+        "image": "switchyard:1-gpu",
+    }
+)
+
+
+def golden(name, text):
+    path = GOLDEN / name
+    text = text.replace(str(REPOSITORY), "/repository")
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        pytest.fail(f"{path} was missing and has been written: look at it, then run again")
+    assert text == path.read_text(), f"compiled differently than {path}; if that is wanted, delete it, run again, and look at it"
+
+
+def test_golden_resources():
+    one = numbers().with_id("one")
+    made = compiled(
+        one,
+        constructs.annotate(examples=one.outputs["examples"]).with_id("two"),
+        constructs.annotate(examples=one.outputs["examples"]).with_id("three"),
+        constructs.annotate(examples=one.outputs["examples"]).with_id("four"),
+        stages={
+            "one": EVERYTHING,
+            "two": StageResources(accelerator="tpu:v5e:2x2"),
+            "three": StageResources(accelerator="amd-gpu"),
+            "four": StageResources(accelerator="habana.ai/gaudi:8", retries={"count": 1}),
+        },
+        resources=PipelineResources(image_pull_policy="IfNotPresent", image_pull_secrets=("registry",), workspace="20Gi"),
+    )
+    golden("resources.py", made.source)
+    golden("resources.yaml", made.to_yaml())
+
+
+@pytest.mark.parametrize("trainer", ["tensorflow", "pytorch"])
+@pytest.mark.parametrize(("device", "accelerator"), [("gpu", "gpu"), ("tpu", "tpu:v5e:2x2")])
+def test_golden_pipeline(tmp_path, trainer, device, accelerator):
+    overrides = [
+        f"trainer.framework={trainer}",
+        "data.path=gs://bucket/data.csv",
+        "task=binary",
+        f"kubeflow.stages.training.accelerator={accelerator}",
+        "kubeflow.image=registry.example.org/switchyard:1",
+        "kubeflow.beam={runner: DataflowRunner, options: {region: europe-west4, experiments: [a, b], no_use_public_ips: true}}",
+    ]
+    config = load_config(EXAMPLE, overrides=overrides)
+    made = compile_config(
+        config, tmp_path / "code", str(tmp_path), {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}, carry_data=True
+    )
+    assert str(tmp_path) not in made.source
+    golden(f"breast_cancer_{trainer}_{device}.yaml", made.to_yaml())
+
+
+def test_one_setting_asks_for_a_device(tmp_path):
+    overrides = [
+        "data.path=gs://bucket/data.csv",
+        "task=binary",
+        "trainer.accelerator=gpu",
+        "trainer.framework=[tensorflow, pytorch]",
+    ]
+    made = compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)
+    executors = made.spec["deploymentSpec"]["executors"]
+    for stage in ("training-tensorflow", "training-pytorch"):
+        assert (
+            executors[f"exec-{stage}"]["container"]["resources"]["accelerator"]
+            == {
+                "resourceType": "nvidia.com/gpu",
+                "resourceCount": "1",
+            }
+            or executors[f"exec-{stage}"]["container"]["resources"]["accelerator"]["type"] == "nvidia.com/gpu"
+        )
+    assert "resources" not in executors["exec-evaluation"]["container"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["kubeflow.stages.training.accelerator=tpu"], "tpu:TYPE:TOPOLOGY"),
+        (["kubeflow.stages.training.accelerator=tpu:v5e:4x4"], "16 chips"),
+        (["kubeflow.stages.training.accelerator=gpus"], "is not an accelerator"),
+        (["kubeflow.stages.training.memory=16 GB"], "not a Kubernetes quantity"),
+        (["kubeflow.stages.training.timeout=2 hours"], "90s, 15m or 2h"),
+        (["kubeflow.stages.training.secrets={API_KEY: hunter2}"], "NAME/KEY"),
+        (["kubeflow.stages.training.environment={MLFLOW_TRACKING_PASSWORD: x}"], "looks like a secret"),
+        (["kubeflow.stages.training.gpus=1"], "gpus"),
+        (["kubeflow.pipeline_root=/tmp/x"], "URI of an object store"),
+        (["kubeflow.data_root=s3://bucket/x"], "TensorFlow reads no s3://"),
+    ],
+)
+def test_resources_that_are_wrong_are_refused(overrides, said):
+    with pytest.raises(UserError) as error:
+        load_config(EXAMPLE, overrides=overrides)
+    assert said in str(error.value)
+
+
+def test_data_that_is_too_large_to_travel_is_refused(tmp_path):
+    big = tmp_path / "big.csv"
+    big.write_text("a,diagnosis\n" + "1.0,benign\n" * 60_000)
+    config = load_config(EXAMPLE, overrides=[f"data.path={big}", "task=binary"])
+    with pytest.raises(UserError, match=r"data.path: .*big.csv holds .* bytes on this machine.*s3://"):
+        compile_config(config, tmp_path / "code", str(tmp_path), {}, carry_data=True)
+
+
+def test_data_on_a_claim_stays_there(tmp_path):
+    overrides = ["data.path=/data/rides.csv", "task=binary", "kubeflow.stages.ingest.volumes=[{claim: rides, path: /data}]"]
+    made = compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)
+    assert "/data/rides.csv" in made.source
+    assert 'kubernetes.mount_pvc(ingest_task, pvc_name="rides", mount_path="/data")' in made.source
+    assert 'kubernetes.mount_pvc(drive_ingest_task, pvc_name="rides", mount_path="/data")' in made.source
