@@ -14,7 +14,7 @@ import click
 from components.errors import UserError
 from components.serving.model_source import Registered, model_folder, name_and_wanted
 from components.serving.served_model import Limits
-from components.serving.server import ServeOptions
+from components.serving.server import ServeOptions, bind
 from components.serving.server import serve as run_server
 from components.training.import_order import settle
 from pipelines.models_command import registry_uri
@@ -35,8 +35,6 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
     if canary and not isinstance(source, Registered):
         raise UserError("--canary: needs a model of the registry, for example breast_cancer@champion.")
     settings = ServeOptions(
-        host=options["host"],
-        port=options["port"],
         name=options["name"] or _name(source),
         limits=Limits(
             body=options["max_body"] << 20,
@@ -53,6 +51,7 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         access_log=None if options["access_log"] == "off" else options["access_log"],
         drain_seconds=options["drain"],
     )
+    listening = bind(options["host"], options["port"])
     _say(f"loading {settings.name}")
     with quiet():
         # What TensorFlow says of devices when it starts is not for whoever reads a server's log.
@@ -60,7 +59,7 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         import tensorflow as tf
 
         tf.constant(0)
-    run_server(source, settings, metadata.version("switchyard"), _say, owned=owned)
+    run_server(source, listening, settings, metadata.version("switchyard"), _say, owned=owned)
 
 
 def find_source(model: str, tracking_uri: str | None, workspace: Path | None) -> tuple[Registered | Path, bool]:

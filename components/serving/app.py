@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from components.model_bundle import Columns
 from components.serving import invocations, open_inference
 from components.serving.batcher import QueueFullError
 from components.serving.gate import Gate, fault
@@ -41,7 +40,6 @@ class ServerState:
         version: of Switchyard.
         draining: the server is about to end: it is not ready any more.
         canary_stopped: called when the stop rule took a canary out.
-        log_request: called with the model, the columns, and the scores of an answered request; None: nobody asked.
     """
 
     name: str
@@ -51,7 +49,6 @@ class ServerState:
     version: str
     draining: bool = False
     canary_stopped: Callable[[ServedModel, str], None] | None = None
-    log_request: Callable[[ServedModel, Columns, np.ndarray], None] | None = None
 
     @property
     def ready(self) -> bool:
@@ -159,30 +156,27 @@ class _Routes:
         found = None
         if fall_back and champion is not None and model is not champion:
             found = await self._canary_scores(model, given, notes)
-            # A canary's failure is not the client's.
-            model = champion if found is None else model
-        scores, columns = found or await self._scores(model, given, notes)
+            if found is None:
+                # A canary's failure is not the client's; the champion may be another one by now.
+                model = state.rollout.champion or champion
+        scores = await self._scores(model, given, notes) if found is None else found
         bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         if len(bad):
             raise InputError(
                 f"the model has no finite answer for row {bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''}: "
                 "the values lie too far from what it was trained on.", rows=bad
             )  # fmt: skip
-        if state.log_request is not None:
-            state.log_request(model, columns, scores)
         return scores, model
 
-    async def _canary_scores(
-        self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]
-    ) -> tuple[np.ndarray, Columns] | None:
+    async def _canary_scores(self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]) -> np.ndarray | None:
         try:
-            scores, columns = await self._scores(model, given, notes)
+            scores = await self._scores(model, given, notes)
         except Exception:
             _log.warning("canary version %s", model.version, exc_info=True)
             return None
-        return (scores, columns) if np.isfinite(scores).all() else None
+        return scores if np.isfinite(scores).all() else None
 
-    async def _scores(self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]) -> tuple[np.ndarray, Columns]:
+    async def _scores(self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]) -> np.ndarray:
         columns, rows = columns_of(model.info, given, self._state.limits.rows)
         notes.update(version=model.version, rows=rows)
         begin = time.perf_counter()
@@ -195,7 +189,7 @@ class _Routes:
             self._answered(model, begin, failed=True)
             raise
         self._answered(model, begin, failed=not np.isfinite(scores).all())
-        return scores, columns
+        return scores
 
     def _answered(self, model: ServedModel, begin: float, *, failed: bool) -> None:
         why = self._state.rollout.answered(model, time.perf_counter() - begin, failed=failed)

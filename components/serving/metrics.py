@@ -29,6 +29,7 @@ class Metrics:
         self.model = Gauge(
             "switchyard_model", "1 for the versions that answer", ["name", "version", "framework", "role"], registry=registry
         )
+        self.loads = Counter("switchyard_model_loads", "Versions loaded and warmed up", registry=registry)
         self.swaps = Counter("switchyard_swaps", "Versions put in", registry=registry)
         self.failed_swaps = Counter(
             "switchyard_failed_swaps", "Versions that could not be loaded or warmed up", registry=registry

@@ -116,10 +116,10 @@ def _parameters(of: Mapping[str, Any], what: str) -> Mapping[str, Any]:
 
 def _shape(name: str, tensor: Mapping[str, Any]) -> list[int]:
     shape = tensor.get("shape")
-    plain = isinstance(shape, list) and shape and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
-    if not plain or len(shape) > 2:  # type: ignore[arg-type]
+    sizes = shape if isinstance(shape, list) else []
+    if not 1 <= len(sizes) <= 2 or not all(type(n) is int and n >= 0 for n in sizes):
         raise InputError(f"column {name!r}: 'shape' must be [rows], [rows, 1] or [rows, width], received {shape!r}.")
-    return list(shape)  # type: ignore[arg-type]
+    return sizes
 
 
 def _datatype(name: str, tensor: Mapping[str, Any]) -> str:

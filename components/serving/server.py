@@ -36,7 +36,6 @@ class ServeOptions:
     """What a server is asked for.
 
     Attributes:
-        host, port: where it listens; port 0: any that is free.
         name: the model's, in URLs.
         limits: what it takes.
         poll_seconds: how often the registry is asked whether the alias has moved.
@@ -49,8 +48,6 @@ class ServeOptions:
         drain_seconds: from SIGTERM, answering as not ready, to the end of taking connections.
     """
 
-    host: str
-    port: int
     name: str
     limits: Limits = field(default_factory=Limits)
     poll_seconds: float = 10.0
@@ -63,20 +60,45 @@ class ServeOptions:
     drain_seconds: float = 0.0
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """Returns a socket at an address, before anything long is begun: one that is taken is the user's error.
+
+    Raises:
+        UserError: the address cannot be had.
+    """
+    try:
+        found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except OSError as error:
+        raise UserError(
+            f"--host, --port: cannot listen on {host} port {port}: {error.strerror or error}. "
+            "Choose another port; --port 0 takes any that is free."
+        ) from None
+    return found
+
+
 def serve(
-    source: Registered | Path, options: ServeOptions, version: str, say: Callable[[str], None], *, owned: bool = False
+    source: Registered | Path,
+    listening: socket.socket,
+    options: ServeOptions,
+    version: str,
+    say: Callable[[str], None],
+    *,
+    owned: bool = False,
 ) -> None:
     """Serves until SIGINT or SIGTERM; answers what it has taken before it ends.
 
     Args:
         source: a registered model, or the folder of a bundle.
+        listening: see `bind`.
         options: see there.
         version: of Switchyard.
         say: tells a person, one line at a time.
         owned: the folder is a copy, to be removed at the end.
 
     Raises:
-        UserError: the address is taken, or there is no such version.
+        UserError: there is no such version, or the certificate cannot be used.
         StageError: the model cannot be served.
     """
     metrics = Metrics()
@@ -85,8 +107,6 @@ def serve(
         app = create_app(state, token=options.token, access_log=log)
         config = uvicorn.Config(
             app,
-            host=options.host,
-            port=options.port,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -103,7 +123,7 @@ def serve(
             raise UserError(f"--tls-cert, --tls-key: cannot be used: {error}. Give PEM files.") from None
         try:
             with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-                runner.run(_run(config, state, source, options, say))
+                runner.run(_run(config, listening, state, source, options, say))
         finally:
             gc.unfreeze()
             if owned and isinstance(source, Path):
@@ -111,11 +131,14 @@ def serve(
 
 
 async def _run(
-    config: uvicorn.Config, state: ServerState, source: Registered | Path, options: ServeOptions, say: Callable[[str], None]
+    config: uvicorn.Config,
+    listening: socket.socket,
+    state: ServerState,
+    source: Registered | Path,
+    options: ServeOptions,
+    say: Callable[[str], None],
 ) -> None:
     server = _Server(config, state, options.drain_seconds)
-    # Bound here, so that an address that is taken is the user's error and not a line in a log.
-    listening = _bind(config)
     work = asyncio.create_task(server.serve([listening]))
     host, port = listening.getsockname()[:2]
     url = f"http{'s' if options.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
@@ -135,7 +158,7 @@ async def _run(
             say(f"ready: {options.name} version {champion.version} ({champion.info.framework}) answers at")
             say(f"  POST {url}/v2/models/{options.name}/infer   POST {url}/invocations   GET {url}/openapi.json   Ctrl-C ends it")
         await work
-    except UserError:
+    except (UserError, StageError):
         raise
     except Exception as error:
         _log.exception("serving")
@@ -159,20 +182,6 @@ async def _load_folder(state: ServerState, folder: Path, options: ServeOptions) 
     settle_memory()
     state.rollout.set_champion(model)
     state.metrics.model.labels(options.name, version, model.info.framework, "champion").set(1)
-
-
-def _bind(config: uvicorn.Config) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        found = socket.socket(family)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((config.host, config.port))
-    except OSError as error:
-        raise UserError(
-            f"--host, --port: cannot listen on {config.host} port {config.port}: {error.strerror or error}. "
-            "Choose another port; --port 0 takes any that is free."
-        ) from None
-    return found
 
 
 class _Server(uvicorn.Server):

@@ -134,10 +134,10 @@ class Swapper:
         if self._refused.get(alias) == version:
             return None
         self._refused.pop(alias, None)
-        resting = next((m for m in self._resting if m.version == version), None)
-        if resting is not None:
-            self._resting.remove(resting)
-            return resting
+        known = self._rollout.with_version(version) or next((m for m in self._resting if m.version == version), None)
+        if known is not None:  # the canary that becomes champion, or a rollback
+            self._resting = [m for m in self._resting if m is not known]
+            return known
         # Trouble with the store is not the model's: it is asked again the next time.
         folder = await asyncio.to_thread(self._source.download, version)
         try:
@@ -152,7 +152,9 @@ class Swapper:
     async def _load(self, folder: Path, version: str) -> ServedModel:
         observe = self._metrics.batch_rows.labels(version).observe
         try:
-            return await asyncio.to_thread(load_model, folder, version, self._limits, observe, owned=True)
+            model = await asyncio.to_thread(load_model, folder, version, self._limits, observe, owned=True)
+            self._metrics.loads.inc()
+            return model
         except BaseException:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise

@@ -115,7 +115,7 @@ def test_bad_rows_keep_their_place_and_are_told(inputs, model, warm, tmp_path):
 
 def test_it_goes_on_where_it_was_killed(inputs, model, warm, tmp_path):
     _, frame, expected = inputs
-    many = pd.concat([frame] * 500, ignore_index=True)
+    many = pd.concat([frame] * 1200, ignore_index=True)
     many["key"] = np.arange(len(many))
     many.to_parquet(tmp_path / "many.parquet")
     out = tmp_path / "out.parquet"
@@ -136,7 +136,7 @@ def test_it_goes_on_where_it_was_killed(inputs, model, warm, tmp_path):
     assert f"going on behind {len(written)} parts" in done.stderr
     found = pd.read_parquet(out)
     assert list(found["key"]) == list(many["key"])
-    np.testing.assert_allclose(found["probability"], np.tile(expected["probability"], 500), atol=1e-5)
+    np.testing.assert_allclose(found["probability"], np.tile(expected["probability"], 1200), atol=1e-5)
     assert not parts.exists()
 
 

@@ -2,10 +2,13 @@
 
 import json
 import signal
+import socket
 import ssl
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,7 +119,6 @@ def test_mlflows_formats(server, info, rows):
     answers.append(server.request("/invocations", csv, {"content-type": "text/csv"}))
     assert {status for status, _, _ in answers} == {200}
     first = answers[0][2]["predictions"]
-    assert all(a["predictions"] == pytest.approx(first) if False else len(a["predictions"]) == 3 for _, _, a in answers)
     for _, _, answer in answers:
         for one, other in zip(answer["predictions"], first, strict=True):
             assert one["prediction"] == other["prediction"]
@@ -171,9 +173,6 @@ def test_fuzzed_against_its_own_document(server):
     """Schemathesis: no 5xx, only documented statuses and shapes, what the document refuses is refused."""
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     command = ["schemathesis", "run", f"{server.url}/openapi.json", "--checks", checks, "--max-examples", "40", "--seed", "1"]
-    import sys
-    from pathlib import Path
-
     done = subprocess.run(
         [str(Path(sys.executable).parent / command[0]), *command[1:]], capture_output=True, text=True, timeout=400, check=False
     )
@@ -212,32 +211,31 @@ def test_metrics_and_access_log(server, info, rows):
 
 
 def test_queue_token_and_drain(bundles, info, rows, tmp_path):
-    """A server with a queue of one and a token: 503 with Retry-After under load, 401, and SIGTERM loses no answer."""
+    """A server with a short queue and a token: 503 with Retry-After under load, 401, and SIGTERM loses no answer."""
     (tmp_path / "token").write_text("s3cret\n")
-    limits = ["--queue", 1, "--batch-rows", 1, "--token-file", tmp_path / "token", "--drain", 1]
+    limits = ["--queue", 4, "--batch-rows", 1, "--token-file", tmp_path / "token", "--drain", 5]
     with serving(bundles["tensorflow"], tmp_path / "log", *limits, name="m") as server:
-        body = {"inputs": tensors(rows.sample(2000, replace=True, random_state=1), info.features)}
-        assert server.request("/v2/models/m/infer", body)[0] == 401
+        one = {"inputs": tensors(rows.head(1), info.features)}
+        many = {"inputs": tensors(rows.sample(5000, replace=True, random_state=1), info.features)}
+        assert server.request("/v2/models/m/infer", one)[0] == 401
         assert server.request("/metrics")[0] == 401
         headers = {"content-type": "application/json", "authorization": "Bearer s3cret"}
 
-        def ask(_):
+        def ask(body):
             status, answered, _ = server.request("/v2/models/m/infer", body, headers)
             return status, answered.get("retry-after")
 
-        with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(ask, range(48)))
-        assert (200, None) in answers
-        assert (503, "1") in answers
+        with ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(ask, [one] * 400))
         assert set(answers) == {(200, None), (503, "1")}
-        with ThreadPoolExecutor(2) as pool:
-            asked = [pool.submit(ask, i) for i in range(2)]
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(ask, many) for _ in range(4)]
             time.sleep(0.05)
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.3)
             assert server.request("/v2/health/ready")[0] == 503, "draining"
             assert server.request("/v2/health/live")[0] == 200
-            assert {f.result()[0] for f in asked} <= {200, 503}
+            assert {f.result() for f in asked} == {(200, None)}
         assert server.process.wait(30) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
     assert "s3cret" not in (tmp_path / "log").read_text()
@@ -259,8 +257,6 @@ def test_tls(bundles, tmp_path):
 
 def test_a_users_mistakes(bundles, workspace, tmp_path):
     port = free_port()
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()

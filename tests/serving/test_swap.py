@@ -1,10 +1,14 @@
 """Promotion, rollback, a model that cannot be served, a canary: under load, over a real registry."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -14,16 +18,36 @@ import pytest
 from mlflow import MlflowClient
 
 from components import model_registry
-from components.model_bundle import bundle_info, load_bundle
+from components.model_bundle import RawFeature, bundle_info, load_bundle
+from tests.command import environment, free_port
 from tests.serving.server import serving, tensors, wait_until
 
 pytestmark = pytest.mark.serving
 NAME = "swapped"
+FAILS_AFTER_WARM_UP = """
+
+
+import itertools
+
+
+def _failing(cls, export_dir):
+    calls = itertools.count()
+
+    def predict(features):
+        if next(calls) < 3:
+            return np.full((len(next(iter(features.values()))), 1), 0.5, dtype=np.float32)
+        raise RuntimeError("no such luck")
+
+    return predict
+
+
+SklearnTrainer.load_predictor = classmethod(_failing)
+"""
 
 
 @pytest.fixture(scope="module")
 def registry(bundles, tmp_path_factory):
-    """Version 1: TensorFlow, champion; 2: PyTorch; 3: a bundle whose weights are damaged."""
+    """Version 1: TensorFlow, champion; 2: PyTorch; 3: weights damaged; 4: fails when it is used."""
     folder = tmp_path_factory.mktemp("registry")
     damaged = folder / "damaged"
     shutil.copytree(bundles["pytorch"], damaged)
@@ -33,7 +57,11 @@ def registry(bundles, tmp_path_factory):
     client = MlflowClient(uri)
     experiment = client.create_experiment("x", artifact_location=str(folder / "artifacts"))
     run_id = client.create_run(experiment).info.run_id
-    for source in (bundles["tensorflow"], bundles["pytorch"], damaged):
+    failing = folder / "failing"
+    shutil.copytree(bundles["sklearn"], failing)
+    [code] = failing.glob("artifacts/*/code/**/sklearn_trainer.py")
+    code.write_text(code.read_text() + FAILS_AFTER_WARM_UP)
+    for source in (bundles["tensorflow"], bundles["pytorch"], damaged, failing):
         described = {
             "name": NAME, "bundle": str(source), "uri": str(source), "passed": True, "blessed": True, "compared_with": None,
             "why": "a test", "metrics": {"auc": 0.9}, "data": "d", "tags": {"framework": "any"}, "description": "",
@@ -73,8 +101,6 @@ def load(server, rows, clients=8):
 
 
 def bundle_features(rows):
-    from components.model_bundle import RawFeature
-
     return [RawFeature(name, "float32", 1) for name in rows.columns]
 
 
@@ -126,7 +152,7 @@ def test_promotions_and_rollbacks_under_load(registry, bundles, rows, tmp_path):
     assert "version 3 cannot be served and is not put in" in log
 
 
-def test_canary_gets_its_share_and_is_stopped_when_it_fails(registry, bundles, rows, tmp_path):
+def test_canary_gets_its_share_and_becomes_champion(registry, bundles, rows, tmp_path):
     uri, client = registry
     if model_registry.alias_version(client, NAME, "champion") != "1":
         model_registry.promote(client, NAME, "1", why="test")
@@ -145,14 +171,27 @@ def test_canary_gets_its_share_and_is_stopped_when_it_fails(registry, bundles, r
         # The challenger becomes champion: nothing is loaded again, nobody waits.
         model_registry.promote(client, NAME, "2", why="test")
         wait_until(lambda: server.infer(tensors(rows.head(1), bundle_features(rows)))[2]["model_version"] == "2", 30)
+        assert server.metric("switchyard_model_loads_total") == 2
+
+
+def test_a_canary_that_fails_is_stopped_and_nobody_notices(registry, bundles, rows, tmp_path):
+    uri, client = registry
+    client.set_registered_model_alias(NAME, "champion", "1")
+    client.set_registered_model_alias(NAME, "challenger", "4")
+    options = ["--tracking-uri", uri, "--poll", "0.2", "--canary", 50]
+    with serving(f"{NAME}@champion", tmp_path / "log", *options) as server:
+        with load(server, rows) as answers:
+            wait_until(lambda: server.metric("switchyard_canary_stops_total") == 1, 60, "the canary is stopped")
+            time.sleep(1)
+        check(answers, expected(bundles, rows))
+        assert {version for _, version, *_ in answers} == {"1"}
+        assert server.metric("switchyard_canary_stops_total") == 1, "it is not brought in again"
+        client.set_registered_model_alias(NAME, "challenger", "2")
+        wait_until(lambda: server.metric('switchyard_model{framework="pytorch"') == 1, 60, "another canary is brought in")
+    assert "canary version 4 is stopped: it failed 3 of 3 requests" in (tmp_path / "log").read_text()
 
 
 def test_the_registry_going_away_stops_nothing(registry, rows, tmp_path, workspace):
-    import subprocess
-    import sys
-
-    from tests.command import environment, free_port
-
     uri, _ = registry
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
@@ -160,7 +199,6 @@ def test_the_registry_going_away_stops_nothing(registry, rows, tmp_path, workspa
     with open(tmp_path / "mlflow.log", "w") as out:
         tracking = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
     try:
-        import urllib.request
 
         def healthy():
             try:
@@ -172,8 +210,6 @@ def test_the_registry_going_away_stops_nothing(registry, rows, tmp_path, workspa
         options = ["--tracking-uri", f"http://127.0.0.1:{port}", "--poll", "0.3"]
         quick = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         with serving(f"{NAME}@champion", tmp_path / "log", *options, **quick) as server:
-            import os
-
             os.killpg(tracking.pid, signal.SIGTERM)
             tracking.wait(30)
             wait_until(lambda: server.metric("switchyard_registry_reachable") == 0, 60, "the server notices")
@@ -182,8 +218,6 @@ def test_the_registry_going_away_stops_nothing(registry, rows, tmp_path, workspa
         assert "serving goes on" in (tmp_path / "log").read_text()
     finally:
         if tracking.poll() is None:
-            import os
-
             os.killpg(tracking.pid, signal.SIGKILL)
 
 
