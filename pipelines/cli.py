@@ -20,7 +20,7 @@ from pipelines.cli_options import (
     trainers_option,
     workspace_option,
 )
-from pipelines.cli_serving import predict, registry_option, serve
+from pipelines.cli_serving import deploy, predict, registry_option, serve
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
@@ -54,7 +54,7 @@ def run(
     as_json: bool,
     workspace: Path | None,
 ) -> None:
-    r"""Run a pipeline: PIPELINE is its YAML, or give --data and --label.
+    """Run a pipeline: PIPELINE is its YAML, or give --data and --label.
 
     \b
     switchyard run pipeline.yaml
@@ -62,7 +62,7 @@ def run(
     switchyard run pipeline.yaml --trainer tensorflow --trainer pytorch
     switchyard run pipeline.yaml --set trainer.hyperparameters.learning_rate=0.01
     switchyard run --data rides.csv --label big_tipper
-    """
+    """  # noqa: D301 (click wants the character)
     from pipelines.run_command import run_pipeline
 
     document = _document(pipeline, data, label)
@@ -241,7 +241,7 @@ def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Pa
     rollback(registry_uri(tracking_uri, workspace), name, why)
 
 
-for _command in (compile_, submit, runs, serve, predict):
+for _command in (compile_, submit, runs, serve, predict, deploy):
     main.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""The part of the `switchyard` command that has to do with a model in use: serve, predict."""
+"""The part of the `switchyard` command that has to do with a model in use: serve, predict, deploy."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow ser
 @workspace_option
 @guarded
 def serve(model: str, tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
-    r"""Serve MODEL over HTTP: Open Inference Protocol v2, and MLflow's /invocations.
+    """Serve MODEL over HTTP: Open Inference Protocol v2, and MLflow's /invocations.
 
     MODEL is NAME@ALIAS (followed: a promotion swaps the model), NAME@VERSION, a folder, or a URI that MLflow downloads.
 
     \b
     switchyard serve breast_cancer@champion --port 8080
     switchyard serve breast_cancer@champion --canary 10
-    """
+    """  # noqa: D301 (click wants the character)
     from pipelines.serve_command import serve_model
 
     serve_model(model, tracking_uri, workspace, options)
@@ -90,14 +90,14 @@ def serve(model: str, tracking_uri: str | None, workspace: Path | None, **option
 @workspace_option
 @guarded
 def predict(model: str, tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
-    r"""Predict the rows of files: INPUT is a file, a glob or a URI; MODEL as for serve.
+    """Predict the rows of files: INPUT is a file, a glob or a URI; MODEL as for serve.
 
     The output has the input's columns and rows, in order, and the predictions beside them. Rows that do not fit the model keep
     their place without a prediction, and OUTPUT.bad.jsonl says why. What an earlier try has done is not done again.
 
     \b
     switchyard predict breast_cancer@champion rows.csv -o scores.parquet
-    """
+    """  # noqa: D301 (click wants the character)
     from pipelines.runners.quiet import quiet
 
     with quiet():  # what TensorFlow says of devices
@@ -105,3 +105,59 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, **opti
         from pipelines.predict_command import predict as predict_rows
 
     predict_rows(model, tracking_uri, workspace, PredictOptions(**options))
+
+
+@click.command()
+@click.argument("model")
+@click.option("--target", required=True, type=click.Choice(["kserve", "tf-serving"]), help="Where it is to be served.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.")
+@click.option("--apply", is_flag=True, help="kserve: kubectl apply the manifests.")
+@click.option(
+    "--canary",
+    type=click.IntRange(0, 100),
+    metavar="PERCENT",
+    help="kserve: requests that this version gets; the one before gets the others.",
+)
+@click.option("--name", metavar="NAME", help="kserve: of the InferenceService.  [default: the model's]")
+@click.option("--namespace", default="serving", show_default=True, help="kserve: see infra/serving.")
+@click.option("--image", metavar="IMAGE", help="kserve: made by make image.  [default: switchyard:VERSION]")
+@click.option("--service-account", default="model-reader", show_default=True, help="kserve: may read the object store.")
+@click.option(
+    "--cluster-tracking-uri", metavar="URI", help="kserve: MLflow's address inside of the cluster, where no object store is."
+)
+@click.option("--cpu", metavar="QUANTITY", help="kserve: of a replica.  [default: 2]")
+@click.option("--memory", metavar="QUANTITY", help="kserve: of a replica.  [default: 4Gi]")
+@click.option("--accelerator", metavar="NAME", help="kserve: gpu, gpu:2, amd-gpu, or vendor/name:count.")
+@click.option("--min-replicas", default=1, show_default=True, type=click.IntRange(0), help="kserve: 0 needs Knative.")
+@click.option("--max-replicas", default=3, show_default=True, type=click.IntRange(1), help="kserve.")
+@click.option(
+    "--concurrency",
+    default=32,
+    show_default=True,
+    type=click.IntRange(1),
+    help="kserve: requests of a replica before another is started.",
+)
+@click.option("--token-secret", metavar="NAME/KEY", help="kserve: secret with the token that clients must send.")
+@click.option("--secret-env", multiple=True, metavar="VARIABLE=NAME/KEY", help="kserve: variable from a secret; may be repeated.")
+@registry_option
+@workspace_option
+@guarded
+def deploy(model: str, target: str, output: Path, tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
+    """Deploy MODEL: write what KServe or TensorFlow Serving needs.
+
+    kserve: an InferenceService that runs switchyard serve, with MODEL's version of now. tf-serving: OUTPUT/NAME/VERSION, a
+    SavedModel with raw features in (TensorFlow models alone).
+
+    \b
+    switchyard deploy breast_cancer@champion --target kserve -o manifests/
+    switchyard deploy breast_cancer@challenger --target kserve -o manifests/ --canary 10 --apply
+    switchyard deploy breast_cancer@champion --target tf-serving -o models/
+    """  # noqa: D301 (click wants the character)
+    from pipelines.deploy_command import deploy_kserve, deploy_tensorflow_serving
+    from pipelines.runners.quiet import quiet
+
+    if target == "kserve":
+        deploy_kserve(model, tracking_uri, workspace, output, options)
+        return
+    with quiet():  # what TensorFlow says of devices
+        deploy_tensorflow_serving(model, tracking_uri, workspace, output)

@@ -23,6 +23,21 @@ def test_help_reads_well():
     done = switchyard("run", "--help")
     assert done.code == 0
     assert all(word in done.stdout for word in ("--trainer", "--set", "--json", "--workspace", "Exit codes:", "not blessed"))
+    assert "\n  switchyard run pipeline.yaml --trainer pytorch\n" in done.stdout
+
+
+def test_no_help_text_shows_its_markup():
+    from click import Context
+
+    from pipelines.cli import main
+
+    def texts(command, name):
+        yield name, command.get_help(Context(command))
+        for inner, each in getattr(command, "commands", {}).items():
+            yield from texts(each, f"{name} {inner}")
+
+    for name, text in texts(main, "switchyard"):
+        assert "\\b" not in text, name
 
 
 def test_version():

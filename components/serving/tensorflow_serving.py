@@ -1,0 +1,98 @@
+"""A TensorFlow bundle as TensorFlow Serving loads it: one SavedModel, raw features in, `prediction` and probabilities out.
+
+The transform graph and the model are one graph with the signature `serving_default`; its inputs are called like the raw features.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+from components.model_bundle import BundleInfo, RawFeature, bundle_folder, bundle_info
+
+# Names that a SavedModel's signature keeps as they are.
+_NAME = r"[A-Za-z][A-Za-z0-9_]*"
+
+
+def export_for_tensorflow_serving(model: Path, target: Path) -> None:
+    """Writes the SavedModel.
+
+    A feature that may be missing is missing where a number is NaN (numbers that may be missing are float64), a text is empty.
+
+    Args:
+        model: folder of the MLflow Model.
+        target: `NAME/VERSION`, a number, as TensorFlow Serving wants it; not there yet.
+
+    Raises:
+        UserError: another framework trained the model, or a feature cannot be a plain tensor.
+    """
+    info = bundle_info(model)
+    if info.framework != "tensorflow":
+        raise UserError(f"--target tf-serving: TensorFlow Serving runs no {info.framework} model; use --target kserve.")
+    for feature in info.features:
+        if not re.fullmatch(_NAME, feature.name):
+            raise UserError(f"--target tf-serving: the column {feature.name!r} cannot be an input's name; use --target kserve.")
+        if feature.width is None and feature.is_list:
+            raise UserError(
+                f"--target tf-serving: column {feature.name!r} holds lists of any length, no tensor; use --target kserve."
+            )
+    import tensorflow as tf
+
+    folder = model / "artifacts" / bundle_folder(model)
+    module = _module(folder, info)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    tf.saved_model.save(module, str(draft), signatures={"serving_default": module.serve})
+    # TensorFlow Serving watches the folder: a version appears whole.
+    os.replace(draft, target)
+
+
+def _module(folder: Path, info: BundleInfo) -> Any:
+    import tensorflow as tf
+
+    specs = {f.name: _spec(f) for f in info.features}
+
+    class Served(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.preprocess = tf.saved_model.load(str(folder / "preprocess"))
+            self.model = tf.saved_model.load(str(folder / "model"))
+
+        @tf.function(input_signature=[specs])
+        def serve(self, features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            tensors: dict[str, tf.Tensor] = {}
+            for i, feature in enumerate(info.features):
+                value = features[feature.name]
+                if feature.width is not None:
+                    tensors[f"f{i}"] = tf.reshape(value, [-1, feature.width])
+                    continue
+                present = tf.strings.length(value) > 0 if feature.dtype == "string" else ~tf.math.is_nan(value)
+                kept = tf.boolean_mask(value, present)
+                tensors[f"f{i}"] = kept if feature.dtype == "string" else tf.cast(kept, feature.dtype)
+                tensors[f"f{i}_lengths"] = tf.cast(present, tf.int64)
+            return _outputs(info, tf.cast(self.model.serve(self.preprocess.transform(tensors)), tf.float64))
+
+    return Served()
+
+
+def _spec(feature: RawFeature) -> Any:
+    import tensorflow as tf
+
+    dtype = "float64" if feature.width is None and feature.dtype != "string" else feature.dtype
+    return tf.TensorSpec([None] if (feature.width or 1) == 1 else [None, feature.width], dtype, feature.name)
+
+
+def _outputs(info: BundleInfo, scores: Any) -> dict[str, Any]:
+    """See `components.model_bundle.answers`: the same names and rules."""
+    import tensorflow as tf
+
+    if info.task == "regression":
+        return {"prediction": scores[:, 0]}
+    classes = tf.constant(info.classes)
+    if info.task == "binary":
+        chosen = tf.cast(scores[:, 0] >= 0.5, tf.int32)
+        return {"prediction": tf.gather(classes, chosen), "probability": scores[:, 0]}
+    return {"prediction": tf.gather(classes, tf.argmax(scores, axis=1)), "probabilities": scores}

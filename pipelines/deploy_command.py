@@ -1,0 +1,145 @@
+"""`switchyard deploy`: manifests for KServe, or the folder that TensorFlow Serving watches."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import yaml
+from pydantic import ValidationError
+
+from components import tracking
+from components.errors import StageError, UserError
+from components.serving.model_source import Registered
+from pipelines.config_kubeflow import Secret, StageResources
+from pipelines.kserve_manifests import Deployment, in_store, inference_service, service_name
+from pipelines.serve_command import find_source
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is refused)
+
+
+def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, output: Path, options: Mapping[str, Any]) -> None:
+    """Writes the manifests, and applies them when asked.
+
+    Raises:
+        UserError: the model is none of the registry, or an option does not fit.
+        StageError: kubectl could not apply them.
+    """
+    source, _ = find_source(model, tracking_uri, workspace)
+    if not isinstance(source, Registered):
+        raise UserError(f"--target kserve: {model} is no model of the registry; for example breast_cancer@champion.")
+    version = source.version()
+    client = tracking.client(source.uri)
+    location = str(client.get_model_version_download_uri(source.name, version))
+    wanted = Deployment(
+        model=source.name,
+        version=version,
+        location=location,
+        tracking_uri=None if in_store(location) else _cluster_uri(source, options["cluster_tracking_uri"]),
+        name=options["name"] or service_name(source.name),
+        namespace=options["namespace"],
+        image=options["image"] or f"switchyard:{metadata.version('switchyard')}",
+        service_account=options["service_account"],
+        resources=_resources(options),
+        replicas=_replicas(options["min_replicas"], options["max_replicas"]),
+        concurrency=options["concurrency"],
+        canary=options["canary"],
+        token=_secret("--token-secret", options["token_secret"]),
+    )
+    manifest = inference_service(wanted)
+    output.mkdir(parents=True, exist_ok=True)
+    files = {"inference-service.yaml": manifest}
+    files["kustomization.yaml"] = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["inference-service.yaml"],
+    }
+    for name, content in files.items():
+        (output / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    share = f", {wanted.canary} % of the requests" if wanted.canary is not None else ""
+    click.echo(f"{output}: {source.name} version {version}{share}")
+    if options["apply"]:
+        _apply(output)
+    else:
+        click.echo(f"kubectl apply -k {output}")
+
+
+def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: Path | None, output: Path) -> None:
+    """Writes `OUTPUT/NAME/VERSION`.
+
+    Raises:
+        UserError: the model does not fit TensorFlow Serving, or the version is there already.
+    """
+    from components.serving.tensorflow_serving import export_for_tensorflow_serving
+
+    source, owned = find_source(model, tracking_uri, workspace)
+    registered = isinstance(source, Registered)
+    version = source.version() if isinstance(source, Registered) else "1"
+    name = source.name if isinstance(source, Registered) else "model"
+    target = output / name / version
+    if target.exists():
+        raise UserError(f"--output: {target} is there already. TensorFlow Serving takes another version, or remove it.")
+    folder = source.download(version) if isinstance(source, Registered) else source
+    try:
+        export_for_tensorflow_serving(folder, target)
+    finally:
+        if owned or registered:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+    click.echo(f"tensorflow_model_server --rest_api_port=8501 --model_name={name} --model_base_path={(output / name).resolve()}")
+
+
+def _cluster_uri(source: Registered, given: str | None) -> str | None:
+    """Returns the registry's address for pods; None: the one that is known is of this machine alone."""
+    uri = given or source.uri
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        if given:
+            raise UserError(f"--cluster-tracking-uri: {given!r} must be http(s)://HOST[:PORT].")
+        return None
+    if parts.username or parts.password:
+        raise UserError("--cluster-tracking-uri: no passwords in manifests; give MLFLOW_TRACKING_PASSWORD by --secret-env.")
+    return None if parts.hostname in _LOOPBACK else uri
+
+
+def _replicas(fewest: int, most: int) -> tuple[int, int]:
+    if most < fewest:
+        raise UserError(f"--max-replicas: {most} is less than --min-replicas {fewest}.")
+    return fewest, most
+
+
+def _resources(options: Mapping[str, Any]) -> StageResources:
+    given = {k: options[k] for k in ("cpu", "memory", "accelerator") if options[k]}
+    secrets = {}
+    for text in options["secret_env"]:
+        variable, _, reference = text.partition("=")
+        secrets[variable] = reference
+    try:
+        return StageResources.model_validate({**given, "secrets": secrets})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "--secret-env" if first["loc"][:1] == ("secrets",) else f"--{'.'.join(map(str, first['loc'])) or 'accelerator'}"
+        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def _secret(option: str, text: str | None) -> Secret | None:
+    if text is None:
+        return None
+    try:
+        return Secret.model_validate(text)
+    except ValidationError as error:
+        raise UserError(f"{option}: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
+
+
+def _apply(folder: Path) -> None:
+    if not shutil.which("kubectl"):
+        raise UserError("--apply: kubectl is not on the PATH. Install it, or apply the manifests elsewhere.")
+    done = subprocess.run(["kubectl", "apply", "-k", str(folder)], capture_output=True, text=True, check=False)
+    click.echo(done.stdout, nl=False)
+    if done.returncode:
+        raise StageError(f"kubectl apply: {done.stderr.strip() or f'exit code {done.returncode}'}")

@@ -1,0 +1,118 @@
+"""`switchyard deploy`: manifests whose command starts, and a SavedModel loaded the way TensorFlow Serving does."""
+
+import subprocess
+
+import numpy as np
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from components import model_registry
+from components.model_bundle import bundle_info, load_bundle
+from tests.command import DIGITS
+from tests.serving.server import serving
+
+pytestmark = pytest.mark.serving
+
+
+@pytest.fixture(scope="module")
+def registry(bundles, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    run_id = client.create_run(client.create_experiment("x", artifact_location=str(folder / "artifacts"))).info.run_id
+    for framework in ("tensorflow", "pytorch"):
+        described = {
+            "name": "a_model", "bundle": str(bundles[framework]), "uri": framework, "passed": True, "blessed": True,
+            "compared_with": None if framework == "tensorflow" else "1", "why": "a test", "metrics": {}, "data": "d",
+            "tags": {"framework": framework}, "description": "",
+        }  # fmt: skip
+        model_registry.register_model(client, run_id, described)
+    return uri
+
+
+def test_the_manifest_is_applied_as_it_is_and_its_command_starts(registry, bundles, warm, tmp_path):
+    out = tmp_path / "manifests"
+    options = ["--tracking-uri", registry, "--cluster-tracking-uri", "http://mlflow.mlflow:5000", "--canary", 10]
+    done = warm("deploy", "a_model@champion", "--target", "kserve", "-o", out, *options)
+    assert done.code == 0, done.stderr
+    assert "a_model version 2, 10 % of the requests" in done.stdout
+    rendered = subprocess.run(["kubectl", "kustomize", out], capture_output=True, text=True, check=True).stdout
+    [manifest] = yaml.safe_load_all(rendered)
+    assert manifest["spec"]["predictor"]["canaryTrafficPercent"] == 10
+    [container] = manifest["spec"]["predictor"]["containers"]
+    assert container["command"] == ["switchyard", "serve"]
+    model, *arguments = container["args"]
+    assert model == "a_model@2"
+    kept = [a for i, a in enumerate(arguments) if "--host" not in arguments[max(0, i - 1) : i + 1]]
+    kept = [a for i, a in enumerate(kept) if "--port" not in kept[max(0, i - 1) : i + 1]]
+    with serving(model, tmp_path / "log", *kept, "--tracking-uri", registry) as server:
+        assert server.request(container["readinessProbe"]["httpGet"]["path"])[0] == 200
+        assert server.request("/v2/models/a_model")[2]["versions"] == ["2"]
+
+
+def test_a_users_mistakes(registry, bundles, warm, tmp_path):
+    def deploy(model, *options):
+        done = warm("deploy", model, "--tracking-uri", registry, "-o", tmp_path / "out", *options)
+        assert "Traceback" not in done.stderr
+        return done.code, done.stderr
+
+    code, said = deploy("a_model@champion", "--target", "kserve")
+    assert (code, "which a cluster cannot read" in said) == (2, True)
+    code, said = deploy(bundles["pytorch"], "--target", "kserve")
+    assert (code, "no model of the registry" in said) == (2, True)
+    code, said = deploy("a_model@2", "--target", "tf-serving")
+    assert (code, "runs no pytorch model" in said) == (2, True)
+    somewhere = ["--target", "kserve", "--cluster-tracking-uri", "http://mlflow:5000"]
+    code, said = deploy("a_model@2", *somewhere, "--accelerator", "gup")
+    assert (code, "'gup' is not an accelerator" in said) == (2, True)
+    code, said = deploy("a_model@2", *somewhere, "--secret-env", "KEY=value")
+    assert (code, "NAME/KEY" in said) == (2, True)
+    code, said = deploy("a_model@2", "--target", "kserve", "--cluster-tracking-uri", "http://me:pw@mlflow:5000")
+    assert (code, "no passwords in manifests" in said) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensorflow_serving_loads_it(registry, bundles, workspace, eval_rows, warm, tmp_path):
+    """By the session loader with the tag `serve`, which is what TensorFlow Serving's servable is made of."""
+    done = warm("deploy", "a_model@1", "--target", "tf-serving", "-o", tmp_path, "--tracking-uri", registry)
+    assert done.code == 0, done.stderr
+    info = bundle_info(bundles["tensorflow"])
+    frame = eval_rows(workspace, info.features)
+    expected = load_bundle(bundles["tensorflow"]).predict(frame)
+    found = session_answers(tmp_path / "a_model" / "1", {f.name: frame[f.name].to_numpy() for f in info.features})
+    np.testing.assert_allclose(found["probability"], expected["probability"], atol=1e-5)
+    assert [v.decode() for v in found["prediction"]] == list(expected["prediction"])
+    again = warm("deploy", "a_model@1", "--target", "tf-serving", "-o", tmp_path, "--tracking-uri", registry)
+    assert again.code == 2
+    assert "is there already" in again.stderr
+
+
+def test_tensorflow_serving_of_several_classes(eval_rows, warm, tmp_path):
+    warm.run(DIGITS, tmp_path / "w", "--trainer", "tensorflow", "--set", "trainer.hyperparameters.epochs=2", "--set",
+             "evaluation.thresholds={}")  # fmt: skip
+    [folder] = (tmp_path / "w" / "artifacts" / "training" / "model").iterdir()
+    done = warm("deploy", folder, "--target", "tf-serving", "-o", tmp_path)
+    assert done.code == 0, done.stderr
+    info = bundle_info(folder / "Format-Serving")
+    frame = eval_rows(tmp_path / "w", info.features)
+    expected = load_bundle(folder / "Format-Serving").predict(frame)
+    inputs = {f.name: np.stack(frame[f.name]) if f.width > 1 else frame[f.name].to_numpy() for f in info.features}
+    found = session_answers(tmp_path / "model" / "1", inputs)
+    wanted = expected[[c for c in expected.columns if c.startswith("probability_")]]
+    np.testing.assert_allclose(found["probabilities"], wanted, atol=1e-5)
+    assert list(found["prediction"]) == list(expected["prediction"])
+
+
+def session_answers(folder, inputs):
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(folder))
+        signature = loaded.signature_def["serving_default"]
+        assert set(signature.inputs) == set(inputs)
+        feeds = {}
+        for name, values in inputs.items():
+            info = signature.inputs[name]
+            feeds[info.name] = values.astype(tf.dtypes.as_dtype(info.dtype).as_numpy_dtype)
+        return session.run({k: v.name for k, v in signature.outputs.items()}, feeds)
