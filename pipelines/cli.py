@@ -20,7 +20,7 @@ from pipelines.cli_options import (
     trainers_option,
     workspace_option,
 )
-from pipelines.cli_serving import deploy, predict, registry_option, serve
+from pipelines.cli_serving import deploy, drift, predict, registry_option, serve
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
@@ -241,7 +241,7 @@ def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Pa
     rollback(registry_uri(tracking_uri, workspace), name, why)
 
 
-for _command in (compile_, submit, runs, serve, predict, deploy):
+for _command in (compile_, submit, runs, serve, predict, deploy, drift):
     main.add_command(_command)
 
 

@@ -1,13 +1,14 @@
-"""The part of the `switchyard` command that has to do with a model in use: serve, predict, deploy."""
+"""The part of the `switchyard` command that has to do with a model in use: serve, predict, deploy, drift."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipelines.cli_options import guarded, workspace_option
+from pipelines.cli_options import guarded, json_option, workspace_option
 
 registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow server or database.  [default: the workspace's]")
 
@@ -41,6 +42,20 @@ registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow ser
 @click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its key, PEM.")
 @click.option("--access-log", default="-", show_default=True, metavar="FILE", help="One JSON object a request; off: none.")
+@click.option(
+    "--request-log",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for a sample of requests and answers, Parquet; see switchyard drift.  [default: none]",
+)
+@click.option(
+    "--sample",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, 100, min_open=True),
+    metavar="PERCENT",
+    help="Requests that are logged.",
+)
+@click.option("--redact", multiple=True, metavar="COLUMN", help="Column that is never logged; may be repeated.")
 @registry_option
 @workspace_option
 @guarded
@@ -161,3 +176,36 @@ def deploy(model: str, target: str, output: Path, tracking_uri: str | None, work
         return
     with quiet():  # what TensorFlow says of devices
         deploy_tensorflow_serving(model, tracking_uri, workspace, output)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("requests", nargs=-1, required=True, metavar="REQUESTS...")
+@click.option("--warn", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Distance that is worth a word.")
+@click.option("--fail", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Distance that ends with exit code 3.")
+@json_option
+@registry_option
+@workspace_option
+@guarded
+def drift(
+    model: str,
+    requests: tuple[str, ...],
+    warn: float,
+    fail: float,
+    as_json: bool,
+    tracking_uri: str | None,
+    workspace: Path | None,
+) -> None:
+    """Compare requests in service with what MODEL was trained on; a model of the registry gets a report in MLflow.
+
+    REQUESTS are files or globs of raw rows: what serve --request-log wrote, or any CSV, Parquet, JSON Lines or TFRecord.
+
+    \b
+    switchyard drift breast_cancer@champion 'requests/*.parquet'
+    """  # noqa: D301 (click wants the character)
+    from pipelines.runners.quiet import quiet
+
+    with quiet():  # what TensorFlow says of devices
+        from pipelines.drift_command import drift as compare
+
+    sys.exit(compare(model, tracking_uri, workspace, requests, (warn, fail), as_json=as_json))

@@ -49,6 +49,9 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         token=_token(options["token_file"]),
         tls=_tls(options["tls_cert"], options["tls_key"]),
         access_log=None if options["access_log"] == "off" else options["access_log"],
+        request_log=options["request_log"],
+        request_share=options["sample"] / 100,
+        redacted=options["redact"],
         drain_seconds=options["drain"],
     )
     listening = bind(options["host"], options["port"])

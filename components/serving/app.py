@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from components.model_bundle import Columns
 from components.serving import invocations, open_inference
 from components.serving.batcher import QueueFullError
 from components.serving.gate import Gate, fault
@@ -40,6 +41,7 @@ class ServerState:
         version: of Switchyard.
         draining: the server is about to end: it is not ready any more.
         canary_stopped: called when the stop rule took a canary out.
+        log_request: called with the model, the columns and the scores of an answered request; None: nobody asked.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ServerState:
     version: str
     draining: bool = False
     canary_stopped: Callable[[ServedModel, str], None] | None = None
+    log_request: Callable[[ServedModel, Columns, np.ndarray], None] | None = None
 
     @property
     def ready(self) -> bool:
@@ -159,24 +162,28 @@ class _Routes:
             if found is None:
                 # A canary's failure is not the client's; the champion may be another one by now.
                 model = state.rollout.champion or champion
-        scores = await self._scores(model, given, notes) if found is None else found
+        scores, columns = found or await self._scores(model, given, notes)
         bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         if len(bad):
             raise InputError(
                 f"the model has no finite answer for row {bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''}: "
                 "the values lie too far from what it was trained on.", rows=bad
             )  # fmt: skip
+        if state.log_request is not None:
+            state.log_request(model, columns, scores)
         return scores, model
 
-    async def _canary_scores(self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]) -> np.ndarray | None:
+    async def _canary_scores(
+        self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]
+    ) -> tuple[np.ndarray, Columns] | None:
         try:
-            scores = await self._scores(model, given, notes)
+            scores, columns = await self._scores(model, given, notes)
         except Exception:
             _log.warning("canary version %s", model.version, exc_info=True)
             return None
-        return scores if np.isfinite(scores).all() else None
+        return (scores, columns) if np.isfinite(scores).all() else None
 
-    async def _scores(self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]) -> np.ndarray:
+    async def _scores(self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]) -> tuple[np.ndarray, Columns]:
         columns, rows = columns_of(model.info, given, self._state.limits.rows)
         notes.update(version=model.version, rows=rows)
         begin = time.perf_counter()
@@ -189,7 +196,7 @@ class _Routes:
             self._answered(model, begin, failed=True)
             raise
         self._answered(model, begin, failed=not np.isfinite(scores).all())
-        return scores
+        return scores, columns
 
     def _answered(self, model: ServedModel, begin: float, *, failed: bool) -> None:
         why = self._state.rollout.answered(model, time.perf_counter() - begin, failed=failed)

@@ -16,15 +16,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
 import uvicorn
 
 from components.errors import StageError, UserError
+from components.model_bundle import Columns
 from components.serving.app import ServerState, create_app
 from components.serving.metrics import Metrics
 from components.serving.model_source import Registered
+from components.serving.request_log import RequestLog
 from components.serving.rollout import Rollout, StopRule
-from components.serving.served_model import Limits, load_model
+from components.serving.served_model import Limits, ServedModel, load_model
 from components.serving.swapper import Swapper, settle_memory
 
 _GRACE_SECONDS = 30
@@ -45,6 +48,9 @@ class ServeOptions:
         token: that clients must send; None: none.
         tls: files of the certificate chain and the key.
         access_log: file, `-` for standard output, None for none.
+        request_log: folder for a sample of the requests; None: none.
+        request_share: of requests that are kept there, 0 to 1.
+        redacted: raw features that are never written there.
         drain_seconds: from SIGTERM, answering as not ready, to the end of taking connections.
     """
 
@@ -57,6 +63,9 @@ class ServeOptions:
     token: str | None = None
     tls: tuple[Path, Path] | None = None
     access_log: str | None = "-"
+    request_log: Path | None = None
+    request_share: float = 0.1
+    redacted: tuple[str, ...] = ()
     drain_seconds: float = 0.0
 
 
@@ -103,7 +112,7 @@ def serve(
     """
     metrics = Metrics()
     state = ServerState(options.name, Rollout(options.canary_share, options.rule), options.limits, metrics, version)
-    with _access_log(options.access_log) as log:
+    with _access_log(options.access_log) as log, _request_log(options, metrics) as state.log_request:
         app = create_app(state, token=options.token, access_log=log)
         config = uvicorn.Config(
             app,
@@ -215,6 +224,18 @@ class _Server(uvicorn.Server):
         """Answers what was taken."""
         self._state.draining = True
         await super().shutdown(sockets)
+
+
+@contextmanager
+def _request_log(options: ServeOptions, metrics: Metrics) -> Iterator[Callable[[ServedModel, Columns, np.ndarray], None] | None]:
+    if options.request_log is None:
+        yield None
+        return
+    log = RequestLog(options.request_log, options.request_share, options.redacted, metrics.unlogged.inc)
+    try:
+        yield log.add
+    finally:
+        log.close()
 
 
 @contextmanager

@@ -127,7 +127,7 @@ class Gate:
         if not sample:
             return [], []
         where, label = "serving sample, against train", {self.summary.label}
-        served = sample_statistics(sample, self.summary, self._settings["missing_values"])
+        served = sample_statistics([sample], self.summary, self._settings["missing_values"])
         train = self.statistics["train"]
         columns = column_findings(served, train, where, self._settings, label)
         findings = [

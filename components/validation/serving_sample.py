@@ -19,19 +19,21 @@ from components.validation.statistics import Statistics
 _BATCHES = 10
 
 
-def sample_statistics(path: str, summary: DatasetSummary, missing_values: Sequence[str] | None) -> Statistics:
-    """Returns the statistics of the sample's first rows (some 300,000), its columns typed as the examples' are.
+def sample_statistics(
+    paths: Sequence[str], summary: DatasetSummary, missing_values: Sequence[str] | None, key: str = "validation.serving_sample"
+) -> Statistics:
+    """Returns the statistics of each file's first rows (some 300,000), columns typed as the examples' are; `key` is for errors.
 
     Raises:
         UserError: it cannot be read, or has no rows.
     """
     frames = []
-    for file in find_files([path]):
+    for file in find_files(paths, key):
         # A request that cannot be read is left out: what is served is not the user's to mend.
         with closing(READERS[format_of(file, "auto")](file, BadRows(limit=2**31), missing_values)) as batches:
             frames += [b.to_pandas() for b in itertools.islice(batches, _BATCHES)]
     if not frames or not sum(map(len, frames)):
-        raise UserError(f"validation.serving_sample: no rows in {path}. Check the file.")
+        raise UserError(f"{key}: no rows in {', '.join(paths)}. Check the file.")
     sample = pd.concat(frames, ignore_index=True)
     typed = {}
     for name in sample.columns:

@@ -220,7 +220,7 @@ def test_the_labels_values_against_the_schema(tmp_path):
 def test_a_serving_sample_is_typed_as_the_training_data_is(tmp_path):
     path = tmp_path / "requests.csv"
     path.write_text("x,w,extra\n1,a,1\n2.5,b,2\n,c,3\n")
-    stats = sample_statistics(str(path), summary(columns={"x": "float", "w": "string", "y": "integer"}), None)
+    stats = sample_statistics([str(path)], summary(columns={"x": "float", "w": "string", "y": "integer"}), None)
     by_name = {f.path.step[0]: f for f in stats.datasets[0].features}
     assert by_name["x"].num_stats.max == 2.5
     assert by_name["w"].string_stats.unique == 3

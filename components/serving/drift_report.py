@@ -1,0 +1,97 @@
+"""What a model is asked in service, against what it was trained on: TFDV's distances, findings, one page."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.dataset import DatasetSummary
+from components.errors import UserError
+from components.model_bundle import training_data
+from components.reports.page import number, render, table
+from components.reports.statistics import statistics_sections
+from components.validation.drift import distance_findings, distances
+from components.validation.findings import DRIFT, Distance, Finding
+from components.validation.serving_sample import sample_statistics
+from components.validation.statistics import Statistics, features_of, read_statistics, rows_of
+
+_WHERE = "requests, against the training data"
+
+
+@dataclass(frozen=True)
+class ServedDrift:
+    """How far requests lie from the training data.
+
+    Attributes:
+        rows: of the requests.
+        distances: by feature, the largest first.
+        findings: those above their limits and above chance.
+        missing: features that the requests do not hold: left out by the log's redaction.
+        statistics: of both, for the page.
+    """
+
+    rows: int
+    distances: Sequence[Distance]
+    findings: Sequence[Finding]
+    missing: Sequence[str]
+    statistics: dict[str, Statistics]
+
+
+def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: float) -> ServedDrift:
+    """Compares files of raw rows with the model's training data.
+
+    Args:
+        model: folder of the MLflow Model.
+        patterns: files or globs, in any format that ingest reads.
+        warn: distance that is a finding, 0 to 1.
+        fail: distance that is a severe one.
+
+    Raises:
+        UserError: no rows, or none of the model's columns.
+    """
+    folder = training_data(model)
+    summary = DatasetSummary.load(str(folder))
+    trained_on = read_statistics(folder / "statistics.pb")
+    requests = sample_statistics(patterns, summary, None, key="REQUESTS")
+    wanted = set(features_of(trained_on)) - {summary.label}
+    known = wanted & set(features_of(requests))
+    if not known:
+        raise UserError(f"REQUESTS: none of the model's columns is there. Columns: {', '.join(sorted(wanted))}.")
+    found = distances(requests, trained_on, DRIFT, _WHERE, _others(requests, known))
+    findings = distance_findings(found, {"warn": warn, "fail": fail, "features": {}})
+    shown = {"training": trained_on, "requests": requests}
+    ordered = sorted(found, key=lambda d: (not d.judged, -d.largest))
+    return ServedDrift(rows_of(requests), ordered, findings, sorted(wanted - known), shown)
+
+
+def _others(requests: Statistics, known: Collection[str]) -> set[str]:
+    return set(features_of(requests)) - set(known)
+
+
+def drift_html(title: str, drift: ServedDrift) -> str:
+    """Returns the page."""
+    failed = [f for f in drift.findings if f.action == "fail"]
+    verdict = (
+        f"{len(drift.findings)} of {len(drift.distances)} features have changed" if drift.findings else "no feature has changed"
+    )
+    rows = [
+        [
+            d.feature,
+            number(d.jensen_shannon),
+            number(d.l_infinity),
+            number(d.noise),
+            next((f.action for f in drift.findings if f.feature == d.feature), "" if d.judged else "not judged"),
+        ]
+        for d in drift.distances
+    ]
+    head = ("feature", "Jensen-Shannon", "L-infinity", "chance gives up to", "")
+    sections: list[dict[str, Any]] = [
+        {"title": "Verdict", "good": not failed, "verdict": verdict, "lines": [f.sentence() for f in drift.findings]},
+        {"title": "Distances", "table": table(head, rows)},
+        *statistics_sections(drift.statistics),
+    ]
+    if drift.missing:
+        sections.insert(1, {"title": "Not compared", "text": f"Not in the requests: {', '.join(drift.missing)}."})
+    return render(title, f"{drift.rows:,} rows of requests against the training data", sections)
