@@ -41,7 +41,7 @@ class RequestLog:
     def __init__(self, folder: Path, share: float, redacted: Collection[str], dropped: Callable[[int], None]) -> None:
         self._folder, self._share, self._redacted, self._dropped = folder, share, frozenset(redacted), dropped
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             probe = folder / f".{os.getpid()}.probe"
             probe.touch()
             probe.unlink()

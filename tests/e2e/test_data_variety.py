@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tests.command import REPOSITORY
+from tests.messy import messy_frame
 
 pytestmark = pytest.mark.e2e
 TAXI = REPOSITORY.parent / "shared" / "data" / "chicago_taxi" / "data.csv"
@@ -25,24 +26,8 @@ def test_taxi_with_defaults_both_trainers_agree(tmp_path, warm):
 
 @pytest.fixture(scope="module")
 def messy(tmp_path_factory):
-    rng = np.random.default_rng(3)
-    n = 1500
-    frame = pd.DataFrame(
-        {
-            "Trip Miles": rng.gamma(2, 2, n),
-            "fare/usd (net)": rng.normal(10, 3, n),
-            "größe.cm": rng.integers(0, 9, n),
-            "company": rng.choice(["A", "B", "", "ünïcode, with comma", "x" * 200], n),
-            "a$b$": rng.normal(size=n),
-            "flag": rng.choice(["True", "False"], n),
-            "nothing": np.nan,
-            "constant": 1,
-        }
-    )
-    frame.loc[::3, "Trip Miles"] = np.nan
-    frame["price"] = 2 * frame["fare/usd (net)"] + 3 * frame["größe.cm"] + frame["company"].eq("A") * 5 + rng.normal(0, 1, n)
     folder = tmp_path_factory.mktemp("messy data")
-    frame.to_csv(folder / "my data (1).csv", index=False)
+    messy_frame().to_csv(folder / "my data (1).csv", index=False)
     return folder
 
 

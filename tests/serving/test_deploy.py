@@ -89,8 +89,7 @@ def test_tensorflow_serving_loads_it(registry, bundles, workspace, eval_rows, wa
 
 
 def test_tensorflow_serving_of_several_classes(eval_rows, warm, tmp_path):
-    warm.run(DIGITS, tmp_path / "w", "--trainer", "tensorflow", "--set", "trainer.hyperparameters.epochs=2", "--set",
-             "evaluation.thresholds={}")  # fmt: skip
+    warm("run", DIGITS, "--workspace", tmp_path / "w", "--trainer", "tensorflow", "--set", "trainer.hyperparameters.epochs=2")
     [folder] = (tmp_path / "w" / "artifacts" / "training" / "model").iterdir()
     done = warm("deploy", folder, "--target", "tf-serving", "-o", tmp_path)
     assert done.code == 0, done.stderr

@@ -15,6 +15,7 @@ import pytest
 
 from components.model_bundle import bundle_info, load_bundle
 from tests.command import DIGITS, free_port, switchyard
+from tests.messy import messy_frame
 from tests.serving.server import records, serving, start_server, tensors, until_ready
 
 pytestmark = pytest.mark.serving
@@ -37,19 +38,25 @@ def rows(info, workspace, eval_rows):
 
 
 def test_served_is_what_was_evaluated_on_every_row(bundles, workspace, eval_rows, warm, tmp_path):
-    """Both frameworks and a trainer of the user's own; breast_cancer and digits; both protocols."""
+    """Both frameworks and a trainer of the user's own; both examples, texts and missing values; both protocols."""
     warm.run(DIGITS, tmp_path / "digits", "--trainer", "tensorflow", "--trainer", "pytorch")
     cases = {name: (folder, workspace) for name, folder in bundles.items()}
     for stage in ("training_tensorflow", "training_pytorch"):
         [model] = (tmp_path / "digits" / "artifacts" / stage / "model").iterdir()
         cases[f"digits_{stage}"] = (model, tmp_path / "digits")
-    assert len(cases) == 5
+    messy_frame().to_csv(tmp_path / "messy.csv", index=False)
+    quick = ["--set", "trainer.hyperparameters.epochs=2"]
+    done = warm("run", "--data", tmp_path / "messy.csv", "--label", "price", "--workspace", tmp_path / "messy", *quick)
+    assert done.code in (0, 4), done.stderr  # trained, if not well
+    [model] = (tmp_path / "messy" / "artifacts" / "training" / "model").iterdir()
+    cases["messy"] = (model, tmp_path / "messy")
+    assert len(cases) == 6
     for name, (folder, place) in cases.items():
         model_folder = folder / "Format-Serving" if (folder / "Format-Serving").is_dir() else folder
         features = bundle_info(model_folder).features
         frame = eval_rows(place, features)
         evaluated = load_bundle(model_folder).predict(frame)
-        with serving(folder, tmp_path / name, name="m") as server:
+        with serving(folder, tmp_path / f"{name}.log", name="m") as server:
             status, _, answer = server.infer(tensors(frame, features))
             assert status == 200, answer
             for output in answer["outputs"]:
