@@ -12,8 +12,13 @@ settle()
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.command import WarmCommand
+
+# How long anything takes says nothing on a machine with other guests.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ def binary(n, skill, seed):
     return labels, scores[:, np.newaxis].astype(np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), skill=st.floats(0, 3))
 def test_the_weighted_metrics_are_scikit_learns(seed, skill):
     labels, scores = binary(400, skill, seed)
