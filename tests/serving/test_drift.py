@@ -1,5 +1,7 @@
 """The request log, and `switchyard drift` on what it wrote."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -56,7 +58,8 @@ def test_requests_are_logged_and_drift_is_found(runs, bundles, workspace, rows, 
     page = open(client.download_artifacts(run.info.run_id, "drift/drift.html")).read()
     assert "mean_radius" in page
     assert "its distribution has changed" in page
-    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "<script" not in page
+    assert not re.search(r"(src|href)=.https?:", page), "nothing is fetched"
 
 
 def test_a_disk_that_fails_stops_no_answer(bundles, rows, tmp_path):
