@@ -21,7 +21,7 @@ _KEPT = 1
 def settle_memory() -> None:
     """Takes everything that is there out of the garbage collector's sight.
 
-    With TensorFlow and PyTorch in memory a full collection stops all requests for a third of a second, many times a minute.
+    With TensorFlow and PyTorch in memory a full collection stops all requests for tenths of a second (decision 9).
     """
     gc.unfreeze()
     gc.collect()
