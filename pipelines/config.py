@@ -187,10 +187,23 @@ def trainer_name(framework: str) -> str:
     return framework.rpartition(":")[2].lower()
 
 
+class InfraValidation(Section):
+    """Before promotion: `rows` of the eval split go over HTTP to a server of the model's own, ready in `startup_seconds`."""
+
+    rows: Positive = 200
+    startup_seconds: Annotated[Number, Field(gt=0)] = 120.0
+
+
 class ServingConfig(Section):
-    """`model_name`: the name in MLflow's registry; default: the pipeline's name."""
+    """How the model is served.
+
+    Attributes:
+        model_name: in MLflow's registry; default: the pipeline's name.
+        infra_validation: null: nobody looks whether a model can be served before it is promoted.
+    """
 
     model_name: str | None = None
+    infra_validation: InfraValidation | None = InfraValidation()
 
 
 class TrackingConfig(Section):

@@ -17,6 +17,7 @@ from tfx.types import channel
 from components.baseline.component import Baseline
 from components.errors import UserError
 from components.evaluation.component import Evaluate
+from components.infra_validation.component import InfraValidation
 from components.ingest.component import Ingest
 from components.registry.component import Register
 from components.reports.component import Report
@@ -29,6 +30,7 @@ from pipelines.settings import (
     VERSION,
     evaluation_settings,
     gate_settings,
+    infra_validation_settings,
     input_spec,
     preprocessing_code,
     trainer_settings,
@@ -96,7 +98,11 @@ def create_pipeline(
     model_run = _union([t.outputs["model_run"] for t in trainings])
     evaluate = Evaluate(examples, model, baseline, evaluation_settings(config)).with_id("evaluation")
     evaluation = evaluate.outputs["evaluation"]
-    registry = Register(examples, model, evaluation, config.model_name).with_id("registry")
+    infra_settings = infra_validation_settings(config)
+    infra = [InfraValidation(examples, model, infra_settings).with_id("infra_validation")] if infra_settings else []
+    infra_blessing = {"infra_blessing": infra[0].outputs["blessing"]} if infra else {}
+    registry = Register({"examples": examples, "model": model, "evaluation": evaluation, **infra_blessing}, config.model_name)
+    registry = registry.with_id("registry")
     report = Report(
         {
             "examples": examples,
@@ -109,6 +115,7 @@ def create_pipeline(
             "evaluation": evaluation,
             "blessing": evaluate.outputs["blessing"],
             "registration": registry.outputs["registration"],
+            **infra_blessing,
         },
         config.public_yaml(),
         config.name,
@@ -123,6 +130,7 @@ def create_pipeline(
         transform,
         *trainings,
         evaluate,
+        *infra,
         registry,
         report,
     ]

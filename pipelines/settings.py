@@ -70,6 +70,12 @@ def gate_settings(config: PipelineConfig) -> dict[str, Any]:
     }
 
 
+def infra_validation_settings(config: PipelineConfig) -> dict[str, Any] | None:
+    """Returns the config's `serving.infra_validation` as its stage takes it; None: there is no such stage."""
+    wanted = config.serving.infra_validation
+    return {"version": VERSION, **wanted.model_dump(mode="json")} if wanted else None
+
+
 def evaluation_settings(config: PipelineConfig) -> dict[str, Any]:
     """Returns the config's `evaluation` as the evaluation stage takes it."""
     return {"version": VERSION, **config.evaluation.model_dump(mode="json")}

@@ -201,11 +201,6 @@ def _bless(blessing: Any, model: Any, result: Evaluation) -> None:
 def _track(result: Evaluation, output: str, summary: DatasetSummary) -> None:
     run, parent = tracking.ambient(), tracking.ambient(parent=True)
     run.metrics(result.metrics)
-    # The run as a whole is as good as its best candidate; on a cluster nobody comes after the stages to say so.
-    parent.metrics(result.metrics)
-    parent.tags({"blessed": str(result.blessed).lower(), "switchyard.status": "blessed" if result.blessed else "not_blessed"})
-    if not result.blessed:
-        parent.tags({"switchyard.why": "not blessed: " + "; ".join(result.failures)})
     several = {f"{n}.{k}": v for n, m in result.models.items() for k, v in m.metrics.items()} if len(result.models) > 1 else {}
     run.metrics(several)
     run.tags({"blessed": str(result.blessed).lower(), "best": result.best, "compared_with_champion": result.champion or "none"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from components import tracking
 from components.dataset import DatasetSummary
 from components.evaluation.results import CHAMPION, Evaluation, ModelResult
+from components.evaluation.servability import verdicts
 from components.model_registry import CHAMPION as REGISTERED_CHAMPION
 from components.model_registry import Registration
 from components.progress import say, warn
@@ -23,14 +25,18 @@ FILE = "registration.json"
 
 
 class Executor(base_executor.BaseExecutor):
-    """`examples` (for their fingerprint), one or several `model`s and `evaluation` in; `registration` out."""
+    """`examples` (for their fingerprint), `model`s, `evaluation` and perhaps `infra_blessing` in; `registration` out."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
         name = exec_properties["model_name"]
         summary = DatasetSummary.load(artifact_utils.get_single_uri(input_dict["examples"]))
-        evaluation = Evaluation.load(artifact_utils.get_single_uri(input_dict["evaluation"]))
+        infra = input_dict.get("infra_blessing")
+        evaluation = verdicts(
+            artifact_utils.get_single_uri(input_dict["evaluation"]), artifact_utils.get_single_uri(infra) if infra else None
+        )
         run = tracking.ambient(parent=True)
+        _track_verdict(run, evaluation)
         registrations = {}
         models = {m.get_string_custom_property("framework"): m for m in input_dict["model"]}
         # The best one last: of those that do not become champion, the best is the challenger.
@@ -48,7 +54,8 @@ class Executor(base_executor.BaseExecutor):
 
 def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: str, summary: DatasetSummary) -> dict[str, Any]:
     against = next((c for c in evaluation.comparisons if c.other == CHAMPION), None)
-    why = against.sentence() if against else f"first champion: {'; '.join(n for n in evaluation.notes if n) or 'none before it'}"
+    notes = "; ".join(n for n in evaluation.notes if n)
+    why = against.sentence() if against else notes if evaluation.champion else f"first champion: {notes or 'none before it'}"
     return {
         "name": name,
         "bundle": str(Path(model.uri) / "Format-Serving"),
@@ -62,6 +69,16 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
         "tags": {"framework": result.framework},
         "description": f"{result.framework}, " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()),
     }
+
+
+def _track_verdict(run: tracking.Run, evaluation: Evaluation) -> None:
+    """The run as a whole is as good as its best candidate; on a cluster nobody comes after the stages to say so."""
+    run.metrics(evaluation.metrics)
+    if evaluation.blessed:
+        run.tags({"blessed": "true", "switchyard.status": "blessed"})
+    else:
+        why = "not blessed: " + "; ".join(evaluation.failures)
+        run.tags({"blessed": "false", "switchyard.status": "not_blessed", "switchyard.why": why})
 
 
 def _tell(name: str, found: Registration) -> None:
@@ -83,6 +100,7 @@ class RegistrySpec(types.ComponentSpec):
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "model": ChannelParameter(type=standard_artifacts.Model),
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
     }
     OUTPUTS = {"registration": ChannelParameter(type=standard_artifacts.PushedModel)}
 
@@ -97,15 +115,6 @@ class Register(base_component.BaseComponent):
     SPEC_CLASS = RegistrySpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(
-        self, examples: types.BaseChannel, model: types.BaseChannel, evaluation: types.BaseChannel, model_name: str
-    ) -> None:
-        super().__init__(
-            RegistrySpec(
-                model_name=model_name,
-                examples=examples,
-                model=model,
-                evaluation=evaluation,
-                registration=types.Channel(standard_artifacts.PushedModel),
-            )
-        )
+    def __init__(self, inputs: Mapping[str, types.BaseChannel], model_name: str) -> None:
+        registration = types.Channel(standard_artifacts.PushedModel)
+        super().__init__(RegistrySpec(**inputs, model_name=model_name, registration=registration))

@@ -19,6 +19,7 @@ from components import tracking
 from components.artifacts import DataVerdict, RunReport
 from components.dataset import DatasetSummary
 from components.evaluation.results import Evaluation
+from components.evaluation.servability import load, verdicts
 from components.reports.run_report import DataPart, ModelPart, run_report
 from components.training.executor import RESULT
 from components.validation.findings import Verdict
@@ -32,7 +33,7 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
-        uris = {k: artifact_utils.get_single_uri(v) for k, v in input_dict.items() if k not in ("model", "model_run")}
+        uris = {k: artifact_utils.get_single_uri(v) for k, v in input_dict.items() if v and k not in ("model", "model_run")}
         summary = DatasetSummary.load(uris["examples"])
         statistics = {
             s: read_statistics(Path(uris["statistics"]) / f"Split-{s}" / "FeatureStats.pb")
@@ -40,7 +41,7 @@ class Executor(base_executor.BaseExecutor):
             if summary.rows[s]
         }
         data = DataPart(summary, statistics, Verdict.load(uris["verdict"]))
-        evaluation = Evaluation.load(uris["evaluation"])
+        evaluation = verdicts(uris["evaluation"], uris.get("infra_blessing"))
         names = [m.get_string_custom_property("framework") for m in input_dict["model"]]
         histories = {
             name: json.loads((Path(run.uri) / RESULT).read_text(encoding="utf-8"))["history"]
@@ -53,6 +54,7 @@ class Executor(base_executor.BaseExecutor):
             _lineage(uris, {n: m.uri for n, m in zip(names, input_dict["model"], strict=True)}, summary, evaluation),
             _reproduce(),
             config,
+            load(uris["infra_blessing"]) if "infra_blessing" in uris else {},
         )
         page = run_report(exec_properties["pipeline_name"], data, models)
         target = Path(artifact_utils.get_single_uri(output_dict["report"]))
@@ -115,6 +117,7 @@ class ReportSpec(types.ComponentSpec):
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
         "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
         "registration": ChannelParameter(type=standard_artifacts.PushedModel),
+        "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
     }
     OUTPUTS = {"report": ChannelParameter(type=RunReport)}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from components.dataset import DatasetSummary
 from components.evaluation.results import Evaluation
+from components.evaluation.servability import Servability
 from components.reports.evaluation import evaluation_sections, verdict_section
 from components.reports.page import COLOURS, axes, legend, number, render, svg, table
 from components.reports.statistics import Statistics, statistics_sections
@@ -36,6 +37,7 @@ class ModelPart:
         lineage: (what, identity, where) from the data to the registry.
         reproduce: commands.
         config: YAML.
+        servability: candidate -> what infra validation found; empty without that stage.
     """
 
     histories: Mapping[str, Sequence[Mapping[str, float]]]
@@ -43,6 +45,7 @@ class ModelPart:
     lineage: Sequence[tuple[str, str, str]]
     reproduce: str
     config: str
+    servability: Mapping[str, Servability]
 
 
 def data_report(data: DataPart) -> str:
@@ -56,6 +59,7 @@ def run_report(name: str, data: DataPart, models: ModelPart) -> str:
     sections = [
         verdict_section(models.evaluation),
         *evaluation_sections(models.evaluation, data.summary),
+        *_serving_sections(models.servability),
         *_training_sections(models.histories),
         *_data_sections(data),
         {"title": "Lineage", "table": table(("", "identity", "where"), models.lineage)},
@@ -124,6 +128,27 @@ def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
         classes = [[c, number(n), percent(n / total)] for c, n in summary.class_counts.items()]
         sections.append({"title": "Classes in train", "table": table((summary.label, "examples", "share"), classes)})
     return sections
+
+
+def _serving_sections(found: Mapping[str, Servability]) -> list[dict[str, Any]]:
+    if not found:
+        return []
+    latencies = list(dict.fromkeys(name for each in found.values() for name in each.latency_ms))
+    head = ("", "rows sent", "largest difference", "ready after, s", *(f"{n.replace('_', ' ')}, ms" for n in latencies))
+    rows = [
+        [
+            name,
+            number(each.rows),
+            "" if each.difference is None else f"{each.difference:.1e}",
+            number(each.startup_seconds),
+            *(number(each.latency_ms.get(n)) for n in latencies),
+        ]
+        for name, each in found.items()
+    ]
+    good = all(each.servable for each in found.values())
+    lines = [f"{name} cannot be served: {each.reason}." for name, each in found.items() if not each.servable]
+    verdict = "can be served" if good else "cannot be served"
+    return [{"title": "Infra validation", "good": good, "verdict": verdict, "lines": lines, "table": table(head, rows)}]
 
 
 def _training_sections(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from components.errors import (
     UserError,
 )
 from components.evaluation.results import Evaluation
+from components.evaluation.servability import verdicts
 from pipelines.runners.contract import RunResult, StageResult
 from pipelines.runners.run_tracker import RunTracker
 
@@ -45,7 +46,7 @@ def run_result(
         outputs: stage -> output's key -> URI.
         errors: the first one counts.
     """
-    evaluation = Evaluation.load(outputs["evaluation"]["evaluation"]) if "evaluation" in outputs else None
+    evaluation = _evaluation(outputs)
     registration = _registration(outputs)
     error, code = None, EXIT_DONE
     status = "blessed"
@@ -93,6 +94,12 @@ def named(stage: str, error: Exception) -> Exception:
     if isinstance(error, KNOWN):
         return type(error)(f"{stage}: {error}")
     return StageError(f"{stage}: {type(error).__name__}: {error}")
+
+
+def _evaluation(outputs: Mapping[str, Mapping[str, str]]) -> Evaluation | None:
+    if "evaluation" not in outputs:
+        return None
+    return verdicts(outputs["evaluation"]["evaluation"], outputs.get("infra_validation", {}).get("blessing"))
 
 
 def _registration(outputs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

@@ -8,8 +8,6 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
-import numpy as np
-
 from tests.command import COMMAND, REPOSITORY, environment, free_port
 
 
@@ -87,30 +85,3 @@ def serving(model, log, *arguments, **more):
     finally:
         if server.process.poll() is None:
             server.stop()
-
-
-def tensors(frame, features):
-    """Rows as inputs of the Open Inference Protocol, JSON: missing values are null."""
-    found = []
-    for feature in features:
-        values = [plain(v) for v in frame[feature.name]]
-        wide = bool(values) and isinstance(values[0], list)
-        shape = [len(values), len(values[0])] if wide else [len(values)]
-        kind = {"string": "BYTES", "int64": "INT64", "float32": "FP64"}[feature.dtype]
-        found.append({"name": feature.name, "shape": shape, "datatype": kind, "data": values})
-    return found
-
-
-def records(frame, features):
-    """Rows as MLflow's clients send them."""
-    return [{f.name: plain(row[f.name]) for f in features} for _, row in frame.iterrows()]
-
-
-def plain(value):
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return None
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, np.generic) else value

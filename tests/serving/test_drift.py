@@ -9,8 +9,9 @@ import pytest
 from mlflow import MlflowClient
 
 from components.model_bundle import BundleInfo, Ragged, RawFeature, bundle_info
+from components.serving.client import tensors
 from components.serving.request_log import RequestLog, _array
-from tests.serving.server import serving, tensors, wait_until
+from tests.serving.server import serving, wait_until
 
 pytestmark = pytest.mark.serving
 

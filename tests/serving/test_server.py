@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from components.model_bundle import bundle_info, load_bundle
+from components.serving.client import records, tensors
 from tests.command import DIGITS, free_port, switchyard
 from tests.messy import messy_frame
-from tests.serving.server import records, serving, start_server, tensors, until_ready
+from tests.serving.server import serving, start_server, until_ready
 
 pytestmark = pytest.mark.serving
 

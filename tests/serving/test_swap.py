@@ -19,8 +19,9 @@ from mlflow import MlflowClient
 
 from components import model_registry
 from components.model_bundle import RawFeature, bundle_info, load_bundle
+from components.serving.client import tensors
 from tests.command import environment, free_port
-from tests.serving.server import serving, tensors, wait_until
+from tests.serving.server import serving, wait_until
 
 pytestmark = pytest.mark.serving
 NAME = "swapped"

@@ -1,0 +1,73 @@
+"""Whether models can be served, as the infra-validation stage found it, and what that makes of an evaluation's verdicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from components.evaluation.results import CANDIDATE, Evaluation, ModelResult
+
+FILE = "infra_validation.json"
+
+
+@dataclass(frozen=True)
+class Servability:
+    """What a server process of its own made of a model.
+
+    Attributes:
+        reason: why it cannot be served; empty: it can.
+        rows: of the eval split that were sent.
+        difference: largest difference between a served and an offline score; None: nothing was answered.
+        startup_seconds: from the process's start until it was ready; None: it never was.
+        latency_ms: `p50_batch_1`, `p99_batch_1` and the like, milliseconds from request to answer over one connection.
+    """
+
+    reason: str
+    rows: int = 0
+    difference: float | None = None
+    startup_seconds: float | None = None
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def servable(self) -> bool:
+        """It started, and answered as offline."""
+        return not self.reason
+
+
+def save(found: Mapping[str, Servability], folder: Path) -> None:
+    """Writes model -> what was found."""
+    (folder / FILE).write_text(json.dumps({n: asdict(s) for n, s in found.items()}, indent=1), encoding="utf-8")
+
+
+def load(folder: str | Path) -> dict[str, Servability]:
+    """Reads it."""
+    loaded = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+    return {name: Servability(**each) for name, each in loaded.items()}
+
+
+def with_servability(evaluation: Evaluation, found: Mapping[str, Servability]) -> Evaluation:
+    """Returns the evaluation with candidates that cannot be served as not passed; the best of the others is blessed."""
+    models = {name: _judged(model, found.get(name)) for name, model in evaluation.models.items()}
+    eligible = [n for n, m in models.items() if m.role == CANDIDATE and m.passed and not m.failures]
+    if not eligible or eligible[0] == evaluation.best:
+        return dataclasses.replace(evaluation, models=models)
+    [best, *_] = eligible
+    models[best] = dataclasses.replace(models[best], blessed=True)
+    note = f"{evaluation.best} comes before {best} and cannot be served"
+    return dataclasses.replace(evaluation, models=models, best=best, comparisons=[], notes=[*evaluation.notes, note])
+
+
+def verdicts(evaluation: str, infra_validation: str | None) -> Evaluation:
+    """Returns an evaluation with what infra validation found; takes the artifacts' folders, None without such a stage."""
+    loaded = Evaluation.load(evaluation)
+    return with_servability(loaded, load(infra_validation)) if infra_validation else loaded
+
+
+def _judged(model: ModelResult, found: Servability | None) -> ModelResult:
+    if model.role != CANDIDATE or found is None or found.servable:
+        return model
+    failures = [*model.failures, f"cannot be served: {found.reason}"]
+    return dataclasses.replace(model, passed=False, blessed=False, failures=failures)

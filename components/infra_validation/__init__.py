@@ -1,0 +1,1 @@
+"""The infra-validation stage: a model that cannot be served is not promoted."""

@@ -1,0 +1,85 @@
+"""The infra-validation stage's executor: every candidate in a server process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+
+from components import tracking
+from components.dataset import split_files
+from components.evaluation.servability import FILE, Servability, save
+from components.infra_validation.check import check
+from components.progress import say, warn
+
+# Each server holds the frameworks, more than a gigabyte.
+_AT_ONCE = 2
+
+
+class Executor(base_executor.BaseExecutor):
+    """`examples` (raw) and one or several `model`s in; `blessing` out."""
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
+        """See the base class."""
+        settings = json.loads(exec_properties["settings"])
+        rows = read_rows(split_files(artifact_utils.get_single_uri(input_dict["examples"]), "eval"), settings["rows"])
+        bundles = {m.get_string_custom_property("framework"): os.path.join(m.uri, "Format-Serving") for m in input_dict["model"]}
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        folder = Path(blessing.uri)
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def one(item: tuple[str, str]) -> Servability:
+            name, bundle = item
+            found = check(bundle, rows, folder / f"{name}.log", settings["startup_seconds"])
+            _tell(name, found)
+            return found
+
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="candidate") as pool:
+            found = dict(zip(bundles, pool.map(one, bundles.items()), strict=True))
+        save(found, folder)
+        all_servable = all(f.servable for f in found.values())
+        # The same file and property as TFX's InfraValidator leaves, so that TFX's Pusher understands them.
+        (folder / ("INFRA_BLESSED" if all_servable else "INFRA_NOT_BLESSED")).touch()
+        blessing.set_int_custom_property("blessed", int(all_servable))
+        _track(found, folder)
+
+
+def read_rows(files: list[str], rows: int) -> list[bytes]:
+    """Returns up to `rows` serialized examples, taken from all files in turn."""
+    dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
+        tf.data.TFRecordDataset, cycle_length=max(1, len(files)), deterministic=True
+    )
+    return list(dataset.take(rows).as_numpy_iterator())
+
+
+def _tell(name: str, found: Servability) -> None:
+    if not found.servable:
+        warn(f"{name} cannot be served: {found.reason}")
+        return
+    latency = found.latency_ms.get("p50_batch_1")
+    speed = "" if latency is None else f", {latency:.1f} ms for one row (median)"
+    say(f"{name} serves: {found.rows} rows answered as offline, ready after {found.startup_seconds:.1f} s{speed}")
+
+
+def _track(found: Mapping[str, Servability], folder: Path) -> None:
+    run = tracking.ambient()
+    run.tags({"infra_blessed": str(all(f.servable for f in found.values())).lower()})
+    for name, each in found.items():
+        prefix = "serving." if len(found) == 1 else f"serving.{name}."
+        measured = {
+            "rows": each.rows,
+            "difference": each.difference,
+            "startup_seconds": each.startup_seconds,
+            **{f"latency_{k}_ms": v for k, v in each.latency_ms.items()},
+        }
+        run.metrics({prefix + k: float(v) for k, v in measured.items() if v is not None})
+        if not each.servable:
+            run.tags({f"{name}.cannot_be_served": each.reason})
+    run.file(str(folder / FILE), "infra_validation")

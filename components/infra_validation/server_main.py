@@ -1,0 +1,43 @@
+"""`python -m components.infra_validation.server_main FD FOLDER`: a bundle's server on a socket that it inherits.
+
+A fresh interpreter, as in production: what only the training process had (modules, variables) is not there. It ends
+when its standard input does, so that it never outlives the stage, however that dies.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from importlib import metadata
+from pathlib import Path
+
+from components.errors import StageError, UserError
+from components.serving.server import ServeOptions, serve
+from components.training.import_order import settle
+
+NAME = "model"
+
+
+def main(listening: socket.socket, folder: Path) -> int:
+    """Serves until it is told to end; returns the exit code."""
+    threading.Thread(target=_end_with_the_stage, daemon=True, name="stage-watch").start()
+    settle()
+    options = ServeOptions(NAME, access_log=None)
+    try:
+        serve(folder, listening, options, metadata.version("switchyard"), lambda line: print(line, flush=True))  # noqa: T201
+    except (UserError, StageError) as error:
+        print(error, flush=True)  # noqa: T201
+        return 1
+    return 0
+
+
+def _end_with_the_stage() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2])))

@@ -1,0 +1,123 @@
+"""A bundle in a server process of its own, and one connection to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.errors import StageError
+from components.infra_validation.server_main import NAME
+from components.serving.server import bind
+
+_HOST = "127.0.0.1"
+_STOP_SECONDS = 30
+_REQUEST_SECONDS = 60
+_POLL_SECONDS = 0.05
+
+
+class ServerProcess:
+    """A server that is ready.
+
+    Attributes:
+        startup_seconds: from the process's start until it was ready.
+    """
+
+    def __init__(self, port: int, startup_seconds: float) -> None:
+        self._connection = http.client.HTTPConnection(_HOST, port, timeout=_REQUEST_SECONDS)
+        self.startup_seconds = startup_seconds
+
+    def infer(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns the outputs for inputs of the Open Inference Protocol.
+
+        Raises:
+            StageError: the server answered anything but a success, or nothing.
+        """
+        found: list[dict[str, Any]] = self._post(f"/v2/models/{NAME}/infer", {"inputs": inputs})["outputs"]
+        return found
+
+    def invoke(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns the predictions for records of MLflow's protocol; raises as `infer`."""
+        found: list[dict[str, Any]] = self._post("/invocations", {"dataframe_records": records})["predictions"]
+        return found
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+    def _post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self._connection.request("POST", path, json.dumps(document), {"content-type": "application/json"})
+            answer = self._connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise StageError(f"it gave no answer to {path}: {error!r}") from error
+        if answer.status != http.client.OK:
+            raise StageError(f"it answered {path} with {answer.status}: {body.decode(errors='replace')[:500]}")
+        found: dict[str, Any] = json.loads(body)
+        return found
+
+
+@contextmanager
+def server_process(folder: str, log: Path, patience_seconds: float) -> Iterator[ServerProcess]:
+    """Yields a server for the MLflow Model in `folder`; what it prints goes to `log`.
+
+    Raises:
+        StageError: it ended, or was not ready in time.
+    """
+    started = time.monotonic()
+    with bind(_HOST, 0) as listening, log.open("wb") as output:
+        port = listening.getsockname()[1]
+        command = [sys.executable, "-m", "components.infra_validation.server_main", str(listening.fileno()), folder]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=_environment(), pass_fds=[listening.fileno()]
+        )
+    try:
+        while not _ready(port):
+            if process.poll() is not None:
+                raise StageError(_last_line(log) or f"its server ended with exit code {process.returncode}")
+            if time.monotonic() - started > patience_seconds:
+                raise StageError(f"its server was not ready within {patience_seconds:g} s")
+            time.sleep(_POLL_SECONDS)
+        server = ServerProcess(port, time.monotonic() - started)
+        try:
+            yield server
+        finally:
+            server.close()
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def _environment() -> dict[str, str]:
+    """What a server elsewhere would have: nothing of the run, and no token to ask clients for."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SWITCHYARD_", "MLFLOW_"))}
+    # Evaluation runs beside it, on the same device if there is one.
+    return {**kept, "TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def _ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(_HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1][:1000] if lines else ""
