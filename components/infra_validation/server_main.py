@@ -35,7 +35,9 @@ def main(listening: socket.socket, folder: Path) -> int:
 
 
 def _end_with_the_stage() -> None:
-    sys.stdin.buffer.read()
+    # Not `sys.stdin`: its lock, held by a thread that waits, would abort the interpreter's end.
+    while os.read(0, 1024):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -7,7 +7,7 @@ from tests.command import BREAST_CANCER, REPOSITORY, run
 SKLEARN = REPOSITORY / "tests" / "contract" / "sklearn_trainer.py"
 TRAINERS = {"tensorflow": "tensorflow", "pytorch": "pytorch", "sklearn": f"{SKLEARN}:SklearnTrainer"}
 BEFORE_TRAINING = ["ingest", "statistics", "schema", "validation", "baseline", "data_gate", "transform"]
-STAGES = [*BEFORE_TRAINING, "training", "evaluation", "registry", "report"]
+STAGES = [*BEFORE_TRAINING, "training", "evaluation", "infra_validation", "registry", "report"]
 # What compares with the registry is done in every run.
 ANEW = {"baseline", "data_gate", "evaluation", "registry", "report"}
 # The three are here to be looked at, not to compete.

@@ -12,7 +12,7 @@ from tests.command import BREAST_CANCER, EXAMPLES
 
 pytestmark = pytest.mark.e2e
 DATA = EXAMPLES / "breast_cancer" / "data.csv"
-QUICK = ["--set", "trainer.hyperparameters.epochs=12"]
+QUICK = ["--set", "trainer.hyperparameters.epochs=12", "--set", "serving.infra_validation=null"]
 TRAINING = {"training", "training_tensorflow", "training_pytorch"}
 
 
