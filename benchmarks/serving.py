@@ -60,7 +60,7 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     ceilings: dict[str, dict[int, float]] = {}
     with tempfile.TemporaryDirectory() as work:
-        for framework, bundle in _train(Path(work)).items():
+        for framework, bundle in train(Path(work)).items():
             ceilings[framework] = _ceiling(bundle)
             with _ours(bundle) as ours, _mlflow(bundle) as theirs:
                 for rows in ROWS:
@@ -97,7 +97,8 @@ def _print(found: list[dict[str, Any]], ceilings: dict[str, dict[int, float]]) -
     print("target at 32 clients: throughput at least 5, p99 at most 0.2, no errors")
 
 
-def _train(work: Path) -> dict[str, Path]:
+def train(work: Path) -> dict[str, Path]:
+    """Returns framework -> bundle of a run of the example in `work/w`."""
     print("training both models", file=sys.stderr)
     command = [sys.executable, "-m", "pipelines.cli", "run", EXAMPLE / "pipeline.yaml", "--workspace", work / "w"]
     command += ["--trainer", "tensorflow", "--trainer", "pytorch"]
@@ -144,15 +145,15 @@ def _load(port: int, script: Path, concurrency: int, seconds: int) -> dict[str, 
 
 @contextmanager
 def _ours(bundle: Path) -> Iterator[int]:
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "pipelines.cli", "serve", str(bundle), "--port", str(port), "--access-log", "off"]
-    with _server(command, port):
+    with server(command, port):
         yield port
 
 
 @contextmanager
 def _mlflow(bundle: Path) -> Iterator[int]:
-    port = _free_port()
+    port = free_port()
     command = [
         sys.executable,
         "-m",
@@ -166,14 +167,15 @@ def _mlflow(bundle: Path) -> Iterator[int]:
         "--port",
         str(port),
     ]
-    with _server(command, port):
+    with server(command, port):
         yield port
 
 
 @contextmanager
-def _server(command: list[str], port: int) -> Iterator[None]:
+def server(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Yields a server's process once it is ready."""
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=_environment()
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment()
     )
     try:
         for _ in range(600):
@@ -184,20 +186,22 @@ def _server(command: list[str], port: int) -> Iterator[None]:
                 if process.poll() is not None:
                     sys.exit(f"ended with {process.returncode}: {' '.join(command)}")
                 time.sleep(0.2)
-        yield
+        yield process
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(60)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Returns what the commands are started with."""
     # MLflow starts `uvicorn` by its name.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Returns a port that nobody has."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
