@@ -1,0 +1,127 @@
+"""The whole pipeline against stock TFX: the same rows, preprocessing, network, metrics and slices, in one run.
+
+python benchmarks/pipeline.py [--rows 20000] [--json]
+
+Stock TFX is run with its LocalDagRunner on the same Beam runner, once from nothing and once more with everything in its cache;
+so is Switchyard, with all that it does besides (gates, MLflow, infra validation, report). Seconds are those that a person waits,
+imports included; a stage's are those from its start to its end. What must be equal is checked: rows, and metrics within what
+another split of the rows changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from stock_tfx.trips import LABEL, write_trips
+
+ROOT = Path(__file__).resolve().parent.parent
+STOCK = Path(__file__).resolve().parent / "stock_tfx"
+BATCH = 64
+# Our stage, TFX's component, the ratio that we want.
+STAGES = (
+    ("ingest", "CsvExampleGen", 0.06),
+    ("statistics", "StatisticsGen", None),
+    ("transform", "Transform", 0.4),
+    ("training", "Trainer", None),
+    ("evaluation", "Evaluator", 0.15),
+)
+_MOST_DIFFERENCE = 0.02
+
+
+def main() -> None:
+    """Runs both and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data" / "trips.csv"
+        data.parent.mkdir()
+        write_trips(data, options.rows)
+        stock, stock_again = (_stock(Path(folder), options.rows) for _ in range(2))
+        ours, ours_again = (_ours(Path(folder), data) for _ in range(2))
+    _same(stock, ours, options.rows)
+    rows = _table(options.rows, stock, stock_again, ours, ours_again)
+    if options.json:
+        print(json.dumps({"rows": options.rows, "machine": _machine(), "measured": rows, "stock": stock, "ours": ours}))
+        return
+    print(f"{options.rows:,} rows, {_machine()}")
+    print(f"{'':34}{'stock TFX, s':>14}{'Switchyard, s':>15}{'ratio':>8}{'target':>8}")
+    for row in rows:
+        target = "" if row["target"] is None else f"{row['target']:.2f}"
+        print(f"{row['what']:34}{row['stock']:14.1f}{row['switchyard']:15.1f}{row['ratio']:8.2f}{target:>8}")
+    print("AUC: stock TFX {:.4f}, Switchyard {:.4f}".format(stock["metrics"]["auc"], ours["metrics"]["auc"]))
+
+
+def _table(rows: int, stock: Any, stock_again: Any, ours: Any, ours_again: Any) -> list[dict[str, Any]]:
+    whole = 0.2 if rows >= 500_000 else 0.33
+    measured = [("whole pipeline", stock["seconds"], ours["seconds"], whole)]
+    measured += [(stage, stock["stages"][theirs], ours["stages"][stage]["seconds"], target) for stage, theirs, target in STAGES]
+    measured.append(("second run, all cached", stock_again["seconds"], ours_again["seconds"], 0.15))
+    return [{"what": w, "stock": s, "switchyard": o, "ratio": o / s, "target": t} for w, s, o, t in measured]
+
+
+def _stock(folder: Path, rows: int) -> dict[str, Any]:
+    train = rows * 2 // 3
+    print("stock TFX", file=sys.stderr)
+    command = [sys.executable, str(STOCK / "run.py"), str(folder), str(train // BATCH), str((rows - train) // BATCH)]
+    return _run(command)
+
+
+def _ours(folder: Path, data: Path) -> dict[str, Any]:
+    document = {
+        "name": "trips",
+        "data": {"path": str(data), "splits": {"train": 2, "eval": 1}},
+        "label": LABEL,
+        "preprocessing": str(STOCK / "features.py"),
+        "trainer": {
+            "model": str(STOCK / "network.py"),
+            "hyperparameters": {"epochs": 1, "batch_size": BATCH, "learning_rate": 0.001},
+        },
+        "evaluation": {"slices": ["payment"]},
+    }
+    pipeline = folder / "pipeline.yaml"
+    pipeline.write_text(yaml.safe_dump(document), encoding="utf-8")
+    print("Switchyard", file=sys.stderr)
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(pipeline), "--workspace", str(folder / "w"), "--json"]
+    started = time.monotonic()
+    found = _run(command)
+    return {**found, "seconds": time.monotonic() - started}
+
+
+def _run(command: list[str]) -> dict[str, Any]:
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": os.pathsep.join([str(ROOT), str(STOCK)])}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-5000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _same(stock: dict[str, Any], ours: dict[str, Any], rows: int) -> None:
+    if sum(stock["rows"].values()) != rows:
+        sys.exit(f"stock TFX read {stock['rows']} of {rows} rows")
+    evaluated = ours["metrics"]["example_count"]
+    if abs(evaluated / rows - 1 / 3) > 0.02:
+        sys.exit(f"Switchyard evaluated {evaluated} of {rows} rows, not a third")
+    for name in ("auc", "accuracy", "loss"):
+        if abs(stock["metrics"][name] - ours["metrics"][name]) > _MOST_DIFFERENCE:
+            sys.exit(f"{name}: stock TFX {stock['metrics'][name]:.4f}, Switchyard {ours['metrics'][name]:.4f}")
+
+
+def _machine() -> str:
+    model = next((x.partition(":")[2].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "")
+    return f"{os.cpu_count()} cores, {model}, Python {sys.version.split()[0]}"
+
+
+if __name__ == "__main__":
+    main()
