@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -245,5 +248,21 @@ for _command in (compile_, submit, runs, serve, predict, deploy, drift):
     main.add_command(_command)
 
 
+def entry() -> None:
+    """The console script. It does not take apart what TensorFlow and TFX have loaded, which would take seconds of every run."""
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code
+    if isinstance(code, str):
+        click.echo(code, err=True)
+    atexit._run_exitfuncs()  # what was to be done at the end is done
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 if __name__ == "__main__":
-    main()
+    entry()

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from components.errors import StageError, UserError
+from components.model_bundle import bundle_info
 from components.serving.server import ServeOptions, serve
 from components.training.import_order import settle
 
@@ -24,7 +25,8 @@ NAME = "model"
 def main(listening: socket.socket, folder: Path) -> int:
     """Serves until it is told to end; returns the exit code."""
     threading.Thread(target=_end_with_the_stage, daemon=True, name="stage-watch").start()
-    settle()
+    if bundle_info(folder).framework != "tensorflow":
+        settle()  # PyTorch comes first; a SavedModel needs none
     options = ServeOptions(NAME, access_log=None)
     try:
         serve(folder, listening, options, metadata.version("switchyard"), lambda line: print(line, flush=True))  # noqa: T201
