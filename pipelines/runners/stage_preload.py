@@ -30,6 +30,9 @@ def preload() -> None:
     trainers = os.environ.pop(TRAINERS, "")
     for module in (*MODULES, *filter(None, trainers.split(","))):
         importlib.import_module(module)
+    from components.beam_startup import remember
+
+    remember()
 
 
 if LOG in os.environ:
