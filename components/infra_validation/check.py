@@ -87,10 +87,12 @@ def _compare(answered: dict[str, list[Any]], offline: np.ndarray, info: BundleIn
     try:
         served = scores_in(answered, info)
     except (KeyError, ValueError) as error:
-        raise StageError(f"it answered without a number for {error}") from error
+        raise StageError(f"its answer cannot be read: {error!r}") from error
+    if not np.isfinite(served).all():
+        raise StageError("it answered with what is no number")
     if served.shape != offline.shape:
         raise StageError(f"it answered {len(served)} rows for {len(offline)}")
-    if list(answers(info, served.astype(np.float32))["prediction"]) != answered["prediction"]:
+    if info.classes and list(answers(info, served.astype(np.float32))["prediction"]) != answered["prediction"]:
         raise StageError("its predictions are not those of the probabilities beside them")
     scale = 1.0 if info.classes else np.maximum(1.0, np.abs(offline))
     return float(np.max(np.abs(served - offline) / scale))

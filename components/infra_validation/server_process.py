@@ -104,7 +104,8 @@ def _environment() -> dict[str, str]:
     """What a server elsewhere would have: nothing of the run, and no token to ask clients for."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SWITCHYARD_", "MLFLOW_"))}
     # Evaluation runs beside it, on the same device if there is one.
-    return {**kept, "TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return {**kept, **quiet, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def _ready(port: int) -> bool:
