@@ -19,7 +19,7 @@ _Arguments = tuple[list[str], list[Any]]
 
 def remember() -> None:
     """Makes Beam remember, in this process and those forked from it. Calling it again changes nothing."""
-    if getattr(core.get_function_args_defaults, "remembers", False):
+    if core.get_function_args_defaults.__module__ == __name__:
         return
     core.get_function_args_defaults = _remembering_arguments(core.get_function_args_defaults)
     PipelineOptions.view_as = _remembering_views(PipelineOptions.view_as)
@@ -38,7 +38,6 @@ def _remembering_arguments(ask: Callable[[Any], _Arguments]) -> Callable[[Any], 
         names, defaults = known[unbound]
         return list(names), list(defaults)
 
-    arguments.remembers = True  # type: ignore[attr-defined]
     return arguments
 
 
