@@ -48,15 +48,15 @@ def test_killed_in_every_stage_in_turn(tmp_path):
     finished = set()
     for stage in STAGES:
         process = start("run", BREAST_CANCER, "--workspace", tmp_path, "--trainer", "pytorch", "--json", *SLOW)
-        lines = lines_until(process, "training: epoch" if stage == "training" else f"{stage}: running")
+        lines = lines_until(process, " training: epoch" if stage == "training" else f" {stage}: running")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         all_gone(children)
         text = "".join(lines)
         for done in finished - ANEW:
-            assert f"{done}: ran" not in text, f"{done} was run again before {stage}"
-        finished |= {s for s in STAGES if f"{s}: ran" in text}
+            assert f" {done}: ran" not in text, f"{done} was run again before {stage}"
+        finished |= {s for s in STAGES if f" {s}: ran" in text}
     last = run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *SLOW)
     assert {s: last.stages[s] for s in finished} == {s: "ran" if s in ANEW else "cached" for s in finished}
     assert last.json["status"] == "blessed"
