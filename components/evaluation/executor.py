@@ -14,22 +14,20 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import tensorflow as tf
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.proto import config_pb2
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
-from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components import tracking
 from components.baseline.contents import BaselineContents, champion_folder
 from components.dataset import DatasetSummary, split_files
 from components.errors import UserError, did_you_mean
+from components.evaluation.batched_metrics import MeasureBatches
 from components.evaluation.bootstrap import Rows, interval, replicates
 from components.evaluation.metric_names import METRICS, PRIMARY, check_settings
 from components.evaluation.metrics import default_thresholds, eval_config
 from components.evaluation.model_gate import compare, judge, ranked
-from components.evaluation.predictions import ROWS, Predict, column_values, encode_labels, rows_schema
+from components.evaluation.predictions import ROWS, Predict, rows_schema
 from components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
 from components.evaluation.row_plots import confusion_metrics, row_plots
 from components.evaluation.tfma_results import read_metrics, read_plots
@@ -53,9 +51,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         check_settings(settings, summary.task)
         check_slices(settings["slices"], summary)
         files = split_files(examples_uri, "eval")
-        labels = read_labels(files, summary)
-        _check_labels(labels, summary)
-        settings["thresholds"] = settings["thresholds"] or default_thresholds(summary.task, labels)
         baseline_uri = artifact_utils.get_single_uri(input_dict["baseline"])
         baseline = BaselineContents.load(baseline_uri)
         models = {n: ModelResult(n, CANDIDATE, n, a.uri, None, {}, {}, {}, {}) for n, a in artifacts.items()}
@@ -67,7 +62,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             bundles[CHAMPION] = str(champion_folder(baseline_uri))
         say(f"{summary.rows['eval']:,} rows, {', '.join(models)}, {len(settings['slices'])} slicings")
         self._predict_and_measure(files, bundles, settings["slices"], summary.task, output)
-        result = _result(output, models, settings, summary, baseline)
+        rows = read_rows(output, list(models), summary)
+        _check_labels(rows.labels, summary)
+        settings["thresholds"] = settings["thresholds"] or default_thresholds(summary.task, rows.labels)
+        result = _result(output, models, rows, settings, summary, baseline)
         result.save(output)
         _bless(artifact_utils.get_single_instance(output_dict["blessing"]), artifacts[result.best], result)
         _track(result, output, summary)
@@ -87,21 +85,14 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 | "Files" >> beam.Create(files)
                 | "Read" >> beam.io.ReadAllFromTFRecord()
                 | "Batch" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
-                | "Predict" >> beam.ParDo(Predict(bundles, features)).with_outputs(ROWS, main="extracts")
+                | "Predict" >> beam.ParDo(Predict(bundles, features)).with_outputs(ROWS, main="batches")
             )
             _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
                 os.path.join(output, PREDICTIONS, "rows"), rows_schema(list(bundles), features), file_name_suffix=".parquet"
             )
-            _ = predicted["extracts"] | "Evaluate" >> tfma.ExtractEvaluateAndWriteResults(
-                eval_shared_model=shared if len(shared) > 1 else shared[0],
-                eval_config=config,
-                extractors=[tfma.extractors.SliceKeyExtractor(eval_config=_only_slices(config))],
-                output_path=output,
-            )
-
-
-def _only_slices(config: config_pb2.EvalConfig) -> config_pb2.EvalConfig:
-    return config_pb2.EvalConfig(slicing_specs=config.slicing_specs)
+            measured = predicted["batches"] | "Measure" >> MeasureBatches(config)
+            writers = tfma.default_writers(output_path=output, eval_shared_model=shared, eval_config=config)
+            _ = measured | "Write" >> tfma.WriteResults(writers=writers)
 
 
 def _framework(model: Any) -> str:
@@ -109,9 +100,13 @@ def _framework(model: Any) -> str:
 
 
 def _result(
-    output: str, models: Mapping[str, ModelResult], settings: dict[str, Any], summary: DatasetSummary, baseline: BaselineContents
+    output: str,
+    models: Mapping[str, ModelResult],
+    rows: Rows,
+    settings: dict[str, Any],
+    summary: DatasetSummary,
+    baseline: BaselineContents,
 ) -> Evaluation:
-    rows = read_rows(output, list(models), summary)
     samples = replicates(rows)
     names = list(METRICS[summary.task])
     measured, plots = read_metrics(output, list(models), names), read_plots(output, list(models))
@@ -153,16 +148,6 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     outputs = len(summary.classes) if summary.task == "multiclass" else 1
     scores = {m: table[m].combine_chunks().flatten().to_numpy().reshape(-1, outputs) for m in models}
     return Rows(summary.task, labels, scores)
-
-
-def read_labels(files: list[str], summary: DatasetSummary) -> np.ndarray:
-    """Returns the encoded labels of TFRecord files, float64 (n,)."""
-    decoder = ExamplesToRecordBatchDecoder()
-    parts = []
-    for batch in tf.data.TFRecordDataset(files).batch(BATCH).as_numpy_iterator():
-        values = column_values(decoder.DecodeBatch(list(batch)), summary.label, wide=False)
-        parts.append(encode_labels(values, summary.classes))
-    return np.concatenate(parts)
 
 
 def _check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:

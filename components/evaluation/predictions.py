@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 from apache_beam.utils import shared
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
+from components.evaluation.batched_metrics import Batch
 from components.evaluation.metric_names import ROW_ACCURACY, ROW_LOSS
 from components.evaluation.metrics import row_feature
+from components.evaluation.slices import SliceColumn, slice_column
 from components.model_bundle import BundleModel, RawFeature, load_bundle
 
 
@@ -51,7 +53,7 @@ ROWS = "rows"
 
 
 class Predict(beam.DoFn):
-    """Batches of serialized examples to TFMA extracts: labels (class index), predictions by model, slice features.
+    """Batches of serialized examples to `Batch`es: labels, predictions by model, the columns to slice by.
 
     The output `ROWS` has the same as Arrow tables, see `rows_schema`.
     """
@@ -66,12 +68,12 @@ class Predict(beam.DoFn):
         self._bundles: dict[str, BundleModel] = self._shared.acquire(lambda: Loaded(self._paths))
 
     def process(self, records: Sequence[bytes]) -> Iterator[Any]:
-        """Yields one extract an example, and one table."""
+        """Yields one batch, and one table."""
         batch = ExamplesToRecordBatchDecoder().DecodeBatch(list(records))
         info = next(iter(self._bundles.values())).info
         labels = encode_labels(column_values(batch, info.label, wide=False), info.classes)
-        slices = {name: [_slice_value(v) for v in column_values(batch, name, wide=False)] for name in self._slice_features}
-        features: dict[str, Any] = dict(slices)
+        slices = {name: slice_column(batch, name) for name in self._slice_features}
+        features: dict[str, np.ndarray] = {}
         scores = {}
         for name, bundle in self._bundles.items():
             found = bundle.scores(frame_of(batch, bundle.info.features))
@@ -81,17 +83,10 @@ class Predict(beam.DoFn):
             scores[name] = found
             if info.task == "multiclass":
                 index = labels.astype(int)
-                features[row_feature(ROW_ACCURACY, name)] = list((found.argmax(axis=1) == index).astype(float))
-                features[row_feature(ROW_LOSS, name)] = list(-np.log(found[np.arange(len(index)), index]).astype(float))
+                features[row_feature(ROW_ACCURACY, name)] = (found.argmax(axis=1) == index).astype(float)
+                features[row_feature(ROW_LOSS, name)] = -np.log(found[np.arange(len(index)), index]).astype(float)
         yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices))
-        [only, *others] = scores
-        for i in range(len(records)):
-            yield {
-                "labels": labels[i : i + 1],
-                "predictions": {name: values[i] for name, values in scores.items()} if others else scores[only][i],
-                "example_weights": np.ones(1),
-                "features": {name: np.asarray([values[i]]) for name, values in features.items()},
-            }
+        yield Batch(labels, scores, features, slices)
 
 
 class Loaded(dict[str, BundleModel]):
@@ -107,12 +102,12 @@ def rows_schema(models: Sequence[str], slice_features: Sequence[str]) -> pa.Sche
     return pa.schema([*fields, *(pa.field(f"slice:{f}", pa.string()) for f in slice_features)])
 
 
-def _table(labels: np.ndarray, scores: Mapping[str, np.ndarray], slices: Mapping[str, Sequence[Any]]) -> pa.Table:
+def _table(labels: np.ndarray, scores: Mapping[str, np.ndarray], slices: Mapping[str, SliceColumn]) -> pa.Table:
     columns: dict[str, Any] = {"label": pa.array(labels, pa.float64())}
     for name, values in scores.items():
         offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
         columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel(), pa.float32()))
-    columns |= {f"slice:{name}": pa.array([str(v) for v in values], pa.string()) for name, values in slices.items()}
+    columns |= {f"slice:{name}": column.text() for name, column in slices.items()}
     return pa.table(columns, schema=rows_schema(list(scores), list(slices)))
 
 
@@ -122,12 +117,3 @@ def encode_labels(values: Any, classes: Sequence[Any]) -> np.ndarray:
         return np.asarray(values, dtype=np.float64)
     index = {c.encode() if isinstance(c, str) else c: float(i) for i, c in enumerate(classes)}
     return np.asarray([index.get(v if isinstance(v, bytes) else int(v), np.nan) for v in values])
-
-
-def _slice_value(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "missing"
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    # Integers with missing values come as floats.
-    return int(value) if float(value).is_integer() else float(value)

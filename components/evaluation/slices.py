@@ -1,0 +1,80 @@
+"""Which rows of a batch belong to which slice, found column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tensorflow_model_analysis.proto import config_pb2
+from tensorflow_model_analysis.slicer import slicer_lib
+
+SliceKey = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class SliceColumn:
+    """A column that rows are sliced by.
+
+    Attributes:
+        codes: for each row the index of its value, int64 (B,).
+        values: text, int or float; `missing` where the example has none.
+    """
+
+    codes: np.ndarray
+    values: list[Any]
+
+    def text(self) -> pa.Array:
+        """Returns the rows' values as text."""
+        return pa.array([str(v) for v in self.values], pa.string()).take(pa.array(self.codes))
+
+
+def slice_column(batch: pa.RecordBatch, name: str) -> SliceColumn:
+    """Returns the first value of each row of a list column."""
+    if name not in batch.schema.names or pa.types.is_null(batch.column(name).type):
+        return SliceColumn(np.zeros(batch.num_rows, np.int64), ["missing"])
+    column = batch.column(name)
+    some = pc.greater(pc.fill_null(pc.list_value_length(column), 0), 0)
+    first = pc.list_element(pc.if_else(some, column, pa.scalar([None], column.type)), 0)
+    encoded = pc.dictionary_encode(first, null_encoding="encode")
+    return SliceColumn(encoded.indices.to_numpy().astype(np.int64), [_value(v) for v in encoded.dictionary.to_pylist()])
+
+
+def _value(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "missing"
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    # Integers with missing values come as floats.
+    return int(value) if float(value).is_integer() else float(value)
+
+
+def slices_of(
+    columns: Mapping[str, SliceColumn], specs: Sequence[config_pb2.SlicingSpec], rows: int
+) -> Iterator[tuple[SliceKey, np.ndarray]]:
+    """Yields TFMA's key and the indices (n,) of the rows, of every slice that a batch has rows of.
+
+    Args:
+        columns: the columns that `specs` name.
+        specs: TFMA's, of feature keys only; the empty one is the slice of all rows.
+        rows: how many the batch has.
+    """
+    for spec in specs:
+        chosen = [columns[name] for name in spec.feature_keys]
+        if not chosen:
+            yield (), np.arange(rows)
+            continue
+        shape = [len(c.values) for c in chosen]
+        # One number for each combination of values, and the rows in the order of these numbers.
+        combined = np.ravel_multi_index([c.codes for c in chosen], shape)
+        order = np.argsort(combined, kind="stable")
+        found, starts = np.unique(combined[order], return_index=True)
+        for code, indices in zip(found, np.split(order, starts[1:]), strict=True):
+            values = [c.values[i] for c, i in zip(chosen, np.unravel_index(code, shape), strict=True)]
+            features = {name: np.asarray([value]) for name, value in zip(spec.feature_keys, values, strict=True)}
+            # TFMA's own, so that the key is the one that it would have made.
+            [key] = slicer_lib.get_slices_for_features_dicts([], features, [slicer_lib.SingleSliceSpec(spec=spec)])
+            yield key, indices

@@ -1,0 +1,157 @@
+"""Metrics of batches against TFMA's own evaluator, which takes the same rows one at a time."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
+
+from components.evaluation.batched_metrics import Batch, MeasureBatches, SumBatches
+from components.evaluation.metric_names import METRICS, ROW_ACCURACY, ROW_LOSS
+from components.evaluation.metrics import eval_config, row_feature
+from components.evaluation.slices import slice_column
+from components.evaluation.tfma_results import read_metrics
+
+ROWS = 150
+SLICES = [["city"], ["city", "count"], ["share"], ["absent"]]
+
+
+def _records(random: np.random.Generator) -> pa.RecordBatch:
+    def lists(values: list[Any], kind: pa.DataType) -> pa.Array:
+        return pa.array([None if v is None else [v] for v in values], pa.list_(kind))
+
+    cities = [None if c == 3 else ["Ä".encode(), b"b", b""][c] for c in random.integers(0, 4, ROWS)]
+    shares = random.choice([0.5, 2.0, np.nan], ROWS)
+    counts = [int(c) if c else None for c in random.integers(0, 3, ROWS)]
+    columns = {"city": lists(cities, pa.binary()), "share": lists(list(shares), pa.float32()), "count": lists(counts, pa.int64())}
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _batch(task: str, models: list[str]) -> Batch:
+    random = np.random.default_rng(7)
+    slices = {name: slice_column(_records(random), name) for name in ("city", "count", "share", "absent")}
+    outputs = 3 if task == "multiclass" else 1
+    labels = random.normal(3, 2, ROWS) if task == "regression" else random.integers(0, max(2, outputs), ROWS).astype(float)
+    predictions, features = {}, {}
+    for model in models:
+        # Some in the middle of a bucket, some on its edge, and ties with the threshold of a half.
+        values = np.round(random.uniform(1e-7, 1 - 1e-7, (ROWS, outputs)), int(random.integers(1, 9))).clip(1e-7, 1 - 1e-7)
+        predictions[model] = (values / values.sum(axis=1, keepdims=True) if outputs > 1 else values).astype(np.float32)
+        if task == "multiclass":
+            index = labels.astype(int)
+            features[row_feature(ROW_ACCURACY, model)] = (predictions[model].argmax(axis=1) == index).astype(float)
+            features[row_feature(ROW_LOSS, model)] = -np.log(predictions[model][np.arange(ROWS), index]).astype(float)
+    return Batch(labels, predictions, features, slices)
+
+
+def _extracts(batch: Batch) -> list[dict[str, Any]]:
+    """The rows as TFMA's extracts, one each."""
+    found = []
+    for i in range(ROWS):
+        features = {name: np.asarray([values[i]]) for name, values in batch.features.items()}
+        features |= {name: np.asarray([c.values[c.codes[i]]]) for name, c in batch.slices.items()}
+        predictions = {m: p[i] for m, p in batch.predictions.items()}
+        [one, *others] = predictions.values()
+        found.append(
+            {
+                "labels": batch.labels[i : i + 1],
+                "predictions": predictions if others else one,
+                "example_weights": np.ones(1),
+                "features": features,
+            }
+        )
+    return found
+
+
+def _by_tfma(folder: str, batch: Batch, config: config_pb2.EvalConfig) -> None:
+    models = [tfma.types.EvalSharedModel(model_name=m, model_path=m, model_type="any") for m in batch.predictions]
+    only_slices = config_pb2.EvalConfig(slicing_specs=config.slicing_specs)
+    with beam.Pipeline() as pipeline:
+        # One element, so that the rows stay in one bundle: merging means of errors, TFMA counts a bundle twice.
+        rows = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: _extracts(batch))
+        _ = rows | tfma.ExtractEvaluateAndWriteResults(
+            eval_shared_model=models if len(models) > 1 else models[0],
+            eval_config=config,
+            extractors=[tfma.extractors.SliceKeyExtractor(eval_config=only_slices)],
+            output_path=folder,
+        )
+
+
+def _by_batches(folder: str, batch: Batch, config: config_pb2.EvalConfig) -> None:
+    parts = np.array_split(np.arange(ROWS), [1, 20, 90])
+    slices = {n: [type(c)(c.codes[p], c.values) for p in parts] for n, c in batch.slices.items()}
+    batches = [
+        Batch(b.labels, b.predictions, b.features, {n: s[i] for n, s in slices.items()})
+        for i, b in enumerate(batch.take(p) for p in parts)
+    ]
+    with beam.Pipeline() as pipeline:
+        measured = pipeline | beam.Create(batches) | beam.Reshuffle() | MeasureBatches(config)
+        _ = measured | tfma.WriteResults(writers=tfma.default_writers(output_path=folder, eval_config=config))
+
+
+def _matrix(messages: Any, *fields: str) -> np.ndarray:
+    return np.array(sorted(tuple(float(getattr(m, f)) for f in fields) for m in messages))
+
+
+def _plotted(plot: Any) -> list[np.ndarray]:
+    found = [_matrix(plot.confusion_matrix_at_thresholds.matrices, "threshold", *(f"{a}_{b}" for a in _SIGNS for b in _CLASSES))]
+    buckets = [b for b in plot.calibration_histogram_buckets.buckets if b.num_weighted_examples.value]
+    found.append(np.array([[b.lower_threshold_inclusive, *(getattr(b, f).value for f in _BUCKET)] for b in buckets]))
+    entries = [e for m in plot.multi_class_confusion_matrix_at_thresholds.matrices for e in m.entries]
+    return [*found, _matrix(entries, "actual_class_id", "predicted_class_id", "num_weighted_examples")]
+
+
+_SIGNS, _CLASSES = ("true", "false"), ("positives", "negatives")
+_BUCKET = ("num_weighted_examples", "total_weighted_label", "total_weighted_refined_prediction")
+
+
+def _all(folder: str) -> dict[Any, list[np.ndarray]]:
+    found = {}
+    for record in tfma.load_metrics(folder):
+        for metric in record.metric_keys_and_values:
+            key = record.slice_key.SerializeToString(), metric.key.SerializeToString()
+            assert metric.value.HasField("double_value"), metric
+            found[key] = [np.array(metric.value.double_value.value)]
+    for record in tfma.load_plots(folder):
+        for plot in record.plot_keys_and_values:
+            found[record.slice_key.SerializeToString(), plot.key.SerializeToString()] = _plotted(plot.value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("task", "models"), [("binary", ["a"]), ("binary", ["a", "b"]), ("multiclass", ["a", "b"]), ("regression", ["a", "b"])]
+)
+def test_every_metric_and_plot_of_every_slice_is_tfmas(tmp_path: Path, task: str, models: list[str]) -> None:
+    batch, config = _batch(task, models), eval_config(task, SLICES, models)
+    ours, theirs = str(tmp_path / "ours"), str(tmp_path / "theirs")
+    _by_batches(ours, batch, config)
+    _by_tfma(theirs, batch, config)
+    mine, stock = _all(ours), _all(theirs)
+    assert mine.keys() == stock.keys()
+    for key, values in stock.items():
+        for ours_, theirs_ in zip(mine[key], values, strict=True):
+            np.testing.assert_allclose(ours_, theirs_, rtol=1e-9, atol=1e-9, err_msg=str(key))
+    read = read_metrics(ours, models, list(METRICS[task]))
+    names = set(read["a"])
+    assert {"", "city=Ä", "city=missing", "city=b, count=2", "share=0.5", "share=2", "share=missing", "absent=missing"} <= names
+    assert all(math.isfinite(v) for v in read["a"][""].values())
+
+
+def test_a_loss_of_many_batches_is_the_mean_over_their_rows(tmp_path: Path) -> None:
+    batch, config = _batch("regression", ["a"]), eval_config("regression", [], ["a"])
+    _by_batches(str(tmp_path), batch, config)
+    found = read_metrics(str(tmp_path), ["a"], ["loss", "mae"])["a"][""]
+    errors = batch.labels - batch.predictions["a"][:, 0]
+    assert found == pytest.approx({"loss": (errors**2).mean(), "mae": np.abs(errors).mean()}, rel=1e-12)
+
+
+def test_a_metric_that_nobody_sums_over_batches_is_refused() -> None:
+    with pytest.raises(TypeError, match="no sum over batches for TFMA's CountCombineFn"):
+        SumBatches([beam.combiners.CountCombineFn()])
