@@ -20,6 +20,7 @@ from tfx.types import artifact_utils
 
 from components import tracking
 from components.baseline.contents import BaselineContents, champion_folder
+from components.batched_io import ReadExamples
 from components.dataset import DatasetSummary, split_files
 from components.errors import UserError, did_you_mean
 from components.evaluation.batched_metrics import MeasureBatches
@@ -34,7 +35,6 @@ from components.evaluation.tfma_results import read_metrics, read_plots
 from components.progress import say, warn
 from components.reports.evaluation import evaluation_html, models_table
 
-BATCH = 1024
 PREDICTIONS = "predictions"
 
 
@@ -82,9 +82,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             predicted = (
                 pipeline
-                | "Files" >> beam.Create(files)
-                | "Read" >> beam.io.ReadAllFromTFRecord()
-                | "Batch" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
+                | "Examples" >> ReadExamples(files)
                 | "Predict" >> beam.ParDo(Predict(bundles, features)).with_outputs(ROWS, main="batches")
             )
             _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(

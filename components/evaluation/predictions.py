@@ -53,7 +53,7 @@ ROWS = "rows"
 
 
 class Predict(beam.DoFn):
-    """Batches of serialized examples to `Batch`es: labels, predictions by model, the columns to slice by.
+    """Record batches of examples to `Batch`es: labels, predictions by model, the columns to slice by.
 
     The output `ROWS` has the same as Arrow tables, see `rows_schema`.
     """
@@ -67,9 +67,8 @@ class Predict(beam.DoFn):
         """Loads the bundles once a process."""
         self._bundles: dict[str, BundleModel] = self._shared.acquire(lambda: Loaded(self._paths))
 
-    def process(self, records: Sequence[bytes]) -> Iterator[Any]:
+    def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
         """Yields one batch, and one table."""
-        batch = ExamplesToRecordBatchDecoder().DecodeBatch(list(records))
         info = next(iter(self._bundles.values())).info
         labels = encode_labels(column_values(batch, info.label, wide=False), info.classes)
         slices = {name: slice_column(batch, name) for name in self._slice_features}

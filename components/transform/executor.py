@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
+import apache_beam as beam
+import pyarrow as pa
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components.transform import executor as tfx_executor
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
+from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components import tracking
+from components.batched_io import WriteExamples
 from components.dataset import DatasetSummary
 from components.progress import warn
 from components.validation.schema_text import belongs, environment_of
@@ -34,10 +40,41 @@ class Executor(tfx_executor.Executor):
                 warn(f"feature {name!r} is not used: {reason}")
             tracking.ambient().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
         properties = {**exec_properties, "custom_config": json_utils.dumps(config)}
-        with tempfile.TemporaryDirectory() as folder:
+        # TFX's executor names its processor's class itself: there is no other way to give it one that writes in batches.
+        batched = mock.patch.object(tfx_executor, "TransformProcessor", _Processor)
+        with tempfile.TemporaryDirectory() as folder, batched:
             super().Do(
                 {**input_dict, "schema": [_in_environment(schema, config.get("environment"), folder)]}, output_dict, properties
             )
+
+
+class _Processor(tfx_executor.TransformProcessor):
+    """TFX's, but for the materialised examples: written in batches and not compressed, as ingest's are."""
+
+    def _EncodeAndWrite(self, schema: schema_pb2.Schema, file_format: str, output_path: str) -> beam.PTransform:  # noqa: N802
+        return _EncodeAndWrite(schema, output_path)
+
+
+class _EncodeAndWrite(beam.PTransform):
+    def __init__(self, schema: schema_pb2.Schema, prefix: str) -> None:
+        super().__init__()
+        self._schema, self._prefix = schema, prefix
+
+    def expand(self, transformed: Any) -> Any:
+        return transformed | "Encode" >> beam.ParDo(_Encode(self._schema)) | "Examples" >> WriteExamples(self._prefix)
+
+
+class _Encode(beam.DoFn):
+    def __init__(self, schema: schema_pb2.Schema) -> None:
+        self._schema = schema
+
+    def setup(self) -> None:
+        self._encoder = RecordBatchToExamplesEncoder(self._schema)
+
+    def process(self, transformed: tuple[pa.RecordBatch, Any]) -> Any:
+        batch, _ = transformed
+        examples: Sequence[bytes] = self._encoder.encode(batch)
+        yield examples
 
 
 def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) -> Any:

@@ -30,9 +30,11 @@ def preload() -> None:
     trainers = os.environ.pop(TRAINERS, "")
     for module in (*MODULES, *filter(None, trainers.split(","))):
         importlib.import_module(module)
+    from components import batched_io
     from components.beam_startup import remember
 
     remember()
+    batched_io.install()
 
 
 if LOG in os.environ:

@@ -52,10 +52,12 @@ def run_node(
     _listen(node["id"])
     with failure.said(), _until_terminated(), task_tracking.task(node["id"]):
         started = time.monotonic()
+        from components import batched_io
         from components.beam_startup import remember
         from pipelines.runners.kubeflow import node_run
 
         remember()
+        batched_io.install()
         progress.say("running")
         work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files), key=_key(inputs, properties))
         with tempfile.TemporaryDirectory() as temporary:
