@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
@@ -23,6 +25,7 @@ from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 # What TFX's own sources make of it.
 BATCH_ROWS = 1000
 SHARD_ROWS = 50_000
+_AHEAD = 2
 
 
 def install() -> None:
@@ -68,8 +71,15 @@ class ReadExamples(beam.PTransform):
 def _read(file: str, schema: bytes | None, rows: int) -> Iterator[pa.RecordBatch]:
     decoder = ExamplesToRecordBatchDecoder(schema)
     records = tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else "", buffer_size=8 << 20)
-    for batch in records.batch(rows).as_numpy_iterator():
-        yield decoder.DecodeBatch(batch)
+    # Decoding lets go of Python's lock: the next batches are decoded on another core while a stage works on this one.
+    with ThreadPoolExecutor(1) as pool:
+        ahead: deque[Future[pa.RecordBatch]] = deque()
+        for batch in records.batch(rows).prefetch(_AHEAD).as_numpy_iterator():
+            ahead.append(pool.submit(decoder.DecodeBatch, batch))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 class WriteExamples(beam.PTransform):

@@ -5,6 +5,7 @@ TFX's own launcher does driver, cache, executor and publishing; here are order, 
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import threading
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 
 from rich.console import Console
 
+from components.training.import_order import without_pytorch
 from components.training.registry import TRAINERS
 from pipelines.config import PipelineConfig
 from pipelines.config_kubeflow import BeamConfig
@@ -57,7 +59,8 @@ class LocalRunner(Runner):
         # Before the frameworks are loaded: most mistakes are found within a second.
         with quiet(self._logs / "runner.log"):
             config = check_inputs(config, self._workspace.code)
-        trainers = [TRAINERS[f] for f in config.trainer.frameworks if f in TRAINERS]
+        # A trainer of the user's own may be one with PyTorch, which then has to come first.
+        trainers = [TRAINERS.get(f, "torch") for f in config.trainer.frameworks]
         self._processes = StageProcesses(self._logs / "preload.log", [*trainers, *self._also_preloaded])
         with quiet(self._logs / "runner.log"), self._display:
             self._processes.warm()
@@ -118,9 +121,21 @@ class LocalRunner(Runner):
         return CompiledPipeline(config, ir, stages)
 
 
+# All that a run imports in this process, for a moment in which it waits anyway.
+_NEEDED = (
+    "pipelines.definition",
+    "pipelines.runners.metadata_access",
+    "tfx.dsl.compiler.compiler",
+    "tfx.orchestration.local.runner_utils",
+    "tfx.orchestration.portable.launcher",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
+
+
 def _import() -> None:
-    import pipelines.definition
-    import pipelines.runners.metadata_access  # noqa: F401
+    with without_pytorch():
+        for module in _NEEDED:
+            importlib.import_module(module)
 
 
 def stop_on_sigterm() -> None:

@@ -1,12 +1,13 @@
 """Imported once by the process that stages are forked from: what every stage would otherwise pay for again.
 
-PyTorch comes before TensorFlow, see `components.training.import_order`.
+PyTorch comes before TensorFlow, or not at all where only TensorFlow trains: see `components.training.import_order`.
 """
 
 import importlib
 import os
+from contextlib import nullcontext
 
-from components.training.import_order import settle
+from components.training.import_order import settle, without_pytorch
 
 LOG = "SWITCHYARD_PRELOAD_LOG"
 TRAINERS = "SWITCHYARD_PRELOAD_TRAINERS"
@@ -26,10 +27,13 @@ def preload() -> None:
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(target, 1)
         os.dup2(target, 2)
-    settle()
-    trainers = os.environ.pop(TRAINERS, "")
-    for module in (*MODULES, *filter(None, trainers.split(","))):
-        importlib.import_module(module)
+    trainers = os.environ.pop(TRAINERS, "").split(",")
+    only_tensorflow = trainers == ["components.training.tensorflow_trainer"]
+    if not only_tensorflow:
+        settle()
+    with without_pytorch() if only_tensorflow else nullcontext():
+        for module in (*MODULES, *filter(None, trainers)):
+            importlib.import_module(module)
     from components import batched_io
     from components.beam_startup import remember
 
