@@ -189,7 +189,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     if info.classes:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
     ones = np.ones(len(labels))
-    measured = {v: {m: f(ones) for m, f in weighted_metrics(info.task, labels, s).items()} for v, s in scores.items()}
+    measured = {v: {m: float(f(ones)) for m, f in weighted_metrics(info.task, labels, s).items()} for v, s in scores.items()}
     samples = replicates(Rows(info.task, labels, scores))
     first, second = (v.version for v in chosen)
     better = {
