@@ -23,7 +23,8 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
 # What TFX's own sources make of it.
-BATCH_ROWS = 1000
+BATCH_ROWS = 5000
+BATCH_BYTES = 32 << 20
 SHARD_ROWS = 50_000
 _AHEAD = 2
 
@@ -38,10 +39,16 @@ def _beam_source(stock: Any) -> Any:
     def source(self: TFExampleRecord, batch_size: int | None = None) -> beam.PTransform:
         if self.raw_record_column_name is not None:
             return stock(self, batch_size)
-        return ReadExamples(self._file_pattern, self._GetSchemaForDecoding(), batch_size or BATCH_ROWS)
+        return ReadExamples(self._file_pattern, self._GetSchemaForDecoding(), batch_size)
 
     source.__module__ = __name__
     return source
+
+
+def _fitting(records: tf.data.Dataset) -> int:
+    """Several batches are held at a time: of images they must not be as many rows as of numbers."""
+    first = next(records.take(1).as_numpy_iterator(), b"")
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, len(first))))
 
 
 @beam.typehints.with_output_types(pa.RecordBatch)
@@ -49,12 +56,12 @@ class ReadExamples(beam.PTransform):
     """The record batches of TFRecord files, in the files' and the records' order; a worker reads a file from start to end.
 
     Args:
-        patterns: the files' globs; `.gz` is unpacked.
+        patterns: the files, or globs of them; `.gz` is unpacked.
         schema: of the columns to decode; without one all that a batch has.
-        rows: how many rows a batch has at most.
+        rows: how many a batch has; None: `BATCH_ROWS`, fewer of large ones.
     """
 
-    def __init__(self, patterns: Sequence[str], schema: schema_pb2.Schema | None = None, rows: int = BATCH_ROWS) -> None:
+    def __init__(self, patterns: Sequence[str], schema: schema_pb2.Schema | None = None, rows: int | None = None) -> None:
         super().__init__()
         self._patterns = list(patterns)
         self._schema = schema.SerializeToString() if schema is not None else None
@@ -62,19 +69,21 @@ class ReadExamples(beam.PTransform):
 
     def expand(self, root: Any) -> Any:
         """See the base class."""
-        files = sorted(file for pattern in self._patterns for file in tf.io.gfile.glob(pattern))
+        gfile = tf.io.gfile
+        # A file's own name may hold what means something in a pattern.
+        files = sorted(file for p in self._patterns for file in ([p] if gfile.exists(p) else gfile.glob(p)))
         if not files:
             raise FileNotFoundError(f"no files match {', '.join(self._patterns)}")
         return root | "Files" >> beam.Create(files) | "Read" >> beam.FlatMap(_read, self._schema, self._rows)
 
 
-def _read(file: str, schema: bytes | None, rows: int) -> Iterator[pa.RecordBatch]:
+def _read(file: str, schema: bytes | None, rows: int | None) -> Iterator[pa.RecordBatch]:
     decoder = ExamplesToRecordBatchDecoder(schema)
     records = tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else "", buffer_size=8 << 20)
     # Decoding lets go of Python's lock: the next batches are decoded on another core while a stage works on this one.
     with ThreadPoolExecutor(1) as pool:
         ahead: deque[Future[pa.RecordBatch]] = deque()
-        for batch in records.batch(rows).prefetch(_AHEAD).as_numpy_iterator():
+        for batch in records.batch(rows or _fitting(records)).prefetch(_AHEAD).as_numpy_iterator():
             ahead.append(pool.submit(decoder.DecodeBatch, batch))
             if len(ahead) > _AHEAD:
                 yield ahead.popleft().result()

@@ -10,7 +10,7 @@ from tests.messy import messy_frame
 
 pytestmark = pytest.mark.e2e
 TAXI = REPOSITORY.parent / "shared" / "data" / "chicago_taxi" / "data.csv"
-QUICK = ["--set", "trainer.hyperparameters.epochs=8"]
+QUICK = ["--set", "trainer.hyperparameters.epochs=8", "--set", "serving.infra_validation=null"]
 
 
 @pytest.mark.skipif(not TAXI.exists(), reason=f"the taxi data is not part of the repository and not at {TAXI}")

@@ -27,7 +27,7 @@ from tests.command import (
 from tests.e2e.conftest import ANEW, NO_CONTEST, STAGES
 
 pytestmark = pytest.mark.e2e
-QUICK = ["--set", "trainer.hyperparameters.epochs=10"]
+QUICK = ["--set", "trainer.hyperparameters.epochs=10", "--set", "serving.infra_validation=null"]
 SLOW = ["--set", "trainer.hyperparameters.epochs=80", "--set", "trainer.hyperparameters.early_stopping=null"]
 
 

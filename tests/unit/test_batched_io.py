@@ -74,6 +74,18 @@ def test_what_tfx_reads_in_batches_is_what_it_reads_by_the_record(files: str, tm
     assert list(projected[0]) == ["text"]
 
 
+def test_large_rows_come_in_smaller_batches(files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batched_io, "BATCH_BYTES", 8 * len(_example(0)))
+    assert [len(b["number"]) for b in _read(ReadExamples([files], SCHEMA), tmp_path / "read")] == [8, 8, 4, 4, 1]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "data[1]*"
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        writer.write(_example(4))
+    assert [b["number"] for b in _read(ReadExamples([str(file)], SCHEMA), tmp_path / "read")] == [[[4]]]
+
+
 def test_no_file_is_an_error_that_names_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no files match .*/nothing-\*"):
         _read(ReadExamples([str(tmp_path / "nothing-*")]), tmp_path / "read")
