@@ -30,7 +30,8 @@ def evaluated(tmp_path_factory, warm):
     pd.DataFrame({"x": x, "z": z, "word": word, "y": y}).to_csv(folder / "d.csv", index=False)
     document = {"name": "stock", "data": {"path": "d.csv"}, "label": "y", "evaluation": {"slices": ["word"]}}
     (folder / "p.yaml").write_text(yaml.safe_dump(document))
-    warm.run(folder / "p.yaml", folder / "w", "--set", "trainer.hyperparameters.epochs=3", "--set", "serving.infra_validation=null")
+    quick = ["--set", "trainer.hyperparameters.epochs=3", "--set", "serving.infra_validation=null"]
+    warm.run(folder / "p.yaml", folder / "w", *quick)
     return folder / "w" / "artifacts"
 
 
