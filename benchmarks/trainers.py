@@ -1,0 +1,263 @@
+"""The trainers against loops written by hand, and their input against tensors that are in memory already, in one run.
+
+python benchmarks/trainers.py [--rows 100000] [--epochs 4] [--repeats 3] [--json]
+
+Both sides of a pair train the default model on the same rows with the same batch size, optimizer and metrics, validate after
+each epoch, and must reach the same validation loss. A side runs in a process of its own, the sides in turn. What is measured are
+whole epochs but for the first, in which frameworks compile; the median of the repeats is printed, with the smallest and largest.
+The trainers also write a checkpoint after each epoch, which the loops by hand do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCH, LEARNING_RATE, WIDTH = 64, 1e-3, 10
+# Side, what it is compared with, what is compared, the ratio that we want.
+PAIRS = (
+    ("tensorflow", "keras_fit", "TensorFlow trainer, seconds an epoch, against Keras' fit", 1.1),
+    ("pytorch", "pytorch_loop", "PyTorch trainer, seconds an epoch, against a loop by hand", 1.1),
+    ("tensorflow", "tensorflow_memory", "TensorFlow's input, rows a second, against tensors in memory", 0.8),
+    ("pytorch", "pytorch_memory", "PyTorch's input, rows a second, against tensors in memory", 0.8),
+)
+SIDES = tuple(dict.fromkeys(side for pair in PAIRS for side in pair[:2]))
+_MOST_DIFFERENCE = 0.02
+
+
+def main() -> None:
+    """Runs all sides and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(_side(options.side, options.folder, options.epochs)))
+        return
+    measured: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    with tempfile.TemporaryDirectory() as folder:
+        _write(Path(folder), options.rows)
+        for repeat in range(options.repeats):
+            for side in SIDES:
+                print(f"{repeat + 1} of {options.repeats}: {side}", file=sys.stderr)
+                measured[side].append(_run(side, Path(folder), options.epochs))
+    losses = {side: [m["val_loss"] for m in found] for side, found in measured.items()}
+    if max(map(max, losses.values())) - min(map(min, losses.values())) > _MOST_DIFFERENCE:
+        sys.exit(f"the sides do not reach the same validation loss: {losses}")
+    rows = [_row(*pair, measured) for pair in PAIRS]
+    if options.json:
+        print(json.dumps({"rows": options.rows, "cores": os.cpu_count(), "pairs": rows, "val_loss": losses}))
+        return
+    print(f"{options.rows:,} rows of {WIDTH} features, batches of {BATCH}, {os.cpu_count()} cores; seconds an epoch")
+    print(f"{'':66}{'ours':>24}{'compared with':>24}{'ratio':>8}{'target':>8}")
+    for row in rows:
+        sides = "".join(f"{'{:.2f} ({:.2f} to {:.2f})'.format(*row[k]):>24}" for k in ("ours", "theirs"))
+        print(f"{row['what']:66}{sides}{row['ratio']:8.2f}{row['target']:8.2f}")
+
+
+def _row(ours: str, theirs: str, what: str, target: float, measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    mine, other = ([m["epoch_seconds"] for m in measured[side]] for side in (ours, theirs))
+    ratio = statistics.median(mine) / statistics.median(other)
+    # Of the same rows: their rate is the inverse of the time.
+    found = {"what": what, "ratio": ratio if target > 1 else 1 / ratio, "target": target}
+    return found | {k: (statistics.median(s), min(s), max(s)) for k, s in (("ours", mine), ("theirs", other))}
+
+
+def _run(side: str, folder: Path, epochs: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--epochs", str(epochs)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        sys.exit(f"{side} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _write(folder: Path, rows: int) -> None:
+    """Transformed examples of both splits, as the transform stage writes them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import pyarrow as pa
+    import tensorflow as tf
+    from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+    random = np.random.default_rng(0)
+    for split, n in (("train", rows), ("eval", rows // 4)):
+        x = random.normal(size=(n, WIDTH)).astype(np.float32)
+        y = (x @ np.linspace(-1, 1, WIDTH) + random.normal(size=n) > 0).astype(np.int64)
+        columns = {f"x{i}": pa.array([[v] for v in x[:, i].tolist()], pa.large_list(pa.float32())) for i in range(WIDTH)}
+        columns["y"] = pa.array([[v] for v in y.tolist()], pa.large_list(pa.int64()))
+        with tf.io.TFRecordWriter(str(folder / split)) as writer:
+            for record in RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_pydict(columns)):
+                writer.write(record)
+
+
+def _side(side: str, folder: Path, epochs: int) -> dict[str, float]:
+    times = [time.monotonic()]
+    losses: list[float] = []
+
+    def epoch_ended(val_loss: float) -> None:
+        times.append(time.monotonic())
+        losses.append(val_loss)
+
+    framework, _, how = side.partition("_")
+    if how == "fit":
+        _keras_fit(folder, epochs, epoch_ended)
+    elif how == "loop":
+        _pytorch_loop(folder, epochs, epoch_ended)
+    else:
+        _trainer(framework, folder, epochs, epoch_ended, in_memory=how == "memory")
+    # The first epoch compiles, and opens the files.
+    return {"epoch_seconds": (times[-1] - times[1]) / (epochs - 1), "val_loss": losses[-1]}
+
+
+def _request(folder: Path, epochs: int) -> Any:
+    import tensorflow as tf
+
+    from components.accelerators import AcceleratorProfile
+    from components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest
+    from components.training.input import TransformedExamples
+
+    specs = {f"x{i}": tf.io.FixedLenFeature([1], tf.float32) for i in range(WIDTH)} | {"y": tf.io.FixedLenFeature([], tf.int64)}
+    train, held_out = (TransformedExamples([str(folder / split)], specs, "y") for split in ("train", "eval"))
+    work = Path(tempfile.mkdtemp(dir=folder))
+    return TrainRequest(
+        spec=ModelSpec(tuple(FeatureSpec(f"x{i}", "float32", (1,)) for i in range(WIDTH)), "binary", 1),
+        train=train,
+        eval=held_out,
+        hyperparameters=Hyperparameters(epochs, None, BATCH, LEARNING_RATE, "adam", 1, None, 0.0, None),
+        accelerator=AcceleratorProfile("cpu"),
+        build_model=None,
+        checkpoint_dir=work / "checkpoints",
+        export_dir=work / "export",
+    )
+
+
+def _trainer(framework: str, folder: Path, epochs: int, epoch_ended: Callable[[float], None], *, in_memory: bool) -> None:
+    from dataclasses import replace
+
+    from components.training.import_order import settle
+
+    settle()
+    from components.training.registry import trainer_class
+
+    trainer = trainer_class(framework)()
+    request = _request(folder, epochs)
+    trainer.prepare(request.accelerator)
+    if in_memory:
+        request = replace(request, train=_Memory(request.train, epochs, for_fit=framework == "tensorflow"))
+    trainer.train(request, lambda step, metrics: epoch_ended(metrics["val_loss"]))
+
+
+class _Memory:
+    """An `ExampleSource` whose batches are all made before training starts."""
+
+    def __init__(self, source: Any, epochs: int, *, for_fit: bool) -> None:
+        self.rows = source.rows
+        self._for_fit = for_fit
+        self._batches = [list(source.dataset(BATCH, seed=1, first_epoch=e)) for e in range(epochs)]
+
+    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> Iterator[Any]:
+        return iter(self._batches[epoch])
+
+    def dataset(self, batch_size: int, *, seed: int | None = None, first_epoch: int = 0, epochs: int = 1) -> Any:
+        if not self._for_fit:
+            return [b for epoch in self._batches for b in epoch]
+        import tensorflow as tf
+
+        # Keras' fit takes no list. What is left over of the rows after whole batches is left out.
+        whole = [b for epoch in self._batches for b in epoch if len(b[1]) == batch_size]
+        features = {k: tf.stack([x[k] for x, _ in whole]) for k in whole[0][0]}
+        return tf.data.Dataset.from_tensor_slices((features, tf.stack([y for _, y in whole]))).repeat()
+
+
+def _arrays(folder: Path) -> tuple[Any, Any, Any]:
+    request = _request(folder, 1)
+    train, held_out = (next(iter(s.dataset(s.rows))) for s in (request.train, request.eval))
+    return request.spec, train, held_out
+
+
+def _keras_fit(folder: Path, epochs: int, epoch_ended: Callable[[float], None]) -> None:
+    import keras
+
+    from components.training.tensorflow_trainer import default_model
+
+    spec, (x, y), (x_eval, y_eval) = _arrays(folder)
+    keras.utils.set_random_seed(1)
+    model = default_model(spec)
+    model.compile(
+        optimizer=keras.optimizers.Adam(LEARNING_RATE, epsilon=1e-7),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0), keras.metrics.AUC(from_logits=True)],
+        jit_compile=False,
+    )
+    at_end = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epoch_ended(float(logs["val_loss"])))
+    held_out = ({k: v.numpy() for k, v in x_eval.items()}, y_eval.numpy()[:, None])
+    x = {k: v.numpy() for k, v in x.items()}
+    model.fit(
+        x,
+        y.numpy()[:, None],
+        batch_size=BATCH,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[at_end],
+        validation_data=held_out,
+        validation_batch_size=1024,
+    )
+
+
+def _pytorch_loop(folder: Path, epochs: int, epoch_ended: Callable[[float], None]) -> None:
+    from components.training.import_order import settle
+
+    settle()
+    import torch
+    import torchmetrics
+    from torch.nn import functional
+
+    from components.training.pytorch_trainer import default_model
+
+    spec, (x, y), (x_eval, y_eval) = _arrays(folder)
+    torch.set_num_threads(1)  # as the trainer: faster on so small a model
+    torch.manual_seed(1)
+    model = default_model(spec)
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, eps=1e-7)
+    x, x_eval = ({k: torch.from_numpy(v.numpy()) for k, v in features.items()} for features in (x, x_eval))
+    y, y_eval = torch.from_numpy(y.numpy()), torch.from_numpy(y_eval.numpy())
+    accuracy, auc = torchmetrics.classification.BinaryAccuracy(), torchmetrics.classification.BinaryAUROC(thresholds=200)
+    for _ in range(epochs):
+        model.train()
+        for index in torch.randperm(len(y)).split(BATCH):
+            optimizer.zero_grad()
+            logits = model({k: v[index] for k, v in x.items()})[:, 0]
+            loss = functional.binary_cross_entropy_with_logits(logits, y[index].float())
+            loss.backward()
+            optimizer.step()
+            accuracy.update(logits.detach().sigmoid(), y[index])
+            auc.update(logits.detach().sigmoid(), y[index])
+        model.eval()
+        with torch.inference_mode():
+            logits = model(x_eval)[:, 0]
+            val_loss = float(functional.binary_cross_entropy_with_logits(logits, y_eval.float()))
+            accuracy.update(logits.sigmoid(), y_eval)
+            auc.update(logits.sigmoid(), y_eval)
+        accuracy.compute(), auc.compute(), accuracy.reset(), auc.reset()
+        epoch_ended(val_loss)
+
+
+if __name__ == "__main__":
+    main()
