@@ -1,10 +1,13 @@
 """Fixtures for all tests. PyTorch comes first, as in the product: see `components.training.import_order`."""
 
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+# A shell ignores Ctrl-C for what it starts in the background, and so would the commands that are tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from components.training.import_order import settle
 
