@@ -23,7 +23,7 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
 # What TFX's own sources make of it.
-BATCH_ROWS = 5000
+BATCH_ROWS = 1000
 BATCH_BYTES = 32 << 20
 SHARD_ROWS = 50_000
 _AHEAD = 2
