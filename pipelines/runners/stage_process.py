@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -182,23 +182,30 @@ def explain(error: BaseException, log: Path | None) -> tuple[str, str]:
     if isinstance(error, SystemExit) and error.__cause__ is not None:
         error = error.__cause__
     where = f" Log: {log}" if log else ""
-    seen: BaseException | None = error
-    while seen is not None:
+    chain = list(_chain(error))
+    for seen in chain:
         for kind, name in _SAID.items():
             if isinstance(seen, kind):
                 # Beam adds where it was raised.
                 return name, re.sub(r"\s*\[while running .*", "", str(seen), flags=re.DOTALL)
-        seen = seen.__cause__ or seen.__context__
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "stage", f"the disk is full ({error.filename or error.strerror}). Free some space and run again.{where}"
     if isinstance(error, MemoryError):
         return "stage", f"out of memory.{where}"
-    if isinstance(error, StageError):
-        return "stage", f"{error}{where}"
+    for seen in chain:
+        # What came of it counts for less: a file that could not be closed, say, since the stage was told to end while it wrote.
+        if isinstance(seen, StageError):
+            return "stage", f"{seen}{where}"
     lines = str(error).strip().splitlines()
     if "No space left" in str(error):
         return "stage", f"the disk is full. Free some space and run again.{where}"
     return "stage", f"{type(error).__name__}: {lines[0] if lines else ''}.{where}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _die_with_the_runner() -> None:

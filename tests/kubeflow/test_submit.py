@@ -204,7 +204,8 @@ def test_a_run_that_is_ended_keeps_its_checkpoint(submit, mlflow, warm, host):
 
     log("training: epoch 5 of")
     assert warm("runs", "terminate", run_id, "--host", host).code == 0
-    assert "terminated (SIGTERM)" in log("switchyard: error:")
+    said = log("switchyard: error:")
+    assert "terminated (SIGTERM)" in said, said[-4000:]
     assert wait_for_end(warm, host, run_id)["state"] == "CANCELED"
     first_run, done = epochs()
     assert warm("runs", "retry", run_id, "--host", host).code == 0
