@@ -22,10 +22,11 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
+from components.shards import ShardWriter, rename
+
 # What TFX's own sources make of it.
 BATCH_ROWS = 1000
 BATCH_BYTES = 32 << 20
-SHARD_ROWS = 50_000
 _AHEAD = 2
 
 
@@ -45,9 +46,10 @@ def _beam_source(stock: Any) -> Any:
     return source
 
 
-def _fitting(records: tf.data.Dataset) -> int:
+def _fitting(file: str, compression: str) -> int:
     """Several batches are held at a time: of images they must not be as many rows as of numbers."""
-    first = next(records.take(1).as_numpy_iterator(), b"")
+    # With a small buffer: not the whole file for its first record.
+    first = next(tf.data.TFRecordDataset(file, compression, buffer_size=1 << 16).take(1).as_numpy_iterator(), b"")
     return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, len(first))))
 
 
@@ -79,11 +81,12 @@ class ReadExamples(beam.PTransform):
 
 def _read(file: str, schema: bytes | None, rows: int | None) -> Iterator[pa.RecordBatch]:
     decoder = ExamplesToRecordBatchDecoder(schema)
-    records = tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else "", buffer_size=8 << 20)
+    compression = "GZIP" if file.endswith(".gz") else ""
+    records = tf.data.TFRecordDataset(file, compression, buffer_size=8 << 20)
     # Decoding lets go of Python's lock: the next batches are decoded on another core while a stage works on this one.
     with ThreadPoolExecutor(1) as pool:
         ahead: deque[Future[pa.RecordBatch]] = deque()
-        for batch in records.batch(rows or _fitting(records)).prefetch(_AHEAD).as_numpy_iterator():
+        for batch in records.batch(rows or _fitting(file, compression)).prefetch(_AHEAD).as_numpy_iterator():
             ahead.append(pool.submit(decoder.DecodeBatch, batch))
             if len(ahead) > _AHEAD:
                 yield ahead.popleft().result()
@@ -92,7 +95,7 @@ def _read(file: str, schema: bytes | None, rows: int | None) -> Iterator[pa.Reco
 
 
 class WriteExamples(beam.PTransform):
-    """Lists of serialized examples to the shards `<prefix>-<i>-of-<n>`, each of `SHARD_ROWS` rows at most.
+    """Lists of serialized examples to the shards `<prefix>-<i>-of-<n>`, of bounded size.
 
     Shards get these names once all are there: a run that died leaves none of them, a worker that is tried again no half one.
     """
@@ -120,38 +123,19 @@ class _Write(beam.DoFn):
         self._folder = _parts(prefix)
 
     def start_bundle(self) -> None:
-        self._written: list[str] = []
-        self._rows = 0
-        self._writer: Any = None
+        self._shards = ShardWriter(self._folder, uuid.uuid4().hex)
 
     def process(self, records: Iterable[bytes]) -> None:
-        for record in records:
-            if self._rows % SHARD_ROWS == 0:
-                self._next()
-            self._writer.write(record)
-            self._rows += 1
+        self._shards.write(records)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        if self._writer:
-            self._writer.close()
         window = GlobalWindow()
-        for part in self._written:
+        for part in self._shards.close():
             yield WindowedValue(part, window.max_timestamp(), [window])
-
-    def _next(self) -> None:
-        if self._writer:
-            self._writer.close()
-        tf.io.gfile.makedirs(self._folder)
-        self._written.append(os.path.join(self._folder, uuid.uuid4().hex))
-        self._writer = tf.io.TFRecordWriter(self._written[-1])
 
 
 def _name(parts: list[str], prefix: str) -> list[str]:
-    names = [f"{prefix}-{i:05d}-of-{len(parts):05d}" for i in range(len(parts))]
-    for part, name in zip(parts, names, strict=True):
-        # On a second try of this step some have their name already.
-        if tf.io.gfile.exists(part):
-            tf.io.gfile.rename(part, name, overwrite=True)
+    names = rename(parts, prefix)
     if tf.io.gfile.exists(_parts(prefix)):
         tf.io.gfile.rmtree(_parts(prefix))
     return names

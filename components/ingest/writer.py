@@ -6,14 +6,14 @@ import hashlib
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pandas.util import hash_array
 
-SHARD_ROWS = 50_000
+from components.shards import ShardWriter, rename
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -53,40 +53,24 @@ def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
 
 
 class SplitWriter:
-    """Writes serialized examples to `Split-<name>/data_tfrecord-<i>-of-<n>`, a new shard every `SHARD_ROWS` rows."""
+    """Writes serialized examples to the shards `Split-<name>/data_tfrecord-<i>-of-<n>`."""
 
     def __init__(self, uri: str, split: str) -> None:
-        import tensorflow as tf
-
-        # TensorFlow's files: the artifact may lie in an object store.
-        self._open, self._files = tf.io.TFRecordWriter, tf.io.gfile
         self.folder = os.path.join(uri, f"Split-{split}")
-        self._files.makedirs(self.folder)
-        self.rows = 0
-        self._writer: Any = None
-        self._parts: list[str] = []
+        self._shards = ShardWriter(self.folder, "part")
+
+    @property
+    def rows(self) -> int:
+        """How many were written."""
+        return self._shards.rows
 
     def write(self, records: Sequence[bytes]) -> None:
         """Appends records."""
-        for record in records:
-            if self.rows % SHARD_ROWS == 0:
-                self._next()
-            self._writer.write(record)
-            self.rows += 1
+        self._shards.write(records)
 
     def close(self) -> None:
         """Finishes the last shard and gives all their final names, which hold their number."""
-        if self._writer:
-            self._writer.close()
-        total = len(self._parts)
-        for i, part in enumerate(self._parts):
-            self._files.rename(part, os.path.join(self.folder, f"data_tfrecord-{i:05d}-of-{total:05d}"))
-
-    def _next(self) -> None:
-        if self._writer:
-            self._writer.close()
-        self._parts.append(os.path.join(self.folder, f"part-{len(self._parts):05d}"))
-        self._writer = self._open(self._parts[-1])
+        rename(self._shards.close(), os.path.join(self.folder, "data_tfrecord"))
 
 
 def take(records: Sequence[bytes], chosen: np.ndarray) -> list[bytes]:

@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
-from components import batched_io
+from components import batched_io, shards
 from components.batched_io import ReadExamples, WriteExamples
 
 SCHEMA = text_format.Parse(
@@ -101,7 +101,7 @@ def test_a_file_that_ends_in_the_middle_of_a_record_fails_the_pipeline(tmp_path:
 
 
 def test_examples_are_written_in_shards_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batched_io, "SHARD_ROWS", 10)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 10)
     records = [_example(i) for i in range(25)]
     prefix = str(tmp_path / "out" / "examples")
     with beam.Pipeline() as pipeline:
@@ -110,9 +110,9 @@ def test_examples_are_written_in_shards_of_bounded_size(tmp_path: Path, monkeypa
         assert_that(written, equal_to([[f"{prefix}-{i:05d}-of-00003" for i in range(3)]]))
     files = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert files == [f"examples-{i:05d}-of-00003" for i in range(3)], "and nothing else is left"
-    shards = [list(tf.data.TFRecordDataset(str(tmp_path / "out" / f)).as_numpy_iterator()) for f in files]
-    assert [len(s) for s in shards] == [10, 10, 5]
-    assert [r for s in shards for r in s] == records
+    written_shards = [list(tf.data.TFRecordDataset(str(tmp_path / "out" / f)).as_numpy_iterator()) for f in files]
+    assert [len(s) for s in written_shards] == [10, 10, 5]
+    assert [r for s in written_shards for r in s] == records
 
 
 def test_a_run_that_dies_while_it_writes_leaves_no_shard(tmp_path: Path) -> None:

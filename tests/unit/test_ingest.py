@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
+from components import shards
 from components.dataset import DatasetSummary
 from components.errors import UserError
-from components.ingest import writer
 from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert, observe
 from components.ingest.executor import Executor
 from components.ingest.scan import InputSpec
@@ -177,7 +177,7 @@ def test_types_widen_over_the_whole_input(tmp_path):
 
 
 def test_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "SHARD_ROWS", 50)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 50)
     ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", frame(300))])
     names = sorted(p.name for p in (tmp_path / "out" / "Split-train").iterdir())
     assert len(names) == 5
