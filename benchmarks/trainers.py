@@ -159,29 +159,44 @@ def _trainer(framework: str, folder: Path, epochs: int, epoch_ended: Callable[[f
     trainer = trainer_class(framework)()
     request = _request(folder, epochs)
     trainer.prepare(request.accelerator)
-    if in_memory:
-        request = replace(request, train=_Memory(request.train, epochs, for_fit=framework == "tensorflow"))
+    if in_memory and framework == "pytorch":
+        _make_batches_first(request, epochs)
+    elif in_memory:
+        request = replace(request, train=_Memory(request.train, epochs))
     trainer.train(request, lambda step, metrics: epoch_ended(metrics["val_loss"]))
+
+
+def _make_batches_first(request: Any, epochs: int) -> None:
+    """Lets the PyTorch trainer find the batches of each epoch in a list."""
+    from torch.utils.data import IterableDataset
+
+    from components.training import pytorch_trainer
+
+    ledger = pytorch_trainer.TrainingLedger.open(request.checkpoint_dir, request.hyperparameters)
+    batches = pytorch_trainer._TrainBatches(request, ledger)
+    remaining = iter([list(batches) for _ in range(epochs)])
+
+    class Ready(IterableDataset[Any]):
+        def __init__(self, *_: Any) -> None: ...
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(next(remaining))
+
+    pytorch_trainer._TrainBatches = Ready  # type: ignore[assignment,misc]
 
 
 class _Memory:
     """An `ExampleSource` whose batches are all made before training starts."""
 
-    def __init__(self, source: Any, epochs: int, *, for_fit: bool) -> None:
+    def __init__(self, source: Any, epochs: int) -> None:
         self.rows = source.rows
-        self._for_fit = for_fit
-        self._batches = [list(source.dataset(BATCH, seed=1, first_epoch=e)) for e in range(epochs)]
-
-    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> Iterator[Any]:
-        return iter(self._batches[epoch])
+        self._batches = [b for e in range(epochs) for b in source.dataset(BATCH, seed=1, first_epoch=e)]
 
     def dataset(self, batch_size: int, *, seed: int | None = None, first_epoch: int = 0, epochs: int = 1) -> Any:
-        if not self._for_fit:
-            return [b for epoch in self._batches for b in epoch]
         import tensorflow as tf
 
         # Keras' fit takes no list. What is left over of the rows after whole batches is left out.
-        whole = [b for epoch in self._batches for b in epoch if len(b[1]) == batch_size]
+        whole = [b for b in self._batches if len(b[1]) == batch_size]
         features = {k: tf.stack([x[k] for x, _ in whole]) for k in whole[0][0]}
         return tf.data.Dataset.from_tensor_slices((features, tf.stack([y for _, y in whole]))).repeat()
 

@@ -43,6 +43,9 @@ from components.user_code import where
 _log = logging.getLogger(__name__)
 
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+# Rows that are taken from TensorFlow at once; at least a batch.
+_BLOCK_ROWS = 4096
+_STEPS_COUNTED_AT_ONCE = 64
 _LAST, _BEST = "last.ckpt", "best.safetensors"
 # One thread is up to ten times faster than two on models this small; a large model says otherwise in the environment.
 _THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
@@ -179,22 +182,23 @@ class _Module(lightning.LightningModule):
         self._task, self._hyper = request.spec.task, request.hyperparameters
         weights = request.hyperparameters.class_weights
         self.register_buffer("class_weights", torch.tensor(weights) if weights else None, persistent=False)
-        self.train_metrics = _metrics(request.spec, prefix="")
-        self.val_metrics = _metrics(request.spec, prefix="val_")
+        self.train_metrics = _Metrics(request.spec, prefix="")
+        self.val_metrics = _Metrics(request.spec, prefix="val_")
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         loss, output, labels = self._step(batch, weighted=True)
-        cast(Any, self.train_metrics["loss"]).update(loss.detach(), len(labels))
-        _update(self.train_metrics, self._task, output.detach(), labels)
+        self.train_metrics.add(loss.detach(), output.detach(), labels)
         return loss
 
     def validation_step(self, batch: Any, index: int) -> None:
-        loss, output, labels = self._step(batch, weighted=False)
-        cast(Any, self.val_metrics["val_loss"]).update(loss, len(labels))
-        _update(self.val_metrics, self._task, output, labels)
+        self.val_metrics.add(*self._step(batch, weighted=False))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return _optimizer(self._hyper.optimizer, self._hyper.learning_rate, self.parameters())
+        return _optimizer(self._hyper.optimizer, self._hyper.learning_rate, self.parameters(), self.device.type)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        # Lightning walks through the batch to see that it is there.
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _step(self, batch: Any, *, weighted: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         features, labels = batch
@@ -207,22 +211,36 @@ class _Module(lightning.LightningModule):
 
 
 class _TrainBatches(torch.utils.data.IterableDataset):
-    """One epoch a pass, from one `tf.data` iterator over all epochs (building one takes longer than a small epoch)."""
+    """One epoch a pass, from one `tf.data` iterator over all epochs (building one takes longer than a small epoch).
+
+    TensorFlow hands over blocks of several batches, PyTorch cuts them: what `tf.data` costs for each element would be a
+    third of a small model's step.
+    """
 
     def __init__(self, request: TrainRequest, ledger: TrainingLedger) -> None:
         hyper = request.hyperparameters
-        self._length = math.ceil(request.train.rows / hyper.batch_size)
+        self._batch = hyper.batch_size
+        self._length = math.ceil(request.train.rows / self._batch)
         self._steps_left = None if hyper.steps is None else hyper.steps - ledger.steps
         left = hyper.epochs - ledger.epochs
-        dataset = request.train.dataset(hyper.batch_size, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
-        self._iterator = iter(dataset)
+        self._block = max(1, _BLOCK_ROWS // self._batch)
+        rows = self._block * self._batch
+        dataset = request.train.dataset(rows, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
+        self._blocks = iter(dataset)
 
     def __iter__(self) -> Iterator[Any]:
         # Lightning's own max_steps would leave the last, cut epoch without validation.
         length = self._length if self._steps_left is None else min(self._length, self._steps_left)
-        yield from map(_to_torch, itertools.islice(self._iterator, length))
+        blocks = map(_to_torch, itertools.islice(self._blocks, math.ceil(self._length / self._block)))
+        yield from itertools.islice(itertools.chain.from_iterable(map(self._cut, blocks)), length)
         if self._steps_left is not None:
             self._steps_left -= length
+
+    def _cut(self, block: Any) -> Iterator[Any]:
+        features, labels = block
+        cut = {name: values.split(self._batch) for name, values in features.items()}
+        for i, batch_labels in enumerate(labels.split(self._batch)):
+            yield {name: parts[i] for name, parts in cut.items()}, batch_labels
 
 
 class _EvalBatches(torch.utils.data.IterableDataset):
@@ -248,9 +266,7 @@ class _Epochs(Callback):
         self._ledger, self._report = ledger, report
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        metrics = {k: float(m.compute()) for d in (pl_module.train_metrics, pl_module.val_metrics) for k, m in d.items()}
-        for metric in (*pl_module.train_metrics.values(), *pl_module.val_metrics.values()):
-            metric.reset()
+        metrics = {**pl_module.train_metrics.result(), **pl_module.val_metrics.result()}
         check_finite("loss", metrics["loss"], trainer.current_epoch + 1)
         best = self._ledger.record(trainer.global_step, metrics)
         if best:
@@ -296,11 +312,12 @@ def _export(model: nn.Module, request: TrainRequest) -> None:
     save_model(model, request.export_dir / "weights.safetensors")
 
 
-def _optimizer(name: str, learning_rate: float, parameters: Any) -> torch.optim.Optimizer:
+def _optimizer(name: str, learning_rate: float, parameters: Any, device: str) -> torch.optim.Optimizer:
+    fused = device in ("cpu", "cuda")  # one call for all parameters
     return {
-        "adam": lambda: torch.optim.Adam(parameters, learning_rate, eps=1e-7),
-        "adamw": lambda: torch.optim.AdamW(parameters, learning_rate, weight_decay=0.01, eps=1e-7),
-        "sgd": lambda: torch.optim.SGD(parameters, learning_rate),
+        "adam": lambda: torch.optim.Adam(parameters, learning_rate, eps=1e-7, fused=fused),
+        "adamw": lambda: torch.optim.AdamW(parameters, learning_rate, weight_decay=0.01, eps=1e-7, fused=fused),
+        "sgd": lambda: torch.optim.SGD(parameters, learning_rate, fused=fused),
         "rmsprop": lambda: torch.optim.RMSprop(parameters, learning_rate, alpha=0.9, eps=1e-7),
     }[name]()
 
@@ -314,25 +331,51 @@ def _losses(task: str, output: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     return functional.mse_loss(output[:, 0], target, reduction="none")
 
 
-def _metrics(spec: ModelSpec, *, prefix: str) -> nn.ModuleDict:
-    metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
-    if spec.task == "binary":
-        metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
-        metrics[f"{prefix}auc"] = torchmetrics.classification.BinaryAUROC(thresholds=200, validate_args=False)
-    elif spec.task == "multiclass":
-        metrics[f"{prefix}accuracy"] = torchmetrics.classification.MulticlassAccuracy(
-            spec.outputs, average="micro", validate_args=False
-        )
-    else:
-        metrics[f"{prefix}mae"] = torchmetrics.MeanAbsoluteError()
-    return nn.ModuleDict(metrics)
+class _Metrics(nn.Module):
+    """The task's metrics of one split, counted for many steps at once: torchmetrics' calls cost as much as a small model."""
 
+    def __init__(self, spec: ModelSpec, *, prefix: str) -> None:
+        super().__init__()
+        self._task = spec.task
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
+        if spec.task == "binary":
+            metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
+            metrics[f"{prefix}auc"] = torchmetrics.classification.BinaryAUROC(thresholds=200, validate_args=False)
+        elif spec.task == "multiclass":
+            metrics[f"{prefix}accuracy"] = torchmetrics.classification.MulticlassAccuracy(
+                spec.outputs, average="micro", validate_args=False
+            )
+        else:
+            metrics[f"{prefix}mae"] = torchmetrics.MeanAbsoluteError()
+        self.metrics = nn.ModuleDict(metrics)
 
-def _update(metrics: nn.ModuleDict, task: str, output: torch.Tensor, labels: torch.Tensor) -> None:
-    predicted = output[:, 0].sigmoid() if task == "binary" else output if task == "multiclass" else output[:, 0]
-    for name, metric in metrics.items():
-        if not name.endswith("loss"):
-            cast(Any, metric).update(predicted, labels)
+    def add(self, loss: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
+        """Takes one batch: its mean loss, output (B, outputs) and labels (B,)."""
+        self._waiting.append((loss, output, labels))
+        if len(self._waiting) == _STEPS_COUNTED_AT_ONCE:
+            self._count()
+
+    def result(self) -> dict[str, float]:
+        """Returns the metrics of everything since the last call."""
+        if self._waiting:
+            self._count()
+        found = {name: float(cast(Any, metric).compute()) for name, metric in self.metrics.items()}
+        for metric in self.metrics.values():
+            cast(Any, metric).reset()
+        return found
+
+    def _count(self) -> None:
+        losses, outputs, labels = zip(*self._waiting, strict=True)
+        self._waiting = []
+        output, label = torch.cat(outputs), torch.cat(labels)
+        predicted = output[:, 0].sigmoid() if self._task == "binary" else output if self._task == "multiclass" else output[:, 0]
+        for name, metric in self.metrics.items():
+            if name.endswith("loss"):
+                rows = torch.tensor([len(each) for each in labels], device=output.device)
+                cast(Any, metric).update(torch.stack(losses), rows)
+            else:
+                cast(Any, metric).update(predicted, label)
 
 
 def _hide_gpus_from_tensorflow() -> None:
