@@ -88,16 +88,25 @@ def alias_version(client: Any, name: str, alias: str) -> str | None:
     Raises:
         MlflowException: the store cannot be reached.
     """
+    return aliases(client, name).get(alias)
+
+
+def aliases(client: Any, name: str) -> dict[str, str]:
+    """Returns a model's aliases and their versions; none when there is no such model.
+
+    Raises:
+        MlflowException: the store cannot be reached.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
         # Not `get_model_version_by_alias`: its error says the same for a missing alias and some server errors.
-        found = client.get_registered_model(name).aliases.get(alias)
+        found = client.get_registered_model(name).aliases
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
+            return {}
         raise
-    return None if found is None else str(found)
+    return {alias: str(version) for alias, version in found.items()}
 
 
 def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Registration:

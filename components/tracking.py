@@ -29,6 +29,9 @@ _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOU
 _BATCH = 100
 _SYSTEM_METRICS_SECONDS = 2.0
 
+# Set on the data gate's runs: where the previous run's statistics are found.
+GATE_TAG = "switchyard.data_gate"
+
 Operation = dict[str, Any]
 
 
@@ -199,6 +202,13 @@ def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
     if found is None or found.lifecycle_stage != "active":
         raise MlflowException(f"experiment {name!r} is deleted; restore it or set tracking.experiment")
     return str(found.experiment_id)
+
+
+def last_passed_gate(mlflow_client: Any, experiment_id: str, pipeline: str) -> str | None:
+    """Returns the run of the last data gate that let a pipeline's data pass."""
+    where = f"tags.`{GATE_TAG}` = 'passed' AND tags.`switchyard.pipeline` = '{pipeline}'"
+    runs = mlflow_client.search_runs([experiment_id], where, order_by=["attributes.start_time DESC"], max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 def create_run(uri: str, experiment_id: str, name: str, tags: Mapping[str, str], start_time: int | None = None) -> str:

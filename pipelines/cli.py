@@ -44,6 +44,9 @@ def main() -> None:
 @click.option(
     "--runner", default="local", show_default=True, metavar="NAME", help="local, kfp-local or kfp-docker; a cluster: see submit."
 )
+@click.option(
+    "--even-if-unchanged", is_flag=True, help="Evaluate and compare again also when nothing has changed since the last run."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of stdout.")
 @workspace_option
 @guarded
@@ -54,6 +57,7 @@ def run(
     data: tuple[str, ...],
     label: str | None,
     runner: str,
+    even_if_unchanged: bool,
     as_json: bool,
     workspace: Path | None,
 ) -> None:
@@ -69,7 +73,8 @@ def run(
     from pipelines.run_command import run_pipeline
 
     document = _document(pipeline, data, label)
-    sys.exit(run_pipeline(pipeline, document, chosen(overrides, trainers), runner, workspace, as_json=as_json))
+    wanted = chosen(overrides, trainers)
+    sys.exit(run_pipeline(pipeline, document, wanted, runner, workspace, as_json=as_json, even_if_unchanged=even_if_unchanged))
 
 
 def _document(pipeline: Path | None, data: tuple[str, ...], label: str | None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def run_pipeline(
     workspace: Path | None,
     *,
     as_json: bool,
+    even_if_unchanged: bool = False,
 ) -> int:
     """Runs a pipeline and prints the result; returns the exit code.
 
@@ -43,7 +44,7 @@ def run_pipeline(
     stop_on_sigterm()
     place = Workspace(root)
     place.contain_libraries()
-    runner = kind(place, screen(), pipeline.resolve() if pipeline else None)
+    runner = kind(place, screen(), pipeline.resolve() if pipeline else None, even_if_unchanged=even_if_unchanged)
     try:
         result: RunResult = runner.submit(runner.compile(config))
     finally:
@@ -73,6 +74,7 @@ def to_json(result: RunResult) -> dict[str, Any]:
         "models": _models(result),
         "metrics": dict(result.metrics),
         "stages": {s: {"status": r.status, "seconds": r.seconds} for s, r in result.stages.items()},
+        "unchanged_since": result.unchanged_since,
         "error": result.error,
     }
 

@@ -23,8 +23,6 @@ from components.progress import say, warn
 
 _log = logging.getLogger(__name__)
 
-# Set on the data gate's runs: where the previous run's statistics are found.
-GATE_TAG = "switchyard.data_gate"
 STATISTICS_FOLDER = "statistics"
 
 
@@ -76,11 +74,9 @@ def _find(name: str, pipeline: str, summary: DatasetSummary, uri: str) -> Baseli
 
 def _previous(client: Any, experiment: str, pipeline: str, splits: list[str], uri: str) -> str | None:
     """Copies the statistics of the last data that the gate let pass; returns the gate's MLflow run."""
-    where = f"tags.`{GATE_TAG}` = 'passed' AND tags.`switchyard.pipeline` = '{pipeline}'"
-    runs = client.search_runs([experiment], where, order_by=["attributes.start_time DESC"], max_results=1)
-    if not runs:
+    run_id = tracking.last_passed_gate(client, experiment, pipeline)
+    if run_id is None:
         return None
-    run_id = str(runs[0].info.run_id)
     present = {Path(f.path).stem for f in client.list_artifacts(run_id, STATISTICS_FOLDER)}
     for split in splits:
         if split in present:

@@ -14,7 +14,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from components import tracking
-from components.baseline.component import GATE_TAG, STATISTICS_FOLDER
+from components.baseline.component import STATISTICS_FOLDER
 from components.baseline.contents import BaselineContents, champion_folder, previous_statistics
 from components.dataset import DatasetSummary
 from components.errors import DataGateError, UserError, did_you_mean
@@ -165,7 +165,7 @@ class Gate:
 def _track(verdict: Verdict, gate: Gate) -> None:
     run, parent = tracking.ambient(), tracking.ambient(parent=True)
     outcome = "passed" if verdict.passed else "failed"
-    run.tags({GATE_TAG: outcome})
+    run.tags({tracking.GATE_TAG: outcome})
     parent.tags({"data_gate": outcome})
     counts = {
         "data_gate_failures": float(len(verdict.failures)),

@@ -58,6 +58,7 @@ class RunResult:
         note: what a person should know of the registration; empty: nothing.
         error: what went wrong, for a person; None when nothing did.
         exit_code: for the command line.
+        unchanged_since: the MLflow run whose results these are, when nothing had changed since it.
     """
 
     pipeline: str
@@ -75,6 +76,7 @@ class RunResult:
     note: str
     error: str | None
     exit_code: int
+    unchanged_since: str | None = None
 
 
 class Runner(abc.ABC):

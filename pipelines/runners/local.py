@@ -23,6 +23,7 @@ from components.training.registry import TRAINERS
 from pipelines.config import PipelineConfig
 from pipelines.config_kubeflow import BeamConfig
 from pipelines.preflight import check_inputs
+from pipelines.runners import unchanged
 from pipelines.runners.contract import CompiledPipeline, Runner, RunResult
 from pipelines.runners.local_run import LocalRun
 from pipelines.runners.progress_display import Display, make_display
@@ -35,19 +36,38 @@ _numbers = itertools.count(1)
 
 
 class LocalRunner(Runner):
-    """Runs in `workspace`; a second run of the same thing finds every stage in the cache. `only`: these stages, not all."""
+    """Runs in `workspace`; a second run of the same thing finds every stage in the cache.
+
+    Args:
+        workspace: where it writes.
+        console: for progress.
+        source: the YAML.
+        only: these stages, not all.
+        even_if_unchanged: run also when nothing that goes in has changed since the last run, see `unchanged`.
+    """
 
     name = "local"
     # Modules that the stages' processes need besides.
     _also_preloaded: ClassVar[Sequence[str]] = ()
+    # Whether it knows the last run again.
+    _remembers: ClassVar[bool] = True
 
     def __init__(
-        self, workspace: Workspace, console: Console, source: Path | None = None, only: Collection[str] | None = None
+        self,
+        workspace: Workspace,
+        console: Console,
+        source: Path | None = None,
+        only: Collection[str] | None = None,
+        *,
+        even_if_unchanged: bool = False,
     ) -> None:
         workspace.create()
         self._workspace = workspace
         self._source = source
         self._only = only
+        self._even_if_unchanged = even_if_unchanged
+        # Digest of what the run is given; None: the run is not remembered.
+        self._settings: str | None = None
         self._logs = workspace.logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{next(_numbers)}"
         self._logs.mkdir(parents=True)
         self._display: Display = make_display(console)
@@ -59,6 +79,11 @@ class LocalRunner(Runner):
         # Before the frameworks are loaded: most mistakes are found within a second.
         with quiet(self._logs / "runner.log"):
             config = check_inputs(config, self._workspace.code)
+            if self._remembers and self._only is None:
+                self._settings = unchanged.settings_digest(config, self._workspace)
+                last = unchanged.find(config, self._workspace, self._settings) if not self._even_if_unchanged else None
+                if last:
+                    return CompiledPipeline(config, last, dict.fromkeys(last.work, ()))
         # A trainer of the user's own may be one with PyTorch, which then has to come first.
         trainers = [TRAINERS.get(f, "torch") for f in config.trainer.frameworks]
         self._processes = StageProcesses(self._logs / "preload.log", [*trainers, *self._also_preloaded])
@@ -85,13 +110,21 @@ class LocalRunner(Runner):
 
     def submit(self, compiled: CompiledPipeline) -> RunResult:
         """See Runner."""
-        if self._processes is None:
-            raise RuntimeError("compile first")
         with quiet(self._logs / "runner.log"), self._display:
             self._display.stages(compiled.stages)
-            return LocalRun(
-                compiled, self._workspace, self._processes, self._display, self._logs, self._trainer, self._source
-            ).run()
+            if isinstance(compiled.program, unchanged.LastRun):
+                return unchanged.run_again(
+                    compiled.config, self._workspace, compiled.program, self._display, self._logs.name, self._source
+                )
+            if self._processes is None:
+                raise RuntimeError("compile first")
+            if self._settings:
+                unchanged.forget(self._workspace)
+            run = LocalRun(compiled, self._workspace, self._processes, self._display, self._logs, self._trainer, self._source)
+            result = run.run()
+            if self._settings and not run.away:
+                unchanged.remember(compiled.config, self._workspace, self._settings, self._trainer, result, run.work)
+            return result
 
     def cancel(self) -> None:
         """Stops the children of a run that is being given up."""

@@ -50,6 +50,13 @@ class LocalRun:
         self._results: dict[str, StageResult] = {}
         self._outputs: dict[str, dict[str, Any]] = {}
         self._errors: list[Exception] = []
+        # Stage -> the MLflow run that did its work: its own, or that of an earlier one.
+        self.work: dict[str, str | None] = {}
+
+    @property
+    def away(self) -> bool:
+        """MLflow does not have all of it yet."""
+        return self._tracker.away
 
     def run(self) -> RunResult:
         """Runs every stage that is not cached; a stage's failure is in the result."""
@@ -164,5 +171,6 @@ class LocalRun:
         if status == "cached":
             artifact = next(iter(self._outputs[stage].values()))
             worked_in = artifact.custom_properties[WORKED_IN].string_value or None
+        self.work[stage] = worked_in or self._tracker.stage_run_id(stage)
         self._tracker.log_file(self._logs / f"{stage}.log", "logs")
         self._tracker.stage_ended(stage, status, seconds, worked_in=worked_in, error=error)

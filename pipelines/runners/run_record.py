@@ -54,9 +54,14 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
         params={"trainer": trainer, "label": config.label, "task": config.task, **_flat(hyper)},
         texts={
             "config/pipeline.yaml": config.public_yaml(),
-            "config/versions.txt": "\n".join(f"{p}=={metadata.version(p)}" for p in _PACKAGES) + "\n",
+            "config/versions.txt": "\n".join(versions()) + "\n",
         },
     )
+
+
+def versions() -> list[str]:
+    """Returns `name==version` of the packages that a result depends on."""
+    return [f"{p}=={metadata.version(p)}" for p in _PACKAGES]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,15 @@ class RunTracker:
         """Uploads a file to the parent run, if it is there."""
         if path.exists():
             self._parent.file(str(path), folder)
+
+    def unchanged_since(self, run_id: str, metrics: Mapping[str, float], report: Path | None) -> None:
+        """Gives the parent run the last one's results, and says whose they are."""
+        self._parent.metrics(metrics)
+        link = f"#/experiments/{self.experiment_id}/runs/{run_id}"
+        note = f"Nothing has changed since run [{run_id}]({link}): its results stand."
+        self._parent.tags({"switchyard.unchanged_since": run_id, "mlflow.note.content": note})
+        if report is not None:
+            self.log_file(report, "report")
 
     def ended(self, status: str, tags: dict[str, str]) -> None:
         """Ends the parent run, FINISHED, FAILED or KILLED, and tries once more to send what is left."""

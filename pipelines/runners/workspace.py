@@ -44,6 +44,11 @@ class Workspace:
         return self.root / "state"
 
     @property
+    def last_run(self) -> Path:
+        """What the last run was given and left, see `unchanged`."""
+        return self.state / "last_run.json"
+
+    @property
     def logs(self) -> Path:
         """One folder per run, one file per stage."""
         return self.root / "logs"

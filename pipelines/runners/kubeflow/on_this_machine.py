@@ -32,6 +32,7 @@ class KfpLocalRunner(LocalRunner):
 
     name = "kfp-local"
     _also_preloaded = ("kfp.dsl.executor_main", "pipelines.runners.kubeflow.node_run")
+    _remembers = False
     _containers = False
 
     def submit(self, compiled: CompiledPipeline) -> RunResult:

@@ -1,0 +1,54 @@
+"""What a run is given: the digest by which an unchanged run is known."""
+
+import pytest
+
+from pipelines.config_file import load_config
+from pipelines.runners.unchanged import settings_digest
+from pipelines.runners.workspace import Workspace
+
+YAML = """
+name: x
+data: {path: d.csv}
+label: y
+task: binary
+preprocessing: features.py
+trainer: {model: model.py}
+validation: {serving_sample: sample.csv}
+"""
+
+
+@pytest.fixture
+def digest(tmp_path):
+    (tmp_path / "pipeline.yaml").write_text(YAML)
+    for name in ("d.csv", "sample.csv"):
+        (tmp_path / name).write_text("x,y\n1,0\n")
+    (tmp_path / "features.py").write_text("import helper\n")
+    (tmp_path / "helper.py").write_text("A = 1\n")
+    (tmp_path / "model.py").write_text("B = 1\n")
+
+    def current(*overrides):
+        return settings_digest(load_config(tmp_path / "pipeline.yaml", overrides=overrides), Workspace(tmp_path / "w"))
+
+    return current
+
+
+def test_the_same_is_the_same(digest):
+    assert digest() == digest()
+
+
+@pytest.mark.parametrize("file", ["features.py", "helper.py", "model.py", "sample.csv"])
+def test_files_count_by_their_contents(digest, tmp_path, file):
+    before = digest()
+    (tmp_path / file).write_text((tmp_path / file).read_text() + "\n# more\n")
+    assert digest() != before
+
+
+@pytest.mark.parametrize("override", ["trainer.hyperparameters.seed=7", "evaluation.improvement=null", "tracking.uri=http://m:1"])
+def test_settings_count(digest, override):
+    assert digest(override) != digest()
+
+
+def test_versions_count(digest, monkeypatch):
+    before = digest()
+    monkeypatch.setattr("pipelines.runners.unchanged.versions", lambda: ["tensorflow==0"])
+    assert digest() != before
