@@ -1,11 +1,11 @@
 """The whole pipeline against stock TFX: the same rows, preprocessing, network, metrics and slices, in one run.
 
-python benchmarks/pipeline.py [--rows 20000] [--json]
+python benchmarks/pipeline.py [--rows 20000] [--repeats 1] [--json]
 
 Stock TFX is run with its LocalDagRunner on the same Beam runner, once from nothing and once more with everything in its cache;
 so is Switchyard, with all that it does besides (gates, MLflow, infra validation, report). Seconds are those that a person waits,
-imports included; a stage's are those from its start to its end. What must be equal is checked: rows, and metrics within what
-another split of the rows changes.
+imports included; a stage's are those from its start to its end. Of several repeats, in turn, the median is printed, and the
+smallest and largest ratio. What must be equal is checked: rows, and metrics within what another split of the rows changes.
 """
 
 from __future__ import annotations
@@ -41,25 +41,36 @@ def main() -> None:
     """Runs both and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data" / "trips.csv"
-        data.parent.mkdir()
-        write_trips(data, options.rows)
-        stock, stock_again = (_stock(Path(folder), options.rows) for _ in range(2))
-        ours, ours_again = (_ours(Path(folder), data) for _ in range(2))
-    _same(stock, ours, options.rows)
-    rows = _table(options.rows, stock, stock_again, ours, ours_again)
+    repeats = []
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(folder) / "data" / "trips.csv"
+            data.parent.mkdir()
+            write_trips(data, options.rows)
+            stock, stock_again = (_stock(Path(folder), options.rows) for _ in range(2))
+            ours, ours_again = (_ours(Path(folder), data) for _ in range(2))
+        _same(stock, ours, options.rows)
+        repeats.append(_table(options.rows, stock, stock_again, ours, ours_again))
+    rows = [_median(each) for each in zip(*repeats, strict=True)]
     if options.json:
-        print(json.dumps({"rows": options.rows, "machine": _machine(), "measured": rows, "stock": stock, "ours": ours}))
+        print(json.dumps({"rows": options.rows, "machine": machine(), "measured": rows, "stock": stock, "ours": ours}))
         return
-    print(f"{options.rows:,} rows, {_machine()}")
-    print(f"{'':34}{'stock TFX, s':>14}{'Switchyard, s':>15}{'ratio':>8}{'target':>8}")
+    print(f"{options.rows:,} rows, {machine()}")
+    print(f"{'':34}{'stock TFX, s':>14}{'Switchyard, s':>15}{'ratio':>8}{'from':>8}{'to':>8}{'target':>8}")
     for row in rows:
         target = "" if row["target"] is None else f"{row['target']:.2f}"
-        print(f"{row['what']:34}{row['stock']:14.1f}{row['switchyard']:15.1f}{row['ratio']:8.2f}{target:>8}")
+        ratios = "".join(f"{r:8.2f}" for r in (row["ratio"], *row["ratios"]))
+        print(f"{row['what']:34}{row['stock']:14.1f}{row['switchyard']:15.1f}{ratios}{target:>8}")
     print("AUC: stock TFX {:.4f}, Switchyard {:.4f}".format(stock["metrics"]["auc"], ours["metrics"]["auc"]))
+
+
+def _median(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """Of one row of several tables: the one with the median ratio, and the smallest and largest."""
+    ordered = sorted(same, key=lambda row: row["ratio"])
+    return {**ordered[len(ordered) // 2], "ratios": (ordered[0]["ratio"], ordered[-1]["ratio"])}
 
 
 def _table(rows: int, stock: Any, stock_again: Any, ours: Any, ours_again: Any) -> list[dict[str, Any]]:
@@ -77,7 +88,8 @@ def _stock(folder: Path, rows: int) -> dict[str, Any]:
     return _run(command)
 
 
-def _ours(folder: Path, data: Path) -> dict[str, Any]:
+def our_command(folder: Path, data: Path) -> list[str]:
+    """Returns the command of a run over `data` with its workspace in `folder`."""
     document = {
         "name": "trips",
         "data": {"path": str(data), "splits": {"train": 2, "eval": 1}},
@@ -91,16 +103,25 @@ def _ours(folder: Path, data: Path) -> dict[str, Any]:
     }
     pipeline = folder / "pipeline.yaml"
     pipeline.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return [sys.executable, "-m", "pipelines.cli", "run", str(pipeline), "--workspace", str(folder / "w"), "--json"]
+
+
+def _ours(folder: Path, data: Path) -> dict[str, Any]:
+    command = our_command(folder, data)
     print("Switchyard", file=sys.stderr)
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(pipeline), "--workspace", str(folder / "w"), "--json"]
     started = time.monotonic()
     found = _run(command)
     return {**found, "seconds": time.monotonic() - started}
 
 
+def environment(*before: Path) -> dict[str, str]:
+    """Returns the environment of either side; `before`: folders that Python looks into first."""
+    folders = os.pathsep.join(map(str, [*before, ROOT, STOCK]))
+    return {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": folders}
+
+
 def _run(command: list[str]) -> dict[str, Any]:
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": os.pathsep.join([str(ROOT), str(STOCK)])}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment())
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-5000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -118,7 +139,8 @@ def _same(stock: dict[str, Any], ours: dict[str, Any], rows: int) -> None:
             sys.exit(f"{name}: stock TFX {stock['metrics'][name]:.4f}, Switchyard {ours['metrics'][name]:.4f}")
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Returns what it was measured on."""
     model = next((x.partition(":")[2].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "")
     return f"{os.cpu_count()} cores, {model}, Python {sys.version.split()[0]}"
 

@@ -1,0 +1,45 @@
+"""How long the command takes to print its help, against Python starting and ending.
+
+python benchmarks/start_up.py [--repeats 15] [--json]
+
+In turn, each in a process of its own; the median is printed, with the smallest and largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SIDES = {"switchyard --help": ["-m", "pipelines.cli", "--help"], "python, nothing": ["-c", "pass"]}
+TARGET = 0.5
+
+
+def main() -> None:
+    """Runs both sides and prints seconds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    measured: dict[str, list[float]] = {side: [] for side in SIDES}
+    for _ in range(options.repeats):
+        for side, arguments in SIDES.items():
+            started = time.monotonic()
+            subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
+            measured[side].append(time.monotonic() - started)
+    rows = [{"what": s, "seconds": statistics.median(t), "least": min(t), "most": max(t)} for s, t in measured.items()]
+    if options.json:
+        print(json.dumps({"measured": rows, "target": TARGET}))
+        return
+    for row in rows:
+        print(f"{row['what']:20} {row['seconds']:.3f} s ({row['least']:.3f} to {row['most']:.3f})")
+    print(f"target: at most {TARGET} s")
+
+
+if __name__ == "__main__":
+    main()
