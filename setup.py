@@ -35,6 +35,7 @@ setup(
         "mlflow>=3.17,<4",
         "numpy>=1.26,<3",
         "orjson>=3.10",
+        "optuna>=5,<6",
         "pandas>=2.2,<3",
         "prometheus-client>=0.20",
         "psutil>=5.9",

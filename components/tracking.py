@@ -139,6 +139,19 @@ def ambient(*, parent: bool = False) -> Run:
     return Run(os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get(PARENT if parent else "MLFLOW_RUN_ID"), journal)
 
 
+def nested(name: str, tags: Mapping[str, str]) -> Run:
+    """Makes a run below this stage's. One that leads nowhere while MLflow is away: tables of the stage's own are kept then."""
+    stage = ambient()
+    uri, experiment = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if stage.away or not uri or not experiment:
+        return Run(None, None)
+    try:
+        return Run(uri, create_run(uri, experiment, name, {"mlflow.parentRunId": stage.run_id or "", **tags}))
+    except Exception as error:  # MLflow raises what its many stores raise
+        _log.warning("MLflow at %s: %s", without_password(uri), error)
+        return Run(None, None)
+
+
 def public_uri() -> str | None:
     """Returns the tracking server's address without its password."""
     uri = os.environ.get("MLFLOW_TRACKING_URI")
@@ -218,12 +231,24 @@ def create_run(uri: str, experiment_id: str, name: str, tags: Mapping[str, str],
 
 
 def end_if_running(uri: str, run_id: str) -> None:
-    """Marks a run as KILLED unless it has ended; says nothing when MLflow is away."""
+    """Marks a run, and those below it, as KILLED unless they have ended; says nothing when MLflow is away."""
     try:
-        if client(uri).get_run(run_id).info.status == "RUNNING":
+        info = client(uri).get_run(run_id).info
+        if info.status == "RUNNING":
             client(uri).set_terminated(run_id, "KILLED")
+            end_nested(uri, info.experiment_id, run_id)
     except Exception:  # MLflow raises what its many stores raise
         _log.warning("could not end run %s", run_id, exc_info=True)
+
+
+def end_nested(uri: str, experiment_id: str, run_id: str) -> None:
+    """Marks the runs below a run as KILLED that have not ended; says nothing when MLflow is away."""
+    where = f"tags.mlflow.parentRunId = '{run_id}' AND attributes.status = 'RUNNING'"
+    try:
+        for run in client(uri).search_runs([experiment_id], where):
+            client(uri).set_terminated(run.info.run_id, "KILLED")
+    except Exception:  # see end_if_running
+        _log.warning("could not end what runs below %s", run_id, exc_info=True)
 
 
 def watch_system() -> Any:

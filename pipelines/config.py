@@ -16,6 +16,7 @@ from components.errors import did_you_mean
 from pipelines.config_gates import EvaluationConfig, ValidationConfig
 from pipelines.config_kubeflow import KubeflowConfig
 from pipelines.config_section import Names, Number, Positive, Section
+from pipelines.config_tuning import TuneConfig
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 FORMATS = ("auto", "csv", "parquet", "jsonl", "tfrecord")
@@ -232,6 +233,7 @@ class PipelineConfig(Section):
     task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
     preprocessing: str | None = None
     trainer: TrainerConfig = TrainerConfig()
+    tune: TuneConfig | None = None
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     serving: ServingConfig = ServingConfig()
@@ -253,6 +255,8 @@ class PipelineConfig(Section):
         document = self.model_dump(mode="json", by_alias=True)
         # What a cluster is asked for has many keys, of which few are used.
         document["kubeflow"] = self.kubeflow.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if self.tune is None:
+            del document["tune"]
         return yaml.safe_dump(document, sort_keys=False)
 
     def public_yaml(self) -> str:

@@ -23,6 +23,7 @@ from components.registry.component import Register
 from components.reports.component import Report
 from components.training.component import Training
 from components.transform.component import Transform
+from components.tuning.component import Tuning
 from components.user_code import snapshot_file
 from components.validation.component import DataGate
 from pipelines.config import PipelineConfig, trainer_name
@@ -34,6 +35,7 @@ from pipelines.settings import (
     input_spec,
     preprocessing_code,
     trainer_settings,
+    tune_settings,
 )
 
 # What lies outside of the workspace (MLflow's registry) is looked at in every run. The data gate and evaluation, which
@@ -80,19 +82,19 @@ def create_pipeline(
     transform = transform.with_id("transform")
     # In order, not in data: what the gate compares with changes from run to run, and the transform's cache must not.
     transform.add_upstream_node(gate)
-    trainings = [
-        Training(
-            examples,
-            statistics,
-            schema,
-            transform.outputs["transformed_examples"],
-            transform.outputs["transform_graph"],
-            trainer_settings(config, code_store, framework),
-        ).with_id(stage)
-        for framework, stage in zip(config.trainer.frameworks, training_stages(config), strict=True)
-    ]
+    trainings, tunings = [], []
+    for framework, stage in zip(config.trainer.frameworks, training_stages(config), strict=True):
+        settings = trainer_settings(config, code_store, framework)
+        transformed, graph = transform.outputs["transformed_examples"], transform.outputs["transform_graph"]
+        best = None
+        if tune := tune_settings(config):
+            tunings.append(Tuning(examples, transformed, graph, settings, tune).with_id(tuning_stage(stage)))
+            best = tunings[-1].outputs["best_hyperparameters"]
+        trainings.append(Training(examples, statistics, schema, transformed, graph, settings, best).with_id(stage))
     for before, after in itertools.pairwise(trainings):
         # One after the other: each of them uses all cores, and a device belongs to one process.
+        after.add_upstream_node(before)
+    for before, after in zip(trainings, tunings[1:], strict=False):
         after.add_upstream_node(before)
     model = _union([t.outputs["model"] for t in trainings])
     model_run = _union([t.outputs["model_run"] for t in trainings])
@@ -128,6 +130,7 @@ def create_pipeline(
         baseline_node,
         gate,
         transform,
+        *tunings,
         *trainings,
         evaluate,
         *infra,
@@ -158,6 +161,11 @@ def training_stages(config: PipelineConfig) -> list[str]:
     """Returns the names of the training stages: `training`, or one per framework."""
     frameworks = config.trainer.frameworks
     return ["training"] if len(frameworks) == 1 else [f"training_{trainer_name(f)}" for f in frameworks]
+
+
+def tuning_stage(training: str) -> str:
+    """Returns the name of the tuning stage before a training stage."""
+    return training.replace("training", "tuning", 1)
 
 
 def _union(channels: Sequence[types.BaseChannel]) -> types.BaseChannel:

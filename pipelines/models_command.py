@@ -164,7 +164,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     settle()
     from components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
     from components.evaluation.metric_names import DIRECTION, PRIMARY
-    from components.evaluation.predictions import encode_labels
+    from components.example_frames import encode_labels
     from components.model_bundle import load_bundle
 
     frame = _read_rows(data)

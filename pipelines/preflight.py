@@ -19,6 +19,7 @@ from components.training.registry import trainer_class
 from components.user_code import UserCode, snapshot_file
 from components.validation.schema_text import check_label_values
 from pipelines.config import PipelineConfig
+from pipelines.config_tuning import TUNE_METRICS
 from pipelines.settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
 
 
@@ -49,9 +50,17 @@ def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
         if not verdict.passed:
             raise DataGateError(verdict.message())
     check_settings(evaluation_settings(config), found.task)
+    _check_tuning(config, found.task)
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")
     return config.model_copy(update={"task": found.task})
+
+
+def _check_tuning(config: PipelineConfig, task: str) -> None:
+    if config.tune and config.tune.metric not in TUNE_METRICS[task]:
+        raise UserError(
+            f"tune.metric: {config.tune.metric!r} is not measured in a {task} task; allowed: {', '.join(TUNE_METRICS[task])}"
+        )
 
 
 def check_code(config: PipelineConfig, store: Path) -> None:

@@ -57,6 +57,11 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> dic
     }
 
 
+def tune_settings(config: PipelineConfig) -> dict[str, Any] | None:
+    """Returns the config's `tune` as its stage takes it; None: there is no such stage."""
+    return {"version": VERSION, **config.tune.model_dump(mode="json")} if config.tune else None
+
+
 def gate_settings(config: PipelineConfig) -> dict[str, Any]:
     """Returns the config's `validation` as the data gate takes it."""
     checks = config.validation.model_dump(mode="json", exclude={"schema_path"})

@@ -1,54 +1,23 @@
-"""Raw serialized examples to a DataFrame, and from there through the bundle: batched, the same for every framework."""
+"""Batches of raw examples through the bundles: labels, predictions, the columns to slice by. The same for every framework."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.utils import shared
-from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components.evaluation.batched_metrics import Batch
 from components.evaluation.metric_names import ROW_ACCURACY, ROW_LOSS
 from components.evaluation.metrics import row_feature
 from components.evaluation.slices import SliceColumn, slice_column
-from components.model_bundle import BundleModel, RawFeature, load_bundle
-
-
-def to_frame(records: Sequence[bytes], features: Iterable[RawFeature]) -> pd.DataFrame:
-    """Returns serialized `tf.Example`s as a bundle takes rows: scalars, arrays for wide features, None for missing."""
-    return frame_of(ExamplesToRecordBatchDecoder().DecodeBatch(list(records)), features)
-
-
-def frame_of(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> pd.DataFrame:
-    """Returns a batch of list columns as a bundle takes rows."""
-    return pd.DataFrame({f.name: column_values(batch, f.name, wide=(f.width or 1) > 1 or f.is_list) for f in features})
-
-
-def column_values(batch: pa.RecordBatch, name: str, *, wide: bool) -> Any:
-    """Returns one column: an array of scalars (NaN or None where missing), or a list of arrays."""
-    if name not in batch.schema.names or pa.types.is_null(batch.column(name).type):
-        return [None] * batch.num_rows
-    column = batch.column(name)
-    lengths = pc.fill_null(pc.list_value_length(column), 0)
-    if wide:
-        return [None if v is None or not len(v) else np.asarray(v) for v in column.to_pylist()]
-    if pc.min(lengths).as_py() == 1:
-        return column.flatten().to_numpy(zero_copy_only=False)
-    first = pc.list_element(pc.if_else(pc.greater(lengths, 0), column, pa.scalar([None], column.type)), 0)
-    if pa.types.is_binary(first.type) or pa.types.is_large_binary(first.type):
-        return first.to_pylist()
-    return first.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-
+from components.example_frames import column_values, encode_labels, frame_of
+from components.model_bundle import BundleModel, load_bundle
 
 _EPSILON = 1e-7
-
-
 ROWS = "rows"
 
 
@@ -108,11 +77,3 @@ def _table(labels: np.ndarray, scores: Mapping[str, np.ndarray], slices: Mapping
         columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel(), pa.float32()))
     columns |= {f"slice:{name}": column.text() for name, column in slices.items()}
     return pa.table(columns, schema=rows_schema(list(scores), list(slices)))
-
-
-def encode_labels(values: Any, classes: Sequence[Any]) -> np.ndarray:
-    """Returns class indices, or the values of a regression, float64 (B,); NaN for what is no class."""
-    if not classes:
-        return np.asarray(values, dtype=np.float64)
-    index = {c.encode() if isinstance(c, str) else c: float(i) for i, c in enumerate(classes)}
-    return np.asarray([index.get(v if isinstance(v, bytes) else int(v), np.nan) for v in values])

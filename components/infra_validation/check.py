@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from components.errors import StageError
-from components.evaluation.predictions import to_frame
 from components.evaluation.servability import Servability
+from components.example_frames import to_frame
 from components.infra_validation.server_process import ServerProcess, server_process
 from components.model_bundle import BundleInfo, RawFeature, answers, load_bundle
 from components.serving.client import from_records, from_tensors, records, scores_in, tensors

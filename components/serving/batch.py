@@ -22,7 +22,7 @@ from apache_beam.utils import shared
 
 from components.dataset import DatasetSummary
 from components.errors import UserError
-from components.evaluation.predictions import frame_of
+from components.example_frames import frame_of
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert
 from components.ingest.readers import READERS

@@ -14,7 +14,7 @@ from components.training.executor import Executor
 
 
 class TrainingSpec(types.ComponentSpec):
-    """`settings`: JSON of the config's `trainer`, with the user's code as a snapshot."""
+    """`settings`: JSON of the config's `trainer`, with the user's code as a snapshot; what was tuned replaces its values."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str)}
     INPUTS = {
@@ -23,6 +23,7 @@ class TrainingSpec(types.ComponentSpec):
         "schema": ChannelParameter(type=standard_artifacts.Schema),
         "transformed_examples": ChannelParameter(type=standard_artifacts.Examples),
         "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph),
+        "best_hyperparameters": ChannelParameter(type=standard_artifacts.HyperParameters, optional=True),
     }
     OUTPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -49,7 +50,9 @@ class Training(base_component.BaseComponent):
         transformed_examples: types.BaseChannel,
         transform_graph: types.BaseChannel,
         settings: dict[str, Any],
+        best_hyperparameters: types.BaseChannel | None = None,
     ) -> None:
+        tuned = {"best_hyperparameters": best_hyperparameters} if best_hyperparameters else {}
         super().__init__(
             TrainingSpec(
                 settings=json.dumps(settings, sort_keys=True),
@@ -60,5 +63,6 @@ class Training(base_component.BaseComponent):
                 transform_graph=transform_graph,
                 model=types.Channel(standard_artifacts.Model),
                 model_run=types.Channel(standard_artifacts.ModelRun),
+                **tuned,
             )
         )

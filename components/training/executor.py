@@ -19,7 +19,7 @@ from components.accelerators import AcceleratorProfile
 from components.dataset import FILE as DATASET
 from components.dataset import DatasetSummary, split_files
 from components.errors import UserError
-from components.evaluation.predictions import to_frame
+from components.example_frames import to_frame
 from components.model_bundle import BundleInfo, RawFeature
 from components.model_bundle_writer import raw_features, save_bundle
 from components.progress import say, warn
@@ -34,6 +34,7 @@ from components.training.contract import (
 from components.training.input import TransformedExamples, feature_specs
 from components.training.ledger import TrainingLedger
 from components.training.registry import TRAINERS, file_of, is_file, trainer_class
+from components.tuning.results import best_values, with_values
 from components.user_code import UserCode
 
 DEFAULT_EPOCHS = 20
@@ -49,6 +50,8 @@ class Executor(base_executor.BaseExecutor):
         settings = json.loads(exec_properties["settings"])
         framework = settings["framework"]
         trainer = trainer_class(framework)
+        if tuned := input_dict.get("best_hyperparameters"):
+            settings = _tuned(settings, best_values(artifact_utils.get_single_uri(tuned)), trainer.name)
         trainer().prepare(AcceleratorProfile(**settings["accelerator"]))
         graph_uri = artifact_utils.get_single_uri(input_dict["transform_graph"])
         examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
@@ -82,6 +85,12 @@ class Executor(base_executor.BaseExecutor):
             data=_training_data(input_dict, summary, state),
         )
         model.set_string_custom_property("framework", trainer.name)
+
+
+def _tuned(settings: dict[str, Any], values: dict[str, Any], trainer: str) -> dict[str, Any]:
+    tracking.ambient(parent=True).tags({f"tuned.{trainer}": json.dumps(values)})
+    say("with " + ", ".join(f"{name} {value}" for name, value in values.items()))
+    return with_values(settings, values)
 
 
 def _training_data(input_dict: Any, summary: DatasetSummary, folder: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components.dataset import DatasetSummary, split_files
-from components.evaluation.predictions import column_values
+from components.example_frames import column_values
 from components.ingest.writer import row_hashes
 from components.validation.findings import ERROR, LEAKAGE, WARNING, Finding, percent
 

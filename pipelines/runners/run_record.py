@@ -39,6 +39,9 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
         source: the YAML.
     """
     hyper = config.trainer.hyperparameters.model_dump(mode="json")
+    if config.tune:
+        # Each trainer's own, once they are found: see the stages' runs.
+        hyper = {k: v for k, v in hyper.items() if k not in config.tune.space}
     return RunRecord(
         name=f"{config.name} {trainer}",
         experiment=config.experiment,

@@ -98,6 +98,8 @@ class RunTracker:
     def stage_ended(self, stage: str, status: str, seconds: float, *, worked_in: str | None, error: str | None) -> None:
         """Ends the stage's run: `ran`, `cached` (with the run that did the work) or `failed`."""
         run = self._runs[stage]
+        if status == "failed" and run.run_id and self.experiment_id:
+            tracking.end_nested(self._uri, self.experiment_id, run.run_id)
         run.metrics({"seconds": seconds})
         tags = {"switchyard.status": status}
         if error:

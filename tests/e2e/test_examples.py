@@ -174,7 +174,7 @@ def test_offline_and_bundle_predictions_agree(runs, workspace):
     import tensorflow_transform as tft
 
     from components.dataset import split_files
-    from components.evaluation.predictions import to_frame
+    from components.example_frames import to_frame
     from components.model_bundle import load_bundle
     from components.training.input import TransformedExamples
     from components.training.registry import trainer_class

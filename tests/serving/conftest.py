@@ -24,7 +24,7 @@ def eval_rows(workspace):  # noqa: F811
     def read(place, features):
         import tensorflow as tf
 
-        from components.evaluation.predictions import to_frame
+        from components.example_frames import to_frame
 
         [examples] = (place / "artifacts" / "ingest" / "examples").iterdir()
         files = [str(f) for f in sorted((examples / "Split-eval").iterdir())]

@@ -8,7 +8,7 @@ from pathlib import Path
 from components.errors import UserError
 from pipelines.config import PipelineConfig
 from pipelines.config_kubeflow import StageResources
-from pipelines.definition import UNCACHED, create_pipeline, training_stages
+from pipelines.definition import UNCACHED, create_pipeline, training_stages, tuning_stage
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, compile_tfx_pipeline
 from pipelines.runners.kubeflow.local_inputs import local_inputs
 from pipelines.runners.kubeflow.resources import PipelineResources
@@ -75,6 +75,10 @@ def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageReso
             )
         if kind == "gpu" and not found[stage].accelerator:
             found[stage] = StageResources(accelerator="gpu").over(found[stage])
+    for stage in trainings:
+        if (tuning := tuning_stage(stage)) in nodes:
+            # Its trials are trained on what the training is trained on.
+            found[tuning] = given.get(tuning, StageResources()).over(found[stage])
     for stage in UNCACHED:
         if stage in found:
             found[stage] = StageResources(cache=False).over(found[stage])

@@ -1,0 +1,1 @@
+"""The tuning stage: hyperparameters are searched for before a model is trained."""

@@ -1,0 +1,55 @@
+"""The tuning stage as a TFX component: the same for every trainer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+
+from components.tuning.executor import Executor
+
+
+class TuningSpec(types.ComponentSpec):
+    """`settings`: JSON of the config's `trainer`, see `TrainingSpec`; `tune`: JSON of the config's `tune`."""
+
+    PARAMETERS = {"settings": ExecutionParameter(type=str), "tune": ExecutionParameter(type=str)}
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "transformed_examples": ChannelParameter(type=standard_artifacts.Examples),
+        "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph),
+    }
+    OUTPUTS = {"best_hyperparameters": ChannelParameter(type=standard_artifacts.HyperParameters)}
+
+
+class Tuning(base_component.BaseComponent):
+    """Searches one trainer's hyperparameters on the eval split.
+
+    Outputs:
+        best_hyperparameters: `best.json`, `trials.json` and a page; see `components.tuning.results`.
+    """
+
+    SPEC_CLASS = TuningSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        transformed_examples: types.BaseChannel,
+        transform_graph: types.BaseChannel,
+        settings: dict[str, Any],
+        tune: dict[str, Any],
+    ) -> None:
+        super().__init__(
+            TuningSpec(
+                settings=json.dumps(settings, sort_keys=True),
+                tune=json.dumps(tune, sort_keys=True),
+                examples=examples,
+                transformed_examples=transformed_examples,
+                transform_graph=transform_graph,
+                best_hyperparameters=types.Channel(standard_artifacts.HyperParameters),
+            )
+        )

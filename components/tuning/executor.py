@@ -1,0 +1,71 @@
+"""The tuning stage's executor: one trainer's search, from the transformed examples to the best values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+
+from components import tracking
+from components.training.registry import TRAINERS, is_file
+from components.tuning.page import tuning_page
+from components.tuning.results import PAGE, TRIALS, TuningResult
+from components.tuning.search import Inputs, Search
+from components.tuning.trial_runner import trial_runner
+
+_LOG = "trials.log"
+
+
+class Executor(base_executor.BaseExecutor):
+    """`examples` (for what is known of the data), transformed ones and the graph in; `best_hyperparameters` out."""
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
+        """See the base class. Runs no TensorFlow operation itself: trials have the devices to themselves."""
+        settings, tune = (json.loads(exec_properties[key]) for key in ("settings", "tune"))
+        inputs = Inputs(
+            settings,
+            *(artifact_utils.get_single_uri(input_dict[key]) for key in ("examples", "transform_graph", "transformed_examples")),
+        )
+        # Kept by the runner between a killed run and the next one of the same inputs and settings.
+        state = Path(self._context.stateful_working_dir)
+        search = Search(tune, inputs, state / "search")
+        run = tracking.ambient()
+        run.params({k: v for k, v in tune.items() if k != "space" and v is not None})
+        run.text(json.dumps(tune["space"], indent=1), "tuning/space.json")
+        with trial_runner(tune["parallel"], _module(settings["framework"]), state / _LOG) as trials:
+            search.run(trials)
+        result = search.result()
+        folder = Path(artifact_utils.get_single_uri(output_dict["best_hyperparameters"]))
+        result.save(folder)
+        (folder / PAGE).write_text(tuning_page(settings["framework"], result), encoding="utf-8")
+        _track(run, result, folder, state / _LOG)
+
+
+def _module(framework: str) -> str:
+    """Returns the module that is imported before the first trial."""
+    return "components.training.registry" if is_file(framework) else TRAINERS.get(framework, framework).partition(":")[0]
+
+
+def _track(run: tracking.Run, result: TuningResult, folder: Path, log: Path) -> None:
+    best = result.best_trial
+    run.metrics(
+        {f"best_{result.metric}": best.value or 0.0, "best_trial": float(best.number), "trials": float(len(result.trials))}
+    )
+    run.tags({"best_trial": str(best.number), **{f"best.{name}": str(value) for name, value in result.values.items()}})
+    if result.importance:
+        run.metrics({f"importance.{name}": share for name, share in result.importance.items()})
+    names = list(best.values)
+    columns: dict[str, list[Any]] = {
+        "trial": [t.number for t in result.trials],
+        "state": [t.state for t in result.trials],
+        result.metric: [t.value for t in result.trials],
+        **{name: [t.values.get(name) for t in result.trials] for name in names},
+        "epochs": [t.epochs for t in result.trials],
+        "seconds": [t.seconds for t in result.trials],
+    }
+    run.table(columns, "tuning/trials_table.json")
+    for file in (folder / PAGE, folder / TRIALS, log):
+        run.file(str(file), "tuning")

@@ -1,0 +1,233 @@
+"""The search: Optuna suggests, trials are trained, MLflow is told. Kept on disk, so that a killed search goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.importance import get_param_importances
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from components import tracking
+from components.errors import TrainingError, UserError
+from components.progress import say, warn
+from components.tuning.results import MODEL_PARAMETER, TrialResult, TuningResult, with_values
+from components.tuning.trial_runner import TrialRunner
+
+_MAXIMIZED = ("val_accuracy", "val_auc")
+# In a trial's attributes.
+WHY, BEST_EPOCH, SECONDS = "why", "best_epoch", "seconds"
+_COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+_STARTUP_TRIALS = 5
+_LEAST_FOR_IMPORTANCE = 4
+_PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every trial is given: URIs, and the config's `trainer` as plain data."""
+
+    settings: Mapping[str, Any]
+    examples: str
+    transform_graph: str
+    transformed_examples: str
+
+
+class Search:
+    """One study."""
+
+    def __init__(self, tune: Mapping[str, Any], inputs: Inputs, folder: Path) -> None:
+        self._tune, self._inputs, self._folder = tune, inputs, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS) if tune["pruner"] else optuna.pruners.NopPruner()
+        self.study = optuna.create_study(
+            study_name="tuning",
+            # Transactions, not Optuna's journal file: a line that a full disk or a kill cut short would spoil that.
+            storage=RDBStorage(
+                f"sqlite:///{folder / 'study.db'}", engine_kwargs={"connect_args": {"timeout": _PATIENCE_SECONDS}}
+            ),
+            sampler=_sampler(tune),
+            pruner=pruner,
+            direction="maximize" if tune["metric"] in _MAXIMIZED else "minimize",
+            load_if_exists=True,
+        )
+        self._stop: Exception | None = None
+        self._lock = threading.Lock()
+
+    def run(self, trials: TrialRunner) -> FrozenTrial:
+        """Runs the trials that are left and returns the best.
+
+        Raises:
+            UserError: the user's code or settings are wrong.
+            TrainingError: not one trial came to its end.
+        """
+        self._take_up()
+        left = self._tune["trials"] - len(self.finished)
+        if left > 0:
+            minutes = self._tune["minutes"]
+            self.study.optimize(
+                lambda trial: self._objective(trial, trials),
+                n_trials=left,
+                timeout=minutes * 60 if minutes else None,
+                n_jobs=self._tune["parallel"],
+                catch=(TrainingError,),
+            )
+        if self._stop:
+            raise self._stop
+        if not any(t.state == TrialState.COMPLETE for t in self.finished):
+            why = next((t.user_attrs[WHY] for t in self.finished if WHY in t.user_attrs), "no trial was begun in time")
+            raise TrainingError(f"tuning: not one of {len(self.finished)} trials came to its end. The first: {why}")
+        return self.study.best_trial
+
+    @property
+    def finished(self) -> list[FrozenTrial]:
+        """Trials that are over, in order; those that a kill cut off are not."""
+        return [t for t in self.study.get_trials(deepcopy=False) if t.state in _COUNTED or WHY in t.user_attrs]
+
+    def result(self) -> TuningResult:
+        """Returns the search as it stands, when there is a best trial."""
+        best = self.study.best_trial
+        trials = [_described(t) for t in self.finished]
+        return TuningResult(self._tune["metric"], best.number + 1, dict(best.params), self._importance(), trials)
+
+    def _importance(self) -> dict[str, float]:
+        complete = [t for t in self.finished if t.state == TrialState.COMPLETE]
+        if len(complete) < _LEAST_FOR_IMPORTANCE or len({t.value for t in complete}) == 1:
+            return {}
+        return {k: float(v) for k, v in get_param_importances(self.study).items()}
+
+    def _take_up(self) -> None:
+        """What a kill cut off is tried again with the same values, from its checkpoint; a new study begins with the config's."""
+        trials = self.study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                self.study.enqueue_trial(trial.params)
+        if self.finished:
+            warn(f"an earlier search was cut off: it goes on after {len(self.finished)} of {self._tune['trials']} trials")
+        if not trials:
+            self.study.enqueue_trial(self._configured(), skip_if_exists=True)
+
+    def _configured(self) -> dict[str, Any]:
+        """The config's own values, where they lie in the space: what is found is not worse than what was there."""
+        settings = self._inputs.settings
+        found = {}
+        for name, dimension in self._tune["space"].items():
+            own = name.removeprefix(MODEL_PARAMETER)
+            value = settings["model_parameters"].get(own) if own != name else settings["hyperparameters"].get(name)
+            choices = dimension["choices"]
+            if value is not None and (value in choices if choices else dimension["low"] <= value <= dimension["high"]):
+                found[name] = value
+        return found
+
+    def _objective(self, trial: optuna.Trial, trials: TrialRunner) -> float:
+        started = time.monotonic()
+        if self._stop:
+            raise optuna.TrialPruned
+        values = {name: suggest(trial, name, dimension) for name, dimension in self._tune["space"].items()}
+        run = tracking.nested(f"trial {trial.number + 1}", {"switchyard.stage": "trial"})
+        run.params(values)
+        metric, epoch = self._tune["metric"], 0
+
+        def report(step: int, metrics: Mapping[str, float]) -> bool:
+            nonlocal epoch
+            epoch += 1
+            if metric not in metrics:
+                raise UserError(f"tune.metric: the trainer reports no {metric!r}; it reports {', '.join(metrics)}")
+            run.metrics(metrics, step=epoch)
+            trial.report(metrics[metric], epoch)
+            return trial.should_prune()
+
+        status = "FAILED"
+        try:
+            result = trials.run(self._job(values), report)
+            status = "FINISHED"
+            if result is None:
+                self._tell(trial.number, values, f"pruned after epoch {epoch}")
+                run.tags({"switchyard.trial": "pruned"})
+                raise optuna.TrialPruned
+            value = float(result["metrics"][metric])
+            trial.set_user_attr(BEST_EPOCH, result["best_epoch"])
+            run.metrics({metric: value}, step=result["epochs"] + 1)
+            run.tags({"switchyard.trial": "complete"})
+            self._tell(trial.number, values, f"{metric} {value:.4f}")
+        except TrainingError as error:
+            trial.set_user_attr(WHY, str(error))
+            run.tags({"switchyard.trial": "failed", "switchyard.error": str(error)})
+            self._tell(trial.number, values, f"failed: {error}")
+            raise
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
+            # Nobody will do better.
+            with self._lock:
+                self._stop = self._stop or error
+            self.study.stop()
+            raise
+        finally:
+            trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
+            run.end(status)
+        return value
+
+    def _job(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        # Named by the values: the same trial after a kill finds its checkpoints.
+        name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return {
+            "settings": with_values(self._inputs.settings, values),
+            "examples": self._inputs.examples,
+            "transform_graph": self._inputs.transform_graph,
+            "transformed_examples": self._inputs.transformed_examples,
+            "state": str(self._folder / "trials" / name),
+        }
+
+    def _tell(self, number: int, values: Mapping[str, Any], outcome: str) -> None:
+        # This one is not counted yet.
+        done = min(len(self.finished) + 1, self._tune["trials"])
+        say(f"trial {number + 1} ({_words(values)}): {outcome}; {done} of {self._tune['trials']} done")
+
+
+def _described(trial: FrozenTrial) -> TrialResult:
+    epochs = len(trial.intermediate_values)
+    value = trial.value if trial.state == TrialState.COMPLETE else trial.intermediate_values.get(epochs)
+    failed = trial.state == TrialState.FAIL
+    return TrialResult(
+        number=trial.number + 1,
+        state={TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(trial.state, "failed"),
+        values=dict(trial.params),
+        value=None if failed else value,
+        epochs=epochs,
+        best_epoch=trial.user_attrs.get(BEST_EPOCH),
+        seconds=trial.user_attrs.get(SECONDS, 0.0),
+        why=trial.user_attrs.get(WHY, ""),
+    )
+
+
+def suggest(trial: optuna.Trial, name: str, dimension: Mapping[str, Any]) -> Any:
+    """Asks Optuna for a value of one dimension (`pipelines.config_tuning.Dimension` as plain data)."""
+    if dimension["choices"]:
+        return trial.suggest_categorical(name, dimension["choices"])
+    low, high, step, log = (dimension[k] for k in ("low", "high", "step", "log"))
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(name, low, high, step=step or 1, log=log)
+    return trial.suggest_float(name, low, high, step=step, log=log)
+
+
+def _sampler(tune: Mapping[str, Any]) -> BaseSampler:
+    if tune["sampler"] == "random":
+        return RandomSampler(seed=tune["seed"])
+    return TPESampler(seed=tune["seed"], n_startup_trials=_STARTUP_TRIALS)
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    shown = {k.removeprefix(MODEL_PARAMETER): f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in values.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())

@@ -1,0 +1,61 @@
+"""Dimensions in Optuna's terms, and values in the trainer's settings."""
+
+import optuna
+import pytest
+
+from components.tuning.results import with_values
+from components.tuning.search import suggest
+from pipelines.config_tuning import Dimension, TuneConfig
+
+SETTINGS = {
+    "framework": "pytorch",
+    "hyperparameters": {"batch_size": 64, "epochs": None, "steps": 100},
+    "model_parameters": {"a": 1},
+}
+
+
+def distribution(given):
+    asked = {}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    study.optimize(lambda t: asked.update(t.distributions) or float(bool(suggest(t, "x", plain(given)))), n_trials=1)
+    return study.trials[0].distributions["x"]
+
+
+def plain(given):
+    return Dimension.model_validate(given).model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"low": 16, "high": 64}, optuna.distributions.IntDistribution(16, 64)),
+        ({"low": 16, "high": 64, "step": 16}, optuna.distributions.IntDistribution(16, 64, step=16)),
+        ({"low": 1, "high": 64, "log": True}, optuna.distributions.IntDistribution(1, 64, log=True)),
+        ({"low": 0.1, "high": 1}, optuna.distributions.FloatDistribution(0.1, 1.0)),
+        ({"low": "1e-4", "high": "1e-1", "log": True}, optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True)),
+        (["1e-3", 0.01], optuna.distributions.CategoricalDistribution((0.001, 0.01))),
+        ([32, 64], optuna.distributions.CategoricalDistribution((32, 64))),
+        (["relu", "1x"], optuna.distributions.CategoricalDistribution(("relu", "1x"))),
+        ([True, False], optuna.distributions.CategoricalDistribution((True, False))),
+    ],
+)
+def test_dimensions(given, expected):
+    found = distribution(given)
+    assert found == expected
+    assert [type(c) for c in getattr(found, "choices", ())] == [type(c) for c in getattr(expected, "choices", ())]
+
+
+def test_values_replace_the_configs_and_nothing_else():
+    found = with_values(SETTINGS, {"batch_size": 32, "model_parameters.b": 2.0})
+    assert found == {
+        "framework": "pytorch",
+        "hyperparameters": {"batch_size": 32, "epochs": None, "steps": 100},
+        "model_parameters": {"a": 1, "b": 2.0},
+    }
+    # Epochs and steps exclude each other.
+    assert with_values(SETTINGS, {"epochs": 3})["hyperparameters"] == {"batch_size": 64, "epochs": 3, "steps": None}
+    assert SETTINGS["model_parameters"] == {"a": 1}
+
+
+def test_a_short_list_is_a_choice():
+    assert TuneConfig(space={"batch_size": [32, 64]}).space["batch_size"].choices == (32, 64)
