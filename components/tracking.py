@@ -242,11 +242,12 @@ def end_if_running(uri: str, run_id: str) -> None:
 
 
 def end_nested(uri: str, experiment_id: str, run_id: str) -> None:
-    """Marks the runs below a run as KILLED that have not ended; says nothing when MLflow is away."""
+    """Marks the runs below a run as KILLED that have not ended, and those below them; says nothing when MLflow is away."""
     where = f"tags.mlflow.parentRunId = '{run_id}' AND attributes.status = 'RUNNING'"
     try:
         for run in client(uri).search_runs([experiment_id], where):
             client(uri).set_terminated(run.info.run_id, "KILLED")
+            end_nested(uri, experiment_id, run.info.run_id)
     except Exception:  # see end_if_running
         _log.warning("could not end what runs below %s", run_id, exc_info=True)
 

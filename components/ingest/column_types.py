@@ -11,6 +11,7 @@ from components.errors import UserError
 
 EMPTY, INTEGER, FLOAT, STRING = "empty", "integer", "float", "string"
 _ORDER = (EMPTY, INTEGER, FLOAT, STRING)
+_FIRST = 100
 _ARROW = {EMPTY: pa.null(), INTEGER: pa.int64(), FLOAT: pa.float32(), STRING: pa.binary()}
 
 
@@ -103,6 +104,8 @@ def _type_of_text(column: pa.Array) -> str:
     text = pc.utf8_trim_whitespace(column)
     for kind, arrow in ((INTEGER, pa.int64()), (FLOAT, pa.float64())):
         try:
+            # The first few by themselves: Arrow makes an error for each value that does not parse, 0.1 s for 200,000.
+            text.slice(0, _FIRST).cast(arrow)
             text.cast(arrow)
         except pa.ArrowInvalid:
             continue

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -67,16 +69,13 @@ class Executor(base_executor.BaseExecutor):
 
 def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[dict[str, int], Counter[Any]]:
     columns = {n: t for n, t in found.types.items() if t.kind != EMPTY}
-    encoder = RecordBatchToExamplesEncoder()
     writers = {s: SplitWriter(uri, s) for s in splits}
     counts: Counter[Any] = Counter()
     done = 0
     again = BadRows(limit=0)  # counted in the first pass already
     for group, files in spec.files().items():
         for file in files:
-            for batch in read_batches(spec, file, again):
-                lists = _typed(batch, columns)
-                records = encoder.encode(lists)
+            for batch, lists, records in _encoded(read_batches(spec, file, again), columns):
                 if group is not None:
                     chosen = {group: None}
                 else:
@@ -94,6 +93,27 @@ def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[d
     for writer in writers.values():
         writer.close()
     return {s: w.rows for s, w in writers.items()}, counts
+
+
+def _encoded(
+    batches: Iterator[pa.RecordBatch], columns: dict[str, ColumnType]
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, pa.Array]]:
+    """Yields each batch with its typed columns and its serialized `tf.Example`s.
+
+    Encoding lets go of Python's lock: the next batch is encoded on another core while this one is written.
+    """
+    encoder = RecordBatchToExamplesEncoder()
+    with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
+        ahead: deque[tuple[pa.RecordBatch, pa.RecordBatch, Future[pa.Array]]] = deque()
+        for batch in batches:
+            lists = _typed(batch, columns)
+            ahead.append((batch, lists, pool.submit(encoder.encode, lists)))
+            if len(ahead) > 1:
+                first, typed, records = ahead.popleft()
+                yield first, typed, records.result()
+        while ahead:
+            first, typed, records = ahead.popleft()
+            yield first, typed, records.result()
 
 
 def _typed(batch: pa.RecordBatch, columns: dict[str, ColumnType]) -> pa.RecordBatch:

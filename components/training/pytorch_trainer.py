@@ -185,6 +185,13 @@ class _Module(lightning.LightningModule):
         self.train_metrics = _Metrics(request.spec, prefix="")
         self.val_metrics = _Metrics(request.spec, prefix="val_")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning writes down the hook that it is in many times a step, and PyTorch looks whether that is a weight.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         loss, output, labels = self._step(batch, weighted=True)
         self.train_metrics.add(loss.detach(), output.detach(), labels)

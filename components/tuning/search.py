@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
+import shutil
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from components.tuning.trial_runner import TrialRunner
 
 _MAXIMIZED = ("val_accuracy", "val_auc")
 # In a trial's attributes.
-WHY, BEST_EPOCH, SECONDS = "why", "best_epoch", "seconds"
+WHY, BEST_EPOCH, SECONDS, FOLDER = "why", "best_epoch", "seconds", "folder"
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 _STARTUP_TRIALS = 5
 _LEAST_FOR_IMPORTANCE = 4
@@ -61,11 +62,13 @@ class Search:
             direction="maximize" if tune["metric"] in _MAXIMIZED else "minimize",
             load_if_exists=True,
         )
-        self._stop: Exception | None = None
+        # Optuna is asked and told by one thread at a time: on SQLite two may be given the same trial.
         self._lock = threading.Lock()
+        self._begun = 0
+        self._stop: Exception | None = None
 
-    def run(self, trials: TrialRunner) -> FrozenTrial:
-        """Runs the trials that are left and returns the best.
+    def run(self, trials: TrialRunner) -> None:
+        """Runs the trials that are left.
 
         Raises:
             UserError: the user's code or settings are wrong.
@@ -73,21 +76,34 @@ class Search:
         """
         self._take_up()
         left = self._tune["trials"] - len(self.finished)
-        if left > 0:
-            minutes = self._tune["minutes"]
-            self.study.optimize(
-                lambda trial: self._objective(trial, trials),
-                n_trials=left,
-                timeout=minutes * 60 if minutes else None,
-                n_jobs=self._tune["parallel"],
-                catch=(TrainingError,),
-            )
+        minutes = self._tune["minutes"]
+        deadline = time.monotonic() + minutes * 60 if minutes else math.inf
+        with ThreadPoolExecutor(self._tune["parallel"], thread_name_prefix="trial") as pool:
+            for each in [pool.submit(self._work, trials, left, deadline) for _ in range(self._tune["parallel"])]:
+                each.result()
         if self._stop:
             raise self._stop
         if not any(t.state == TrialState.COMPLETE for t in self.finished):
             why = next((t.user_attrs[WHY] for t in self.finished if WHY in t.user_attrs), "no trial was begun in time")
             raise TrainingError(f"tuning: not one of {len(self.finished)} trials came to its end. The first: {why}")
-        return self.study.best_trial
+
+    def _work(self, trials: TrialRunner, left: int, deadline: float) -> None:
+        """One trial after the other; several threads do this side by side."""
+        while True:
+            with self._lock:
+                if self._stop or self._begun >= left or time.monotonic() > deadline:
+                    return
+                self._begun += 1
+                trial = self.study.ask()
+                values = {name: suggest(trial, name, dimension) for name, dimension in self._tune["space"].items()}
+                folder = trial.user_attrs.get(FOLDER, str(trial.number))
+                trial.set_user_attr(FOLDER, folder)
+            try:
+                self._run(trial, values, folder, trials)
+            except Exception as error:
+                # Nobody will do better.
+                with self._lock:
+                    self._stop = self._stop or error
 
     @property
     def finished(self) -> list[FrozenTrial]:
@@ -112,7 +128,8 @@ class Search:
         for trial in trials:
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
-                self.study.enqueue_trial(trial.params)
+                # Its checkpoints are where it left them.
+                self.study.enqueue_trial(trial.params, user_attrs={FOLDER: trial.user_attrs.get(FOLDER, str(trial.number))})
         if self.finished:
             warn(f"an earlier search was cut off: it goes on after {len(self.finished)} of {self._tune['trials']} trials")
         if not trials:
@@ -130,11 +147,8 @@ class Search:
                 found[name] = value
         return found
 
-    def _objective(self, trial: optuna.Trial, trials: TrialRunner) -> float:
+    def _run(self, trial: optuna.Trial, values: Mapping[str, Any], folder: str, trials: TrialRunner) -> None:
         started = time.monotonic()
-        if self._stop:
-            raise optuna.TrialPruned
-        values = {name: suggest(trial, name, dimension) for name, dimension in self._tune["space"].items()}
         run = tracking.nested(f"trial {trial.number + 1}", {"switchyard.stage": "trial"})
         run.params(values)
         metric, epoch = self._tune["metric"], 0
@@ -145,55 +159,48 @@ class Search:
             if metric not in metrics:
                 raise UserError(f"tune.metric: the trainer reports no {metric!r}; it reports {', '.join(metrics)}")
             run.metrics(metrics, step=epoch)
-            trial.report(metrics[metric], epoch)
-            return trial.should_prune()
-
-        status = "FAILED"
-        try:
-            result = trials.run(self._job(values), report)
-            status = "FINISHED"
-            if result is None:
-                self._tell(trial.number, values, f"pruned after epoch {epoch}")
-                run.tags({"switchyard.trial": "pruned"})
-                raise optuna.TrialPruned
-            value = float(result["metrics"][metric])
-            trial.set_user_attr(BEST_EPOCH, result["best_epoch"])
-            run.metrics({metric: value}, step=result["epochs"] + 1)
-            run.tags({"switchyard.trial": "complete"})
-            self._tell(trial.number, values, f"{metric} {value:.4f}")
-        except TrainingError as error:
-            trial.set_user_attr(WHY, str(error))
-            run.tags({"switchyard.trial": "failed", "switchyard.error": str(error)})
-            self._tell(trial.number, values, f"failed: {error}")
-            raise
-        except optuna.TrialPruned:
-            raise
-        except Exception as error:
-            # Nobody will do better.
             with self._lock:
-                self._stop = self._stop or error
-            self.study.stop()
-            raise
-        finally:
-            trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
-            run.end(status)
-        return value
+                trial.report(metrics[metric], epoch)
+                return trial.should_prune()
 
-    def _job(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        # Named by the values: the same trial after a kill finds its checkpoints.
-        name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        result, why = None, ""
+        try:
+            result = trials.run(self._job(values, folder), report)
+        except TrainingError as error:
+            why = str(error)
+        except BaseException:
+            run.end("FAILED")
+            raise
+        if result is not None:
+            value = float(result["metrics"][metric])
+            state, outcome = "complete", f"{metric} {value:.4f}"
+            run.metrics({metric: value}, step=result["epochs"] + 1)
+        else:
+            state, outcome = ("failed", f"failed: {why}") if why else ("pruned", f"pruned after epoch {epoch}")
+        run.tags({"switchyard.trial": state, **({"switchyard.error": why} if why else {})})
+        run.end("FAILED" if why else "FINISHED")
+        with self._lock:
+            trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
+            if result is not None:
+                trial.set_user_attr(BEST_EPOCH, result["best_epoch"])
+                self.study.tell(trial, value)
+            elif why:
+                trial.set_user_attr(WHY, why)
+                self.study.tell(trial, state=TrialState.FAIL)
+            else:
+                self.study.tell(trial, state=TrialState.PRUNED)
+            done = len(self.finished)
+        shutil.rmtree(self._folder / "trials" / folder, ignore_errors=True)
+        say(f"trial {trial.number + 1} ({_words(values)}): {outcome}; {done} of {self._tune['trials']} done")
+
+    def _job(self, values: Mapping[str, Any], folder: str) -> dict[str, Any]:
         return {
             "settings": with_values(self._inputs.settings, values),
             "examples": self._inputs.examples,
             "transform_graph": self._inputs.transform_graph,
             "transformed_examples": self._inputs.transformed_examples,
-            "state": str(self._folder / "trials" / name),
+            "state": str(self._folder / "trials" / folder),
         }
-
-    def _tell(self, number: int, values: Mapping[str, Any], outcome: str) -> None:
-        # This one is not counted yet.
-        done = min(len(self.finished) + 1, self._tune["trials"])
-        say(f"trial {number + 1} ({_words(values)}): {outcome}; {done} of {self._tune['trials']} done")
 
 
 def _described(trial: FrozenTrial) -> TrialResult:
