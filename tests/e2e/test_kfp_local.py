@@ -4,9 +4,11 @@ import json
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from tests.command import BREAST_CANCER
 from tests.e2e.conftest import ANEW, NO_CONTEST, STAGES
+from tests.e2e.test_tuning import RATES, bowl, children, stage_run
 
 pytestmark = pytest.mark.kubeflow
 BOTH = ["--trainer", "tensorflow", "--trainer", "pytorch"]
@@ -102,3 +104,15 @@ def test_a_retry_that_succeeds_is_no_failure(warm, tmp_path):
     found = last(warm.run(BREAST_CANCER, tmp_path / "w", *arguments, *retries, "--set", "trainer.hyperparameters.epochs=1"))
     assert found["status"] == "blessed"
     assert (tmp_path / "seen").exists()
+
+
+def test_tuning(warm, tmp_path):
+    """The stage before training, with its trials in processes of the task's own; what it found is KFP's artifact."""
+    tune = {"space": {"learning_rate": RATES}, "trials": 6, "parallel": 2}
+    done = warm.run(bowl(tmp_path, tune, hyperparameters={"epochs": 3}), tmp_path / "w", "--runner", "kfp-local")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'w' / 'mlflow.db'}")
+    found = last(done)
+    stages = {s: stage_run(client, found, s) for s in ("tuning", "training")}
+    tuning = stages["tuning"]
+    assert len(children(client, tuning.info.experiment_id, tuning.info.run_id)) == 6
+    assert stages["training"].data.params["learning_rate"] == tuning.data.tags["best.learning_rate"]
