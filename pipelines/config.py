@@ -16,7 +16,7 @@ from components.errors import did_you_mean
 from pipelines.config_gates import EvaluationConfig, ValidationConfig
 from pipelines.config_kubeflow import KubeflowConfig
 from pipelines.config_section import Names, Number, Positive, Section
-from pipelines.config_tuning import TuneConfig
+from pipelines.config_tuning import MODEL_PARAMETER, TuneConfig
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 FORMATS = ("auto", "csv", "parquet", "jsonl", "tfrecord")
@@ -271,6 +271,13 @@ class PipelineConfig(Section):
             )
         if self.label in self.data.exclude:
             raise ValueError(f"data.exclude: lists the label {self.label!r}; a label cannot be excluded")
+        if self.tune:
+            untold = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
+            if untold and any(f in FRAMEWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
+                raise ValueError(
+                    f"tune.space: {untold[0]!r} is a parameter of a model of your own; the default model has none. "
+                    "Set trainer.model."
+                )
         if self.task == "regression" and self.trainer.hyperparameters.class_weights is not None:
             raise ValueError("trainer.hyperparameters.class_weights: a regression has no classes; remove it")
         return self

@@ -21,7 +21,7 @@ from components.dataset import DatasetSummary
 from components.evaluation.results import Evaluation
 from components.evaluation.servability import load, verdicts
 from components.reports.run_report import DataPart, ModelPart, run_report
-from components.training.executor import RESULT
+from components.training.executor import RESULT, TUNED
 from components.validation.findings import Verdict
 from components.validation.statistics import read_statistics
 
@@ -43,13 +43,14 @@ class Executor(base_executor.BaseExecutor):
         data = DataPart(summary, statistics, Verdict.load(uris["verdict"]))
         evaluation = verdicts(uris["evaluation"], uris.get("infra_blessing"))
         names = [m.get_string_custom_property("framework") for m in input_dict["model"]]
-        histories = {
-            name: json.loads((Path(run.uri) / RESULT).read_text(encoding="utf-8"))["history"]
+        results = {
+            name: json.loads((Path(run.uri) / RESULT).read_text(encoding="utf-8"))
             for name, run in zip(names, input_dict["model_run"], strict=True)
         }
         config = exec_properties["config"]
         models = ModelPart(
-            histories,
+            {name: result["history"] for name, result in results.items()},
+            {name: result[TUNED] for name, result in results.items() if result.get(TUNED)},
             evaluation,
             _lineage(uris, {n: m.uri for n, m in zip(names, input_dict["model"], strict=True)}, summary, evaluation),
             _reproduce(),

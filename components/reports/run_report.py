@@ -33,6 +33,7 @@ class ModelPart:
 
     Attributes:
         histories: model -> metrics of each epoch.
+        tuned: model -> hyperparameters that were searched for, and what was found; empty without a search.
         evaluation: of all of them.
         lineage: (what, identity, where) from the data to the registry.
         reproduce: commands.
@@ -41,6 +42,7 @@ class ModelPart:
     """
 
     histories: Mapping[str, Sequence[Mapping[str, float]]]
+    tuned: Mapping[str, Mapping[str, Any]]
     evaluation: Evaluation
     lineage: Sequence[tuple[str, str, str]]
     reproduce: str
@@ -60,7 +62,7 @@ def run_report(name: str, data: DataPart, models: ModelPart) -> str:
         verdict_section(models.evaluation),
         *evaluation_sections(models.evaluation, data.summary),
         *_serving_sections(models.servability),
-        *_training_sections(models.histories),
+        *_training_sections(models.histories, models.tuned),
         *_data_sections(data),
         {"title": "Lineage", "table": table(("", "identity", "where"), models.lineage)},
         {"title": "Run it again", "code": models.reproduce},
@@ -151,7 +153,9 @@ def _serving_sections(found: Mapping[str, Servability]) -> list[dict[str, Any]]:
     return [{"title": "Infra validation", "good": good, "verdict": verdict, "lines": lines, "table": table(head, rows)}]
 
 
-def _training_sections(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
+def _training_sections(
+    histories: Mapping[str, Sequence[Mapping[str, float]]], tuned: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     plots = []
     for metric in _CURVES:
         if not any(f"val_{metric}" in epoch for history in histories.values() for epoch in history):
@@ -165,4 +169,5 @@ def _training_sections(histories: Mapping[str, Sequence[Mapping[str, float]]]) -
                 ax.plot(epochs, [e.get(metric) for e in history], color=colour, linestyle=":", label=f"{name}, train")
         legend(ax)
         plots.append(svg(figure, f"{metric} by epoch"))
-    return [{"title": "Training", "plots": plots}] if plots else []
+    lines = [f"{name}, tuned: {', '.join(f'{k} {v}' for k, v in values.items())}" for name, values in tuned.items()]
+    return [{"title": "Training", "lines": lines, "plots": plots}] if plots or lines else []

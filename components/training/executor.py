@@ -40,6 +40,8 @@ from components.user_code import UserCode
 DEFAULT_EPOCHS = 20
 EXAMPLE_ROWS = 5
 RESULT = "result.json"
+# In it beside the TrainResult: hyperparameter -> value that the tuning stage found.
+TUNED = "tuned"
 
 
 class Executor(base_executor.BaseExecutor):
@@ -50,8 +52,10 @@ class Executor(base_executor.BaseExecutor):
         settings = json.loads(exec_properties["settings"])
         framework = settings["framework"]
         trainer = trainer_class(framework)
-        if tuned := input_dict.get("best_hyperparameters"):
-            settings = _tuned(settings, best_values(artifact_utils.get_single_uri(tuned)), trainer.name)
+        best = input_dict.get("best_hyperparameters")
+        tuned = best_values(artifact_utils.get_single_uri(best)) if best else {}
+        if tuned:
+            settings = _tuned(settings, tuned, trainer.name)
         trainer().prepare(AcceleratorProfile(**settings["accelerator"]))
         graph_uri = artifact_utils.get_single_uri(input_dict["transform_graph"])
         examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
@@ -64,7 +68,7 @@ class Executor(base_executor.BaseExecutor):
         result = _train(trainer, request)
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
         run_folder.mkdir(parents=True, exist_ok=True)
-        (run_folder / RESULT).write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+        (run_folder / RESULT).write_text(json.dumps({**asdict(result), TUNED: tuned}, indent=1), encoding="utf-8")
         features = raw_features(tft.TFTransformOutput(graph_uri).raw_feature_spec(), summary.columns, summary.label)
         own_code = is_file(framework)
         info = BundleInfo(

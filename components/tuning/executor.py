@@ -35,7 +35,7 @@ class Executor(base_executor.BaseExecutor):
         run = tracking.ambient()
         run.params({k: v for k, v in tune.items() if k != "space" and v is not None})
         run.text(json.dumps(tune["space"], indent=1), "tuning/space.json")
-        with trial_runner(tune["parallel"], _module(settings["framework"]), state / _LOG) as trials:
+        with trial_runner(min(tune["parallel"], tune["trials"]), _module(settings["framework"]), state / _LOG) as trials:
             search.run(trials)
         result = search.result()
         folder = Path(artifact_utils.get_single_uri(output_dict["best_hyperparameters"]))

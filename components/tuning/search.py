@@ -78,8 +78,8 @@ class Search:
         left = self._tune["trials"] - len(self.finished)
         minutes = self._tune["minutes"]
         deadline = time.monotonic() + minutes * 60 if minutes else math.inf
-        with ThreadPoolExecutor(self._tune["parallel"], thread_name_prefix="trial") as pool:
-            for each in [pool.submit(self._work, trials, left, deadline) for _ in range(self._tune["parallel"])]:
+        with ThreadPoolExecutor(trials.processes, thread_name_prefix="trial") as pool:
+            for each in [pool.submit(self._work, trials, left, deadline) for _ in range(trials.processes)]:
                 each.result()
         if self._stop:
             raise self._stop
@@ -120,7 +120,11 @@ class Search:
         complete = [t for t in self.finished if t.state == TrialState.COMPLETE]
         if len(complete) < _LEAST_FOR_IMPORTANCE or len({t.value for t in complete}) == 1:
             return {}
-        return {k: float(v) for k, v in get_param_importances(self.study).items()}
+        try:
+            return {k: float(v) for k, v in get_param_importances(self.study).items()}
+        except (ValueError, RuntimeError) as error:
+            warn(f"what mattered cannot be told: {error}")
+            return {}
 
     def _take_up(self) -> None:
         """What a kill cut off is tried again with the same values, from its checkpoint; a new study begins with the config's."""
@@ -143,7 +147,8 @@ class Search:
             own = name.removeprefix(MODEL_PARAMETER)
             value = settings["model_parameters"].get(own) if own != name else settings["hyperparameters"].get(name)
             choices = dimension["choices"]
-            if value is not None and (value in choices if choices else dimension["low"] <= value <= dimension["high"]):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value in choices if choices else number and dimension["low"] <= value <= dimension["high"]:
                 found[name] = value
         return found
 

@@ -19,9 +19,14 @@ Report = Callable[[int, Mapping[str, float]], bool]
 
 
 class TrialRunner:
-    """Runs trials, as many at a time as there are processes."""
+    """Runs trials, as many at a time as there are processes.
+
+    Attributes:
+        processes: how many there are.
+    """
 
     def __init__(self, processes: Sequence[subprocess.Popen[str]], log: Path) -> None:
+        self.processes = len(processes)
         self._free: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
         for process in processes:
             self._free.put(process)

@@ -108,6 +108,8 @@ def test_the_optimum_is_found_bad_trials_are_pruned_and_what_mattered_is_told(wa
     assert "30 trials" in page
     training = stage_run(client, done.json, "training")
     assert float(training.data.params["learning_rate"]) == pytest.approx(found["values"]["learning_rate"])
+    report = open(client.download_artifacts(done.json["mlflow_run_id"], "report/report.html")).read()
+    assert f"bowl, tuned: learning_rate {found['values']['learning_rate']}" in report
 
 
 def test_trials_that_fail_are_recorded_and_the_search_goes_on(warm, tmp_path):
@@ -175,6 +177,7 @@ def test_a_killed_search_goes_on(warm, tmp_path):
         ({"space": {"batch_size": {"low": 1.5, "high": 8}}}, ["batch_size", "whole numbers"]),
         ({"space": {"batch_size": [32]}}, ["two different values"]),
         ({"space": {"batch_size": [32, 64]}, "trials": 0}, ["tune.trials"]),
+        ({"space": {"model_parameters.width": [32, 64]}}, ["model_parameters.width", "the default model has none"]),
         ({"space": {"batch_size": [32, 64]}, "metric": "auc"}, ["tune.metric", "val_auc"]),
         ({"space": {"batch_size": [32, 64]}, "metric": "val_mae"}, ["tune.metric", "binary task", "val_auc"]),
     ],
