@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-kubeflow test-serving test-containers lint format lock image clean
+.PHONY: help setup demo test test-kubeflow test-serving test-tuning test-containers lint format lock image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,7 +34,7 @@ setup: $(STAMP) ## Install everything into .venv (once)
 demo: setup ## Run the breast_cancer example with both trainers and compare them
 	$(VENV)/bin/switchyard demo
 
-test: setup lint ## Lint, type-check and run all tests but those of the next three
+test: setup lint ## Lint, type-check and run all tests but those of the next four
 	$(VENV)/bin/python -m pytest
 
 test-kubeflow: setup ## Run compiled pipelines: KFP's local runner, TFX pipelines of others, submit
@@ -42,6 +42,9 @@ test-kubeflow: setup ## Run compiled pipelines: KFP's local runner, TFX pipeline
 
 test-serving: setup ## Serve models over HTTP, swap them under load, predict files
 	$(VENV)/bin/python -m pytest -m serving
+
+test-tuning: setup ## Search hyperparameters with every trainer, crash, kill and resume the search
+	$(VENV)/bin/python -m pytest -m tuning
 
 test-containers: setup ## Build the image and run pipelines in containers (needs podman; 12 minutes)
 	$(VENV)/bin/python -m pytest -m containers tests/kubeflow/test_containers.py
