@@ -85,7 +85,10 @@ class Search:
             raise self._stop
         if not any(t.state == TrialState.COMPLETE for t in self.finished):
             why = next((t.user_attrs[WHY] for t in self.finished if WHY in t.user_attrs), "no trial was begun in time")
-            raise TrainingError(f"tuning: not one of {len(self.finished)} trials came to its end. The first: {why}")
+            count = len(self.finished)
+            # The next run of the same tries anew: it may have been the memory.
+            shutil.rmtree(self._folder)
+            raise TrainingError(f"tuning: not one of {count} trials came to its end. The first: {why}")
 
     def _work(self, trials: TrialRunner, left: int, deadline: float) -> None:
         """One trial after the other; several threads do this side by side."""
