@@ -79,7 +79,7 @@ class BundleInfo:
 
     Attributes:
         framework: the trainer's name.
-        predictor: `package.module:Class` of the trainer; for a user's own file, relative to the bundle's `code/`.
+        predictor: `package.module:Class` with `Trainer.load_predictor`; for a user's own file, relative to the bundle's `code/`.
         task: binary, multiclass or regression.
         label: the label's column.
         classes: label values in the order of the model's outputs; empty for a regression.

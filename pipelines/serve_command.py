@@ -16,7 +16,7 @@ from components.serving.model_source import Registered, model_folder, name_and_w
 from components.serving.served_model import Limits
 from components.serving.server import ServeOptions, bind
 from components.serving.server import serve as run_server
-from components.training.import_order import settle
+from components.training.import_order import import_tensorflow_without_keras, settle
 from pipelines.models_command import registry_uri
 from pipelines.runners.quiet import quiet
 
@@ -59,6 +59,7 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
     with quiet():
         # What TensorFlow says of devices when it starts is not for whoever reads a server's log.
         settle()
+        import_tensorflow_without_keras()
         import tensorflow as tf
 
         tf.constant(0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from components.errors import StageError, UserError
 from components.model_bundle import bundle_info
 from components.serving.server import ServeOptions, serve
-from components.training.import_order import settle
+from components.training.import_order import import_tensorflow_without_keras, settle
 
 NAME = "model"
 
@@ -27,6 +27,7 @@ def main(listening: socket.socket, folder: Path) -> int:
     threading.Thread(target=_end_with_the_stage, daemon=True, name="stage-watch").start()
     if bundle_info(folder).framework != "tensorflow":
         settle()  # PyTorch comes first; a SavedModel needs none
+    import_tensorflow_without_keras()
     options = ServeOptions(NAME, access_log=None)
     try:
         serve(folder, listening, options, metadata.version("switchyard"), lambda line: print(line, flush=True))  # noqa: T201

@@ -33,7 +33,7 @@ from components.training.contract import (
 )
 from components.training.input import TransformedExamples, feature_specs
 from components.training.ledger import TrainingLedger
-from components.training.registry import TRAINERS, file_of, is_file, trainer_class
+from components.training.registry import PREDICTORS, file_of, is_file, trainer_class
 from components.tuning.results import best_values, with_values
 from components.user_code import UserCode
 
@@ -73,7 +73,7 @@ class Executor(base_executor.BaseExecutor):
         own_code = is_file(framework)
         info = BundleInfo(
             framework=trainer.name,
-            predictor=f"{file_of(framework).name}:{trainer.__name__}" if own_code else TRAINERS.get(framework, framework),
+            predictor=f"{file_of(framework).name}:{trainer.__name__}" if own_code else PREDICTORS.get(framework, framework),
             task=summary.task,
             label=summary.label,
             classes=list(summary.classes),

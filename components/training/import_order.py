@@ -9,6 +9,8 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, cast
 
@@ -44,6 +46,34 @@ def without_pytorch() -> Iterator[None]:
     finally:
         sys.meta_path.remove(_NoPyTorch)
         settle()
+
+
+def import_tensorflow_without_keras() -> None:
+    """Imports TensorFlow for a process that only runs SavedModels.
+
+    TensorFlow imports Keras at its end, if it can: more than half of what its import takes. Whoever imports Keras later gets it.
+    """
+    sys.meta_path.insert(0, _KerasLater)
+    try:
+        importlib.import_module("tensorflow")
+    finally:
+        sys.meta_path.remove(_KerasLater)
+
+
+class _KerasLater:
+    """An importer that finds Keras, as TensorFlow looks where it lies, and does not load it."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path) if name == "keras" else None
+        if spec is not None:
+            spec.loader = _NotNow()
+        return spec
+
+
+class _NotNow(Loader):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        raise ModuleNotFoundError(f"{spec.name} is not imported here", name=spec.name)
 
 
 class _NoPyTorch:

@@ -38,6 +38,7 @@ from components.training.contract import (
 from components.training.default_model import DROPOUT, HIDDEN, embedding_width
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
+from components.training.pytorch_predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
 from components.user_code import where
 
 _log = logging.getLogger(__name__)
@@ -47,8 +48,6 @@ _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16
 _BLOCK_ROWS = 4096
 _STEPS_COUNTED_AT_ONCE = 64
 _LAST, _BEST = "last.ckpt", "best.safetensors"
-# One thread is up to ten times faster than two on models this small; a large model says otherwise in the environment.
-_THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 
 Features = dict[str, torch.Tensor]
 
@@ -60,7 +59,7 @@ class PytorchTrainer(Trainer):
 
     def prepare(self, accelerator: AcceleratorProfile) -> None:
         """See Trainer."""
-        _hide_gpus_from_tensorflow()
+        hide_gpus_from_tensorflow()
 
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
@@ -69,7 +68,7 @@ class PytorchTrainer(Trainer):
 
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper = request.hyperparameters
-        torch.set_num_threads(_THREADS)
+        torch.set_num_threads(THREADS)
         lightning.seed_everything(hyper.seed, verbose=False)
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
         model = self._build(request)
@@ -118,17 +117,7 @@ class PytorchTrainer(Trainer):
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
-        _hide_gpus_from_tensorflow()
-        torch.set_num_threads(_THREADS)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        serve = torch.export.load(export_dir / "model.pt2").module().to(device)
-
-        @torch.inference_mode()
-        def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
-            tensors = {k: torch.tensor(v, device=device) for k, v in features.items()}
-            return np.asarray(serve(tensors).cpu().numpy())
-
-        return predict
+        return PytorchPredictor.load_predictor(export_dir)
 
 
 def default_model(spec: ModelSpec) -> nn.Module:
@@ -383,16 +372,6 @@ class _Metrics(nn.Module):
                 cast(Any, metric).update(torch.stack(losses), rows)
             else:
                 cast(Any, metric).update(predicted, label)
-
-
-def _hide_gpus_from_tensorflow() -> None:
-    import tensorflow as tf  # it reads and transforms the input; the GPUs' memory is PyTorch's
-
-    try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        # Someone else's process, which has used TensorFlow already: it keeps what it took.
-        _log.warning("TensorFlow was used before; it may hold GPU memory that PyTorch could use")
 
 
 def _device(kind: str) -> str:

@@ -13,6 +13,11 @@ TRAINERS = {
     "tensorflow": "components.training.tensorflow_trainer:TensorflowTrainer",
     "pytorch": "components.training.pytorch_trainer:PytorchTrainer",
 }
+# Framework -> what a bundle names: loads what the trainer exported, without the trainer's own imports.
+PREDICTORS = {
+    "tensorflow": "components.training.tensorflow_predictor:TensorflowPredictor",
+    "pytorch": "components.training.pytorch_predictor:PytorchPredictor",
+}
 
 
 def trainer_class(framework: str) -> type[Trainer]:

@@ -17,6 +17,7 @@ from components.training.contract import ModelSpec, Predictor, Report, Trainer, 
 from components.training.default_model import DROPOUT, HIDDEN, embedding_width
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
+from components.training.tensorflow_predictor import TensorflowPredictor
 from components.user_code import where
 
 _POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
@@ -92,13 +93,7 @@ class TensorflowTrainer(Trainer):
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
-        # The whole object, not its function alone: the variables die with it.
-        loaded = tf.saved_model.load(str(export_dir))
-
-        def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
-            return np.asarray(loaded.serve({k: tf.constant(v) for k, v in features.items()}))
-
-        return predict
+        return TensorflowPredictor.load_predictor(export_dir)
 
 
 def default_model(spec: ModelSpec) -> keras.Model:

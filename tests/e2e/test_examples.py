@@ -194,7 +194,7 @@ def test_offline_and_bundle_predictions_agree(runs, workspace):
         raw = bundle.scores(to_frame(records, bundle.info.features))
         folder = next((model / "Format-Serving" / "artifacts").iterdir())
         own = bundle.info.predictor
-        trainer = trainer_class(own if not own.partition(":")[0].endswith(".py") else f"{folder / 'code' / own}")
+        trainer = trainer_class(f"{folder / 'code' / own}" if own.partition(":")[0].endswith(".py") else bundle.info.framework)
         offline = trainer.load_predictor(folder / "model")(features)
         # Transform may write its rows in another order.
         np.testing.assert_allclose(np.sort(raw, axis=0), np.sort(offline, axis=0), atol=1e-5)

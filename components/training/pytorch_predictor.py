@@ -1,0 +1,51 @@
+"""What the PyTorch trainer exported, loaded without Lightning. The mirror image of `tensorflow_predictor.py`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from components.training.contract import Predictor
+from components.training.import_order import settle
+
+settle()
+
+import torch  # noqa: E402 (after Triton's matter is settled)
+
+_log = logging.getLogger(__name__)
+# One thread is up to ten times faster than two on models this small; a large model says otherwise in the environment.
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+class PytorchPredictor:
+    """Named in bundles: what serves a model needs not be able to train one."""
+
+    @classmethod
+    def load_predictor(cls, export_dir: Path) -> Predictor:
+        """See Trainer."""
+        hide_gpus_from_tensorflow()
+        torch.set_num_threads(THREADS)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        serve = torch.export.load(export_dir / "model.pt2").module().to(device)
+
+        @torch.inference_mode()
+        def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
+            tensors = {k: torch.tensor(v, device=device) for k, v in features.items()}
+            return np.asarray(serve(tensors).cpu().numpy())
+
+        return predict
+
+
+def hide_gpus_from_tensorflow() -> None:
+    """TensorFlow reads and transforms the input; the GPUs' memory is PyTorch's."""
+    import tensorflow as tf
+
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        # Someone else's process, which has used TensorFlow already: it keeps what it took.
+        _log.warning("TensorFlow was used before; it may hold GPU memory that PyTorch could use")

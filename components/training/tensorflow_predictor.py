@@ -1,0 +1,26 @@
+"""What the TensorFlow trainer exported, loaded without Keras. The mirror image of `pytorch_predictor.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from components.training.contract import Predictor
+
+
+class TensorflowPredictor:
+    """Named in bundles: what serves a model needs not be able to train one."""
+
+    @classmethod
+    def load_predictor(cls, export_dir: Path) -> Predictor:
+        """See Trainer."""
+        # The whole object, not its function alone: the variables die with it.
+        loaded = tf.saved_model.load(str(export_dir))
+
+        def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
+            return np.asarray(loaded.serve({k: tf.constant(v) for k, v in features.items()}))
+
+        return predict
