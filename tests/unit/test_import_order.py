@@ -1,0 +1,63 @@
+"""What a process imports, and what it does not: each case in an interpreter of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.command import REPOSITORY, environment
+
+
+def run(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env=environment(PYTHONPATH=REPOSITORY, TF_CPP_MIN_LOG_LEVEL=3),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("trainer", ["tensorflow", "pytorch"])
+def test_a_server_imports_nothing_that_trains(trainer):
+    code = f"""
+import sys
+from components.training.import_order import import_tensorflow_without_keras, settle
+settle() if {trainer!r} == "pytorch" else None
+import_tensorflow_without_keras()
+import components.serving.server, components.model_bundle, components.training.{trainer}_predictor
+print(*[name for name in ("tensorflow", "torch", "keras", "lightning", "torchmetrics", "tfx") if name in sys.modules])
+"""
+    assert run(code) == ["tensorflow", *(["torch"] if trainer == "pytorch" else [])]
+
+
+def test_keras_can_be_imported_later():
+    code = """
+import sys
+from components.training.import_order import import_tensorflow_without_keras
+import_tensorflow_without_keras()
+import tensorflow as tf
+assert "keras" not in sys.modules
+import keras
+model = keras.Sequential([keras.layers.Dense(1)])
+model.compile("adam", "mse")
+model.fit(tf.ones((4, 2)), tf.ones((4, 1)), verbose=0)
+print(tf.keras.optimizers.Adam is keras.optimizers.Adam)
+"""
+    assert run(code) == ["True"]
+
+
+def test_a_run_without_pytorch_can_have_it_later():
+    code = """
+import sys
+from components.training.import_order import without_pytorch
+with without_pytorch():
+    import apache_beam, tensorflow
+assert "torch" not in sys.modules
+import torch
+print(torch.ones(2).sum().item())
+"""
+    assert run(code) == ["2.0"]
