@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -41,12 +40,11 @@ from components.training.ledger import TrainingLedger, check_finite
 from components.training.pytorch_predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
 from components.user_code import where
 
-_log = logging.getLogger(__name__)
-
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 # Rows that are taken from TensorFlow at once; at least a batch.
 _BLOCK_ROWS = 4096
-_STEPS_COUNTED_AT_ONCE = 64
+# Whichever comes first; outputs of many classes are large.
+_STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
 _LAST, _BEST = "last.ckpt", "best.safetensors"
 
 Features = dict[str, torch.Tensor]
@@ -334,6 +332,7 @@ class _Metrics(nn.Module):
         super().__init__()
         self._task = spec.task
         self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._values = 0
         metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
         if spec.task == "binary":
             metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
@@ -349,7 +348,8 @@ class _Metrics(nn.Module):
     def add(self, loss: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
         """Takes one batch: its mean loss, output (B, outputs) and labels (B,)."""
         self._waiting.append((loss, output, labels))
-        if len(self._waiting) == _STEPS_COUNTED_AT_ONCE:
+        self._values += output.numel()
+        if len(self._waiting) == _STEPS_COUNTED_AT_ONCE or self._values >= _VALUES_COUNTED_AT_ONCE:
             self._count()
 
     def result(self) -> dict[str, float]:
@@ -363,7 +363,7 @@ class _Metrics(nn.Module):
 
     def _count(self) -> None:
         losses, outputs, labels = zip(*self._waiting, strict=True)
-        self._waiting = []
+        self._waiting, self._values = [], 0
         output, label = torch.cat(outputs), torch.cat(labels)
         predicted = output[:, 0].sigmoid() if self._task == "binary" else output if self._task == "multiclass" else output[:, 0]
         for name, metric in self.metrics.items():
