@@ -40,6 +40,8 @@ def main(modules: list[str]) -> None:
         importlib.import_module(module)
     print(json.dumps({"ready": True}), file=out)
     while line := _line():
+        if not line.startswith("{"):
+            continue  # an answer, or the rest of one, to a trial that was killed before it read it
         child = os.fork()
         if child == 0:
             _trial(json.loads(line), out)
