@@ -9,6 +9,8 @@ from components.reports.page import COLOURS, INK, axes, legend, number, render, 
 from components.tuning.results import TrialResult, TuningResult
 
 _BAR = 0.35
+# A wider range of values is drawn in logarithms.
+_WIDE = 20
 
 
 def tuning_page(framework: str, result: TuningResult) -> str:
@@ -57,7 +59,7 @@ def _against(result: TuningResult, name: str) -> Any:
     raw = [t.values[name] for t in found]
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in raw)
     ax.plot(raw if numeric else [str(v) for v in raw], [t.value for t in found], "o", color=COLOURS[0], markersize=3)
-    if numeric and raw and min(raw) > 0 and max(raw) / min(raw) > 50:
+    if numeric and raw and min(raw) > 0 and max(raw) / min(raw) > _WIDE:
         ax.set_xscale("log")
     return svg(figure, f"{result.metric} by {name}")
 
