@@ -45,9 +45,9 @@ import keras
 model = keras.Sequential([keras.layers.Dense(1)])
 model.compile("adam", "mse")
 model.fit(tf.ones((4, 2)), tf.ones((4, 1)), verbose=0)
-print(tf.keras.optimizers.Adam is keras.optimizers.Adam)
+print(len(model.weights))
 """
-    assert run(code) == ["True"]
+    assert run(code) == ["2"]
 
 
 def test_a_run_without_pytorch_can_have_it_later():
