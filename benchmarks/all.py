@@ -1,4 +1,4 @@
-"""All that has a target, one after the other, as one table: 45 minutes on two cores, most of it stock TFX and 5,000,000 rows.
+"""All that has a target, one after the other, as one table: half an hour on two cores, most of it stock TFX and 5,000,000 rows.
 
 python benchmarks/all.py [--repeats 1] [--output FILE.json] [--plot FILE.svg]
 

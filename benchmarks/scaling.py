@@ -3,7 +3,7 @@
 python benchmarks/scaling.py [--rows 20000 100000 500000 2000000 5000000] [--plot FILE.svg] [--json]
 
 The pipeline of `pipeline.py`, without stock TFX. Memory is that of all the run's processes together, what they share counted
-once (PSS), read twice a second; the highest reading is printed. Twenty minutes for all five sizes on two cores.
+once (PSS), read twice a second; the highest reading is printed. Ten minutes for all five sizes on two cores.
 """
 
 from __future__ import annotations

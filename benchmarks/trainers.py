@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -171,9 +172,10 @@ def _make_batches_first(request: Any, epochs: int) -> None:
     from torch.utils.data import IterableDataset
 
     from components.training import pytorch_trainer
+    from components.training.ledger import TrainingLedger
 
-    ledger = pytorch_trainer.TrainingLedger.open(request.checkpoint_dir, request.hyperparameters)
-    batches = pytorch_trainer._TrainBatches(request, ledger)
+    ledger = TrainingLedger.open(request.checkpoint_dir, request.hyperparameters)
+    batches = pytorch_trainer.TrainBatches(request, ledger)
     remaining = iter([list(batches) for _ in range(epochs)])
 
     class Ready(IterableDataset[Any]):
@@ -182,7 +184,8 @@ def _make_batches_first(request: Any, epochs: int) -> None:
         def __iter__(self) -> Iterator[Any]:
             return iter(next(remaining))
 
-    pytorch_trainer._TrainBatches = Ready  # type: ignore[assignment,misc]
+    # This process measures one side and ends: nobody is given the trainer's own batches back.
+    mock.patch.object(pytorch_trainer, "TrainBatches", Ready).start()
 
 
 class _Memory:

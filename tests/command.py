@@ -151,3 +151,15 @@ def mlflow_server(folder, port=None):
                 child.kill()
             server.kill()
             server.wait()
+
+
+def alive(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def all_gone(processes):
+    """Interpreters with the libraries loaded take some seconds to end."""
+    deadline = time.monotonic() + 30
+    while any(alive(p.pid) for p in processes):
+        assert time.monotonic() < deadline, "a stage outlived its runner"
+        time.sleep(0.1)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,12 +14,10 @@ settle()
 import lightning.pytorch as lightning
 import numpy as np
 import torch
-import torchmetrics
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional
-from torch.utils.dlpack import from_dlpack
 
 from components.accelerators import AcceleratorProfile
 from components.errors import UserError
@@ -37,14 +33,12 @@ from components.training.contract import (
 from components.training.default_model import DROPOUT, HIDDEN, embedding_width
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
+from components.training.pytorch_input import EvalBatches, TrainBatches, loader
+from components.training.pytorch_metrics import Metrics
 from components.training.pytorch_predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
 from components.user_code import where
 
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-# Rows that are taken from TensorFlow at once; at least a batch.
-_BLOCK_ROWS = 4096
-# Whichever comes first; outputs of many classes are large.
-_STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
 _LAST, _BEST = "last.ckpt", "best.safetensors"
 
 Features = dict[str, torch.Tensor]
@@ -87,8 +81,8 @@ class PytorchTrainer(Trainer):
             )
             trainer.fit(
                 module,
-                _loader(_TrainBatches(request, ledger)),
-                _loader(_EvalBatches(request)),
+                loader(TrainBatches(request, ledger)),
+                loader(EvalBatches(request)),
                 ckpt_path=request.checkpoint_dir / _LAST if ledger.epochs else None,
                 weights_only=True,
             )
@@ -169,8 +163,8 @@ class _Module(lightning.LightningModule):
         self._task, self._hyper = request.spec.task, request.hyperparameters
         weights = request.hyperparameters.class_weights
         self.register_buffer("class_weights", torch.tensor(weights) if weights else None, persistent=False)
-        self.train_metrics = _Metrics(request.spec, prefix="")
-        self.val_metrics = _Metrics(request.spec, prefix="val_")
+        self.train_metrics = Metrics(request.spec, prefix="")
+        self.val_metrics = Metrics(request.spec, prefix="val_")
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning writes down the hook that it is in many times a step, and PyTorch looks whether that is a weight.
@@ -204,55 +198,6 @@ class _Module(lightning.LightningModule):
         return losses.mean(), output, labels
 
 
-class _TrainBatches(torch.utils.data.IterableDataset):
-    """One epoch a pass, from one `tf.data` iterator over all epochs (building one takes longer than a small epoch).
-
-    TensorFlow hands over blocks of several batches, PyTorch cuts them: what `tf.data` costs for each element would be a
-    third of a small model's step.
-    """
-
-    def __init__(self, request: TrainRequest, ledger: TrainingLedger) -> None:
-        hyper = request.hyperparameters
-        self._batch = hyper.batch_size
-        self._length = math.ceil(request.train.rows / self._batch)
-        self._steps_left = None if hyper.steps is None else hyper.steps - ledger.steps
-        left = hyper.epochs - ledger.epochs
-        self._block = max(1, _BLOCK_ROWS // self._batch)
-        rows = self._block * self._batch
-        dataset = request.train.dataset(rows, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
-        self._blocks = iter(dataset)
-
-    def __iter__(self) -> Iterator[Any]:
-        # Lightning's own max_steps would leave the last, cut epoch without validation.
-        length = self._length if self._steps_left is None else min(self._length, self._steps_left)
-        blocks = map(_to_torch, itertools.islice(self._blocks, math.ceil(self._length / self._block)))
-        yield from itertools.islice(itertools.chain.from_iterable(map(self._cut, blocks)), length)
-        if self._steps_left is not None:
-            self._steps_left -= length
-
-    def _cut(self, block: Any) -> Iterator[Any]:
-        features, labels = block
-        cut = {name: values.split(self._batch) for name, values in features.items()}
-        for i, batch_labels in enumerate(labels.split(self._batch)):
-            yield {name: parts[i] for name, parts in cut.items()}, batch_labels
-
-
-class _EvalBatches(torch.utils.data.IterableDataset):
-    """The eval split, the same in every pass."""
-
-    def __init__(self, request: TrainRequest) -> None:
-        self._dataset = request.eval.dataset(max(request.hyperparameters.batch_size, 1024))
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(_to_torch, self._dataset)
-
-
-def _to_torch(batch: Any) -> Any:
-    """Hands TensorFlow's tensors over without a copy."""
-    features, labels = batch
-    return {k: from_dlpack(v) for k, v in features.items()}, from_dlpack(labels)
-
-
 class _Epochs(Callback):
     """At each epoch's end: metrics out, checkpoint, stop when the ledger says so."""
 
@@ -276,10 +221,6 @@ class _Epochs(Callback):
         os.replace(path.with_name(f"new_{path.name}"), path)
         self._ledger.save()
         trainer.should_stop = self._ledger.finished
-
-
-def _loader(batches: Any) -> Any:
-    return torch.utils.data.DataLoader(batches, batch_size=None, num_workers=0)
 
 
 def _export(model: nn.Module, request: TrainRequest) -> None:
@@ -323,55 +264,6 @@ def _losses(task: str, output: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     if task == "binary":
         return functional.binary_cross_entropy_with_logits(output[:, 0], target, reduction="none")
     return functional.mse_loss(output[:, 0], target, reduction="none")
-
-
-class _Metrics(nn.Module):
-    """The task's metrics of one split, counted for many steps at once: torchmetrics' calls cost as much as a small model."""
-
-    def __init__(self, spec: ModelSpec, *, prefix: str) -> None:
-        super().__init__()
-        self._task = spec.task
-        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        self._values = 0
-        metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
-        if spec.task == "binary":
-            metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
-            metrics[f"{prefix}auc"] = torchmetrics.classification.BinaryAUROC(thresholds=200, validate_args=False)
-        elif spec.task == "multiclass":
-            metrics[f"{prefix}accuracy"] = torchmetrics.classification.MulticlassAccuracy(
-                spec.outputs, average="micro", validate_args=False
-            )
-        else:
-            metrics[f"{prefix}mae"] = torchmetrics.MeanAbsoluteError()
-        self.metrics = nn.ModuleDict(metrics)
-
-    def add(self, loss: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
-        """Takes one batch: its mean loss, output (B, outputs) and labels (B,)."""
-        self._waiting.append((loss, output, labels))
-        self._values += output.numel()
-        if len(self._waiting) == _STEPS_COUNTED_AT_ONCE or self._values >= _VALUES_COUNTED_AT_ONCE:
-            self._count()
-
-    def result(self) -> dict[str, float]:
-        """Returns the metrics of everything since the last call."""
-        if self._waiting:
-            self._count()
-        found = {name: float(cast(Any, metric).compute()) for name, metric in self.metrics.items()}
-        for metric in self.metrics.values():
-            cast(Any, metric).reset()
-        return found
-
-    def _count(self) -> None:
-        losses, outputs, labels = zip(*self._waiting, strict=True)
-        self._waiting, self._values = [], 0
-        output, label = torch.cat(outputs), torch.cat(labels)
-        predicted = output[:, 0].sigmoid() if self._task == "binary" else output if self._task == "multiclass" else output[:, 0]
-        for name, metric in self.metrics.items():
-            if name.endswith("loss"):
-                rows = torch.tensor([len(each) for each in labels], device=output.device)
-                cast(Any, metric).update(torch.stack(losses), rows)
-            else:
-                cast(Any, metric).update(predicted, label)
 
 
 def _device(kind: str) -> str:

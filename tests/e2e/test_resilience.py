@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import psutil
 import pytest
@@ -16,6 +15,7 @@ from mlflow import MlflowClient
 from tests.command import (
     BREAST_CANCER,
     REPOSITORY,
+    all_gone,
     environment,
     free_port,
     lines_until,
@@ -29,18 +29,6 @@ from tests.e2e.conftest import ANEW, NO_CONTEST, STAGES
 pytestmark = pytest.mark.e2e
 QUICK = ["--set", "trainer.hyperparameters.epochs=10", "--set", "serving.infra_validation=null"]
 SLOW = ["--set", "trainer.hyperparameters.epochs=80", "--set", "trainer.hyperparameters.early_stopping=null"]
-
-
-def alive(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-def all_gone(processes):
-    """Interpreters with the libraries loaded take some seconds to end."""
-    deadline = time.monotonic() + 30
-    while any(alive(p.pid) for p in processes):
-        assert time.monotonic() < deadline, "a stage outlived its runner"
-        time.sleep(0.1)
 
 
 def test_killed_in_every_stage_in_turn(tmp_path):

@@ -9,9 +9,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.command import BREAST_CANCER, REPOSITORY, lines_until, start
+from tests.command import BREAST_CANCER, REPOSITORY, all_gone, lines_until, start
 from tests.e2e.conftest import NO_CONTEST
-from tests.e2e.test_resilience import all_gone
 
 pytestmark = pytest.mark.e2e
 BOWL = f"{REPOSITORY / 'tests' / 'contract' / 'tunable_trainers.py'}:BowlTrainer"

@@ -1,0 +1,63 @@
+"""The task's metrics for PyTorch, by torchmetrics, under the names that every trainer reports."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torchmetrics
+from torch import nn
+
+from components.training.contract import ModelSpec
+
+# Whichever comes first; outputs of many classes are large.
+_STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
+
+
+class Metrics(nn.Module):
+    """The task's metrics of one split, counted for many steps at once: torchmetrics' calls cost as much as a small model."""
+
+    def __init__(self, spec: ModelSpec, *, prefix: str) -> None:
+        super().__init__()
+        self._task = spec.task
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._values = 0
+        metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
+        if spec.task == "binary":
+            metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
+            metrics[f"{prefix}auc"] = torchmetrics.classification.BinaryAUROC(thresholds=200, validate_args=False)
+        elif spec.task == "multiclass":
+            metrics[f"{prefix}accuracy"] = torchmetrics.classification.MulticlassAccuracy(
+                spec.outputs, average="micro", validate_args=False
+            )
+        else:
+            metrics[f"{prefix}mae"] = torchmetrics.MeanAbsoluteError()
+        self.metrics = nn.ModuleDict(metrics)
+
+    def add(self, loss: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
+        """Takes one batch: its mean loss, output (B, outputs) and labels (B,)."""
+        self._waiting.append((loss, output, labels))
+        self._values += output.numel()
+        if len(self._waiting) == _STEPS_COUNTED_AT_ONCE or self._values >= _VALUES_COUNTED_AT_ONCE:
+            self._count()
+
+    def result(self) -> dict[str, float]:
+        """Returns the metrics of everything since the last call."""
+        if self._waiting:
+            self._count()
+        found = {name: float(cast(Any, metric).compute()) for name, metric in self.metrics.items()}
+        for metric in self.metrics.values():
+            cast(Any, metric).reset()
+        return found
+
+    def _count(self) -> None:
+        losses, outputs, labels = zip(*self._waiting, strict=True)
+        self._waiting, self._values = [], 0
+        output, label = torch.cat(outputs), torch.cat(labels)
+        predicted = output[:, 0].sigmoid() if self._task == "binary" else output if self._task == "multiclass" else output[:, 0]
+        for name, metric in self.metrics.items():
+            if name.endswith("loss"):
+                rows = torch.tensor([len(each) for each in labels], device=output.device)
+                cast(Any, metric).update(torch.stack(losses), rows)
+            else:
+                cast(Any, metric).update(predicted, label)
