@@ -23,7 +23,6 @@ from components.registry.component import Register
 from components.reports.component import Report
 from components.training.component import Training
 from components.transform.component import Transform
-from components.tuning.component import Tuning
 from components.user_code import snapshot_file
 from components.validation.component import DataGate
 from pipelines.config import PipelineConfig, trainer_name
@@ -88,6 +87,8 @@ def create_pipeline(
         transformed, graph = transform.outputs["transformed_examples"], transform.outputs["transform_graph"]
         best = None
         if tune := tune_settings(config):
+            from components.tuning.component import Tuning  # with Optuna, which other pipelines need not import
+
             tunings.append(Tuning(examples, transformed, graph, settings, tune).with_id(tuning_stage(stage)))
             best = tunings[-1].outputs["best_hyperparameters"]
         trainings.append(Training(examples, statistics, schema, transformed, graph, settings, best).with_id(stage))
