@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from components.errors import UserError
 
@@ -13,23 +13,36 @@ PRECISIONS = ("float32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class AcceleratorProfile:
-    """Devices for one training process.
+    """Devices for one training.
 
     Attributes:
         kind: one of `KINDS`; `auto` takes a GPU where there is one, else the CPU.
-        count: devices of that kind.
+        count: devices of that kind on each node. On CPUs these are workers that share the cores.
+        nodes: machines.
         precision: one of `PRECISIONS`; bf16 and fp16 are mixed precision (weights stay float32).
+        shard_model: weights, gradients and the optimizer's state are spread over the workers, for models that do not fit
+            on one device; else each worker holds all of them.
+        compile: let the framework's compiler have the model.
     """
 
     kind: str = "auto"
     count: int = 1
+    nodes: int = 1
     precision: str = "float32"
+    shard_model: bool = False
+    compile: bool = False
 
-    def resolve(self, available: Mapping[str, int]) -> AcceleratorProfile:
+    @property
+    def workers(self) -> int:
+        """Devices in all: each takes an equal part of every global batch."""
+        return self.count * self.nodes
+
+    def resolve(self, available: Mapping[str, int], *, nodes_here: int = 1) -> AcceleratorProfile:
         """Returns the profile with `auto` replaced, checked against the devices that are there.
 
         Args:
             available: kind -> number of devices on this machine.
+            nodes_here: how many of the nodes this machine plays.
 
         Raises:
             UserError: a device that is asked for is not there, or cannot do the precision.
@@ -37,12 +50,12 @@ class AcceleratorProfile:
         kind = self.kind
         if kind == "auto":
             kind = "gpu" if available.get("gpu", 0) else "cpu"
-        there = ", ".join(f"{n} {k}" for k, n in available.items() if n) or "none"
-        if available.get(kind, 0) < self.count:
+        wanted = 1 if kind == "cpu" else self.count * nodes_here  # CPUs are shared
+        if available.get(kind, 0) < wanted:
+            there = ", ".join(f"{n} {k}" for k, n in available.items() if n) or "none"
             raise UserError(
-                f"trainer.accelerator asks for {self.count} {kind}, this machine has: {there}. "
-                "Ask for what is there, or use 'auto'."
+                f"trainer.accelerator asks for {wanted} {kind}, this machine has: {there}. Ask for what is there, or use 'auto'."
             )
         if self.precision == "fp16" and kind == "cpu":
             raise UserError("trainer.accelerator.precision: 'fp16' needs a GPU, the device is a CPU. Use 'float32' or 'bf16'.")
-        return AcceleratorProfile(kind, self.count, self.precision)
+        return replace(self, kind=kind)

@@ -109,11 +109,14 @@ class Accelerator(Section):
 
     kind: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     count: Positive = 1
+    nodes: Positive = 1
     precision: Literal["float32", "bf16", "fp16"] = "float32"
+    shard_model: bool = False
+    compile: bool = False
 
     def profile(self) -> AcceleratorProfile:
         """Returns the plain-data form that trainers take."""
-        return AcceleratorProfile(self.kind, self.count, self.precision)
+        return AcceleratorProfile(**self.model_dump())
 
     @model_validator(mode="before")
     @classmethod
@@ -122,12 +125,6 @@ class Accelerator(Section):
             kind, _, count = value.partition(":")
             return {"kind": kind, "count": int(count) if count.isdigit() else count} if count else {"kind": kind}
         return value
-
-    @model_validator(mode="after")
-    def _check(self) -> Accelerator:
-        if self.count > 1:
-            raise ValueError(f"count: one device per run is what this version trains on, received {self.count}; set count to 1")
-        return self
 
 
 class TrainerConfig(Section):
@@ -176,6 +173,12 @@ class TrainerConfig(Section):
             raise ValueError(
                 f"model: several frameworks need one file each, received {self.model!r}; "
                 f"write {{{', '.join(f'{f}: FILE' for f in self.frameworks)}}}"
+            )
+        workers, batch = self.accelerator.profile().workers, self.hyperparameters.batch_size
+        if batch % workers:
+            raise ValueError(
+                f"hyperparameters.batch_size: {batch} rows cannot be shared equally by {workers} workers "
+                f"(accelerator: count times nodes); try {-(-batch // workers) * workers}"
             )
         short = [trainer_name(f) for f in self.frameworks]
         if len(set(short)) != len(short):
@@ -277,6 +280,13 @@ class PipelineConfig(Section):
                 raise ValueError(
                     f"tune.space: {untold[0]!r} is a parameter of a model of your own; the default model has none. "
                     "Set trainer.model."
+                )
+            workers = self.trainer.accelerator.profile().workers
+            uneven = self.tune.batch_size_not_shared_by(workers)
+            if uneven:
+                raise ValueError(
+                    f"tune.space.batch_size: {uneven} rows cannot be shared equally by {workers} workers "
+                    "(trainer.accelerator: count times nodes); give choices that can, or low, high and step"
                 )
         if self.task == "regression" and self.trainer.hyperparameters.class_weights is not None:
             raise ValueError("trainer.hyperparameters.class_weights: a regression has no classes; remove it")

@@ -115,6 +115,18 @@ class TuneConfig(Section):
             _fits(name, dimension)
         return self
 
+    def batch_size_not_shared_by(self, workers: int) -> int | None:
+        """Returns a batch size in the space that so many workers cannot share equally, if there is one."""
+        dimension = self.space.get("batch_size")
+        if dimension is None:
+            return None
+        if dimension.choices is not None:
+            values = [int(v) for v in dimension.choices]
+        else:
+            low = int(dimension.low or 1)
+            values = [low, low + int(dimension.step or 1)]
+        return next((v for v in values if v % workers), None)
+
 
 def _read(value: Any) -> Any:
     # PyYAML reads 1e-3 as text.

@@ -7,9 +7,10 @@ To add a trainer, subclass `Trainer`, fill in the three abstract methods and nam
 from __future__ import annotations
 
 import abc
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -23,6 +24,8 @@ Report = Callable[[int, Mapping[str, float]], None]
 Predictor = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 EARLY_STOPPING_EPOCHS = 50
+# Set in a process of a node of its own; without it this machine plays all nodes.
+NODE_VARIABLE = "SWITCHYARD_NODE"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,31 @@ class Hyperparameters:
     class_weights: tuple[float, ...] | None
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One worker's part of every batch: the rows `index`, `index + count`, ... of it. No row is in two of them, all are in one.
+
+    Attributes:
+        index: the worker, from 0; the first one reports, saves and exports.
+        count: workers.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the worker that speaks for all."""
+        return self.index == 0
+
+    def rows(self, batch: int) -> int:
+        """Returns how many of a batch's rows are in this shard."""
+        return max(0, -(-(batch - self.index) // self.count))
+
+
+WHOLE = Shard()
+
+
 class ExampleSource(Protocol):
     """One split of transformed examples, the same for every trainer."""
 
@@ -88,14 +116,28 @@ class ExampleSource(Protocol):
     def rows(self) -> int:
         """Number of examples."""
 
-    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> Iterator[Batch]:
+    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
         """Yields one epoch: features by name, shape (B, *feature shape), and labels, shape (B,).
 
         Labels are int64 class indices, or float32 values in a regression. Without `seed` the order is that of the files;
-        with it the order depends on `seed` and `epoch` alone.
+        with it the order depends on `seed` and `epoch` alone, whatever the shard.
+
+        Args:
+            batch_size: rows of a batch, those of all shards together.
+            seed, epoch: see above.
+            shard: yields this part of each batch. A shard that has no row of the last batch gets the batch's first row
+                instead, which is not to count.
         """
 
-    def dataset(self, batch_size: int, *, seed: int | None = None, first_epoch: int = 0, epochs: int = 1) -> Any:
+    def dataset(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        first_epoch: int = 0,
+        epochs: int = 1,
+        shard: Shard = WHOLE,
+    ) -> Any:
         """The same batches of several epochs as a `tf.data.Dataset`."""
 
 
@@ -108,6 +150,7 @@ class TrainRequest:
         train, eval: the two splits; early stopping watches `eval`.
         hyperparameters: the same for every framework.
         accelerator: devices; resolved (never `auto`) when `_fit` sees it.
+        shard: which of several worker processes this is, and how many there are.
         build_model: the user's function, or None for the trainer's default model.
         checkpoint_dir: kept between a killed run and the next one; empty at first.
         export_dir: where the finished model goes.
@@ -121,6 +164,7 @@ class TrainRequest:
     build_model: Callable[[ModelSpec], Any] | None
     checkpoint_dir: Path
     export_dir: Path
+    shard: Shard = WHOLE
 
 
 @dataclass(frozen=True)
@@ -136,6 +180,7 @@ class TrainResult:
         resumed_from_epoch: epochs that an earlier, killed run had done; 0 for a fresh one.
         parameters: number of trainable weights.
         device: what it ran on, in words.
+        workers: devices that shared the work.
     """
 
     epochs: int
@@ -146,6 +191,30 @@ class TrainResult:
     resumed_from_epoch: int
     parameters: int
     device: str
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class WorkerGroup:
+    """Several processes that train one model.
+
+    Attributes:
+        index: this process, from 0.
+        count: how many there are.
+        local_index: this process among those on its machine.
+        exchange_addresses: called by all of them once, returns `host:port` of each, free for the trainer to listen on. For
+            frameworks that do not find each other by PyTorch's variables.
+    """
+
+    index: int
+    count: int
+    local_index: int
+    exchange_addresses: Callable[[], tuple[str, ...]]
+
+    @property
+    def shard(self) -> Shard:
+        """This process's part of the examples."""
+        return Shard(self.index, self.count)
 
 
 class Trainer(abc.ABC):
@@ -165,17 +234,44 @@ class Trainer(abc.ABC):
             UserError: the devices are not there, or the user's model does not fit.
             TrainingError: training diverged.
         """
-        accelerator = request.accelerator.resolve(self.available_devices())
+        accelerator = self.resolve(request.accelerator)
         random.seed(request.hyperparameters.seed)
         np.random.seed(request.hyperparameters.seed)
         request.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         request.export_dir.mkdir(parents=True, exist_ok=True)
-        return self._fit(TrainRequest(**{**request.__dict__, "accelerator": accelerator}), report)
+        return self._fit(replace(request, accelerator=accelerator), report)
 
-    def prepare(self, accelerator: AcceleratorProfile) -> None:  # noqa: B027 (most trainers have nothing to prepare)
+    def resolve(self, accelerator: AcceleratorProfile) -> AcceleratorProfile:
+        """Returns the profile with `auto` replaced. Raises UserError when this machine or this trainer cannot do it."""
+        nodes_here = 1 if NODE_VARIABLE in os.environ else accelerator.nodes
+        resolved = accelerator.resolve(self.available_devices(), nodes_here=nodes_here)
+        self.processes(resolved)
+        return resolved
+
+    def processes(self, accelerator: AcceleratorProfile) -> int:
+        """Returns how many processes train on one node; where it is more than one in all, each calls `train` with its shard.
+
+        A trainer that can distribute its work overrides this.
+
+        Raises:
+            UserError: this trainer cannot do what the profile asks for.
+        """
+        for name in ("count", "nodes"):
+            if getattr(accelerator, name) > 1:
+                raise UserError(
+                    f"trainer.accelerator.{name}: the trainer {self.name!r} trains on one device, received "
+                    f"{getattr(accelerator, name)}; set it to 1, or override processes() in the trainer."
+                )
+        return 1
+
+    def prepare(self, accelerator: AcceleratorProfile, group: WorkerGroup | None = None) -> None:  # noqa: B027 (most need none)
         """Called first in the training process, before the input is opened: the time to keep devices from other frameworks.
 
         The input is read by TensorFlow, which takes every GPU that it sees on its first operation.
+
+        Args:
+            accelerator: the profile, `auto` included.
+            group: the processes that train together; None: this one alone.
         """
 
     @abc.abstractmethod

@@ -15,29 +15,19 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from components import tracking
-from components.accelerators import AcceleratorProfile
 from components.dataset import FILE as DATASET
 from components.dataset import DatasetSummary, split_files
-from components.errors import UserError
 from components.example_frames import to_frame
 from components.model_bundle import BundleInfo, RawFeature
 from components.model_bundle_writer import raw_features, save_bundle
 from components.progress import say, warn
-from components.training.contract import (
-    EARLY_STOPPING_EPOCHS,
-    Hyperparameters,
-    ModelSpec,
-    Trainer,
-    TrainRequest,
-    TrainResult,
-)
-from components.training.input import TransformedExamples, feature_specs
+from components.training.contract import TrainResult
+from components.training.job import TrainingJob
 from components.training.ledger import TrainingLedger
 from components.training.registry import PREDICTORS, file_of, is_file, trainer_class
+from components.training.worker_group import train
 from components.tuning.results import best_values, with_values
-from components.user_code import UserCode
 
-DEFAULT_EPOCHS = 20
 EXAMPLE_ROWS = 5
 RESULT = "result.json"
 # In it beside the TrainResult: hyperparameter -> value that the tuning stage found.
@@ -56,16 +46,15 @@ class Executor(base_executor.BaseExecutor):
         tuned = best_values(artifact_utils.get_single_uri(best)) if best else {}
         if tuned:
             settings = _tuned(settings, tuned, trainer.name)
-        trainer().prepare(AcceleratorProfile(**settings["accelerator"]))
-        graph_uri = artifact_utils.get_single_uri(input_dict["transform_graph"])
-        examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
-        transformed = artifact_utils.get_single_uri(input_dict["transformed_examples"])
+        graph_uri, examples_uri, transformed = (
+            artifact_utils.get_single_uri(input_dict[key]) for key in ("transform_graph", "examples", "transformed_examples")
+        )
         model = artifact_utils.get_single_instance(output_dict["model"])
         summary = DatasetSummary.load(examples_uri)
         # Kept by the runner between a killed run and the next one of the same inputs and settings.
         state = Path(self._context.stateful_working_dir)
-        request = train_request(settings, summary, graph_uri, transformed, state)
-        result = _train(trainer, request)
+        job = TrainingJob(settings, examples_uri, graph_uri, transformed, str(state))
+        result = _train(trainer.name, job)
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
         run_folder.mkdir(parents=True, exist_ok=True)
         (run_folder / RESULT).write_text(json.dumps({**asdict(result), TUNED: tuned}, indent=1), encoding="utf-8")
@@ -83,7 +72,7 @@ class Executor(base_executor.BaseExecutor):
             Path(model.uri) / "Format-Serving",
             info=info,
             transform_graph=graph_uri,
-            export_dir=request.export_dir,
+            export_dir=job.export_dir,
             example=raw_rows(examples_uri, "eval", features, EXAMPLE_ROWS),
             code=file_of(framework).parent if own_code else None,
             data=_training_data(input_dict, summary, state),
@@ -107,16 +96,16 @@ def _training_data(input_dict: Any, summary: DatasetSummary, folder: Path) -> di
     }
 
 
-def _train(trainer: type[Trainer], request: TrainRequest) -> TrainResult:
-    hyper = request.hyperparameters
+def _train(trainer: str, job: TrainingJob) -> TrainResult:
+    hyper, accelerator = job.hyperparameters, job.accelerator
     run = tracking.ambient()
-    run.params({"framework": trainer.name, **{k: v for k, v in asdict(hyper).items() if v is not None}})
-    run.params({"accelerator": request.accelerator.kind, "precision": request.accelerator.precision})
+    run.params({"framework": trainer, **{k: v for k, v in asdict(hyper).items() if v is not None}})
+    run.params({"accelerator": accelerator.kind, "workers": accelerator.workers, "precision": accelerator.precision})
 
-    done = TrainingLedger.open(request.checkpoint_dir, hyper).epochs
+    done = TrainingLedger.open(job.checkpoint_dir, hyper).epochs
     if done:
         warn(f"an earlier run was cut off: training goes on after epoch {done}")
-    result = trainer().train(request, _Reporter(run, hyper.epochs, done))
+    result = train(job, _Reporter(run, hyper.epochs, done))
     run.tags({"device": result.device, "resumed_from_epoch": str(result.resumed_from_epoch)})
     run.params({"trainable_weights": result.parameters})
     run.metrics({"best_epoch": float(result.best_epoch), "best_val_loss": result.metrics["val_loss"]}, step=result.epochs)
@@ -134,70 +123,6 @@ class _Reporter:
         self._run.metrics({**metrics, "steps": float(step)}, step=self._epoch)
         shown = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith("val_"))
         say(f"epoch {self._epoch} of {self._epochs}, {shown}")
-
-
-def train_request(
-    settings: dict[str, Any], summary: DatasetSummary, graph_uri: str, transformed_uri: str, state: Path
-) -> TrainRequest:
-    """Returns the request for the stage's settings (the config's `trainer`, as plain data) and inputs."""
-    graph = tft.TFTransformOutput(graph_uri)
-    spec = ModelSpec(
-        features=feature_specs(graph, summary.label),
-        task=summary.task,
-        outputs=len(summary.classes) if summary.task == "multiclass" else 1,
-        parameters=settings["model_parameters"],
-    )
-    feature_spec = graph.transformed_feature_spec()
-
-    def source(split: str) -> TransformedExamples:
-        return TransformedExamples(split_files(transformed_uri, split), feature_spec, summary.label)
-
-    train = source("train")
-    code = settings["code"]
-    return TrainRequest(
-        spec=spec,
-        train=train,
-        eval=source("eval"),
-        hyperparameters=hyperparameters(settings["hyperparameters"], summary, train.rows),
-        accelerator=AcceleratorProfile(**settings["accelerator"]),
-        build_model=UserCode(**code).load() if code else None,
-        checkpoint_dir=state / "checkpoints",
-        export_dir=state / "export",
-    )
-
-
-def hyperparameters(given: dict[str, Any], summary: DatasetSummary, rows: int) -> Hyperparameters:
-    """Returns the config's hyperparameters with everything decided."""
-    stopping = given["early_stopping"]
-    steps = given["steps"]
-    epochs = given["epochs"] or (-(-steps // -(-rows // given["batch_size"])) if steps else None)
-    return Hyperparameters(
-        epochs=epochs or (EARLY_STOPPING_EPOCHS if stopping else DEFAULT_EPOCHS),
-        steps=steps,
-        batch_size=given["batch_size"],
-        learning_rate=given["learning_rate"],
-        optimizer=given["optimizer"],
-        seed=given["seed"],
-        patience=stopping["patience"] if stopping else None,
-        min_delta=stopping["min_delta"] if stopping else 0.0,
-        class_weights=_class_weights(given["class_weights"], summary),
-    )
-
-
-def _class_weights(given: Any, summary: DatasetSummary) -> tuple[float, ...] | None:
-    if given is None:
-        return None
-    names = [str(c) for c in summary.classes]
-    if given == "balanced":
-        total = sum(summary.class_counts.values())
-        return tuple(total / (len(names) * max(1, summary.class_counts[n])) for n in names)
-    unknown = set(given) - set(names)
-    if unknown:
-        raise UserError(
-            f"trainer.hyperparameters.class_weights: {sorted(unknown)} are no classes of {summary.label!r}; "
-            f"the classes are {', '.join(names)}."
-        )
-    return tuple(float(given.get(n, 1.0)) for n in names)
 
 
 def raw_rows(examples_uri: str, split: str, features: list[RawFeature], count: int) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.errors import UserError
-from components.training.contract import Batch, FeatureSpec, ModelSpec
+from components.training.contract import WHOLE, Batch, FeatureSpec, ModelSpec, Shard
 
 # Serialized size up to which a split is decoded once and kept.
 MEMORY_BYTES = 1 << 30
@@ -43,35 +43,38 @@ class TransformedExamples:
         counted = self._records().batch(_PARSE_ROWS).reduce(np.int64(0), lambda n, b: n + tf.shape(b, tf.int64)[0])
         return int(counted.numpy())
 
-    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> Iterator[Batch]:
+    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
         """See ExampleSource."""
-        yield from self.dataset(batch_size, seed=seed, first_epoch=epoch).as_numpy_iterator()
+        yield from self.dataset(batch_size, seed=seed, first_epoch=epoch, shard=shard).as_numpy_iterator()
 
-    def dataset(self, batch_size: int, *, seed: int | None = None, first_epoch: int = 0, epochs: int = 1) -> tf.data.Dataset:
+    def dataset(
+        self, batch_size: int, *, seed: int | None = None, first_epoch: int = 0, epochs: int = 1, shard: Shard = WHOLE
+    ) -> tf.data.Dataset:
         """See ExampleSource."""
         if self._in_memory:
             _ = self._arrays  # now, eagerly: inside of flat_map this would be traced into a graph
         build = self._epoch_in_memory if self._in_memory else self._epoch_streamed
         numbers = tf.data.Dataset.range(first_epoch, first_epoch + epochs)
-        return numbers.flat_map(lambda epoch: build(batch_size, seed, epoch)).prefetch(tf.data.AUTOTUNE)
+        return numbers.flat_map(lambda epoch: build(batch_size, seed, epoch, shard)).prefetch(tf.data.AUTOTUNE)
 
-    def _epoch_in_memory(self, batch_size: int, seed: int | None, epoch: tf.Tensor) -> tf.data.Dataset:
+    def _epoch_in_memory(self, batch_size: int, seed: int | None, epoch: tf.Tensor, shard: Shard) -> tf.data.Dataset:
         features, labels = self._arrays
         order = tf.range(self.rows, dtype=tf.int64)
         if seed is not None:
             order = tf.random.experimental.stateless_shuffle(order, seed=tf.stack([tf.cast(seed, tf.int64), epoch]))
 
         def gather(start: tf.Tensor) -> Any:
-            index = order[start : start + batch_size]
+            index = _part(order[start : start + batch_size], shard)
             return {k: tf.gather(v, index) for k, v in features.items()}, tf.gather(labels, index)
 
         return tf.data.Dataset.range(0, self.rows, batch_size).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def _epoch_streamed(self, batch_size: int, seed: int | None, epoch: tf.Tensor) -> tf.data.Dataset:
+    def _epoch_streamed(self, batch_size: int, seed: int | None, epoch: tf.Tensor, shard: Shard) -> tf.data.Dataset:
+        # Every worker reads all records and parses its own: the same batches, whatever the number of workers.
         records = self._records()
         if seed is not None:
             records = records.shuffle(_SHUFFLE_ROWS, seed=seed + epoch)
-        return records.batch(batch_size).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
+        return records.batch(batch_size).map(lambda r: self._parse(_part(r, shard)), num_parallel_calls=tf.data.AUTOTUNE)
 
     @cached_property
     def _arrays(self) -> Any:
@@ -88,6 +91,13 @@ class TransformedExamples:
         features = tf.io.parse_example(records, self._spec)
         label = tf.reshape(features.pop(self._label), [-1])
         return {k: _scalar_to_column(v) for k, v in features.items()}, label
+
+
+def _part(batch: tf.Tensor, shard: Shard) -> tf.Tensor:
+    if shard.count == 1:
+        return batch
+    mine = batch[shard.index :: shard.count]
+    return tf.cond(tf.size(mine) > 0, lambda: mine, lambda: batch[:1])
 
 
 def _scalar_to_column(value: tf.Tensor) -> tf.Tensor:

@@ -77,7 +77,7 @@ class TrainingLedger:
         temporary.write_text(json.dumps(state), encoding="utf-8")
         os.replace(temporary, self.folder / FILE)
 
-    def result(self, *, parameters: int, device: str) -> TrainResult:
+    def result(self, *, parameters: int, device: str, workers: int = 1) -> TrainResult:
         """Returns the trainer's result."""
         return TrainResult(
             epochs=self.epochs,
@@ -88,6 +88,7 @@ class TrainingLedger:
             resumed_from_epoch=self.resumed_from_epoch,
             parameters=parameters,
             device=device,
+            workers=workers,
         )
 
 

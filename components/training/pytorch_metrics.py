@@ -34,9 +34,9 @@ class Metrics(nn.Module):
             metrics[f"{prefix}mae"] = torchmetrics.MeanAbsoluteError()
         self.metrics = nn.ModuleDict(metrics)
 
-    def add(self, loss: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
-        """Takes one batch: its mean loss, output (B, outputs) and labels (B,)."""
-        self._waiting.append((loss, output, labels))
+    def add(self, losses: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
+        """Takes one batch: losses (B,), output (B, outputs) and labels (B,)."""
+        self._waiting.append((losses, output, labels))
         self._values += output.numel()
         if len(self._waiting) == _STEPS_COUNTED_AT_ONCE or self._values >= _VALUES_COUNTED_AT_ONCE:
             self._count()
@@ -57,7 +57,7 @@ class Metrics(nn.Module):
         predicted = output[:, 0].sigmoid() if self._task == "binary" else output if self._task == "multiclass" else output[:, 0]
         for name, metric in self.metrics.items():
             if name.endswith("loss"):
-                rows = torch.tensor([len(each) for each in labels], device=output.device)
-                cast(Any, metric).update(torch.stack(losses), rows)
+                # By rows: torchmetrics 1.9 forgets the weights of means where it does not look for NaN.
+                cast(Any, metric).update(torch.cat(losses))
             else:
                 cast(Any, metric).update(predicted, label)

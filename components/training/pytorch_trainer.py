@@ -26,15 +26,18 @@ from components.training.contract import (
     Predictor,
     Report,
     Trainer,
+    Shard,
     TrainRequest,
     TrainResult,
+    WorkerGroup,
     check_output,
 )
 from components.training.default_model import DROPOUT, HIDDEN, embedding_width
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
-from components.training.pytorch_input import EvalBatches, TrainBatches, loader
+from components.training.pytorch_input import EvalBatches, TrainBatches, eval_batch_size, loader
 from components.training.pytorch_metrics import Metrics
+from components.training.pytorch_placement import placement, save_weights, spread
 from components.training.pytorch_predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
 from components.user_code import where
 
@@ -49,34 +52,44 @@ class PytorchTrainer(Trainer):
 
     name = "pytorch"
 
-    def prepare(self, accelerator: AcceleratorProfile) -> None:
+    def prepare(self, accelerator: AcceleratorProfile, group: WorkerGroup | None = None) -> None:
         """See Trainer."""
         hide_gpus_from_tensorflow()
 
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
         tpu = lightning.accelerators.XLAAccelerator
-        return {"cpu": 1, "gpu": torch.cuda.device_count(), "tpu": tpu.auto_device_count() if tpu.is_available() else 0}
+        return {
+            "cpu": os.cpu_count() or 1,
+            "gpu": torch.cuda.device_count(),
+            "tpu": tpu.auto_device_count() if tpu.is_available() else 0,
+        }
+
+    def processes(self, accelerator: AcceleratorProfile) -> int:
+        """See Trainer. A process per device."""
+        return accelerator.count
 
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
-        hyper = request.hyperparameters
+        hyper, shard = request.hyperparameters, request.shard
         torch.set_num_threads(THREADS)
         lightning.seed_everything(hyper.seed, verbose=False)
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
         model = self._build(request)
+        torch.manual_seed(hyper.seed + shard.index)  # workers drop out different units
         module = _Module(model, request)
         if not ledger.finished:
             trainer = lightning.Trainer(
                 accelerator={"gpu": "cuda"}.get(request.accelerator.kind, request.accelerator.kind),
-                devices=request.accelerator.count,
+                **placement(request),
                 precision=_PRECISIONS[request.accelerator.precision],
                 max_epochs=hyper.epochs,
-                callbacks=[_Epochs(ledger, report)],
+                callbacks=[_Epochs(ledger, report, shard)],
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
+                use_distributed_sampler=False,
                 default_root_dir=request.checkpoint_dir,
             )
             trainer.fit(
@@ -86,10 +99,12 @@ class PytorchTrainer(Trainer):
                 ckpt_path=request.checkpoint_dir / _LAST if ledger.epochs else None,
                 weights_only=True,
             )
-        load_model(model, request.checkpoint_dir / _BEST)
-        _export(model.cpu().eval(), request)
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        return ledger.result(parameters=parameters, device=_device(request.accelerator.kind))
+        if shard.first:
+            model = self._build(request) if request.accelerator.shard_model else model
+            load_model(model, request.checkpoint_dir / _BEST)
+            _export(model.cpu().eval(), request)
+        return ledger.result(parameters=parameters, device=_device(request.accelerator.kind), workers=shard.count)
 
     def _build(self, request: TrainRequest) -> nn.Module:
         build = request.build_model or default_model
@@ -161,6 +176,9 @@ class _Module(lightning.LightningModule):
         super().__init__()
         self.model = model
         self._task, self._hyper = request.spec.task, request.hyperparameters
+        self._shard, self._train_rows = request.shard, request.train.rows
+        self._eval_rows = request.eval.rows
+        self._spread = request.accelerator.shard_model and request.shard.count > 1
         weights = request.hyperparameters.class_weights
         self.register_buffer("class_weights", torch.tensor(weights) if weights else None, persistent=False)
         self.train_metrics = Metrics(request.spec, prefix="")
@@ -173,13 +191,30 @@ class _Module(lightning.LightningModule):
         else:
             super().__setattr__(name, value)
 
+    def configure_model(self) -> None:
+        if self._spread and self.device_mesh is not None:
+            spread(self.model, self.device_mesh)
+            self._spread = False  # Lightning calls this more than once
+
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        loss, output, labels = self._step(batch, weighted=True)
-        self.train_metrics.add(loss.detach(), output.detach(), labels)
-        return loss
+        losses, output, labels = self._step(batch, weighted=True)
+        own, of_all = self._rows(index, self._hyper.batch_size, self._train_rows)
+        if own:
+            self.train_metrics.add(losses.detach(), output.detach(), labels)
+        if self._shard.count == 1:
+            return losses.mean()
+        # Workers' gradients are averaged: each row is to count alike, also where a last batch is not shared equally.
+        return losses.sum() * (self._shard.count / of_all if own else 0.0)
 
     def validation_step(self, batch: Any, index: int) -> None:
-        self.val_metrics.add(*self._step(batch, weighted=False))
+        losses, output, labels = self._step(batch, weighted=False)
+        if self._rows(index, eval_batch_size(self._hyper, self._shard), self._eval_rows)[0]:
+            self.val_metrics.add(losses, output, labels)
+
+    def _rows(self, index: int, batch_size: int, rows: int) -> tuple[int, int]:
+        """Returns how many rows of a split's batch are this worker's, and how many there are."""
+        of_all = min(batch_size, rows - index * batch_size)
+        return self._shard.rows(of_all), of_all
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return _optimizer(self._hyper.optimizer, self._hyper.learning_rate, self.parameters(), self.device.type)
@@ -195,31 +230,30 @@ class _Module(lightning.LightningModule):
         if weighted and self.class_weights is not None:
             # As in Keras: weighted losses over the number of examples, not over the sum of the weights.
             losses = losses * self.class_weights[labels]
-        return losses.mean(), output, labels
+        return losses, output, labels
 
 
 class _Epochs(Callback):
     """At each epoch's end: metrics out, checkpoint, stop when the ledger says so."""
 
-    def __init__(self, ledger: TrainingLedger, report: Report) -> None:
-        self._ledger, self._report = ledger, report
+    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard) -> None:
+        self._ledger, self._report, self._shard = ledger, report, shard
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         metrics = {**pl_module.train_metrics.result(), **pl_module.val_metrics.result()}
         check_finite("loss", metrics["loss"], trainer.current_epoch + 1)
         best = self._ledger.record(trainer.global_step, metrics)
         if best:
-            path = self._ledger.folder / _BEST
-            save_model(pl_module.model, path.with_name(f"new_{path.name}"))
-            os.replace(path.with_name(f"new_{path.name}"), path)
+            save_weights(pl_module.model, self._ledger.folder / _BEST, first=self._shard.first)
         self._report(trainer.global_step, self._ledger.history[-1])
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         # Runs after validation: Lightning's loop state is whole here.
         path = self._ledger.folder / _LAST
-        trainer.save_checkpoint(path.with_name(f"new_{path.name}"))
-        os.replace(path.with_name(f"new_{path.name}"), path)
-        self._ledger.save()
+        trainer.save_checkpoint(path.with_name(f"new_{path.name}"))  # all workers take part, one writes
+        if self._shard.first:
+            os.replace(path.with_name(f"new_{path.name}"), path)
+            self._ledger.save()
         trainer.should_stop = self._ledger.finished
 
 

@@ -16,7 +16,6 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from components.training.import_order import settle
@@ -103,19 +102,10 @@ def _trial(job: dict[str, Any], out: Any) -> None:
 
 
 def _train(job: dict[str, Any], report: Any) -> dict[str, Any]:
-    from components.accelerators import AcceleratorProfile
-    from components.dataset import DatasetSummary
-    from components.training.executor import train_request
-    from components.training.registry import trainer_class
+    from components.training.job import TrainingJob
+    from components.training.worker_group import train
 
-    settings = job["settings"]
-    trainer = trainer_class(settings["framework"])
-    trainer().prepare(AcceleratorProfile(**settings["accelerator"]))
-    summary = DatasetSummary.load(job["examples"])
-    state = Path(job["state"])
-    state.mkdir(parents=True, exist_ok=True)
-    request = train_request(settings, summary, job["transform_graph"], job["transformed_examples"], state)
-    return asdict(trainer().train(request, report))
+    return asdict(train(TrainingJob(**job), report))
 
 
 if __name__ == "__main__":

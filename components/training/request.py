@@ -1,0 +1,89 @@
+"""From the stage's settings and inputs to the request that a trainer takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow_transform as tft
+
+from components.accelerators import AcceleratorProfile
+from components.dataset import DatasetSummary, split_files
+from components.errors import UserError
+from components.training.contract import EARLY_STOPPING_EPOCHS, WHOLE, Hyperparameters, ModelSpec, Shard, TrainRequest
+from components.training.input import TransformedExamples, feature_specs
+from components.user_code import UserCode
+
+DEFAULT_EPOCHS = 20
+# In the training's state folder.
+CHECKPOINTS, EXPORT = "checkpoints", "export"
+
+
+def train_request(
+    settings: dict[str, Any],
+    summary: DatasetSummary,
+    graph_uri: str,
+    transformed_uri: str,
+    state: Path,
+    shard: Shard = WHOLE,
+) -> TrainRequest:
+    """Returns the request for the stage's settings (the config's `trainer`, as plain data) and inputs."""
+    graph = tft.TFTransformOutput(graph_uri)
+    spec = ModelSpec(
+        features=feature_specs(graph, summary.label),
+        task=summary.task,
+        outputs=len(summary.classes) if summary.task == "multiclass" else 1,
+        parameters=settings["model_parameters"],
+    )
+    feature_spec = graph.transformed_feature_spec()
+
+    def source(split: str) -> TransformedExamples:
+        return TransformedExamples(split_files(transformed_uri, split), feature_spec, summary.label)
+
+    code = settings["code"]
+    return TrainRequest(
+        spec=spec,
+        train=source("train"),
+        eval=source("eval"),
+        hyperparameters=hyperparameters(settings["hyperparameters"], summary),
+        accelerator=AcceleratorProfile(**settings["accelerator"]),
+        build_model=UserCode(**code).load() if code else None,
+        checkpoint_dir=state / CHECKPOINTS,
+        export_dir=state / EXPORT,
+        shard=shard,
+    )
+
+
+def hyperparameters(given: dict[str, Any], summary: DatasetSummary) -> Hyperparameters:
+    """Returns the config's hyperparameters with everything decided."""
+    stopping = given["early_stopping"]
+    steps = given["steps"]
+    rows = summary.rows["train"]
+    epochs = given["epochs"] or (-(-steps // -(-rows // given["batch_size"])) if steps else None)
+    return Hyperparameters(
+        epochs=epochs or (EARLY_STOPPING_EPOCHS if stopping else DEFAULT_EPOCHS),
+        steps=steps,
+        batch_size=given["batch_size"],
+        learning_rate=given["learning_rate"],
+        optimizer=given["optimizer"],
+        seed=given["seed"],
+        patience=stopping["patience"] if stopping else None,
+        min_delta=stopping["min_delta"] if stopping else 0.0,
+        class_weights=_class_weights(given["class_weights"], summary),
+    )
+
+
+def _class_weights(given: Any, summary: DatasetSummary) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    names = [str(c) for c in summary.classes]
+    if given == "balanced":
+        total = sum(summary.class_counts.values())
+        return tuple(total / (len(names) * max(1, summary.class_counts[n])) for n in names)
+    unknown = set(given) - set(names)
+    if unknown:
+        raise UserError(
+            f"trainer.hyperparameters.class_weights: {sorted(unknown)} are no classes of {summary.label!r}; "
+            f"the classes are {', '.join(names)}."
+        )
+    return tuple(float(given.get(n, 1.0)) for n in names)

@@ -1,0 +1,112 @@
+"""Several worker processes on this machine, started by PyTorch's launcher, and what they tell the stage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from components.errors import StageError, TrainingError, UserError
+from components.progress import warn
+from components.training.contract import Report, TrainResult
+from components.training.job import TrainingJob
+from components.training.messages import read_message
+
+# A worker that died, for want of memory say, is started again so often, from the last checkpoint.
+RESTARTS = 3
+JOB = "job.json"
+_STOP_SECONDS = 30
+
+
+def train(job: TrainingJob, report: Report) -> TrainResult:
+    """Trains in this process, or in as many as the job's accelerator takes; raises as `Trainer.train`.
+
+    Raises:
+        StageError: workers died more often than they are started again.
+    """
+    processes = job.processes()
+    return job.run(report) if processes == 1 else _train(job, processes, report)
+
+
+class Listener:
+    """Takes the workers' lines: reports go to `report`, the rest to `log`.
+
+    Attributes:
+        result: what the workers found; None: they are not done.
+    """
+
+    def __init__(self, report: Report, log: Callable[[str], None]) -> None:
+        self._report, self._log = report, log
+        self._steps = -1
+        self.result: TrainResult | None = None
+
+    def hear(self, line: str) -> None:
+        """Takes one line.
+
+        Raises:
+            UserError, TrainingError: a worker says so.
+        """
+        said = read_message(line)
+        if said is None:
+            self._log(line)
+        elif "metrics" in said:
+            if said["step"] <= self._steps:
+                warn("a worker was lost: training went on from the last checkpoint")
+            else:
+                self._steps = said["step"]
+                self._report(said["step"], said["metrics"])
+        elif "done" in said:
+            found = said["done"]
+            self.result = TrainResult(**{**found, "history": tuple(found["history"])})
+        elif "user_error" in said:
+            raise UserError(said["user_error"])
+        else:
+            raise TrainingError(said["diverged"])
+
+
+def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
+    state = Path(job.state)
+    state.mkdir(parents=True, exist_ok=True)
+    file = state / JOB
+    file.write_text(job.to_json(), encoding="utf-8")
+    listener = Listener(report, lambda line: print(line, file=sys.stderr))
+    launcher = subprocess.Popen(command(processes, file), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment())
+    assert launcher.stdout is not None
+    try:
+        for line in launcher.stdout:
+            listener.hear(line.rstrip("\n"))
+        code = launcher.wait()
+    finally:
+        _stop(launcher)
+    if listener.result is None:
+        raise StageError(f"training: the workers ended with exit code {code}, after {RESTARTS} restarts. The log has the reason.")
+    return listener.result
+
+
+def command(processes: int, job: Path) -> list[str]:
+    """Returns the launcher's command line for workers on this machine alone."""
+    launcher = [sys.executable, "-m", "components.training.launcher", "--standalone", "--local-addr=127.0.0.1"]
+    return [*launcher, f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}", "-m", "components.training.worker", str(job)]
+
+
+def _environment() -> dict[str, str]:
+    # Workers on one machine talk over the loopback interface.
+    return {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def _stop(launcher: subprocess.Popen[str]) -> None:
+    if launcher.poll() is None:
+        launcher.send_signal(signal.SIGTERM)
+        try:
+            launcher.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            launcher.kill()
+            launcher.wait()
+    assert launcher.stdin is not None
+    assert launcher.stdout is not None
+    launcher.stdin.close()
+    launcher.stdout.close()
