@@ -13,11 +13,22 @@ import tensorflow as tf
 
 from components.accelerators import AcceleratorProfile
 from components.errors import UserError
-from components.training.contract import ModelSpec, Predictor, Report, Trainer, TrainRequest, TrainResult, check_output
+from components.training.contract import (
+    ModelSpec,
+    Predictor,
+    Report,
+    Shard,
+    Trainer,
+    TrainRequest,
+    TrainResult,
+    WorkerGroup,
+    check_output,
+)
 from components.training.default_model import DROPOUT, HIDDEN, embedding_width
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
 from components.training.tensorflow_predictor import TensorflowPredictor
+from components.training.tensorflow_replicas import Replicas, strategy_for
 from components.user_code import where
 
 _POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
@@ -29,52 +40,80 @@ class TensorflowTrainer(Trainer):
 
     name = "tensorflow"
 
-    def prepare(self, accelerator: AcceleratorProfile) -> None:
+    def __init__(self) -> None:
+        self._strategy = tf.distribute.get_strategy()
+
+    def prepare(self, accelerator: AcceleratorProfile, group: WorkerGroup | None = None) -> None:
         """See Trainer."""
-        if accelerator.kind == "cpu":
+        resolved = self.resolve(accelerator)
+        if resolved.kind == "cpu":
             tf.config.set_visible_devices([], "GPU")
         else:
             for gpu in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(gpu, True)
+        if resolved.workers > 1 or resolved.kind == "tpu":
+            self._strategy = strategy_for(resolved, group)
 
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
-        return {kind: len(tf.config.list_physical_devices(kind.upper())) for kind in ("cpu", "gpu", "tpu")}
+        found = {kind: len(tf.config.list_physical_devices(kind.upper())) for kind in ("gpu", "tpu")}
+        return {"cpu": os.cpu_count() or 1, **found}
+
+    def processes(self, accelerator: AcceleratorProfile) -> int:
+        """See Trainer. A process for all devices of a node, but for the CPUs of several nodes."""
+        if accelerator.shard_model and accelerator.workers > 1:
+            raise UserError(
+                "trainer.accelerator.shard_model: TensorFlow copies a model to every device; use the PyTorch trainer, or set it "
+                "to false"
+            )
+        return accelerator.count if accelerator.nodes > 1 and accelerator.kind == "cpu" else 1
 
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper = request.hyperparameters
         keras.utils.set_random_seed(hyper.seed)
         keras.mixed_precision.set_global_policy(_POLICIES[request.accelerator.precision])
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
-        with _strategy(request.accelerator.kind).scope():
+        task, jit = request.spec.task, request.accelerator.compile or ("auto" if request.accelerator.kind != "cpu" else False)
+        replicas = None
+        with self._strategy.scope():
             model = self._build(request)
-            model.compile(
-                optimizer=_optimizer(hyper.optimizer, hyper.learning_rate),
-                loss=_loss(request.spec.task),
-                metrics=_metrics(request.spec.task),
-                jit_compile="auto" if request.accelerator.kind != "cpu" else False,
-            )
+            optimizer = _optimizer(hyper.optimizer, hyper.learning_rate)
+            model.compile(optimizer=optimizer, loss=_loss(task), metrics=_metrics(task), jit_compile=jit)
             model.optimizer.build(model.trainable_variables)
+            if self._strategy.num_replicas_in_sync > 1:
+                replicas = Replicas(self._strategy, model, request, _row_losses(task), lambda: _metrics(task))
         if ledger.epochs:
             model.load_weights(request.checkpoint_dir / _LAST)
-        if not ledger.finished:
+        callback = _Epochs(ledger, report, request.shard)
+        if not ledger.finished and replicas:
+            replicas.fit(ledger.epochs, callback)
+        elif not ledger.finished:
             steps_per_epoch = -(-request.train.rows // hyper.batch_size)
             left = hyper.epochs - ledger.epochs + 1  # Keras looks one batch ahead, and warns when there is none
             dataset = request.train.dataset(hyper.batch_size, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
             model.fit(
-                dataset.map(_column_labels(request.spec.task)),
+                dataset.map(_column_labels(task)),
                 steps_per_epoch=steps_per_epoch,
                 initial_epoch=ledger.epochs,
                 epochs=hyper.epochs,
-                validation_data=request.eval.dataset(max(hyper.batch_size, 1024)).map(_column_labels(request.spec.task)),
+                validation_data=request.eval.dataset(max(hyper.batch_size, 1024)).map(_column_labels(task)),
                 class_weight=dict(enumerate(hyper.class_weights)) if hyper.class_weights else None,
-                callbacks=[_Epochs(ledger, report)],
+                callbacks=[callback],
                 verbose=0,
             )
-        model.load_weights(request.checkpoint_dir / _BEST)
-        _export(model, request)
         parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-        return ledger.result(parameters=parameters, device=_device(request.accelerator.kind))
+        if request.shard.first:
+            if replicas:
+                # An ordinary copy: what strategies make of variables and layers is not for a SavedModel.
+                model = self._build(request)
+                model.compile(optimizer=_optimizer(hyper.optimizer, hyper.learning_rate))
+                model.optimizer.build(model.trainable_variables)
+            model.load_weights(request.checkpoint_dir / _BEST)
+            _export(model, request)
+        if replicas:
+            replicas.barrier()
+        workers = self._strategy.num_replicas_in_sync
+        return ledger.result(parameters=parameters, device=_device(request.accelerator.kind), workers=workers)
 
     def _build(self, request: TrainRequest) -> keras.Model:
         build = request.build_model or default_model
@@ -116,9 +155,9 @@ def default_model(spec: ModelSpec) -> keras.Model:
 class _Epochs(keras.callbacks.Callback):
     """At each epoch's end: metrics out, checkpoint, stop when the ledger says so."""
 
-    def __init__(self, ledger: TrainingLedger, report: Report) -> None:
+    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard) -> None:
         super().__init__()
-        self._ledger, self._report, self._steps = ledger, report, ledger.steps
+        self._ledger, self._report, self._steps, self._shard = ledger, report, ledger.steps, shard
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._steps += 1
@@ -130,10 +169,11 @@ class _Epochs(keras.callbacks.Callback):
         check_finite("loss", float(logs["loss"]), epoch + 1)
         best = self._ledger.record(self._steps, logs)
         folder = self._ledger.folder
-        if best:
-            _save(self.model, folder / _BEST)
-        _save(self.model, folder / _LAST)
-        self._ledger.save()
+        if self._shard.first:
+            if best:
+                _save(self.model, folder / _BEST)
+            _save(self.model, folder / _LAST)
+            self._ledger.save()
         self._report(self._steps, self._ledger.history[-1])
         self.model.stop_training = self._ledger.finished
 
@@ -174,6 +214,14 @@ def _loss(task: str) -> Any:
     }[task]()
 
 
+def _row_losses(task: str) -> Any:
+    return {
+        "binary": lambda y, output: keras.losses.binary_crossentropy(_column(y), output, from_logits=True),
+        "multiclass": lambda y, output: keras.losses.sparse_categorical_crossentropy(y, output, from_logits=True),
+        "regression": lambda y, output: keras.losses.mean_squared_error(_column(y), output),
+    }[task]
+
+
 def _metrics(task: str) -> list[Any]:
     return {
         "binary": lambda: [
@@ -189,16 +237,11 @@ def _column_labels(task: str) -> Any:
     # (B, 1) like the model's output: with (B,) Keras broadcasts, and doubles updates under a distribution strategy.
     if task == "multiclass":
         return lambda x, y: (x, y)
-    return lambda x, y: (x, tf.cast(y, tf.float32)[:, tf.newaxis])
+    return lambda x, y: (x, _column(y))
 
 
-def _strategy(kind: str) -> tf.distribute.Strategy:
-    if kind == "tpu":
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
-    return tf.distribute.get_strategy()
+def _column(labels: tf.Tensor) -> tf.Tensor:
+    return tf.cast(labels, tf.float32)[:, tf.newaxis]
 
 
 def _device(kind: str) -> str:
