@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-kubeflow test-serving test-tuning test-containers lint format lock image clean
+.PHONY: help setup demo test test-kubeflow test-serving test-tuning test-workers test-containers lint format lock image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,7 +34,7 @@ setup: $(STAMP) ## Install everything into .venv (once)
 demo: setup ## Run the breast_cancer example with both trainers and compare them
 	$(VENV)/bin/switchyard demo
 
-test: setup lint ## Lint, type-check and run all tests but those of the next four
+test: setup lint ## Lint, type-check and run all tests but those of the next five
 	$(VENV)/bin/python -m pytest
 
 test-kubeflow: setup ## Run compiled pipelines: KFP's local runner, TFX pipelines of others, submit
@@ -45,6 +45,9 @@ test-serving: setup ## Serve models over HTTP, swap them under load, predict fil
 
 test-tuning: setup ## Search hyperparameters with every trainer, crash, kill and resume the search
 	$(VENV)/bin/python -m pytest -m tuning
+
+test-workers: setup ## Train on several workers with every trainer, kill some of them
+	$(VENV)/bin/python -m pytest -m workers
 
 test-containers: setup ## Build the image and run pipelines in containers (needs podman; 12 minutes)
 	$(VENV)/bin/python -m pytest -m containers tests/kubeflow/test_containers.py

@@ -22,7 +22,6 @@ class AcceleratorProfile:
         precision: one of `PRECISIONS`; bf16 and fp16 are mixed precision (weights stay float32).
         shard_model: weights, gradients and the optimizer's state are spread over the workers, for models that do not fit
             on one device; else each worker holds all of them.
-        compile: let the framework's compiler have the model.
     """
 
     kind: str = "auto"
@@ -30,7 +29,6 @@ class AcceleratorProfile:
     nodes: int = 1
     precision: str = "float32"
     shard_model: bool = False
-    compile: bool = False
 
     @property
     def workers(self) -> int:

@@ -122,11 +122,8 @@ class ExampleSource(Protocol):
         Labels are int64 class indices, or float32 values in a regression. Without `seed` the order is that of the files;
         with it the order depends on `seed` and `epoch` alone, whatever the shard.
 
-        Args:
-            batch_size: rows of a batch, those of all shards together.
-            seed, epoch: see above.
-            shard: yields this part of each batch. A shard that has no row of the last batch gets the batch's first row
-                instead, which is not to count.
+        Of each batch of `batch_size` rows this gives the shard's part. A shard that has no row of the last batch gets the
+        batch's first row instead, which is not to count.
         """
 
     def dataset(

@@ -1,6 +1,6 @@
 """`python -m components.training.launcher`: PyTorch's launcher, which ends, with its workers, when the stage does.
 
-Takes the arguments of `python -m torch.distributed.run`. Its standard input is a pipe from the stage: the end of it is the stage's.
+Takes the arguments of `python -m torch.distributed.run`. Its standard input is a pipe from the stage, whose end it tells.
 """
 
 from __future__ import annotations

@@ -19,10 +19,9 @@ _BLOCK_ROWS = 4096
 
 
 class TrainBatches(torch.utils.data.IterableDataset):
-    """One epoch a pass, this worker's part of it, from one `tf.data` iterator over all epochs (building one takes longer than
-    a small epoch).
+    """This worker's part of one epoch a pass.
 
-    TensorFlow hands over blocks of several batches, PyTorch cuts them: what `tf.data` costs for each element would be a
+    There is one `tf.data` iterator over all epochs: building one takes longer than a small epoch. TensorFlow hands over blocks of several batches, PyTorch cuts them: what `tf.data` costs for each element would be a
     third of a small model's step.
     """
 
@@ -36,9 +35,7 @@ class TrainBatches(torch.utils.data.IterableDataset):
         self._steps_left = None if hyper.steps is None else hyper.steps - ledger.steps
         left = hyper.epochs - ledger.epochs
         self._block = max(1, _BLOCK_ROWS // batch)
-        dataset = request.train.dataset(
-            self._block * batch, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left, shard=shard
-        )
+        dataset = request.train.dataset(self._block * batch, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left, shard=shard)
         self._blocks = iter(dataset)
 
     def __iter__(self) -> Iterator[Any]:

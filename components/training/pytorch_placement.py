@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from safetensors.torch import save_file, save_model
 from torch import nn
@@ -36,7 +35,7 @@ def placement(request: TrainRequest) -> dict[str, Any]:
 
 
 def spread(model: nn.Module, mesh: Any) -> None:
-    """Spreads a model's weights over the workers of a device mesh (FSDP2): each part by itself, so that one at a time is whole."""
+    """Spreads a model's weights over the workers of a device mesh (FSDP2): part by part, so that one at a time is whole."""
     from torch.distributed.fsdp import fully_shard
 
     for part in (*_parts(model), model):
@@ -62,4 +61,3 @@ def save_weights(model: nn.Module, path: Path, *, first: bool) -> None:
         save_model(model, temporary)
     if first:
         os.replace(temporary, path)
-

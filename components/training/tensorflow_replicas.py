@@ -65,10 +65,12 @@ class Replicas:
         losses: Losses,
         metrics: Callable[[], list[Any]],
     ) -> None:
-        """Takes a compiled model; made, like this, in the strategy's scope.
+        """Takes a model that was made, as this is, in the strategy's scope.
 
         Args:
-            strategy, model, request: see there.
+            strategy: of several replicas.
+            model: compiled.
+            request: what to train.
             losses: labels (B,) or (B, 1) and outputs (B, outputs) to the loss of each row, shape (B,).
             metrics: makes the task's metrics.
         """

@@ -73,7 +73,7 @@ class TensorflowTrainer(Trainer):
         keras.utils.set_random_seed(hyper.seed)
         keras.mixed_precision.set_global_policy(_POLICIES[request.accelerator.precision])
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
-        task, jit = request.spec.task, request.accelerator.compile or ("auto" if request.accelerator.kind != "cpu" else False)
+        task, jit = request.spec.task, "auto" if request.accelerator.kind != "cpu" else False
         replicas = None
         with self._strategy.scope():
             model = self._build(request)

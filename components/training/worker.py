@@ -8,7 +8,6 @@ would not help.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -22,7 +21,7 @@ from components.training.import_order import settle
 
 settle()
 
-import torch.distributed as distributed  # noqa: E402 (after Triton's matter is settled)
+from torch import distributed  # noqa: E402 (after Triton's matter is settled)
 
 from components.errors import TrainingError, UserError  # noqa: E402
 from components.training.contract import WorkerGroup  # noqa: E402
@@ -56,9 +55,8 @@ def main(job_file: str) -> None:
 
 def _group() -> WorkerGroup:
     """Finds this worker's place by the launcher's variables."""
-    return WorkerGroup(
-        *(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")), exchange_addresses=_exchange_addresses
-    )
+    index, count, local_index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return WorkerGroup(index, count, local_index, _exchange_addresses)
 
 
 def _exchange_addresses() -> tuple[str, ...]:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from components.errors import StageError, TrainingError, UserError
 from components.progress import warn
@@ -39,7 +38,7 @@ class Listener:
         result: what the workers found; None: they are not done.
     """
 
-    def __init__(self, report: Report, log: Callable[[str], None]) -> None:
+    def __init__(self, report: Report, log: Callable[[str], object]) -> None:
         self._report, self._log = report, log
         self._steps = -1
         self.result: TrainResult | None = None
@@ -73,8 +72,9 @@ def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
     state.mkdir(parents=True, exist_ok=True)
     file = state / JOB
     file.write_text(job.to_json(), encoding="utf-8")
-    listener = Listener(report, lambda line: print(line, file=sys.stderr))
-    launcher = subprocess.Popen(command(processes, file), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment())
+    listener = Listener(report, lambda line: sys.stderr.write(f"{line}\n"))
+    pipe = subprocess.PIPE
+    launcher = subprocess.Popen(command(processes, file), stdin=pipe, stdout=pipe, text=True, env=_environment())
     assert launcher.stdout is not None
     try:
         for line in launcher.stdout:
@@ -90,7 +90,8 @@ def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
 def command(processes: int, job: Path) -> list[str]:
     """Returns the launcher's command line for workers on this machine alone."""
     launcher = [sys.executable, "-m", "components.training.launcher", "--standalone", "--local-addr=127.0.0.1"]
-    return [*launcher, f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}", "-m", "components.training.worker", str(job)]
+    counts = [f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}"]
+    return [*launcher, *counts, "-m", "components.training.worker", str(job)]
 
 
 def _environment() -> dict[str, str]:

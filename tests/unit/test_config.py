@@ -111,7 +111,10 @@ def test_a_password_is_not_written_out():
         ("trainer.hyperparameters.learning_rate=.nan", "must be a finite number"),
         ("trainer.framework=torch", "trainer.framework: 'torch' is not a trainer; allowed: tensorflow, pytorch"),
         ("trainer.accelerator=npu", "trainer.accelerator.kind: must be 'auto', 'cpu', 'gpu' or 'tpu', received 'npu'"),
-        ("trainer.accelerator=gpu:2", "trainer.accelerator.count: one device per run"),
+        (
+            "trainer.accelerator=gpu:3",
+            "batch_size: 64 rows cannot be shared equally by 3 workers (accelerator: count times nodes); try 66",
+        ),
         ("trainer.model={tensorflow: a.py}", None),
         ("trainer.model={pytorch: a.py}", "trainer.model: has no entry for the framework 'tensorflow'"),
         ("data.splits={a: 1}", "data.splits must name 'train' and 'eval'"),

@@ -67,14 +67,20 @@ def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageReso
         for stage in trainings:
             given[stage] = given.get(stage, StageResources()).over(kubeflow.stages["training"])
     found = {name: given.get(name, StageResources()).over(kubeflow.defaults) for name in {*nodes, *given}}
-    kind = config.trainer.accelerator.kind
+    accelerator = config.trainer.accelerator
+    kind, count = accelerator.kind, accelerator.count
+    if accelerator.nodes > 1:
+        raise UserError(
+            f"trainer.accelerator.nodes: on a cluster a training stage is one pod, received {accelerator.nodes}; set it to 1 and ask for "
+            "more devices of one node with count"
+        )
     for stage in trainings:
         if kind == "tpu" and not found[stage].accelerator:
             raise UserError(
                 "trainer.accelerator: on a cluster a TPU has a type; set kubeflow.stages.training.accelerator, e.g. tpu:v5e:2x2"
             )
         if kind == "gpu" and not found[stage].accelerator:
-            found[stage] = StageResources(accelerator="gpu").over(found[stage])
+            found[stage] = StageResources(accelerator=f"gpu:{count}" if count > 1 else "gpu").over(found[stage])
     for stage in trainings:
         if (tuning := tuning_stage(stage)) in nodes:
             # Its trials are trained on what the training is trained on.

@@ -1,0 +1,60 @@
+"""Data-parallel input: every row of every batch goes to one worker, whatever the number of workers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.training.contract import Shard
+from components.training.input import TransformedExamples
+
+ROWS = 103
+SPEC = {"x": tf.io.FixedLenFeature([1], tf.int64), "y": tf.io.FixedLenFeature([], tf.int64)}
+
+
+@pytest.fixture(scope="module", params=["memory", "streamed"])
+def source(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    for file, rows in enumerate(np.array_split(np.arange(ROWS), [70])):  # files of unequal size
+        with tf.io.TFRecordWriter(str(folder / f"examples-{file}")) as writer:
+            for row in rows:
+                feature = {k: tf.train.Feature(int64_list=tf.train.Int64List(value=[int(row)])) for k in ("x", "y")}
+                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    files = sorted(map(str, folder.iterdir()))
+    return TransformedExamples(files, SPEC, "y", memory_bytes=1 << 30 if request.param == "memory" else 0)
+
+
+def of_shard(source, batch, shard, **order):
+    """One epoch of a shard's rows, without what stands in where it has none."""
+    found = []
+    for i, (features, labels) in enumerate(source.batches(batch, shard=shard, **order)):
+        np.testing.assert_array_equal(features["x"][:, 0], labels)
+        own = shard.rows(min(batch, ROWS - i * batch))
+        assert len(labels) == max(1, own)
+        found.append(labels[:own].tolist())
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize(
+    "order", [{}, {"seed": 1, "epoch": 0}, {"seed": 1, "epoch": 2}], ids=["as in the files", "epoch 0", "epoch 2"]
+)
+@pytest.mark.parametrize("batch", [6, 24, 102, 120])
+def test_no_row_is_lost_or_seen_twice(source, workers, order, batch):
+    whole = [labels.tolist() for _, labels in source.batches(batch, **order)]
+    shards = [of_shard(source, batch, Shard(i, workers), **order) for i in range(workers)]
+    assert sorted(row for shard in shards for part in shard for row in part) == list(range(ROWS))
+    for step, rows in enumerate(whole):
+        # The same batches, too.
+        assert sorted(row for shard in shards for row in shard[step]) == sorted(rows)
+
+
+def test_last_batch_of_fewer_rows_than_workers(source):
+    # 103 = 17 * 6 + 1: one worker of three has a row.
+    sizes = [len(of_shard(source, 6, Shard(i, 3))[-1]) for i in range(3)]
+    assert sizes == [1, 0, 0]
+
+
+def test_rows_of_a_shard():
+    assert [Shard(i, 3).rows(7) for i in range(3)] == [3, 2, 2]
+    assert [Shard(i, 3).rows(1) for i in range(3)] == [1, 0, 0]
+    assert Shard().rows(5) == 5
