@@ -18,16 +18,16 @@ class AcceleratorProfile:
     Attributes:
         kind: one of `KINDS`; `auto` takes a GPU where there is one, else the CPU.
         count: devices of that kind on each node. On CPUs these are workers that share the cores.
-        nodes: machines.
         precision: one of `PRECISIONS`; bf16 and fp16 are mixed precision (weights stay float32).
+        nodes: machines.
         shard_model: weights, gradients and the optimizer's state are spread over the workers, for models that do not fit
             on one device; else each worker holds all of them.
     """
 
     kind: str = "auto"
     count: int = 1
-    nodes: int = 1
     precision: str = "float32"
+    nodes: int = 1
     shard_model: bool = False
 
     @property

@@ -21,8 +21,9 @@ _BLOCK_ROWS = 4096
 class TrainBatches(torch.utils.data.IterableDataset):
     """This worker's part of one epoch a pass.
 
-    There is one `tf.data` iterator over all epochs: building one takes longer than a small epoch. TensorFlow hands over blocks of several batches, PyTorch cuts them: what `tf.data` costs for each element would be a
-    third of a small model's step.
+    There is one `tf.data` iterator over all epochs: building one takes longer than a small epoch. TensorFlow hands over
+    blocks of several batches, PyTorch cuts them: what `tf.data` costs for each element would be a third of a small
+    model's step.
     """
 
     def __init__(self, request: TrainRequest, ledger: TrainingLedger) -> None:

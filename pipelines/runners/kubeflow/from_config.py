@@ -71,8 +71,8 @@ def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageReso
     kind, count = accelerator.kind, accelerator.count
     if accelerator.nodes > 1:
         raise UserError(
-            f"trainer.accelerator.nodes: on a cluster a training stage is one pod, received {accelerator.nodes}; set it to 1 and ask for "
-            "more devices of one node with count"
+            f"trainer.accelerator.nodes: on a cluster a training stage is one pod, received {accelerator.nodes}; set it to 1 "
+            "and ask for more devices of one node with count"
         )
     for stage in trainings:
         if kind == "tpu" and not found[stage].accelerator:
