@@ -159,12 +159,13 @@ def same_curve(one, many):
     for a, b in zip(one["history"], many["history"], strict=True):
         assert a.keys() == b.keys()
         for name, value in a.items():
-            assert b[name] == pytest.approx(value, abs=1e-4), name
+            # One row of 245 on the other side of the threshold is 0.004 of accuracy.
+            assert b[name] == pytest.approx(value, abs=1e-4 if name.endswith("loss") else 5e-3), name
 
 
 def test_one_setting_trains_the_whole_pipeline_on_two_workers(prepared):
     folder, shown = prepared
-    assert "blessed, champion version 1" in shown
+    assert "champion version 1" in shown
     results = [
         json.loads(p.read_text()) for p in (folder / ".switchyard" / "artifacts").glob("training_*/model_run/*/result.json")
     ]
@@ -201,11 +202,10 @@ def children(pid):
     return [child.pid for child in psutil.Process(pid).children()]
 
 
-def after_first_epoch(process):
-    for line in process.stdout:
-        if line.startswith("STEP"):
-            return
-    pytest.fail("it ended before its first epoch")
+def after_third_epoch(process):
+    # An epoch is told before its checkpoint is whole: two of them are.
+    for _ in range(3):
+        assert process.stdout.readline().startswith("STEP"), "it ended before its third epoch"
 
 
 @pytest.mark.parametrize(
@@ -219,20 +219,20 @@ def after_first_epoch(process):
 )
 def test_a_worker_that_is_killed_is_started_again_from_the_checkpoint(framework, accelerator, prepared, alone, tmp_path):
     # Enough epochs that the kill falls into the middle.
-    process = start(job(prepared, tmp_path, framework, accelerator, epochs=60), tmp_path)
-    after_first_epoch(process)
+    process = start(job(prepared, tmp_path, framework, accelerator, epochs=20), tmp_path)
+    after_third_epoch(process)
     (launcher,) = children(process.pid)
     os.kill(children(launcher)[-1], signal.SIGKILL)
     process.communicate(timeout=240)
     assert process.returncode == 0, (tmp_path / "log").read_text()[-3000:]
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["resumed_from_epoch"] > 0
-    same_curve(alone(framework, epochs=60), found)
+    same_curve(alone(framework, epochs=20), found)
 
 
 def test_workers_end_with_the_stage(prepared, tmp_path):
     process = start(job(prepared, tmp_path, "pytorch", {"count": 2}, epochs=2000), tmp_path)
-    after_first_epoch(process)
+    after_third_epoch(process)
     (launcher,) = children(process.pid)
     workers = children(launcher)
     assert len(workers) == 2
