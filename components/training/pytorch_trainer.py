@@ -219,6 +219,13 @@ class _Module(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return _optimizer(self._hyper.optimizer, self._hyper.learning_rate, self.parameters(), self.device.type)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.device_mesh is not None:
+            # A checkpoint of a spread model is read only when there is a state for each weight, those that lie idle too.
+            for weight in self.parameters():
+                if weight.grad is None and weight.requires_grad and weight not in optimizer.state:
+                    weight.grad = torch.zeros_like(weight)
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         # Lightning walks through the batch to see that it is there.
         return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
