@@ -178,15 +178,21 @@ CASES = [
     ),
     Case("no schema file", "validation.schema: ", config=config(validation={"schema": "none.pbtxt"})),
     # devices
-    Case("no gpu", "asks for 1 gpu, this machine has: 1 cpu", config=config(trainer={"accelerator": "gpu"})),
+    Case("no gpu", "asks for 1 gpu, this machine has: ", config=config(trainer={"accelerator": "gpu"})),
     Case(
         "no gpu, pytorch",
-        "asks for 1 gpu, this machine has: 1 cpu",
+        "asks for 1 gpu, this machine has: ",
         config=config(trainer={"accelerator": "gpu", "framework": "pytorch"}),
     ),
     Case("no tpu", "asks for 1 tpu", config=config(trainer={"accelerator": "tpu"})),
     Case("fp16 on a cpu", "needs a GPU", config=config(trainer={"accelerator": {"kind": "cpu", "precision": "fp16"}})),
-    Case("two devices", "count: one device per run", config=config(trainer={"accelerator": "gpu:2"})),
+    Case("two gpus", "asks for 2 gpu, this machine has: ", config=config(trainer={"accelerator": "gpu:2"})),
+    Case("workers and rows", "64 rows cannot be shared equally by 3 workers", config=config(trainer={"accelerator": "cpu:3"})),
+    Case(
+        "keras is not spread",
+        "shard_model: TensorFlow copies a model",
+        config=config(trainer={"accelerator": {"count": 2, "shard_model": True}}),
+    ),
     # disk, permissions
     Case(
         "workspace is a file",
