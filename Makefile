@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-kubeflow test-serving test-tuning test-workers test-containers lint format lock image clean
+.PHONY: help setup demo test test-kubeflow test-serving test-tuning test-workers test-tpu test-containers lint format lock image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,7 +34,7 @@ setup: $(STAMP) ## Install everything into .venv (once)
 demo: setup ## Run the breast_cancer example with both trainers and compare them
 	$(VENV)/bin/switchyard demo
 
-test: setup lint ## Lint, type-check and run all tests but those of the next five
+test: setup lint ## Lint, type-check and run all tests but those of the next six
 	$(VENV)/bin/python -m pytest
 
 test-kubeflow: setup ## Run compiled pipelines: KFP's local runner, TFX pipelines of others, submit
@@ -48,6 +48,18 @@ test-tuning: setup ## Search hyperparameters with every trainer, crash, kill and
 
 test-workers: setup ## Train on several workers with every trainer, kill some of them
 	$(VENV)/bin/python -m pytest -m workers
+
+TPU_VENV := .venv-tpu
+TPU_STAMP := $(TPU_VENV)/.installed
+
+$(TPU_STAMP): infra/image/requirements.tpu.lock setup.py | $(UV)
+	@echo "==> PyTorch/XLA and the PyTorch that fits it in $(TPU_VENV): another 11 GB"
+	test -x $(TPU_VENV)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(TPU_VENV)
+	$(UV) pip sync --quiet --python $(TPU_VENV)/bin/python --require-hashes --compile-bytecode infra/image/requirements.tpu.lock
+	@touch $(TPU_STAMP)
+
+test-tpu: setup $(TPU_STAMP) ## The TPU path without a TPU: PyTorch/XLA on its CPU device, in an environment of its own
+	SWITCHYARD_TPU_PYTHON="$(CURDIR)/$(TPU_VENV)/bin/python" $(VENV)/bin/python -m pytest -m tpu
 
 test-containers: setup ## Build the image and run pipelines in containers (needs podman; 12 minutes)
 	$(VENV)/bin/python -m pytest -m containers tests/kubeflow/test_containers.py
@@ -81,4 +93,4 @@ image: ## Build the container image: ACCELERATOR=cpu|gpu|tpu IMAGE=name:tag
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) --tag $(IMAGE) .
 
 clean: ## Remove what make installed
-	rm -rf $(VENV) .tools .cache
+	rm -rf $(VENV) $(TPU_VENV) .tools .cache

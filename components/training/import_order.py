@@ -1,7 +1,8 @@
-"""PyTorch and TensorFlow in one process: Triton (PyTorch's compiler) and TensorFlow both carry LLVM.
+"""PyTorch and TensorFlow in one process: TensorFlow, Triton (PyTorch's compiler) and PyTorch/XLA all carry LLVM.
 
-When TensorFlow comes first, importing Triton aborts the process; the other way round both work (measured with torch 2.15
-and tensorflow 2.21). PyTorch imports Triton by itself, late, so that this has to be settled early.
+When TensorFlow comes first, importing one of the others aborts the process; the other way round all work (measured with
+tensorflow 2.21 and torch 2.15, and with torch_xla 2.9). PyTorch imports Triton by itself, late, so that this has to be
+settled early.
 """
 
 import importlib
@@ -16,18 +17,18 @@ from typing import Any, cast
 
 
 def settle() -> None:
-    """Imports PyTorch and Triton now, or, when TensorFlow was first, keeps Triton out for good.
+    """Imports PyTorch, Triton and PyTorch/XLA now, or, when TensorFlow was first, keeps the last two out for good.
 
-    Without Triton PyTorch does all but `torch.compile` on GPUs.
+    Without Triton PyTorch does all but `torch.compile` on GPUs, without PyTorch/XLA all but TPUs.
     """
-    if "triton" in sys.modules:
-        return
+    late = [name for name in ("triton", "torch_xla") if name not in sys.modules]
     if "tensorflow" in sys.modules:
-        cast(dict[str, Any], sys.modules)["triton"] = None  # Python's way to say "not installed"
+        cast(dict[str, Any], sys.modules).update(dict.fromkeys(late))  # Python's way to say "not installed"
         return
     importlib.import_module("torch")
-    if importlib.util.find_spec("triton"):
-        importlib.import_module("triton")
+    for name in late:
+        if importlib.util.find_spec(name):
+            importlib.import_module(name)
 
 
 @contextmanager

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.pytorch.accelerators import XLAAccelerator
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from safetensors.torch import save_file, save_model
 from torch import nn
 
 from components.training.contract import TrainRequest
 
+# PJRT_DEVICE=CPU does not say that it is wanted: torch_xla sets it by itself where it finds no TPU.
+TRY_XLA_ON_CPU = "SWITCHYARD_TRY_XLA_ON_CPU"
+
+
+def tpus() -> int:
+    """Returns how many TPUs are here. With `SWITCHYARD_TRY_XLA_ON_CPU=1` PyTorch/XLA's CPU device counts as one."""
+    if "torch_xla" not in sys.modules or sys.modules["torch_xla"] is None:
+        return 0
+    if xla_on_cpu():
+        return 1
+    return XLAAccelerator.auto_device_count() if XLAAccelerator.is_available() else 0
+
 
 def placement(request: TrainRequest) -> dict[str, Any]:
-    """Returns Lightning's `strategy`, `devices` and `num_nodes`, by the launcher's variables where there are several workers."""
-    if request.shard.count == 1:
-        return {"devices": 1}
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    """Returns Lightning's `accelerator`, `strategy`, `devices` and `num_nodes`.
+
+    Where there are several workers these go by the launcher's variables.
+    """
     kind = request.accelerator.kind
+    accelerator = {"gpu": "cuda", "tpu": _CpuAsTpu() if xla_on_cpu() else "tpu"}.get(kind, kind)
+    if request.shard.count == 1:
+        return {"accelerator": accelerator, "devices": 1}
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
     nodes = request.shard.count // here
-    if kind == "tpu":
-        return {"devices": here, "num_nodes": nodes}
     strategy: Any
     if request.accelerator.shard_model:
         strategy = ModelParallelStrategy(
@@ -31,7 +49,30 @@ def placement(request: TrainRequest) -> dict[str, Any]:
     else:
         # As with one device, parts of the model may lie idle in a step. PyTorch logs a warning where none does.
         strategy = DDPStrategy(process_group_backend="nccl" if kind == "gpu" else "gloo", find_unused_parameters=True)
-    return {"strategy": strategy, "devices": here, "num_nodes": nodes}
+    return {"accelerator": accelerator, "strategy": strategy, "devices": here, "num_nodes": nodes}
+
+
+def xla_on_cpu() -> bool:
+    """Whether PyTorch/XLA runs on its CPU device."""
+    return bool(os.environ.get(TRY_XLA_ON_CPU))
+
+
+class _CpuAsTpu(XLAAccelerator):
+    @staticmethod
+    def parse_devices(devices: Any) -> Any:
+        return devices
+
+    @staticmethod
+    def get_parallel_devices(devices: Any) -> list[torch.device]:
+        return [torch.device("xla", 0)]
+
+    @staticmethod
+    def is_available() -> bool:
+        return True
+
+    @staticmethod
+    def auto_device_count() -> int:
+        return 1
 
 
 def spread(model: nn.Module, mesh: Any) -> None:
@@ -58,6 +99,8 @@ def save_weights(model: nn.Module, path: Path, *, first: bool) -> None:
         if first:
             save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary)
     elif first:
-        save_model(model, temporary)
+        # safetensors does not see into a TPU's memory.
+        on_tpu = any(p.device.type == "xla" for p in model.parameters())
+        save_model(copy.deepcopy(model).cpu() if on_tpu else model, temporary)
     if first:
         os.replace(temporary, path)

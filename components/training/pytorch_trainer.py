@@ -37,7 +37,7 @@ from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
 from components.training.pytorch_input import EvalBatches, TrainBatches, eval_batch_size, loader
 from components.training.pytorch_metrics import Metrics
-from components.training.pytorch_placement import placement, save_weights, spread
+from components.training.pytorch_placement import placement, save_weights, spread, tpus, xla_on_cpu
 from components.training.pytorch_predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
 from components.user_code import where
 
@@ -58,15 +58,15 @@ class PytorchTrainer(Trainer):
 
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
-        tpu = lightning.accelerators.XLAAccelerator
-        return {
-            "cpu": os.cpu_count() or 1,
-            "gpu": torch.cuda.device_count(),
-            "tpu": tpu.auto_device_count() if tpu.is_available() else 0,
-        }
+        return {"cpu": os.cpu_count() or 1, "gpu": torch.cuda.device_count(), "tpu": tpus()}
 
     def processes(self, accelerator: AcceleratorProfile) -> int:
         """See Trainer. A process per device."""
+        if accelerator.kind == "tpu" and accelerator.workers > 1:
+            raise UserError(
+                f"trainer.accelerator: the PyTorch trainer trains on one TPU, received {accelerator.workers}; set count and "
+                "nodes to 1, or use the TensorFlow trainer"
+            )
         return accelerator.count
 
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
@@ -79,7 +79,6 @@ class PytorchTrainer(Trainer):
         module = _Module(model, request)
         if not ledger.finished:
             trainer = lightning.Trainer(
-                accelerator={"gpu": "cuda"}.get(request.accelerator.kind, request.accelerator.kind),
                 **placement(request),
                 precision=_PRECISIONS[request.accelerator.precision],
                 max_epochs=hyper.epochs,
@@ -308,4 +307,6 @@ def _losses(task: str, output: torch.Tensor, labels: torch.Tensor) -> torch.Tens
 
 
 def _device(kind: str) -> str:
+    if kind == "tpu" and xla_on_cpu():
+        return "tpu (PyTorch/XLA on a CPU)"
     return f"gpu ({torch.cuda.get_device_name(0)})" if kind == "gpu" else kind

@@ -1,0 +1,88 @@
+"""The TPU path without a TPU: PyTorch/XLA on its CPU device, TensorFlow's fixed shapes on logical CPUs."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command import REPOSITORY
+from tests.e2e.training_jobs import TRAIN, after_third_epoch, alone, job, prepared, same_curve, start
+
+pytestmark = pytest.mark.tpu
+_ = alone, prepared  # fixtures
+# `make test-tpu` sets it: an environment with torch_xla and the PyTorch that fits it.
+PYTHON = os.environ.get("SWITCHYARD_TPU_PYTHON", str(REPOSITORY / ".venv-tpu" / "bin" / "python"))
+XLA = {"SWITCHYARD_TRY_XLA_ON_CPU": "1", "PJRT_DEVICE": "CPU", "PYTHONPATH": str(REPOSITORY)}
+# In a stage's process PyTorch comes before TensorFlow, too.
+SETTLED = "from components.training.import_order import settle\nsettle()\n"
+AS_ON_A_TPU = """
+from components.training import tensorflow_replicas
+made = tensorflow_replicas.Replicas.__init__
+
+def fixed(self, *arguments):
+    made(self, *arguments)
+    self._fixed = True
+
+tensorflow_replicas.Replicas.__init__ = fixed
+"""
+
+needs_xla = pytest.mark.skipif(
+    not Path(PYTHON).exists(), reason=f"there is no PyTorch/XLA at {PYTHON}: make test-tpu installs it"
+)
+
+
+def finish(process, state):
+    process.communicate(timeout=240)
+    assert process.returncode == 0, (state / "log").read_text()[-3000:]
+    return json.loads((state / "result.json").read_text())
+
+
+def on_xla(prepared, state, **hyper):
+    *_, given = job(prepared, state, "pytorch", {"kind": "tpu"}, **hyper)
+    return start([PYTHON, "-c", SETTLED + TRAIN, given], state, **XLA)
+
+
+@needs_xla
+def test_pytorch_xla_on_its_cpu_device_gives_the_same_loss_curve(prepared, alone, tmp_path):
+    found = finish(on_xla(prepared, tmp_path), tmp_path)
+    assert found["device"] == "tpu (PyTorch/XLA on a CPU)"
+    same_curve(alone("pytorch"), found)
+    assert (tmp_path / "export" / "model.pt2").exists()
+
+
+@needs_xla
+def test_pytorch_xla_goes_on_after_a_kill(prepared, alone, tmp_path):
+    process = on_xla(prepared, tmp_path, epochs=20)
+    after_third_epoch(process)
+    process.kill()
+    process.communicate()
+    found = finish(on_xla(prepared, tmp_path, epochs=20), tmp_path)
+    assert found["resumed_from_epoch"] > 0
+    same_curve(alone("pytorch", epochs=20), found)
+
+
+@needs_xla
+@pytest.mark.parametrize(
+    ("nodes", "environment", "message"),
+    [
+        (2, XLA, "asks for 2 tpu"),
+        # PyTorch/XLA falls back to a CPU by itself; nobody asked for that.
+        (1, {"PYTHONPATH": str(REPOSITORY)}, "asks for 1 tpu, this machine has: "),
+    ],
+    ids=["two of one", "none"],
+)
+def test_a_tpu_that_is_not_there_is_an_error(nodes, environment, message, prepared, tmp_path):
+    *_, given = job(prepared, tmp_path, "pytorch", {"kind": "tpu", "nodes": nodes})
+    process = start([PYTHON, "-c", SETTLED + TRAIN, given], tmp_path, **environment)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert f"UserError: trainer.accelerator {message}" in (tmp_path / "log").read_text()
+
+
+def test_tensorflow_with_the_fixed_shapes_of_a_tpu_on_logical_cpus(prepared, alone, tmp_path):
+    *_, given = job(prepared, tmp_path, "tensorflow", {"count": 2})
+    found = finish(start([sys.executable, "-c", AS_ON_A_TPU + TRAIN, given], tmp_path), tmp_path)
+    assert found["workers"] == 2
+    same_curve(alone("tensorflow"), found)

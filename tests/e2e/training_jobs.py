@@ -1,0 +1,164 @@
+"""Trainings of their own, in processes of their own, over what one pipeline run has prepared."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.command import REPOSITORY, switchyard
+
+# Deterministic models: the default ones drop out units.
+TORCH_MODEL = """
+import torch
+
+
+class Model(torch.nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.names = [f.name for f in spec.features]
+        self.tables = torch.nn.ModuleDict(
+            {str(i): torch.nn.Embedding(f.vocabulary_size, 4) for i, f in enumerate(spec.features) if f.vocabulary_size}
+        )
+        width = sum(4 if f.vocabulary_size else 1 for f in spec.features)
+        self.layers = torch.nn.Sequential(torch.nn.Linear(width, 16), torch.nn.ReLU(), torch.nn.Linear(16, spec.outputs))
+        self.idle = torch.nn.Linear(2, 2)  # DDP must not mind
+
+    def forward(self, features):
+        parts = [
+            self.tables[str(i)](features[name]).flatten(1) if str(i) in self.tables else features[name].float()
+            for i, name in enumerate(self.names)
+        ]
+        return self.layers(torch.cat(parts, 1))
+
+
+def build_model(spec):
+    return Model(spec)
+"""
+KERAS_MODEL = """
+import keras
+
+
+def build_model(spec):
+    inputs, parts = {}, []
+    for feature in spec.features:
+        value = inputs[feature.name] = keras.Input(feature.shape, dtype=feature.dtype, name=feature.name)
+        if feature.vocabulary_size:
+            value = keras.layers.Flatten()(keras.layers.Embedding(feature.vocabulary_size, 4)(value))
+        parts.append(value)
+    hidden = keras.layers.Dense(16, activation="relu")(keras.layers.Concatenate()(parts))
+    return keras.Model(inputs, keras.layers.Dense(spec.outputs)(hidden))
+"""
+# Trains what was prepared by a run, and writes the TrainResult down.
+TRAIN = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+from components.training.job import TrainingJob
+from components.training.worker_group import train
+
+job = TrainingJob.from_json(Path(sys.argv[1]).read_text())
+result = train(job, lambda step, metrics: print("STEP", step, flush=True))
+Path(job.state, "result.json").write_text(json.dumps(asdict(result)))
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A pipeline run up to its end; the folder of a model of each framework, and the URIs of what training takes."""
+    folder = tmp_path_factory.mktemp("workers")
+    random = np.random.default_rng(0)
+    rows = 1301  # the splits' rows are shared unequally by 2 and by 3
+    data = pd.DataFrame({"a": random.normal(size=rows), "b": random.normal(size=rows), "c": random.choice(list("xyz"), rows)})
+    score = 2 * data.a - data.b + (data.c == "x") + random.normal(size=rows) / 2
+    data.assign(y=np.where(score > 0, "yes", "no")).to_csv(folder / "data.csv", index=False)
+    (folder / "torch_model.py").write_text(TORCH_MODEL)
+    (folder / "keras_model.py").write_text(KERAS_MODEL)
+    (folder / "pipeline.yaml").write_text(
+        "name: workers\ndata: {path: data.csv}\nlabel: y\nserving: {infra_validation: null}\ntrainer:\n"
+        "  framework: [tensorflow, pytorch]\n  accelerator: cpu:2\n"
+        "  model: {tensorflow: keras_model.py, pytorch: torch_model.py}\n"
+        "  hyperparameters: {epochs: 3, batch_size: 36, learning_rate: 0.01, seed: 1, early_stopping: null}\n"
+    )
+    done = switchyard("run", "pipeline.yaml", cwd=folder)
+    assert done.code == 0, done.stdout + done.stderr  # a model was blessed
+    return folder
+
+
+def job(prepared, state, framework, accelerator, **hyper):
+    folder = prepared
+
+    def uri(pattern):
+        return str(max((folder / ".switchyard" / "artifacts").glob(pattern)))
+
+    model = folder / ("torch_model.py" if framework == "pytorch" else "keras_model.py")
+    given = {"epochs": 3, "steps": None, "batch_size": 36, "learning_rate": 0.01, "optimizer": "adam", "seed": 1}
+    settings = {
+        "framework": framework,
+        "code": {"path": str(model), "function": "build_model"},
+        "model_parameters": {},
+        "hyperparameters": {**given, "early_stopping": None, "class_weights": None, **hyper},
+        "accelerator": {"kind": "cpu", **accelerator},
+    }
+    parts = {
+        "settings": settings,
+        "examples": uri("ingest/examples/*"),
+        "transform_graph": uri("transform/transform_graph/*"),
+        "transformed_examples": uri("transform/transformed_examples/*"),
+        "state": str(state),
+    }
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "given.json").write_text(json.dumps(parts))
+    return [sys.executable, "-c", TRAIN, str(state / "given.json")]
+
+
+def start(command, state, **environment):
+    with (state / "log").open("ab") as log:
+        return subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **environment},
+        )
+
+
+def train(prepared, state, framework, accelerator, **hyper):
+    process = start(job(prepared, state, framework, accelerator, **hyper), state)
+    process.communicate(timeout=240)
+    assert process.returncode == 0, (state / "log").read_text()[-3000:]
+    return json.loads((state / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(prepared, tmp_path_factory):
+    made = {}
+
+    def get(framework, **hyper):
+        key = framework, tuple(hyper.items())
+        if key not in made:
+            made[key] = train(prepared, tmp_path_factory.mktemp("alone"), framework, {}, **hyper)
+        return made[key]
+
+    return get
+
+
+def same_curve(one, many):
+    assert len(one["history"]) == len(many["history"])
+    for a, b in zip(one["history"], many["history"], strict=True):
+        assert a.keys() == b.keys()
+        for name, value in a.items():
+            # One row of 245 on the other side of the threshold is 0.004 of accuracy.
+            assert b[name] == pytest.approx(value, abs=1e-4 if name.endswith("loss") else 5e-3), name
+
+
+def after_third_epoch(process):
+    # An epoch is told before its checkpoint is whole: two of them are.
+    for _ in range(3):
+        assert process.stdout.readline().startswith("STEP"), "it ended before its third epoch"
