@@ -12,7 +12,6 @@ from components.training.import_order import settle
 settle()
 
 import lightning.pytorch as lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_model, save_model
@@ -22,7 +21,6 @@ from torch.nn import functional
 from components.accelerators import AcceleratorProfile
 from components.errors import UserError
 from components.training.contract import (
-    ModelSpec,
     Predictor,
     Report,
     Shard,
@@ -32,9 +30,9 @@ from components.training.contract import (
     WorkerGroup,
     check_output,
 )
-from components.training.default_model import DROPOUT, HIDDEN, embedding_width
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
+from components.training.pytorch_default_model import default_model
 from components.training.pytorch_input import EvalBatches, TrainBatches, eval_batch_size, loader
 from components.training.pytorch_metrics import Metrics
 from components.training.pytorch_placement import placement, save_weights, spread, tpus, xla_on_cpu
@@ -124,48 +122,6 @@ class PytorchTrainer(Trainer):
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
         return PytorchPredictor.load_predictor(export_dir)
-
-
-def default_model(spec: ModelSpec) -> nn.Module:
-    """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
-    return _DefaultModel(spec)
-
-
-class _DefaultModel(nn.Module):
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self._features = spec.features
-        self.embeddings = nn.ModuleDict()
-        width = 0
-        for i, feature in enumerate(spec.features):
-            size = int(np.prod(feature.shape))
-            if feature.vocabulary_size:
-                columns = embedding_width(feature.vocabulary_size)
-                embedding = self.embeddings[str(i)] = nn.Embedding(feature.vocabulary_size, columns)
-                nn.init.uniform_(embedding.weight, -0.05, 0.05)
-                size *= columns
-            width += size
-        layers: list[nn.Module] = []
-        for hidden in HIDDEN:
-            layers += [_linear(width, hidden), nn.ReLU(), nn.Dropout(DROPOUT)]
-            width = hidden
-        self.layers = nn.Sequential(*layers, _linear(width, spec.outputs))
-
-    def forward(self, features: Features) -> torch.Tensor:
-        parts = []
-        for i, feature in enumerate(self._features):
-            value = features[feature.name]
-            value = self.embeddings[str(i)](value) if feature.vocabulary_size else value.float()
-            parts.append(value.flatten(1))
-        logits: torch.Tensor = self.layers(torch.cat(parts, dim=1))
-        return logits
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)  # initialised as Keras does, so that both frameworks start alike
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 class _Module(lightning.LightningModule):

@@ -14,7 +14,6 @@ import tensorflow as tf
 from components.accelerators import AcceleratorProfile
 from components.errors import UserError
 from components.training.contract import (
-    ModelSpec,
     Predictor,
     Report,
     Shard,
@@ -24,9 +23,9 @@ from components.training.contract import (
     WorkerGroup,
     check_output,
 )
-from components.training.default_model import DROPOUT, HIDDEN, embedding_width
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
+from components.training.tensorflow_default_model import default_model
 from components.training.tensorflow_predictor import TensorflowPredictor
 from components.training.tensorflow_replicas import Replicas, strategy_for
 from components.user_code import where
@@ -133,23 +132,6 @@ class TensorflowTrainer(Trainer):
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
         return TensorflowPredictor.load_predictor(export_dir)
-
-
-def default_model(spec: ModelSpec) -> keras.Model:
-    """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
-    inputs, parts = {}, []
-    for i, feature in enumerate(spec.features):
-        name = feature.name if "/" not in feature.name else f"feature_{i}"  # Keras takes no slash
-        inputs[feature.name] = value = keras.Input(feature.shape, dtype=feature.dtype, name=name)
-        if feature.vocabulary_size:
-            value = keras.layers.Embedding(feature.vocabulary_size, embedding_width(feature.vocabulary_size))(value)
-        elif feature.dtype != "float32":
-            value = keras.layers.Lambda(lambda x: keras.ops.cast(x, "float32"))(value)
-        parts.append(keras.layers.Flatten()(value))
-    x = keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
-    for width in HIDDEN:
-        x = keras.layers.Dropout(DROPOUT)(keras.layers.Dense(width, activation="relu")(x))
-    return keras.Model(inputs, keras.layers.Dense(spec.outputs, dtype="float32")(x))
 
 
 class _Epochs(keras.callbacks.Callback):

@@ -1,0 +1,52 @@
+"""PyTorch's default model. The mirror image of `tensorflow_default_model.py`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from components.training.contract import ModelSpec
+from components.training.default_model import DROPOUT, HIDDEN, embedding_width
+
+
+def default_model(spec: ModelSpec) -> nn.Module:
+    """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
+    return _DefaultModel(spec)
+
+
+class _DefaultModel(nn.Module):
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self._features = spec.features
+        self.embeddings = nn.ModuleDict()
+        width = 0
+        for i, feature in enumerate(spec.features):
+            size = int(np.prod(feature.shape))
+            if feature.vocabulary_size:
+                columns = embedding_width(feature.vocabulary_size)
+                embedding = self.embeddings[str(i)] = nn.Embedding(feature.vocabulary_size, columns)
+                nn.init.uniform_(embedding.weight, -0.05, 0.05)
+                size *= columns
+            width += size
+        layers: list[nn.Module] = []
+        for hidden in HIDDEN:
+            layers += [_linear(width, hidden), nn.ReLU(), nn.Dropout(DROPOUT)]
+            width = hidden
+        self.layers = nn.Sequential(*layers, _linear(width, spec.outputs))
+
+    def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        parts = []
+        for i, feature in enumerate(self._features):
+            value = features[feature.name]
+            value = self.embeddings[str(i)](value) if feature.vocabulary_size else value.float()
+            parts.append(value.flatten(1))
+        logits: torch.Tensor = self.layers(torch.cat(parts, dim=1))
+        return logits
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)  # initialised as Keras does, so that both frameworks start alike
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

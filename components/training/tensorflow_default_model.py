@@ -1,0 +1,25 @@
+"""Keras' default model. The mirror image of `pytorch_default_model.py`."""
+
+from __future__ import annotations
+
+import keras
+
+from components.training.contract import ModelSpec
+from components.training.default_model import DROPOUT, HIDDEN, embedding_width
+
+
+def default_model(spec: ModelSpec) -> keras.Model:
+    """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
+    inputs, parts = {}, []
+    for i, feature in enumerate(spec.features):
+        name = feature.name if "/" not in feature.name else f"feature_{i}"  # Keras takes no slash
+        inputs[feature.name] = value = keras.Input(feature.shape, dtype=feature.dtype, name=name)
+        if feature.vocabulary_size:
+            value = keras.layers.Embedding(feature.vocabulary_size, embedding_width(feature.vocabulary_size))(value)
+        elif feature.dtype != "float32":
+            value = keras.layers.Lambda(lambda x: keras.ops.cast(x, "float32"))(value)
+        parts.append(keras.layers.Flatten()(value))
+    x = keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+    for width in HIDDEN:
+        x = keras.layers.Dropout(DROPOUT)(keras.layers.Dense(width, activation="relu")(x))
+    return keras.Model(inputs, keras.layers.Dense(spec.outputs, dtype="float32")(x))
