@@ -22,6 +22,8 @@ class AcceleratorProfile:
         nodes: machines.
         shard_model: weights, gradients and the optimizer's state are spread over the workers, for models that do not fit
             on one device; else each worker holds all of them.
+        compile: the framework's compiler (torch.compile, XLA) makes the model's steps; where it cannot, they are run as they
+            are, and the user is told.
     """
 
     kind: str = "auto"
@@ -29,6 +31,7 @@ class AcceleratorProfile:
     precision: str = "float32"
     nodes: int = 1
     shard_model: bool = False
+    compile: bool = False
 
     @property
     def workers(self) -> int:

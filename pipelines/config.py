@@ -112,6 +112,7 @@ class Accelerator(Section):
     nodes: Positive = 1
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     shard_model: bool = False
+    compile: bool = False
 
     def profile(self) -> AcceleratorProfile:
         """Returns the plain-data form that trainers take."""

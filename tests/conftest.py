@@ -40,7 +40,19 @@ def _nothing_left_behind():
     yield
     changed = {k for k in before.keys() | os.environ.keys() if before.get(k) != os.environ.get(k)} - {"PYTEST_CURRENT_TEST"}
     # Libraries set these once, when they are first imported or used.
-    ours = ("TF_", "TF2_", "KMP_", "MLFLOW_HTTP_", "TPU_", "PL_", "HDF5_", "PYTORCH_", "TORCHINDUCTOR_", "ENABLE_RUNTIME_")
+    ours = (
+        "TF_",
+        "TF2_",
+        "KMP_",
+        "MLFLOW_HTTP_",
+        "TPU_",
+        "PL_",
+        "HDF5_",
+        "PYTORCH_",
+        "TORCHINDUCTOR_",
+        "_TORCHINDUCTOR_",
+        "ENABLE_RUNTIME_",
+    )
     changed -= {k for k in changed if k.startswith(ours)}
     assert not changed, f"the test left environment variables changed: {sorted(changed)}"
     left = [p for p in psutil.Process().children(recursive=True) if p.pid not in children]

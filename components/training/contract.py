@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from components.accelerators import AcceleratorProfile
-from components.errors import UserError
+from components.errors import TrainingError, UserError
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 Report = Callable[[int, Mapping[str, float]], None]
@@ -229,14 +229,24 @@ class Trainer(abc.ABC):
 
         Raises:
             UserError: the devices are not there, or the user's model does not fit.
-            TrainingError: training diverged.
+            TrainingError: training diverged, or ran out of memory.
         """
         accelerator = self.resolve(request.accelerator)
         random.seed(request.hyperparameters.seed)
         np.random.seed(request.hyperparameters.seed)
         request.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         request.export_dir.mkdir(parents=True, exist_ok=True)
-        return self._fit(replace(request, accelerator=accelerator), report)
+        request = replace(request, accelerator=accelerator)
+        try:
+            return self._fit(request, report)
+        except Exception as error:
+            if self.is_out_of_memory(error):
+                raise _out_of_memory(request, error) from error
+            raise
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Returns whether this is how the framework says that a device has no memory left."""
+        return isinstance(error, MemoryError)
 
     def resolve(self, accelerator: AcceleratorProfile) -> AcceleratorProfile:
         """Returns the profile with `auto` replaced. Raises UserError when this machine or this trainer cannot do it."""
@@ -288,6 +298,17 @@ class Trainer(abc.ABC):
             A function from transformed features (name -> (B, *shape)) to float32 (B, outputs): the probability of the last
             class (binary), of each class (multiclass), or the value (regression).
         """
+
+
+def _out_of_memory(request: TrainRequest, error: Exception) -> TrainingError:
+    batch, workers = request.hyperparameters.batch_size, request.accelerator.workers
+    share = f" ({batch // workers} rows for each of {workers} workers)" if workers > 1 else ""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return TrainingError(
+        f"training ran out of memory on the {request.accelerator.kind} with trainer.hyperparameters.batch_size {batch}{share}: "
+        f"{reason}. Try a smaller batch_size, trainer.accelerator.precision bf16, more workers (trainer.accelerator.count), or a "
+        "smaller model."
+    )
 
 
 def check_output(shape: tuple[int, ...], batch: int, spec: ModelSpec) -> None:

@@ -32,6 +32,7 @@ from components.training.contract import (
 )
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
+from components.training.pytorch_compile import compiled
 from components.training.pytorch_default_model import default_model
 from components.training.pytorch_input import EvalBatches, TrainBatches, eval_batch_size, loader
 from components.training.pytorch_metrics import Metrics
@@ -66,6 +67,11 @@ class PytorchTrainer(Trainer):
                 "nodes to 1, or use the TensorFlow trainer"
             )
         return accelerator.count
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """See Trainer."""
+        # On a CPU it is a RuntimeError like any other.
+        return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper, shard = request.hyperparameters, request.shard
@@ -130,6 +136,8 @@ class _Module(lightning.LightningModule):
     def __init__(self, model: nn.Module, request: TrainRequest) -> None:
         super().__init__()
         self.model = model
+        # Not a part of this module: its weights are the model's.
+        self.__dict__["_run"] = compiled(model, request) if request.accelerator.compile else model
         self._task, self._hyper = request.spec.task, request.hyperparameters
         self._shard, self._train_rows = request.shard, request.train.rows
         self._eval_rows = request.eval.rows
@@ -187,7 +195,7 @@ class _Module(lightning.LightningModule):
 
     def _step(self, batch: Any, *, weighted: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         features, labels = batch
-        output = self.model(features).float()
+        output = self._run(features).float()
         losses = _losses(self._task, output, labels)
         if weighted and self.class_weights is not None:
             # As in Keras: weighted losses over the number of examples, not over the sum of the weights.

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from components.accelerators import AcceleratorProfile
 from components.errors import UserError
+from components.progress import warn
 from components.training.contract import (
     Predictor,
     Report,
@@ -67,17 +68,25 @@ class TensorflowTrainer(Trainer):
             )
         return accelerator.count if accelerator.nodes > 1 and accelerator.kind == "cpu" else 1
 
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """See Trainer."""
+        return isinstance(error, tf.errors.ResourceExhaustedError | MemoryError)
+
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper = request.hyperparameters
         keras.utils.set_random_seed(hyper.seed)
         keras.mixed_precision.set_global_policy(_POLICIES[request.accelerator.precision])
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
-        task, jit = request.spec.task, "auto" if request.accelerator.kind != "cpu" else False
+        task = request.spec.task
         replicas = None
         with self._strategy.scope():
             model = self._build(request)
-            optimizer = _optimizer(hyper.optimizer, hyper.learning_rate)
-            model.compile(optimizer=optimizer, loss=_loss(task), metrics=_metrics(task), jit_compile=jit)
+            model.compile(
+                optimizer=_optimizer(hyper.optimizer, hyper.learning_rate),
+                loss=_loss(task),
+                metrics=_metrics(task),
+                jit_compile=_jit(model, request, self._strategy.num_replicas_in_sync),
+            )
             model.optimizer.build(model.trainable_variables)
             if self._strategy.num_replicas_in_sync > 1:
                 replicas = Replicas(self._strategy, model, request, _row_losses(task), lambda: _metrics(task))
@@ -177,6 +186,22 @@ def _export(model: keras.Model, request: TrainRequest) -> None:
         input_signature=[signature],
     )
     archive.write_out(str(request.export_dir), verbose=False)
+
+
+def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str:
+    """Returns Keras' `jit_compile`. XLA that is asked for and cannot do the model is left out, with a warning."""
+    if not request.accelerator.compile:
+        return "auto" if request.accelerator.kind != "cpu" else False
+    if replicas > 1:
+        warn("trainer.accelerator.compile: several devices are trained without XLA")
+        return False
+    try:
+        tf.function(model, jit_compile=True)(placeholder_batch(request.spec, 2))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        warn(f"trainer.accelerator.compile: XLA cannot do this model, it is trained as it is: {reason}")
+        return False
+    return True
 
 
 def _optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:

@@ -24,6 +24,7 @@ settle()
 from torch import distributed  # noqa: E402 (after Triton's matter is settled)
 
 from components.errors import TrainingError, UserError  # noqa: E402
+from components.progress import set_sink  # noqa: E402
 from components.training.contract import WorkerGroup  # noqa: E402
 from components.training.messages import message  # noqa: E402
 
@@ -39,6 +40,8 @@ def main(job_file: str) -> None:
         if group.shard.first:
             _tell(step=step, metrics=dict(metrics))
 
+    if group.shard.first:
+        set_sink(lambda text: _tell(said=text))
     try:
         result = TrainingJob.from_json(Path(job_file).read_text(encoding="utf-8")).run(report, group)
         if group.shard.first:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.errors import StageError, TrainingError, UserError
-from components.progress import warn
+from components.progress import say, warn
 from components.training.contract import Report, TrainResult
 from components.training.job import TrainingJob
 from components.training.messages import read_message
@@ -58,6 +58,8 @@ class Listener:
             else:
                 self._steps = said["step"]
                 self._report(said["step"], said["metrics"])
+        elif "said" in said:
+            say(said["said"])
         elif "done" in said:
             found = said["done"]
             self.result = TrainResult(**{**found, "history": tuple(found["history"])})
