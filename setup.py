@@ -30,6 +30,7 @@ setup(
         "docker>=7,<8",
         "kfp>=2.17,<2.17.3",
         "kfp-kubernetes>=2.17,<2.17.3",
+        "kubernetes>=26",
         "lightning>=2.6,<2.7",
         "matplotlib>=3.8,<4",
         "mlflow>=3.17,<4",
@@ -65,6 +66,7 @@ setup(
         "dev": [
             "hypothesis>=6.100",
             "import-linter>=2.1",
+            "kubeflow-trainer-api>=2.0",
             "kubernetes-validate>=1.30",
             "mypy>=1.13",
             "pandas-stubs>=2.2,<3",

@@ -221,6 +221,19 @@ class BeamConfig(Section):
         return tuple(found)
 
 
+class TrainJobConfig(Section):
+    """Training on several nodes: a TrainJob of Kubeflow Trainer, made by the training stage (infra/kubeflow-trainer).
+
+    Attributes:
+        runtime, kind: what the nodes are made of; it mounts the claim.
+        path: where the nodes mount the claim, and the training stage too (`kubeflow.stages.training.volumes`).
+    """
+
+    path: Annotated[str, Field(pattern=r"^/.+")]
+    runtime: Annotated[str, Field(pattern=f"^{_NAME}$")] = "switchyard"
+    kind: Literal["TrainingRuntime", "ClusterTrainingRuntime"] = "TrainingRuntime"
+
+
 class KubeflowConfig(Section):
     """Runs on Kubeflow Pipelines.
 
@@ -233,6 +246,7 @@ class KubeflowConfig(Section):
         data_root: where examples go, past KFP's launcher, which copies every artifact to a pod's disk and back: gs://, hdfs://,
             or a folder of a claim that all stages mount.
         workspace: size of a volume that lives as long as the run: checkpoints survive a pod's end.
+        train_job: how several nodes train (`trainer.accelerator.nodes`); `kubeflow.stages.training` is then what each node gets.
         beam: the runner of all Beam stages, and its options.
         defaults: resources of every stage.
         stages: stage -> resources, over the defaults.
@@ -245,6 +259,7 @@ class KubeflowConfig(Section):
     image_pull_secrets: Names = ()
     data_root: str | None = None
     workspace: Quantity | None = None
+    train_job: TrainJobConfig | None = None
     beam: BeamConfig = BeamConfig()
     defaults: StageResources = StageResources()
     stages: dict[str, StageResources] = Field(default_factory=dict)

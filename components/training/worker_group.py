@@ -6,17 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from components.errors import StageError, TrainingError, UserError
-from components.progress import say, warn
+from components.errors import StageError
 from components.training.contract import Report, TrainResult
 from components.training.job import TrainingJob
-from components.training.messages import read_message
+from components.training.launcher import RESTARTS, STAGE_PIPE
+from components.training.listener import Listener
+from components.training.train_job_settings import settings
 
-# A worker that died, for want of memory say, is started again so often, from the last checkpoint.
-RESTARTS = 3
 JOB = "job.json"
 _STOP_SECONDS = 30
 
@@ -27,46 +25,14 @@ def train(job: TrainingJob, report: Report) -> TrainResult:
     Raises:
         StageError: workers died more often than they are started again.
     """
+    if job.accelerator.nodes > 1:
+        given = settings()
+        if given:
+            from components.training import train_job  # with Kubernetes' client, which one machine does not need
+
+            return train_job.train(job, report, given)
     processes = job.processes()
     return job.run(report) if processes == 1 else _train(job, processes, report)
-
-
-class Listener:
-    """Takes the workers' lines: reports go to `report`, the rest to `log`.
-
-    Attributes:
-        result: what the workers found; None: they are not done.
-    """
-
-    def __init__(self, report: Report, log: Callable[[str], object]) -> None:
-        self._report, self._log = report, log
-        self._steps = -1
-        self.result: TrainResult | None = None
-
-    def hear(self, line: str) -> None:
-        """Takes one line.
-
-        Raises:
-            UserError, TrainingError: a worker says so.
-        """
-        said = read_message(line)
-        if said is None:
-            self._log(line)
-        elif "metrics" in said:
-            if said["step"] <= self._steps:
-                warn("a worker was lost: training went on from the last checkpoint")
-            else:
-                self._steps = said["step"]
-                self._report(said["step"], said["metrics"])
-        elif "said" in said:
-            say(said["said"])
-        elif "done" in said:
-            found = said["done"]
-            self.result = TrainResult(**{**found, "history": tuple(found["history"])})
-        elif "user_error" in said:
-            raise UserError(said["user_error"])
-        else:
-            raise TrainingError(said["diverged"])
 
 
 def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
@@ -98,7 +64,7 @@ def command(processes: int, job: Path) -> list[str]:
 
 def _environment() -> dict[str, str]:
     # Workers on one machine talk over the loopback interface.
-    return {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    return {**os.environ, "GLOO_SOCKET_IFNAME": "lo", STAGE_PIPE: "1"}
 
 
 def _stop(launcher: subprocess.Popen[str]) -> None:

@@ -12,6 +12,7 @@ from pipelines.definition import UNCACHED, create_pipeline, training_stages, tun
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, compile_tfx_pipeline
 from pipelines.runners.kubeflow.local_inputs import local_inputs
 from pipelines.runners.kubeflow.resources import PipelineResources
+from pipelines.runners.kubeflow.several_nodes import on_several_nodes
 from pipelines.runners.kubeflow.variables import DATA_ROOT
 from pipelines.settings import VERSION
 
@@ -67,13 +68,7 @@ def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageReso
         for stage in trainings:
             given[stage] = given.get(stage, StageResources()).over(kubeflow.stages["training"])
     found = {name: given.get(name, StageResources()).over(kubeflow.defaults) for name in {*nodes, *given}}
-    accelerator = config.trainer.accelerator
-    kind, count = accelerator.kind, accelerator.count
-    if accelerator.nodes > 1:
-        raise UserError(
-            f"trainer.accelerator.nodes: on a cluster a training stage is one pod, received {accelerator.nodes}; set it to 1 "
-            "and ask for more devices of one node with count"
-        )
+    kind, count = config.trainer.accelerator.kind, config.trainer.accelerator.count
     for stage in trainings:
         if kind == "tpu" and not found[stage].accelerator:
             raise UserError(
@@ -81,6 +76,9 @@ def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageReso
             )
         if kind == "gpu" and not found[stage].accelerator:
             found[stage] = StageResources(accelerator=f"gpu:{count}" if count > 1 else "gpu").over(found[stage])
+    if config.trainer.accelerator.nodes > 1:
+        for stage in trainings:
+            found[stage] = on_several_nodes(config, stage, found[stage], default_image())
     for stage in trainings:
         if (tuning := tuning_stage(stage)) in nodes:
             # Its trials are trained on what the training is trained on.

@@ -1,0 +1,210 @@
+"""Several nodes of a cluster: the TrainJob, made and followed against a stand-in for Kubernetes whose nodes are real processes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV1alpha1TrainJob
+
+from components.errors import UserError
+from components.training.train_job import train_job
+from components.training.train_job_settings import VARIABLE, TrainJobSettings
+from pipelines.config_file import load_config
+from pipelines.runners.kubeflow.from_config import compile_config
+from tests.command import BREAST_CANCER, REPOSITORY
+from tests.e2e.training_jobs import TRAIN, after_third_epoch, alone, job, prepared, same_curve, start
+from tests.kubeflow.trainer_cluster import TrainerCluster
+
+pytestmark = pytest.mark.kubeflow
+_ = alone, prepared  # fixtures
+GOLDEN = Path(__file__).parent / "golden" / "train_job.yaml"
+# As the task's runtime does: a cancelled run unwinds.
+STAGE = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\nfrom components import progress\n"
+STAGE += "progress.set_sink(lambda text: print('SAID', text, file=sys.stderr, flush=True))\n" + TRAIN
+
+
+def settings(folder):
+    return TrainJobSettings(
+        runtime="switchyard",
+        kind="TrainingRuntime",
+        path=str(folder),
+        image="switchyard:0.1.0",
+        resources={"cpu": "4", "nvidia.com/gpu": "2"},
+        environment={"PLACE": "here"},
+    )
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    made = TrainerCluster(tmp_path / "cluster")
+    yield made
+    made.close()
+
+
+def stage(cluster, prepared, tmp_path, framework, run="run-1", **hyper):
+    """The training stage, in a process of its own."""
+    claim = tmp_path / "claim"
+    claim.mkdir(exist_ok=True)
+    *_, given = job(prepared, tmp_path / "stage", framework, {"nodes": 2}, **hyper)
+    variables = {VARIABLE: json.dumps(settings(claim).__dict__), "KUBECONFIG": str(cluster.kubeconfig), "KFP_RUN_ID": run}
+    return start([sys.executable, "-c", STAGE, given], tmp_path / "stage", **variables)
+
+
+def finish(process, tmp_path):
+    process.communicate(timeout=240)
+    log = (tmp_path / "stage" / "log").read_text()
+    assert process.returncode == 0, log[-4000:]
+    return json.loads((tmp_path / "stage" / "result.json").read_text()), log
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_two_nodes_of_a_stand_in_cluster_train_as_one_worker(framework, cluster, prepared, alone, tmp_path):
+    found, log = finish(stage(cluster, prepared, tmp_path, framework), tmp_path)
+    assert found["workers"] == 2
+    same_curve(alone(framework), found)
+    assert any((tmp_path / "stage" / "export").iterdir())
+    assert cluster.made == cluster.deleted
+    assert cluster.made[0].startswith(f"switchyard-{framework}-")
+    # The claim is as it was.
+    assert list((tmp_path / "claim" / "switchyard").iterdir()) == []
+    assert "SAID nodes: 2 running" in log
+
+
+def test_a_node_of_a_stand_in_cluster_that_is_lost_comes_again(cluster, prepared, alone, tmp_path):
+    process = stage(cluster, prepared, tmp_path, "pytorch", epochs=20)
+    after_third_epoch(process)
+    (running,) = cluster.jobs.values()
+    running.pods[1].kill()
+    found, _ = finish(process, tmp_path)
+    assert found["resumed_from_epoch"] > 0
+    same_curve(alone("pytorch", epochs=20), found)
+    assert running.failures >= 1
+
+
+def test_a_cancelled_stage_takes_its_job_away_from_a_stand_in_cluster(cluster, prepared, tmp_path):
+    process = stage(cluster, prepared, tmp_path, "pytorch", epochs=2000)
+    after_third_epoch(process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert cluster.made == cluster.deleted
+    assert cluster.jobs == {}
+
+
+def test_a_stage_that_was_killed_finds_its_job_on_a_stand_in_cluster(cluster, prepared, alone, tmp_path):
+    process = stage(cluster, prepared, tmp_path, "pytorch", epochs=20)
+    after_third_epoch(process)
+    process.kill()
+    process.communicate()
+    assert len(cluster.jobs) == 1
+    found, log = finish(stage(cluster, prepared, tmp_path, "pytorch", epochs=20), tmp_path)
+    assert "is there from an earlier try and is followed" in log
+    assert len(cluster.made) == 1
+    same_curve(alone("pytorch", epochs=20), found)
+
+
+def test_a_stand_in_cluster_that_does_not_answer_for_a_while(cluster, prepared, alone, tmp_path):
+    process = stage(cluster, prepared, tmp_path, "pytorch", epochs=20)
+    after_third_epoch(process)
+    cluster.away = True
+    time.sleep(5)
+    cluster.away = False
+    found, log = finish(process, tmp_path)
+    assert "Kubernetes does not answer; the job goes on" in log
+    assert len(cluster.made) == 1
+    same_curve(alone("pytorch", epochs=20), found)
+
+
+def test_a_mistake_in_the_model_is_told_by_a_stand_in_cluster(cluster, prepared, tmp_path):
+    claim = tmp_path / "claim"
+    claim.mkdir()
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "bad.py").write_text("def build_model(spec):\n    return 3\n")
+    *_, given = job(prepared, tmp_path / "stage", "pytorch", {"nodes": 2})
+    document = json.loads(Path(given).read_text())
+    document["settings"]["code"]["path"] = str(tmp_path / "code" / "bad.py")
+    Path(given).write_text(json.dumps(document))
+    variables = {VARIABLE: json.dumps(settings(claim).__dict__), "KUBECONFIG": str(cluster.kubeconfig)}
+    process = start([sys.executable, "-c", STAGE, given], tmp_path / "stage", **variables)
+    process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "UserError: trainer.model: build_model must return a torch.nn.Module" in (tmp_path / "stage" / "log").read_text()
+    assert cluster.made == cluster.deleted
+
+
+def test_a_service_account_that_may_not(cluster, prepared, tmp_path):
+    cluster.forbidden = True
+    process = stage(cluster, prepared, tmp_path, "pytorch")
+    process.communicate(timeout=120)
+    log = (tmp_path / "stage" / "log").read_text()
+    assert "service account may not do this" in log
+    assert "infra/kubeflow-trainer" in log
+
+
+def manifest():
+    return train_job(settings("/mnt/training"), "switchyard-pytorch-0123", Path("/mnt/training/job.json"), nodes=2, processes=2)
+
+
+def test_golden_train_job():
+    text = yaml.safe_dump(manifest(), sort_keys=False)
+    if not GOLDEN.exists():
+        GOLDEN.write_text(text)
+        pytest.fail(f"{GOLDEN} was missing and has been written: look at it, then run again")
+    assert text == GOLDEN.read_text(), f"made differently than {GOLDEN}; if that is wanted, delete it, run again, and look at it"
+
+
+def test_train_job_fits_kubeflow_trainers_models():
+    assert TrainerV1alpha1TrainJob.from_dict(manifest()).to_dict() == manifest()
+
+
+def test_the_runtime_fits_kubeflow_trainers_models():
+    done = subprocess.run(
+        ["kubectl", "kustomize", REPOSITORY / "infra" / "kubeflow-trainer"], capture_output=True, text=True, check=True
+    )
+    documents = {d["kind"]: d for d in yaml.safe_load_all(done.stdout)}
+    runtime = documents["TrainingRuntime"]
+    assert TrainerV1alpha1TrainingRuntime.from_dict(runtime).to_dict() == runtime
+    (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    pod = node["template"]["spec"]["template"]["spec"]
+    assert node["name"] == pod["containers"][0]["name"] == "node"
+    claims = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+    assert claims == {documents["PersistentVolumeClaim"]["metadata"]["name"]}
+
+
+STAGES = "kubeflow.stages.training={memory: 16Gi, volumes: [{claim: switchyard-training, path: /mnt/training}]}"
+TRAIN_JOB = "kubeflow.train_job={path: /mnt/training}"
+
+
+def compiled(tmp_path, *overrides):
+    config = load_config(BREAST_CANCER, [*overrides, "task=binary"])
+    return compile_config(config, tmp_path / "code", str(tmp_path / "root"), {}, carry_data=True)
+
+
+def test_several_nodes_are_compiled(tmp_path):
+    made = compiled(tmp_path, "trainer.accelerator={kind: gpu, count: 2, nodes: 3}", STAGES, TRAIN_JOB)
+    executors = {e: c["container"] for e, c in next(yaml.safe_load_all(made.text))["deploymentSpec"]["executors"].items()}
+    training = next(c for e, c in executors.items() if e.startswith("exec-training"))
+    variables = {e["name"]: e["value"] for e in training["env"]}
+    given = json.loads(variables[VARIABLE])
+    # The nodes get what was asked for, the stage's own pod, which waits, nothing of it.
+    assert given["resources"] == {"memory": "16Gi", "nvidia.com/gpu": "2"}
+    assert "accelerator" not in training.get("resources", {})
+    assert "resourceMemoryLimit" not in training.get("resources", {})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.accelerator={kind: gpu, nodes: 2}"], "kubeflow.train_job"),
+        (["trainer.accelerator={nodes: 2}", TRAIN_JOB], "trainer.accelerator.kind: several nodes of a cluster are cpu or gpu"),
+        (["trainer.accelerator={kind: cpu, nodes: 2}", TRAIN_JOB], "is on no claim that the stage mounts"),
+    ],
+)
+def test_what_several_nodes_need(overrides, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        compiled(tmp_path, *overrides)
