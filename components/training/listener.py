@@ -22,15 +22,15 @@ class Listener:
         self._steps = -1
         self.result: TrainResult | None = None
 
-    def hear(self, line: str) -> None:
-        """Takes one line.
+    def hear(self, line: str, source: str = "") -> None:
+        """Takes one line; `source` stands before it in the log.
 
         Raises:
             UserError, TrainingError: a worker says so.
         """
         said = read_message(line)
         if said is None:
-            self._log(line)
+            self._log(source + line)
         elif "metrics" in said:
             if said["step"] <= self._steps:
                 warn("a worker was lost: training went on from the last checkpoint")

@@ -115,7 +115,7 @@ def _share(job: TrainingJob, folder: Path) -> TrainingJob:
         if not target.exists():
             # Whole or not at all: the stage may have been cut off here.
             shutil.rmtree(folder / f"new_{name}", ignore_errors=True)
-            shutil.copytree(uri, folder / f"new_{name}")
+            shutil.copytree(uri, folder / f"new_{name}", ignore=shutil.ignore_patterns(".switchyard", "__pycache__"))
             (folder / f"new_{name}").rename(target)
         return str(target)
 

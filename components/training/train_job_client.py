@@ -1,9 +1,10 @@
-"""One TrainJob on a cluster: made or taken up again, its first node's log read, taken away at the end."""
+"""One TrainJob on a cluster: made or taken up again, its nodes' logs read, taken away at the end."""
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ _POLL_SECONDS = 2.0
 # The API server may be away so long.
 _PATIENCE_SECONDS = 600.0
 _LOG_LINES = 15
-_NOT_FOUND, _CONFLICT, _FORBIDDEN = 404, 409, 403
+_NOT_FOUND, _FORBIDDEN = 404, 403
 
 
 class TrainJobClient:
@@ -32,8 +33,11 @@ class TrainJobClient:
         self._name = manifest["metadata"]["name"]
         self._namespace = _connect()
         self._jobs, self._core = client.CustomObjectsApi(), client.CoreV1Api()
-        # Of which run of a pod how many lines were read.
-        self._read: dict[str, int] = {}
+        # By run of a pod: who reads its log, how many lines were read; and which logs were read whole.
+        self._readers: dict[str, threading.Thread] = {}
+        self._seen: dict[str, int] = {}
+        self._whole: set[str] = set()
+        self._lines: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._shown = ""
         self._away_since: float | None = None
 
@@ -42,7 +46,19 @@ class TrainJobClient:
 
         Raises:
             UserError: the cluster has no Kubeflow Trainer, or does not allow it.
+            StageError: Kubernetes does not answer, or refuses the job.
         """
+        try:
+            self._make()
+        except ApiException as error:
+            if error.status == _FORBIDDEN:
+                raise UserError(_forbidden(error)) from error
+            raise StageError(f"training: Kubernetes refused TrainJob {self._name}: {error.reason}: {error.body}") from error
+        except (urllib3.exceptions.HTTPError, ConnectionError) as error:
+            raise StageError(f"training: Kubernetes does not answer: {error}") from error
+        return self
+
+    def _make(self) -> None:
         old = self._get()
         if old is not None and _condition(old, "Failed"):
             self._delete()
@@ -54,7 +70,6 @@ class TrainJobClient:
             say(f"TrainJob {self._name} in namespace {self._namespace}")
         else:
             warn(f"TrainJob {self._name} is there from an earlier try and is followed")
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Takes the job and its pods away."""
@@ -64,52 +79,75 @@ class TrainJobClient:
             warn(f"TrainJob {self._name} could not be deleted: {str(error).splitlines()[0]}")
 
     def follow(self, listener: Listener) -> None:
-        """Hands the first node's log to the listener until the job is over.
+        """Hands the nodes' logs to the listener until the job is over: any of them may have the first worker.
 
         Raises:
             StageError: the job failed, is gone, or the API server is away for too long.
         """
         while True:
+            complete = failed = None
             try:
                 job = self._get()
                 if job is None:
                     raise StageError(f"training: TrainJob {self._name} was deleted by someone else.")
-                over = _condition(job, "Complete"), _condition(job, "Failed")
                 pods = self._pods()
-                self._show(pods)
-                for pod in pods:
-                    if _index(pod) == "0" and pod.status.phase in ("Running", "Succeeded", "Failed"):
-                        for line in self._new_lines(pod):
-                            listener.hear(line)
                 self._away_since = None
+                self._show(pods)
+                self._read_logs(pods)
+                complete, failed = _condition(job, "Complete"), _condition(job, "Failed")
             except (ApiException, urllib3.exceptions.HTTPError, ConnectionError) as error:
                 self._bear(error)
-                over = None, None
-            if over[0]:
+            over = complete or failed
+            if over and not self._readers:
+                self._hear(listener, 0)
+                if failed:
+                    raise StageError(f"training: TrainJob {self._name} failed: {failed.get('message', '')}{self._tails()}")
                 return
-            if over[1]:
-                raise StageError(f"training: TrainJob {self._name} failed: {over[1].get('message', '')}{self._tails()}")
-            time.sleep(_POLL_SECONDS)
+            self._hear(listener, _POLL_SECONDS)
 
-    def _new_lines(self, pod: Any) -> Iterator[str]:
-        """Yields what a run of a pod has printed since it was last asked, until it ends or the connection does."""
-        run = f"{pod.metadata.uid}/{sum(s.restart_count for s in pod.status.container_statuses or [])}"
-        response = self._core.read_namespaced_pod_log(
-            pod.metadata.name, self._namespace, container="node", follow=True, _preload_content=False
-        )
-        seen = self._read.get(run, 0)
-        rest = b""
+    def _hear(self, listener: Listener, seconds: float) -> None:
+        """Hands on what the readers read, for so long."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                source, line = self._lines.get(timeout=max(0, end - time.monotonic()))
+            except queue.Empty:
+                return
+            listener.hear(line, source)
+
+    def _read_logs(self, pods: list[Any]) -> None:
+        """Sees to it that the log of every pod is being read until it was read whole."""
+        self._readers = {run: reader for run, reader in self._readers.items() if reader.is_alive()}
+        for pod in pods:
+            run = f"{pod.metadata.uid}/{sum(s.restart_count for s in pod.status.container_statuses or [])}"
+            phase = pod.status.phase
+            if phase in ("Running", "Succeeded", "Failed") and run not in self._readers and run not in self._whole:
+                self._readers[run] = threading.Thread(
+                    target=self._read_log, args=(pod.metadata.name, _index(pod), run, phase != "Running"), daemon=True
+                )
+                self._readers[run].start()
+
+    def _read_log(self, pod: str, index: str, run: str, over: bool) -> None:
+        """Puts what a run of a pod has printed since it was last read in the queue, until it ends or the connection does."""
         try:
-            number = 0
-            for chunk in response.stream():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    number += 1
-                    if number > seen:
-                        self._read[run] = number
-                        yield line.decode(errors="replace")
-        finally:
-            response.release_conn()
+            response = self._core.read_namespaced_pod_log(
+                pod, self._namespace, container="node", follow=True, _preload_content=False
+            )
+            seen, number, rest = self._seen.get(run, 0), 0, b""
+            try:
+                for chunk in response.stream():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        number += 1
+                        if number > seen:
+                            self._lines.put((f"[node {index}] ", line.decode(errors="replace")))
+                            self._seen[run] = number
+            finally:
+                response.release_conn()
+        except (ApiException, urllib3.exceptions.HTTPError, ConnectionError):
+            return  # it is read again, from there, while the pod is there
+        if over:
+            self._whole.add(run)
 
     def _pods(self) -> list[Any]:
         selector = f"jobset.sigs.k8s.io/jobset-name={self._name}"
@@ -166,9 +204,7 @@ class TrainJobClient:
                     "trainer.accelerator.nodes: the cluster has no Kubeflow Trainer (trainer.kubeflow.org/v1alpha1). Install "
                     "Kubeflow Trainer 2, or set nodes to 1."
                 ) from error
-            if error.status == _FORBIDDEN:
-                raise UserError(_forbidden(error)) from error
-            raise StageError(f"training: Kubernetes refused TrainJob {self._name}: {error.reason}: {error.body}") from error
+            raise
 
     def _delete(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Several nodes of a cluster: the TrainJob, made and followed against a stand-in for Kubernetes whose nodes are real processes."""
+"""Several nodes of a cluster: the TrainJob, against a stand-in for Kubernetes whose nodes are real processes."""
 
 import json
 import signal
@@ -181,13 +181,13 @@ TRAIN_JOB = "kubeflow.train_job={path: /mnt/training}"
 
 
 def compiled(tmp_path, *overrides):
-    config = load_config(BREAST_CANCER, [*overrides, "task=binary"])
+    config = load_config(BREAST_CANCER, overrides=[*overrides, "task=binary"])
     return compile_config(config, tmp_path / "code", str(tmp_path / "root"), {}, carry_data=True)
 
 
 def test_several_nodes_are_compiled(tmp_path):
-    made = compiled(tmp_path, "trainer.accelerator={kind: gpu, count: 2, nodes: 3}", STAGES, TRAIN_JOB)
-    executors = {e: c["container"] for e, c in next(yaml.safe_load_all(made.text))["deploymentSpec"]["executors"].items()}
+    made = compiled(tmp_path, "trainer.accelerator={kind: gpu, count: 2, nodes: 4}", STAGES, TRAIN_JOB)
+    executors = {e: c["container"] for e, c in made.spec["deploymentSpec"]["executors"].items()}
     training = next(c for e, c in executors.items() if e.startswith("exec-training"))
     variables = {e["name"]: e["value"] for e in training["env"]}
     given = json.loads(variables[VARIABLE])

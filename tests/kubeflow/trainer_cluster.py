@@ -4,6 +4,7 @@ It checks a TrainJob against Kubeflow Trainer's own models, gives nodes the vari
 (pkg/runtime/framework/plugins/torch of Kubeflow Trainer 2.0), and makes a new pod for one that failed, as Kubernetes' Job does.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -56,10 +57,8 @@ class Pod:
         # Workers are sessions of their own, as PyTorch's launcher makes them.
         found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False).stdout.split()
         for pid in [self.process.pid, *map(int, found)]:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self.process.wait()
 
     def document(self, job):
