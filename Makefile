@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-kubeflow test-serving test-tuning test-workers test-tpu test-containers lint format lock image clean
+.PHONY: help setup demo test test-kubeflow test-serving test-tuning test-workers flink test-flink test-tpu test-containers lint format lock image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,7 +34,7 @@ setup: $(STAMP) ## Install everything into .venv (once)
 demo: setup ## Run the breast_cancer example with both trainers and compare them
 	$(VENV)/bin/switchyard demo
 
-test: setup lint ## Lint, type-check and run all tests but those of the next six
+test: setup lint ## Lint, type-check and run all tests but those of the next seven
 	$(VENV)/bin/python -m pytest
 
 test-kubeflow: setup ## Run compiled pipelines: KFP's local runner, TFX pipelines of others, submit
@@ -48,6 +48,29 @@ test-tuning: setup ## Search hyperparameters with every trainer, crash, kill and
 
 test-workers: setup ## Train on several workers with every trainer, kill some of them
 	$(VENV)/bin/python -m pytest -m workers
+
+# Apache Flink and Beam's job server for it, by the ordinary Maven client. 2.62.0 and 1.19 are what the tests have run with.
+FLINK := .cache/flink
+BEAM_JAVA ?= 2.62.0
+FLINK_VERSION ?= 1.19
+
+FLINK_STAMP := $(FLINK)/.beam-$(BEAM_JAVA)-flink-$(FLINK_VERSION)
+
+$(FLINK_STAMP): infra/flink/pom.xml
+	@command -v mvn >/dev/null || { echo "make flink: needs Maven (mvn) and Java 11 or 17 on the PATH"; exit 2; }
+	@echo "==> Beam's job server $(BEAM_JAVA) for Flink $(FLINK_VERSION) and what it needs, 150 MB, in $(FLINK)"
+	@rm -rf $(FLINK).new
+	@mvn --quiet --batch-mode --file infra/flink/pom.xml -Dmaven.repo.local="$(CURDIR)/.cache/maven" -Dto="$(CURDIR)/$(FLINK).new" \
+	  -Dbeam.version=$(BEAM_JAVA) -Dflink.version=$(FLINK_VERSION) dependency:copy-dependencies jar:jar || { \
+	  echo "make flink: Maven did not get Beam's job server $(BEAM_JAVA) for Flink $(FLINK_VERSION); why is said above."; \
+	  echo "Other versions: make flink BEAM_JAVA=2.62.0 FLINK_VERSION=1.19"; exit 2; }
+	@rm -rf $(FLINK) && mv $(FLINK).new $(FLINK) && touch $@
+
+flink: $(FLINK_STAMP) ## Get Beam's Flink job server into .cache (once; needs Maven and Java)
+
+test-flink: setup ## Beam's stages on a Flink cluster of this machine, workers killed; said where Maven is not reached
+	-@$(MAKE) --no-print-directory flink
+	$(VENV)/bin/python -m pytest -m flink
 
 TPU_VENV := .venv-tpu
 TPU_STAMP := $(TPU_VENV)/.installed

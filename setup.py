@@ -19,7 +19,7 @@ setup(
         "pipelines": ["py.typed", "examples/*/*.yaml", "examples/*/*.pbtxt", "examples/*/*.csv", "examples/*/*.parquet"],
         "components": ["py.typed", "reports/*.html"],
     },
-    entry_points={"console_scripts": ["switchyard=pipelines.cli:entry"]},
+    entry_points={"console_scripts": ["switchyard=pipelines.cli:entry", "switchyard-beam-worker=components.beam_worker:main"]},
     install_requires=[
         "apache-beam>=2.72,<2.78",
         "boto3>=1.34",

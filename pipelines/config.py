@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from components.accelerators import AcceleratorProfile
 from components.errors import did_you_mean
+from pipelines.config_beam import BeamConfig
 from pipelines.config_gates import EvaluationConfig, ValidationConfig
 from pipelines.config_kubeflow import KubeflowConfig
 from pipelines.config_section import Names, Number, Positive, Section
@@ -241,6 +242,7 @@ class PipelineConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     serving: ServingConfig = ServingConfig()
     tracking: TrackingConfig = TrackingConfig()
+    beam: BeamConfig = BeamConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
 
     @property
@@ -260,6 +262,8 @@ class PipelineConfig(Section):
         document["kubeflow"] = self.kubeflow.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         if self.tune is None:
             del document["tune"]
+        if self.beam == BeamConfig():
+            del document["beam"]
         return yaml.safe_dump(document, sort_keys=False)
 
     def public_yaml(self) -> str:

@@ -99,12 +99,14 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
             "model": {k: fix_code(v) for k, v in model.items()} if isinstance(model, dict) else model and fix_code(model),
         }
     )
+    jars = {k: fix(str(v)) for k, v in config.beam.options.items() if k.endswith("_job_server_jar")}
     checks = config.validation
     files = {"schema_path": checks.schema_path, "serving_sample": checks.serving_sample}
     return config.model_copy(
         update={
             "data": data,
             "trainer": trainer,
+            "beam": config.beam.model_copy(update={"options": {**config.beam.options, **jars}}),
             "preprocessing": config.preprocessing and fix_code(config.preprocessing),
             "validation": checks.model_copy(update={k: v and fix(v) for k, v in files.items()}),
         }

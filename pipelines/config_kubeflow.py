@@ -8,18 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
+from pipelines.config_beam import BeamConfig
 from pipelines.config_section import Names, Number, Positive, Section
 
 _QUANTITY = r"(0|[1-9]\d*)(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 _DURATION = r"[1-9]\d*(s|m|h)"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
-# What Beam's DirectRunner falls back to; naming it keeps Beam from trying to download another one first. It runs in this
-# process; without an image TFX would pack itself for workers that are not there, 50 MB in the temporary folder per stage.
-_DIRECT = (
-    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-    "--sdk_container_image=this-process",
-)
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 # https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus: accelerator label, most chips of one machine.
 TPUS: Mapping[str, tuple[str, int]] = {
@@ -204,23 +199,6 @@ class StageResources(Section):
         return self
 
 
-class BeamConfig(Section):
-    """Where Beam stages run: `runner` `direct` is the stage's own pod. `options` are the runner's own, without `--`."""
-
-    runner: str = "direct"
-    options: dict[str, str | bool | int | float | tuple[str, ...]] = Field(default_factory=dict)
-
-    def arguments(self) -> tuple[str, ...]:
-        """Returns Beam's arguments."""
-        found = list(_DIRECT) if self.runner.lower() in ("direct", "directrunner") else [f"--runner={self.runner}"]
-        for key, value in self.options.items():
-            if value is True:
-                found.append(f"--{key}")
-            elif value is not False:
-                found += [f"--{key}={v}" for v in (value if isinstance(value, tuple) else (value,))]
-        return tuple(found)
-
-
 class TrainJobConfig(Section):
     """Training on several nodes: a TrainJob of Kubeflow Trainer, made by the training stage (infra/kubeflow-trainer).
 
@@ -247,7 +225,7 @@ class KubeflowConfig(Section):
             or a folder of a claim that all stages mount.
         workspace: size of a volume that lives as long as the run: checkpoints survive a pod's end.
         train_job: how several nodes train (`trainer.accelerator.nodes`); `kubeflow.stages.training` is then what each node gets.
-        beam: the runner of all Beam stages, and its options.
+        beam: takes the place of the pipeline's `beam`.
         defaults: resources of every stage.
         stages: stage -> resources, over the defaults.
     """
@@ -260,7 +238,7 @@ class KubeflowConfig(Section):
     data_root: str | None = None
     workspace: Quantity | None = None
     train_job: TrainJobConfig | None = None
-    beam: BeamConfig = BeamConfig()
+    beam: BeamConfig | None = None
     defaults: StageResources = StageResources()
     stages: dict[str, StageResources] = Field(default_factory=dict)
 

@@ -21,10 +21,10 @@ from rich.console import Console
 from components.training.import_order import without_pytorch
 from components.training.registry import TRAINERS
 from pipelines.config import PipelineConfig
-from pipelines.config_kubeflow import BeamConfig
 from pipelines.preflight import check_inputs
 from pipelines.runners import unchanged
 from pipelines.runners.contract import CompiledPipeline, Runner, RunResult
+from pipelines.runners.job_server import JobServer
 from pipelines.runners.local_run import LocalRun
 from pipelines.runners.progress_display import Display, make_display
 from pipelines.runners.quiet import quiet
@@ -72,6 +72,7 @@ class LocalRunner(Runner):
         self._logs.mkdir(parents=True)
         self._display: Display = make_display(console)
         self._processes: StageProcesses | None = None
+        self._job_server: JobServer | None = None
         self._trainer = ""
 
     def compile(self, config: PipelineConfig) -> CompiledPipeline:
@@ -84,6 +85,7 @@ class LocalRunner(Runner):
                 last = unchanged.find(config, self._workspace, self._settings) if not self._even_if_unchanged else None
                 if last:
                     return CompiledPipeline(config, last, dict.fromkeys(last.work, ()))
+        self._start_engine(config)
         # A trainer of the user's own may be one with PyTorch, which then has to come first.
         trainers = [TRAINERS.get(f, "torch") for f in config.trainer.frameworks]
         self._processes = StageProcesses(self._logs / "preload.log", [*trainers, *self._also_preloaded])
@@ -127,21 +129,31 @@ class LocalRunner(Runner):
             return result
 
     def cancel(self) -> None:
-        """Stops the children of a run that is being given up."""
+        """Stops the children of a run that is being given up, or has ended."""
         if self._processes:
             self._processes.cancel()
+        if self._job_server:
+            self._job_server.stop()
+
+    def _start_engine(self, config: PipelineConfig) -> None:
+        if config.beam.needs_job_server:
+            self._job_server = JobServer(config.beam, self._logs / "flink.log")
 
     def _compile(self, config: PipelineConfig) -> CompiledPipeline:
         from tfx.dsl.compiler.compiler import Compiler
 
         from pipelines.definition import UNCACHED, create_pipeline
 
+        beam = config.beam.arguments()
+        if self._job_server:
+            self._job_server.wait()
+            beam += (f"--job_endpoint={self._job_server.endpoint}",)
         pipeline = create_pipeline(
             config,
             pipeline_root=str(self._workspace.artifacts),
             code_store=self._workspace.code,
             metadata_path=str(self._workspace.metadata),
-            beam_pipeline_args=BeamConfig().arguments(),
+            beam_pipeline_args=beam,
             only=self._only,
         )
         ir = Compiler().compile(pipeline)

@@ -14,7 +14,7 @@ from tfx.components.evaluator import executor
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.evaluation.metric_names import METRICS
-from pipelines.config_kubeflow import BeamConfig
+from pipelines.config_beam import BeamConfig
 
 pytestmark = pytest.mark.e2e
 

@@ -41,7 +41,13 @@ def compile_config(
         UserError: something cannot be compiled, or the data cannot be reached from a cluster.
     """
     kubeflow = config.kubeflow
-    pipeline = create_pipeline(config, pipeline_root=root, code_store=store, beam_pipeline_args=kubeflow.beam.arguments())
+    beam = kubeflow.beam or config.beam
+    if beam.needs_job_server and "flink_job_server_jar" not in beam.options:
+        raise UserError(
+            "kubeflow.beam.options: a pod has no Flink job server of its own; set job_endpoint (host:port of one on the cluster) "
+            "or flink_job_server_jar (its path in the image), or run Beam in the pods: kubeflow.beam={runner: direct}"
+        )
+    pipeline = create_pipeline(config, pipeline_root=root, code_store=store, beam_pipeline_args=beam.arguments())
     snapshots = {p: [p] if p.is_file() else [f for f in p.rglob("*") if f.is_file()] for p in sorted(store.glob("*"))}
     data = _data(config) if carry_data else {}
     nodes = [c.id for c in pipeline.components]

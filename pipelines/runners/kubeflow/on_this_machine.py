@@ -45,6 +45,9 @@ class KfpLocalRunner(LocalRunner):
             self._display.stages(compiled.stages)
             return _Run(self, compiled).run()
 
+    def _start_engine(self, config: PipelineConfig) -> None:
+        """None: a task goes by what is compiled, as it does in a pod."""
+
     def _compile(self, config: PipelineConfig) -> CompiledPipeline:
         from pipelines.runners.kubeflow.from_config import compile_config
 
