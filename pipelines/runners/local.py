@@ -21,6 +21,7 @@ from rich.console import Console
 from components.training.import_order import without_pytorch
 from components.training.registry import TRAINERS
 from pipelines.config import PipelineConfig
+from pipelines.config_beam import BeamConfig
 from pipelines.preflight import check_inputs
 from pipelines.runners import unchanged
 from pipelines.runners.contract import CompiledPipeline, Runner, RunResult
@@ -122,7 +123,13 @@ class LocalRunner(Runner):
                 raise RuntimeError("compile first")
             if self._settings:
                 unchanged.forget(self._workspace)
-            run = LocalRun(compiled, self._workspace, self._processes, self._display, self._logs, self._trainer, self._source)
+            beam = compiled.config.beam.arguments()
+            if self._job_server:
+                self._job_server.wait()
+                beam += (f"--job_endpoint={self._job_server.endpoint}",)
+            run = LocalRun(
+                compiled, self._workspace, self._processes, self._display, self._logs, self._trainer, self._source, beam
+            )
             result = run.run()
             if self._settings and not run.away:
                 unchanged.remember(compiled.config, self._workspace, self._settings, self._trainer, result, run.work)
@@ -144,16 +151,12 @@ class LocalRunner(Runner):
 
         from pipelines.definition import UNCACHED, create_pipeline
 
-        beam = config.beam.arguments()
-        if self._job_server:
-            self._job_server.wait()
-            beam += (f"--job_endpoint={self._job_server.endpoint}",)
         pipeline = create_pipeline(
             config,
             pipeline_root=str(self._workspace.artifacts),
             code_store=self._workspace.code,
             metadata_path=str(self._workspace.metadata),
-            beam_pipeline_args=beam,
+            beam_pipeline_args=BeamConfig().arguments(),
             only=self._only,
         )
         ir = Compiler().compile(pipeline)

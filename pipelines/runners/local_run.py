@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ class LocalRun:
         logs: Path,
         trainer: str,
         source: Path | None,
+        beam: Sequence[str],
     ) -> None:
         from tfx.orchestration.local import runner_utils
         from tfx.orchestration.portable import runtime_parameter_utils
@@ -42,7 +44,7 @@ class LocalRun:
         from pipelines.runners.run_tracker import RunTracker
 
         self._compiled, self._processes, self._display, self._logs = compiled, processes, display, logs
-        self._workspace, self._trainer = workspace, trainer
+        self._workspace, self._trainer, self._beam = workspace, trainer, beam
         runtime_parameter_utils.substitute_runtime_parameter(compiled.program, {"pipeline-run-id": logs.name})
         self._deployment = runner_utils.extract_local_deployment_config(compiled.program)
         self._metadata = LockedMetadata(workspace.metadata, workspace.metadata_lock)
@@ -142,6 +144,7 @@ class LocalRun:
             self._workspace.state,
             environment,
             partial(self._display.say, stage),
+            self._beam,
         )
         operators = {
             executable_spec_pb2.PythonClassExecutableSpec: operator,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ from pipelines.runners.stage_process import Job, StageProcesses
 
 
 class StageOperator:
-    """TFX's executor operator that runs the executor in a child process. The launcher calls it."""
+    """TFX's executor operator that runs the executor in a child process. The launcher calls it.
+
+    `beam` are Beam's arguments in place of those that were compiled, which TFX's cache goes by: what has been found on one
+    engine is not computed again on another.
+    """
 
     def __init__(
         self,
@@ -22,11 +26,12 @@ class StageOperator:
         state: Path,
         environment: dict[str, str],
         say: Callable[[str], None],
+        beam: Sequence[str],
         executor_spec: Any,
         platform_config: Any = None,
     ) -> None:
         self._processes, self._log, self._state, self._environment, self._say = processes, log, state, environment, say
-        self._spec = executor_spec
+        self._spec, self._beam = executor_spec, beam
 
     def with_execution_watcher(self, address: str) -> StageOperator:
         """The launcher offers executors a way to change their execution's metadata; none of ours does."""
@@ -41,7 +46,7 @@ class StageOperator:
         folder.mkdir(parents=True, exist_ok=True)
         original, info.stateful_working_dir = info.stateful_working_dir, str(folder)
         try:
-            payload = (type(self._spec).__name__, self._spec.SerializeToString(), info.to_proto().SerializeToString())
+            payload = (type(self._spec).__name__, self._with_beam().SerializeToString(), info.to_proto().SerializeToString())
         finally:
             info.stateful_working_dir = original
         answer = self._processes.run(
@@ -54,6 +59,15 @@ class StageOperator:
                 artifact.custom_properties[WORKED_IN].string_value = run_id
         shutil.rmtree(folder, ignore_errors=True)
         return output
+
+    def _with_beam(self) -> Any:
+        spec = type(self._spec)()
+        spec.CopyFrom(self._spec)
+        if hasattr(spec, "beam_pipeline_args_placeholders"):
+            del spec.beam_pipeline_args_placeholders[:]
+            for argument in self._beam:
+                spec.beam_pipeline_args_placeholders.add().value.string_value = argument
+        return spec
 
 
 def _key(info: Any) -> str:

@@ -2,96 +2,20 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from components.accelerators import AcceleratorProfile
 from components.errors import TrainingError, UserError
-from components.progress import set_sink
-from components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest
-from components.training.input import TransformedExamples
 from components.training.pytorch_trainer import PytorchTrainer
 from components.training.tensorflow_trainer import TensorflowTrainer
+from tests.contract.conftest import FRAMEWORKS, TASKS, no_report
 from tests.contract.sklearn_trainer import SklearnTrainer
 
-FRAMEWORKS = [TensorflowTrainer, PytorchTrainer]
 ALL = [*FRAMEWORKS, SklearnTrainer]
-TASKS = {"binary": 1, "multiclass": 3, "regression": 1}
 METRICS = {
     "binary": {"loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"},
     "multiclass": {"loss", "accuracy", "val_loss", "val_accuracy"},
     "regression": {"loss", "mae", "val_loss", "val_mae"},
 }
-HYPER = dict(
-    epochs=6,
-    steps=None,
-    batch_size=32,
-    learning_rate=0.02,
-    optimizer="adam",
-    seed=1,
-    patience=None,
-    min_delta=0.0,
-    class_weights=None,
-)
-
-
-def write(folder, task, rows, seed):
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    with tf.io.TFRecordWriter(str(folder / "examples")) as writer:
-        for _ in range(rows):
-            x, word = rng.normal(size=2).astype(np.float32), int(rng.integers(0, 4))
-            score = 2 * x[0] - x[1] + (word - 1.5)
-            label = {"binary": int(score > 0), "multiclass": int(np.digitize(score, [-1, 1])), "regression": float(score)}[task]
-            feature = {
-                "x": tf.train.Feature(float_list=tf.train.FloatList(value=x)),
-                "word": tf.train.Feature(int64_list=tf.train.Int64List(value=[word])),
-                "y": tf.train.Feature(float_list=tf.train.FloatList(value=[label]))
-                if task == "regression"
-                else tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-            }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    made = {}
-
-    def get(task):
-        if task not in made:
-            folder = tmp_path_factory.mktemp(task)
-            write(folder / "train", task, 400, 0)
-            write(folder / "eval", task, 200, 1)
-            spec = {
-                "x": tf.io.FixedLenFeature([2], tf.float32),
-                "word": tf.io.FixedLenFeature([1], tf.int64),
-                "y": tf.io.FixedLenFeature([], tf.float32 if task == "regression" else tf.int64),
-            }
-            made[task] = [TransformedExamples(sorted(map(str, (folder / s).iterdir())), spec, "y") for s in ("train", "eval")]
-        return made[task]
-
-    return get
-
-
-@pytest.fixture
-def make(data, tmp_path):
-    def request(task="binary", folder="run", build_model=None, accelerator=None, train=None, **hyper):
-        sources = data(task)
-        return TrainRequest(
-            spec=ModelSpec((FeatureSpec("word", "int64", (1,), 4), FeatureSpec("x", "float32", (2,))), task, TASKS[task]),
-            train=train or sources[0],
-            eval=sources[1],
-            hyperparameters=Hyperparameters(**{**HYPER, **hyper}),
-            accelerator=accelerator or AcceleratorProfile(),
-            build_model=build_model,
-            checkpoint_dir=tmp_path / folder / "checkpoints",
-            export_dir=tmp_path / folder / "export",
-        )
-
-    return request
-
-
-def no_report(step, metrics):
-    pass
 
 
 # The scikit-learn trainer is a classifier.
@@ -276,111 +200,3 @@ def test_both_frameworks_agree(make):
     results = {t: t().train(make(folder=t.name, epochs=20), no_report) for t in FRAMEWORKS}
     aucs = [r.metrics["val_auc"] for r in results.values()]
     assert abs(aucs[0] - aucs[1]) < 0.02
-
-
-def torch_model_that_takes_memory(spec):
-    import torch
-
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = torch.nn.Linear(2, spec.outputs)
-
-        def forward(self, features):
-            x = features["x"]
-            # Two rows, as the trainer tries a model, take 64 MB; 32 rows take terabytes.
-            return self.layer(x) + torch.zeros(len(x) ** 4, 1 << 20).sum()
-
-    return Model()
-
-
-def keras_model_that_takes_memory(spec):
-    import keras
-
-    inputs = {f.name: keras.Input(f.shape, dtype=f.dtype, name=f.name) for f in spec.features}
-
-    def much(x):
-        rows = tf.shape(x)[0]
-        return x[:, :1] + tf.reduce_sum(tf.fill([rows**4, 1 << 20], x[0, 0]))
-
-    return keras.Model(inputs, keras.layers.Dense(spec.outputs)(keras.layers.Lambda(much, output_shape=(1,))(inputs["x"])))
-
-
-@pytest.mark.parametrize(
-    ("trainer", "build_model"),
-    [(TensorflowTrainer, keras_model_that_takes_memory), (PytorchTrainer, torch_model_that_takes_memory)],
-)
-def test_no_memory_left_is_an_error_that_names_the_batch_size(trainer, build_model, make):
-    with pytest.raises(
-        TrainingError, match=r"ran out of memory on the cpu with trainer.hyperparameters.batch_size 32: .*smaller"
-    ):
-        trainer().train(make(build_model=build_model), no_report)
-
-
-@pytest.fixture
-def said():
-    found = []
-    set_sink(found.append)
-    yield found
-    set_sink(None)
-
-
-def plain(trainer):
-    def torch_model(spec):
-        import torch
-
-        class Model(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.layer = torch.nn.Linear(2, spec.outputs)
-
-            def forward(self, features):
-                return self.layer(features["x"])
-
-        return Model()
-
-    def keras_model_of_x(spec):
-        import keras
-
-        inputs = {f.name: keras.Input(f.shape, dtype=f.dtype, name=f.name) for f in spec.features}
-        return keras.Model(inputs, keras.layers.Dense(spec.outputs)(inputs["x"]))
-
-    return torch_model if trainer is PytorchTrainer else keras_model_of_x
-
-
-@pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_compiled_models_learn_the_same(trainer, make, said):
-    build_model = plain(trainer)
-    as_it_is = trainer().train(make(folder="as it is", build_model=build_model, epochs=2), no_report)
-    accelerator = AcceleratorProfile("cpu", compile=True)
-    compiled = trainer().train(make(folder="compiled", build_model=build_model, epochs=2, accelerator=accelerator), no_report)
-    assert said == []
-    for a, b in zip(as_it_is.history, compiled.history, strict=True):
-        assert b["loss"] == pytest.approx(a["loss"], abs=1e-4)
-
-
-def test_without_a_compiler_pytorch_trains_as_it_is_and_says_so(make, said, monkeypatch):
-    import torch
-
-    torch.compiler.reset()
-    monkeypatch.setenv("CXX", "/there/is/no/compiler")
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/there/is/no/compiler"))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    accelerator = AcceleratorProfile("cpu", compile=True)
-    PytorchTrainer().train(make(build_model=plain(PytorchTrainer), epochs=1, accelerator=accelerator), no_report)
-    assert len(said) == 1
-    assert "torch.compile cannot do this model, it is trained as it is" in said[0]
-
-
-def test_what_xla_cannot_do_is_trained_as_it_is_and_said(make, said):
-    def build_model(spec):
-        import keras
-
-        inputs = {f.name: keras.Input(f.shape, dtype=f.dtype, name=f.name) for f in spec.features}
-        text = keras.layers.Lambda(lambda x: tf.strings.to_number(tf.strings.as_string(x)), output_shape=(2,))(inputs["x"])
-        return keras.Model(inputs, keras.layers.Dense(spec.outputs)(text))
-
-    accelerator = AcceleratorProfile("cpu", compile=True)
-    TensorflowTrainer().train(make(build_model=build_model, epochs=1, accelerator=accelerator), no_report)
-    assert len(said) == 1
-    assert "XLA cannot do this model, it is trained as it is" in said[0]

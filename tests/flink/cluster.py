@@ -14,7 +14,7 @@ from tests.command import REPOSITORY, free_port
 
 FLINK = REPOSITORY / ".cache" / "flink"
 JAR = FLINK / "job-server.jar"
-# A manager that is killed is missed after this long.
+# A worker that dies fails every part of the job that used it, each of them an attempt, until all have let go of it.
 _CONFIG = """\
 jobmanager.rpc.address: localhost
 jobmanager.rpc.port: {rpc}
@@ -28,8 +28,8 @@ io.tmp.dirs: {folder}
 heartbeat.interval: 1000
 heartbeat.timeout: 8000
 restart-strategy.type: fixed-delay
-restart-strategy.fixed-delay.attempts: 5
-restart-strategy.fixed-delay.delay: 1 s
+restart-strategy.fixed-delay.attempts: 30
+restart-strategy.fixed-delay.delay: 3 s
 taskmanager.numberOfTaskSlots: 2
 taskmanager.cpu.cores: 2
 taskmanager.memory.framework.heap.size: 128m
@@ -80,7 +80,14 @@ class Cluster:
     def workers(self):
         """Beam's Python workers, of all task managers."""
         children = [c for m in self.task_managers if m.poll() is None for c in psutil.Process(m.pid).children()]
-        return [c for c in children if "switchyard-beam-worker" in " ".join(c.cmdline())]
+        return [c for c in children if _is_worker(c)]
+
+
+def _is_worker(process):
+    try:
+        return "switchyard-beam-worker" in " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
 
 
 def _java(main, folder, log):
