@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-kubeflow test-serving test-tuning test-workers flink test-flink test-tpu test-containers lint format lock image clean
+.PHONY: help setup demo test test-kubeflow test-serving test-tuning test-workers flink test-flink test-gpu test-tpu test-containers lint format lock image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,7 +34,7 @@ setup: $(STAMP) ## Install everything into .venv (once)
 demo: setup ## Run the breast_cancer example with both trainers and compare them
 	$(VENV)/bin/switchyard demo
 
-test: setup lint ## Lint, type-check and run all tests but those of the next seven
+test: setup lint ## Lint, type-check and run all tests but those of the next eight
 	$(VENV)/bin/python -m pytest
 
 test-kubeflow: setup ## Run compiled pipelines: KFP's local runner, TFX pipelines of others, submit
@@ -71,6 +71,9 @@ flink: $(FLINK_STAMP) ## Get Beam's Flink job server into .cache (once; needs Ma
 test-flink: setup ## Beam's stages on a Flink cluster of this machine, workers killed; said where Maven is not reached
 	-@$(MAKE) --no-print-directory flink
 	$(VENV)/bin/python -m pytest -m flink
+
+test-gpu: setup ## Train on NVIDIA GPUs; said where there is none
+	$(VENV)/bin/python -m pytest -m gpu
 
 TPU_VENV := .venv-tpu
 TPU_STAMP := $(TPU_VENV)/.installed

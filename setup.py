@@ -35,6 +35,7 @@ setup(
         "matplotlib>=3.8,<4",
         "mlflow>=3.17,<4",
         "numpy>=1.26,<3",
+        "nvidia-ml-py>=12",
         "orjson>=3.10",
         "optuna>=5,<6",
         "pandas>=2.2,<3",

@@ -44,7 +44,7 @@ def much_torch(x):
     import torch
 
     # Two rows, as the trainer tries a model, take 64 MB; 32 rows take terabytes.
-    return torch.zeros(len(x) ** 4, 1 << 20).sum()
+    return torch.zeros(len(x) ** 4, 1 << 20, device=x.device).sum()
 
 
 def much_tensorflow(x):

@@ -114,6 +114,11 @@ CASES = [
         "are no classes of 'y'",
         config=config(trainer={"hyperparameters": {"class_weights": {"7": 2.0}, "epochs": 1}}),
     ),
+    Case(
+        "no Flink job server",
+        "j.jar: no such file. `make flink` makes one",
+        config=config(beam={"runner": "FlinkRunner", "options": {"flink_job_server_jar": "j.jar"}}),
+    ),
     # code
     Case("no model file", "trainer.model: ", config=config(trainer={"model": "none.py"})),
     Case(

@@ -186,7 +186,7 @@ def test_flink_inside_the_runs_own_job_server(pipeline, direct, tmp_path):
     done = run(pipeline, tmp_path, *flink)
     assert done.json["status"] == "blessed"
     assert done.stages["ingest"] == "cached"
-    assert [p for p in psutil.process_iter() if str(JAR) in " ".join(p.cmdline())] == []
+    assert [p for p in psutil.process_iter(["cmdline"]) if str(JAR) in " ".join(p.info["cmdline"] or [])] == []
     assert same(statistics(tmp_path / "artifacts"), statistics(direct))
     files = [pipeline.parent / "d.csv", "-o", tmp_path / "scores.parquet"]
     beam = ["--beam-arg=--runner=FlinkRunner", f"--beam-arg=--flink_job_server_jar={JAR}"]

@@ -85,6 +85,34 @@ def test_golden_pipeline(tmp_path, trainer, device, accelerator):
     golden(f"breast_cancer_{trainer}_{device}.yaml", made.to_yaml())
 
 
+@pytest.mark.parametrize(
+    ("beam", "said"),
+    [
+        (
+            "{runner: FlinkRunner, options: {job_endpoint: 'jobs:8099', parallelism: 8}}",
+            ["FlinkRunner", "job_endpoint=jobs:8099"],
+        ),
+        ("{runner: SparkRunner, options: {job_endpoint: 'spark:8099'}}", ["SparkRunner", "job_endpoint=spark:8099"]),
+        ("{runner: DataflowRunner, options: {project: p, region: r}}", ["DataflowRunner", "project=p", "region=r"]),
+    ],
+)
+@pytest.mark.parametrize("key", ["beam", "kubeflow.beam"])
+def test_the_engine_of_beam_stages(tmp_path, key, beam, said):
+    overrides = ["data.path=gs://bucket/data.csv", "task=binary", f"{key}={beam}"]
+    made = compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)
+    for stage in ("statistics", "transform", "evaluation"):
+        command = str(made.spec["deploymentSpec"]["executors"][f"exec-{stage}"]["container"])
+        assert [s for s in said if f"={s}" not in command and f"--{s}" not in command] == []
+
+
+def test_a_pod_has_no_flink_job_server_of_its_own(tmp_path):
+    overrides = ["data.path=gs://bucket/data.csv", "task=binary", "beam.runner=FlinkRunner"]
+    with pytest.raises(UserError, match=r"kubeflow.beam.options: a pod has no Flink job server .* set job_endpoint"):
+        compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)
+    direct = load_config(EXAMPLE, overrides=[*overrides, "kubeflow.beam.runner=direct"])
+    assert "--runner=FlinkRunner" not in compile_config(direct, tmp_path, str(tmp_path), {}, carry_data=True).source
+
+
 def test_one_setting_asks_for_a_device(tmp_path):
     overrides = [
         "data.path=gs://bucket/data.csv",

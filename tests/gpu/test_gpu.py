@@ -1,0 +1,103 @@
+"""Training on NVIDIA GPUs, for real: precisions, compilers, memory, metrics, several of them. `make test-gpu`."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from mlflow import MlflowClient
+
+from components.accelerators import AcceleratorProfile
+from components.errors import TrainingError
+from components.training.pytorch_trainer import PytorchTrainer
+from components.training.tensorflow_trainer import TensorflowTrainer
+from tests.command import BREAST_CANCER, REPOSITORY, run
+from tests.contract.conftest import no_report
+from tests.contract.test_compile import keras_model, much_tensorflow, much_torch, torch_model
+from tests.e2e.training_jobs import train
+
+BOTH = ["tensorflow", "pytorch"]
+
+
+def gpus():
+    if not shutil.which("nvidia-smi"):
+        return 0
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    return len(listed.stdout.splitlines()) if listed.returncode == 0 else 0
+
+
+HERE = gpus()
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(HERE < 1, reason="no NVIDIA GPU: `nvidia-smi --list-gpus` lists none on this machine"),
+]
+needs_two = pytest.mark.skipif(HERE < 2, reason=f"needs two NVIDIA GPUs, this machine has {HERE}")
+
+
+def close(one, other, difference):
+    """Losses of two trainings; a GPU adds up in other orders, and by default in TF32 or less."""
+    assert len(one["history"]) == len(other["history"])
+    for a, b in zip(one["history"], other["history"], strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], abs=difference)
+        assert b["val_loss"] == pytest.approx(a["val_loss"], abs=difference)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+@pytest.mark.parametrize("trainer", BOTH)
+def test_learns_as_on_a_cpu(trainer, precision, prepared, alone, tmp_path):
+    found = train(prepared, tmp_path, trainer, {"kind": "gpu", "precision": precision})
+    assert found["device"].startswith("gpu (")
+    close(alone(trainer), found, 0.01 if precision == "float32" else 0.05)
+
+
+@pytest.mark.parametrize("trainer", BOTH)
+def test_compiled(trainer, prepared, alone, tmp_path):
+    found = train(prepared, tmp_path, trainer, {"kind": "gpu", "compile": True})
+    close(alone(trainer), found, 0.01)
+    assert "trained as it is" not in (tmp_path / "log").read_text()
+
+
+@needs_two
+@pytest.mark.parametrize("trainer", BOTH)
+def test_two_gpus_learn_as_one(trainer, prepared, alone, tmp_path):
+    found = train(prepared, tmp_path, trainer, {"kind": "gpu", "count": 2})
+    assert found["workers"] == 2
+    close(alone(trainer), found, 0.01)
+
+
+@needs_two
+def test_a_model_spread_over_two_gpus(prepared, alone, tmp_path):
+    close(alone("pytorch"), train(prepared, tmp_path, "pytorch", {"kind": "gpu", "count": 2, "shard_model": True}), 0.01)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "build_model"),
+    [(TensorflowTrainer, keras_model(of=much_tensorflow)), (PytorchTrainer, torch_model(also=much_torch))],
+)
+def test_no_memory_left_is_an_error_that_names_the_batch_size(trainer, build_model, make):
+    with pytest.raises(
+        TrainingError, match=r"ran out of memory on the gpu with trainer.hyperparameters.batch_size 32: .*smaller"
+    ):
+        trainer().train(make(build_model=build_model, accelerator=AcceleratorProfile("gpu")), no_report)
+
+
+def test_tensorflow_takes_memory_as_it_needs_it():
+    code = (
+        "from components.accelerators import AcceleratorProfile\n"
+        "from components.training.tensorflow_trainer import TensorflowTrainer\n"
+        "TensorflowTrainer().prepare(AcceleratorProfile('gpu'))\n"
+        "import tensorflow as tf\n"
+        "print([tf.config.experimental.get_memory_growth(g) for g in tf.config.list_physical_devices('GPU')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str([True] * HERE)
+
+
+@pytest.mark.parametrize("trainer", BOTH)
+def test_a_whole_pipeline_and_the_gpu_in_mlflow(trainer, tmp_path):
+    done = run(BREAST_CANCER, tmp_path, "--trainer", trainer, "--set", "trainer.accelerator={kind: gpu, precision: bf16}")
+    assert done.json["status"] == "blessed"
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    [training] = client.search_runs([done.json["mlflow_experiment_id"]], "tags.mlflow.runName = 'training'")
+    names = {n for n in training.data.metrics if n.startswith("system/gpu_0")}
+    assert {"system/gpu_0_memory_usage_megabytes", "system/gpu_0_utilization_percentage"} <= names
