@@ -1,16 +1,19 @@
 """The trainers against loops written by hand, and their input against tensors that are in memory already, in one run.
 
 python benchmarks/trainers.py [--rows 100000] [--epochs 4] [--repeats 3] [--json]
+python benchmarks/trainers.py --rows 400000 --device gpu --batch 4096 --features 100 --hidden 4096    (enough to keep a GPU busy)
 
 Both sides of a pair train the default model on the same rows with the same batch size, optimizer and metrics, validate after
 each epoch, and must reach the same validation loss. A side runs in a process of its own, the sides in turn. What is measured are
 whole epochs but for the first, in which frameworks compile; the median of the repeats is printed, with the smallest and largest.
-The trainers also write a checkpoint after each epoch, which the loops by hand do not.
+The trainers also write a checkpoint after each epoch, which the loops by hand do not. On a GPU only PyTorch's sides run; the loop
+by hand has all rows in the GPU's memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -19,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,7 +30,7 @@ from unittest import mock
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-BATCH, LEARNING_RATE, WIDTH = 64, 1e-3, 10
+LEARNING_RATE = 1e-3
 # Side, what it is compared with, what is compared, the ratio that we want.
 PAIRS = (
     ("tensorflow", "keras_fit", "TensorFlow trainer, seconds an epoch, against Keras' fit", 1.1),
@@ -38,38 +42,69 @@ SIDES = tuple(dict.fromkeys(side for pair in PAIRS for side in pair[:2]))
 _MOST_DIFFERENCE = 0.02
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What both sides train: `hidden` is the width of three layers; 0: the default model."""
+
+    epochs: int
+    batch: int
+    features: int
+    hidden: int
+    device: str
+
+
 def main() -> None:
     """Runs all sides and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--batch", type=int, default=64, help="examples a step (64)")
+    parser.add_argument("--features", type=int, default=10, help="numbers a row (10)")
+    parser.add_argument(
+        "--hidden", type=int, default=0, help="PyTorch: width of a model of three layers; default: the default model"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    setting = Setting(options.epochs, options.batch, options.features, options.hidden, options.device)
     if options.side:
-        print(json.dumps(_side(options.side, options.folder, options.epochs)))
+        print(json.dumps(_side(options.side, options.folder, setting)))
         return
-    measured: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    if setting.device == "gpu" and not _has_gpu():
+        sys.exit("--device gpu: PyTorch finds no GPU on this machine. Leave --device out to measure on CPUs.")
+    only_pytorch = setting.device == "gpu" or setting.hidden > 0
+    pairs = [p for p in PAIRS if not only_pytorch or p[0] == "pytorch"]
+    sides = [s for s in SIDES if not only_pytorch or s.startswith("pytorch")]
+    measured: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder), options.rows)
+        _write(Path(folder), options.rows, setting.features)
         for repeat in range(options.repeats):
-            for side in SIDES:
+            for side in sides:
                 print(f"{repeat + 1} of {options.repeats}: {side}", file=sys.stderr)
-                measured[side].append(_run(side, Path(folder), options.epochs))
+                measured[side].append(_run(side, Path(folder)))
     losses = {side: [m["val_loss"] for m in found] for side, found in measured.items()}
     if max(map(max, losses.values())) - min(map(min, losses.values())) > _MOST_DIFFERENCE:
         sys.exit(f"the sides do not reach the same validation loss: {losses}")
-    rows = [_row(*pair, measured) for pair in PAIRS]
+    rows = [_row(*pair, measured) for pair in pairs]
     if options.json:
-        print(json.dumps({"rows": options.rows, "cores": os.cpu_count(), "pairs": rows, "val_loss": losses}))
+        print(json.dumps({**asdict(setting), "rows": options.rows, "cores": os.cpu_count(), "pairs": rows, "val_loss": losses}))
         return
-    print(f"{options.rows:,} rows of {WIDTH} features, batches of {BATCH}, {os.cpu_count()} cores; seconds an epoch")
+    model = f"three layers of {setting.hidden}" if setting.hidden else "the default model"
+    where = f"{os.cpu_count()} cores" if setting.device == "cpu" else "a GPU"
+    print(f"{options.rows:,} rows of {setting.features} features, batches of {setting.batch}, {model}, {where}; seconds an epoch")
     print(f"{'':66}{'ours':>24}{'compared with':>24}{'ratio':>8}{'target':>8}")
     for row in rows:
         sides = "".join(f"{'{:.2f} ({:.2f} to {:.2f})'.format(*row[k]):>24}" for k in ("ours", "theirs"))
         print(f"{row['what']:66}{sides}{row['ratio']:8.2f}{row['target']:8.2f}")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _row(ours: str, theirs: str, what: str, target: float, measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -80,8 +115,8 @@ def _row(ours: str, theirs: str, what: str, target: float, measured: dict[str, l
     return found | {k: (statistics.median(s), min(s), max(s)) for k, s in (("ours", mine), ("theirs", other))}
 
 
-def _run(side: str, folder: Path, epochs: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--epochs", str(epochs)]
+def _run(side: str, folder: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
@@ -90,7 +125,7 @@ def _run(side: str, folder: Path, epochs: int) -> dict[str, float]:
     return found
 
 
-def _write(folder: Path, rows: int) -> None:
+def _write(folder: Path, rows: int, features: int) -> None:
     """Transformed examples of both splits, as the transform stage writes them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import pyarrow as pa
@@ -99,16 +134,16 @@ def _write(folder: Path, rows: int) -> None:
 
     random = np.random.default_rng(0)
     for split, n in (("train", rows), ("eval", rows // 4)):
-        x = random.normal(size=(n, WIDTH)).astype(np.float32)
-        y = (x @ np.linspace(-1, 1, WIDTH) + random.normal(size=n) > 0).astype(np.int64)
-        columns = {f"x{i}": pa.array([[v] for v in x[:, i].tolist()], pa.large_list(pa.float32())) for i in range(WIDTH)}
+        x = random.normal(size=(n, features)).astype(np.float32)
+        y = (x @ np.linspace(-1, 1, features) + random.normal(size=n) > 0).astype(np.int64)
+        columns = {f"x{i}": pa.array([[v] for v in x[:, i].tolist()], pa.large_list(pa.float32())) for i in range(features)}
         columns["y"] = pa.array([[v] for v in y.tolist()], pa.large_list(pa.int64()))
         with tf.io.TFRecordWriter(str(folder / split)) as writer:
             for record in RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_pydict(columns)):
                 writer.write(record)
 
 
-def _side(side: str, folder: Path, epochs: int) -> dict[str, float]:
+def _side(side: str, folder: Path, setting: Setting) -> dict[str, float]:
     times = [time.monotonic()]
     losses: list[float] = []
 
@@ -118,38 +153,56 @@ def _side(side: str, folder: Path, epochs: int) -> dict[str, float]:
 
     framework, _, how = side.partition("_")
     if how == "fit":
-        _keras_fit(folder, epochs, epoch_ended)
+        _keras_fit(folder, setting, epoch_ended)
     elif how == "loop":
-        _pytorch_loop(folder, epochs, epoch_ended)
+        _pytorch_loop(folder, setting, epoch_ended)
     else:
-        _trainer(framework, folder, epochs, epoch_ended, in_memory=how == "memory")
+        _trainer(framework, folder, setting, epoch_ended, in_memory=how == "memory")
     # The first epoch compiles, and opens the files.
-    return {"epoch_seconds": (times[-1] - times[1]) / (epochs - 1), "val_loss": losses[-1]}
+    return {"epoch_seconds": (times[-1] - times[1]) / (setting.epochs - 1), "val_loss": losses[-1]}
 
 
-def _request(folder: Path, epochs: int) -> Any:
+def _request(folder: Path, setting: Setting) -> Any:
     import tensorflow as tf
 
     from components.accelerators import AcceleratorProfile
     from components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest
     from components.training.input import TransformedExamples
 
-    specs = {f"x{i}": tf.io.FixedLenFeature([1], tf.float32) for i in range(WIDTH)} | {"y": tf.io.FixedLenFeature([], tf.int64)}
+    names = [f"x{i}" for i in range(setting.features)]
+    specs = {n: tf.io.FixedLenFeature([1], tf.float32) for n in names} | {"y": tf.io.FixedLenFeature([], tf.int64)}
     train, held_out = (TransformedExamples([str(folder / split)], specs, "y") for split in ("train", "eval"))
     work = Path(tempfile.mkdtemp(dir=folder))
     return TrainRequest(
-        spec=ModelSpec(tuple(FeatureSpec(f"x{i}", "float32", (1,)) for i in range(WIDTH)), "binary", 1),
+        spec=ModelSpec(tuple(FeatureSpec(n, "float32", (1,)) for n in names), "binary", 1),
         train=train,
         eval=held_out,
-        hyperparameters=Hyperparameters(epochs, None, BATCH, LEARNING_RATE, "adam", 1, None, 0.0, None),
-        accelerator=AcceleratorProfile("cpu"),
-        build_model=None,
+        hyperparameters=Hyperparameters(setting.epochs, None, setting.batch, LEARNING_RATE, "adam", 1, None, 0.0, None),
+        accelerator=AcceleratorProfile(setting.device),
+        build_model=(lambda spec: _wide(spec, setting.hidden)) if setting.hidden else None,
         checkpoint_dir=work / "checkpoints",
         export_dir=work / "export",
     )
 
 
-def _trainer(framework: str, folder: Path, epochs: int, epoch_ended: Callable[[float], None], *, in_memory: bool) -> None:
+def _wide(spec: Any, hidden: int) -> Any:
+    import torch
+    from torch import nn
+
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            widths = [len(spec.features), hidden, hidden, hidden]
+            layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
+            self.layers = nn.Sequential(*layers, nn.Linear(hidden, spec.outputs))
+
+        def forward(self, features: dict[str, torch.Tensor]) -> Any:
+            return self.layers(torch.cat([features[f.name] for f in spec.features], dim=1))
+
+    return Wide()
+
+
+def _trainer(framework: str, folder: Path, setting: Setting, epoch_ended: Callable[[float], None], *, in_memory: bool) -> None:
     from dataclasses import replace
 
     from components.training.import_order import settle
@@ -158,12 +211,12 @@ def _trainer(framework: str, folder: Path, epochs: int, epoch_ended: Callable[[f
     from components.training.registry import trainer_class
 
     trainer = trainer_class(framework)()
-    request = _request(folder, epochs)
+    request = _request(folder, setting)
     trainer.prepare(request.accelerator)
     if in_memory and framework == "pytorch":
-        _make_batches_first(request, epochs)
+        _make_batches_first(request, setting.epochs)
     elif in_memory:
-        request = replace(request, train=_Memory(request.train, epochs))
+        request = replace(request, train=_Memory(request.train, setting))
     trainer.train(request, lambda step, metrics: epoch_ended(metrics["val_loss"]))
 
 
@@ -191,9 +244,9 @@ def _make_batches_first(request: Any, epochs: int) -> None:
 class _Memory:
     """An `ExampleSource` whose batches are all made before training starts."""
 
-    def __init__(self, source: Any, epochs: int) -> None:
+    def __init__(self, source: Any, setting: Setting) -> None:
         self.rows = source.rows
-        self._batches = [b for e in range(epochs) for b in source.dataset(BATCH, seed=1, first_epoch=e)]
+        self._batches = [b for e in range(setting.epochs) for b in source.dataset(setting.batch, seed=1, first_epoch=e)]
 
     def dataset(self, batch_size: int, *, seed: int | None = None, first_epoch: int = 0, epochs: int = 1) -> Any:
         import tensorflow as tf
@@ -204,18 +257,18 @@ class _Memory:
         return tf.data.Dataset.from_tensor_slices((features, tf.stack([y for _, y in whole]))).repeat()
 
 
-def _arrays(folder: Path) -> tuple[Any, Any, Any]:
-    request = _request(folder, 1)
+def _arrays(folder: Path, setting: Setting) -> tuple[Any, Any, Any]:
+    request = _request(folder, setting)
     train, held_out = (next(iter(s.dataset(s.rows))) for s in (request.train, request.eval))
     return request.spec, train, held_out
 
 
-def _keras_fit(folder: Path, epochs: int, epoch_ended: Callable[[float], None]) -> None:
+def _keras_fit(folder: Path, setting: Setting, epoch_ended: Callable[[float], None]) -> None:
     import keras
 
     from components.training.tensorflow_trainer import default_model
 
-    spec, (x, y), (x_eval, y_eval) = _arrays(folder)
+    spec, (x, y), (x_eval, y_eval) = _arrays(folder, setting)
     keras.utils.set_random_seed(1)
     model = default_model(spec)
     model.compile(
@@ -230,8 +283,8 @@ def _keras_fit(folder: Path, epochs: int, epoch_ended: Callable[[float], None]) 
     model.fit(
         x,
         y.numpy()[:, None],
-        batch_size=BATCH,
-        epochs=epochs,
+        batch_size=setting.batch,
+        epochs=setting.epochs,
         verbose=0,
         callbacks=[at_end],
         validation_data=held_out,
@@ -239,7 +292,7 @@ def _keras_fit(folder: Path, epochs: int, epoch_ended: Callable[[float], None]) 
     )
 
 
-def _pytorch_loop(folder: Path, epochs: int, epoch_ended: Callable[[float], None]) -> None:
+def _pytorch_loop(folder: Path, setting: Setting, epoch_ended: Callable[[float], None]) -> None:
     from components.training.import_order import settle
 
     settle()
@@ -249,17 +302,19 @@ def _pytorch_loop(folder: Path, epochs: int, epoch_ended: Callable[[float], None
 
     from components.training.pytorch_trainer import default_model
 
-    spec, (x, y), (x_eval, y_eval) = _arrays(folder)
+    spec, (x, y), (x_eval, y_eval) = _arrays(folder, setting)
     torch.set_num_threads(1)  # as the trainer: faster on so small a model
     torch.manual_seed(1)
-    model = default_model(spec)
+    device = torch.device("cuda" if setting.device == "gpu" else "cpu")
+    model = (_wide(spec, setting.hidden) if setting.hidden else default_model(spec)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, eps=1e-7)
-    x, x_eval = ({k: torch.from_numpy(v.numpy()) for k, v in features.items()} for features in (x, x_eval))
-    y, y_eval = torch.from_numpy(y.numpy()), torch.from_numpy(y_eval.numpy())
-    accuracy, auc = torchmetrics.classification.BinaryAccuracy(), torchmetrics.classification.BinaryAUROC(thresholds=200)
-    for _ in range(epochs):
+    x, x_eval = ({k: torch.from_numpy(v.numpy()).to(device) for k, v in features.items()} for features in (x, x_eval))
+    y, y_eval = torch.from_numpy(y.numpy()).to(device), torch.from_numpy(y_eval.numpy()).to(device)
+    accuracy = torchmetrics.classification.BinaryAccuracy().to(device)
+    auc = torchmetrics.classification.BinaryAUROC(thresholds=200).to(device)
+    for _ in range(setting.epochs):
         model.train()
-        for index in torch.randperm(len(y)).split(BATCH):
+        for index in torch.randperm(len(y), device=device).split(setting.batch):
             optimizer.zero_grad()
             logits = model({k: v[index] for k, v in x.items()})[:, 0]
             loss = functional.binary_cross_entropy_with_logits(logits, y[index].float())
