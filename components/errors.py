@@ -35,3 +35,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the closest of `choices`, or an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def first_line(error: Exception) -> str:
+    """Returns what an error of a library's says in its first line, at most 300 characters; its class when it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

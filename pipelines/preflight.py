@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from components.errors import DataGateError, UserError, did_you_mean
+from components.errors import DataGateError, UserError, did_you_mean, first_line
 from components.evaluation.metric_names import check_settings
 from components.evaluation.results import CHAMPION
 from components.ingest.bad_rows import BadRows
@@ -117,4 +117,4 @@ def _check_schema(path: Path) -> None:
     except ParseError as error:
         raise UserError(f"validation.schema: {path} is not a schema in text form: {error}") from None
     except Exception as error:  # TensorFlow's file errors are no OSError
-        raise UserError(f"validation.schema: cannot read {path}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"validation.schema: cannot read {path}: {first_line(error)}") from None

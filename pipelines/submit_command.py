@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from components import tracking
-from components.errors import EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError
+from components.errors import EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError, first_line
 from pipelines.compile_command import compile_for_cluster
 from pipelines.config import PipelineConfig
 from pipelines.runners.kubeflow.client import TERMINAL, Connection, KubeflowClient, task_states
@@ -134,7 +134,7 @@ def _parent(run: Any, config: PipelineConfig, record: RunRecord) -> Parent | Non
             parent.describe(json.loads(record.to_json()))
     except Exception as error:  # MLflow raises what its many stores raise
         where = tracking.without_password(uri or "")
-        click.echo(f"warning: MLflow at {where} cannot be reached from here ({str(error).splitlines()[0][:200]})", err=True)
+        click.echo(f"warning: MLflow at {where} cannot be reached from here ({first_line(error)})", err=True)
     if parent is None and not uri:
         click.echo(
             "warning: no MLflow tracks this run: KFP's MLflow plugin is off, and tracking.uri names no server (http://...)",

@@ -17,6 +17,7 @@ from components import tracking
 from components.artifacts import Baseline as BaselineArtifact
 from components.baseline.contents import BaselineContents, champion_folder, misfits, previous_statistics
 from components.dataset import DatasetSummary
+from components.errors import first_line
 from components.model_bundle import bundle_info
 from components.model_registry import CHAMPION, MODEL_URI, alias_version, download_version
 from components.progress import say, warn
@@ -40,7 +41,7 @@ class Executor(base_executor.BaseExecutor):
         except Exception as error:  # MLflow raises what its many stores raise
             shutil.rmtree(champion_folder(uri), ignore_errors=True)
             _log.exception("MLflow")
-            reason = str(error).splitlines()[0][:300]
+            reason = first_line(error)
             contents = BaselineContents(None, "", "", [], None, f"the champion could not be asked for: {reason}")
             warn("the registry cannot be reached: the model is not compared with the champion, and will not replace one")
         contents.save(uri)

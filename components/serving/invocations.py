@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv
 
+from components.errors import first_line
 from components.model_bundle import BundleInfo, answers
 from components.serving.inputs import InputError
 from components.serving.open_inference import read_json
@@ -79,7 +80,7 @@ def _from_csv(body: bytes, info: BundleInfo) -> dict[str, Any]:
             ),
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
-        raise InputError(f"the body is not CSV of the model's columns: {str(error).splitlines()[0]}") from None
+        raise InputError(f"the body is not CSV of the model's columns: {first_line(error)}") from None
     if len(set(table.column_names)) != len(table.column_names):
         raise InputError("the CSV has a column twice.")
     numbers = {n: table[n].to_numpy() for n in table.column_names if n not in texts}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components import tracking
-from components.errors import StageError, UserError
+from components.errors import StageError, UserError, first_line
 from components.model_bundle import bundle_info
 from components.model_registry import alias_version, download_version, versions
 
@@ -49,7 +49,7 @@ class Registered:
             known = versions(tracking.client(self.uri), self.name)
         except MlflowException as error:
             place = re.sub(r"://[^/@\s]+@", "://***@", self.uri)
-            raise StageError(f"the registry {place} cannot be asked: {str(error).splitlines()[0][:300]}") from error
+            raise StageError(f"the registry {place} cannot be asked: {first_line(error)}") from error
         for each in known:
             if self.wanted == each.version or self.wanted in each.aliases:
                 return each.version
@@ -94,7 +94,7 @@ def model_folder(text: str, uri: str | None = None) -> tuple[Path, bool]:
                 try:
                     shutil.move(download_artifacts(artifact_uri=text, dst_path=work, tracking_uri=uri), target)
                 except (MlflowException, OSError) as error:
-                    raise UserError(f"model: {text} cannot be downloaded: {str(error).splitlines()[0]}") from None
+                    raise UserError(f"model: {text} cannot be downloaded: {first_line(error)}") from None
 
         folder, copy = _downloaded(fetch), True
     try:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from components.errors import first_line
 from components.serving.metrics import Metrics
 from components.serving.model_source import Registered
 from components.serving.rollout import Rollout
@@ -74,7 +75,7 @@ class Swapper:
                 await self.look()
             except Exception as error:  # MLflow raises what its many stores raise
                 if not self._away:
-                    self._say(f"the registry cannot be asked, serving goes on: {str(error).splitlines()[0][:200]}")
+                    self._say(f"the registry cannot be asked, serving goes on: {first_line(error)}")
                     _log.warning("registry", exc_info=True)
                 self._away = True
                 self._metrics.registry_reachable.set(0)

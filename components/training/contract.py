@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from components.accelerators import AcceleratorProfile
-from components.errors import TrainingError, UserError
+from components.errors import TrainingError, UserError, first_line
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 Report = Callable[[int, Mapping[str, float]], None]
@@ -303,7 +303,7 @@ class Trainer(abc.ABC):
 def _out_of_memory(request: TrainRequest, error: Exception) -> TrainingError:
     batch, workers = request.hyperparameters.batch_size, request.accelerator.workers
     share = f" ({batch // workers} rows for each of {workers} workers)" if workers > 1 else ""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    reason = first_line(error)
     return TrainingError(
         f"training ran out of memory on the {request.accelerator.kind} with trainer.hyperparameters.batch_size {batch}{share}: "
         f"{reason}. Try a smaller batch_size, trainer.accelerator.precision bf16, more workers (trainer.accelerator.count), or a "

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from components.errors import first_line
 from components.progress import warn
 from components.training.contract import TrainRequest
 from components.training.input import placeholder_batch
@@ -27,7 +28,7 @@ def compiled(model: nn.Module, request: TrainRequest) -> Callable[[Any], torch.T
         with torch.random.fork_rng(), torch.enable_grad():
             torch.compile(trial)(batch).sum().backward()
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error)
         warn(f"trainer.accelerator.compile: torch.compile cannot do this model, it is trained as it is: {reason}")
         return model
     return torch.compile(model)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from components.accelerators import AcceleratorProfile
-from components.errors import UserError
+from components.errors import UserError, first_line
 from components.training.contract import (
     Predictor,
     Report,
@@ -244,7 +244,7 @@ def _export(model: nn.Module, request: TrainRequest) -> None:
         program = torch.export.export(Served().eval(), (example,), dynamic_shapes=(shapes,))
     except Exception as error:
         raise UserError(
-            f"trainer.model: torch.export cannot export the model: {str(error).splitlines()[0]}. Keep Python control flow on "
+            f"trainer.model: torch.export cannot export the model: {first_line(error)}. Keep Python control flow on "
             "tensor values, and shapes fixed to one batch size, out of forward."
         ) from error
     torch.export.save(program, request.export_dir / "model.pt2")

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.accelerators import AcceleratorProfile
-from components.errors import UserError
+from components.errors import UserError, first_line
 from components.progress import warn
 from components.training.contract import (
     Predictor,
@@ -198,7 +198,7 @@ def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str
     try:
         tf.function(model, jit_compile=True)(placeholder_batch(request.spec, 2))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error)
         warn(f"trainer.accelerator.compile: XLA cannot do this model, it is trained as it is: {reason}")
         return False
     return True

@@ -12,7 +12,7 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from components.errors import StageError, UserError
+from components.errors import StageError, UserError, first_line
 from components.progress import say, warn
 from components.training.listener import Listener
 
@@ -21,6 +21,8 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _POLL_SECONDS = 2.0
 # The API server may be away so long.
 _PATIENCE_SECONDS = 600.0
+# To connect, and without a line: a server that went away without a word must not be listened to for ever.
+_LOG_TIMEOUT = (10, 300)
 _LOG_LINES = 15
 _NOT_FOUND, _FORBIDDEN = 404, 403
 
@@ -62,7 +64,13 @@ class TrainJobClient:
         old = self._get()
         if old is not None and _condition(old, "Failed"):
             self._delete()
+            deadline = time.monotonic() + _PATIENCE_SECONDS
             while self._get() is not None:
+                if time.monotonic() > deadline:
+                    raise StageError(
+                        f"training: TrainJob {self._name} failed in an earlier try and is still there "
+                        f"{_PATIENCE_SECONDS:g} s after it was deleted. See what keeps it: kubectl -n {self._namespace} describe trainjob {self._name}"
+                    )
                 time.sleep(_POLL_SECONDS)
             old = None
         if old is None:
@@ -76,7 +84,7 @@ class TrainJobClient:
         try:
             self._delete()
         except (ApiException, urllib3.exceptions.HTTPError) as error:
-            warn(f"TrainJob {self._name} could not be deleted: {str(error).splitlines()[0]}")
+            warn(f"TrainJob {self._name} could not be deleted: {first_line(error)}")
 
     def follow(self, listener: Listener) -> None:
         """Hands the nodes' logs to the listener until the job is over: any of them may have the first worker.
@@ -131,7 +139,7 @@ class TrainJobClient:
         """Puts what a run of a pod has printed since it was last read in the queue, until it ends or the connection does."""
         try:
             response = self._core.read_namespaced_pod_log(
-                pod, self._namespace, container="node", follow=True, _preload_content=False
+                pod, self._namespace, container="node", follow=True, _preload_content=False, _request_timeout=_LOG_TIMEOUT
             )
             seen, number, rest = self._seen.get(run, 0), 0, b""
             try:
@@ -180,7 +188,7 @@ class TrainJobClient:
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
-            warn(f"Kubernetes does not answer; the job goes on: {str(error).splitlines()[0][:200]}")
+            warn(f"Kubernetes does not answer; the job goes on: {first_line(error)}")
         if now - self._away_since > _PATIENCE_SECONDS:
             raise StageError(f"training: Kubernetes did not answer for {_PATIENCE_SECONDS:.0f} s: {error}") from error
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from components import tracking
-from components.errors import StageError, UserError
+from components.errors import StageError, UserError, first_line
 from components.tracking_journal import PARENT_KEY, pending, replay
 from pipelines.runners.workspace import Workspace
 
@@ -23,9 +23,7 @@ def upload(workspace: Workspace, say: Callable[[str], None]) -> int:
         try:
             sent = replay(folder, _create, _send(folder))
         except Exception as error:  # MLflow raises what its many stores raise
-            raise StageError(
-                f"MLflow cannot be reached: {str(error).splitlines()[0][:300]}. Nothing is lost; try again later."
-            ) from error
+            raise StageError(f"MLflow cannot be reached: {first_line(error)}. Nothing is lost; try again later.") from error
         say(f"{folder.name}: {sent} records sent")
     return len(folders)
 

@@ -76,11 +76,12 @@ def test_two_nodes_of_a_stand_in_cluster_train_as_one_worker(framework, cluster,
     assert "SAID nodes: 2 running" in log
 
 
-def test_a_node_of_a_stand_in_cluster_that_is_lost_comes_again(cluster, prepared, alone, tmp_path):
+@pytest.mark.parametrize("node", [0, 1], ids=["the first", "the second"])
+def test_a_node_of_a_stand_in_cluster_that_is_lost_comes_again(node, cluster, prepared, alone, tmp_path):
     process = stage(cluster, prepared, tmp_path, "pytorch", epochs=20)
     after_third_epoch(process)
     (running,) = cluster.jobs.values()
-    running.pods[1].kill()
+    running.pods[node].kill()
     found, _ = finish(process, tmp_path)
     assert found["resumed_from_epoch"] > 0
     same_curve(alone("pytorch", epochs=20), found)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageError, UserError
+from components.errors import StageError, UserError, first_line
 from pipelines.runners.kubeflow.failure import KINDS, MARK
 
 _log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _client() -> Any:
         client.ping()
     except docker.errors.DockerException as error:
         raise UserError(
-            f"no Docker answers ({str(error).splitlines()[0][:200]}). Start it, or set DOCKER_HOST to podman's socket: "
+            f"no Docker answers ({first_line(error)}). Start it, or set DOCKER_HOST to podman's socket: "
             "podman system service --time=0 unix:///run/podman/podman.sock"
         ) from None
     return client
