@@ -68,8 +68,8 @@ class TrainJobClient:
             while self._get() is not None:
                 if time.monotonic() > deadline:
                     raise StageError(
-                        f"training: TrainJob {self._name} failed in an earlier try and is still there "
-                        f"{_PATIENCE_SECONDS:g} s after it was deleted. See what keeps it: kubectl -n {self._namespace} describe trainjob {self._name}"
+                        f"training: TrainJob {self._name} failed in an earlier try and is still there {_PATIENCE_SECONDS:g} s "
+                        f"after it was deleted. See why: kubectl -n {self._namespace} describe trainjob {self._name}"
                     )
                 time.sleep(_POLL_SECONDS)
             old = None
