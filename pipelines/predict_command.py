@@ -17,6 +17,8 @@ from components.ingest.sources import find_files, fingerprint, format_of
 from components.serving.batch import BAD, BatchJob, predict_files
 from components.serving.batch_output import assemble
 from components.serving.model_source import Registered
+from pipelines.config_beam import FLINK, BeamConfig
+from pipelines.runners.job_server import find_jar
 from pipelines.runners.quiet import quiet, screen
 from pipelines.serve_command import find_source
 
@@ -45,6 +47,7 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
         raise UserError(f"--output: {options.output} cannot be compressed; leave out the last ending.")
     if not options.output.parent.is_dir():
         raise UserError(f"--output: there is no folder {options.output.parent}. Make it first.")
+    beam = _with_job_server(options.beam_arguments)
     files = find_files(options.inputs, "INPUT")
     kinds = {f: format_of(f, options.input_format) for f in files}
     source, owned = find_source(model, tracking_uri, workspace)
@@ -59,7 +62,7 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
         job = BatchJob(str(folder), kinds, str(parts), missing, options.max_bad_rows, typed=kind != "csv")
         with quiet(parts / "log"):
             try:
-                predict_files(job, options.beam_arguments)
+                predict_files(job, beam)
             except Exception as error:
                 raise _plain(error) from error
             rows = assemble(sorted(parts.glob("[0-9]*.parquet")), options.output, kind)
@@ -73,6 +76,14 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
     click.echo(told)
     if bad:
         click.echo(f"{bad:,} rows have no prediction; {options.output}{BAD} says why", err=True)
+
+
+def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Beam would download Flink's job server now where none is named."""
+    named = ("--job_endpoint", "--flink_job_server_jar", "--flink_submit_uber_jar")
+    if f"--runner={FLINK}" not in arguments or any(a.startswith(named) for a in arguments):
+        return arguments
+    return (*arguments, f"--flink_job_server_jar={find_jar(BeamConfig(runner=FLINK))}")
 
 
 def _plain(error: BaseException) -> BaseException:

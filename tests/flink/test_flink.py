@@ -189,8 +189,7 @@ def test_flink_inside_the_runs_own_job_server(pipeline, direct, tmp_path):
     assert [p for p in psutil.process_iter(["cmdline"]) if str(JAR) in " ".join(p.info["cmdline"] or [])] == []
     assert same(statistics(tmp_path / "artifacts"), statistics(direct))
     files = [pipeline.parent / "d.csv", "-o", tmp_path / "scores.parquet"]
-    beam = ["--beam-arg=--runner=FlinkRunner", f"--beam-arg=--flink_job_server_jar={JAR}"]
-    scored = switchyard("predict", "flink@champion", *files, "--workspace", tmp_path, *beam)
+    scored = switchyard("predict", "flink@champion", *files, "--workspace", tmp_path, "--beam-arg=--runner=FlinkRunner")
     assert scored.code == 0, scored.stderr
     assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 20000
 
