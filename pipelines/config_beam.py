@@ -9,7 +9,8 @@ from pipelines.config_section import Section
 # What Beam's DirectRunner falls back to; naming it keeps Beam from trying to download another one first.
 _DIRECT = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 FLINK = "FlinkRunner"
-_LONG = {"direct": _DIRECT, "directrunner": _DIRECT, "flink": FLINK, "flinkrunner": FLINK}
+_SPARK, _PORTABLE, _DATAFLOW = "SparkRunner", "PortableRunner", "DataflowRunner"
+_NAMES = {"direct": _DIRECT, "flink": FLINK, "spark": _SPARK, "portable": _PORTABLE, "dataflow": _DATAFLOW}
 # How workers are had without a container image, and the options that say what workers are made of.
 _NO_IMAGE = ("LOOPBACK", "EXTERNAL", "PROCESS")
 _MADE_OF = ("sdk_container_image", "worker_harness_container_image", "setup_file", "requirements_file", "extra_package")
@@ -20,7 +21,7 @@ class BeamConfig(Section):
     """The engine of all Beam stages.
 
     Attributes:
-        runner: `direct` (the stage's own process), `FlinkRunner`, or any other of Beam's.
+        runner: `direct` (the stage's own process), `FlinkRunner` or in short `flink`, or any other of Beam's.
         options: the runner's own, without `--`.
     """
 
@@ -37,12 +38,12 @@ class BeamConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> BeamConfig:
-        if self.runner == "SparkRunner" and not self._has("job_endpoint", "spark_job_server_jar"):
+        if self._runner == _SPARK and not self._has("job_endpoint", "spark_job_server_jar"):
             raise ValueError(
                 "options: SparkRunner needs job_endpoint (of a Spark job server that is there) or spark_job_server_jar; "
                 "without them Beam would download one in the middle of the run"
             )
-        if self.runner == "PortableRunner" and not self._has("job_endpoint"):
+        if self._runner == _PORTABLE and not self._has("job_endpoint"):
             raise ValueError("options: PortableRunner needs job_endpoint, the address of a Beam job server as host:port")
         return self
 
@@ -71,7 +72,7 @@ class BeamConfig(Section):
 
     @property
     def _runner(self) -> str:
-        return _LONG.get(self.runner.lower(), self.runner)
+        return _NAMES.get(self.runner.lower().removesuffix("runner"), self.runner)
 
     @property
     def _workers_are_at_hand(self) -> bool:

@@ -107,7 +107,9 @@ def test_the_engine_of_beam_stages(tmp_path, key, beam, said):
 
 def test_a_pod_has_no_flink_job_server_of_its_own(tmp_path):
     overrides = ["data.path=gs://bucket/data.csv", "task=binary", "beam.runner=FlinkRunner"]
-    with pytest.raises(UserError, match=r"kubeflow.beam.options: a pod has no Flink job server .* set job_endpoint"):
+    with pytest.raises(
+        UserError, match=r"kubeflow.beam: a pod has no Flink job server .* set kubeflow.beam.options.job_endpoint"
+    ):
         compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)
     direct = load_config(EXAMPLE, overrides=[*overrides, "kubeflow.beam.runner=direct"])
     assert "--runner=FlinkRunner" not in compile_config(direct, tmp_path, str(tmp_path), {}, carry_data=True).source

@@ -55,7 +55,7 @@ def test_arguments(beam, arguments, needs_job_server):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("beam={runner: SparkRunner}", "SparkRunner needs job_endpoint .* would download one in the middle of the run"),
+        ("beam={runner: spark}", "SparkRunner needs job_endpoint .* would download one in the middle of the run"),
         ("beam={runner: PortableRunner}", "PortableRunner needs job_endpoint"),
         ("beam.options={--parallelism: 2}", "'--parallelism': names have no dashes in front; write 'parallelism'"),
         ("beam={engine: flink}", "unknown key"),

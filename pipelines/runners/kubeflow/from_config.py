@@ -42,10 +42,11 @@ def compile_config(
     """
     kubeflow = config.kubeflow
     beam = kubeflow.beam or config.beam
-    if beam.needs_job_server and "flink_job_server_jar" not in beam.options:
+    # The pipeline's own `beam` may name a jar on this machine.
+    if beam.needs_job_server and (kubeflow.beam is None or "flink_job_server_jar" not in beam.options):
         raise UserError(
-            "kubeflow.beam.options: a pod has no Flink job server of its own; set job_endpoint (host:port of one on the cluster) "
-            "or flink_job_server_jar (its path in the image), or run Beam in the pods: kubeflow.beam={runner: direct}"
+            "kubeflow.beam: a pod has no Flink job server of its own; set kubeflow.beam.options.job_endpoint (host:port of one "
+            "on the cluster) or flink_job_server_jar (its path in the image), or kubeflow.beam={runner: direct}"
         )
     pipeline = create_pipeline(config, pipeline_root=root, code_store=store, beam_pipeline_args=beam.arguments())
     snapshots = {p: [p] if p.is_file() else [f for f in p.rglob("*") if f.is_file()] for p in sorted(store.glob("*"))}
