@@ -19,7 +19,7 @@ import tensorflow_data_validation as tfdv
 import yaml
 from google.protobuf.json_format import MessageToDict
 
-from tests.command import all_gone, lines_until, run, start, switchyard
+from tests.command import all_gone, free_port, lines_until, run, start, switchyard
 from tests.flink.cluster import JAR, flink_cluster
 
 pytestmark = [
@@ -124,7 +124,7 @@ class Killer(threading.Thread):
         self.cluster, self.stage, self.killed = cluster, "", Counter()
 
     def run(self):
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + 900
         while sum(self.killed.values()) < 2 and time.monotonic() < deadline:
             time.sleep(0.2)
             jobs = [j for j in self.cluster.ask("/jobs/overview")["jobs"] if j["state"] == "RUNNING"]
@@ -139,6 +139,7 @@ class Killer(threading.Thread):
                 self.killed["task manager"] += 1
 
 
+@pytest.mark.timeout(1200)
 def test_killed_workers_change_nothing(pipeline, direct, cluster):
     workspace = pipeline.parent / "cluster"
     process = start("run", pipeline, "--workspace", workspace, "--json", *QUICK, *on(cluster))
@@ -192,6 +193,34 @@ def test_flink_inside_the_runs_own_job_server(pipeline, direct, tmp_path):
     scored = switchyard("predict", "flink@champion", *files, "--workspace", tmp_path, "--beam-arg=--runner=FlinkRunner")
     assert scored.code == 0, scored.stderr
     assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 20000
+
+
+def test_a_worker_pool_predicts_as_this_machine_does(pipeline, direct, cluster, tmp_path):
+    """EXTERNAL workers: a pool beside the task managers starts them."""
+    port = free_port()
+    pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+    options = {
+        "runner": "FlinkRunner",
+        "flink_master": cluster.master,
+        "parallelism": 2,
+        "environment_type": "EXTERNAL",
+        "environment_config": f"localhost:{port}",
+    }
+    beam = [f"--beam-arg=--{name}={value}" for name, value in options.items()]
+    scores = {}
+    with subprocess.Popen(
+        [*pool, f"--container_executable={WORKER}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        for name, arguments in (("here", []), ("there", beam)):
+            output = tmp_path / f"{name}.parquet"
+            files = [pipeline.parent / "d.csv", "-o", output, "--workspace", direct.parent]
+            done = switchyard("predict", "flink@champion", *files, *arguments)
+            assert done.code == 0, done.stderr
+            scores[name] = pd.read_parquet(output)
+        for child in psutil.Process(process.pid).children():
+            child.terminate()
+        process.terminate()
+    pd.testing.assert_frame_equal(scores["here"], scores["there"], rtol=1e-6)
 
 
 def test_java_that_does_not_start_is_told(pipeline, tmp_path):
