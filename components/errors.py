@@ -31,6 +31,13 @@ class StageError(Exception):
     """A stage failed for a reason that is not the user's input; its log has the trace. Ends with `EXIT_FAILED`."""
 
 
+class TerminatedError(StageError):
+    """The stage was told to end (SIGTERM). Nobody's mistake, whatever else came of it."""
+
+    def __init__(self) -> None:
+        super().__init__("terminated (SIGTERM): checkpoints up to here are kept where the run has a workspace")
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the closest of `choices`, or an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from components.errors import DataGateError, StageError, TrainingError, UserError
+from components.errors import DataGateError, StageError, TerminatedError, TrainingError, UserError
 from pipelines.runners import stage_preload
 
 _KINDS: dict[str, type[Exception]] = {
@@ -183,6 +183,10 @@ def explain(error: BaseException, log: Path | None) -> tuple[str, str]:
         error = error.__cause__
     where = f" Log: {log}" if log else ""
     chain = list(_chain(error))
+    for seen in chain:
+        if isinstance(seen, TerminatedError):
+            # What came of it counts for nothing: a model that could not be exported, say, since that was cut short.
+            error, chain = seen, [seen]
     for seen in chain:
         for kind, name in _SAID.items():
             if isinstance(seen, kind):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import StageError, UserError
+from components.errors import StageError, TerminatedError, UserError
 from pipelines.runners.stage_process import explain
 
 
@@ -28,6 +28,7 @@ def raised(*errors):
         ([UserError("bad column"), StageError("failed")], "user", "bad column"),
         ([StageError("terminated (SIGTERM)")], "stage", "terminated (SIGTERM) Log: x.log"),
         ([StageError("terminated (SIGTERM)"), RuntimeError("cannot close the file")], "stage", "terminated (SIGTERM) Log: x.log"),
+        ([TerminatedError(), UserError("cannot export")], "stage", "terminated (SIGTERM)"),
         ([ValueError("one\ntwo")], "stage", "ValueError: one. Log: x.log"),
         ([StageError("terminated"), OSError(28, "No space left on device", "f")], "stage", "the disk is full (f)."),
     ],

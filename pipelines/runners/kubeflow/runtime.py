@@ -8,18 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components import progress
-from components.errors import StageError
 from pipelines.runners.kubeflow import failure, task_tracking
 from pipelines.runners.kubeflow.carried_files import PLACE, unpack
+from pipelines.runners.kubeflow.termination import until_terminated
 from pipelines.runners.kubeflow.variables import STATE
 
 
@@ -50,7 +47,8 @@ def run_node(
         SystemExit: the node failed; the message is the last line of standard error.
     """
     _listen(node["id"])
-    with failure.said(), _until_terminated(), task_tracking.task(node["id"]):
+    # Twice: what MLflow is told at its end is the reason, and SIGTERM is heard while it is told.
+    with failure.said(), until_terminated(), task_tracking.task(node["id"]), until_terminated():
         started = time.monotonic()
         from components import batched_io
         from components.beam_startup import remember
@@ -106,23 +104,6 @@ def _key(inputs: Mapping[str, Sequence[Any]], properties: Mapping[str, Any]) -> 
     parts = [f"{key}={[a.uri for a in artifacts]}" for key, artifacts in sorted(inputs.items())]
     parts += [f"{key}={value}" for key, value in sorted(properties.items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _until_terminated() -> Iterator[None]:
-    """Makes SIGTERM, Kubernetes' way to end a pod, an exception: what is running is left in order, the MLflow run is ended."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise StageError("terminated (SIGTERM): checkpoints up to here are kept where the run has a workspace")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _listen(stage: str) -> None:

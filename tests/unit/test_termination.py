@@ -1,0 +1,93 @@
+"""SIGTERM ends a task, whatever code it comes up in. Each case in a process of its own, as it is the main thread's matter."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.command import REPOSITORY, environment
+
+HEAD = """
+import os, signal, time
+from pipelines.runners.kubeflow.termination import until_terminated
+
+
+def told_to_end():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+
+
+before = signal.getsignal(signal.SIGTERM)
+try:
+    with until_terminated():
+        {body}
+except Exception as error:
+    print(type(error).__name__, "after", type(error.__context__).__name__)
+assert signal.getsignal(signal.SIGTERM) is before
+"""
+ENDLESS = """
+        for _ in range(200):
+            time.sleep(0.1)
+"""
+CASES = {
+    "in a loop": ("told_to_end()", "TerminatedError after NoneType"),
+    "lost in a destructor": (
+        f"""
+        class Library:
+            def __del__(self):
+                told_to_end()
+        Library()
+        {ENDLESS}""",
+        "TerminatedError after NoneType",
+    ),
+    "swallowed by a library": (
+        f"""
+        try:
+            told_to_end()
+        except Exception:
+            pass
+        {ENDLESS}""",
+        "TerminatedError after NoneType",
+    ),
+    "another error is made of it": (
+        """
+        failed = False
+        try:
+            told_to_end()
+        except Exception:
+            failed = True
+        if failed:
+            raise TypeError("bindings failed")""",
+        "TerminatedError after TypeError",
+    ),
+    "what is left in order is not cut short": (
+        """
+        try:
+            told_to_end()
+        finally:
+            time.sleep(2.5)
+            print("in order", end=" ")""",
+        "in order TerminatedError after NoneType",
+    ),
+    "a failure of its own": ("raise ValueError('mine')", "ValueError after NoneType"),
+    "nothing": ("pass", ""),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sigterm_arrives(case):
+    body, said = CASES[case]
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD.replace("{body}", body.strip("\n "))],
+        cwd=REPOSITORY,
+        env=environment(PYTHONPATH=REPOSITORY),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        # A shell's or a supervisor's own choice is not the container's.
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == said
