@@ -48,7 +48,7 @@ setup(
         "safetensors>=0.5,<1",
         "scikit-learn>=1.4,<2",
         "starlette>=0.40",
-        "tensorflow>=2.21,<2.22",
+        "tensorflow[and-cuda]>=2.21,<2.22",
         "tensorflow-data-validation>=1.16,<2",
         "tensorflow-model-analysis>=0.48,<1",
         "tensorflow-transform>=1.16,<2",
@@ -56,7 +56,8 @@ setup(
         "tfx-bsl>=1.16,<2",
         "uvicorn>=0.30",
         "uvloop>=0.20",
-        "torch>=2.9,<3",
+        # From 2.11 on PyPI's PyTorch is built for CUDA 13; TensorFlow 2.21 is for CUDA 12, and both load one cuDNN and one NCCL.
+        "torch>=2.9,<2.11",
         "torchmetrics>=1.6,<2",
         # Not imported by us: tfx-bsl 1.16 imports dill, TFX installs user modules with pip, TFX's proto code needs pkg_resources.
         "dill",
