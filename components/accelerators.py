@@ -57,6 +57,8 @@ class AcceleratorProfile:
             raise UserError(
                 f"trainer.accelerator asks for {wanted} {kind}, this machine has: {there}. Ask for what is there, or use 'auto'."
             )
-        if self.precision == "fp16" and kind == "cpu":
-            raise UserError("trainer.accelerator.precision: 'fp16' needs a GPU, the device is a CPU. Use 'float32' or 'bf16'.")
+        if self.precision == "fp16" and kind != "gpu":
+            raise UserError(
+                f"trainer.accelerator.precision: 'fp16' needs a GPU, the device is a {kind.upper()}. Use 'float32' or 'bf16'."
+            )
         return replace(self, kind=kind)

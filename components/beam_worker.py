@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{service}_endpoint", required=service == "provision", metavar="HOST:PORT")
     given, _ = parser.parse_known_args(arguments)
     os.environ.update(_environment(given))
+    # As many workers as an engine likes share a GPU; TensorFlow would take all of its memory.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
     from components.training.import_order import settle
 

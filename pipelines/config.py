@@ -119,6 +119,12 @@ class Accelerator(Section):
         """Returns the plain-data form that trainers take."""
         return AcceleratorProfile(**self.model_dump())
 
+    @model_validator(mode="after")
+    def _check(self) -> Accelerator:
+        if self.precision == "fp16" and self.kind in ("cpu", "tpu"):
+            raise ValueError(f"precision fp16 needs a GPU, kind is {self.kind!r}; use float32 or bf16")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:

@@ -20,8 +20,10 @@ def compiled(model: nn.Module, request: TrainRequest) -> Callable[[Any], torch.T
     if request.accelerator.shard_model:
         warn("trainer.accelerator.compile: a model that is spread over workers is trained without torch.compile")
         return model
+    if request.accelerator.kind == "tpu":
+        return model  # PyTorch/XLA compiles every step as it is
     # It is found out on a copy, forward and backward: compilation begins with the first step of each.
-    device = {"gpu": "cuda"}.get(request.accelerator.kind, "cpu")
+    device = "cuda" if request.accelerator.kind == "gpu" else "cpu"
     trial = copy.deepcopy(model).to(device)
     batch = {k: torch.from_numpy(v).to(device) for k, v in placeholder_batch(request.spec, 2).items()}
     try:

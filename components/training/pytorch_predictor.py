@@ -15,6 +15,7 @@ from components.training.import_order import settle
 settle()
 
 import torch  # noqa: E402 (after Triton's matter is settled)
+from torch.export.passes import move_to_device_pass  # noqa: E402
 
 _log = logging.getLogger(__name__)
 # One thread is up to ten times faster than two on models this small; a large model says otherwise in the environment.
@@ -30,7 +31,12 @@ class PytorchPredictor:
         hide_gpus_from_tensorflow()
         torch.set_num_threads(THREADS)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        serve = torch.export.load(export_dir / "model.pt2").module().to(device)
+        program = torch.export.load(export_dir / "model.pt2")
+        if device == "cuda":
+            # Convolutions would round, and another size of a batch would give other answers.
+            torch.backends.cudnn.allow_tf32 = False
+            program = move_to_device_pass(program, device)  # tensors that its code makes, too
+        serve = program.module()
 
         @torch.inference_mode()
         def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:

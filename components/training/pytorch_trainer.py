@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,8 +72,9 @@ class PytorchTrainer(Trainer):
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """See Trainer."""
-        # On a CPU it is a RuntimeError like any other.
-        return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+        # On a CPU and on XLA's devices it is a RuntimeError like any other.
+        said = ("DefaultCPUAllocator", "RESOURCE_EXHAUSTED")
+        return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in str(error) for s in said)
 
     def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper, shard = request.hyperparameters, request.shard
@@ -84,7 +87,7 @@ class PytorchTrainer(Trainer):
         if not ledger.finished:
             trainer = lightning.Trainer(
                 **placement(request),
-                precision=_PRECISIONS[request.accelerator.precision],
+                precision="32-true" if request.accelerator.kind == "tpu" else _PRECISIONS[request.accelerator.precision],
                 max_epochs=hyper.epochs,
                 callbacks=[_Epochs(ledger, report, shard)],
                 logger=False,
@@ -138,6 +141,9 @@ class _Module(lightning.LightningModule):
         self.model = model
         # Not a part of this module: its weights are the model's.
         self.__dict__["_run"] = compiled(model, request) if request.accelerator.compile else model
+        # Lightning has no mixed precision for XLA, PyTorch has.
+        on_xla = request.accelerator.kind == "tpu" and request.accelerator.precision == "bf16"
+        self._precision = partial(torch.autocast, "xla", dtype=torch.bfloat16) if on_xla else nullcontext
         self._task, self._hyper = request.spec.task, request.hyperparameters
         self._shard, self._train_rows = request.shard, request.train.rows
         self._eval_rows = request.eval.rows
@@ -195,7 +201,8 @@ class _Module(lightning.LightningModule):
 
     def _step(self, batch: Any, *, weighted: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         features, labels = batch
-        output = self._run(features).float()
+        with self._precision():
+            output = self._run(features).float()
         losses = _losses(self._task, output, labels)
         if weighted and self.class_weights is not None:
             # As in Keras: weighted losses over the number of examples, not over the sum of the weights.

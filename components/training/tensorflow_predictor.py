@@ -17,6 +17,8 @@ class TensorflowPredictor:
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
+        # Full float32 on a GPU, too: by default it rounds, and another size of a batch gives other answers.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
         # The whole object, not its function alone: the variables die with it.
         loaded = tf.saved_model.load(str(export_dir))
 

@@ -32,10 +32,17 @@ def strategy_for(accelerator: AcceleratorProfile, group: WorkerGroup | None) -> 
     """
     kind, count = accelerator.kind, accelerator.count
     if kind == "tpu":
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        # The machine's own TPUs, unless Google's tools have named others.
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", "local"))
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
+        tpus = tf.distribute.TPUStrategy(resolver)
+        if tpus.num_replicas_in_sync != count:
+            raise UserError(
+                f"trainer.accelerator.count: TensorFlow takes all TPUs of a machine, {tpus.num_replicas_in_sync} here, "
+                f"received {count}; set it to {tpus.num_replicas_in_sync}"
+            )
+        return tpus
     if kind == "gpu":
         first = group.local_index * count if group and accelerator.nodes > 1 else 0
         tf.config.set_visible_devices(tf.config.list_physical_devices("GPU")[first : first + count], "GPU")

@@ -66,6 +66,11 @@ class TensorflowTrainer(Trainer):
                 "trainer.accelerator.shard_model: TensorFlow copies a model to every device; use the PyTorch trainer, or set it "
                 "to false"
             )
+        if accelerator.kind == "tpu" and accelerator.nodes > 1:
+            raise UserError(
+                f"trainer.accelerator.nodes: TensorFlow trains on the TPUs of one machine, received {accelerator.nodes}; set it "
+                "to 1"
+            )
         return accelerator.count if accelerator.nodes > 1 and accelerator.kind == "cpu" else 1
 
     def is_out_of_memory(self, error: Exception) -> bool:
@@ -117,7 +122,7 @@ class TensorflowTrainer(Trainer):
                 model.compile(optimizer=_optimizer(hyper.optimizer, hyper.learning_rate))
                 model.optimizer.build(model.trainable_variables)
             model.load_weights(request.checkpoint_dir / _BEST)
-            _export(model, request)
+            _export(self._in_float32(model, request), request)
         if replicas:
             replicas.barrier()
         workers = self._strategy.num_replicas_in_sync
@@ -136,6 +141,15 @@ class TensorflowTrainer(Trainer):
             raise UserError(f"trainer.model: build_model must return a keras.Model, received {type(model).__name__}.")
         check_output(tuple(output.shape), 2, request.spec)
         return model
+
+    def _in_float32(self, model: keras.Model, request: TrainRequest) -> keras.Model:
+        """Returns the model as it is served: in the precision of its weights, whatever it was trained in and on."""
+        if request.accelerator.precision == "float32":
+            return model
+        keras.mixed_precision.set_global_policy("float32")
+        served = self._build(request)
+        served.set_weights(model.get_weights())
+        return served
 
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
@@ -191,7 +205,7 @@ def _export(model: keras.Model, request: TrainRequest) -> None:
 def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str:
     """Returns Keras' `jit_compile`. XLA that is asked for and cannot do the model is left out, with a warning."""
     if not request.accelerator.compile:
-        return "auto" if request.accelerator.kind != "cpu" else False
+        return "auto" if request.accelerator.kind == "tpu" else False
     if replicas > 1:
         warn("trainer.accelerator.compile: several devices are trained without XLA")
         return False

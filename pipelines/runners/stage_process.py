@@ -143,6 +143,8 @@ def _main(sender: Connection, job: Job) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1)
     sys.argv = sys.argv[:1]  # TFX hands the command line's arguments to executors
     os.environ.update(job.env)
+    # Stages that run side by side share a GPU; TensorFlow would take all of its memory.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     tempfile.tempdir = None  # looked up again
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True

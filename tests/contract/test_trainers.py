@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import torch
 
 from components.accelerators import AcceleratorProfile
 from components.errors import TrainingError, UserError
@@ -127,9 +129,22 @@ def test_class_weights_shift_predictions(trainer, make):
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_bf16(trainer, make):
-    result = trainer().train(make(accelerator=AcceleratorProfile("cpu", 1, "bf16"), epochs=2, learning_rate=0.05), no_report)
+    request = make(accelerator=AcceleratorProfile("cpu", 1, "bf16"), epochs=2, learning_rate=0.05)
+    result = trainer().train(request, no_report)
     assert result.metrics["val_auc"] > 0.9
     assert result.device == "cpu"
+    # It is served in the precision of its weights: what it was trained on need not be there.
+    assert not any("bfloat16" in dtype for dtype in exported_dtypes(trainer, request.export_dir))
+
+
+def exported_dtypes(trainer, folder):
+    if trainer is TensorflowTrainer:
+        loaded = tf.saved_model.load(str(folder))
+        graph = loaded.serve.concrete_functions[0].graph.as_graph_def()
+        nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+        return {tf.as_dtype(a.type).name for n in nodes for a in n.attr.values() if a.type}
+    program = torch.export.load(folder / "model.pt2")
+    return {str(n.meta["val"].dtype) for n in program.graph.nodes if hasattr(n.meta.get("val"), "dtype")}
 
 
 @pytest.mark.parametrize("trainer", ALL)
@@ -144,6 +159,17 @@ def test_a_device_that_is_not_there_is_an_error(trainer, make):
 def test_fp16_on_a_cpu_is_an_error(trainer, make):
     with pytest.raises(UserError, match="fp16"):
         trainer().train(make(accelerator=AcceleratorProfile("cpu", 1, "fp16")), no_report)
+
+
+def test_fp16_on_a_tpu_is_an_error():
+    with pytest.raises(UserError, match="'fp16' needs a GPU, the device is a TPU"):
+        AcceleratorProfile("tpu", 1, "fp16").resolve({"tpu": 1})
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_tpus_of_several_machines_are_an_error(trainer):
+    with pytest.raises(UserError, match="received 2; set"):
+        trainer().processes(AcceleratorProfile("tpu", nodes=2))
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)

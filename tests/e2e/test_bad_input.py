@@ -191,6 +191,7 @@ CASES = [
     ),
     Case("no tpu", "asks for 1 tpu", config=config(trainer={"accelerator": "tpu"})),
     Case("fp16 on a cpu", "needs a GPU", config=config(trainer={"accelerator": {"kind": "cpu", "precision": "fp16"}})),
+    Case("fp16 on a tpu", "needs a GPU", config=config(trainer={"accelerator": {"kind": "tpu", "precision": "fp16"}})),
     Case("two gpus", "asks for 2 gpu, this machine has: ", config=config(trainer={"accelerator": "gpu:2"})),
     Case("workers and rows", "64 rows cannot be shared equally by 3 workers", config=config(trainer={"accelerator": "cpu:3"})),
     Case(

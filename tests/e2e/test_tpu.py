@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +16,6 @@ _ = alone, prepared  # fixtures
 # `make test-tpu` sets it: an environment with torch_xla and the PyTorch that fits it.
 PYTHON = os.environ.get("SWITCHYARD_TPU_PYTHON", str(REPOSITORY / ".venv-tpu" / "bin" / "python"))
 XLA = {"SWITCHYARD_TRY_XLA_ON_CPU": "1", "PJRT_DEVICE": "CPU", "PYTHONPATH": str(REPOSITORY)}
-# In a stage's process PyTorch comes before TensorFlow, too.
-SETTLED = "from components.training.import_order import settle\nsettle()\n"
 AS_ON_A_TPU = """
 from components.training import tensorflow_replicas
 made = tensorflow_replicas.Replicas.__init__
@@ -39,9 +38,9 @@ def finish(process, state):
     return json.loads((state / "result.json").read_text())
 
 
-def on_xla(prepared, state, **hyper):
-    *_, given = job(prepared, state, "pytorch", {"kind": "tpu"}, **hyper)
-    return start([PYTHON, "-c", SETTLED + TRAIN, given], state, **XLA)
+def on_xla(prepared, state, accelerator=None, **hyper):
+    *_, given = job(prepared, state, "pytorch", {"kind": "tpu", **(accelerator or {})}, **hyper)
+    return start([PYTHON, "-c", TRAIN, given], state, **XLA)
 
 
 @needs_xla
@@ -50,6 +49,15 @@ def test_pytorch_xla_on_its_cpu_device_gives_the_same_loss_curve(prepared, alone
     assert found["device"] == "tpu (PyTorch/XLA on a CPU)"
     same_curve(alone("pytorch"), found)
     assert (tmp_path / "export" / "model.pt2").exists()
+
+
+@needs_xla
+def test_pytorch_xla_in_mixed_precision(prepared, alone, tmp_path):
+    # XLA compiles all the same: `compile` is nothing more there, and no torch.compile.
+    found = finish(on_xla(prepared, tmp_path, {"precision": "bf16", "compile": True}), tmp_path)
+    losses = [[epoch["val_loss"] for epoch in result["history"]] for result in (alone("pytorch"), found)]
+    assert losses[1] == pytest.approx(losses[0], abs=0.02)
+    assert losses[1] != pytest.approx(losses[0], abs=1e-6), "these are float32's"
 
 
 @needs_xla
@@ -75,7 +83,7 @@ def test_pytorch_xla_goes_on_after_a_kill(prepared, alone, tmp_path):
 )
 def test_a_tpu_that_is_not_there_is_an_error(nodes, environment, message, prepared, tmp_path):
     *_, given = job(prepared, tmp_path, "pytorch", {"kind": "tpu", "nodes": nodes})
-    process = start([PYTHON, "-c", SETTLED + TRAIN, given], tmp_path, **environment)
+    process = start([PYTHON, "-c", TRAIN, given], tmp_path, **environment)
     process.communicate(timeout=120)
     assert process.returncode != 0
     assert f"UserError: trainer.accelerator {message}" in (tmp_path / "log").read_text()
@@ -86,3 +94,15 @@ def test_tensorflow_with_the_fixed_shapes_of_a_tpu_on_logical_cpus(prepared, alo
     found = finish(start([sys.executable, "-c", AS_ON_A_TPU + TRAIN, given], tmp_path), tmp_path)
     assert found["workers"] == 2
     same_curve(alone("tensorflow"), found)
+
+
+def test_tensorflow_asks_for_the_machines_own_tpus():
+    """TPUStrategy as far as TensorFlow goes without one: up to the initialization of the hardware."""
+    code = (
+        "from components.accelerators import AcceleratorProfile\n"
+        "from components.training.tensorflow_replicas import strategy_for\n"
+        "strategy_for(AcceleratorProfile('tpu'), None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "NotFoundError: TPUs not found in the cluster" in done.stderr

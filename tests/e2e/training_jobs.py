@@ -55,6 +55,8 @@ def build_model(spec):
 # Trains what was prepared by a run, and writes the TrainResult down.
 TRAIN = """
 import json, sys
+from components.training.import_order import settle
+settle()  # as in a stage's process
 from dataclasses import asdict
 from pathlib import Path
 from components.training.job import TrainingJob

@@ -1,10 +1,13 @@
 """Training on NVIDIA GPUs, for real: precisions, compilers, memory, metrics, several of them. `make test-gpu`."""
 
+import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from components.accelerators import AcceleratorProfile
@@ -81,6 +84,16 @@ def test_no_memory_left_is_an_error_that_names_the_batch_size(trainer, build_mod
         trainer().train(make(build_model=build_model, accelerator=AcceleratorProfile("gpu")), no_report)
 
 
+def test_a_model_that_makes_tensors_is_served_on_the_gpu(make):
+    build_model = torch_model(also=lambda x: torch.ones(len(x), 1, device=x.device))
+    request = make(build_model=build_model, epochs=1, accelerator=AcceleratorProfile("gpu"))
+    PytorchTrainer().train(request, no_report)
+    features, _ = next(iter(request.eval.batches(8)))
+    served = PytorchTrainer.load_predictor(request.export_dir)(features)
+    on_a_cpu = torch.export.load(request.export_dir / "model.pt2").module()({k: torch.tensor(v) for k, v in features.items()})
+    np.testing.assert_allclose(served, on_a_cpu.detach().numpy(), atol=1e-5)
+
+
 def test_tensorflow_takes_memory_as_it_needs_it():
     code = (
         "from components.accelerators import AcceleratorProfile\n"
@@ -89,7 +102,8 @@ def test_tensorflow_takes_memory_as_it_needs_it():
         "import tensorflow as tf\n"
         "print([tf.config.experimental.get_memory_growth(g) for g in tf.config.list_physical_devices('GPU')])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    alone = {k: v for k, v in os.environ.items() if k != "TF_FORCE_GPU_ALLOW_GROWTH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=alone, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == str([True] * HERE)
 
 
