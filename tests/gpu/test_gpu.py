@@ -85,7 +85,7 @@ def test_no_memory_left_is_an_error_that_names_the_batch_size(trainer, build_mod
 
 
 def test_a_model_that_makes_tensors_is_served_on_the_gpu(make):
-    build_model = torch_model(also=lambda x: torch.ones(len(x), 1, device=x.device))
+    build_model = torch_model(also=lambda x: torch.ones(x.shape[0], 1, device=x.device))
     request = make(build_model=build_model, epochs=1, accelerator=AcceleratorProfile("gpu"))
     PytorchTrainer().train(request, no_report)
     features, _ = next(iter(request.eval.batches(8)))
