@@ -23,7 +23,7 @@ $(UV):
 	.tools/bin/python -m pip install --quiet --no-cache-dir "uv==$(UV_VERSION)"
 
 $(STAMP): requirements.lock setup.py | $(UV)
-	@echo "==> environment in $(VENV): about 9 GB with CUDA libraries, one to five minutes"
+	@echo "==> environment in $(VENV): about 12 GB with CUDA libraries, one to five minutes"
 	test -x $(VENV)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
 	$(UV) pip sync --quiet --python $(VENV)/bin/python --require-hashes --compile-bytecode requirements.lock
 	$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --compile-bytecode --editable .
