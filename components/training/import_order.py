@@ -1,8 +1,8 @@
 """PyTorch and TensorFlow in one process: TensorFlow, Triton (PyTorch's compiler) and PyTorch/XLA all carry LLVM.
 
 When TensorFlow comes first, importing one of the others aborts the process; the other way round all work (measured with
-tensorflow 2.21 and torch 2.15, and with torch_xla 2.9). PyTorch imports Triton by itself, late, so that this has to be
-settled early.
+tensorflow 2.21 and torch 2.15, and with torch_xla 2.9; torch 2.10's Triton did not mind). PyTorch imports Triton by itself,
+late, so that this has to be settled early.
 """
 
 import importlib
