@@ -1,6 +1,6 @@
 """TrainingLedger: what happened so far, which epoch is best, when to stop.
 
-The same rules for every trainer, and it survives a kill: it is saved with the checkpoint.
+The same rules for every trainer, and it survives a kill at any moment: it is written after the epoch's checkpoint and names it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from components.errors import TrainingError
 from components.training.contract import Hyperparameters, TrainResult
 
 FILE = "ledger.json"
+_LAST, _BEST = "last-", "best-"
 
 
 @dataclass
@@ -70,12 +71,24 @@ class TrainingLedger:
         self.stopped = patience is not None and self.epochs - self.best_epoch >= patience
         return self.best_epoch == self.epochs
 
+    def last(self, suffix: str) -> Path:
+        """Returns the checkpoint's file: of the epoch that was recorded last."""
+        return self.folder / f"{_LAST}{self.epochs}{suffix}"
+
+    def best(self, suffix: str) -> Path:
+        """Returns the file of the best epoch's weights."""
+        return self.folder / f"{_BEST}{self.best_epoch}{suffix}"
+
     def save(self) -> None:
-        """Writes it beside the checkpoint, whole or not at all."""
+        """Writes it once `last` and, for a better epoch, `best` are written: whole or not at all. Removes those of other epochs."""
         state = {k: getattr(self, k) for k in ("history", "steps", "best_epoch", "stopped")}
         temporary = self.folder / f"{FILE}.new"
         temporary.write_text(json.dumps(state), encoding="utf-8")
         os.replace(temporary, self.folder / FILE)
+        kept = {f"{_LAST}{self.epochs}", f"{_BEST}{self.best_epoch}"}
+        for file in (*self.folder.glob(f"{_LAST}*"), *self.folder.glob(f"{_BEST}*")):
+            if file.name.partition(".")[0] not in kept:
+                file.unlink()
 
     def result(self, *, parameters: int, device: str, workers: int = 1) -> TrainResult:
         """Returns the trainer's result."""

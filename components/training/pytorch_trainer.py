@@ -43,7 +43,7 @@ from components.training.pytorch_predictor import THREADS, PytorchPredictor, hid
 from components.user_code import where
 
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-_LAST, _BEST = "last.ckpt", "best.safetensors"
+_LAST, _BEST = ".ckpt", ".safetensors"
 
 Features = dict[str, torch.Tensor]
 
@@ -102,13 +102,13 @@ class PytorchTrainer(Trainer):
                 module,
                 loader(TrainBatches(request, ledger)),
                 loader(EvalBatches(request)),
-                ckpt_path=request.checkpoint_dir / _LAST if ledger.epochs else None,
+                ckpt_path=ledger.last(_LAST) if ledger.epochs else None,
                 weights_only=True,
             )
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if shard.first:
             model = self._build(request) if request.accelerator.shard_model else model
-            load_model(model, request.checkpoint_dir / _BEST)
+            load_model(model, ledger.best(_BEST))
             _export(model.cpu().eval(), request)
         return ledger.result(parameters=parameters, device=_device(request.accelerator.kind), workers=shard.count)
 
@@ -221,12 +221,12 @@ class _Epochs(Callback):
         check_finite("loss", metrics["loss"], trainer.current_epoch + 1)
         best = self._ledger.record(trainer.global_step, metrics)
         if best:
-            save_weights(pl_module.model, self._ledger.folder / _BEST, first=self._shard.first)
+            save_weights(pl_module.model, self._ledger.best(_BEST), first=self._shard.first)
         self._report(trainer.global_step, self._ledger.history[-1])
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         # Runs after validation: Lightning's loop state is whole here.
-        path = self._ledger.folder / _LAST
+        path = self._ledger.last(_LAST)
         trainer.save_checkpoint(path.with_name(f"new_{path.name}"))  # all workers take part, one writes
         if self._shard.first:
             os.replace(path.with_name(f"new_{path.name}"), path)

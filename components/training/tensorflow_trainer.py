@@ -32,7 +32,7 @@ from components.training.tensorflow_replicas import Replicas, strategy_for
 from components.user_code import where
 
 _POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
-_LAST, _BEST = "last.weights.h5", "best.weights.h5"
+_LAST = _BEST = ".weights.h5"
 
 
 class TensorflowTrainer(Trainer):
@@ -96,7 +96,7 @@ class TensorflowTrainer(Trainer):
             if self._strategy.num_replicas_in_sync > 1:
                 replicas = Replicas(self._strategy, model, request, _row_losses(task), lambda: _metrics(task))
         if ledger.epochs:
-            model.load_weights(request.checkpoint_dir / _LAST)
+            model.load_weights(ledger.last(_LAST))
         callback = _Epochs(ledger, report, request.shard)
         if not ledger.finished and replicas:
             replicas.fit(ledger.epochs, callback)
@@ -121,7 +121,7 @@ class TensorflowTrainer(Trainer):
                 model = self._build(request)
                 model.compile(optimizer=_optimizer(hyper.optimizer, hyper.learning_rate))
                 model.optimizer.build(model.trainable_variables)
-            model.load_weights(request.checkpoint_dir / _BEST)
+            model.load_weights(ledger.best(_BEST))
             _export(self._in_float32(model, request), request)
         if replicas:
             replicas.barrier()
@@ -173,11 +173,10 @@ class _Epochs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         check_finite("loss", float(logs["loss"]), epoch + 1)
         best = self._ledger.record(self._steps, logs)
-        folder = self._ledger.folder
         if self._shard.first:
             if best:
-                _save(self.model, folder / _BEST)
-            _save(self.model, folder / _LAST)
+                _save(self.model, self._ledger.best(_BEST))
+            _save(self.model, self._ledger.last(_LAST))
             self._ledger.save()
         self._report(self._steps, self._ledger.history[-1])
         self.model.stop_training = self._ledger.finished

@@ -7,6 +7,7 @@ import torch
 
 from components.accelerators import AcceleratorProfile
 from components.errors import TrainingError, UserError
+from components.training.ledger import TrainingLedger
 from components.training.pytorch_trainer import PytorchTrainer
 from components.training.tensorflow_trainer import TensorflowTrainer
 from tests.contract.conftest import FRAMEWORKS, TASKS, no_report
@@ -77,6 +78,31 @@ def test_goes_on_where_a_killed_run_stopped(trainer, make):
     for there, here in zip(whole.history, resumed.history, strict=True):
         # Dropout's random state is not part of the checkpoint: alike, not equal.
         assert here["val_loss"] == pytest.approx(there["val_loss"], abs=0.05)
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_kill_between_checkpoint_and_ledger_loses_no_epoch(trainer, make, monkeypatch):
+    whole = trainer().train(make(folder="whole"), no_report)
+    save = TrainingLedger.save
+
+    class Killed(BaseException):
+        pass
+
+    def killed(ledger):
+        if ledger.epochs == 3:
+            raise Killed
+        save(ledger)
+
+    monkeypatch.setattr(TrainingLedger, "save", killed)
+    with pytest.raises(Killed):
+        trainer().train(make(folder="cut"), no_report)
+    monkeypatch.undo()
+    request = make(folder="cut")
+    assert list(request.checkpoint_dir.glob("last-3.*")), "its checkpoint was there"
+    resumed = trainer().train(request, no_report)
+    assert resumed.resumed_from_epoch == 2
+    assert (resumed.epochs, resumed.steps) == (whole.epochs, whole.steps)
+    assert len(list(request.checkpoint_dir.glob("last-*"))) == len(list(request.checkpoint_dir.glob("best-*"))) == 1
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
