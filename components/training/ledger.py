@@ -80,7 +80,7 @@ class TrainingLedger:
         return self.folder / f"{_BEST}{self.best_epoch}{suffix}"
 
     def save(self) -> None:
-        """Writes it once `last` and, for a better epoch, `best` are written: whole or not at all. Removes those of other epochs."""
+        """Writes it, whole or not at all, once `last` and `best` are written; removes those of other epochs."""
         state = {k: getattr(self, k) for k in ("history", "steps", "best_epoch", "stopped")}
         temporary = self.folder / f"{FILE}.new"
         temporary.write_text(json.dumps(state), encoding="utf-8")
