@@ -48,7 +48,7 @@ def _history(result: TuningResult) -> Any:
 
 def _importance(importance: dict[str, float]) -> Any:
     names = list(reversed(importance))
-    figure, ax = axes(height=0.9 + _BAR * len(names), title="Importance (PED-ANOVA)", x="share")
+    figure, ax = axes(height=0.9 + _BAR * len(names), title="Importance (fANOVA)", x="share")
     ax.barh(names, [importance[n] for n in names], color=COLOURS[0])
     return svg(figure, "importance of each hyperparameter")
 

@@ -46,8 +46,8 @@ class TuningResult:
         metric: what it was judged by.
         best: number of the best trial.
         values: its values.
-        importance: hyperparameter -> how much the metric depends on it (PED-ANOVA), adding up to 1; empty: too few
-            trials to say.
+        importance: hyperparameter -> its share of the metric's variance over the complete trials (fANOVA, Hutter et al.
+            2014), adding up to 1; empty: too few trials to say.
         trials: all of them, in order.
     """
 

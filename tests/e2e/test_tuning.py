@@ -105,7 +105,7 @@ def test_the_optimum_is_found_bad_trials_are_pruned_and_what_mattered_is_told(wa
     trials = children(client, stage.info.experiment_id, stage.info.run_id)
     assert sorted({t.data.tags["switchyard.trial"] for t in trials}) == ["complete", "pruned"]
     page = open(client.download_artifacts(stage.info.run_id, "tuning/tuning.html")).read()
-    assert "Importance (PED-ANOVA)" in page
+    assert "Importance (fANOVA)" in page
     assert "30 trials" in page
     training = stage_run(client, done.json, "training")
     assert float(training.data.params["learning_rate"]) == pytest.approx(found["values"]["learning_rate"])
