@@ -34,20 +34,24 @@ setup: $(STAMP) ## Install everything into .venv (once)
 demo: setup ## Run the breast_cancer example with both trainers and compare them
 	$(VENV)/bin/switchyard demo
 
+# Tests side by side, each of which starts processes of its own; 1: one after the other.
+TESTS_AT_ONCE ?= 2
+SIDE_BY_SIDE := -n $(TESTS_AT_ONCE) --dist loadgroup
+
 test: setup lint ## Lint, type-check and run all tests but those of the next eight
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE)
 
 test-kubeflow: setup ## Run compiled pipelines: KFP's local runner, TFX pipelines of others, submit
-	$(VENV)/bin/python -m pytest -m kubeflow
+	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m kubeflow
 
 test-serving: setup ## Serve models over HTTP, swap them under load, predict files
 	$(VENV)/bin/python -m pytest -m serving
 
 test-tuning: setup ## Search hyperparameters with every trainer, crash, kill and resume the search
-	$(VENV)/bin/python -m pytest -m tuning
+	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m tuning
 
 test-workers: setup ## Train on several workers with every trainer, kill some of them
-	$(VENV)/bin/python -m pytest -m workers
+	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m workers
 
 # Apache Flink and Beam's job server for it, by the ordinary Maven client. 2.62.0 and 1.19 are what the tests have run with.
 FLINK := .cache/flink

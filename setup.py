@@ -75,6 +75,7 @@ setup(
             "playwright>=1.50",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             "schemathesis>=4",
             "tritonclient[http]>=2.50,<2.70",

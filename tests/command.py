@@ -104,7 +104,7 @@ def start(*arguments, **extra):
     )
 
 
-def lines_until(process, text, timeout=200):
+def lines_until(process, text, timeout=400):
     """Reads stderr until a line holds `text`; returns all lines read."""
     lines, deadline = [], time.monotonic() + timeout
     for line in process.stderr:
@@ -159,7 +159,7 @@ def alive(pid):
 
 def all_gone(processes):
     """Interpreters with the libraries loaded take some seconds to end."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while any(alive(p.pid) for p in processes):
         assert time.monotonic() < deadline, "a stage outlived its runner"
         time.sleep(0.1)

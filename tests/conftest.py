@@ -24,6 +24,18 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+# Fixtures that take long: with `-n`, tests that look at the same one run in the same process, so that it is made once.
+COSTLY = ("runs", "champion", "again", "common", "compiled", "ran", "submit", "bundles")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        found = next((name for name in COSTLY if name in item.fixturenames), None)
+        if found:
+            item.add_marker(pytest.mark.xdist_group(found))
+
+
 @pytest.fixture(scope="session")
 def warm():
     """The command without its start-up time; where the process itself is looked at, use `tests.command.switchyard`."""
@@ -57,7 +69,7 @@ def _nothing_left_behind():
     assert not changed, f"the test left environment variables changed: {sorted(changed)}"
     left = [p for p in psutil.Process().children(recursive=True) if p.pid not in children]
     # What imports start for a moment (`uname`, `ldconfig`) in the process behind `warm`, say, is gone at once.
-    _, left = psutil.wait_procs([p for p in left if not _is_resource_tracker(p)], timeout=10)
+    _, left = psutil.wait_procs([p for p in left if not _is_resource_tracker(p)], timeout=30)
     assert not left, f"the test left processes: {[' '.join(p.cmdline())[:200] for p in left]}"
 
 

@@ -31,6 +31,7 @@ QUICK = ["--set", "trainer.hyperparameters.epochs=10", "--set", "serving.infra_v
 SLOW = ["--set", "trainer.hyperparameters.epochs=80", "--set", "trainer.hyperparameters.early_stopping=null"]
 
 
+@pytest.mark.timeout(1200)  # twelve runs
 def test_killed_in_every_stage_in_turn(tmp_path):
     """`kill -9` as each stage begins; the next run repeats no finished stage, and training goes on from its checkpoint."""
     finished = set()
@@ -62,7 +63,7 @@ def test_ctrl_c(tmp_path):
     lines_until(process, "training: running")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 1
     assert "cancelled; finished stages are kept" in err
     assert "Traceback" not in out + err

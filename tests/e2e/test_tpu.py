@@ -33,7 +33,7 @@ needs_xla = pytest.mark.skipif(
 
 
 def finish(process, state):
-    process.communicate(timeout=240)
+    process.communicate(timeout=400)
     assert process.returncode == 0, (state / "log").read_text()[-3000:]
     return json.loads((state / "result.json").read_text())
 
@@ -84,7 +84,7 @@ def test_pytorch_xla_goes_on_after_a_kill(prepared, alone, tmp_path):
 def test_a_tpu_that_is_not_there_is_an_error(nodes, environment, message, prepared, tmp_path):
     *_, given = job(prepared, tmp_path, "pytorch", {"kind": "tpu", "nodes": nodes})
     process = start([PYTHON, "-c", TRAIN, given], tmp_path, **environment)
-    process.communicate(timeout=120)
+    process.communicate(timeout=400)
     assert process.returncode != 0
     assert f"UserError: trainer.accelerator {message}" in (tmp_path / "log").read_text()
 

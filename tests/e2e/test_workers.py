@@ -91,7 +91,7 @@ def test_a_worker_that_is_killed_is_started_again_from_the_checkpoint(framework,
     after_third_epoch(process)
     (launcher,) = children(process.pid)
     os.kill(children(launcher)[-1], signal.SIGKILL)
-    process.communicate(timeout=240)
+    process.communicate(timeout=400)
     assert process.returncode == 0, (tmp_path / "log").read_text()[-3000:]
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["resumed_from_epoch"] > 0
@@ -120,7 +120,7 @@ def test_a_mistake_in_the_model_is_told_once(framework, prepared, tmp_path):
     given["settings"]["code"]["path"] = str(tmp_path / "bad.py")
     (tmp_path / "given.json").write_text(json.dumps(given))
     process = start(command, tmp_path)
-    process.communicate(timeout=120)
+    process.communicate(timeout=400)
     assert process.returncode != 0
     last = (tmp_path / "log").read_text().strip().splitlines()[-1]
     assert "UserError: trainer.model: build_model must return a" in last

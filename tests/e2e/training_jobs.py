@@ -133,7 +133,7 @@ def start(command, state, **environment):
 
 def train(prepared, state, framework, accelerator, **hyper):
     process = start(job(prepared, state, framework, accelerator, **hyper), state)
-    process.communicate(timeout=240)
+    process.communicate(timeout=400)
     assert process.returncode == 0, (state / "log").read_text()[-3000:]
     return json.loads((state / "result.json").read_text())
 
