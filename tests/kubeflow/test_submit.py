@@ -218,6 +218,18 @@ def test_a_run_that_is_ended_keeps_its_checkpoint(submit, mlflow, warm, host):
     assert sorted(set(then)) == list(range(1, max(then) + 1)), "no epoch is left out"
 
 
+def test_a_task_that_is_killed_leaves_no_run_that_goes_on(submit, mlflow, tmp_path):
+    """As where memory runs out: the task cannot say that it is over."""
+    code = "import os\nimport signal\n\n\ndef build_model(spec):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    (tmp_path / "model.py").write_text(code)
+    found, _ = submit("--wait", "--set", f"trainer.model={tmp_path / 'model.py'}", expect=1)
+    assert found["state"] == "FAILED"
+    assert MlflowClient(tracking_uri=mlflow).get_run(found["mlflow_run_id"]).info.status == "FAILED"
+    status = {r.info.run_name: r.info.status for r in nested(mlflow, found["mlflow_run_id"])}
+    assert status["training"] == "KILLED"
+    assert "RUNNING" not in status.values()
+
+
 def test_tasks_attach_to_the_runs_of_kfps_plugin(submit, mlflow, first):
     found, _ = submit("--wait", "--set", "tracking.experiment=plugin")
     assert found["status"] == "blessed", "MLflow is asked in whose run KFP's plugin made"

@@ -86,11 +86,14 @@ def _find(client: Any, experiment: str, kfp_run: str) -> str | None:
 
 
 def reconcile(parent: Parent, state: str) -> dict[str, str]:
-    """Ends the parent as the KFP run ended, if no task could do it any more; returns its tags."""
+    """Ends the parent as the KFP run ended, and what is left running below it, if no task could do it; returns its tags."""
     if parent.uri is None:
         return {}
     client = tracking.client(parent.uri)
     run = client.get_run(parent.run_id)
-    if parent.ours and run.info.status == "RUNNING" and state in _ENDS:
-        client.set_terminated(parent.run_id, _ENDS[state])
+    if parent.ours and state in _ENDS:
+        if run.info.status == "RUNNING":
+            client.set_terminated(parent.run_id, _ENDS[state])
+        # A pod that ran out of memory, or whose node is gone, ended without a word.
+        tracking.end_nested(parent.uri, parent.experiment_id, parent.run_id)
     return dict(run.data.tags)
