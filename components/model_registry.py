@@ -248,7 +248,8 @@ def _locked(client: Any, name: str) -> Iterator[None]:
             client.create_registered_model(lock, tags={"switchyard.lock": str(os.getpid())}, description="Held for a moment.")
             break
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            # MLflow looks at what is in the way before it says so; released in that moment, it does not exist.
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
         if time.monotonic() > deadline:
             raise UserError(f"{name}: another promotion has held the lock {lock!r} for {_WAIT_SECONDS:.0f} s. Try again.")
