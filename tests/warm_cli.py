@@ -20,7 +20,7 @@ def main():
     work = Path(tempfile.mkdtemp(prefix="warm-"))
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     StageProcesses(work / "preload.log", list(TRAINERS.values())).warm()
-    environment = dict(os.environ)
+    environment, path = dict(os.environ), list(sys.path)
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -46,6 +46,8 @@ def main():
             os.close(file)
         os.environ.clear()
         os.environ.update(environment)
+        # The folder of a user's code, which the stages of the next command would be given.
+        sys.path[:] = path
         answers.write(json.dumps({"code": code, "stdout": texts[0], "stderr": texts[1]}) + "\n")
         answers.flush()
 
