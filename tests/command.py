@@ -159,7 +159,7 @@ def alive(pid):
 
 def all_gone(processes):
     """Interpreters with the libraries loaded take some seconds to end."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 30
     while any(alive(p.pid) for p in processes):
         assert time.monotonic() < deadline, "a stage outlived its runner"
         time.sleep(0.1)

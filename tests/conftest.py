@@ -69,7 +69,7 @@ def _nothing_left_behind():
     assert not changed, f"the test left environment variables changed: {sorted(changed)}"
     left = [p for p in psutil.Process().children(recursive=True) if p.pid not in children]
     # What imports start for a moment (`uname`, `ldconfig`) in the process behind `warm`, say, is gone at once.
-    _, left = psutil.wait_procs([p for p in left if not _is_resource_tracker(p)], timeout=30)
+    _, left = psutil.wait_procs([p for p in left if not _is_resource_tracker(p)], timeout=10)
     assert not left, f"the test left processes: {[' '.join(p.cmdline())[:200] for p in left]}"
 
 

@@ -63,7 +63,7 @@ def test_ctrl_c(tmp_path):
     lines_until(process, "training: running")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "cancelled; finished stages are kept" in err
     assert "Traceback" not in out + err

@@ -84,7 +84,7 @@ def test_pytorch_xla_goes_on_after_a_kill(prepared, alone, tmp_path):
 def test_a_tpu_that_is_not_there_is_an_error(nodes, environment, message, prepared, tmp_path):
     *_, given = job(prepared, tmp_path, "pytorch", {"kind": "tpu", "nodes": nodes})
     process = start([PYTHON, "-c", TRAIN, given], tmp_path, **environment)
-    process.communicate(timeout=400)
+    process.communicate(timeout=120)
     assert process.returncode != 0
     assert f"UserError: trainer.accelerator {message}" in (tmp_path / "log").read_text()
 

@@ -120,7 +120,7 @@ def test_a_mistake_in_the_model_is_told_once(framework, prepared, tmp_path):
     given["settings"]["code"]["path"] = str(tmp_path / "bad.py")
     (tmp_path / "given.json").write_text(json.dumps(given))
     process = start(command, tmp_path)
-    process.communicate(timeout=400)
+    process.communicate(timeout=120)
     assert process.returncode != 0
     last = (tmp_path / "log").read_text().strip().splitlines()[-1]
     assert "UserError: trainer.model: build_model must return a" in last

@@ -92,7 +92,7 @@ def test_a_cancelled_stage_takes_its_job_away_from_a_stand_in_cluster(cluster, p
     process = stage(cluster, prepared, tmp_path, "pytorch", epochs=2000)
     after_third_epoch(process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=400)
+    process.communicate(timeout=60)
     assert cluster.made == cluster.deleted
     assert cluster.jobs == {}
 
@@ -132,7 +132,7 @@ def test_a_mistake_in_the_model_is_told_by_a_stand_in_cluster(cluster, prepared,
     Path(given).write_text(json.dumps(document))
     variables = {VARIABLE: json.dumps(settings(claim).__dict__), "KUBECONFIG": str(cluster.kubeconfig)}
     process = start([sys.executable, "-c", STAGE, given], tmp_path / "stage", **variables)
-    process.communicate(timeout=400)
+    process.communicate(timeout=120)
     assert process.returncode == 1
     assert "UserError: trainer.model: build_model must return a torch.nn.Module" in (tmp_path / "stage" / "log").read_text()
     assert cluster.made == cluster.deleted
@@ -141,7 +141,7 @@ def test_a_mistake_in_the_model_is_told_by_a_stand_in_cluster(cluster, prepared,
 def test_a_service_account_that_may_not(cluster, prepared, tmp_path):
     cluster.forbidden = True
     process = stage(cluster, prepared, tmp_path, "pytorch")
-    process.communicate(timeout=400)
+    process.communicate(timeout=120)
     log = (tmp_path / "stage" / "log").read_text()
     assert "service account may not do this" in log
     assert "infra/kubeflow-trainer" in log
