@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.model_registry import Registration, register_model
+from components.tracking_database import database_of_ones_own
 from components.tracking_journal import PARENT_KEY, Journal
 
 _log = logging.getLogger(__name__)
@@ -124,7 +125,8 @@ def client(uri: str) -> Any:
             os.environ.setdefault(key, value)
         from mlflow import MlflowClient
 
-        _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        with database_of_ones_own(uri):
+            _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
     return _clients[uri]
 
 

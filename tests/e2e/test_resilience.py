@@ -85,7 +85,7 @@ def test_two_runs_at_once_in_one_workspace(tmp_path, warm):
     for thread in threads:
         thread.join()
     assert {d.json["status"] for d in done.values()} == {"blessed"}
-    assert {d.json["model_version"] for d in done.values()} == {"1", "2"}
+    assert {d.json["model_version"] for d in done.values()} == {"1", "2"}, [d.stderr for d in done.values()]
     again = warm.run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *QUICK, *NO_CONTEST, "--even-if-unchanged")
     assert {n for n, s in again.stages.items() if s != "cached"} == ANEW
 

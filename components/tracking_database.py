@@ -1,0 +1,55 @@
+"""MLflow's database in a file, which the first run of a workspace makes: whole or not at all, and by one process only.
+
+MLflow's migrations of SQLite are neither one transaction nor safe beside another process' that does the same: of two that
+meet one fails, and a database whose maker was killed half-way is never finished.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def database_of_ones_own(uri: str) -> Iterator[None]:
+    """Makes the database that a URI names if it is not there, and keeps others of this file out meanwhile.
+
+    Open MLflow's client inside: its store looks for what it needs and makes what is missing (the default experiment).
+    URIs of servers, and of databases that are no file, are let be.
+
+    Raises:
+        OSError: the folder cannot be written to (a database that is there can still be read).
+    """
+    path = _file(uri)
+    if path is None or (path.exists() and not os.access(path.parent, os.W_OK)):
+        yield
+        return
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            _make(uri, path)
+        yield
+
+
+def _file(uri: str) -> Path | None:
+    if not uri.startswith("sqlite"):
+        return None
+    from sqlalchemy.engine import make_url
+
+    name = make_url(uri).database
+    return Path(name) if name and name != ":memory:" and not name.startswith("file:") else None
+
+
+def _make(uri: str, path: Path) -> None:
+    from mlflow.db import upgrade
+    from sqlalchemy.engine import make_url
+
+    new = path.with_name(f"{path.name}.new")
+    for left in (new, Path(f"{new}-journal")):  # by one that was killed
+        left.unlink(missing_ok=True)
+    upgrade.callback(make_url(uri).set(database=str(new)).render_as_string(hide_password=False))
+    new.replace(path)

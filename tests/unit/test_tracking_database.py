@@ -1,0 +1,63 @@
+"""The first runs of a workspace, by real processes: several at once, and one that is killed."""
+
+import signal
+import subprocess
+import sys
+import time
+
+from components import tracking
+
+FIRST_RUN = """
+import sys
+from components import tracking
+sys.stdin.readline()
+experiment = tracking.ensure_experiment(sys.argv[1], "e", None)
+print(tracking.create_run(sys.argv[1], experiment, "r", {}))
+"""
+
+
+def first_run(uri):
+    command = [sys.executable, "-c", FIRST_RUN, uri]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_first_runs_that_meet(tmp_path):
+    # A folder that is not there yet, with a space in its name.
+    uri = f"sqlite:///{tmp_path / 'a workspace' / 'mlflow.db'}"
+    runs = [first_run(uri) for _ in range(3)]
+    for run in runs:
+        run.stdin.write("\n")
+        run.stdin.flush()
+    answers = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], answers
+    client = tracking.client(uri)
+    made = client.search_runs([client.get_experiment_by_name("e").experiment_id])
+    assert {run.info.run_id for run in made} == {out.strip() for out, _ in answers}
+
+
+def test_killed_while_it_makes_the_database(tmp_path):
+    database = tmp_path / "mlflow.db"
+    run = first_run(f"sqlite:///{database}")
+    run.stdin.write("\n")
+    run.stdin.flush()
+    half = tmp_path / "mlflow.db.new"
+    until = time.monotonic() + 120
+    while not (half.exists() and half.stat().st_size):
+        assert run.poll() is None and time.monotonic() < until
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    assert not database.exists()
+    assert tracking.ensure_experiment(f"sqlite:///{database}", "e", None)
+    assert not half.exists()
+
+
+def test_what_is_in_a_read_only_folder_can_be_read_with_the_mode_mocked(tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    experiment = tracking.ensure_experiment(uri, "e", None)
+    (tmp_path / "mlflow.db.lock").unlink()
+    # The tests run as root, whom no mode keeps out.
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr(tracking, "_clients", {})
+    assert tracking.client(uri).get_experiment(experiment).name == "e"
+    assert not (tmp_path / "mlflow.db.lock").exists()
