@@ -43,7 +43,8 @@ def test_killed_while_it_makes_the_database(tmp_path):
     half = tmp_path / "mlflow.db.new"
     until = time.monotonic() + 120
     while not (half.exists() and half.stat().st_size):
-        assert run.poll() is None and time.monotonic() < until
+        assert run.poll() is None
+        assert time.monotonic() < until
         time.sleep(0.005)
     run.send_signal(signal.SIGKILL)
     run.communicate()
