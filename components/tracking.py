@@ -161,8 +161,8 @@ def public_uri() -> str | None:
 
 
 def without_password(uri: str) -> str:
-    """Returns a URI fit for files and logs."""
-    return re.sub(r"://[^/@]+@", "://***@", uri)
+    """Returns a URI, or a text with URIs in it, fit for files and logs."""
+    return re.sub(r"://[^/@\s]+@", "://***@", uri)
 
 
 def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:

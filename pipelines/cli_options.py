@@ -19,7 +19,9 @@ from components.errors import (
     StageError,
     TrainingError,
     UserError,
+    first_line,
 )
+from components.tracking import without_password
 
 EXIT_CODES = """\b
 Exit codes:
@@ -45,8 +47,21 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             _fail(str(error), EXIT_FAILED)
         except KeyboardInterrupt:
             _fail("cancelled; finished stages are kept, the next run goes on from them", EXIT_FAILED)
+        except Exception as error:
+            if not _of_the_tracking_store(error):
+                raise
+            _fail(
+                f"MLflow cannot be asked: {without_password(first_line(error))}\n"
+                "Is the server up, the database whole? Asked is --tracking-uri, else MLFLOW_TRACKING_URI, else the workspace's.",
+                EXIT_FAILED,
+            )
 
     return run
+
+
+def _of_the_tracking_store(error: Exception) -> bool:
+    """By the module's name: help texts come without importing MLflow."""
+    return type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy")
 
 
 def _fail(message: str, code: int) -> None:

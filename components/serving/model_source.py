@@ -48,7 +48,7 @@ class Registered:
         try:
             known = versions(tracking.client(self.uri), self.name)
         except MlflowException as error:
-            place = re.sub(r"://[^/@\s]+@", "://***@", self.uri)
+            place = tracking.without_password(self.uri)
             raise StageError(f"the registry {place} cannot be asked: {first_line(error)}") from error
         for each in known:
             if self.wanted == each.version or self.wanted in each.aliases:

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.command import REPOSITORY, environment, switchyard
 
 HEAVY = ("tensorflow", "torch", "tfx", "mlflow", "apache_beam", "pandas", "pydantic")
@@ -42,3 +44,17 @@ def test_no_help_text_shows_its_markup():
 
 def test_version():
     assert switchyard("--version").stdout.startswith("switchyard, version 0.")
+
+
+@pytest.mark.parametrize("store", ["http://me:secret@127.0.0.1:9", "a file that is no database"])
+def test_a_tracking_store_that_cannot_be_asked_is_no_stack_trace(store, tmp_path):
+    where = ["--tracking-uri", store]
+    if not store.startswith("http"):
+        (tmp_path / "mlflow.db").write_text(store)
+        where = ["--workspace", tmp_path]
+    done = switchyard("models", "list", *where, env={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": 0})
+    assert done.code == 1
+    assert done.stderr.startswith("error: MLflow cannot be asked: ")
+    assert "--tracking-uri" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
