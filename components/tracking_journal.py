@@ -1,7 +1,7 @@
 """What could not be sent to MLflow: one folder per pipeline run, one file of operations per MLflow run, replayed in order.
 
-Layout: `<journal>/pipeline.json` (tracking URI, experiment, the runs that exist already) and `<journal>/<key>.jsonl`,
-where the key is `pipeline` for the parent run, else the stage's name.
+Layout: `<journal>/pipeline.json` (tracking URI, experiment, the runs that exist already, the process while it runs) and
+`<journal>/<key>.jsonl`, where the key is `pipeline` for the parent run, else the stage's name.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 HEADER = "pipeline.json"
 PARENT_KEY = "pipeline"
+# A clock that is set while a process runs moves when it seems to have begun.
+_CLOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,23 @@ def write_header(folder: Path, header: dict[str, Any]) -> None:
     temporary = folder / f"{HEADER}.new"
     temporary.write_text(json.dumps(header, indent=1), encoding="utf-8")
     os.replace(temporary, folder / HEADER)
+
+
+def process_of_ones_own() -> dict[str, Any]:
+    """Returns what a header says of its process: `pid`, and as numbers come again, `pid_since` (seconds since 1970)."""
+    process = psutil.Process()
+    return {"pid": process.pid, "pid_since": process.create_time()}
+
+
+def goes_on(header: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a header still runs, and has not said that its run is over (`pid` is None then)."""
+    pid, since = header.get("pid"), header.get("pid_since")
+    if pid is None or since is None:
+        return False
+    try:
+        return bool(abs(psutil.Process(pid).create_time() - since) < _CLOCK_SECONDS)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def pending(root: Path) -> list[Path]:

@@ -133,8 +133,7 @@ def _parent(run: Any, config: PipelineConfig, record: RunRecord) -> Parent | Non
         elif parent and uri:
             parent.describe(json.loads(record.to_json()))
     except Exception as error:  # MLflow raises what its many stores raise
-        where = tracking.without_password(uri or "")
-        click.echo(f"warning: MLflow at {where} cannot be reached from here ({first_line(error)})", err=True)
+        _warn_away(uri, error)
     if parent is None and not uri:
         click.echo(
             "warning: no MLflow tracks this run: KFP's MLflow plugin is off, and tracking.uri names no server (http://...)",
@@ -143,9 +142,19 @@ def _parent(run: Any, config: PipelineConfig, record: RunRecord) -> Parent | Non
     return parent
 
 
+def _warn_away(uri: str | None, error: Exception, more: str = "") -> None:
+    where = tracking.without_password(uri or "")
+    said = tracking.without_password(first_line(error))
+    click.echo(f"warning: MLflow at {where} cannot be reached from here ({said}){more}", err=True)
+
+
 def _ended(run: Any, states: Mapping[str, str], parent: Parent | None, found: dict[str, Any], submission: Submission) -> int:
     state = str(run.state)
-    tags = reconcile(parent, state) if parent else {}
+    tags: dict[str, str] = {}
+    try:
+        tags = reconcile(parent, state) if parent else {}
+    except Exception as away:  # see _parent; the run is over, and is not lost with the server
+        _warn_away(parent.uri if parent else None, away, "; whether the model was blessed is not known here")
     code = EXIT_DONE if state == "SUCCEEDED" else EXIT_FAILED
     status = state.lower()
     error = tags.get("switchyard.why", "") or (run.error.message if run.error else "")

@@ -10,14 +10,13 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from components import tracking
 from components.model_registry import user_name
-from components.tracking_journal import HEADER, PARENT_KEY, Journal, write_header
+from components.tracking_journal import HEADER, PARENT_KEY, Journal, goes_on, process_of_ones_own, write_header
 from pipelines.config import PipelineConfig
 from pipelines.runners.run_record import run_record
 from pipelines.runners.workspace import Workspace
@@ -53,7 +52,7 @@ class RunTracker:
             "artifacts": str(workspace.mlflow_artifacts),
             "runs": {},
             "new": {},
-            "pid": os.getpid(),
+            **process_of_ones_own(),
         }
         _close_dead_runs(workspace.journal, self._uri)
         self.experiment_id: str | None = None
@@ -126,10 +125,14 @@ class RunTracker:
             self.log_file(report, "report")
 
     def ended(self, status: str, tags: dict[str, str]) -> None:
-        """Ends the parent run, FINISHED, FAILED or KILLED, and tries once more to send what is left."""
+        """Ends the parent run, FINISHED, FAILED or KILLED; what could not be sent is left for `switchyard upload`."""
         self._parent.tags(tags)
         self._parent.end(status)
-        if not self.away:
+        if self.away:
+            self._header["pid"] = None
+            with suppress(OSError):  # where the disk is full, the process that is gone says the same
+                write_header(self._folder, self._header)
+        else:
             shutil.rmtree(self._folder)
 
     def _start(self, key: str, name: str, tags: dict[str, str]) -> tracking.Run:
@@ -155,12 +158,11 @@ class RunTracker:
 def _close_dead_runs(journals: Path, uri: str) -> None:
     """Ends the MLflow runs of pipeline runs that were killed: they could not do it themselves."""
     for header_file in journals.glob(f"*/{HEADER}"):
-        header = json.loads(header_file.read_text(encoding="utf-8"))
-        if (
-            psutil.pid_exists(header["pid"])
-            or header["uri"] != tracking.without_password(uri)
-            or any(header_file.parent.glob("*.jsonl"))
-        ):
+        try:
+            header = json.loads(header_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # that run has just ended
+            continue
+        if goes_on(header) or header["uri"] != tracking.without_password(uri) or any(header_file.parent.glob("*.jsonl")):
             continue
         for run_id in header["runs"].values():
             tracking.end_if_running(uri, run_id)

@@ -69,6 +69,11 @@ class Workspace:
         return self.root / "tracking"
 
     @property
+    def upload_lock(self) -> Path:
+        """Held while a process sends it."""
+        return self.root / "upload.lock"
+
+    @property
     def mlflow_uri(self) -> str:
         """The local tracking database."""
         return f"sqlite:///{self.mlflow_database}"

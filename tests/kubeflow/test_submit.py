@@ -1,98 +1,22 @@
 """`submit` and `runs` against a server that executes what it receives, with a real MLflow server beside it."""
 
 import json
-import socket
 import subprocess
-import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.command import BREAST_CANCER, REPOSITORY, environment, free_port, mlflow_server
+from tests.command import BREAST_CANCER, free_port
 from tests.e2e.conftest import STAGES
+from tests.kubeflow.submitting import SHORT, kfp_server, nested, wait_for_end
 
 pytestmark = pytest.mark.kubeflow
-# One epoch: what is trained is not looked at.
-SHORT = ["--set", "trainer.hyperparameters.epochs=1", "--set", "evaluation.thresholds={}", "--set", "evaluation.improvement=null"]
-
-
-@contextmanager
-def kfp_server(folder, mlflow="", *more, scheme="http"):
-    port = free_port()
-    command = [sys.executable, "-m", "tests.kubeflow.kfp_server", str(port), str(folder), "--mlflow", mlflow, *map(str, more)]
-    folder.mkdir()
-    with open(folder / "server.log", "w") as log:
-        server = subprocess.Popen(command, cwd=REPOSITORY, env=environment(PYTHONPATH=REPOSITORY), stdout=log, stderr=log)
-        try:
-            wait_for_port(port)
-            yield f"{scheme}://127.0.0.1:{port}"
-        finally:
-            for child in psutil.Process(server.pid).children(recursive=True):
-                child.kill()
-            server.kill()
-            server.wait()
-
-
-def wait_for_port(port):
-    for _ in range(600):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"nobody listens on {port}")
-
-
-@pytest.fixture(scope="module")
-def mlflow(tmp_path_factory):
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
-        yield uri
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory, mlflow):
-    with kfp_server(tmp_path_factory.mktemp("kfp") / "server", mlflow) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def submit(warm, host, mlflow, tmp_path_factory):
-    workspace = tmp_path_factory.mktemp("workspace")
-
-    def run(*arguments, expect=0):
-        done = warm(
-            "submit",
-            BREAST_CANCER,
-            "--host",
-            host,
-            "--workspace",
-            workspace,
-            "--poll",
-            "0.5",
-            "--json",
-            "--set",
-            f"tracking.uri={mlflow}",
-            *SHORT,
-            *arguments,
-        )
-        assert done.code == expect, f"exit code {done.code}, expected {expect}\n{done.stdout}\n{done.stderr}"
-        return json.loads(done.stdout.splitlines()[-1]), done.stderr
-
-    return run
 
 
 @pytest.fixture(scope="module")
 def first(submit):
     return submit("--wait")
-
-
-def nested(mlflow, parent):
-    client = MlflowClient(tracking_uri=mlflow)
-    experiment = client.get_run(parent).info.experiment_id
-    return client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
 
 
 def test_a_run_is_followed_to_its_end(first):
@@ -173,61 +97,6 @@ def test_bad_data_stops_the_run_and_a_retry_doubles_nothing(submit, mlflow, tmp_
     assert shown["state"] == "FAILED"
     gate = next(t for t in shown["tasks"] if t["name"] == "data-gate")
     assert "data gate" in gate["error"] or "anomal" in gate["error"] or "column" in gate["error"]
-
-
-def wait_for_end(warm, host, run_id):
-    for _ in range(300):
-        time.sleep(0.3)
-        shown = json.loads(warm("runs", "show", run_id, "--host", host, "--json").stdout)
-        if shown["state"] in ("SUCCEEDED", "FAILED", "CANCELED"):
-            return shown
-    raise AssertionError(f"run {run_id} does not end")
-
-
-def test_a_run_that_is_ended_keeps_its_checkpoint(submit, mlflow, warm, host):
-    long = ["--set", "trainer.hyperparameters.epochs=2000", "--set", "trainer.hyperparameters.early_stopping=null"]
-    found, _ = submit(*long, "--set", "kubeflow.workspace=1Gi")
-    run_id = found["run_id"]
-
-    def log(text):
-        for _ in range(300):
-            said = warm("runs", "logs", run_id, "training", "--host", host).stdout
-            if text in said:
-                return said
-            time.sleep(0.2)
-        raise AssertionError(f"no {text!r} in\n{said[-2000:]}")
-
-    def epochs():
-        client = MlflowClient(tracking_uri=mlflow)
-        (training,) = [r for r in nested(mlflow, found["mlflow_run_id"]) if r.info.run_name == "training"]
-        return training.info.run_id, [m.step for m in client.get_metric_history(training.info.run_id, "val_loss")]
-
-    log("training: epoch 5 of")
-    assert warm("runs", "terminate", run_id, "--host", host).code == 0
-    said = log("switchyard: error:")
-    assert "terminated (SIGTERM)" in said, said[-4000:]
-    assert wait_for_end(warm, host, run_id)["state"] == "CANCELED"
-    first_run, done = epochs()
-    assert warm("runs", "retry", run_id, "--host", host).code == 0
-    assert "an earlier run was cut off: training goes on after epoch" in log("an earlier run was cut off")
-    log(f"epoch {max(done) + 2} of")
-    assert warm("runs", "terminate", run_id, "--host", host).code == 0
-    wait_for_end(warm, host, run_id)
-    second_run, then = epochs()
-    assert first_run == second_run, "the retry goes on in the MLflow run of the first try"
-    assert sorted(set(then)) == list(range(1, max(then) + 1)), "no epoch is left out"
-
-
-def test_a_task_that_is_killed_leaves_no_run_that_goes_on(submit, mlflow, tmp_path):
-    """As where memory runs out: the task cannot say that it is over."""
-    code = "import os\nimport signal\n\n\ndef build_model(spec):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    (tmp_path / "model.py").write_text(code)
-    found, _ = submit("--wait", "--set", f"trainer.model={tmp_path / 'model.py'}", expect=1)
-    assert found["state"] == "FAILED"
-    assert MlflowClient(tracking_uri=mlflow).get_run(found["mlflow_run_id"]).info.status == "FAILED"
-    status = {r.info.run_name: r.info.status for r in nested(mlflow, found["mlflow_run_id"])}
-    assert status["training"] == "KILLED"
-    assert "RUNNING" not in status.values()
 
 
 def test_tasks_attach_to_the_runs_of_kfps_plugin(submit, mlflow, first):

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from components import tracking
 from components.model_registry import alias_version
-from components.tracking_journal import Journal, pending, replay, write_header
+from components.tracking_journal import Journal, pending, process_of_ones_own, replay, write_header
 from pipelines.runners.upload import upload
 from pipelines.runners.workspace import Workspace
 
@@ -61,6 +61,25 @@ def test_what_cannot_be_sent_is_kept_and_sent_later(here, tmp_path, capsys):
     child = next(r for r in runs if "mlflow.parentRunId" in r.data.tags)
     assert child.data.metrics == {"loss": 1.0}
     assert child.info.status == "FINISHED"
+
+
+def test_what_a_killed_run_left_is_sent_and_ended(here, tmp_path):
+    """MLflow went away in the middle of a run that was killed then: what is RUNNING there cannot end by itself."""
+    workspace = Workspace(tmp_path)
+    experiment = tracking.ensure_experiment(here, "e", tmp_path / "files")
+    parent, stage = (tracking.create_run(here, experiment, name, {}) for name in ("p", "training"))
+    header = {"uri": here, "experiment": "e", "artifacts": "", "runs": {"pipeline": parent, "training": stage}, "new": {}}
+    write_header(workspace.journal / "run1", header | process_of_ones_own())
+    Journal(workspace.journal / "run1", "training").append({"op": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 1})
+    said = []
+    assert upload(workspace, said.append) == 0, "it may still write to its journal"
+    assert "still runs" in said[0]
+    # Another process with the same number, as after a restart of the machine.
+    write_header(workspace.journal / "run1", header | process_of_ones_own() | {"pid_since": 1000.0})
+    assert upload(workspace, said.append) == 1
+    client = MlflowClient(here)
+    assert client.get_run(stage).data.metrics == {"loss": 1.0}
+    assert [client.get_run(run).info.status for run in (parent, stage)] == ["KILLED", "KILLED"]
 
 
 def test_a_broken_upload_goes_on_where_it_stopped(tmp_path):

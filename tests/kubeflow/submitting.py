@@ -1,0 +1,57 @@
+"""A server that executes what is submitted, and what tests ask of the runs there."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import psutil
+from mlflow import MlflowClient
+
+from tests.command import REPOSITORY, environment, free_port
+
+# One epoch: what is trained is not looked at.
+SHORT = ["--set", "trainer.hyperparameters.epochs=1", "--set", "evaluation.thresholds={}", "--set", "evaluation.improvement=null"]
+
+
+@contextmanager
+def kfp_server(folder, mlflow="", *more, scheme="http"):
+    port = free_port()
+    command = [sys.executable, "-m", "tests.kubeflow.kfp_server", str(port), str(folder), "--mlflow", mlflow, *map(str, more)]
+    folder.mkdir()
+    with open(folder / "server.log", "w") as log:
+        server = subprocess.Popen(command, cwd=REPOSITORY, env=environment(PYTHONPATH=REPOSITORY), stdout=log, stderr=log)
+        try:
+            wait_for_port(port)
+            yield f"{scheme}://127.0.0.1:{port}"
+        finally:
+            for child in psutil.Process(server.pid).children(recursive=True):
+                child.kill()
+            server.kill()
+            server.wait()
+
+
+def wait_for_port(port):
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"nobody listens on {port}")
+
+
+def nested(mlflow, parent):
+    client = MlflowClient(tracking_uri=mlflow)
+    experiment = client.get_run(parent).info.experiment_id
+    return client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+
+
+def wait_for_end(warm, host, run_id):
+    for _ in range(300):
+        time.sleep(0.3)
+        shown = json.loads(warm("runs", "show", run_id, "--host", host, "--json").stdout)
+        if shown["state"] in ("SUCCEEDED", "FAILED", "CANCELED"):
+            return shown
+    raise AssertionError(f"run {run_id} does not end")
