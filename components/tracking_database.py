@@ -17,13 +17,11 @@ def database_of_ones_own(uri: str) -> Iterator[None]:
     """Makes the database that a URI names if it is not there, and keeps others of this file out meanwhile.
 
     Open MLflow's client inside: its store looks for what it needs and makes what is missing (the default experiment).
-    URIs of servers, and of databases that are no file, are let be.
-
-    Raises:
-        OSError: the folder cannot be written to (a database that is there can still be read).
+    URIs of servers, and of databases that are no file, are let be; so is a file in a folder that cannot be written to: one
+    that is there can be read, and of one that is not MLflow says so.
     """
     path = _file(uri)
-    if path is None or (path.exists() and not os.access(path.parent, os.W_OK)):
+    if path is None or not _can_be_written(path.parent):
         yield
         return
     from filelock import FileLock
@@ -42,6 +40,11 @@ def _file(uri: str) -> Path | None:
 
     name = make_url(uri).database
     return Path(name) if name and name != ":memory:" and not name.startswith("file:") else None
+
+
+def _can_be_written(folder: Path) -> bool:
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def _make(uri: str, path: Path) -> None:
