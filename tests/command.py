@@ -147,10 +147,14 @@ def mlflow_server(folder, port=None):
             wait_for(f"http://127.0.0.1:{port}/health")
             yield f"http://127.0.0.1:{port}"
         finally:
-            for child in psutil.Process(server.pid).children(recursive=True):
-                child.kill()
-            server.kill()
-            server.wait()
+            kill_with_children(server)
+
+
+def kill_with_children(process):
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    process.kill()
+    process.wait()
 
 
 def alive(pid):

@@ -11,7 +11,6 @@ import urllib.request
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -20,7 +19,16 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from components import model_registry, tracking
 from components.errors import UserError
 from components.model_registry import CHALLENGER, CHAMPION, PREVIOUS, alias_version, moves, promote, register_model, rollback
-from tests.command import BREAST_CANCER, REPOSITORY, environment, free_port, mlflow_server, switchyard, wait_for
+from tests.command import (
+    BREAST_CANCER,
+    REPOSITORY,
+    environment,
+    free_port,
+    kill_with_children,
+    mlflow_server,
+    switchyard,
+    wait_for,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -244,10 +252,7 @@ def test_rollback_while_a_server_holds_the_model(runs, workspace, tmp_path):
             assert done.code == 0, done.stderr
             assert json.load(urllib.request.urlopen(asked, timeout=60)) == first
         finally:
-            for child in psutil.Process(server.pid).children(recursive=True):
-                child.kill()
-            server.kill()
-            server.wait()
+            kill_with_children(server)
     assert alias_version(client, "breast_cancer", CHAMPION) == before[PREVIOUS]
     assert alias_version(client, "breast_cancer", PREVIOUS) == before[CHAMPION]
     assert moves(client, "breast_cancer")[-1].why == "a test"

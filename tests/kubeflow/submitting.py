@@ -7,10 +7,9 @@ import sys
 import time
 from contextlib import contextmanager
 
-import psutil
 from mlflow import MlflowClient
 
-from tests.command import REPOSITORY, environment, free_port
+from tests.command import REPOSITORY, environment, free_port, kill_with_children
 
 # One epoch: what is trained is not looked at.
 SHORT = ["--set", "trainer.hyperparameters.epochs=1", "--set", "evaluation.thresholds={}", "--set", "evaluation.improvement=null"]
@@ -27,10 +26,7 @@ def kfp_server(folder, mlflow="", *more, scheme="http"):
             wait_for_port(port)
             yield f"{scheme}://127.0.0.1:{port}"
         finally:
-            for child in psutil.Process(server.pid).children(recursive=True):
-                child.kill()
-            server.kill()
-            server.wait()
+            kill_with_children(server)
 
 
 def wait_for_port(port):
