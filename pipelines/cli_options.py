@@ -21,7 +21,6 @@ from components.errors import (
     UserError,
     first_line,
 )
-from components.tracking import without_password
 
 EXIT_CODES = """\b
 Exit codes:
@@ -50,6 +49,9 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if not _of_the_tracking_store(error):
                 raise
+            # Not at the top: it would be half of what every help text waits for.
+            from components.tracking import without_password
+
             _fail(
                 f"MLflow cannot be asked: {without_password(first_line(error))}\n"
                 "Is the server up, the database whole? Asked is --tracking-uri, else MLFLOW_TRACKING_URI, else the workspace's.",

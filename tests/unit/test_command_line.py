@@ -5,7 +5,7 @@ import pytest
 
 from tests.command import REPOSITORY, environment, switchyard
 
-HEAVY = ("tensorflow", "torch", "tfx", "mlflow", "apache_beam", "pandas", "pydantic")
+HEAVY = ("tensorflow", "torch", "tfx", "mlflow", "apache_beam", "pandas", "pydantic", "psutil")
 
 
 def test_help_imports_nothing_heavy():
