@@ -12,10 +12,10 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-kubeflow test-serving test-tuning test-workers flink test-flink test-gpu test-tpu test-containers lint format lock image clean
+.PHONY: help setup demo test test-unit test-all test-suites durations mutants landed flink tpu lint format lock image clean
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(UV):
 	@echo "==> private uv in .tools"
@@ -37,21 +37,41 @@ demo: setup ## Run the breast_cancer example with both trainers and compare them
 # Tests side by side, each of which starts processes of its own; 1: one after the other.
 TESTS_AT_ONCE ?= 2
 SIDE_BY_SIDE := -n $(TESTS_AT_ONCE) --dist loadgroup
+PYTEST := $(VENV)/bin/python -m pytest
 
-test: setup lint ## Lint, type-check and run all tests but those of the next eight
-	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE)
+test-unit: setup ## The tests that import no framework: seconds
+	$(PYTEST) tests/unit
 
-test-kubeflow: setup ## Run compiled pipelines: KFP's local runner, TFX pipelines of others, submit
-	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m kubeflow
+test: setup lint ## Lint, types, import contracts, unit tests, and one whole pass of every capability: ten minutes
+	$(PYTEST) $(SIDE_BY_SIDE) -m "unit or core"
 
-test-serving: setup ## Serve models over HTTP, swap them under load, predict files
-	$(VENV)/bin/python -m pytest -m serving
+test-all: setup lint flink-if-possible tpu-if-possible ## Everything that this machine can run, and for the rest the reason
+	$(PYTEST) $(SIDE_BY_SIDE) --record $(subst $(space),$(comma),$(SUITES_OF_ALL))
 
-test-tuning: setup ## Search hyperparameters with every trainer, crash, kill and resume the search
-	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m tuning
+# A suite is a folder of tests: make test-serving; several in one session: make test-suites SUITES="serving kubeflow".
+space := $(subst ,, )
+comma := ,
+SUITES_OF_ALL := $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/test_*.py))))
+SUITES ?= $(SUITES_OF_ALL)
+# .ci/run has run what is core before.
+BUT ?=
 
-test-workers: setup ## Train on several workers with every trainer, kill some of them
-	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m workers
+test-suites: setup $(if $(filter flink,$(SUITES)),flink-if-possible) $(if $(filter tpu,$(SUITES)),tpu-if-possible)
+	$(PYTEST) $(SIDE_BY_SIDE) --record $(subst $(space),$(comma),$(strip $(SUITES))) \
+	  -m "($(subst $(space), or ,$(strip $(SUITES))))$(if $(BUT), and not ($(BUT)))"
+
+test-%: ## One suite: contract, stages, e2e, kills, security, kubeflow, cluster, serving, tuning, workers, flink, gpu, tpu, containers
+	@test -d tests/$* || { echo "make $@: there is no tests/$*. Suites: $(SUITES_OF_ALL)"; exit 2; }
+	@$(MAKE) --no-print-directory test-suites SUITES=$*
+
+durations: setup flink-if-possible tpu-if-possible ## Measure every test and fixture into tests/durations.json
+	$(PYTEST) $(SIDE_BY_SIDE) --durations-file tests/durations.json
+
+mutants: setup ## Break twenty lines, one at a time, and see which of them `make test` catches
+	$(VENV)/bin/python -m tests.mutants
+
+landed: setup ## Begin a change: note in tests/last_passed.json that what is checked out has landed
+	$(VENV)/bin/python -m tests.ci landed
 
 # Apache Flink and Beam's job server for it, by the ordinary Maven client. 2.62.0 and 1.19 are what the tests have run with.
 FLINK := .cache/flink
@@ -72,12 +92,8 @@ $(FLINK_STAMP): infra/flink/pom.xml
 
 flink: $(FLINK_STAMP) ## Get Beam's Flink job server into .cache (once; needs Maven and Java)
 
-test-flink: setup ## Beam's stages on a Flink cluster of this machine, workers killed; said where Maven is not reached
-	-@$(MAKE) --no-print-directory flink
-	$(VENV)/bin/python -m pytest -m flink
-
-test-gpu: setup ## Train on NVIDIA GPUs; said where there is none
-	$(VENV)/bin/python -m pytest -m gpu
+.PHONY: flink-if-possible tpu-if-possible
+flink-if-possible: ; -@$(MAKE) --no-print-directory flink
 
 TPU_VENV := .venv-tpu
 TPU_STAMP := $(TPU_VENV)/.installed
@@ -88,11 +104,9 @@ $(TPU_STAMP): infra/image/requirements.tpu.lock setup.py | $(UV)
 	$(UV) pip sync --quiet --python $(TPU_VENV)/bin/python --require-hashes --compile-bytecode infra/image/requirements.tpu.lock
 	@touch $(TPU_STAMP)
 
-test-tpu: setup $(TPU_STAMP) ## The TPU path without a TPU: PyTorch/XLA on its CPU device, in an environment of its own
-	SWITCHYARD_TPU_PYTHON="$(CURDIR)/$(TPU_VENV)/bin/python" $(VENV)/bin/python -m pytest -m tpu
+tpu: setup $(TPU_STAMP) ## Install PyTorch/XLA for the TPU path's tests (once)
 
-test-containers: setup ## Build the image and run pipelines in containers (needs podman; 12 minutes)
-	$(VENV)/bin/python -m pytest -m containers tests/kubeflow/test_containers.py
+tpu-if-possible: ; -@$(MAKE) --no-print-directory tpu
 
 lint: setup ## Ruff, mypy (strict) and the import contracts
 	$(VENV)/bin/ruff check .

@@ -18,6 +18,15 @@ EXAMPLES = REPOSITORY / "pipelines" / "examples"
 BREAST_CANCER = EXAMPLES / "breast_cancer" / "pipeline.yaml"
 DIGITS = EXAMPLES / "digits" / "pipeline.yaml"
 COMMAND = [sys.executable, "-m", "pipelines.cli"]
+# The third trainer is one of a user's own.
+SKLEARN = REPOSITORY / "tests" / "contract" / "sklearn_trainer.py"
+TRAINERS = {"tensorflow": "tensorflow", "pytorch": "pytorch", "sklearn": f"{SKLEARN}:SklearnTrainer"}
+BEFORE_TRAINING = ["ingest", "statistics", "schema", "validation", "baseline", "data_gate", "transform"]
+STAGES = [*BEFORE_TRAINING, "training", "evaluation", "infra_validation", "registry", "report"]
+# What compares with the registry is done in every run.
+ANEW = {"baseline", "data_gate", "evaluation", "registry", "report"}
+# For models that are looked at and do not compete.
+NO_CONTEST = ["--set", "evaluation.improvement=null"]
 
 
 @dataclass

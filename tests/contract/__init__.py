@@ -1,0 +1,1 @@
+"""What every trainer promises, by every trainer."""

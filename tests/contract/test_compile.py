@@ -7,7 +7,7 @@ from components.accelerators import AcceleratorProfile
 from components.errors import TrainingError
 from components.training.pytorch_trainer import PytorchTrainer
 from components.training.tensorflow_trainer import TensorflowTrainer
-from tests.contract.conftest import FRAMEWORKS, no_report
+from tests.training_requests import FRAMEWORKS, no_report
 
 COMPILED = AcceleratorProfile("cpu", compile=True)
 

@@ -10,8 +10,8 @@ from components.errors import TrainingError, UserError
 from components.training.ledger import TrainingLedger
 from components.training.pytorch_trainer import PytorchTrainer
 from components.training.tensorflow_trainer import TensorflowTrainer
-from tests.contract.conftest import FRAMEWORKS, TASKS, no_report
 from tests.contract.sklearn_trainer import SklearnTrainer
+from tests.training_requests import FRAMEWORKS, TASKS, no_report
 
 ALL = [*FRAMEWORKS, SklearnTrainer]
 METRICS = {
@@ -22,6 +22,7 @@ METRICS = {
 
 
 # The scikit-learn trainer is a classifier.
+@pytest.mark.core
 @pytest.mark.parametrize(("trainer", "task"), [(t, k) for t in ALL for k in TASKS if (t, k) != (SklearnTrainer, "regression")])
 def test_learns_reports_and_exports(trainer, task, make):
     request = make(task)
@@ -45,6 +46,7 @@ def test_learns_reports_and_exports(trainer, task, make):
         assert np.mean((scores[:, 0] - labels) ** 2) < np.var(labels) / 2
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_exported_model_is_the_best_epoch(trainer, make):
     request = make(learning_rate=0.3, epochs=8)
@@ -57,6 +59,7 @@ def test_exported_model_is_the_best_epoch(trainer, make):
     assert loss == pytest.approx(min(losses), abs=1e-4)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_goes_on_where_a_killed_run_stopped(trainer, make):
     whole = trainer().train(make(folder="whole"), no_report)
@@ -80,6 +83,7 @@ def test_goes_on_where_a_killed_run_stopped(trainer, make):
         assert here["val_loss"] == pytest.approx(there["val_loss"], abs=0.05)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_a_kill_between_checkpoint_and_ledger_loses_no_epoch(trainer, make, monkeypatch):
     whole = trainer().train(make(folder="whole"), no_report)
@@ -114,6 +118,7 @@ def test_a_finished_training_is_not_repeated(trainer, make):
     assert again.resumed_from_epoch == 6
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_same_seed_same_result(trainer, make):
     first, second = (trainer().train(make(folder=f), no_report) for f in ("a", "b"))
@@ -129,6 +134,7 @@ def test_early_stopping(trainer, make):
     assert result.epochs - result.best_epoch == 2
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_steps_limit(trainer, make):
     assert trainer().train(make(epochs=2, steps=20), no_report).steps == 20
@@ -141,6 +147,7 @@ def test_optimizers(trainer, optimizer, make):
     assert result.history[-1]["loss"] < result.history[0]["loss"]
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_class_weights_shift_predictions(trainer, make):
     plain, weighted = make(folder="plain"), make(folder="weighted", class_weights=(1.0, 20.0))
@@ -153,6 +160,7 @@ def test_class_weights_shift_predictions(trainer, make):
     assert means[1] > means[0] + 0.01
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_bf16(trainer, make):
     request = make(accelerator=AcceleratorProfile("cpu", 1, "bf16"), epochs=2, learning_rate=0.05)
@@ -173,6 +181,7 @@ def exported_dtypes(trainer, folder):
     return {str(n.meta["val"].dtype) for n in program.graph.nodes if hasattr(n.meta.get("val"), "dtype")}
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", ALL)
 def test_a_device_that_is_not_there_is_an_error(trainer, make):
     if trainer().available_devices().get("tpu"):
@@ -181,23 +190,27 @@ def test_a_device_that_is_not_there_is_an_error(trainer, make):
         trainer().train(make(accelerator=AcceleratorProfile("tpu")), no_report)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_fp16_on_a_cpu_is_an_error(trainer, make):
     with pytest.raises(UserError, match="fp16"):
         trainer().train(make(accelerator=AcceleratorProfile("cpu", 1, "fp16")), no_report)
 
 
+@pytest.mark.core
 def test_fp16_on_a_tpu_is_an_error():
     with pytest.raises(UserError, match="'fp16' needs a GPU, the device is a TPU"):
         AcceleratorProfile("tpu", 1, "fp16").resolve({"tpu": 1})
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_tpus_of_several_machines_are_an_error(trainer):
     with pytest.raises(UserError, match="received 2; set"):
         trainer().processes(AcceleratorProfile("tpu", nodes=2))
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_divergence_is_an_error(trainer, make):
     with pytest.raises(TrainingError, match="learning_rate"):
@@ -228,12 +241,14 @@ def torch_model(outputs):
 BUILD = {TensorflowTrainer: keras_model, PytorchTrainer: torch_model}
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_the_users_model(trainer, make):
     result = trainer().train(make(build_model=lambda spec: BUILD[trainer](spec.outputs)), no_report)
     assert result.parameters == 3
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 @pytest.mark.parametrize(
     ("build", "message"),

@@ -1,0 +1,1 @@
+"""Whole pipelines through the command line, with their gates, registry, reports and failures."""

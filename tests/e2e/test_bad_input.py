@@ -8,7 +8,6 @@ import yaml
 
 from tests.command import switchyard
 
-pytestmark = pytest.mark.e2e
 GOOD = "x,word,y\n" + "".join(f"{i},{'ab'[i % 2]},{int(i > 100)}\n" for i in range(200))
 
 

@@ -12,10 +12,7 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from pipelines.examples import make_data
-from tests.command import BREAST_CANCER, DIGITS, EXAMPLES, environment
-from tests.e2e.conftest import ANEW, BEFORE_TRAINING, NO_CONTEST, STAGES, TRAINERS
-
-pytestmark = pytest.mark.e2e
+from tests.command import ANEW, BEFORE_TRAINING, BREAST_CANCER, EXAMPLES, NO_CONTEST, STAGES, TRAINERS, environment
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +25,7 @@ def artifact(workspace, stage, key):
     return sorted(folder.iterdir(), key=lambda p: int(p.name))
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_reaches_the_auc_and_is_registered(trainer, runs):
     result = runs[trainer].json
@@ -41,6 +39,7 @@ def test_reaches_the_auc_and_is_registered(trainer, runs):
     assert result["model_version"] is not None
 
 
+@pytest.mark.core
 def test_everything_before_the_trainer_is_shared(runs):
     shared = set(BEFORE_TRAINING) - ANEW
     assert all(s == "ran" for s in runs["tensorflow"].stages.values())
@@ -49,6 +48,7 @@ def test_everything_before_the_trainer_is_shared(runs):
         assert runs[other].stages["training"] == "ran"
 
 
+@pytest.mark.core
 def test_a_second_identical_run_trains_nothing(runs, workspace, warm):
     again = warm.run(BREAST_CANCER, workspace, "--trainer", "pytorch", *NO_CONTEST)
     assert {n for n, s in again.stages.items() if s != "cached"} == ANEW
@@ -73,10 +73,12 @@ def test_the_champion_run_again_stays_champion(runs, workspace, warm):
 
 
 def test_a_changed_hyperparameter_reruns_training_and_what_follows(runs, workspace, warm):
-    changed = warm.run(BREAST_CANCER, workspace, "--set", "trainer.hyperparameters.learning_rate=0.003", *NO_CONTEST)
+    other = ["--set", "trainer.hyperparameters.learning_rate=0.003", "--set", "serving.model_name=other"]
+    changed = warm.run(BREAST_CANCER, workspace, *other, *NO_CONTEST)
     assert {n for n, s in changed.stages.items() if s == "ran"} == {"training", "infra_validation"} | ANEW
 
 
+@pytest.mark.core
 def test_mlflow_holds_the_run(runs, client):
     result = runs["pytorch"].json
     parent = client.get_run(result["mlflow_run_id"])
@@ -95,6 +97,7 @@ def test_mlflow_holds_the_run(runs, client):
     assert any(k.startswith("system/") for k in by_name["training"].data.metrics)
 
 
+@pytest.mark.core
 def test_mlflow_holds_pages_to_look_at(runs, client, tmp_path):
     first = runs["tensorflow"].json
     children = client.search_runs([first["mlflow_experiment_id"]], f"tags.mlflow.parentRunId = '{first['mlflow_run_id']}'")
@@ -116,6 +119,7 @@ def test_mlflow_holds_pages_to_look_at(runs, client, tmp_path):
         assert "<script" not in page
 
 
+@pytest.mark.core
 def test_the_registry(runs, client):
     versions = client.search_model_versions("name = 'breast_cancer'")
     frameworks = {str(v.version): v.tags["framework"] for v in versions}
@@ -124,6 +128,7 @@ def test_the_registry(runs, client):
     assert client.get_model_version_by_alias("breast_cancer", "champion").version is not None
 
 
+@pytest.mark.core
 def test_two_versions_on_the_same_rows(runs, workspace, warm):
     first, second = (runs[t].json["model_version"] for t in ("tensorflow", "sklearn"))
     data = EXAMPLES / "breast_cancer" / "data.csv"
@@ -148,7 +153,15 @@ print(out.to_json(orient="split"))
 """
 
 
-@pytest.mark.parametrize(("trainer", "first"), [*((t, "") for t in TRAINERS), ("pytorch", "import tensorflow\n")])
+@pytest.mark.parametrize(
+    ("trainer", "first"),
+    [
+        ("tensorflow", ""),
+        pytest.param("pytorch", "", marks=pytest.mark.core),
+        ("sklearn", ""),
+        pytest.param("pytorch", "import tensorflow\n", id="pytorch, TensorFlow first"),
+    ],
+)
 def test_the_registered_model_loads_alone_and_takes_raw_rows(trainer, first, runs, workspace, tmp_path):
     uri = f"models:/breast_cancer/{runs[trainer].json['model_version']}"
     command = [
@@ -168,6 +181,7 @@ def test_the_registered_model_loads_alone_and_takes_raw_rows(trainer, first, run
     assert (out["prediction"] == truth).mean() > 0.93
 
 
+@pytest.mark.core
 def test_offline_and_bundle_predictions_agree(runs, workspace):
     """The trainer's export on transformed rows against the bundle on raw rows, every row of the eval split."""
     import tensorflow as tf
@@ -201,6 +215,7 @@ def test_offline_and_bundle_predictions_agree(runs, workspace):
     assert frameworks == set(TRAINERS)
 
 
+@pytest.mark.core
 def test_signature_and_input_example(runs, workspace):
     for folder in artifact(workspace, "training", "model"):
         model = Model.load(str(folder / "Format-Serving"))
@@ -209,6 +224,7 @@ def test_signature_and_input_example(runs, workspace):
         assert model.load_input_example(str(folder / "Format-Serving")).shape == (5, 30)
 
 
+@pytest.mark.core
 def test_no_pickle_in_a_bundle(runs, workspace):
     for model in artifact(workspace, "training", "model"):
         assert not [p for p in model.rglob("*") if p.suffix in (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")]
@@ -225,8 +241,8 @@ def test_not_blessed_has_a_code_of_its_own(runs, workspace, warm):
     assert client.get_run(done.json["mlflow_run_id"]).data.tags["blessed"] == "false"
 
 
-def test_digits(tmp_path, warm):
-    done = warm.run(DIGITS, tmp_path, "--trainer", "tensorflow", "--trainer", "pytorch")
+def test_both_trainers_learn_the_digits(digits):
+    _, done = digits
     assert done.json["status"] == "blessed"
     assert set(done.json["models"]) == {"tensorflow", "pytorch"}
     for model in done.json["models"].values():
@@ -235,6 +251,7 @@ def test_digits(tmp_path, warm):
         assert set(model["metrics"]) >= {"precision_macro", "recall_macro", "f1_macro"}
 
 
+@pytest.mark.core
 def test_the_examples_data_is_scikit_learns():
     pd.testing.assert_frame_equal(pd.read_csv(EXAMPLES / "breast_cancer" / "data.csv"), make_data.breast_cancer())
     stored = pd.read_parquet(EXAMPLES / "digits" / "data.parquet")

@@ -10,7 +10,6 @@ from mlflow import MlflowClient
 
 from tests.command import BREAST_CANCER, EXAMPLES
 
-pytestmark = pytest.mark.e2e
 DATA = EXAMPLES / "breast_cancer" / "data.csv"
 QUICK = ["--set", "trainer.hyperparameters.epochs=12", "--set", "serving.infra_validation=null"]
 TRAINING = {"training", "training_tensorflow", "training_pytorch"}
@@ -40,6 +39,7 @@ def stopped(done, *words):
     assert not missing, f"{missing} not in\n{done.json['error']}"
 
 
+@pytest.mark.core
 def test_both_trainers_in_one_run_and_the_best_is_champion(champion):
     _, done = champion
     models = done.json["models"]
@@ -53,6 +53,7 @@ def test_both_trainers_in_one_run_and_the_best_is_champion(champion):
     assert "better with a probability of" in done.stderr
 
 
+@pytest.mark.core
 def test_one_table_in_mlflow(champion):
     workspace, done = champion
     client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
@@ -62,6 +63,7 @@ def test_one_table_in_mlflow(champion):
     assert "auc" in table["columns"]
 
 
+@pytest.mark.core
 def test_a_renamed_column(champion, frame, warm, tmp_path):
     frame.rename(columns={"worst_area": "worst_aera"}).to_csv(tmp_path / "d.csv", index=False)
     done = warm.run(BREAST_CANCER, champion[0], *on(tmp_path / "d.csv"), expect=3)
@@ -134,6 +136,7 @@ def test_rows_duplicated_across_splits(champion, frame, warm, tmp_path):
     stopped(done, "leakage: eval: rows are duplicated across splits", "169 of 338 rows are in train", "Rows: 50%")
 
 
+@pytest.mark.core
 def test_flipped_labels_train_and_are_not_promoted(champion, frame, warm, tmp_path):
     chosen = np.random.default_rng(0).permutation(len(frame))[: len(frame) // 5]
     other = {"benign": "malignant", "malignant": "benign"}

@@ -6,13 +6,10 @@ import signal
 import time
 
 import psutil
-import pytest
 from mlflow import MlflowClient
 
-from tests.command import BREAST_CANCER, REPOSITORY, lines_until, start
-from tests.e2e.conftest import SKLEARN
+from tests.command import BREAST_CANCER, REPOSITORY, SKLEARN, lines_until, start
 
-pytestmark = pytest.mark.e2e
 UNSERVABLE = REPOSITORY / "tests" / "contract" / "unservable_trainers.py"
 FORGETFUL, MOODY = f"{UNSERVABLE}:ForgetfulTrainer", f"{UNSERVABLE}:MoodyTrainer"
 QUICK = ["--set", "trainer.hyperparameters.epochs=3"]

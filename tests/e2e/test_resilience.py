@@ -9,12 +9,14 @@ import sys
 import threading
 
 import psutil
-import pytest
 from mlflow import MlflowClient
 
 from tests.command import (
+    ANEW,
     BREAST_CANCER,
+    NO_CONTEST,
     REPOSITORY,
+    STAGES,
     all_gone,
     environment,
     free_port,
@@ -24,38 +26,9 @@ from tests.command import (
     start,
     switchyard,
 )
-from tests.e2e.conftest import ANEW, NO_CONTEST, STAGES
 
-pytestmark = pytest.mark.e2e
 QUICK = ["--set", "trainer.hyperparameters.epochs=10", "--set", "serving.infra_validation=null"]
 SLOW = ["--set", "trainer.hyperparameters.epochs=80", "--set", "trainer.hyperparameters.early_stopping=null"]
-
-
-@pytest.mark.timeout(1200)  # twelve runs
-def test_killed_in_every_stage_in_turn(tmp_path):
-    """`kill -9` as each stage begins; the next run repeats no finished stage, and training goes on from its checkpoint."""
-    finished = set()
-    for stage in STAGES:
-        process = start("run", BREAST_CANCER, "--workspace", tmp_path, "--trainer", "pytorch", "--json", *SLOW)
-        lines = lines_until(process, " training: epoch" if stage == "training" else f" {stage}: running")
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        all_gone(children)
-        text = "".join(lines)
-        for done in finished - ANEW:
-            assert f" {done}: ran" not in text, f"{done} was run again before {stage}"
-        finished |= {s for s in STAGES if f" {s}: ran" in text}
-    last = run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *SLOW)
-    assert {s: last.stages[s] for s in finished} == {s: "ran" if s in ANEW else "cached" for s in finished}
-    assert last.json["status"] == "blessed"
-    assert finished >= {"ingest", "statistics", "schema", "transform", "training"}
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    runs = client.search_runs([last.json["mlflow_experiment_id"]], max_results=1000)
-    assert [r.info.run_name for r in runs if r.info.status == "RUNNING"] == []
-    resumed = [int(r.data.tags["resumed_from_epoch"]) for r in runs if "resumed_from_epoch" in r.data.tags]
-    assert resumed
-    assert max(resumed) > 0
 
 
 def test_ctrl_c(tmp_path):

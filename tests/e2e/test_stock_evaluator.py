@@ -16,8 +16,6 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.evaluation.metric_names import METRICS
 from pipelines.config_beam import BeamConfig
 
-pytestmark = pytest.mark.e2e
-
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory, warm):

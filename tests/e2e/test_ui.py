@@ -8,10 +8,8 @@ import subprocess
 
 import pytest
 
-from tests.command import COMMAND, REPOSITORY, environment, free_port, wait_for
-from tests.e2e.conftest import STAGES
+from tests.command import COMMAND, REPOSITORY, STAGES, environment, free_port, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--no-sandbox",
@@ -94,7 +92,7 @@ def test_a_person_sees_runs_stages_curves_and_the_model(runs, server, tmp_path):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine: apt-get install chromium")
-@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), pytest.param(390, "dark", marks=pytest.mark.core)])
 def test_the_pages_read_well(width, scheme, runs, workspace, tmp_path):
     from playwright.sync_api import sync_playwright
 

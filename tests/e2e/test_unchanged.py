@@ -7,10 +7,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.command import EXAMPLES
-from tests.e2e.conftest import ANEW, STAGES
-
-pytestmark = pytest.mark.e2e
+from tests.command import ANEW, EXAMPLES, STAGES
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Beam's stages on Apache Flink."""

@@ -23,7 +23,6 @@ from tests.command import all_gone, free_port, lines_until, run, start, switchya
 from tests.flink.cluster import JAR, flink_cluster
 
 pytestmark = [
-    pytest.mark.flink,
     pytest.mark.skipif(not JAR.is_file(), reason=f"no {JAR}: `make flink` did not get Beam's Flink job server"),
     pytest.mark.skipif(not shutil.which("java"), reason="no java on the PATH"),
 ]

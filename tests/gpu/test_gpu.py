@@ -15,9 +15,9 @@ from components.errors import TrainingError
 from components.training.pytorch_trainer import PytorchTrainer
 from components.training.tensorflow_trainer import TensorflowTrainer
 from tests.command import BREAST_CANCER, REPOSITORY, run
-from tests.contract.conftest import no_report
 from tests.contract.test_compile import keras_model, much_tensorflow, much_torch, torch_model
-from tests.e2e.training_jobs import train
+from tests.training_jobs import train
+from tests.training_requests import no_report
 
 BOTH = ["tensorflow", "pytorch"]
 
@@ -31,7 +31,6 @@ def gpus():
 
 HERE = gpus()
 pytestmark = [
-    pytest.mark.gpu,
     pytest.mark.skipif(HERE < 1, reason="no NVIDIA GPU: `nvidia-smi --list-gpus` lists none on this machine"),
 ]
 needs_two = pytest.mark.skipif(HERE < 2, reason=f"needs two NVIDIA GPUs, this machine has {HERE}")

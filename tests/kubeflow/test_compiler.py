@@ -23,6 +23,7 @@ from pipelines.runners.kubeflow.compiler import compile_tfx_pipeline, with_envir
 from tests.command import REPOSITORY
 from tests.kubeflow import constructs, taxi
 
+pytestmark = pytest.mark.core
 GOLDEN = Path(__file__).parent / "golden"
 EXAMPLE = REPOSITORY / "pipelines" / "examples" / "breast_cancer" / "pipeline.yaml"
 

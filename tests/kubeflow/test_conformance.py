@@ -10,8 +10,6 @@ import pytest
 
 from tests.command import REPOSITORY
 
-pytestmark = pytest.mark.kubeflow
-
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):

@@ -10,6 +10,7 @@ import yaml
 
 from tests.command import REPOSITORY
 
+pytestmark = pytest.mark.core
 INFRA = REPOSITORY / "infra"
 ENTRIES = ["mlflow/overlays/in-cluster", "mlflow/overlays/cloud", "kubeflow", "serving"]
 VERSIONS = ["1.29.0", kubernetes_validate.latest_version()]

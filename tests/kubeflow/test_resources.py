@@ -13,6 +13,7 @@ from tests.command import REPOSITORY
 from tests.kubeflow import constructs
 from tests.kubeflow.test_compiler import compiled, numbers
 
+pytestmark = pytest.mark.core
 GOLDEN = Path(__file__).parent / "golden"
 EXAMPLE = REPOSITORY / "pipelines" / "examples" / "breast_cancer" / "pipeline.yaml"
 

@@ -5,35 +5,22 @@ import subprocess
 import numpy as np
 import pytest
 import yaml
-from mlflow import MlflowClient
 
-from components import model_registry
 from components.model_bundle import bundle_info, load_bundle
-from tests.command import DIGITS
+from tests.registries import registry
 from tests.serving.server import serving
-
-pytestmark = pytest.mark.serving
 
 
 @pytest.fixture(scope="module")
-def registry(bundles, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    client = MlflowClient(uri)
-    run_id = client.create_run(client.create_experiment("x", artifact_location=str(folder / "artifacts"))).info.run_id
-    for framework in ("tensorflow", "pytorch"):
-        described = {
-            "name": "a_model", "bundle": str(bundles[framework]), "uri": framework, "passed": True, "blessed": True,
-            "compared_with": None if framework == "tensorflow" else "1", "why": "a test", "metrics": {}, "data": "d",
-            "tags": {"framework": framework}, "description": "",
-        }  # fmt: skip
-        model_registry.register_model(client, run_id, described)
+def registered(bundles, tmp_path_factory):
+    """The URI of a registry: version 1 is TensorFlow's, 2, the champion, is PyTorch's."""
+    uri, _ = registry(tmp_path_factory.mktemp("registry"), "a_model", [(f, bundles[f]) for f in ("tensorflow", "pytorch")])
     return uri
 
 
-def test_the_manifest_is_applied_as_it_is_and_its_command_starts(registry, bundles, warm, tmp_path):
+def test_the_manifest_is_applied_as_it_is_and_its_command_starts(registered, bundles, warm, tmp_path):
     out = tmp_path / "manifests"
-    options = ["--tracking-uri", registry, "--cluster-tracking-uri", "http://mlflow.mlflow:5000", "--canary", 10]
+    options = ["--tracking-uri", registered, "--cluster-tracking-uri", "http://mlflow.mlflow:5000", "--canary", 10]
     done = warm("deploy", "a_model@champion", "--target", "kserve", "-o", out, *options)
     assert done.code == 0, done.stderr
     assert "a_model version 2, 10 % of the requests" in done.stdout
@@ -46,14 +33,14 @@ def test_the_manifest_is_applied_as_it_is_and_its_command_starts(registry, bundl
     assert model == "a_model@2"
     kept = [a for i, a in enumerate(arguments) if "--host" not in arguments[max(0, i - 1) : i + 1]]
     kept = [a for i, a in enumerate(kept) if "--port" not in kept[max(0, i - 1) : i + 1]]
-    with serving(model, tmp_path / "log", *kept, "--tracking-uri", registry) as server:
+    with serving(model, tmp_path / "log", *kept, "--tracking-uri", registered) as server:
         assert server.request(container["readinessProbe"]["httpGet"]["path"])[0] == 200
         assert server.request("/v2/models/a_model")[2]["versions"] == ["2"]
 
 
-def test_a_users_mistakes(registry, bundles, warm, tmp_path):
+def test_a_users_mistakes(registered, bundles, warm, tmp_path):
     def deploy(model, *options):
-        done = warm("deploy", model, "--tracking-uri", registry, "-o", tmp_path / "out", *options)
+        done = warm("deploy", model, "--tracking-uri", registered, "-o", tmp_path / "out", *options)
         assert "Traceback" not in done.stderr
         return done.code, done.stderr
 
@@ -73,9 +60,9 @@ def test_a_users_mistakes(registry, bundles, warm, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_tensorflow_serving_loads_it(registry, bundles, workspace, eval_rows, warm, tmp_path):
+def test_tensorflow_serving_loads_it(registered, bundles, workspace, eval_rows, warm, tmp_path):
     """By the session loader with the tag `serve`, which is what TensorFlow Serving's servable is made of."""
-    done = warm("deploy", "a_model@1", "--target", "tf-serving", "-o", tmp_path, "--tracking-uri", registry)
+    done = warm("deploy", "a_model@1", "--target", "tf-serving", "-o", tmp_path, "--tracking-uri", registered)
     assert done.code == 0, done.stderr
     info = bundle_info(bundles["tensorflow"])
     frame = eval_rows(workspace, info.features)
@@ -83,18 +70,18 @@ def test_tensorflow_serving_loads_it(registry, bundles, workspace, eval_rows, wa
     found = session_answers(tmp_path / "a_model" / "1", {f.name: frame[f.name].to_numpy() for f in info.features})
     np.testing.assert_allclose(found["probability"], expected["probability"], atol=1e-5)
     assert [v.decode() for v in found["prediction"]] == list(expected["prediction"])
-    again = warm("deploy", "a_model@1", "--target", "tf-serving", "-o", tmp_path, "--tracking-uri", registry)
+    again = warm("deploy", "a_model@1", "--target", "tf-serving", "-o", tmp_path, "--tracking-uri", registered)
     assert again.code == 2
     assert "is there already" in again.stderr
 
 
-def test_tensorflow_serving_of_several_classes(eval_rows, warm, tmp_path):
-    warm("run", DIGITS, "--workspace", tmp_path / "w", "--trainer", "tensorflow", "--set", "trainer.hyperparameters.epochs=2")
-    [folder] = (tmp_path / "w" / "artifacts" / "training" / "model").iterdir()
+def test_tensorflow_serving_of_several_classes(digits, eval_rows, warm, tmp_path):
+    workspace, _ = digits
+    [folder] = (workspace / "artifacts" / "training_tensorflow" / "model").iterdir()
     done = warm("deploy", folder, "--target", "tf-serving", "-o", tmp_path)
     assert done.code == 0, done.stderr
     info = bundle_info(folder / "Format-Serving")
-    frame = eval_rows(tmp_path / "w", info.features)
+    frame = eval_rows(workspace, info.features)
     expected = load_bundle(folder / "Format-Serving").predict(frame)
     inputs = {f.name: np.stack(frame[f.name]) if f.width > 1 else frame[f.name].to_numpy() for f in info.features}
     found = session_answers(tmp_path / "model" / "1", inputs)

@@ -13,8 +13,6 @@ from components.serving.client import tensors
 from components.serving.request_log import RequestLog, _array
 from tests.serving.server import serving, wait_until
 
-pytestmark = pytest.mark.serving
-
 
 @pytest.fixture(scope="module")
 def rows(bundles, workspace, eval_rows):
@@ -89,6 +87,7 @@ def test_a_users_mistakes(bundles, workspace, warm, tmp_path):
     assert "no file matches" in done.stderr
 
 
+@pytest.mark.core
 def test_columns_as_arrow():
     ragged = Ragged(np.array([1.0, 2.0], dtype=np.float32), np.array([1, 0, 1]))
     assert _array(ragged, pa.float32(), is_list=False).to_pylist() == [1.0, None, 2.0]
@@ -98,6 +97,7 @@ def test_columns_as_arrow():
     assert _array(np.array([[1, 2], [3, 4]]), pa.int64(), is_list=False).to_pylist() == [[1, 2], [3, 4]]
 
 
+@pytest.mark.core
 def test_the_share_is_kept(tmp_path):
     dropped = []
     log = RequestLog(tmp_path / "requests", 0.25, (), dropped.append)

@@ -12,7 +12,6 @@ from components.model_bundle import load_bundle
 from tests.command import EXAMPLES, start, switchyard
 from tests.serving.server import wait_until
 
-pytestmark = pytest.mark.serving
 DATA = EXAMPLES / "breast_cancer" / "data.csv"
 
 
@@ -82,6 +81,7 @@ def test_rows_keep_their_order_and_columns(source, target, inputs, model, warm, 
     assert [p.name for p in tmp_path.iterdir()] == [out.name], "nothing is left"
 
 
+@pytest.mark.core
 def test_bad_rows_keep_their_place_and_are_told(inputs, model, warm, tmp_path):
     folder, frame, expected = inputs
     lines = (folder / "in.csv").read_text().splitlines()

@@ -15,11 +15,8 @@ import pytest
 
 from components.model_bundle import bundle_info, load_bundle
 from components.serving.client import records, tensors
-from tests.command import DIGITS, free_port, switchyard
-from tests.messy import messy_frame
+from tests.command import free_port, switchyard
 from tests.serving.server import serving, start_server, until_ready
-
-pytestmark = pytest.mark.serving
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +35,15 @@ def rows(info, workspace, eval_rows):
     return eval_rows(workspace, info.features)
 
 
-def test_served_is_what_was_evaluated_on_every_row(bundles, workspace, eval_rows, warm, tmp_path):
+def test_served_is_what_was_evaluated_on_every_row(bundles, workspace, digits, regression, eval_rows, tmp_path):
     """Both frameworks and a trainer of the user's own; both examples, texts and missing values; both protocols."""
-    warm.run(DIGITS, tmp_path / "digits", "--trainer", "tensorflow", "--trainer", "pytorch")
     cases = {name: (folder, workspace) for name, folder in bundles.items()}
     for stage in ("training_tensorflow", "training_pytorch"):
-        [model] = (tmp_path / "digits" / "artifacts" / stage / "model").iterdir()
-        cases[f"digits_{stage}"] = (model, tmp_path / "digits")
-    messy_frame().to_csv(tmp_path / "messy.csv", index=False)
-    quick = ["--set", "trainer.hyperparameters.epochs=2"]
-    done = warm("run", "--data", tmp_path / "messy.csv", "--label", "price", "--workspace", tmp_path / "messy", *quick)
-    assert done.code in (0, 4), done.stderr  # trained, if not well
-    [model] = (tmp_path / "messy" / "artifacts" / "training" / "model").iterdir()
-    cases["messy"] = (model, tmp_path / "messy")
+        [model] = (digits[0] / "artifacts" / stage / "model").iterdir()
+        cases[f"digits_{stage}"] = (model, digits[0])
+    messy = regression[0] / "w"
+    model = min((messy / "artifacts" / "training" / "model").iterdir(), key=lambda f: int(f.name))
+    cases["messy"] = (model, messy)
     assert len(cases) == 6
     for name, (folder, place) in cases.items():
         model_folder = folder / "Format-Serving" if (folder / "Format-Serving").is_dir() else folder
@@ -75,6 +68,7 @@ def check(evaluated, served):
         assert list(evaluated) == served
 
 
+@pytest.mark.core
 def test_metadata_and_health(server, info):
     assert server.request("/v2")[2]["name"] == "switchyard"
     assert server.request("/v2/health/live")[0] == 200
@@ -89,6 +83,7 @@ def test_metadata_and_health(server, info):
     assert server.request("/v2/models/breast_cancer/infer")[0] == 405
 
 
+@pytest.mark.core
 def test_the_protocols_own_client(server, info, rows, bundles):
     """Triton's client, which KServe and Triton document: JSON and binary tensors, texts as BYTES."""
     import tritonclient.http as triton
@@ -116,6 +111,7 @@ def test_the_protocols_own_client(server, info, rows, bundles):
                 assert texts == list(expected["prediction"])
 
 
+@pytest.mark.core
 def test_mlflows_formats(server, info, rows):
     few = rows.head(3)
     plain = records(few, info.features)
@@ -133,6 +129,7 @@ def test_mlflows_formats(server, info, rows):
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
 
 
+@pytest.mark.core
 def test_what_does_not_fit_is_refused_by_name(server, info, rows):
     good = tensors(rows.head(2), info.features)
     area = next(i for i, t in enumerate(good) if t["name"] == "mean_area")
@@ -187,6 +184,7 @@ def test_fuzzed_against_its_own_document(server):
     assert done.returncode == 0, done.stdout[-5000:]
 
 
+@pytest.mark.core
 def test_batches_do_not_mix_answers(server, info, rows, bundles):
     """Many clients at once, some with requests that are refused: everyone gets the answer to their own rows."""
     expected = load_bundle(bundles["pytorch"]).predict(rows)["probability"].to_numpy()
@@ -206,6 +204,7 @@ def test_batches_do_not_mix_answers(server, info, rows, bundles):
     assert batches < total, "requests were batched"
 
 
+@pytest.mark.core
 def test_metrics_and_access_log(server, info, rows):
     body = {"inputs": tensors(rows.head(2), info.features)}
     headers = {"content-type": "application/json", "x-request-id": "abc-1"}

@@ -15,15 +15,14 @@ from contextlib import contextmanager
 import numpy as np
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from components import model_registry
 from components.model_bundle import RawFeature, bundle_info, load_bundle
 from components.serving.client import tensors
 from tests.command import environment, free_port
+from tests.registries import registry
 from tests.serving.server import serving, wait_until
 
-pytestmark = pytest.mark.serving
 NAME = "swapped"
 FAILS_AFTER_WARM_UP = """
 
@@ -47,28 +46,18 @@ SklearnTrainer.load_predictor = classmethod(_failing)
 
 
 @pytest.fixture(scope="module")
-def registry(bundles, tmp_path_factory):
+def registered(bundles, tmp_path_factory):
     """Version 1: TensorFlow, champion; 2: PyTorch; 3: weights damaged; 4: fails when it is used."""
     folder = tmp_path_factory.mktemp("registry")
-    damaged = folder / "damaged"
+    damaged, failing = folder / "damaged", folder / "failing"
     shutil.copytree(bundles["pytorch"], damaged)
     [weights] = damaged.glob("artifacts/*/model/model.pt2")
     weights.write_bytes(weights.read_bytes()[:1000])
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    client = MlflowClient(uri)
-    experiment = client.create_experiment("x", artifact_location=str(folder / "artifacts"))
-    run_id = client.create_run(experiment).info.run_id
-    failing = folder / "failing"
     shutil.copytree(bundles["sklearn"], failing)
     [code] = failing.glob("artifacts/*/code/**/sklearn_trainer.py")
     code.write_text(code.read_text() + FAILS_AFTER_WARM_UP)
-    for source in (bundles["tensorflow"], bundles["pytorch"], damaged, failing):
-        described = {
-            "name": NAME, "bundle": str(source), "uri": str(source), "passed": True, "blessed": True, "compared_with": None,
-            "why": "a test", "metrics": {"auc": 0.9}, "data": "d", "tags": {"framework": "any"}, "description": "",
-        }  # fmt: skip
-        model_registry.register_model(client, run_id, described)
-    return uri, client
+    versions = [bundles["tensorflow"], bundles["pytorch"], damaged, failing]
+    return registry(folder, NAME, [("any", source) for source in versions], each_beats_the_last=False)
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +108,9 @@ def check(answers, right):
         np.testing.assert_allclose([v for _, v in mine], values[[i for i, _ in mine]], atol=1e-5)
 
 
-def test_promotions_and_rollbacks_under_load(registry, bundles, rows, tmp_path):
+def test_promotions_and_rollbacks_under_load(registered, bundles, rows, tmp_path):
     """No request fails, every answer is the old or the new model's; a damaged version is not put in; memory stays."""
-    uri, client = registry
+    uri, client = registered
     right = expected(bundles, rows)
     assert np.abs(right["1"] - right["2"]).max() > 1e-3, "the two can be told apart"
     with serving(f"{NAME}@champion", tmp_path / "log", "--tracking-uri", uri, "--poll", "0.2") as server:
@@ -153,8 +142,8 @@ def test_promotions_and_rollbacks_under_load(registry, bundles, rows, tmp_path):
     assert "version 3 cannot be served and is not put in" in log
 
 
-def test_canary_gets_its_share_and_becomes_champion(registry, bundles, rows, tmp_path):
-    uri, client = registry
+def test_canary_gets_its_share_and_becomes_champion(registered, bundles, rows, tmp_path):
+    uri, client = registered
     if model_registry.alias_version(client, NAME, "champion") != "1":
         model_registry.promote(client, NAME, "1", why="test")
     client.set_registered_model_alias(NAME, "challenger", "2")
@@ -175,8 +164,8 @@ def test_canary_gets_its_share_and_becomes_champion(registry, bundles, rows, tmp
         assert server.metric("switchyard_model_loads_total") == 2
 
 
-def test_a_canary_that_fails_is_stopped_and_nobody_notices(registry, bundles, rows, tmp_path):
-    uri, client = registry
+def test_a_canary_that_fails_is_stopped_and_nobody_notices(registered, bundles, rows, tmp_path):
+    uri, client = registered
     client.set_registered_model_alias(NAME, "champion", "1")
     client.set_registered_model_alias(NAME, "challenger", "4")
     options = ["--tracking-uri", uri, "--poll", "0.2", "--canary", 50]
@@ -192,8 +181,8 @@ def test_a_canary_that_fails_is_stopped_and_nobody_notices(registry, bundles, ro
     assert "canary version 4 is stopped: it failed 3 of 3 requests" in (tmp_path / "log").read_text()
 
 
-def test_the_registry_going_away_stops_nothing(registry, rows, tmp_path, workspace):
-    uri, _ = registry
+def test_the_registry_going_away_stops_nothing(registered, rows, tmp_path, workspace):
+    uri, _ = registered
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
     env = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
@@ -222,8 +211,8 @@ def test_the_registry_going_away_stops_nothing(registry, rows, tmp_path, workspa
             os.killpg(tracking.pid, signal.SIGKILL)
 
 
-def test_a_version_is_not_followed(registry, rows, tmp_path):
-    uri, client = registry
+def test_a_version_is_not_followed(registered, rows, tmp_path):
+    uri, client = registered
     with serving(f"{NAME}@2", tmp_path / "log", "--tracking-uri", uri, "--poll", "0.2") as server:
         client.set_registered_model_alias(NAME, "champion", "1")
         time.sleep(1)

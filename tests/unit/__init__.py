@@ -1,0 +1,1 @@
+"""One function or class, no framework imported, no process started."""

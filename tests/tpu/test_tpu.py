@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.command import REPOSITORY
-from tests.e2e.training_jobs import TRAIN, after_third_epoch, alone, job, prepared, same_curve, start
+from tests.training_jobs import TRAIN, after_third_epoch, job, same_curve, start
 
-pytestmark = pytest.mark.tpu
-_ = alone, prepared  # fixtures
 # `make test-tpu` sets it: an environment with torch_xla and the PyTorch that fits it.
 PYTHON = os.environ.get("SWITCHYARD_TPU_PYTHON", str(REPOSITORY / ".venv-tpu" / "bin" / "python"))
 XLA = {"SWITCHYARD_TRY_XLA_ON_CPU": "1", "PJRT_DEVICE": "CPU", "PYTHONPATH": str(REPOSITORY)}

@@ -1,11 +1,9 @@
-"""Requests for trainers: 400 rows of two numbers and a word, and what the suites share."""
+"""Requests for trainers: 400 rows of two numbers and a word. Imports both frameworks."""
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from components.accelerators import AcceleratorProfile
-from components.progress import set_sink
 from components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest
 from components.training.input import TransformedExamples
 from components.training.pytorch_trainer import PytorchTrainer
@@ -44,51 +42,30 @@ def write(folder, task, rows, seed):
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    made = {}
-
-    def get(task):
-        if task not in made:
-            folder = tmp_path_factory.mktemp(task)
-            write(folder / "train", task, 400, 0)
-            write(folder / "eval", task, 200, 1)
-            spec = {
-                "x": tf.io.FixedLenFeature([2], tf.float32),
-                "word": tf.io.FixedLenFeature([1], tf.int64),
-                "y": tf.io.FixedLenFeature([], tf.float32 if task == "regression" else tf.int64),
-            }
-            made[task] = [TransformedExamples(sorted(map(str, (folder / s).iterdir())), spec, "y") for s in ("train", "eval")]
-        return made[task]
-
-    return get
+def sources(folder, task):
+    """Writes the examples of both splits; returns what reads them."""
+    write(folder / "train", task, 400, 0)
+    write(folder / "eval", task, 200, 1)
+    spec = {
+        "x": tf.io.FixedLenFeature([2], tf.float32),
+        "word": tf.io.FixedLenFeature([1], tf.int64),
+        "y": tf.io.FixedLenFeature([], tf.float32 if task == "regression" else tf.int64),
+    }
+    return [TransformedExamples(sorted(map(str, (folder / s).iterdir())), spec, "y") for s in ("train", "eval")]
 
 
-@pytest.fixture
-def make(data, tmp_path):
-    def request(task="binary", folder="run", build_model=None, accelerator=None, train=None, **hyper):
-        sources = data(task)
-        return TrainRequest(
-            spec=ModelSpec((FeatureSpec("word", "int64", (1,), 4), FeatureSpec("x", "float32", (2,))), task, TASKS[task]),
-            train=train or sources[0],
-            eval=sources[1],
-            hyperparameters=Hyperparameters(**{**HYPER, **hyper}),
-            accelerator=accelerator or AcceleratorProfile(),
-            build_model=build_model,
-            checkpoint_dir=tmp_path / folder / "checkpoints",
-            export_dir=tmp_path / folder / "export",
-        )
-
-    return request
-
-
-@pytest.fixture
-def said():
-    """What a trainer tells the user."""
-    found = []
-    set_sink(found.append)
-    yield found
-    set_sink(None)
+def request(examples, folder, task, build_model=None, accelerator=None, train=None, **hyper):
+    """Returns the request to train on `examples`, train and eval."""
+    return TrainRequest(
+        spec=ModelSpec((FeatureSpec("word", "int64", (1,), 4), FeatureSpec("x", "float32", (2,))), task, TASKS[task]),
+        train=train or examples[0],
+        eval=examples[1],
+        hyperparameters=Hyperparameters(**{**HYPER, **hyper}),
+        accelerator=accelerator or AcceleratorProfile(),
+        build_model=build_model,
+        checkpoint_dir=folder / "checkpoints",
+        export_dir=folder / "export",
+    )
 
 
 def no_report(step, metrics):

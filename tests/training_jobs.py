@@ -68,10 +68,8 @@ Path(job.state, "result.json").write_text(json.dumps(asdict(result)))
 """
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A pipeline run up to its end; the folder of a model of each framework, and the URIs of what training takes."""
-    folder = tmp_path_factory.mktemp("workers")
+def run_once(folder):
+    """Runs a pipeline with both trainers on two workers in `folder`, with a model of each framework beside it."""
     random = np.random.default_rng(0)
     rows = 1301  # the splits' rows are shared unequally by 2 and by 3
     data = pd.DataFrame({"a": random.normal(size=rows), "b": random.normal(size=rows), "c": random.choice(list("xyz"), rows)})
@@ -87,7 +85,6 @@ def prepared(tmp_path_factory):
     )
     done = switchyard("run", "pipeline.yaml", cwd=folder)
     assert done.code == 0, done.stdout + done.stderr  # a model was blessed
-    return folder
 
 
 def job(prepared, state, framework, accelerator, **hyper):
@@ -136,19 +133,6 @@ def train(prepared, state, framework, accelerator, **hyper):
     process.communicate(timeout=400)
     assert process.returncode == 0, (state / "log").read_text()[-3000:]
     return json.loads((state / "result.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def alone(prepared, tmp_path_factory):
-    made = {}
-
-    def get(framework, **hyper):
-        key = framework, tuple(hyper.items())
-        if key not in made:
-            made[key] = train(prepared, tmp_path_factory.mktemp("alone"), framework, {}, **hyper)
-        return made[key]
-
-    return get
 
 
 def same_curve(one, many):

@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.command import BREAST_CANCER, free_port
-from tests.e2e.conftest import STAGES
-from tests.kubeflow.submitting import SHORT, kfp_server, nested, wait_for_end
-
-pytestmark = pytest.mark.kubeflow
+from tests.cluster.submitting import SHORT, kfp_server, nested, wait_for_end
+from tests.command import BREAST_CANCER, STAGES, free_port
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +174,14 @@ def test_an_unknown_run_is_said_so(warm, host):
     assert "there is no run nothing" in done.stderr
 
 
+@pytest.mark.core
 def test_a_server_that_is_down_is_said_so(warm):
     done = warm("submit", BREAST_CANCER, "--host", f"http://127.0.0.1:{free_port()}")
     assert done.code == 2
     assert "does not answer" in done.stderr
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -214,6 +213,7 @@ def test_a_self_signed_certificate_needs_its_authority(warm, tmp_path):
         assert warm("runs", "list", "--host", host, "--insecure").code == 0
 
 
+@pytest.mark.core
 def test_a_password_never_gets_into_the_pipeline(warm, tmp_path):
     done = warm("compile", BREAST_CANCER, "-o", tmp_path / "x.yaml", "--set", "tracking.uri=http://me:secret@mlflow:5000")
     assert done.code == 2

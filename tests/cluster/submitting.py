@@ -18,7 +18,7 @@ SHORT = ["--set", "trainer.hyperparameters.epochs=1", "--set", "evaluation.thres
 @contextmanager
 def kfp_server(folder, mlflow="", *more, scheme="http"):
     port = free_port()
-    command = [sys.executable, "-m", "tests.kubeflow.kfp_server", str(port), str(folder), "--mlflow", mlflow, *map(str, more)]
+    command = [sys.executable, "-m", "tests.cluster.kfp_server", str(port), str(folder), "--mlflow", mlflow, *map(str, more)]
     folder.mkdir()
     with open(folder / "server.log", "w") as log:
         server = subprocess.Popen(command, cwd=REPOSITORY, env=environment(PYTHONPATH=REPOSITORY), stdout=log, stderr=log)

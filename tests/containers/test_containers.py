@@ -8,10 +8,9 @@ import time
 
 import pytest
 
-from tests.command import BREAST_CANCER, REPOSITORY, environment, run, switchyard
-from tests.e2e.conftest import STAGES
+from tests.command import BREAST_CANCER, REPOSITORY, STAGES, environment, run, switchyard
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(2400)]
+pytestmark = pytest.mark.timeout(2400)
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 IMAGE = "localhost/switchyard:test"
 # What podman needs on a machine without systemd (docs/kubeflow.md).

@@ -3,13 +3,10 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from mlflow import MlflowClient
 
+from tests.cluster.submitting import nested, wait_for_end
 from tests.command import mlflow_server
-from tests.kubeflow.submitting import nested, wait_for_end
-
-pytestmark = pytest.mark.kubeflow
 
 
 def test_a_run_that_is_ended_keeps_its_checkpoint(submit, mlflow, warm, host):

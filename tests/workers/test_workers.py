@@ -11,10 +11,8 @@ import pytest
 import yaml
 
 from tests.command import REPOSITORY, run
-from tests.e2e.training_jobs import after_third_epoch, alone, job, prepared, same_curve, start, train
+from tests.training_jobs import after_third_epoch, job, same_curve, start, train
 
-pytestmark = pytest.mark.workers
-_ = alone, prepared  # fixtures
 TAXI = REPOSITORY.parent / "shared" / "data" / "chicago_taxi" / "data.csv"
 TRAINERS = {"tensorflow", "pytorch"}
 

@@ -1,6 +1,6 @@
 """A server that speaks KFP's v2beta1 API over HTTP and **executes** what it receives, by KFP's own local runner.
 
-`python -m tests.kubeflow.kfp_server PORT FOLDER [--mlflow URI]`. A wrong spec fails the run, as on a cluster. For experiments
+`python -m tests.cluster.kfp_server PORT FOLDER [--mlflow URI]`. A wrong spec fails the run, as on a cluster. For experiments
 named `plugin...` it does what KFP's MLflow plugin does: the parent run, a nested run per task, both ended by it. Under the paths
 `/page`, `/old` and `/guarded` it answers as a login page, KFP 1 and a server that wants a token do.
 """

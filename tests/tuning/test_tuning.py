@@ -9,10 +9,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.command import BREAST_CANCER, REPOSITORY, all_gone, lines_until, start
-from tests.e2e.conftest import NO_CONTEST
+from tests.command import BREAST_CANCER, NO_CONTEST, REPOSITORY, all_gone, lines_until, start
 
-pytestmark = pytest.mark.e2e
 BOWL = f"{REPOSITORY / 'tests' / 'contract' / 'tunable_trainers.py'}:BowlTrainer"
 RATES = {"low": 0.0001, "high": 1.0, "log": True}
 
@@ -45,7 +43,6 @@ def stage_run(client, result, stage):
     return next(r for r in children(client, result["mlflow_experiment_id"], result["mlflow_run_id"]) if r.info.run_name == stage)
 
 
-@pytest.mark.tuning
 def test_both_trainers_are_searched_side_by_side_trials(warm, tmp_path):
     tune = {"space": {"learning_rate": {"low": 0.0003, "high": 0.03, "log": True}, "batch_size": [32, 64]}, "trials": 3}
     path = pipeline(
@@ -87,7 +84,6 @@ def test_both_trainers_are_searched_side_by_side_trials(warm, tmp_path):
     assert {again.stages[f"{s}_{t}"] for s in ("tuning", "training") for t in ("tensorflow", "pytorch")} == {"cached"}
 
 
-@pytest.mark.tuning
 def test_the_optimum_is_found_bad_trials_are_pruned_and_what_mattered_is_told(warm, tmp_path):
     tune = {"space": {"learning_rate": RATES, "model_parameters.width": {"low": 1, "high": 9}}, "trials": 30, "parallel": 2}
     path = bowl(tmp_path, tune, hyperparameters={"epochs": 6})
@@ -113,7 +109,6 @@ def test_the_optimum_is_found_bad_trials_are_pruned_and_what_mattered_is_told(wa
     assert f"bowl, tuned: learning_rate {found['values']['learning_rate']}" in report
 
 
-@pytest.mark.tuning
 def test_trials_that_fail_are_recorded_and_the_search_goes_on(warm, tmp_path):
     tune = {"space": {"model_parameters.how": ["well", "crash", "diverge"]}, "trials": 12, "sampler": "random", "pruner": None}
     done = warm.run(bowl(tmp_path, tune, hyperparameters={"epochs": 2}), tmp_path / "w")
@@ -134,6 +129,7 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(warm, tmp_path):
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.core
 def test_a_mistake_of_the_users_ends_the_search_at_once(warm, tmp_path):
     tune = {"space": {"model_parameters.how": ["typo", "typo too"]}, "trials": 50, "sampler": "random"}
     path = bowl(tmp_path, tune, model_parameters={"how": "typo"}, hyperparameters={"epochs": 1})
@@ -146,7 +142,6 @@ def test_a_mistake_of_the_users_ends_the_search_at_once(warm, tmp_path):
     assert not [r for r in runs if r.info.status == "RUNNING"]
 
 
-@pytest.mark.tuning
 def test_a_killed_search_goes_on(warm, tmp_path):
     tune = {"space": {"learning_rate": RATES}, "trials": 8, "pruner": None}
     path = bowl(tmp_path, tune, model_parameters={"seconds": 0.5}, hyperparameters={"epochs": 3})

@@ -16,12 +16,10 @@ from components.training.train_job import train_job
 from components.training.train_job_settings import VARIABLE, TrainJobSettings
 from pipelines.config_file import load_config
 from pipelines.runners.kubeflow.from_config import compile_config
+from tests.cluster.trainer_cluster import TrainerCluster
 from tests.command import BREAST_CANCER, REPOSITORY
-from tests.e2e.training_jobs import TRAIN, after_third_epoch, alone, job, prepared, same_curve, start
-from tests.kubeflow.trainer_cluster import TrainerCluster
+from tests.training_jobs import TRAIN, after_third_epoch, job, same_curve, start
 
-pytestmark = pytest.mark.kubeflow
-_ = alone, prepared  # fixtures
 GOLDEN = Path(__file__).parent / "golden" / "train_job.yaml"
 # As the task's runtime does: a cancelled run unwinds.
 STAGE = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\nfrom components import progress\n"
@@ -151,6 +149,7 @@ def manifest():
     return train_job(settings("/mnt/training"), "switchyard-pytorch-0123", Path("/mnt/training/job.json"), nodes=2, processes=2)
 
 
+@pytest.mark.core
 def test_golden_train_job():
     text = yaml.safe_dump(manifest(), sort_keys=False)
     if not GOLDEN.exists():
@@ -159,10 +158,12 @@ def test_golden_train_job():
     assert text == GOLDEN.read_text(), f"made differently than {GOLDEN}; if that is wanted, delete it, run again, and look at it"
 
 
+@pytest.mark.core
 def test_train_job_fits_kubeflow_trainers_models():
     assert TrainerV1alpha1TrainJob.from_dict(manifest()).to_dict() == manifest()
 
 
+@pytest.mark.core
 def test_the_runtime_fits_kubeflow_trainers_models():
     done = subprocess.run(
         ["kubectl", "kustomize", REPOSITORY / "infra" / "kubeflow-trainer"], capture_output=True, text=True, check=True
@@ -186,6 +187,7 @@ def compiled(tmp_path, *overrides):
     return compile_config(config, tmp_path / "code", str(tmp_path / "root"), {}, carry_data=True)
 
 
+@pytest.mark.core
 def test_several_nodes_are_compiled(tmp_path):
     made = compiled(tmp_path, "trainer.accelerator={kind: gpu, count: 2, nodes: 4}", STAGES, TRAIN_JOB)
     executors = {e: c["container"] for e, c in made.spec["deploymentSpec"]["executors"].items()}
@@ -198,6 +200,7 @@ def test_several_nodes_are_compiled(tmp_path):
     assert "resourceMemoryLimit" not in training.get("resources", {})
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

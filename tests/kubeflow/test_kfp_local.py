@@ -6,11 +6,9 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.command import BREAST_CANCER
-from tests.e2e.conftest import ANEW, NO_CONTEST, STAGES
-from tests.e2e.test_tuning import RATES, bowl, children, stage_run
+from tests.command import ANEW, BREAST_CANCER, NO_CONTEST, STAGES
+from tests.tuning.test_tuning import RATES, bowl, children, stage_run
 
-pytestmark = pytest.mark.kubeflow
 BOTH = ["--trainer", "tensorflow", "--trainer", "pytorch"]
 
 
@@ -25,12 +23,14 @@ def compiled(warm, tmp_path_factory):
     return workspace, warm.run(BREAST_CANCER, workspace, "--runner", "kfp-local", *BOTH, *NO_CONTEST)
 
 
+@pytest.mark.core
 def test_it_evaluates_as_the_local_runner(compiled, runs):
     models = last(compiled[1])["models"]
     for trainer in ("tensorflow", "pytorch"):
         assert models[trainer]["metrics"] == pytest.approx(last(runs[trainer])["metrics"], abs=1e-6), trainer
 
 
+@pytest.mark.core
 def test_it_ran_what_is_compiled(compiled):
     workspace, _ = compiled
     (found,) = workspace.glob("logs/*/kfp.yaml")
@@ -47,6 +47,7 @@ def test_the_same_again_is_cached(compiled, warm):
     assert set(again["stages"]) == set(STAGES) - {"training"} | {"training_tensorflow", "training_pytorch"}
 
 
+@pytest.mark.core
 def test_stages_have_kfps_views(compiled):
     workspace, _ = compiled
     pages = {p.name: p for p in (workspace / "kubeflow").rglob("*_html")}

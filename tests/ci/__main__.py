@@ -1,0 +1,30 @@
+"""`python -m tests.ci` prints the plan to stderr and the suites to run to stdout; with `landed [COMMIT]` it notes a landing."""
+
+import sys
+
+from tests.ci import history, plan
+
+
+def main(arguments):
+    if arguments[:1] == ["landed"]:
+        print(f"landed: {history.land(*arguments[1:2])}")
+        return 0
+    choices, document = plan.of_this_commit()
+    landed = document["landings"][-1][:12] if document["landings"] else "none noted"
+    print(f"CI: make test, and of the suites (last landing: {landed})", file=sys.stderr)
+    for choice in choices:
+        last = document["suites"].get(choice.name)
+        passed = f"last passed at {last['commit'][:12]}" if last else "no pass recorded"
+        does = f"runs, about {choice.seconds / 60:.0f} min" if choice.runs else "does not run"
+        print(f"  {choice.name:<12}{does:<22}{choice.why}; {passed}", file=sys.stderr)
+    late = plan.overdue(plan.table(), document)
+    for name, landings in late.items():
+        print(
+            f"{name}: has not passed for {landings} landings, {plan.MOST_LANDINGS} is too many; make test-{name}", file=sys.stderr
+        )
+    print(" ".join(c.name for c in choices if c.runs))
+    return 1 if late else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

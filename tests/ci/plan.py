@@ -1,0 +1,103 @@
+"""Chooses what CI runs beside `make test`: what a change touches and one heavy suite in turn, 45 minutes by what was measured.
+
+Derived from the repository alone, never from the clock: the same commit gives the same plan on a slow day.
+"""
+
+import fnmatch
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.ci import history
+
+TABLE = Path(__file__).parent / "suites.toml"
+BUDGET = 45 * 60
+# Installation with cold caches, `make test`, and what a session takes to start.
+FIXED = 4 * 60 + 10 * 60 + 60
+# Two tests at once: what a suite's seconds, one test after the other, become.
+AT_ONCE = 0.6
+UNKNOWN_SECONDS = 15 * 60
+MOST_LANDINGS = 10
+# Whoever changes these changes every suite.
+TOUCHES_ALL = ("tests/*.py", "tests/plugins/*", "requirements.lock", "setup.py", "Makefile")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A suite: whether it runs, and why or why not."""
+
+    name: str
+    runs: bool
+    why: str
+    seconds: float
+
+
+def table():
+    """Returns suite -> {"touched_by": [pattern, ...], "heavy": bool, "device": text}."""
+    return tomllib.loads(TABLE.read_text())
+
+
+def touched(suites, changed):
+    """Returns the suites that a change touches, in the table's order; `changed`: suite -> paths, None: not known, so all."""
+
+    def is_touched(name, row):
+        paths = changed[name]
+        return paths is None or _match(paths, (*TOUCHES_ALL, f"tests/{name}/*", *row["touched_by"]))
+
+    return [name for name, row in suites.items() if not row.get("device") and is_touched(name, row)]
+
+
+def choose(suites, changed, passed, commits_since):
+    """Returns a `Choice` per suite, those that run first.
+
+    `passed`: suite -> its record; `commits_since`: suite -> commits since it passed, None: never.
+    """
+
+    def oldest_first(names):
+        return sorted(names, key=lambda s: (commits_since[s] is not None, -(commits_since[s] or 0)))
+
+    by_change = touched(suites, changed)
+    turn = oldest_first(s for s, row in suites.items() if row.get("heavy") and s not in by_change)[:1]
+    left, choices = BUDGET - FIXED, []
+    for name in turn + oldest_first(by_change):
+        seconds = passed.get(name, {}).get("seconds", UNKNOWN_SECONDS) * AT_ONCE
+        why = "its turn" if name in turn else "touched by the change"
+        fits = seconds <= left
+        left -= seconds if fits else 0
+        choices.append(Choice(name, fits, why if fits else f"{why}, and over the 45 minutes by what was measured", seconds))
+    chosen = {c.name for c in choices}
+    for name, row in suites.items():
+        if name not in chosen:
+            why = f"needs {row['device']}" if row.get("device") else "not touched by the change"
+            choices.append(Choice(name, False, why, 0))
+    return sorted(choices, key=lambda c: not c.runs)
+
+
+def overdue(suites, document):
+    """Returns the suites that have not passed for too many landings: suite -> landings."""
+    found = {}
+    for name, row in suites.items():
+        since = history.landings_since(document["suites"].get(name, {}).get("commit"), document)
+        if since >= MOST_LANDINGS and not row.get("device"):
+            found[name] = since
+    return found
+
+
+def of_this_commit():
+    """Returns the choices for HEAD, and the record they were made from."""
+    document, suites = history.read(), table()
+    landed = document["landings"][-1] if document["landings"] else None
+    changed, since = {}, {}
+    for name in suites:
+        commit = document["suites"].get(name, {}).get("commit")
+        count = history.git("rev-list", "--count", f"{commit}..HEAD") if commit else None
+        since[name] = int(count) if count is not None else None
+        # What was left out of an earlier landing is still to be shown.
+        base = landed if commit and landed and history.git("merge-base", "--is-ancestor", landed, commit) is not None else commit
+        paths = history.git("diff", "--name-only", base, "HEAD") if base and landed else None
+        changed[name] = None if paths is None else paths.splitlines()
+    return choose(suites, changed, document["suites"], since), document
+
+
+def _match(changed, patterns):
+    return any(fnmatch.fnmatch(path, pattern) for path in changed for pattern in patterns)

@@ -1,0 +1,1 @@
+"""Submitted pipelines and TrainJobs, against servers that execute what they receive."""

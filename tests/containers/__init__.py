@@ -1,0 +1,1 @@
+"""The project's image, built and run."""

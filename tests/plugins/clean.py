@@ -1,0 +1,43 @@
+"""Nothing is left behind by a test: neither a changed environment nor a process."""
+
+import os
+
+import psutil
+import pytest
+
+# Libraries set these once, when they are first imported or used.
+OF_LIBRARIES = (
+    "TF_",
+    "TF2_",
+    "KMP_",
+    "MLFLOW_HTTP_",
+    "TPU_",
+    "PL_",
+    "HDF5_",
+    "PYTORCH_",
+    "TORCHINDUCTOR_",
+    "_TORCHINDUCTOR_",
+    "ENABLE_RUNTIME_",
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    """Fails a test that leaves a changed environment or a process behind."""
+    before = dict(os.environ)
+    children = {p.pid for p in psutil.Process().children(recursive=True)}
+    yield
+    changed = {k for k in before.keys() | os.environ.keys() if before.get(k) != os.environ.get(k)} - {"PYTEST_CURRENT_TEST"}
+    changed -= {k for k in changed if k.startswith(OF_LIBRARIES)}
+    assert not changed, f"the test left environment variables changed: {sorted(changed)}"
+    left = [p for p in psutil.Process().children(recursive=True) if p.pid not in children]
+    # What imports start for a moment (`uname`, `ldconfig`) in the process behind `warm`, say, is gone at once.
+    _, left = psutil.wait_procs([p for p in left if not _is_resource_tracker(p)], timeout=10)
+    assert not left, f"the test left processes: {[' '.join(p.cmdline())[:200] for p in left]}"
+
+
+def _is_resource_tracker(process):
+    try:
+        return "resource_tracker" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,60 @@
+"""What takes long is made once in a session, also where several processes share the tests."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+
+def made_once(function):
+    """Marks a session fixture as costly: tests that use it run in one process, one after the other."""
+    function.made_once = True
+    return function
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory):
+    """Returns a function: (name, build) -> folder and what `build(folder)` returned, JSON; built by whoever comes first."""
+    base = tmp_path_factory.getbasetemp()
+    # With xdist every process has a folder of its own in one of the session.
+    root = Path(base.parent if base.name.startswith("popen-") else base) / "made once"
+    root.mkdir(exist_ok=True)
+
+    def get(name, build):
+        folder, result = root / name, root / f"{name}.json"
+        with FileLock(root / f"{name}.lock"):
+            if not result.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                result.write_text(
+                    json.dumps({"error": f"{name} could not be made; the first test that asked for it has the error"})
+                )
+                result.write_text(json.dumps({"made": build(folder)}))
+            found = json.loads(result.read_text())
+        if "error" in found:
+            pytest.fail(found["error"])
+        return folder, found["made"]
+
+    return get
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Groups what shares a costly fixture, or else one of its module, into one process of xdist."""
+    for item in items:
+        group = _group(item)
+        if group and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item):
+    definitions = {name: found[-1] for name, found in item._fixtureinfo.name2fixturedefs.items()}
+    costly = {n for n, d in definitions.items() if getattr(d.func, "made_once", False)}
+    # One that is made from another stands for both.
+    for name in list(costly):
+        costly -= set(definitions[name].argnames) & costly
+    if costly:
+        return min(costly)
+    return str(item.path) if any(d.scope == "module" for d in definitions.values()) else None

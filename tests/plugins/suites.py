@@ -1,0 +1,88 @@
+"""A folder of tests is a suite: its tests carry its name as marker, so that any selection runs in one session."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent.parent
+# Where no framework may be imported; `tests/unit/conftest.py` holds it.
+FRAMEWORK_FREE = "unit"
+
+
+def suites():
+    """Suite -> the first line of its `__init__.py`."""
+    found = {}
+    for path in sorted(TESTS.glob("*/__init__.py")):
+        if any(path.parent.glob("test_*.py")):
+            found[path.parent.name] = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    return found
+
+
+def suite_of(path):
+    """Returns the suite of a file below `tests`, or None."""
+    relative = Path(path).relative_to(TESTS)
+    return relative.parts[0] if len(relative.parts) > 1 else None
+
+
+def pytest_addoption(parser):
+    parser.addoption("--record", metavar="SUITES", help="note in tests/last_passed.json that these suites passed, when all did")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "core: part of `make test`, one whole pass of every capability")
+    for name, line in suites().items():
+        config.addinivalue_line("markers", f"{name}: {line}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makemodule(module_path):
+    """Imports PyTorch before a module may import TensorFlow, as the product does: see `import_order`."""
+    if suite_of(module_path) != FRAMEWORK_FREE:
+        from components.training.import_order import settle
+
+        settle()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(suite_of(item.path))
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    """Records what passed, and says for each suite of a longer run what became of it."""
+    found = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if hasattr(report, "nodeid") and report.nodeid.startswith("tests/"):
+                counts = found.setdefault(report.nodeid.split("/")[1], dict.fromkeys(("passed", "failed", "error", "skipped"), 0))
+                counts[outcome] += 1
+    if len(found) > 1:
+        terminalreporter.section("suites")
+        for name, counts in sorted(found.items()):
+            said = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
+            terminalreporter.write_line(f"{name:<12}{said}")
+    wanted = config.getoption("--record")
+    if not wanted or hasattr(config, "workerinput"):
+        return
+    from tests.ci import history
+
+    passed = [s for s in wanted.split(",") if exitstatus == 0 and found.get(s, {}).get("passed")]
+    terminalreporter.write_line(history.record(passed, {s: found[s] for s in passed}, seconds_of(terminalreporter, passed)))
+
+
+def seconds_of(terminalreporter, names):
+    """Suite -> seconds of its tests, one after the other."""
+    total = dict.fromkeys(names, 0.0)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            name = getattr(report, "nodeid", "").split("/")[1:2]
+            if name and name[0] in total:
+                total[name[0]] += getattr(report, "duration", 0)
+    return total
+
+
+def read_json(path):
+    return json.loads(path.read_text()) if path.exists() else {}

@@ -1,0 +1,64 @@
+"""Requests for trainers in this process, and trainings in processes of their own over what one pipeline run has prepared."""
+
+import pytest
+
+from tests.plugins.made_once import made_once
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Returns a function: task -> its transformed examples, train and eval."""
+    from tests.training_requests import sources
+
+    made = {}
+
+    def get(task):
+        if task not in made:
+            made[task] = sources(tmp_path_factory.mktemp(task), task)
+        return made[task]
+
+    return get
+
+
+@pytest.fixture
+def make(data, tmp_path):
+    """Returns a function that makes a `TrainRequest`."""
+    from tests.training_requests import request
+
+    def made(task="binary", folder="run", **changes):
+        return request(data(task), tmp_path / folder, task, **changes)
+
+    return made
+
+
+@pytest.fixture
+def said():
+    """What a trainer tells the user."""
+    from components.progress import set_sink
+
+    found = []
+    set_sink(found.append)
+    yield found
+    set_sink(None)
+
+
+@pytest.fixture(scope="session")
+@made_once
+def prepared(make_once):
+    """A pipeline run up to its end, with a model file of each framework: the folder."""
+    from tests.training_jobs import run_once
+
+    folder, _ = make_once("workers", run_once)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def alone(prepared, make_once):
+    """Returns a function: (framework, hyperparameters) -> result of the same training by one worker."""
+    from tests.training_jobs import train
+
+    def get(framework, **hyper):
+        name = "-".join(["alone", framework, *(f"{k}={v}" for k, v in hyper.items())])
+        return make_once(name, lambda folder: train(prepared, folder, framework, {}, **hyper))[1]
+
+    return get

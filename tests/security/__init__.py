@@ -1,0 +1,1 @@
+"""What arrives must not harm: data, requests, bundles, folders."""

@@ -1,0 +1,1 @@
+"""Stages, trainers and stores in one process: about TensorFlow, PyTorch, TFX, Beam or MLflow."""

@@ -1,0 +1,1 @@
+"""The TPU path without a TPU: PyTorch/XLA on its CPU device."""
