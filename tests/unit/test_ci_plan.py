@@ -1,0 +1,113 @@
+"""What CI runs: chosen from what changed and what passed, by measured seconds, never by the clock."""
+
+import subprocess
+
+import pytest
+
+from tests.ci import history, plan
+from tests.plugins.suites import suites
+
+SUITES = {
+    "serving": {"touched_by": ["components/serving/*"]},
+    "tuning": {"touched_by": ["components/tuning/*"]},
+    "flink": {"touched_by": ["infra/flink/*"], "heavy": True},
+    "containers": {"touched_by": ["Dockerfile"], "heavy": True},
+    "gpu": {"touched_by": [], "device": "an NVIDIA GPU"},
+}
+MINUTES = {name: {"seconds": 240 / plan.AT_ONCE} for name in SUITES}
+
+
+def names(choices):
+    return [c.name for c in choices if c.runs]
+
+
+def choose(changed, *, passed=MINUTES, since=None):
+    paths = dict.fromkeys(SUITES, changed)
+    return plan.choose(SUITES, paths, passed, {**dict.fromkeys(SUITES, 5), **(since or {})})
+
+
+def test_a_changed_file_runs_the_suites_that_are_about_it_and_one_heavy_suite():
+    assert names(choose(["components/serving/app.py"], since={"containers": 9})) == ["containers", "serving"]
+
+
+def test_a_suites_own_test_runs_it():
+    assert "tuning" in names(choose(["tests/tuning/test_tuning.py"]))
+
+
+def test_what_all_tests_stand_on_runs_all_of_them_but_those_of_a_device():
+    assert set(names(choose(["tests/command.py"]))) == set(SUITES) - {"gpu"}
+
+
+def test_an_unknown_change_runs_everything():
+    assert set(names(choose(None))) == set(SUITES) - {"gpu"}
+
+
+def test_the_heavy_suite_in_turn_is_the_one_that_passed_longest_ago_or_never():
+    assert names(choose([], since={"flink": 30})) == ["flink"]
+    assert names(choose([], since={"flink": 30, "containers": None})) == ["containers"]
+
+
+def test_what_does_not_fit_into_45_minutes_is_left_out_with_its_reason():
+    hours = {**MINUTES, "serving": {"seconds": 3 * 3600}}
+    [serving] = [c for c in choose(None, passed=hours) if c.name == "serving"]
+    assert not serving.runs
+    assert "over the 45 minutes" in serving.why
+
+
+def test_the_suite_that_passed_longest_ago_comes_first_where_not_all_fit():
+    long = {name: {"seconds": (plan.BUDGET - plan.FIXED) / plan.AT_ONCE} for name in SUITES}
+    assert names(choose(None, passed=long, since={"tuning": 40})) == ["tuning"]
+
+
+def test_a_device_that_is_needed_is_the_reason_given():
+    [gpu] = [c for c in choose([]) if c.name == "gpu"]
+    assert (gpu.runs, gpu.why) == (False, "needs an NVIDIA GPU")
+
+
+def test_every_suite_is_in_the_table_and_every_row_is_a_suite():
+    assert set(plan.table()) == set(suites()) - {"unit"}
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with 30 commits; returns their hashes, the first one first."""
+
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        return subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    git("init", "--quiet")
+    for number in range(30):
+        git("commit", "--quiet", "--allow-empty", "-m", str(number))
+    (tmp_path / "tests").mkdir()
+    monkeypatch.setattr(history, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(history, "FILE", tmp_path / "tests" / "last_passed.json")
+    return git("rev-list", "--reverse", "HEAD").split()
+
+
+def test_landings_are_counted_from_the_commit_at_which_a_suite_passed(repository):
+    document = {"landings": [repository[i] for i in (20, 22, 24, 26, 28)], "suites": {}}
+    assert history.landings_since(repository[23], document) == 3
+    assert history.landings_since(repository[29], document) == 0
+
+
+def test_landings_that_were_not_noted_count_by_their_commits(repository):
+    assert history.landings_since(repository[0], {"landings": [], "suites": {}}) == 29 // history.COMMITS_OF_A_LANDING
+
+
+def test_a_suite_is_recorded_with_the_commit_at_which_it_passed(repository):
+    said = history.record(["serving"], {"serving": {"passed": 3, "failed": 0}}, {"serving": 12.4})
+    assert "serving" in said
+    assert history.read()["suites"]["serving"] == {"commit": repository[-1], "passed": 3, "seconds": 12}
+
+
+def test_with_uncommitted_changes_nothing_is_recorded(repository, tmp_path):
+    (tmp_path / "changed.py").write_text("x = 1\n")
+    assert "uncommitted changes" in history.record(["serving"], {"serving": {"passed": 3}}, {"serving": 1})
+    assert not history.FILE.exists()
+
+
+def test_a_suite_that_has_not_passed_for_ten_landings_is_overdue(repository):
+    document = {"landings": repository[5:16], "suites": {"flink": {"commit": repository[14]}}}
+    late = plan.overdue({"flink": {}, "serving": {}, "gpu": {"device": "an NVIDIA GPU"}}, document)
+    assert late == {"serving": 10}
