@@ -65,7 +65,7 @@ CASES = [
     Case(
         "diverges",
         "training diverged",
-        config=config(trainer={"hyperparameters": {"optimizer": "sgd", "learning_rate": 1e30}}, task="regression"),
+        config=config(trainer={"hyperparameters": {"optimizer": "sgd", "learning_rate": 1e30}}),
         code=1,
     ),
 ]
@@ -94,7 +94,7 @@ def test_a_mistake_ends_the_command_with_one_message(case, common, tmp_path, war
     check(case, done)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.name in ("no label column", "model raises")], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in ("no label column", "no build_model")], ids=lambda c: c.name)
 def test_a_mistake_ends_a_fresh_process_with_one_message(case, common, tmp_path):
     done = outcome(case, common, tmp_path, switchyard)
     check(case, done)

@@ -48,13 +48,13 @@ def test_no_row_is_lost_or_seen_twice(source, workers, order, batch):
         assert sorted(row for shard in shards for row in shard[step]) == sorted(rows)
 
 
-def test_last_batch_of_fewer_rows_than_workers(source):
+def test_a_worker_without_a_row_of_the_last_batch_counts_none(source):
     # 103 = 17 * 6 + 1: one worker of three has a row.
     sizes = [len(of_shard(source, 6, Shard(i, 3))[-1]) for i in range(3)]
     assert sizes == [1, 0, 0]
 
 
-def test_rows_of_a_shard():
+def test_a_shard_knows_how_many_rows_of_a_batch_are_its_own():
     assert [Shard(i, 3).rows(7) for i in range(3)] == [3, 2, 2]
     assert [Shard(i, 3).rows(1) for i in range(3)] == [1, 0, 0]
     assert Shard().rows(5) == 5

@@ -143,13 +143,13 @@ def test_split_key_keeps_a_group_together(tmp_path):
     assert set.union(*splits.values()) == {"Split-train", "Split-eval"}
 
 
-def test_splits_as_separate_inputs(tmp_path):
+def test_splits_can_be_separate_inputs(tmp_path):
     train, held = write_csv(tmp_path / "t.csv", frame(50)), write_csv(tmp_path / "e.csv", frame(20))
     summary, _ = ingest(tmp_path, weights={}, split_paths={"train": [train], "eval": [held]})
     assert summary.rows == {"train": 50, "eval": 20}
 
 
-def test_globs_lists_and_exclude(tmp_path):
+def test_globs_are_read_in_full_without_the_excluded_columns(tmp_path):
     for i in range(3):
         write_csv(tmp_path / f"part{i}.csv", frame(30))
     summary, rows = ingest(tmp_path, path=[str(tmp_path / "part*.csv")], exclude=["s"])
@@ -167,7 +167,7 @@ def test_types_widen_over_the_whole_input(tmp_path, monkeypatch):
     assert summary.columns == {"a": "string", "b": "float", "c": "integer", "y": "integer"}
 
 
-def test_shards(tmp_path, monkeypatch):
+def test_a_split_is_written_in_shards_of_bounded_size(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_ROWS", 50)
     ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", frame(300))])
     names = sorted(p.name for p in (tmp_path / "out" / "Split-train").iterdir())
@@ -189,7 +189,7 @@ def test_bad_rows_are_counted_sampled_and_left_out(tmp_path):
     assert all(part in reasons for part in ("fields where the header has 4", "not UTF-8", "label 'y' is missing"))
 
 
-def test_bad_json_lines(tmp_path):
+def test_bad_json_lines_are_counted_and_left_out(tmp_path):
     (tmp_path / "d.jsonl").write_text('{"x": 1, "y": 0}\n' * 40 + '{"x": 2, "y": 1}\n' * 40 + "{oops\n[1]\n")
     summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.jsonl")], max_bad_rows=2)
     assert summary.bad_rows == 2

@@ -24,7 +24,7 @@ def first_run(uri):
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_first_runs_that_meet(tmp_path):
+def test_first_runs_that_meet_make_one_database(tmp_path):
     # A folder that is not there yet, with a space in its name.
     uri = f"sqlite:///{tmp_path / 'a workspace' / 'mlflow.db'}"
     runs = [first_run(uri) for _ in range(3)]
@@ -38,7 +38,7 @@ def test_first_runs_that_meet(tmp_path):
     assert {run.info.run_id for run in made} == {out.strip() for out, _ in answers}
 
 
-def test_killed_while_it_makes_the_database(tmp_path):
+def test_a_kill_while_the_database_is_made_leaves_none(tmp_path):
     database = tmp_path / "mlflow.db"
     run = first_run(f"sqlite:///{database}")
     run.stdin.write("\n")

@@ -19,7 +19,7 @@ def test_two_keys_are_enough():
     assert config.data.splits == {"train": 0.8, "eval": 0.2}
 
 
-def test_is_frozen():
+def test_a_config_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         load().name = "other"
 
@@ -48,31 +48,31 @@ def test_relative_paths_are_relative_to_the_yaml(tmp_path):
     assert config.validation.schema_path == str(here / "s.pbtxt")
 
 
-def test_numbers_that_yaml_takes_for_text():
+def test_a_number_that_yaml_takes_for_text_is_a_number():
     assert load("trainer.hyperparameters.learning_rate=1e-3").trainer.hyperparameters.learning_rate == 0.001
 
 
-def test_class_weights_by_number_or_text():
+def test_class_weights_are_given_by_number_or_text():
     assert load("trainer.hyperparameters.class_weights={0: 1, 1: 5}").trainer.hyperparameters.class_weights == {
         "0": 1.0,
         "1": 5.0,
     }
 
 
-def test_overriding_inside_a_short_form():
+def test_an_override_reaches_into_a_short_form():
     document = {**BASE, "trainer": {"accelerator": "cpu"}}
     config = load_config(None, document=document, overrides=["trainer.accelerator.precision=bf16"])
     assert (config.trainer.accelerator.kind, config.trainer.accelerator.precision) == ("cpu", "bf16")
 
 
-def test_anomaly_actions_in_short_and_by_feature():
+def test_anomaly_actions_are_given_in_short_or_by_feature():
     document = {**BASE, "validation": {"on_anomaly": "warn"}}
     assert load_config(None, document=document).validation.on_anomaly.error == "warn"
     config = load_config(None, document=document, overrides=["validation.on_anomaly.features.x=fail"])
     assert config.validation.on_anomaly.model_dump() == {"error": "warn", "warning": "warn", "features": {"x": "fail"}}
 
 
-def test_several_frameworks_and_their_files(tmp_path):
+def test_several_frameworks_have_a_model_file_each(tmp_path):
     (tmp_path / "mine.py").write_text("")
     document = {**BASE, "trainer": {"framework": ["tensorflow", "mine:T"], "model": {"tensorflow": "k.py"}}}
     trainer = load_config(None, document=document, base=tmp_path).trainer
@@ -133,7 +133,7 @@ def test_a_password_is_not_written_out():
         ("a={", "not valid YAML"),
     ],
 )
-def test_what_is_refused(override, message):
+def test_a_value_that_cannot_work_is_refused_by_its_key(override, message):
     if message is None:
         load(override)
         return
@@ -151,7 +151,7 @@ def test_several_problems_are_told_at_once():
     ("content", "message"),
     [(b"- a\n", "must hold a mapping"), (b"a: [", "not valid YAML"), (b"\xff\xfe\x00", "not"), (b"", "must hold a mapping")],
 )
-def test_files_that_are_no_config(content, message, tmp_path):
+def test_a_file_that_is_no_config_is_refused(content, message, tmp_path):
     file = tmp_path / "p.yaml"
     file.write_bytes(content)
     with pytest.raises(UserError, match=message):

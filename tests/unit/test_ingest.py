@@ -70,7 +70,7 @@ def test_data_that_cannot_be_used_is_refused(content, settings, message, tmp_pat
         (pa.array([[1], [], None]), ColumnType(INTEGER)),
     ],
 )
-def test_parquet_types(column, expected):
+def test_types_of_parquet_become_types_of_tensorflow(column, expected):
     assert observe("x", column, is_text=False) == expected
     assert len(convert(column, expected)) == len(column)
 
@@ -80,7 +80,7 @@ def test_nan_is_missing_and_dates_are_seconds():
     assert convert(pa.array(pd.to_datetime(["1970-01-02"])), ColumnType(INTEGER)).to_pylist() == [[86400]]
 
 
-def test_fingerprint_sees_content(tmp_path):
+def test_the_fingerprint_changes_with_the_content(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("1")
     before = fingerprint([str(file)])
@@ -89,7 +89,7 @@ def test_fingerprint_sees_content(tmp_path):
     assert fingerprint([str(file)]) != before
 
 
-def test_unknown_ending():
+def test_the_format_is_told_by_the_ending_or_by_the_config():
     with pytest.raises(UserError, match="cannot tell the format"):
         format_of("a.xlsx", "auto")
     assert format_of("a.dat", "csv") == "csv"

@@ -80,7 +80,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_sigterm_arrives(case):
+def test_sigterm_ends_what_runs(case):
     body, said = CASES[case]
     again = "0.2" if "sleep" in body else "1.0"
     done = subprocess.run(
