@@ -67,6 +67,9 @@ def test_the_model_comes_from_the_registry_when_it_lies_there():
 def test_a_model_that_the_cluster_cannot_reach_is_refused():
     with pytest.raises(UserError, match="--cluster-tracking-uri"):
         made(location="/home/me/mlflow/1")
+
+
+def test_serving_on_a_tpu_is_refused():
     with pytest.raises(UserError, match="not on TPUs"):
         made(resources=StageResources(accelerator="tpu:v5e:2x2"))
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.command import REPOSITORY, environment
-from tests.unit.conftest import FRAMEWORKS
+from tests.unit.conftest import FRAMEWORKS, loaded
 
 IMPORT_EACH = """
 import importlib, sys
@@ -19,6 +19,8 @@ for name in sys.argv[2:]:
 
 def test_no_module_of_the_unit_tests_imports_a_framework():
     modules = sorted(p.stem for p in Path(__file__).parent.glob("test_*.py"))
+    if not loaded() and {f"tests.unit.{name}" for name in modules} <= sys.modules.keys():
+        return  # This process has imported them all, and nothing else: it is the proof.
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_EACH, ",".join(FRAMEWORKS), *modules],
         cwd=REPOSITORY,
