@@ -1,19 +1,29 @@
 """What users get wrong and only a framework can tell: code, schema and devices, in one process."""
 
+from dataclasses import replace
+
+import pandas as pd
 import pytest
 import tensorflow as tf
+import tensorflow_data_validation as tfdv
+import tensorflow_transform as tft
+from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
+from tensorflow_transform.tf_metadata.metadata_io import write_metadata
 
 from components.accelerators import AcceleratorProfile
+from components.baseline.contents import BaselineContents
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.training.contract import FeatureSpec, ModelSpec, TrainRequest
+from components.training.input import feature_specs
 from components.training.registry import trainer_class
 from components.training.request import hyperparameters
 from components.transform.preprocessing import preprocessing_fn
 from components.user_code import UserCode
+from components.validation.executor import Gate
 from pipelines.config_file import load_config
 from pipelines.preflight import check_environment, check_inputs
-from pipelines.settings import preprocessing_code, trainer_settings
+from pipelines.settings import gate_settings, preprocessing_code, trainer_settings
 from tests.bad_input import Case, config
 
 SUMMARY = DatasetSummary("f", [], {"x": "integer"}, {}, {"train": 160, "eval": 40}, 0, [], [], "y", "binary", [0, 1], {})
@@ -138,3 +148,23 @@ def test_weights_of_classes_that_the_label_does_not_have_are_refused(tmp_path):
     settings = trainer_settings(loaded, tmp_path / "code", "tensorflow")
     with pytest.raises(UserError, match="are no classes of 'y'"):
         hyperparameters(settings["hyperparameters"], SUMMARY)
+
+
+def test_a_transformed_feature_that_is_text_is_refused(tmp_path):
+    spec = {"a": tf.io.FixedLenFeature([1], tf.string), "y": tf.io.FixedLenFeature([], tf.int64)}
+    write_metadata(DatasetMetadata.from_feature_spec(spec), tmp_path / tft.TFTransformOutput.TRANSFORMED_METADATA_DIR)
+    with pytest.raises(UserError, match=r"'a' is string .*a model takes dense float32 or int64"):
+        feature_specs(tft.TFTransformOutput(str(tmp_path)), "y")
+
+
+def test_an_environment_that_the_schema_does_not_have_is_refused_by_the_data_gate(tmp_path):
+    loaded = load_config(Case("", "", config=config(validation={"environment": "SERVING"})).write(tmp_path))
+    (tmp_path / "Split-train").mkdir()
+    statistics = tfdv.generate_statistics_from_dataframe(pd.DataFrame({"x": [1, 2], "y": [0, 1]}))
+    (tmp_path / "Split-train" / "FeatureStats.pb").write_bytes(statistics.SerializeToString())
+    tfdv.write_schema_text(tfdv.infer_schema(statistics), str(tmp_path / "schema.pbtxt"))
+    replace(SUMMARY, rows={"train": 2}).save(str(tmp_path))
+    BaselineContents(None, "", "", [], None, "").save(str(tmp_path))
+    uris = dict.fromkeys(("examples", "statistics", "schema", "baseline", "anomalies"), str(tmp_path))
+    with pytest.raises(UserError, match=r"the schema has no environment 'SERVING'. Allowed: none."):
+        Gate(uris, gate_settings(loaded))
