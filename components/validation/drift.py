@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from components.validation.anomalies import action_for
@@ -30,6 +29,8 @@ def distances(now: Statistics, before: Statistics, check: str, where: str, ignor
         where: what is compared with what, in words.
         ignored: features that are not compared.
     """
+    import tensorflow_data_validation as tfdv
+
     mine, theirs = features_of(now), features_of(before)
     schema = schema_pb2.Schema()
     for name in sorted(mine.keys() & theirs.keys() - ignored):

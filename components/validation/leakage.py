@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import tensorflow as tf
-from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from components.dataset import DatasetSummary, split_files
 from components.example_frames import column_values
@@ -44,6 +42,9 @@ def leakage_findings(examples_uri: str, summary: DatasetSummary, settings: Mappi
 
 
 def _batches(examples_uri: str, split: str) -> Iterator[pa.RecordBatch]:
+    import tensorflow as tf
+    from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
     decoder = ExamplesToRecordBatchDecoder()
     for records in tf.data.TFRecordDataset(split_files(examples_uri, split)).batch(_BATCH).as_numpy_iterator():
         yield decoder.DecodeBatch(list(records))

@@ -46,7 +46,7 @@ PROCESS = {"flink_master": "jobs:8081", "environment_type": "PROCESS", "environm
         ),
     ],
 )
-def test_arguments(beam, arguments, needs_job_server):
+def test_beams_arguments_are_made_of_the_config(beam, arguments, needs_job_server):
     config = BeamConfig.model_validate(beam)
     assert list(config.arguments()) == arguments
     assert config.needs_job_server == needs_job_server
@@ -61,7 +61,7 @@ def test_arguments(beam, arguments, needs_job_server):
         ("beam={engine: flink}", "unknown key"),
     ],
 )
-def test_refused(override, message):
+def test_options_that_cannot_work_are_refused(override, message):
     with pytest.raises(UserError, match=message):
         load_config(None, document=BASE, overrides=[override])
 

@@ -33,7 +33,7 @@ def raised(*errors):
         ([StageError("terminated"), OSError(28, "No space left on device", "f")], "stage", "the disk is full (f)."),
     ],
 )
-def test_the_reason_is_told(errors, kind, message):
+def test_a_failed_stage_is_explained_in_one_line(errors, kind, message):
     found = explain(raised(*errors), Path("x.log"))
     assert found[0] == kind
     assert found[1].startswith(message)

@@ -35,7 +35,7 @@ def test_nothing_changes_for_models_that_can_be_served():
     assert with_servability(found, {"a": Servability(""), "b": Servability("")}) == found
 
 
-def test_the_next_one_is_blessed():
+def test_the_next_candidate_is_blessed_when_the_best_cannot_be_served():
     found = with_servability(evaluation(("a", []), ("b", []), champion=True), {"a": BROKEN, "b": Servability("")})
     assert (found.best, found.blessed, found.metrics["auc"]) == ("b", True, 0.89)
     assert found.models["a"].failures == ["cannot be served: it is broken"]
@@ -45,13 +45,13 @@ def test_the_next_one_is_blessed():
     assert found.notes == ["a comes before b and cannot be served"]
 
 
-def test_nobody_is_blessed_who_was_not_good_enough():
+def test_a_candidate_that_was_not_good_enough_is_not_blessed_instead():
     found = with_servability(evaluation(("a", []), ("b", ["auc is too low"])), {"a": BROKEN, "b": Servability("")})
     assert (found.best, found.blessed) == ("a", False)
     assert found.failures == ["cannot be served: it is broken"]
 
 
-def test_reads_what_it_wrote(tmp_path):
+def test_the_verdict_is_read_as_it_was_written(tmp_path):
     found = {"a": Servability("", 10, 1e-7, 2.5, {"p50_batch_1": 3.0}), "b": BROKEN}
     save(found, tmp_path)
     assert load(tmp_path) == found
@@ -72,7 +72,7 @@ FEATURES = [
 ]
 
 
-def test_rows_as_clients_send_them(rows):
+def test_rows_are_sent_as_clients_send_them(rows):
     assert records(rows, FEATURES) == [
         {"n": 1.5, "i": 3, "t": "a", "v": [1.0, 2.0]},
         {"n": None, "i": 4, "t": None, "v": [3.0, 4.0]},
@@ -98,7 +98,7 @@ def test_rows_that_json_cannot_carry_are_not_sent(rows):
         ("regression", [], [[1000.0], [-2.0]]),
     ],
 )
-def test_compares_scores_and_what_follows_from_them(task, classes, scores):
+def test_scores_and_what_follows_from_them_are_compared(task, classes, scores):
     info = BundleInfo("x", "y:Z", task, "label", classes, [])
     offline = np.asarray(scores, dtype=np.float32)
     answer = {k: v.tolist() for k, v in answers(info, offline).items()}

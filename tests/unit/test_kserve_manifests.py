@@ -58,7 +58,7 @@ def test_the_model_comes_from_the_object_store():
     assert container(manifest)["args"][0] == "/mnt/models"
 
 
-def test_or_from_the_registry():
+def test_the_model_comes_from_the_registry_when_it_lies_there():
     manifest = made(location="mlflow-artifacts:/1/abc", tracking_uri="http://mlflow.mlflow:5000")
     assert environment(manifest) == {"MLFLOW_TRACKING_URI": "http://mlflow.mlflow:5000"}
     assert container(manifest)["args"][0] == "breast_cancer@3"
@@ -67,16 +67,19 @@ def test_or_from_the_registry():
 def test_a_model_that_the_cluster_cannot_reach_is_refused():
     with pytest.raises(UserError, match="--cluster-tracking-uri"):
         made(location="/home/me/mlflow/1")
+
+
+def test_serving_on_a_tpu_is_refused():
     with pytest.raises(UserError, match="not on TPUs"):
         made(resources=StageResources(accelerator="tpu:v5e:2x2"))
 
 
-def test_locked_down():
+def test_the_container_has_no_privileges():
     security = container(made())["securityContext"]
     assert security == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     assert made()["spec"]["predictor"]["securityContext"]["runAsNonRoot"] is True
 
 
 @pytest.mark.parametrize(("model", "name"), [("breast_cancer", "breast-cancer"), ("Big Model!", "big-model"), ("___", "model")])
-def test_names(model, name):
+def test_a_models_name_becomes_a_name_that_kubernetes_takes(model, name):
     assert service_name(model) == name

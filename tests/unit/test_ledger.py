@@ -20,7 +20,7 @@ def ledger(folder, **settings):
     return TrainingLedger.open(folder, Hyperparameters(**{**hyper, **settings}))
 
 
-def test_best_and_stop(tmp_path):
+def test_training_stops_when_the_loss_has_not_become_better_by_min_delta(tmp_path):
     book = ledger(tmp_path)
     best = [book.record(i, {"loss": 1, "val_loss": v}) for i, v in enumerate([1.0, 0.5, 0.45, 0.44], 1)]
     assert best == [True, True, False, False]
@@ -28,7 +28,7 @@ def test_best_and_stop(tmp_path):
     assert book.finished
 
 
-def test_survives_a_kill(tmp_path):
+def test_what_was_saved_survives_a_kill(tmp_path):
     book = ledger(tmp_path)
     book.record(5, {"loss": 1, "val_loss": 1})
     book.save()
@@ -38,6 +38,6 @@ def test_survives_a_kill(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_not_a_number(value, tmp_path):
+def test_a_loss_that_is_no_number_ends_the_training(value, tmp_path):
     with pytest.raises(TrainingError, match="diverged: val_loss"):
         ledger(tmp_path).record(1, {"loss": 1, "val_loss": value})

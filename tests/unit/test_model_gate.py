@@ -122,7 +122,7 @@ def with_slices(name, role, auc, **slices):
     return ModelResult(name, role, name, "", None, {"auc": auc, "example_count": 500.0}, {}, rows, {})
 
 
-def test_thresholds_per_slice_and_small_slices():
+def test_thresholds_hold_for_slices_that_are_large_enough():
     model = with_slices("a", CANDIDATE, 0.9, big=(0.7, 300), small=(0.1, 20))
     chosen = {"thresholds": {"auc": bounds(lower_bound=0.8, per_slice=True)}, "min_slice_examples": 100}
     failures, notes = check_thresholds(model, None, chosen)
@@ -132,7 +132,7 @@ def test_thresholds_per_slice_and_small_slices():
     assert check_thresholds(model, None, whole) == ([], [])
 
 
-def test_change_thresholds_overall_and_per_slice():
+def test_change_thresholds_hold_overall_and_for_each_slice():
     model = with_slices("a", CANDIDATE, 0.9, big=(0.70, 300))
     champion = with_slices(CHAMPION, CHAMPION, 0.89, big=(0.75, 300))
     chosen = {"thresholds": {"auc": bounds(min_change=-0.02, per_slice=True)}, "min_slice_examples": 100}

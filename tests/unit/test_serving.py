@@ -135,7 +135,7 @@ def test_a_wrong_value_names_its_column(feature, value):
         ("a", {"x": 1}, "must be a list of values"),
     ],
 )
-def test_messages(name, values, words):
+def test_a_refusal_says_which_value_of_which_row_does_not_fit(name, values, words):
     good = {"a": [1.5], "i": [1], "s": ["x"], "w": [[1, 2, 3]]}
     with pytest.raises(InputError) as caught:
         columns_of(INFO, {**good, name: values})

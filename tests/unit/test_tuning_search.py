@@ -39,7 +39,7 @@ def plain(given):
         ([True, False], optuna.distributions.CategoricalDistribution((True, False))),
     ],
 )
-def test_dimensions(given, expected):
+def test_a_dimension_suggests_values_of_its_kind(given, expected):
     found = distribution(given)
     assert found == expected
     assert [type(c) for c in getattr(found, "choices", ())] == [type(c) for c in getattr(expected, "choices", ())]

@@ -32,23 +32,23 @@ def digest(tmp_path):
     return current
 
 
-def test_the_same_is_the_same(digest):
+def test_the_digest_of_the_same_is_the_same(digest):
     assert digest() == digest()
 
 
 @pytest.mark.parametrize("file", ["features.py", "helper.py", "model.py", "sample.csv"])
-def test_files_count_by_their_contents(digest, tmp_path, file):
+def test_the_digest_changes_with_the_contents_of_a_file(digest, tmp_path, file):
     before = digest()
     (tmp_path / file).write_text((tmp_path / file).read_text() + "\n# more\n")
     assert digest() != before
 
 
 @pytest.mark.parametrize("override", ["trainer.hyperparameters.seed=7", "evaluation.improvement=null", "tracking.uri=http://m:1"])
-def test_settings_count(digest, override):
+def test_the_digest_changes_with_a_setting(digest, override):
     assert digest(override) != digest()
 
 
-def test_versions_count(digest, monkeypatch):
+def test_the_digest_changes_with_the_versions(digest, monkeypatch):
     before = digest()
     monkeypatch.setattr("pipelines.runners.unchanged.versions", lambda: ["tensorflow==0"])
     assert digest() != before

@@ -9,7 +9,7 @@ def put(folder, **files):
         (folder / f"{name}.py").write_text(text)
 
 
-def test_only_what_is_imported_counts(tmp_path):
+def test_only_files_that_are_imported_change_a_snapshot(tmp_path):
     put(tmp_path, model="import helper\ndef build_model(spec): return helper.X\n", helper="X = 1\n", other="Y = 1\n")
 
     def take():
@@ -38,13 +38,13 @@ def test_a_snapshot_outlives_the_file(tmp_path):
         ("y = 1\n", "has no function 'f'"),
     ],
 )
-def test_broken_code(text, message, tmp_path):
+def test_broken_code_is_refused_with_its_line(text, message, tmp_path):
     put(tmp_path, broken=text)
     with pytest.raises(UserError, match=message):
         snapshot(f"{tmp_path / 'broken.py'}:f", "f", tmp_path / "store", key="k").load()
 
 
-def test_missing_file(tmp_path):
+def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         snapshot(str(tmp_path / "none.py"), "f", tmp_path / "store", key="k")
 

@@ -19,6 +19,8 @@ from components.evaluation.metrics import eval_config, row_feature
 from components.evaluation.slices import slice_column
 from components.evaluation.tfma_results import read_metrics
 
+pytestmark = pytest.mark.core
+
 ROWS = 150
 SLICES = [["city"], ["city", "count"], ["share"], ["absent"]]
 

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.command import REPOSITORY, environment
+
+pytestmark = pytest.mark.core
 
 CHECK = """
 import apache_beam as beam

@@ -5,7 +5,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from components import tracking
+from tests.bad_input import command_in_this_process
+
+pytestmark = pytest.mark.core
 
 FIRST_RUN = """
 import sys
@@ -21,7 +26,7 @@ def first_run(uri):
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_first_runs_that_meet(tmp_path):
+def test_first_runs_that_meet_make_one_database(tmp_path):
     # A folder that is not there yet, with a space in its name.
     uri = f"sqlite:///{tmp_path / 'a workspace' / 'mlflow.db'}"
     runs = [first_run(uri) for _ in range(3)]
@@ -35,7 +40,7 @@ def test_first_runs_that_meet(tmp_path):
     assert {run.info.run_id for run in made} == {out.strip() for out, _ in answers}
 
 
-def test_killed_while_it_makes_the_database(tmp_path):
+def test_a_kill_while_the_database_is_made_leaves_none(tmp_path):
     database = tmp_path / "mlflow.db"
     run = first_run(f"sqlite:///{database}")
     run.stdin.write("\n")
@@ -62,3 +67,18 @@ def test_what_is_in_a_read_only_folder_can_be_read_with_the_mode_mocked(tmp_path
     monkeypatch.setattr(tracking, "_clients", {})
     assert tracking.client(uri).get_experiment(experiment).name == "e"
     assert not (tmp_path / "mlflow.db.lock").exists()
+
+
+@pytest.mark.parametrize("store", ["http://me:secret@127.0.0.1:9", "a file that is no database"])
+def test_a_store_that_cannot_be_asked_ends_a_command_with_a_message(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    where = ["--tracking-uri", store]
+    if not store.startswith("http"):
+        (tmp_path / "mlflow.db").write_text(store)
+        where = ["--workspace", tmp_path]
+    with command_in_this_process() as command:
+        done = command("models", "list", *where)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: MLflow cannot be asked: ")
+    assert "--tracking-uri" in done.stderr
+    assert "secret" not in done.stderr

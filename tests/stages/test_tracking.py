@@ -1,6 +1,7 @@
 """Tracking against real MLflow databases; "away" is a database file that cannot be made."""
 
 import json
+import shutil
 
 import pytest
 from mlflow import MlflowClient
@@ -11,13 +12,24 @@ from components.tracking_journal import Journal, pending, process_of_ones_own, r
 from pipelines.runners.upload import upload
 from pipelines.runners.workspace import Workspace
 
+pytestmark = pytest.mark.core
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """MLflow's tables take seconds to make: once."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    tracking.client(f"sqlite:///{path}")
+    return path
+
 
 @pytest.fixture
-def here(tmp_path):
+def here(database, tmp_path):
+    shutil.copyfile(database, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
-def test_logs(here, tmp_path):
+def test_what_a_run_logs_is_in_mlflow(here, tmp_path):
     experiment = tracking.ensure_experiment(here, "e", tmp_path / "files")
     run = tracking.Run(here, tracking.create_run(here, experiment, "r", {}))
     run.params({f"p{i}": i for i in range(150)})

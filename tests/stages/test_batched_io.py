@@ -17,6 +17,8 @@ from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 from components import batched_io, shards
 from components.batched_io import ReadExamples, WriteExamples
 
+pytestmark = pytest.mark.core
+
 SCHEMA = text_format.Parse(
     'feature { name: "number" type: INT } feature { name: "text" type: BYTES } feature { name: "never" type: FLOAT }',
     schema_pb2.Schema(),

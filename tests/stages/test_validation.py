@@ -10,11 +10,11 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.dataset import DatasetSummary
 from components.validation.anomalies import schema_findings
-from components.validation.drift import column_findings, distance_findings, distances, with_schemas_limits
-from components.validation.findings import Finding, Verdict
-from components.validation.leakage import leakage_findings, normalized_information
-from components.validation.schema_text import check_label_values
+from components.validation.drift import column_findings, distance_findings, distances
+from components.validation.leakage import leakage_findings
 from components.validation.serving_sample import sample_statistics
+
+pytestmark = pytest.mark.core
 
 ON_ANOMALY = {"error": "fail", "warning": "warn", "features": {}}
 SETTINGS = {"curated": True, "excluded": [], "on_anomaly": ON_ANOMALY}
@@ -106,18 +106,6 @@ def test_drift_is_measured_by_both_comparators():
     assert finding.action == "fail"
 
 
-def test_the_schemas_own_comparators_are_limits():
-    schema = text_format.Parse(
-        'feature { name: "w" drift_comparator { infinity_norm { threshold: 0.2 } } skew_comparator { '
-        "jensen_shannon_divergence { threshold: 0.3 } } }",
-        schema_pb2.Schema(),
-    )
-    assert with_schemas_limits(LIMITS, schema, "drift")["features"] == {"w": {"warn": 0.2, "fail": 0.2}}
-    assert with_schemas_limits(LIMITS, schema, "skew")["features"]["w"]["fail"] == pytest.approx(0.3)
-    own = {**LIMITS, "features": {"w": {"warn": 0.5, "fail": 1}}}
-    assert with_schemas_limits(own, schema, "drift")["features"]["w"]["fail"] == 1
-
-
 def test_free_text_is_not_judged():
     now, before = (statistics(frame(id=[f"{s}{i}" for i in range(500)])) for s in "ab")
     [distance] = [d for d in distances(now, before, "drift", "train", set()) if d.feature == "id"]
@@ -200,23 +188,6 @@ def test_data_that_repeats_itself_by_nature_does_not_leak(tmp_path):
     assert leakage_findings(str(tmp_path), summary(columns={"i": "integer", "y": "integer"}), limits) == []
 
 
-def test_mutual_information_of_noise_is_none_and_of_a_copy_is_all():
-    random = np.random.default_rng(0)
-    label, noise = random.integers(0, 2, 2000), random.integers(0, 20, 2000)
-    assert normalized_information(label, label) == pytest.approx(1, abs=1e-3)
-    assert normalized_information(noise, label) < 0.01
-
-
-def test_the_labels_values_against_the_schema(tmp_path):
-    path = tmp_path / "s.pbtxt"
-    path.write_text('feature { name: "y" type: BYTES string_domain { value: "n" value: "p" } }')
-    assert check_label_values(path, "y", {"n": 5, "p": 5}, ON_ANOMALY).passed
-    verdict = check_label_values(path, "y", {"n": 5, "q": 15}, ON_ANOMALY)
-    assert "Expected: n, p. Seen: q. Rows: 75%" in verdict.message()
-    assert check_label_values(path, "y", {"n": 5, "q": 15}, {**ON_ANOMALY, "features": {"y": "warn"}}).passed
-    assert check_label_values(tmp_path / "none", "y", {"n": 1}, ON_ANOMALY).passed
-
-
 def test_a_serving_sample_is_typed_as_the_training_data_is(tmp_path):
     path = tmp_path / "requests.csv"
     path.write_text("x,w,extra\n1,a,1\n2.5,b,2\n,c,3\n")
@@ -224,9 +195,3 @@ def test_a_serving_sample_is_typed_as_the_training_data_is(tmp_path):
     by_name = {f.path.step[0]: f for f in stats.datasets[0].features}
     assert by_name["x"].num_stats.max == 2.5
     assert by_name["w"].string_stats.unique == 3
-
-
-def test_a_verdict_survives_its_file(tmp_path):
-    verdict = Verdict([Finding("schema", "train", "x", "a", "b", "c", 0.5)], [], ["note"])
-    verdict.save(str(tmp_path))
-    assert Verdict.load(str(tmp_path)) == verdict

@@ -7,6 +7,8 @@ import pytest
 
 from tests.command import REPOSITORY, environment
 
+pytestmark = pytest.mark.core
+
 
 def run(code):
     done = subprocess.run(

@@ -1,0 +1,216 @@
+"""Ingest's executor on TFX's artifacts: every format in, the splits' examples out."""
+
+import gzip
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from tfx.types import standard_artifacts
+
+from components import shards
+from components.dataset import DatasetSummary
+from components.errors import UserError
+from components.ingest import readers
+from components.ingest.executor import Executor
+from components.ingest.scan import InputSpec
+
+pytestmark = pytest.mark.core
+
+SPEC = dict(
+    path=[],
+    split_paths=None,
+    weights={"train": 0.8, "eval": 0.2},
+    split_key=None,
+    format="auto",
+    exclude=[],
+    max_bad_rows=0,
+    missing_values=None,
+    label="y",
+    task="auto",
+)
+
+
+def frame(rows=200):
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame(
+        {"i": rng.integers(0, 9, rows), "f": rng.normal(size=rows), "s": rng.choice(["a", 'b, "c"', "d\ne"], rows)}
+    )
+    data["f"] = data["f"].astype(np.float32).astype(float)
+    data.loc[::7, "f"] = np.nan
+    data["y"] = (rng.random(rows) > 0.5).astype(int)
+    return data
+
+
+def ingest(tmp_path, **settings):
+    examples = standard_artifacts.Examples()
+    examples.uri = str(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    spec = InputSpec(**{**SPEC, **settings})
+    Executor().Do({}, {"examples": [examples]}, {"input": json.dumps(asdict(spec)), "fingerprint": "f"})
+    return DatasetSummary.load(examples.uri), read(tmp_path / "out")
+
+
+def read(out):
+    rows = []
+    for file in sorted(out.glob("Split-*/*")):
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            example = tf.train.Example.FromString(record)
+            row = {"split": file.parent.name}
+            for name, feature in example.features.feature.items():
+                values = getattr(feature, feature.WhichOneof("kind")).value if feature.WhichOneof("kind") else []
+                row[name] = values[0] if len(values) == 1 else list(values) or None
+            rows.append(row)
+    return rows
+
+
+def write_csv(path, data=None):
+    (frame() if data is None else data).to_csv(path, index=False)
+    return str(path)
+
+
+def write_tfrecord(path, data):
+    with tf.io.TFRecordWriter(str(path)) as out:
+        for row in data.itertuples():
+            feature = {
+                "i": tf.train.Feature(int64_list=tf.train.Int64List(value=[row.i])),
+                "s": tf.train.Feature(bytes_list=tf.train.BytesList(value=[row.s.encode()])),
+                "y": tf.train.Feature(int64_list=tf.train.Int64List(value=[row.y])),
+            }
+            if not np.isnan(row.f):
+                feature["f"] = tf.train.Feature(float_list=tf.train.FloatList(value=[row.f]))
+            out.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+
+def make(kind, tmp_path):
+    data = frame()
+    if kind == "csv":
+        return write_csv(tmp_path / "d.csv", data)
+    if kind == "csv.gz":
+        with gzip.open(tmp_path / "d.csv.gz", "wt", newline="") as file:
+            data.to_csv(file, index=False)
+        return str(tmp_path / "d.csv.gz")
+    if kind == "parquet":
+        data.to_parquet(tmp_path / "d.parquet")
+        return str(tmp_path / "d.parquet")
+    if kind == "jsonl":
+        data.to_json(tmp_path / "d.jsonl", orient="records", lines=True)
+        return str(tmp_path / "d.jsonl")
+    write_tfrecord(tmp_path / "d.tfrecord", data)
+    return str(tmp_path / "d.tfrecord")
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "jsonl", "tfrecord"])
+def test_every_format_gives_the_same_rows(kind, tmp_path):
+    summary, rows = ingest(tmp_path, path=[make(kind, tmp_path)])
+    expected = frame()
+    assert summary.columns == {"i": "integer", "f": "float", "s": "string", "y": "integer"}
+    assert summary.missing["f"] == expected["f"].isna().sum()
+    assert summary.classes == [0, 1]
+    assert summary.task == "binary"
+    assert sum(summary.rows.values()) == len(rows) == len(expected)
+
+    def key(row):
+        f = row["f"]
+        return (
+            row["i"],
+            None if f is None or np.isnan(f) else round(float(f), 5),
+            row["s"] if isinstance(row["s"], str) else row["s"].decode(),
+            row["y"],
+        )
+
+    assert sorted(map(key, rows), key=str) == sorted((key(r) for r in expected.to_dict("records")), key=str)
+
+
+def test_splits_are_deterministic_and_near_their_weights(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    path = write_csv(tmp_path / "d.csv", frame(3000))
+    first, rows = ingest(tmp_path / "a", path=[path], weights={"train": 7, "eval": 2, "test": 1})
+    second, again = ingest(tmp_path / "b", path=[path], weights={"train": 7, "eval": 2, "test": 1})
+    assert rows == again
+    assert first.rows == second.rows
+    assert [round(n / 3000, 1) for n in first.rows.values()] == [0.7, 0.2, 0.1]
+
+
+def test_split_key_keeps_a_group_together(tmp_path):
+    data = frame(1000).assign(user=lambda d: d.index % 40)
+    _, rows = ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", data)], split_key="user")
+    splits = {}
+    for row in rows:
+        splits.setdefault(row["user"], set()).add(row["split"])
+    assert all(len(s) == 1 for s in splits.values())
+    assert set.union(*splits.values()) == {"Split-train", "Split-eval"}
+
+
+def test_splits_can_be_separate_inputs(tmp_path):
+    train, held = write_csv(tmp_path / "t.csv", frame(50)), write_csv(tmp_path / "e.csv", frame(20))
+    summary, _ = ingest(tmp_path, weights={}, split_paths={"train": [train], "eval": [held]})
+    assert summary.rows == {"train": 50, "eval": 20}
+
+
+def test_globs_are_read_in_full_without_the_excluded_columns(tmp_path):
+    for i in range(3):
+        write_csv(tmp_path / f"part{i}.csv", frame(30))
+    summary, rows = ingest(tmp_path, path=[str(tmp_path / "part*.csv")], exclude=["s"])
+    assert len(summary.files) == 3
+    assert len(rows) == 90
+    assert "s" not in rows[0]
+
+
+def test_types_widen_over_the_whole_input(tmp_path, monkeypatch):
+    # A few rows a batch, as millions of rows have it.
+    monkeypatch.setattr(readers, "_CSV_BLOCK", 1024)
+    lines = ["a,b,c,y", *[f"{i},{i},{i},0" for i in range(300)], "x,1.5,,1"]
+    (tmp_path / "d.csv").write_text("\n".join(lines))
+    summary, _ = ingest(tmp_path, path=[str(tmp_path / "d.csv")])
+    assert summary.columns == {"a": "string", "b": "float", "c": "integer", "y": "integer"}
+
+
+def test_a_split_is_written_in_shards_of_bounded_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_ROWS", 50)
+    ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", frame(300))])
+    names = sorted(p.name for p in (tmp_path / "out" / "Split-train").iterdir())
+    assert len(names) == 5
+    assert names[0] == "data_tfrecord-00000-of-00005"
+
+
+def test_bad_rows_are_counted_sampled_and_left_out(tmp_path):
+    good = frame(100).assign(s="t").to_csv(index=False)
+    bad = "1,2\n" + "9,0.5,t,1,extra\n"
+    (tmp_path / "d.csv").write_bytes((good + bad).encode() + b"1,0.5,\xff\xfe,1\n" + b"1,0.5,t,\n")
+    with pytest.raises(UserError, match=r"4 bad rows, data.max_bad_rows allows 0"):
+        ingest(tmp_path, path=[str(tmp_path / "d.csv")])
+    (tmp_path / "again").mkdir()
+    summary, rows = ingest(tmp_path / "again", path=[str(tmp_path / "d.csv")], max_bad_rows=4)
+    assert summary.bad_rows == 4
+    assert len(rows) == 100
+    reasons = " ".join(s["reason"] for s in summary.bad_row_samples)
+    assert all(part in reasons for part in ("fields where the header has 4", "not UTF-8", "label 'y' is missing"))
+
+
+def test_bad_json_lines_are_counted_and_left_out(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"x": 1, "y": 0}\n' * 40 + '{"x": 2, "y": 1}\n' * 40 + "{oops\n[1]\n")
+    summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.jsonl")], max_bad_rows=2)
+    assert summary.bad_rows == 2
+    assert len(rows) == 80
+
+
+def test_a_split_without_rows_is_refused(tmp_path):
+    (tmp_path / "d.csv").write_text("x,y\n1,0\n2,1\n")
+    with pytest.raises(UserError, match="'eval' has no rows"):
+        ingest(tmp_path, path=[str(tmp_path / "d.csv")], weights={"train": 1, "eval": 1e-9})
+
+
+def test_text_labels_are_classes_in_alphabetical_order(tmp_path):
+    data = frame().assign(y=lambda d: np.where(d["y"] == 1, "yes", "no"))
+    summary, _ = ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", data)])
+    assert summary.classes == ["no", "yes"]
+    assert sum(summary.class_counts.values()) == summary.rows["train"]
+
+
+def test_columns_without_a_value_are_named(tmp_path):
+    summary, _ = ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", frame().assign(nothing=None))])
+    assert summary.empty_columns == ["nothing"]
