@@ -25,7 +25,10 @@ OPENED = {
 }
 HERE = Path(tf.__file__).parent.parent / "nvidia"
 
-pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="this environment was installed without CUDA")
+pytestmark = [
+    pytest.mark.core,
+    pytest.mark.skipif(torch.version.cuda is None, reason="this environment was installed without CUDA"),
+]
 
 
 def test_both_frameworks_are_built_for_one_cuda():
