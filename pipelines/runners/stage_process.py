@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from components import interpreter
 from components.errors import DataGateError, StageError, TerminatedError, TrainingError, UserError
 from pipelines.runners import stage_preload
 
@@ -56,17 +57,14 @@ class StageProcesses:
     def __init__(self, log: Path, trainers: Sequence[str]) -> None:
         os.environ[stage_preload.LOG] = str(log)
         os.environ[stage_preload.TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["pipelines.runners.stage_preload"])
+        self._context = interpreter.fork_server("pipelines.runners.stage_preload")
         self._running: set[Any] = set()
         self._lock = threading.Lock()
         self._cancelled = False
 
     def warm(self) -> None:
         """Starts the imports; returns at once."""
-        from multiprocessing import forkserver
-
-        forkserver.ensure_running()
+        interpreter.ensure_fork_server()
 
     def run(self, job: Job, say: Callable[[str], None]) -> Any:
         """Runs a job to its end and returns its result.
@@ -84,6 +82,7 @@ class StageProcesses:
         with self._lock:
             if self._cancelled:
                 raise StageError("cancelled")
+            self.warm()  # here too: it may have been killed since
             process.start()
             self._running.add(process)
         sender.close()
