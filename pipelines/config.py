@@ -16,7 +16,7 @@ from components.errors import did_you_mean
 from pipelines.config_beam import BeamConfig
 from pipelines.config_gates import EvaluationConfig, ValidationConfig
 from pipelines.config_kubeflow import KubeflowConfig
-from pipelines.config_section import Names, Number, Positive, Section
+from pipelines.config_section import LARGEST, Names, Number, Positive, Section
 from pipelines.config_tuning import MODEL_PARAMETER, TuneConfig
 
 FRAMEWORKS = ("tensorflow", "pytorch")
@@ -48,7 +48,7 @@ class DataConfig(Section):
     exclude: Names = ()
     splits: dict[str, Number | Names] = Field(default={"train": 0.8, "eval": 0.2})
     split_key: str | None = None
-    max_bad_rows: Annotated[StrictInt, Field(ge=0)] = 0
+    max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
     missing_values: Names | None = None
 
     @property
@@ -130,7 +130,9 @@ class Accelerator(Section):
     def _short(cls, value: Any) -> Any:
         if isinstance(value, str):
             kind, _, count = value.partition(":")
-            return {"kind": kind, "count": int(count) if count.isdigit() else count} if count else {"kind": kind}
+            return (
+                {"kind": kind, "count": int(count) if re.fullmatch(r"[0-9]{1,9}", count) else count} if count else {"kind": kind}
+            )
         return value
 
 
