@@ -187,8 +187,8 @@ _values = st.recursive(
     _leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4) | st.integers(), v, max_size=3)
 )
 PLACES = """name label data.path data.splits task trainer trainer.accelerator trainer.model_parameters
-trainer.hyperparameters.epochs trainer.hyperparameters.class_weights tune tune.space evaluation.thresholds evaluation.slices validation.drift
-serving.model_name tracking.uri tracking.experiment beam.options kubeflow.stages kubeflow"""
+trainer.hyperparameters.epochs trainer.hyperparameters.class_weights tune tune.space evaluation.thresholds
+evaluation.slices validation.drift serving.model_name tracking.uri tracking.experiment beam.options kubeflow.stages kubeflow"""
 
 
 @settings(max_examples=300)
