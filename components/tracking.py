@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.model_registry import Registration, register_model
+from components.redaction import TRACKING_URI, mask, take_credentials
 from components.tracking_database import database_of_ones_own
 from components.tracking_journal import PARENT_KEY, Journal
 
@@ -45,11 +45,11 @@ class Run:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs parameters (texts are cut at MLflow's 6,000 characters)."""
-        self._do({"op": "params", "values": {k: str(v)[:6000] for k, v in values.items()}})
+        self._do({"op": "params", "values": {k: mask(str(v))[:6000] for k, v in values.items()}})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Sets tags."""
-        self._do({"op": "tags", "values": {k: str(v)[:8000] for k, v in values.items()}})
+        self._do({"op": "tags", "values": {k: mask(str(v))[:8000] for k, v in values.items()}})
 
     def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
         """Logs metrics at a step (an epoch)."""
@@ -65,7 +65,7 @@ class Run:
 
     def text(self, content: str, name: str) -> None:
         """Uploads a text as an artifact."""
-        self._do({"op": "text", "content": content, "name": name})
+        self._do({"op": "text", "content": mask(content), "name": name})
 
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
         """Logs a table that MLflow's UI shows as one, and compares between runs."""
@@ -73,7 +73,7 @@ class Run:
 
     def dataset(self, name: str, digest: str, source: str, profile: str) -> None:
         """Records a data set as the run's input."""
-        self._do({"op": "dataset", "name": name, "digest": digest[:36], "source": source, "profile": profile})
+        self._do({"op": "dataset", "name": name, "digest": digest[:36], "source": mask(source), "profile": profile})
 
     def end(self, status: str) -> None:
         """Ends the run: FINISHED, FAILED or KILLED."""
@@ -107,7 +107,7 @@ class Run:
         from components.progress import warn
 
         self._away = True
-        _log.warning("MLflow at %s: %s", self._uri, error)
+        _log.warning("MLflow at %s: %s", mask(self._uri or ""), mask(str(error)))
         warn("MLflow cannot be reached; the run goes on and its record is kept on disk")
 
     def _keep(self, operation: Operation) -> None:
@@ -120,6 +120,7 @@ _clients: dict[str, Any] = {}
 
 def client(uri: str) -> Any:
     """Returns the MlflowClient of a tracking server or database."""
+    uri = take_credentials(uri)
     if uri not in _clients:
         for key, value in _PATIENCE.items():
             os.environ.setdefault(key, value)
@@ -150,19 +151,14 @@ def nested(name: str, tags: Mapping[str, str]) -> Run:
     try:
         return Run(uri, create_run(uri, experiment, name, {"mlflow.parentRunId": stage.run_id or "", **tags}))
     except Exception as error:  # MLflow raises what its many stores raise
-        _log.warning("MLflow at %s: %s", without_password(uri), error)
+        _log.warning("MLflow at %s: %s", mask(uri), mask(str(error)))
         return Run(None, None)
 
 
 def public_uri() -> str | None:
     """Returns the tracking server's address without its password."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    return uri and without_password(uri)
-
-
-def without_password(uri: str) -> str:
-    """Returns a URI, or a text with URIs in it, fit for files and logs."""
-    return re.sub(r"://[^/@\s]+@", "://***@", uri)
+    uri = os.environ.get(TRACKING_URI)
+    return uri and mask(uri)
 
 
 def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:

@@ -13,6 +13,7 @@ import click
 
 from components.errors import UserError
 from components.interpreter import protect_children
+from components.redaction import install
 from pipelines.cli_kubeflow import compile_, runs, submit
 from pipelines.cli_options import (
     EXIT_CODES,
@@ -34,6 +35,7 @@ def main() -> None:
 
     With a TensorFlow or a PyTorch trainer, tracked in MLflow.
     """
+    install()
 
 
 @main.command(epilog=EXIT_CODES)

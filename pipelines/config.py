@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from components.accelerators import AcceleratorProfile
 from components.errors import did_you_mean
+from components.redaction import mask
 from pipelines.config_beam import BeamConfig
 from pipelines.config_gates import EvaluationConfig, ValidationConfig
 from pipelines.config_kubeflow import KubeflowConfig
@@ -276,7 +277,7 @@ class PipelineConfig(Section):
 
     def public_yaml(self) -> str:
         """The same without the tracking server's password: fit for files, MLflow and reports."""
-        return re.sub(r"://[^/@\s]+@", "://***@", self.to_yaml())
+        return mask(self.to_yaml())
 
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:

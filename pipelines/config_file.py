@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from components.errors import UserError
+from components.redaction import mask, names_a_secret, remember
 from pipelines.config import PipelineConfig
 from pipelines.config_errors import explain
 from pipelines.config_yaml import LIMIT_BYTES, LIMIT_DEPTH, ConfigYamlError, is_text, read_yaml
@@ -38,6 +39,10 @@ def load_config(
         config = PipelineConfig.model_validate(merged)
     except ValidationError as error:
         raise UserError(f"{where}: {explain(error, PipelineConfig)}") from None
+    for beam in filter(None, (config.beam, config.kubeflow.beam)):
+        for name, value in beam.options.items():
+            if names_a_secret(name):
+                remember(str(value))
     return _absolute(config, base or (path.parent if path else Path.cwd()))
 
 
@@ -88,6 +93,7 @@ def _override(document: dict[str, Any], override: str) -> None:
 
 
 def _short(text: str) -> str:
+    text = mask(text)
     return repr(text if len(text) < 200 else f"{text[:200]}...")
 
 

@@ -13,6 +13,8 @@ import yaml
 from yaml.events import AliasEvent
 from yaml.nodes import MappingNode, Node, ScalarNode
 
+from components.redaction import mask
+
 # Of the text, and of what it stands for with every alias written out.
 LIMIT_BYTES = 1 << 20
 LIMIT_DEPTH = 50
@@ -157,7 +159,7 @@ def _refuse(line: int, why: str) -> NoReturn:
 
 
 def _short(text: str) -> str:
-    shown = ascii(text)
+    shown = ascii(mask(text))
     return shown if len(shown) <= 60 else f"{shown[:40]}... ({len(text):,} characters)"
 
 
