@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.errors import UserError, first_line
 from components.model_registry import Registration, register_model
 from components.redaction import TRACKING_URI, mask, take_credentials
 from components.tracking_database import database_of_ones_own
-from components.tracking_journal import PARENT_KEY, Journal
+from components.tracking_journal import PARENT_KEY, Journal, local_files
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Run:
             try:
                 return register_model(client(self._uri or ""), self.run_id or "", model)
             except Exception as error:  # MLflow raises what its many stores raise
-                self._put_off(error)
+                self._put_off(error, f"to register {model['name']}")
         self._keep({"op": "register", "model": dict(model)})
         return Registration("put off", None, None)
 
@@ -100,12 +101,16 @@ class Run:
                 apply(client(self._uri or ""), self.run_id or "", operation)
                 return
             except Exception as error:  # see register
-                self._put_off(error)
+                self._put_off(error, f"{operation['op']} {operation.get('name') or operation.get('path') or ''}".strip())
         self._keep(operation)
 
-    def _put_off(self, error: Exception) -> None:
+    def _put_off(self, error: Exception, what: str) -> None:
         from components.progress import warn
 
+        if is_refusal(error):
+            _log.warning("MLflow refuses %s", what, exc_info=True)
+            warn(f"MLflow refuses {what}: {first_line(error)}. It is kept on disk, and the rest is sent")
+            return
         self._away = True
         _log.warning("MLflow at %s: %s", mask(self._uri or ""), mask(str(error)))
         warn("MLflow cannot be reached; the run goes on and its record is kept on disk")
@@ -113,6 +118,32 @@ class Run:
     def _keep(self, operation: Operation) -> None:
         if self._journal:
             self._journal.append(operation)
+
+
+# What MLflow says of a request that it will not take tomorrow either; all else may be the server's or the network's.
+_REFUSALS = frozenset(
+    {
+        "BAD_REQUEST",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_CONFLICT",
+        "RESOURCE_DOES_NOT_EXIST",
+    }
+)
+_DENIALS = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"})
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether what was to be sent is at fault (a name, a file that is gone), not the server or the way to it."""
+    gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+    damaged = (json.JSONDecodeError, KeyError)
+    return isinstance(error, (UserError, *gone, *damaged)) or getattr(error, "error_code", None) in _REFUSALS
+
+
+def is_denial(error: Exception) -> bool:
+    """Whether the server does not let us in."""
+    return getattr(error, "error_code", None) in _DENIALS
 
 
 _clients: dict[str, Any] = {}
@@ -161,11 +192,19 @@ def public_uri() -> str | None:
     return uri and mask(uri)
 
 
+def _check_files(operation: Operation) -> None:
+    """Of a folder that is gone MLflow would send nothing, and say nothing."""
+    for path in local_files(operation):
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"{path}, which is to be sent, is gone")
+
+
 def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
     """Sends one operation of `Run` to MLflow."""
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
     kind = operation["op"]
+    _check_files(operation)
     values = list(operation.get("values", {}).items())
     for start in range(0, len(values), _BATCH):
         part = values[start : start + _BATCH]
@@ -199,7 +238,11 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
 
 
 def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
-    """Returns the experiment's id; a new one in a local database keeps its files under `artifacts`."""
+    """Returns the experiment's id; a new one in a local database keeps its files under `artifacts`.
+
+    Raises:
+        UserError: it was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     mlflow_client = client(uri)
@@ -210,8 +253,12 @@ def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
             return str(mlflow_client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another run made it in the meantime
             found = mlflow_client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage != "active":
-        raise MlflowException(f"experiment {name!r} is deleted; restore it or set tracking.experiment")
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"tracking.experiment: {name!r} is deleted in MLflow. Restore it (mlflow experiments restore), or set another name."
+        )
     return str(found.experiment_id)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from components import tracking
+from components.errors import UserError
 from components.model_registry import user_name
 from components.redaction import TRACKING_URI, mask, take_credentials, tracking_variables
 from components.tracking_journal import HEADER, PARENT_KEY, Journal, goes_on, process_of_ones_own, write_header
@@ -146,6 +147,8 @@ class RunTracker:
                         self._uri, self._config.experiment, self._workspace.mlflow_artifacts
                     )
                 run_id = tracking.create_run(self._uri, self.experiment_id, name, tags, started)
+            except UserError:
+                raise
             except Exception as error:  # MLflow raises what its many stores raise
                 _log.warning("MLflow at %s: %s", mask(self._uri), mask(str(error)))
         if run_id:
@@ -161,7 +164,7 @@ def _close_dead_runs(journals: Path, uri: str) -> None:
     for header_file in journals.glob(f"*/{HEADER}"):
         try:
             header = json.loads(header_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # that run has just ended
+        except (FileNotFoundError, ValueError):  # that run has just ended; or damaged, which is for upload to say
             continue
         if goes_on(header) or header["uri"] != mask(uri) or any(header_file.parent.glob("*.jsonl")):
             continue

@@ -324,7 +324,7 @@ def test_what_is_uploaded_later_holds_no_password(warm, tmp_path, data):
         cwd=tmp_path,
         env=away,
     )
-    assert first.code == 1, first.stderr
+    assert first.code == 2, first.stderr
     assert leaks(workspace) == []
     with mlflow_server(server) as url, guarded(url) as host:
         sent = warm("upload", "--workspace", workspace, env={"MLFLOW_TRACKING_URI": f"http://user:{IN_URI}@{host}"})
