@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError, first_line
+from components.journal_files import local_files
 from components.model_registry import Registration, register_model
 from components.redaction import TRACKING_URI, mask, take_credentials
 from components.tracking_database import database_of_ones_own
-from components.tracking_journal import PARENT_KEY, Journal, local_files
+from components.tracking_journal import PARENT_KEY, Journal
 
 _log = logging.getLogger(__name__)
 

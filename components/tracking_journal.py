@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +21,11 @@ from typing import Any
 import psutil
 
 from components.errors import first_line
+from components.journal_files import local_files, located, with_its_files
 
 HEADER = "pipeline.json"
 PARENT_KEY = "pipeline"
-FILES, REFUSED, WHY = "files", "refused", "why.txt"
+REFUSED, WHY = "refused", "why.txt"
 # A clock that is set while a process runs moves when it seems to have begun.
 _CLOCK_SECONDS = 60.0
 
@@ -40,60 +40,11 @@ class Journal:
     def append(self, operation: dict[str, Any]) -> None:
         """Adds one operation, on disk before it returns."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        operation = _with_its_files(operation, self.folder)
+        operation = with_its_files(operation, self.folder)
         with open(self.folder / f"{self.key}.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(operation) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def _with_its_files(operation: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Keeps the files with the journal; paths are then relative to it. One that cannot be kept is named as it was."""
-    key, place = _path_in(operation)
-    if place is None or not os.path.exists(place[key]):
-        return operation
-    try:
-        (folder / FILES).mkdir(exist_ok=True)
-        kept = Path(tempfile.mkdtemp(dir=folder / FILES)) / os.path.basename(place[key].rstrip("/"))
-        if os.path.isdir(place[key]):
-            shutil.copytree(place[key], kept, copy_function=_link)
-        else:
-            _link(place[key], str(kept))
-    except OSError:
-        return operation
-    named = {**place, key: str(kept.relative_to(folder))}
-    return {**operation, "model": named} if place is not operation else named
-
-
-def _link(source: str, target: str) -> str:
-    """A second name costs no space; on another file system it is a copy."""
-    try:
-        os.link(source, target, follow_symlinks=True)
-    except OSError:
-        shutil.copyfile(source, target)
-    return target
-
-
-def _path_in(operation: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
-    """Returns the key of an operation's path, and the mapping that it is in; None when it has none."""
-    if operation["op"] == "register":
-        return "bundle", operation["model"]
-    return "path", operation if operation["op"] in ("file", "file_as") else None
-
-
-def local_files(operation: dict[str, Any]) -> list[str]:
-    """Returns the paths of what an operation sends."""
-    key, place = _path_in(operation)
-    return [] if place is None else [place[key]]
-
-
-def located(operation: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Returns an operation of a journal in `folder` with absolute paths."""
-    key, place = _path_in(operation)
-    if place is None:
-        return operation
-    named = {**place, key: os.path.join(folder, place[key])}
-    return {**operation, "model": named} if place is not operation else named
 
 
 def write_header(folder: Path, header: dict[str, Any]) -> None:
