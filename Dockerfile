@@ -57,6 +57,7 @@ RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
 ENV PATH=/opt/switchyard/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    PYTHONSAFEPATH=1 \
     HOME=/tmp \
     MPLCONFIGDIR=/tmp/matplotlib \
     KERAS_HOME=/tmp/keras \

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from components.redaction import mask
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -45,5 +47,5 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Returns what an error of a library's says in its first line, at most 300 characters; its class when it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """Returns what a library's error says in its first line, else its class: at most 300 characters, and no secret."""
+    return mask((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]

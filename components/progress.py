@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from components.redaction import mask
+
 _sinks: list[Callable[[str], None]] = []
 
 
@@ -20,7 +22,7 @@ def heard() -> bool:
 def say(text: str) -> None:
     """Tells the user how far the stage is, for example `12,000 rows` or `epoch 3 of 20, val_loss 0.31`."""
     for sink in _sinks:
-        sink(text)
+        sink(mask(text))
 
 
 def warn(text: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -16,7 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.errors import UserError, first_line
+from components.journal_files import local_files
 from components.model_registry import Registration, register_model
+from components.redaction import TRACKING_URI, mask, take_credentials
 from components.tracking_database import database_of_ones_own
 from components.tracking_journal import PARENT_KEY, Journal
 
@@ -45,11 +47,11 @@ class Run:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs parameters (texts are cut at MLflow's 6,000 characters)."""
-        self._do({"op": "params", "values": {k: str(v)[:6000] for k, v in values.items()}})
+        self._do({"op": "params", "values": {k: mask(str(v))[:6000] for k, v in values.items()}})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Sets tags."""
-        self._do({"op": "tags", "values": {k: str(v)[:8000] for k, v in values.items()}})
+        self._do({"op": "tags", "values": {k: mask(str(v))[:8000] for k, v in values.items()}})
 
     def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
         """Logs metrics at a step (an epoch)."""
@@ -65,7 +67,7 @@ class Run:
 
     def text(self, content: str, name: str) -> None:
         """Uploads a text as an artifact."""
-        self._do({"op": "text", "content": content, "name": name})
+        self._do({"op": "text", "content": mask(content), "name": name})
 
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
         """Logs a table that MLflow's UI shows as one, and compares between runs."""
@@ -73,7 +75,7 @@ class Run:
 
     def dataset(self, name: str, digest: str, source: str, profile: str) -> None:
         """Records a data set as the run's input."""
-        self._do({"op": "dataset", "name": name, "digest": digest[:36], "source": source, "profile": profile})
+        self._do({"op": "dataset", "name": name, "digest": digest[:36], "source": mask(source), "profile": profile})
 
     def end(self, status: str) -> None:
         """Ends the run: FINISHED, FAILED or KILLED."""
@@ -85,7 +87,7 @@ class Run:
             try:
                 return register_model(client(self._uri or ""), self.run_id or "", model)
             except Exception as error:  # MLflow raises what its many stores raise
-                self._put_off(error)
+                self._put_off(error, f"to register {model['name']}")
         self._keep({"op": "register", "model": dict(model)})
         return Registration("put off", None, None)
 
@@ -100,14 +102,18 @@ class Run:
                 apply(client(self._uri or ""), self.run_id or "", operation)
                 return
             except Exception as error:  # see register
-                self._put_off(error)
+                self._put_off(error, f"{operation['op']} {operation.get('name') or operation.get('path') or ''}".strip())
         self._keep(operation)
 
-    def _put_off(self, error: Exception) -> None:
+    def _put_off(self, error: Exception, what: str) -> None:
         from components.progress import warn
 
+        if is_refusal(error):
+            _log.warning("MLflow refuses %s", what, exc_info=True)
+            warn(f"MLflow refuses {what}: {first_line(error)}. It is kept on disk, and the rest is sent")
+            return
         self._away = True
-        _log.warning("MLflow at %s: %s", self._uri, error)
+        _log.warning("MLflow at %s: %s", mask(self._uri or ""), mask(str(error)))
         warn("MLflow cannot be reached; the run goes on and its record is kept on disk")
 
     def _keep(self, operation: Operation) -> None:
@@ -115,11 +121,38 @@ class Run:
             self._journal.append(operation)
 
 
+# What MLflow says of a request that it will not take tomorrow either; all else may be the server's or the network's.
+_REFUSALS = frozenset(
+    {
+        "BAD_REQUEST",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_CONFLICT",
+        "RESOURCE_DOES_NOT_EXIST",
+    }
+)
+_DENIALS = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"})
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether what was to be sent is at fault (a name, a file that is gone), not the server or the way to it."""
+    gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+    damaged = (json.JSONDecodeError, KeyError)
+    return isinstance(error, (UserError, *gone, *damaged)) or getattr(error, "error_code", None) in _REFUSALS
+
+
+def is_denial(error: Exception) -> bool:
+    """Whether the server does not let us in."""
+    return getattr(error, "error_code", None) in _DENIALS
+
+
 _clients: dict[str, Any] = {}
 
 
 def client(uri: str) -> Any:
     """Returns the MlflowClient of a tracking server or database."""
+    uri = take_credentials(uri)
     if uri not in _clients:
         for key, value in _PATIENCE.items():
             os.environ.setdefault(key, value)
@@ -150,19 +183,21 @@ def nested(name: str, tags: Mapping[str, str]) -> Run:
     try:
         return Run(uri, create_run(uri, experiment, name, {"mlflow.parentRunId": stage.run_id or "", **tags}))
     except Exception as error:  # MLflow raises what its many stores raise
-        _log.warning("MLflow at %s: %s", without_password(uri), error)
+        _log.warning("MLflow at %s: %s", mask(uri), mask(str(error)))
         return Run(None, None)
 
 
 def public_uri() -> str | None:
     """Returns the tracking server's address without its password."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    return uri and without_password(uri)
+    uri = os.environ.get(TRACKING_URI)
+    return uri and mask(uri)
 
 
-def without_password(uri: str) -> str:
-    """Returns a URI, or a text with URIs in it, fit for files and logs."""
-    return re.sub(r"://[^/@\s]+@", "://***@", uri)
+def _check_files(operation: Operation) -> None:
+    """Of a folder that is gone MLflow would send nothing, and say nothing."""
+    for path in local_files(operation):
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"{path}, which is to be sent, is gone")
 
 
 def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
@@ -170,6 +205,7 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
     kind = operation["op"]
+    _check_files(operation)
     values = list(operation.get("values", {}).items())
     for start in range(0, len(values), _BATCH):
         part = values[start : start + _BATCH]
@@ -203,7 +239,11 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
 
 
 def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
-    """Returns the experiment's id; a new one in a local database keeps its files under `artifacts`."""
+    """Returns the experiment's id; a new one in a local database keeps its files under `artifacts`.
+
+    Raises:
+        UserError: it was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     mlflow_client = client(uri)
@@ -214,8 +254,12 @@ def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
             return str(mlflow_client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another run made it in the meantime
             found = mlflow_client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage != "active":
-        raise MlflowException(f"experiment {name!r} is deleted; restore it or set tracking.experiment")
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"tracking.experiment: {name!r} is deleted in MLflow. Restore it (mlflow experiments restore), or set another name."
+        )
     return str(found.experiment_id)
 
 

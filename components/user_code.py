@@ -135,6 +135,8 @@ def _read(path: Path, key: str) -> bytes:
         raise UserError(f"{key}: {path} is a folder; give a file.") from None
     except PermissionError:
         raise UserError(f"{key}: not allowed to read {path}. Check its permissions.") from None
+    except OSError as error:
+        raise UserError(f"{key}: {path}: cannot be read: {error.strerror}. Check the path.") from None
 
 
 def load_function(path: str, function: str) -> Callable[..., Any]:

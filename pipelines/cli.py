@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 from components.errors import UserError
+from components.interpreter import protect_children
+from components.redaction import install
 from pipelines.cli_kubeflow import compile_, runs, submit
 from pipelines.cli_options import (
     EXIT_CODES,
@@ -33,6 +35,7 @@ def main() -> None:
 
     With a TensorFlow or a PyTorch trainer, tracked in MLflow.
     """
+    install()
 
 
 @main.command(epilog=EXIT_CODES)
@@ -256,6 +259,7 @@ for _command in (compile_, submit, runs, serve, predict, deploy, drift):
 def entry() -> None:
     """The console script. It does not take apart what TensorFlow and TFX have loaded, which would take seconds of every run."""
     code: Any = 0
+    protect_children()
     try:
         main()
     except SystemExit as error:

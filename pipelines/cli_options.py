@@ -21,6 +21,7 @@ from components.errors import (
     UserError,
     first_line,
 )
+from components.redaction import mask
 
 EXIT_CODES = """\b
 Exit codes:
@@ -49,11 +50,8 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if not _of_the_tracking_store(error):
                 raise
-            # Not at the top: it would be half of what every help text waits for.
-            from components.tracking import without_password
-
             _fail(
-                f"MLflow cannot be asked: {without_password(first_line(error))}\n"
+                f"MLflow cannot be asked: {first_line(error)}\n"
                 "Is the server up, the database whole? Asked is --tracking-uri, else MLFLOW_TRACKING_URI, else the workspace's.",
                 EXIT_FAILED,
             )
@@ -68,7 +66,7 @@ def _of_the_tracking_store(error: Exception) -> bool:
 
 def _fail(message: str, code: int) -> None:
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(message, err=True)
+    click.echo(mask(message), err=True)
     sys.exit(code)
 
 

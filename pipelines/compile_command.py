@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from components.errors import UserError
 from components.ingest.sources import is_local
-from components.tracking import without_password
 from components.training.import_order import settle
 from pipelines.config import PipelineConfig, trainer_name
 from pipelines.config_file import load_config
@@ -84,7 +84,7 @@ def _tracking(config: PipelineConfig) -> dict[str, str]:
     uri = config.tracking.uri
     if not uri or not uri.startswith("http"):
         return {}
-    if without_password(uri) != uri:
+    if urlsplit(uri).username is not None:
         raise UserError(
             "tracking.uri: holds a password, which would end up in the cluster's database. Leave it out, and set "
             "kubeflow.defaults.secrets: {MLFLOW_TRACKING_USERNAME: NAME/KEY, MLFLOW_TRACKING_PASSWORD: NAME/KEY}."

@@ -9,18 +9,23 @@ import re
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, StrictInt, model_validator
+from pydantic import BeforeValidator, Field, StrictInt, field_validator, model_validator
 
 from components.accelerators import AcceleratorProfile
 from components.errors import did_you_mean
+from components.redaction import mask
 from pipelines.config_beam import BeamConfig
 from pipelines.config_gates import EvaluationConfig, ValidationConfig
 from pipelines.config_kubeflow import KubeflowConfig
-from pipelines.config_section import Names, Number, Positive, Section
+from pipelines.config_section import LARGEST, Names, Number, Positive, Section
 from pipelines.config_tuning import MODEL_PARAMETER, TuneConfig
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 FORMATS = ("auto", "csv", "parquet", "jsonl", "tfrecord")
+# MLflow's own rules (of registered and of logged models, of experiments, of its database's columns), which it would apply at the
+# end of the run; and no @, which stands between a model's name and its alias. A promotion's lock has a longer name.
+_NOT_IN_MODEL_NAMES = "/:.%\"'@"
+_LONGEST_MODEL_NAME, _LONGEST_EXPERIMENT = 256 - len(".promotion-lock"), 256
 
 
 # YAML reads the class 1 as a number; the label's classes are known by their text.
@@ -48,7 +53,7 @@ class DataConfig(Section):
     exclude: Names = ()
     splits: dict[str, Number | Names] = Field(default={"train": 0.8, "eval": 0.2})
     split_key: str | None = None
-    max_bad_rows: Annotated[StrictInt, Field(ge=0)] = 0
+    max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
     missing_values: Names | None = None
 
     @property
@@ -130,7 +135,9 @@ class Accelerator(Section):
     def _short(cls, value: Any) -> Any:
         if isinstance(value, str):
             kind, _, count = value.partition(":")
-            return {"kind": kind, "count": int(count) if count.isdigit() else count} if count else {"kind": kind}
+            return (
+                {"kind": kind, "count": int(count) if re.fullmatch(r"[0-9]{1,9}", count) else count} if count else {"kind": kind}
+            )
         return value
 
 
@@ -216,12 +223,35 @@ class ServingConfig(Section):
     model_name: str | None = None
     infra_validation: InfraValidation | None = InfraValidation()
 
+    @field_validator("model_name")
+    @classmethod
+    def _registrable(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        if not name.strip() or not name.isprintable() or set(name) & set(_NOT_IN_MODEL_NAMES):
+            raise ValueError(
+                f"{name!r} is no name for a registered model: MLflow takes printable characters other than "
+                f"{' '.join(_NOT_IN_MODEL_NAMES)}; choose another, for example my_model"
+            )
+        if len(name) > _LONGEST_MODEL_NAME:
+            raise ValueError(f"has {len(name)} characters, a registered model's name at most {_LONGEST_MODEL_NAME}; shorten it")
+        return name
+
 
 class TrackingConfig(Section):
     """`uri`: an MLflow tracking server or database; default: SQLite in the workspace. `experiment`: default: the name."""
 
     uri: str | None = None
     experiment: str | None = None
+
+    @field_validator("experiment")
+    @classmethod
+    def _acceptable(cls, name: str | None) -> str | None:
+        if name is not None and (not name.strip() or not name.isprintable()):
+            raise ValueError(f"{name!r} is no name for an experiment: MLflow takes printable characters; choose another")
+        if name is not None and len(name) > _LONGEST_EXPERIMENT:
+            raise ValueError(f"has {len(name)} characters, an experiment's name at most {_LONGEST_EXPERIMENT}; shorten it")
+        return name
 
     @model_validator(mode="after")
     def _check(self) -> TrackingConfig:
@@ -274,7 +304,7 @@ class PipelineConfig(Section):
 
     def public_yaml(self) -> str:
         """The same without the tracking server's password: fit for files, MLflow and reports."""
-        return re.sub(r"://[^/@\s]+@", "://***@", self.to_yaml())
+        return mask(self.to_yaml())
 
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:

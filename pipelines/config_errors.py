@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from components.errors import did_you_mean
+from components.redaction import mask
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -40,7 +41,7 @@ def _line(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = mask(repr(value))  # before it is cut: a part of a secret is not known as one
     return f"{text if len(text) < 80 else text[:77] + '...'} ({type(value).__name__})"
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from components.errors import UserError
+from components.redaction import mask, names_a_secret, remember
 from pipelines.config import PipelineConfig
 from pipelines.config_errors import explain
+from pipelines.config_yaml import LIMIT_BYTES, LIMIT_DEPTH, ConfigYamlError, is_text, read_yaml
 
 
 def load_config(
@@ -33,26 +34,36 @@ def load_config(
     for override in overrides:
         _override(merged, override)
     where = str(path) if path else "the command line"
+    _refuse_no_texts(merged, where)
     try:
         config = PipelineConfig.model_validate(merged)
     except ValidationError as error:
         raise UserError(f"{where}: {explain(error, PipelineConfig)}") from None
+    for beam in filter(None, (config.beam, config.kubeflow.beam)):
+        for name, value in beam.options.items():
+            if names_a_secret(name):
+                remember(str(value))
     return _absolute(config, base or (path.parent if path else Path.cwd()))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the pipeline's YAML file, for example {path / 'pipeline.yaml'}")
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            # One byte more than is read shows that there is more, of a device without end too.
+            content = file.read(LIMIT_BYTES + 1)
+        loaded = read_yaml(content.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give a pipeline.yaml, or --data and --label.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; give the pipeline's YAML file, for example {path / 'pipeline.yaml'}") from None
     except PermissionError:
         raise UserError(f"{path}: not allowed to read it. Check its permissions.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text; a pipeline is described in YAML.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}. Give a pipeline.yaml, or --data and --label.") from None
+    except ConfigYamlError as problem:
+        raise UserError(f"{path}: {problem}") from None
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: must hold a mapping (name: ..., data: ..., label: ...), received {type(loaded).__name__}")
     return loaded
@@ -62,11 +73,15 @@ def _override(document: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise UserError(f"--set {override!r}: must be key=value, for example trainer.hyperparameters.learning_rate=0.01")
+        raise UserError(f"--set {_short(override)}: must be key=value, for example trainer.hyperparameters.learning_rate=0.01")
+    if len(parts) > LIMIT_DEPTH:
+        raise UserError(f"--set {_short(override)}: the key is nested deeper than {LIMIT_DEPTH} levels")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override!r}: the value is not valid YAML; quote it, for example {key}='\"{text}\"'") from None
+        value = read_yaml(text)
+    except ConfigYamlError as problem:
+        example = f"{key}='\"{text}\"'"
+        hint = f" (text that is no YAML is quoted: {example})" if len(example) < 80 and text.isprintable() else ""
+        raise UserError(f"--set {_short(override)}: value: {problem.why}{hint}") from None
     node = document
     for part in parts[:-1]:
         child = node.get(part)
@@ -75,6 +90,24 @@ def _override(document: dict[str, Any], override: str) -> None:
         node[part] = dict(child) if isinstance(child, dict) else {short[part]: child} if part in short and child else {}
         node = node[part]
     node[parts[-1]] = value
+
+
+def _short(text: str) -> str:
+    text = mask(text)
+    return repr(text if len(text) < 200 else f"{text[:200]}...")
+
+
+def _refuse_no_texts(value: Any, where: str) -> None:
+    """Also what came by the command line, whose bytes may be any."""
+    if isinstance(value, str) and not is_text(value):
+        raise UserError(f"{where}: {_short(value)}: is not UTF-8 text without NUL; rename or convert it")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _refuse_no_texts(key, where)
+            _refuse_no_texts(inner, f"{where}: {key}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_no_texts(inner, where)
 
 
 def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StrictInt, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from pipelines.config_section import Names, Number, Section
+from pipelines.config_section import Names, Number, Positive, Section
 
 Action = Literal["fail", "warn"]
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -134,4 +134,4 @@ class EvaluationConfig(Section):
     slices: tuple[Names, ...] = ()
     thresholds: dict[str, Threshold] = Field(default_factory=dict)
     improvement: Improvement | None = Improvement()
-    min_slice_examples: Annotated[StrictInt, Field(ge=1)] = 100
+    min_slice_examples: Positive = 100

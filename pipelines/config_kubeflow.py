@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 from pipelines.config_beam import BeamConfig
 from pipelines.config_section import Names, Number, Positive, Section
 
-_QUANTITY = r"(0|[1-9]\d*)(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
-_DURATION = r"[1-9]\d*(s|m|h)"
+_QUANTITY = r"(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
+_DURATION = r"[1-9][0-9]{0,8}(s|m|h)"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -119,7 +119,7 @@ def device(accelerator: str) -> Device:
     kind, _, rest = accelerator.partition(":")
     if kind == "tpu":
         version, _, topology = rest.partition(":")
-        if version not in TPUS or not re.fullmatch(r"\d+(x\d+){1,2}", topology):
+        if version not in TPUS or not re.fullmatch(r"[0-9]{1,4}(x[0-9]{1,4}){1,2}", topology):
             raise ValueError(
                 f"{accelerator!r} is not a TPU; allowed: tpu:TYPE:TOPOLOGY, types {', '.join(TPUS)}, e.g. tpu:v5e:2x2"
             )
@@ -134,7 +134,7 @@ def device(accelerator: str) -> Device:
         selector = {"cloud.google.com/gke-tpu-accelerator": label, "cloud.google.com/gke-tpu-topology": topology}
         return Device(resource="google.com/tpu", count=chips, node_selector=selector)
     resource = GPUS.get(kind, kind)
-    if "/" not in resource or not re.fullmatch(r"[1-9]\d*|", rest):
+    if "/" not in resource or not re.fullmatch(r"[1-9][0-9]{0,8}|", rest):
         raise ValueError(f"{accelerator!r} is not an accelerator; allowed: {_ACCELERATORS}")
     return Device(resource=resource, count=int(rest or 1), node_selector={})
 

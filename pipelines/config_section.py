@@ -15,7 +15,9 @@ def _number(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Positive = Annotated[StrictInt, Field(ge=1)]
+# As much as TensorFlow, PyTorch and MLflow can count.
+LARGEST = 2**31 - 1
+Positive = Annotated[StrictInt, Field(ge=1, le=LARGEST)]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictInt, model_validator
 
 from components.errors import did_you_mean
-from pipelines.config_section import Number, Positive, Section
+from pipelines.config_section import LARGEST, Number, Positive, Section
 
 MODEL_PARAMETER = "model_parameters."
 # Hyperparameter -> what may be searched: whole numbers, numbers above 0, or a choice of these.
@@ -133,6 +133,10 @@ def _read(value: Any) -> Any:
     return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
 
 
+def _whole(value: float) -> bool:
+    return isinstance(value, int) and value <= LARGEST
+
+
 def _fits(name: str, dimension: Dimension) -> None:
     kind = SEARCHABLE[name]
     values = dimension.choices if dimension.choices is not None else (dimension.low, dimension.high)
@@ -141,6 +145,6 @@ def _fits(name: str, dimension: Dimension) -> None:
             raise ValueError(f"space.{name}: takes choices of {', '.join(kind)}; received {list(values)}")
         return
     for value in values:
-        if isinstance(value, bool | str) or value is None or value <= 0 or (kind == "whole" and not isinstance(value, int)):
-            wanted = "whole numbers" if kind == "whole" else "numbers"
-            raise ValueError(f"space.{name}: takes {wanted} above 0; received {list(values)}")
+        if isinstance(value, bool | str) or value is None or value <= 0 or (kind == "whole" and not _whole(value)):
+            wanted = f"whole numbers up to {LARGEST}" if kind == "whole" else "numbers"
+            raise ValueError(f"space.{name}: takes {wanted}, above 0; received {list(values)}")

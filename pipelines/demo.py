@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from components import interpreter
 from components.errors import StageError
 from pipelines.runners.workspace import default_workspace
 from pipelines.ui_command import run_link
@@ -26,11 +26,12 @@ def run_demo(workspace: Path | None) -> int:
     root = (workspace or default_workspace(EXAMPLE)).resolve()
     chosen = [part for trainer in TRAINERS for part in ("--trainer", trainer)]
     console.print(f"[bold]switchyard run {EXAMPLE.name} {' '.join(chosen)}[/]", soft_wrap=True)
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(EXAMPLE), *chosen, "--workspace", str(root), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise StageError(f"the run ended with exit code {done.returncode}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    arguments = ["run", str(EXAMPLE), *chosen, "--workspace", str(root), "--json"]
+    with interpreter.start("pipelines.cli", arguments, stdout=subprocess.PIPE, text=True) as run:
+        said, _ = run.communicate()
+    if run.returncode:
+        raise StageError(f"the run ended with exit code {run.returncode}")
+    result: dict[str, Any] = json.loads(said.splitlines()[-1])
     console.print(_table(result))
     link = run_link("127.0.0.1", 5000, result["mlflow_experiment_id"], result["mlflow_run_id"])
     console.print(f"MLflow run: {link}", soft_wrap=True)

@@ -20,6 +20,7 @@ from rich.table import Table
 from components import model_registry, tracking
 from components.errors import StageError, UserError
 from components.model_registry import Move, Version
+from components.redaction import TRACKING_URI, take_credentials
 from pipelines.runners.quiet import quiet, table_console
 from pipelines.runners.workspace import Workspace, find_workspace
 
@@ -29,9 +30,9 @@ _HEADLINE = ("auc", "accuracy", "mae", "loss")
 def registry_uri(uri: str | None, workspace: Path | None) -> str:
     """Returns the server given, else MLFLOW_TRACKING_URI's, else the database of the workspace given or found."""
     if uri:
-        return uri
-    if not workspace and (server := os.environ.get("MLFLOW_TRACKING_URI")):
-        return server
+        return take_credentials(uri)
+    if not workspace and (server := os.environ.get(TRACKING_URI)):
+        return take_credentials(server)
     place = Workspace(find_workspace(workspace, None))
     place.contain_libraries()
     return place.mlflow_uri

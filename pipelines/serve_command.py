@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from components.errors import UserError
+from components.redaction import take_credentials
 from components.serving.model_source import Registered, model_folder, name_and_wanted
 from components.serving.served_model import Limits
 from components.serving.server import ServeOptions, bind
@@ -78,7 +79,7 @@ def find_source(model: str, tracking_uri: str | None, workspace: Path | None) ->
         registered = Registered(registry_uri(tracking_uri, workspace), *parts)
         registered.version()
         return registered, False
-    return model_folder(model, tracking_uri)
+    return model_folder(model, tracking_uri and take_credentials(tracking_uri))
 
 
 def _say(line: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from components import tracking
 from components.errors import EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError, first_line
+from components.redaction import mask
 from pipelines.compile_command import compile_for_cluster
 from pipelines.config import PipelineConfig
 from pipelines.runners.kubeflow.client import TERMINAL, Connection, KubeflowClient, task_states
@@ -143,9 +143,8 @@ def _parent(run: Any, config: PipelineConfig, record: RunRecord) -> Parent | Non
 
 
 def _warn_away(uri: str | None, error: Exception, more: str = "") -> None:
-    where = tracking.without_password(uri or "")
-    said = tracking.without_password(first_line(error))
-    click.echo(f"warning: MLflow at {where} cannot be reached from here ({said}){more}", err=True)
+    where = mask(uri or "")
+    click.echo(f"warning: MLflow at {where} cannot be reached from here ({first_line(error)}){more}", err=True)
 
 
 def _ended(run: Any, states: Mapping[str, str], parent: Parent | None, found: dict[str, Any], submission: Submission) -> int:

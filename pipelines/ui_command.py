@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from pathlib import Path
 
 import click
 
+from components import interpreter
 from components.errors import UserError
 from pipelines.runners.workspace import Workspace
 
@@ -19,6 +21,13 @@ def run_link(host: str, port: int, experiment_id: str, run_id: str | None = None
     """Returns a link into the UI."""
     run = f"/runs/{run_id}" if run_id else ""
     return f"http://{host}:{port}/#/experiments/{experiment_id}{run}?{VIEW}"
+
+
+def _empty_folder(workspace: Workspace) -> Path:
+    """Uvicorn's command looks for modules in its working directory first, whatever Python was told."""
+    folder = workspace.root / "caches" / "ui"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def serve_ui(workspace: Workspace, host: str, port: int) -> None:
@@ -41,11 +50,11 @@ def serve_ui(workspace: Workspace, host: str, port: int) -> None:
     sys.stdout.flush()
     # Without its job runners MLflow starts 2 processes instead of 10.
     workspace.contain_libraries()
+    os.chdir(_empty_folder(workspace))
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [
-        *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", workspace.mlflow_uri),
+    arguments = [
+        *("server", "--backend-store-uri", workspace.mlflow_uri),
         *("--artifacts-destination", workspace.mlflow_artifacts.as_uri()),
         *("--host", host, "--port", str(port), "--workers", "1"),
     ]
-    os.execve(sys.executable, command, environment)
+    interpreter.replace_this_process("mlflow", arguments, environment)

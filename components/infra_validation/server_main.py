@@ -16,6 +16,7 @@ from pathlib import Path
 
 from components.errors import StageError, UserError
 from components.model_bundle import bundle_info
+from components.redaction import install
 from components.serving.server import ServeOptions, serve
 from components.training.import_order import import_tensorflow_without_keras, settle
 
@@ -24,6 +25,7 @@ NAME = "model"
 
 def main(listening: socket.socket, folder: Path) -> int:
     """Serves until it is told to end; returns the exit code."""
+    install()
     threading.Thread(target=_end_with_the_stage, daemon=True, name="stage-watch").start()
     if bundle_info(folder).framework != "tensorflow":
         settle()  # PyTorch comes first; a SavedModel needs none

@@ -6,13 +6,13 @@ import http.client
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from components import interpreter
 from components.errors import StageError
 from components.infra_validation.server_main import NAME
 from components.serving.server import bind
@@ -75,9 +75,14 @@ def server_process(folder: str, log: Path, patience_seconds: float) -> Iterator[
     started = time.monotonic()
     with bind(_HOST, 0) as listening, log.open("wb") as output:
         port = listening.getsockname()[1]
-        command = [sys.executable, "-m", "components.infra_validation.server_main", str(listening.fileno()), folder]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=_environment(), pass_fds=[listening.fileno()]
+        process = interpreter.start(
+            "components.infra_validation.server_main",
+            [str(listening.fileno()), folder],
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            pass_fds=[listening.fileno()],
         )
     try:
         while not _ready(port):

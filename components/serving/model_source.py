@@ -13,6 +13,7 @@ from components import tracking
 from components.errors import StageError, UserError, first_line
 from components.model_bundle import bundle_info
 from components.model_registry import alias_version, download_version, versions
+from components.redaction import mask
 
 _REGISTERED = re.compile(r"(?P<name>[^@/:]+)@(?P<wanted>[A-Za-z0-9_.-]+)")
 
@@ -48,7 +49,7 @@ class Registered:
         try:
             known = versions(tracking.client(self.uri), self.name)
         except MlflowException as error:
-            place = tracking.without_password(self.uri)
+            place = mask(self.uri)
             raise StageError(f"the registry {place} cannot be asked: {first_line(error)}") from error
         for each in known:
             if self.wanted == each.version or self.wanted in each.aliases:

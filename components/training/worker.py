@@ -25,6 +25,7 @@ from torch import distributed  # noqa: E402 (after Triton's matter is settled)
 
 from components.errors import TrainingError, UserError  # noqa: E402
 from components.progress import set_sink  # noqa: E402
+from components.redaction import install  # noqa: E402
 from components.training.contract import WorkerGroup  # noqa: E402
 from components.training.messages import message  # noqa: E402
 
@@ -33,6 +34,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def main(job_file: str) -> None:
     """Trains this worker's part."""
+    install()
     group = _group()
     from components.training.job import TrainingJob  # with TensorFlow: after PyTorch
 

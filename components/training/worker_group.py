@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from components import interpreter
 from components.errors import StageError
 from components.training.contract import Report, TrainResult
 from components.training.job import TrainingJob
@@ -42,7 +43,9 @@ def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
     file.write_text(job.to_json(), encoding="utf-8")
     listener = Listener(report, lambda line: sys.stderr.write(f"{line}\n"))
     pipe = subprocess.PIPE
-    launcher = subprocess.Popen(command(processes, file), stdin=pipe, stdout=pipe, text=True, env=_environment())
+    launcher = interpreter.start(
+        "components.training.launcher", arguments(processes, file), stdin=pipe, stdout=pipe, text=True, env=_environment()
+    )
     assert launcher.stdout is not None
     try:
         for line in launcher.stdout:
@@ -55,11 +58,10 @@ def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
     return listener.result
 
 
-def command(processes: int, job: Path) -> list[str]:
-    """Returns the launcher's command line for workers on this machine alone."""
-    launcher = [sys.executable, "-m", "components.training.launcher", "--standalone", "--local-addr=127.0.0.1"]
+def arguments(processes: int, job: Path) -> list[str]:
+    """Returns the launcher's arguments for workers on this machine alone."""
     counts = [f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}"]
-    return [*launcher, *counts, "-m", "components.training.worker", str(job)]
+    return ["--standalone", "--local-addr=127.0.0.1", *counts, "-m", "components.training.worker", str(job)]
 
 
 def _environment() -> dict[str, str]:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from components.redaction import install
 from components.training.import_order import settle
 
 GO, PRUNE = "go", "prune"
@@ -33,6 +34,7 @@ def main(modules: list[str]) -> None:
     # What libraries print goes to the log (2); the descriptor behind the old 1 is for us alone.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    install()
     if modules != ["components.training.tensorflow_trainer"]:
         settle()
     for module in ("components.training.executor", *modules):

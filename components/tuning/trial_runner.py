@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from components import interpreter
 from components.errors import StageError, TrainingError, UserError
 from components.tuning.trial_process import GO, PRUNE
 
@@ -95,10 +95,12 @@ class TrialRunner:
 @contextmanager
 def trial_runner(processes: int, trainer_module: str, log: Path) -> Iterator[TrialRunner]:
     """Yields a runner with so many processes; what they print goes to `log`. They end with it, and with this process."""
-    command = [sys.executable, "-m", "components.tuning.trial_process", trainer_module]
+    pipe = subprocess.PIPE
     with log.open("ab") as output:
         started = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True)
+            interpreter.start(
+                "components.tuning.trial_process", [trainer_module], stdin=pipe, stdout=pipe, stderr=output, text=True
+            )
             for _ in range(processes)
         ]
     try:

@@ -20,6 +20,7 @@ from components.errors import (
 )
 from components.evaluation.results import Evaluation
 from components.evaluation.servability import verdicts
+from components.redaction import mask
 from pipelines.runners.contract import RunResult, StageResult
 from pipelines.runners.run_tracker import RunTracker
 
@@ -92,8 +93,8 @@ def named(stage: str, error: Exception) -> Exception:
     if isinstance(error, DataGateError):
         return error
     if isinstance(error, KNOWN):
-        return type(error)(f"{stage}: {error}")
-    return StageError(f"{stage}: {type(error).__name__}: {error}")
+        return type(error)(mask(f"{stage}: {error}"))
+    return StageError(mask(f"{stage}: {type(error).__name__}: {error}"))
 
 
 def _evaluation(outputs: Mapping[str, Mapping[str, str]]) -> Evaluation | None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from components.redaction import masked
+
 
 def screen() -> Console:
     """Returns a console on standard error that `quiet` does not silence."""
-    return Console(file=os.fdopen(os.dup(2), "w", encoding="utf-8"), stderr=True)
+    return Console(file=masked(os.fdopen(os.dup(2), "w", encoding="utf-8")), stderr=True)
 
 
 def table_console() -> Console:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from components import tracking
+from components.errors import UserError
 from components.model_registry import user_name
+from components.redaction import TRACKING_URI, mask, take_credentials, tracking_variables
 from components.tracking_journal import HEADER, PARENT_KEY, Journal, goes_on, process_of_ones_own, write_header
 from pipelines.config import PipelineConfig
 from pipelines.runners.run_record import run_record
@@ -25,8 +27,8 @@ _log = logging.getLogger(__name__)
 
 
 def tracking_uri(config: PipelineConfig, workspace: Workspace) -> str:
-    """Returns the config's server, else MLFLOW_TRACKING_URI's, else the workspace's database."""
-    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or workspace.mlflow_uri
+    """Returns the config's server, else MLFLOW_TRACKING_URI's, else the workspace's database; see `take_credentials`."""
+    return take_credentials(config.tracking.uri or os.environ.get(TRACKING_URI) or workspace.mlflow_uri)
 
 
 def away_warning(workspace: Workspace) -> str:
@@ -47,7 +49,7 @@ class RunTracker:
         self._lock = threading.Lock()
         self._runs: dict[str, tracking.Run] = {}
         self._header: dict[str, Any] = {
-            "uri": tracking.without_password(self._uri),
+            "uri": mask(self._uri),
             "experiment": config.experiment,
             "artifacts": str(workspace.mlflow_artifacts),
             "runs": {},
@@ -83,12 +85,12 @@ class RunTracker:
         environment = {
             tracking.JOURNAL: str(self._folder),
             tracking.STAGE: stage,
-            "MLFLOW_TRACKING_URI": self._uri,
+            TRACKING_URI: self._uri,
             "MLFLOW_EXPERIMENT_ID": self.experiment_id,
             "MLFLOW_RUN_ID": self._runs[stage].run_id,
             tracking.PARENT: self.run_id,
         }
-        return {k: v for k, v in environment.items() if v is not None}
+        return {**tracking_variables(), **{k: v for k, v in environment.items() if v is not None}}
 
     def stage_run_id(self, stage: str) -> str | None:
         """The MLflow run of a stage."""
@@ -145,8 +147,10 @@ class RunTracker:
                         self._uri, self._config.experiment, self._workspace.mlflow_artifacts
                     )
                 run_id = tracking.create_run(self._uri, self.experiment_id, name, tags, started)
+            except UserError:
+                raise
             except Exception as error:  # MLflow raises what its many stores raise
-                _log.warning("MLflow at %s: %s", tracking.without_password(self._uri), error)
+                _log.warning("MLflow at %s: %s", mask(self._uri), mask(str(error)))
         if run_id:
             self._header["runs"][key] = run_id
         else:
@@ -160,9 +164,9 @@ def _close_dead_runs(journals: Path, uri: str) -> None:
     for header_file in journals.glob(f"*/{HEADER}"):
         try:
             header = json.loads(header_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # that run has just ended
+        except (FileNotFoundError, ValueError):  # that run has just ended; or damaged, which is for upload to say
             continue
-        if goes_on(header) or header["uri"] != tracking.without_password(uri) or any(header_file.parent.glob("*.jsonl")):
+        if goes_on(header) or header["uri"] != mask(uri) or any(header_file.parent.glob("*.jsonl")):
             continue
         for run_id in header["runs"].values():
             tracking.end_if_running(uri, run_id)

@@ -21,7 +21,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from components import interpreter
 from components.errors import DataGateError, StageError, TerminatedError, TrainingError, UserError
+from components.redaction import install, mask, masked
 from pipelines.runners import stage_preload
 
 _KINDS: dict[str, type[Exception]] = {
@@ -56,17 +58,14 @@ class StageProcesses:
     def __init__(self, log: Path, trainers: Sequence[str]) -> None:
         os.environ[stage_preload.LOG] = str(log)
         os.environ[stage_preload.TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["pipelines.runners.stage_preload"])
+        self._context = interpreter.fork_server("pipelines.runners.stage_preload")
         self._running: set[Any] = set()
         self._lock = threading.Lock()
         self._cancelled = False
 
     def warm(self) -> None:
         """Starts the imports; returns at once."""
-        from multiprocessing import forkserver
-
-        forkserver.ensure_running()
+        interpreter.ensure_fork_server()
 
     def run(self, job: Job, say: Callable[[str], None]) -> Any:
         """Runs a job to its end and returns its result.
@@ -84,6 +83,7 @@ class StageProcesses:
         with self._lock:
             if self._cancelled:
                 raise StageError("cancelled")
+            self.warm()  # here too: it may have been killed since
             process.start()
             self._running.add(process)
         sender.close()
@@ -139,10 +139,11 @@ def _main(sender: Connection, job: Job) -> None:
     target = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(target, 1)
     os.dup2(target, 2)
-    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stdout = masked(os.fdopen(1, "w", buffering=1))
     sys.stderr = os.fdopen(2, "w", buffering=1)
     sys.argv = sys.argv[:1]  # TFX hands the command line's arguments to executors
     os.environ.update(job.env)
+    install()
     # Stages that run side by side share a GPU; TensorFlow would take all of its memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     tempfile.tempdir = None  # looked up again
@@ -179,8 +180,14 @@ def _main(sender: Connection, job: Job) -> None:
 def explain(error: BaseException, log: Path | None) -> tuple[str, str]:
     """Returns (kind, message) for an exception: the user's error behind it if there is one, else its first line.
 
-    `kind` is `user`, `gate`, `training` or `stage`; `log` is named for what is nobody's mistake in particular.
+    `kind` is `user`, `gate`, `training` or `stage`; `log` is named for what is nobody's mistake in particular. No message
+    holds a secret.
     """
+    kind, message = _explain(error, log)
+    return kind, mask(message)
+
+
+def _explain(error: BaseException, log: Path | None) -> tuple[str, str]:
     if isinstance(error, SystemExit) and error.__cause__ is not None:
         error = error.__cause__
     where = f" Log: {log}" if log else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import StageError, UserError
+from components.redaction import mask, remember
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 TOKEN_VARIABLE, COOKIE_VARIABLE = "SWITCHYARD_KFP_TOKEN", "SWITCHYARD_KFP_COOKIE"
@@ -259,6 +260,12 @@ class KubeflowClient:
 
 
 def _token(connection: Connection) -> str | None:
+    token = _read_token(connection)
+    remember(token)
+    return token
+
+
+def _read_token(connection: Connection) -> str | None:
     if connection.token_file:
         return connection.token_file.read_text(encoding="utf-8").strip()
     if os.environ.get(TOKEN_VARIABLE):
@@ -272,7 +279,7 @@ def _message(error: Any) -> str:
         text = str(found.get("error") or found.get("message") or found.get("detail") or error.reason)
     except (TypeError, ValueError, AttributeError):
         text = str(error.reason)
-    return " ".join(text.split())[:500]
+    return mask(" ".join(text.split()))[:500]
 
 
 def task_states(run: Any, stages: Mapping[str, str]) -> dict[str, tuple[str, str]]:

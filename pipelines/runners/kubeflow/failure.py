@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_FAILED, DataGateError, UserError
+from components.redaction import install
 from pipelines.runners.stage_process import explain
 
 # Kubernetes shows what a container writes here as the reason of its end.
@@ -29,6 +30,7 @@ def write(text: str) -> None:
 @contextmanager
 def said() -> Iterator[None]:
     """Turns an exception into a message on standard error and an exit code."""
+    install()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         yield

@@ -1,0 +1,202 @@
+"""What lies in the working directory, or beside the data, is never taken for a library."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components import interpreter
+from tests.command import REPOSITORY, environment, free_port, kill_with_children, wait_for
+
+# Of the standard library, of what Switchyard stands on, of what MLflow and Beam use where it is installed, and its own.
+MODULES = (
+    *("random", "yaml", "click", "types", "site", "logging", "socket", "queue", "copy", "numpy", "torch", "tensorflow", "keras"),
+    *("tfx", "apache_beam", "mlflow", "pandas", "sklearn", "optuna", "uvicorn", "sitecustomize", "usercustomize"),
+)
+PACKAGES = ("components", "pipelines", "tests")
+# Names that people give to folders, and libraries have: a folder is enough for `importlib.util.find_spec`.
+EMPTY = ("polars", "datasets", "pyspark", "xgboost", "wandb", "data", "evaluate", "transformers", "comet_ml", "cupy", "dask")
+
+
+def shadow(folder: Path) -> Path:
+    """Fills a folder with modules that leave a mark when they are imported, and with empty folders."""
+    mark = folder / "IMPORTED"
+    code = f"open({str(mark)!r}, 'a').write(__name__ + ' ')\nraise ImportError('not the library')\n"
+    for name in MODULES:
+        (folder / f"{name}.py").write_text(code)
+    for name in PACKAGES:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(code)
+    for name in EMPTY:
+        (folder / name).mkdir()
+    return mark
+
+
+def console(*arguments, cwd, **env):
+    """The command as the console script runs it: the working directory is not on the path of the first process."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", "from pipelines.cli import entry; entry()", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(PYTHONPATH=REPOSITORY, **env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process, timeout=500):
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def ask(folder, code, **env):
+    """Runs code in a child interpreter whose working directory is `folder`; returns what it prints."""
+    elsewhere = folder.parent / f"{folder.name} code"
+    elsewhere.mkdir()
+    (elsewhere / "asked.py").write_text(code)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    child = interpreter.start("asked", [], env={**environment(PYTHONPATH=elsewhere), **env}, cwd=folder, **pipes)
+    code, out, err = finish(child, 60)
+    assert code == 0, err
+    return out
+
+
+@pytest.mark.core
+def test_a_child_interpreter_does_not_look_in_the_working_directory(tmp_path):
+    mark = shadow(tmp_path)
+    out = ask(
+        tmp_path, "import sys, json, random, yaml, importlib.util as u; print(json.dumps([sys.path, u.find_spec('polars')]))"
+    )
+    path, polars = json.loads(out)
+    assert polars is None
+    assert str(tmp_path) not in path
+    assert not mark.exists()
+
+
+@pytest.mark.core
+def test_what_a_child_starts_does_not_look_there_either(tmp_path):
+    mark = shadow(tmp_path)
+    ask(tmp_path, "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import random, click'], check=True)")
+    assert not mark.exists()
+
+
+@pytest.mark.core
+def test_an_empty_entry_of_pythonpath_is_not_the_working_directory():
+    found = interpreter.environment({"PYTHONPATH": f"{os.pathsep}/lib/mine{os.pathsep}"})
+    assert found["PYTHONPATH"].split(os.pathsep)[0] == "/lib/mine"
+    assert "" not in found["PYTHONPATH"].split(os.pathsep)
+
+
+@pytest.mark.core
+def test_a_child_runs_the_same_switchyard_as_its_parent(tmp_path):
+    out = ask(tmp_path, "import components; print(components.__file__)")
+    assert out == f"{REPOSITORY / 'components' / '__init__.py'}\n"
+
+
+@pytest.mark.core
+def test_the_fork_server_does_not_look_in_the_working_directory(tmp_path):
+    mark = shadow(tmp_path)
+    code = (
+        "from components import interpreter\n"
+        "import os\n"
+        "if __name__ == '__main__':\n"
+        "    os.chdir('HERE')\n"
+        "    context = interpreter.fork_server('random')\n"
+        "    interpreter.ensure_fork_server()\n"
+        "    process = context.Process(target=print, args=('it runs',))\n"
+        "    process.start(); process.join(60)\n"
+        "    assert 'PYTHONSAFEPATH' not in os.environ\n"
+        "    raise SystemExit(process.exitcode)\n"
+    ).replace("HERE", str(tmp_path))
+    program = tmp_path / "elsewhere" / "program.py"
+    program.parent.mkdir()
+    program.write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        env=environment(PYTHONPATH=REPOSITORY),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "it runs\n"), done.stderr
+    assert not mark.exists()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("start", [("-P", "-c", "from pipelines.cli import entry; entry()"), ("-m", "pipelines.cli")])
+def test_the_command_itself_does_not_look_in_the_working_directory(tmp_path, start):
+    mark = shadow(tmp_path)
+    for file in ("pipelines/__init__.py", "pipelines"):
+        # As `-m` finds this one before any of our code runs, no such program can be helped.
+        (tmp_path / file).unlink() if file.endswith(".py") else (tmp_path / file).rmdir()
+    done = subprocess.run(
+        [sys.executable, *start, "schema", "show", "none.yaml"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=REPOSITORY),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "none.yaml: no such file" in done.stderr
+    assert not mark.exists()
+
+
+@pytest.mark.core
+def test_interpreters_are_started_in_one_place():
+    starting = {"executable", "Popen", "execve", "spawnv", "get_context", "set_start_method", "posix_spawn"}
+    # These start programs that are no Python: a Java server.
+    other = {"pipelines/runners/job_server.py"}
+    found = set()
+    for package in ("components", "pipelines"):
+        for file in (REPOSITORY / package).rglob("*.py"):
+            nodes = list(ast.walk(ast.parse(file.read_text())))
+            annotations = {n.value for n in nodes if isinstance(n, ast.Subscript)}  # `Popen` in `Popen[str]` starts nothing
+            if starting & {n.attr for n in nodes if isinstance(n, ast.Attribute) and n not in annotations}:
+                found.add(str(file.relative_to(REPOSITORY)))
+    assert found - other == {"components/interpreter.py"}
+
+
+def test_a_run_beside_twenty_such_names_is_as_any_other(tmp_path):
+    (tmp_path / "d.csv").write_text("x,z,y\n" + "".join(f"{i % 97},{i % 7},{int(i % 97 > 48)}\n" for i in range(800)))
+    mark = shadow(tmp_path)
+    settings = (
+        *("trainer.framework=[tensorflow, pytorch]", "trainer.hyperparameters.epochs=2", "trainer.accelerator.count=2"),
+        *("tune={trials: 1, space: {learning_rate: {low: 0.001, high: 0.01}}}", "evaluation.improvement=null"),
+    )
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    code, out, err = finish(console("run", "--data", "d.csv", "--label", "y", "--json", *overrides, cwd=tmp_path))
+    assert code in (0, 4), err
+    result = json.loads(out.splitlines()[-1])
+    assert {s["status"] for s in result["stages"].values()} == {"ran"}, result
+    assert "tuning_pytorch" in result["stages"]
+    assert "warning: MLflow" not in err
+    assert not mark.exists(), mark.read_text()
+
+
+def test_the_ui_beside_such_names_opens(tmp_path):
+    from pipelines.runners.workspace import Workspace
+
+    mark = shadow(tmp_path)
+    place = Workspace(tmp_path / ".switchyard")
+    place.create()
+    made = subprocess.run(
+        [sys.executable, "-P", "-c", f"from components.tracking import client; client('sqlite:///{place.mlflow_database}')"],
+        env=environment(PYTHONPATH=REPOSITORY),
+        check=False,
+    )
+    assert made.returncode == 0
+    port = free_port()
+    server = console("ui", "--port", port, cwd=tmp_path)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health")
+    finally:
+        kill_with_children(server)
+        server.communicate()
+    assert not mark.exists()
