@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.model_registry import Registration, register_model
-from components.tracking_database import database_of_ones_own
+from components.tracking_database import database_of_ones_own, files_beside
 from components.tracking_journal import PARENT_KEY, Journal
 
 _log = logging.getLogger(__name__)
@@ -203,13 +203,15 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
 
 
 def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
-    """Returns the experiment's id; a new one in a local database keeps its files under `artifacts`."""
+    """Returns the experiment's id; a new one in a file keeps its files beside that, in a database elsewhere under `artifacts`."""
     from mlflow.exceptions import MlflowException
 
     mlflow_client = client(uri)
     found = mlflow_client.get_experiment_by_name(name)
     if found is None:
-        location = None if artifacts is None or uri.startswith(("http", "databricks")) else artifacts.resolve().as_uri()
+        # Beside, as two workspaces (one may be a copy of the other) may log to one database.
+        place = files_beside(uri) or (None if uri.startswith(("http", "databricks")) else artifacts)
+        location = place and place.resolve().as_uri()
         try:
             return str(mlflow_client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another run made it in the meantime
