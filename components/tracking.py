@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.full_disk import full_disk
 from components.model_registry import Registration, register_model
 from components.tracking_database import database_of_ones_own, files_beside
 from components.tracking_journal import PARENT_KEY, Journal
@@ -42,6 +43,8 @@ class Run:
     def __init__(self, uri: str | None, run_id: str | None, journal: Journal | None = None) -> None:
         self._uri, self.run_id, self._journal = uri, run_id, journal
         self._away = uri is None or run_id is None
+        # What a person is to know of what neither MLflow nor the journal has.
+        self.lost: str | None = None
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs parameters (texts are cut at MLflow's 6,000 characters)."""
@@ -108,11 +111,21 @@ class Run:
 
         self._away = True
         _log.warning("MLflow at %s: %s", self._uri, error)
-        warn("MLflow cannot be reached; the run goes on and its record is kept on disk")
+        warn(full_disk(error) or "MLflow cannot be reached; the run goes on and its record is kept on disk")
 
     def _keep(self, operation: Operation) -> None:
+        from components.progress import warn
+
         if self._journal:
-            self._journal.append(operation)
+            try:
+                self._journal.append(operation)
+            except OSError as error:
+                full = full_disk(error)
+                if full is None:
+                    raise
+                # Whatever the run comes to is worth more than its record.
+                self.lost = f"a part of the run's record is lost ({operation['op']}): {full}"
+                warn(self.lost)
 
 
 _clients: dict[str, Any] = {}
@@ -210,7 +223,7 @@ def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
     found = mlflow_client.get_experiment_by_name(name)
     if found is None:
         # Beside, as two workspaces (one may be a copy of the other) may log to one database.
-        place = files_beside(uri) or (None if uri.startswith(("http", "databricks")) else artifacts)
+        place = files_beside(uri, artifacts) or (None if uri.startswith(("http", "databricks")) else artifacts)
         location = place and place.resolve().as_uri()
         try:
             return str(mlflow_client.create_experiment(name, artifact_location=location))

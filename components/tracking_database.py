@@ -40,10 +40,13 @@ def database_of_ones_own(uri: str) -> Iterator[None]:
         yield
 
 
-def files_beside(uri: str) -> Path | None:
-    """Returns the folder of MLflow's files beside a database in a file, None for every other tracking URI."""
+def files_beside(uri: str, wanted: Path | None) -> Path | None:
+    """Returns where MLflow's files lie beside a database in a file: `wanted` if it is there; None for every other URI."""
     path = _file(uri)
-    return path and path.absolute().parent / FILES
+    if path is None:
+        return None
+    folder = path.absolute().parent
+    return wanted if wanted and wanted.absolute().parent == folder else folder / FILES
 
 
 def _file(uri: str) -> Path | None:

@@ -93,6 +93,8 @@ class LocalRun:
         track_result(self._tracker, result)
         if self._tracker.away:
             self._display.say("tracking", away_warning(self._workspace))
+        if self._tracker.lost:
+            self._display.say("tracking", f"warning: {self._tracker.lost}")
         return result
 
     def _run_stages(self) -> None:
@@ -111,10 +113,10 @@ class LocalRun:
                 # A timeout, so that Ctrl-C is seen.
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
-                    del running[future]
+                    stage = running.pop(future)
                     error = future.exception()
                     if isinstance(error, Exception):
-                        self._errors.append(error)
+                        self._errors.append(error if isinstance(error, KNOWN) else named(stage, error))
                     elif error:
                         raise error
         except BaseException:
