@@ -40,7 +40,8 @@ class Location:
 
 def is_workspace(folder: Path) -> bool:
     """Whether a folder is a workspace, and not just one in which MLflow keeps a database."""
-    return (folder / RECORD).exists() or (folder / METADATA).exists()
+    made_by_us = [METADATA, "artifacts", "logs", "state"]  # before there was a record
+    return (folder / RECORD).exists() or all((folder / name).exists() for name in made_by_us)
 
 
 def settle_in(root: Path) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from components.tracking_journal import HEADER, goes_on
 
+_TRACKING = "tracking"
 _LAST_RUN = Path("state", "last_run.json")
 # KFP's own local runner knows finished tasks by absolute paths of what they were given: they run once more.
 _KFP_CACHE = Path("kubeflow", ".kfp_cache")
@@ -76,7 +77,8 @@ def copied_journals(move: Move, journals: Path) -> None:
     if not move.copied:
         return
     for folder, header in _headers(journals):
-        if move.text(str(header["uri"])) == header["uri"] and (move.before / journals.name / folder.name).is_dir():
+        original = move.before / folder.relative_to(move.now)
+        if move.text(str(header["uri"])) == header["uri"] and original.is_dir():
             shutil.rmtree(folder)
         else:
             _replace(folder / HEADER, json.dumps({**header, "pid": None}, indent=1))
@@ -84,10 +86,11 @@ def copied_journals(move: Move, journals: Path) -> None:
 
 def rewrite_files(move: Move) -> None:
     """Rewrites journals and the last run; each file whole or not at all, and a second time without harm."""
-    for file in [*move.now.glob(f"tracking/*/{HEADER}"), move.now / _LAST_RUN]:
+    journals = move.now / _TRACKING
+    for file in [*_in_journals(journals, HEADER), move.now / _LAST_RUN]:
         if file.exists():
             _replace(file, _rewritten(move, file.read_text(encoding="utf-8"), indent=1))
-    for file in move.now.glob("tracking/*/*.jsonl"):
+    for file in _in_journals(journals, "*.jsonl"):
         # A line that a kill cut short is the last one, and stays without its end.
         lines = file.read_text(encoding="utf-8").split("\n")
         _replace(file, "\n".join(_rewritten(move, line) for line in lines))
@@ -128,8 +131,13 @@ def _texts(database: sqlite3.Connection, schema: str) -> Iterator[tuple[str, str
                 yield table, column
 
 
+def _in_journals(journals: Path, name: str) -> list[Path]:
+    """Not deeper: the files that are to be sent lie there, and stay as they are."""
+    return sorted([*journals.glob(f"*/{name}"), *journals.glob(f"refused/*/{name}")])
+
+
 def _headers(journals: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for file in sorted(journals.glob(f"*/{HEADER}")):
+    for file in _in_journals(journals, HEADER):
         header = _loads(file.read_text(encoding="utf-8"))
         if isinstance(header, dict) and "uri" in header:
             yield file.parent, header

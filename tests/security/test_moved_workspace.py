@@ -54,6 +54,8 @@ def template(tmp_path_factory):
     store = metadata_store_of(root)
     kind = store.put_artifact_type(metadata_store_pb2.ArtifactType(name="Model"))
     store.put_artifacts([metadata_store_pb2.Artifact(type_id=kind, uri=str(artifact), name="a")])
+    (root / "kubeflow" / ".kfp_cache").mkdir(parents=True)
+    (root / "kubeflow" / ".kfp_cache" / "key.json").write_text(json.dumps({"uri": str(artifact)}))
     place.last_run.write_text(json.dumps({"outputs": {"training": {"model": str(artifact)}}}))
     return root
 
@@ -66,7 +68,7 @@ def original(template, tmp_path):
     settle_in(root)
     place = Workspace(root)
     artifact = place.artifacts / "training" / "model" / "8"
-    for name, uri in (("to-a-server", SERVER), ("to-a-file", place.mlflow_uri)):
+    for name, uri in (("to-a-server", SERVER), ("to-a-file", place.mlflow_uri), ("refused/by-a-server", SERVER)):
         folder = place.journal / name
         folder.mkdir(parents=True)
         header = {"uri": uri, "artifacts": str(place.mlflow_artifacts), "runs": {}, "new": {}, "pid": None, "pid_since": None}
@@ -99,7 +101,7 @@ def texts_naming(folder, root):
     for name in ("mlflow.db", "metadata.sqlite"):
         with sqlite3.connect(root / name) as database:
             found += [line for line in database.iterdump() if str(folder) in line or folder.as_uri() in line]
-    files = [root / "state" / "last_run.json", *root.glob("tracking/*/*")]
+    files = [root / "state" / "last_run.json", *(f for f in root.glob("tracking/**/*") if f.is_file())]
     return found + [str(f) for f in files if str(folder) in f.read_text()]
 
 
@@ -112,6 +114,7 @@ def test_nothing_in_it_names_the_place_where_it_lay(original, arrive):
     settle_in(there)
 
     assert texts_naming(original, there) == []
+    assert not list(there.rglob(".kfp_cache/*"))
     [artifact] = metadata_store_of(there).get_artifacts()
     assert Path(artifact.uri) == there / "artifacts" / "training" / "model" / "8"
 
@@ -263,12 +266,16 @@ def test_copied_from_under_a_run(original):
 def test_what_a_server_has_not_got_yet_is_sent_by_the_original_alone(original):
     copy = copy_of(original)
     settle_in(copy)
-    assert sorted(os.listdir(copy / "tracking")) == ["to-a-file"]
-    assert sorted(os.listdir(original / "tracking")) == ["to-a-file", "to-a-server"]
+    assert journals(copy) == ["to-a-file"]
+    assert journals(original) == ["refused/by-a-server", "to-a-file", "to-a-server"]
 
     there = moved(original)
     settle_in(there)
-    assert sorted(os.listdir(there / "tracking")) == ["to-a-file", "to-a-server"]
+    assert journals(there) == ["refused/by-a-server", "to-a-file", "to-a-server"]
+
+
+def journals(root):
+    return sorted(str(h.parent.relative_to(root / "tracking")) for h in (root / "tracking").rglob(HEADER))
 
 
 def test_a_line_that_a_kill_cut_short_stays_as_it_is(original):
@@ -311,7 +318,9 @@ def test_a_link_to_it_is_no_other_place(original, tmp_path):
     assert contents(original) == before
 
 
-def test_a_database_of_ones_own_is_no_workspace(tmp_path):
+def test_a_database_of_ones_own_is_no_workspace_whatever_lies_beside_it(tmp_path):
+    sqlite3.connect(tmp_path / "metadata.sqlite").close()  # of a TFX pipeline's, say
+
     tracking.client(f"sqlite:///{tmp_path / 'own.db'}")
 
     assert not (tmp_path / "location.json").exists()
