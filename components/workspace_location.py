@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from components.errors import UserError
-from components.workspace_rewrite import Move, copied_journals, rewrite_databases, rewrite_files, writer
+from components.workspace_rewrite import Move, copied_journals, files_of_ones_own, rewrite_databases, rewrite_files, writer
 
 RECORD = "location.json"
 METADATA, MLFLOW, TRACKING = "metadata.sqlite", "mlflow.db", "tracking"
@@ -85,6 +85,7 @@ def _settle(root: Path) -> str | None:
         copied_journals(move, root / TRACKING)
         rewrite_files(move)
         try:
+            files_of_ones_own(move, [root / METADATA, root / MLFLOW])
             rewrite_databases(move, [root / METADATA, root / MLFLOW])
         except sqlite3.Error as error:
             raise UserError(
@@ -114,9 +115,10 @@ def _recorded(root: Path) -> str | None:
 
 def _read(root: Path) -> Location | None:
     try:
-        return Location(**json.loads((root / RECORD).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):  # made before there was such a file, or not by us
+        found = Location(**json.loads((root / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # made before there was such a file, not by us, or not for us to read
         return None
+    return found if isinstance(found.root, str) and Path(found.root).is_absolute() else None
 
 
 def _record(root: Path, location: Location) -> None:
@@ -132,17 +134,19 @@ def _holds(place: Path, location: Location | None) -> bool:
     there = _read(place)
     if location and there:
         return there.id == location.id
-    return location is None and any((place / name).exists() for name in (METADATA, MLFLOW))
+    return location is None and any(os.path.exists(place / name) for name in (METADATA, MLFLOW))
 
 
 def _same_folder(one: Path, other: Path) -> bool:
-    return one.exists() and one.samefile(other)
+    return os.path.exists(one) and one.samefile(other)
 
 
 def _lock(root: Path, stack: ExitStack) -> None:
     from filelock import FileLock, Timeout
 
     for name in _LOCKS:
+        if (root / name).is_symlink():  # in a copy that is made of links; a lock is no lock through one
+            (root / name).unlink()
         try:
             stack.enter_context(FileLock(root / name, timeout=_WAIT_SECONDS))
         except Timeout:

@@ -97,6 +97,18 @@ def rewrite_files(move: Move) -> None:
     shutil.rmtree(move.now / _KFP_CACHE, ignore_errors=True)
 
 
+def files_of_ones_own(move: Move, files: Sequence[Path]) -> None:
+    """Gives a copy that was made of links (`cp -rl`, `cp -rs`) databases of its own: else it would write to the original's."""
+    for file in files:
+        if not move.copied or not file.exists() or (file.stat().st_nlink == 1 and not file.is_symlink()):
+            continue
+        new = file.with_name(f"{file.name}.new")
+        new.unlink(missing_ok=True)
+        with closing(sqlite3.connect(file)) as shared, closing(sqlite3.connect(new)) as own:
+            shared.backup(own)
+        os.replace(new, file)
+
+
 def rewrite_databases(move: Move, files: Sequence[Path]) -> None:
     """Rewrites every location in SQLite databases, in one transaction over all of them.
 

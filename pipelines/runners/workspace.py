@@ -105,6 +105,8 @@ class Workspace:
         Raises:
             UserError: it cannot be written to, or was moved from under a run.
         """
+        if "?" in str(self.root):
+            raise UserError(f"workspace {self.root}: its path holds a '?', which ends a database's name. Choose another.")
         try:
             for folder in (self.root, self.artifacts, self.logs, self.state):
                 folder.mkdir(parents=True, exist_ok=True)

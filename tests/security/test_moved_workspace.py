@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 from collections import OrderedDict
 from pathlib import Path
 
@@ -307,6 +308,35 @@ def test_moved_to_where_it_cannot_be_written_with_the_mode_mocked(original, know
 
     with pytest.raises(UserError, match=r"cannot be written to, so that cannot be changed\. Make it writable, copy it"):
         settle_in(there)
+
+
+@pytest.mark.parametrize("how", ["-rl", "-rs"])
+def test_a_copy_that_is_made_of_links_has_databases_of_its_own(original, how):
+    before = contents(original)
+    copy = original.parent.parent / "b" / ".switchyard"
+    copy.parent.mkdir()
+    subprocess.run(["cp", how, original, copy], check=True)
+
+    settle_in(copy)
+
+    assert contents(original) == before
+    assert texts_naming(original, copy) == []
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"root": 5, "id": "x"}', '{"root": "here", "id": "x"}', '{"root": "/"}'])
+def test_a_record_that_is_damaged_is_as_good_as_none(original, record):
+    there = moved(original)
+    (there / "location.json").write_text(record)
+
+    settle_in(there)
+
+    assert texts_naming(original, there) == []
+    assert json.loads((there / "location.json").read_text())["root"] == str(there)
+
+
+def test_a_path_that_no_database_uri_can_name_is_refused(tmp_path):
+    with pytest.raises(UserError, match="its path holds a"):
+        Workspace(tmp_path / "what?").create()
 
 
 def test_a_link_to_it_is_no_other_place(original, tmp_path):
