@@ -31,7 +31,9 @@ setup(
         "kfp>=2.17,<2.17.3",
         "kfp-kubernetes>=2.17,<2.17.3",
         "kubernetes>=26",
-        "lightning>=2.6,<2.7",
+        # 2.6.2 and 2.6.3 were malicious. Both names, as the one brings the other.
+        "lightning>=2.6,<2.7,!=2.6.2,!=2.6.3",
+        "pytorch-lightning!=2.6.2,!=2.6.3",
         "matplotlib>=3.8,<4",
         "mlflow>=3.17,<4",
         "numpy>=1.26,<3",

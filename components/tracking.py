@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError, first_line
+from components.full_disk import full_disk
 from components.journal_files import local_files
 from components.model_registry import Registration, register_model
 from components.redaction import TRACKING_URI, mask, take_credentials
-from components.tracking_database import database_of_ones_own
+from components.tracking_database import database_of_ones_own, files_beside
 from components.tracking_journal import PARENT_KEY, Journal
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Run:
     def __init__(self, uri: str | None, run_id: str | None, journal: Journal | None = None) -> None:
         self._uri, self.run_id, self._journal = uri, run_id, journal
         self._away = uri is None or run_id is None
+        # What a person is to know of what neither MLflow nor the journal has.
+        self.lost: str | None = None
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs parameters (texts are cut at MLflow's 6,000 characters)."""
@@ -114,11 +117,21 @@ class Run:
             return
         self._away = True
         _log.warning("MLflow at %s: %s", mask(self._uri or ""), mask(str(error)))
-        warn("MLflow cannot be reached; the run goes on and its record is kept on disk")
+        warn(full_disk(error) or "MLflow cannot be reached; the run goes on and its record is kept on disk")
 
     def _keep(self, operation: Operation) -> None:
+        from components.progress import warn
+
         if self._journal:
-            self._journal.append(operation)
+            try:
+                self._journal.append(operation)
+            except OSError as error:
+                full = full_disk(error)
+                if full is None:
+                    raise
+                # Whatever the run comes to is worth more than its record.
+                self.lost = f"a part of the run's record is lost ({operation['op']}): {full}"
+                warn(self.lost)
 
 
 # What MLflow says of a request that it will not take tomorrow either; all else may be the server's or the network's.
@@ -239,7 +252,7 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
 
 
 def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
-    """Returns the experiment's id; a new one in a local database keeps its files under `artifacts`.
+    """Returns the experiment's id; a new one in a file keeps its files beside that, in a database elsewhere under `artifacts`.
 
     Raises:
         UserError: it was deleted.
@@ -249,7 +262,9 @@ def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
     mlflow_client = client(uri)
     found = mlflow_client.get_experiment_by_name(name)
     if found is None:
-        location = None if artifacts is None or uri.startswith(("http", "databricks")) else artifacts.resolve().as_uri()
+        # Beside, as two workspaces (one may be a copy of the other) may log to one database.
+        place = files_beside(uri, artifacts) or (None if uri.startswith(("http", "databricks")) else artifacts)
+        location = place and place.resolve().as_uri()
         try:
             return str(mlflow_client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another run made it in the meantime

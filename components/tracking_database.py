@@ -11,6 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from components.workspace_location import is_workspace, settle_in
+
+# The folder of MLflow's files, beside its database.
+FILES = "mlflow"
+
 
 @contextmanager
 def database_of_ones_own(uri: str) -> Iterator[None]:
@@ -21,6 +26,8 @@ def database_of_ones_own(uri: str) -> Iterator[None]:
     that is there can be read, and of one that is not MLflow says so.
     """
     path = _file(uri)
+    if path is not None and is_workspace(path.parent):
+        settle_in(path.parent)
     if path is None or not _can_be_written(path.parent):
         yield
         return
@@ -31,6 +38,15 @@ def database_of_ones_own(uri: str) -> Iterator[None]:
         if not path.exists():
             _make(uri, path)
         yield
+
+
+def files_beside(uri: str, wanted: Path | None) -> Path | None:
+    """Returns where MLflow's files lie beside a database in a file: `wanted` if it is there; None for every other URI."""
+    path = _file(uri)
+    if path is None:
+        return None
+    folder = path.absolute().parent
+    return wanted if wanted and wanted.absolute().parent == folder else folder / FILES
 
 
 def _file(uri: str) -> Path | None:
@@ -49,10 +65,15 @@ def _can_be_written(folder: Path) -> bool:
 
 def _make(uri: str, path: Path) -> None:
     from mlflow.db import upgrade
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy.engine import make_url
 
     new = path.with_name(f"{path.name}.new")
     for left in (new, Path(f"{new}-journal")):  # by one that was killed
         left.unlink(missing_ok=True)
-    upgrade.callback(make_url(uri).set(database=str(new)).render_as_string(hide_password=False))
+    half = make_url(uri).set(database=str(new)).render_as_string(hide_password=False)
+    upgrade.callback(half)
+    # It makes the default experiment, whose files would go below the current folder.
+    store = SqlAlchemyStore(half, (path.absolute().parent / FILES).as_uri())
+    store.engine.dispose()
     new.replace(path)

@@ -21,6 +21,7 @@ from components.errors import (
     UserError,
     first_line,
 )
+from components.full_disk import full_disk
 from components.redaction import mask
 
 EXIT_CODES = """\b
@@ -48,6 +49,8 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt:
             _fail("cancelled; finished stages are kept, the next run goes on from them", EXIT_FAILED)
         except Exception as error:
+            if full := full_disk(error):
+                _fail(full, EXIT_FAILED)
             if not _of_the_tracking_store(error):
                 raise
             _fail(

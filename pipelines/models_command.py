@@ -59,6 +59,12 @@ def compare(uri: str, name: str, wanted: Sequence[str], data: Path | None, *, as
     """Prints two versions' recorded metrics side by side; with `data`, evaluates both on the same rows."""
     client = tracking.client(uri)
     chosen = [find_version(client, name, w) for w in wanted]
+    if len({v.version for v in chosen}) < len(chosen):
+        others = [_title(v) for v in model_registry.versions(client, name) if v.version != chosen[0].version]
+        raise UserError(
+            f"{name}: {' and '.join(wanted)} are the same version, {_title(chosen[0])}: there is nothing to compare. "
+            f"Other versions: {', '.join(others) or 'none yet'}."
+        )
     if data is not None:
         click.echo(f"evaluating versions {' and '.join(v.version for v in chosen)} on {data}", err=True)
         with quiet():
@@ -170,15 +176,22 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
 
     frame = _read_rows(data)
     scores: dict[str, Any] = {}
+    asked: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as work:
         for version in chosen:
             folder = Path(work) / version.version
             model_registry.download_version(tracking.client(uri), uri, name, version.version, folder)
             bundle = load_bundle(folder)
             info = bundle.info
+            asked[version.version] = (info.task, info.label, info.classes)
+            if len(set(map(repr, asked.values()))) > 1:
+                listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, _) in asked.items())
+                raise UserError(f"{name}: {listed}, perhaps of other classes: they cannot be compared on the same rows.")
             if info.label not in frame:
                 raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {', '.join(frame.columns)}.")
             frame = frame[frame[info.label].notna()]
+            if frame.empty:
+                raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
             texts = {f.name for f in info.features if f.dtype == "string"}
             scores[version.version] = bundle.scores(_typed(frame, texts))
     has_texts = bool(info.classes) and isinstance(info.classes[0], str)

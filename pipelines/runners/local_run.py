@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import os
 import time
@@ -40,6 +42,7 @@ class LocalRun:
         from tfx.orchestration.local import runner_utils
         from tfx.orchestration.portable import runtime_parameter_utils
 
+        from components.compat import tfx_cache_keys
         from pipelines.runners.metadata_access import LockedMetadata
         from pipelines.runners.run_tracker import RunTracker
 
@@ -47,7 +50,8 @@ class LocalRun:
         self._workspace, self._trainer, self._beam = workspace, trainer, beam
         runtime_parameter_utils.substitute_runtime_parameter(compiled.program, {"pipeline-run-id": logs.name})
         self._deployment = runner_utils.extract_local_deployment_config(compiled.program)
-        self._metadata = LockedMetadata(workspace.metadata, workspace.metadata_lock)
+        tfx_cache_keys.install()
+        self._metadata = LockedMetadata(workspace.metadata, workspace.metadata_lock, self._neutral)
         self._tracker = RunTracker(compiled.config, workspace, logs.name, trainer, source)
         self._results: dict[str, StageResult] = {}
         self._outputs: dict[str, dict[str, Any]] = {}
@@ -59,6 +63,15 @@ class LocalRun:
     def away(self) -> bool:
         """MLflow does not have all of it yet."""
         return self._tracker.away
+
+    def _neutral(self, text: str) -> str:
+        """For cache keys: the data's contents and names are in them by their fingerprint, their folder counts for nothing."""
+        data = self._compiled.config.data
+        for path in [*data.path, *itertools.chain(*(data.split_paths or {}).values())]:
+            name = f"<data>/{os.path.basename(path)}"
+            for written in (path, json.dumps(path)[1:-1]):
+                text = text.replace(f'"{written}"', f'"{name}"')
+        return self._workspace.neutral(text)
 
     def run(self) -> RunResult:
         """Runs every stage that is not cached; a stage's failure is in the result."""
@@ -80,6 +93,8 @@ class LocalRun:
         track_result(self._tracker, result)
         if self._tracker.away:
             self._display.say("tracking", away_warning(self._workspace))
+        if self._tracker.lost:
+            self._display.say("tracking", f"warning: {self._tracker.lost}")
         return result
 
     def _run_stages(self) -> None:
@@ -98,10 +113,10 @@ class LocalRun:
                 # A timeout, so that Ctrl-C is seen.
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
-                    del running[future]
+                    stage = running.pop(future)
                     error = future.exception()
                     if isinstance(error, Exception):
-                        self._errors.append(error)
+                        self._errors.append(error if isinstance(error, KNOWN) else named(stage, error))
                     elif error:
                         raise error
         except BaseException:
@@ -142,6 +157,7 @@ class LocalRun:
             self._processes,
             self._logs / f"{stage}.log",
             self._workspace.state,
+            self._neutral,
             environment,
             partial(self._display.say, stage),
             self._beam,

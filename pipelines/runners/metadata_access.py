@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ COMPLETE = metadata_store_pb2.Execution.COMPLETE
 class LockedMetadata:
     """A `Metadata` handle that TFX's launcher enters and leaves; in between nobody else in the workspace is at it."""
 
-    def __init__(self, database: Path, lock: Path) -> None:
+    def __init__(self, database: Path, lock: Path, neutral: Callable[[str], str] | None = None) -> None:
+        """`neutral`: makes a text that is the same wherever the workspace lies, for TFX's cache keys."""
+        self._neutral = neutral
         self._config = metadata.sqlite_metadata_connection_config(str(database))
         self._threads = threading.RLock()
         self._processes = FileLock(lock)
@@ -42,6 +45,7 @@ class LockedMetadata:
                     f"workspace: its metadata database cannot be opened: {error}. Use another --workspace."
                 ) from error
             raise
+        entered.neutral = self._neutral
         self._handles.append(handle)
         return entered
 

@@ -20,6 +20,7 @@ from components.errors import (
 )
 from components.evaluation.results import Evaluation
 from components.evaluation.servability import verdicts
+from components.full_disk import full_disk
 from components.redaction import mask
 from pipelines.runners.contract import RunResult, StageResult
 from pipelines.runners.run_tracker import RunTracker
@@ -94,7 +95,7 @@ def named(stage: str, error: Exception) -> Exception:
         return error
     if isinstance(error, KNOWN):
         return type(error)(mask(f"{stage}: {error}"))
-    return StageError(mask(f"{stage}: {type(error).__name__}: {error}"))
+    return StageError(mask(f"{stage}: {full_disk(error) or f'{type(error).__name__}: {error}'}"))
 
 
 def _evaluation(outputs: Mapping[str, Mapping[str, str]]) -> Evaluation | None:

@@ -74,6 +74,11 @@ class RunTracker:
         """Something is still to be sent."""
         return any(self._folder.glob("*.jsonl"))
 
+    @property
+    def lost(self) -> str | None:
+        """What a person is to know of what is nowhere."""
+        return next((r.lost for r in (self._parent, *self._runs.values()) if r.lost), None)
+
     def stage_started(self, stage: str) -> dict[str, str]:
         """Makes the stage's run (a second try takes that of the first); returns the environment that its process is given."""
         tags = {"switchyard.stage": stage, "switchyard.pipeline": self._config.name, "mlflow.user": user_name()}

@@ -24,6 +24,7 @@ class StageOperator:
         processes: StageProcesses,
         log: Path,
         state: Path,
+        neutral: Callable[[str], str],
         environment: dict[str, str],
         say: Callable[[str], None],
         beam: Sequence[str],
@@ -31,7 +32,7 @@ class StageOperator:
         platform_config: Any = None,
     ) -> None:
         self._processes, self._log, self._state, self._environment, self._say = processes, log, state, environment, say
-        self._spec, self._beam = executor_spec, beam
+        self._spec, self._beam, self._neutral = executor_spec, beam, neutral
 
     def with_execution_watcher(self, address: str) -> StageOperator:
         """The launcher offers executors a way to change their execution's metadata; none of ours does."""
@@ -42,7 +43,7 @@ class StageOperator:
         from tfx.proto.orchestration import execution_result_pb2
 
         # TFX's own stateful folder is new in every run; this one is the same for the same inputs and settings.
-        folder = self._state / f"{info.pipeline_node.node_info.id}-{_key(info)}"
+        folder = self._state / f"{info.pipeline_node.node_info.id}-{_key(info, self._neutral)}"
         folder.mkdir(parents=True, exist_ok=True)
         original, info.stateful_working_dir = info.stateful_working_dir, str(folder)
         try:
@@ -70,10 +71,11 @@ class StageOperator:
         return spec
 
 
-def _key(info: Any) -> str:
+def _key(info: Any, neutral: Callable[[str], str]) -> str:
+    """The same at another place: a training that was killed resumes where its workspace has been moved to."""
     digest = hashlib.sha256()
     for key, artifacts in sorted(info.input_dict.items()):
-        digest.update(f"{key}={[a.uri for a in artifacts]}".encode())
+        digest.update(neutral(f"{key}={[a.uri for a in artifacts]}").encode())
     for key, value in sorted(info.exec_properties.items()):
-        digest.update(f"{key}={value}".encode())
+        digest.update(neutral(f"{key}={value}").encode())
     return digest.hexdigest()[:16]

@@ -5,7 +5,6 @@ A crash, an out-of-memory kill or a leak in one stage leaves the runner and the 
 
 from __future__ import annotations
 
-import errno
 import logging
 import multiprocessing
 import os
@@ -16,6 +15,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from components import interpreter
 from components.errors import DataGateError, StageError, TerminatedError, TrainingError, UserError
+from components.full_disk import disk_is_full, full_disk
 from components.redaction import install, mask, masked
 from pipelines.runners import stage_preload
 
@@ -33,6 +34,13 @@ _KINDS: dict[str, type[Exception]] = {
     "stage": StageError,
 }
 _SAID: dict[type[Exception], str] = {kind: name for name, kind in _KINDS.items() if kind is not StageError}
+
+
+_HINTS = {
+    "SIGKILL": "Perhaps the machine ran out of memory.",
+    "SIGBUS": "Perhaps a disk, or the shared memory in /dev/shm, is full.",
+    "SIGXFSZ": "A file has reached the limit on its size (ulimit -f).",
+}
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,12 @@ class StageProcesses:
             UserError, TrainingError, StageError: as the job did, or because its process died.
         """
         # TensorFlow and TFX leave files in the temporary folder; a child that is ended at once cannot tidy up.
-        with tempfile.TemporaryDirectory(prefix="switchyard-", ignore_cleanup_errors=True) as temporary:
-            return self._run(replace(job, env={"TMPDIR": temporary, **job.env}), say)
+        try:
+            temporary = tempfile.TemporaryDirectory(prefix="switchyard-", ignore_cleanup_errors=True)
+        except OSError as error:
+            raise StageError(f"no temporary folder: {full_disk(error) or error}") from error
+        with temporary as folder:
+            return self._run(replace(job, env={"TMPDIR": folder, **job.env}), say)
 
     def _run(self, job: Job, say: Callable[[str], None]) -> Any:
         receiver, sender = self._context.Pipe(duplex=False)
@@ -126,8 +138,11 @@ def _death(code: int | None, log: Path, *, cancelled: bool) -> str:
         return "cancelled"
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        hint = " Perhaps the machine ran out of memory." if name == "SIGKILL" else ""
-        return f"its process was killed by {name}.{hint} Log: {log}"
+        hint = f" {_HINTS[name]}" if name in _HINTS else ""
+        full = disk_is_full(log) if name in ("SIGBUS", "SIGXFSZ") else None
+        return f"its process was killed by {name}.{hint}{f' Now {full}' if full else ''} Log: {log}"
+    if full := disk_is_full(log):
+        return f"its process ended with exit code {code} and no result: {full} Log: {log}"
     return f"its process ended with exit code {code} and no result. Log: {log}"
 
 
@@ -135,12 +150,42 @@ def _main(sender: Connection, job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _die_with_the_runner()
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    target = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    lock = threading.Lock()
+
+    def send(kind: str, value: Any) -> None:
+        with lock:
+            sender.send((kind, value))
+
+    code = 0
+    try:
+        _log_to(job.log)
+        send("done", _work(job, lambda text: send("say", text)))
+    except BaseException as error:
+        # The reason first: where the disk is full, the log takes no more.
+        send(*explain(error, job.log))
+        code = 1
+        with suppress(OSError):
+            traceback.print_exc()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    sender.close()
+    # Not sys.exit: threads and native libraries that do not stop by themselves must not hold the stage up.
+    os._exit(code)
+
+
+def _log_to(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(target, 1)
     os.dup2(target, 2)
     sys.stdout = masked(os.fdopen(1, "w", buffering=1))
     sys.stderr = os.fdopen(2, "w", buffering=1)
+
+
+def _work(job: Job, say: Callable[[str], None]) -> Any:
+    from components import progress
+
     sys.argv = sys.argv[:1]  # TFX hands the command line's arguments to executors
     os.environ.update(job.env)
     install()
@@ -150,31 +195,10 @@ def _main(sender: Connection, job: Job) -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
-    lock = threading.Lock()
-
-    def send(kind: str, value: Any) -> None:
-        with lock:
-            sender.send((kind, value))
-
-    from components import progress
-
-    progress.set_sink(lambda text: send("say", text))
-    try:
-        module, _, function = job.target.partition(":")
-        __import__(module)
-        result = getattr(sys.modules[module], function)(job.payload)
-    except BaseException as error:
-        traceback.print_exc()
-        send(*explain(error, job.log))
-        code = 1
-    else:
-        send("done", result)
-        code = 0
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sender.close()
-    # Not sys.exit: threads and native libraries that do not stop by themselves must not hold the stage up.
-    os._exit(code)
+    progress.set_sink(say)
+    module, _, function = job.target.partition(":")
+    __import__(module)
+    return getattr(sys.modules[module], function)(job.payload)
 
 
 def explain(error: BaseException, log: Path | None) -> tuple[str, str]:
@@ -196,13 +220,13 @@ def _explain(error: BaseException, log: Path | None) -> tuple[str, str]:
         if isinstance(seen, TerminatedError):
             # What came of it counts for nothing: a model that could not be exported, say, since that was cut short.
             error, chain = seen, [seen]
+    if not isinstance(error, TerminatedError) and (full := full_disk(error, *([log] if log else []))):
+        return "stage", f"{full}{where}"
     for seen in chain:
         for kind, name in _SAID.items():
             if isinstance(seen, kind):
                 # Beam adds where it was raised.
                 return name, re.sub(r"\s*\[while running .*", "", str(seen), flags=re.DOTALL)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "stage", f"the disk is full ({error.filename or error.strerror}). Free some space and run again.{where}"
     if isinstance(error, MemoryError):
         return "stage", f"out of memory.{where}"
     for seen in chain:
@@ -210,8 +234,6 @@ def _explain(error: BaseException, log: Path | None) -> tuple[str, str]:
         if isinstance(seen, StageError):
             return "stage", f"{seen}{where}"
     lines = str(error).strip().splitlines()
-    if "No space left" in str(error):
-        return "stage", f"the disk is full. Free some space and run again.{where}"
     return "stage", f"{type(error).__name__}: {lines[0] if lines else ''}.{where}"
 
 

@@ -73,7 +73,8 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
         "schema": fingerprint([schema]) if schema else None,
         "sample": fingerprint(find_files([sample], "validation.serving_sample")) if sample else None,
     }
-    return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
+    text = workspace.neutral(json.dumps(given, sort_keys=True, default=str))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def find(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRun | None:

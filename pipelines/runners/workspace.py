@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from components.errors import UserError
+from components.workspace_location import settle_in
 
 NAME = ".switchyard"
 
@@ -78,6 +82,15 @@ class Workspace:
         """The local tracking database."""
         return f"sqlite:///{self.mlflow_database}"
 
+    def neutral(self, text: str) -> str:
+        """Returns a text with the workspace's own path in it, as it is and as JSON has it, replaced by a word.
+
+        What is known by such a text (a cache's key, a digest) is known again when the workspace has been moved.
+        """
+        for path in (str(self.root), json.dumps(str(self.root))[1:-1]):
+            text = text.replace(f"{path}/", "<workspace>/")
+        return text
+
     def contain_libraries(self) -> None:
         """Points libraries that would write to the home folder, or call home, to this one. Call it before importing them."""
         os.environ.setdefault("MPLCONFIGDIR", str(self.root / "caches" / "matplotlib"))
@@ -87,11 +100,13 @@ class Workspace:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
     def create(self) -> None:
-        """Makes the folder.
+        """Makes the folder, or settles in the one that is there.
 
         Raises:
-            UserError: it cannot be written to.
+            UserError: it cannot be written to, or was moved from under a run.
         """
+        if "?" in str(self.root):
+            raise UserError(f"workspace {self.root}: its path holds a '?', which ends a database's name. Choose another.")
         try:
             for folder in (self.root, self.artifacts, self.logs, self.state):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +119,7 @@ class Workspace:
             raise UserError(
                 f"workspace {self.root}: cannot write to it: {os.strerror(error.errno or 0)}. Choose another with --workspace."
             ) from None
+        _settle(self.root)
 
 
 def default_workspace(yaml: Path | None) -> Path:
@@ -115,13 +131,24 @@ def find_workspace(workspace: Path | None, pipeline: Path | None) -> Path:
     """Returns the workspace to look at: the one given, the one beside the YAML given, else the only one below here.
 
     Raises:
-        UserError: there is none, or several.
+        UserError: there is none, or several; or it was moved from under a run.
     """
+    root = _find(workspace, pipeline).resolve()
+    _settle(root)
+    return root
+
+
+def _settle(root: Path) -> None:
+    if moved := settle_in(root):
+        click.echo(moved, err=True)
+
+
+def _find(workspace: Path | None, pipeline: Path | None) -> Path:
     if workspace or pipeline:
         root = workspace or default_workspace(pipeline)
         if not root.is_dir():
             raise UserError(f"{root}: there is no workspace. Run a pipeline first, or give another with --workspace.")
-        return root.resolve()
+        return root
     here = Path.cwd() / NAME
     if here.is_dir():
         return here

@@ -111,6 +111,8 @@ class _Run:
         track_result(self._tracker, result)
         if self._tracker.away:
             self._display.say("tracking", away_warning(self._workspace))
+        if self._tracker.lost:
+            self._display.say("tracking", f"warning: {self._tracker.lost}")
         return result
 
     def started(self, task: str) -> None:

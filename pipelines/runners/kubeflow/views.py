@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.runners.kubeflow.markdown import plain
+
 # The page draws every point.
 _MOST_POINTS = 200
 
@@ -32,7 +34,7 @@ def _anomalies(uri: str, view: Any) -> None:
         anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
         for name, info in sorted(anomalies.anomaly_info.items()):
             cells = (split, name, info.short_description, info.description)
-            lines.append("| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |\n")
+            lines.append("| " + " | ".join(map(plain, cells)) + " |\n")
     table = "| split | feature | anomaly | description |\n| --- | --- | --- | --- |\n" + "".join(lines)
     Path(view.path).write_text(table if lines else "No anomalies.\n", encoding="utf-8")
 
@@ -41,7 +43,7 @@ def _verdict(uri: str, view: Any) -> None:
     from components.validation.findings import Verdict
 
     verdict = Verdict.load(uri)
-    lines = [f"* {f.action}: {f.sentence()}\n" for f in verdict.findings]
+    lines = [f"* {f.action}: {plain(f.sentence())}\n" for f in verdict.findings]
     text = f"**{'passed' if verdict.passed else 'stopped'}**\n\n" + "".join(lines or ["No findings.\n"])
     Path(view.path).write_text(text, encoding="utf-8")
 

@@ -1,0 +1,44 @@
+"""TFX 1.21's cache keys hold absolute paths, so that a workspace that is moved would find nothing in its cache.
+
+With the patch a key holds what the metadata handle's `neutral` makes of a text, where the handle has one. Needed as long as
+TFX offers no say in its keys.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from tfx.orchestration.portable import cache_utils
+
+
+def install() -> None:
+    """Patches `cache_utils.get_cache_context`, once."""
+    original: Callable[..., Any] = cache_utils.get_cache_context
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def get_cache_context(metadata_handle: Any, **given: Any) -> Any:
+        neutral = getattr(metadata_handle, "neutral", None)
+        if neutral:
+            artifacts = given.get("input_artifacts") or {}
+            given["input_artifacts"] = {key: [_neutral(a, neutral) for a in several] for key, several in artifacts.items()}
+            parameters = given.get("parameters") or {}
+            given["parameters"] = {k: neutral(v) if isinstance(v, str) else v for k, v in parameters.items()}
+        return original(metadata_handle=metadata_handle, **given)
+
+    cache_utils.get_cache_context = get_cache_context
+
+
+def _neutral(artifact: Any, neutral: Callable[[str], str]) -> Any:
+    result = copy.deepcopy(artifact)
+    message = result.mlmd_artifact
+    message.uri = neutral(message.uri)
+    for properties in (message.properties, message.custom_properties):
+        for value in properties.values():
+            if value.string_value:
+                value.string_value = neutral(value.string_value)
+    return result

@@ -1,0 +1,210 @@
+"""A disk that is full, inside a stage and outside of one: the message says so, which, and what to do. Real ones of a megabyte."""
+
+import mmap
+import multiprocessing
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from components import tracking
+from components.errors import StageError, UserError
+from components.full_disk import full_disk
+from components.tracking_journal import Journal
+from pipelines.runners import stage_preload
+from pipelines.runners.stage_process import Job, StageProcesses
+from tests.command import REPOSITORY
+
+WHAT_TO_DO = "Free some space there, or use another folder"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False, capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+class Processes(StageProcesses):
+    """Without the fork server, whose imports take half a minute."""
+
+    def __init__(self, monkeypatch):
+        for name in (stage_preload.LOG, stage_preload.TRAINERS):
+            monkeypatch.setenv(name, "")
+        super().__init__(Path("unused"), [])
+        for name in (stage_preload.LOG, stage_preload.TRAINERS):
+            monkeypatch.delenv(name)
+        self._context = multiprocessing.get_context("spawn")
+
+    def warm(self):
+        pass
+
+
+@pytest.fixture
+def failure(monkeypatch):
+    """What a job that fails is told to have failed with."""
+
+    def run(job, payload, log):
+        monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+        with pytest.raises(StageError) as failed:
+            Processes(monkeypatch).run(Job(f"{__name__}:{job}", str(payload), log, {}), lambda text: None)
+        return str(failed.value)
+
+    return run
+
+
+def fill(folder):
+    """To the last byte."""
+    with open(os.path.join(folder, "filler"), "ab", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+
+
+def write_too_much(folder):
+    fill(folder)
+    with open(os.path.join(folder, "model.bin"), "wb") as file:
+        file.write(bytes(1 << 20))
+
+
+def print_too_much(folder):
+    fill(folder)
+    for _ in range(100_000):
+        print("the log lies on the disk that is full")
+
+
+def fail_as_a_library_does(folder):
+    fill(folder)
+    raise RuntimeError(f"INTERNAL: {folder}/Split-train/part-00001; No space left on device")
+
+
+def end_without_a_word(folder):
+    fill(folder)
+    os._exit(1)
+
+
+def write_to_memory_that_is_a_file(folder):
+    with open(os.path.join(folder, "sparse"), "w+b") as file:
+        file.truncate(4 << 20)
+        memory = mmap.mmap(file.fileno(), 4 << 20)
+        memory[:] = b"1" * (4 << 20)
+
+
+def write_a_file_beyond_the_limit(folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, 1 << 10))
+    print("x" * 2000)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("job", ["write_too_much", "print_too_much", "fail_as_a_library_does", "end_without_a_word"])
+def test_a_stage_fills_the_disk_that_its_log_is_on(disk, failure, job):
+    told = failure(job, disk, disk / "logs" / "stage.log")
+
+    assert "the disk is full" in told
+    assert f"No space is left on the file system at {disk} (0.0 of 1.0 MB free" in told
+    assert WHAT_TO_DO in told
+    assert f"Log: {disk / 'logs' / 'stage.log'}" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.core
+def test_the_log_cannot_even_be_made(disk, failure):
+    fill(disk)
+
+    told = failure("write_too_much", disk, disk / "logs" / "stage.log")
+
+    assert f"No space is left on the file system at {disk}" in told
+
+
+def test_a_disk_without_room_for_one_more_file(disk, failure):
+    subprocess.run(["mount", "-o", "remount,nr_inodes=3", disk], check=True)
+    (disk / "a").touch()
+    (disk / "b").touch()
+
+    told = failure("write_too_much", disk, disk / "logs" / "stage.log")
+
+    assert "MB free, no more files)" in told
+
+
+def test_memory_that_is_a_file_has_no_room(disk, failure):
+    told = failure("write_to_memory_that_is_a_file", disk, disk / "stage.log")
+
+    assert "killed by SIGBUS. Perhaps a disk, or the shared memory in /dev/shm, is full." in told
+    assert f"No space is left on the file system at {disk}" in told
+
+
+@pytest.mark.core
+def test_a_limit_on_the_size_of_files(tmp_path, failure):
+    told = failure("write_a_file_beyond_the_limit", tmp_path, tmp_path / "stage.log")
+
+    assert "the disk is full (File too large). A file has reached the largest size allowed" in told
+    assert "ulimit -f" in told
+
+
+@pytest.mark.core
+def test_temporary_files_have_no_room(disk, failure, monkeypatch, tmp_path):
+    fill(disk)
+    subprocess.run(["mount", "-o", "remount,nr_inodes=2", disk], check=True)
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+
+    told = failure("write_too_much", disk, tmp_path / "stage.log")
+
+    assert told.startswith("no temporary folder: the disk is full")
+    assert "TMPDIR for temporary files" in told
+
+
+@pytest.mark.core
+def test_a_record_that_cannot_be_kept_is_said_to_be_lost(disk):
+    fill(disk)
+    run = tracking.Run(None, None, Journal(disk / "journal", "training"))
+
+    run.metrics({"loss": 0.5})
+
+    assert run.lost.startswith("a part of the run's record is lost (metrics): the disk is full")
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("ResourceExhaustedError: /nowhere/part-00001; No space left on device"),
+        RuntimeError("(sqlite3.OperationalError) database or disk is full"),
+        OSError(122, "Disk quota exceeded", "/tmp/x"),
+    ],
+)
+def test_by_whatever_name(error):
+    assert full_disk(error).startswith("the disk is full")
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("error", [ValueError("loss is NaN"), UserError("x: File too large: 2 MiB"), OSError(13, "no")])
+def test_what_is_no_full_disk_is_not_taken_for_one(error):
+    assert full_disk(error) is None
+
+
+def test_a_run_whose_workspace_has_no_room_left(disk, tmp_path, warm):
+    subprocess.run(["mount", "-o", "remount,size=6m", disk], check=True)
+    data = tmp_path / "d.csv"
+    data.write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(200_000)))
+    arguments = ["--data", data, "--label", "y", "--workspace", disk / "w", "--set", "trainer.hyperparameters.epochs=1"]
+
+    full = warm("run", *arguments)
+
+    assert full.code == 1
+    assert "failed: ingest: the disk is full" in full.stdout
+    assert f"No space is left on the file system at {disk}" in full.stdout
+    assert WHAT_TO_DO in full.stdout
+    assert "Traceback" not in full.stderr + full.stdout
+    subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+    assert warm("run", *arguments).code in (0, 4)

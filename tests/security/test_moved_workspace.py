@@ -1,0 +1,396 @@
+"""A workspace that is copied or moved: it never touches its original, and works where it now lies, with the original gone."""
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2
+from mlflow.tracking._tracking_service import utils as mlflow_utils
+
+from components import tracking, workspace_location, workspace_rewrite
+from components.errors import UserError
+from components.tracking_journal import HEADER, process_of_ones_own
+from components.workspace_location import settle_in
+from pipelines.models_command import show
+from pipelines.runners.workspace import Workspace, find_workspace
+from tests.command import BREAST_CANCER
+
+SERVER = "http://127.0.0.1:9"
+
+
+def contents(folder):
+    """Path -> (digest, time of the last change), for everything below a folder."""
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    return {p: (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files}
+
+
+def metadata_store_of(root):
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(Workspace(root).metadata)
+    return metadata_store.MetadataStore(config)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """What a run leaves, in small: MLflow's and ML Metadata's databases, a registered version, the last run."""
+    root = tmp_path_factory.mktemp("it is 100% ü") / ".switchyard"
+    place = Workspace(root)
+    place.create()
+    client = tracking.client(place.mlflow_uri)
+    experiment = tracking.ensure_experiment(place.mlflow_uri, "e", place.mlflow_artifacts)
+    run = tracking.create_run(place.mlflow_uri, experiment, "r", {})
+    client.log_text(run, "of the original", "note.txt")
+    artifact = place.artifacts / "training" / "model" / "8"
+    artifact.mkdir(parents=True)
+    client.create_registered_model("m")
+    client.create_model_version("m", client.get_run(run).info.artifact_uri, run, tags={"switchyard.model_uri": str(artifact)})
+    client.set_registered_model_alias("m", "champion", "1")
+    store = metadata_store_of(root)
+    kind = store.put_artifact_type(metadata_store_pb2.ArtifactType(name="Model"))
+    store.put_artifacts([metadata_store_pb2.Artifact(type_id=kind, uri=str(artifact), name="a")])
+    (root / "kubeflow" / ".kfp_cache").mkdir(parents=True)
+    (root / "kubeflow" / ".kfp_cache" / "key.json").write_text(json.dumps({"uri": str(artifact)}))
+    place.last_run.write_text(json.dumps({"outputs": {"training": {"model": str(artifact)}}}))
+    return root
+
+
+@pytest.fixture
+def original(template, tmp_path):
+    """The template at a place of the test's own, opened there, with journals."""
+    root = tmp_path / "a" / ".switchyard"
+    shutil.copytree(template, root)
+    settle_in(root)
+    place = Workspace(root)
+    artifact = place.artifacts / "training" / "model" / "8"
+    for name, uri in (("to-a-server", SERVER), ("to-a-file", place.mlflow_uri), ("refused/by-a-server", SERVER)):
+        folder = place.journal / name
+        folder.mkdir(parents=True)
+        header = {"uri": uri, "artifacts": str(place.mlflow_artifacts), "runs": {}, "new": {}, "pid": None, "pid_since": None}
+        (folder / HEADER).write_text(json.dumps(header))
+        (folder / "training.jsonl").write_text(json.dumps({"op": "file", "path": f"{artifact}/x"}) + '\n{"op": "cut sh')
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _another_process(monkeypatch):
+    """MLflow remembers where a run's files lie for as long as a process lives, by the run alone."""
+    monkeypatch.setattr(mlflow_utils, "_artifact_repos_cache", OrderedDict())
+
+
+def copy_of(root):
+    copy = root.parent.parent / "b" / ".switchyard"
+    shutil.copytree(root, copy, copy_function=shutil.copy2)
+    return copy
+
+
+def moved(root):
+    there = root.parent.parent / "c d" / ".switchyard"
+    there.parent.mkdir()
+    return root.rename(there)
+
+
+def texts_naming(folder, root):
+    """Every text in the workspace's databases and files of its own that names a folder."""
+    found = []
+    for name in ("mlflow.db", "metadata.sqlite"):
+        with sqlite3.connect(root / name) as database:
+            found += [line for line in database.iterdump() if str(folder) in line or folder.as_uri() in line]
+    files = [root / "state" / "last_run.json", *(f for f in root.glob("tracking/**/*") if f.is_file())]
+    return found + [str(f) for f in files if str(folder) in f.read_text()]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("arrive", [copy_of, moved])
+def test_nothing_in_it_names_the_place_where_it_lay(original, arrive):
+    there = arrive(original)
+    assert texts_naming(original, there)
+
+    settle_in(there)
+
+    assert texts_naming(original, there) == []
+    assert not list(there.rglob(".kfp_cache/*"))
+    [artifact] = metadata_store_of(there).get_artifacts()
+    assert Path(artifact.uri) == there / "artifacts" / "training" / "model" / "8"
+
+
+@pytest.mark.core
+def test_what_a_copy_writes_lands_in_the_copy(original):
+    copy = find_workspace(copy_of(original), None)
+    before = contents(original)
+    place = Workspace(copy)
+    client = tracking.client(place.mlflow_uri)
+
+    experiment = tracking.ensure_experiment(place.mlflow_uri, "e", place.mlflow_artifacts)
+    run = tracking.create_run(place.mlflow_uri, experiment, "r", {})
+    client.log_text(run, "of the copy", "note.txt")
+    old = client.search_runs([experiment])[-1].info.run_id
+    client.log_text(old, "added by the copy", "added.txt")
+
+    assert contents(original) == before
+    assert (copy / "mlflow" / run / "artifacts" / "note.txt").exists()
+    assert (copy / "mlflow" / old / "artifacts" / "added.txt").exists()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("arrive", [copy_of, moved])
+def test_its_champion_is_found_with_the_original_gone(original, arrive, capsys):
+    there = arrive(original)
+    shutil.rmtree(original, ignore_errors=True)
+    place = Workspace(find_workspace(there, None))
+
+    source = tracking.client(place.mlflow_uri).get_model_version_download_uri("m", "1")
+    show(place.mlflow_uri, "m", as_json=True)
+
+    assert source.startswith(there.as_uri())
+    assert json.loads(capsys.readouterr().out)["versions"][0]["aliases"] == ["champion"]
+
+
+def test_the_database_alone_is_opened_by_its_uri(original):
+    there = moved(original)
+
+    client = tracking.client(f"sqlite:///{there / 'mlflow.db'}")
+
+    assert client.get_experiment_by_name("e").artifact_location.startswith(there.as_uri())
+
+
+def test_it_is_said_once(original, capsys):
+    there = moved(original)
+
+    find_workspace(there, None)
+    find_workspace(there, None)
+
+    assert capsys.readouterr().err == f"workspace {there}: moved from {original}; what it records now names this folder\n"
+
+
+def test_a_copy_is_a_workspace_of_its_own_and_a_moved_one_is_the_same(original):
+    def identity(root):
+        return json.loads((root / "location.json").read_text())["id"]
+
+    copy = copy_of(original)
+    settle_in(copy)
+    assert identity(copy) != identity(original)
+
+    before = identity(original)
+    there = moved(original)
+    settle_in(there)
+    assert identity(there) == before
+
+
+def test_a_copy_of_a_copy_and_the_way_back(original):
+    copy = copy_of(original)
+    settle_in(copy)
+    shutil.rmtree(original)
+    copy.rename(original)
+
+    settle_in(original)
+
+    assert texts_naming(copy, original) == []
+    assert texts_naming(original, original)
+
+
+@pytest.mark.parametrize("inner", ["deeper/.switchyard", ".switchyard/inner"])
+def test_a_place_below_the_old_one(original, inner, monkeypatch):
+    """Where the new path begins with the old one, what is rewritten is not rewritten twice, killed in between or not."""
+    there = original.parent / inner if inner.startswith("deeper") else original / "inner"
+    shutil.copytree(original, original.parent / "for a moment")
+    shutil.rmtree(original)
+    shutil.copytree(original.parent / "for a moment", there)
+    _killed_before_the_record(there, monkeypatch)
+
+    settle_in(there)
+
+    [artifact] = metadata_store_of(there).get_artifacts()
+    assert Path(artifact.uri) == there / "artifacts" / "training" / "model" / "8"
+
+
+def test_killed_while_it_rewrites(original, monkeypatch):
+    there = moved(original)
+    _killed_before_the_record(there, monkeypatch)
+
+    settle_in(there)
+
+    assert texts_naming(original, there) == []
+
+
+def _killed_before_the_record(root, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(workspace_location, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            settle_in(root)
+
+
+def test_both_databases_or_none(original, monkeypatch):
+    there = moved(original)
+    monkeypatch.setattr(workspace_rewrite, "_WAIT_SECONDS", 0.2)
+    with sqlite3.connect(there / "mlflow.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match="End what else uses it"):
+            settle_in(there)
+        other.execute("ROLLBACK")
+
+    assert [a.uri for a in metadata_store_of(there).get_artifacts()] == [str(original / "artifacts" / "training" / "model" / "8")]
+    settle_in(there)
+    assert texts_naming(original, there) == []
+
+
+def test_moved_from_under_a_run(original):
+    folder = original / "tracking" / "now"
+    folder.mkdir()
+    (folder / HEADER).write_text(json.dumps({"uri": SERVER, "runs": {}, **process_of_ones_own()}))
+    there = moved(original)
+
+    with pytest.raises(UserError, match=rf"while a run writes to it \(process {os.getpid()}\)"):
+        settle_in(there)
+
+
+def test_copied_from_under_a_run(original):
+    """The run is the original's: the copy is free to be used, and ends the run in its own database."""
+    folder = original / "tracking" / "now"
+    folder.mkdir()
+    (folder / HEADER).write_text(json.dumps({"uri": Workspace(original).mlflow_uri, "runs": {}, **process_of_ones_own()}))
+    copy = copy_of(original)
+
+    settle_in(copy)
+
+    header = json.loads((copy / "tracking" / "now" / HEADER).read_text())
+    assert header["pid"] is None
+    assert header["uri"] == Workspace(copy).mlflow_uri
+
+
+def test_what_a_server_has_not_got_yet_is_sent_by_the_original_alone(original):
+    copy = copy_of(original)
+    settle_in(copy)
+    assert journals(copy) == ["to-a-file"]
+    assert journals(original) == ["refused/by-a-server", "to-a-file", "to-a-server"]
+
+    there = moved(original)
+    settle_in(there)
+    assert journals(there) == ["refused/by-a-server", "to-a-file", "to-a-server"]
+
+
+def journals(root):
+    return sorted(str(h.parent.relative_to(root / "tracking")) for h in (root / "tracking").rglob(HEADER))
+
+
+def test_a_line_that_a_kill_cut_short_stays_as_it_is(original):
+    there = moved(original)
+
+    settle_in(there)
+
+    first, rest = (there / "tracking" / "to-a-server" / "training.jsonl").read_text().split("\n")
+    assert json.loads(first)["path"].startswith(str(there))
+    assert rest == '{"op": "cut sh'
+
+
+@pytest.mark.parametrize("arrive", [copy_of, moved])
+def test_made_before_a_workspace_knew_its_place(original, arrive):
+    (original / "location.json").unlink()
+    there = arrive(original)
+
+    settle_in(there)
+
+    assert texts_naming(original, there) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_moved_to_where_it_cannot_be_written_with_the_mode_mocked(original, known, monkeypatch):
+    if not known:
+        (original / "location.json").unlink()
+    there = moved(original)
+    monkeypatch.setattr(workspace_location.os, "access", lambda *_: False)
+
+    with pytest.raises(UserError, match=r"cannot be written to, so that cannot be changed\. Make it writable, copy it"):
+        settle_in(there)
+
+
+@pytest.mark.parametrize("how", ["-rl", "-rs"])
+def test_a_copy_that_is_made_of_links_has_databases_of_its_own(original, how):
+    before = contents(original)
+    copy = original.parent.parent / "b" / ".switchyard"
+    copy.parent.mkdir()
+    subprocess.run(["cp", how, original, copy], check=True)
+
+    settle_in(copy)
+
+    assert contents(original) == before
+    assert texts_naming(original, copy) == []
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"root": 5, "id": "x"}', '{"root": "here", "id": "x"}', '{"root": "/"}'])
+def test_a_record_that_is_damaged_is_as_good_as_none(original, record):
+    there = moved(original)
+    (there / "location.json").write_text(record)
+
+    settle_in(there)
+
+    assert texts_naming(original, there) == []
+    assert json.loads((there / "location.json").read_text())["root"] == str(there)
+
+
+def test_a_path_that_no_database_uri_can_name_is_refused(tmp_path):
+    with pytest.raises(UserError, match="its path holds a"):
+        Workspace(tmp_path / "what?").create()
+
+
+def test_a_link_to_it_is_no_other_place(original, tmp_path):
+    (tmp_path / "link").symlink_to(original.parent)
+    before = contents(original)
+
+    assert find_workspace(tmp_path / "link" / ".switchyard", None) == original
+
+    assert contents(original) == before
+
+
+def test_a_database_of_ones_own_is_no_workspace_whatever_lies_beside_it(tmp_path):
+    sqlite3.connect(tmp_path / "metadata.sqlite").close()  # of a TFX pipeline's, say
+
+    tracking.client(f"sqlite:///{tmp_path / 'own.db'}")
+
+    assert not (tmp_path / "location.json").exists()
+
+
+def test_files_lie_beside_a_database_that_several_workspaces_share(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'shared' / 'own.db'}"
+
+    tracking.ensure_experiment(uri, "e", tmp_path / "w" / "mlflow")
+
+    places = {e.name: e.artifact_location for e in tracking.client(uri).search_experiments()}
+    beside = (tmp_path / "shared" / "mlflow").as_uri()
+    assert places == {"e": beside, "Default": f"{beside}/0"}
+
+
+@pytest.mark.timeout(900)
+def test_a_pipeline_in_a_copy_and_where_it_is_moved(tmp_path, warm):
+    """The whole of it: run, `cp -r`, run the copy with other settings, `mv`, run again from the cache, predict."""
+    quick = ["--set", "trainer.hyperparameters.epochs=2", "--set", "evaluation.improvement=null"]
+    project = tmp_path / "original"
+    shutil.copytree(BREAST_CANCER.parent, project)
+    warm.run(project / "pipeline.yaml", project / ".switchyard", *quick)
+    before = contents(project)
+
+    shutil.copytree(project, tmp_path / "copy", copy_function=shutil.copy2)
+    other = ["--set", "trainer.hyperparameters.epochs=3", *quick[2:]]
+    copied = warm.run(tmp_path / "copy" / "pipeline.yaml", tmp_path / "copy" / ".switchyard", *other)
+    assert contents(project) == before
+    assert {s for s, status in copied.stages.items() if status == "cached"} >= {"ingest", "statistics", "transform"}
+    assert copied.stages["training"] == "ran"
+
+    shutil.rmtree(project)
+    there = (tmp_path / "copy").rename(tmp_path / "moved")
+    again = warm.run(there / "pipeline.yaml", there / ".switchyard", *other)
+    assert again.stages["training"] == again.stages["transform"] == again.stages["ingest"] == "cached"
+    listed = warm("models", "list", "--workspace", there / ".switchyard", "--json")
+    assert [v["version"] for v in json.loads(listed.stdout.splitlines()[0])["versions"]] == ["1", "2"]
+    output = tmp_path / "scores.csv"
+    predicted = warm(
+        *("predict", "breast_cancer@champion", there / "data.csv", "-o", output, "--workspace", there / ".switchyard")
+    )
+    assert predicted.code == 0, predicted.stderr
+    assert len(output.read_text().splitlines()) == 570

@@ -1,0 +1,113 @@
+"""KFP's pages render Markdown and the HTML in it: what comes from data means itself there."""
+
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+
+from components.validation.findings import Finding, Verdict
+from pipelines.runners.kubeflow.markdown import plain
+from pipelines.runners.kubeflow.views import write_views
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "![](http://evil.example/beacon)",
+    "[click](javascript:alert(1))",
+    "a | b | c",
+    "a\n\n# heading\n\n* item",
+    "a\r\n| x | y |",
+    "`code` **bold** __bold__ ~~gone~~ $x$",
+    "<http://evil.example>",
+    "&lt;script&gt; &#60;b&#62;",
+    "\\<b>\\",
+    "</td></table><iframe src=x>",
+    "1. one",
+    "- one",
+    "\u2028<b>\u202e\x00\x1b[31m",
+    "{{ x }} ${x} %s",
+    "😀 ü 漢字",
+]
+TAGS = {"table", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "strong"}
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its tags, and the text of its cells and items."""
+
+    def __init__(self, markdown):
+        super().__init__()
+        self.tags, self.texts = set(), []
+        self.feed(MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        if tag in {"td", "li", "p"}:
+            self.texts.append("")
+
+    def handle_data(self, data):
+        if self.texts:
+            self.texts[-1] += data
+
+
+def readable(text):
+    """As a person sees it: in one line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+@pytest.mark.core
+@given(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=80), st.text("<>&|\\`*_[]()!#-+.:/@~ \n1a", max_size=80)))
+def test_any_text_is_read_as_it_is(text):
+    page = Page(f"| head |\n| --- |\n| x{plain(text)}x |\n")
+
+    assert page.tags <= TAGS
+    assert readable(page.texts[0]) == f"x{readable(text)}x"
+
+
+@pytest.mark.core
+def test_nothing_becomes_a_link_by_itself():
+    found = plain("see https://evil.example or www.evil.example or me@evil.example")
+
+    assert not re.search(r"://|www\.|[a-z]@[a-z]", found)
+
+
+@pytest.mark.core
+def test_a_text_is_cut_before_it_is_a_page_of_its_own():
+    assert plain("x" * 10_000) == "x" * 1000 + "…"
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_page_of_anomalies(text, tmp_path):
+    found = anomalies_pb2.Anomalies()
+    found.anomaly_info[text].short_description = text
+    found.anomaly_info[text].description = text
+    (tmp_path / "Split-train").mkdir()
+    (tmp_path / "Split-train" / "SchemaDiff.pb").write_bytes(found.SerializeToString())
+
+    page = view(tmp_path, "ExampleAnomalies")
+
+    assert page.tags <= TAGS
+    assert [readable(t) for t in page.texts] == ["train", *[readable(text)] * 3]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_page_of_the_data_gate(text, tmp_path):
+    finding = Finding("schema", text, text, text, text, text)
+    Verdict([finding]).save(str(tmp_path))
+
+    page = view(tmp_path, "DataVerdict")
+
+    assert page.tags <= TAGS
+    assert [readable(t) for t in page.texts] == ["stopped", f"fail: {readable(finding.sentence())}"]
+
+
+def view(folder, kind):
+    target = folder / "view"
+    write_views("it", f"some.module.{kind}", str(folder), {"it_markdown": SimpleNamespace(path=str(target))})
+    return Page(target.read_text())
