@@ -30,13 +30,14 @@ def drift(
     limits: tuple[float, float],
     *,
     as_json: bool,
+    trust: bool = False,
 ) -> int:
     """Prints and records the distances; returns the exit code.
 
     Raises:
         UserError: the model or the requests cannot be read.
     """
-    source, owned = find_source(model, tracking_uri, workspace)
+    source, owned = find_source(model, tracking_uri, workspace, trust=trust)
     version = source.version() if isinstance(source, Registered) else ""
     folder = source.download(version) if isinstance(source, Registered) else source
     try:

@@ -66,7 +66,7 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(folder: str, log: Path, patience_seconds: float) -> Iterator[ServerProcess]:
+def server_process(folder: str, digest: str | None, log: Path, patience_seconds: float) -> Iterator[ServerProcess]:
     """Yields a server for the MLflow Model in `folder`; what it prints goes to `log`.
 
     Raises:
@@ -75,7 +75,7 @@ def server_process(folder: str, log: Path, patience_seconds: float) -> Iterator[
     started = time.monotonic()
     with bind(_HOST, 0) as listening, log.open("wb") as output:
         port = listening.getsockname()[1]
-        command = [sys.executable, "-m", "components.infra_validation.server_main", str(listening.fileno()), folder]
+        command = [sys.executable, "-m", "components.infra_validation.server_main", str(listening.fileno()), folder, digest or ""]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=_environment(), pass_fds=[listening.fileno()]
         )

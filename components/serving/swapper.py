@@ -153,7 +153,8 @@ class Swapper:
     async def _load(self, folder: Path, version: str) -> ServedModel:
         observe = self._metrics.batch_rows.labels(version).observe
         try:
-            model = await asyncio.to_thread(load_model, folder, version, self._limits, observe, owned=True)
+            digest = await asyncio.to_thread(self._source.digest, version)
+            model = await asyncio.to_thread(load_model, folder, version, self._limits, observe, owned=True, digest=digest)
             self._metrics.loads.inc()
             return model
         except BaseException:
