@@ -11,7 +11,7 @@ def names(canary):
         f"{MARK}'+str({touch})+'",
         f"{MARK}']; {touch}; x=['",
         f'{MARK}"]; {touch}; x=["',
-        f"{MARK} it's \"both\" `quotes`",
+        f'{MARK} it\'s "both" `quotes`',
         f"{MARK}\nline\r\nbreak\ttab",
         f"{MARK}\\back\\slash\\",
         f"{MARK}{{brace}} {{{{x}}}} {{0}} ${{HOME}}",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components import tracking
 from components.errors import UserError
 from components.training.contract import FeatureSpec, ModelSpec
 from components.training.input import TransformedExamples
@@ -28,7 +29,9 @@ def request_of(make, tmp_path):  # noqa: F811
         file = tmp_path / "examples"
         with tf.io.TFRecordWriter(str(file)) as writer:
             for row in values:
-                feature = {c: tf.train.Feature(float_list=tf.train.FloatList(value=[v])) for c, v in zip(columns, row, strict=True)}
+                feature = {
+                    c: tf.train.Feature(float_list=tf.train.FloatList(value=[v])) for c, v in zip(columns, row, strict=True)
+                }
                 feature["y"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[int(row[0] > 0)]))
                 writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
         spec = {c: tf.io.FixedLenFeature([1], tf.float32) for c in columns} | {"y": tf.io.FixedLenFeature([], tf.int64)}
@@ -119,3 +122,16 @@ def test_the_list_of_names_is_text_and_nothing_else(tmp_path):
     (tmp_path / FILE).write_text('{"a": 1}')
     with pytest.raises(UserError, match=FILE):
         load_names(tmp_path)
+
+
+@pytest.mark.core
+def test_a_name_is_a_metrics_key_that_mlflow_takes_and_no_two_names_share_one(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    run_id = tracking.create_run(uri, tracking.ensure_experiment(uri, "e", tmp_path), "run", {})
+    run = tracking.Run(uri, run_id)
+    columns = [*names(tmp_path / "canary"), "plain", 'a"', "a'", "a/b", "..", " ", "a" * 10_001]
+    run.metrics({f"drift.{tracking.key_of(name)}": 1.0 for name in columns})
+    assert not run.away
+    kept = tracking.client(uri).get_run(run_id).data.metrics
+    assert len(kept) == len(columns)
+    assert "drift.plain" in kept
