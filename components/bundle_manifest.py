@@ -32,6 +32,12 @@ def write_manifest(folder: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def own_digest(folder: Path) -> str | None:
+    """Returns the digest of a folder's own manifest; None: it has none."""
+    file = folder / MANIFEST
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
 def keep_digest(artifact: Any, digest: str) -> None:
     """Notes the digest of a run's model artifact: its later stages compare with it."""
     artifact.set_string_custom_property(_PROPERTY, digest)

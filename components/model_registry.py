@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.bundle_manifest import verify
+from components.bundle_manifest import own_digest, verify
 from components.errors import UserError
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
@@ -122,7 +122,7 @@ def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Regist
         client: an MlflowClient.
         run_id: the pipeline's run.
         model: `name`, `bundle` (folder), `uri` (of the model artifact), `passed`, `blessed`, `compared_with` (version or
-            None), `why`, `metrics`, `data` (fingerprint), `digest` (of the bundle's manifest), `tags`, `description`.
+            None), `why`, `metrics`, `data` (fingerprint), `digest` (of the manifest; may be left out), `tags`, `description`.
 
     Raises:
         UserError: the bundle is not as its digest says.
@@ -286,8 +286,8 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
 
     run = client.get_run(run_id)
     experiment = run.info.experiment_id
-    # A journal of an older version has none: such a bundle is recorded, and needs --trust to be used.
-    digest = model.get("digest")
+    # Without one from the run that made it, whoever registers vouches for what is there.
+    digest = model.get("digest") or own_digest(Path(model["bundle"]))
     tags = {
         **({DIGEST: digest} if digest else {}),
         **model["tags"],

@@ -91,7 +91,7 @@ def test_tensorflow_serving_loads_it(registry, bundles, workspace, eval_rows, wa
 def test_tensorflow_serving_of_several_classes(eval_rows, warm, tmp_path):
     warm("run", DIGITS, "--workspace", tmp_path / "w", "--trainer", "tensorflow", "--set", "trainer.hyperparameters.epochs=2")
     [folder] = (tmp_path / "w" / "artifacts" / "training" / "model").iterdir()
-    done = warm("deploy", folder, "--target", "tf-serving", "-o", tmp_path)
+    done = warm("deploy", folder, "--target", "tf-serving", "-o", tmp_path, "--trust")
     assert done.code == 0, done.stderr
     info = bundle_info(folder / "Format-Serving")
     frame = eval_rows(tmp_path / "w", info.features)
