@@ -143,11 +143,13 @@ class Swapper:
         try:
             folder = await asyncio.to_thread(self._source.download, version)
         except UserError as error:
-            return self._refuse(alias, version, error)
+            self._refuse(alias, version, error)
+            return None
         try:
             return await self._load(folder, version)
         except Exception as error:
-            return self._refuse(alias, version, error)
+            self._refuse(alias, version, error)
+            return None
 
     def _refuse(self, alias: str, version: str, error: Exception) -> None:
         _log.error("version %s", version, exc_info=error)
