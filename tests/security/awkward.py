@@ -29,4 +29,5 @@ def names(canary):
         f"{MARK}.a.b",
         f"@{MARK}#?&;|~",
         f"${MARK}$ ^_{MARK}",
+        f"[/{MARK}][bold red]\\[x]",
     ]
