@@ -146,7 +146,7 @@ def _load(port: int, script: Path, concurrency: int, seconds: int) -> dict[str, 
 @contextmanager
 def _ours(bundle: Path) -> Iterator[int]:
     port = free_port()
-    command = [sys.executable, "-m", "pipelines.cli", "serve", str(bundle), "--port", str(port), "--access-log", "off"]
+    command = [sys.executable, "-m", "pipelines.cli", "serve", str(bundle), "--trust", "--port", str(port), "--access-log", "off"]
     with server(command, port):
         yield port
 

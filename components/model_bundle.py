@@ -2,23 +2,25 @@
 
 Inside: `preprocess/` (the transform graph without the label, a SavedModel), `model/` (what the trainer exported), `data/`
 (statistics and schema of the training split, for drift) and `bundle.json`. Evaluation, batch prediction, the registry and
-serving know nothing else of a model. No pickle: MLflow's models-from-code loads `serve_model.py`, which loads the parts.
-`model_bundle_writer.py` makes one; here it is read.
+serving know nothing else of a model. MLflow's models-from-code loads `serve_model.py`, which loads the parts. The names of
+columns are in `bundle.json` alone: the transform graph and the exports take and give features by place.
+`model_bundle_writer.py` makes one; here it is read, after a look at `manifest.json` (`bundle_manifest.py`).
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from components.bundle_code import load_predictor_class
+from components.bundle_manifest import FORMAT, verify
 from components.errors import UserError
 
 FILE = "bundle.json"
@@ -79,11 +81,13 @@ class BundleInfo:
 
     Attributes:
         framework: the trainer's name.
-        predictor: `package.module:Class` with `Trainer.load_predictor`; for a user's own file, relative to the bundle's `code/`.
+        predictor: `pytorch`, `tensorflow`, or `my_trainer.py:Class` with `Trainer.load_predictor`, in the bundle's `code/`.
         task: binary, multiclass or regression.
         label: the label's column.
         classes: label values in the order of the model's outputs; empty for a regression.
-        features: raw features.
+        features: raw features; the transform graph takes them as `f0`, `f1`, ...
+        transformed: names of the transformed features; the transform graph gives them as `t0`, `t1`, ...
+        user_code: the user's code made the transform graph or the model.
     """
 
     framework: str
@@ -92,16 +96,27 @@ class BundleInfo:
     label: str
     classes: list[Any]
     features: list[RawFeature]
+    transformed: list[str] = field(default_factory=list)
+    user_code: bool = False
 
 
 class BundleModel:
-    """A loaded bundle: raw features as a DataFrame in, predictions as arrays or a DataFrame out."""
+    """A loaded bundle: raw features as a DataFrame in, predictions as arrays or a DataFrame out.
 
-    def __init__(self, folder: str | Path) -> None:
-        folder = Path(folder)
+    Made by `load_bundle`, which verifies the files first.
+
+    Args:
+        folder: of `bundle.json`.
+        verified: its digest is the registered one, or the run's own.
+    """
+
+    def __init__(self, folder: Path, *, verified: bool) -> None:
         self.info = _read_info(folder)
         # The trainer's framework first: PyTorch must come into the process before TensorFlow.
-        trainer = _load_trainer(folder, self.info.predictor)
+        trainer = load_predictor_class(folder, self.info.predictor)
+        if not (verified and self.info.user_code):
+            for place in (folder / "preprocess", folder / "model"):
+                check_if_saved_model(place)
         self._predict = trainer.load_predictor(folder / "model")
         import tensorflow as tf
 
@@ -130,7 +145,8 @@ class BundleModel:
                 tensors[f"f{i}_lengths"] = constant(column.lengths)
             else:
                 tensors[f"f{i}"] = constant(column)
-        transformed = {k: v.numpy() for k, v in self._preprocess.transform(tensors).items()}
+        outputs = self._preprocess.transform(tensors)
+        transformed = {name: outputs[f"t{i}"].numpy() for i, name in enumerate(self.info.transformed)}
         return np.asarray(self._predict(transformed), dtype=np.float32)
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -185,18 +201,28 @@ def _cast(feature: RawFeature, values: np.ndarray) -> np.ndarray:
         raise UserError(f"column {feature.name!r} must hold numbers: {error}") from None
 
 
-def _load_trainer(folder: Path, predictor: str) -> Any:
-    module, _, name = predictor.partition(":")
-    if module.endswith(".py"):
-        from components.user_code import load_function
+def check_if_saved_model(folder: Path) -> None:
+    """Raises UserError for a folder with a SavedModel that could do more than compute."""
+    if any(folder.glob("saved_model*")):
+        from components.saved_model_check import check_saved_model
 
-        return load_function(str(folder / "code" / module), name)
-    return getattr(importlib.import_module(module), name)
+        check_saved_model(folder)
 
 
-def load_bundle(folder: str | Path) -> BundleModel:
-    """Loads the bundle inside an MLflow Model directory, without MLflow's own checks of the input."""
-    return BundleModel(Path(folder) / "artifacts" / bundle_folder(folder))
+def load_bundle(folder: str | Path, digest: str | None = None, *, verified: bool = False) -> BundleModel:
+    """Loads the bundle inside an MLflow Model directory, without MLflow's own checks of the input.
+
+    Args:
+        folder: of the MLflow Model.
+        digest: that its manifest must have, from the registry or the run that made it; None: the files only have to be as
+            the manifest says.
+        verified: whoever calls has looked at the digest.
+
+    Raises:
+        UserError: the files are not as the manifest says, or hold what no bundle does.
+    """
+    verify(Path(folder), digest)
+    return BundleModel(Path(folder) / "artifacts" / bundle_folder(folder), verified=verified or digest is not None)
 
 
 def bundle_info(folder: str | Path) -> BundleInfo:
@@ -211,6 +237,12 @@ def training_data(folder: str | Path) -> Path:
 
 def _read_info(folder: Path) -> BundleInfo:
     loaded = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    found = loaded.pop("format", 1)
+    if found != FORMAT:
+        raise UserError(
+            f"model: {FILE} has the format {found!r}, this version reads {FORMAT}. In format 1 column names are part of the "
+            "exported code: train again."
+        )
     return BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]]})
 
 

@@ -19,6 +19,8 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
+from components.bundle_code import FOLDER as CODE
+from components.bundle_manifest import FORMAT, write_manifest
 from components.model_bundle import FILE, BundleInfo, RawFeature
 
 _log = logging.getLogger(__name__)
@@ -50,31 +52,33 @@ def save_bundle(
     transform_graph: str,
     export_dir: Path,
     example: pd.DataFrame,
-    code: Path | None,
+    code: Mapping[str, Path],
     data: Mapping[str, Path],
-) -> None:
-    """Writes the MLflow Model.
+) -> str:
+    """Writes the MLflow Model and returns the digest of its manifest.
 
     Args:
         target: a folder that is not there yet.
-        info: goes into `bundle.json`.
+        info: goes into `bundle.json`, with the names of the transformed features.
         transform_graph: URI of TFX's TransformGraph artifact.
         export_dir: what the trainer exported; moved into the bundle.
         example: a few raw rows without the label.
-        code: folder of the user's trainer when it is not an installed package.
+        code: name -> file of the user's own trainer.
         data: name -> file, what later data is compared with; see `training_data`.
     """
     work = target.with_name(f"{target.name}.parts")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    _save_preprocess(str(work / "preprocess"), info, transform_graph)
+    info = dataclasses.replace(info, transformed=_save_preprocess(str(work / "preprocess"), info, transform_graph))
     shutil.move(str(export_dir), work / "model")
-    if code:
-        shutil.copytree(code, work / "code", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, file in code.items():
+        copy = work / CODE / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
     (work / "data").mkdir()
     for name, file in data.items():
         shutil.copyfile(file, work / "data" / name)
-    (work / FILE).write_text(json.dumps(dataclasses.asdict(info), indent=1), encoding="utf-8")
+    (work / FILE).write_text(json.dumps({"format": FORMAT, **dataclasses.asdict(info)}, indent=1), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     settings: dict[str, Any] = {
         "path": str(target),
@@ -91,6 +95,7 @@ def save_bundle(
         shutil.rmtree(target, ignore_errors=True)
         mlflow.pyfunc.save_model(**settings)
     shutil.rmtree(work)
+    return write_manifest(target)
 
 
 def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
@@ -123,7 +128,8 @@ def signature(info: BundleInfo) -> ModelSignature:
     return ModelSignature(Schema(inputs), Schema(cast(Any, outputs)))
 
 
-def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> None:
+def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[str]:
+    """Saves the transform graph, raw and transformed features by place; returns the names of the transformed ones."""
     import tensorflow as tf
     import tensorflow_transform as tft
 
@@ -135,6 +141,7 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> None:
             specs[f"f{i}_lengths"] = tf.TensorSpec([None], "int64", f"f{i}_lengths")
         else:
             specs[f"f{i}"] = tf.TensorSpec([None, f.width], f.dtype, f"f{i}")
+    names = sorted(name for name in graph.transformed_feature_spec() if name != info.label)
     shapes = {name: tuple(getattr(spec, "shape", ())) for name, spec in graph.raw_feature_spec().items()}
 
     class Preprocess(tf.Module):
@@ -152,11 +159,12 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> None:
                 else:
                     features[f.name] = tf.reshape(value, [-1, *shapes[f.name]])
             outputs = self.layer(features)
-            outputs.pop(info.label, None)
             # A scalar feature is a column, as trainers see it.
-            return {k: v[:, tf.newaxis] if v.shape.rank == 1 else v for k, v in outputs.items()}
+            values = [outputs[name] for name in names]
+            return {f"t{i}": v[:, tf.newaxis] if v.shape.rank == 1 else v for i, v in enumerate(values)}
 
     tf.saved_model.save(Preprocess(), path)
+    return names
 
 
 def _requirements(framework: str) -> list[str]:

@@ -18,10 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from components.bundle_manifest import own_digest, verify
 from components.errors import UserError
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed", "switchyard.metrics", "switchyard.data"
+# Of the bundle's manifest: what is downloaded is compared with it.
+DIGEST = "switchyard.digest"
 _MOVE = "switchyard.move."
 _WAIT_SECONDS, _STALE_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.1
 
@@ -119,7 +122,10 @@ def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Regist
         client: an MlflowClient.
         run_id: the pipeline's run.
         model: `name`, `bundle` (folder), `uri` (of the model artifact), `passed`, `blessed`, `compared_with` (version or
-            None), `why`, `metrics`, `data` (fingerprint), `tags`, `description`.
+            None), `why`, `metrics`, `data` (fingerprint), `digest` (of the manifest; may be left out), `tags`, `description`.
+
+    Raises:
+        UserError: the bundle is not as its digest says.
     """
     logged, tags = _log_model(client, run_id, model)
     if not model["passed"]:
@@ -280,7 +286,10 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
 
     run = client.get_run(run_id)
     experiment = run.info.experiment_id
+    # Without one from the run that made it, whoever registers vouches for what is there.
+    digest = model.get("digest") or own_digest(Path(model["bundle"]))
     tags = {
+        **({DIGEST: digest} if digest else {}),
         **model["tags"],
         MODEL_URI: model["uri"],
         BLESSED: str(model["blessed"]).lower(),
@@ -291,6 +300,8 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
     if known:
         logged = known[0]
     else:
+        if digest:
+            verify(Path(model["bundle"]), digest)
         logged = client.create_logged_model(experiment, model["name"], source_run_id=run_id, tags=tags, model_type="bundle")
         client.log_model_artifacts(logged.model_id, model["bundle"])
         logged = client.finalize_logged_model(logged.model_id, "READY")
@@ -325,11 +336,42 @@ def _version(client: Any, run_id: str, model: Mapping[str, Any], logged: Any, ta
     return str(made.version)
 
 
-def download_version(client: Any, uri: str, name: str, version: str, target: Path) -> None:
-    """Copies a version's MLflow Model to `target`, a folder that is not there yet."""
+def registered_digest(client: Any, name: str, version: str) -> str | None:
+    """Returns the digest that a version's manifest must have; None: it was registered without one."""
+    found: str | None = client.get_model_version(name, version).tags.get(DIGEST)
+    return found
+
+
+def download_version(client: Any, uri: str, name: str, version: str, target: Path, *, trust: bool = False) -> str | None:
+    """Copies a version's MLflow Model to `target`, a folder that is not there yet; returns the digest that it was verified by.
+
+    Args:
+        client: an MlflowClient.
+        uri: of MLflow's server or database.
+        name: of the registered model.
+        version: of it.
+        target: see above.
+        trust: take one that was registered without a digest, too; then None is returned.
+
+    Raises:
+        UserError: its files are not those that were registered, or there is no digest. Nothing of it was opened.
+    """
     from mlflow.artifacts import download_artifacts
 
+    digest = registered_digest(client, name, version)
+    if digest is None and not trust:
+        raise UserError(
+            f"{name} version {version} was registered without a digest, so nothing shows that its files are those that were "
+            "trained. Train and register it again; or, if you trust whoever can write to its place, add --trust."
+        )
     source = client.get_model_version_download_uri(name, version)
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         # The folder that comes is named like the last part of the source.
         shutil.move(download_artifacts(artifact_uri=source, dst_path=work, tracking_uri=uri), target)
+    if digest is not None:
+        try:
+            verify(target, digest)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+    return digest

@@ -5,6 +5,7 @@ A runner makes the runs; a stage logs to the one it is given (`ambient`) and sta
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -31,6 +32,8 @@ PARENT = "SWITCHYARD_PARENT_RUN_ID"
 # A server that does not answer must not hold up training: two tries, then the journal.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 _BATCH = 100
+# MLflow takes keys of 250 characters, prefix and all.
+_KEY_LENGTH = 150
 _SYSTEM_METRICS_SECONDS = 2.0
 
 # Set on the data gate's runs: where the previous run's statistics are found.
@@ -249,6 +252,12 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
         mlflow_client.set_terminated(run_id, operation["status"], operation["time"])
     elif kind == "register":
         register_model(mlflow_client, run_id, operation["model"])
+
+
+def key_of(name: str) -> str:
+    """Returns a name of data as part of a metric's or tag's key: as it is if MLflow takes it, else cut, with a hash."""
+    plain = re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII).strip()[:_KEY_LENGTH]
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:

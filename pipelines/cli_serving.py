@@ -12,6 +12,12 @@ from pipelines.cli_options import guarded, json_option, workspace_option
 
 registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow server or database.  [default: the workspace's]")
 
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Take a MODEL that no registered digest vouches for: loading it can run what is in it (docs/security.md).",
+)
+
 
 @click.command()
 @click.argument("model")
@@ -56,13 +62,16 @@ registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow ser
     help="Requests that are logged.",
 )
 @click.option("--redact", multiple=True, metavar="COLUMN", help="Column that is never logged; may be repeated.")
+@click.option("--digest", metavar="SHA256", help="Of a folder's or URI's manifest.json: instead of --trust.")
+@trust_option
 @registry_option
 @workspace_option
 @guarded
 def serve(model: str, tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
     """Serve MODEL over HTTP: Open Inference Protocol v2, and MLflow's /invocations.
 
-    MODEL is NAME@ALIAS (followed: a promotion swaps the model), NAME@VERSION, a folder, or a URI that MLflow downloads.
+    MODEL is NAME@ALIAS (followed: a promotion swaps the model), NAME@VERSION, a folder, or a URI that MLflow downloads. A
+    version's files must be those that were registered; a folder or URI needs --trust or --digest.
 
     \b
     switchyard serve breast_cancer@champion --port 8080
@@ -101,6 +110,7 @@ def serve(model: str, tracking_uri: str | None, workspace: Path | None, **option
     "--beam-arg", "beam_arguments", multiple=True, metavar="ARG", help="For Beam, such as --beam-arg=--runner=FlinkRunner."
 )
 @click.option("--fresh", is_flag=True, help="Begin anew instead of going on behind an earlier try.")
+@trust_option
 @registry_option
 @workspace_option
 @guarded
@@ -154,6 +164,7 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, **opti
 )
 @click.option("--token-secret", metavar="NAME/KEY", help="kserve: secret with the token that clients must send.")
 @click.option("--secret-env", multiple=True, metavar="VARIABLE=NAME/KEY", help="kserve: variable from a secret; may be repeated.")
+@trust_option
 @registry_option
 @workspace_option
 @guarded
@@ -175,7 +186,7 @@ def deploy(model: str, target: str, output: Path, tracking_uri: str | None, work
         deploy_kserve(model, tracking_uri, workspace, output, options)
         return
     with quiet():  # what TensorFlow says of devices
-        deploy_tensorflow_serving(model, tracking_uri, workspace, output)
+        deploy_tensorflow_serving(model, tracking_uri, workspace, output, trust=options["trust"])
 
 
 @click.command()
@@ -183,6 +194,7 @@ def deploy(model: str, target: str, output: Path, tracking_uri: str | None, work
 @click.argument("requests", nargs=-1, required=True, metavar="REQUESTS...")
 @click.option("--warn", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Distance that is worth a word.")
 @click.option("--fail", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Distance that ends with exit code 3.")
+@trust_option
 @json_option
 @registry_option
 @workspace_option
@@ -192,6 +204,7 @@ def drift(
     requests: tuple[str, ...],
     warn: float,
     fail: float,
+    trust: bool,
     as_json: bool,
     tracking_uri: str | None,
     workspace: Path | None,
@@ -208,4 +221,4 @@ def drift(
     with quiet():  # what TensorFlow says of devices
         from pipelines.drift_command import drift as compare
 
-    sys.exit(compare(model, tracking_uri, workspace, requests, (warn, fail), as_json=as_json))
+    sys.exit(compare(model, tracking_uri, workspace, requests, (warn, fail), as_json=as_json, trust=trust))

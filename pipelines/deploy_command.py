@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from components import tracking
 from components.errors import StageError, UserError
-from components.serving.model_source import Registered
+from components.serving.model_source import Registered, name_and_wanted
 from pipelines.config_kubeflow import Secret, StageResources
 from pipelines.kserve_manifests import Deployment, in_store, inference_service, service_name
 from pipelines.serve_command import find_source
@@ -31,11 +31,18 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
         UserError: the model is none of the registry, or an option does not fit.
         StageError: kubectl could not apply them.
     """
-    source, _ = find_source(model, tracking_uri, workspace)
-    if not isinstance(source, Registered):
+    if name_and_wanted(model) is None:
         raise UserError(f"--target kserve: {model} is no model of the registry; for example breast_cancer@champion.")
+    source, _ = find_source(model, tracking_uri, workspace, trust=options["trust"])
+    assert isinstance(source, Registered)
     version = source.version()
     client = tracking.client(source.uri)
+    digest = source.digest(version)
+    if digest is None and not options["trust"]:
+        raise UserError(
+            f"{source.name} version {version} was registered without a digest, which the server would compare its files with. "
+            "Train and register it again; or, if you trust whoever can write to its place, add --trust."
+        )
     location = str(client.get_model_version_download_uri(source.name, version))
     wanted = Deployment(
         model=source.name,
@@ -51,6 +58,7 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
         concurrency=options["concurrency"],
         canary=options["canary"],
         token=_secret("--token-secret", options["token_secret"]),
+        digest=digest,
     )
     manifest = inference_service(wanted)
     output.mkdir(parents=True, exist_ok=True)
@@ -70,7 +78,7 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
         click.echo(f"kubectl apply -k {output}")
 
 
-def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: Path | None, output: Path) -> None:
+def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: Path | None, output: Path, *, trust: bool) -> None:
     """Writes `OUTPUT/NAME/VERSION`.
 
     Raises:
@@ -78,7 +86,7 @@ def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: P
     """
     from components.serving.tensorflow_serving import export_for_tensorflow_serving
 
-    source, owned = find_source(model, tracking_uri, workspace)
+    source, owned = find_source(model, tracking_uri, workspace, trust=trust)
     registered = isinstance(source, Registered)
     version = source.version() if isinstance(source, Registered) else "1"
     name = source.name if isinstance(source, Registered) else "model"
@@ -87,7 +95,8 @@ def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: P
         raise UserError(f"--output: {target} is there already. TensorFlow Serving takes another version, or remove it.")
     folder = source.download(version) if isinstance(source, Registered) else source
     try:
-        export_for_tensorflow_serving(folder, target)
+        digest = source.digest(version) if isinstance(source, Registered) else None
+        export_for_tensorflow_serving(folder, target, verified=digest is not None)
     finally:
         if owned or registered:
             shutil.rmtree(folder.parent, ignore_errors=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +29,14 @@ def drift(
     limits: tuple[float, float],
     *,
     as_json: bool,
+    trust: bool = False,
 ) -> int:
     """Prints and records the distances; returns the exit code.
 
     Raises:
         UserError: the model or the requests cannot be read.
     """
-    source, owned = find_source(model, tracking_uri, workspace)
+    source, owned = find_source(model, tracking_uri, workspace, trust=trust)
     version = source.version() if isinstance(source, Registered) else ""
     folder = source.download(version) if isinstance(source, Registered) else source
     try:
@@ -66,11 +66,10 @@ def _record(source: Registered, version: str, found: ServedDrift) -> str:
     tags = {"switchyard.kind": "drift", "switchyard.model": source.name, "switchyard.model_version": version}
     run_id = tracking.create_run(source.uri, experiment, title, tags)
     run = tracking.Run(source.uri, run_id)
-    # What MLflow takes as a metric's name.
-    named = {re.sub(r"[^\w\-./ ]", "_", d.feature): d.largest for d in found.distances}
+    named = {f"drift.{tracking.key_of(d.feature)}": d.largest for d in found.distances}
     largest = max((d.largest for d in found.distances if d.judged), default=0.0)
     changed = {"rows": float(found.rows), "largest_drift": largest, "features_changed": float(len(found.findings))}
-    run.metrics({**changed, **{f"drift.{name}": value for name, value in named.items()}})
+    run.metrics({**changed, **named})
     run.text(drift_html(f"Requests of {source.name} version {version}", found), "drift/drift.html")
     run.end("FINISHED")
     return run_id

@@ -34,6 +34,7 @@ class Deployment:
         concurrency: requests a replica has at once before another one is started.
         canary: percent of requests that this version gets, the one before gets the others; None: all of them.
         token: secret that holds the clients' token; None: no token.
+        digest: that the version was registered with; None: it has none, and is trusted.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Deployment:
     concurrency: int = 32
     canary: int | None = None
     token: Secret | None = None
+    digest: str | None = None
 
 
 def service_name(model: str) -> str:
@@ -114,10 +116,10 @@ def inference_service(wanted: Deployment) -> dict[str, Any]:
 def _container(wanted: Deployment) -> dict[str, Any]:
     environment: list[dict[str, Any]]
     if wanted.tracking_uri is not None:
-        arguments = [f"{wanted.model}@{wanted.version}"]
+        arguments = [f"{wanted.model}@{wanted.version}", *([] if wanted.digest else ["--trust"])]
         environment = [{"name": "MLFLOW_TRACKING_URI", "value": wanted.tracking_uri}]
     elif in_store(wanted.location):
-        arguments = [_MODEL_FOLDER]
+        arguments = [_MODEL_FOLDER, *(["--digest", wanted.digest] if wanted.digest else ["--trust"])]
         environment = [{"name": "STORAGE_URI", "value": wanted.location}]
     else:
         raise UserError(

@@ -180,8 +180,8 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     with tempfile.TemporaryDirectory() as work:
         for version in chosen:
             folder = Path(work) / version.version
-            model_registry.download_version(tracking.client(uri), uri, name, version.version, folder)
-            bundle = load_bundle(folder)
+            digest = model_registry.download_version(tracking.client(uri), uri, name, version.version, folder)
+            bundle = load_bundle(folder, digest)
             info = bundle.info
             asked[version.version] = (info.task, info.label, info.classes)
             if len(set(map(repr, asked.values()))) > 1:

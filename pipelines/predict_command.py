@@ -34,6 +34,7 @@ class PredictOptions:
     max_bad_rows: int | None
     beam_arguments: tuple[str, ...]
     fresh: bool
+    trust: bool = False
 
 
 def predict(model: str, tracking_uri: str | None, workspace: Path | None, options: PredictOptions) -> None:
@@ -50,16 +51,17 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
     beam = _with_job_server(options.beam_arguments)
     files = find_files(options.inputs, "INPUT")
     kinds = {f: format_of(f, options.input_format) for f in files}
-    source, owned = find_source(model, tracking_uri, workspace)
+    source, owned = find_source(model, tracking_uri, workspace, trust=options.trust)
     version = source.version() if isinstance(source, Registered) else source.parent.name
     folder = source.download(version) if isinstance(source, Registered) else source
+    digest = source.digest(version) if isinstance(source, Registered) else None
     parts = options.output.with_name(f"{options.output.name}.parts")
     console = screen()
     progress.set_sink(lambda text: console.print(text, highlight=False, markup=False))
     try:
         _prepare(parts, _plan(folder, kinds, kind, options), fresh=options.fresh)
         missing = options.missing_values or None
-        job = BatchJob(str(folder), kinds, str(parts), missing, options.max_bad_rows, typed=kind != "csv")
+        job = BatchJob(str(folder), digest, kinds, str(parts), missing, options.max_bad_rows, typed=kind != "csv")
         with quiet(parts / "log"):
             try:
                 predict_files(job, beam)

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from components.evaluation.results import CHAMPION, verdict_of
 from pipelines.config_file import load_config
@@ -112,7 +113,7 @@ def print_models(result: RunResult, out: Console) -> None:
             is_champion = result.model_version == result.champion
             verdict += f", {'champion' if is_champion else 'kept as'} version {result.model_version}"
         values = [f"{model.metrics[n]:.4f}" if n in model.metrics else "" for n in names]
-        table.add_row(title, *values, f"{between[0]:.4f} to {between[1]:.4f}" if between else "", verdict)
+        table.add_row(title, *values, f"{between[0]:.4f} to {between[1]:.4f}" if between else "", Text(verdict))
     out.print(table)
     for comparison in evaluation.comparisons:
         out.print(comparison.sentence(), markup=False, soft_wrap=True)

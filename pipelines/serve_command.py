@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -11,6 +12,7 @@ from typing import Any
 
 import click
 
+from components.bundle_manifest import verify
 from components.errors import UserError
 from components.redaction import take_credentials
 from components.serving.model_source import Registered, model_folder, name_and_wanted
@@ -31,7 +33,10 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         UserError: there is no such model, or an option does not fit.
         StageError: the model cannot be served.
     """
-    source, owned = find_source(model, tracking_uri, workspace)
+    digest = options["digest"]
+    if digest is not None and name_and_wanted(model):
+        raise UserError("--digest: belongs to a folder or URI; a version of the registry has its own.")
+    source, owned = find_source(model, tracking_uri, workspace, trust=options["trust"], digest=digest)
     canary = options["canary"]
     if canary and not isinstance(source, Registered):
         raise UserError("--canary: needs a model of the registry, for example breast_cancer@champion.")
@@ -54,6 +59,7 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         request_share=options["sample"] / 100,
         redacted=options["redact"],
         drain_seconds=options["drain"],
+        digest=digest,
     )
     listening = bind(options["host"], options["port"])
     _say(f"loading {settings.name}")
@@ -67,19 +73,36 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
     run_server(source, listening, settings, metadata.version("switchyard"), _say, owned=owned)
 
 
-def find_source(model: str, tracking_uri: str | None, workspace: Path | None) -> tuple[Registered | Path, bool]:
+def find_source(
+    model: str, tracking_uri: str | None, workspace: Path | None, *, trust: bool, digest: str | None = None
+) -> tuple[Registered | Path, bool]:
     """Returns where MODEL comes from, and whether it is a copy that the caller removes; a registered one is looked up.
 
+    Args:
+        model: as the command line has it.
+        tracking_uri: of MLflow's server or database; None: the workspace's.
+        workspace: the one given, if any.
+        trust: take a model that no registered digest vouches for.
+        digest: that the manifest of a folder or URI must have.
+
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is not trusted, or not as its digest says.
         StageError: the registry cannot be reached.
     """
     parts = name_and_wanted(model)
     if parts:
-        registered = Registered(registry_uri(tracking_uri, workspace), *parts)
+        registered = Registered(registry_uri(tracking_uri, workspace), *parts, trust=trust)
         registered.version()
         return registered, False
-    return model_folder(model, tracking_uri and take_credentials(tracking_uri))
+    folder, owned = model_folder(model, tracking_uri and take_credentials(tracking_uri), trusted=trust or digest is not None)
+    if digest is not None:
+        try:
+            verify(folder, digest)
+        except UserError:
+            if owned:
+                shutil.rmtree(folder.parent, ignore_errors=True)
+            raise
+    return folder, owned
 
 
 def _say(line: str) -> None:

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from components.bundle_manifest import FORMAT
 from components.ingest.scan import InputSpec
 from components.training.registry import file_of, is_file
 from components.user_code import UserCode, snapshot
@@ -49,7 +50,10 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> dic
     code = snapshot(model, "build_model", store, key="trainer.model") if model else None
     return {
         "version": VERSION,
+        # Bundles of another format are not taken from the cache.
+        "bundle": FORMAT,
         "framework": framework,
+        "own_preprocessing": config.preprocessing is not None,
         "code": asdict(code) if code else None,
         "model_parameters": trainer.model_parameters,
         "hyperparameters": trainer.hyperparameters.model_dump(mode="json"),

@@ -17,9 +17,9 @@ from components import tracking
 from components.artifacts import Baseline as BaselineArtifact
 from components.baseline.contents import BaselineContents, champion_folder, misfits, previous_statistics
 from components.dataset import DatasetSummary
-from components.errors import first_line
+from components.errors import UserError, first_line
 from components.model_bundle import bundle_info
-from components.model_registry import CHAMPION, MODEL_URI, alias_version, download_version
+from components.model_registry import CHAMPION, DIGEST, MODEL_URI, alias_version, download_version
 from components.progress import say, warn
 
 _log = logging.getLogger(__name__)
@@ -31,13 +31,16 @@ class Executor(base_executor.BaseExecutor):
     """`examples` in, `baseline` out."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
-        """See the base class. MLflow being away is said, and is no error."""
+        """See the base class. MLflow being away is said, and is no error; a champion whose files were changed is one."""
         summary = DatasetSummary.load(artifact_utils.get_single_uri(input_dict["examples"]))
         uri = artifact_utils.get_single_uri(output_dict["baseline"])
         os.makedirs(uri, exist_ok=True)
         name = exec_properties["model_name"]
         try:
             contents = _find(name, exec_properties["pipeline_name"], summary, uri)
+        except UserError:
+            shutil.rmtree(champion_folder(uri), ignore_errors=True)
+            raise
         except Exception as error:  # MLflow raises what its many stores raise
             shutil.rmtree(champion_folder(uri), ignore_errors=True)
             _log.exception("MLflow")
@@ -62,15 +65,15 @@ def _find(name: str, pipeline: str, summary: DatasetSummary, uri: str) -> Baseli
     if version is None:
         return BaselineContents(None, "", "", [], previous, f"{name} has no champion yet")
     registered = client.get_model_version(name, version)
+    digest = registered.tags.get(DIGEST)
+    if digest is None:
+        note = f"champion is version {version}, which Switchyard did not make, or an older version did"
+        return BaselineContents(version, "", "", ["it was registered without a digest"], previous, note)
     download_version(client, server, name, version, champion_folder(uri))
-    try:
-        info = bundle_info(champion_folder(uri))
-    except FileNotFoundError:
-        shutil.rmtree(champion_folder(uri))
-        note = f"champion is version {version}, which Switchyard did not make"
-        return BaselineContents(version, "", "", ["it is no bundle of Switchyard's"], previous, note)
+    info = bundle_info(champion_folder(uri))
     note = f"champion is version {version} ({info.framework})"
-    return BaselineContents(version, info.framework, registered.tags.get(MODEL_URI, ""), misfits(info, summary), previous, note)
+    source = registered.tags.get(MODEL_URI, "")
+    return BaselineContents(version, info.framework, source, misfits(info, summary), previous, note, digest)
 
 
 def _previous(client: Any, experiment: str, pipeline: str, splits: list[str], uri: str) -> str | None:

@@ -25,6 +25,7 @@ class BaselineContents:
         misfits: why the champion cannot take this data; empty when it can.
         previous_run: MLflow run of the last data gate that let its data pass; None: there is none.
         note: what a person should know, for example that MLflow is away.
+        digest: of the champion's manifest, as it was registered.
     """
 
     version: str | None
@@ -33,6 +34,7 @@ class BaselineContents:
     misfits: list[str]
     previous_run: str | None
     note: str
+    digest: str | None = None
 
     @property
     def comparable(self) -> bool:

@@ -21,6 +21,7 @@ from tfx.types import artifact_utils
 from components import tracking
 from components.baseline.contents import BaselineContents, champion_folder
 from components.batched_io import ReadExamples
+from components.bundle_manifest import digest_of
 from components.dataset import DatasetSummary, split_files
 from components.errors import UserError, did_you_mean
 from components.evaluation.batched_metrics import MeasureBatches
@@ -54,12 +55,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         baseline_uri = artifact_utils.get_single_uri(input_dict["baseline"])
         baseline = BaselineContents.load(baseline_uri)
         models = {n: ModelResult(n, CANDIDATE, n, a.uri, None, {}, {}, {}, {}) for n, a in artifacts.items()}
-        bundles = {n: os.path.join(a.uri, "Format-Serving") for n, a in artifacts.items()}
+        bundles = {n: (os.path.join(a.uri, "Format-Serving"), digest_of(a)) for n, a in artifacts.items()}
         if baseline.comparable:
             models[CHAMPION] = ModelResult(
                 CHAMPION, CHAMPION, baseline.framework, baseline.model_uri, baseline.version, {}, {}, {}, {}
             )
-            bundles[CHAMPION] = str(champion_folder(baseline_uri))
+            bundles[CHAMPION] = (str(champion_folder(baseline_uri)), baseline.digest)
         say(f"{summary.rows['eval']:,} rows, {', '.join(models)}, {len(settings['slices'])} slicings")
         self._predict_and_measure(files, bundles, settings["slices"], summary.task, output)
         rows = read_rows(output, list(models), summary)
@@ -71,13 +72,18 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         _track(result, output, summary)
 
     def _predict_and_measure(
-        self, files: list[str], bundles: Mapping[str, str], slices: Sequence[Sequence[str]], task: str, output: str
+        self,
+        files: list[str],
+        bundles: Mapping[str, tuple[str, str | None]],
+        slices: Sequence[Sequence[str]],
+        task: str,
+        output: str,
     ) -> None:
         features = sorted({f for group in slices for f in group})
         config = eval_config(task, slices, list(bundles))
         shared = [
             tfma.types.EvalSharedModel(model_name=name, model_path=path, model_type="switchyard_bundle")
-            for name, path in bundles.items()
+            for name, (path, _) in bundles.items()
         ]
         with self._make_beam_pipeline() as pipeline:
             predicted = (

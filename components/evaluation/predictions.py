@@ -24,17 +24,18 @@ ROWS = "rows"
 class Predict(beam.DoFn):
     """Record batches of examples to `Batch`es: labels, predictions by model, the columns to slice by.
 
+    `bundles` are folder and digest by model; one whose files are not as the digest says is refused.
     The output `ROWS` has the same as Arrow tables, see `rows_schema`.
     """
 
-    def __init__(self, bundles: Mapping[str, str], slice_features: Sequence[str]) -> None:
-        self._paths = dict(bundles)
+    def __init__(self, bundles: Mapping[str, tuple[str, str | None]], slice_features: Sequence[str]) -> None:
+        self._places = dict(bundles)
         self._slice_features = list(slice_features)
         self._shared = shared.Shared()
 
     def setup(self) -> None:
         """Loads the bundles once a process."""
-        self._bundles: dict[str, BundleModel] = self._shared.acquire(lambda: Loaded(self._paths))
+        self._bundles: dict[str, BundleModel] = self._shared.acquire(lambda: Loaded(self._places))
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
         """Yields one batch, and one table."""
@@ -60,8 +61,8 @@ class Predict(beam.DoFn):
 class Loaded(dict[str, BundleModel]):
     """The bundles by name; a class of its own because a plain dict cannot be shared weakly."""
 
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        super().__init__({name: load_bundle(path) for name, path in paths.items()})
+    def __init__(self, places: Mapping[str, tuple[str, str | None]]) -> None:
+        super().__init__({name: load_bundle(folder, digest) for name, (folder, digest) in places.items()})
 
 
 def rows_schema(models: Sequence[str], slice_features: Sequence[str]) -> pa.Schema:

@@ -22,20 +22,21 @@ _BATCH = 50
 _Ask = Callable[[pd.DataFrame], dict[str, list[Any]]]
 
 
-def check(bundle: str, serialized: Sequence[bytes], log: Path, patience_seconds: float) -> Servability:
+def check(bundle: str, digest: str | None, serialized: Sequence[bytes], log: Path, patience_seconds: float) -> Servability:
     """Starts a bundle's server, sends it rows one by one and in batches, and compares with the bundle's own scores.
 
     Args:
         bundle: folder of the MLflow Model.
+        digest: that its manifest must have; None: the run did not note one.
         serialized: raw `tf.Example`s.
         log: file for what the server prints.
         patience_seconds: until the server must be ready.
     """
     rows, started = 0, None
     try:
-        with server_process(bundle, log, patience_seconds) as server:
+        with server_process(bundle, digest, log, patience_seconds) as server:
             started = round(server.startup_seconds, 2)
-            offline = load_bundle(bundle)
+            offline = load_bundle(bundle, digest)
             frame = _sendable(to_frame(serialized, offline.info.features), offline.info.features)
             rows = len(frame)
             asked = _requests(server, offline.info)

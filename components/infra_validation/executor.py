@@ -14,6 +14,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from components import tracking
+from components.bundle_manifest import digest_of
 from components.dataset import split_files
 from components.evaluation.servability import FILE, Servability, save
 from components.infra_validation.check import check
@@ -30,14 +31,17 @@ class Executor(base_executor.BaseExecutor):
         """See the base class."""
         settings = json.loads(exec_properties["settings"])
         rows = read_rows(split_files(artifact_utils.get_single_uri(input_dict["examples"]), "eval"), settings["rows"])
-        bundles = {m.get_string_custom_property("framework"): os.path.join(m.uri, "Format-Serving") for m in input_dict["model"]}
+        bundles = {
+            m.get_string_custom_property("framework"): (os.path.join(m.uri, "Format-Serving"), digest_of(m))
+            for m in input_dict["model"]
+        }
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         folder = Path(blessing.uri)
         folder.mkdir(parents=True, exist_ok=True)
 
-        def one(item: tuple[str, str]) -> Servability:
-            name, bundle = item
-            found = check(bundle, rows, folder / f"{name}.log", settings["startup_seconds"])
+        def one(item: tuple[str, tuple[str, str | None]]) -> Servability:
+            name, (bundle, digest) = item
+            found = check(bundle, digest, rows, folder / f"{name}.log", settings["startup_seconds"])
             _tell(name, found)
             return found
 

@@ -1,4 +1,4 @@
-"""`python -m components.infra_validation.server_main FD FOLDER`: a bundle's server on a socket that it inherits.
+"""`python -m components.infra_validation.server_main FD FOLDER DIGEST`: a bundle's server on a socket that it inherits.
 
 A fresh interpreter, as in production: what only the training process had (modules, variables) is not there. It ends
 when its standard input does, so that it never outlives the stage, however that dies.
@@ -14,6 +14,7 @@ import threading
 from importlib import metadata
 from pathlib import Path
 
+from components.bundle_manifest import verify
 from components.errors import StageError, UserError
 from components.model_bundle import bundle_info
 from components.redaction import install
@@ -23,14 +24,20 @@ from components.training.import_order import import_tensorflow_without_keras, se
 NAME = "model"
 
 
-def main(listening: socket.socket, folder: Path) -> int:
+def main(listening: socket.socket, folder: Path, digest: str | None) -> int:
     """Serves until it is told to end; returns the exit code."""
     install()
     threading.Thread(target=_end_with_the_stage, daemon=True, name="stage-watch").start()
-    if bundle_info(folder).framework != "tensorflow":
+    try:
+        verify(folder, digest)
+        framework = bundle_info(folder).framework
+    except UserError as error:
+        print(error, flush=True)  # noqa: T201
+        return 1
+    if framework != "tensorflow":
         settle()  # PyTorch comes first; a SavedModel needs none
     import_tensorflow_without_keras()
-    options = ServeOptions(NAME, access_log=None)
+    options = ServeOptions(NAME, access_log=None, digest=digest)
     try:
         serve(folder, listening, options, metadata.version("switchyard"), lambda line: print(line, flush=True))  # noqa: T201
     except (UserError, StageError) as error:
@@ -47,4 +54,4 @@ def _end_with_the_stage() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2])))
+    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]), sys.argv[3] or None))

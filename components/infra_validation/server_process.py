@@ -66,7 +66,7 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(folder: str, log: Path, patience_seconds: float) -> Iterator[ServerProcess]:
+def server_process(folder: str, digest: str | None, log: Path, patience_seconds: float) -> Iterator[ServerProcess]:
     """Yields a server for the MLflow Model in `folder`; what it prints goes to `log`.
 
     Raises:
@@ -77,7 +77,7 @@ def server_process(folder: str, log: Path, patience_seconds: float) -> Iterator[
         port = listening.getsockname()[1]
         process = interpreter.start(
             "components.infra_validation.server_main",
-            [str(listening.fileno()), folder],
+            [str(listening.fileno()), folder, digest or ""],
             env=_environment(),
             stdin=subprocess.PIPE,
             stdout=output,

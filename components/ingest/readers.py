@@ -65,10 +65,19 @@ def _header(path: str) -> list[str]:
     unnamed = [str(i + 1) for i, n in enumerate(names) if not n.strip()]
     if unnamed:
         raise UserError(f"data.path: {path}: column {', '.join(unnamed)} has no name. Name it in the first line.")
+    _check_names(path, names)
     doubled = sorted({n for n in names if names.count(n) > 1})
     if doubled:
         raise UserError(f"data.path: {path}: duplicate column name {', '.join(map(repr, doubled))}. Rename one.")
     return names
+
+
+def _check_names(path: str, names: Sequence[str]) -> None:
+    """Raises UserError for a name that the formats and libraries behind cannot carry; any other one is a name like the rest."""
+    for place, name in enumerate(names, start=1):
+        if "\0" in name or "\ufffd" in name:
+            what = "holds a NUL character" if "\0" in name else "is not UTF-8"
+            raise UserError(f"data.path: {path}: the name of column {place}, {name[:50]!r}, {what}. Rename it.")
 
 
 def _decoded(batch: pa.RecordBatch, path: str, bad: BadRows) -> pa.RecordBatch:
@@ -103,6 +112,7 @@ def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) 
             names = file.schema_arrow.names
             if len(set(names)) != len(names):
                 raise UserError(f"data.path: {path}: duplicate column names. Rename one.")
+            _check_names(path, names)
             yield from file.iter_batches(batch_size=_ROWS)
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"data.path: {path} cannot be read as Parquet: {error}") from error
@@ -119,15 +129,17 @@ def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) ->
                 row = json.loads(line, object_pairs_hook=_unique)
                 if not isinstance(row, dict):
                     raise ValueError("not an object")
+                if b"\\u" in line:
+                    json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
             except ValueError as error:
                 bad.add(path, f"not a JSON object ({error})", line.decode("utf-8", errors="backslashreplace").strip())
                 continue
             rows.append(row)
             if len(rows) == _ROWS:
-                yield _batch_of(rows)
+                yield _batch_of(path, rows)
                 rows = []
     if rows:
-        yield _batch_of(rows)
+        yield _batch_of(path, rows)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -137,8 +149,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _batch_of(rows: list[dict[str, Any]]) -> pa.RecordBatch:
+def _batch_of(path: str, rows: list[dict[str, Any]]) -> pa.RecordBatch:
     names = list(dict.fromkeys(name for row in rows for name in row))
+    _check_names(path, names)
     columns = []
     for name in names:
         values = [row.get(name) for row in rows]
@@ -162,13 +175,28 @@ def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None)
         for batch in records.as_numpy_iterator():
             examples = list(batch)
             try:
-                yield decoder.DecodeBatch(examples)
+                decoded = decoder.DecodeBatch(examples)
             except RuntimeError:
                 good = [e for e in examples if _is_example(e, path, bad)]
-                if good:
-                    yield decoder.DecodeBatch(good)
+                if not good:
+                    continue
+                decoded = decoder.DecodeBatch(good)
+            # The decoder cuts a name at NUL: looked at in the first record, whose columns the others share.
+            _check_names(path, sorted(_names_of(examples[0])))
+            _check_names(path, decoded.schema.names)
+            yield decoded
     except tf.errors.OpError as error:
         raise UserError(f"data.path: {path} cannot be read as TFRecord: {error.message}") from error
+
+
+def _names_of(record: bytes) -> list[str]:
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        return list(tf.train.Example.FromString(record).features.feature)
+    except DecodeError:
+        return []
 
 
 def _is_example(record: bytes, path: str, bad: BadRows) -> bool:

@@ -14,6 +14,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from components import tracking
+from components.bundle_manifest import digest_of
 from components.dataset import DatasetSummary
 from components.evaluation.results import CHAMPION, Evaluation, ModelResult
 from components.evaluation.servability import verdicts
@@ -66,6 +67,7 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
         "why": why,
         "metrics": result.metrics,
         "data": summary.fingerprint,
+        "digest": digest_of(model),
         "tags": {"framework": result.framework},
         "description": f"{result.framework}, " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()),
     }

@@ -39,6 +39,7 @@ class BatchJob:
 
     Attributes:
         model: folder of the MLflow Model.
+        digest: that it was registered with; None: the folder is trusted.
         kinds: file -> csv, parquet, jsonl or tfrecord, in the order of the output.
         parts: folder for the parts.
         missing_values: texts in a CSV that mean "missing"; None: Arrow's.
@@ -47,6 +48,7 @@ class BatchJob:
     """
 
     model: str
+    digest: str | None
     kinds: Mapping[str, str]
     parts: str
     missing_values: tuple[str, ...] | None
@@ -73,11 +75,11 @@ def predict_files(job: BatchJob, beam_arguments: Sequence[str]) -> None:
 class _Loaded:
     """A bundle and the types of its columns; a class because Beam shares only what can be referred to weakly."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, digest: str | None) -> None:
         from components.training.import_order import settle
 
         settle()
-        self.bundle: BundleModel = load_bundle(folder)
+        self.bundle: BundleModel = load_bundle(folder, digest)
         summary = DatasetSummary.load(str(training_data(folder)))
         self.types = {n: ColumnType(t.removeprefix("list of "), t.startswith("list of ")) for n, t in summary.columns.items()}
 
@@ -88,7 +90,7 @@ class _PredictFile(beam.DoFn):
         self._shared = shared.Shared()
 
     def setup(self) -> None:
-        self._loaded: _Loaded = self._shared.acquire(lambda: _Loaded(self._job.model))
+        self._loaded: _Loaded = self._shared.acquire(lambda: _Loaded(self._job.model, self._job.digest))
 
     def process(self, item: tuple[int, str]) -> Iterator[int]:
         index, path = item

@@ -1,4 +1,7 @@
-"""Where a model comes from: `NAME@champion`, `NAME@3`, a folder, or a URI that MLflow can download."""
+"""Where a model comes from: `NAME@champion`, `NAME@3`, a folder, or a URI that MLflow can download.
+
+A version of the registry is compared with the digest that was registered. What else there is shows by nothing whose it is.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components import tracking
+from components.bundle_manifest import verify
 from components.errors import StageError, UserError, first_line
 from components.model_bundle import bundle_info
-from components.model_registry import alias_version, download_version, versions
+from components.model_registry import alias_version, download_version, registered_digest, versions
 from components.redaction import mask
 
-_REGISTERED = re.compile(r"(?P<name>[^@/:]+)@(?P<wanted>[A-Za-z0-9_.-]+)")
+_REGISTERED = re.compile(r"(models:/)?(?P<name>[^@/:]+)@(?P<wanted>[A-Za-z0-9_.-]+)|models:/(?P<model>[^@/:]+)/(?P<version>\d+)")
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,13 @@ class Registered:
         uri: of MLflow's server or database.
         name: of the registered model.
         wanted: a version's number, or an alias that may move.
+        trust: take versions that were registered without a digest.
     """
 
     uri: str
     name: str
     wanted: str
+    trust: bool = False
 
     @property
     def follows(self) -> bool:
@@ -62,21 +68,38 @@ class Registered:
         return alias_version(tracking.client(self.uri), self.name, name)
 
     def download(self, version: str) -> Path:
-        """Returns a new folder with a version's MLflow Model; the caller removes it."""
-        return _downloaded(lambda target: download_version(tracking.client(self.uri), self.uri, self.name, version, target))
+        """Returns a new folder with a version's MLflow Model; the caller removes it.
+
+        Raises:
+            UserError: its files are not those that were registered.
+        """
+
+        def fetch(target: Path) -> None:
+            download_version(tracking.client(self.uri), self.uri, self.name, version, target, trust=self.trust)
+
+        return _downloaded(fetch)
+
+    def digest(self, version: str) -> str | None:
+        """Returns the digest that a version was registered with; None: it has none, and is trusted."""
+        return registered_digest(tracking.client(self.uri), self.name, version)
 
 
 def name_and_wanted(text: str) -> tuple[str, str] | None:
-    """Returns the parts of `NAME@ALIAS` or `NAME@VERSION`; None when `text` is of another form."""
+    """Returns the parts of `NAME@ALIAS` or `NAME@VERSION`, also as MLflow's URIs; None when `text` is of another form."""
     found = _REGISTERED.fullmatch(text)
-    return (found["name"], found["wanted"]) if found else None
+    return (found["name"] or found["model"], found["wanted"] or found["version"]) if found else None
 
 
-def model_folder(text: str, uri: str | None = None) -> tuple[Path, bool]:
+def model_folder(text: str, uri: str | None = None, *, trusted: bool = False) -> tuple[Path, bool]:
     """Returns the MLflow Model at a path or URI, and whether it is a copy that the caller removes.
 
+    Args:
+        text: the path or URI.
+        uri: of MLflow's server or database.
+        trusted: by whoever gives the command, or by a digest that is compared.
+
     Raises:
-        UserError: there is none, or Switchyard did not make it.
+        UserError: there is none, Switchyard did not make it, it was changed, or it is not trusted.
     """
     if "://" not in text and not text.startswith(("models:/", "runs:/")):
         folder, copy = Path(text), False
@@ -84,9 +107,11 @@ def model_folder(text: str, uri: str | None = None) -> tuple[Path, bool]:
             raise UserError(
                 f"model: {text!r} is no folder, and not NAME@ALIAS or NAME@VERSION; for example breast_cancer@champion."
             )
+        _refuse_untrusted(text, trusted=trusted)
         # What a run leaves as the training stage's output holds the model one level down.
         folder = folder / "Format-Serving" if (folder / "Format-Serving").is_dir() else folder
     else:
+        _refuse_untrusted(text, trusted=trusted)
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
@@ -99,10 +124,23 @@ def model_folder(text: str, uri: str | None = None) -> tuple[Path, bool]:
 
         folder, copy = _downloaded(fetch), True
     try:
+        verify(folder)
         bundle_info(folder)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, UserError) as error:
+        if copy:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"model: {text} is no model bundle of Switchyard's (an MLflow Model with bundle.json inside).") from None
     return folder, copy
+
+
+def _refuse_untrusted(text: str, *, trusted: bool) -> None:
+    if not trusted:
+        raise UserError(
+            f"model: {text!r} is no version of a registry: nothing shows that its files are those that were trained, and loading "
+            "a model can run what is in it. Give NAME@ALIAS or NAME@VERSION; or add --trust if you trust whoever writes there."
+        )
 
 
 def _downloaded(fetch: Callable[[Path], None]) -> Path:

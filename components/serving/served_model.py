@@ -57,13 +57,21 @@ class ServedModel:
             shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
-def load_model(folder: Path, version: str, limits: Limits, observe: Callable[[int], None], *, owned: bool) -> ServedModel:
+def load_model(
+    folder: Path,
+    version: str,
+    limits: Limits,
+    observe: Callable[[int], None],
+    *,
+    owned: bool,
+    digest: str | None = None,
+) -> ServedModel:
     """Loads a bundle and has it predict, so that no request pays for what happens once. Takes seconds: not in the loop.
 
     Raises:
         Exception: whatever is wrong with the bundle; it must not be served.
     """
-    bundle = load_bundle(folder)
+    bundle = load_bundle(folder, digest)
     for rows in _WARM_UP_ROWS:
         _check(bundle, rows)
     batcher = Batcher(bundle.scores_of, max_rows=limits.batch_rows, max_waiting=limits.waiting, observe=observe)

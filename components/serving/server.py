@@ -52,6 +52,7 @@ class ServeOptions:
         request_share: of requests that are kept there, 0 to 1.
         redacted: raw features that are never written there.
         drain_seconds: from SIGTERM, answering as not ready, to the end of taking connections.
+        digest: that the manifest of a folder must have; None: its files only have to be as the manifest says.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ServeOptions:
     request_share: float = 0.1
     redacted: tuple[str, ...] = ()
     drain_seconds: float = 0.0
+    digest: str | None = None
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -187,7 +189,7 @@ async def _run(
 async def _load_folder(state: ServerState, folder: Path, options: ServeOptions) -> None:
     version = folder.parent.name if folder.name == "Format-Serving" else folder.name
     observe = state.metrics.batch_rows.labels(version).observe
-    model = await asyncio.to_thread(load_model, folder, version, options.limits, observe, owned=False)
+    model = await asyncio.to_thread(load_model, folder, version, options.limits, observe, owned=False, digest=options.digest)
     settle_memory()
     state.rollout.set_champion(model)
     state.metrics.model.labels(options.name, version, model.info.framework, "champion").set(1)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from components.errors import first_line
+from components.errors import UserError, first_line
 from components.serving.metrics import Metrics
 from components.serving.model_source import Registered
 from components.serving.rollout import Rollout
@@ -139,21 +139,29 @@ class Swapper:
         if known is not None:  # the canary that becomes champion, or a rollback
             self._resting = [m for m in self._resting if m is not known]
             return known
-        # Trouble with the store is not the model's: it is asked again the next time.
-        folder = await asyncio.to_thread(self._source.download, version)
+        # Trouble with the store is not the model's: it is asked again the next time. Files that were changed are the model's.
+        try:
+            folder = await asyncio.to_thread(self._source.download, version)
+        except UserError as error:
+            self._refuse(alias, version, error)
+            return None
         try:
             return await self._load(folder, version)
         except Exception as error:
-            _log.exception("version %s", version)
-            self._refused[alias] = version
-            self._metrics.failed_swaps.inc()
-            self._say(f"version {version} cannot be served and is not put in: {(str(error).splitlines() or [''])[0][:200]}")
+            self._refuse(alias, version, error)
             return None
+
+    def _refuse(self, alias: str, version: str, error: Exception) -> None:
+        _log.error("version %s", version, exc_info=error)
+        self._refused[alias] = version
+        self._metrics.failed_swaps.inc()
+        self._say(f"version {version} cannot be served and is not put in: {(str(error).splitlines() or [''])[0][:200]}")
 
     async def _load(self, folder: Path, version: str) -> ServedModel:
         observe = self._metrics.batch_rows.labels(version).observe
         try:
-            model = await asyncio.to_thread(load_model, folder, version, self._limits, observe, owned=True)
+            digest = await asyncio.to_thread(self._source.digest, version)
+            model = await asyncio.to_thread(load_model, folder, version, self._limits, observe, owned=True, digest=digest)
             self._metrics.loads.inc()
             return model
         except BaseException:

@@ -10,20 +10,23 @@ import re
 from pathlib import Path
 from typing import Any
 
+from components.bundle_manifest import verify
 from components.errors import UserError
-from components.model_bundle import BundleInfo, RawFeature, bundle_folder, bundle_info
+from components.model_bundle import BundleInfo, RawFeature, bundle_folder, bundle_info, check_if_saved_model
+from components.training.positional import load_names, positional
 
 # Names that a SavedModel's signature keeps as they are.
 _NAME = r"[A-Za-z][A-Za-z0-9_]*"
 
 
-def export_for_tensorflow_serving(model: Path, target: Path) -> None:
+def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) -> None:
     """Writes the SavedModel.
 
     A feature that may be missing is missing where a number is NaN (numbers that may be missing are float64), a text is empty.
 
     Args:
         model: folder of the MLflow Model.
+        verified: its digest is the registered one; else the graphs must hold nothing that reaches out of them.
         target: `NAME/VERSION`, a number, as TensorFlow Serving wants it; not there yet.
 
     Raises:
@@ -41,7 +44,11 @@ def export_for_tensorflow_serving(model: Path, target: Path) -> None:
             )
     import tensorflow as tf
 
+    verify(model)
     folder = model / "artifacts" / bundle_folder(model)
+    if not (verified and info.user_code):
+        for place in (folder / "preprocess", folder / "model"):
+            check_if_saved_model(place)
     module = _module(folder, info)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +61,7 @@ def _module(folder: Path, info: BundleInfo) -> Any:
     import tensorflow as tf
 
     specs = {f.name: _spec(f) for f in info.features}
+    names = load_names(folder / "model")
 
     class Served(tf.Module):
         def __init__(self) -> None:
@@ -73,7 +81,9 @@ def _module(folder: Path, info: BundleInfo) -> Any:
                 kept = tf.boolean_mask(value, present)
                 tensors[f"f{i}"] = kept if feature.dtype == "string" else tf.cast(kept, feature.dtype)
                 tensors[f"f{i}_lengths"] = tf.cast(present, tf.int64)
-            return _outputs(info, tf.cast(self.model.serve(self.preprocess.transform(tensors)), tf.float64))
+            outputs = self.preprocess.transform(tensors)
+            transformed = {name: outputs[f"t{i}"] for i, name in enumerate(info.transformed)}
+            return _outputs(info, tf.cast(self.model.serve(positional(transformed, names)), tf.float64))
 
     return Served()
 

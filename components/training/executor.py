@@ -15,6 +15,8 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from components import tracking
+from components.bundle_code import bundled_code
+from components.bundle_manifest import keep_digest
 from components.dataset import FILE as DATASET
 from components.dataset import DatasetSummary, split_files
 from components.example_frames import to_frame
@@ -24,7 +26,7 @@ from components.progress import say, warn
 from components.training.contract import TrainResult
 from components.training.job import TrainingJob
 from components.training.ledger import TrainingLedger
-from components.training.registry import PREDICTORS, file_of, is_file, trainer_class
+from components.training.registry import trainer_class
 from components.training.worker_group import train
 from components.tuning.results import best_values, with_values
 
@@ -59,25 +61,27 @@ class Executor(base_executor.BaseExecutor):
         run_folder.mkdir(parents=True, exist_ok=True)
         (run_folder / RESULT).write_text(json.dumps({**asdict(result), TUNED: tuned}, indent=1), encoding="utf-8")
         features = raw_features(tft.TFTransformOutput(graph_uri).raw_feature_spec(), summary.columns, summary.label)
-        own_code = is_file(framework)
+        predictor, code = bundled_code(framework, trainer)
         info = BundleInfo(
             framework=trainer.name,
-            predictor=f"{file_of(framework).name}:{trainer.__name__}" if own_code else PREDICTORS.get(framework, framework),
+            predictor=predictor,
             task=summary.task,
             label=summary.label,
             classes=list(summary.classes),
             features=features,
+            user_code=settings["own_preprocessing"] or settings["code"] is not None or bool(code),
         )
-        save_bundle(
+        digest = save_bundle(
             Path(model.uri) / "Format-Serving",
             info=info,
             transform_graph=graph_uri,
             export_dir=job.export_dir,
             example=raw_rows(examples_uri, "eval", features, EXAMPLE_ROWS),
-            code=file_of(framework).parent if own_code else None,
+            code=code,
             data=_training_data(input_dict, summary, state),
         )
         model.set_string_custom_property("framework", trainer.name)
+        keep_digest(model, digest)
 
 
 def _tuned(settings: dict[str, Any], values: dict[str, Any], trainer: str) -> dict[str, Any]:

@@ -11,11 +11,14 @@ import numpy as np
 
 from components.training.contract import Predictor
 from components.training.import_order import settle
+from components.training.positional import load_names, positional
 
 settle()
 
 import torch  # noqa: E402 (after Triton's matter is settled)
 from torch.export.passes import move_to_device_pass  # noqa: E402
+
+from components.training.pytorch_archive import MODEL_FILE, load_program  # noqa: E402
 
 _log = logging.getLogger(__name__)
 # One thread is up to ten times faster than two on models this small; a large model says otherwise in the environment.
@@ -31,16 +34,18 @@ class PytorchPredictor:
         hide_gpus_from_tensorflow()
         torch.set_num_threads(THREADS)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        program = torch.export.load(export_dir / "model.pt2")
+        names = load_names(export_dir)
+        program = load_program(export_dir / MODEL_FILE, features=len(names))
         if device == "cuda":
             # Convolutions would round, and another size of a batch would give other answers.
             torch.backends.cudnn.allow_tf32 = False
             program = move_to_device_pass(program, device)  # tensors that its code makes, too
-        serve = program.module()
+        # Guards are Python source that is made of the archive's texts; what is asked is checked before it comes here.
+        serve = program.module(check_guards=False)
 
         @torch.inference_mode()
         def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
-            tensors = {k: torch.tensor(v, device=device) for k, v in features.items()}
+            tensors = {k: torch.tensor(v, device=device) for k, v in positional(features, names).items()}
             return np.asarray(serve(tensors).cpu().numpy())
 
         return predict

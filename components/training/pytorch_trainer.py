@@ -34,6 +34,8 @@ from components.training.contract import (
 )
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
+from components.training.positional import by_name, positional, save_names
+from components.training.pytorch_archive import MODEL_FILE, save_program
 from components.training.pytorch_compile import compiled
 from components.training.pytorch_default_model import default_model
 from components.training.pytorch_input import EvalBatches, TrainBatches, eval_batch_size, loader
@@ -235,17 +237,19 @@ class _Epochs(Callback):
 
 
 def _export(model: nn.Module, request: TrainRequest) -> None:
+    names = [f.name for f in request.spec.features]
+
     class Served(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
         def forward(self, features: Features) -> torch.Tensor:
-            logits: torch.Tensor = self.model(features).float()
+            logits: torch.Tensor = self.model(by_name(features, names)).float()
             task = request.spec.task
             return logits.sigmoid() if task == "binary" else logits.softmax(dim=1) if task == "multiclass" else logits
 
-    example = {k: torch.from_numpy(v) for k, v in placeholder_batch(request.spec, 4).items()}
+    example = positional({k: torch.from_numpy(v) for k, v in placeholder_batch(request.spec, 4).items()}, names)
     shapes = {k: {0: torch.export.Dim.DYNAMIC} for k in example}
     try:
         program = torch.export.export(Served().eval(), (example,), dynamic_shapes=(shapes,))
@@ -254,7 +258,8 @@ def _export(model: nn.Module, request: TrainRequest) -> None:
             f"trainer.model: torch.export cannot export the model: {first_line(error)}. Keep Python control flow on "
             "tensor values, and shapes fixed to one batch size, out of forward."
         ) from error
-    torch.export.save(program, request.export_dir / "model.pt2")
+    save_program(program, request.export_dir / MODEL_FILE, features=len(names))
+    save_names(request.export_dir, names)
     save_model(model, request.export_dir / "weights.safetensors")
 
 

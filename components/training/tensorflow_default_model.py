@@ -12,8 +12,8 @@ def default_model(spec: ModelSpec) -> keras.Model:
     """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
     inputs, parts = {}, []
     for i, feature in enumerate(spec.features):
-        name = feature.name if "/" not in feature.name else f"feature_{i}"  # Keras takes no slash
-        inputs[feature.name] = value = keras.Input(feature.shape, dtype=feature.dtype, name=name)
+        # By place: Keras takes no slash, and makes names of the graph of it.
+        inputs[feature.name] = value = keras.Input(feature.shape, dtype=feature.dtype, name=f"f{i}")
         if feature.vocabulary_size:
             value = keras.layers.Embedding(feature.vocabulary_size, embedding_width(feature.vocabulary_size))(value)
         elif feature.dtype != "float32":

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.training.contract import Predictor
+from components.training.positional import load_names, positional
 
 
 class TensorflowPredictor:
@@ -20,9 +21,10 @@ class TensorflowPredictor:
         # Full float32 on a GPU, too: by default it rounds, and another size of a batch gives other answers.
         tf.config.experimental.enable_tensor_float_32_execution(False)
         # The whole object, not its function alone: the variables die with it.
+        names = load_names(export_dir)
         loaded = tf.saved_model.load(str(export_dir))
 
         def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
-            return np.asarray(loaded.serve({k: tf.constant(v) for k, v in features.items()}))
+            return np.asarray(loaded.serve({k: tf.constant(v) for k, v in positional(features, names).items()}))
 
         return predict

@@ -26,6 +26,7 @@ from components.training.contract import (
 )
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
+from components.training.positional import by_name, save_names
 from components.training.tensorflow_default_model import default_model
 from components.training.tensorflow_predictor import TensorflowPredictor
 from components.training.tensorflow_replicas import Replicas, strategy_for
@@ -190,15 +191,19 @@ def _save(model: keras.Model, path: Path) -> None:
 
 def _export(model: keras.Model, request: TrainRequest) -> None:
     activation = {"binary": keras.ops.sigmoid, "multiclass": keras.ops.softmax, "regression": lambda x: x}[request.spec.task]
-    signature = {f.name: tf.TensorSpec((None, *f.shape), f.dtype) for f in request.spec.features}
+    names = [f.name for f in request.spec.features]
+    signature = {f"f{i}": tf.TensorSpec((None, *f.shape), f.dtype, f"f{i}") for i, f in enumerate(request.spec.features)}
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(
         "serve",
-        lambda features: keras.ops.cast(activation(keras.ops.cast(model(features, training=False), "float32")), "float32"),
+        lambda features: keras.ops.cast(
+            activation(keras.ops.cast(model(by_name(features, names), training=False), "float32")), "float32"
+        ),
         input_signature=[signature],
     )
     archive.write_out(str(request.export_dir), verbose=False)
+    save_names(request.export_dir, names)
 
 
 def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str:

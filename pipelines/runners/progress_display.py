@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 _ICONS = {"waiting": "·", "running": "▶", "ran": "✔", "cached": "≡", "failed": "✘"}
 _STYLES = {"waiting": "dim", "running": "bold", "ran": "green", "cached": "cyan", "failed": "red"}
@@ -108,7 +109,7 @@ class LiveDisplay:
             for stage, (status, at, text) in self._rows.items():
                 seconds = "" if status == "waiting" else f"{time.monotonic() - at if status == 'running' else at:.1f} s"
                 style = _STYLES[status]
-                table.add_row(f"[{style}]{_ICONS[status]}[/]", f"[{style}]{stage}[/]", seconds, text.replace("[", "\\["))
+                table.add_row(f"[{style}]{_ICONS[status]}[/]", f"[{style}]{stage}[/]", seconds, Text(text))
         return table
 
 

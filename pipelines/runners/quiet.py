@@ -19,8 +19,11 @@ def screen() -> Console:
 
 
 def table_console() -> Console:
-    """Returns a console for tables on standard output, wide enough for all columns when that is no terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    """Returns a console for tables on standard output, wide enough for all columns when that is no terminal.
+
+    What stands in a table is shown as it is: the name of a column may look like Rich's markup.
+    """
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
 
 
 @contextmanager

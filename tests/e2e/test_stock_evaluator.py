@@ -43,6 +43,7 @@ def savedmodel(bundle, target):
     preprocess = tf.saved_model.load(str(bundle / "preprocess"))
     model = tf.saved_model.load(str(bundle / "model"))
     info = json.loads((bundle / "bundle.json").read_text())
+    names = json.loads((bundle / "model" / "features.json").read_text())
     kinds = {"float32": tf.float32, "int64": tf.int64, "string": tf.string}
     spec = {f["name"]: tf.io.FixedLenFeature([f["width"]], kinds[f["dtype"]]) for f in info["features"]}
 
@@ -54,7 +55,9 @@ def savedmodel(bundle, target):
         def serve(self, examples):
             raw = tf.io.parse_example(examples, spec)
             tensors = {f"f{i}": raw[f["name"]] for i, f in enumerate(info["features"])}
-            return {"probability": self.model.serve(self.preprocess.transform(tensors))}
+            outputs = self.preprocess.transform(tensors)
+            by_place = {f"f{i}": outputs[f"t{info['transformed'].index(name)}"] for i, name in enumerate(names)}
+            return {"probability": self.model.serve(by_place)}
 
     whole = Whole()
     tf.saved_model.save(whole, str(target), signatures={"serving_default": whole.serve})

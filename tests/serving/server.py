@@ -50,6 +50,7 @@ def start_server(model, log, *arguments, name=None, scheme="http", **env):
     port = free_port()
     command = [*COMMAND, "serve", str(model), "--port", str(port), "--access-log", str(log) + ".access", *map(str, arguments)]
     command += ["--name", name] if name else []
+    command += [] if "@" in str(model) else ["--trust"]
     with open(log, "w") as out:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(PYTHONPATH=REPOSITORY, **env), stdout=out, stderr=out)
     return Server(process, port, name or str(model).partition("@")[0], log, scheme)

@@ -78,7 +78,7 @@ def test_tensorflow_serving_loads_it(registered, bundles, workspace, eval_rows, 
 def test_tensorflow_serving_of_several_classes(digits, eval_rows, warm, tmp_path):
     workspace, _ = digits
     [folder] = (workspace / "artifacts" / "training_tensorflow" / "model").iterdir()
-    done = warm("deploy", folder, "--target", "tf-serving", "-o", tmp_path)
+    done = warm("deploy", folder, "--target", "tf-serving", "-o", tmp_path, "--trust")
     assert done.code == 0, done.stderr
     info = bundle_info(folder / "Format-Serving")
     frame = eval_rows(workspace, info.features)

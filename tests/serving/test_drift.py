@@ -75,14 +75,14 @@ def test_a_disk_that_fails_stops_no_answer(bundles, rows, tmp_path):
 
 def test_a_users_mistakes(bundles, workspace, warm, tmp_path):
     (tmp_path / "file").write_text("")
-    done = warm("serve", bundles["tensorflow"], "--request-log", tmp_path / "file" / "x")
+    done = warm("serve", bundles["tensorflow"], "--trust", "--request-log", tmp_path / "file" / "x")
     assert done.code == 2
     assert "--request-log: cannot write" in done.stderr
     pd.DataFrame({"other": [1.0]}).to_csv(tmp_path / "other.csv", index=False)
-    done = warm("drift", bundles["tensorflow"], tmp_path / "other.csv")
+    done = warm("drift", bundles["tensorflow"], "--trust", tmp_path / "other.csv")
     assert done.code == 2
     assert "none of the model's columns is there" in done.stderr
-    done = warm("drift", bundles["tensorflow"], tmp_path / "none.csv")
+    done = warm("drift", bundles["tensorflow"], "--trust", tmp_path / "none.csv")
     assert done.code == 2
     assert "no file matches" in done.stderr
 

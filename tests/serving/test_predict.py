@@ -68,7 +68,7 @@ def read(path):
 def test_rows_keep_their_order_and_columns(source, target, inputs, model, warm, tmp_path):
     folder, frame, expected = inputs
     out = tmp_path / f"out.{target}"
-    done = warm("predict", model, folder / f"in.{source}", "-o", out)
+    done = warm("predict", model, "--trust", folder / f"in.{source}", "-o", out)
     assert done.code == 0, done.stderr
     assert "569 rows in" in done.stdout
     found = read(out)
@@ -93,7 +93,7 @@ def test_bad_rows_keep_their_place_and_are_told(inputs, model, warm, tmp_path):
     lines.append("too,few,fields")
     (tmp_path / "bad.csv").write_text("\n".join(lines) + "\n")
     out = tmp_path / "out.parquet"
-    done = warm("predict", model, tmp_path / "bad.csv", "-o", out)
+    done = warm("predict", model, "--trust", tmp_path / "bad.csv", "-o", out)
     assert done.code == 0, done.stderr
     assert "3 rows have no prediction" in done.stderr
     found = read(out)
@@ -107,7 +107,7 @@ def test_bad_rows_keep_their_place_and_are_told(inputs, model, warm, tmp_path):
         (7, "column 'mean_area' is missing"),
     ]
     assert "3 fields where the header has 32" in told[2]["reason"]
-    done = warm("predict", model, tmp_path / "bad.csv", "-o", tmp_path / "other.parquet", "--max-bad-rows", 1)
+    done = warm("predict", model, "--trust", tmp_path / "bad.csv", "-o", tmp_path / "other.parquet", "--max-bad-rows", 1)
     assert done.code == 2
     assert "--max-bad-rows allows 1" in done.stderr
     assert not (tmp_path / "other.parquet").exists()
@@ -119,7 +119,7 @@ def test_it_goes_on_where_it_was_killed(inputs, model, warm, tmp_path):
     many["key"] = np.arange(len(many))
     many.to_parquet(tmp_path / "many.parquet")
     out = tmp_path / "out.parquet"
-    process = start("predict", model, tmp_path / "many.parquet", "-o", out)
+    process = start("predict", model, "--trust", tmp_path / "many.parquet", "-o", out)
     parts = tmp_path / "out.parquet.parts"
     wait_until(lambda: len(list(parts.glob("0*.parquet"))) >= 2, 90, "two parts")
     process.send_signal(signal.SIGKILL)
@@ -128,10 +128,10 @@ def test_it_goes_on_where_it_was_killed(inputs, model, warm, tmp_path):
     process.stderr.close()
     assert not out.exists()
     written = {p.name: p.stat().st_mtime_ns for p in parts.glob("0*.parquet")}
-    other = warm("predict", model, DATA, "-o", out)
+    other = warm("predict", model, "--trust", DATA, "-o", out)
     assert other.code == 2, "parts of another input are not mixed in"
     assert "--fresh" in other.stderr
-    done = warm("predict", model, tmp_path / "many.parquet", "-o", out)
+    done = warm("predict", model, "--trust", tmp_path / "many.parquet", "-o", out)
     assert done.code == 0, done.stderr
     assert f"going on behind {len(written)} parts" in done.stderr
     found = pd.read_parquet(out)
@@ -152,7 +152,7 @@ def test_a_users_mistakes(inputs, model, tmp_path, warm):
         (tmp_path / "more.csv", "-o", tmp_path / "b.csv"): "has a column 'prediction'",
     }
     for arguments, words in cases.items():
-        done = warm("predict", model, *arguments)
+        done = warm("predict", model, "--trust", *arguments)
         assert done.code == 2, (arguments, done)
         assert words in done.stderr, (words, done.stderr)
         assert "Traceback" not in done.stderr

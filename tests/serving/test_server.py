@@ -267,7 +267,7 @@ def test_a_users_mistakes(bundles, workspace, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        done = switchyard("serve", bundles["tensorflow"], "--port", port)
+        done = switchyard("serve", bundles["tensorflow"], "--port", port, "--trust")
     assert done.code == 2
     assert "Choose another port" in done.stderr
     cases = {
@@ -279,7 +279,7 @@ def test_a_users_mistakes(bundles, workspace, tmp_path):
         (str(bundles["tensorflow"]), "--tls-cert", "x"): "give both",
     }
     for arguments, words in cases.items():
-        done = switchyard("serve", *arguments, "--workspace", workspace)
+        done = switchyard("serve", *arguments, "--workspace", workspace, "--trust")
         assert done.code == 2, (arguments, done.stderr)
         assert words in done.stderr
         assert "Traceback" not in done.stderr

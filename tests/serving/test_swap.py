@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from components import model_registry
+from components.bundle_manifest import write_manifest
 from components.model_bundle import RawFeature, bundle_info, load_bundle
 from components.serving.client import tensors
 from tests.command import environment, free_port
@@ -56,6 +57,8 @@ def registered(bundles, tmp_path_factory):
     shutil.copytree(bundles["sklearn"], failing)
     [code] = failing.glob("artifacts/*/code/**/sklearn_trainer.py")
     code.write_text(code.read_text() + FAILS_AFTER_WARM_UP)
+    write_manifest(damaged)  # registered as they are: whoever registers vouches for what is there
+    write_manifest(failing)
     versions = [bundles["tensorflow"], bundles["pytorch"], damaged, failing]
     return registry(folder, NAME, [("any", source) for source in versions], each_beats_the_last=False)
 

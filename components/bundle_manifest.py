@@ -1,0 +1,116 @@
+"""`manifest.json` in a model bundle: the SHA-256 of every file. Its own digest is a tag of the registered version.
+
+What is not as the manifest says is refused before anything of it is opened. A manifest alone shows that a bundle is whole; who
+changes a file can write another manifest, so it takes the digest from elsewhere (the registry, the run) to show whose it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+
+MANIFEST = "manifest.json"
+_PROPERTY = "digest"
+# Of `bundle.json`: raised when older bundles can no longer be read.
+FORMAT = 2
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+# MLflow leaves the first in a folder that it downloads, Python the second beside what MLflow imports; a bundle reads neither.
+_IGNORED = ("registered_model_meta", "__pycache__")
+
+
+def write_manifest(folder: Path) -> str:
+    """Writes the manifest of an MLflow Model and returns its digest."""
+    files = {name: _digest_of(folder / name) for name in _files(folder)}
+    content = json.dumps({"format": FORMAT, "files": files}, indent=1, sort_keys=True).encode()
+    (folder / MANIFEST).write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def own_digest(folder: Path) -> str | None:
+    """Returns the digest of a folder's own manifest; None: it has none."""
+    file = folder / MANIFEST
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def keep_digest(artifact: Any, digest: str) -> None:
+    """Notes the digest of a run's model artifact: its later stages compare with it."""
+    artifact.set_string_custom_property(_PROPERTY, digest)
+
+
+def digest_of(artifact: Any) -> str | None:
+    """Returns the digest that the stage which made a model artifact has noted."""
+    return artifact.get_string_custom_property(_PROPERTY) or None
+
+
+def verify(folder: Path, digest: str | None = None) -> None:
+    """Looks whether a folder is as its manifest says, and with `digest` whether the manifest is the right one.
+
+    Raises:
+        UserError: it is not; the message names the file.
+    """
+    content = _content(folder)
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise UserError(f"model: {MANIFEST} was changed: its digest is not {digest}, which was registered. {_NEXT}")
+    wanted = _parse(content)
+    found = _files(folder)
+    for name in sorted(found ^ wanted.keys()):
+        what = "is missing" if name in wanted else "was added: the manifest does not have it"
+        raise UserError(f"model: {name!r} {what}. {_NEXT}")
+    for name, expected in wanted.items():
+        if _digest_of(folder / name) != expected:
+            raise UserError(f"model: {name!r} was changed: its digest is not the manifest's. {_NEXT}")
+
+
+_NEXT = "Nothing of it was opened; take the version from where it was registered, or train again."
+
+
+def _content(folder: Path) -> bytes:
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except OSError:
+        raise UserError(
+            f"model: {folder} is no model bundle of Switchyard's (an MLflow Model with {MANIFEST} inside), or one of an older "
+            "version: train again."
+        ) from None
+
+
+def _parse(content: bytes) -> dict[str, str]:
+    try:
+        files = json.loads(content)["files"]
+        good = all(isinstance(n, str) and _DIGEST.fullmatch(d) for n, d in files.items())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        good = False
+    if not good:
+        raise UserError(f"model: {MANIFEST} is no list of files and digests. {_NEXT}")
+    return dict(files)
+
+
+def _files(folder: Path) -> set[str]:
+    """Returns the relative names of all files.
+
+    Raises:
+        UserError: a link, or something that is no file: it could change after a look at it.
+    """
+    found = set()
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        own = (MANIFEST, *_IGNORED) if here == folder else ()
+        folders[:] = [f for f in folders if f not in own]
+        kept = [f for f in files if f not in own]
+        for name in (*kept, *folders):
+            path = here / name
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise UserError(f"model: {str(path.relative_to(folder))!r} is no ordinary file. {_NEXT}")
+        found |= {(here / name).relative_to(folder).as_posix() for name in kept}
+    return found
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.sha256(usedforsecurity=True)).hexdigest()

@@ -1,0 +1,243 @@
+"""`model.pt2`, written without a pickle, and read only after a look at what is in it.
+
+`torch.export.load` unpickles sample inputs, constants and weights that are marked so, evaluates symbolic expressions as Python
+and pastes names into source that it runs. So an archive holds nothing but what `save_program` writes: weights and constants
+as raw bytes, and a graph whose names are identifiers and whose operators are PyTorch's own.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import math
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export.pt2_archive import PT2ArchiveReader
+from torch.export.pt2_archive._package import load_pt2
+from torch.utils import _pytree as pytree
+
+from components.errors import UserError
+
+MODEL_FILE = "model.pt2"
+_MODEL, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
+_WEIGHTS, _CONSTANTS = ("data/weights/", "weight_"), ("data/constants/", "tensor_")
+_CONFIGS = {_WEIGHTS: "data/weights/model_weights_config.json", _CONSTANTS: "data/constants/model_constants_config.json"}
+_VERSIONS = ("archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id", ".format_version")
+_ABOUT = frozenset((*_VERSIONS, ".storage_alignment", _MODEL, _SAMPLES, *_CONFIGS.values()))
+_JSON_BYTES = 256 << 20
+
+# What a graph calls: operators of PyTorch's that compute; no files, no Python's own functions.
+_OPERATOR = re.compile(
+    r"torch\.ops\.(aten|prims|quantized_decomposed)\.\w+\.\w+|torch\.ops\.higher_order\.\w+|torch\._?sym_\w+|math\.\w+"
+    r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|xor|not_|lshift|rshift|getitem)"
+)
+_FORBIDDEN = re.compile(r"torch\.ops\.(aten\.(from_file|_print)|higher_order\.(triton_\w+|print|call_torchbind))\b.*")
+# What sizes are written with, SymPy's and PyTorch's: `Mul(Integer(3), Symbol('s17', positive=True, integer=True))`.
+_FUNCTION = re.compile(
+    r"Add|Mul|Pow|Max|Min|Mod|Integer|Float|Rational|Symbol|Eq|Equality|Ne|Unequality|Lt|StrictLessThan|Le|LessThan|Gt|"
+    r"StrictGreaterThan|Ge|GreaterThan|And|Or|Not|floor|ceiling|Abs|FloorDiv|ModularIndexing|Where|PythonMod|CleanDiv|"
+    r"CeilToInt|FloorToInt|CeilDiv|LShift|RShift|PowByNatural|FloatPow|FloatTrueDiv|IntTrueDiv|"
+    r"IsNonOverlappingAndDenseIndicator|TruncToFloat|TruncToInt|RoundToInt|RoundDecimal|ToFloat|Identity"
+)
+_VALUES = frozenset(("true", "false", "oo", "int_oo"))
+_TEXT = re.compile(r"[A-Za-z_]\w{0,40}|[\d.e+-]{1,80}", re.ASCII)
+_EXPRESSION_LENGTH, _POWERS, _LARGEST_POWER = 4000, 4, 8
+
+
+def save_program(program: torch.export.ExportedProgram, path: Path, *, features: int) -> None:
+    """Writes an exported program: without sample inputs (a pickle), guards (Python source) and the trainer's source lines."""
+    program._example_inputs = None
+    program._guards_code = []
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    torch.export.save(program, path)
+    try:
+        check_archive(path.read_bytes(), features)
+    except ValueError as error:
+        raise UserError(
+            f"trainer.model: the exported model could not be served: {error}. Use PyTorch's own operators and tensors in forward."
+        ) from None
+
+
+def load_program(path: Path, *, features: int) -> torch.export.ExportedProgram:
+    """Reads an exported program that takes the features `f0`, `f1`, ...
+
+    Args:
+        path: of the archive.
+        features: how many.
+
+    Raises:
+        UserError: it holds something that `save_program` does not write; nothing of it was run.
+    """
+    content = path.read_bytes()
+    try:
+        check_archive(content, features)
+    except ValueError as error:
+        raise UserError(
+            f"model: {path.name} is refused: {error}. It was changed, or not made by this version; train again."
+        ) from None
+    return load_pt2(io.BytesIO(content)).exported_programs["model"]
+
+
+def check_archive(content: bytes, features: int) -> None:
+    """Raises ValueError for an archive that could do more than compute; see the module."""
+    try:
+        _check(content, features)
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError) as error:
+        raise ValueError(f"it is not built as PyTorch's archives are ({type(error).__name__}: {error})"[:300]) from None
+
+
+def _check(content: bytes, features: int) -> None:
+    records = _records(content)
+    reader = PT2ArchiveReader(io.BytesIO(content))
+    if sorted(reader.get_file_names()) != sorted(records):
+        raise ValueError("its table of contents can be read in two ways")
+    for name, size in records.items():
+        _check_record(name, size)
+    for (folder, prefix), config in _CONFIGS.items():
+        for entry in _json(reader, records, config)["config"].values():
+            _check_payload(entry, folder, prefix, records)
+    document = _json(reader, records, _MODEL)
+    if document.get("guards_code"):
+        raise ValueError("it holds guards, which are Python source")
+    for key, value in _pairs(document):
+        _check_value(key, value)
+    _check_calls(document["graph_module"]["module_call_graph"], features)
+
+
+def _records(content: bytes) -> dict[str, int]:
+    """Returns the name inside of the archive's folder -> bytes."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise ValueError(f"it is no archive ({error})") from None
+    folders = {e.filename.partition("/")[0] for e in entries}
+    names = [e.filename.partition("/")[2] for e in entries]
+    if len(folders) != 1 or len(set(names)) != len(names):
+        raise ValueError("it is no archive of PyTorch's")
+    if any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries):
+        raise ValueError("it is compressed")
+    if sum(e.file_size for e in entries) > len(content):
+        raise ValueError("its records overlap")
+    return {name: entry.file_size for name, entry in zip(names, entries, strict=True)}
+
+
+def _check_record(name: str, size: int) -> None:
+    if name == _SAMPLES and size:
+        raise ValueError("it holds pickled sample inputs")
+    payload = any(re.fullmatch(re.escape(folder + prefix) + r"\d+", name) for folder, prefix in _CONFIGS)
+    if name not in _ABOUT and not payload:
+        raise ValueError(f"it holds {name[:100]!r}, which no export needs")
+
+
+def _json(reader: PT2ArchiveReader, records: Mapping[str, int], name: str) -> dict[str, Any]:
+    if records.get(name, _JSON_BYTES) >= _JSON_BYTES:
+        raise ValueError(f"{name} is missing, or too large")
+    try:
+        found = json.loads(reader.read_bytes(name))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is no JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is no JSON object")
+    return found
+
+
+def _check_payload(entry: Mapping[str, Any], folder: str, prefix: str, records: Mapping[str, int]) -> None:
+    name = entry.get("path_name")
+    if entry.get("use_pickle") is not False:
+        raise ValueError(f"{str(name)[:100]!r} is a pickle")
+    if not isinstance(name, str) or not re.fullmatch(prefix + r"\d+", name) or folder + name not in records:
+        raise ValueError(f"it refers to {str(name)[:100]!r}, which is none of its tensors")
+    meta = entry["tensor_meta"]
+    numbers = [n.get("as_int") for n in (*meta["sizes"], *meta["strides"], meta["storage_offset"])]
+    if not all(isinstance(n, int) and n >= 0 for n in numbers):
+        raise ValueError(f"{name} has no fixed size")
+    # An empty record is filled with as many zeros as its size says.
+    if not records[folder + name] and math.prod(n["as_int"] for n in meta["sizes"]):
+        raise ValueError(f"{name} is smaller than it says")
+
+
+def _pairs(document: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every key with its value, those of lists under the list's key."""
+    todo = [(key, document)]
+    while todo:
+        key, value = todo.pop()
+        yield key, value
+        if isinstance(value, dict):
+            todo += value.items()
+        elif isinstance(value, list):
+            todo += [(key, v) for v in value]
+
+
+def _check_value(key: str, value: Any) -> None:
+    if key in ("name", "as_name", "graph_name") and isinstance(value, str):
+        _check_name(value)
+    elif key in ("tensor_values", "sym_int_values", "sym_float_values", "sym_bool_values", "range_constraints", "constants"):
+        for name in value:
+            _check_name(name)
+    elif key in ("target", "as_operator"):
+        if not isinstance(value, str) or not _OPERATOR.fullmatch(value) or _FORBIDDEN.fullmatch(value):
+            raise ValueError(f"it calls {str(value)[:100]!r}, which is none of the operators that a model may use")
+    elif key == "expr_str":
+        if not _is_size(value):
+            raise ValueError(f"its expression {str(value)[:100]!r} is not allowed")
+    elif key in ("custom_obj_values", "as_custom_obj", "custom_obj") and value:
+        raise ValueError("it holds an object of a class")
+
+
+def _is_size(text: Any) -> bool:
+    """Whether a text is an expression that only computes: it is given to Python's `eval`."""
+    try:
+        tree = ast.parse(text, mode="eval") if len(text) <= _EXPRESSION_LENGTH else None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return False
+    powers = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and "Pow" in n.id] if tree else []
+    return tree is not None and len(powers) <= _POWERS and _computes(tree.body)
+
+
+def _computes(node: ast.expr) -> bool:
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, bool | int | float) or (isinstance(node.value, str) and bool(_TEXT.fullmatch(node.value)))
+    if isinstance(node, ast.Name):
+        return node.id in _VALUES or bool(re.fullmatch(r"[suz][a-z]{0,3}\d+", node.id))
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.op, ast.USub) and _computes(node.operand)
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or not _FUNCTION.fullmatch(node.func.id):
+        return False
+    if ("Pow" in node.func.id or node.func.id == "LShift") and not (len(node.args) == 2 and _is_small(node.args[1])):
+        return False
+    arguments = [*node.args, *(k.value for k in node.keywords)]
+    return all(_computes(a) for a in arguments) and all(k.arg for k in node.keywords)
+
+
+def _is_small(node: ast.expr) -> bool:
+    """Whether it is a number that another one may be raised to: `Integer(2)`."""
+    found = re.fullmatch(r"(?:Integer|Float)?\(?'?(-?\d+(?:\.\d+)?)'?(?:, precision=\d+)?\)?", ast.unparse(node))
+    return found is not None and abs(float(found[1])) <= _LARGEST_POWER
+
+
+def _check_name(name: str) -> None:
+    if name and not (name.isascii() and name.isidentifier()):
+        raise ValueError(f"its name {name[:100]!r} is no identifier")
+
+
+def _check_calls(calls: list[dict[str, Any]], features: int) -> None:
+    """How it is called goes into generated source as well: one dict `f0`, `f1`, ..., one tensor back."""
+    signatures = [c["signature"] for c in calls if c.get("signature")]
+    if len(signatures) != 1:
+        raise ValueError("it has not one way to be called")
+    signature = signatures[0]
+    example: Any = (({f"f{i}": 0 for i in range(features)},), {})
+    wanted = [pytree.treespec_dumps(pytree.tree_structure(e)) for e in (example, 0)]
+    if [signature["in_spec"], signature["out_spec"]] != wanted:
+        raise ValueError("it does not take the features by place")
+    for name in signature.get("forward_arg_names") or []:
+        _check_name(name)

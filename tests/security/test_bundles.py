@@ -1,0 +1,225 @@
+"""A bundle is opened only when it is as it was registered, and names nothing to run but its own."""
+
+import sys
+
+import pandas as pd
+import pytest
+import tensorflow as tf
+from mlflow import MlflowClient
+
+from components import model_registry
+from components.bundle_manifest import write_manifest
+from components.errors import UserError
+from components.model_bundle import load_bundle
+from components.serving.model_source import Registered, model_folder, name_and_wanted
+from pipelines.serve_command import find_source
+from tests.command import switchyard
+from tests.security.bundles import FEATURE, make_bundle
+
+pytestmark = pytest.mark.core
+ROWS = pd.DataFrame({FEATURE: [1.0, 2.0]})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "model"
+
+
+def test_a_bundle_that_is_whole_answers(folder):
+    digest = make_bundle(folder)
+    assert list(load_bundle(folder, digest).predict(ROWS)["prediction"]) == [3.0, 5.0]
+
+
+def change(path):
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+TAMPERED = {
+    "a file that was changed": (
+        lambda f: change(f / "artifacts/bundle/model/saved_model.pb"),
+        "model/saved_model.pb' was changed",
+    ),
+    "bundle.json": (lambda f: change(f / "artifacts/bundle/bundle.json"), "bundle.json' was changed"),
+    "MLmodel": (lambda f: change(f / "MLmodel"), "'MLmodel' was changed"),
+    "a file that was added": (
+        lambda f: (f / "artifacts/bundle/code").mkdir() or (f / "artifacts/bundle/code/x.py").touch(),
+        "x.py' was added",
+    ),
+    "bytecode that was added": (
+        lambda f: (f / "artifacts/__pycache__").mkdir() or (f / "artifacts/__pycache__/x.pyc").touch(),
+        "x.pyc' was added",
+    ),
+    "a file that is gone": (lambda f: (f / "artifacts/bundle/model/features.json").unlink(), "features.json' is missing"),
+    "a link": (lambda f: (f / "artifacts/bundle/link").symlink_to("/etc"), "link' is no ordinary file"),
+    "a manifest that is no list": (lambda f: (f / "manifest.json").write_text("[]"), "no list of files and digests"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "no model bundle of Switchyard's .* or one of an older version"),
+}
+
+
+@pytest.mark.parametrize("case", TAMPERED)
+def test_what_was_changed_is_refused_and_the_file_is_named(case, folder):
+    make_bundle(folder)
+    tamper, words = TAMPERED[case]
+    tamper(folder)
+    with pytest.raises(UserError, match=words):
+        load_bundle(folder)
+
+
+def test_a_manifest_that_was_written_anew_is_not_the_registered_one(folder):
+    digest = make_bundle(folder)
+    change(folder / "artifacts/bundle/bundle.json")
+    write_manifest(folder)
+    load_bundle(folder)
+    with pytest.raises(UserError, match=f"manifest.json was changed: its digest is not {digest}"):
+        load_bundle(folder, digest)
+
+
+def test_a_bundle_of_an_older_format_is_refused_and_says_what_to_do(folder):
+    make_bundle(folder, format=1)
+    with pytest.raises(UserError, match=r"format 1, this version reads 2.*train again"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "predictor",
+    [
+        "os:system", "subprocess:Popen", "pickle:loads", "builtins:exec", "/etc/x.py:X", "../x.py:X", "a/../../x.py:X",
+        "components.training.pytorch_predictor:PytorchPredictor", "components/x.py:X", "x.py", "x.py:X:Y", "x.py:X.y", "",
+        "x y.py:X", "missing.py:X",
+    ],
+)  # fmt: skip
+def test_a_predictor_outside_of_the_bundle_is_refused(predictor, folder, tmp_path):
+    (tmp_path / "x.py").write_text("raise SystemExit('it was run')")
+    digest = make_bundle(folder, predictor=predictor, code={"y.py": ""})
+    with pytest.raises(UserError, match=r"bundle\.json names the predictor"):
+        load_bundle(folder, digest)
+
+
+OWN = """
+import numpy as np
+{imports}
+
+class Mine:
+    @classmethod
+    def load_predictor(cls, export_dir):
+        return lambda features: np.zeros((2, 1), dtype=np.float32) + {value}
+"""
+
+
+@pytest.mark.parametrize(
+    ("predictor", "code"),
+    [
+        (
+            "mine_own.py:Mine",
+            {"mine_own.py": OWN.format(imports="import mine_helper", value="mine_helper.N"), "mine_helper.py": "N = 7"},
+        ),
+        (
+            "tests/inner/mine.py:Mine",
+            {
+                "tests/__init__.py": "",
+                "tests/inner/__init__.py": "",
+                "tests/inner/mine.py": OWN.format(imports="from ..helper import N", value="N"),
+                "tests/helper.py": "N = 7",
+            },
+        ),
+    ],
+    ids=["file", "package"],
+)
+def test_the_users_own_trainer_lies_in_the_bundle(predictor, code, folder):
+    before = sys.modules.get("tests")
+    digest = make_bundle(folder, predictor=predictor, code=code)
+    assert list(load_bundle(folder, digest).predict(ROWS)["prediction"]) == [7.0, 7.0]
+    assert sys.modules.get("tests") is before, "what is installed under the same name is left alone"
+    load_bundle(folder, digest)  # and nothing was left beside the code
+
+
+@pytest.mark.parametrize("name", ["random.py", "json.py", "components/__init__.py"])
+def test_code_that_would_replace_a_module_is_refused(name, folder):
+    digest = make_bundle(folder, predictor="mine_own.py:Mine", code={"mine_own.py": OWN.format(imports="", value=1), name: ""})
+    with pytest.raises(UserError, match="would replace a module"):
+        load_bundle(folder, digest)
+
+
+def reads(x):
+    return x + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")) * 0, tf.float32)
+
+
+def test_operations_of_user_code_need_the_registered_digest(folder):
+    digest = make_bundle(folder, transform=reads, user_code=True)
+    with pytest.raises(UserError, match="'ReadFile', which may reach files"):
+        load_bundle(folder)
+    assert len(load_bundle(folder, digest).predict(ROWS)) == 2
+
+
+def test_operations_that_reach_files_are_refused_where_no_user_code_was(folder):
+    digest = make_bundle(folder, transform=reads)
+    with pytest.raises(UserError, match="'ReadFile', which may reach files"):
+        load_bundle(folder, digest)
+
+
+@pytest.fixture
+def registry(tmp_path):
+    """A registry with versions 1 (with a digest) and 2 (as an older version registered it)."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    run_id = client.create_run(client.create_experiment("x", artifact_location=str(tmp_path / "files"))).info.run_id
+    for version in ("1", "2"):
+        made = tmp_path / version
+        make_bundle(made)
+        described = {
+            "name": "m", "bundle": str(made), "uri": version, "passed": True, "blessed": True, "compared_with": None, "why": "",
+            "metrics": {}, "data": "", "tags": {"framework": "tensorflow"}, "description": "",
+        }  # fmt: skip
+        model_registry.register_model(client, run_id, described)
+    client.delete_model_version_tag("m", "2", model_registry.DIGEST)
+    return uri, tmp_path / "files"
+
+
+def test_what_is_downloaded_is_what_was_registered(registry):
+    uri, files = registry
+    source = Registered(uri, "m", "1")
+    assert load_bundle(source.download("1"), source.digest("1")).predict(ROWS) is not None
+    for changed in files.rglob("bundle.json"):
+        change(changed)
+        write_manifest(changed.parents[2])  # whoever can write there can write a manifest, too
+    with pytest.raises(UserError, match=r"manifest\.json was changed"):
+        source.download("1")
+
+
+def test_a_version_without_a_digest_needs_trust(registry):
+    uri, _ = registry
+    with pytest.raises(UserError, match=r"version 2 was registered without a digest.*--trust"):
+        Registered(uri, "m", "2").download("2")
+    assert Registered(uri, "m", "2", trust=True).download("2").is_dir()
+
+
+@pytest.mark.parametrize("text", ["m@1", "models:/m/1", "models:/m@champion"])
+def test_mlflows_uris_of_versions_are_versions_of_the_registry(text, registry):
+    assert name_and_wanted(text) is not None
+    source, _ = find_source(text, registry[0], None, trust=False)
+    assert source.version() == "1"
+
+
+def test_a_folder_and_a_uri_need_trust_or_a_digest(folder, tmp_path):
+    digest = make_bundle(folder)
+    with pytest.raises(UserError, match=r"no version of a registry.*--trust"):
+        model_folder(str(folder))
+    with pytest.raises(UserError, match=r"no version of a registry.*--trust"):
+        model_folder("runs:/1/model", f"sqlite:///{tmp_path}/mlflow.db")
+    assert find_source(str(folder), None, None, trust=True) == (folder, False)
+    assert find_source(str(folder), None, None, trust=False, digest=digest) == (folder, False)
+    with pytest.raises(UserError, match="its digest is not 0000"):
+        find_source(str(folder), None, None, trust=False, digest="0000")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["serve"], ["predict", "in.csv", "-o", "out.csv"], ["drift", "in.csv"], ["deploy", "--target", "tf-serving", "-o", "out"]],
+)
+def test_the_commands_refuse_a_folder_that_is_not_trusted(arguments, folder, tmp_path):
+    make_bundle(folder)
+    (tmp_path / "in.csv").write_text("a\n1\n")
+    done = switchyard(arguments[0], folder, *arguments[1:], cwd=tmp_path)
+    assert done.code == 2, done.stderr
+    assert "--trust" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,137 @@
+"""What a column is called is data: it reaches no code generator, graph, file name, page or metric unescaped."""
+
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components import tracking
+from components.errors import UserError
+from components.training.contract import FeatureSpec, ModelSpec
+from components.training.input import TransformedExamples
+from components.training.positional import FILE, load_names
+from components.training.pytorch_trainer import PytorchTrainer
+from components.training.tensorflow_trainer import TensorflowTrainer
+from tests.contract.conftest import FRAMEWORKS, data, make, no_report  # noqa: F401 (fixtures)
+from tests.contract.sklearn_trainer import SklearnTrainer
+from tests.security.awkward import MARK, names
+
+
+@pytest.fixture
+def request_of(make, tmp_path):  # noqa: F811
+    """Returns a function: names of the features -> a request whose label is 1 where the first of them is above 0."""
+
+    def build(columns, **changes):
+        rng = np.random.default_rng(0)
+        values = rng.normal(size=(200, len(columns))).astype(np.float32)
+        file = tmp_path / "examples"
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for row in values:
+                feature = {
+                    c: tf.train.Feature(float_list=tf.train.FloatList(value=[v])) for c, v in zip(columns, row, strict=True)
+                }
+                feature["y"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[int(row[0] > 0)]))
+                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+        spec = {c: tf.io.FixedLenFeature([1], tf.float32) for c in columns} | {"y": tf.io.FixedLenFeature([], tf.int64)}
+        source = TransformedExamples([str(file)], spec, "y")
+        features = tuple(FeatureSpec(c, "float32", (1,)) for c in sorted(columns))
+        return replace(make(epochs=1), spec=ModelSpec(features, "binary", 1), train=source, eval=source, **changes)
+
+    return build
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("trainer", [*FRAMEWORKS, SklearnTrainer])
+def test_a_name_is_never_run_and_never_part_of_an_export(trainer, request_of, tmp_path):
+    canary = tmp_path / "canary"
+    request = request_of([*names(canary), f"{MARK}\0null"])
+    trainer().train(request, no_report)
+    predict = trainer.load_predictor(request.export_dir)
+    features, _ = next(iter(request.eval.batches(50)))
+    assert predict(features).shape == (50, 1)
+    assert not canary.exists()
+    for file in (f for f in request.export_dir.rglob("*") if f.is_file() and f.name != FILE):
+        assert MARK not in str(file.relative_to(request.export_dir))
+        assert MARK.encode() not in _content(file), file
+
+
+def _content(file):
+    if not zipfile.is_zipfile(file):
+        return file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        return b"".join(archive.read(name) for name in archive.namelist())
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_features_are_told_apart_by_name_and_not_by_the_order_they_come_in(trainer, request_of):
+    request = request_of(["b", 'a"', "c"])
+    trainer().train(request, no_report)
+    predict = trainer.load_predictor(request.export_dir)
+    features, _ = next(iter(request.eval.batches(20)))
+    backwards = dict(sorted(features.items(), reverse=True))
+    np.testing.assert_array_equal(predict(features), predict(backwards))
+    swapped = {**features, "b": features['a"'], 'a"': features["b"]}
+    assert not np.allclose(predict(features), predict(swapped))
+
+
+def keras_model(spec):
+    import keras
+
+    inputs = {f.name: keras.Input(f.shape, name=f"i{i}") for i, f in enumerate(spec.features)}
+    return keras.Model(inputs, keras.layers.Dense(1)(inputs['it"s']))
+
+
+def torch_model(spec):
+    from torch import nn
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, spec.outputs)
+
+        def forward(self, features):
+            return self.layer(features['it"s'])
+
+    return Model()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("trainer", "build"), [(TensorflowTrainer, keras_model), (PytorchTrainer, torch_model)])
+def test_the_users_model_sees_the_real_names(trainer, build, request_of):
+    request = request_of(['it"s', "other"], build_model=build)
+    trainer().train(request, no_report)
+    features, _ = next(iter(request.eval.batches(20)))
+    assert trainer.load_predictor(request.export_dir)(features).shape == (20, 1)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_an_export_that_was_made_before_is_refused(trainer, request_of):
+    request = request_of(["a"])
+    trainer().train(request, no_report)
+    (request.export_dir / FILE).unlink()
+    with pytest.raises(UserError, match="made before column names stayed out of it; train again"):
+        trainer.load_predictor(request.export_dir)
+
+
+@pytest.mark.core
+def test_the_list_of_names_is_text_and_nothing_else(tmp_path):
+    (tmp_path / FILE).write_text('{"a": 1}')
+    with pytest.raises(UserError, match=FILE):
+        load_names(tmp_path)
+
+
+@pytest.mark.core
+def test_a_name_is_a_metrics_key_that_mlflow_takes_and_no_two_names_share_one(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    run_id = tracking.create_run(uri, tracking.ensure_experiment(uri, "e", tmp_path), "run", {})
+    run = tracking.Run(uri, run_id)
+    columns = [*names(tmp_path / "canary"), "plain", 'a"', "a'", "a/b", "..", " ", "a" * 10_001]
+    run.metrics({f"drift.{tracking.key_of(name)}": 1.0 for name in columns})
+    assert not run.away
+    kept = tracking.client(uri).get_run(run_id).data.metrics
+    assert len(kept) == len(columns)
+    assert "drift.plain" in kept
