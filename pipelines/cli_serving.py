@@ -39,6 +39,19 @@ registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow ser
     type=click.Path(path_type=Path, dir_okay=False),
     help="File with the token that clients must send (Authorization: Bearer ...); or SWITCHYARD_SERVE_TOKEN.",
 )
+@click.option(
+    "--allowed-hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Name by which clients call the server, may be repeated; * is any.  [default: on loopback localhost and its addresses, "
+    "else any]",
+)
+@click.option(
+    "--max-connections", default=1024, show_default=True, type=click.IntRange(1), help="Open connections; more get 503."
+)
+@click.option(
+    "--idle-timeout", default=5, show_default=True, type=click.IntRange(1), help="Seconds until an unused connection is closed."
+)
 @click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its key, PEM.")
 @click.option("--access-log", default="-", show_default=True, metavar="FILE", help="One JSON object a request; off: none.")

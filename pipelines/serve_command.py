@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from components.training.import_order import import_tensorflow_without_keras, se
 from pipelines.models_command import registry_uri
 from pipelines.runners.quiet import quiet
 
+_HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
 _TOKEN = "SWITCHYARD_SERVE_TOKEN"  # noqa: S105 (a variable's name)
 
 
@@ -53,6 +55,9 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         request_share=options["sample"] / 100,
         redacted=options["redact"],
         drain_seconds=options["drain"],
+        allowed_hosts=_allowed_hosts(options["allowed_hosts"]),
+        max_connections=options["max_connections"],
+        idle_seconds=options["idle_timeout"],
     )
     listening = bind(options["host"], options["port"])
     _say(f"loading {settings.name}")
@@ -102,6 +107,16 @@ def _token(file: Path | None) -> str | None:
     if not token or not token.isascii() or " " in token:
         raise UserError(f"--token-file: {file} must hold one token, printable ASCII without spaces.")
     return token
+
+
+def _allowed_hosts(given: Sequence[str]) -> tuple[str, ...]:
+    for name in given:
+        if name != "*" and not _HOST.fullmatch(name):
+            raise UserError(
+                f"--allowed-hosts: {name!r} is not a host's name. Give it without scheme, port and path (models.example.org), "
+                "and several by repeating the option; * takes any."
+            )
+    return tuple(given)
 
 
 def _tls(cert: Path | None, key: Path | None) -> tuple[Path, Path] | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import logging
+import resource
 import shutil
 import signal
 import socket
@@ -20,9 +22,11 @@ import numpy as np
 import orjson
 import uvicorn
 
+from components.compat.bounded_http import ConnectionLimits, bounded_http
 from components.errors import StageError, UserError
 from components.model_bundle import Columns
 from components.serving.app import ServerState, create_app
+from components.serving.gate import AllowedHosts
 from components.serving.metrics import Metrics
 from components.serving.model_source import Registered
 from components.serving.request_log import RequestLog
@@ -31,6 +35,7 @@ from components.serving.served_model import Limits, ServedModel, load_model
 from components.serving.swapper import Swapper, settle_memory
 
 _GRACE_SECONDS = 30
+_OTHER_FILES = 256
 _log = logging.getLogger(__name__)
 
 
@@ -52,6 +57,9 @@ class ServeOptions:
         request_share: of requests that are kept there, 0 to 1.
         redacted: raw features that are never written there.
         drain_seconds: from SIGTERM, answering as not ready, to the end of taking connections.
+        allowed_hosts: names in Host headers that are taken; empty: on loopback those of loopback, elsewhere any; `*`: any.
+        max_connections: open at once.
+        idle_seconds: after which a connection without a request is closed.
     """
 
     name: str
@@ -67,6 +75,9 @@ class ServeOptions:
     request_share: float = 0.1
     redacted: tuple[str, ...] = ()
     drain_seconds: float = 0.0
+    allowed_hosts: tuple[str, ...] = ()
+    max_connections: int = ConnectionLimits.connections
+    idle_seconds: int = 5
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -113,19 +124,8 @@ def serve(
     metrics = Metrics()
     state = ServerState(options.name, Rollout(options.canary_share, options.rule), options.limits, metrics, version)
     with _access_log(options.access_log) as log, _request_log(options, metrics) as state.log_request:
-        app = create_app(state, token=options.token, access_log=log)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            backlog=2048,
-            ssl_certfile=str(options.tls[0]) if options.tls else None,
-            ssl_keyfile=str(options.tls[1]) if options.tls else None,
-        )
+        app = create_app(state, token=options.token, access_log=log, hosts=_hosts(options, listening))
+        config = _config(app, options, metrics)
         try:
             config.load()
         except (OSError, ValueError) as error:
@@ -137,6 +137,56 @@ def serve(
             gc.unfreeze()
             if owned and isinstance(source, Path):
                 shutil.rmtree(source.parent, ignore_errors=True)
+
+
+def _config(app: Any, options: ServeOptions, metrics: Metrics) -> uvicorn.Config:
+    limits = ConnectionLimits(
+        connections=options.max_connections,
+        idle_seconds=options.idle_seconds,
+        linger_bytes=2 * options.limits.body,
+        refused=lambda status: metrics.requests.labels("none", str(status), "").inc(),
+    )
+    _allow_files(options.max_connections)
+    return uvicorn.Config(
+        app,
+        http=bounded_http(limits),
+        ws="none",  # it would pass by the gate
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=options.idle_seconds,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        backlog=2048,
+        ssl_certfile=str(options.tls[0]) if options.tls else None,
+        ssl_keyfile=str(options.tls[1]) if options.tls else None,
+    )
+
+
+def _allow_files(connections: int) -> None:
+    """Raises this process's limit of open files where so many connections need it.
+
+    Raises:
+        UserError: it cannot be raised so far.
+    """
+    needed = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(
+            f"--max-connections: {connections} need {needed} open files, this system allows {hard} (ulimit -Hn). "
+            f"Take at most {max(1, hard - _OTHER_FILES)}, or have the limit raised."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _hosts(options: ServeOptions, listening: socket.socket) -> AllowedHosts | None:
+    loopback = ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
+    if "*" in options.allowed_hosts or not (loopback or options.allowed_hosts):
+        return None
+    return AllowedHosts(options.allowed_hosts, addresses=not loopback)
 
 
 async def _run(

@@ -1,0 +1,1 @@
+"""Patches of libraries, and subclasses of what they do not make public."""
