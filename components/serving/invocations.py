@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -20,6 +21,7 @@ from components.serving.open_inference import read_json
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _BOUNDS = Bounds()
+_ARROWS_COLUMN = re.compile(r"CSV column #([0-9]+)")
 
 
 def decode(body: bytes | bytearray, content_type: str, info: BundleInfo, bounds: Bounds = _BOUNDS) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def _records(value: Any, key: str, info: BundleInfo, bounds: Bounds) -> dict[str
 
 def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
     text_columns = {f.name for f in info.features if f.dtype == "string"}
+    names: list[str] = []
     try:
         names, rest = _csv_names(body)
         if len(set(names)) != len(names):
@@ -109,7 +112,8 @@ def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict
             ),
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"the body is not CSV of the model's columns: {first_line(error)}") from None
+        reason = _ARROWS_COLUMN.sub(lambda found: f"column {names[int(found[1])]!r}", first_line(error))
+        raise InputError(f"the body is not CSV of the model's columns: {reason}") from None
     bounds.check_rows(table.num_rows)
     return {n: table[n].to_pylist() if n in text_columns else np.asarray(table[n].to_numpy()) for n in names}
 

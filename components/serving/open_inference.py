@@ -6,6 +6,7 @@ https://github.com/kserve/open-inference-protocol, https://github.com/triton-inf
 
 from __future__ import annotations
 
+import gc
 import math
 import uuid
 from collections.abc import Mapping
@@ -120,10 +121,16 @@ def read_json(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     Raises:
         InputError: it is none.
     """
+    collects = gc.isenabled()
+    # JSON has no cycles: among millions of new objects the collector finds nothing, in several times the time that reading takes.
+    gc.disable()
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InputError(f"the body is not JSON: {error}") from None
+    finally:
+        if collects:
+            gc.enable()
     if not isinstance(document, dict):
         raise InputError("the body must be a JSON object.")
     return document

@@ -125,7 +125,8 @@ def serve(
     state = ServerState(options.name, Rollout(options.canary_share, options.rule), options.limits, metrics, version)
     with _access_log(options.access_log) as log, _request_log(options, metrics) as state.log_request:
         app = create_app(state, token=options.token, access_log=log, hosts=_hosts(options, listening))
-        config = _config(app, options, metrics)
+        _allow_files(options.max_connections)
+        config = uvicorn_config(app, options, _connection_limits(options, metrics))
         try:
             config.load()
         except (OSError, ValueError) as error:
@@ -139,14 +140,8 @@ def serve(
                 shutil.rmtree(source.parent, ignore_errors=True)
 
 
-def _config(app: Any, options: ServeOptions, metrics: Metrics) -> uvicorn.Config:
-    limits = ConnectionLimits(
-        connections=options.max_connections,
-        idle_seconds=options.idle_seconds,
-        linger_bytes=2 * options.limits.body,
-        refused=lambda status: metrics.requests.labels("none", str(status), "").inc(),
-    )
-    _allow_files(options.max_connections)
+def uvicorn_config(app: Any, options: ServeOptions, limits: ConnectionLimits) -> uvicorn.Config:
+    """Returns how an application is served."""
     return uvicorn.Config(
         app,
         http=bounded_http(limits),
@@ -161,6 +156,15 @@ def _config(app: Any, options: ServeOptions, metrics: Metrics) -> uvicorn.Config
         backlog=2048,
         ssl_certfile=str(options.tls[0]) if options.tls else None,
         ssl_keyfile=str(options.tls[1]) if options.tls else None,
+    )
+
+
+def _connection_limits(options: ServeOptions, metrics: Metrics) -> ConnectionLimits:
+    return ConnectionLimits(
+        connections=options.max_connections,
+        idle_seconds=options.idle_seconds,
+        linger_bytes=2 * options.limits.body,
+        refused=lambda status: metrics.requests.labels("none", str(status), "").inc(),
     )
 
 
