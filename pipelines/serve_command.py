@@ -32,6 +32,7 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         UserError: there is no such model, or an option does not fit.
         StageError: the model cannot be served.
     """
+    allowed_hosts = _allowed_hosts(options["allowed_hosts"])
     source, owned = find_source(model, tracking_uri, workspace)
     canary = options["canary"]
     if canary and not isinstance(source, Registered):
@@ -55,7 +56,7 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         request_share=options["sample"] / 100,
         redacted=options["redact"],
         drain_seconds=options["drain"],
-        allowed_hosts=_allowed_hosts(options["allowed_hosts"]),
+        allowed_hosts=allowed_hosts,
         max_connections=options["max_connections"],
         idle_seconds=options["idle_timeout"],
     )

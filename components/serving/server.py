@@ -125,7 +125,7 @@ def serve(
     state = ServerState(options.name, Rollout(options.canary_share, options.rule), options.limits, metrics, version)
     with _access_log(options.access_log) as log, _request_log(options, metrics) as state.log_request:
         app = create_app(state, token=options.token, access_log=log, hosts=_hosts(options, listening))
-        _allow_files(options.max_connections)
+        allow_files(options.max_connections)
         config = uvicorn_config(app, options, _connection_limits(options, metrics))
         try:
             config.load()
@@ -168,7 +168,7 @@ def _connection_limits(options: ServeOptions, metrics: Metrics) -> ConnectionLim
     )
 
 
-def _allow_files(connections: int) -> None:
+def allow_files(connections: int) -> None:
     """Raises this process's limit of open files where so many connections need it.
 
     Raises:

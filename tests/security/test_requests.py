@@ -187,10 +187,7 @@ def test_rows_are_counted_in_every_form(form):
 @pytest.mark.parametrize("form", list(too_many()))
 def test_names_are_looked_at_before_rows(form):
     kind, body, info, length = too_many()[form]
-    if form == "csv":
-        body = body.replace(b"c1", b"zz", 1)
-    else:
-        body = body.replace(b'"a"', b'"z"')
+    body = body.replace(b"c1", b"zz", 1) if form == "csv" else body.replace(b'"a"', b'"z"')
 
     status, message = decode(kind, body, info, length, rows=1)
 
