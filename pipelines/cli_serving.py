@@ -47,7 +47,9 @@ registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow ser
     "else any]",
 )
 @click.option(
-    "--max-connections", default=1024, show_default=True, type=click.IntRange(1), help="Open connections; more get 503."
+    "--max-connections",
+    type=click.IntRange(1),
+    help="Open connections; more get 503.  [default: 1024, less where the system allows fewer open files]",
 )
 @click.option(
     "--idle-timeout", default=5, show_default=True, type=click.IntRange(1), help="Seconds until an unused connection is closed."

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _REQUEST = "switchyard.request"
@@ -30,7 +32,7 @@ class ConnectionLimits:
         head: bytes of request line and header fields.
         fields: header fields, trailers included.
         pipelined: requests that wait behind one that is not answered yet.
-        head_seconds: from a request's first byte to the end of its head.
+        head_seconds: from a request's first byte to the end of its head; of a TLS handshake as well.
         idle_seconds: without a request.
         write_seconds: without a client taking anything of an answer.
         linger_seconds: that the rest of a refused request is read and thrown away: closing at once could cost the client the
@@ -55,6 +57,24 @@ class ConnectionLimits:
 def bounded_http(limits: ConnectionLimits) -> type[asyncio.Protocol]:
     """Returns the protocol class for `uvicorn.Config(http=...)`."""
     return type("BoundedHttp", (_BoundedHttp,), {"limits": limits})
+
+
+async def listen_with_tls(server: uvicorn.Server, sockets: Sequence[socket.socket], handshake_seconds: float) -> None:
+    """Does what `uvicorn.Server.startup` does for given sockets, which leaves every handshake a minute."""
+    config = server.config
+
+    def connection() -> asyncio.Protocol:
+        made: Any = config.http_protocol_class
+        return cast("asyncio.Protocol", made(config=config, server_state=server.server_state, app_state={}))
+
+    loop = asyncio.get_running_loop()
+    server.servers = [
+        await loop.create_server(
+            connection, sock=sock, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=handshake_seconds
+        )
+        for sock in sockets
+    ]
+    server.started = True
 
 
 def received(scope: Mapping[str, Any]) -> bool:

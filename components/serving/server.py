@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 import uvicorn
 
-from components.compat.bounded_http import ConnectionLimits, bounded_http
+from components.compat.bounded_http import ConnectionLimits, bounded_http, listen_with_tls
 from components.errors import StageError, UserError
 from components.model_bundle import Columns
 from components.serving.app import ServerState, create_app
@@ -58,7 +58,7 @@ class ServeOptions:
         redacted: raw features that are never written there.
         drain_seconds: from SIGTERM, answering as not ready, to the end of taking connections.
         allowed_hosts: names in Host headers that are taken; empty: on loopback those of loopback, elsewhere any; `*`: any.
-        max_connections: open at once.
+        max_connections: open at once; None: see `allow_connections`.
         idle_seconds: after which a connection without a request is closed.
     """
 
@@ -76,7 +76,7 @@ class ServeOptions:
     redacted: tuple[str, ...] = ()
     drain_seconds: float = 0.0
     allowed_hosts: tuple[str, ...] = ()
-    max_connections: int = ConnectionLimits.connections
+    max_connections: int | None = None
     idle_seconds: int = 5
 
 
@@ -125,8 +125,13 @@ def serve(
     state = ServerState(options.name, Rollout(options.canary_share, options.rule), options.limits, metrics, version)
     with _access_log(options.access_log) as log, _request_log(options, metrics) as state.log_request:
         app = create_app(state, token=options.token, access_log=log, hosts=_hosts(options, listening))
-        allow_files(options.max_connections)
-        config = uvicorn_config(app, options, _connection_limits(options, metrics))
+        limits = ConnectionLimits(
+            connections=allow_connections(options.max_connections),
+            idle_seconds=options.idle_seconds,
+            linger_bytes=2 * options.limits.body,
+            refused=lambda status: metrics.requests.labels("none", str(status), "").inc(),
+        )
+        config = uvicorn_config(app, options, limits)
         try:
             config.load()
         except (OSError, ValueError) as error:
@@ -159,31 +164,27 @@ def uvicorn_config(app: Any, options: ServeOptions, limits: ConnectionLimits) ->
     )
 
 
-def _connection_limits(options: ServeOptions, metrics: Metrics) -> ConnectionLimits:
-    return ConnectionLimits(
-        connections=options.max_connections,
-        idle_seconds=options.idle_seconds,
-        linger_bytes=2 * options.limits.body,
-        refused=lambda status: metrics.requests.labels("none", str(status), "").inc(),
-    )
+def allow_connections(wanted: int | None) -> int:
+    """Returns how many connections may be open, and has this process open so many files.
 
-
-def allow_files(connections: int) -> None:
-    """Raises this process's limit of open files where so many connections need it.
+    Args:
+        wanted: so many; None: what is usual, or what the system allows.
 
     Raises:
-        UserError: it cannot be raised so far.
+        UserError: the system does not allow so many.
     """
-    needed = connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    most = sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - _OTHER_FILES)
+    if wanted is not None and wanted > most:
         raise UserError(
-            f"--max-connections: {connections} need {needed} open files, this system allows {hard} (ulimit -Hn). "
-            f"Take at most {max(1, hard - _OTHER_FILES)}, or have the limit raised."
+            f"--max-connections: {wanted} need {wanted + _OTHER_FILES} open files, this system allows {hard} (ulimit -Hn). "
+            f"Take at most {most}, or have the limit raised."
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    connections = wanted or min(ConnectionLimits.connections, most)
+    needed = connections + _OTHER_FILES
+    if soft not in (resource.RLIM_INFINITY, hard) and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else min(needed, hard), hard))
+    return connections
 
 
 def _hosts(options: ServeOptions, listening: socket.socket) -> AllowedHosts | None:
@@ -273,6 +274,13 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await listen_with_tls(self, sockets or [], ConnectionLimits.head_seconds)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answers what was taken."""

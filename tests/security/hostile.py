@@ -15,7 +15,7 @@ from components.serving.bounds import Bounds, InputError
 from components.serving.inputs import columns_of
 from components.serving.metrics import Metrics
 from components.serving.rollout import Rollout, StopRule
-from components.serving.served_model import Limits, ServedModel
+from components.serving.served_model import ServedModel
 
 FEATURES = [
     RawFeature("a", "float32", 1),
@@ -69,12 +69,11 @@ def scores(columns):
     return 1 / (1 + np.exp(-total[:, np.newaxis]))
 
 
-def rollout(slow=scores, info=INFO, limits=None):
+def rollout(limits):
     """A champion in this process: the server around it is real, the model is arithmetic."""
-    limits = limits or Limits()
     found = Rollout(0.0, StopRule())
     batcher = Batcher(
-        slow, max_rows=limits.batch_rows, max_waiting=limits.waiting, observe=Metrics().batch_rows.labels("1").observe
+        scores, max_rows=limits.batch_rows, max_waiting=limits.waiting, observe=Metrics().batch_rows.labels("1").observe
     )
-    found.set_champion(ServedModel("1", info, batcher, None))
+    found.set_champion(ServedModel("1", INFO, batcher, None))
     return found

@@ -6,7 +6,10 @@ The server is the real one, over real sockets; the quick tests run it in this pr
 import asyncio
 import http.client
 import json
+import resource
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -16,13 +19,14 @@ import psutil
 import pytest
 import uvicorn
 
-from components.compat.bounded_http import ConnectionLimits
+from components.compat.bounded_http import ConnectionLimits, listen_with_tls
+from components.errors import UserError
 from components.serving.app import ServerState, create_app
 from components.serving.gate import AllowedHosts
 from components.serving.metrics import Metrics
 from components.serving.served_model import Limits
-from components.serving.server import ServeOptions, bind, uvicorn_config
-from tests.security.hostile import GOOD, rollout, scores
+from components.serving.server import ServeOptions, allow_connections, bind, uvicorn_config
+from tests.security.hostile import GOOD, rollout
 from tests.serving.server import serving
 
 QUICK = ConnectionLimits(
@@ -32,14 +36,15 @@ BODY = json.dumps({"inputs": [GOOD]}).encode()
 
 
 @contextmanager
-def listening(limits=QUICK, *, seconds=1.0, token=None, hosts=None, slow=scores):
+def listening(limits=QUICK, *, seconds=1.0, token=None, hosts=None, tls=None):
     """Yields the port of a server that takes bodies of 1 MiB."""
     taken = Limits(body=1 << 20, seconds=seconds)
-    state = ServerState("m", rollout(slow, limits=taken), taken, Metrics(), "1")
+    state = ServerState("m", rollout(taken), taken, Metrics(), "1")
     app = create_app(state, token=token, access_log=None, hosts=hosts)
     sock = bind("127.0.0.1", 0)
-    config = uvicorn_config(app, ServeOptions("m", idle_seconds=limits.idle_seconds), limits)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn_config(app, ServeOptions("m", idle_seconds=limits.idle_seconds, tls=tls), limits))
+    if tls:
+        server.startup = lambda sockets: listen_with_tls(server, sockets, 0.5)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])))
     thread.start()
     while not server.started:
@@ -72,6 +77,14 @@ def post(size):
 
 def status_of(answer):
     return int(answer.split()[1]) if answer else None
+
+
+def answer_to(client):
+    """Returns one answer of a connection that stays open."""
+    found = http.client.HTTPResponse(client)
+    found.begin()
+    found.read()
+    return found.status
 
 
 def until_closed(client):
@@ -146,7 +159,7 @@ def test_a_head_within_the_bounds_is_taken():
     with listening() as port, connected(port) as client:
         for _ in range(2):
             client.sendall(head("GET", "/v2/health/live?" + "y" * 8000, *fields))
-            assert status_of(client.recv(1 << 16)) == 200
+            assert answer_to(client) == 200
 
 
 @pytest.mark.core
@@ -196,7 +209,7 @@ def test_more_connections_than_allowed_get_503_and_the_others_are_served():
             assert b"retry-after" in answer
         for client in held:
             client.sendall(head())
-            assert status_of(client.recv(1 << 16)) == 200
+            assert answer_to(client) == 200
         for client in held:
             client.close()
         time.sleep(0.3)
@@ -416,7 +429,7 @@ def test_the_loop_answers_others_while_a_big_body_is_decoded():
             began = time.monotonic()
             with connected(port) as client:
                 client.sendall(head())
-                assert status_of(client.recv(1 << 16)) == 200
+                assert answer_to(client) == 200
             slowest = max(slowest, time.monotonic() - began)
     assert slowest < 2
 
@@ -491,12 +504,27 @@ def test_an_allowed_host_that_is_no_name_is_refused(name, warm):
 
 
 @pytest.mark.core
-def test_more_connections_than_the_system_has_files_are_refused(monkeypatch):
-    import resource
-
-    from components.errors import UserError
-    from components.serving.server import allow_files
-
+def test_more_connections_than_the_system_has_files_for_are_refused():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
     with pytest.raises(UserError, match=r"--max-connections: .* open files"):
-        allow_files(hard)
+        allow_connections(hard)
+
+    assert allow_connections(None) <= hard
+
+
+@pytest.mark.core
+def test_behind_tls_the_same_holds_and_a_handshake_has_its_time(tmp_path):
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    trusting = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    with listening(tls=(tmp_path / "cert.pem", tmp_path / "key.pem")) as port:
+        with connected(port) as client:
+            began = time.monotonic()
+            assert until_closed(client) == b""
+            assert time.monotonic() - began < 3
+        for begin, more, status in HEADS.values():
+            with connected(port) as plain, trusting.wrap_socket(plain, server_hostname="localhost") as client:
+                client.sendall(begin)
+                sent_until_refused(client, (more for _ in range(100)), 1 << 20)
+                assert status_of(until_closed(client)) == status

@@ -257,7 +257,7 @@ async def _ask(app, *requests):
 
 def application(limits=None, **more):
     limits = limits or Limits()
-    state = ServerState("m", rollout(limits=limits), limits, Metrics(), "1", **more)
+    state = ServerState("m", rollout(limits), limits, Metrics(), "1", **more)
     return create_app(state, token=None, access_log=None)
 
 
