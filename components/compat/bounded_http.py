@@ -47,7 +47,7 @@ class ConnectionLimits:
     fields: int = 100
     pipelined: int = 64
     head_seconds: float = 10.0
-    idle_seconds: float = 5.0
+    idle_seconds: int = 5
     write_seconds: float = 60.0
     linger_seconds: float = 3.0
     linger_bytes: int = 32 << 20

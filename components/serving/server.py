@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
-import resource
 import shutil
 import signal
 import socket
@@ -22,11 +20,11 @@ import numpy as np
 import orjson
 import uvicorn
 
-from components.compat.bounded_http import ConnectionLimits, bounded_http, listen_with_tls
+from components.compat.bounded_http import ConnectionLimits, listen_with_tls
 from components.errors import StageError, UserError
 from components.model_bundle import Columns
 from components.serving.app import ServerState, create_app
-from components.serving.gate import AllowedHosts
+from components.serving.connections import allow_connections, allowed_hosts, uvicorn_config
 from components.serving.metrics import Metrics
 from components.serving.model_source import Registered
 from components.serving.request_log import RequestLog
@@ -34,8 +32,6 @@ from components.serving.rollout import Rollout, StopRule
 from components.serving.served_model import Limits, ServedModel, load_model
 from components.serving.swapper import Swapper, settle_memory
 
-_GRACE_SECONDS = 30
-_OTHER_FILES = 256
 _log = logging.getLogger(__name__)
 
 
@@ -124,14 +120,14 @@ def serve(
     metrics = Metrics()
     state = ServerState(options.name, Rollout(options.canary_share, options.rule), options.limits, metrics, version)
     with _access_log(options.access_log) as log, _request_log(options, metrics) as state.log_request:
-        app = create_app(state, token=options.token, access_log=log, hosts=_hosts(options, listening))
+        app = create_app(state, token=options.token, access_log=log, hosts=allowed_hosts(options.allowed_hosts, listening))
         limits = ConnectionLimits(
             connections=allow_connections(options.max_connections),
             idle_seconds=options.idle_seconds,
             linger_bytes=2 * options.limits.body,
             refused=lambda status: metrics.requests.labels("none", str(status), "").inc(),
         )
-        config = uvicorn_config(app, options, limits)
+        config = uvicorn_config(app, limits, options.tls)
         try:
             config.load()
         except (OSError, ValueError) as error:
@@ -143,55 +139,6 @@ def serve(
             gc.unfreeze()
             if owned and isinstance(source, Path):
                 shutil.rmtree(source.parent, ignore_errors=True)
-
-
-def uvicorn_config(app: Any, options: ServeOptions, limits: ConnectionLimits) -> uvicorn.Config:
-    """Returns how an application is served."""
-    return uvicorn.Config(
-        app,
-        http=bounded_http(limits),
-        ws="none",  # it would pass by the gate
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=options.idle_seconds,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        backlog=2048,
-        ssl_certfile=str(options.tls[0]) if options.tls else None,
-        ssl_keyfile=str(options.tls[1]) if options.tls else None,
-    )
-
-
-def allow_connections(wanted: int | None) -> int:
-    """Returns how many connections may be open, and has this process open so many files.
-
-    Args:
-        wanted: so many; None: what is usual, or what the system allows.
-
-    Raises:
-        UserError: the system does not allow so many.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - _OTHER_FILES)
-    if wanted is not None and wanted > most:
-        raise UserError(
-            f"--max-connections: {wanted} need {wanted + _OTHER_FILES} open files, this system allows {hard} (ulimit -Hn). "
-            f"Take at most {most}, or have the limit raised."
-        )
-    connections = wanted or min(ConnectionLimits.connections, most)
-    needed = connections + _OTHER_FILES
-    if soft not in (resource.RLIM_INFINITY, hard) and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else min(needed, hard), hard))
-    return connections
-
-
-def _hosts(options: ServeOptions, listening: socket.socket) -> AllowedHosts | None:
-    loopback = ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
-    if "*" in options.allowed_hosts or not (loopback or options.allowed_hosts):
-        return None
-    return AllowedHosts(options.allowed_hosts, addresses=not loopback)
 
 
 async def _run(

@@ -22,10 +22,11 @@ import uvicorn
 from components.compat.bounded_http import ConnectionLimits, listen_with_tls
 from components.errors import UserError
 from components.serving.app import ServerState, create_app
+from components.serving.connections import allow_connections, uvicorn_config
 from components.serving.gate import AllowedHosts
 from components.serving.metrics import Metrics
 from components.serving.served_model import Limits
-from components.serving.server import ServeOptions, allow_connections, bind, uvicorn_config
+from components.serving.server import bind
 from tests.security.hostile import GOOD, rollout
 from tests.serving.server import serving
 
@@ -42,7 +43,7 @@ def listening(limits=QUICK, *, seconds=1.0, token=None, hosts=None, tls=None):
     state = ServerState("m", rollout(taken), taken, Metrics(), "1")
     app = create_app(state, token=token, access_log=None, hosts=hosts)
     sock = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn_config(app, ServeOptions("m", idle_seconds=limits.idle_seconds, tls=tls), limits))
+    server = uvicorn.Server(uvicorn_config(app, limits, tls))
     if tls:
         server.startup = lambda sockets: listen_with_tls(server, sockets, 0.5)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])))
