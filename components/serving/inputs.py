@@ -13,6 +13,7 @@ from components.serving.bounds import Bounds, InputError, shortened, shown
 from components.serving.cells import LIMITS, fitting, numbers, texts, where
 
 _BOUNDS = Bounds()
+_NAMED = 200  # columns, in a message
 
 
 def check_names(info: BundleInfo, names: Collection[str]) -> None:
@@ -102,11 +103,12 @@ def _is_plain(values: Any) -> bool:
 
 
 def _names(info: BundleInfo) -> str:
-    return ", ".join(f.name for f in info.features)
+    named = ", ".join(f.name for f in info.features[:_NAMED])
+    return named if len(info.features) <= _NAMED else f"{named}, ... ({len(info.features)} in all)"
 
 
 def _alike(name: str, known: Collection[str]) -> str:
-    return did_you_mean(name, known) if len(name) <= 100 else ""
+    return did_you_mean(name, known) if len(name) <= 100 and len(known) <= _NAMED else ""
 
 
 def _others(missing: Sequence[str]) -> str:

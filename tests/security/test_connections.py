@@ -46,7 +46,12 @@ def listening(limits=QUICK, *, seconds=1.0, token=None, hosts=None, tls=None):
     server = uvicorn.Server(uvicorn_config(app, limits, tls))
     if tls:
         server.startup = lambda sockets: listen_with_tls(server, sockets, 0.5)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])))
+
+    def serve():
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(server.serve([sock]))
+
+    thread = threading.Thread(target=serve)
     thread.start()
     while not server.started:
         time.sleep(0.01)
@@ -144,7 +149,8 @@ HEADS = {
 @pytest.mark.parametrize("case", list(HEADS))
 def test_a_head_without_end_is_refused(case):
     begin, more, status = HEADS[case]
-    with listening(token="s3cret") as port, connected(port) as client:
+    counted = []
+    with listening(replace(QUICK, refused=counted.append), token="s3cret") as port, connected(port) as client:
         client.sendall(begin)
         sent_until_refused(client, (more for _ in range(100)), 1 << 20)
 
@@ -152,6 +158,7 @@ def test_a_head_without_end_is_refused(case):
 
     assert status_of(answer) == status
     assert b"connection: close" in answer
+    assert counted == [status]
 
 
 @pytest.mark.core
@@ -472,6 +479,21 @@ def test_heads_without_end_take_no_memory_and_no_time_of_a_server_with_a_token(s
             thread.join()
     assert memory(server) - before < 200
     assert worst < 2
+
+
+def test_what_took_all_memory_is_refused_at_once(server):
+    bodies = {
+        "/v2/models/m/infer": b'{"inputs":[{"name":"x","shape":[4294967296,4294967296],"datatype":"FP32","data":[]}]}',
+        "/invocations": b'{"dataframe_records":[%s]}' % b",".join(b'{"c%d":1}' % i for i in range(34_000)),
+    }
+    fields = {"content-type": "application/json", "authorization": "Bearer s3cret"}
+    before = memory(server)
+    for path, body in bodies.items():
+        began = time.monotonic()
+        status, _, answer = server.request(path, body, fields)
+        assert status in (400, 413), answer
+        assert time.monotonic() - began < 5
+    assert memory(server) - before < 200
 
 
 def test_two_thousand_idle_and_half_sent_connections_are_closed(server):
