@@ -42,9 +42,9 @@ registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow ser
 @click.option(
     "--allowed-hosts",
     multiple=True,
-    metavar="NAME",
-    help="Name by which clients call the server, may be repeated; * is any.  [default: on loopback localhost and its addresses, "
-    "else any]",
+    metavar="NAMES",
+    help="Names by which clients call the server, separated by commas; * is any.  [default: on loopback localhost and its "
+    "addresses, else any]",
 )
 @click.option(
     "--max-connections",

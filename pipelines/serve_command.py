@@ -111,13 +111,14 @@ def _token(file: Path | None) -> str | None:
 
 
 def _allowed_hosts(given: Sequence[str]) -> tuple[str, ...]:
-    for name in given:
+    names = [name.strip() for value in given for name in value.split(",")]
+    for name in names:
         if name != "*" and not _HOST.fullmatch(name):
             raise UserError(
                 f"--allowed-hosts: {name!r} is not a host's name. Give it without scheme, port and path (models.example.org), "
-                "and several by repeating the option; * takes any."
+                "several separated by commas or by repeating the option; * takes any."
             )
-    return tuple(given)
+    return tuple(names)
 
 
 def _tls(cert: Path | None, key: Path | None) -> tuple[Path, Path] | None:

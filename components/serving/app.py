@@ -72,6 +72,8 @@ def create_app(
     """Returns the ASGI application."""
     routes = _Routes(state)
     app = Starlette(routes=routes.table(), exception_handlers=_HANDLERS)
+    # A redirect would lead to whatever the Host header names.
+    app.router.redirect_slashes = False
     return Gate(app, state.metrics, state.limits, token=token, access_log=access_log, hosts=hosts)
 
 

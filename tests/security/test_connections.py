@@ -512,13 +512,13 @@ def test_two_thousand_idle_and_half_sent_connections_are_closed(server):
 
 def test_the_command_checks_hosts_on_loopback_and_takes_names(server, bundles, tmp_path):
     assert host_of(server.port, "evil.example", "/ping") == 421
-    with serving(bundles["pytorch"], tmp_path / "log", "--allowed-hosts", "models.example.org", name="m") as other:
+    with serving(bundles["pytorch"], tmp_path / "log", "--allowed-hosts", "a.example,models.example.org", name="m") as other:
         assert host_of(other.port, "models.example.org", "/ping") == 200
         assert host_of(other.port, "evil.example", "/ping") == 421
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("name", ["http://x", "x:80", "x/y", "", "a b"])
+@pytest.mark.parametrize("name", ["http://x", "x:80", "x/y", "", "a,b/c"])
 def test_an_allowed_host_that_is_no_name_is_refused(name, warm):
     done = warm("serve", "nothing@champion", "--allowed-hosts", name)
 

@@ -272,8 +272,8 @@ def test_a_length_header_that_is_no_length_is_refused(digits):
 
 
 @pytest.mark.parametrize("host", ["[", "[::1", "a b", "", "x" * 1000, "é", "evil:80:80"])
-@pytest.mark.parametrize("path", ["/nothing", "/v2/models/m/infer"])
-def test_a_host_header_that_is_no_host_ends_in_no_500(host, path):
+@pytest.mark.parametrize("path", ["/nothing", "/v2/models/m/infer", "/v2/"])
+def test_a_host_header_that_is_no_host_ends_in_no_500_and_no_redirect(host, path):
     [answer] = asyncio.run(_ask(application(), ("GET", path, {"headers": [(b"host", host.encode())]})))
 
     assert answer.status_code in (404, 405)
