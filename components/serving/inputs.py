@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -75,15 +76,15 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
     Thirty columns checked one by one are a large part of a small request (decision 9).
     """
     scalars = [f for f in info.features if f.dtype != "string" and f.width in (1, None) and not f.is_list and f.name in given]
-    if not scalars or not all(_is_plain(given[f.name]) for f in scalars):
-        return {}
+    flat = array("d")
     try:
-        cells = np.array([given[f.name] for f in scalars])
-    except ValueError:
+        for feature in scalars:
+            flat.extend(_as_doubles(given[feature.name]))
+    except (TypeError, OverflowError):
         return {}
-    if cells.dtype.kind not in "iuf" or cells.size != len(scalars) * rows:
+    if not scalars or len(flat) != len(scalars) * rows:
         return {}
-    cells = cells.reshape(len(scalars), rows).astype(np.float64)
+    cells = np.frombuffer(flat).reshape(len(scalars), rows)
     whole = [i for i, f in enumerate(scalars) if f.dtype == "int64"]
     fits = (np.abs(cells) <= LIMITS["float32"]).all() and (np.abs(cells[whole]) < LIMITS["int64"]).all()
     if not fits or (cells[whole] != np.trunc(cells[whole])).any():
@@ -95,11 +96,18 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
     return found
 
 
-def _is_plain(values: Any) -> bool:
-    """Whether NumPy may see the values: one long text among numbers would make it give all of them its length."""
-    if isinstance(values, np.ndarray):
-        return values.dtype.kind in "iuf"
-    return set(map(type, values)) <= {int, float}
+def _as_doubles(values: Any) -> array[float]:
+    """Returns numbers as they are. Not by NumPy: beside one long text it would give every number that text's length.
+
+    Raises:
+        TypeError: one is none, or is missing.
+        OverflowError: one is too large.
+    """
+    if not isinstance(values, np.ndarray):
+        return array("d", values)
+    if values.dtype.kind not in "iuf":
+        raise TypeError
+    return array("d", values.astype(np.float64).tobytes())
 
 
 def _names(info: BundleInfo) -> str:
