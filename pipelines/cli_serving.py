@@ -45,6 +45,21 @@ trust_option = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="File with the token that clients must send (Authorization: Bearer ...); or SWITCHYARD_SERVE_TOKEN.",
 )
+@click.option(
+    "--allowed-hosts",
+    multiple=True,
+    metavar="NAMES",
+    help="Names by which clients call the server, separated by commas; * is any.  [default: on loopback localhost and its "
+    "addresses, else any]",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(1),
+    help="Open connections; more get 503.  [default: 1024, less where the system allows fewer open files]",
+)
+@click.option(
+    "--idle-timeout", default=5, show_default=True, type=click.IntRange(1), help="Seconds until an unused connection is closed."
+)
 @click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its key, PEM.")
 @click.option("--access-log", default="-", show_default=True, metavar="FILE", help="One JSON object a request; off: none.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from components.training.import_order import import_tensorflow_without_keras, se
 from pipelines.models_command import registry_uri
 from pipelines.runners.quiet import quiet
 
+_HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
 _TOKEN = "SWITCHYARD_SERVE_TOKEN"  # noqa: S105 (a variable's name)
 
 
@@ -33,6 +35,7 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         UserError: there is no such model, or an option does not fit.
         StageError: the model cannot be served.
     """
+    allowed_hosts = _allowed_hosts(options["allowed_hosts"])
     digest = options["digest"]
     if digest is not None and name_and_wanted(model):
         raise UserError("--digest: belongs to a folder or URI; a version of the registry has its own.")
@@ -60,6 +63,9 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         redacted=options["redact"],
         drain_seconds=options["drain"],
         digest=digest,
+        allowed_hosts=allowed_hosts,
+        max_connections=options["max_connections"],
+        idle_seconds=options["idle_timeout"],
     )
     listening = bind(options["host"], options["port"])
     _say(f"loading {settings.name}")
@@ -126,6 +132,17 @@ def _token(file: Path | None) -> str | None:
     if not token or not token.isascii() or " " in token:
         raise UserError(f"--token-file: {file} must hold one token, printable ASCII without spaces.")
     return token
+
+
+def _allowed_hosts(given: Sequence[str]) -> tuple[str, ...]:
+    names = [name.strip() for value in given for name in value.split(",")]
+    for name in names:
+        if name != "*" and not _HOST.fullmatch(name):
+            raise UserError(
+                f"--allowed-hosts: {name!r} is not a host's name. Give it without scheme, port and path (models.example.org), "
+                "several separated by commas or by repeating the option; * takes any."
+            )
+    return tuple(names)
 
 
 def _tls(cert: Path | None, key: Path | None) -> tuple[Path, Path] | None:

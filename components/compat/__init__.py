@@ -1,1 +1,1 @@
-"""Patches of libraries, one module each: what is wrong or missing there, and from which version on the patch can go."""
+"""Patches of libraries and subclasses of what they do not make public, one module each: why, and until which version."""

@@ -11,21 +11,24 @@ from typing import Any
 import numpy as np
 import orjson
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from components.model_bundle import Columns
 from components.serving import invocations, open_inference
 from components.serving.batcher import QueueFullError
-from components.serving.gate import Gate, fault
-from components.serving.inputs import InputError, columns_of
+from components.serving.bodies import Bodies, Body
+from components.serving.bounds import Bounds, InputError, shortened
+from components.serving.gate import AllowedHosts, Gate, fault
+from components.serving.inputs import columns_of
 from components.serving.metrics import Metrics
 from components.serving.openapi import openapi
 from components.serving.rollout import Rollout
 from components.serving.served_model import Limits, ServedModel
 
 _JSON = "application/json"
+_ANSWER_BYTES = 20  # of a score in JSON
 _log = logging.getLogger(__name__)
 
 
@@ -59,16 +62,34 @@ class ServerState:
         return self.rollout.champion is not None and not self.draining
 
 
-def create_app(state: ServerState, *, token: str | None, access_log: Callable[[dict[str, Any]], None] | None) -> Any:
+def create_app(
+    state: ServerState,
+    *,
+    token: str | None,
+    access_log: Callable[[dict[str, Any]], None] | None,
+    hosts: AllowedHosts | None = None,
+) -> Any:
     """Returns the ASGI application."""
     routes = _Routes(state)
     app = Starlette(routes=routes.table(), exception_handlers=_HANDLERS)
-    return Gate(app, state.metrics, state.limits, token=token, access_log=access_log)
+    # A redirect would lead to whatever the Host header names.
+    app.router.redirect_slashes = False
+    return Gate(app, state.metrics, state.limits, token=token, access_log=access_log, hosts=hosts)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A decoded request: raw feature -> values, its body and what that allows."""
+
+    given: dict[str, Any]
+    body: Body
+    bounds: Bounds
 
 
 class _Routes:
     def __init__(self, state: ServerState) -> None:
         self._state = state
+        self._bodies = Bodies(state.limits.body)
 
     def table(self) -> list[Route]:
         get = [
@@ -130,27 +151,36 @@ class _Routes:
 
     async def infer(self, request: Request) -> Response:
         # The body first: a model that is chosen answers, however slow the client is and whatever is swapped meanwhile.
-        body = await _body(request, self._state.limits)
-        named = "version" in request.path_params
-        model = self._found(request) if named else self._chosen(request)
-        if model is None:
-            return _loading()
-        decoded = open_inference.decode(body, _length(request), model.info)
-        scores, model = await self._answer(request, model, decoded.given, fall_back=not named)
-        content, headers = open_inference.encode(self._state.name, model.version, decoded, model.info, scores)
-        return Response(content, headers=headers)
+        async with self._bodies.read(request) as body:
+            named = "version" in request.path_params
+            model = self._found(request) if named else self._chosen(request)
+            if model is None:
+                return _loading()
+            bounds = Bounds.of_body(self._state.limits.rows, len(body.data))
+            length = _length(request)
+            decoded = await self._bodies.work(len(body.data), open_inference.decode, body.data, length, model.info, bounds)
+            asked = _Asked(decoded.given, body, bounds)
+            scores, model = await self._answer(request, model, asked, fall_back=not named)
+            name, version = self._state.name, model.version
+            content, headers = await self._bodies.work(
+                scores.size * _ANSWER_BYTES, open_inference.encode, name, version, decoded, model.info, scores
+            )
+            return Response(content, headers=headers)
 
     async def invocations(self, request: Request) -> Response:
-        body = await _body(request, self._state.limits)
-        model = self._state.rollout.choose()
-        if model is None:
-            return _loading()
-        given = invocations.decode(body, request.headers.get("content-type", ""), model.info)
-        scores, model = await self._answer(request, model, given, fall_back=True)
-        return Response(invocations.encode(model.info, scores), media_type=_JSON)
+        async with self._bodies.read(request) as body:
+            model = self._state.rollout.choose()
+            if model is None:
+                return _loading()
+            bounds = Bounds.of_body(self._state.limits.rows, len(body.data))
+            kind = request.headers.get("content-type", "")
+            given = await self._bodies.work(len(body.data), invocations.decode, body.data, kind, model.info, bounds)
+            scores, model = await self._answer(request, model, _Asked(given, body, bounds), fall_back=True)
+            content = await self._bodies.work(scores.size * _ANSWER_BYTES, invocations.encode, model.info, scores)
+            return Response(content, media_type=_JSON)
 
     async def _answer(
-        self, request: Request, model: ServedModel, given: dict[str, Any], *, fall_back: bool
+        self, request: Request, model: ServedModel, asked: _Asked, *, fall_back: bool
     ) -> tuple[np.ndarray, ServedModel]:
         """Returns the scores and who gave them: the champion when the canary failed and `fall_back`."""
         state = self._state
@@ -158,11 +188,11 @@ class _Routes:
         notes = request.scope["switchyard"]
         found = None
         if fall_back and champion is not None and model is not champion:
-            found = await self._canary_scores(model, given, notes)
+            found = await self._canary_scores(model, asked, notes)
             if found is None:
                 # A canary's failure is not the client's; the champion may be another one by now.
                 model = state.rollout.champion or champion
-        scores, columns = found or await self._scores(model, given, notes)
+        scores, columns = found or await self._scores(model, asked, notes)
         bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         if len(bad):
             raise InputError(
@@ -173,18 +203,21 @@ class _Routes:
             state.log_request(model, columns, scores)
         return scores, model
 
-    async def _canary_scores(
-        self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]
-    ) -> tuple[np.ndarray, Columns] | None:
+    async def _canary_scores(self, model: ServedModel, asked: _Asked, notes: dict[str, Any]) -> tuple[np.ndarray, Columns] | None:
         try:
-            scores, columns = await self._scores(model, given, notes)
+            scores, columns = await self._scores(model, asked, notes)
         except Exception:
             _log.warning("canary version %s", model.version, exc_info=True)
             return None
         return (scores, columns) if np.isfinite(scores).all() else None
 
-    async def _scores(self, model: ServedModel, given: dict[str, Any], notes: dict[str, Any]) -> tuple[np.ndarray, Columns]:
-        columns, rows = columns_of(model.info, given, self._state.limits.rows)
+    async def _scores(self, model: ServedModel, asked: _Asked, notes: dict[str, Any]) -> tuple[np.ndarray, Columns]:
+        first = next(iter(asked.given.values()), ())
+        # Values that are left out take room as well.
+        cells = len(model.info.features) * (len(first) if isinstance(first, list) else 0)
+        size = max(len(asked.body.data), min(cells, asked.bounds.cells))
+        self._bodies.hold(asked.body, size)
+        columns, rows = await self._bodies.work(size, columns_of, model.info, asked.given, asked.bounds)
         notes.update(version=model.version, rows=rows)
         begin = time.perf_counter()
         try:
@@ -226,27 +259,12 @@ class _Routes:
             raise InputError(f"there is no model {name!r} here. Model: {self._state.name!r}.", 404)
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise InputError("a compressed body is not taken; send it plain.", 415)
-    parts, size = [], 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > limits.body:
-                raise InputError(f"the body has more than {limits.body} bytes, the limit. Send several requests.", 413)
-            parts.append(part)
-    except ClientDisconnect:
-        raise InputError("the client went away before its request was whole.") from None
-    return b"".join(parts)
-
-
 def _length(request: Request) -> int | None:
     text = request.headers.get(open_inference.BINARY_HEADER)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit()):
-        raise InputError(f"header {open_inference.BINARY_HEADER}: {text!r} is not a number.")
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InputError(f"header {open_inference.BINARY_HEADER}: {shortened(text)} is not a number of bytes.")
     return int(text)
 
 
@@ -259,24 +277,24 @@ def _loading() -> Response:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    return _json({"error": f"there is nothing at {request.url.path}; see /openapi.json"}, 404)
+    return _json({"error": f"there is nothing at {request.scope['path']}; see /openapi.json"}, 404)
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
     headers = getattr(error, "headers", None)
-    return _json({"error": f"{request.method} is not taken at {request.url.path}; see /openapi.json"}, 405, headers)
+    return _json({"error": f"{request.method} is not taken at {request.scope['path']}; see /openapi.json"}, 405, headers)
 
 
 async def _own_fault(request: Request, error: Exception) -> Response:
-    return fault(request.url.path, 500, "the server failed; its log says why")
+    return fault(request.scope["path"], 500, "the server failed; its log says why")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    return fault(request.url.path, error.status if isinstance(error, InputError) else 400, str(error))
+    return fault(request.scope["path"], error.status if isinstance(error, InputError) else 400, str(error))
 
 
 async def _queue_full(request: Request, error: Exception) -> Response:
-    return fault(request.url.path, 503, "too many requests wait; try again soon.", {"retry-after": "1"})
+    return fault(request.scope["path"], 503, "too many requests wait; try again soon.", {"retry-after": "1"})
 
 
 _HANDLERS: dict[Any, Any] = {

@@ -1,24 +1,55 @@
-"""What every request passes: its id, the token, its time, the access log. Plain ASGI: it costs microseconds."""
+"""What every request passes: its id, its host, the token, its time, the access log. Plain ASGI: it costs microseconds."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import logging
+import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
+from components.compat.bounded_http import received
 from components.serving.metrics import Metrics
 from components.serving.served_model import Limits
 
+_HOST = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^\[\]:/@?#\s]+))(:[0-9]{1,5})?")
 _log = logging.getLogger(__name__)
 _OPEN = {"/v2/health/live", "/v2/health/ready", "/ping", "/health"}
 _MLFLOW = "/invocations"
+_CLOSING = {401, 408, 413, 421}
+
+
+class AllowedHosts:
+    """Whose requests are taken: a page of another name that resolves to this address (DNS rebinding) is not let in.
+
+    Args:
+        names: of hosts, without port.
+        addresses: any IP address as well; else those of loopback alone. No page can have an address rebound.
+    """
+
+    def __init__(self, names: Collection[str], *, addresses: bool) -> None:
+        self._names = {"localhost", *(n.lower().rstrip(".").strip("[]") for n in names)}
+        self._addresses = addresses
+
+    def allow(self, header: bytes) -> bool:
+        """Whether a Host header names an allowed host."""
+        matched = _HOST.fullmatch(header.decode("latin-1").lower())
+        if matched is None:
+            return False
+        name = (matched["v6"] or matched["name"]).rstrip(".")
+        if name in self._names:
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback or self._addresses
+        except ValueError:
+            return False
 
 
 class Gate:
@@ -32,10 +63,11 @@ class Gate:
         *,
         token: str | None,
         access_log: Callable[[dict[str, Any]], None] | None,
+        hosts: AllowedHosts | None = None,
     ) -> None:
         self._app, self._metrics, self._limits = app, metrics, limits
         self._token = f"Bearer {token}".encode() if token else None
-        self._access_log = access_log
+        self._access_log, self._hosts = access_log, hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """See ASGI."""
@@ -57,19 +89,15 @@ class Gate:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
                 if notes["version"]:
                     message["headers"].append((b"x-model-version", notes["version"].encode("ascii", "replace")))
+                if status in _CLOSING or not received(scope):
+                    # Else the server would read, and throw away, whatever the client still sends.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
-            if (
-                self._token is None
-                or scope["path"] in _OPEN
-                or hmac.compare_digest(headers.get(b"authorization", b""), self._token)
-            ):
-                async with asyncio.timeout(self._limits.seconds):
-                    await self._app(scope, receive, send_on)
-            else:
-                refused = fault(scope["path"], 401, "send the header Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
-                await refused(scope, receive, send_on)
+            async with asyncio.timeout(self._limits.seconds):
+                refused = self._refusal(scope, headers)
+                await (refused or self._app)(scope, receive, send_on)
         except TimeoutError:
             if not started:
                 message = f"no answer within {self._limits.seconds:g} s; send fewer rows, or try again."
@@ -79,6 +107,21 @@ class Gate:
             _log.exception("request %s", request_id.decode())
         finally:
             self._note(scope, status, time.perf_counter() - begin, notes, request_id)
+
+    def _refusal(self, scope: Any, headers: dict[bytes, bytes]) -> Response | None:
+        """Returns the answer to who may not ask."""
+        path = scope["path"]
+        if self._hosts is not None:
+            given = [value for name, value in scope["headers"] if name == b"host"]
+            # HTTP/1.0 may do without it, and no browser speaks that.
+            if len(given) > 1 or (not given and scope["http_version"] != "1.0"):
+                return fault(path, 400, "a request has one Host header.", {"connection": "close"})
+            if given and not self._hosts.allow(given[0]):
+                shown = given[0][:100].decode("latin-1")
+                return fault(path, 421, f"host {shown!r} is not served here; see switchyard serve --allowed-hosts.")
+        if self._token is None or path in _OPEN or hmac.compare_digest(headers.get(b"authorization", b""), self._token):
+            return None
+        return fault(path, 401, "send the header Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
 
     def _note(self, scope: Any, status: int, seconds: float, notes: dict[str, Any], request_id: bytes) -> None:
         route = scope.get("route")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 import numpy as np
 import orjson
@@ -12,79 +15,125 @@ import pyarrow.csv
 
 from components.errors import first_line
 from components.model_bundle import BundleInfo, answers
-from components.serving.inputs import InputError
+from components.serving.bounds import Bounds, InputError, shortened
+from components.serving.inputs import check_names
 from components.serving.open_inference import read_json
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_BOUNDS = Bounds()
+_ARROWS_COLUMN = re.compile(r"CSV column #([0-9]+)")
 
 
-def decode(body: bytes, content_type: str, info: BundleInfo) -> dict[str, Any]:
+def decode(body: bytes | bytearray, content_type: str, info: BundleInfo, bounds: Bounds = _BOUNDS) -> dict[str, Any]:
     """Returns raw feature -> values, see `components.serving.inputs.columns_of`.
 
+    Args:
+        body: JSON or CSV.
+        content_type: which of them; empty: JSON.
+        info: of the model.
+        bounds: what a request may hold.
+
     Raises:
-        InputError: neither JSON of one of MLflow's formats nor CSV.
+        InputError: neither JSON of one of MLflow's formats nor CSV, names columns that there are not, or holds too much.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "text/csv":
-        return _from_csv(body, info)
+        return _from_csv(body, info, bounds)
     if kind not in ("", "application/json"):
-        raise InputError(f"content type {kind!r} is not taken; send application/json or text/csv.", 415)
+        raise InputError(f"content type {shortened(kind)} is not taken; send application/json or text/csv.", 415)
     document = read_json(body)
     present = [f for f in _FORMATS if f in document]
     unknown = set(document) - {*_FORMATS, "params"}
     if len(present) != 1 or unknown:
-        raise InputError(f"the body must hold one of {', '.join(_FORMATS)}, received {sorted(document)[:5]}.")
+        received = ", ".join(map(shortened, sorted(document)[:5])) or "none"
+        raise InputError(f"the body must hold one of {', '.join(_FORMATS)}, received {received}.")
     if document.get("params"):
         raise InputError("'params': this model takes none.")
     value = document[present[0]]
     if present[0] == "dataframe_split":
-        return _split(value)
+        return _split(value, info, bounds)
     if present[0] == "inputs" and isinstance(value, dict):
+        check_names(info, value)
         return {k: v if isinstance(v, list) else [v] for k, v in value.items()}
-    return _records(value, present[0])
+    return _records(value, present[0], info, bounds)
 
 
-def _split(value: Any) -> dict[str, Any]:
+def _split(value: Any, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
     columns, data = (value.get("columns"), value.get("data")) if isinstance(value, dict) else (None, None)
     if not isinstance(columns, list) or not isinstance(data, list) or not all(isinstance(c, str) for c in columns):
         raise InputError("'dataframe_split' must hold 'columns' (names) and 'data' (rows).")
     if len(set(columns)) != len(columns):
         raise InputError("'dataframe_split': a column is there twice.")
+    check_names(info, columns)
+    bounds.check_rows(len(data))
     for i, row in enumerate(data):
         if not isinstance(row, list) or len(row) != len(columns):
             raise InputError(f"'dataframe_split': row {i} does not have {len(columns)} values.")
     return {name: [row[i] for row in data] for i, name in enumerate(columns)}
 
 
-def _records(value: Any, key: str) -> dict[str, Any]:
+def _records(value: Any, key: str, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise InputError(f"{key!r} must be a list of objects, one a row.")
-    names = list(dict.fromkeys(name for row in value for name in row))
-    return {name: [row.get(name) for row in value] for name in names}
+    bounds.check_rows(len(value))
+    if not value:
+        raise InputError("no rows: send one or more.")
+    names = dict.fromkeys(name for row in value for name in row)
+    check_names(info, names)
+    bounds.check_cells(len(value), len(names))
+    if all(len(row) == len(names) for row in value):
+        return {name: [row[name] for row in value] for name in names}
+    found: dict[str, list[Any]] = {name: [None] * len(value) for name in names}
+    for i, row in enumerate(value):
+        for name, cell in row.items():
+            found[name][i] = cell
+    return found
 
 
-def _from_csv(body: bytes, info: BundleInfo) -> dict[str, Any]:
-    texts = {f.name for f in info.features if f.dtype == "string"}
+def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
+    text_columns = {f.name for f in info.features if f.dtype == "string"}
+    names: list[str] = []
     try:
-        body.decode("utf-8")
-        head = body[: body.index(b"\n")] if b"\n" in body else body
-        names = pa.csv.read_csv(io.BytesIO(head + b"\n")).column_names
+        names, rest = _csv_names(body)
+        if len(set(names)) != len(names):
+            raise InputError("the CSV has a column twice.")
+        check_names(info, names)
+        if not rest.nbytes:
+            raise InputError("no rows: send one or more.")
+        # Names of our own reading: however Arrow would read that line, there are no more columns than these.
         table = pa.csv.read_csv(
-            io.BytesIO(body),
-            read_options=pa.csv.ReadOptions(use_threads=False),
+            pa.BufferReader(rest),
+            read_options=pa.csv.ReadOptions(use_threads=False, column_names=names),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
-                column_types={n: pa.string() if n in texts else pa.float64() for n in names},
+                column_types={n: pa.string() if n in text_columns else pa.float64() for n in names},
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=True,
             ),
         )
-    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
-        raise InputError(f"the body is not CSV of the model's columns: {first_line(error)}") from None
-    if len(set(table.column_names)) != len(table.column_names):
-        raise InputError("the CSV has a column twice.")
-    numbers = {n: table[n].to_numpy() for n in table.column_names if n not in texts}
-    return {n: table[n].to_pylist() if n in texts else np.asarray(numbers[n]) for n in table.column_names}
+    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, csv.Error) as error:
+        reason = _ARROWS_COLUMN.sub(lambda found: f"column {names[int(found[1])]!r}", first_line(error))
+        raise InputError(f"the body is not CSV of the model's columns: {reason}") from None
+    bounds.check_rows(table.num_rows)
+    return {n: table[n].to_pylist() if n in text_columns else np.asarray(table[n].to_numpy()) for n in names}
+
+
+def _csv_names(body: bytes | bytearray) -> tuple[list[str], memoryview]:
+    """Returns the first line's names, and what follows it."""
+    view = memoryview(body)
+    if body.startswith(b"\xef\xbb\xbf"):
+        view = view[3:]
+    read = 0
+
+    def lines(file: TextIO) -> Iterator[str]:
+        nonlocal read
+        for line in file:
+            read += len(line.encode())
+            yield line
+
+    with io.TextIOWrapper(io.BytesIO(view), "utf-8", newline="") as file:
+        names = next((row for row in csv.reader(lines(file)) if row), [])
+    return names, view[read:]
 
 
 def encode(info: BundleInfo, scores: np.ndarray) -> bytes:

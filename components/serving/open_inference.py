@@ -6,6 +6,8 @@ https://github.com/kserve/open-inference-protocol, https://github.com/triton-inf
 
 from __future__ import annotations
 
+import gc
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ import numpy as np
 import orjson
 
 from components.model_bundle import BundleInfo, RawFeature, answers
-from components.serving.inputs import InputError
+from components.serving.bounds import Bounds, InputError, brief, shortened
+from components.serving.inputs import check_names, wrong_width
 
 BINARY_HEADER = "inference-header-content-length"
 DATATYPES = {
@@ -26,6 +29,7 @@ DATATYPES = {
     }.items()
 }  # fmt: skip
 _TEXT = "BYTES"
+_BOUNDS = Bounds()
 
 
 @dataclass(frozen=True)
@@ -45,61 +49,88 @@ class InferRequest:
     binary: bool
 
 
-def decode(body: bytes, json_length: int | None, info: BundleInfo) -> InferRequest:
+def decode(body: bytes | bytearray, json_length: int | None, info: BundleInfo, bounds: Bounds = _BOUNDS) -> InferRequest:
     """Reads a request.
 
     Args:
         body: JSON, or JSON and then the binary tensors.
         json_length: length of the JSON; None: all of it.
         info: of the model.
+        bounds: what a request may hold.
 
     Raises:
-        InputError: it is not of this protocol, or names outputs that there are not.
+        InputError: it is not of this protocol, names columns or outputs that there are not, or holds too much.
     """
     if json_length is not None and not 0 <= json_length <= len(body):
         raise InputError(f"header {BINARY_HEADER}: {json_length} is not within the body of {len(body)} bytes.")
-    head, tail = (body, b"") if json_length is None else (body[:json_length], memoryview(body)[json_length:])
+    head, tail = memoryview(body), memoryview(b"")
+    if json_length is not None:
+        head, tail = head[:json_length], head[json_length:]
     document = read_json(head)
-    inputs = document.get("inputs")
-    if not isinstance(inputs, list) or not all(isinstance(i, dict) for i in inputs):
-        raise InputError("'inputs' must be a list of tensors: {name, shape, datatype, data}.")
     request_id = document.get("id")
     if not isinstance(request_id, str | None):
         raise InputError("'id' must be a text.")
-    given: dict[str, Any] = {}
-    at = 0
-    for tensor in inputs:
-        name = tensor.get("name")
-        if not isinstance(name, str):
-            raise InputError("an input has no 'name'.")
-        if name in given:
-            raise InputError(f"column {name!r} is there twice.")
-        size = _parameters(tensor, f"column {name!r}").get("binary_data_size")
-        if size is None:
-            given[name] = _from_json(name, tensor)
-            continue
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0 or at + size > len(tail):
-            raise InputError(f"column {name!r}: binary_data_size {size} is not within the {len(tail)} bytes after the JSON.")
-        given[name] = _from_bytes(name, tensor, bytes(tail[at : at + size]))
-        at += size
-    if at != len(tail):
-        raise InputError(f"{len(tail) - at} bytes of the body belong to no input.")
+    given = _read_tensors(_named(document), tail, info, bounds)
     parameters = _parameters(document, "the request")
     return InferRequest(
         request_id or str(uuid.uuid4()), given, _wanted(document, info), parameters.get("binary_data_output") is True
     )
 
 
-def read_json(body: bytes) -> dict[str, Any]:
+def _named(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or not all(isinstance(i, dict) for i in inputs):
+        raise InputError("'inputs' must be a list of tensors: {name, shape, datatype, data}.")
+    found: dict[str, dict[str, Any]] = {}
+    for tensor in inputs:
+        name = tensor.get("name")
+        if not isinstance(name, str):
+            raise InputError("an input has no 'name'.")
+        if name in found:
+            raise InputError(f"column {shortened(name)} is there twice.")
+        found[name] = tensor
+    return found
+
+
+def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
+    """Returns raw feature -> values. Names first, then shapes; values last."""
+    check_names(info, tensors)
+    features = {f.name: f for f in info.features}
+    shapes = {name: _shape(features[name], tensor, bounds) for name, tensor in tensors.items()}
+    given: dict[str, Any] = {}
+    at = 0
+    for name, tensor in tensors.items():
+        size = _parameters(tensor, f"column {name!r}").get("binary_data_size")
+        if size is None:
+            given[name] = _from_json(name, tensor, shapes[name])
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0 or at + size > len(tail):
+            raise InputError(
+                f"column {name!r}: binary_data_size {brief(size)} is not within the {len(tail)} bytes after the JSON."
+            )
+        given[name] = _from_bytes(name, tensor, shapes[name], tail[at : at + size])
+        at += size
+    if at != len(tail):
+        raise InputError(f"{len(tail) - at} bytes of the body belong to no input.")
+    return given
+
+
+def read_json(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     """Returns a JSON object.
 
     Raises:
         InputError: it is none.
     """
+    collects = gc.isenabled()
+    # JSON has no cycles: among millions of new objects the collector finds nothing, in several times the time that reading takes.
+    gc.disable()
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InputError(f"the body is not JSON: {error}") from None
+    finally:
+        if collects:
+            gc.enable()
     if not isinstance(document, dict):
         raise InputError("the body must be a JSON object.")
     return document
@@ -114,23 +145,29 @@ def _parameters(of: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     return found
 
 
-def _shape(name: str, tensor: Mapping[str, Any]) -> list[int]:
+def _shape(feature: RawFeature, tensor: Mapping[str, Any], bounds: Bounds) -> list[int]:
     shape = tensor.get("shape")
     sizes = shape if isinstance(shape, list) else []
     if not 1 <= len(sizes) <= 2 or not all(type(n) is int and n >= 0 for n in sizes):
-        raise InputError(f"column {name!r}: 'shape' must be [rows], [rows, 1] or [rows, width], received {shape!r}.")
+        raise InputError(f"column {feature.name!r}: 'shape' must be [rows], [rows, 1] or [rows, width], received {brief(shape)}.")
+    rows, width = sizes if len(sizes) == 2 else (sizes[0], 1)
+    bounds.check_rows(rows)
+    if feature.is_list and feature.width is None:
+        bounds.check_cells(rows, width, feature.name)
+    elif width != (feature.width or 1):
+        raise wrong_width(feature, sizes)
     return sizes
 
 
 def _datatype(name: str, tensor: Mapping[str, Any]) -> str:
-    datatype = str(tensor.get("datatype"))
-    if datatype != _TEXT and datatype not in DATATYPES:
-        raise InputError(f"column {name!r}: datatype {datatype!r} is not one of {', '.join(DATATYPES)}, {_TEXT}.")
+    datatype = tensor.get("datatype")
+    if not isinstance(datatype, str) or (datatype != _TEXT and datatype not in DATATYPES):
+        raise InputError(f"column {name!r}: datatype {brief(datatype)} is not one of {', '.join(DATATYPES)}, {_TEXT}.")
     return datatype
 
 
-def _from_json(name: str, tensor: Mapping[str, Any]) -> Any:
-    shape, datatype = _shape(name, tensor), _datatype(name, tensor)
+def _from_json(name: str, tensor: Mapping[str, Any], shape: list[int]) -> Any:
+    datatype = _datatype(name, tensor)
     data = tensor.get("data")
     if not isinstance(data, list):
         raise InputError(f"column {name!r}: 'data' must be a list.")
@@ -138,7 +175,7 @@ def _from_json(name: str, tensor: Mapping[str, Any]) -> Any:
         if any(not isinstance(row, list) or len(row) != shape[1] for row in data):
             raise InputError(f"column {name!r}: 'data' does not have the shape {shape}.")
         data = [value for row in data for value in row]
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     if len(data) != count:
         raise InputError(f"column {name!r}: the shape {shape} takes {count} values, 'data' has {len(data)}.")
     kinds = set(map(type, data)) - {type(None)}
@@ -146,21 +183,18 @@ def _from_json(name: str, tensor: Mapping[str, Any]) -> Any:
     if not kinds <= allowed:
         wanted = {_TEXT: "texts", "BOOL": "true or false"}.get(datatype, "numbers")
         received = next(v for v in data if type(v) in kinds - allowed)
-        raise InputError(f"column {name!r}: datatype {datatype} takes {wanted}, received {received!r}.")
+        raise InputError(f"column {name!r}: datatype {datatype} takes {wanted}, received {brief(received)}.")
     if len(shape) == 1 or shape[1] == 1:
         return data
     return [data[i * shape[1] : (i + 1) * shape[1]] for i in range(shape[0])]
 
 
-def _from_bytes(name: str, tensor: Mapping[str, Any], raw: bytes) -> np.ndarray:
-    shape, datatype = _shape(name, tensor), _datatype(name, tensor)
-    count = int(np.prod(shape))
+def _from_bytes(name: str, tensor: Mapping[str, Any], shape: list[int], raw: memoryview) -> np.ndarray:
+    datatype = _datatype(name, tensor)
+    count = math.prod(shape)
     if datatype == _TEXT:
-        texts = _read_texts(name, raw)
-        if len(texts) != count:
-            raise InputError(f"column {name!r}: the shape {shape} takes {count} texts, the binary data has {len(texts)}.")
         found = np.empty(count, dtype=object)
-        found[:] = texts
+        found[:] = _read_texts(name, shape, count, raw)
         return found.reshape(shape)
     dtype = DATATYPES[datatype]
     if len(raw) != count * dtype.itemsize:
@@ -170,14 +204,19 @@ def _from_bytes(name: str, tensor: Mapping[str, Any], raw: bytes) -> np.ndarray:
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
-def _read_texts(name: str, raw: bytes) -> list[bytes]:
-    found, at = [], 0
-    while at < len(raw):
+def _read_texts(name: str, shape: list[int], count: int, raw: memoryview) -> list[bytes]:
+    """Returns `count` texts, each behind its length in four bytes."""
+    found: list[bytes] = []
+    at = 0
+    while at < len(raw) and len(found) < count:
         end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
         if at + 4 > len(raw) or end > len(raw):
             raise InputError(f"column {name!r}: the binary data ends within a text.")
-        found.append(raw[at + 4 : end])
+        found.append(bytes(raw[at + 4 : end]))
         at = end
+    if len(found) != count or at != len(raw):
+        has = len(found) if at == len(raw) else "more"
+        raise InputError(f"column {name!r}: the shape {shape} takes {count} texts, the binary data has {has}.")
     return found
 
 
@@ -187,10 +226,10 @@ def _wanted(document: Mapping[str, Any], info: BundleInfo) -> dict[str, bool]:
         return {}
     if not isinstance(outputs, list) or not all(isinstance(o, dict) and isinstance(o.get("name"), str) for o in outputs):
         raise InputError("'outputs' must be a list of objects with a 'name'.")
-    known = [o["name"] for o in output_metadata(info)]
+    known = {o["name"]: o for o in output_metadata(info)}
     for output in outputs:
         if output["name"] not in known:
-            raise InputError(f"output {output['name']!r} is unknown. Outputs: {', '.join(known)}.")
+            raise InputError(f"output {shortened(output['name'])} is unknown. Outputs: {', '.join(known)}.")
     return {o["name"]: _parameters(o, f"output {o['name']!r}").get("binary_data") is True for o in outputs}
 
 

@@ -8,6 +8,8 @@ from components.model_bundle import BundleInfo, RawFeature
 from components.serving.open_inference import DATATYPES, input_metadata, output_metadata
 from components.serving.served_model import Limits
 
+_OTHER_HOST = "The Host header names another host than is served here"
+
 
 def openapi(name: str, info: BundleInfo, limits: Limits, version: str) -> dict[str, Any]:
     """Returns the document, OpenAPI 3.1."""
@@ -55,6 +57,7 @@ def _get(summary: str, others: tuple[str, ...] = (), content: str = "application
     responses: dict[str, Any] = {"200": {"description": "Done", "content": {content: {"schema": schema}}}}
     responses |= {code: {"description": "Not yet"} for code in others}
     responses["401"] = {"description": "The token is missing or wrong"}
+    responses["421"] = {"description": _OTHER_HOST}
     return {"summary": summary, "responses": responses}
 
 
@@ -64,6 +67,7 @@ def _post(summary: str, request: dict[str, Any], answer: dict[str, Any], error: 
         "401": "The token is missing or wrong",
         "413": "Too large",
         "415": "Another content type than is taken",
+        "421": _OTHER_HOST,
         "503": "Too many requests wait, or the model is being loaded: see Retry-After",
         "504": "It took too long",
     }

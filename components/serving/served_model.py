@@ -11,6 +11,7 @@ import numpy as np
 
 from components.model_bundle import BundleInfo, BundleModel, Columns, Ragged, RawFeature, load_bundle
 from components.serving.batcher import Batcher
+from components.serving.bounds import Bounds
 
 _WARM_UP_ROWS = (1, 2, 16)
 
@@ -28,7 +29,7 @@ class Limits:
     """
 
     body: int = 16 << 20
-    rows: int = 10_000
+    rows: int = Bounds.rows
     batch_rows: int = 1024
     waiting: int = 256
     seconds: float = 30.0

@@ -20,9 +20,11 @@ import numpy as np
 import orjson
 import uvicorn
 
+from components.compat.bounded_http import ConnectionLimits, listen_with_tls
 from components.errors import StageError, UserError
 from components.model_bundle import Columns
 from components.serving.app import ServerState, create_app
+from components.serving.connections import allow_connections, allowed_hosts, uvicorn_config
 from components.serving.metrics import Metrics
 from components.serving.model_source import Registered
 from components.serving.request_log import RequestLog
@@ -30,7 +32,6 @@ from components.serving.rollout import Rollout, StopRule
 from components.serving.served_model import Limits, ServedModel, load_model
 from components.serving.swapper import Swapper, settle_memory
 
-_GRACE_SECONDS = 30
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +54,9 @@ class ServeOptions:
         redacted: raw features that are never written there.
         drain_seconds: from SIGTERM, answering as not ready, to the end of taking connections.
         digest: that the manifest of a folder must have; None: its files only have to be as the manifest says.
+        allowed_hosts: names in Host headers that are taken; empty: on loopback those of loopback, elsewhere any; `*`: any.
+        max_connections: open at once; None: see `allow_connections`.
+        idle_seconds: after which a connection without a request is closed.
     """
 
     name: str
@@ -69,6 +73,9 @@ class ServeOptions:
     redacted: tuple[str, ...] = ()
     drain_seconds: float = 0.0
     digest: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    max_connections: int | None = None
+    idle_seconds: int = 5
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -115,19 +122,14 @@ def serve(
     metrics = Metrics()
     state = ServerState(options.name, Rollout(options.canary_share, options.rule), options.limits, metrics, version)
     with _access_log(options.access_log) as log, _request_log(options, metrics) as state.log_request:
-        app = create_app(state, token=options.token, access_log=log)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            backlog=2048,
-            ssl_certfile=str(options.tls[0]) if options.tls else None,
-            ssl_keyfile=str(options.tls[1]) if options.tls else None,
+        app = create_app(state, token=options.token, access_log=log, hosts=allowed_hosts(options.allowed_hosts, listening))
+        limits = ConnectionLimits(
+            connections=allow_connections(options.max_connections),
+            idle_seconds=options.idle_seconds,
+            linger_bytes=2 * options.limits.body,
+            refused=lambda status: metrics.requests.labels("none", str(status), "").inc(),
         )
+        config = uvicorn_config(app, limits, options.tls)
         try:
             config.load()
         except (OSError, ValueError) as error:
@@ -221,6 +223,13 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await listen_with_tls(self, sockets or [], ConnectionLimits.head_seconds)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answers what was taken."""

@@ -1,0 +1,259 @@
+"""uvicorn's HTTP protocol with bounds: on heads, connections, silence, and what is read of a request that is answered already.
+
+uvicorn 0.54 with httptools bounds none of them, and its h11 protocol bounds the bytes of a head alone. `HttpToolsProtocol` is not
+documented: `tests/security/test_connections.py` holds every bound against a real server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import orjson
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_REQUEST = "switchyard.request"
+_LINE_EXTRA = 16  # the method, the version and the spaces of a request line
+_OVERHEAD = 8  # bytes around each byte of a chunked body
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What clients may take of a server before their requests are looked at.
+
+    Attributes:
+        connections: open at once; one more is answered with 503.
+        line: bytes of a request line.
+        head: bytes of request line and header fields.
+        fields: header fields, trailers included.
+        pipelined: requests that wait behind one that is not answered yet.
+        head_seconds: from a request's first byte to the end of its head; of a TLS handshake as well.
+        idle_seconds: without a request.
+        write_seconds: without a client taking anything of an answer.
+        linger_seconds: that the rest of a refused request is read and thrown away: closing at once could cost the client the
+            answer that says why.
+        linger_bytes: of that rest.
+        refused: told the status of every request that the application never sees.
+    """
+
+    connections: int = 1024
+    line: int = 8 << 10
+    head: int = 64 << 10
+    fields: int = 100
+    pipelined: int = 64
+    head_seconds: float = 10.0
+    idle_seconds: int = 5
+    write_seconds: float = 60.0
+    linger_seconds: float = 3.0
+    linger_bytes: int = 32 << 20
+    refused: Callable[[int], None] | None = None
+
+
+def bounded_http(limits: ConnectionLimits) -> type[asyncio.Protocol]:
+    """Returns the protocol class for `uvicorn.Config(http=...)`."""
+    return type("BoundedHttp", (_BoundedHttp,), {"limits": limits})
+
+
+async def listen_with_tls(server: uvicorn.Server, sockets: Sequence[socket.socket], handshake_seconds: float) -> None:
+    """Does what `uvicorn.Server.startup` does for given sockets, which leaves every handshake a minute."""
+    config = server.config
+
+    def connection() -> asyncio.Protocol:
+        made: Any = config.http_protocol_class
+        return cast("asyncio.Protocol", made(config=config, server_state=server.server_state, app_state={}))
+
+    loop = asyncio.get_running_loop()
+    server.servers = [
+        await loop.create_server(
+            connection, sock=sock, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=handshake_seconds
+        )
+        for sock in sockets
+    ]
+    server.started = True
+
+
+def received(scope: Mapping[str, Any]) -> bool:
+    """Whether the body of an ASGI request has arrived; True where another server than this one runs the application."""
+    request = scope.get(_REQUEST)
+    return request is None or not request.more_body
+
+
+class _RefusedError(Exception):
+    """Ends the parsing of a request; `args` are status and message."""
+
+
+class _BoundedHttp(HttpToolsProtocol):
+    limits: ConnectionLimits
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._real = transport
+        self._in_head, self._head_bytes, self._heads = True, 0, 0
+        self._fields = self._field_bytes = self._raw_bytes = self._body_bytes = self._discarded = 0
+        self._refusal: tuple[int, str] | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        super().connection_made(_Transport(transport, self._finish))
+        if len(self.connections) > 2 * self.limits.connections:
+            self._real.abort()
+        elif len(self.connections) > self.limits.connections:
+            self._refuse(503, "too many connections; try again soon.", b"retry-after: 1\r\n")
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(self.limits.idle_seconds, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport.closing = True  # type: ignore[attr-defined]
+        for timer in (self._head_timer, self._end_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def data_received(self, data: bytes) -> None:
+        while data and not self.transport.is_closing():
+            if not self._in_head:
+                self._raw_bytes += len(data)
+                super().data_received(data)
+                if not self._in_head and self._raw_bytes > self.limits.head + _OVERHEAD * self._body_bytes:
+                    # Chunk extensions or trailers without end: the application has the request, nothing else can be said.
+                    self._real.abort()
+                return
+            room, heads = self.limits.head - self._head_bytes, self._heads
+            part, data = data[:room], data[room:]
+            self._head_bytes += len(part)
+            super().data_received(part)
+            if self._in_head and heads == self._heads and self._head_bytes >= self.limits.head:
+                self._refuse(431, f"the request's head has more than {self.limits.head} bytes, the limit.")
+        if self.transport.is_closing():
+            self._discarded += len(data)
+            if self._discarded > self.limits.linger_bytes:
+                self._real.abort()
+        elif self._in_head and self._head_bytes and self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.limits.head_seconds, self._head_is_late)
+
+    def on_message_begin(self) -> None:
+        self._fields = self._field_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if len(self.url) + len(url) + _LINE_EXTRA > self.limits.line:
+            self._stop(414, f"the request line has more than {self.limits.line} bytes, the limit.")
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += 1
+        self._field_bytes += len(name) + len(value)
+        if self._fields > self.limits.fields:
+            self._stop(431, f"the request has more than {self.limits.fields} header fields, the limit.")
+        if self._field_bytes > self.limits.head:
+            self._stop(431, f"the request's head has more than {self.limits.head} bytes, the limit.")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head_bytes, self._heads = False, 0, self._heads + 1
+        self._raw_bytes = self._body_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        if len(self.pipeline) >= self.limits.pipelined:
+            self._real.abort()
+            self._stop(503, "too many requests wait on this connection.")
+        super().on_headers_complete()
+        self.scope[_REQUEST] = self.cycle  # type: ignore[literal-required]
+        if self.parser.should_upgrade():
+            # The parser takes what follows for another protocol, which is not spoken here.
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(*(self._refusal or (400, msg)))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Says nothing: clients may ask, and are answered in HTTP."""
+
+    def pause_writing(self) -> None:
+        self._write_timer = self._write_timer or self.loop.call_later(self.limits.write_seconds, self._real.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        super().resume_writing()
+
+    def _stop(self, status: int, message: str) -> None:
+        self._refusal = (status, message)
+        raise _RefusedError(status, message)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The head is of a request behind one that is not answered yet.
+            self._head_timer = self.loop.call_later(self.limits.head_seconds, self._head_is_late)
+            return
+        self._refuse(408, f"the request's head did not come within {self.limits.head_seconds:g} s.")
+
+    def _refuse(self, status: int, message: str, more: bytes = b"") -> None:
+        """Answers what the application is not asked about, and closes."""
+        self._refusal = (status, message)
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            # An answer to an earlier request comes first, and must not be taken for this one.
+            self._real.abort()
+            return
+        content = orjson.dumps({"error": message})
+        head = f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(content)}\r\nconnection: close\r\n"
+        self.transport.write(head.encode() + more + b"\r\n" + content)
+        if self.limits.refused is not None:
+            self.limits.refused(status)
+        self.transport.close()
+
+    def _finish(self) -> None:
+        """Closes: at once where all of the request has been read, else when its client stops to send or has had its time."""
+        self._unset_keepalive_if_required()
+        unread = self._refusal is not None or (self.cycle is not None and self.cycle.more_body)
+        patience = self.limits.linger_seconds if unread else self.limits.write_seconds
+        self._end_timer = self.loop.call_later(patience, self._real.abort)
+        if not unread:
+            self._real.close()
+            return
+        if self._real.can_write_eof():
+            self._real.write_eof()
+        self.flow.resume_reading()
+
+
+class _Transport(asyncio.Transport):
+    """A connection's transport whose `close` is the protocol's to carry out."""
+
+    def __init__(self, real: asyncio.Transport, finish: Callable[[], None]) -> None:
+        super().__init__()
+        self._real, self._finish, self.closing = real, finish, False
+        # What every request uses is called directly.
+        self.write = real.write  # type: ignore[method-assign]
+        self.pause_reading = real.pause_reading  # type: ignore[method-assign]
+        self.resume_reading = real.resume_reading  # type: ignore[method-assign]
+        self.get_extra_info = real.get_extra_info  # type: ignore[method-assign]
+
+    def is_closing(self) -> bool:
+        return self.closing or self._real.is_closing()
+
+    def close(self) -> None:
+        if not self.closing:
+            self.closing = True
+            self._finish()
