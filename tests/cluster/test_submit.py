@@ -148,7 +148,7 @@ def test_runs_are_listed_shown_and_read(first, warm, host):
         ("/guarded", {"SWITCHYARD_KFP_TOKEN": "wrong"}, "you may not (403: User is not authorized)"),
     ],
 )
-def test_servers_that_do_not_let_us(warm, host, path, more, said):
+def test_servers_that_refuse_or_are_no_kfp_are_named_as_that(warm, host, path, more, said):
     done = warm("runs", "list", "--host", host + path, env=more)
     assert done.code == 2
     assert said in done.stderr
@@ -168,14 +168,14 @@ def test_a_token_file_lets_us_in(warm, host, tmp_path):
     assert "no such file" in missing.stderr
 
 
-def test_an_unknown_run_is_said_so(warm, host):
+def test_an_unknown_run_is_an_error_that_names_it(warm, host):
     done = warm("runs", "show", "nothing", "--host", host)
     assert done.code == 2
     assert "there is no run nothing" in done.stderr
 
 
 @pytest.mark.core
-def test_a_server_that_is_down_is_said_so(warm):
+def test_a_server_that_is_down_is_an_error(warm):
     done = warm("submit", BREAST_CANCER, "--host", f"http://127.0.0.1:{free_port()}")
     assert done.code == 2
     assert "does not answer" in done.stderr
@@ -191,7 +191,7 @@ def test_a_server_that_is_down_is_said_so(warm):
         ([], "--host"),
     ],
 )
-def test_arguments_that_are_wrong(warm, arguments, said):
+def test_wrong_arguments_are_refused(warm, arguments, said):
     done = warm("submit", BREAST_CANCER, *arguments)
     assert done.code == 2
     assert said in done.stderr

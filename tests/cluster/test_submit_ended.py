@@ -43,7 +43,7 @@ def test_a_run_that_is_ended_keeps_its_checkpoint(submit, mlflow, warm, host):
     assert sorted(set(then)) == list(range(1, max(then) + 1)), "no epoch is left out"
 
 
-def test_a_task_that_is_killed_leaves_no_run_that_goes_on(submit, mlflow, tmp_path):
+def test_a_task_that_is_killed_leaves_no_mlflow_run_unfinished(submit, mlflow, tmp_path):
     """As where memory runs out: the task cannot say that it is over."""
     code = "import os\nimport signal\n\n\ndef build_model(spec):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     (tmp_path / "model.py").write_text(code)

@@ -107,7 +107,7 @@ def test_a_stage_that_was_killed_finds_its_job_on_a_stand_in_cluster(cluster, pr
     same_curve(alone("pytorch", epochs=20), found)
 
 
-def test_a_stand_in_cluster_that_does_not_answer_for_a_while(cluster, prepared, alone, tmp_path):
+def test_a_stage_survives_a_stand_in_cluster_that_does_not_answer_for_a_while(cluster, prepared, alone, tmp_path):
     process = stage(cluster, prepared, tmp_path, "pytorch", epochs=20)
     after_third_epoch(process)
     cluster.away = True
@@ -136,7 +136,7 @@ def test_a_mistake_in_the_model_is_told_by_a_stand_in_cluster(cluster, prepared,
     assert cluster.made == cluster.deleted
 
 
-def test_a_service_account_that_may_not(cluster, prepared, tmp_path):
+def test_a_service_account_without_rights_on_a_stand_in_cluster_is_an_error_that_names_the_manifests(cluster, prepared, tmp_path):
     cluster.forbidden = True
     process = stage(cluster, prepared, tmp_path, "pytorch")
     process.communicate(timeout=120)
@@ -150,7 +150,7 @@ def manifest():
 
 
 @pytest.mark.core
-def test_golden_train_job():
+def test_a_train_job_is_the_reviewed_file():
     text = yaml.safe_dump(manifest(), sort_keys=False)
     if not GOLDEN.exists():
         GOLDEN.write_text(text)
@@ -209,6 +209,6 @@ def test_several_nodes_are_compiled(tmp_path):
         (["trainer.accelerator={kind: cpu, nodes: 2}", TRAIN_JOB], "is on no claim that the stage mounts"),
     ],
 )
-def test_what_several_nodes_need(overrides, message, tmp_path):
+def test_several_nodes_without_what_they_need_are_refused(overrides, message, tmp_path):
     with pytest.raises(UserError, match=message):
         compiled(tmp_path, *overrides)

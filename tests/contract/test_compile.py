@@ -72,7 +72,7 @@ def test_compiled_models_learn_the_same(trainer, make, said):
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-4)
 
 
-def test_without_a_compiler_pytorch_trains_as_it_is_and_says_so(make, said, monkeypatch):
+def test_without_a_compiler_pytorch_falls_back_to_eager_mode_with_a_warning(make, said, monkeypatch):
     import torch
 
     torch.compiler.reset()
@@ -84,7 +84,7 @@ def test_without_a_compiler_pytorch_trains_as_it_is_and_says_so(make, said, monk
     assert "torch.compile cannot do this model, it is trained as it is" in said[0]
 
 
-def test_what_xla_cannot_do_is_trained_as_it_is_and_said(make, said):
+def test_what_xla_cannot_compile_falls_back_to_eager_mode_with_a_warning(make, said):
     build_model = keras_model(of=lambda x: tf.strings.to_number(tf.strings.as_string(x)))
     TensorflowTrainer().train(make(build_model=build_model, epochs=1, accelerator=COMPILED), no_report)
     assert len(said) == 1

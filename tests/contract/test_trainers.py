@@ -24,7 +24,7 @@ METRICS = {
 # The scikit-learn trainer is a classifier.
 @pytest.mark.core
 @pytest.mark.parametrize(("trainer", "task"), [(t, k) for t in ALL for k in TASKS if (t, k) != (SklearnTrainer, "regression")])
-def test_learns_reports_and_exports(trainer, task, make):
+def test_every_trainer_learns_reports_each_epoch_and_exports_what_predicts(trainer, task, make):
     request = make(task)
     reports = []
     result = trainer().train(request, lambda step, metrics: reports.append((step, dict(metrics))))
@@ -48,7 +48,7 @@ def test_learns_reports_and_exports(trainer, task, make):
 
 @pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_exported_model_is_the_best_epoch(trainer, make):
+def test_the_exported_model_is_the_best_epochs(trainer, make):
     request = make(learning_rate=0.3, epochs=8)
     result = trainer().train(request, no_report)
     losses = [h["val_loss"] for h in result.history]
@@ -61,7 +61,7 @@ def test_exported_model_is_the_best_epoch(trainer, make):
 
 @pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_goes_on_where_a_killed_run_stopped(trainer, make):
+def test_a_killed_training_resumes_where_it_stopped(trainer, make):
     whole = trainer().train(make(folder="whole"), no_report)
 
     class Killed(BaseException):
@@ -120,7 +120,7 @@ def test_a_finished_training_is_not_repeated(trainer, make):
 
 @pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_same_seed_same_result(trainer, make):
+def test_the_same_seed_gives_the_same_result(trainer, make):
     first, second = (trainer().train(make(folder=f), no_report) for f in ("a", "b"))
     other = trainer().train(make(folder="c", seed=2), no_report)
     assert first.history == second.history
@@ -128,7 +128,7 @@ def test_same_seed_same_result(trainer, make):
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_early_stopping(trainer, make):
+def test_training_stops_early_when_nothing_improves(trainer, make):
     result = trainer().train(make(epochs=50, patience=2, learning_rate=0.5), no_report)
     assert result.epochs < 50
     assert result.epochs - result.best_epoch == 2
@@ -136,13 +136,13 @@ def test_early_stopping(trainer, make):
 
 @pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_steps_limit(trainer, make):
+def test_training_ends_at_the_limit_of_steps(trainer, make):
     assert trainer().train(make(epochs=2, steps=20), no_report).steps == 20
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
-def test_optimizers(trainer, optimizer, make):
+def test_each_optimizer_lowers_the_loss(trainer, optimizer, make):
     result = trainer().train(make(optimizer=optimizer, epochs=3, learning_rate=0.05), no_report)
     assert result.history[-1]["loss"] < result.history[0]["loss"]
 
@@ -162,7 +162,7 @@ def test_class_weights_shift_predictions(trainer, make):
 
 @pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_bf16(trainer, make):
+def test_a_model_trained_in_bf16_is_exported_in_float32(trainer, make):
     request = make(accelerator=AcceleratorProfile("cpu", 1, "bf16"), epochs=2, learning_rate=0.05)
     result = trainer().train(request, no_report)
     assert result.metrics["val_auc"] > 0.9
@@ -243,7 +243,7 @@ BUILD = {TensorflowTrainer: keras_model, PytorchTrainer: torch_model}
 
 @pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_the_users_model(trainer, make):
+def test_the_users_model_is_the_one_that_is_trained(trainer, make):
     result = trainer().train(make(build_model=lambda spec: BUILD[trainer](spec.outputs)), no_report)
     assert result.parameters == 3
 
@@ -258,7 +258,7 @@ def test_the_users_model(trainer, make):
         (lambda trainer: 1 / 0, "build_model failed: .*ZeroDivisionError"),
     ],
 )
-def test_a_model_that_does_not_fit(trainer, build, message, make):
+def test_a_model_that_does_not_fit_is_refused(trainer, build, message, make):
     with pytest.raises(UserError, match=message):
         trainer().train(make(build_model=lambda spec: build(trainer)), no_report)
 

@@ -12,7 +12,7 @@ QUICK = ["--set", "trainer.hyperparameters.epochs=8", "--set", "serving.infra_va
 
 
 @pytest.mark.skipif(not TAXI.exists(), reason=f"the taxi data is not part of the repository and not at {TAXI}")
-def test_taxi_with_defaults_both_trainers_agree(tmp_path, warm):
+def test_both_trainers_agree_on_taxi_trips_with_defaults(tmp_path, warm):
     document = {"name": "taxi", "data": {"path": str(TAXI), "exclude": ["tips"]}, "label": "big_tipper"}
     (tmp_path / "taxi.yaml").write_text(yaml.safe_dump(document))
     done = warm.run(tmp_path / "taxi.yaml", tmp_path / "w", "--trainer", "tensorflow", "--trainer", "pytorch")
@@ -37,7 +37,7 @@ def test_columns_without_any_value_are_left_out_and_named(regression):
     assert "columns without any value are left out: nothing" in runs["tensorflow"].stderr
 
 
-def test_user_code_text_labels_and_parquet_splits(tmp_path, warm):
+def test_users_code_trains_on_text_labels_from_parquet_splits_and_counts_by_its_content(tmp_path, warm):
     rng = np.random.default_rng(0)
     for split, n in (("train", 600), ("eval", 200)):
         x = rng.normal(size=n)
@@ -79,7 +79,7 @@ def test_user_code_text_labels_and_parquet_splits(tmp_path, warm):
     assert changed.stages["transform"] == "ran"
 
 
-def test_the_users_schema_and_anomalies(tmp_path, warm):
+def test_anomalies_against_the_users_schema_stop_a_run_until_they_are_accepted(tmp_path, warm):
     x = np.random.default_rng(0).permutation(1000) % 50
     frame = pd.DataFrame({"x": x, "id": np.arange(1000) / 7, "word": ["a", "b"] * 500, "y": (x > 25).astype(int)})
     frame.to_csv(tmp_path / "d.csv", index=False)

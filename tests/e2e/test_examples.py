@@ -27,7 +27,7 @@ def artifact(workspace, stage, key):
 
 @pytest.mark.core
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_reaches_the_auc_and_is_registered(trainer, runs):
+def test_every_trainer_reaches_the_auc_and_is_registered(trainer, runs):
     result = runs[trainer].json
     assert result["status"] == "blessed"
     assert result["blessed"] is True
@@ -40,7 +40,7 @@ def test_reaches_the_auc_and_is_registered(trainer, runs):
 
 
 @pytest.mark.core
-def test_everything_before_the_trainer_is_shared(runs):
+def test_stages_before_the_trainer_are_shared_by_all_trainers(runs):
     shared = set(BEFORE_TRAINING) - ANEW
     assert all(s == "ran" for s in runs["tensorflow"].stages.values())
     for other in ("pytorch", "sklearn"):
@@ -79,7 +79,7 @@ def test_a_changed_hyperparameter_reruns_training_and_what_follows(runs, workspa
 
 
 @pytest.mark.core
-def test_mlflow_holds_the_run(runs, client):
+def test_mlflow_holds_parameters_metrics_and_stages_of_a_run(runs, client):
     result = runs["pytorch"].json
     parent = client.get_run(result["mlflow_run_id"])
     assert parent.info.status == "FINISHED"
@@ -98,7 +98,7 @@ def test_mlflow_holds_the_run(runs, client):
 
 
 @pytest.mark.core
-def test_mlflow_holds_pages_to_look_at(runs, client, tmp_path):
+def test_mlflow_holds_self_contained_pages(runs, client, tmp_path):
     first = runs["tensorflow"].json
     children = client.search_runs([first["mlflow_experiment_id"]], f"tags.mlflow.parentRunId = '{first['mlflow_run_id']}'")
     ids = {c.info.run_name: c.info.run_id for c in children} | {"pipeline": first["mlflow_run_id"]}
@@ -120,7 +120,7 @@ def test_mlflow_holds_pages_to_look_at(runs, client, tmp_path):
 
 
 @pytest.mark.core
-def test_the_registry(runs, client):
+def test_each_run_is_a_version_of_the_registered_model(runs, client):
     versions = client.search_model_versions("name = 'breast_cancer'")
     frameworks = {str(v.version): v.tags["framework"] for v in versions}
     for trainer, done in runs.items():
@@ -129,7 +129,7 @@ def test_the_registry(runs, client):
 
 
 @pytest.mark.core
-def test_two_versions_on_the_same_rows(runs, workspace, warm):
+def test_two_versions_are_compared_on_the_same_rows(runs, workspace, warm):
     first, second = (runs[t].json["model_version"] for t in ("tensorflow", "sklearn"))
     data = EXAMPLES / "breast_cancer" / "data.csv"
     done = warm("models", "compare", "breast_cancer", first, second, "--data", data, "--json", "--workspace", workspace)
@@ -216,7 +216,7 @@ def test_offline_and_bundle_predictions_agree(runs, workspace):
 
 
 @pytest.mark.core
-def test_signature_and_input_example(runs, workspace):
+def test_a_bundle_has_a_signature_and_an_input_example(runs, workspace):
     for folder in artifact(workspace, "training", "model"):
         model = Model.load(str(folder / "Format-Serving"))
         assert len(model.signature.inputs.inputs) == 30
@@ -225,12 +225,12 @@ def test_signature_and_input_example(runs, workspace):
 
 
 @pytest.mark.core
-def test_no_pickle_in_a_bundle(runs, workspace):
+def test_a_bundle_has_no_pickle(runs, workspace):
     for model in artifact(workspace, "training", "model"):
         assert not [p for p in model.rglob("*") if p.suffix in (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")]
 
 
-def test_not_blessed_has_a_code_of_its_own(runs, workspace, warm):
+def test_a_model_below_its_bound_is_not_blessed_and_ends_with_code_4(runs, workspace, warm):
     done = warm.run(BREAST_CANCER, workspace, "--set", "evaluation.thresholds.auc.lower_bound=0.99999", expect=4)
     assert done.json["status"] == "not_blessed"
     assert done.json["blessed"] is False

@@ -54,7 +54,7 @@ def test_both_trainers_in_one_run_and_the_best_is_champion(champion):
 
 
 @pytest.mark.core
-def test_one_table_in_mlflow(champion):
+def test_mlflow_holds_one_table_of_all_candidates(champion):
     workspace, done = champion
     client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
     path = client.download_artifacts(done.json["mlflow_run_id"], "evaluation/models.json")
@@ -64,14 +64,14 @@ def test_one_table_in_mlflow(champion):
 
 
 @pytest.mark.core
-def test_a_renamed_column(champion, frame, warm, tmp_path):
+def test_a_renamed_column_stops_the_run(champion, frame, warm, tmp_path):
     frame.rename(columns={"worst_area": "worst_aera"}).to_csv(tmp_path / "d.csv", index=False)
     done = warm.run(BREAST_CANCER, champion[0], *on(tmp_path / "d.csv"), expect=3)
     stopped(done, "schema: worst_area (train): column dropped", "Rows: 100%", "schema: worst_aera (train): new column")
     assert "--set 'validation.on_anomaly.features.worst_area=warn'" in done.json["error"]
 
 
-def test_a_renamed_column_without_a_reviewed_schema(champion, frame, warm, tmp_path):
+def test_a_renamed_column_stops_the_run_without_a_reviewed_schema_too(champion, frame, warm, tmp_path):
     """The champion was trained on the column: that is enough to miss it."""
     frame.rename(columns={"worst_area": "worst_aera"}).to_csv(tmp_path / "d.csv", index=False)
     done = warm.run(BREAST_CANCER, champion[0], *on(tmp_path / "d.csv", "--set", "validation.schema=null"), expect=3)
@@ -80,7 +80,7 @@ def test_a_renamed_column_without_a_reviewed_schema(champion, frame, warm, tmp_p
     assert "does not fit this data: it needs the column 'worst_area'" in done.stderr
 
 
-def test_a_new_category(champion, frame, warm, tmp_path):
+def test_a_new_class_stops_the_run(champion, frame, warm, tmp_path):
     frame.loc[:56, "diagnosis"] = "unclear"
     frame.to_csv(tmp_path / "d.csv", index=False)
     done = warm("run", BREAST_CANCER, "--workspace", champion[0], *on(tmp_path / "d.csv"))
@@ -91,7 +91,7 @@ def test_a_new_category(champion, frame, warm, tmp_path):
     )
 
 
-def test_a_scaled_column(champion, frame, warm, tmp_path):
+def test_a_column_in_other_units_stops_the_run(champion, frame, warm, tmp_path):
     frame["mean_radius"] *= 1000
     frame.to_csv(tmp_path / "d.csv", index=False)
     done = warm.run(BREAST_CANCER, champion[0], *on(tmp_path / "d.csv"), expect=3)
@@ -108,7 +108,7 @@ def test_a_scaled_column(champion, frame, warm, tmp_path):
     assert "mean_radius" in page
 
 
-def test_skew_against_a_sample_of_serving_requests(champion, frame, warm, tmp_path):
+def test_skew_against_a_sample_of_serving_requests_stops_the_run(champion, frame, warm, tmp_path):
     """The data is as it was; what is served is in other units, and lacks a column."""
     requests = frame.drop(columns=["diagnosis", "mean_area"])
     requests["mean_radius"] /= 25.4
@@ -124,7 +124,7 @@ def test_skew_against_a_sample_of_serving_requests(champion, frame, warm, tmp_pa
     assert "diagnosis" not in done.json["error"]
 
 
-def test_rows_duplicated_across_splits(champion, frame, warm, tmp_path):
+def test_rows_duplicated_across_splits_stop_the_run(champion, frame, warm, tmp_path):
     train, rest = frame.iloc[:400], frame.iloc[400:]
     train.to_csv(tmp_path / "train.csv", index=False)
     pd.concat([rest, train.sample(len(rest), random_state=0)]).to_csv(tmp_path / "eval.csv", index=False)

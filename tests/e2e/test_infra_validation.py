@@ -42,7 +42,7 @@ def test_the_best_that_can_be_served_is_promoted(warm, tmp_path):
     assert "forgetful cannot be served" in page
 
 
-def test_alone_it_ends_the_run_as_not_blessed(warm, tmp_path):
+def test_a_model_that_cannot_be_served_is_not_blessed(warm, tmp_path):
     done = warm.run(BREAST_CANCER, tmp_path, "--trainer", MOODY, *QUICK, expect=4)
     assert done.json["status"] == "not_blessed"
     assert done.json["model_version"] is None

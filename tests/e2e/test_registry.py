@@ -44,7 +44,7 @@ for _ in range(3):
 """
 
 
-def test_two_promotions_racing_over_http(tmp_path):
+def test_two_promotions_that_race_leave_one_champion_and_a_true_history(tmp_path):
     """At every moment there is a champion; afterwards the record, `champion` and `previous` agree."""
     with mlflow_server(tmp_path) as uri:
         client = MlflowClient(uri, uri)

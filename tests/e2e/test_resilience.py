@@ -31,7 +31,7 @@ QUICK = ["--set", "trainer.hyperparameters.epochs=10", "--set", "serving.infra_v
 SLOW = ["--set", "trainer.hyperparameters.epochs=80", "--set", "trainer.hyperparameters.early_stopping=null"]
 
 
-def test_ctrl_c(tmp_path):
+def test_ctrl_c_ends_a_run_with_one_line_and_no_process_left(tmp_path):
     process = start("run", BREAST_CANCER, "--workspace", tmp_path, *SLOW)
     lines_until(process, "training: running")
     children = psutil.Process(process.pid).children(recursive=True)
@@ -47,7 +47,7 @@ def test_ctrl_c(tmp_path):
     assert parent.info.status == "KILLED"
 
 
-def test_two_runs_at_once_in_one_workspace(tmp_path, warm):
+def test_two_runs_at_once_in_one_workspace_both_end_well(tmp_path, warm):
     done = {}
     threads = [
         threading.Thread(target=lambda t=t: done.update({t: run(BREAST_CANCER, tmp_path, "--trainer", t, *QUICK, *NO_CONTEST)}))
@@ -63,7 +63,7 @@ def test_two_runs_at_once_in_one_workspace(tmp_path, warm):
     assert {n for n, s in again.stages.items() if s != "cached"} == ANEW
 
 
-def test_mlflow_away_and_back(tmp_path):
+def test_a_run_without_its_mlflow_server_is_uploaded_later(tmp_path):
     """A tracking server that is not there: the run ends well, says so, and its record is uploaded later to a real one."""
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
@@ -95,7 +95,7 @@ def test_mlflow_away_and_back(tmp_path):
         assert client.list_artifacts(again.json["mlflow_run_id"], "report")[0].path == "report/report.html"
 
 
-def test_full_disk(tmp_path, warm):
+def test_a_full_disk_ends_a_run_with_a_message_and_the_next_one_works(tmp_path, warm):
     """A limit on file size stands in for a full disk: the write fails in the same place, with the same kind of error."""
     data = tmp_path / "d.csv"
     data.write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60_000)))
@@ -117,7 +117,7 @@ def test_full_disk(tmp_path, warm):
     assert free.stages["ingest"] == "ran"
 
 
-def test_everything_lies_in_the_workspace(tmp_path):
+def test_nothing_is_written_outside_of_the_workspace(tmp_path):
     home, here = tmp_path / "home", tmp_path / "here"
     home.mkdir()
     here.mkdir()

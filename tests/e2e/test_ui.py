@@ -21,7 +21,7 @@ FLAGS = [
 ]
 
 
-def test_chromium_is_there_in_ci():
+def test_ci_has_chromium():
     if os.environ.get("CI"):
         assert CHROMIUM, "CI installs Chromium in .ci/run"
 
@@ -93,7 +93,7 @@ def test_a_person_sees_runs_stages_curves_and_the_model(runs, server, tmp_path):
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine: apt-get install chromium")
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), pytest.param(390, "dark", marks=pytest.mark.core)])
-def test_the_pages_read_well(width, scheme, runs, workspace, tmp_path):
+def test_no_page_scrolls_sideways(width, scheme, runs, workspace, tmp_path):
     from playwright.sync_api import sync_playwright
 
     pictures = os.environ.get("SWITCHYARD_SCREENSHOTS", str(tmp_path))

@@ -173,7 +173,7 @@ def test_killed_workers_change_nothing(pipeline, direct, cluster):
     assert same(by_flink, evaluation(artifacts))
 
 
-def test_flink_inside_the_runs_own_job_server(pipeline, direct, tmp_path):
+def test_the_runs_own_job_server_ends_with_the_run_and_gives_the_same_statistics(pipeline, direct, tmp_path):
     """The one setting; killed with the run, and gone after it."""
     flink = ["--set", "beam.runner=FlinkRunner", "--trainer", "pytorch", *QUICK]
     process = start("run", pipeline, "--workspace", tmp_path, *flink)
@@ -222,7 +222,7 @@ def test_a_worker_pool_predicts_as_this_machine_does(pipeline, direct, cluster, 
     pd.testing.assert_frame_equal(scores["here"], scores["there"], rtol=1e-6)
 
 
-def test_java_that_does_not_start_is_told(pipeline, tmp_path):
+def test_java_that_does_not_start_is_an_error(pipeline, tmp_path):
     jar = tmp_path / "job-server.jar"
     jar.write_text("no jar")
     broken = ["--set", "beam.runner=FlinkRunner", "--set", f"beam.options.flink_job_server_jar={jar}"]

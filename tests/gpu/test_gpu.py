@@ -53,7 +53,7 @@ def test_learns_as_on_a_cpu(trainer, precision, prepared, alone, tmp_path):
 
 
 @pytest.mark.parametrize("trainer", BOTH)
-def test_compiled(trainer, prepared, alone, tmp_path):
+def test_compiled_models_learn_the_same(trainer, prepared, alone, tmp_path):
     found = train(prepared, tmp_path, trainer, {"kind": "gpu", "compile": True})
     close(alone(trainer), found, 0.01)
     assert "trained as it is" not in (tmp_path / "log").read_text()
@@ -107,7 +107,7 @@ def test_tensorflow_takes_memory_as_it_needs_it():
 
 
 @pytest.mark.parametrize("trainer", BOTH)
-def test_a_whole_pipeline_and_the_gpu_in_mlflow(trainer, tmp_path):
+def test_a_whole_pipeline_logs_the_gpu_to_mlflow(trainer, tmp_path):
     done = run(BREAST_CANCER, tmp_path, "--trainer", trainer, "--set", "trainer.accelerator={kind: gpu, precision: bf16}")
     assert done.json["status"] == "blessed"
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -24,14 +24,14 @@ def compiled(warm, tmp_path_factory):
 
 
 @pytest.mark.core
-def test_it_evaluates_as_the_local_runner(compiled, runs):
+def test_kfp_local_evaluates_as_the_local_runner_does(compiled, runs):
     models = last(compiled[1])["models"]
     for trainer in ("tensorflow", "pytorch"):
         assert models[trainer]["metrics"] == pytest.approx(last(runs[trainer])["metrics"], abs=1e-6), trainer
 
 
 @pytest.mark.core
-def test_it_ran_what_is_compiled(compiled):
+def test_kfp_local_runs_what_is_compiled(compiled):
     workspace, _ = compiled
     (found,) = workspace.glob("logs/*/kfp.yaml")
     spec = next(yaml.safe_load_all(found.read_text()))
@@ -69,7 +69,7 @@ def test_large_data_goes_past_kfp(compiled, warm, tmp_path, runs):
         assert [p.name for p in carried.iterdir()] == ["URI"]
 
 
-def test_the_data_gate_stops_it(warm, tmp_path):
+def test_the_data_gate_stops_a_compiled_pipeline(warm, tmp_path):
     rows = (BREAST_CANCER.parent / "data.csv").read_text().replace("mean_radius", "radius_mean", 1)
     (tmp_path / "data.csv").write_text(rows)
     arguments = ["--runner", "kfp-local", "--set", f"data.path={tmp_path / 'data.csv'}"]
@@ -107,7 +107,7 @@ def test_a_retry_that_succeeds_is_no_failure(warm, tmp_path):
     assert (tmp_path / "seen").exists()
 
 
-def test_tuning(warm, tmp_path):
+def test_a_compiled_search_hands_its_best_values_to_training(warm, tmp_path):
     """The stage before training, with its trials in processes of the task's own; what it found is KFP's artifact."""
     tune = {"space": {"learning_rate": RATES}, "trials": 6, "parallel": 2}
     done = warm.run(bowl(tmp_path, tune, hyperparameters={"epochs": 3}), tmp_path / "w", "--runner", "kfp-local")

@@ -48,7 +48,7 @@ def golden(name, text):
     assert text == path.read_text(), f"compiled differently than {path}; if that is wanted, delete it, run again, and look at it"
 
 
-def test_golden_resources():
+def test_resources_compile_to_the_reviewed_files():
     one = numbers().with_id("one")
     made = compiled(
         one,
@@ -69,7 +69,7 @@ def test_golden_resources():
 
 @pytest.mark.parametrize("trainer", ["tensorflow", "pytorch"])
 @pytest.mark.parametrize(("device", "accelerator"), [("gpu", "gpu"), ("tpu", "tpu:v5e:2x2")])
-def test_golden_pipeline(tmp_path, trainer, device, accelerator):
+def test_the_example_compiles_to_the_reviewed_files(tmp_path, trainer, device, accelerator):
     overrides = [
         f"trainer.framework={trainer}",
         "data.path=gs://bucket/data.csv",
@@ -98,7 +98,7 @@ def test_golden_pipeline(tmp_path, trainer, device, accelerator):
     ],
 )
 @pytest.mark.parametrize("key", ["beam", "kubeflow.beam"])
-def test_the_engine_of_beam_stages(tmp_path, key, beam, said):
+def test_beam_stages_get_the_engine_of_the_config(tmp_path, key, beam, said):
     overrides = ["data.path=gs://bucket/data.csv", "task=binary", f"{key}={beam}"]
     made = compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)
     for stage in ("statistics", "transform", "evaluation"):

@@ -14,13 +14,13 @@ from components.training.input import TransformedExamples
 from components.training.positional import FILE, load_names
 from components.training.pytorch_trainer import PytorchTrainer
 from components.training.tensorflow_trainer import TensorflowTrainer
-from tests.contract.conftest import FRAMEWORKS, data, make, no_report  # noqa: F401 (fixtures)
 from tests.contract.sklearn_trainer import SklearnTrainer
 from tests.security.awkward import MARK, names
+from tests.training_requests import FRAMEWORKS, no_report
 
 
 @pytest.fixture
-def request_of(make, tmp_path):  # noqa: F811
+def request_of(make, tmp_path):
     """Returns a function: names of the features -> a request whose label is 1 where the first of them is above 0."""
 
     def build(columns, **changes):

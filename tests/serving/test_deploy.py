@@ -38,7 +38,7 @@ def test_the_manifest_is_applied_as_it_is_and_its_command_starts(registered, bun
         assert server.request("/v2/models/a_model")[2]["versions"] == ["2"]
 
 
-def test_a_users_mistakes(registered, bundles, warm, tmp_path):
+def test_mistakes_of_deploy_are_refused(registered, bundles, warm, tmp_path):
     def deploy(model, *options):
         done = warm("deploy", model, "--tracking-uri", registered, "-o", tmp_path / "out", *options)
         assert "Traceback" not in done.stderr
@@ -75,7 +75,7 @@ def test_tensorflow_serving_loads_it(registered, bundles, workspace, eval_rows, 
     assert "is there already" in again.stderr
 
 
-def test_tensorflow_serving_of_several_classes(digits, eval_rows, warm, tmp_path):
+def test_tensorflow_serving_loads_a_model_of_several_classes(digits, eval_rows, warm, tmp_path):
     workspace, _ = digits
     [folder] = (workspace / "artifacts" / "training_tensorflow" / "model").iterdir()
     done = warm("deploy", folder, "--target", "tf-serving", "-o", tmp_path, "--trust")

@@ -73,7 +73,7 @@ def test_a_disk_that_fails_stops_no_answer(bundles, rows, tmp_path):
     assert not log.exists()
 
 
-def test_a_users_mistakes(bundles, workspace, warm, tmp_path):
+def test_mistakes_of_drift_and_request_logs_are_refused(bundles, workspace, warm, tmp_path):
     (tmp_path / "file").write_text("")
     done = warm("serve", bundles["tensorflow"], "--trust", "--request-log", tmp_path / "file" / "x")
     assert done.code == 2
@@ -88,7 +88,7 @@ def test_a_users_mistakes(bundles, workspace, warm, tmp_path):
 
 
 @pytest.mark.core
-def test_columns_as_arrow():
+def test_ragged_and_text_columns_become_arrow_arrays():
     ragged = Ragged(np.array([1.0, 2.0], dtype=np.float32), np.array([1, 0, 1]))
     assert _array(ragged, pa.float32(), is_list=False).to_pylist() == [1.0, None, 2.0]
     lists = Ragged(np.array([1, 2, 3]), np.array([2, 0, 1]))
@@ -98,7 +98,7 @@ def test_columns_as_arrow():
 
 
 @pytest.mark.core
-def test_the_share_is_kept(tmp_path):
+def test_the_request_log_keeps_its_share_of_rows(tmp_path):
     dropped = []
     log = RequestLog(tmp_path / "requests", 0.25, (), dropped.append)
 

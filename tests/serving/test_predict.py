@@ -82,7 +82,7 @@ def test_rows_keep_their_order_and_columns(source, target, inputs, model, warm, 
 
 
 @pytest.mark.core
-def test_bad_rows_keep_their_place_and_are_told(inputs, model, warm, tmp_path):
+def test_bad_rows_keep_their_place_and_are_listed(inputs, model, warm, tmp_path):
     folder, frame, expected = inputs
     lines = (folder / "in.csv").read_text().splitlines()
     area = list(frame.columns).index("mean_area")
@@ -113,7 +113,7 @@ def test_bad_rows_keep_their_place_and_are_told(inputs, model, warm, tmp_path):
     assert not (tmp_path / "other.parquet").exists()
 
 
-def test_it_goes_on_where_it_was_killed(inputs, model, warm, tmp_path):
+def test_a_killed_prediction_resumes_where_it_stopped(inputs, model, warm, tmp_path):
     _, frame, expected = inputs
     many = pd.concat([frame] * 1200, ignore_index=True)
     many["key"] = np.arange(len(many))
@@ -140,7 +140,7 @@ def test_it_goes_on_where_it_was_killed(inputs, model, warm, tmp_path):
     assert not parts.exists()
 
 
-def test_a_users_mistakes(inputs, model, tmp_path, warm):
+def test_mistakes_of_predict_are_refused(inputs, model, tmp_path, warm):
     folder, frame, _ = inputs
     frame.drop(columns=["mean_area"]).to_csv(tmp_path / "less.csv", index=False)
     frame.assign(prediction=1).to_csv(tmp_path / "more.csv", index=False)

@@ -69,7 +69,7 @@ def check(evaluated, served):
 
 
 @pytest.mark.core
-def test_metadata_and_health(server, info):
+def test_metadata_and_health_are_answered_as_the_protocol_says(server, info):
     assert server.request("/v2")[2]["name"] == "switchyard"
     assert server.request("/v2/health/live")[0] == 200
     assert server.request("/v2/models/breast_cancer/ready")[2] == {"name": "breast_cancer", "ready": True}
@@ -84,7 +84,7 @@ def test_metadata_and_health(server, info):
 
 
 @pytest.mark.core
-def test_the_protocols_own_client(server, info, rows, bundles):
+def test_the_protocols_own_client_gets_the_bundles_answers(server, info, rows, bundles):
     """Triton's client, which KServe and Triton document: JSON and binary tensors, texts as BYTES."""
     import tritonclient.http as triton
 
@@ -112,7 +112,7 @@ def test_the_protocols_own_client(server, info, rows, bundles):
 
 
 @pytest.mark.core
-def test_mlflows_formats(server, info, rows):
+def test_every_format_of_mlflow_gets_the_same_answer(server, info, rows):
     few = rows.head(3)
     plain = records(few, info.features)
     split = {"columns": list(plain[0]), "data": [list(r.values()) for r in plain]}
@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_refused_by_name(server, info, rows):
     assert server.infer(good)[0] == 200
 
 
-def test_fuzzed_against_its_own_document(server):
+def test_fuzzed_requests_are_answered_as_the_document_says(server):
     """Schemathesis: no 5xx, only documented statuses and shapes, what the document refuses is refused."""
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     command = ["schemathesis", "run", f"{server.url}/openapi.json", "--checks", checks, "--max-examples", "40", "--seed", "1"]
@@ -205,7 +205,7 @@ def test_batches_do_not_mix_answers(server, info, rows, bundles):
 
 
 @pytest.mark.core
-def test_metrics_and_access_log(server, info, rows):
+def test_a_request_is_counted_and_logged_by_its_id(server, info, rows):
     body = {"inputs": tensors(rows.head(2), info.features)}
     headers = {"content-type": "application/json", "x-request-id": "abc-1"}
     _, answered, _ = server.request("/v2/models/breast_cancer/infer", body, headers)
@@ -217,7 +217,7 @@ def test_metrics_and_access_log(server, info, rows):
     assert server.metric('switchyard_model{framework="pytorch"') == 1
 
 
-def test_queue_token_and_drain(bundles, info, rows, tmp_path):
+def test_a_full_queue_a_missing_token_and_a_sigterm_lose_no_answer(bundles, info, rows, tmp_path):
     """A server with a short queue and a token: 503 with Retry-After under load, 401, and SIGTERM loses no answer."""
     (tmp_path / "token").write_text("s3cret\n")
     limits = ["--queue", 4, "--batch-rows", 1, "--token-file", tmp_path / "token", "--drain", 5]
@@ -248,7 +248,7 @@ def test_queue_token_and_drain(bundles, info, rows, tmp_path):
     assert "s3cret" not in (tmp_path / "log").read_text()
 
 
-def test_tls(bundles, tmp_path):
+def test_a_server_with_a_certificate_answers_over_tls(bundles, tmp_path):
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     subprocess.run(
@@ -262,7 +262,7 @@ def test_tls(bundles, tmp_path):
         server.stop()
 
 
-def test_a_users_mistakes(bundles, workspace, tmp_path):
+def test_mistakes_of_serve_are_refused(bundles, workspace, tmp_path):
     port = free_port()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))

@@ -111,7 +111,7 @@ def check(answers, right):
         np.testing.assert_allclose([v for _, v in mine], values[[i for i, _ in mine]], atol=1e-5)
 
 
-def test_promotions_and_rollbacks_under_load(registered, bundles, rows, tmp_path):
+def test_promotions_and_rollbacks_under_load_fail_no_request(registered, bundles, rows, tmp_path):
     """No request fails, every answer is the old or the new model's; a damaged version is not put in; memory stays."""
     uri, client = registered
     right = expected(bundles, rows)
@@ -167,7 +167,7 @@ def test_canary_gets_its_share_and_becomes_champion(registered, bundles, rows, t
         assert server.metric("switchyard_model_loads_total") == 2
 
 
-def test_a_canary_that_fails_is_stopped_and_nobody_notices(registered, bundles, rows, tmp_path):
+def test_a_canary_that_fails_is_stopped_without_a_failed_request(registered, bundles, rows, tmp_path):
     uri, client = registered
     client.set_registered_model_alias(NAME, "champion", "1")
     client.set_registered_model_alias(NAME, "challenger", "4")

@@ -50,7 +50,7 @@ def test_pytorch_xla_on_its_cpu_device_gives_the_same_loss_curve(prepared, alone
 
 
 @needs_xla
-def test_pytorch_xla_in_mixed_precision(prepared, alone, tmp_path):
+def test_pytorch_xla_trains_in_mixed_precision(prepared, alone, tmp_path):
     # XLA compiles all the same: `compile` is nothing more there, and no torch.compile.
     found = finish(on_xla(prepared, tmp_path, {"precision": "bf16", "compile": True}), tmp_path)
     losses = [[epoch["val_loss"] for epoch in result["history"]] for result in (alone("pytorch"), found)]
@@ -59,7 +59,7 @@ def test_pytorch_xla_in_mixed_precision(prepared, alone, tmp_path):
 
 
 @needs_xla
-def test_pytorch_xla_goes_on_after_a_kill(prepared, alone, tmp_path):
+def test_pytorch_xla_resumes_after_a_kill(prepared, alone, tmp_path):
     process = on_xla(prepared, tmp_path, epochs=20)
     after_third_epoch(process)
     process.kill()
@@ -87,7 +87,7 @@ def test_a_tpu_that_is_not_there_is_an_error(nodes, environment, message, prepar
     assert f"UserError: trainer.accelerator {message}" in (tmp_path / "log").read_text()
 
 
-def test_tensorflow_with_the_fixed_shapes_of_a_tpu_on_logical_cpus(prepared, alone, tmp_path):
+def test_tensorflow_with_the_fixed_shapes_of_a_tpu_has_the_same_loss_curve(prepared, alone, tmp_path):
     *_, given = job(prepared, tmp_path, "tensorflow", {"count": 2})
     found = finish(start([sys.executable, "-c", AS_ON_A_TPU + TRAIN, given], tmp_path), tmp_path)
     assert found["workers"] == 2

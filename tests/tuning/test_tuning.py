@@ -109,7 +109,7 @@ def test_the_optimum_is_found_bad_trials_are_pruned_and_what_mattered_is_told(wa
     assert f"bowl, tuned: learning_rate {found['values']['learning_rate']}" in report
 
 
-def test_trials_that_fail_are_recorded_and_the_search_goes_on(warm, tmp_path):
+def test_trials_that_fail_are_recorded_and_the_search_continues(warm, tmp_path):
     tune = {"space": {"model_parameters.how": ["well", "crash", "diverge"]}, "trials": 12, "sampler": "random", "pruner": None}
     done = warm.run(bowl(tmp_path, tune, hyperparameters={"epochs": 2}), tmp_path / "w")
     client = MlflowClient(f"sqlite:///{tmp_path / 'w' / 'mlflow.db'}")
@@ -142,7 +142,7 @@ def test_a_mistake_of_the_users_ends_the_search_at_once(warm, tmp_path):
     assert not [r for r in runs if r.info.status == "RUNNING"]
 
 
-def test_a_killed_search_goes_on(warm, tmp_path):
+def test_a_killed_search_resumes(warm, tmp_path):
     tune = {"space": {"learning_rate": RATES}, "trials": 8, "pruner": None}
     path = bowl(tmp_path, tune, model_parameters={"seconds": 0.5}, hyperparameters={"epochs": 3})
     process = start("run", path, "--workspace", tmp_path / "w")

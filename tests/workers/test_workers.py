@@ -37,14 +37,14 @@ def test_one_setting_trains_the_whole_pipeline_on_two_workers(prepared):
         pytest.param("tensorflow", {"nodes": 2}, id="tensorflow, MultiWorkerMirrored, 2 nodes"),
     ],
 )
-def test_same_loss_curve_as_one_worker(framework, accelerator, prepared, alone, tmp_path):
+def test_several_workers_have_the_loss_curve_of_one(framework, accelerator, prepared, alone, tmp_path):
     found = train(prepared, tmp_path, framework, accelerator)
     assert found["workers"] == accelerator.get("count", 1) * accelerator.get("nodes", 1)
     same_curve(alone(framework), found)
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-def test_same_loss_curve_with_class_weights_and_a_limit_of_steps(framework, prepared, alone, tmp_path):
+def test_class_weights_and_a_limit_of_steps_keep_the_loss_curve(framework, prepared, alone, tmp_path):
     hyper = {"class_weights": "balanced", "epochs": None, "steps": 50}
     found = train(prepared, tmp_path, framework, {"count": 2}, **hyper)
     assert found["steps"] == 50
@@ -111,7 +111,7 @@ def test_workers_end_with_the_stage(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-def test_a_mistake_in_the_model_is_told_once(framework, prepared, tmp_path):
+def test_a_mistake_in_the_model_is_reported_once(framework, prepared, tmp_path):
     (tmp_path / "bad.py").write_text("def build_model(spec):\n    return 3\n")
     command = job(prepared, tmp_path, framework, {"nodes": 2})
     given = json.loads((tmp_path / "given.json").read_text())
