@@ -7,6 +7,7 @@ https://github.com/kserve/open-inference-protocol, https://github.com/triton-inf
 from __future__ import annotations
 
 import gc
+import json
 import math
 import uuid
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ DATATYPES = {
 }  # fmt: skip
 _TEXT = "BYTES"
 _BOUNDS = Bounds()
+_SMALL = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,33 @@ def read_json(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise InputError(f"the body is not JSON: {error}") from None
+        document = _with_infinite_numbers(body) if "infinity" in str(error) else None
+        if document is None:
+            raise InputError(f"the body is not JSON: {error}") from None
     finally:
         if collects:
             gc.enable()
     if not isinstance(document, dict):
         raise InputError("the body must be a JSON object.")
     return document
+
+
+def _with_infinite_numbers(body: bytes | bytearray | memoryview) -> Any:
+    """Returns a document with numbers beyond float64, so that they are refused by their column; None: large, or no JSON."""
+    if len(body) > _SMALL:
+        return None
+    try:
+        return json.loads(
+            bytes(body).decode(),
+            parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits),
+            parse_constant=_no_json,
+        )
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(name)
 
 
 def _parameters(of: Mapping[str, Any], what: str) -> Mapping[str, Any]:
