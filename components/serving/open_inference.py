@@ -6,8 +6,6 @@ https://github.com/kserve/open-inference-protocol, https://github.com/triton-inf
 
 from __future__ import annotations
 
-import gc
-import json
 import math
 import uuid
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ import orjson
 from components.model_bundle import BundleInfo, RawFeature, answers
 from components.serving.bounds import Bounds, InputError, brief, shortened
 from components.serving.inputs import check_names, wrong_width
+from components.serving.json_body import read_json
 
 BINARY_HEADER = "inference-header-content-length"
 DATATYPES = {
@@ -31,7 +30,6 @@ DATATYPES = {
 }  # fmt: skip
 _TEXT = "BYTES"
 _BOUNDS = Bounds()
-_SMALL = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -115,47 +113,6 @@ def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info:
     if at != len(tail):
         raise InputError(f"{len(tail) - at} bytes of the body belong to no input.")
     return given
-
-
-def read_json(body: bytes | bytearray | memoryview) -> dict[str, Any]:
-    """Returns a JSON object.
-
-    Raises:
-        InputError: it is none.
-    """
-    collects = gc.isenabled()
-    # JSON has no cycles: among millions of new objects the collector finds nothing, in several times the time that reading takes.
-    gc.disable()
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        document = _with_infinite_numbers(body) if "infinity" in str(error) else None
-        if document is None:
-            raise InputError(f"the body is not JSON: {error}") from None
-    finally:
-        if collects:
-            gc.enable()
-    if not isinstance(document, dict):
-        raise InputError("the body must be a JSON object.")
-    return document
-
-
-def _with_infinite_numbers(body: bytes | bytearray | memoryview) -> Any:
-    """Returns a document with numbers beyond float64, so that they are refused by their column; None: large, or no JSON."""
-    if len(body) > _SMALL:
-        return None
-    try:
-        return json.loads(
-            bytes(body).decode(),
-            parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits),
-            parse_constant=_no_json,
-        )
-    except (ValueError, RecursionError):
-        return None
-
-
-def _no_json(name: str) -> None:
-    raise ValueError(name)
 
 
 def _parameters(of: Mapping[str, Any], what: str) -> Mapping[str, Any]:
