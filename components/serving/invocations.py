@@ -17,7 +17,7 @@ from components.errors import first_line
 from components.model_bundle import BundleInfo, answers
 from components.serving.bounds import Bounds, InputError, shortened
 from components.serving.inputs import check_names
-from components.serving.open_inference import read_json
+from components.serving.json_body import read_json
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _BOUNDS = Bounds()

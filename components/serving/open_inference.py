@@ -6,7 +6,6 @@ https://github.com/kserve/open-inference-protocol, https://github.com/triton-inf
 
 from __future__ import annotations
 
-import gc
 import math
 import uuid
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import orjson
 from components.model_bundle import BundleInfo, RawFeature, answers
 from components.serving.bounds import Bounds, InputError, brief, shortened
 from components.serving.inputs import check_names, wrong_width
+from components.serving.json_body import read_json
 
 BINARY_HEADER = "inference-header-content-length"
 DATATYPES = {
@@ -113,27 +113,6 @@ def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info:
     if at != len(tail):
         raise InputError(f"{len(tail) - at} bytes of the body belong to no input.")
     return given
-
-
-def read_json(body: bytes | bytearray | memoryview) -> dict[str, Any]:
-    """Returns a JSON object.
-
-    Raises:
-        InputError: it is none.
-    """
-    collects = gc.isenabled()
-    # JSON has no cycles: among millions of new objects the collector finds nothing, in several times the time that reading takes.
-    gc.disable()
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"the body is not JSON: {error}") from None
-    finally:
-        if collects:
-            gc.enable()
-    if not isinstance(document, dict):
-        raise InputError("the body must be a JSON object.")
-    return document
 
 
 def _parameters(of: Mapping[str, Any], what: str) -> Mapping[str, Any]:

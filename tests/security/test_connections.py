@@ -312,15 +312,21 @@ def test_whatever_is_answered_before_its_body_has_come_is_closed(path, fields):
     assert b"connection: close" in answer
 
 
+SURROUNDINGS = {
+    "one chunk's extension": b"1;" + b"e" * 65000,
+    "extensions of small chunks": b"1;x=y\r\nz\r\n" + b"1" + b";e" * 30000 + b"\r\nz\r\n",
+    "trailers": b"0\r\n" + b"x: y\r\n" * 10000,
+    "one trailer": b"0\r\nx: " + b"y" * 65000,
+}
+
+
 @pytest.mark.core
-@pytest.mark.parametrize(
-    "more", [b"1;" + b"e" * 65000, b"1;x=y\r\nz\r\n" + b"1" + b";e" * 30000 + b"\r\nz\r\n", b"0\r\n" + b"x: y\r\n" * 10000]
-)
-def test_what_surrounds_a_body_has_an_end_too(more):
+@pytest.mark.parametrize("case", list(SURROUNDINGS))
+def test_what_surrounds_a_body_has_an_end_too(case):
     with listening(seconds=5) as port, connected(port) as client:
         client.sendall(head("POST", "/invocations", "transfer-encoding: chunked"))
         began = time.monotonic()
-        sent_until_refused(client, (more for _ in range(1000)), 64 << 20)
+        sent_until_refused(client, (SURROUNDINGS[case] for _ in range(1000)), 64 << 20)
         assert status_of(until_closed(client)) in (None, 400, 431)
         assert time.monotonic() - began < 4
 
@@ -546,7 +552,7 @@ def test_behind_tls_the_same_holds_and_a_handshake_has_its_time(tmp_path):
             began = time.monotonic()
             assert until_closed(client) == b""
             assert time.monotonic() - began < 3
-        for begin, more, status in HEADS.values():
+        for begin, more, status in list(HEADS.values())[:2]:
             with connected(port) as plain, trusting.wrap_socket(plain, server_hostname="localhost") as client:
                 client.sendall(begin)
                 sent_until_refused(client, (more for _ in range(100)), 1 << 20)

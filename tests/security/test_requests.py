@@ -17,6 +17,7 @@ from components.serving.batcher import QueueFullError
 from components.serving.bodies import Bodies, Body
 from components.serving.bounds import Bounds
 from components.serving.metrics import Metrics
+from components.serving.open_inference import DATATYPES
 from components.serving.served_model import Limits
 from tests.security.hostile import GOOD, INFO, WIDE, confined, decode, rollout
 
@@ -134,9 +135,17 @@ def test_rows_filled_up_to_the_longest_list_are_counted(child):
     assert "column 'l': 10000 rows with up to 100000 values" in message
 
 
-@pytest.mark.parametrize("head", [b"," * (4 << 20), b'"' + b"," * (4 << 20), b'"a\n"' + b"," * (4 << 20), b"a" * (4 << 20)])
-def test_a_header_line_is_no_list_of_columns_until_its_names_are_known(child, head):
-    assert child(decode, "csv", head + b"\n1\n")[0] == 400
+HEADERS = {
+    "commas": b"," * (4 << 20),
+    "commas in a quote that is not closed": b'"' + b"," * (4 << 20),
+    "commas behind a quoted line's end": b'"a\n"' + b"," * (4 << 20),
+    "one name": b"a" * (4 << 20),
+}
+
+
+@pytest.mark.parametrize("case", list(HEADERS))
+def test_a_header_line_is_no_list_of_columns_until_its_names_are_known(child, case):
+    assert child(decode, "csv", HEADERS[case] + b"\n1\n")[0] == 400
 
 
 def test_a_csv_names_its_columns_as_csv_does(child):
@@ -241,9 +250,44 @@ def test_numbers_that_overflow_are_refused_by_name(case):
 
     status, message = decode("json", json.dumps({"dataframe_records": [{**GOOD, name: value}]}).encode())
 
-    # JSON's own reader refuses what is infinite as a double.
     assert status == 400
-    assert f"column {name!r}" in message or "not JSON: number is infinity" in message
+    assert f"column {name!r}" in message
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"9" * 400, pytest.param(b"9" * 9000 + b".5", id="9000 digits")])
+@pytest.mark.parametrize("name", ["a", "b", "i", "s"])
+def test_numbers_beyond_float64_are_refused_by_name(number, name):
+    others = b",".join(b'"%s":[%s]' % (k.encode(), orjson.dumps(v)) for k, v in GOOD.items() if k != name)
+
+    status, message = decode("json", b'{"inputs":{%s,"%s":[%s]}}' % (others, name.encode(), number))
+
+    assert status == 400
+    assert f"column {name!r}" in message
+
+
+def test_what_is_no_json_is_none_beside_a_number_beyond_float64_either():
+    for body in (
+        b'{"inputs":[1e400,NaN]}',
+        b'{"inputs":[1e400,',
+        b"[1e400," + b"[" * 20_000,
+        b'[1e400,"\xff"]',
+        b'{"x":1e400,"y":Infinity}',
+    ):
+        assert decode("json", body)[0] == 400
+
+
+@pytest.mark.parametrize("datatype", [*DATATYPES, "BYTES"])
+@pytest.mark.parametrize("byte", [b"\x00", b"\x7f", b"\x80", b"\xff", b"\xf0"])
+def test_binary_tensors_of_any_type_and_value_fit_or_are_refused_by_name(datatype, byte):
+    for name, shape in {"a": [1], "b": [1], "i": [1], "s": [1], "t": [1, 1], "w": [1, 3], "l": [1, 3]}.items():
+        count = shape[-1]
+        raw = byte * (count * (DATATYPES[datatype].itemsize if datatype in DATATYPES else 4))
+        binary = tensor(name, shape, datatype=datatype, parameters={"binary_data_size": len(raw)})
+        others = {t["name"]: t for t in tensors()}
+
+        found = decode(*infer(list({**others, name: binary}.values()), raw))
+
+        assert found == 1 or (found[0] == 400 and f"column {name!r}" in found[1]), (name, found)
 
 
 def test_a_whole_number_in_exponent_form_is_one():
@@ -261,7 +305,7 @@ def application(limits=None, **more):
     return create_app(state, token=None, access_log=None)
 
 
-@pytest.mark.parametrize("digits", ["9" * 19, "9" * 5000, "٣", "1_0", "-1", ""])
+@pytest.mark.parametrize("digits", ["9" * 19, pytest.param("9" * 5000, id="5000 digits"), "٣", "1_0", "-1", ""])
 def test_a_length_header_that_is_no_length_is_refused(digits):
     headers = [(b"inference-header-content-length", digits.encode())]
 
@@ -271,7 +315,7 @@ def test_a_length_header_that_is_no_length_is_refused(digits):
     assert "inference-header-content-length" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("host", ["[", "[::1", "a b", "", "x" * 1000, "é", "evil:80:80"])
+@pytest.mark.parametrize("host", ["[", "[::1", "a b", "", "é", "evil:80:80"])
 @pytest.mark.parametrize("path", ["/nothing", "/v2/models/m/infer", "/v2/"])
 def test_a_host_header_that_is_no_host_ends_in_no_500_and_no_redirect(host, path):
     [answer] = asyncio.run(_ask(application(), ("GET", path, {"headers": [(b"host", host.encode())]})))
