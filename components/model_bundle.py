@@ -237,13 +237,18 @@ def training_data(folder: str | Path) -> Path:
 
 def _read_info(folder: Path) -> BundleInfo:
     loaded = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    if not isinstance(loaded, dict):
+        raise UserError(f"model: {FILE} is no JSON object: it was changed. Train again.")
     found = loaded.pop("format", 1)
     if found != FORMAT:
         raise UserError(
             f"model: {FILE} has the format {found!r}, this version reads {FORMAT}. In format 1 column names are part of the "
             "exported code: train again."
         )
-    return BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]]})
+    try:
+        return BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]]})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"model: {FILE} cannot be read ({error}): it was changed, or a newer version made it.") from None
 
 
 def bundle_folder(folder: str | Path) -> str:

@@ -362,7 +362,7 @@ def download_version(client: Any, uri: str, name: str, version: str, target: Pat
     if digest is None and not trust:
         raise UserError(
             f"{name} version {version} was registered without a digest, so nothing shows that its files are those that were "
-            "trained. Train and register it again; or, if you trust whoever can write to its place, add --trust."
+            "trained. Train and register it again; serve, predict, drift and deploy take it with --trust."
         )
     source = client.get_model_version_download_uri(name, version)
     with tempfile.TemporaryDirectory(dir=target.parent) as work:

@@ -1,5 +1,6 @@
 """A bundle is opened only when it is as it was registered, and names nothing to run but its own."""
 
+import importlib
 import sys
 
 import pandas as pd
@@ -8,6 +9,7 @@ import tensorflow as tf
 from mlflow import MlflowClient
 
 from components import model_registry
+from components.bundle_code import bundled_code
 from components.bundle_manifest import write_manifest
 from components.errors import UserError
 from components.model_bundle import load_bundle
@@ -131,6 +133,31 @@ def test_the_users_own_trainer_lies_in_the_bundle(predictor, code, folder):
     assert list(load_bundle(folder, digest).predict(ROWS)["prediction"]) == [7.0, 7.0]
     assert sys.modules.get("tests") is before, "what is installed under the same name is left alone"
     load_bundle(folder, digest)  # and nothing was left beside the code
+
+
+def test_a_trainer_that_is_a_module_is_copied_with_what_it_imports_of_its_package(tmp_path, monkeypatch):
+    for name, text in {
+        "acme_a/__init__.py": "", "acme_a/deep/__init__.py": "",
+        "acme_a/deep/mine.py": "from ..helper import N\nclass Mine: pass\n",
+        "acme_a/helper.py": "from acme_a import more\nN = 1\n", "acme_a/more.py": "import json\n", "acme_a/other.py": "",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    trainer = importlib.import_module("acme_a.deep.mine").Mine
+    predictor, files = bundled_code("acme_a.deep.mine:Mine", trainer)
+    assert predictor == "acme_a/deep/mine.py:Mine"
+    assert sorted(files) == [f"acme_a/{n}.py" for n in ("__init__", "deep/__init__", "deep/mine", "helper", "more")]
+    assert bundled_code("pytorch", trainer) == ("pytorch", {})
+
+
+@pytest.mark.parametrize("content", ["[]", "1", '{"format": 2}', '{"format": 2, "features": [1]}'])
+def test_a_bundle_json_that_is_none_is_refused(content, folder):
+    make_bundle(folder)
+    (folder / "artifacts/bundle/bundle.json").write_text(content)
+    write_manifest(folder)
+    with pytest.raises(UserError, match=r"model: bundle\.json"):
+        load_bundle(folder)
 
 
 @pytest.mark.parametrize("name", ["random.py", "json.py", "components/__init__.py"])

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from components import tracking
+from components.accelerators import AcceleratorProfile
 from components.errors import UserError
 from components.training.contract import FeatureSpec, ModelSpec
 from components.training.input import TransformedExamples
@@ -17,6 +18,10 @@ from components.training.tensorflow_trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
 from tests.security.awkward import MARK, names
 from tests.training_requests import FRAMEWORKS, no_report
+
+
+def quick(*values):
+    return [pytest.param(value, marks=pytest.mark.core) for value in values]
 
 
 @pytest.fixture
@@ -42,8 +47,7 @@ def request_of(make, tmp_path):
     return build
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("trainer", [*FRAMEWORKS, SklearnTrainer])
+@pytest.mark.parametrize("trainer", [TensorflowTrainer, *quick(PytorchTrainer, SklearnTrainer)])
 def test_a_name_is_never_run_and_never_part_of_an_export(trainer, request_of, tmp_path):
     canary = tmp_path / "canary"
     request = request_of([*names(canary), f"{MARK}\0null"])
@@ -64,8 +68,7 @@ def _content(file):
         return b"".join(archive.read(name) for name in archive.namelist())
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("trainer", FRAMEWORKS)
+@pytest.mark.parametrize("trainer", [TensorflowTrainer, *quick(PytorchTrainer)])
 def test_features_are_told_apart_by_name_and_not_by_the_order_they_come_in(trainer, request_of):
     request = request_of(["b", 'a"', "c"])
     trainer().train(request, no_report)
@@ -75,6 +78,14 @@ def test_features_are_told_apart_by_name_and_not_by_the_order_they_come_in(train
     np.testing.assert_array_equal(predict(features), predict(backwards))
     swapped = {**features, "b": features['a"'], 'a"': features["b"]}
     assert not np.allclose(predict(features), predict(swapped))
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_compilers_see_no_name_either(trainer, request_of, said, tmp_path):  # noqa: F811
+    canary = tmp_path / "canary"
+    trainer().train(request_of(names(canary), accelerator=AcceleratorProfile(compile=True)), no_report)
+    assert not canary.exists()
+    assert not [line for line in said if "compile" in line], "the compiler took it"
 
 
 def keras_model(spec):
@@ -107,8 +118,7 @@ def test_the_users_model_sees_the_real_names(trainer, build, request_of):
     assert trainer.load_predictor(request.export_dir)(features).shape == (20, 1)
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("trainer", FRAMEWORKS)
+@pytest.mark.parametrize("trainer", [TensorflowTrainer, *quick(PytorchTrainer)])
 def test_an_export_that_was_made_before_is_refused(trainer, request_of):
     request = request_of(["a"])
     trainer().train(request, no_report)
