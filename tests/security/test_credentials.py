@@ -112,6 +112,14 @@ def test_a_short_password_does_not_take_words_apart():
 
 
 @pytest.mark.core
+def test_a_word_in_a_variable_is_not_taken_for_a_secret(monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "auto")
+    redaction._compiled.clear()
+    assert redaction.mask("task: auto") == "task: auto"
+    monkeypatch.delenv("SOME_TOKEN")
+
+
+@pytest.mark.core
 def test_texts_without_secrets_stay_as_they_are():
     for text in ("models:/name@champion", "gs://bucket/part@1.csv", "a@b.c", "https://host/a?page=2", "see http://host/x y@z"):
         assert redaction.mask(text) == text
