@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-unit test-all test-suites durations mutants landed flink tpu lint format lock image clean
+.PHONY: help setup demo test test-unit test-all test-suites durations mutants landed flink tpu lint format lock audit sbom sbom-image image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -118,6 +118,36 @@ format: setup ## Rewrite the code in the house style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# pip-audit and CycloneDX's tool, apart from the environment that they look at.
+AUDIT := .tools/audit
+AUDIT_STAMP := $(AUDIT)/.installed
+LOCKS := requirements.lock infra/image/requirements.gpu.lock infra/image/requirements.tpu.lock infra/audit/requirements.lock
+
+$(AUDIT_STAMP): infra/audit/requirements.lock | $(UV)
+	@echo "==> pip-audit and CycloneDX's tool in $(AUDIT)"
+	test -x $(AUDIT)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(AUDIT)
+	$(UV) pip sync --quiet --python $(AUDIT)/bin/python --require-hashes infra/audit/requirements.lock
+	@touch $@
+
+audit: $(AUDIT_STAMP) ## Look up known flaws of what the locks pin; error 3: no database of them is reached from here
+	@$(AUDIT)/bin/python infra/audit/audit.py $(AUDIT_FLAGS) $(LOCKS)
+
+SBOM ?= .cache/sbom
+CYCLONEDX := $(AUDIT)/bin/cyclonedx-py requirements --output-reproducible --of JSON
+
+sbom: $(AUDIT_STAMP) ## Write what the locks pin as CycloneDX files into .cache/sbom
+	@mkdir -p "$(SBOM)"
+	@for lock in $(LOCKS); do \
+	  to="$(SBOM)/$$(echo $${lock%.lock} | tr / -).cdx.json"; $(CYCLONEDX) --output-file "$$to" $$lock && echo "$$to" || exit; done
+
+sbom-image: $(AUDIT_STAMP) ## The same of what is installed in the image IMAGE (needs docker or podman)
+	@test -n "$(CONTAINERS)" || { echo "make sbom-image: needs docker or podman on the PATH"; exit 2; }
+	@mkdir -p "$(SBOM)"
+	@to="$(SBOM)/image-$$(echo $(IMAGE) | tr /: --).cdx.json"; set -o pipefail; \
+	  $(CONTAINERS) run --rm $(IMAGE) python3 -c 'from importlib.metadata import distributions as d; \
+	print("\n".join(sorted({f"{x.name}=={x.version}" for x in d()})))' \
+	  | $(CYCLONEDX) --output-file "$$to" - && echo "$$to"
+
 COMPILE := $(UV) pip compile --quiet --override requirements.overrides.txt --generate-hashes --no-emit-index-url \
   --no-emit-find-links --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_36
 
@@ -125,6 +155,8 @@ lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.tx
 	$(COMPILE) setup.py --extra dev --output-file requirements.lock
 	$(COMPILE) setup.py --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
 	$(COMPILE) setup.py infra/image/tpu.in --output-file infra/image/requirements.tpu.lock
+	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_36 infra/audit/requirements.in --output-file infra/audit/requirements.lock
 
 ACCELERATOR ?= cpu
 CONTAINERS ?= $(firstword $(foreach tool,docker podman,$(shell command -v $(tool) 2>/dev/null)))

@@ -152,7 +152,8 @@ def _remember_parts(uri: str) -> None:
 
 def _of_variables() -> Iterator[str]:
     for name, value in os.environ.items():
-        if names_a_secret(name):
+        # `X_TOKEN=auto` of something else must not take that word out of every text.
+        if names_a_secret(name) and (len(value) >= _SURE or name in TRACKING_VARIABLES):
             yield value
             if name.endswith("COOKIE"):
                 yield from (part.partition("=")[2] for part in value.split(";"))

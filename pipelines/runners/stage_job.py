@@ -9,6 +9,7 @@ from tfx.proto.orchestration import executable_spec_pb2, execution_invocation_pb
 from tfx.types import artifact_utils
 
 from components import tracking
+from components.redaction import names_a_secret, remember
 from components.reports.views import track_outputs
 
 OPERATORS = {
@@ -28,6 +29,7 @@ def run_executor(payload: tuple[str, bytes, bytes]) -> bytes:
     """
     kind, spec_bytes, invocation = payload
     spec = getattr(executable_spec_pb2, kind).FromString(spec_bytes)
+    _remember_secrets(spec)
     info = data_types.ExecutionInfo.from_proto(execution_invocation_pb2.ExecutionInvocation.FromString(invocation))
     monitor = tracking.watch_system()
     try:
@@ -38,6 +40,14 @@ def run_executor(payload: tuple[str, bytes, bytes]) -> bytes:
     if output.execution_result.code == 0:
         track_outputs(_finished(info, output))
     return bytes(output.SerializeToString())
+
+
+def _remember_secrets(spec: Any) -> None:
+    """Beam prints the options that it is given."""
+    for argument in getattr(spec, "beam_pipeline_args_placeholders", ()):
+        name, _, value = argument.value.string_value.lstrip("-").partition("=")
+        if names_a_secret(name):
+            remember(value)
 
 
 def _finished(info: data_types.ExecutionInfo, output: Any) -> dict[str, list[Any]]:

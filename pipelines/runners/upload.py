@@ -27,19 +27,22 @@ def upload(workspace: Workspace, say: Callable[[str], None]) -> int:
         UserError: the database's address holds a password, and MLFLOW_TRACKING_URI is not set.
         StageError: MLflow is away, and what was not sent is still there; or it refused something, which is set aside.
     """
-    sent, problems = 0, 0
+    sent, refused, failed = 0, 0, 0
     # Two uploads at once would send everything twice.
     with FileLock(workspace.upload_lock):
         for folder in pending(workspace.journal):
             outcome = _send_one(folder)
             sent += outcome.sent
-            problems += outcome.problem
+            refused += outcome.refused
+            failed += outcome.failed
             for line in outcome.lines:
                 say(f"{folder.name}: {line}")
-    if problems:
+    if refused or failed:
+        aside = f" What it refuses is kept in {workspace.journal / REFUSED}: mend it, move the folder back, and upload again."
+        again = " What it failed over is where it was: try again later, or look at the server's log."
         raise StageError(
-            f"{problems} of the journals could not be sent as a whole, see above; the others are. What MLflow refuses is kept in "
-            f"{workspace.journal / REFUSED}, with the reasons: mend it, move the folder back, and upload again."
+            f"MLflow did not take all of {refused + failed} of the journals, see above; the others are sent."
+            f"{aside if refused else ''}{again if failed else ''}"
         )
     return sent
 
@@ -50,7 +53,8 @@ class _Outcome:
 
     lines: list[str]
     sent: bool = False
-    problem: bool = False
+    refused: bool = False
+    failed: bool = False
 
 
 def _send_one(folder: Path) -> _Outcome:
@@ -69,13 +73,13 @@ def _send_one(folder: Path) -> _Outcome:
         if tracking.is_refusal(error):
             return _aside(folder, first_line(error))
         _check_that_it_answers(uri, error)
-        return _Outcome([f"MLflow failed over it, and it stays where it is: {first_line(error)}"], problem=True)
+        return _Outcome([f"MLflow failed over it, and it stays where it is: {first_line(error)}"], failed=True)
     reasons = [f"refused, kept in {refused.target}: {reason}" for reason in refused.reasons] if refused else []
-    return _Outcome([f"{records} records sent", *reasons], sent=True, problem=bool(refused))
+    return _Outcome([f"{records} records sent", *reasons], sent=True, refused=bool(refused))
 
 
 def _aside(folder: Path, why: str) -> _Outcome:
-    return _Outcome([f"refused, kept in {set_aside(folder, why)}: {why}"], problem=True)
+    return _Outcome([f"refused, kept in {set_aside(folder, why)}: {why}"], refused=True)
 
 
 def _check_that_it_answers(uri: str, error: Exception) -> None:

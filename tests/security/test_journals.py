@@ -93,7 +93,7 @@ def test_what_is_refused_is_set_aside_and_named_and_the_rest_is_sent(here, works
     with pytest.raises(StageError) as told:
         upload(workspace, said.append)
     assert "cannot be reached" not in str(told.value)
-    assert "1 of the journals" in str(told.value)
+    assert "all of 1 of the journals" in str(told.value)
     assert sent_runs(here)["2-good"].data.metrics == {"loss": 0.5}
     if not header:
         assert sent_runs(here)["1-bad"].data.metrics == {"before": 0.5, "after": 0.5}
@@ -108,7 +108,7 @@ def test_a_journal_that_is_damaged_is_in_nobodys_way(here, workspace):
     folder = journal(workspace, "1-bad", here, metric("loss"))
     (folder / "pipeline.json").write_text("{")
     journal(workspace, "2-good", here, metric("loss"))
-    with pytest.raises(StageError, match="1 of the journals"):
+    with pytest.raises(StageError, match="all of 1 of the journals"):
         upload(workspace, print)
     assert list(sent_runs(here)) == ["2-good"]
     assert (workspace.journal / "refused" / "1-bad" / "pipeline.jsonl").exists()
