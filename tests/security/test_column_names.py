@@ -81,7 +81,7 @@ def test_features_are_told_apart_by_name_and_not_by_the_order_they_come_in(train
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_compilers_see_no_name_either(trainer, request_of, said, tmp_path):  # noqa: F811
+def test_compilers_see_no_name_either(trainer, request_of, said, tmp_path):
     canary = tmp_path / "canary"
     trainer().train(request_of(names(canary), accelerator=AcceleratorProfile(compile=True)), no_report)
     assert not canary.exists()
