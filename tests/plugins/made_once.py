@@ -40,7 +40,7 @@ def make_once(tmp_path_factory):
     return get
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before xdist puts the group into a test's id
 def pytest_collection_modifyitems(items):
     """Groups what shares a costly fixture, or else one of its module, into one process of xdist."""
     for item in items:
