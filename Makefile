@@ -36,7 +36,7 @@ demo: setup ## Run the breast_cancer example with both trainers and compare them
 
 # Tests side by side, each of which starts processes of its own; 1: one after the other.
 TESTS_AT_ONCE ?= 2
-SIDE_BY_SIDE := -n $(TESTS_AT_ONCE) --dist loadgroup
+SIDE_BY_SIDE := -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder
 PYTEST := $(VENV)/bin/python -m pytest
 
 test-unit: setup ## The tests that import no framework: seconds

@@ -19,6 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 LIST = REPOSITORY / "docs" / "testing.md"
 NEEDED = 18
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def main():
                 path, started = copy / mutant.file, time.monotonic()
                 text = path.read_text()
                 path.write_text(mutant.broken(text))
-                by = fails(copy, *mutant.caught_by.split()) or fails(copy, "-n", "2", "--dist", "loadgroup")
+                by = fails(copy, *mutant.caught_by.split()) or fails(
+                    copy, "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"
+                )
                 path.write_text(text)
                 caught += by is not None
                 said = f"caught by {by}" if by else f"SURVIVES: {mutant.line.strip()} -> {mutant.becomes.strip()}"

@@ -118,7 +118,6 @@ def test_a_finished_training_is_not_repeated(trainer, make):
     assert again.resumed_from_epoch == 6
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 def test_the_same_seed_gives_the_same_result(trainer, make):
     first, second = (trainer().train(make(folder=f), no_report) for f in ("a", "b"))

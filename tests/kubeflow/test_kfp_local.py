@@ -1,12 +1,14 @@
 """The compiled pipeline by KFP's own local runner: the same evaluation as the local runner, cached, tracked, failing alike."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.command import ANEW, BREAST_CANCER, NO_CONTEST, STAGES
+from tests.command import ANEW, BREAST_CANCER, NO_CONTEST, STAGES, Finished
+from tests.plugins.made_once import made_once
 from tests.tuning.test_tuning import RATES, bowl, children, stage_run
 
 BOTH = ["--trainer", "tensorflow", "--trainer", "pytorch"]
@@ -16,11 +18,13 @@ def last(done):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
-def compiled(warm, tmp_path_factory):
-    """Both trainers in one run."""
-    workspace = tmp_path_factory.mktemp("kfp local")
-    return workspace, warm.run(BREAST_CANCER, workspace, "--runner", "kfp-local", *BOTH, *NO_CONTEST)
+@pytest.fixture(scope="session")
+@made_once
+def compiled(warm, make_once):
+    """The workspace and the run of both trainers in one."""
+    arguments = ["--runner", "kfp-local", *BOTH, *NO_CONTEST]
+    folder, done = make_once("kfp local", lambda workspace: asdict(warm.run(BREAST_CANCER, workspace, *arguments)))
+    return folder, Finished(**done)
 
 
 @pytest.mark.core

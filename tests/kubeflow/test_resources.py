@@ -13,7 +13,6 @@ from tests.command import REPOSITORY
 from tests.kubeflow import constructs
 from tests.kubeflow.test_compiler import compiled, numbers
 
-pytestmark = pytest.mark.core
 GOLDEN = Path(__file__).parent / "golden"
 EXAMPLE = REPOSITORY / "pipelines" / "examples" / "breast_cancer" / "pipeline.yaml"
 
@@ -48,6 +47,7 @@ def golden(name, text):
     assert text == path.read_text(), f"compiled differently than {path}; if that is wanted, delete it, run again, and look at it"
 
 
+@pytest.mark.core
 def test_resources_compile_to_the_reviewed_files():
     one = numbers().with_id("one")
     made = compiled(
@@ -67,8 +67,15 @@ def test_resources_compile_to_the_reviewed_files():
     golden("resources.yaml", made.to_yaml())
 
 
-@pytest.mark.parametrize("trainer", ["tensorflow", "pytorch"])
-@pytest.mark.parametrize(("device", "accelerator"), [("gpu", "gpu"), ("tpu", "tpu:v5e:2x2")])
+@pytest.mark.parametrize(
+    ("trainer", "device", "accelerator"),
+    [
+        ("tensorflow", "gpu", "gpu"),
+        ("tensorflow", "tpu", "tpu:v5e:2x2"),
+        pytest.param("pytorch", "gpu", "gpu", marks=pytest.mark.core),
+        ("pytorch", "tpu", "tpu:v5e:2x2"),
+    ],
+)
 def test_the_example_compiles_to_the_reviewed_files(tmp_path, trainer, device, accelerator):
     overrides = [
         f"trainer.framework={trainer}",
@@ -116,6 +123,7 @@ def test_a_pod_has_no_flink_job_server_of_its_own(tmp_path):
     assert "--runner=FlinkRunner" not in compile_config(direct, tmp_path, str(tmp_path), {}, carry_data=True).source
 
 
+@pytest.mark.core
 def test_one_setting_asks_for_a_device(tmp_path):
     overrides = [
         "data.path=gs://bucket/data.csv",
@@ -137,6 +145,7 @@ def test_one_setting_asks_for_a_device(tmp_path):
     assert "resources" not in executors["exec-evaluation"]["container"]
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -158,6 +167,7 @@ def test_resources_that_are_wrong_are_refused(overrides, said):
     assert said in str(error.value)
 
 
+@pytest.mark.core
 def test_data_that_is_too_large_to_travel_is_refused(tmp_path):
     big = tmp_path / "big.csv"
     big.write_text("a,diagnosis\n" + "1.0,benign\n" * 60_000)
@@ -166,6 +176,7 @@ def test_data_that_is_too_large_to_travel_is_refused(tmp_path):
         compile_config(config, tmp_path / "code", str(tmp_path), {}, carry_data=True)
 
 
+@pytest.mark.core
 def test_data_on_a_claim_stays_there(tmp_path):
     overrides = ["data.path=/data/rides.csv", "task=binary", "kubeflow.stages.ingest.volumes=[{claim: rides, path: /data}]"]
     made = compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+DURATIONS = Path(__file__).parent.parent / "durations.json"
 
 
 def made_once(function):
@@ -41,12 +44,28 @@ def make_once(tmp_path_factory):
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist puts the group into a test's id
-def pytest_collection_modifyitems(items):
-    """Groups what shares a costly fixture, or else one of its module, into one process of xdist."""
+def pytest_collection_modifyitems(config, items):
+    """Groups what shares a costly fixture, or else one of its module, into one process of xdist; the longest come first."""
     for item in items:
         group = _group(item)
         if group and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):
+        _longest_first(items)
+
+
+def _longest_first(items):
+    """Orders the groups by the seconds of tests/durations.json, so that no long one is left to a single process at the end."""
+    known = json.loads(DURATIONS.read_text())["tests"] if DURATIONS.exists() else {}
+    seconds = defaultdict(float)
+    for item in items:
+        seconds[_unit(item)] += known.get(item.nodeid, 1)
+    items.sort(key=lambda item: (-seconds[_unit(item)], _unit(item)))
+
+
+def _unit(item):
+    marker = item.get_closest_marker("xdist_group")
+    return marker.args[0] if marker else item.nodeid
 
 
 def _group(item):

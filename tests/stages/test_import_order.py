@@ -7,8 +7,6 @@ import pytest
 
 from tests.command import REPOSITORY, environment
 
-pytestmark = pytest.mark.core
-
 
 def run(code):
     done = subprocess.run(
@@ -52,6 +50,7 @@ print(len(model.weights))
     assert run(code) == ["2"]
 
 
+@pytest.mark.core
 def test_a_run_without_pytorch_can_have_it_later():
     code = """
 import sys

@@ -10,8 +10,6 @@ import pytest
 from components import tracking
 from tests.bad_input import command_in_this_process
 
-pytestmark = pytest.mark.core
-
 FIRST_RUN = """
 import sys
 from components import tracking
@@ -40,6 +38,7 @@ def test_first_runs_that_meet_make_one_database(tmp_path):
     assert {run.info.run_id for run in made} == {out.strip() for out, _ in answers}
 
 
+@pytest.mark.core
 def test_a_kill_while_the_database_is_made_leaves_none(tmp_path):
     database = tmp_path / "mlflow.db"
     run = first_run(f"sqlite:///{database}")
@@ -58,6 +57,7 @@ def test_a_kill_while_the_database_is_made_leaves_none(tmp_path):
     assert not half.exists()
 
 
+@pytest.mark.core
 def test_what_is_in_a_read_only_folder_can_be_read_with_the_mode_mocked(tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.ensure_experiment(uri, "e", None)
@@ -69,6 +69,7 @@ def test_what_is_in_a_read_only_folder_can_be_read_with_the_mode_mocked(tmp_path
     assert not (tmp_path / "mlflow.db.lock").exists()
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("store", ["http://me:secret@127.0.0.1:9", "a file that is no database"])
 def test_a_store_that_cannot_be_asked_ends_a_command_with_a_message(store, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

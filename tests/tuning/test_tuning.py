@@ -129,7 +129,6 @@ def test_trials_that_fail_are_recorded_and_the_search_continues(warm, tmp_path):
     assert "Traceback" not in done.stderr + done.stdout
 
 
-@pytest.mark.core
 def test_a_mistake_of_the_users_ends_the_search_at_once(warm, tmp_path):
     tune = {"space": {"model_parameters.how": ["typo", "typo too"]}, "trials": 50, "sampler": "random"}
     path = bowl(tmp_path, tune, model_parameters={"how": "typo"}, hyperparameters={"epochs": 1})
