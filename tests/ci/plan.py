@@ -57,9 +57,9 @@ def choose(suites, changed, passed, commits_since):
         return sorted(names, key=lambda s: (commits_since[s] is not None, -(commits_since[s] or 0)))
 
     by_change = touched(suites, changed)
-    turn = oldest_first(s for s, row in suites.items() if row.get("heavy") and s not in by_change)[:1]
+    turn = oldest_first(s for s, row in suites.items() if row.get("heavy"))[:1]
     left, choices = BUDGET - FIXED, []
-    for name in turn + oldest_first(by_change):
+    for name in turn + oldest_first(s for s in by_change if not suites[s].get("heavy")):
         seconds = passed.get(name, {}).get("seconds", UNKNOWN_SECONDS) * AT_ONCE
         why = "its turn" if name in turn else "touched by the change"
         fits = seconds <= left
@@ -68,7 +68,9 @@ def choose(suites, changed, passed, commits_since):
     chosen = {c.name for c in choices}
     for name, row in suites.items():
         if name not in chosen:
-            why = f"needs {row['device']}" if row.get("device") else "not touched by the change"
+            touch = "touched by the change, and " if name in by_change else ""
+            why = f"{touch}another heavy suite's turn" if row.get("heavy") else "not touched by the change"
+            why = f"needs {row['device']}" if row.get("device") else why
             choices.append(Choice(name, False, why, 0))
     return sorted(choices, key=lambda c: not c.runs)
 

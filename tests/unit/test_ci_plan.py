@@ -34,12 +34,19 @@ def test_a_suites_own_test_runs_it():
     assert "tuning" in names(choose(["tests/tuning/test_tuning.py"]))
 
 
-def test_what_all_tests_stand_on_runs_all_of_them_but_those_of_a_device():
-    assert set(names(choose(["tests/command.py"]))) == set(SUITES) - {"gpu"}
+def test_what_all_tests_stand_on_runs_all_light_suites():
+    assert {"serving", "tuning"} < set(names(choose(["tests/command.py"])))
 
 
-def test_an_unknown_change_runs_everything():
-    assert set(names(choose(None))) == set(SUITES) - {"gpu"}
+def test_an_unknown_change_runs_all_light_suites():
+    assert {"serving", "tuning"} < set(names(choose(None)))
+
+
+def test_one_heavy_suite_runs_a_time_and_a_touched_one_says_that_it_waits():
+    choices = {c.name: c for c in choose(["Dockerfile", "infra/flink/pom.xml"], since={"containers": 9})}
+    assert choices["containers"].runs
+    assert not choices["flink"].runs
+    assert choices["flink"].why == "touched by the change, and another heavy suite's turn"
 
 
 def test_the_heavy_suite_in_turn_is_the_one_that_passed_longest_ago_or_never():
@@ -55,8 +62,9 @@ def test_what_does_not_fit_into_45_minutes_is_left_out_with_its_reason():
 
 
 def test_the_suite_that_passed_longest_ago_comes_first_where_not_all_fit():
-    long = {name: {"seconds": (plan.BUDGET - plan.FIXED) / plan.AT_ONCE} for name in SUITES}
-    assert names(choose(None, passed=long, since={"tuning": 40})) == ["tuning"]
+    half = (plan.BUDGET - plan.FIXED) / plan.AT_ONCE / 2
+    passed = {name: {"seconds": half} for name in SUITES}
+    assert names(choose(None, passed=passed, since={"tuning": 40, "flink": 9})) == ["flink", "tuning"]
 
 
 def test_a_device_that_is_needed_is_the_reason_given():
