@@ -34,6 +34,15 @@ class Server:
         text = self.request("/metrics")[2]
         return sum(float(row.rpartition(" ")[2]) for row in text.splitlines() if row.startswith(line))
 
+    def logged(self, **wanted):
+        """Returns the access log's entry with these values; it is written after the answer, so it is waited for."""
+
+        def find():
+            entries = map(json.loads, open(f"{self.log}.access"))
+            return next((e for e in entries if wanted.items() <= e.items()), None)
+
+        return wait_until(find, 10, f"an access log entry with {wanted}")
+
     def stop(self, number=signal.SIGTERM, timeout=60):
         self.process.send_signal(number)
         return self.process.wait(timeout)

@@ -1,6 +1,5 @@
 """The server as clients see it: a process of its own, HTTP, the bundles of all trainers."""
 
-import json
 import signal
 import socket
 import ssl
@@ -211,7 +210,7 @@ def test_a_request_is_counted_and_logged_by_its_id(server, info, rows):
     _, answered, _ = server.request("/v2/models/breast_cancer/infer", body, headers)
     assert answered["x-request-id"] == "abc-1"
     assert answered["x-model-version"]
-    entry = next(e for e in map(json.loads, open(f"{server.log}.access")) if e["id"] == "abc-1")
+    entry = server.logged(id="abc-1")
     assert (entry["status"], entry["rows"], entry["method"]) == (200, 2, "POST")
     assert server.metric('switchyard_requests_total{code="200",route="/v2/models/{model}/infer"') >= 1
     assert server.metric('switchyard_model{framework="pytorch"') == 1
