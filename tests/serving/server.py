@@ -38,7 +38,7 @@ class Server:
         """Returns the access log's entry with these values; it is written after the answer, so it is waited for."""
 
         def find():
-            entries = map(json.loads, open(f"{self.log}.access"))
+            entries = [json.loads(line) for line in open(f"{self.log}.access") if line.endswith("\n")]
             return next((e for e in entries if wanted.items() <= e.items()), None)
 
         return wait_until(find, 10, f"an access log entry with {wanted}")
