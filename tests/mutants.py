@@ -19,6 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 LIST = REPOSITORY / "docs" / "testing.md"
 NEEDED = 18
+LIST_TEST = "tests/unit/test_documentation.py::test_each_mutant_breaks_a_line_that_is_there_once"
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 
 
@@ -46,7 +47,8 @@ def mutants():
 
 def fails(copy, *arguments):
     """Returns the first failing test of a session in `copy`, or None."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "unit or core", *arguments]
+    # That test compares the list with the lines: of course it sees the mutant.
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "unit or core", "--deselect", LIST_TEST, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(copy)}
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     if done.returncode in (0, 5):
