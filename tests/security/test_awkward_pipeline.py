@@ -88,6 +88,18 @@ def test_exports_hold_no_name(awkward):
         assert MARK.encode() not in file.read_bytes()
 
 
+@pytest.mark.timeout(900)
+def test_a_compiled_pipeline_takes_the_same_names(awkward, warm, tmp_path):
+    settings = ["--trainer", "pytorch", "--set", "serving.infra_validation=null"]
+    done = warm("run", awkward.folder / "p.yaml", "--workspace", tmp_path / "w", "--runner", "kfp-local", *settings)
+    assert done.code == 0, done.stderr
+    views = [f for kind in ("html", "markdown") for f in (tmp_path / "w" / "kubeflow").rglob(f"*_{kind}")]
+    assert len(views) >= 4
+    for view in views:
+        assert "<script>" not in view.read_text(), view
+        assert "<img src=x" not in view.read_text(), view
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
 def test_predict_writes_the_columns_as_they_came(ending, awkward, warm, tmp_path):
     out = tmp_path / f"out.{ending}"
