@@ -126,7 +126,7 @@ class _MaskedRecords:
         record: logging.LogRecord = self._make(*arguments, **named)
         try:
             text = record.getMessage()
-        except Exception:  # a call with wrong arguments: logging says so by itself
+        except Exception:  # a call with wrong arguments, which logging reports
             return record
         if mask(text) != text:
             record.msg, record.args = mask(text), None

@@ -233,7 +233,7 @@ def _check_calls(calls: list[dict[str, Any]], features: int) -> None:
     """How it is called goes into generated source as well: one dict `f0`, `f1`, ..., one tensor back."""
     signatures = [c["signature"] for c in calls if c.get("signature")]
     if len(signatures) != 1:
-        raise ValueError("it has not one way to be called")
+        raise ValueError("it must have exactly one call signature")
     signature = signatures[0]
     example: Any = (({f"f{i}": 0 for i in range(features)},), {})
     wanted = [pytree.treespec_dumps(pytree.tree_structure(e)) for e in (example, 0)]

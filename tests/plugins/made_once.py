@@ -46,12 +46,13 @@ def make_once(tmp_path_factory):
 @pytest.hookimpl(tryfirst=True)  # before xdist puts the group into a test's id
 def pytest_collection_modifyitems(config, items):
     """Groups what shares a costly fixture, or else one of its module, into one process of xdist; the longest come first."""
+    if not hasattr(config, "workerinput"):
+        return  # one process has them all
     for item in items:
         group = _group(item)
         if group and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
-    if hasattr(config, "workerinput"):
-        _longest_first(items)
+    _longest_first(items)
 
 
 def _longest_first(items):

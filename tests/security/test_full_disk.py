@@ -40,7 +40,7 @@ class Processes(StageProcesses):
     def __init__(self, monkeypatch):
         for name in (stage_preload.LOG, stage_preload.TRAINERS):
             monkeypatch.setenv(name, "")
-        super().__init__(Path("unused"), [])
+        super().__init__(Path(os.devnull), [])
         for name in (stage_preload.LOG, stage_preload.TRAINERS):
             monkeypatch.delenv(name)
         self._context = multiprocessing.get_context("spawn")
