@@ -29,6 +29,12 @@ ANEW = {"baseline", "data_gate", "evaluation", "registry", "report"}
 NO_CONTEST = ["--set", "evaluation.improvement=null"]
 
 
+def settings_of(trainer):
+    """Returns the options by which the shared workspace was trained with one of `TRAINERS`."""
+    fewer_epochs = ["--set", "trainer.hyperparameters.epochs=5"] if trainer == "sklearn" else []
+    return ["--trainer", TRAINERS[trainer], *fewer_epochs]
+
+
 @dataclass
 class Finished:
     code: int

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from pipelines.examples import make_data
-from tests.command import ANEW, BEFORE_TRAINING, BREAST_CANCER, EXAMPLES, NO_CONTEST, STAGES, TRAINERS, environment
+from tests.command import ANEW, BEFORE_TRAINING, BREAST_CANCER, EXAMPLES, NO_CONTEST, STAGES, TRAINERS, environment, settings_of
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,8 @@ def test_a_second_identical_run_trains_nothing(runs, workspace, warm):
 def test_the_champion_run_again_stays_champion(runs, workspace, warm):
     """With the comparison: the champion is not asked to be better than itself."""
     champion = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}").get_model_version_by_alias("breast_cancer", "champion")
-    again = warm.run(BREAST_CANCER, workspace, "--trainer", champion.tags["framework"])
+    # Any of the three may be the best one: by how much, depends on the machine.
+    again = warm.run(BREAST_CANCER, workspace, *settings_of(champion.tags["framework"]))
     assert again.json["champion"] == again.json["model_version"] == str(champion.version)
     assert again.stages["training"] == "cached"
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.command import BREAST_CANCER, DIGITS, NO_CONTEST, TRAINERS, Finished, WarmCommand, run
+from tests.command import BREAST_CANCER, DIGITS, NO_CONTEST, TRAINERS, Finished, WarmCommand, run, settings_of
 from tests.messy import messy_frame
 from tests.plugins.made_once import made_once
 
@@ -24,11 +24,10 @@ def trained(make_once, warm):
     """The workspace and, by trainer, its first run; all in one workspace, one after the other, the first in a fresh process."""
 
     def build(workspace):
-        extra = {"sklearn": ["--set", "trainer.hyperparameters.epochs=5"]}
         found = {}
-        for name, trainer in TRAINERS.items():
+        for name in TRAINERS:
             command = warm.run if found else run
-            found[name] = command(BREAST_CANCER, workspace, "--trainer", trainer, *NO_CONTEST, *extra.get(name, []))
+            found[name] = command(BREAST_CANCER, workspace, *settings_of(name), *NO_CONTEST)
         return {name: asdict(done) for name, done in found.items()}
 
     # A path with a space in it, as a user may have.
