@@ -184,6 +184,12 @@ def where(error: BaseException, folder: str) -> str:
     return f"{place}{type(error).__name__}: {error}"
 
 
+def folder_of(function: Any) -> str:
+    """Returns the folder that a function was loaded from; empty if it is not one of a file."""
+    code = getattr(function, "__code__", None)
+    return os.path.dirname(code.co_filename) if code else ""
+
+
 def snapshot_file(path: Path, store: Path, *, key: str) -> Path:
     """Copies one file to a name that holds its content's hash, and returns that.
 
