@@ -272,6 +272,7 @@ class PipelineConfig(Section):
     label: str
     task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
     preprocessing: str | None = None
+    files: Names = ()
     trainer: TrainerConfig = TrainerConfig()
     tune: TuneConfig | None = None
     validation: ValidationConfig = ValidationConfig()
