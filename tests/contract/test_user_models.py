@@ -237,3 +237,16 @@ def test_looking_at_a_model_first_does_not_change_how_it_is_trained(trainer, tas
     monkeypatch.setattr(trainer, "_try_out", lambda *arguments: None)
     not_looked_at = trainer().train(make(task, folder="b", build_model=build, epochs=2), no_report)
     assert looked_at.history == not_looked_at.history
+
+
+@pytest.mark.core
+def test_a_large_step_takes_all_cores_and_a_small_one_a_single_thread(monkeypatch):
+    from components.training import pytorch_trainer
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(pytorch_trainer.joblib, "cpu_count", lambda: 8)
+    assert pytorch_trainer.threads(nn.Linear(100, 100), 64) == 1
+    assert pytorch_trainer.threads(nn.Linear(1000, 1000), 64) == 8
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(pytorch_trainer, "THREADS", 3)
+    assert pytorch_trainer.threads(nn.Linear(1000, 1000), 64) == 3
