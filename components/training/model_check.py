@@ -76,7 +76,7 @@ def check_outputs(operation: str, outputs: Sequence[np.ndarray], labels: np.ndar
 
     Args:
         operation: the model's last operation, one of `_RANGES`; anything else if it has no name there.
-        outputs: of the untrained model, see `probe`.
+        outputs: of the model, untrained or trained, see `probe`.
         labels: of those rows, shape (B,).
         spec: of the model.
 
@@ -110,6 +110,7 @@ def _look_like(outputs: np.ndarray, spec: ModelSpec) -> str:
         return ""
     if spec.task == "multiclass":
         return "what gives probabilities (all rows add up to 1)" if np.allclose(found.sum(axis=1), 1, atol=1e-3) else ""
-    # Logits may all be small and positive by chance, but are not pressed against 0 and against 1 as the inputs grow.
-    pressed = found.min() < 0.05 and found.max() > 0.95
+    # Logits may all lie between 0 and 1 by chance, but are not pressed against both as the inputs grow, or by training.
+    low, high = (found < 0.05).mean(), (found > 0.95).mean()
+    pressed = low > 0 and high > 0 and low + high > 0.3
     return "what gives probabilities (0 to 1, whatever the inputs)" if pressed else ""

@@ -41,13 +41,13 @@ _OPERATIONS = {
 _STEPS = ("training_step", "validation_step", "configure_optimizers", "configure_callbacks")
 
 
-def check_model(model: nn.Module, request: TrainRequest) -> None:
-    """Refuses a module that brings its own training, or whose outputs are no logits.
-
-    Raises:
-        UserError: see above.
-    """
+def check_training(model: nn.Module) -> None:
+    """Raises UserError for a module that brings its own training."""
     refuse_own_training(_own_training(model))
+
+
+def check_logits(model: nn.Module, request: TrainRequest) -> None:
+    """Raises UserError for a module, on the CPU and in its eval mode, whose outputs are no logits."""
     features, labels = first_rows(request.train)
     operation = _last_operation(model(_tensors(features)))
 

@@ -43,7 +43,7 @@ from components.training.pytorch_compile import compiled
 from components.training.pytorch_default_model import default_model
 from components.training.pytorch_input import EvalBatches, TrainBatches, eval_batch_size, loader
 from components.training.pytorch_metrics import Metrics
-from components.training.pytorch_model_check import check_model
+from components.training.pytorch_model_check import check_logits, check_training
 from components.training.pytorch_placement import placement, save_weights, spread, tpus, xla_on_cpu
 from components.training.pytorch_predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
 from components.user_code import folder_of, where
@@ -120,7 +120,10 @@ class PytorchTrainer(Trainer):
         if shard.first:
             model = self._build(request) if request.accelerator.shard_model else model
             load_model(model, ledger.best(_BEST))
-            _export(model.cpu().eval(), request)
+            model = model.cpu().eval()
+            if request.build_model:
+                check_logits(model, request)
+            _export(model, request)
         return ledger.result(parameters=parameters, device=_device(request.accelerator.kind), workers=shard.count)
 
     def _build(self, request: TrainRequest) -> nn.Module:
@@ -138,8 +141,9 @@ class PytorchTrainer(Trainer):
 
     def _try_out(self, model: nn.Module, request: TrainRequest) -> None:
         """Does all that comes after training with the untrained model, so that what fails there costs no training."""
+        check_training(model)
         try:
-            check_model(model.eval(), request)
+            check_logits(model.eval(), request)
         except UserError:
             raise
         except Exception as error:

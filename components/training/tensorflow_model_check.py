@@ -26,21 +26,21 @@ _OPERATIONS = {
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
-def check_model(model: keras.Model, request: TrainRequest, *, replicas: int) -> None:
-    """Refuses a model that brings its own training, or whose outputs are no logits.
+def check_training(model: keras.Model, *, replicas: int) -> None:
+    """Raises UserError for a model that brings its own training.
 
     Args:
         model: as the user built it, not compiled by us.
-        request: what to train.
         replicas: devices; on several of them the loop is ours, and a model's own steps are not called.
-
-    Raises:
-        UserError: see above.
     """
     own = ["compile()"] if model.compiled else []
     if replicas > 1:
         own += [f"{n} (on several devices)" for n in _STEPS if getattr(type(model), n) is not getattr(keras.Model, n)]
     refuse_own_training(own)
+
+
+def check_logits(model: keras.Model, request: TrainRequest) -> None:
+    """Raises UserError for a model whose outputs are no logits."""
     features, labels = first_rows(request.train)
     outputs = probe(lambda batch: np.asarray(model(batch, training=False), dtype=np.float32), features)
     check_outputs(_last_operation(model, request), outputs, labels, request.spec)

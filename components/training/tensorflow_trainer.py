@@ -30,7 +30,7 @@ from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
 from components.training.positional import by_name, save_names
 from components.training.tensorflow_default_model import default_model
-from components.training.tensorflow_model_check import check_model
+from components.training.tensorflow_model_check import check_logits, check_training
 from components.training.tensorflow_predictor import TensorflowPredictor
 from components.training.tensorflow_replicas import Replicas, strategy_for
 from components.user_code import folder_of, where
@@ -128,7 +128,10 @@ class TensorflowTrainer(Trainer):
                 model.compile(optimizer=_optimizer(hyper.optimizer, hyper.learning_rate))
                 model.optimizer.build(model.trainable_variables)
             model.load_weights(ledger.best(_BEST))
-            _export(self._in_float32(model, request), request)
+            model = self._in_float32(model, request)
+            if request.build_model:
+                check_logits(model, request)
+            _export(model, request)
         if replicas:
             replicas.barrier()
         workers = self._strategy.num_replicas_in_sync
@@ -151,8 +154,9 @@ class TensorflowTrainer(Trainer):
         policy = keras.mixed_precision.global_policy()
         keras.mixed_precision.set_global_policy("float32")
         model = self._build(request)
+        check_training(model, replicas=self._strategy.num_replicas_in_sync)
         try:
-            check_model(model, request, replicas=self._strategy.num_replicas_in_sync)
+            check_logits(model, request)
         except UserError:
             raise
         except Exception as error:

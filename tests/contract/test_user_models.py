@@ -250,3 +250,23 @@ def test_a_large_step_takes_all_cores_and_a_small_one_a_single_thread(monkeypatc
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setattr(pytorch_trainer, "THREADS", 3)
     assert pytorch_trainer.threads(nn.Linear(1000, 1000), 64) == 3
+
+
+def words_only(finish):
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(4, 1)
+
+        def forward(self, features):
+            return finish(self.embedding(features["word"])[:, 0])
+
+    return lambda spec: Words()
+
+
+def test_probabilities_that_only_training_shows_are_refused_before_they_are_exported(make):
+    """Indices cannot be scaled up, and nothing says what a formula of one's own is."""
+    request = make(build_model=words_only(lambda x: 1 / (1 + torch.exp(-x))), epochs=30, learning_rate=0.5)
+    with pytest.raises(UserError, match="gives probabilities"):
+        PytorchTrainer().train(request, no_report)
+    assert PytorchTrainer().train(make(folder="b", build_model=words_only(lambda x: x), epochs=30), no_report).epochs == 30

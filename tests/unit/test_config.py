@@ -180,9 +180,7 @@ def test_a_model_of_ones_own_trainer_is_found_by_its_class_and_as_it_is_named(ke
 
 
 def test_a_model_of_a_framework_that_is_none_is_refused():
-    with pytest.raises(
-        UserError, match=r"model: 'pytroch' is no framework; allowed: .*Did you mean 'pytorch'"
-    ):
+    with pytest.raises(UserError, match=r"model: 'pytroch' is no framework; allowed: .*Did you mean 'pytorch'"):
         load("trainer.model={tensorflow: t.py, pytroch: m.py}")
 
 
