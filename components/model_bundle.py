@@ -1,10 +1,11 @@
 """The one format a trained model takes: an MLflow Model directory with raw features in and predictions out.
 
 Inside: `preprocess/` (the transform graph without the label, a SavedModel), `model/` (what the trainer exported), `data/`
-(statistics and schema of the training split, for drift) and `bundle.json`. Evaluation, batch prediction, the registry and
-serving know nothing else of a model. MLflow's models-from-code loads `serve_model.py`, which loads the parts. The names of
-columns are in `bundle.json` alone: the transform graph and the exports take and give features by place.
-`model_bundle_writer.py` makes one; here it is read, after a look at `manifest.json` (`bundle_manifest.py`).
+(statistics and schema of the training split, for drift, and a few rows, for the server's warm-up) and `bundle.json`.
+Evaluation, batch prediction, the registry and serving know nothing else of a model. MLflow's models-from-code loads
+`serve_model.py`, which loads the parts. The names of columns are in `bundle.json` alone: the transform graph and the exports
+take and give features by place. `model_bundle_writer.py` makes one; here it is read, after a look at `manifest.json`
+(`bundle_manifest.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from components.bundle_manifest import FORMAT, verify
 from components.errors import UserError
 
 FILE = "bundle.json"
+# In `data/`: what a server is warmed up and checked with.
+ROWS = "rows.parquet"
 
 
 @dataclass(frozen=True)
@@ -231,8 +234,14 @@ def bundle_info(folder: str | Path) -> BundleInfo:
 
 
 def training_data(folder: str | Path) -> Path:
-    """Folder in a bundle with the training split's `statistics.pb`, `schema.pbtxt` and `dataset.json`."""
+    """Folder in a bundle with the training split's `statistics.pb`, `schema.pbtxt`, `dataset.json`, and a few `rows.parquet`."""
     return Path(folder) / "artifacts" / bundle_folder(folder) / "data"
+
+
+def example_rows(folder: str | Path) -> pd.DataFrame | None:
+    """Returns a few rows of the model's own data, as `BundleModel.scores` takes them; None for a bundle without any."""
+    file = training_data(folder) / ROWS
+    return pd.read_parquet(file) if file.is_file() else None
 
 
 def _read_info(folder: Path) -> BundleInfo:

@@ -21,10 +21,11 @@ from mlflow.types.schema import Array
 
 from components.bundle_code import FOLDER as CODE
 from components.bundle_manifest import FORMAT, write_manifest
-from components.model_bundle import FILE, BundleInfo, RawFeature
+from components.model_bundle import FILE, ROWS, BundleInfo, RawFeature
 
 _log = logging.getLogger(__name__)
 
+EXAMPLE_ROWS = 5
 _SERVE = Path(__file__).with_name("serve_model.py")
 
 
@@ -51,7 +52,7 @@ def save_bundle(
     info: BundleInfo,
     transform_graph: str,
     export_dir: Path,
-    example: pd.DataFrame,
+    rows: pd.DataFrame,
     code: Mapping[str, Path],
     data: Mapping[str, Path],
 ) -> str:
@@ -62,7 +63,7 @@ def save_bundle(
         info: goes into `bundle.json`, with the names of the transformed features.
         transform_graph: URI of TFX's TransformGraph artifact.
         export_dir: what the trainer exported; moved into the bundle.
-        example: a few raw rows without the label.
+        rows: a few raw ones without the label: the first go into MLflow's input example, a server is warmed up with all.
         code: name -> file of the user's own trainer.
         data: name -> file, what later data is compared with; see `training_data`.
     """
@@ -78,6 +79,7 @@ def save_bundle(
     (work / "data").mkdir()
     for name, file in data.items():
         shutil.copyfile(file, work / "data" / name)
+    rows.to_parquet(work / "data" / ROWS, index=False)
     (work / FILE).write_text(json.dumps({"format": FORMAT, **dataclasses.asdict(info)}, indent=1), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     settings: dict[str, Any] = {
@@ -88,7 +90,7 @@ def save_bundle(
         "pip_requirements": _requirements(info.framework),
     }
     try:
-        mlflow.pyfunc.save_model(**settings, input_example=_plain(example, info))
+        mlflow.pyfunc.save_model(**settings, input_example=_plain(rows.head(EXAMPLE_ROWS), info))
     except MlflowException:
         # An example that MLflow does not take must not cost the trained model.
         _log.warning("the model is saved without an input example", exc_info=True)

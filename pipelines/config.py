@@ -147,8 +147,8 @@ class TrainerConfig(Section):
     Attributes:
         framework: `tensorflow`, `pytorch`, or `package.module:Class` of a `Trainer` of your own; or a list of them, which
             are trained side by side and compared: the best that passes is blessed.
-        model: a Python file with `build_model(spec)`, or `file.py:function`, or one of these per framework;
-            without it the trainer's default model for the task.
+        model: a Python file with `build_model(spec)`, or `file.py:function`, or one of these per framework (a trainer of your
+            own by its class or as it stands in `framework`); without it the trainer's default model for the task.
         model_parameters: free values, handed to `build_model` as `spec.parameters`.
     """
 
@@ -165,7 +165,9 @@ class TrainerConfig(Section):
 
     def model_for(self, framework: str) -> str | None:
         """The model file of a framework, if any."""
-        return self.model.get(framework) if isinstance(self.model, dict) else self.model
+        if not isinstance(self.model, dict):
+            return self.model
+        return next((m for key, m in self.model.items() if trainer_name(key) == trainer_name(framework)), None)
 
     @model_validator(mode="after")
     def _check(self) -> TrainerConfig:
@@ -178,11 +180,15 @@ class TrainerConfig(Section):
                     f"framework: {framework!r} is not a trainer; allowed: {', '.join(FRAMEWORKS)}, or "
                     f"'package.module:Class'.{did_you_mean(framework, FRAMEWORKS)}"
                 )
-            if isinstance(self.model, dict) and framework in FRAMEWORKS and framework not in self.model:
+            if isinstance(self.model, dict) and framework in FRAMEWORKS and not self.model_for(framework):
                 raise ValueError(
                     f"model: has no entry for the framework {framework!r}, received {sorted(self.model)}; "
                     "add one, or leave model out for the default model"
                 )
+        for key in self.model if isinstance(self.model, dict) else ():
+            known = (*FRAMEWORKS, *(trainer_name(f) for f in self.frameworks))
+            if trainer_name(key) not in known and not re.fullmatch(own, key):
+                raise ValueError(f"model: {key!r} is no framework; allowed: {', '.join(known)}.{did_you_mean(key, known)}")
         if isinstance(self.model, str) and len(self.frameworks) > 1:
             raise ValueError(
                 f"model: several frameworks need one file each, received {self.model!r}; "
@@ -272,6 +278,7 @@ class PipelineConfig(Section):
     label: str
     task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
     preprocessing: str | None = None
+    files: Names = ()
     trainer: TrainerConfig = TrainerConfig()
     tune: TuneConfig | None = None
     validation: ValidationConfig = ValidationConfig()

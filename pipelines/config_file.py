@@ -141,6 +141,7 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
             "trainer": trainer,
             "beam": config.beam.model_copy(update={"options": {**config.beam.options, **jars}}),
             "preprocessing": config.preprocessing and fix_code(config.preprocessing),
+            "files": tuple(fix(f) for f in config.files),
             "validation": checks.model_copy(update={k: v and fix(v) for k, v in files.items()}),
         }
     )

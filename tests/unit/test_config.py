@@ -170,3 +170,20 @@ def test_yaml_cannot_run_code(tmp_path):
     file.write_text("name: !!python/object/apply:os.system ['touch /tmp/owned']\n")
     with pytest.raises(UserError, match="not valid YAML"):
         load_config(file)
+
+
+@pytest.mark.parametrize("key", ["mine", "Mine", "my/trainer.py:Mine"])
+def test_a_model_of_ones_own_trainer_is_found_by_its_class_and_as_it_is_named(key):
+    config = load("trainer.framework=[tensorflow, 'my/trainer.py:Mine']", f"trainer.model={{tensorflow: t.py, '{key}': m.py}}")
+    assert config.trainer.model_for(config.trainer.frameworks[1]).endswith("/m.py")
+    assert config.trainer.model_for("tensorflow").endswith("/t.py")
+
+
+def test_a_model_of_a_framework_that_is_none_is_refused():
+    with pytest.raises(UserError, match=r"model: 'pytroch' is no framework; allowed: .*Did you mean 'pytorch'"):
+        load("trainer.model={tensorflow: t.py, pytroch: m.py}")
+
+
+def test_models_of_frameworks_that_are_not_trained_now_are_kept():
+    config = load("trainer.model={tensorflow: t.py, pytorch: p.py, 'my/trainer.py:Mine': m.py}")
+    assert config.trainer.model_for("tensorflow").endswith("/t.py")

@@ -16,7 +16,7 @@ from components.serving import invocations, open_inference
 from components.serving.batcher import Batcher, QueueFullError
 from components.serving.inputs import InputError, columns_of
 from components.serving.rollout import Rollout, StopRule
-from components.serving.served_model import ServedModel, neutral
+from components.serving.served_model import ServedModel
 
 FEATURES = [
     RawFeature("a", "float32", 1),
@@ -264,8 +264,3 @@ def test_the_canary_is_stopped():
     whys = [rollout.answered(canary, 0.03, failed=False) for _ in range(10)]
     assert "median latency is 30.0 ms where the champion's is 10.0 ms" in whys[-1]
     assert rollout.canary is None
-
-
-def test_neutral_rows_fit():
-    columns = neutral(INFO, 3)
-    assert {len(plain(c)) for c in columns.values()} == {3}
