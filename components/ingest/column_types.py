@@ -209,6 +209,7 @@ def target(kind: ColumnType, missing: Iterable[str] = ()) -> Target:
         is_list=kind.is_list,
         spelled=None,
         missing=("", *listed) if kind.kind == STRING else listed,
+        unknown=not kind.seen,
     )
 
 
