@@ -17,8 +17,9 @@ from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, ColumnType, convert
+from components.ingest.keys import key_hashes
 from components.ingest.scan import InputSpec, Scan, read_batches, scan
-from components.ingest.writer import SplitWriter, assign, key_hashes, row_hashes, take
+from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
 
 
@@ -47,6 +48,11 @@ class Executor(base_executor.BaseExecutor):
         empty = [n for n, t in found.types.items() if t.kind == EMPTY]
         if empty:
             warn(f"columns without any value are left out: {', '.join(empty)}")
+        if found.missing_keys:
+            warn(
+                f"data.split_key: {found.missing_keys:,} of {found.rows:,} rows have no {spec.split_key}: "
+                "each of them is a group of its own"
+            )
         if bad.count:
             warn(f"{bad.count} bad rows are left out (data.max_bad_rows: {bad.limit})")
         examples.split_names = artifact_utils.encode_split_names(splits)
@@ -79,7 +85,9 @@ def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[d
                 if group is not None:
                     chosen = {group: None}
                 else:
-                    hashes = key_hashes(batch.column(spec.split_key)) if spec.split_key else row_hashes(lists)
+                    hashes = row_hashes(lists)
+                    if spec.split_key:
+                        hashes = key_hashes(batch.column(spec.split_key), hashes)
                     index = assign(hashes, spec.weights)
                     chosen = {s: index == i for i, s in enumerate(splits)}
                 for split, mask in chosen.items():
