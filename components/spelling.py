@@ -13,6 +13,8 @@ MISSING_WORDS = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
     "NaN", "NaT", "None", "n/a", "nan", "none", "null",
 )  # fmt: skip
+# Missing as a label: none is a class.
+MISSING_LABELS = tuple(w for w in MISSING_WORDS if w.lower() != "none")
 BOOLEAN, INTEGER, FLOAT, TIMESTAMP, TIME, TEXT = "boolean", "integer", "float", "timestamp", "time", "text"
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # As seconds since 1970, the years 1 to 9999. A count of milliseconds taken for one of seconds lies beyond them.
@@ -157,3 +159,13 @@ def one_style(spelled: Collection[str], family: Collection[str]) -> str | None:
     """Returns the one style of a family that was seen; None: none of them, or several."""
     seen = set(spelled) & set(family)
     return seen.pop() if len(seen) == 1 else None
+
+
+def clash(first: Collection[str], second: Collection[str]) -> tuple[str, str] | None:
+    """Returns two styles in which one value could be spelled, one of each side; None: there are none."""
+    for family in (NUMBERS, BOOLEANS, MOMENTS):
+        for a in sorted(set(first) & set(family)):
+            for b in sorted(set(second) & set(family)):
+                if a != b and "0.5" not in (a, b):
+                    return a, b
+    return None
