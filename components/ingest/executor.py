@@ -19,8 +19,8 @@ from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY
 from components.ingest.keys import key_hashes
 from components.ingest.scan import InputSpec, Scan, read_batches, scan
-from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.ingest.typed import TypedColumns
+from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
 
 
@@ -81,9 +81,7 @@ class Executor(base_executor.BaseExecutor):
         ).save(examples.uri)
 
 
-def _write(
-    spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: list[str]
-) -> tuple[dict[str, int], Counter[Any]]:
+def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: list[str]) -> tuple[dict[str, int], Counter[Any]]:
     writers = {s: SplitWriter(uri, s) for s in splits}
     counts: Counter[Any] = Counter()
     done = 0
@@ -131,4 +129,3 @@ def _encoded(
         while ahead:
             first, columns, records = ahead.popleft()
             yield first, columns, records.result()
-

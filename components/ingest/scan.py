@@ -9,12 +9,18 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError, did_you_mean
-from components.ingest.bad_rows import BadRows
 from components.cells import is_text as holds_text
 from components.cells import plain
+from components.errors import UserError, did_you_mean
+from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import (
-    EMPTY, INTEGER, ColumnType, UnusableColumnError, beyond_integers, mixed_times, observe,
+    EMPTY,
+    INTEGER,
+    ColumnType,
+    UnusableColumnError,
+    beyond_integers,
+    mixed_times,
+    observe,
 )  # fmt: skip
 from components.ingest.keys import check_keys, missing_keys, with_key
 from components.ingest.labels import LabelValues, check_label, infer_task
