@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,9 @@ from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, ColumnType, convert
 from components.ingest.keys import key_hashes
+from components.ingest.labels import class_column
 from components.ingest.scan import InputSpec, Scan, read_batches, scan
+from components.ingest.sources import format_of
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
 
@@ -48,6 +51,8 @@ class Executor(base_executor.BaseExecutor):
         empty = [n for n, t in found.types.items() if t.kind == EMPTY]
         if empty:
             warn(f"columns without any value are left out: {', '.join(empty)}")
+        for note in found.notes:
+            warn(note)
         if found.missing_keys:
             warn(
                 f"data.split_key: {found.missing_keys:,} of {found.rows:,} rows have no {spec.split_key}: "
@@ -81,7 +86,8 @@ def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[d
     again = BadRows(limit=0)  # counted in the first pass already
     for group, files in spec.files().items():
         for file in files:
-            for batch, lists, records in _encoded(read_batches(spec, file, again), columns):
+            label = _Label(spec.label, found.classes, untyped=format_of(file, spec.format) == "csv")
+            for batch, lists, records in _encoded(read_batches(spec, file, again), columns, label):
                 if group is not None:
                     chosen = {group: None}
                 else:
@@ -104,7 +110,7 @@ def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[d
 
 
 def _encoded(
-    batches: Iterator[pa.RecordBatch], columns: dict[str, ColumnType]
+    batches: Iterator[pa.RecordBatch], columns: dict[str, ColumnType], label: _Label
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, pa.Array]]:
     """Yields each batch with its typed columns and its serialized `tf.Example`s.
 
@@ -114,7 +120,7 @@ def _encoded(
     with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
         ahead: deque[tuple[pa.RecordBatch, pa.RecordBatch, Future[pa.Array]]] = deque()
         for batch in batches:
-            lists = _typed(batch, columns)
+            lists = _typed(batch, columns, label)
             ahead.append((batch, lists, pool.submit(encoder.encode, lists)))
             if len(ahead) > 1:
                 first, typed, records = ahead.popleft()
@@ -124,9 +130,19 @@ def _encoded(
             yield first, typed, records.result()
 
 
-def _typed(batch: pa.RecordBatch, columns: dict[str, ColumnType]) -> pa.RecordBatch:
+@dataclass(frozen=True)
+class _Label:
+    """The label of one file, which is converted by its classes and not by its type."""
+
+    name: str
+    classes: Sequence[Any]
+    untyped: bool
+
+
+def _typed(batch: pa.RecordBatch, columns: dict[str, ColumnType], label: _Label) -> pa.RecordBatch:
     arrays = []
     for name, kind in columns.items():
         here = batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
-        arrays.append(convert(here, kind))
+        is_class = name == label.name and label.classes
+        arrays.append(class_column(here, label.classes, untyped=label.untyped) if is_class else convert(here, kind))
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
