@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,11 +16,13 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY, ColumnType, convert
+from components.ingest.column_types import EMPTY
 from components.ingest.keys import key_hashes
 from components.ingest.labels import class_column
+from components.ingest.readers import is_untyped
 from components.ingest.scan import InputSpec, Scan, read_batches, scan
 from components.ingest.sources import format_of
+from components.ingest.typed import TypedColumns
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
 
@@ -41,7 +42,9 @@ class Executor(base_executor.BaseExecutor):
         bad = BadRows(spec.max_bad_rows)
         found = scan(spec, bad)
         splits = list(spec.split_paths or spec.weights)
-        rows, counts = _write(spec, found, examples.uri, splits)
+        typed = TypedColumns(found.types, spec.missing_values or (), spec.label)
+        rows, counts = _write(spec, found, typed, examples.uri, splits)
+        typed.check()
         for split in ("train", "eval"):
             if not rows[split]:
                 raise UserError(
@@ -51,7 +54,7 @@ class Executor(base_executor.BaseExecutor):
         empty = [n for n, t in found.types.items() if t.kind == EMPTY]
         if empty:
             warn(f"columns without any value are left out: {', '.join(empty)}")
-        for note in found.notes:
+        for note in [*found.notes, *typed.notes()]:
             warn(note)
         if found.missing_keys:
             warn(
@@ -66,7 +69,7 @@ class Executor(base_executor.BaseExecutor):
             fingerprint=exec_properties["fingerprint"],
             files=[f for group in spec.files().values() for f in group],
             columns={n: f"{'list of ' * t.is_list}{t.kind}" for n, t in found.types.items() if t.kind != EMPTY},
-            missing=found.missing,
+            missing=typed.missing,
             rows=rows,
             bad_rows=bad.count,
             bad_row_samples=bad.samples,
@@ -75,19 +78,21 @@ class Executor(base_executor.BaseExecutor):
             task=found.task,
             classes=found.classes,
             class_counts={str(c): counts.get(c, 0) for c in found.classes},
+            meanings={n: t.meaning for n, t in found.types.items() if t.kind != EMPTY},
+            spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
+            missing_values=list(spec.missing_values or ()),
         ).save(examples.uri)
 
 
-def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[dict[str, int], Counter[Any]]:
-    columns = {n: t for n, t in found.types.items() if t.kind != EMPTY}
+def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: list[str]) -> tuple[dict[str, int], Counter[Any]]:
     writers = {s: SplitWriter(uri, s) for s in splits}
     counts: Counter[Any] = Counter()
     done = 0
     again = BadRows(limit=0)  # counted in the first pass already
     for group, files in spec.files().items():
         for file in files:
-            label = _Label(spec.label, found.classes, untyped=format_of(file, spec.format) == "csv")
-            for batch, lists, records in _encoded(read_batches(spec, file, again), columns, label):
+            read = _with_classes(read_batches(spec, file, again), spec, found, file)
+            for batch, lists, records in _encoded(read, typed, file):
                 if group is not None:
                     chosen = {group: None}
                 else:
@@ -110,7 +115,7 @@ def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[d
 
 
 def _encoded(
-    batches: Iterator[pa.RecordBatch], columns: dict[str, ColumnType], label: _Label
+    batches: Iterator[pa.RecordBatch], typed: TypedColumns, file: str
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, pa.Array]]:
     """Yields each batch with its typed columns and its serialized `tf.Example`s.
 
@@ -120,29 +125,23 @@ def _encoded(
     with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
         ahead: deque[tuple[pa.RecordBatch, pa.RecordBatch, Future[pa.Array]]] = deque()
         for batch in batches:
-            lists = _typed(batch, columns, label)
+            lists = typed.convert(batch, file)
             ahead.append((batch, lists, pool.submit(encoder.encode, lists)))
             if len(ahead) > 1:
-                first, typed, records = ahead.popleft()
-                yield first, typed, records.result()
+                first, columns, records = ahead.popleft()
+                yield first, columns, records.result()
         while ahead:
-            first, typed, records = ahead.popleft()
-            yield first, typed, records.result()
+            first, columns, records = ahead.popleft()
+            yield first, columns, records.result()
 
 
-@dataclass(frozen=True)
-class _Label:
-    """The label of one file, which is converted by its classes and not by its type."""
-
-    name: str
-    classes: Sequence[Any]
-    untyped: bool
-
-
-def _typed(batch: pa.RecordBatch, columns: dict[str, ColumnType], label: _Label) -> pa.RecordBatch:
-    arrays = []
-    for name, kind in columns.items():
-        here = batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
-        is_class = name == label.name and label.classes
-        arrays.append(class_column(here, label.classes, untyped=label.untyped) if is_class else convert(here, kind))
-    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Scan, file: str) -> Iterator[pa.RecordBatch]:
+    """Yields the batches with the label's values as its classes: these it keeps exactly, whatever type a file gives it."""
+    is_csv = format_of(file, spec.format) == "csv"
+    for batch in batches:
+        if not found.classes:
+            yield batch
+            continue
+        place = batch.schema.get_field_index(spec.label)
+        label = class_column(batch.column(place), found.classes, untyped=is_csv or is_untyped(batch.schema.field(place)))
+        yield batch.set_column(place, spec.label, label)

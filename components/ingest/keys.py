@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.cells import is_list
 from components.errors import UserError
-from components.ingest.scalars import is_list, longest, one_a_row
+from components.ingest.scalars import longest, one_a_row
 
 # Whole numbers up to here are exact in a float of so many bytes.
 _EXACT = {2: 2.0**11, 4: 2.0**24, 8: 2.0**53}

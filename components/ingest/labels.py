@@ -12,15 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.cells import is_text
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.scalars import is_text, longest, one_a_row
+from components.ingest.scalars import longest, one_a_row
+from components.spelling import MISSING_LABELS
 
 MAX_CLASSES = 1000
 # An integer label with more values than this is taken as a quantity when the task is not given.
 AUTO_CLASSES = 20
-# Of a label without data.missing_values, in every format.
-MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "#N/A", "#N/A N/A", "#NA", "<NA>", "None", "NaT")
 _NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
 _BOOLEAN = "[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]"
 # As a class, 01 is another one than 1.
@@ -89,7 +89,7 @@ class LabelValues:
         self._has_padded |= bool(pc.any(pc.match_substring_regex(texts, f"^{_PADDED}$")).as_py())
 
 
-def labelled(batch: pa.RecordBatch, name: str, missing_values: Sequence[str] | None, file: str, bad: BadRows) -> pa.RecordBatch:
+def labelled(batch: pa.RecordBatch, name: str, missing_values: Sequence[str], file: str, bad: BadRows) -> pa.RecordBatch:
     """Returns the rows that have a label; the others go to `bad`.
 
     Raises:
@@ -102,15 +102,15 @@ def labelled(batch: pa.RecordBatch, name: str, missing_values: Sequence[str] | N
     if pa.types.is_floating(label.type):
         valid = pc.and_(valid, pc.fill_null(pc.invert(pc.is_nan(label)), False))
     elif is_text(label.type):
-        words = pa.array(["", *(MISSING if missing_values is None else missing_values)], label.type)
+        words = pa.array([*MISSING_LABELS, *missing_values], label.type)
         valid = pc.and_(valid, pc.invert(pc.is_in(label, words)))
     unlabelled = len(label) - (pc.sum(valid).as_py() or 0)
     if not unlabelled:
         return batch
     words_seen = pc.unique(label.filter(pc.invert(valid)).drop_null()).to_pylist() if is_text(label.type) else []
     said = ", ".join(repr(w) for w in words_seen if w)
-    reason = f"the label {name!r} is missing" + (f" ({said}; a class of that name needs data.missing_values)" if said else "")
-    bad.add(file, reason, number=unlabelled)
+    hint = f" ({said}; a class of that name needs data.columns: {{{name}: {{type: text}}}})" if said else ""
+    bad.add(file, f"the label {name!r} is missing{hint}", number=unlabelled)
     return batch.filter(valid)
 
 
@@ -165,14 +165,10 @@ def check_label(values: LabelValues, task: str) -> list[Any]:
 
 
 def class_column(column: pa.Array, classes: Sequence[Any], *, untyped: bool) -> pa.Array:
-    """Returns a label's column as list arrays of its classes, int64 or binary, exactly; what is no class is missing."""
+    """Returns a label's column as its classes, int64 or string, exactly; what is no class is missing."""
     encoded = plain_label(column).dictionary_encode()
     found = [class_of(v, classes, untyped=untyped) for v in encoded.dictionary.to_pylist()]
-    kind = pa.binary() if isinstance(classes[0], str) else pa.int64()
-    values = pa.array([v.encode() if isinstance(v, str) else v for v in found], kind).take(encoded.indices)
-    lengths = pc.cumulative_sum(values.is_valid().cast(pa.int32()))
-    offsets = pa.concat_arrays([pa.array([0], pa.int32()), lengths])
-    return pa.ListArray.from_arrays(offsets, values.drop_null(), mask=values.is_null() if values.null_count else None)
+    return pa.array(found, pa.string() if isinstance(classes[0], str) else pa.int64()).take(encoded.indices)
 
 
 def class_of(value: Any, classes: Sequence[Any], *, untyped: bool) -> int | str | None:
@@ -193,8 +189,8 @@ def plain_label(column: pa.Array) -> pa.Array:
             return pc.utf8_trim_whitespace(column.cast(pa.string()))
         except pa.ArrowInvalid:
             raise UserError("label: holds bytes that are no UTF-8 text; write the classes as text or numbers.") from None
-    if pa.types.is_floating(kind) and kind != pa.float64():
-        return column.cast(pa.float32()).cast(pa.float64())
+    if pa.types.is_floating(kind):
+        return column.cast(pa.float64())
     if pa.types.is_timestamp(kind):
         return column.cast(pa.timestamp("us", kind.tz), safe=False)
     return column

@@ -7,13 +7,24 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from components.cells import plain
 from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY, INTEGER, STRING, ColumnType, observe
+from components.ingest.column_types import (
+    EMPTY,
+    INTEGER,
+    STRING,
+    ColumnType,
+    UnusableColumnError,
+    beyond_integers,
+    mixed_times,
+    observe,
+)  # fmt: skip
 from components.ingest.keys import check_keys, missing_keys, with_key
 from components.ingest.labels import LabelValues, check_label, infer_task, labelled
-from components.ingest.readers import READERS, Batches
+from components.ingest.readers import READERS, Batches, is_untyped
 from components.ingest.sources import find_files, format_of
 from components.progress import say
 
@@ -86,7 +97,7 @@ def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | Non
             if spec.label not in whole.schema.names:
                 raise _no_column("label", file, spec.label, whole.schema.names)
             kept = [n for n in whole.schema.names if n not in spec.exclude or n == spec.split_key]
-            batch = labelled(whole.select(kept), spec.label, spec.missing_values, file, bad)
+            batch = labelled(whole.select(kept), spec.label, spec.missing_values or (), file, bad)
             if batch.num_rows:
                 yield with_key(batch, spec.split_key) if spec.split_key else batch
     if spec.split_key and here and spec.split_key not in here:
@@ -118,6 +129,7 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     present: dict[str, int] = {}
     labels = LabelValues(spec.label)
     names: set[str] = set()
+    beyond: dict[str, str] = {}
     rows = keyless = 0
     files = [f for group in spec.files().values() for f in group]
     with closing(_all_batches(spec, files, bad, names)) as batches:
@@ -130,10 +142,13 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 if name in spec.exclude:  # the key that splits and is no feature
                     continue
-                seen = observe(name, column, is_text=is_text)
+                seen = _observed(spec, file, name, column, batch.schema.field(name), is_text=is_text)
                 types[name] = types[name].widen(seen) if name in types else seen
+                if seen.is_beyond:
+                    beyond.setdefault(name, file)
                 present[name] = present.get(name, 0) + len(column) - column.null_count
-            labels.add(batch.column(spec.label), untyped=is_text)
+            untyped = is_text or is_untyped(batch.schema.field(spec.label))
+            labels.add(batch.column(spec.label), untyped=untyped)
             say(f"{rows:,} rows read")
             if peek and rows >= PEEK_ROWS:
                 break
@@ -143,7 +158,36 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     if not rows:
         raise UserError(f"data: no rows in {', '.join(files[:3])}. Check the input.")
     _check_names(spec, names)
+    for name, kind in types.items():
+        if kind.is_mixed and name != spec.label:
+            raise UserError(f"data: {mixed_times(name)}")
+        if kind.is_beyond and name != spec.label:
+            raise _located(spec, beyond[name], name, beyond_integers(name))
     return _check_types(spec, found, labels, peek)
+
+
+def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, field: pa.Field, *, is_text: bool) -> ColumnType:
+    """See `observe`; what cannot be used is told with its file and row."""
+    missing = tuple(spec.missing_values or ())
+    untyped = is_text or is_untyped(field)
+    try:
+        # Which words a label's are is its own matter: see `labels`.
+        return observe(name, column, is_text=untyped, missing=missing, words=name != spec.label)
+    except UnusableColumnError as error:
+        raise _located(spec, file, name, error) from None
+
+
+def _located(spec: InputSpec, file: str, name: str, error: UnusableColumnError) -> UserError:
+    row = 0
+    with closing(READERS[format_of(file, spec.format)](file, BadRows(2**62), spec.missing_values)) as batches:
+        for batch in batches if error.is_bad else ():
+            column = plain(batch.column(name)) if name in batch.schema.names else pa.nulls(0)
+            bad = error.is_bad(column) if error.is_bad and not pa.types.is_null(column.type) else pa.array([], pa.bool_())
+            place = pc.index(bad, True).as_py()
+            if place >= 0:
+                return UserError(f"data: {file}, row {row + place}: {error} Received there: {str(column[place].as_py())[:60]}.")
+            row += batch.num_rows
+    return UserError(f"data: {file}: {error}")
 
 
 def _check_names(spec: InputSpec, names: set[str]) -> None:
