@@ -18,7 +18,10 @@ from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY
 from components.ingest.keys import key_hashes
+from components.ingest.labels import class_column
+from components.ingest.readers import is_untyped
 from components.ingest.scan import InputSpec, Scan, read_batches, scan
+from components.ingest.sources import format_of
 from components.ingest.typed import TypedColumns
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
@@ -51,7 +54,7 @@ class Executor(base_executor.BaseExecutor):
         empty = [n for n, t in found.types.items() if t.kind == EMPTY]
         if empty:
             warn(f"columns without any value are left out: {', '.join(empty)}")
-        for note in typed.notes():
+        for note in [*found.notes, *typed.notes()]:
             warn(note)
         if found.missing_keys:
             warn(
@@ -88,7 +91,8 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     again = BadRows(limit=0)  # counted in the first pass already
     for group, files in spec.files().items():
         for file in files:
-            for batch, lists, records in _encoded(read_batches(spec, file, again), typed, file):
+            read = _with_classes(read_batches(spec, file, again), spec, found, file)
+            for batch, lists, records in _encoded(read, typed, file):
                 if group is not None:
                     chosen = {group: None}
                 else:
@@ -129,3 +133,15 @@ def _encoded(
         while ahead:
             first, columns, records = ahead.popleft()
             yield first, columns, records.result()
+
+
+def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Scan, file: str) -> Iterator[pa.RecordBatch]:
+    """Yields the batches with the label's values as its classes: these it keeps exactly, whatever type a file gives it."""
+    is_csv = format_of(file, spec.format) == "csv"
+    for batch in batches:
+        if not found.classes:
+            yield batch
+            continue
+        place = batch.schema.get_field_index(spec.label)
+        label = class_column(batch.column(place), found.classes, untyped=is_csv or is_untyped(batch.schema.field(place)))
+        yield batch.set_column(place, spec.label, label)

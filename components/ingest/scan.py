@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.cells import is_text as holds_text
 from components.cells import plain
 from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import (
     EMPTY,
     INTEGER,
+    STRING,
     ColumnType,
     UnusableColumnError,
     beyond_integers,
@@ -23,11 +23,10 @@ from components.ingest.column_types import (
     observe,
 )  # fmt: skip
 from components.ingest.keys import check_keys, missing_keys, with_key
-from components.ingest.labels import LabelValues, check_label, infer_task
+from components.ingest.labels import LabelValues, check_label, infer_task, labelled
 from components.ingest.readers import READERS, Batches, is_untyped
 from components.ingest.sources import find_files, format_of
 from components.progress import say
-from components.spelling import MISSING_LABELS
 
 # Enough to tell a task by; also the limit of what is read before a run starts.
 PEEK_ROWS = 20_000
@@ -62,6 +61,7 @@ class Scan:
     Attributes:
         label_counts: empty when the label has too many values to be classes.
         missing_keys: rows without a value of the `split_key`.
+        notes: what was done to values and is to be said.
     """
 
     task: str
@@ -71,6 +71,7 @@ class Scan:
     rows: int = 0
     label_counts: dict[str, int] = field(default_factory=dict)
     missing_keys: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None) -> Batches:
@@ -96,7 +97,7 @@ def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | Non
             if spec.label not in whole.schema.names:
                 raise _no_column("label", file, spec.label, whole.schema.names)
             kept = [n for n in whole.schema.names if n not in spec.exclude or n == spec.split_key]
-            batch = _labelled(whole.select(kept), spec, file, bad)
+            batch = labelled(whole.select(kept), spec.label, spec.missing_values or (), file, bad)
             if batch.num_rows:
                 yield with_key(batch, spec.split_key) if spec.split_key else batch
     if spec.split_key and here and spec.split_key not in here:
@@ -107,20 +108,6 @@ def _no_column(key: str, file: str, name: str, names: Collection[str]) -> UserEr
     return UserError(
         f"{key}: {file} has no column {name!r}.{did_you_mean(name, names)} Columns: {', '.join(sorted(names)[:30])}."
     )
-
-
-def _labelled(batch: pa.RecordBatch, spec: InputSpec, file: str, bad: BadRows) -> pa.RecordBatch:
-    name = spec.label
-    label = batch.column(name)
-    valid = pc.invert(label.is_null(nan_is_null=True))
-    if holds_text(label.type):
-        words = pa.array([*MISSING_LABELS, *(spec.missing_values or ())], pa.string())
-        valid = pc.and_(valid, pc.invert(pc.is_in(label.cast(pa.binary()), words.cast(pa.binary()))))
-    unlabelled = len(label) - (pc.sum(valid).as_py() or 0)
-    if not unlabelled:
-        return batch
-    bad.add(file, f"the label {name!r} is missing", number=unlabelled)
-    return batch.filter(valid)
 
 
 def _all_batches(
@@ -160,8 +147,8 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
                 if seen.is_beyond:
                     beyond.setdefault(name, file)
                 present[name] = present.get(name, 0) + len(column) - column.null_count
-            label = batch.column(spec.label)
-            labels.add(label.flatten() if pa.types.is_nested(label.type) else label)
+            untyped = is_text or is_untyped(batch.schema.field(spec.label))
+            labels.add(batch.column(spec.label), untyped=untyped)
             say(f"{rows:,} rows read")
             if peek and rows >= PEEK_ROWS:
                 break
@@ -172,7 +159,7 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
         raise UserError(f"data: no rows in {', '.join(files[:3])}. Check the input.")
     _check_names(spec, names)
     for name, kind in types.items():
-        if kind.is_mixed:
+        if kind.is_mixed and name != spec.label:
             raise UserError(f"data: {mixed_times(name)}")
         if kind.is_beyond and name != spec.label:
             raise _located(spec, beyond[name], name, beyond_integers(name))
@@ -212,15 +199,16 @@ def _check_names(spec: InputSpec, names: set[str]) -> None:
 
 
 def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) -> Scan:
-    label = found.types[spec.label]
     if not labels.overflow:
-        found.label_counts = {v.decode() if isinstance(v, bytes) else str(v): n for v, n in labels.values.items()}
-    found.task = infer_task(labels, label.kind) if spec.task == "auto" else spec.task
+        found.label_counts = {str(value): count for value, count in labels.counts().items()}
+    found.task = infer_task(labels) if spec.task == "auto" else spec.task
     if peek:
         return found
-    found.classes = check_label(labels, label, found.task)
-    if found.classes and isinstance(found.classes[0], int):
-        found.types[spec.label] = ColumnType(INTEGER)
+    found.classes = check_label(labels, found.task)
+    if found.classes:
+        found.types[spec.label] = ColumnType(INTEGER if isinstance(found.classes[0], int) else STRING)
+    if labels.spaced:
+        found.notes.append(f"label: {labels.spaced:,} values of {spec.label!r} have spaces around them, which are taken off")
     if all(t.kind == EMPTY for n, t in found.types.items() if n != spec.label):
         raise UserError(f"data: there is no usable feature beside the label {spec.label!r}. Columns: {', '.join(found.types)}.")
     return found

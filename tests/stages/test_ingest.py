@@ -228,6 +228,25 @@ def test_text_labels_are_classes_in_alphabetical_order(tmp_path):
     assert sum(summary.class_counts.values()) == summary.rows["train"]
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize(
+    ("zero", "one", "classes"),
+    [(False, True, [0, 1]), (0.0, 1.0, [0, 1]), (2**53, 2**53 + 1, [2**53, 2**53 + 1]), ("a ", "b", ["a", "b"])],
+)
+def test_a_label_has_the_same_classes_and_examples_in_every_format(ending, zero, one, classes, tmp_path):
+    data = frame().drop(columns="y").assign(y=[(zero, one)[i % 2] for i in range(200)])
+    path = tmp_path / f"d.{ending}"
+    if ending == "jsonl":
+        data.to_json(path, orient="records", lines=True)
+    else:
+        {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}[ending](data, path, index=False)
+    summary, rows = ingest(tmp_path, path=[str(path)])
+    assert summary.classes == classes
+    assert sum(summary.class_counts.values()) == summary.rows["train"]
+    stored = [c.encode() if isinstance(c, str) else c for c in classes]
+    assert [sum(row["y"] == c for row in rows) for c in stored] == [100, 100]
+
+
 def test_columns_without_a_value_are_named(tmp_path):
     summary, _ = ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", frame().assign(nothing=None))])
     assert summary.empty_columns == ["nothing"]
