@@ -257,15 +257,21 @@ def _read(text: pa.Array, target: Target) -> pa.Array:
     Raises:
         pa.ArrowInvalid: one does not.
     """
-    if target.kind == FLOAT:
-        return spelling.read_texts(text, FLOAT)[0]
-    if target.kind == INTEGER:
-        return _read_whole(text)
+    if target.kind in (INTEGER, FLOAT):
+        return _read_numbers(text, target)
     try:
         values, unit = spelling.read_texts(text, target.kind)
     except pa.ArrowInvalid:
         return _all_or_none(_within_kind(_read_whole(text), target), text)
     return _all_or_none(in_unit(values, unit, target.unit) if unit else values, text)
+
+
+def _read_numbers(text: pa.Array, target: Target) -> pa.Array:
+    try:
+        return spelling.read_texts(text, FLOAT)[0] if target.kind == FLOAT else _read_whole(text)
+    except pa.ArrowInvalid:
+        # As a boolean of a format that has them is taken, and was in training.
+        return spelling.read_texts(text, BOOLEAN)[0].cast(arrow_type(target))
 
 
 def _read_whole(text: pa.Array) -> pa.Array:
