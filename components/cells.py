@@ -347,14 +347,15 @@ def _without_listed(values: pa.Array, absent: pa.Array, target: Target) -> Cells
     """Numbers that `missing` lists by their text are missing, however they are spelled."""
     if not target.missing or target.kind not in (INTEGER, FLOAT):
         return Cells(values, absent)
-    numbers = [n for n in map(_number, target.missing) if n is not None and (target.kind == FLOAT or n.is_integer())]
+    numbers = [n for n in map(number_of, target.missing) if n is not None and (target.kind == FLOAT or n.is_integer())]
     listed = pc.is_in(values, pa.array(numbers, pa.float64()).cast(values.type)) if numbers else pa.array([])
     if not numbers or not _any(listed):
         return Cells(values, absent)
     return Cells(_null_unless(pc.invert(listed), values), pc.or_(absent, listed))
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
+    """Returns the number that a text in a list of missing values spells; None: it is a word."""
     try:
         found = float(text)
     except ValueError:

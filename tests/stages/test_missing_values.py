@@ -7,7 +7,7 @@ from tests.stages.test_ingest import ingest
 
 pytestmark = pytest.mark.core
 
-ROWS = ["country,age,y", *[f"{c},{a},{i % 2}" for i, (c, a) in enumerate([("NA", "30"), ("", "NA"), ("DE", "-")] * 20)]]
+ROWS = ["country,age,n,y", *[f"{c},{a},{i},{i % 2}" for i, (c, a) in enumerate([("NA", "30"), ("", "NA"), ("DE", "-")] * 20)]]
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def told():
 def test_a_word_is_a_value_of_a_text_column_and_missing_among_numbers(tmp_path, told):
     (tmp_path / "d.csv").write_text("\n".join(ROWS))
     summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.csv")], missing_values=["-"])
-    assert summary.columns == {"country": "string", "age": "integer", "y": "integer"}
-    assert summary.missing == {"country": 20, "age": 40, "y": 0}
+    assert summary.columns == {"country": "string", "age": "integer", "n": "integer", "y": "integer"}
+    assert summary.missing == {"country": 20, "age": 40, "n": 0, "y": 0}
     assert sorted({r["country"] or b"" for r in rows}) == [b"", b"DE", b"NA"]
     notes = [line for line in told if "cells" in line]
     assert notes == [
