@@ -191,8 +191,10 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             frame = frame[frame[info.label].notna()]
             if frame.empty:
                 raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
-            texts = {f.name for f in info.features if f.dtype == "string"}
-            scores[version.version] = bundle.scores(_typed(frame, texts))
+            try:
+                scores[version.version] = bundle.scores(frame)
+            except UserError as error:
+                raise UserError(f"{data}: {error}") from None
     labels = _labels(frame[info.label], info.classes)
     if np.isnan(labels).any():
         unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
@@ -236,7 +238,7 @@ def _read_rows(data: Path) -> pd.DataFrame:
     for file in find_files([str(data)], "--data"):
         kind = format_of(file, "auto")
         with closing(READERS[kind](file, BadRows(0), None)) as batches:
-            frames += [b.to_pandas() for b in batches]
+            frames += [b.to_pandas(integer_object_nulls=True) for b in batches]
     if not frames:
         raise StageError(f"{data}: no rows.")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
@@ -252,13 +254,3 @@ def _labels(column: pd.Series, classes: Sequence[Any]) -> np.ndarray:
     index = {c: float(i) for i, c in enumerate(classes)}
     found = (class_of(v.item() if isinstance(v, np.generic) else v, classes, untyped=True) for v in column)
     return np.asarray([np.nan if c is None else index[c] for c in found])
-
-
-def _typed(rows: pd.DataFrame, texts: set[str]) -> pd.DataFrame:
-    """A CSV's columns come as text: numbers for all but the features that are texts."""
-    found = {}
-    for name in rows.columns:
-        column = rows[name]
-        is_text = column.map(lambda v: isinstance(v, str)).any()
-        found[name] = pd.to_numeric(column, errors="coerce") if is_text and name not in texts else column
-    return pd.DataFrame(found)
