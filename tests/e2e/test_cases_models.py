@@ -105,10 +105,8 @@ def test_a_model_that_could_not_be_served_right_is_refused_before_training(case,
 
 def test_a_last_batch_of_one_row_trains_beside_batch_normalization(project):
     model = torch_model("nn.Linear(len(self.names), 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)")
-    split = "\n".join(
-        [trainer("pytorch", "model.py", batch_size=32, epochs=20, learning_rate=0.02), "evaluation: {thresholds: {auc: {lower_bound: 0.7}}}"]
-    )
-    done = project({"model.py": model}, split, expect=0, rows=321)
+    yaml = trainer("pytorch", "model.py", batch_size=32, epochs=20, learning_rate=0.02)
+    done = project({"model.py": model}, f"{yaml}\nevaluation: {{thresholds: {{auc: {{lower_bound: 0.7}}}}}}", expect=0, rows=321)
     assert done.json["metrics"]["auc"] > 0.7
 
 
