@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from components.class_order import positive_class
+
 FILE = "dataset.json"
 
 
@@ -26,9 +28,10 @@ class DatasetSummary:
         empty_columns: columns without any value; they are not written out.
         label: the label's column.
         task: binary, multiclass or regression.
-        classes: the label's values in the order of their class index (sorted; the last is the positive one of a binary
-            task), empty for a regression.
+        classes: the label's values in the order of their class index (the positive one of a binary task is the last,
+            others are sorted), empty for a regression.
         class_counts: class -> rows in the training split.
+        positive_by: why a binary task's positive class is that one.
     """
 
     fingerprint: str
@@ -43,6 +46,12 @@ class DatasetSummary:
     task: str
     classes: list[int] | list[str]
     class_counts: dict[str, int]
+    positive_by: str = ""
+
+    @property
+    def positive_class(self) -> Any | None:
+        """The positive class of a binary task, else None."""
+        return positive_class(self.task, self.classes)
 
     def save(self, examples_uri: str) -> None:
         """Writes it into the artifact."""

@@ -21,6 +21,8 @@ import pandas as pd
 
 from components.bundle_code import load_predictor_class
 from components.bundle_manifest import FORMAT, verify
+from components.class_order import KEY as POSITIVE_CLASS
+from components.class_order import places, positive_class, same_classes
 from components.errors import UserError
 
 FILE = "bundle.json"
@@ -84,7 +86,7 @@ class BundleInfo:
         predictor: `pytorch`, `tensorflow`, or `my_trainer.py:Class` with `Trainer.load_predictor`, in the bundle's `code/`.
         task: binary, multiclass or regression.
         label: the label's column.
-        classes: label values in the order of the model's outputs; empty for a regression.
+        classes: label values in the order of the model's outputs, a binary task's positive one last; empty for a regression.
         features: raw features; the transform graph takes them as `f0`, `f1`, ...
         transformed: names of the transformed features; the transform graph gives them as `t0`, `t1`, ...
         user_code: the user's code made the transform graph or the model.
@@ -98,6 +100,11 @@ class BundleInfo:
     features: list[RawFeature]
     transformed: list[str] = field(default_factory=list)
     user_code: bool = False
+
+    @property
+    def positive_class(self) -> Any | None:
+        """The class whose probability a binary model gives, else None."""
+        return positive_class(self.task, self.classes)
 
 
 class BundleModel:
@@ -172,6 +179,13 @@ def answers(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
     return columns | {f"probability_{c}": scores[:, i].astype("float64") for i, c in enumerate(info.classes)}
 
 
+def reordered(scores: np.ndarray, info: BundleInfo, classes: Sequence[Any]) -> np.ndarray:
+    """Returns a model's scores as of a model with the same classes in the order of `classes`."""
+    if [str(c) for c in info.classes] == [str(c) for c in classes] or not same_classes(info.classes, classes):
+        return scores
+    return 1 - scores if info.task == "binary" else scores[:, places(info.classes, classes)]
+
+
 def _column(feature: RawFeature, rows: pd.DataFrame, names: list[str]) -> np.ndarray | Ragged:
     if feature.name not in rows.columns:
         if feature.width is not None:
@@ -240,6 +254,7 @@ def _read_info(folder: Path) -> BundleInfo:
     if not isinstance(loaded, dict):
         raise UserError(f"model: {FILE} is no JSON object: it was changed. Train again.")
     found = loaded.pop("format", 1)
+    loaded.pop(POSITIVE_CLASS, None)  # for people: it is the last of the classes
     if found != FORMAT:
         raise UserError(
             f"model: {FILE} has the format {found!r}, this version reads {FORMAT}. In format 1 column names are part of the "

@@ -73,6 +73,7 @@ def to_json(result: RunResult) -> dict[str, Any]:
         "model_version": result.model_version,
         "champion": result.champion,
         "models": _models(result),
+        "positive_class": result.evaluation.positive_class if result.evaluation else None,
         "metrics": dict(result.metrics),
         "stages": {s: {"status": r.status, "seconds": r.seconds} for s, r in result.stages.items()},
         "unchanged_since": result.unchanged_since,
@@ -115,6 +116,8 @@ def print_models(result: RunResult, out: Console) -> None:
         values = [f"{model.metrics[n]:.4f}" if n in model.metrics else "" for n in names]
         table.add_row(title, *values, f"{between[0]:.4f} to {between[1]:.4f}" if between else "", Text(verdict))
     out.print(table)
+    if evaluation.positive:
+        out.print(evaluation.positive, markup=False, soft_wrap=True)
     for comparison in evaluation.comparisons:
         out.print(comparison.sentence(), markup=False, soft_wrap=True)
 

@@ -31,6 +31,7 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         missing_values=data.missing_values,
         label=config.label,
         task=config.task,
+        positive_class=config.positive_class,
     )
 
 

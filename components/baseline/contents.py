@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.class_order import same_classes
 from components.dataset import DatasetSummary
 from components.model_bundle import BundleInfo, RawFeature
 
@@ -69,7 +70,7 @@ def misfits(info: BundleInfo, summary: DatasetSummary) -> list[str]:
         found.append(f"it is for a {info.task} task, the data is {summary.task}")
     if info.label != summary.label:
         found.append(f"it predicts {info.label!r}, the label is {summary.label!r}")
-    elif [str(c) for c in info.classes] != [str(c) for c in summary.classes]:
+    elif not same_classes(info.classes, summary.classes):
         found.append(f"its classes are {info.classes}, the data has {list(summary.classes)}")
     for feature in info.features:
         kind = summary.columns.get(feature.name)

@@ -141,6 +141,8 @@ def _result(
         champion=baseline.version if baseline.comparable else None,
         standing_champion=baseline.version,
         notes=[baseline.note, *(f"champion version {baseline.version} does not fit: {m}" for m in baseline.misfits)],
+        positive_class=None if summary.positive_class is None else str(summary.positive_class),
+        positive_by=summary.positive_by,
     )
 
 

@@ -92,6 +92,8 @@ class Evaluation:
         standing_champion: the registry's version when this was evaluated, also one that does not fit the data; None: there
             was none, or the registry was away. Only that one may be replaced.
         notes: why not, and the like.
+        positive_class: of a binary task, which its metrics are about; as text.
+        positive_by: why it is that one.
     """
 
     task: str
@@ -104,6 +106,13 @@ class Evaluation:
     champion: str | None
     standing_champion: str | None
     notes: list[str]
+    positive_class: str | None = None
+    positive_by: str = ""
+
+    @property
+    def positive(self) -> str:
+        """Returns the positive class in one line; empty where there is none."""
+        return f"positive class: {self.positive_class} ({self.positive_by})" if self.positive_class is not None else ""
 
     @property
     def candidate(self) -> ModelResult:

@@ -64,6 +64,7 @@ class Executor(base_executor.BaseExecutor):
             task=found.task,
             classes=found.classes,
             class_counts={str(c): counts.get(c, 0) for c in found.classes},
+            positive_by=found.positive_by,
         ).save(examples.uri)
 
 
@@ -79,7 +80,9 @@ def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[d
                 if group is not None:
                     chosen = {group: None}
                 else:
-                    hashes = key_hashes(batch.column(spec.split_key)) if spec.split_key else row_hashes(lists)
+                    hashes = (
+                        key_hashes(batch.column(spec.split_key)) if spec.split_key else row_hashes(_features(lists, spec.label))
+                    )
                     index = assign(hashes, spec.weights)
                     chosen = {s: index == i for i, s in enumerate(splits)}
                 for split, mask in chosen.items():
@@ -93,6 +96,11 @@ def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[d
     for writer in writers.values():
         writer.close()
     return {s: w.rows for s, w in writers.items()}, counts
+
+
+def _features(lists: pa.RecordBatch, label: str) -> pa.RecordBatch:
+    """Without the label: neither the spelling of its classes nor a corrected one moves a row to another split."""
+    return lists.select([n for n in lists.schema.names if n != label])
 
 
 def _encoded(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import class_order
 from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, INTEGER, ColumnType, observe
@@ -35,6 +36,7 @@ class InputSpec:
     missing_values: Sequence[str] | None
     label: str
     task: str
+    positive_class: str | None = None
 
     def files(self) -> dict[str | None, list[str]]:
         """Split -> files; the key None for files whose rows are still to be split."""
@@ -45,7 +47,11 @@ class InputSpec:
 
 @dataclass
 class Scan:
-    """What the first pass found; `label_counts` is empty when the label has too many values to be classes."""
+    """What the first pass found.
+
+    `label_counts` is empty when the label has too many values to be classes; `positive_by` says why the last class of a
+    binary task is the positive one.
+    """
 
     task: str
     classes: list[int] | list[str]
@@ -53,6 +59,7 @@ class Scan:
     missing: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     label_counts: dict[str, int] = field(default_factory=dict)
+    positive_by: str = ""
 
 
 def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None) -> Batches:
@@ -150,9 +157,18 @@ def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) 
     if not labels.overflow:
         found.label_counts = {v.decode() if isinstance(v, bytes) else str(v): n for v, n in labels.values.items()}
     found.task = infer_task(labels, label.kind) if spec.task == "auto" else spec.task
-    if peek:
+    if spec.positive_class is not None and found.task != "binary":
+        raise UserError(
+            f"{class_order.KEY}: a {found.task} task has no positive class, received {spec.positive_class!r}. Remove it."
+        )
+    if peek and (found.rows >= PEEK_ROWS or found.task != "binary"):
         return found
     found.classes = check_label(labels, label, found.task)
+    if found.task == "binary":
+        counts = class_order.counted(labels.values, found.classes)
+        found.classes, found.positive_by = class_order.ordered(found.classes, counts, spec.positive_class, spec.label)
+    if peek:
+        return found
     if found.classes and isinstance(found.classes[0], int):
         found.types[spec.label] = ColumnType(INTEGER)
     if all(t.kind == EMPTY for n, t in found.types.items() if n != spec.label):

@@ -19,7 +19,7 @@ from components.dataset import DatasetSummary
 from components.evaluation.results import CHAMPION, Evaluation, ModelResult
 from components.evaluation.servability import verdicts
 from components.model_registry import CHAMPION as REGISTERED_CHAMPION
-from components.model_registry import Registration
+from components.model_registry import POSITIVE_CLASS, Registration
 from components.progress import say, warn
 
 FILE = "registration.json"
@@ -57,6 +57,7 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
     against = next((c for c in evaluation.comparisons if c.other == CHAMPION), None)
     notes = "; ".join(n for n in evaluation.notes if n)
     why = against.sentence() if against else notes if evaluation.champion else f"first champion: {notes or 'none before it'}"
+    facts = [result.framework, *([evaluation.positive] if evaluation.positive else [])]
     return {
         "name": name,
         "bundle": str(Path(model.uri) / "Format-Serving"),
@@ -68,9 +69,13 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
         "metrics": result.metrics,
         "data": summary.fingerprint,
         "digest": digest_of(model),
-        "tags": {"framework": result.framework},
-        "description": f"{result.framework}, " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()),
+        "tags": {"framework": result.framework, **_positive_tag(evaluation)},
+        "description": ", ".join([*facts, *(f"{k} {v:.4g}" for k, v in result.metrics.items())]),
     }
+
+
+def _positive_tag(evaluation: Evaluation) -> dict[str, str]:
+    return {} if evaluation.positive_class is None else {POSITIVE_CLASS: evaluation.positive_class}
 
 
 def _track_verdict(run: tracking.Run, evaluation: Evaluation) -> None:

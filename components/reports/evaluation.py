@@ -27,6 +27,8 @@ def verdict_section(result: Evaluation) -> dict[str, Any]:
         lines.append(f"Blessed: {result.best}. Every threshold holds.")
     else:
         lines.append(f"Not blessed. The best candidate is {result.best}.")
+    if result.positive:
+        lines.append(f"{result.positive[0].upper()}{result.positive[1:]}; the key positive_class chooses another.")
     lines += [f"{name}: {reason}." for name, m in result.models.items() for reason in (*m.failures, *m.notes)]
     lines += [f"{c.sentence()}." for c in result.comparisons]
     lines += [f"{note}." for note in result.notes if note]

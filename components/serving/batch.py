@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from apache_beam.utils import shared
 
+from components.class_order import KEY as POSITIVE_CLASS
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.example_frames import frame_of
@@ -152,6 +153,9 @@ def predict_batch(bundle: BundleModel, types: Mapping[str, ColumnType], batch: p
     missing = np.asarray([i in bad for i in range(batch.num_rows)], dtype=bool)
     for name, values in answers(info, np.nan_to_num(scores)).items():
         table = table.append_column(name, pa.array(values, mask=missing, type=_type_of(info, name)))
+    if info.positive_class is not None:
+        # What the probability beside it is of.
+        table = table.append_column(POSITIVE_CLASS, pa.array([str(info.positive_class)] * batch.num_rows, pa.string()))
     return table, bad
 
 
@@ -179,7 +183,8 @@ def _check_columns(info: BundleInfo, names: Sequence[str]) -> None:
             f"column {missing[0]!r} is missing{f' ({len(missing)} are)' if len(missing) > 1 else ''}. "
             f"Columns: {', '.join(names)}. Needed: {', '.join(f.name for f in info.features if f.width is not None)}."
         )
-    taken = sorted(set(answers(info, np.zeros((0, max(1, len(info.classes)))))) & set(names))
+    added = {*answers(info, np.zeros((0, max(1, len(info.classes))))), *([POSITIVE_CLASS] if info.task == "binary" else [])}
+    taken = sorted(added & set(names))
     if taken:
         raise UserError(f"the input has a column {taken[0]!r}, which predictions are written to. Rename it.")
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from components.class_order import KEY as POSITIVE_CLASS
 from components.model_bundle import BundleInfo, RawFeature, answers
 from components.serving.bounds import Bounds, InputError, brief, shortened
 from components.serving.inputs import check_names, wrong_width
@@ -271,5 +272,10 @@ def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
     names = ["probability"] if info.task == "binary" else [f"probability_{c}" for c in info.classes]
     return [
         {"name": "prediction", "datatype": kind, "shape": [-1]},
-        *({"name": n, "datatype": "FP64", "shape": [-1]} for n in names),
+        *({"name": n, "datatype": "FP64", "shape": [-1], **_of_class(info)} for n in names),
     ]
+
+
+def _of_class(info: BundleInfo) -> dict[str, Any]:
+    """The class that a binary model's probability is of; of several classes the outputs' names say it."""
+    return {} if info.positive_class is None else {"parameters": {POSITIVE_CLASS: str(info.positive_class)}}

@@ -192,7 +192,8 @@ def test_bad_rows_are_counted_sampled_and_left_out(tmp_path):
 
 
 def test_bad_json_lines_are_counted_and_left_out(tmp_path):
-    (tmp_path / "d.jsonl").write_text('{"x": 1, "y": 0}\n' * 40 + '{"x": 2, "y": 1}\n' * 40 + "{oops\n[1]\n")
+    lines = [json.dumps({"x": i, "y": i % 2}) for i in range(80)]
+    (tmp_path / "d.jsonl").write_text("\n".join([*lines, "{oops", "[1]"]))
     summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.jsonl")], max_bad_rows=2)
     assert summary.bad_rows == 2
     assert len(rows) == 80
@@ -202,6 +203,16 @@ def test_a_split_without_rows_is_refused(tmp_path):
     (tmp_path / "d.csv").write_text("x,y\n1,0\n2,1\n")
     with pytest.raises(UserError, match="'eval' has no rows"):
         ingest(tmp_path, path=[str(tmp_path / "d.csv")], weights={"train": 1, "eval": 1e-9})
+
+
+def test_renaming_or_mending_labels_moves_no_row_to_another_split(tmp_path):
+    splits = []
+    for name, labels in (("a", ["bad", "good"]), ("b", ["zbad", "good"]), ("c", ["good", "bad"])):
+        (tmp_path / name).mkdir()
+        data = frame(300).assign(i=range(300), y=lambda d, labels=labels: np.where(d["y"] == 1, labels[1], labels[0]))
+        _, rows = ingest(tmp_path / name, path=[write_csv(tmp_path / "d.csv", data)])
+        splits.append({r["i"]: r["split"] for r in rows})
+    assert splits[0] == splits[1] == splits[2]
 
 
 def test_text_labels_are_classes_in_alphabetical_order(tmp_path):
