@@ -52,6 +52,8 @@ class DataConfig(Section):
         split_key: the hash is of this column (all rows of a user in one split), else of the whole row.
         max_bad_rows: ragged, undecodable or unlabelled rows that are tolerated (and left out).
         missing_values: texts in a CSV that mean "missing"; default: Arrow's (empty, NA, NaN, null, ...).
+        max_float32_loss: share of the distinct values of a column of fractions that may become one as float32 (what
+            examples hold); above it the run stops. Whole numbers are kept as integers instead.
     """
 
     path: Names = ()
@@ -61,6 +63,7 @@ class DataConfig(Section):
     split_key: str | None = None
     max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
     missing_values: Names | None = None
+    max_float32_loss: Annotated[Number, Field(ge=0, le=1)] = 0.5
 
     @property
     def split_paths(self) -> dict[str, tuple[str, ...]] | None:

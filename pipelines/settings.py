@@ -32,6 +32,7 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         label=config.label,
         task=config.task,
         positive_class=config.positive_class,
+        max_float32_loss=data.max_float32_loss,
     )
 
 

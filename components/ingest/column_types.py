@@ -93,11 +93,25 @@ def _cast(values: pa.Array, kind: str) -> pa.Array:
         values = values.cast(pa.string())
     if pa.types.is_boolean(source) and kind == FLOAT:
         values = values.cast(pa.int8())
+    if kind == INTEGER and not pa.types.is_temporal(source):
+        return _whole_numbers(values)
     if kind == FLOAT:
         values = values.cast(pa.float64(), safe=False).cast(pa.float32(), safe=False)
         nan = pc.is_nan(values)
         return pc.if_else(nan, pa.scalar(None, pa.float32()), values) if pc.any(nan).as_py() else values
     return values.cast(_ARROW[kind], safe=False)
+
+
+def _whole_numbers(values: pa.Array) -> pa.Array:
+    """Floats and texts like 17.0 as integers. Raises ArrowInvalid for a fraction: nothing is cut off."""
+    if pa.types.is_string(values.type):
+        try:
+            return values.cast(pa.int64())
+        except pa.ArrowInvalid:
+            values = values.cast(pa.float64())
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    return values.cast(pa.int64())
 
 
 def _type_of_text(column: pa.Array) -> str:

@@ -36,6 +36,8 @@ class Executor(base_executor.BaseExecutor):
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         bad = BadRows(spec.max_bad_rows)
         found = scan(spec, bad)
+        for note in found.notes:
+            warn(note)
         splits = list(spec.split_paths or spec.weights)
         rows, counts = _write(spec, found, examples.uri, splits)
         for split in ("train", "eval"):

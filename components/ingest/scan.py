@@ -13,6 +13,7 @@ from components import class_order
 from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, INTEGER, ColumnType, observe
+from components.ingest.float_precision import FloatPrecision, settled
 from components.ingest.labels import LabelValues, check_label, infer_task
 from components.ingest.readers import READERS, Batches
 from components.ingest.sources import find_files, format_of
@@ -37,6 +38,7 @@ class InputSpec:
     label: str
     task: str
     positive_class: str | None = None
+    max_float32_loss: float = 0.5
 
     def files(self) -> dict[str | None, list[str]]:
         """Split -> files; the key None for files whose rows are still to be split."""
@@ -50,7 +52,7 @@ class Scan:
     """What the first pass found.
 
     `label_counts` is empty when the label has too many values to be classes; `positive_by` says why the last class of a
-    binary task is the positive one.
+    binary task is the positive one; `notes` are what a person should know before training.
     """
 
     task: str
@@ -60,6 +62,7 @@ class Scan:
     rows: int = 0
     label_counts: dict[str, int] = field(default_factory=dict)
     positive_by: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None) -> Batches:
@@ -118,6 +121,7 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     types: dict[str, ColumnType] = {}
     present: dict[str, int] = {}
     labels = LabelValues(spec.label)
+    precision = FloatPrecision()
     names: set[str] = set()
     rows = 0
     files = [f for group in spec.files().values() for f in group]
@@ -128,6 +132,8 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 seen = observe(name, column, is_text=is_text)
                 types[name] = types[name].widen(seen) if name in types else seen
+                if not peek and not seen.is_list:
+                    precision.add(name, column, seen.kind)
                 present[name] = present.get(name, 0) + len(column) - column.null_count
             label = batch.column(spec.label)
             labels.add(label.flatten() if pa.types.is_nested(label.type) else label)
@@ -140,7 +146,10 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     if not rows:
         raise UserError(f"data: no rows in {', '.join(files[:3])}. Check the input.")
     _check_names(spec, names)
-    return _check_types(spec, found, labels, peek)
+    found = _check_types(spec, found, labels, peek)
+    if not peek:
+        found.types, found.notes = settled(found.types, precision.losses(found.types), spec.label, spec.max_float32_loss)
+    return found
 
 
 def _check_names(spec: InputSpec, names: set[str]) -> None:
