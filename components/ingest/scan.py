@@ -15,8 +15,9 @@ from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, INTEGER, ColumnType, observe
 from components.ingest.float_precision import FloatPrecision, settled
 from components.ingest.labels import LabelValues, check_label, infer_task
+from components.ingest.layout import added_columns, folder_columns, with_folders
 from components.ingest.readers import READERS, Batches
-from components.ingest.sources import find_files, format_of
+from components.ingest.sources import find_files, format_of, list_files, listed
 from components.progress import say
 
 # Enough to tell a task by; also the limit of what is read before a run starts.
@@ -39,6 +40,11 @@ class InputSpec:
     task: str
     positive_class: str | None = None
     max_float32_loss: float = 0.5
+
+    @property
+    def patterns(self) -> list[str]:
+        """All files, folders and globs."""
+        return [*self.path, *(p for paths in (self.split_paths or {}).values() for p in paths)]
 
     def files(self) -> dict[str | None, list[str]]:
         """Split -> files; the key None for files whose rows are still to be split."""
@@ -65,30 +71,41 @@ class Scan:
     notes: list[str] = field(default_factory=list)
 
 
-def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None) -> Batches:
-    """Yields a file's batches without the excluded columns and without unlabelled rows.
+def read_batches(
+    spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None, added: set[str] | None = None
+) -> Batches:
+    """Yields a file's batches without the excluded columns, those that a format added, and unlabelled rows.
 
     Args:
         spec: what to read.
         file: one of its files.
         bad: takes the rows that cannot be used.
         names: takes the names of all columns, the excluded ones too.
+        added: takes the names of the columns that a format added.
 
     Raises:
-        UserError: the file has no label column.
+        UserError: the file has no label column, or a column without a name that is no index.
     """
     kind = format_of(file, spec.format)
+    folders = folder_columns(file, spec.patterns)
+    left_out: list[str] | None = None
     # Closed here and now when a caller stops early: a reader left open reads on while the interpreter ends.
     with closing(READERS[kind](file, bad, spec.missing_values)) as batches:
-        for whole in batches:
+        for read in batches:
+            whole = with_folders(read, folders)
             if names is not None:
                 names.update(whole.schema.names)
+            if left_out is None:
+                left_out = added_columns(whole, file, (*spec.exclude, spec.label, spec.split_key))
+                if added is not None:
+                    added.update(left_out)
             if spec.label not in whole.schema.names:
                 raise UserError(
                     f"label: {file} has no column {spec.label!r}.{did_you_mean(spec.label, whole.schema.names)} "
                     f"Columns: {', '.join(whole.schema.names[:30])}."
                 )
-            batch = _labelled(whole.select([n for n in whole.schema.names if n not in spec.exclude]), spec.label, file, bad)
+            kept = [n for n in whole.schema.names if n not in spec.exclude and n not in left_out]
+            batch = _labelled(whole.select(kept), spec.label, file, bad)
             if batch.num_rows:
                 yield batch
 
@@ -104,10 +121,10 @@ def _labelled(batch: pa.RecordBatch, name: str, file: str, bad: BadRows) -> pa.R
 
 
 def _all_batches(
-    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str]
+    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str], added: set[str]
 ) -> Generator[tuple[str, pa.RecordBatch], None, None]:
     for file in files:
-        with closing(read_batches(spec, file, bad, names)) as batches:
+        with closing(read_batches(spec, file, bad, names, added)) as batches:
             for batch in batches:
                 yield file, batch
 
@@ -123,14 +140,17 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     labels = LabelValues(spec.label)
     precision = FloatPrecision()
     names: set[str] = set()
+    added: set[str] = set()
     rows = 0
     files = [f for group in spec.files().values() for f in group]
-    with closing(_all_batches(spec, files, bad, names)) as batches:
+    folders = {n for f in files for n in folder_columns(f, spec.patterns)}
+    with closing(_all_batches(spec, files, bad, names, added)) as batches:
         for file, batch in batches:
             rows += batch.num_rows
             is_text = format_of(file, spec.format) == "csv"
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                seen = observe(name, column, is_text=is_text)
+                # What a folder's name carries is text: 01 is not 1.
+                seen = observe(name, column, is_text=is_text and name not in folders)
                 types[name] = types[name].widen(seen) if name in types else seen
                 if not peek and not seen.is_list:
                     precision.add(name, column, seen.kind)
@@ -148,8 +168,25 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     _check_names(spec, names)
     found = _check_types(spec, found, labels, peek)
     if not peek:
-        found.types, found.notes = settled(found.types, precision.losses(found.types), spec.label, spec.max_float32_loss)
+        found.types, notes = settled(found.types, precision.losses(found.types), spec.label, spec.max_float32_loss)
+        found.notes = [*_layout_notes(spec, added, folders & set(found.types)), *notes]
     return found
+
+
+def _layout_notes(spec: InputSpec, added: set[str], folders: set[str]) -> list[str]:
+    notes = []
+    if added:
+        names = ", ".join(repr(n) for n in sorted(added))
+        notes.append(
+            f"left out: {names}, an index that the format stored beside the columns; one to be used needs a name of its own"
+        )
+    if folders:
+        notes.append(f"read from the names of folders, as text: {', '.join(sorted(folders))}")
+    groups = list(spec.split_paths.values()) if spec.split_paths else [spec.path]
+    skipped = [p for group in groups for p in list_files(group).skipped]
+    if skipped:
+        notes.append(f"{len(skipped)} files without rows are skipped (markers and empty parts): {listed(skipped)}")
+    return notes
 
 
 def _check_names(spec: InputSpec, names: set[str]) -> None:

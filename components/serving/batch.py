@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from apache_beam.utils import shared
 
+from components.added_columns import may_be_added
 from components.class_order import KEY as POSITIVE_CLASS
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.example_frames import frame_of
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert
+from components.ingest.layout import folder_columns, with_folders
 from components.ingest.readers import READERS
 from components.model_bundle import BundleInfo, BundleModel, answers, load_bundle, training_data
 from components.progress import say
@@ -97,8 +99,13 @@ class _PredictFile(beam.DoFn):
         index, path = item
         job, rows, bad_rows = self._job, 0, 0
         unread = BadRows(_NO_LIMIT)
+        known = {f.name for f in self._loaded.bundle.info.features}
+        folders = {n: text for n, text in folder_columns(path).items() if n in known}
         with closing(READERS[job.kinds[path]](path, unread, job.missing_values)) as batches:
-            for number, batch in enumerate(batches):
+            for number, read in enumerate(batches):
+                batch = with_folders(read, folders)
+                if not number and (unused := [n for n in batch.schema.names if n not in known and may_be_added(n)]):
+                    say(f"{os.path.basename(path)}: the model does not know {', '.join(map(repr, unused))}, an index: not used")
                 part = Path(job.parts) / f"{index:05d}-{number:07d}.parquet"
                 if not part.exists():
                     self._write(part, batch, path, rows)

@@ -13,6 +13,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv
 
+from components.added_columns import may_be_added
 from components.errors import first_line
 from components.model_bundle import BundleInfo, answers
 from components.serving.bounds import Bounds, InputError, shortened
@@ -106,7 +107,7 @@ def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict
             read_options=pa.csv.ReadOptions(use_threads=False, column_names=names),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
-                column_types={n: pa.string() if n in text_columns else pa.float64() for n in names},
+                column_types={n: pa.string() if n in text_columns or may_be_added(n) else pa.float64() for n in names},
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=True,
             ),
@@ -115,7 +116,7 @@ def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict
         reason = _ARROWS_COLUMN.sub(lambda found: f"column {names[int(found[1])]!r}", first_line(error))
         raise InputError(f"the body is not CSV of the model's columns: {reason}") from None
     bounds.check_rows(table.num_rows)
-    return {n: table[n].to_pylist() if n in text_columns else np.asarray(table[n].to_numpy()) for n in names}
+    return {n: table[n].to_pylist() if pa.types.is_string(table[n].type) else np.asarray(table[n].to_numpy()) for n in names}
 
 
 def _csv_names(body: bytes | bytearray) -> tuple[list[str], memoryview]:

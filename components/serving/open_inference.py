@@ -97,7 +97,8 @@ def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info:
     """Returns raw feature -> values. Names first, then shapes; values last."""
     check_names(info, tensors)
     features = {f.name: f for f in info.features}
-    shapes = {name: _shape(features[name], tensor, bounds) for name, tensor in tensors.items()}
+    # A stored index is read, to know where the next tensor begins, and not used.
+    shapes = {n: _shape(features.get(n, RawFeature(n, "string", None)), tensor, bounds) for n, tensor in tensors.items()}
     given: dict[str, Any] = {}
     at = 0
     for name, tensor in tensors.items():

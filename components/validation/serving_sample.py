@@ -9,6 +9,7 @@ from contextlib import closing
 import pandas as pd
 import tensorflow_data_validation as tfdv
 
+from components.added_columns import may_be_added
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
@@ -37,6 +38,8 @@ def sample_statistics(
     sample = pd.concat(frames, ignore_index=True)
     typed = {}
     for name in sample.columns:
+        if name not in summary.columns and may_be_added(name):
+            continue
         kind = summary.columns.get(name, "string")
         if kind.startswith("list"):
             continue
