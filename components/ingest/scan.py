@@ -177,9 +177,7 @@ def _layout_notes(spec: InputSpec, added: set[str], folders: set[str]) -> list[s
     notes = []
     if added:
         names = ", ".join(repr(n) for n in sorted(added))
-        notes.append(
-            f"left out: {names}, an index that the format stored beside the columns; one to be used needs a name of its own"
-        )
+        notes.append(f"left out: {names}, an index that was stored beside the columns; to use it, give it a name of its own")
     if folders:
         notes.append(f"read from the names of folders, as text: {', '.join(sorted(folders))}")
     groups = list(spec.split_paths.values()) if spec.split_paths else [spec.path]

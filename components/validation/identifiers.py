@@ -29,7 +29,8 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
     Args:
         sample: rows of the training split, in their order.
         summary: of the examples.
-        settings: `leakage` (`max_id_information`) and `on_anomaly` (`features`: what lets a column pass).
+        settings: `leakage` (`max_id_information`; `max_information` for an order whose values come back, as days do) and
+            `on_anomaly` (`features`: what lets a column pass).
     """
     limit = settings["leakage"]["max_id_information"]
     found = []
@@ -38,14 +39,16 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
             continue
         present = sample[name].dropna()
         what = identifier(name, present, kind)
-        if what is None:
+        grows = what is None and orders_rows(present, kind)
+        if what is None and not grows:
             continue
         share = explained(present, sample[summary.label].loc[present.index], has_classes=bool(summary.classes))
         counted = f"{present.nunique():,} different values in {len(present):,} rows"
-        if share > limit:
+        if share > (limit if what else settings["leakage"]["max_information"]):
+            what = what or "an order of the rows"
             action = settings["on_anomaly"]["features"].get(name, "fail")
             found.append(_predicts_the_label(name, what, f"{counted}; neighbours by it explain {percent(share)}", limit, action))
-        else:
+        elif what:
             found.append(_used_as_a_feature(name, counted, present.nunique() / len(present)))
     return found
 
@@ -100,8 +103,7 @@ def identifier(name: str, values: pd.Series, kind: str) -> str | None:
     numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
     if kind not in ("integer", "float") or not np.isfinite(numbers).all() or (numbers != np.trunc(numbers)).any():
         return None
-    steps = np.sign(np.diff(numbers))
-    if abs(steps.sum()) >= _MONOTONE * len(steps):
+    if orders_rows(values, kind):
         return "an order of the rows"
     ordered = np.unique(numbers)
     gaps = np.diff(ordered)
@@ -110,11 +112,29 @@ def identifier(name: str, values: pd.Series, kind: str) -> str | None:
     return "an id" if _ID_NAMES.fullmatch(_last_word(name)) else None
 
 
+def orders_rows(values: pd.Series, kind: str) -> bool:
+    """Whether whole numbers or texts of many values only grow, or only fall, from row to row, as a log's times do."""
+    if values.nunique() < _FEWEST_ROWS or kind not in ("integer", "float", "string"):
+        return False
+    if kind == "string":
+        ranks = pd.Series([_natural(v) for v in values]).rank(method="dense").to_numpy()
+    else:
+        ranks = pd.to_numeric(values).to_numpy(dtype=np.float64)
+        if not np.isfinite(ranks).all() or (ranks != np.trunc(ranks)).any():
+            return False
+    steps = np.sign(np.diff(ranks))
+    moved = steps[steps != 0]
+    return bool(abs(moved.sum()) >= _MONOTONE * len(moved))
+
+
 def explained(values: pd.Series, label: pd.Series, *, has_classes: bool) -> float:
     """Returns the share of the label's variance that a row's neighbours by `values` explain, 0 to 1: for any order in blocks.
 
     Texts are sorted from the front and, for ids that end in something telling, from the back.
     """
+    # Of equal values the order is left to chance: that of the file would tell what the column does not.
+    mixed = np.random.default_rng(0).permutation(len(values))
+    values, label = values.iloc[mixed], label.iloc[mixed]
     targets = _targets(label, has_classes=has_classes)
     if isinstance(values.iloc[0], str | bytes):
         texts = [_natural(v) for v in values]

@@ -105,10 +105,14 @@ def test_an_id_given_by_chance_explains_nothing():
     assert share([f"user_{i}" for i in SHUFFLED], RNG.integers(0, 2, ROWS)) < 0.02
 
 
+def test_equal_values_do_not_tell_what_the_order_of_the_file_tells():
+    assert share(np.zeros(ROWS, dtype=int), SORTED_LABEL) < 0.02
+
+
 def findings(columns, label, features=None):
     kinds = {n: "string" if isinstance(v[0], str) else "integer" for n, v in columns.items()}
     facts = DatasetSummary("", [], {**kinds, "y": "integer"}, {}, {}, 0, [], [], "y", "binary", [0, 1], {})
-    settings = {"leakage": {"max_id_information": 0.3}, "on_anomaly": {"features": features or {}}}
+    settings = {"leakage": {"max_id_information": 0.3, "max_information": 0.9}, "on_anomaly": {"features": features or {}}}
     return identifier_findings(pd.DataFrame({**columns, "y": label}), facts, settings)
 
 
@@ -133,3 +137,21 @@ def test_an_id_that_knows_nothing_of_the_label_warns():
 def test_a_feature_that_predicts_the_label_is_no_finding_of_ids():
     income = QUANTITIES["incomes in whole dollars"]
     assert findings({"income": income}, (income > 50_000).astype(int)) == []
+
+
+DAYS = pd.date_range("2024-01-01", periods=100).repeat(20)
+
+
+@pytest.mark.parametrize("days", [DAYS.strftime("%Y-%m-%d").tolist(), DAYS.astype("int64") // 10**9], ids=["texts", "seconds"])
+def test_a_day_that_grows_with_the_file_and_predicts_the_label_stops_the_run(days):
+    [found] = findings({"day": days}, SORTED_LABEL)
+    assert (found.action, "an order of the rows that predicts the label" in found.anomaly) == ("fail", True)
+
+
+def test_a_day_that_does_not_predict_the_label_is_no_finding():
+    assert findings({"day": DAYS.strftime("%Y-%m-%d").tolist()}, RNG.integers(0, 2, ROWS)) == []
+
+
+def test_a_file_that_is_sorted_by_a_quantity_with_a_say_in_the_label_is_no_finding():
+    age = np.sort(RNG.integers(18, 90, ROWS))
+    assert findings({"age": age}, (age + RNG.normal(0, 15, ROWS) > 50).astype(int)) == []
