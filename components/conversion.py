@@ -137,10 +137,13 @@ def fit_target(column: pa.Array, target: Target) -> Fitted:
         column = column.combine_chunks()
     if is_list(column.type):
         column = column.cast(pa.list_(column.type.value_type)) if not pa.types.is_list(column.type) else column
+        if is_list(column.type.value_type):
+            nested = [_misfit(column, i, target) for i in np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))]
+            return Fitted(pa.nulls(len(column), pa.list_(arrow_type(target))), nested)
         return _fit_lists(column, target) if target.is_list else _fit_single(column, target)
     cells = fit_cells(column, target)
     bad = np.flatnonzero(pc.and_not(cells.values.is_null(), cells.absent).to_numpy(zero_copy_only=False))
-    return Fitted(_lists_of_one(cells.values), [_misfit(column, int(i), target) for i in bad], cells.words)
+    return Fitted(_lists_of_one(cells.values), [_misfit(column, i, target) for i in bad], cells.words)
 
 
 def fit_rows(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> FittedRows:
@@ -189,11 +192,18 @@ def fit_frame(rows: pd.DataFrame, features: Sequence[RawFeature]) -> Columns:
 
 def model_column(values: pa.Array, feature: RawFeature) -> np.ndarray | Ragged:
     """Returns a fitted column (see `Fitted.values`, all rows fit) as the transform graph takes it; here floats become float32."""
-    flat = values.flatten().to_numpy(zero_copy_only=False)
+    flat: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
     cells = flat if feature.dtype == "string" else flat.astype(feature.dtype)
     if feature.width is not None:
         return cells.reshape(len(values), feature.width)
     return Ragged(cells, pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64))
+
+
+def single(values: pa.Array) -> pa.Array:
+    """Returns lists of at most one value (see `Fitted.values`) as a plain column, null where there is none."""
+    present = pc.greater(pc.fill_null(pc.list_value_length(values), 0), 0)
+    places = pc.subtract(pc.cumulative_sum(present.cast(pa.int32())), 1)
+    return values.flatten().take(pc.if_else(present, places, pa.scalar(None, pa.int32())))
 
 
 def _fit_series(series: pd.Series, feature: RawFeature) -> Fitted:
@@ -245,14 +255,14 @@ def _fit_lists(column: pa.Array, target: Target) -> Fitted:
     return Fitted(pa.ListArray.from_arrays(offsets, values, mask=mask), misfits)
 
 
-def _misfit(column: pa.Array, place: int, target: Target, row: int | None = None) -> Misfit:
+def _misfit(column: pa.Array, place: Any, target: Target, row: int | None = None) -> Misfit:
     try:
-        value = column[place].as_py()
+        value = column[int(place)].as_py()
     except (ValueError, OverflowError, pa.ArrowException):  # what Python's own types cannot hold
-        value = str(column[place])
+        value = str(column[int(place)])
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    return Misfit(place if row is None else row, value, reason_of(value, target))
+    return Misfit(int(place) if row is None else row, value, reason_of(value, target))
 
 
 def _by_type(values: list[Any], feature: RawFeature) -> Fitted:

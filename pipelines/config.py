@@ -46,7 +46,8 @@ class DataConfig(Section):
         splits: split -> weight (rows are assigned by hash), or split -> path. `train` and `eval` must be there.
         split_key: the hash is of this column (all rows of a user in one split), else of the whole row.
         max_bad_rows: ragged, undecodable or unlabelled rows that are tolerated (and left out).
-        missing_values: texts in a CSV that mean "missing"; default: Arrow's (empty, NA, NaN, null, ...).
+        missing_values: texts that mean "missing" in every column and format, besides an empty one, and besides the usual words
+            (NA, NaN, null, ...) in a column that is no text.
         csv: how CSVs are written.
         columns: column -> what it is declared to be; the others are what all their values are.
     """
