@@ -69,19 +69,6 @@ def usual_positive(classes: Sequence[Any]) -> Any | None:
     return found[0] if len(found) == 1 else None
 
 
-def counted(values: Mapping[Any, int], classes: Sequence[Any]) -> dict[Any, int]:
-    """Returns class -> rows, of a label's values as its file spells them -> rows."""
-    found = dict.fromkeys(classes, 0)
-    for value, rows in values.items():
-        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-        for same in (_same_text, _same_number, _same_boolean):
-            matching = [c for c in classes if same(c, text)]
-            if matching:
-                found[matching[0]] += rows
-                break
-    return found
-
-
 def positive_class(task: str, classes: Sequence[Any]) -> Any | None:
     """Returns the positive class; None where the task has none."""
     return classes[-1] if task == "binary" and classes else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from components.class_order import positive_class
@@ -32,6 +32,10 @@ class DatasetSummary:
             others are sorted), empty for a regression.
         class_counts: class -> rows in the training split.
         positive_by: why a binary task's positive class is that one.
+        meanings: column -> what its values are, see `RawFeature.meaning`.
+        spelled: text column -> how numbers, booleans and dates are spelled in it, see `components.spelling.styles`.
+        missing_values: `data.missing_values`.
+        csv: `data.csv`, what differs from its defaults: a CSV with raw rows is read in the same way.
     """
 
     fingerprint: str
@@ -47,6 +51,10 @@ class DatasetSummary:
     classes: list[int] | list[str]
     class_counts: dict[str, int]
     positive_by: str = ""
+    meanings: dict[str, str] = field(default_factory=dict)
+    spelled: dict[str, list[str]] = field(default_factory=dict)
+    missing_values: list[str] = field(default_factory=list)
+    csv: dict[str, Any] = field(default_factory=dict)
 
     @property
     def positive_class(self) -> Any | None:

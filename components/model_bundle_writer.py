@@ -22,27 +22,28 @@ from mlflow.types.schema import Array
 from components.bundle_code import FOLDER as CODE
 from components.bundle_manifest import FORMAT, write_manifest
 from components.class_order import KEY as POSITIVE_CLASS
-from components.model_bundle import FILE, BundleInfo, RawFeature
+from components.dataset import DatasetSummary
+from components.model_bundle import FILE, BundleInfo
+from components.raw_features import RawFeature, raw_feature
 
 _log = logging.getLogger(__name__)
 
 _SERVE = Path(__file__).with_name("serve_model.py")
 
 
-def raw_features(feature_spec: Mapping[str, Any], columns: Mapping[str, str], label: str) -> list[RawFeature]:
+def raw_features(feature_spec: Mapping[str, Any], summary: DatasetSummary) -> list[RawFeature]:
     """Returns the raw features of a transform graph's `raw_feature_spec()`, without the label.
 
     Args:
         feature_spec: name -> TensorFlow's spec.
-        columns: name -> type, as `DatasetSummary` has them.
-        label: its name.
+        summary: of the training data.
     """
     found = []
     for name, spec in sorted(feature_spec.items()):
-        if name != label:
+        if name != summary.label:
             shape = getattr(spec, "shape", None)  # VarLenFeature has none
             width = None if shape is None else int(np.prod(shape, dtype=int))
-            found.append(RawFeature(name, spec.dtype.name, width, width is None and columns.get(name, "").startswith("list")))
+            found.append(raw_feature(name, summary, spec.dtype.name, width))
     return found
 
 

@@ -15,6 +15,7 @@ from components.accelerators import AcceleratorProfile
 from components.errors import did_you_mean
 from components.redaction import mask
 from pipelines.config_beam import BeamConfig
+from pipelines.config_columns import ColumnConfig, CsvConfig
 from pipelines.config_gates import EvaluationConfig, ValidationConfig
 from pipelines.config_kubeflow import KubeflowConfig
 from pipelines.config_section import LARGEST, Names, Number, Positive, Section
@@ -51,9 +52,12 @@ class DataConfig(Section):
         splits: split -> weight (rows are assigned by hash), or split -> path. `train` and `eval` must be there.
         split_key: the hash is of this column (all rows of a user in one split), else of the whole row.
         max_bad_rows: ragged, undecodable or unlabelled rows that are tolerated (and left out).
-        missing_values: texts in a CSV that mean "missing"; default: Arrow's (empty, NA, NaN, null, ...).
+        missing_values: texts that mean "missing" in every column and format, besides an empty one, and besides the usual words
+            (NA, NaN, null, ...) in a column that is no text.
         max_float32_loss: share of the distinct values of a column of fractions that may become one as float32 (what
             examples hold); above it the run stops. Whole numbers are kept as integers instead.
+        csv: how CSVs are written.
+        columns: column -> what it is declared to be; the others are what all their values are.
     """
 
     path: Names = ()
@@ -64,6 +68,8 @@ class DataConfig(Section):
     max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
     missing_values: Names | None = None
     max_float32_loss: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    csv: CsvConfig = CsvConfig()
+    columns: dict[str, ColumnConfig] = Field(default_factory=dict)
 
     @property
     def split_paths(self) -> dict[str, tuple[str, ...]] | None:

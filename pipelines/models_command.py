@@ -171,7 +171,6 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     settle()
     from components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
     from components.evaluation.metric_names import DIRECTION, PRIMARY
-    from components.example_frames import encode_labels
     from components.model_bundle import load_bundle, reordered
 
     frame = _read_rows(data)
@@ -197,9 +196,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
                 raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
             texts = {f.name for f in info.features if f.dtype == "string"}
             scores[version.version] = reordered(bundle.scores(_typed(frame, texts)), info, classes)
-    has_texts = bool(classes) and isinstance(classes[0], str)
-    column = frame[info.label]
-    labels = encode_labels(column.map(lambda v: str(v).encode()) if has_texts else pd.to_numeric(column), classes)
+    labels = _labels(frame[info.label], classes)
     if np.isnan(labels).any():
         unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
         raise UserError(f"{data}: {info.label} holds {', '.join(unknown)}; the models know {', '.join(map(str, info.classes))}.")
@@ -247,6 +244,17 @@ def _read_rows(data: Path) -> pd.DataFrame:
         raise StageError(f"{data}: no rows.")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
     return rows
+
+
+def _labels(column: pd.Series, classes: Sequence[Any]) -> np.ndarray:
+    """Returns class indices, or the values of a regression, float64 (B,); NaN for what is no class, or no number."""
+    from components.ingest.labels import class_of
+
+    if not classes:
+        return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    index = {c: float(i) for i, c in enumerate(classes)}
+    found = (class_of(v.item() if isinstance(v, np.generic) else v, classes, untyped=True) for v in column)
+    return np.asarray([np.nan if c is None else index[c] for c in found])
 
 
 def _typed(rows: pd.DataFrame, texts: set[str]) -> pd.DataFrame:

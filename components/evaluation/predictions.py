@@ -14,7 +14,7 @@ from components.evaluation.batched_metrics import Batch
 from components.evaluation.metric_names import ROW_ACCURACY, ROW_LOSS
 from components.evaluation.metrics import row_feature
 from components.evaluation.slices import SliceColumn, slice_column
-from components.example_frames import column_values, encode_labels, frame_of
+from components.example_frames import column_values, encode_labels
 from components.model_bundle import BundleModel, load_bundle, reordered
 
 _EPSILON = 1e-7
@@ -46,7 +46,7 @@ class Predict(beam.DoFn):
         scores = {}
         for name, bundle in self._bundles.items():
             # The candidates come first: their order of the classes holds for the champion too.
-            found = reordered(bundle.scores(frame_of(batch, bundle.info.features)), bundle.info, info.classes)
+            found = reordered(bundle.scores_of_batch(batch), bundle.info, info.classes)
             if info.classes:
                 # As Keras does: float32 rounds a sure prediction to exactly 0 or 1, whose logarithm is infinite.
                 found = found.clip(_EPSILON, 1 - _EPSILON)

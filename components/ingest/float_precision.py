@@ -5,7 +5,7 @@ A `tf.Example` holds floats of 32 bits: of 1,700,000,000.0 and the next 63 secon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import spelling
+from components.cells import is_text, plain
 from components.errors import UserError
 from components.ingest.column_types import FLOAT, INTEGER, ColumnType
 
@@ -56,15 +58,17 @@ class Loss:
 class FloatPrecision:
     """Looks at the batches of a first pass; much data costs a sample of each batch only."""
 
-    def __init__(self) -> None:
+    def __init__(self, missing: Sequence[str] = ()) -> None:
+        self._missing = spelling.words(tuple(missing))
         self._columns: dict[str, _Column] = {}
 
     def add(self, name: str, column: pa.Array, kind: str) -> None:
         """Takes one batch of a column that holds numbers of `kind`; others are left alone."""
+        column = plain(column)
         if kind not in (INTEGER, FLOAT) or pa.types.is_temporal(column.type) or pa.types.is_boolean(column.type):
             return
         known = self._columns.setdefault(name, _Column())
-        present = column.drop_null()
+        present = self._present(column)
         if not len(present):
             return
         sample = _numbers(present.take(_sample(len(present))), kind)
@@ -80,6 +84,13 @@ class FloatPrecision:
         known.is_whole &= kind == INTEGER or _is_whole(values)
         if known.loses:
             known.keep(values)
+
+    def _present(self, column: pa.Array) -> pa.Array:
+        column = column.drop_null()
+        if not is_text(column.type):
+            return column
+        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        return text.filter(pc.invert(pc.is_in(text, self._missing)))
 
     def losses(self, types: Mapping[str, ColumnType]) -> dict[str, Loss]:
         """Returns what is lost, column by column: floats in float32, integers in the float64 that they are normalized in."""
@@ -110,7 +121,7 @@ def settled(
         if types[name].kind == INTEGER:
             notes.append(f"{numbers} as float64, which the default preprocessing works with")
         elif loss.is_whole and name != label:
-            decided[name] = ColumnType(INTEGER)
+            decided[name] = ColumnType.of({INTEGER})
             notes.append(f"{numbers} as float32; all are whole numbers and are kept as integers")
         elif loss.share > limit:
             raise UserError(
@@ -131,14 +142,11 @@ def _sample(rows: int) -> pa.Array:
 
 
 def _numbers(column: pa.Array, kind: str) -> np.ndarray | None:
-    """Returns the numbers of a batch; None where they are written in a way of their own."""
-    target: Any = pa.int64() if kind == INTEGER else pa.float64()
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)):
-        try:
-            column = pc.utf8_trim_whitespace(column.cast(pa.string()))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return None
+    """Returns the numbers of a batch; None where they are something else, as times are."""
     try:
+        if is_text(column.type):
+            column = spelling.read_texts(column, kind)[0]
+        target: Any = pa.int64() if kind == INTEGER else pa.float64()
         values: np.ndarray = column.cast(target, safe=kind == INTEGER).to_numpy(zero_copy_only=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
