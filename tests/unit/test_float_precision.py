@@ -101,5 +101,5 @@ def test_whole_floats_become_integers_and_nan_is_missing(column):
 
 @pytest.mark.parametrize("column", [pa.array([17.5]), pa.array(["17.5"])])
 def test_a_fraction_is_never_cut_off_to_an_integer(column):
-    with pytest.raises(UserError, match="17.5"):
+    with pytest.raises(UserError, match=r"17\.5"):
         convert(column, ColumnType(INTEGER))
