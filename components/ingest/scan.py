@@ -72,6 +72,7 @@ class Scan:
     """What the first pass found.
 
     Attributes:
+        classes: of a look at the first rows: those that were there.
         label_counts: empty when the label has too many values to be classes.
         missing_keys: rows without a value of the `split_key`.
         notes: what was done to values and is to be said.
@@ -267,6 +268,7 @@ def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) 
         found.label_counts = {str(value): count for value, count in labels.counts().items()}
     found.task = infer_task(labels) if spec.task == "auto" else spec.task
     if peek:
+        found.classes = list(labels.counts()) if found.task != "regression" else []
         return found
     found.classes = check_label(labels, found.task)
     if found.classes:
