@@ -92,6 +92,7 @@ class Scan:
     """What the first pass found.
 
     Attributes:
+        classes: of a look at the first rows: those that were there.
         label_counts: empty when the label has too many values to be classes.
         positive_by: why the last class of a binary task is the positive one.
         missing_keys: rows without a value of the `split_key`.
@@ -331,6 +332,7 @@ def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) 
             f"{class_order.KEY}: a {found.task} task has no positive class, received {spec.positive_class!r}. Remove it."
         )
     if peek and (found.rows >= PEEK_ROWS or found.task != "binary"):
+        found.classes = list(labels.counts()) if found.task != "regression" else []
         return found
     found.classes = check_label(labels, found.task)
     if found.task == "binary":
