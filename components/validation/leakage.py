@@ -34,7 +34,7 @@ def leakage_findings(examples_uri: str, summary: DatasetSummary, settings: Mappi
     if settings["split_paths"]:
         # Rows that ingest assigns by their hash cannot be in two splits.
         found += _duplicates(examples_uri, summary, limits["max_duplicates"])
-    sample = _sample(examples_uri, summary)
+    sample = sample_rows(examples_uri, summary)
     ids = identifier_findings(sample, summary, settings)
     stopping = {f.feature for f in ids if f.severity == ERROR}
     found += ids
@@ -98,8 +98,11 @@ def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
     return row_hashes(pa.RecordBatch.from_arrays(columns, names=list(summary.columns)))
 
 
-def _sample(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
-    # From all over: the first rows of a file that is sorted by its label have one label only.
+def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
+    """Returns rows of the training split in their order, columns of one value a row only.
+
+    From all over: the first rows of a file that is sorted by its label have one label only.
+    """
     batches = _batches(examples_uri, "train", every=max(1, -(-summary.rows["train"] // SAMPLE_ROWS)))
     scalar = [n for n, kind in summary.columns.items() if not kind.startswith("list")]
     frames = [pd.DataFrame({n: column_values(b, n, wide=False) for n in scalar}) for b in batches]
