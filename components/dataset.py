@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 FILE = "dataset.json"
+TRAIN, EVAL, TEST = "train", "eval", "test"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class DatasetSummary:
     task: str
     classes: list[int] | list[str]
     class_counts: dict[str, int]
+
+    @property
+    def held_out(self) -> str:
+        """The split that models are judged by: `test`, which training and tuning never see, else `eval`."""
+        return TEST if self.rows.get(TEST) else EVAL
 
     def save(self, examples_uri: str) -> None:
         """Writes it into the artifact."""

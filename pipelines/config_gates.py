@@ -90,7 +90,7 @@ class Threshold(Section):
     Attributes:
         min_change: the least change against the champion on the same rows, in the direction that is better for the
             metric; -0.01 lets it get worse by 0.01.
-        per_slice: the bounds hold for every slice with `min_slice_examples` too, not only for the whole eval split.
+        per_slice: the bounds hold for every slice with `min_slice_examples` too, not only for the whole held-out split.
     """
 
     lower_bound: Number | None = None

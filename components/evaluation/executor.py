@@ -22,7 +22,7 @@ from components import tracking
 from components.baseline.contents import BaselineContents, champion_folder
 from components.batched_io import ReadExamples
 from components.bundle_manifest import digest_of
-from components.dataset import DatasetSummary, split_files
+from components.dataset import TEST, DatasetSummary, split_files
 from components.errors import UserError, did_you_mean
 from components.evaluation.batched_metrics import MeasureBatches
 from components.evaluation.bootstrap import Rows, interval, replicates
@@ -51,7 +51,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         summary = DatasetSummary.load(examples_uri)
         check_settings(settings, summary.task)
         check_slices(settings["slices"], summary)
-        files = split_files(examples_uri, "eval")
+        files = split_files(examples_uri, summary.held_out)
         baseline_uri = artifact_utils.get_single_uri(input_dict["baseline"])
         baseline = BaselineContents.load(baseline_uri)
         models = {n: ModelResult(n, CANDIDATE, n, a.uri, None, {}, {}, {}, {}) for n, a in artifacts.items()}
@@ -61,7 +61,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 CHAMPION, CHAMPION, baseline.framework, baseline.model_uri, baseline.version, {}, {}, {}, {}
             )
             bundles[CHAMPION] = (str(champion_folder(baseline_uri)), baseline.digest)
-        say(f"{summary.rows['eval']:,} rows, {', '.join(models)}, {len(settings['slices'])} slicings")
+        say(f"{summary.rows[summary.held_out]:,} rows of {summary.held_out}, {', '.join(models)}, {len(settings['slices'])} slicings")
         self._predict_and_measure(files, bundles, settings["slices"], summary.task, output)
         rows = read_rows(output, list(models), summary)
         _check_labels(rows.labels, summary)
@@ -140,8 +140,19 @@ def _result(
         thresholds=settings["thresholds"],
         champion=baseline.version if baseline.comparable else None,
         standing_champion=baseline.version,
-        notes=[baseline.note, *(f"champion version {baseline.version} does not fit: {m}" for m in baseline.misfits)],
+        split=summary.held_out,
+        notes=[*optimistic(summary), baseline.note, *(f"champion version {baseline.version} does not fit: {m}" for m in baseline.misfits)],
     )
+
+
+def optimistic(summary: DatasetSummary) -> list[str]:
+    """Returns what is to be said of figures that come from the split that training looks at, if they do."""
+    if summary.held_out == TEST:
+        return []
+    return [
+        f"the figures are optimistic: early stopping, the best epoch and tuning look at {summary.held_out!r} too; "
+        f"name a third split {TEST!r} in data.splits, which nothing else looks at"
+    ]
 
 
 def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Rows:
@@ -158,8 +169,8 @@ def _check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:
     if summary.task == "binary" and len(np.unique(labels)) < 2:
         only = summary.classes[int(labels[0])]
         raise UserError(
-            f"data.splits: all {len(labels)} examples of the eval split have the label {only!r}: nothing can be told about the "
-            "other class. Give more rows, a larger eval split, or another data.split_key."
+            f"data.splits: all {len(labels)} examples of the split {summary.held_out!r} have the label {only!r}: nothing can be told "
+            f"about the other class. Give more rows, a larger {summary.held_out} split, or another data.split_key."
         )
 
 

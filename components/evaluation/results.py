@@ -50,7 +50,7 @@ class ModelResult:
         framework: the trainer's name.
         uri: the model artifact that it came from.
         version: of a champion.
-        metrics: metric -> value on the whole eval split, by TFMA.
+        metrics: metric -> value on the whole held-out split, by TFMA.
         intervals: metric -> two-sided 95 % interval.
         slices: slice (`feature=value`, several joined by `, `) -> metric -> value.
         plots: `confusion` (rows of threshold, tp, fp, tn, fn), `calibration` (rows of prediction, label, count),
@@ -83,7 +83,8 @@ class Evaluation:
     Attributes:
         task: binary, multiclass or regression.
         metric: what decides between models.
-        rows: evaluated.
+        split: that they were evaluated on: `test`, or else `eval`.
+        rows: of it.
         best: name of the candidate that is blessed, or else comes first.
         models: name -> result; the champion last.
         comparisons: the best candidate against each other model.
@@ -96,6 +97,7 @@ class Evaluation:
 
     task: str
     metric: str
+    split: str
     rows: int
     best: str
     models: dict[str, ModelResult]

@@ -13,7 +13,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.dataset import DatasetSummary
+from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, ColumnType, convert
@@ -38,7 +38,7 @@ class Executor(base_executor.BaseExecutor):
         found = scan(spec, bad)
         splits = list(spec.split_paths or spec.weights)
         rows, counts = _write(spec, found, examples.uri, splits)
-        for split in ("train", "eval"):
+        for split in [s for s in (TRAIN, EVAL, TEST) if s in rows]:
             if not rows[split]:
                 raise UserError(
                     f"data.splits: the split {split!r} has no rows ({sum(rows.values())} rows in all). "
