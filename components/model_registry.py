@@ -29,6 +29,10 @@ _MOVE = "switchyard.move."
 _WAIT_SECONDS, _STALE_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.1
 
 
+class ForeignModelError(UserError):
+    """The registered model holds versions that Switchyard did not make: its aliases are not ours to move."""
+
+
 @dataclass(frozen=True)
 class Move:
     """One move of the alias `champion`.
@@ -112,6 +116,23 @@ def aliases(client: Any, name: str) -> dict[str, str]:
     return {alias: str(version) for alias, version in found.items()}
 
 
+def check_own(client: Any, name: str) -> None:
+    """Refuses a registered model with versions that Switchyard did not make: somebody's aliases, which are not ours to move.
+
+    Raises:
+        ForeignModelError: see above.
+        MlflowException: the store cannot be reached.
+    """
+    made = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    foreign = sorted((str(v.version) for v in made if MODEL_URI not in v.tags), key=int)
+    if foreign:
+        raise ForeignModelError(
+            f"serving.model_name: the registered model {name!r} belongs to somebody else: Switchyard did not make version"
+            f"{'s' * (len(foreign) > 1)} {', '.join(foreign[:5])}{', …' * (len(foreign) > 5)}, and moves none of its aliases. "
+            f"Set serving.model_name to a name of your own, for example {name}_switchyard."
+        )
+
+
 def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Registration:
     """Records a bundle as a model of the run; one that passed becomes a version, one that is blessed the champion.
 
@@ -125,8 +146,9 @@ def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Regist
             None), `why`, `metrics`, `data` (fingerprint), `digest` (of the manifest; may be left out), `tags`, `description`.
 
     Raises:
-        UserError: the bundle is not as its digest says.
+        UserError: the bundle is not as its digest says, or the registered model is not Switchyard's.
     """
+    check_own(client, model["name"])
     logged, tags = _log_model(client, run_id, model)
     if not model["passed"]:
         return Registration("not blessed", None, alias_version(client, model["name"], CHAMPION))
@@ -150,8 +172,10 @@ def promote(client: Any, name: str, version: str, *, why: str, force: bool = Fal
     """Makes a version the champion; the one before keeps the alias `previous`.
 
     Raises:
-        UserError: there is no such version, it is the champion already, or it is not blessed and `force` is not given.
+        UserError: there is no such version, it is the champion already, it is not blessed and `force` is not given, or the
+            registered model is not Switchyard's.
     """
+    check_own(client, name)
     known = {v.version: v for v in versions(client, name)}
     if version not in known:
         raise UserError(f"{name} has no version {version}. Versions: {', '.join(known)}.")
@@ -174,8 +198,9 @@ def rollback(client: Any, name: str, *, why: str) -> Move:
     """Makes `previous` the champion again; the champion becomes `previous`.
 
     Raises:
-        UserError: there is nothing to go back to.
+        UserError: there is nothing to go back to, or the registered model is not Switchyard's.
     """
+    check_own(client, name)
     known = {v.version: v for v in versions(client, name)}
     with _locked(client, name):
         current, before = (alias_version(client, name, a) for a in (CHAMPION, PREVIOUS))
@@ -210,8 +235,7 @@ def versions(client: Any, name: str) -> list[Version]:
             framework=v.tags.get("framework", ""),
             created=v.creation_timestamp / 1000,
             aliases=tuple(sorted(by_version.get(str(v.version), ()))),
-            # Versions that something else than Switchyard made are not judged.
-            blessed=v.tags.get(BLESSED, "true") == "true",
+            blessed=v.tags.get(BLESSED) == "true",
             metrics=json.loads(v.tags.get(METRICS, "{}")),
             run_id=v.run_id or None,
             data=v.tags.get(DATA, ""),

@@ -17,7 +17,9 @@ _MOST_CLASSES = 10
 def evaluation_html(result: Evaluation, summary: DatasetSummary) -> str:
     """Returns the page."""
     sections = [verdict_section(result), *evaluation_sections(result, summary)]
-    return render(f"Evaluation on {summary.label}", f"{summary.task}, {result.rows:,} examples of the split {result.split}", sections)
+    return render(
+        f"Evaluation on {summary.label}", f"{summary.task}, {result.rows:,} examples of the split {result.split}", sections
+    )
 
 
 def verdict_section(result: Evaluation) -> dict[str, Any]:
