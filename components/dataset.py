@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 FILE = "dataset.json"
@@ -30,6 +30,9 @@ class DatasetSummary:
         classes: the label's values in the order of their class index (sorted; the last is the positive one of a binary
             task), empty for a regression.
         class_counts: class -> rows in the training split.
+        meanings: column -> what its values are, see `RawFeature.meaning`.
+        spelled: text column -> how numbers, booleans and dates are spelled in it, see `components.spelling.styles`.
+        missing_values: `data.missing_values`.
     """
 
     fingerprint: str
@@ -44,6 +47,9 @@ class DatasetSummary:
     task: str
     classes: list[int] | list[str]
     class_counts: dict[str, int]
+    meanings: dict[str, str] = field(default_factory=dict)
+    spelled: dict[str, list[str]] = field(default_factory=dict)
+    missing_values: list[str] = field(default_factory=list)
 
     @property
     def held_out(self) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,58 +20,14 @@ import pandas as pd
 
 from components.bundle_code import load_predictor_class
 from components.bundle_manifest import FORMAT, verify
+from components.conversion import fit_frame
 from components.errors import UserError
+from components.raw_features import Columns as Columns
+from components.raw_features import Ragged as Ragged
+from components.raw_features import RawFeature as RawFeature
+from components.raw_features import concatenate as concatenate
 
 FILE = "bundle.json"
-
-
-@dataclass(frozen=True)
-class RawFeature:
-    """One raw feature.
-
-    Attributes:
-        name: its name.
-        dtype: `float32`, `int64` or `string`.
-        width: values a row; None: it may be missing.
-        is_list: when `width` is None, a row may hold several values (else at most one).
-    """
-
-    name: str
-    dtype: str
-    width: int | None
-    is_list: bool = False
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """A feature that may be missing, of B rows.
-
-    Attributes:
-        values: the values of all rows, one after the other (N,).
-        lengths: how many each row has, int64 (B,); 0: missing.
-    """
-
-    values: np.ndarray
-    lengths: np.ndarray
-
-
-# Raw feature -> values of B rows as the transform graph takes them: (B, width) in the feature's dtype, texts as bytes in
-# an object array; a feature without a fixed width is Ragged.
-Columns = Mapping[str, "np.ndarray | Ragged"]
-
-
-def concatenate(parts: Sequence[Columns]) -> Columns:
-    """Returns the rows of several sets of columns as one."""
-    if len(parts) == 1:
-        return parts[0]
-    joined: dict[str, np.ndarray | Ragged] = {}
-    for name, first in parts[0].items():
-        columns: list[Any] = [p[name] for p in parts]
-        if isinstance(first, Ragged):
-            joined[name] = Ragged(np.concatenate([c.values for c in columns]), np.concatenate([c.lengths for c in columns]))
-        else:
-            joined[name] = np.concatenate(columns)
-    return joined
 
 
 @dataclass(frozen=True)
@@ -132,7 +87,7 @@ class BundleModel:
         Raises:
             UserError: a column is missing or its values do not fit.
         """
-        return self.scores_of({f.name: _column(f, rows, self._names()) for f in self.info.features})
+        return self.scores_of(fit_frame(rows, self.info.features))
 
     def scores_of(self, columns: Columns) -> np.ndarray:
         """Returns the same for columns that are ready: nothing is checked."""
@@ -157,9 +112,6 @@ class BundleModel:
         """Returns scores (see `scores`) as the columns that a user sees."""
         return pd.DataFrame(answers(self.info, scores), index=index)
 
-    def _names(self) -> list[str]:
-        return [f.name for f in self.info.features]
-
 
 def answers(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
     """Returns scores (see `BundleModel.scores`) as what a user sees: column -> values (B,), probabilities as float64."""
@@ -170,35 +122,6 @@ def answers(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
         return {"prediction": classes[(scores[:, 0] >= 0.5).astype(int)], "probability": scores[:, 0].astype("float64")}
     columns = {"prediction": classes[scores.argmax(axis=1)]}
     return columns | {f"probability_{c}": scores[:, i].astype("float64") for i, c in enumerate(info.classes)}
-
-
-def _column(feature: RawFeature, rows: pd.DataFrame, names: list[str]) -> np.ndarray | Ragged:
-    if feature.name not in rows.columns:
-        if feature.width is not None:
-            raise UserError(f"column {feature.name!r} is missing. Columns needed: {', '.join(names)}.")
-        return Ragged(_cast(feature, np.empty(0)), np.zeros(len(rows), dtype=np.int64))
-    column = rows[feature.name]
-    present = column.notna().to_numpy()
-    if feature.width is not None:
-        if not present.all():
-            raise UserError(f"column {feature.name!r} must not be missing: it had a value in every training row.")
-        fixed = np.stack(list(column)) if feature.width > 1 else column.to_numpy()
-        return _cast(feature, fixed).reshape(len(rows), feature.width)
-    values, lengths = column.to_numpy()[present], present.astype(np.int64)
-    if feature.is_list and len(values):
-        lists = [np.atleast_1d(v) for v in values]
-        lengths[present] = [len(v) for v in lists]
-        values = np.concatenate(lists)
-    return Ragged(_cast(feature, values), lengths)
-
-
-def _cast(feature: RawFeature, values: np.ndarray) -> np.ndarray:
-    try:
-        if feature.dtype == "string":
-            return np.asarray([v if isinstance(v, bytes) else str(v).encode() for v in values.ravel()], dtype=object)
-        return values.astype(np.float64).astype(feature.dtype)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"column {feature.name!r} must hold numbers: {error}") from None
 
 
 def check_if_saved_model(folder: Path) -> None:

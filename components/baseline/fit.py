@@ -16,14 +16,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.baseline.conversion import fit
+from components.conversion import MISSING, Misfit, fit, model_column
 from components.dataset import DatasetSummary
-from components.model_bundle import BundleInfo, RawFeature
+from components.model_bundle import BundleInfo
+from components.raw_features import Columns
+from components.spelling import BOOLEAN, TIME, TIMESTAMP
 
 # Column and reason -> rows.
 Reasons = Counter[tuple[str, str]]
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 _TRUTH = {"false": 0, "true": 1}
+_WHY_MISSING = "is missing, and had a value in every row that the champion was trained on"
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,12 @@ class Taken:
     """What a champion can take of a batch.
 
     Attributes:
-        rows: those that it can take, in the champion's types.
+        columns: of the rows that it can take, as the champion's transform graph takes them.
         mask: which they are, bool (B,).
         reasons: why it cannot take the others; a row counts for each of its reasons.
     """
 
-    rows: pa.RecordBatch
+    columns: Columns
     mask: np.ndarray
     reasons: Reasons = field(default_factory=Counter)
 
@@ -78,15 +81,17 @@ class ChampionFit:
         """Returns the rows of a batch of examples that the champion can take."""
         reasons: Reasons = Counter()
         bad = self._unknown_labels(batch, reasons)
-        columns = {}
+        fitted = []
         for feature in self._info.features:
-            column = batch.column(feature.name) if feature.name in batch.schema.names else None
-            if column is None or pa.types.is_null(column.type):
-                columns[feature.name] = pa.nulls(batch.num_rows, pa.list_(_arrow_type(feature)))
-                _note(reasons, bad, feature, _MISSING, np.full(batch.num_rows, feature.width is not None))
-                continue
-            columns[feature.name] = _converted(feature, column, reasons, bad)
-        return Taken(pa.RecordBatch.from_pydict(columns).filter(pa.array(~bad)), ~bad, reasons)
+            found = fit(_as_meant(batch, feature.name, self._summary.meanings.get(feature.name, "")), feature)
+            for why, rows in itertools.groupby(sorted(found.misfits, key=_reason), key=_reason):
+                misfits = list(rows)
+                example = "" if why == MISSING else f", received {misfits[0].value!r}"
+                reasons[feature.name, f"{_WHY_MISSING if why == MISSING else why}{example}"] += len(misfits)
+                bad[[m.row for m in misfits]] = True
+            fitted.append((feature, found.values))
+        mask = pa.array(~bad)
+        return Taken({f.name: model_column(values.filter(mask), f) for f, values in fitted}, ~bad, reasons)
 
     def _unknown_labels(self, batch: pa.RecordBatch, reasons: Reasons) -> np.ndarray:
         unknown = [c for c, i in zip(self._summary.classes, self._index, strict=True) if i is None]
@@ -117,37 +122,21 @@ class ChampionFit:
         return np.asarray(np.stack(columns, axis=1), dtype=np.float32)
 
 
-_MISSING = "is missing, and had a value in every row that the champion was trained on"
+def _reason(misfit: Misfit) -> str:
+    return misfit.reason
 
 
-def _converted(feature: RawFeature, column: pa.Array, reasons: Reasons, bad: np.ndarray) -> pa.Array:
-    """Returns a column of lists in the champion's type; marks the rows that do not fit, and counts them."""
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    if feature.width is not None:
-        _note(reasons, bad, feature, _MISSING, lengths == 0)
-        wrong_width = (lengths > 0) & (lengths != feature.width)
-        _note(reasons, bad, feature, f"holds another number of values than {feature.width}", wrong_width)
-    elif not feature.is_list:
-        _note(reasons, bad, feature, "holds several values, the champion takes one", lengths > 1)
-    fitted = fit(column.flatten(), feature)
-    row_of = np.repeat(np.arange(len(lengths)), lengths)
-    for why, found in itertools.groupby(sorted(fitted.misfits, key=lambda m: m.reason), key=lambda m: m.reason):
-        values = list(found)
-        wrong = np.zeros(len(lengths), dtype=bool)
-        wrong[row_of[[m.row for m in values]]] = True
-        _note(reasons, bad, feature, f"{why}, for example {values[0].value!r}", wrong)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), fitted.values)
-
-
-def _note(reasons: Reasons, bad: np.ndarray, feature: RawFeature, why: str, rows: np.ndarray) -> None:
-    if rows.any():
-        reasons[feature.name, why] += int(rows.sum())
-        bad |= rows
-
-
-def _arrow_type(feature: RawFeature) -> pa.DataType:
-    return {"string": pa.large_binary(), "int64": pa.int64(), "float32": pa.float32()}[feature.dtype]
+def _as_meant(batch: pa.RecordBatch, name: str, meaning: str) -> pa.Array:
+    """Returns a column with the Arrow type that it had before it became one of an example's: booleans, dates, times."""
+    if name not in batch.schema.names:
+        return pa.nulls(batch.num_rows)
+    column = batch.column(name)
+    kind, _, unit = meaning.rstrip("]").partition("[")
+    if pa.types.is_null(column.type) or kind not in (BOOLEAN, TIMESTAMP, TIME):
+        return column
+    if kind == TIME and unit in ("s", "ms"):
+        return column.cast(pa.list_(pa.int32())).cast(pa.list_(pa.time32(unit)))
+    return column.cast(pa.list_({BOOLEAN: pa.bool_, TIMESTAMP: pa.timestamp, TIME: pa.time64}[kind](*[unit] * bool(unit))))
 
 
 def _canonical(classes: Sequence[Any]) -> list[Any]:

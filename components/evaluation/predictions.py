@@ -97,7 +97,7 @@ def _champion_scores(bundle: BundleModel, summary: DatasetSummary, batch: pa.Rec
     taken = champion.take(batch)
     scores = np.full((batch.num_rows, champion.outputs), np.nan, dtype=np.float32)
     if taken.mask.any():
-        found = bundle.scores(frame_of(taken.rows, bundle.info.features))
+        found = bundle.scores_of(taken.columns)
         scores[taken.mask] = _clipped(champion.aligned(found), summary)
     return scores, taken.mask
 

@@ -14,25 +14,31 @@ import pyarrow.parquet
 
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
+from components.ingest.json_columns import MixedColumnError, json_column
 from components.ingest.sources import arrow_stream, open_file
 
 _CSV_BLOCK = 8 << 20
 _HEADER_BYTES = 1 << 20
 _ROWS = 32_768
+_UNTYPED = {b"untyped": b"1"}
 
 Batches = Generator[pa.RecordBatch, None, None]
 Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
 
 
+def is_untyped(field: pa.Field) -> bool:
+    """Whether a field's texts are numbers and words that mean missing: their type is to be found as a CSV's is."""
+    return bool(field.metadata) and b"untyped" in field.metadata
+
+
 def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
-    """Yields batches of string columns; rows with the wrong number of fields or not UTF-8 go to `bad`."""
+    """Yields batches of string columns; rows with the wrong number of fields or not UTF-8 go to `bad`. An empty cell is null."""
     names = _header(path)
 
     def ragged(row: Any) -> str:
         bad.add(path, f"{row.actual_columns} fields where the header has {row.expected_columns}", str(row.text))
         return "skip"
 
-    nulls = {} if missing_values is None else {"null_values": list(missing_values)}
     try:
         with arrow_stream(path) as raw:
             reader = pa.csv.open_csv(
@@ -44,7 +50,8 @@ def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> B
                     column_types=dict.fromkeys(names, pa.binary()),
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=True,
-                    **nulls,
+                    # What else means missing depends on the column's type, which is not known here.
+                    null_values=[""],
                 ),
             )
             for batch in reader:
@@ -121,6 +128,7 @@ def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) 
 def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`."""
     rows: list[dict[str, Any]] = []
+    before = 0
     with open_file(path) as raw:
         for line in raw:
             if not line.strip():
@@ -136,10 +144,11 @@ def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) ->
                 continue
             rows.append(row)
             if len(rows) == _ROWS:
-                yield _batch_of(path, rows)
+                yield _batch_of(path, rows, before, missing_values or ())
+                before += len(rows)
                 rows = []
     if rows:
-        yield _batch_of(path, rows)
+        yield _batch_of(path, rows, before, missing_values or ())
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -149,18 +158,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _batch_of(path: str, rows: list[dict[str, Any]]) -> pa.RecordBatch:
+def _batch_of(path: str, rows: list[dict[str, Any]], before: int, missing: Sequence[str]) -> pa.RecordBatch:
     names = list(dict.fromkeys(name for row in rows for name in row))
     _check_names(path, names)
-    columns = []
+    columns, fields = [], []
     for name in names:
-        values = [row.get(name) for row in rows]
         try:
-            columns.append(pa.array(values))
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            # Mixed types: as text, each value as JSON writes it.
-            columns.append(pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string()))
-    return pa.RecordBatch.from_arrays(columns, names=names)
+            column, untyped = json_column([row.get(name) for row in rows], missing)
+        except MixedColumnError as error:
+            raise UserError(
+                f"data: {path}, row {before + error.row}: column {name!r} {error}. Write it in one way, or leave it out "
+                f"with data.exclude: [{name}]."
+            ) from None
+        columns.append(column)
+        fields.append(pa.field(name, column.type, metadata=_UNTYPED if untyped else None))
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
 def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:

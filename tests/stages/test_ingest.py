@@ -145,6 +145,23 @@ def test_split_key_keeps_a_group_together(tmp_path):
     assert set.union(*splits.values()) == {"Split-train", "Split-eval"}
 
 
+def test_a_key_is_one_group_over_files_of_every_type_and_no_feature_when_it_is_excluded(tmp_path):
+    users = np.random.default_rng(1).integers(1, 102, 700)
+    for name, kind in (("a", "int64"), ("b", "float64"), ("c", "category")):
+        part = frame(700).assign(user=users.astype("float64"), who=users)
+        if name == "b":
+            part.loc[5, "user"] = np.nan
+        part.astype({"user": kind}).to_parquet(tmp_path / f"{name}.parquet", index=False)
+    frame(700).assign(user=[f" {u}" for u in users], who=users).to_csv(tmp_path / "d.csv", index=False)
+    summary, rows = ingest(
+        tmp_path, path=[str(tmp_path / "*.parquet"), str(tmp_path / "d.csv")], split_key="user", exclude=["user"]
+    )
+    splits = {split: {row["who"] for row in rows if row["split"] == split} for split in ("Split-train", "Split-eval")}
+    assert len(splits["Split-train"] & splits["Split-eval"]) <= 1  # the one row whose key is missing
+    assert splits["Split-train"] | splits["Split-eval"] == set(users)
+    assert "user" not in summary.columns
+
+
 def test_splits_can_be_separate_inputs(tmp_path):
     train, held = write_csv(tmp_path / "t.csv", frame(50)), write_csv(tmp_path / "e.csv", frame(20))
     summary, _ = ingest(tmp_path, weights={}, split_paths={"train": [train], "eval": [held]})

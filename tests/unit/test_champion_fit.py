@@ -33,15 +33,15 @@ def test_integers_and_whole_floats_and_digits_are_the_same_numbers():
     for values in ([30, 40], [30.0, 40.0], [b"30", b"40.0"]):
         taken = fit.take(batch(y=[0, 1], age=values))
         assert taken.mask.all()
-        assert taken.rows["age"].to_pylist() == [[30], [40]]
+        assert taken.columns["age"].tolist() == [[30], [40]]
     fit = ChampionFit(champion(RawFeature("age", "float32", 1)), summary(columns={"age": "integer"}))
-    assert fit.take(batch(y=[0, 1], age=[30, 40])).rows["age"].to_pylist() == [[30.0], [40.0]]
+    assert fit.take(batch(y=[0, 1], age=[30, 40])).columns["age"].tolist() == [[30.0], [40.0]]
 
 
 def test_a_row_whose_value_does_not_fit_is_left_out_with_the_reason():
     taken = ChampionFit(champion(AGE), summary(columns={"age": "float"})).take(batch(y=[0, 1, 1], age=[30.0, 45.5, None]))
     assert taken.mask.tolist() == [True, False, False]
-    assert taken.rows["age"].to_pylist() == [[30]]
+    assert taken.columns["age"].tolist() == [[30]]
     reasons = {why: n for (column, why), n in taken.reasons.items() if column == "age"}
     [(fraction, one), (missing, other)] = sorted(reasons.items())
     assert (one, other) == (1, 1)
@@ -54,7 +54,8 @@ def test_a_column_that_could_be_missing_may_be_missing_or_gone():
     assert fit.obstacle == ""
     assert fit.take(batch(y=[0, 1])).mask.all()
     fit = ChampionFit(champion(RawFeature("age", "float32", None)), summary(columns={"age": "float"}))
-    assert fit.take(batch(y=[0, 1], age=[None, 3.0])).rows["age"].to_pylist() == [[], [3.0]]
+    ragged = fit.take(batch(y=[0, 1], age=[None, 3.0])).columns["age"]
+    assert (ragged.values.tolist(), ragged.lengths.tolist()) == ([3.0], [0, 1])
 
 
 def test_lists_fit_by_their_length_and_their_values():
@@ -145,3 +146,23 @@ def test_too_few_rows_are_no_comparison_and_the_reason_names_column_version_and_
 def test_it_is_read_as_it_was_written(tmp_path):
     baseline().save(str(tmp_path))
     assert BaselineContents.load(str(tmp_path)) == baseline()
+
+
+@pytest.mark.parametrize(
+    ("meaning", "value", "trained", "expected"),
+    [
+        ("boolean", 1, RawFeature("v", "string", 1, meaning="text", spelled=["True"]), b"True"),
+        ("boolean", 1, RawFeature("v", "int64", 1, meaning="boolean"), 1),
+        ("timestamp[us]", 5_000_000, RawFeature("v", "int64", 1, meaning="timestamp[s]"), 5),
+        ("time[ms]", 5_000, RawFeature("v", "int64", 1, meaning="time[s]"), 5),
+        ("time[us]", 5_000_000, RawFeature("v", "int64", 1, meaning="time[s]"), 5),
+    ],
+    ids=lambda v: str(getattr(v, "meaning", v)),
+)
+def test_what_an_examples_integer_means_decides_what_it_is_to_the_champion(meaning, value, trained, expected):
+    from dataclasses import replace
+
+    data = replace(summary(columns={"v": "integer"}), meanings={"v": meaning})
+    taken = ChampionFit(champion(trained), data).take(batch(y=[0], v=[value]))
+    assert taken.reasons == {}
+    assert taken.columns["v"].tolist() == [[expected]]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert, observe
+from components.ingest.keys import key_hashes
 from components.ingest.scan import InputSpec, scan
 from components.ingest.sources import fingerprint, format_of
-from components.ingest.writer import assign, key_hashes
+from components.ingest.writer import assign
 from tests.command import REPOSITORY
 
 SPEC = dict(
@@ -31,8 +33,8 @@ SPEC = dict(
 
 def test_a_row_keeps_its_split_when_others_come_and_go():
     keys = pa.array([str(i) for i in range(1000)])
-    whole = assign(key_hashes(keys), {"train": 3, "eval": 1})
-    assert (whole[::3] == assign(key_hashes(keys[::3]), {"train": 3, "eval": 1})).all()
+    whole = assign(key_hashes(keys, np.zeros(1000)), {"train": 3, "eval": 1})
+    assert (whole[::3] == assign(key_hashes(keys[::3], np.zeros(334)), {"train": 3, "eval": 1})).all()
     assert 0.2 < whole.mean() < 0.3
 
 
@@ -49,7 +51,7 @@ def test_a_row_keeps_its_split_when_others_come_and_go():
         ("x,y\n1,a\n2,b\n", {"task": "regression"}, "is text; a regression needs numbers"),
         ("x,y\n1,0.5\n2,1.5\n", {"task": "binary"}, "holds fractions"),
         ("x,y\n1,0\n2,1\n", {"exclude": ["z"]}, "there is no column 'z'"),
-        ("x,y\n1,0\n2,1\n", {"split_key": "z"}, "there is no column 'z'"),
+        ("x,y\n1,0\n2,1\n", {"split_key": "z"}, "has no column 'z'"),
         ("x,y\n,0\n,1\n", {}, "no usable feature"),
     ],
 )
@@ -57,6 +59,19 @@ def test_data_that_cannot_be_used_is_refused(content, settings, message, tmp_pat
     (tmp_path / "d.csv").write_text(content)
     with pytest.raises(UserError, match=message):
         scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "d.csv")], **settings}), BadRows(0))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_a_file_without_the_key_column_is_refused_by_its_name(ending, tmp_path):
+    write = {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}
+    for name, frame in (("a", {"user": [1, 2], "x": [1, 2], "y": [0, 1]}), ("b", {"x": [1, 2], "y": [0, 1]})):
+        path = tmp_path / f"{name}.{ending}"
+        if ending == "jsonl":
+            pd.DataFrame(frame).to_json(path, orient="records", lines=True)
+        else:
+            write[ending](pd.DataFrame(frame), path, index=False)
+    with pytest.raises(UserError, match=rf"data.split_key: .*b.{ending} has no column 'user'"):
+        scan(InputSpec(**{**SPEC, "path": [str(tmp_path / f"*.{ending}")], "split_key": "user"}), BadRows(0))
 
 
 @pytest.mark.parametrize(
@@ -138,3 +153,10 @@ def test_an_error_in_the_first_rows_ends_the_process_in_order_with_a_slow_fake_o
     done = subprocess.run([sys.executable, "-c", EARLY, data, store], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert "has no column 'nowhere'" in done.stdout
     assert done.returncode == 2, done.stderr
+
+
+def test_the_columns_of_a_long_file_are_known_by_its_first_rows(tmp_path):
+    (tmp_path / "d.csv").write_text("x,z,y\n" + "1.5,2,0\n2.5,3,1\n" * 700_000)
+    found = scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "d.csv")], "exclude": ["z"]}), BadRows(0), peek=True)
+    assert found.rows < 1_400_000
+    assert list(found.types) == ["x", "y"]
