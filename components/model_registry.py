@@ -162,10 +162,17 @@ def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Regist
             _move(client, name, _new_move("promote", version, current, model["why"], run_id, model["metrics"]))
             return Registration(CHAMPION, version, version, model["why"])
         client.set_registered_model_alias(name, CHALLENGER, version)
-    why = ""
-    if model["blessed"]:
-        why = f"the champion was version {model['compared_with']} when it was evaluated and is {current} now; run again"
+    why = overtaken(name, version, model["compared_with"], current) if model["blessed"] else ""
     return Registration(CHALLENGER, version, current, why)
+
+
+def overtaken(name: str, version: str, before: str | None, now: str | None) -> str:
+    """Returns why a blessed version is no champion: its blessing is against another one than there is."""
+    then = f"version {before}" if before else "not known (there was none, or the registry was unreachable)"
+    return (
+        f"{name}: the champion was {then} when version {version} was evaluated and is {f'version {now}' if now else 'none'} now "
+        f"(switchyard models list {name} says who moved it); run again, so that they are compared"
+    )
 
 
 def promote(client: Any, name: str, version: str, *, why: str, force: bool = False) -> Move:

@@ -223,8 +223,8 @@ def _check_files(operation: Operation) -> None:
             raise FileNotFoundError(f"{path}, which is to be sent, is gone")
 
 
-def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
-    """Sends one operation of `Run` to MLflow."""
+def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration | None:
+    """Sends one operation of `Run` to MLflow; returns what became of a model."""
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
     kind = operation["op"]
@@ -258,7 +258,8 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
     elif kind == "end":
         mlflow_client.set_terminated(run_id, operation["status"], operation["time"])
     elif kind == "register":
-        register_model(mlflow_client, run_id, operation["model"])
+        return register_model(mlflow_client, run_id, operation["model"])
+    return None
 
 
 def key_of(name: str) -> str:

@@ -22,7 +22,7 @@ from components import tracking
 from components.baseline.contents import BaselineContents, champion_folder
 from components.batched_io import ReadExamples
 from components.bundle_manifest import digest_of
-from components.dataset import TEST, DatasetSummary, split_files
+from components.dataset import DatasetSummary, split_files
 from components.errors import UserError, did_you_mean
 from components.evaluation.batched_metrics import MeasureBatches
 from components.evaluation.bootstrap import Rows, interval, replicates
@@ -166,7 +166,7 @@ def _result(
         compared_rows=int(rows.judged(CHAMPION).sum()) if same else 0,
         not_compared=not_compared,
         standing_champion=baseline.version,
-        notes=[*optimistic(summary), baseline.note, *partly],
+        notes=[*([baseline.note] if same else []), *partly],
     )
 
 
@@ -205,16 +205,6 @@ def _what_to_do(baseline: BaselineContents) -> str:
         "The champion stays and the candidate is kept as challenger. Look at it, then: switchyard models promote "
         f"{baseline.name} challenger --force --why '...'; or set evaluation.incomparable_champion: replace"
     )
-
-
-def optimistic(summary: DatasetSummary) -> list[str]:
-    """Returns what is to be said of figures that come from the split that training looks at, if they do."""
-    if summary.held_out == TEST:
-        return []
-    return [
-        f"the figures are optimistic: early stopping, the best epoch and tuning look at {summary.held_out!r} too; "
-        f"name a third split {TEST!r} in data.splits, which nothing else looks at"
-    ]
 
 
 def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Rows:
@@ -273,7 +263,15 @@ def _track(result: Evaluation, output: str, summary: DatasetSummary) -> None:
     run.metrics(result.metrics)
     several = {f"{n}.{k}": v for n, m in result.models.items() for k, v in m.metrics.items()} if len(result.models) > 1 else {}
     run.metrics(several)
-    run.tags({"blessed": str(result.blessed).lower(), "best": result.best, "compared_with_champion": result.champion or "none"})
+    run.tags({"blessed": str(result.blessed).lower(), "best": result.best})
+    compared = {
+        "evaluated_on": result.split,
+        "compared_with_champion": result.champion or "none",
+        "compared_rows": f"{result.compared_rows} of {result.rows}",
+        "not_compared": result.not_compared or "none",
+    }
+    for target in (run, parent):
+        target.tags(compared)
     page = os.path.join(output, "evaluation.html")
     Path(page).write_text(evaluation_html(result, summary), encoding="utf-8")
     run.file(page, "evaluation")

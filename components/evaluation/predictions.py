@@ -123,8 +123,10 @@ def _table(
 ) -> pa.Table:
     columns: dict[str, Any] = {"label": pa.array(labels, pa.float64())}
     for name, values in scores.items():
-        offsets = pa.array(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32))
-        missing = pa.array(~judged[name]) if name in judged else None
-        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float32()), mask=missing)
+        rows = judged.get(name, np.ones(len(values), dtype=bool))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(rows * values.shape[1])]), pa.int32())
+        flat = pa.array(values[rows].ravel(), pa.float32())
+        # Parquet writes no values of a null.
+        columns[name] = pa.ListArray.from_arrays(offsets, flat, mask=None if rows.all() else pa.array(~rows))
     columns |= {f"slice:{name}": column.text() for name, column in slices.items()}
     return pa.table(columns, schema=rows_schema(list(scores), list(slices)))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.dataset import TEST
 from components.evaluation.metric_names import METRICS
 
 FILE = "metrics.json"
@@ -140,6 +141,20 @@ class Evaluation:
     def failures(self) -> list[str]:
         """What is wrong with the best candidate."""
         return self.candidate.failures
+
+    def lines(self) -> list[str]:
+        """Returns what stands below a table of the models: how they differ, on which rows, and what was not compared."""
+        optimistic = "" if self.split == TEST else ", which training looks at too: the figures are optimistic"
+        found = [
+            f"figures on {self.rows:,} rows of the split {self.split!r}{optimistic}",
+            *(c.sentence() for c in self.comparisons),
+        ]
+        if self.not_compared:
+            found.append(f"compared with no champion: {self.not_compared}")
+        elif self.compared_rows < self.rows:
+            share = f"{self.compared_rows:,} of {self.rows:,} rows ({self.compared_rows / self.rows:.1%})"
+            found.append(f"compared with champion version {self.champion} on the {share} that it can judge")
+        return found
 
     def save(self, folder: str) -> None:
         """Writes it."""

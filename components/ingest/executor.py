@@ -19,8 +19,8 @@ from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY
 from components.ingest.keys import key_hashes
 from components.ingest.scan import InputSpec, Scan, read_batches, scan
-from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.ingest.typed import TypedColumns
+from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
 
 

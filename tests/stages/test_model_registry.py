@@ -56,7 +56,7 @@ def test_a_blessing_holds_against_the_champion_it_was_compared_with(client, run_
         register_model(client, run_id, small_model(tmp_path, number, compared_with=compared))
     late = register_model(client, run_id, small_model(tmp_path, 3, compared_with="1"))
     assert (late.status, late.champion) == ("challenger", "2")
-    assert "was version 1 when it was evaluated and is 2 now; run again" in late.why
+    assert "m: the champion was version 1 when version 3 was evaluated and is version 2 now" in late.why
     assert alias_version(client, "m", CHALLENGER) == "3"
 
 
