@@ -11,6 +11,7 @@ from typing import Any
 from components.class_order import positive_class
 
 FILE = "dataset.json"
+TRAIN, EVAL, TEST = "train", "eval", "test"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class DatasetSummary:
     def positive_class(self) -> Any | None:
         """The positive class of a binary task, else None."""
         return positive_class(self.task, self.classes)
+
+    @property
+    def held_out(self) -> str:
+        """The split that models are judged by: `test`, which training and tuning never see, else `eval`."""
+        return TEST if self.rows.get(TEST) else EVAL
 
     def save(self, examples_uri: str) -> None:
         """Writes it into the artifact."""

@@ -49,7 +49,8 @@ class DataConfig(Section):
         path: a file, a glob or a list of them, local or any URI that Beam's filesystems open.
         format: `auto` goes by the file name's ending.
         exclude: columns that are never read into the pipeline.
-        splits: split -> weight (rows are assigned by hash), or split -> path. `train` and `eval` must be there.
+        splits: split -> weight (rows are assigned by hash), or split -> path. `train` and `eval` must be there; early stopping
+            and tuning look at `eval`, so `test`, where there is one, is what the model gate and the report judge by.
         split_key: the hash is of this column (all rows of a user in one split), else of the whole row.
         max_bad_rows: ragged, undecodable or unlabelled rows that are tolerated (and left out).
         missing_values: texts that mean "missing" in every column and format, besides an empty one, and besides the usual words
@@ -63,7 +64,7 @@ class DataConfig(Section):
     path: Names = ()
     format: Literal["auto", "csv", "parquet", "jsonl", "tfrecord"] = "auto"
     exclude: Names = ()
-    splits: dict[str, Number | Names] = Field(default={"train": 0.8, "eval": 0.2})
+    splits: dict[str, Number | Names] = Field(default={"train": 0.7, "eval": 0.1, "test": 0.2})
     split_key: str | None = None
     max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
     missing_values: Names | None = None
@@ -221,7 +222,7 @@ def trainer_name(framework: str) -> str:
 
 
 class InfraValidation(Section):
-    """Before promotion: `rows` of the eval split go over HTTP to a server of the model's own, ready in `startup_seconds`."""
+    """Before promotion: `rows` of the held-out split go over HTTP to a server of the model's own, ready in `startup_seconds`."""
 
     rows: Positive = 200
     startup_seconds: Annotated[Number, Field(gt=0)] = 120.0

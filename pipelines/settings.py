@@ -79,6 +79,7 @@ def gate_settings(config: PipelineConfig) -> dict[str, Any]:
         "curated": config.validation.schema_path is not None,
         "excluded": list(config.data.exclude),
         "split_paths": bool(config.data.split_paths),
+        **config.evaluation.model_dump(mode="json", include={"comparable", "incomparable_champion"}),
         "missing_values": list(config.data.missing_values) if config.data.missing_values is not None else None,
     }
 

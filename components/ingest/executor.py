@@ -13,7 +13,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.dataset import DatasetSummary
+from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, FLOAT, INTEGER
@@ -45,7 +45,7 @@ class Executor(base_executor.BaseExecutor):
         typed = TypedColumns(found.types, spec.missing_values or (), spec.label)
         rows, counts = _write(spec, found, typed, examples.uri, splits)
         typed.check()
-        for split in ("train", "eval"):
+        for split in [s for s in (TRAIN, EVAL, TEST) if s in rows]:
             if not rows[split]:
                 raise UserError(
                     f"data.splits: the split {split!r} has no rows ({sum(rows.values())} rows in all). "

@@ -22,6 +22,7 @@ from components.model_bundle import training_data
 from components.progress import say, warn
 from components.reports.run_report import DataPart, data_report
 from components.validation.checks import Checks
+from components.validation.comparability import comparability_findings
 from components.validation.findings import FILE, Verdict, merged
 from components.validation.growth import ordered
 from components.validation.leakage import leakage_findings, sample_rows
@@ -99,6 +100,7 @@ class Gate:
             served=sample_statistics([sample], summary, self._settings["missing_values"]) if sample else None,
         )
         findings, measured = checks.findings()
+        findings += comparability_findings(self.baseline, summary.held_out, self._settings)
         findings += leakage_findings(self._uris["examples"], summary, self._settings)
         return Verdict(merged(findings), measured, notes)
 

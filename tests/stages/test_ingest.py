@@ -232,6 +232,19 @@ def test_renaming_or_mending_labels_moves_no_row_to_another_split(tmp_path):
     assert splits[0] == splits[1] == splits[2]
 
 
+def test_a_named_test_split_is_what_models_are_judged_by_and_without_rows_it_is_refused(tmp_path):
+    path = write_csv(tmp_path / "d.csv", frame(400))
+    (tmp_path / "a").mkdir()
+    summary, _ = ingest(tmp_path / "a", path=[path], weights={"train": 0.7, "eval": 0.1, "test": 0.2})
+    assert summary.held_out == "test"
+    (tmp_path / "b").mkdir()
+    without, _ = ingest(tmp_path / "b", path=[path], weights={"train": 0.8, "eval": 0.2})
+    assert without.held_out == "eval"
+    (tmp_path / "c").mkdir()
+    with pytest.raises(UserError, match="'test' has no rows"):
+        ingest(tmp_path / "c", path=[path], weights={"train": 1, "eval": 1, "test": 1e-9})
+
+
 def test_text_labels_are_classes_in_alphabetical_order(tmp_path):
     data = frame().assign(y=lambda d: np.where(d["y"] == 1, "yes", "no"))
     summary, _ = ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", data)])
