@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from components import class_order
-from components.baseline.contents import misfits
+from components.baseline.fit import ChampionFit
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
@@ -131,10 +131,11 @@ def test_the_scores_of_several_classes_follow_their_order():
     np.testing.assert_allclose(reordered(scores, info(["a", "b", "c"], "multiclass"), ["c", "a", "b"]), [[0.1, 0.7, 0.2]])
 
 
-def test_a_champion_with_the_classes_in_another_order_fits():
+def test_a_champion_with_the_other_positive_class_is_compared_with_its_probabilities_turned():
     summary = DatasetSummary("", [], {}, {}, {}, 0, [], [], "y", "binary", ["good", "bad"], {})
-    assert misfits(info(["bad", "good"]), summary) == []
-    assert "its classes are" in misfits(info(["bad", "fine"]), summary)[0]
+    champion = ChampionFit(info(["bad", "good"]), summary)
+    assert champion.obstacle == ""
+    np.testing.assert_allclose(champion.aligned(np.array([[0.9], [0.2]], np.float32)), [[0.1], [0.8]], atol=1e-6)
 
 
 def test_a_summary_of_an_older_version_is_read(tmp_path):
