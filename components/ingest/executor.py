@@ -13,10 +13,10 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.dataset import DatasetSummary
+from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY
+from components.ingest.column_types import EMPTY, FLOAT, INTEGER
 from components.ingest.keys import key_hashes
 from components.ingest.labels import class_column
 from components.ingest.readers import is_untyped
@@ -37,7 +37,7 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. Raises UserError for anything wrong with the data."""
-        spec = input_spec(exec_properties)
+        spec = input_spec(exec_properties).with_folders()
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         bad = BadRows(spec.max_bad_rows)
         found = scan(spec, bad)
@@ -45,7 +45,7 @@ class Executor(base_executor.BaseExecutor):
         typed = TypedColumns(found.types, spec.missing_values or (), spec.label)
         rows, counts = _write(spec, found, typed, examples.uri, splits)
         typed.check()
-        for split in ("train", "eval"):
+        for split in [s for s in (TRAIN, EVAL, TEST) if s in rows]:
             if not rows[split]:
                 raise UserError(
                     f"data.splits: the split {split!r} has no rows ({sum(rows.values())} rows in all). "
@@ -78,9 +78,11 @@ class Executor(base_executor.BaseExecutor):
             task=found.task,
             classes=found.classes,
             class_counts={str(c): counts.get(c, 0) for c in found.classes},
+            positive_by=found.positive_by,
             meanings={n: t.meaning for n, t in found.types.items() if t.kind != EMPTY},
             spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
             missing_values=list(spec.missing_values or ()),
+            csv=dict(spec.csv),
         ).save(examples.uri)
 
 
@@ -88,15 +90,16 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     writers = {s: SplitWriter(uri, s) for s in splits}
     counts: Counter[Any] = Counter()
     done = 0
+    numeric = {n for n, t in found.types.items() if t.kind in (INTEGER, FLOAT)}
     again = BadRows(limit=0)  # counted in the first pass already
     for group, files in spec.files().items():
         for file in files:
-            read = _with_classes(read_batches(spec, file, again), spec, found, file)
+            read = _with_classes(read_batches(spec, file, again, numeric=numeric), spec, found, file)
             for batch, lists, records in _encoded(read, typed, file):
                 if group is not None:
                     chosen = {group: None}
                 else:
-                    hashes = row_hashes(lists)
+                    hashes = row_hashes(_features(lists, spec.label))
                     if spec.split_key:
                         hashes = key_hashes(batch.column(spec.split_key), hashes)
                     index = assign(hashes, spec.weights)
@@ -112,6 +115,11 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     for writer in writers.values():
         writer.close()
     return {s: w.rows for s, w in writers.items()}, counts
+
+
+def _features(lists: pa.RecordBatch, label: str) -> pa.RecordBatch:
+    """Without the label: neither the spelling of its classes nor a corrected one moves a row to another split."""
+    return lists.select([n for n in lists.schema.names if n != label])
 
 
 def _encoded(
