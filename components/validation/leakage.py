@@ -35,7 +35,7 @@ def leakage_findings(examples_uri: str, summary: DatasetSummary, settings: Mappi
     if settings["split_paths"]:
         # Rows that ingest assigns by their hash cannot be in two splits.
         found += _duplicates(examples_uri, summary, limits["max_duplicates"])
-    sample = sample_rows(examples_uri, summary)
+    sample = _sample(examples_uri, summary)
     found += _label_in_disguise(sample, summary, limits["max_information"])
     found += _ids(sample, summary)
     return found
@@ -94,8 +94,7 @@ def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
     return row_hashes(pa.RecordBatch.from_arrays(columns, names=list(summary.columns)))
 
 
-def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
-    """Returns the first rows of the training split in their order, columns of one value a row only."""
+def _sample(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
     batches = itertools.islice(_batches(examples_uri, "train"), -(-SAMPLE_ROWS // _BATCH))
     scalar = [n for n, kind in summary.columns.items() if not kind.startswith("list")]
     frames = [pd.DataFrame({n: column_values(b, n, wide=False) for n in scalar}) for b in batches]
@@ -132,6 +131,11 @@ def _label_in_disguise(sample: pd.DataFrame, summary: DatasetSummary, limit: flo
                 )
             )
     return found
+
+
+def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
+    """Returns rows of the training split in their order, at most some `SAMPLE_ROWS`, columns of one value a row only."""
+    return _sample(examples_uri, summary)
 
 
 def normalized_information(feature: np.ndarray, label: np.ndarray) -> float:
