@@ -34,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settle()
     from apache_beam.runners.worker import sdk_worker_main
 
+    from components.compat import beam_local_globs, tensorflow_globs
+
+    beam_local_globs.install()
+    tensorflow_globs.install()
+
     sdk_worker_main.main([])
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 
 from components.bundle_code import load_predictor_class
 from components.bundle_manifest import FORMAT, verify
+from components.compat import tensorflow_globs
 from components.errors import UserError
 
 FILE = "bundle.json"
@@ -117,10 +118,11 @@ class BundleModel:
         if not (verified and self.info.user_code):
             for place in (folder / "preprocess", folder / "model"):
                 check_if_saved_model(place)
-        self._predict = trainer.load_predictor(folder / "model")
         import tensorflow as tf
 
+        tensorflow_globs.install()
         self._tf = tf
+        self._predict = trainer.load_predictor(folder / "model")
         self._preprocess = tf.saved_model.load(str(folder / "preprocess"))
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from components.errors import UserError
+from components.escaping import pattern_of
 
 ENDINGS = {
     ".csv": "csv",
@@ -45,7 +46,7 @@ def find_files(patterns: Sequence[str], key: str = "data.path") -> list[str]:
         if os.path.exists(pattern):
             matched = [pattern]
         else:
-            matched = sorted(glob.glob(pattern, recursive=True)) if is_local(pattern) else _match_remote(pattern)
+            matched = sorted(glob.glob(pattern_of(pattern), recursive=True)) if is_local(pattern) else _match_remote(pattern)
         if not matched:
             raise UserError(f"{key}: no file matches {pattern}. Check the path (relative ones are relative to the YAML).")
         found += matched

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.bundle_manifest import verify
+from components.compat import tensorflow_globs
 from components.errors import UserError
 from components.model_bundle import BundleInfo, RawFeature, bundle_folder, bundle_info, check_if_saved_model
 from components.training.positional import load_names, positional
@@ -44,6 +45,7 @@ def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) 
             )
     import tensorflow as tf
 
+    tensorflow_globs.install()
     verify(model)
     folder = model / "artifacts" / bundle_folder(model)
     if not (verified and info.user_code):

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from components.errors import UserError
+from components.escaping import sqlite_uri
 from components.workspace_location import settle_in
 
 NAME = ".switchyard"
@@ -80,7 +81,7 @@ class Workspace:
     @property
     def mlflow_uri(self) -> str:
         """The local tracking database."""
-        return f"sqlite:///{self.mlflow_database}"
+        return sqlite_uri(self.mlflow_database)
 
     def neutral(self, text: str) -> str:
         """Returns a text with the workspace's own path in it, as it is and as JSON has it, replaced by a word.
@@ -105,8 +106,6 @@ class Workspace:
         Raises:
             UserError: it cannot be written to, or was moved from under a run.
         """
-        if "?" in str(self.root):
-            raise UserError(f"workspace {self.root}: its path holds a '?', which ends a database's name. Choose another.")
         try:
             for folder in (self.root, self.artifacts, self.logs, self.state):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import StageError
+from components.escaping import sqlite_file
 from pipelines.config import PipelineConfig
 from pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
 from pipelines.runners.kubeflow.containers import Containers
@@ -173,8 +174,8 @@ class _Run:
         config = self._compiled.config
         found = {str(self._workspace.root): "rw"}
         uri = tracking_uri(config, self._workspace)
-        if uri.startswith("sqlite:///"):
-            found[str(Path(uri.removeprefix("sqlite:///")).parent)] = "rw"
+        if database := sqlite_file(uri):
+            found[str(database.absolute().parent)] = "rw"
         for _, files in local_inputs(config):
             for file in files:
                 found.setdefault(str(file.parent), "ro")

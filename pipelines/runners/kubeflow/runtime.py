@@ -52,9 +52,12 @@ def run_node(
         started = time.monotonic()
         from components import batched_io
         from components.beam_startup import remember
+        from components.compat import beam_local_globs, tensorflow_globs
         from pipelines.runners.kubeflow import node_run
 
         remember()
+        beam_local_globs.install()
+        tensorflow_globs.install()
         batched_io.install()
         progress.say("running")
         work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files), key=_key(inputs, properties))
