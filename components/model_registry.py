@@ -23,6 +23,8 @@ from components.errors import UserError
 from components.escaping import equals
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+# What became of a candidate that MLflow has not.
+PUT_OFF, REFUSED = "put off", "refused"
 MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed", "switchyard.metrics", "switchyard.data"
 # Of the bundle's manifest: what is downloaded is compared with it.
 DIGEST = "switchyard.digest"
@@ -70,7 +72,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Registration:
-    """What became of a candidate: `status` is champion, challenger, not blessed or put off."""
+    """What became of a candidate: `status` is champion, challenger, not blessed, put off or refused."""
 
     status: str
     version: str | None

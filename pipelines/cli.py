@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from components.account import ensure_account
 from components.errors import UserError
 from components.interpreter import protect_children
 from components.redaction import install
@@ -259,6 +260,7 @@ for _command in (compile_, submit, runs, serve, predict, deploy, drift):
 def entry() -> None:
     """The console script. It does not take apart what TensorFlow and TFX have loaded, which would take seconds of every run."""
     code: Any = 0
+    ensure_account()
     protect_children()
     try:
         main()

@@ -30,7 +30,7 @@ _SHOWN = {
     "SUCCEEDED": "ran",
     "SKIPPED": "cached",
     "FAILED": "failed",
-    "CANCELED": "failed",
+    "CANCELED": "cancelled",
     "CANCELING": "running",
     "PAUSED": "waiting",
 }
@@ -143,8 +143,10 @@ def _parent(run: Any, config: PipelineConfig, record: RunRecord) -> Parent | Non
 
 
 def _warn_away(uri: str | None, error: Exception, more: str = "") -> None:
-    where = mask(uri or "")
-    click.echo(f"warning: MLflow at {where} cannot be reached from here ({first_line(error)}){more}", err=True)
+    if tracking.is_refusal(error) or tracking.is_denial(error):
+        click.echo(f"warning: {tracking.refusal(uri or '', error)}{more}", err=True)
+        return
+    click.echo(f"warning: MLflow at {mask(uri or '')} cannot be reached from here ({first_line(error)}){more}", err=True)
 
 
 def _ended(run: Any, states: Mapping[str, str], parent: Parent | None, found: dict[str, Any], submission: Submission) -> int:

@@ -46,7 +46,9 @@ class Executor(base_executor.BaseExecutor):
             _log.exception("MLflow")
             reason = first_line(error)
             contents = BaselineContents(None, "", "", [], None, f"the champion could not be asked for: {reason}")
-            warn("the registry cannot be reached: the model is not compared with the champion, and will not replace one")
+            refused = tracking.is_refusal(error) or tracking.is_denial(error)
+            why = f"refuses to name the champion ({reason})" if refused else "cannot be reached"
+            warn(f"the registry {why}: the model is not compared with the champion, and will not replace one")
         contents.save(uri)
         tracking.ambient().tags({"champion": contents.version or "none", "champion.note": contents.note})
         if contents.misfits:

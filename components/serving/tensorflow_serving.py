@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,12 @@ def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) 
     module = _module(folder, info)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     target.parent.mkdir(parents=True, exist_ok=True)
-    tf.saved_model.save(module, str(draft), signatures={"serving_default": module.serve})
-    # TensorFlow Serving watches the folder: a version appears whole.
-    os.replace(draft, target)
+    try:
+        tf.saved_model.save(module, str(draft), signatures={"serving_default": module.serve})
+        # TensorFlow Serving watches the folder: a version appears whole.
+        os.replace(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _module(folder: Path, info: BundleInfo) -> Any:

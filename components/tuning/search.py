@@ -55,9 +55,7 @@ class Search:
         self.study = optuna.create_study(
             study_name="tuning",
             # Transactions, not Optuna's journal file: a line that a full disk or a kill cut short would spoil that.
-            storage=RDBStorage(
-                sqlite_uri(folder / "study.db"), engine_kwargs={"connect_args": {"timeout": _PATIENCE_SECONDS}}
-            ),
+            storage=RDBStorage(sqlite_uri(folder / "study.db"), engine_kwargs={"connect_args": {"timeout": _PATIENCE_SECONDS}}),
             sampler=_sampler(tune),
             pruner=pruner,
             direction="maximize" if tune["metric"] in _MAXIMIZED else "minimize",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,12 +101,13 @@ class Workspace:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-    def create(self) -> None:
-        """Makes the folder, or settles in the one that is there.
+    def create(self) -> bool:
+        """Makes the folder, or settles in the one that is there; returns whether it was not there.
 
         Raises:
             UserError: it cannot be written to, or was moved from under a run.
         """
+        is_new = not self.root.exists()
         try:
             for folder in (self.root, self.artifacts, self.logs, self.state):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -119,6 +121,18 @@ class Workspace:
                 f"workspace {self.root}: cannot write to it: {os.strerror(error.errno or 0)}. Choose another with --workspace."
             ) from None
         _settle(self.root)
+        return is_new
+
+    def forget(self, logs: Path, *, is_new: bool) -> None:
+        """Removes what a run left that was refused before it began: its logs, and the workspace that it made for itself."""
+        shutil.rmtree(logs, ignore_errors=True)
+        if not is_new:
+            return
+        try:
+            self.logs.rmdir()
+        except OSError:  # another run has come to this workspace meanwhile
+            return
+        shutil.rmtree(self.root, ignore_errors=True)
 
 
 def default_workspace(yaml: Path | None) -> Path:

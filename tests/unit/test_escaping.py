@@ -7,7 +7,24 @@ import pytest
 from components.escaping import equals, pattern_of, sqlite_file, sqlite_uri
 from components.redaction import mask, take_credentials
 
-AWKWARD = ["plain", "with space", "[v1]", "a%20b", "a?b", "#1", "a@b", "it's", 'a "b"', "é ü ß", "a*b", "a;b&c=d", "%", "50%25", "a+b", "~x"]
+AWKWARD = [
+    "plain",
+    "with space",
+    "[v1]",
+    "a%20b",
+    "a?b",
+    "#1",
+    "a@b",
+    "it's",
+    'a "b"',
+    "é ü ß",
+    "a*b",
+    "a;b&c=d",
+    "%",
+    "50%25",
+    "a+b",
+    "~x",
+]
 
 
 @pytest.mark.parametrize("name", AWKWARD)
