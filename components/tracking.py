@@ -97,13 +97,15 @@ class Run:
 
         It is `refused`, with the reason, when the server is there and does not take it.
         """
+        refused = self.refused if self._away else None
         if not self._away:
             try:
                 return register_model(client(self._uri or ""), self.run_id or "", model)
             except Exception as error:  # MLflow raises what its many stores raise
                 self._put_off(error, f"to register {model['name']}")
+                refused = refusal(self._uri or "", error) if is_refusal(error) or is_denial(error) else None
         self._keep({"op": "register", "model": dict(model)})
-        return Registration(REFUSED, None, None, self.refused) if self.refused else Registration(PUT_OFF, None, None)
+        return Registration(REFUSED, None, None, refused) if refused else Registration(PUT_OFF, None, None)
 
     @property
     def away(self) -> bool:
@@ -203,9 +205,8 @@ def refusal(uri: str, error: Exception) -> str:
             "MLFLOW_TRACKING_TOKEN, of an account that may write to the experiment and the registry."
         )
     if "'active' state" in why:
-        return (
-            f"{place} refuses: {why}. Restore it (mlflow experiments restore, mlflow runs restore), or set tracking.experiment."
-        )
+        restore = "Restore it (mlflow experiments restore, or runs), or set another tracking.experiment."
+        return f"{place} refuses: {why}. {restore}"
     return f"{place} refuses: {why}."
 
 
@@ -340,8 +341,8 @@ def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
                 raise
     if found.lifecycle_stage != "active":
         raise UserError(
-            f"tracking.experiment: {name!r} is deleted in MLflow. Restore it (MLFLOW_TRACKING_URI={shlex.quote(mask(uri))} mlflow "
-            f"experiments restore --experiment-id {found.experiment_id}), or set another name."
+            f"tracking.experiment: {name!r} is deleted in MLflow. Restore it, or set another name: "
+            f"MLFLOW_TRACKING_URI={shlex.quote(mask(uri))} mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return str(found.experiment_id)
 

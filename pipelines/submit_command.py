@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from components import tracking
 from components.errors import EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError, first_line
 from components.redaction import mask
 from pipelines.compile_command import compile_for_cluster
