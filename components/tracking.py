@@ -51,8 +51,9 @@ class Run:
     def __init__(self, uri: str | None, run_id: str | None, journal: Journal | None = None) -> None:
         self._uri, self.run_id, self._journal = uri, run_id, journal
         self._away = uri is None or run_id is None
-        # Why MLflow took something not; None: it took all, or is away.
+        # Why MLflow took something not, and why it takes nothing; None: it took all, or is away.
         self.refused: str | None = None
+        self._denied: str | None = None
         # What a person is to know of what neither MLflow nor the journal has.
         self.lost: str | None = None
 
@@ -97,7 +98,7 @@ class Run:
 
         It is `refused`, with the reason, when the server is there and does not take it.
         """
-        refused = self.refused if self._away else None
+        refused = self._denied
         if not self._away:
             try:
                 return register_model(client(self._uri or ""), self.run_id or "", model)
@@ -132,8 +133,9 @@ class Run:
         self._away = True
         _log.warning("MLflow at %s: %s", mask(self._uri or ""), mask(str(error)))
         if is_denial(error):
-            self._note(refusal(self._uri or "", error))
-            warn(f"{self.refused} The run continues, and its record is kept on disk")
+            self._denied = refusal(self._uri or "", error)
+            self._note(self._denied)
+            warn(f"{self._denied} The run continues, and its record is kept on disk")
             return
         warn(full_disk(error) or "MLflow cannot be reached; the run continues, and its record is kept on disk")
 
