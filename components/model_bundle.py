@@ -25,6 +25,7 @@ from components.bundle_code import load_predictor_class
 from components.bundle_manifest import FORMAT, verify
 from components.class_order import KEY as POSITIVE_CLASS
 from components.class_order import places, positive_class, same_classes
+from components.compat import tensorflow_globs
 from components.conversion import fit_frame, fit_rows
 from components.errors import UserError
 from components.raw_features import Columns, Ragged, RawFeature, concatenate
@@ -86,10 +87,11 @@ class BundleModel:
         if not (verified and self.info.user_code):
             for place in (folder / "preprocess", folder / "model"):
                 check_if_saved_model(place)
-        self._predict = trainer.load_predictor(folder / "model")
         import tensorflow as tf
 
+        tensorflow_globs.install()
         self._tf = tf
+        self._predict = trainer.load_predictor(folder / "model")
         self._preprocess = tf.saved_model.load(str(folder / "preprocess"))
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:

@@ -89,7 +89,8 @@ def save_bundle(
     settings: dict[str, Any] = {
         "path": str(target),
         "python_model": str(_SERVE),
-        "artifacts": {"bundle": str(work)},
+        # A URI: of a path MLflow decodes what looks like an escape.
+        "artifacts": {"bundle": work.absolute().as_uri()},
         "signature": signature(info),
         "pip_requirements": _requirements(info.framework),
     }

@@ -21,8 +21,11 @@ from typing import Any
 
 from components.bundle_manifest import own_digest, verify
 from components.errors import UserError
+from components.escaping import equals
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+# What became of a candidate that MLflow has not.
+PUT_OFF, REFUSED = "put off", "refused"
 MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed", "switchyard.metrics", "switchyard.data"
 # Of the bundle's manifest: what is downloaded is compared with it.
 DIGEST = "switchyard.digest"
@@ -76,7 +79,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Registration:
-    """What became of a candidate: `status` is champion, challenger, not blessed or put off."""
+    """What became of a candidate: `status` is champion, challenger, not blessed, put off or refused."""
 
     status: str
     version: str | None
@@ -261,9 +264,20 @@ def versions(client: Any, name: str) -> list[Version]:
             run_id=v.run_id or None,
             data=v.tags.get(DATA, ""),
         )
-        for v in client.search_model_versions(f"name = '{name}'", max_results=1000)
+        for v in _model_versions(client, name)
     ]
     return sorted(found, key=lambda v: int(v.version))
+
+
+def _model_versions(client: Any, name: str) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(equals("name", name), max_results=1000, page_token=token)
+        found += [v for v in page if v.name == name]
+        token = page.token
+        if not token:
+            return found
 
 
 def moves(client: Any, name: str) -> list[Move]:
@@ -367,7 +381,12 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
         METRICS: json.dumps({k: round(v, 6) for k, v in model["metrics"].items()})[:4900],
         DATA: model["data"],
     }
-    known = client.search_logged_models([experiment], filter_string=f"tags.`{MODEL_URI}` = '{model['uri']}'")
+    uri = str(model["uri"])
+    known = [
+        m
+        for m in client.search_logged_models([experiment], filter_string=equals(f"tags.`{MODEL_URI}`", uri))
+        if m.tags.get(MODEL_URI) == uri
+    ]
     if known:
         logged = known[0]
     else:
@@ -390,7 +409,7 @@ def _version(client: Any, run_id: str, model: Mapping[str, Any], logged: Any, ta
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    found = client.search_model_versions(f"name = '{name}' AND tags.`{MODEL_URI}` = '{model['uri']}'")
+    found = [v for v in _model_versions(client, name) if v.tags.get(MODEL_URI) == model["uri"]]
     if found:
         version = str(found[0].version)
         for key in (BLESSED, METRICS, DATA):

@@ -47,12 +47,16 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except (StageError, TrainingError) as error:
             _fail(str(error), EXIT_FAILED)
         except KeyboardInterrupt:
-            _fail("cancelled; finished stages are kept, the next run goes on from them", EXIT_FAILED)
+            _fail("cancelled; finished stages are kept, the next run resumes after them", EXIT_FAILED)
         except Exception as error:
             if full := full_disk(error):
                 _fail(full, EXIT_FAILED)
             if not _of_the_tracking_store(error):
                 raise
+            from components import tracking
+
+            if tracking.is_refusal(error) or tracking.is_denial(error):
+                _fail(tracking.refusal("", error), EXIT_BAD_INPUT)
             _fail(
                 f"MLflow cannot be asked: {first_line(error)}\n"
                 "Is the server up, the database whole? Asked is --tracking-uri, else MLFLOW_TRACKING_URI, else the workspace's.",

@@ -11,6 +11,7 @@ from components.ingest.sources import is_local
 from components.training.import_order import settle
 from pipelines.config import PipelineConfig, trainer_name
 from pipelines.config_file import load_config
+from pipelines.output_path import check_output
 from pipelines.preflight import check_code, check_code_loads, check_inputs
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, with_environment
 from pipelines.runners.kubeflow.variables import RECORD
@@ -32,9 +33,9 @@ def write_compiled(
     target = output or pipeline.with_name(f"{pipeline.stem}.kfp.yaml")
     if target.resolve() == pipeline.resolve():
         raise UserError(f"--output {target}: is the pipeline itself; give another file")
-    for path in (target, source):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise UserError(f"{path}: there is no folder {path.resolve().parent}")
+    for path, option in ((target, "--output"), (source, "--source")):
+        if path is not None:
+            check_output(path, option)
     compiled, _, _ = compile_for_cluster(pipeline, overrides, workspace)
     target.write_text(compiled.to_yaml(), encoding="utf-8")
     if source:

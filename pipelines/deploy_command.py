@@ -19,6 +19,7 @@ from components.errors import StageError, UserError
 from components.serving.model_source import Registered, name_and_wanted
 from pipelines.config_kubeflow import Secret, StageResources
 from pipelines.kserve_manifests import Deployment, in_store, inference_service, service_name
+from pipelines.output_path import check_output
 from pipelines.serve_command import find_source
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is refused)
@@ -33,6 +34,9 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
     """
     if name_and_wanted(model) is None:
         raise UserError(f"--target kserve: {model} is no model of the registry; for example breast_cancer@champion.")
+    check_output(output, is_folder=True)
+    if options["apply"]:
+        _check_kubectl()
     source, _ = find_source(model, tracking_uri, workspace, trust=options["trust"])
     assert isinstance(source, Registered)
     version = source.version()
@@ -86,6 +90,7 @@ def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: P
     """
     from components.serving.tensorflow_serving import export_for_tensorflow_serving
 
+    check_output(output, is_folder=True)
     source, owned = find_source(model, tracking_uri, workspace, trust=trust)
     registered = isinstance(source, Registered)
     version = source.version() if isinstance(source, Registered) else "1"
@@ -145,9 +150,12 @@ def _secret(option: str, text: str | None) -> Secret | None:
         raise UserError(f"{option}: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
 
 
-def _apply(folder: Path) -> None:
+def _check_kubectl() -> None:
     if not shutil.which("kubectl"):
         raise UserError("--apply: kubectl is not on the PATH. Install it, or apply the manifests elsewhere.")
+
+
+def _apply(folder: Path) -> None:
     done = subprocess.run(["kubectl", "apply", "-k", str(folder)], capture_output=True, text=True, check=False)
     click.echo(done.stdout, nl=False)
     if done.returncode:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from components.serving.batch import BAD, BatchJob, predict_files
 from components.serving.batch_output import assemble
 from components.serving.model_source import Registered
 from pipelines.config_beam import FLINK, BeamConfig
+from pipelines.output_path import check_output
 from pipelines.runners.job_server import find_jar
 from pipelines.runners.quiet import quiet, screen
 from pipelines.serve_command import find_source
@@ -46,23 +48,22 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
     kind = format_of(str(options.output), "auto")
     if options.output.name.endswith((".gz", ".bz2")):
         raise UserError(f"--output: {options.output} cannot be compressed; leave out the last ending.")
-    if not options.output.parent.is_dir():
-        raise UserError(f"--output: there is no folder {options.output.parent}. Make it first.")
+    check_output(options.output)
     beam = _with_job_server(options.beam_arguments)
     files = find_files(options.inputs, "INPUT")
     kinds = {f: format_of(f, options.input_format) for f in files}
     source, owned = find_source(model, tracking_uri, workspace, trust=options.trust)
     version = source.version() if isinstance(source, Registered) else source.parent.name
     folder = source.download(version) if isinstance(source, Registered) else source
-    digest = source.digest(version) if isinstance(source, Registered) else None
     parts = options.output.with_name(f"{options.output.name}.parts")
     console = screen()
     progress.set_sink(lambda text: console.print(text, highlight=False, markup=False))
     try:
+        digest = source.digest(version) if isinstance(source, Registered) else None
         _prepare(parts, _plan(folder, kinds, kind, options), fresh=options.fresh)
         missing, bad_rows = tuple(options.missing_values), options.max_bad_rows
         job = BatchJob(str(folder), digest, kinds, str(parts), missing, bad_rows, typed=kind != "csv")
-        with quiet(parts / "log"):
+        with _removed_when_refused(parts), quiet(parts / "log"):
             try:
                 predict_files(job, beam)
             except Exception as error:
@@ -78,6 +79,16 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
     click.echo(told)
     if bad:
         click.echo(f"{bad:,} rows have no prediction; {options.output}{BAD} says why", err=True)
+
+
+@contextmanager
+def _removed_when_refused(parts: Path) -> Iterator[None]:
+    """What is refused is refused again: its parts are of no use, and would be in the way of the input that is put right."""
+    try:
+        yield
+    except UserError:
+        shutil.rmtree(parts, ignore_errors=True)
+        raise
 
 
 def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:

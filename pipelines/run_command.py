@@ -50,10 +50,12 @@ def run_pipeline(
         result: RunResult = runner.submit(runner.compile(config))
     finally:
         runner.cancel()
-    out = _console(sys.stderr if as_json else sys.stdout)
-    _print(result, root, pipeline, out)
+    if result.status != "cancelled":
+        _print(result, root, pipeline, _console(sys.stderr if as_json else sys.stdout))
     if as_json:
         print(json.dumps(to_json(result)), flush=True)
+    if result.status == "cancelled":
+        raise KeyboardInterrupt
     return result.exit_code
 
 

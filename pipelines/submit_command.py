@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from components import tracking
 from components.errors import EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError, first_line
 from components.redaction import mask
 from pipelines.compile_command import compile_for_cluster
@@ -30,7 +31,7 @@ _SHOWN = {
     "SUCCEEDED": "ran",
     "SKIPPED": "cached",
     "FAILED": "failed",
-    "CANCELED": "failed",
+    "CANCELED": "cancelled",
     "CANCELING": "running",
     "PAUSED": "waiting",
 }
@@ -143,8 +144,10 @@ def _parent(run: Any, config: PipelineConfig, record: RunRecord) -> Parent | Non
 
 
 def _warn_away(uri: str | None, error: Exception, more: str = "") -> None:
-    where = mask(uri or "")
-    click.echo(f"warning: MLflow at {where} cannot be reached from here ({first_line(error)}){more}", err=True)
+    if tracking.is_refusal(error) or tracking.is_denial(error):
+        click.echo(f"warning: {tracking.refusal(uri or '', error)}{more}", err=True)
+        return
+    click.echo(f"warning: MLflow at {mask(uri or '')} cannot be reached from here ({first_line(error)}){more}", err=True)
 
 
 def _ended(run: Any, states: Mapping[str, str], parent: Parent | None, found: dict[str, Any], submission: Submission) -> int:

@@ -47,8 +47,10 @@ class Executor(base_executor.BaseExecutor):
             shutil.rmtree(champion_folder(uri), ignore_errors=True)
             _log.exception("MLflow")
             reason = first_line(error)
-            contents = BaselineContents(None, "", "", None, f"the registry is unreachable, so no champion is known: {reason}")
-            warn("the registry is unreachable: the model is not compared with the champion, and will not replace one")
+            contents = BaselineContents(None, "", "", None, f"the champion could not be asked for: {reason}")
+            refused = tracking.is_refusal(error) or tracking.is_denial(error)
+            why = f"refuses to name the champion ({reason})" if refused else "is unreachable"
+            warn(f"the registry {why}: the model is not compared with the champion, and will not replace one")
         contents.save(uri)
         tracking.ambient().tags({"champion": contents.version or "none", "champion.note": contents.note})
         say(contents.note)

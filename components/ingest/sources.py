@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from components.errors import UserError
+from components.escaping import pattern_of
 from components.ingest.layout import fixed_part, folder_columns
 
 ENDINGS = {
@@ -88,7 +89,7 @@ def _local(pattern: str) -> dict[str, int]:
         found = _below(pattern)
     else:
         found = []
-        for path in sorted(glob.glob(pattern, recursive=True)):
+        for path in sorted(glob.glob(pattern_of(pattern), recursive=True)):
             found += _below(path) if os.path.isdir(path) and "**" not in pattern else [path]
     return {p: os.path.getsize(p) if os.path.exists(p) else 0 for p in found if not os.path.isdir(p)}
 

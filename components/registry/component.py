@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,10 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from components import tracking
 from components.bundle_manifest import digest_of
 from components.dataset import DatasetSummary
+from components.errors import UserError
 from components.evaluation.results import CHAMPION, Evaluation, ModelResult
 from components.evaluation.servability import verdicts
-from components.model_registry import CHALLENGER, POSITIVE_CLASS, Registration
+from components.model_registry import CHALLENGER, POSITIVE_CLASS, PUT_OFF, REFUSED, Registration
 from components.model_registry import CHAMPION as REGISTERED_CHAMPION
 from components.progress import say, warn
 
@@ -53,6 +55,9 @@ class Executor(base_executor.BaseExecutor):
         folder.mkdir(parents=True, exist_ok=True)
         content = {"name": name, **asdict(best), "models": {n: asdict(r) for n, r in registrations.items()}}
         (folder / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        if best.status == REFUSED and not os.environ.get(tracking.JOURNAL):
+            # On a cluster nothing keeps it, and nobody comes after the stages to say so.
+            raise UserError(f"{name} is not registered. {best.why}")
 
 
 def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: str, summary: DatasetSummary) -> dict[str, Any]:
@@ -95,8 +100,10 @@ def _track_overtaken(run: tracking.Run, found: Registration) -> None:
 
 
 def _tell(name: str, found: Registration) -> None:
-    if found.status == "put off":
+    if found.status == PUT_OFF:
         warn(f"{name} could not be registered now; `switchyard upload` does it")
+    elif found.status == REFUSED:
+        warn(f"{name} is not registered. {found.why}")
     elif found.status == REGISTERED_CHAMPION:
         say(f"{name} version {found.version} is champion")
     elif found.version:

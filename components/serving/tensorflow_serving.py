@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from components.bundle_manifest import verify
 from components.cells import number_of
+from components.compat import tensorflow_globs
 from components.errors import UserError
 from components.model_bundle import BundleInfo, RawFeature, bundle_folder, bundle_info, check_if_saved_model
 from components.training.positional import load_names, positional
@@ -47,6 +49,7 @@ def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) 
             )
     import tensorflow as tf
 
+    tensorflow_globs.install()
     verify(model)
     folder = model / "artifacts" / bundle_folder(model)
     if not (verified and info.user_code):
@@ -55,9 +58,12 @@ def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) 
     module = _module(folder, info)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     target.parent.mkdir(parents=True, exist_ok=True)
-    tf.saved_model.save(module, str(draft), signatures={"serving_default": module.serve})
-    # TensorFlow Serving watches the folder: a version appears whole.
-    os.replace(draft, target)
+    try:
+        tf.saved_model.save(module, str(draft), signatures={"serving_default": module.serve})
+        # TensorFlow Serving watches the folder: a version appears whole.
+        os.replace(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _module(folder: Path, info: BundleInfo) -> Any:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from rich.console import Console
 
+from components.errors import CancelledError, DataGateError, UserError
 from components.training.import_order import without_pytorch
 from components.training.registry import TRAINERS
 from pipelines.config import PipelineConfig
@@ -63,7 +64,7 @@ class LocalRunner(Runner):
         *,
         even_if_unchanged: bool = False,
     ) -> None:
-        workspace.create()
+        self._is_new = workspace.create()
         self._workspace = workspace
         self._source = source
         self._only = only
@@ -79,6 +80,15 @@ class LocalRunner(Runner):
 
     def compile(self, config: PipelineConfig) -> CompiledPipeline:
         """See Runner. Also checks data, code and devices (in a child process), which takes some seconds."""
+        try:
+            return self._checked(config)
+        except (UserError, DataGateError):
+            # Nothing has run: what a refused command leaves would be in the way of the right one, or taken for a run's.
+            self.cancel()
+            self._workspace.forget(self._logs, is_new=self._is_new)
+            raise
+
+    def _checked(self, config: PipelineConfig) -> CompiledPipeline:
         # Before the frameworks are loaded: most mistakes are found within a second.
         with quiet(self._logs / "runner.log"):
             given = config
@@ -109,8 +119,9 @@ class LocalRunner(Runner):
                     )
                     found = self._processes.run(job, partial(self._display.say, "check"))
                     imports.result()
-            except BaseException:
-                self._display.status("check", "failed", time.monotonic() - started)
+            except BaseException as error:
+                given_up = isinstance(error, KeyboardInterrupt | CancelledError)
+                self._display.status("check", "cancelled" if given_up else "failed", time.monotonic() - started)
                 raise
             self._display.status("check", "ran", time.monotonic() - started)
         self._trainer = ", ".join(found["trainers"])

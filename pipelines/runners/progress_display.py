@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-_ICONS = {"waiting": "·", "running": "▶", "ran": "✔", "cached": "≡", "failed": "✘"}
-_STYLES = {"waiting": "dim", "running": "bold", "ran": "green", "cached": "cyan", "failed": "red"}
+_ICONS = {"waiting": "·", "running": "▶", "ran": "✔", "cached": "≡", "failed": "✘", "cancelled": "■"}
+_STYLES = {"waiting": "dim", "running": "bold", "ran": "green", "cached": "cyan", "failed": "red", "cancelled": "yellow"}
 _PLAIN_EVERY = 5.0
 
 
@@ -29,7 +29,7 @@ class Display(Protocol):
         """All stages there are, in order."""
 
     def status(self, stage: str, status: str, seconds: float | None = None) -> None:
-        """A stage is running, ran, cached or failed."""
+        """A stage is running, ran, cached, failed or cancelled."""
 
     def say(self, stage: str, text: str) -> None:
         """A stage says how far it is, or warns (`warning: ...`)."""

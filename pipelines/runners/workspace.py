@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 
 from components.errors import UserError
+from components.escaping import sqlite_uri
 from components.workspace_location import settle_in
 
 NAME = ".switchyard"
@@ -80,7 +82,7 @@ class Workspace:
     @property
     def mlflow_uri(self) -> str:
         """The local tracking database."""
-        return f"sqlite:///{self.mlflow_database}"
+        return sqlite_uri(self.mlflow_database)
 
     def neutral(self, text: str) -> str:
         """Returns a text with the workspace's own path in it, as it is and as JSON has it, replaced by a word.
@@ -99,14 +101,13 @@ class Workspace:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-    def create(self) -> None:
-        """Makes the folder, or settles in the one that is there.
+    def create(self) -> bool:
+        """Makes the folder, or settles in the one that is there; returns whether it was not there.
 
         Raises:
             UserError: it cannot be written to, or was moved from under a run.
         """
-        if "?" in str(self.root):
-            raise UserError(f"workspace {self.root}: its path holds a '?', which ends a database's name. Choose another.")
+        is_new = not self.root.exists()
         try:
             for folder in (self.root, self.artifacts, self.logs, self.state):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +121,18 @@ class Workspace:
                 f"workspace {self.root}: cannot write to it: {os.strerror(error.errno or 0)}. Choose another with --workspace."
             ) from None
         _settle(self.root)
+        return is_new
+
+    def forget(self, logs: Path, *, is_new: bool) -> None:
+        """Removes what a run left that was refused before it began: its logs, and the workspace that it made for itself."""
+        shutil.rmtree(logs, ignore_errors=True)
+        if not is_new:
+            return
+        try:
+            self.logs.rmdir()
+        except OSError:  # another run has come to this workspace meanwhile
+            return
+        shutil.rmtree(self.root, ignore_errors=True)
 
 
 def default_workspace(yaml: Path | None) -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components import progress
+from components.account import ensure_account
 from pipelines.runners.kubeflow import failure, task_tracking
 from pipelines.runners.kubeflow.carried_files import PLACE, unpack
 from pipelines.runners.kubeflow.termination import until_terminated
@@ -46,15 +47,19 @@ def run_node(
     Raises:
         SystemExit: the node failed; the message is the last line of standard error.
     """
+    ensure_account()
     _listen(node["id"])
     # Twice: what MLflow is told at its end is the reason, and SIGTERM is heard while it is told.
     with failure.said(), until_terminated(), task_tracking.task(node["id"]), until_terminated():
         started = time.monotonic()
         from components import batched_io
         from components.beam_startup import remember
+        from components.compat import beam_local_globs, tensorflow_globs
         from pipelines.runners.kubeflow import node_run
 
         remember()
+        beam_local_globs.install()
+        tensorflow_globs.install()
         batched_io.install()
         progress.say("running")
         work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files), key=_key(inputs, properties))
@@ -73,6 +78,7 @@ def run_driver(
 ) -> str:
     """Runs a node's driver; returns what it changed as JSON, for `run_node`. The same input gives the same text."""
     with failure.said():
+        ensure_account()
         _listen(node["id"])
         from pipelines.runners.kubeflow import node_run
 
