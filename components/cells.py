@@ -257,15 +257,21 @@ def _read(text: pa.Array, target: Target) -> pa.Array:
     Raises:
         pa.ArrowInvalid: one does not.
     """
-    if target.kind == FLOAT:
-        return spelling.read_texts(text, FLOAT)[0]
-    if target.kind == INTEGER:
-        return _read_whole(text)
+    if target.kind in (INTEGER, FLOAT):
+        return _read_numbers(text, target)
     try:
         values, unit = spelling.read_texts(text, target.kind)
     except pa.ArrowInvalid:
         return _all_or_none(_within_kind(_read_whole(text), target), text)
     return _all_or_none(in_unit(values, unit, target.unit) if unit else values, text)
+
+
+def _read_numbers(text: pa.Array, target: Target) -> pa.Array:
+    try:
+        return spelling.read_texts(text, FLOAT)[0] if target.kind == FLOAT else _read_whole(text)
+    except pa.ArrowInvalid:
+        # As a boolean of a format that has them is taken, and was in training.
+        return spelling.read_texts(text, BOOLEAN)[0].cast(arrow_type(target))
 
 
 def _read_whole(text: pa.Array) -> pa.Array:
@@ -341,14 +347,15 @@ def _without_listed(values: pa.Array, absent: pa.Array, target: Target) -> Cells
     """Numbers that `missing` lists by their text are missing, however they are spelled."""
     if not target.missing or target.kind not in (INTEGER, FLOAT):
         return Cells(values, absent)
-    numbers = [n for n in map(_number, target.missing) if n is not None and (target.kind == FLOAT or n.is_integer())]
+    numbers = [n for n in map(number_of, target.missing) if n is not None and (target.kind == FLOAT or n.is_integer())]
     listed = pc.is_in(values, pa.array(numbers, pa.float64()).cast(values.type)) if numbers else pa.array([])
     if not numbers or not _any(listed):
         return Cells(values, absent)
     return Cells(_null_unless(pc.invert(listed), values), pc.or_(absent, listed))
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
+    """Returns the number that a text in a list of missing values spells; None: it is a word."""
     try:
         found = float(text)
     except ValueError:

@@ -275,7 +275,10 @@ def _by_type(values: list[Any], feature: RawFeature) -> Fitted:
         found = _fit_group(kind, [values[i] for i in places], feature)
         parts.append(found.values)
         order += places
-        misfits += [dataclasses.replace(m, row=places[m.row], value=values[places[m.row]]) for m in found.misfits]
+        for misfit in found.misfits:
+            row = places[misfit.row]
+            reason = reason_of(values[row], target_of(feature)) if kind == "beyond" else misfit.reason
+            misfits.append(Misfit(row, values[row], reason))
         words |= {w: words.get(w, 0) + n for w, n in found.words.items()}
     back = np.argsort(np.asarray(order, dtype=np.int64))
     return Fitted(pa.concat_arrays(parts).take(pa.array(back)), sorted(misfits, key=lambda m: m.row), words)

@@ -17,13 +17,14 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Array
+from mlflow.types.schema import AnyType, Array
 
 from components.bundle_code import FOLDER as CODE
 from components.bundle_manifest import FORMAT, write_manifest
 from components.dataset import DatasetSummary
 from components.model_bundle import FILE, BundleInfo
 from components.raw_features import RawFeature, raw_feature
+from components.spelling import BOOLEAN, TIME, TIMESTAMP
 
 _log = logging.getLogger(__name__)
 
@@ -114,10 +115,15 @@ def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
 
 
 def signature(info: BundleInfo) -> ModelSignature:
-    """Numbers are declared as double: JSON and pandas know no float32, and a missing integer is NaN."""
+    """Numbers are declared as double: JSON and pandas know no float32, and a missing integer is NaN.
+
+    Booleans, dates and times come in several types, all of which the bundle takes: MLflow is to pass them on as they are.
+    """
     inputs = []
     for f in info.features:
         kind: Any = DataType.string if f.dtype == "string" else DataType.double
+        if f.meaning.partition("[")[0] in (BOOLEAN, TIMESTAMP, TIME) and not f.is_list:
+            kind = AnyType()
         inputs.append(ColSpec(Array(kind) if (f.width or 1) > 1 or f.is_list else kind, f.name, required=f.width is not None))
     outputs: list[Any] = []
     if info.classes:

@@ -191,7 +191,10 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             frame = frame[frame[info.label].notna()]
             if frame.empty:
                 raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
-            scores[version.version] = bundle.scores(frame)
+            try:
+                scores[version.version] = bundle.scores(frame)
+            except UserError as error:
+                raise UserError(f"{data}: {error}") from None
     labels = _labels(frame[info.label], info.classes)
     if np.isnan(labels).any():
         unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
@@ -241,7 +244,8 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
     for file in find_files([str(data)], "--data"):
         kind = format_of(file, "auto")
         with closing(reader(kind, options)(file, BadRows(0), None)) as batches:
-            frames += [(plain_numbers(b, numbers, options) if kind == "csv" else b).to_pandas() for b in batches]
+            plain = (plain_numbers(b, numbers, options) if kind == "csv" else b for b in batches)
+            frames += [b.to_pandas(integer_object_nulls=True) for b in plain]
     if not frames:
         raise StageError(f"{data}: no rows.")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True)

@@ -73,7 +73,7 @@ class ColumnType:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether it became text although no text was there: dates beside numbers, whose unit nothing says."""
+        """Whether it became text although no file says so: dates beside numbers, whose unit nothing says."""
         seen = self._seen()
         return self.kind == STRING and STRING not in seen and any(not s.startswith("text:") for s in seen)
 
@@ -93,7 +93,9 @@ def _value_kind(seen: Collection[str]) -> str:
     if len(kinds) == 1:
         return TEXT if STRING in kinds else kinds.pop()
     numbers = kinds - {BOOLEAN}
-    if numbers <= _NUMBERS and "text:boolean" not in seen:
+    # In a CSV, true among numbers is a word; true of a type of its own is 1.
+    in_text = {s.removeprefix("text:") for s in seen if s.startswith("text:")}
+    if numbers <= _NUMBERS and not (BOOLEAN in in_text and in_text & _NUMBERS):
         return FLOAT if FLOAT in numbers else BEYOND if BEYOND in numbers else INTEGER
     return TEXT
 
@@ -188,9 +190,9 @@ def beyond_integers(name: str) -> UnusableColumnError:
 
 
 def mixed_times(name: str) -> UnusableColumnError:
-    """Returns the refusal of a column of dates and of numbers."""
+    """Returns the refusal of a column of dates and numbers, or the like."""
     return UnusableColumnError(
-        f"column {name!r} holds dates or times in some places and other values in others, whose meaning nothing says. "
+        f"column {name!r} holds dates, times or booleans in some places and in others values that are none. "
         f"Write it in one way, or leave it out with data.exclude: [{name}]."
     )
 

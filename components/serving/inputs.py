@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from components.cells import FLOAT32_MAX
+from components.cells import FLOAT32_MAX, number_of
 from components.conversion import MISSING, Misfit, fit_values, model_column
 from components.errors import did_you_mean
 from components.model_bundle import BundleInfo
 from components.raw_features import Columns, Ragged, RawFeature
 from components.serving.bounds import Bounds, InputError, shortened, shown
-from components.spelling import FLOAT, INTEGER
+from components.spelling import BOOLEAN, FLOAT, INTEGER
 
 _BOUNDS = Bounds()
+_PLAIN = ("", INTEGER, FLOAT)
 _EXACT = 2.0**53  # up to here float64 holds every whole number
 _NAMED = 200  # columns, in a message
 
@@ -103,7 +104,9 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
 
 def _is_plain(feature: RawFeature) -> bool:
     """Whether any number that its dtype holds is a value of a feature."""
-    return feature.dtype != "string" and feature.meaning in ("", INTEGER, FLOAT) and not feature.missing
+    if feature.dtype == "string" or feature.meaning not in _PLAIN:
+        return False
+    return not feature.missing or all(number_of(m) is None for m in feature.missing)
 
 
 def _as_doubles(values: Any) -> array[float]:
@@ -147,7 +150,7 @@ def _column(feature: RawFeature, values: Any, rows: int, bounds: Bounds) -> np.n
         longest = max(len(v) if isinstance(v, list | tuple | np.ndarray) else 1 for v in values)
         bounds.check_cells(rows, longest, feature.name)
     if isinstance(values, list) and not feature.is_list and feature.width in (1, None):
-        ready = _plain_texts(feature, values) if feature.dtype == "string" else _numbers_with_gaps(feature, values)
+        ready = _of_its_own_type(feature, values)
         if ready is not None:
             return ready
     found = fit_values(values, feature)
@@ -156,8 +159,23 @@ def _column(feature: RawFeature, values: Any, rows: int, bounds: Bounds) -> np.n
     return model_column(found.values, feature)
 
 
+def _of_its_own_type(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged | None:
+    """What most columns are: values of the feature's own type, and nulls; None: there is more to say of them."""
+    if feature.dtype == "string":
+        return _plain_texts(feature, values)
+    return _plain_booleans(feature, values) if feature.meaning == BOOLEAN else _numbers_with_gaps(feature, values)
+
+
+def _plain_booleans(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged | None:
+    if not set(map(type, values)) <= {bool, type(None)} or (feature.width is not None and None in values):
+        return None
+    cells = np.array([v for v in values if v is not None], dtype=np.int64)
+    if feature.width is not None:
+        return cells[:, np.newaxis]
+    return Ragged(cells, np.array([v is not None for v in values], dtype=np.int64))
+
+
 def _plain_texts(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged | None:
-    """A column of nothing but texts and nulls, which is what most text columns are; None: there is more to say of it."""
     if not set(map(type, values)) <= {str, type(None)}:
         return None
     missing = {None, *feature.missing}
@@ -176,7 +194,6 @@ def _plain_texts(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged 
 
 
 def _numbers_with_gaps(feature: RawFeature, values: list[Any]) -> Ragged | None:
-    """A column of nothing but numbers and nulls that may be missing; None: there is more to say of it."""
     if feature.width is not None or not _is_plain(feature) or not set(map(type, values)) <= {int, float, type(None)}:
         return None
     try:
