@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from components.added_columns import UNNAMED, is_added, may_be_added
 from components.errors import UserError
+from components.escaping import split_pattern
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -66,7 +67,15 @@ def with_folders(batch: pa.RecordBatch, folders: Mapping[str, str | None]) -> pa
 
 
 def fixed_part(pattern: str) -> str:
-    """Returns the folders of a pattern before its first glob character; all of a folder's path."""
-    if os.path.isdir(pattern) or not glob.has_magic(pattern):
+    """Returns the folders of a pattern before its first glob character; all of a folder's path.
+
+    A local folder that is there is taken as it stands, whatever characters are in its name.
+    """
+    if os.path.isdir(pattern):
         return pattern.rstrip("/") + "/"
-    return re.split(r"[*?[]", pattern)[0].rpartition("/")[0] + "/" if "/" in pattern else ""
+    there, rest = split_pattern(pattern) if "://" not in pattern else ("", pattern)
+    if not glob.has_magic(rest):
+        return pattern.rstrip("/") + "/"
+    before = re.split(r"[*?[]", rest)[0].rpartition("/")[0]
+    fixed = "/".join(part.rstrip("/") for part in (there, before) if part)
+    return f"{fixed}/" if fixed else "/" if there else ""
