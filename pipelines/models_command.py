@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -173,7 +173,6 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     from components.evaluation.metric_names import DIRECTION, PRIMARY
     from components.model_bundle import load_bundle
 
-    frame = _read_rows(data)
     scores: dict[str, Any] = {}
     asked: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as work:
@@ -186,6 +185,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             if len(set(map(repr, asked.values()))) > 1:
                 listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, _) in asked.items())
                 raise UserError(f"{name}: {listed}, perhaps of other classes: they cannot be compared on the same rows.")
+            frame = _read_rows(data, folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
             if info.label not in frame:
                 raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {', '.join(frame.columns)}.")
             frame = frame[frame[info.label].notna()]
@@ -229,16 +229,24 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
     table_console().print(table)
 
 
-def _read_rows(data: Path) -> pd.DataFrame:
+def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFrame:
+    """Reads rows as the model's training data was read."""
+    from components.dataset import DatasetSummary
     from components.ingest.bad_rows import BadRows
-    from components.ingest.readers import READERS
+    from components.ingest.csv_options import CsvOptions
+    from components.ingest.declared import plain_numbers
+    from components.ingest.readers import reader
     from components.ingest.sources import find_files, format_of
+    from components.model_bundle import training_data
 
+    options = CsvOptions.of(DatasetSummary.load(str(training_data(model))).csv)
     frames = []
     for file in find_files([str(data)], "--data"):
         kind = format_of(file, "auto")
-        with closing(READERS[kind](file, BadRows(0), None)) as batches:
-            frames += [b.to_pandas(integer_object_nulls=True) for b in batches]
+        with closing(reader(kind, options)(file, BadRows(0), None)) as batches:
+            frames += [
+                (plain_numbers(b, numbers, options) if kind == "csv" else b).to_pandas(integer_object_nulls=True) for b in batches
+            ]
     if not frames:
         raise StageError(f"{data}: no rows.")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True)

@@ -23,6 +23,7 @@ EMPTY, INTEGER, FLOAT, STRING = "empty", "integer", "float", "string"
 # More than 64 bits hold: told from the other integers, as these become floats where floats are among them.
 BEYOND = "beyond"
 _NUMBERS = frozenset({INTEGER, FLOAT, BEYOND})
+TEXTS_OF_NUMBERS = frozenset(f"text:{kind}" for kind in _NUMBERS)
 _STORED = {BOOLEAN: INTEGER, TIMESTAMP: INTEGER, TIME: INTEGER, BEYOND: FLOAT}
 _FIRST = 100
 _WHOLE = r"^[+-]?\d+$"

@@ -16,7 +16,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY
+from components.ingest.column_types import EMPTY, FLOAT, INTEGER
 from components.ingest.keys import key_hashes
 from components.ingest.labels import class_column
 from components.ingest.readers import is_untyped
@@ -81,6 +81,7 @@ class Executor(base_executor.BaseExecutor):
             meanings={n: t.meaning for n, t in found.types.items() if t.kind != EMPTY},
             spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
             missing_values=list(spec.missing_values or ()),
+            csv=dict(spec.csv),
         ).save(examples.uri)
 
 
@@ -88,10 +89,11 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     writers = {s: SplitWriter(uri, s) for s in splits}
     counts: Counter[Any] = Counter()
     done = 0
+    numeric = {n for n, t in found.types.items() if t.kind in (INTEGER, FLOAT)}
     again = BadRows(limit=0)  # counted in the first pass already
     for group, files in spec.files().items():
         for file in files:
-            read = _with_classes(read_batches(spec, file, again), spec, found, file)
+            read = _with_classes(read_batches(spec, file, again, numeric=numeric), spec, found, file)
             for batch, lists, records in _encoded(read, typed, file):
                 if group is not None:
                     chosen = {group: None}

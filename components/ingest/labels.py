@@ -16,7 +16,6 @@ from components.cells import is_text
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.scalars import longest, one_a_row
-from components.spelling import MISSING_LABELS
 
 MAX_CLASSES = 1000
 # An integer label with more values than this is taken as a quantity when the task is not given.
@@ -31,17 +30,22 @@ _INT64 = range(-(2**63), 2**63)
 class LabelValues:
     """Counts the distinct values of a label over all batches, up to a limit.
 
+    Args:
+        name: the label's.
+        is_text: the config declares it as text, whatever it holds.
+
     Attributes:
         overflow: there are more values than can be classes.
         spaced: rows whose text has spaces around it; they are no part of a class.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_text: bool = False) -> None:
         self.name = name
         self.overflow = False
         self.spaced = 0
         self._counts: Counter[tuple[bool, type, Any]] = Counter()
-        self._has_texts = self._has_dates = self._has_padded = False
+        self._has_texts = is_text
+        self._has_dates = self._has_padded = False
 
     def add(self, column: pa.Array, *, untyped: bool) -> None:
         """Takes the label's column of one batch; `untyped`: its texts are a CSV's and may be numbers or booleans."""
@@ -89,8 +93,8 @@ class LabelValues:
         self._has_padded |= bool(pc.any(pc.match_substring_regex(texts, f"^{_PADDED}$")).as_py())
 
 
-def labelled(batch: pa.RecordBatch, name: str, missing_values: Sequence[str], file: str, bad: BadRows) -> pa.RecordBatch:
-    """Returns the rows that have a label; the others go to `bad`.
+def labelled(batch: pa.RecordBatch, name: str, words: Sequence[str], file: str, bad: BadRows) -> pa.RecordBatch:
+    """Returns the rows that have a label, which is none of the `words` that mean missing; the others go to `bad`.
 
     Raises:
         UserError: labels that are lists or no UTF-8.
@@ -102,8 +106,7 @@ def labelled(batch: pa.RecordBatch, name: str, missing_values: Sequence[str], fi
     if pa.types.is_floating(label.type):
         valid = pc.and_(valid, pc.fill_null(pc.invert(pc.is_nan(label)), False))
     elif is_text(label.type):
-        words = pa.array([*MISSING_LABELS, *missing_values], label.type)
-        valid = pc.and_(valid, pc.invert(pc.is_in(label, words)))
+        valid = pc.and_(valid, pc.invert(pc.is_in(label, pa.array(["", *words], label.type))))
     unlabelled = len(label) - (pc.sum(valid).as_py() or 0)
     if not unlabelled:
         return batch

@@ -20,10 +20,13 @@ import pyarrow.parquet
 from apache_beam.utils import shared
 
 from components.conversion import fit, fit_rows, single
+from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.readers import READERS
-from components.model_bundle import BundleInfo, BundleModel, answers, load_bundle
+from components.ingest.csv_options import CsvOptions
+from components.ingest.declared import plain_numbers
+from components.ingest.readers import reader
+from components.model_bundle import BundleInfo, BundleModel, answers, load_bundle, training_data
 from components.progress import say
 from components.raw_features import RawFeature
 from components.spelling import FLOAT, INTEGER
@@ -80,6 +83,8 @@ class _Loaded:
         settle()
         self.bundle: BundleModel = load_bundle(folder, digest)
         self.features = [replace(f, missing=[*f.missing, *missing_values]) for f in self.bundle.info.features]
+        self.numbers = {f.name for f in self.features if f.dtype != "string"}
+        self.csv = CsvOptions.of(DatasetSummary.load(str(training_data(folder))).csv)
 
 
 class _PredictFile(beam.DoFn):
@@ -94,7 +99,7 @@ class _PredictFile(beam.DoFn):
         index, path = item
         job, rows, bad_rows = self._job, 0, 0
         unread = BadRows(_NO_LIMIT)
-        with closing(READERS[job.kinds[path]](path, unread, job.missing_values)) as batches:
+        with closing(reader(job.kinds[path], self._loaded.csv)(path, unread, job.missing_values)) as batches:
             for number, batch in enumerate(batches):
                 part = Path(job.parts) / f"{index:05d}-{number:07d}.parquet"
                 if not part.exists():
@@ -109,9 +114,12 @@ class _PredictFile(beam.DoFn):
         yield rows
 
     def _write(self, part: Path, batch: pa.RecordBatch, path: str, before: int) -> None:
-        table, bad = predict_batch(self._loaded.bundle, self._loaded.features, batch)
+        loaded = self._loaded
+        if self._job.kinds[path] == "csv":
+            batch = plain_numbers(batch, loaded.numbers, loaded.csv)
+        table, bad = predict_batch(loaded.bundle, loaded.features, batch)
         if self._job.typed and self._job.kinds[path] == "csv":
-            table = _numbers(table, self._loaded.features)
+            table = _numbers(table, loaded.features)
         samples = [{"file": path, "row": before + i, "reason": why} for i, why in sorted(bad.items())]
         _write_text(part.with_name(part.name + BAD), samples, len(samples))
         draft = part.with_suffix(f".{os.getpid()}.tmp")

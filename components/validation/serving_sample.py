@@ -16,7 +16,9 @@ from components.conversion import fit, single
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.readers import READERS
+from components.ingest.csv_options import CsvOptions
+from components.ingest.declared import plain_numbers
+from components.ingest.readers import reader
 from components.ingest.sources import find_files, format_of
 from components.raw_features import raw_feature
 from components.validation.statistics import Statistics
@@ -33,11 +35,16 @@ def sample_statistics(
         UserError: it cannot be read, or has no rows.
     """
     listed = tuple(missing_values or ())
+    options = CsvOptions.of(summary.csv)
+    numbers = {n for n, kind in summary.columns.items() if kind != "string"}
     frames = []
     for file in find_files(paths, key):
         # A request that cannot be read is left out: what is served is not the user's to mend.
-        with closing(READERS[format_of(file, "auto")](file, BadRows(limit=2**31), listed)) as batches:
-            frames += [_typed(b, summary, listed) for b in itertools.islice(batches, _BATCHES)]
+        kind = format_of(file, "auto")
+        with closing(reader(kind, options)(file, BadRows(limit=2**31), listed)) as batches:
+            read = itertools.islice(batches, _BATCHES)
+            plain = (plain_numbers(b, numbers, options) for b in read) if kind == "csv" else read
+            frames += [_typed(b, summary, listed) for b in plain]
     if not frames or not sum(map(len, frames)):
         raise UserError(f"{key}: no rows in {', '.join(paths)}. Check the file.")
     sample = pd.concat(frames, ignore_index=True)

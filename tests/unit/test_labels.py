@@ -10,6 +10,7 @@ import pytest
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.labels import LabelValues, check_label, class_column, infer_task, labelled
+from components.spelling import MISSING_LABELS
 
 pytestmark = pytest.mark.core
 
@@ -111,7 +112,7 @@ def test_a_regression_of_what_is_no_number_is_refused(column):
 @pytest.mark.parametrize("word", ["", " ", "NA", "nan", None])
 def test_a_row_without_a_label_is_a_bad_row(word):
     bad = BadRows(1)
-    kept = labelled(pa.record_batch({"y": pa.array(["a", word])}), "y", (), "d.csv", bad)
+    kept = labelled(pa.record_batch({"y": pa.array(["a", word])}), "y", MISSING_LABELS, "d.csv", bad)
     assert kept.column("y").to_pylist() == ["a"]
     assert bad.count == 1
     assert "the label 'y' is missing" in bad.samples[0]["reason"]
