@@ -93,6 +93,7 @@ def target_of(feature: RawFeature) -> Target:
         missing=tuple(feature.missing),
         unknown=not feature.meaning,
         limit=FLOAT32_MAX if feature.dtype == "float32" else math.inf,
+        counts=tuple(feature.counts),
     )
 
 
