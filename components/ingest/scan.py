@@ -196,8 +196,7 @@ class _Seen:
             declared = spec.columns.get(field_.name)
             # Those that are declared numbers are plain already.
             values = self._csv.numbers(column) if is_csv and not declared else column
-            untyped = is_csv or is_untyped(field_) or declared == NUMBER
-            self._add_column(file, field_.name, values, untyped=untyped, is_csv=is_csv)
+            self._add_column(file, field_.name, values, untyped=reads_texts(spec, file, field_), is_csv=is_csv)
         self.rows += batch.num_rows
 
     def check(self) -> list[str]:
@@ -210,7 +209,7 @@ class _Seen:
                 raise UserError(f"data: {mixed_times(name)}")
             if kind.is_beyond and name != self._spec.label:
                 raise _located(self._spec, self._beyond[name], name, beyond_integers(name))
-        return self._nearly.notes([n for n in texts if n != self._spec.label])
+        return self._nearly.notes([n for n in texts if n != self._spec.label], [n for n in self.types if n not in texts])
 
     def _add_column(self, file: str, name: str, column: pa.Array, *, untyped: bool, is_csv: bool) -> None:
         seen = _observed(self._spec, file, name, column, untyped=untyped)
@@ -222,6 +221,11 @@ class _Seen:
             self._nearly.add(name, plain(column), untyped=is_csv, all_numbers=seen.seen <= TEXTS_OF_NUMBERS)
         if name == self._spec.label:
             self.labels.add(column, untyped=untyped)
+
+
+def reads_texts(spec: InputSpec, file: str, field_: pa.Field) -> bool:
+    """Whether the texts of a file's column may be numbers: in a CSV, in mixed JSON, and where numbers are declared."""
+    return format_of(file, spec.format) == "csv" or is_untyped(field_) or spec.columns.get(field_.name) == NUMBER
 
 
 def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untyped: bool) -> ColumnType:
