@@ -39,13 +39,13 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
             continue
         present = sample[name].dropna()
         what = identifier(name, present, kind)
-        grows = what is None and orders_rows(present, kind)
-        if what is None and not grows:
+        order = "" if what else _order(present, kind, summary.meanings.get(name, ""), has_classes=bool(summary.classes))
+        if not what and not order:
             continue
         share = explained(present, sample[summary.label].loc[present.index], has_classes=bool(summary.classes))
         counted = f"{present.nunique():,} different values in {len(present):,} rows"
         if share > (limit if what else settings["leakage"]["max_information"]):
-            what = what or "an order of the rows"
+            what = what or order
             action = settings["on_anomaly"]["features"].get(name, "fail")
             found.append(_predicts_the_label(name, what, f"{counted}; neighbours by it explain {percent(share)}", limit, action))
         elif what:
@@ -125,6 +125,14 @@ def orders_rows(values: pd.Series, kind: str) -> bool:
     steps = np.sign(np.diff(ranks))
     moved = steps[steps != 0]
     return bool(abs(moved.sum()) >= _MONOTONE * len(moved))
+
+
+def _order(values: pd.Series, kind: str, meaning: str, *, has_classes: bool) -> str:
+    """Returns what a column whose values come back is, where it orders the rows; a time does in any order of the file."""
+    if orders_rows(values, kind):
+        return "an order of the rows"
+    # Of a quantity that is to be forecast, a time may rightly say much.
+    return "a time" if has_classes and meaning.startswith("time") and values.nunique() >= _FEWEST_ROWS else ""
 
 
 def explained(values: pd.Series, label: pd.Series, *, has_classes: bool) -> float:
