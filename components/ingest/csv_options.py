@@ -51,7 +51,7 @@ class CsvOptions:
     @property
     def is_utf8(self) -> bool:
         """Whether the bytes can be read as they are."""
-        return codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig", "ascii")
+        return codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig")
 
     @property
     def changes_numbers(self) -> bool:
