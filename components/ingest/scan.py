@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +30,7 @@ from components.ingest.csv_options import CsvOptions
 from components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
 from components.ingest.float_precision import FloatPrecision, settled
 from components.ingest.keys import check_keys, missing_keys, with_key
-from components.ingest.labels import LabelValues, check_label, infer_task, labelled
+from components.ingest.labels import LabelValues, check_label, class_of, infer_task, labelled
 from components.ingest.layout import added_columns, folder_columns, with_folders
 from components.ingest.nearly_numbers import NearlyNumbers
 from components.ingest.readers import Batches, is_untyped, reader
@@ -323,6 +324,20 @@ def _check_names(spec: InputSpec, names: set[str], files: Sequence[str]) -> None
             )
 
 
+def _chosen(spec: InputSpec, classes: Sequence[Any]) -> Any | None:
+    """Returns the class that the config names as the positive one, by any spelling of the same value."""
+    if spec.positive_class is None:
+        return None
+    chosen = class_of(spec.positive_class, classes, untyped=True)
+    if chosen is None:
+        names = [str(c) for c in classes]
+        raise UserError(
+            f"{class_order.KEY}: {spec.label!r} has no class {spec.positive_class!r}.{did_you_mean(spec.positive_class, names)} "
+            f"The classes are {', '.join(names)}."
+        )
+    return chosen
+
+
 def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) -> Scan:
     if not labels.overflow:
         found.label_counts = {str(value): count for value, count in labels.counts().items()}
@@ -336,8 +351,7 @@ def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) 
         return found
     found.classes = check_label(labels, found.task)
     if found.task == "binary":
-        classes, counts, chosen = found.classes, labels.counts(), spec.positive_class
-        found.classes, found.positive_by = class_order.ordered(classes, counts, chosen, spec.label)
+        found.classes, found.positive_by = class_order.ordered(found.classes, labels.counts(), _chosen(spec, found.classes))
     if peek:
         return found
     if found.classes:

@@ -11,8 +11,8 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from components.validation.anomalies import UNEXPECTED_VALUES, presence_findings, schema_findings
 from components.validation.drift import column_findings, distance_findings, distances, with_schemas_limits
-from components.validation.findings import DRIFT, SKEW, SPLITS, WARNING, Distance, Finding, exclude_option
-from components.validation.growth import GROWS, growth_findings
+from components.validation.findings import DRIFT, GROWS, SKEW, SPLITS, WARNING, Distance, Finding, exclude_option
+from components.validation.growth import growth_findings
 from components.validation.statistics import Statistics, features_of
 
 CHAMPIONS, PREVIOUS = "train, against the champion's training data", "train, against the previous run"

@@ -11,8 +11,19 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from components.validation.anomalies import action_for
 from components.validation.chance import critical, is_new, largest_by_chance, power_divergence
 from components.validation.distributions import Cells, cells
-from components.validation.findings import CHAMPION, ERROR, SKEW, WARNING, Distance, Finding, option_for, percent, remedy_for
-from components.validation.growth import GROWS, has_grown
+from components.validation.findings import (
+    CHAMPION,
+    ERROR,
+    GROWS,
+    SKEW,
+    WARNING,
+    Distance,
+    Finding,
+    option_for,
+    percent,
+    remedy_for,
+)
+from components.validation.growth import has_grown
 from components.validation.statistics import (
     Statistics,
     common,

@@ -75,7 +75,8 @@ class Gate:
     def judge(self) -> Verdict:
         """Returns the verdict."""
         summary, notes = self.summary, [self.baseline.note] if self.baseline.note else []
-        champion = training_data(champion_folder(self._uris["baseline"]))
+        folder = champion_folder(self._uris["baseline"])
+        champion = training_data(folder) if folder.is_dir() else folder
         previous = previous_statistics(self._uris["baseline"], "train")
         champions = DatasetSummary.load(str(champion)) if (champion / "statistics.pb").exists() else None
         same_files = champions is not None and champions.fingerprint == summary.fingerprint

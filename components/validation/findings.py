@@ -14,8 +14,10 @@ from typing import Any
 FILE = "verdict.json"
 ERROR, WARNING = "error", "warning"
 SCHEMA, CHAMPION, DRIFT, SKEW, SPLITS, LEAKAGE = "schema", "champion", "drift", "skew", "splits", "leakage"
+GROWS = "grows with time"
 ACCEPT = "(or accept it: switchyard schema accept)"
 _SHOWN = 20
+_LINES = re.compile(r"\s*\n\s*")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Finding:
         subject = f"{self.feature} ({self.where})" if self.feature else self.where
         share = "" if self.share is None else f" Rows: {percent(self.share)}."
         also = f" Also: {'; '.join(self.also)}." if self.also else ""
-        option = f" Option: {self.remedy}" if self.remedy else ""
+        option = f" Option: {_LINES.sub(', or ', self.remedy)}" if self.remedy else ""
         return f"{self.check}: {subject}: {self.anomaly}. Expected: {self.expected}. Seen: {self.seen}.{share}{also}{option}"
 
 
@@ -138,15 +140,16 @@ class Verdict:
 
 
 def merged(findings: Sequence[Finding]) -> list[Finding]:
-    """Returns one finding a feature: the most severe one, which lists what the other checks say of the same.
+    """Returns one finding a feature and cause: the most severe one, which lists what the other checks say of the same.
 
-    What stops the run comes first. Leaks, and findings on a whole split, have causes of their own and stay as they are.
+    What stops the run comes first. Leaks have a cause of their own, which is why a column grows too; findings on a whole split
+    stay as they are.
     """
-    ranked = sorted(findings, key=_rank)
+    leaking = {f.feature for f in findings if f.check == LEAKAGE}
     groups: dict[Any, list[Finding]] = {}
-    for i, finding in enumerate(ranked):
-        key = i if finding.check == LEAKAGE or not finding.feature else finding.feature
-        groups.setdefault(key, []).append(finding)
+    for i, finding in enumerate(sorted(findings, key=_rank)):
+        leaks = finding.check == LEAKAGE or (finding.anomaly == GROWS and finding.feature in leaking)
+        groups.setdefault((finding.feature, leaks) if finding.feature else i, []).append(finding)
     return sorted((_one(group) for group in groups.values()), key=_rank)
 
 

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from components.validation.findings import DRIFT, WARNING, Finding, exclude_option
+from components.validation.findings import DRIFT, GROWS, WARNING, Finding, exclude_option
 from components.validation.statistics import Quantiles, common, has_values, is_numeric, quantiles
 
-GROWS = "grows with time"
 _ISO = re.compile(r"\d{4}[-/]\d{2}[-/]\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?( ?(Z|[+-]\d{2}:?\d{2}))?")
 _FORMATS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d.%m.%Y %H:%M:%S")
 _MOSTLY = 0.95
