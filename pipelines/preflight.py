@@ -79,7 +79,7 @@ def _kept_class(found: Scan, champions_class: Callable[[], str | None]) -> str |
     if kept not in counts:
         return None
     is_certain = found.rows < PEEK_ROWS or min(counts.values()) < _SURELY_RARER * sum(counts.values())
-    rarer = ordered(sorted(counts), counts, None, "")[0][-1]
+    rarer = ordered(sorted(counts), counts, None)[0][-1]
     return None if is_certain and kept == rarer else kept
 
 

@@ -19,6 +19,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 
 from components import tracking
+from components.artifacts import DIVERGED
 from components.baseline.contents import BaselineContents, champion_folder
 from components.batched_io import ReadExamples
 from components.bundle_manifest import digest_of
@@ -55,7 +56,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         files = split_files(examples_uri, summary.held_out)
         baseline_uri = artifact_utils.get_single_uri(input_dict["baseline"])
         baseline = BaselineContents.load(baseline_uri)
-        models = {n: ModelResult(n, CANDIDATE, n, a.uri, None, {}, {}, {}, {}) for n, a in artifacts.items()}
+        models = {
+            n: ModelResult(n, CANDIDATE, n, a.uri, None, {}, {}, {}, {}, failures=_diverged(a)) for n, a in artifacts.items()
+        }
         bundles = {n: (os.path.join(a.uri, "Format-Serving"), digest_of(a)) for n, a in artifacts.items()}
         if baseline.comparable(settings["comparable"]):
             models[CHAMPION] = ModelResult(
@@ -108,6 +111,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
 def _framework(model: Any) -> str:
     return str(model.get_string_custom_property("framework"))
+
+
+def _diverged(model: Any) -> list[str]:
+    why = model.get_string_custom_property(DIVERGED)
+    return [why] if why else []
 
 
 def _names(models: Mapping[str, ModelResult], *, partly: bool) -> list[str]:
@@ -188,7 +196,10 @@ def _measured(
         if len(its.labels) < len(rows.labels):
             overall["example_count"] = float(len(its.labels))
         bad = int((~np.isfinite(its.scores[name])).any(axis=1).sum())
-        failures = [f"{bad:,} of its {len(its.labels):,} predictions are no finite numbers"] if bad else []
+        failures = [
+            *models[name].failures,
+            *([f"{bad:,} of its {len(its.labels):,} predictions are no finite numbers"] if bad else []),
+        ]
         its_plots = plots[name] | row_plots(its, name)
         found[name] = replace(models[name], metrics=overall, slices=slices, failures=failures, plots=its_plots)
     return found

@@ -19,9 +19,7 @@ from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, FLOAT, INTEGER
 from components.ingest.keys import key_hashes
 from components.ingest.labels import class_column
-from components.ingest.readers import is_untyped
-from components.ingest.scan import InputSpec, Scan, read_batches, scan
-from components.ingest.sources import format_of
+from components.ingest.scan import InputSpec, Scan, read_batches, reads_texts, scan
 from components.ingest.typed import TypedColumns
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
@@ -82,6 +80,7 @@ class Executor(base_executor.BaseExecutor):
             meanings={n: t.meaning for n, t in found.types.items() if t.kind != EMPTY},
             spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
             missing_values=list(spec.missing_values or ()),
+            counts=typed.counts,
             csv=dict(spec.csv),
         ).save(examples.uri)
 
@@ -145,11 +144,10 @@ def _encoded(
 
 def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Scan, file: str) -> Iterator[pa.RecordBatch]:
     """Yields the batches with the label's values as its classes: these it keeps exactly, whatever type a file gives it."""
-    is_csv = format_of(file, spec.format) == "csv"
     for batch in batches:
         if not found.classes:
             yield batch
             continue
         place = batch.schema.get_field_index(spec.label)
-        label = class_column(batch.column(place), found.classes, untyped=is_csv or is_untyped(batch.schema.field(place)))
+        label = class_column(batch.column(place), found.classes, untyped=reads_texts(spec, file, batch.schema.field(place)))
         yield batch.set_column(place, spec.label, label)

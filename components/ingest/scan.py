@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +30,7 @@ from components.ingest.csv_options import CsvOptions
 from components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
 from components.ingest.float_precision import FloatPrecision, settled
 from components.ingest.keys import check_keys, missing_keys, with_key
-from components.ingest.labels import LabelValues, check_label, infer_task, labelled
+from components.ingest.labels import LabelValues, check_label, class_of, infer_task, labelled
 from components.ingest.layout import added_columns, folder_columns, with_folders
 from components.ingest.nearly_numbers import NearlyNumbers
 from components.ingest.readers import Batches, is_untyped, reader
@@ -254,8 +255,7 @@ class _Seen:
             declared = spec.columns.get(field_.name)
             # Those that are declared numbers are plain already.
             values = self._csv.numbers(column) if is_csv and not declared else column
-            untyped = is_csv or is_untyped(field_) or declared == NUMBER
-            self._add_column(file, field_.name, values, untyped=untyped, is_csv=is_csv)
+            self._add_column(file, field_.name, values, untyped=reads_texts(spec, file, field_), is_csv=is_csv)
         self.rows += batch.num_rows
 
     def check(self) -> list[str]:
@@ -268,7 +268,7 @@ class _Seen:
                 raise UserError(f"data: {mixed_times(name)}")
             if kind.is_beyond and name != self._spec.label:
                 raise _located(self._spec, self._beyond[name], name, beyond_integers(name))
-        return self._nearly.notes([n for n in texts if n != self._spec.label])
+        return self._nearly.notes([n for n in texts if n != self._spec.label], [n for n in self.types if n not in texts])
 
     def _add_column(self, file: str, name: str, column: pa.Array, *, untyped: bool, is_csv: bool) -> None:
         seen = _observed(self._spec, file, name, column, untyped=untyped)
@@ -282,6 +282,11 @@ class _Seen:
             self.precision.add(name, column, seen.kind)
         if name == self._spec.label:
             self.labels.add(column, untyped=untyped)
+
+
+def reads_texts(spec: InputSpec, file: str, field_: pa.Field) -> bool:
+    """Whether the texts of a file's column may be numbers: in a CSV, in mixed JSON, and where numbers are declared."""
+    return format_of(file, spec.format) == "csv" or is_untyped(field_) or spec.columns.get(field_.name) == NUMBER
 
 
 def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untyped: bool) -> ColumnType:
@@ -323,6 +328,20 @@ def _check_names(spec: InputSpec, names: set[str], files: Sequence[str]) -> None
             )
 
 
+def _chosen(spec: InputSpec, classes: Sequence[Any]) -> Any | None:
+    """Returns the class that the config names as the positive one, by any spelling of the same value."""
+    if spec.positive_class is None:
+        return None
+    chosen = class_of(spec.positive_class, classes, untyped=True)
+    if chosen is None:
+        names = [str(c) for c in classes]
+        raise UserError(
+            f"{class_order.KEY}: {spec.label!r} has no class {spec.positive_class!r}.{did_you_mean(spec.positive_class, names)} "
+            f"The classes are {', '.join(names)}."
+        )
+    return chosen
+
+
 def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) -> Scan:
     if not labels.overflow:
         found.label_counts = {str(value): count for value, count in labels.counts().items()}
@@ -336,8 +355,7 @@ def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) 
         return found
     found.classes = check_label(labels, found.task)
     if found.task == "binary":
-        classes, counts, chosen = found.classes, labels.counts(), spec.positive_class
-        found.classes, found.positive_by = class_order.ordered(classes, counts, chosen, spec.label)
+        found.classes, found.positive_by = class_order.ordered(found.classes, labels.counts(), _chosen(spec, found.classes))
     if peek:
         return found
     if found.classes:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from components.dataset import DatasetSummary
-from components.validation.findings import ERROR, LEAKAGE, WARNING, Finding, percent
+from components.validation.findings import ERROR, LEAKAGE, WARNING, Finding, exclude_option, option_for, percent
 
 _UNIQUE_SHARE = 0.95
 _FEWEST_ROWS = 50
@@ -38,14 +38,16 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
         if name == summary.label or name not in sample:
             continue
         present = sample[name].dropna()
+        if kind == "float" and _has_fractions(present.iloc[:_FEWEST_ROWS]):
+            continue  # most columns: said without a look at all of their values
         what = identifier(name, present, kind)
-        grows = what is None and orders_rows(present, kind)
-        if what is None and not grows:
+        order = "" if what else _order(present, kind, summary.meanings.get(name, ""), has_classes=bool(summary.classes))
+        if not what and not order:
             continue
         share = explained(present, sample[summary.label].loc[present.index], has_classes=bool(summary.classes))
         counted = f"{present.nunique():,} different values in {len(present):,} rows"
         if share > (limit if what else settings["leakage"]["max_information"]):
-            what = what or "an order of the rows"
+            what = what or order
             action = settings["on_anomaly"]["features"].get(name, "fail")
             found.append(_predicts_the_label(name, what, f"{counted}; neighbours by it explain {percent(share)}", limit, action))
         elif what:
@@ -63,10 +65,7 @@ def _predicts_the_label(name: str, what: str, seen: str, limit: float, action: s
         seen=seen,
         severity=ERROR,
         action=action,
-        remedy=(
-            f"--set 'data.exclude=[{name}]'   to leave it out\n"
-            f"  --set 'validation.on_anomaly.features.{name}=warn'   to use it all the same"
-        ),
+        remedy=f"{exclude_option(name)} (to use it all the same: {option_for('validation.on_anomaly.features', name, 'warn')})",
     )
 
 
@@ -81,7 +80,7 @@ def _used_as_a_feature(name: str, seen: str, share: float) -> Finding:
         share=share,
         severity=WARNING,
         action="warn",
-        remedy=f"--set 'data.exclude=[{name}]'",
+        remedy=exclude_option(name),
     )
 
 
@@ -101,7 +100,7 @@ def identifier(name: str, values: pd.Series, kind: str) -> str | None:
     if kind == "string":
         return None if _is_prose(values) else "an id"
     numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
-    if kind not in ("integer", "float") or not np.isfinite(numbers).all() or (numbers != np.trunc(numbers)).any():
+    if kind not in ("integer", "float") or not np.isfinite(numbers).all() or _has_fractions(values):
         return None
     if orders_rows(values, kind):
         return "an order of the rows"
@@ -120,11 +119,19 @@ def orders_rows(values: pd.Series, kind: str) -> bool:
         ranks = pd.Series([_natural(v) for v in values]).rank(method="dense").to_numpy()
     else:
         ranks = pd.to_numeric(values).to_numpy(dtype=np.float64)
-        if not np.isfinite(ranks).all() or (ranks != np.trunc(ranks)).any():
+        if not np.isfinite(ranks).all() or _has_fractions(values):
             return False
     steps = np.sign(np.diff(ranks))
     moved = steps[steps != 0]
     return bool(abs(moved.sum()) >= _MONOTONE * len(moved))
+
+
+def _order(values: pd.Series, kind: str, meaning: str, *, has_classes: bool) -> str:
+    """Returns what a column whose values come back is, where it orders the rows; a time does in any order of the file."""
+    if orders_rows(values, kind):
+        return "an order of the rows"
+    # Of a quantity that is to be forecast, a time may rightly say much.
+    return "a time" if has_classes and meaning.startswith("time") and values.nunique() >= _FEWEST_ROWS else ""
 
 
 def explained(values: pd.Series, label: pd.Series, *, has_classes: bool) -> float:
@@ -170,6 +177,11 @@ def _explained_by_neighbours(targets: list[np.ndarray], order: np.ndarray) -> fl
 def _repeats_less_than_chance(numbers: np.ndarray, ordered: np.ndarray) -> bool:
     expected = len(numbers) ** 2 / (2 * (ordered[-1] - ordered[0] + 1))
     return len(numbers) == len(ordered) and bool(expected >= _EXPECTED_PAIRS)
+
+
+def _has_fractions(values: pd.Series) -> bool:
+    numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
+    return bool((numbers != np.trunc(numbers)).any())
 
 
 def _natural(text: str | bytes) -> str:

@@ -271,6 +271,16 @@ def test_a_label_has_the_same_classes_and_examples_in_every_format(ending, zero,
     assert [sum(row["y"] == c for row in rows) for c in stored] == [100, 100]
 
 
+@pytest.mark.parametrize(("declared", "classes"), [("number", [0, 1]), ("text", ["0", "1"])])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_label_has_the_type_that_is_declared(ending, declared, classes, tmp_path):
+    data = frame().assign(y=lambda t: t.y.astype(str))
+    {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}[ending](data, tmp_path / f"d.{ending}", index=False)
+    summary, rows = ingest(tmp_path, path=[str(tmp_path / f"d.{ending}")], columns={"y": declared})
+    assert summary.classes == classes
+    assert {row["y"] for row in rows} == {c.encode() if isinstance(c, str) else c for c in classes}
+
+
 def test_columns_without_a_value_are_named(tmp_path):
     summary, _ = ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", frame().assign(nothing=None))])
     assert summary.empty_columns == ["nothing"]

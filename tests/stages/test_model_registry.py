@@ -110,7 +110,7 @@ def test_a_registered_model_that_switchyard_did_not_make_is_left_alone(client, r
         lambda: promote(client, "m", "1", why="x", force=True),
         lambda: rollback(client, "m", why="x"),
     ):
-        with pytest.raises(UserError, match=r"the registered model .m. belongs to somebody else"):
+        with pytest.raises(UserError, match="belongs to somebody else"):
             move()
     assert alias_version(client, "m", CHAMPION) == "1"
     assert len(client.search_model_versions("name = 'm'")) == 1

@@ -206,3 +206,21 @@ def test_a_serving_sample_is_typed_as_the_training_data_is(tmp_path):
     by_name = {f.path.step[0]: f for f in stats.datasets[0].features}
     assert by_name["x"].num_stats.max == 2.5
     assert by_name["w"].string_stats.unique == 3
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_serving_sample_means_the_same_in_every_format(kind, tmp_path):
+    rows = pd.DataFrame({"flag": [True, False, True, True], "day": ["2024-01-31"] * 4, "w": ["NA", "a", "", None]})
+    path = str(tmp_path / f"requests.{kind}")
+    {
+        "csv": lambda: rows.to_csv(path, index=False),
+        "jsonl": lambda: rows.to_json(path, orient="records", lines=True),
+        "parquet": lambda: rows.assign(day=pd.to_datetime(rows.day)).to_parquet(path),
+    }[kind]()
+    meanings = {"flag": "boolean", "day": "timestamp[s]", "w": "text"}
+    trained = summary(columns={"flag": "integer", "day": "integer", "w": "string"}, meanings=meanings)
+    stats = sample_statistics([path], trained, None)
+    by_name = {f.path.step[0]: f for f in stats.datasets[0].features}
+    assert by_name["flag"].num_stats.mean == 0.75
+    assert by_name["day"].num_stats.mean == 1_706_659_200
+    assert by_name["w"].string_stats.common_stats.num_missing == 2

@@ -21,7 +21,7 @@ BAD = {"data": {"path": "d.csv"}, "label": "y", "name": "p"}
 
 
 def positive(classes, counts=None, chosen=None):
-    return class_order.ordered(sorted(classes), counts or {}, chosen, "y")[0][-1]
+    return class_order.ordered(sorted(classes), counts or {}, chosen)[0][-1]
 
 
 @pytest.mark.parametrize(
@@ -50,35 +50,33 @@ def test_of_two_classes_that_are_as_frequent_the_last_by_name_is_positive():
     assert positive(["a", "b"], {"a": 5, "b": 5}) == "b"
 
 
+def write(tmp_path, labels):
+    pd.DataFrame({"x": np.arange(len(labels)) % 7, "y": labels}).to_csv(tmp_path / "d.csv", index=False)
+    return PipelineConfig.model_validate({**BAD, "data": {"path": str(tmp_path / "d.csv")}})
+
+
 @pytest.mark.parametrize(
-    ("classes", "chosen", "expected"),
+    ("labels", "chosen", "expected"),
     [
         (["bad", "good"], "good", "good"),
         ([0, 1], "0", 0),
         ([0, 1], "0.0", 0),
         ([0, 1], "false", 0),
-        (["FALSE", "TRUE"], "false", "FALSE"),
+        ([2**53, 2**53 + 1], str(2**53), 2**53),
     ],
 )
-def test_the_key_chooses_the_class(classes, chosen, expected):
-    assert positive(classes, dict.fromkeys(classes, 1), chosen) == expected
+def test_the_key_chooses_the_class_by_any_spelling_of_its_value(labels, chosen, expected, tmp_path):
+    config = write(tmp_path, labels * 9).model_copy(update={"positive_class": chosen})
+    found = scan(input_spec(config), BadRows(0))
+    assert (found.classes[-1], found.positive_by) == (expected, "chosen by positive_class")
 
 
-def test_a_key_that_names_no_class_is_refused_with_the_classes_there_are():
+def test_a_key_that_names_no_class_is_refused_with_the_classes_there_are_before_anything_runs(tmp_path):
+    config = write(tmp_path, ["bad", "good"] * 9).model_copy(update={"positive_class": "god"})
     with pytest.raises(
         UserError, match=r"positive_class: 'y' has no class 'god'. Did you mean 'good'\? The classes are bad, good"
     ):
-        positive(["bad", "good"], {}, "god")
-
-
-def test_integers_that_a_float_cannot_tell_apart_are_two_classes():
-    big = [2**53, 2**53 + 1]
-    assert class_order.named(big, str(big[1]), "y") == big[1]
-
-
-def write(tmp_path, labels):
-    pd.DataFrame({"x": np.arange(len(labels)) % 7, "y": labels}).to_csv(tmp_path / "d.csv", index=False)
-    return PipelineConfig.model_validate({**BAD, "data": {"path": str(tmp_path / "d.csv")}})
+        check_inputs(config, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["bad", "zbad"])

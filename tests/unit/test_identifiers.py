@@ -109,9 +109,9 @@ def test_equal_values_do_not_tell_what_the_order_of_the_file_tells():
     assert share(np.zeros(ROWS, dtype=int), SORTED_LABEL) < 0.02
 
 
-def findings(columns, label, features=None):
+def findings(columns, label, features=None, **facts_of):
     kinds = {n: "string" if isinstance(v[0], str) else "integer" for n, v in columns.items()}
-    facts = DatasetSummary("", [], {**kinds, "y": "integer"}, {}, {}, 0, [], [], "y", "binary", [0, 1], {})
+    facts = DatasetSummary("", [], {**kinds, "y": "integer"}, {}, {}, 0, [], [], "y", "binary", [0, 1], {}, **facts_of)
     settings = {"leakage": {"max_id_information": 0.3, "max_information": 0.9}, "on_anomaly": {"features": features or {}}}
     return identifier_findings(pd.DataFrame({**columns, "y": label}), facts, settings)
 
@@ -121,7 +121,7 @@ def test_an_index_that_predicts_the_label_stops_the_run_with_both_ways_out():
     assert found.action == "fail"
     assert found.anomaly.startswith("an index that predicts the label alone")
     assert "--set 'data.exclude=[i]'" in found.remedy
-    assert "--set 'validation.on_anomaly.features.i=warn'" in found.remedy
+    assert "--set validation.on_anomaly.features.i=warn" in found.remedy
 
 
 def test_an_index_that_may_be_used_warns():
@@ -155,3 +155,10 @@ def test_a_day_that_does_not_predict_the_label_is_no_finding():
 def test_a_file_that_is_sorted_by_a_quantity_with_a_say_in_the_label_is_no_finding():
     age = np.sort(RNG.integers(18, 90, ROWS))
     assert findings({"age": age}, (age + RNG.normal(0, 15, ROWS) > 50).astype(int)) == []
+
+
+def test_a_time_that_predicts_the_label_stops_the_run_in_any_order_of_the_file():
+    seconds = np.asarray(DAYS.astype("int64") // 10**9)[SHUFFLED]
+    [found] = findings({"at": seconds}, SORTED_LABEL[SHUFFLED], meanings={"at": "timestamp[s]"})
+    assert (found.action, found.anomaly.startswith("a time that predicts the label alone")) == ("fail", True)
+    assert findings({"at": seconds}, RNG.integers(0, 2, ROWS), meanings={"at": "timestamp[s]"}) == []

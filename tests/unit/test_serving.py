@@ -264,3 +264,9 @@ def test_the_canary_is_stopped():
     whys = [rollout.answered(canary, 0.03, failed=False) for _ in range(10)]
     assert "median latency is 30.0 ms where the champion's is 10.0 ms" in whys[-1]
     assert rollout.canary is None
+
+
+def test_lists_without_values_are_missing_in_a_binary_tensor_too():
+    given_columns = {"a": [1.5] * 2, "i": [1] * 2, "s": ["x"] * 2, "w": [[1, 2, 3]] * 2, "l": np.zeros((2, 0), dtype=np.int64)}
+    columns, _ = columns_of(INFO, given_columns)
+    assert plain(columns["l"]) == [[], []]
