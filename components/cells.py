@@ -17,6 +17,7 @@ from components.spelling import BOOLEAN, FLOAT, INTEGER, TEXT, TIME, TIMESTAMP, 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 _EXACT = 2**53  # up to here float64 holds every whole number
 _DAY = 86_400
+_GENERATION = 30 * 365 * _DAY
 _ARROW = {FLOAT: pa.float64(), TEXT: pa.binary()}
 
 
@@ -32,6 +33,7 @@ class Target:
         missing: texts that mean missing besides the usual ones (of a text column: all of them).
         unknown: a bundle that does not say what its integers were: dates are taken as whole seconds.
         limit: no larger numbers.
+        counts: of timestamps in the training data, the smallest and the largest. A number far from them counts another unit.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Target:
     missing: tuple[str, ...] = ()
     unknown: bool = False
     limit: float = math.inf
+    counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,10 +151,17 @@ def _within_kind(values: pa.Array, target: Target) -> pa.Array:
         return _null_unless(pc.or_(pc.equal(values, 0), pc.equal(values, 1)), values)
     if target.kind in (TIMESTAMP, TIME):
         scale = UNITS[target.unit]
-        low, high = (0, _DAY) if target.kind == TIME else (spelling.FIRST_SECOND, spelling.LAST_SECOND + 1)
-        low, high = max(low * scale, -(2**63)), min(high * scale, 2**63 - 1)
-        return _null_unless(pc.and_(pc.greater_equal(values, low), pc.less(values, high)), values)
+        low, high = (0, _DAY * scale - 1) if target.kind == TIME else _moments(target.counts, scale)
+        low, high = max(low, -(2**63)), min(high, 2**63 - 1)
+        return _null_unless(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high)), values)
     return values
+
+
+def _moments(counts: Sequence[int], scale: int) -> tuple[int, int]:
+    """Returns the first and the last count of a unit that is taken for a moment."""
+    if not counts:
+        return spelling.FIRST_SECOND * scale, spelling.LAST_SECOND * scale
+    return counts[0] - _GENERATION * scale, counts[1] + _GENERATION * scale
 
 
 def _from_times(column: pa.Array, target: Target) -> pa.Array | None:

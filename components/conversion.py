@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from components.raw_features import Columns, Ragged, RawFeature
 from components.spelling import FLOAT, INTEGER, TEXT, unit_of
 
 _KINDS = {"int64": INTEGER, "float32": FLOAT, "string": TEXT}
+_TYPED_ROWS = b"typed rows"
 _GAP = "must hold lists without gaps (null or NaN)"
 MISSING = "must not be missing"
 _NOT_ARROW = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeError)
@@ -91,6 +93,7 @@ def target_of(feature: RawFeature) -> Target:
         missing=tuple(feature.missing),
         unknown=not feature.meaning,
         limit=FLOAT32_MAX if feature.dtype == "float32" else math.inf,
+        counts=tuple(feature.counts),
     )
 
 
@@ -152,8 +155,7 @@ def fit_rows(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> FittedRow
     misfits: dict[int, str] = {}
     names = batch.schema.names
     for feature in features:
-        column = batch.column(feature.name) if feature.name in names else pa.nulls(batch.num_rows)
-        found = fit(column, feature)
+        found = _fit_field(batch, feature) if feature.name in names else fit(pa.nulls(batch.num_rows), feature)
         converted.append((feature, found.values))
         for misfit in found.misfits:
             misfits.setdefault(misfit.row, misfit.sentence(feature.name))
@@ -162,6 +164,19 @@ def fit_rows(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> FittedRow
     mask = pa.array(fits) if misfits else None
     columns = {f.name: model_column(v if mask is None else v.filter(mask), f) for f, v in converted}
     return FittedRows(columns, fits, misfits)
+
+
+def typed_rows(rows: Sequence[bool]) -> dict[bytes, bytes]:
+    """Returns the metadata of a field of texts some of which were numbers or booleans, as JSON has them: these rows."""
+    return {_TYPED_ROWS: np.packbits(np.asarray(rows, dtype=bool)).tobytes()}
+
+
+def _fit_field(batch: pa.RecordBatch, feature: RawFeature) -> Fitted:
+    column, metadata = batch.column(feature.name), batch.schema.field(feature.name).metadata
+    if not metadata or _TYPED_ROWS not in metadata:
+        return fit(column, feature)
+    typed = np.unpackbits(np.frombuffer(metadata[_TYPED_ROWS], np.uint8), count=len(column))
+    return _by_type([json.loads(v) if t else v for v, t in zip(column.to_pylist(), typed, strict=True)], feature)
 
 
 def fit_frame(rows: pd.DataFrame, features: Sequence[RawFeature]) -> Columns:

@@ -244,8 +244,9 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
     for file in find_files([str(data)], "--data"):
         kind = format_of(file, "auto")
         with closing(reader(kind, options)(file, BadRows(0), None)) as batches:
-            plain = (plain_numbers(b, numbers, options) if kind == "csv" else b for b in batches)
-            frames += [b.to_pandas(integer_object_nulls=True) for b in plain]
+            frames += [
+                (plain_numbers(b, numbers, options) if kind == "csv" else b).to_pandas(integer_object_nulls=True) for b in batches
+            ]
     if not frames:
         raise StageError(f"{data}: no rows.")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True)

@@ -79,6 +79,7 @@ class Executor(base_executor.BaseExecutor):
             meanings={n: t.meaning for n, t in found.types.items() if t.kind != EMPTY},
             spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
             missing_values=list(spec.missing_values or ()),
+            counts=typed.counts,
             csv=dict(spec.csv),
         ).save(examples.uri)
 

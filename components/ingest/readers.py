@@ -16,13 +16,12 @@ import pyarrow.parquet
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.csv_options import DEFAULTS, CsvOptions, csv_head, csv_stream, undecodable
-from components.ingest.json_columns import MixedColumnError, json_column
+from components.ingest.json_columns import UNTYPED, MixedColumnError, json_column
 from components.ingest.sources import open_file
 
 _CSV_BLOCK = 8 << 20
 _HEADER_BYTES = 1 << 20
 _ROWS = 32_768
-_UNTYPED = {b"untyped": b"1"}
 
 Batches = Generator[pa.RecordBatch, None, None]
 Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
@@ -30,7 +29,7 @@ Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
 
 def is_untyped(field: pa.Field) -> bool:
     """Whether a field's texts are numbers and words that mean missing: their type is to be found as a CSV's is."""
-    return bool(field.metadata) and b"untyped" in field.metadata
+    return bool(field.metadata) and UNTYPED in field.metadata
 
 
 def reader(kind: str, options: CsvOptions) -> Reader:
@@ -179,14 +178,14 @@ def _batch_of(path: str, rows: list[dict[str, Any]], before: int, missing: Seque
     columns, fields = [], []
     for name in names:
         try:
-            column, untyped = json_column([row.get(name) for row in rows], missing)
+            column, field = json_column(name, [row.get(name) for row in rows], missing)
         except MixedColumnError as error:
             raise UserError(
                 f"data: {path}, row {before + error.row}: column {name!r} {error}. Write it in one way, or leave it out "
                 f"with data.exclude: [{name}]."
             ) from None
         columns.append(column)
-        fields.append(pa.field(name, column.type, metadata=_UNTYPED if untyped else None))
+        fields.append(field)
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 

@@ -137,7 +137,7 @@ def predict_batch(bundle: BundleModel, features: Sequence[RawFeature], batch: pa
     _check_columns(info, batch.schema.names)
     fitted = fit_rows(batch, features)
     good, bad = fitted.fits, dict(fitted.misfits)
-    table = pa.Table.from_batches([batch])
+    table = pa.table(batch.columns, names=batch.schema.names)
     outputs = len(info.classes) if info.task == "multiclass" else 1
     scores = np.full((batch.num_rows, outputs), np.nan, dtype=np.float32)
     if good.any():

@@ -93,10 +93,11 @@ def _module(folder: Path, info: BundleInfo) -> Any:
 def _present(feature: RawFeature, value: Any) -> Any:
     import tensorflow as tf
 
-    if feature.dtype == "string":
-        present, listed = tf.strings.length(value) > 0, [m for m in feature.missing if m]
-    else:
-        present, listed = ~tf.math.is_nan(value), [n for n in map(number_of, feature.missing) if n is not None]
+    is_text = feature.dtype == "string"
+    present = tf.strings.length(value) > 0 if is_text else ~tf.math.is_nan(value)
+    listed: list[Any] = [
+        m for m in (feature.missing if is_text else map(number_of, feature.missing)) if m is not None and m != ""
+    ]
     for missing in listed:
         present &= value != missing
     return present

@@ -71,7 +71,7 @@ def test_na_is_a_value_and_it_is_said_before_training(trained):
 
 
 def metrics_of(done):
-    return [model["metrics"] for model in done.json["models"]]
+    return [model["metrics"] for model in done.json["models"].values()]
 
 
 def test_rows_have_the_same_scores_in_every_format_and_from_the_server(new, trained, warm):

@@ -8,13 +8,16 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from components.conversion import fit_rows
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert, observe
 from components.ingest.keys import key_hashes
+from components.ingest.readers import READERS
 from components.ingest.scan import InputSpec, scan
 from components.ingest.sources import fingerprint, format_of
 from components.ingest.writer import assign
+from components.raw_features import RawFeature
 from tests.command import REPOSITORY
 
 SPEC = dict(
@@ -247,3 +250,12 @@ def test_numbers_and_words_in_json_are_numbers(tmp_path):
     rows = ['{"x": 1, "y": 0}', '{"x": "NA", "y": 1}', '{"x": 2.5, "y": 1}']
     found = scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)]}), BadRows(0))
     assert found.types["x"].meaning == "float"
+
+
+def test_a_number_beside_texts_in_json_is_not_taken_for_its_text(tmp_path):
+    """As a server takes it: by the spelling that training saw."""
+    [batch] = READERS["jsonl"](jsonl(tmp_path, '{"x": 5}', '{"x": "5"}', '{"x": "A1"}', '{"x": true}'), BadRows(0), None)
+    pointed = RawFeature("x", "string", None, meaning="text", spelled=["5.0"])
+    found = fit_rows(batch, [pointed])
+    assert found.columns["x"].values.tolist() == [b"5.0", b"5", b"A1"]
+    assert found.misfits == {3: "column 'x' must hold texts, received True"}
