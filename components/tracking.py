@@ -20,7 +20,7 @@ from typing import Any
 from components.errors import UserError, first_line
 from components.full_disk import full_disk
 from components.journal_files import local_files
-from components.model_registry import Registration, register_model
+from components.model_registry import ForeignModelError, Registration, register_model
 from components.redaction import TRACKING_URI, mask, take_credentials
 from components.tracking_database import database_of_ones_own, files_beside
 from components.tracking_journal import PARENT_KEY, Journal
@@ -89,10 +89,16 @@ class Run:
         self._do({"op": "end", "status": status, "time": int(time.time() * 1000)})
 
     def register(self, model: Mapping[str, Any]) -> Registration:
-        """Records a model, see `model_registry.register_model`; its status is `put off` when the server is away."""
+        """Records a model, see `model_registry.register_model`; its status is `put off` when the server is away.
+
+        Raises:
+            ForeignModelError: the registered model is somebody else's.
+        """
         if not self._away:
             try:
                 return register_model(client(self._uri or ""), self.run_id or "", model)
+            except ForeignModelError:
+                raise
             except Exception as error:  # MLflow raises what its many stores raise
                 self._put_off(error, f"to register {model['name']}")
         self._keep({"op": "register", "model": dict(model)})
@@ -217,8 +223,8 @@ def _check_files(operation: Operation) -> None:
             raise FileNotFoundError(f"{path}, which is to be sent, is gone")
 
 
-def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
-    """Sends one operation of `Run` to MLflow."""
+def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration | None:
+    """Sends one operation of `Run` to MLflow; returns what became of a model."""
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
     kind = operation["op"]
@@ -252,7 +258,8 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
     elif kind == "end":
         mlflow_client.set_terminated(run_id, operation["status"], operation["time"])
     elif kind == "register":
-        register_model(mlflow_client, run_id, operation["model"])
+        return register_model(mlflow_client, run_id, operation["model"])
+    return None
 
 
 def key_of(name: str) -> str:

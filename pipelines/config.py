@@ -36,6 +36,12 @@ ClassWeights = Annotated[
 ]
 
 
+# Classes are known by their text, whatever YAML makes of it.
+ClassName = Annotated[
+    str, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v)
+]
+
+
 class DataConfig(Section):
     """Where the examples come from and how they are split.
 
@@ -43,11 +49,14 @@ class DataConfig(Section):
         path: a file, a glob or a list of them, local or any URI that Beam's filesystems open.
         format: `auto` goes by the file name's ending.
         exclude: columns that are never read into the pipeline.
-        splits: split -> weight (rows are assigned by hash), or split -> path. `train` and `eval` must be there.
+        splits: split -> weight (rows are assigned by hash), or split -> path. `train` and `eval` must be there; early stopping
+            and tuning look at `eval`, so `test`, where there is one, is what the model gate and the report judge by.
         split_key: the hash is of this column (all rows of a user in one split), else of the whole row.
         max_bad_rows: ragged, undecodable or unlabelled rows that are tolerated (and left out).
         missing_values: texts that mean "missing" in every column and format, besides an empty one, and besides the usual words
             (NA, NaN, null, ...) in a column that is no text.
+        max_float32_loss: share of the distinct values of a column of fractions that may become one as float32 (what
+            examples hold); above it the run stops. Whole numbers are kept as integers instead.
         csv: how CSVs are written.
         columns: column -> what it is declared to be; the others are what all their values are.
     """
@@ -55,10 +64,11 @@ class DataConfig(Section):
     path: Names = ()
     format: Literal["auto", "csv", "parquet", "jsonl", "tfrecord"] = "auto"
     exclude: Names = ()
-    splits: dict[str, Number | Names] = Field(default={"train": 0.8, "eval": 0.2})
+    splits: dict[str, Number | Names] = Field(default={"train": 0.7, "eval": 0.1, "test": 0.2})
     split_key: str | None = None
     max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
     missing_values: Names | None = None
+    max_float32_loss: Annotated[Number, Field(ge=0, le=1)] = 0.5
     csv: CsvConfig = CsvConfig()
     columns: dict[str, ColumnConfig] = Field(default_factory=dict)
 
@@ -212,7 +222,7 @@ def trainer_name(framework: str) -> str:
 
 
 class InfraValidation(Section):
-    """Before promotion: `rows` of the eval split go over HTTP to a server of the model's own, ready in `startup_seconds`."""
+    """Before promotion: `rows` of the held-out split go over HTTP to a server of the model's own, ready in `startup_seconds`."""
 
     rows: Positive = 200
     startup_seconds: Annotated[Number, Field(gt=0)] = 120.0
@@ -271,12 +281,18 @@ class TrackingConfig(Section):
 
 
 class PipelineConfig(Section):
-    """The whole pipeline. Everything but `name`, `data` and `label` has a default."""
+    """The whole pipeline. Everything but `name`, `data` and `label` has a default.
+
+    Attributes:
+        positive_class: of a binary task: whose probability is predicted, and which the metrics are about; default: the one
+            with a usual name (1, true, yes, ...), else the champion's, else the rarer one.
+    """
 
     name: str
     data: DataConfig
     label: str
     task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
+    positive_class: ClassName | None = None
     preprocessing: str | None = None
     trainer: TrainerConfig = TrainerConfig()
     tune: TuneConfig | None = None
@@ -334,6 +350,11 @@ class PipelineConfig(Section):
                     f"tune.space.batch_size: {uneven} rows cannot be shared equally by {workers} workers "
                     "(trainer.accelerator: count times nodes); give choices that can, or low, high and step"
                 )
+        if self.positive_class is not None and self.task in ("multiclass", "regression"):
+            raise ValueError(
+                f"positive_class: a {self.task} task has none, received {self.positive_class!r}. "
+                "Remove it, or set task to binary."
+            )
         if self.task == "regression" and self.trainer.hyperparameters.class_weights is not None:
             raise ValueError("trainer.hyperparameters.class_weights: a regression has no classes; remove it")
         return self

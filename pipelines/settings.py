@@ -31,6 +31,8 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         missing_values=data.missing_values,
         label=config.label,
         task=config.task,
+        positive_class=config.positive_class,
+        max_float32_loss=data.max_float32_loss,
         columns={name: column.type for name, column in data.columns.items()},
         csv=data.csv.model_dump(exclude_defaults=True),
     )
@@ -77,6 +79,7 @@ def gate_settings(config: PipelineConfig) -> dict[str, Any]:
         "curated": config.validation.schema_path is not None,
         "excluded": list(config.data.exclude),
         "split_paths": bool(config.data.split_paths),
+        **config.evaluation.model_dump(mode="json", include={"comparable", "incomparable_champion"}),
         "missing_values": list(config.data.missing_values) if config.data.missing_values is not None else None,
     }
 

@@ -13,7 +13,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.dataset import DatasetSummary
+from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, FLOAT, INTEGER
@@ -35,7 +35,7 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. Raises UserError for anything wrong with the data."""
-        spec = input_spec(exec_properties)
+        spec = input_spec(exec_properties).with_folders()
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         bad = BadRows(spec.max_bad_rows)
         found = scan(spec, bad)
@@ -43,7 +43,7 @@ class Executor(base_executor.BaseExecutor):
         typed = TypedColumns(found.types, spec.missing_values or (), spec.label)
         rows, counts = _write(spec, found, typed, examples.uri, splits)
         typed.check()
-        for split in ("train", "eval"):
+        for split in [s for s in (TRAIN, EVAL, TEST) if s in rows]:
             if not rows[split]:
                 raise UserError(
                     f"data.splits: the split {split!r} has no rows ({sum(rows.values())} rows in all). "
@@ -76,6 +76,7 @@ class Executor(base_executor.BaseExecutor):
             task=found.task,
             classes=found.classes,
             class_counts={str(c): counts.get(c, 0) for c in found.classes},
+            positive_by=found.positive_by,
             meanings={n: t.meaning for n, t in found.types.items() if t.kind != EMPTY},
             spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
             missing_values=list(spec.missing_values or ()),
@@ -97,7 +98,7 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
                 if group is not None:
                     chosen = {group: None}
                 else:
-                    hashes = row_hashes(lists)
+                    hashes = row_hashes(_features(lists, spec.label))
                     if spec.split_key:
                         hashes = key_hashes(batch.column(spec.split_key), hashes)
                     index = assign(hashes, spec.weights)
@@ -113,6 +114,11 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     for writer in writers.values():
         writer.close()
     return {s: w.rows for s, w in writers.items()}, counts
+
+
+def _features(lists: pa.RecordBatch, label: str) -> pa.RecordBatch:
+    """Without the label: neither the spelling of its classes nor a corrected one moves a row to another split."""
+    return lists.select([n for n in lists.schema.names if n != label])
 
 
 def _encoded(

@@ -15,6 +15,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from components import tracking
+from components.artifacts import DIVERGED
 from components.bundle_code import bundled_code
 from components.bundle_manifest import keep_digest
 from components.dataset import FILE as DATASET
@@ -25,7 +26,7 @@ from components.model_bundle_writer import raw_features, save_bundle
 from components.progress import say, warn
 from components.training.contract import TrainResult
 from components.training.job import TrainingJob
-from components.training.ledger import TrainingLedger
+from components.training.ledger import TrainingLedger, diverged
 from components.training.registry import trainer_class
 from components.training.worker_group import train
 from components.tuning.results import best_values, with_values
@@ -81,6 +82,10 @@ class Executor(base_executor.BaseExecutor):
             data=_training_data(input_dict, summary, state),
         )
         model.set_string_custom_property("framework", trainer.name)
+        why = diverged(summary.task, len(summary.classes), result.metrics)
+        model.set_string_custom_property(DIVERGED, why)
+        if why:
+            warn(why)
         keep_digest(model, digest)
 
 

@@ -12,6 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import tensorflow_data_validation as tfdv
 
+from components.added_columns import may_be_added
+from components.compat.tfdv_quantiles import stats_options
 from components.conversion import fit, single
 from components.dataset import DatasetSummary
 from components.errors import UserError
@@ -52,13 +54,15 @@ def sample_statistics(
         # Text in some files, where numbers were trained on: kept as text, so that the types are seen to differ.
         if sample[name].map(lambda v: isinstance(v, str)).any():
             sample[name] = sample[name].map(lambda v: None if pd.isna(v) else str(v))
-    return tfdv.generate_statistics_from_dataframe(sample)
+    return tfdv.generate_statistics_from_dataframe(sample, stats_options=stats_options())
 
 
 def _typed(batch: pa.RecordBatch, summary: DatasetSummary, missing: Sequence[str]) -> pd.DataFrame:
     """Rows as they would be served: values that do not fit are missing, unless most of a column does not."""
     typed: dict[str, Any] = {}
     for name in batch.schema.names:
+        if name not in summary.columns and may_be_added(name):
+            continue
         kind = summary.columns.get(name, "string")
         if kind.startswith("list"):
             continue

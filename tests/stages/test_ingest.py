@@ -209,7 +209,8 @@ def test_bad_rows_are_counted_sampled_and_left_out(tmp_path):
 
 
 def test_bad_json_lines_are_counted_and_left_out(tmp_path):
-    (tmp_path / "d.jsonl").write_text('{"x": 1, "y": 0}\n' * 40 + '{"x": 2, "y": 1}\n' * 40 + "{oops\n[1]\n")
+    lines = [json.dumps({"x": i, "y": i % 2}) for i in range(80)]
+    (tmp_path / "d.jsonl").write_text("\n".join([*lines, "{oops", "[1]"]))
     summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.jsonl")], max_bad_rows=2)
     assert summary.bad_rows == 2
     assert len(rows) == 80
@@ -219,6 +220,29 @@ def test_a_split_without_rows_is_refused(tmp_path):
     (tmp_path / "d.csv").write_text("x,y\n1,0\n2,1\n")
     with pytest.raises(UserError, match="'eval' has no rows"):
         ingest(tmp_path, path=[str(tmp_path / "d.csv")], weights={"train": 1, "eval": 1e-9})
+
+
+def test_renaming_or_mending_labels_moves_no_row_to_another_split(tmp_path):
+    splits = []
+    for name, labels in (("a", ["bad", "good"]), ("b", ["zbad", "good"]), ("c", ["good", "bad"])):
+        (tmp_path / name).mkdir()
+        data = frame(300).assign(i=range(300), y=lambda d, labels=labels: np.where(d["y"] == 1, labels[1], labels[0]))
+        _, rows = ingest(tmp_path / name, path=[write_csv(tmp_path / "d.csv", data)])
+        splits.append({r["i"]: r["split"] for r in rows})
+    assert splits[0] == splits[1] == splits[2]
+
+
+def test_a_named_test_split_is_what_models_are_judged_by_and_without_rows_it_is_refused(tmp_path):
+    path = write_csv(tmp_path / "d.csv", frame(400))
+    (tmp_path / "a").mkdir()
+    summary, _ = ingest(tmp_path / "a", path=[path], weights={"train": 0.7, "eval": 0.1, "test": 0.2})
+    assert summary.held_out == "test"
+    (tmp_path / "b").mkdir()
+    without, _ = ingest(tmp_path / "b", path=[path], weights={"train": 0.8, "eval": 0.2})
+    assert without.held_out == "eval"
+    (tmp_path / "c").mkdir()
+    with pytest.raises(UserError, match="'test' has no rows"):
+        ingest(tmp_path / "c", path=[path], weights={"train": 1, "eval": 1, "test": 1e-9})
 
 
 def test_text_labels_are_classes_in_alphabetical_order(tmp_path):

@@ -16,7 +16,7 @@ def test_two_keys_are_enough():
     config = load()
     assert config.task == "auto"
     assert config.trainer.framework == "tensorflow"
-    assert config.data.splits == {"train": 0.8, "eval": 0.2}
+    assert config.data.splits == {"train": 0.7, "eval": 0.1, "test": 0.2}
 
 
 def test_a_config_cannot_be_changed():

@@ -5,6 +5,8 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from components.baseline.contents import BaselineContents, Misfit
+from components.validation.comparability import comparability_findings
 from components.validation.drift import with_schemas_limits
 from components.validation.findings import Finding, Verdict
 from components.validation.leakage import normalized_information
@@ -72,3 +74,37 @@ def test_a_verdict_survives_its_file(tmp_path):
     verdict = Verdict([Finding("schema", "train", "x", "a", "b", "c", 0.5)], [], ["note"])
     verdict.save(str(tmp_path))
     assert Verdict.load(str(tmp_path)) == verdict
+
+
+def baseline(**changes):
+    given = {"version": "3", "name": "m", "rows": 100, "judged": 97, "misfits": [Misfit("age", "is missing", 3)]}
+    return BaselineContents(**{"framework": "pytorch", "model_uri": "", "previous_run": None, "note": "", **given, **changes})
+
+
+COMPARABILITY = {
+    "comparable": 0.9,
+    "incomparable_champion": "keep",
+    "on_anomaly": {"error": "fail", "warning": "warn", "features": {}},
+}
+
+
+def test_rows_that_the_champion_cannot_judge_are_a_warning_for_each_reason():
+    [found] = comparability_findings(baseline(), "test", COMPARABILITY)
+    assert (found.check, found.feature, found.share, found.action) == ("champion", "age", 0.03, "warn")
+    assert "the champion cannot judge 3 of 100 rows" in found.sentence()
+    assert "version 3 of m" in found.sentence()
+    strict = {**COMPARABILITY, "on_anomaly": {"error": "fail", "warning": "warn", "features": {"age": "fail"}}}
+    assert comparability_findings(baseline(), "test", strict)[0].action == "fail"
+
+
+def test_a_champion_that_can_judge_too_little_is_said_with_what_will_become_of_the_candidate():
+    [found] = comparability_findings(baseline(judged=50), "test", COMPARABILITY)
+    assert "it can judge 50 of 100 rows" in found.sentence()
+    assert "will be kept as challenger" in found.seen
+    [found] = comparability_findings(baseline(judged=50), "test", {**COMPARABILITY, "incomparable_champion": "replace"})
+    assert "replaced without a comparison" in found.seen
+
+
+def test_nothing_is_said_of_a_champion_that_judges_every_row_or_is_not_there():
+    assert comparability_findings(baseline(judged=100, misfits=[]), "test", COMPARABILITY) == []
+    assert comparability_findings(baseline(version=None), "test", COMPARABILITY) == []
