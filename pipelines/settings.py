@@ -75,6 +75,7 @@ def gate_settings(config: PipelineConfig) -> dict[str, Any]:
         "curated": config.validation.schema_path is not None,
         "excluded": list(config.data.exclude),
         "split_paths": bool(config.data.split_paths),
+        "split_key": config.data.split_key,
         "missing_values": list(config.data.missing_values) if config.data.missing_values is not None else None,
     }
 

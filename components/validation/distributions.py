@@ -24,8 +24,14 @@ class Cells(NamedTuple):
     pooled: float
 
 
-def cells(now: Any, before: Any) -> Cells:
-    """Returns the cells of two features of one type; a feature without any value has every type."""
+def cells(now: Any, before: Any, independent: float = 1.0) -> Cells:
+    """Returns the cells of two features of one type; a feature without any value has every type.
+
+    Args:
+        now: current statistics of the feature.
+        before: what they are compared with.
+        independent: the share of rows that count: of a hundred rows of ten people only ten say how people are.
+    """
     present, present_before = (common(f).num_non_missing for f in (now, before))
     if not present or not present_before:
         shares = shares_before = np.ones(1)
@@ -33,10 +39,9 @@ def cells(now: Any, before: Any) -> Cells:
         shares, shares_before = _number_shares(now, before, min(present, present_before))
     else:
         shares, shares_before = _text_shares(now, before)
-    return _pooled(
-        np.append(shares * present, common(now).num_missing),
-        np.append(shares_before * present_before, common(before).num_missing),
-    )
+    rows = np.append(shares * present, common(now).num_missing)
+    rows_before = np.append(shares_before * present_before, common(before).num_missing)
+    return _pooled(rows * independent, rows_before * independent)
 
 
 def _number_shares(now: Any, before: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:

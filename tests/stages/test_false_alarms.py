@@ -200,23 +200,24 @@ def test_a_column_in_the_order_of_the_rows_in_other_units_drifts():
 
 def test_values_that_train_lacks_by_chance_have_no_finding_and_more_of_them_have():
     splits = split(messy(), 1)
-    assert judge(splits) == []
-    [found] = judge({**splits, "eval": splits["eval"].assign(kind="elsewhere")})
+    assert judge(splits, split_paths=True) == []
+    found = judge({**splits, "eval": splits["eval"].assign(kind="elsewhere")}, split_paths=True)
+    [found] = [f for f in found if f.check == "schema"]
     assert (found.feature, found.where, found.anomaly, found.action) == ("kind", "eval", "unexpected string values", "warn")
 
 
 def test_whole_numbers_beyond_zero_and_one_that_train_lacks_by_chance_have_no_finding():
-    rows = pd.DataFrame({"children": np.random.default_rng(0).integers(0, 2, 1000), "x": np.arange(1000.0)})
+    rows = pd.DataFrame({"children": np.random.default_rng(0).integers(0, 2, 1000)})
     other = rows[:200].copy()
     other.loc[3, "children"] = 2
-    assert judge({"train": rows, "eval": other}) == []
-    [found] = judge({"train": rows, "eval": rows[:200].assign(children=2)})
+    assert judge({"train": rows, "eval": other}, split_paths=True) == []
+    [found] = [f for f in judge({"train": rows, "eval": rows[:200].assign(children=2)}, split_paths=True) if f.check == "schema"]
     assert (found.feature, found.expected, found.seen, found.action) == ("children", "0 or 1", "2 to 2", "warn")
 
 
 def test_a_split_that_lacks_a_column_that_train_has_stops_the_run():
     splits = split(messy(), 1)
-    [found] = judge({**splits, "eval": splits["eval"].assign(x=np.nan)})
+    [found] = judge({**splits, "eval": splits["eval"].assign(x=np.nan)}, split_paths=True)
     assert (found.feature, found.where, found.action, found.share) == ("x", "eval", "fail", 1)
 
 
@@ -225,6 +226,21 @@ def test_splits_of_their_own_files_that_differ_are_told_and_stop_nothing():
     splits["eval"] = splits["eval"].assign(x=lambda t: t.x * 1000)
     [found] = judge(splits, split_paths=True)
     assert (found.check, found.feature, found.action) == ("splits", "x", "warn")
+
+
+def test_groups_of_rows_that_are_split_by_their_key_have_no_finding():
+    """Forty people of fifty rows each: what is a person's own is known of few people."""
+    rng = np.random.default_rng(0)
+    people = pd.DataFrame(
+        {"person": range(40), "age": rng.integers(18, 90, 40).astype(float), "city": rng.choice(list("abcdefgh"), 40)}
+    )
+    people.loc[39, ["age", "city"]] = [np.nan, "z"]
+    rows = people.loc[people.index.repeat(50)]
+    splits = {"train": rows[rows.person < 30], "eval": rows[rows.person >= 30]}
+    assert judge(splits, split_paths=False) == []
+    others = people.assign(age=rng.integers(18, 90, 40), city=rng.choice(list("abcdefgh"), 40)).loc[people.index.repeat(50)]
+    measured = distances(statistics(rows), statistics(others), "drift", "train", {"person"}, independent=40 / 2000)
+    assert distance_findings(measured, LIMITS) == []
 
 
 REVIEWED = text_format.Parse(
