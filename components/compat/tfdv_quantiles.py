@@ -18,6 +18,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 BUCKETS = 100
 _QUANTILES = 1000
 _original = quantiles_util.generate_equi_width_histogram
+_original_weights = quantiles_util._get_bin_weights
 
 
 def stats_options() -> tfdv.StatsOptions:

@@ -178,16 +178,19 @@ def remedy_for(feature: str, *, reviewed: bool) -> str:
 
 def option_for(key: str, feature: str, value: str) -> str:
     """Returns the option of the command that sets a feature's own value, in YAML, under `key`."""
-    plain = re.fullmatch(r"[\w-]+", feature)
-    text = f"{key}.{feature}={value}" if plain else f"{key}={{{json.dumps(feature, ensure_ascii=False)}: {value}}}"
-    return f"--set {shlex.quote(text)}"
+    if re.fullmatch(r"[\w-]+", feature):
+        return _option(f"{key}.{feature}={value}")
+    return _option(f"{key}={{{json.dumps(feature, ensure_ascii=False)}: {value}}}")
 
 
 def exclude_option(feature: str) -> str:
     """Returns the option of the command that leaves a feature out."""
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", feature)
-    text = f"data.exclude=[{feature if plain else json.dumps(feature, ensure_ascii=False)}]"
-    return f"--set {shlex.quote(text)}"
+    return _option(f"data.exclude=[{feature if plain else json.dumps(feature, ensure_ascii=False)}]")
+
+
+def _option(text: str) -> str:
+    return f"--set {shlex.quote(text)}" if "'" in text else f"--set '{text}'"
 
 
 def percent(share: float) -> str:
