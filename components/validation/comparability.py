@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.baseline.contents import BaselineContents
 from components.validation.anomalies import action_for
 from components.validation.findings import CHAMPION, WARNING, Finding
+
+# What `drift.column_findings` says of a column by its statistics.
+_TYPE = "another type"
+
+
+def with_comparability(
+    findings: Sequence[Finding], baseline: BaselineContents, split: str, settings: Mapping[str, Any]
+) -> list[Finding]:
+    """Returns the findings without those of a column's type that the champion can take all the same, and with what it cannot."""
+    kept = [f for f in findings if not (f.check == CHAMPION and f.anomaly == _TYPE and _takes(baseline, f.feature, settings))]
+    return [*kept, *comparability_findings(baseline, split, settings)]
+
+
+def _takes(baseline: BaselineContents, column: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the champion can take so much of a column that it can be compared with: what statistics say of its type is no matter."""
+    if baseline.version is None or baseline.obstacle or not baseline.rows:
+        return False
+    return sum(m.rows for m in baseline.misfits if m.column == column) / baseline.rows <= 1 - settings["comparable"]
 
 
 def comparability_findings(baseline: BaselineContents, split: str, settings: Mapping[str, Any]) -> list[Finding]:

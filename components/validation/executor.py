@@ -22,7 +22,7 @@ from components.model_bundle import training_data
 from components.progress import say, warn
 from components.reports.run_report import DataPart, data_report
 from components.validation.anomalies import schema_findings
-from components.validation.comparability import comparability_findings
+from components.validation.comparability import with_comparability
 from components.validation.drift import column_findings, distance_findings, distances, with_schemas_limits
 from components.validation.findings import DRIFT, FILE, SKEW, Distance, Finding, Verdict
 from components.validation.leakage import leakage_findings
@@ -91,7 +91,6 @@ class Gate:
         found, distant = self._skew()
         findings += found
         measured += distant
-        findings += comparability_findings(self.baseline, self.summary.held_out, self._settings)
         findings += leakage_findings(self._uris["examples"], self.summary, self._settings)
         for check in (DRIFT, SKEW):
             limits = with_schemas_limits(self._settings["drift"], self._schema, check)
@@ -101,6 +100,7 @@ class Gate:
         findings = [
             f for f in findings if f.check != "champion" or (f.feature, f.where) not in named or f.anomaly == "another type"
         ]
+        findings = with_comparability(findings, self.baseline, self.summary.held_out, self._settings)
         findings.sort(key=lambda f: (f.action != "fail", f.severity != "error"))
         return Verdict(findings, measured, notes)
 

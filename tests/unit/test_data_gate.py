@@ -6,7 +6,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.baseline.contents import BaselineContents, Misfit
-from components.validation.comparability import comparability_findings
+from components.validation.comparability import comparability_findings, with_comparability
 from components.validation.drift import with_schemas_limits
 from components.validation.findings import Finding, Verdict
 from components.validation.leakage import normalized_information
@@ -108,3 +108,11 @@ def test_a_champion_that_can_judge_too_little_is_said_with_what_will_become_of_t
 def test_nothing_is_said_of_a_champion_that_judges_every_row_or_is_not_there():
     assert comparability_findings(baseline(judged=100, misfits=[]), "test", COMPARABILITY) == []
     assert comparability_findings(baseline(version=None), "test", COMPARABILITY) == []
+
+
+def test_a_column_of_another_type_that_the_champion_can_take_is_none():
+    other = Finding("champion", "train", "age", "another type", "INT", "STRING", 1.0)
+    assert with_comparability([other], baseline(judged=100, misfits=[]), "test", COMPARABILITY) == []
+    few = baseline(judged=10, misfits=[Misfit("age", "must hold whole numbers", 90)])
+    assert other in with_comparability([other], few, "test", COMPARABILITY), "it stops the run, as it did"
+    assert other in with_comparability([other], baseline(obstacle="it predicts 'z'"), "test", COMPARABILITY)
