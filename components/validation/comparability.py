@@ -22,10 +22,11 @@ def with_comparability(
 
 
 def _takes(baseline: BaselineContents, column: str, settings: Mapping[str, Any]) -> bool:
-    """Whether the champion can take so much of a column that it can be compared with: what statistics say of its type is no matter."""
+    """Whether the champion can take enough of a column to be compared with, whatever statistics say of its type."""
     if baseline.version is None or baseline.obstacle or not baseline.rows:
         return False
-    return sum(m.rows for m in baseline.misfits if m.column == column) / baseline.rows <= 1 - settings["comparable"]
+    misfits = sum(m.rows for m in baseline.misfits if m.column == column)
+    return bool(misfits / baseline.rows <= 1 - settings["comparable"])
 
 
 def comparability_findings(baseline: BaselineContents, split: str, settings: Mapping[str, Any]) -> list[Finding]:
