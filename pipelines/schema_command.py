@@ -27,7 +27,7 @@ DEFAULT_NAME = "schema.pbtxt"
 
 
 def infer(pipeline: Path, overrides: Sequence[str], workspace: Path | None, output: Path | None) -> None:
-    """Writes the schema that the training split has, for a person to review.
+    """Writes the schema that the data has, for a person to review: of the training split, and what other splits have besides.
 
     Raises:
         UserError: the file is there already.
@@ -38,7 +38,9 @@ def infer(pipeline: Path, overrides: Sequence[str], workspace: Path | None, outp
     _, statistics = _examine(pipeline, overrides, workspace)
     with quiet():
         import tensorflow_data_validation as tfdv
-    target.write_text(text_format.MessageToString(tfdv.infer_schema(statistics["train"])), encoding="utf-8")
+    # Of the training split alone it would refuse the rare values that chance has put into another one.
+    schema = _updated(tfdv.infer_schema(statistics["train"]), statistics, None, None)
+    target.write_text(text_format.MessageToString(schema), encoding="utf-8")
     click.echo(f"wrote {target}")
     click.echo("Review it: types, presence, domains, value ranges. Then name it in the pipeline: validation: {schema: ...}")
 

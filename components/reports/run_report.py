@@ -82,7 +82,7 @@ def _data_sections(data: DataPart) -> list[dict[str, Any]]:
 
 def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
     verdict = data.verdict
-    head = ("check", "where", "feature", "anomaly", "expected", "seen", "rows", "severity", "does")
+    head = ("check", "where", "feature", "anomaly", "expected", "seen", "rows", "also", "severity", "does", "option")
     rows = [
         [
             f.check,
@@ -92,8 +92,10 @@ def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
             f.expected,
             f.seen,
             "" if f.share is None else percent(f.share),
+            "; ".join(f.also),
             f.severity,
             f.action,
+            f.remedy,
         ]
         for f in verdict.findings
     ]
@@ -117,7 +119,7 @@ def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
                 number(d.jensen_shannon),
                 number(d.l_infinity),
                 number(d.noise),
-                "" if d.judged else "not judged: too many values",
+                d.reason,
             ]
             for d in ordered[:_MOST_DISTANCES]
         ]

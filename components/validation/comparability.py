@@ -42,12 +42,11 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Map
     where, who = f"{split}, before training", f"version {baseline.version} of {baseline.name}"
     if why := baseline.why_not(settings["comparable"]):
         keeps = settings["incomparable_champion"] == "keep"
-        column = baseline.misfits[0].column if baseline.misfits else ""
         return [
             Finding(
                 CHAMPION,
                 where,
-                column,
+                "",
                 why,
                 f"rows that {who} can judge, to compare it with what is trained now",
                 "the candidate will be kept as challenger, whatever comes of it"
@@ -55,7 +54,7 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Map
                 else "it is replaced without a comparison",
                 1 - baseline.share,
                 WARNING,
-                action_for(column, WARNING, settings["on_anomaly"]),
+                action_for("", WARNING, settings["on_anomaly"]),
                 "--set evaluation.incomparable_champion=replace",
             )
         ]

@@ -133,6 +133,11 @@ def _label_in_disguise(sample: pd.DataFrame, summary: DatasetSummary, limit: flo
     return found
 
 
+def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
+    """Returns rows of the training split in their order, at most some `SAMPLE_ROWS`, columns of one value a row only."""
+    return _sample(examples_uri, summary)
+
+
 def normalized_information(feature: np.ndarray, label: np.ndarray) -> float:
     """Returns the mutual information of two arrays of codes, int (n,), as a share of the label's entropy, 0 to 1.
 

@@ -9,6 +9,7 @@ from contextlib import closing
 import pandas as pd
 import tensorflow_data_validation as tfdv
 
+from components.compat.tfdv_quantiles import stats_options
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
@@ -47,4 +48,4 @@ def sample_statistics(
             # Text where numbers were trained on: kept as text, so that the types are seen to differ.
             readable = numbers.notna().sum() >= 0.5 * sample[name].notna().sum()
             typed[name] = numbers.astype("float64") if readable else sample[name].astype(str)
-    return tfdv.generate_statistics_from_dataframe(pd.DataFrame(typed))
+    return tfdv.generate_statistics_from_dataframe(pd.DataFrame(typed), stats_options=stats_options())

@@ -1,16 +1,22 @@
 """The data gate's arithmetic and settings, without TFDV's statistics."""
 
+import dataclasses
+import shlex
+
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from scipy import special
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.baseline.contents import BaselineContents, Misfit
+from components.validation.chance import critical, is_new, largest_by_chance, power_divergence
 from components.validation.comparability import comparability_findings, with_comparability
-from components.validation.drift import with_schemas_limits
-from components.validation.findings import Finding, Verdict
+from components.validation.drift import distance_findings, jensen_shannon, with_schemas_limits
+from components.validation.findings import Distance, Finding, Verdict, merged, option_for
 from components.validation.leakage import normalized_information
 from components.validation.schema_text import check_label_values
+from pipelines.config_file import load_config
 
 ON_ANOMALY = {"error": "fail", "warning": "warn", "features": {}}
 LIMITS = {"warn": 0.1, "fail": 0.5, "features": {}}
@@ -23,10 +29,10 @@ COMPARATORS = text_format.Parse(
 )
 
 
-@pytest.mark.parametrize(("check", "limit"), [("drift", 0.2), ("skew", 0.3)])
-def test_the_schemas_own_comparators_are_limits(check, limit):
-    features = with_schemas_limits(LIMITS, COMPARATORS, check)["features"]
-    assert features == {"w": {"warn": pytest.approx(limit), "fail": pytest.approx(limit)}}
+def test_the_schemas_own_comparators_are_limits_of_their_own_measure():
+    """The distance is the root of the divergence that the schema bounds."""
+    assert with_schemas_limits(LIMITS, COMPARATORS, "drift")["features"] == {"w": {"l_infinity": pytest.approx(0.2)}}
+    assert with_schemas_limits(LIMITS, COMPARATORS, "skew")["features"] == {"w": {"jensen_shannon": pytest.approx(0.3**0.5)}}
 
 
 def test_the_configs_limits_go_before_the_schemas():
@@ -74,6 +80,97 @@ def test_a_verdict_survives_its_file(tmp_path):
     verdict = Verdict([Finding("schema", "train", "x", "a", "b", "c", 0.5)], [], ["note"])
     verdict.save(str(tmp_path))
     assert Verdict.load(str(tmp_path)) == verdict
+
+
+def test_a_distance_above_the_schemas_bound_of_its_measure_is_a_finding():
+    far = Distance("drift", "train", "w", jensen_shannon=0.15, l_infinity=0.25, noise=0.05)
+    near = Distance("drift", "train", "w", jensen_shannon=0.15, l_infinity=0.15, noise=0.05)
+    limits = with_schemas_limits(LIMITS, COMPARATORS, "drift")
+    assert [f.action for f in distance_findings([far], limits)] == ["fail"]
+    assert distance_findings([near], limits) == []
+
+
+def test_a_column_that_several_checks_name_is_one_finding_that_lists_them():
+    out_of_range = Finding(
+        "schema", "train", "x", "out-of-range values", "0 to 57", "7000 to 28000", 1.0, remedy="--set 'a=warn'"
+    )
+    in_eval = dataclasses.replace(out_of_range, where="eval")
+    drifted = Finding(
+        "drift", "train, against the previous run", "x", "its distribution has changed", "b", "c", remedy="--set 'd=1'"
+    )
+    warned = Finding(
+        "skew", "serving sample", "x", "its distribution has changed", "b", "c", None, "warning", "warn", "--set 'e=1'"
+    )
+    [found] = merged([warned, out_of_range, in_eval, drifted])
+    assert (found.check, found.where, found.action) == ("schema", "train", "fail")
+    assert found.sentence() == (
+        "schema: x (train): out-of-range values. Expected: 0 to 57. Seen: 7000 to 28000. Rows: 100%. "
+        "Also: schema: the same (eval); drift: its distribution has changed (train, against the previous run); "
+        "skew: its distribution has changed (serving sample). Option: --set 'a=warn' --set 'd=1'"
+    )
+
+
+def test_a_leak_and_a_drift_of_one_column_are_two_findings_and_stay_apart():
+    leak = Finding("leakage", "train", "x", "predicts the label alone", "a", "b", None, "warning", "warn")
+    drift = Finding("drift", "train", "x", "its distribution has changed", "a", "b")
+    assert [f.check for f in merged([leak, drift])] == ["drift", "leakage"]
+
+
+def test_an_id_that_grows_is_told_once():
+    leak = Finding("leakage", "train", "x", "looks like an id and is used as a feature", "a", "b", None, "warning", "warn")
+    grows = Finding("drift", "train", "x", "grows with time", "a", "b", None, "warning", "warn")
+    [found] = merged([leak, grows])
+    assert found.also == ["drift: grows with time (train)"]
+
+
+def test_findings_on_a_whole_split_stay_as_they_are():
+    doubled = [Finding("leakage", split, "", "rows are duplicated across splits", "a", "b") for split in ("eval", "test")]
+    assert merged(doubled) == doubled
+
+
+def test_a_stopped_run_is_told_in_one_line_a_finding():
+    findings = [
+        Finding("drift", "train", name, "its distribution has changed", "a", "b", remedy="--set 'x'\n  --set 'y'")
+        for name in "pq"
+    ]
+    assert len(Verdict(findings).message().splitlines()) == 1 + 2 + 1
+
+
+@pytest.mark.parametrize("name", ["age", "mean-radius", "a.b", "a b", "it's", "größe", "no: 1"])
+def test_an_option_sets_the_value_of_the_very_column_whatever_its_name(name):
+    """Read as a shell and the config's `--set` read it."""
+    set_, text = shlex.split(option_for("validation.on_anomaly.features", name, "warn"))
+    config = load_config(None, document={"name": "n", "data": {"path": __file__}, "label": "y"}, overrides=[text])
+    assert set_ == "--set"
+    assert config.validation.on_anomaly.features == {name: "warn"}
+
+
+def test_the_statistic_keeps_to_its_chi_square_distribution_in_small_cells():
+    """Two samples of one source of ten cells, five rows expected in each: at most one in a hundred is above the 99 % quantile."""
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(50, np.full(10, 0.1), size=(4000, 2))
+    statistics = [power_divergence(now.astype(float), before.astype(float)) for now, before in drawn]
+    assert np.mean(np.array(statistics) > special.chdtri(9, 0.01)) < 0.015
+
+
+def test_the_more_columns_are_compared_the_more_is_explained_by_chance():
+    assert critical(10, 1) < critical(10, 30) < critical(10, 1500)
+    assert largest_by_chance(10, 30, 1400, 1400) < 0.1 < largest_by_chance(10, 30, 57, 1400)
+
+
+def test_unseen_values_are_explained_by_as_many_values_that_were_seen_once():
+    assert not is_new(3, 57, 400, 20, 30)
+    assert is_new(30, 57, 400, 20, 30)
+
+
+def test_one_row_of_a_kind_is_chance_and_a_whole_split_of_it_is_not():
+    assert not is_new(1, 200, 1400, 0, 30)
+    assert is_new(200, 200, 1400, 0, 30)
+
+
+def test_the_distance_of_nothing_in_common_is_one_and_of_the_same_is_none():
+    assert jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == pytest.approx(1)
+    assert jensen_shannon(np.array([0.3, 0.7]), np.array([0.3, 0.7])) == 0
 
 
 def baseline(**changes):
