@@ -77,6 +77,11 @@ def is_text(kind: pa.DataType) -> bool:
     )  # fmt: skip
 
 
+def is_moment(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds dates, timestamps or times of day."""
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind))
+
+
 def plain(column: pa.Array) -> pa.Array:
     """Returns a column without an encoding of its own: dictionaries decoded, half floats as float64."""
     if pa.types.is_dictionary(column.type):
@@ -101,24 +106,16 @@ def fit_cells(column: pa.Array, target: Target) -> Cells:
 
 def _from_typed(column: pa.Array, target: Target) -> pa.Array | None:
     """Returns numbers, booleans and times as the target's; None: none of them fits."""
-    kind, of = column.type, pa.types
-    if of.is_null(kind):
+    if pa.types.is_null(column.type):
         return pa.nulls(len(column), arrow_type(target))
     if target.kind == TEXT:
         return _written(column, target)
-    if of.is_boolean(kind):
-        if target.kind in (TIMESTAMP, TIME):
-            return None
-        return column.cast(pa.int8()).cast(arrow_type(target))
-    if of.is_integer(kind):
-        return _from_integers(column, target)
-    if of.is_floating(kind):
-        return _from_floats(column.cast(pa.float64()), target)
-    if of.is_decimal(kind):
-        return column.cast(pa.float64(), safe=False) if target.kind == FLOAT else _from_decimals(column, target)
-    if of.is_date(kind) or of.is_timestamp(kind) or of.is_time(kind):
-        return _from_times(column, target)
-    return None
+    found = next((convert for is_it, convert in _CONVERTERS if is_it(column.type)), None)
+    return found(column, target) if found else None
+
+
+def _from_booleans(column: pa.Array, target: Target) -> pa.Array | None:
+    return None if target.kind in (TIMESTAMP, TIME) else column.cast(pa.int8()).cast(arrow_type(target))
 
 
 def _from_integers(column: pa.Array, target: Target) -> pa.Array:
@@ -130,7 +127,8 @@ def _from_integers(column: pa.Array, target: Target) -> pa.Array:
     return _within_kind(values, target)
 
 
-def _from_floats(values: pa.Array, target: Target) -> pa.Array:
+def _from_floats(column: pa.Array, target: Target) -> pa.Array:
+    values = column.cast(pa.float64())
     if target.kind == FLOAT:
         return pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values) if _any(pc.is_nan(values)) else values
     whole = pc.and_(pc.equal(values, pc.trunc(values)), pc.and_(pc.greater_equal(values, -(2.0**63)), pc.less(values, 2.0**63)))
@@ -138,6 +136,8 @@ def _from_floats(values: pa.Array, target: Target) -> pa.Array:
 
 
 def _from_decimals(column: pa.Array, target: Target) -> pa.Array:
+    if target.kind == FLOAT:
+        return column.cast(pa.float64(), safe=False)
     whole = [None if v is None or v != int(v) or not -(2**63) <= v < 2**63 else int(v) for v in column.to_pylist()]
     return _within_kind(pa.array(whole, pa.int64()), target)
 
@@ -163,6 +163,15 @@ def _from_times(column: pa.Array, target: Target) -> pa.Array | None:
         values = counts if is_time else spelling.floor_divided(counts, UNITS[unit])
         return values.cast(arrow_type(target), safe=False)
     return None
+
+
+_CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, Target], pa.Array | None]], ...] = (
+    (pa.types.is_boolean, _from_booleans),
+    (pa.types.is_integer, _from_integers),
+    (pa.types.is_floating, _from_floats),
+    (pa.types.is_decimal, _from_decimals),
+    (is_moment, _from_times),
+)
 
 
 def counted(column: pa.Array) -> tuple[pa.Array, str]:
@@ -248,15 +257,21 @@ def _read(text: pa.Array, target: Target) -> pa.Array:
     Raises:
         pa.ArrowInvalid: one does not.
     """
-    if target.kind == FLOAT:
-        return spelling.read_texts(text, FLOAT)[0]
-    if target.kind == INTEGER:
-        return _read_whole(text)
+    if target.kind in (INTEGER, FLOAT):
+        return _read_numbers(text, target)
     try:
         values, unit = spelling.read_texts(text, target.kind)
     except pa.ArrowInvalid:
         return _all_or_none(_within_kind(_read_whole(text), target), text)
     return _all_or_none(in_unit(values, unit, target.unit) if unit else values, text)
+
+
+def _read_numbers(text: pa.Array, target: Target) -> pa.Array:
+    try:
+        return spelling.read_texts(text, FLOAT)[0] if target.kind == FLOAT else _read_whole(text)
+    except pa.ArrowInvalid:
+        # As a boolean of a format that has them is taken, and was in training.
+        return spelling.read_texts(text, BOOLEAN)[0].cast(arrow_type(target))
 
 
 def _read_whole(text: pa.Array) -> pa.Array:
@@ -281,7 +296,7 @@ def _written(column: pa.Array, target: Target) -> pa.Array | None:
         style = spelling.one_style(target.spelled, spelling.BOOLEANS) if target.spelled is not None else "true"
         pair = {"true": ("true", "false"), "True": ("True", "False"), "TRUE": ("TRUE", "FALSE")}.get(style or "")
         return pc.if_else(column, *pair).cast(pa.binary()) if pair else None
-    if of.is_date(kind) or of.is_timestamp(kind) or of.is_time(kind):
+    if is_moment(kind):
         return _written_times(column, target)
     if of.is_decimal(kind):
         return column.cast(pa.string()).cast(pa.binary()) if target.spelled is None else None
@@ -332,14 +347,15 @@ def _without_listed(values: pa.Array, absent: pa.Array, target: Target) -> Cells
     """Numbers that `missing` lists by their text are missing, however they are spelled."""
     if not target.missing or target.kind not in (INTEGER, FLOAT):
         return Cells(values, absent)
-    numbers = [n for n in map(_number, target.missing) if n is not None and (target.kind == FLOAT or n.is_integer())]
+    numbers = [n for n in map(number_of, target.missing) if n is not None and (target.kind == FLOAT or n.is_integer())]
     listed = pc.is_in(values, pa.array(numbers, pa.float64()).cast(values.type)) if numbers else pa.array([])
     if not numbers or not _any(listed):
         return Cells(values, absent)
     return Cells(_null_unless(pc.invert(listed), values), pc.or_(absent, listed))
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
+    """Returns the number that a text in a list of missing values spells; None: it is a word."""
     try:
         found = float(text)
     except ValueError:

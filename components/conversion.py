@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from components.raw_features import Columns, Ragged, RawFeature
 from components.spelling import FLOAT, INTEGER, TEXT, unit_of
 
 _KINDS = {"int64": INTEGER, "float32": FLOAT, "string": TEXT}
+_TYPED_ROWS = b"typed rows"
 _GAP = "must hold lists without gaps (null or NaN)"
 MISSING = "must not be missing"
 _NOT_ARROW = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeError)
@@ -137,10 +139,13 @@ def fit_target(column: pa.Array, target: Target) -> Fitted:
         column = column.combine_chunks()
     if is_list(column.type):
         column = column.cast(pa.list_(column.type.value_type)) if not pa.types.is_list(column.type) else column
+        if is_list(column.type.value_type):
+            nested = [_misfit(column, i, target) for i in np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))]
+            return Fitted(pa.nulls(len(column), pa.list_(arrow_type(target))), nested)
         return _fit_lists(column, target) if target.is_list else _fit_single(column, target)
     cells = fit_cells(column, target)
     bad = np.flatnonzero(pc.and_not(cells.values.is_null(), cells.absent).to_numpy(zero_copy_only=False))
-    return Fitted(_lists_of_one(cells.values), [_misfit(column, int(i), target) for i in bad], cells.words)
+    return Fitted(_lists_of_one(cells.values), [_misfit(column, i, target) for i in bad], cells.words)
 
 
 def fit_rows(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> FittedRows:
@@ -149,8 +154,7 @@ def fit_rows(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> FittedRow
     misfits: dict[int, str] = {}
     names = batch.schema.names
     for feature in features:
-        column = batch.column(feature.name) if feature.name in names else pa.nulls(batch.num_rows)
-        found = fit(column, feature)
+        found = _fit_field(batch, feature) if feature.name in names else fit(pa.nulls(batch.num_rows), feature)
         converted.append((feature, found.values))
         for misfit in found.misfits:
             misfits.setdefault(misfit.row, misfit.sentence(feature.name))
@@ -159,6 +163,19 @@ def fit_rows(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> FittedRow
     mask = pa.array(fits) if misfits else None
     columns = {f.name: model_column(v if mask is None else v.filter(mask), f) for f, v in converted}
     return FittedRows(columns, fits, misfits)
+
+
+def typed_rows(rows: Sequence[bool]) -> dict[bytes, bytes]:
+    """Returns the metadata of a field of texts some of which were numbers or booleans, as JSON has them: these rows."""
+    return {_TYPED_ROWS: np.packbits(np.asarray(rows, dtype=bool)).tobytes()}
+
+
+def _fit_field(batch: pa.RecordBatch, feature: RawFeature) -> Fitted:
+    column, metadata = batch.column(feature.name), batch.schema.field(feature.name).metadata
+    if not metadata or _TYPED_ROWS not in metadata:
+        return fit(column, feature)
+    typed = np.unpackbits(np.frombuffer(metadata[_TYPED_ROWS], np.uint8), count=len(column))
+    return _by_type([json.loads(v) if t else v for v, t in zip(column.to_pylist(), typed, strict=True)], feature)
 
 
 def fit_frame(rows: pd.DataFrame, features: Sequence[RawFeature]) -> Columns:
@@ -189,11 +206,18 @@ def fit_frame(rows: pd.DataFrame, features: Sequence[RawFeature]) -> Columns:
 
 def model_column(values: pa.Array, feature: RawFeature) -> np.ndarray | Ragged:
     """Returns a fitted column (see `Fitted.values`, all rows fit) as the transform graph takes it; here floats become float32."""
-    flat = values.flatten().to_numpy(zero_copy_only=False)
+    flat: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
     cells = flat if feature.dtype == "string" else flat.astype(feature.dtype)
     if feature.width is not None:
         return cells.reshape(len(values), feature.width)
     return Ragged(cells, pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64))
+
+
+def single(values: pa.Array) -> pa.Array:
+    """Returns lists of at most one value (see `Fitted.values`) as a plain column, null where there is none."""
+    present = pc.greater(pc.fill_null(pc.list_value_length(values), 0), 0)
+    places = pc.subtract(pc.cumulative_sum(present.cast(pa.int32())), 1)
+    return values.flatten().take(pc.if_else(present, places, pa.scalar(None, pa.int32())))
 
 
 def _fit_series(series: pd.Series, feature: RawFeature) -> Fitted:
@@ -245,14 +269,14 @@ def _fit_lists(column: pa.Array, target: Target) -> Fitted:
     return Fitted(pa.ListArray.from_arrays(offsets, values, mask=mask), misfits)
 
 
-def _misfit(column: pa.Array, place: int, target: Target, row: int | None = None) -> Misfit:
+def _misfit(column: pa.Array, place: Any, target: Target, row: int | None = None) -> Misfit:
     try:
-        value = column[place].as_py()
+        value = column[int(place)].as_py()
     except (ValueError, OverflowError, pa.ArrowException):  # what Python's own types cannot hold
-        value = str(column[place])
+        value = str(column[int(place)])
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    return Misfit(place if row is None else row, value, reason_of(value, target))
+    return Misfit(int(place) if row is None else row, value, reason_of(value, target))
 
 
 def _by_type(values: list[Any], feature: RawFeature) -> Fitted:
@@ -265,7 +289,10 @@ def _by_type(values: list[Any], feature: RawFeature) -> Fitted:
         found = _fit_group(kind, [values[i] for i in places], feature)
         parts.append(found.values)
         order += places
-        misfits += [dataclasses.replace(m, row=places[m.row], value=values[places[m.row]]) for m in found.misfits]
+        for misfit in found.misfits:
+            row = places[misfit.row]
+            reason = reason_of(values[row], target_of(feature)) if kind == "beyond" else misfit.reason
+            misfits.append(Misfit(row, values[row], reason))
         words |= {w: words.get(w, 0) + n for w, n in found.words.items()}
     back = np.argsort(np.asarray(order, dtype=np.int64))
     return Fitted(pa.concat_arrays(parts).take(pa.array(back)), sorted(misfits, key=lambda m: m.row), words)

@@ -33,6 +33,7 @@ class DatasetSummary:
         meanings: column -> what its values are, see `RawFeature.meaning`.
         spelled: text column -> how numbers, booleans and dates are spelled in it, see `components.spelling.styles`.
         missing_values: `data.missing_values`.
+        csv: `data.csv`, what differs from its defaults: a CSV with raw rows is read in the same way.
     """
 
     fingerprint: str
@@ -50,6 +51,7 @@ class DatasetSummary:
     meanings: dict[str, str] = field(default_factory=dict)
     spelled: dict[str, list[str]] = field(default_factory=dict)
     missing_values: list[str] = field(default_factory=list)
+    csv: dict[str, Any] = field(default_factory=dict)
 
     @property
     def held_out(self) -> str:

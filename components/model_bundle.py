@@ -17,15 +17,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from components.bundle_code import load_predictor_class
 from components.bundle_manifest import FORMAT, verify
-from components.conversion import fit_frame
+from components.conversion import fit_frame, fit_rows
 from components.errors import UserError
-from components.raw_features import Columns as Columns
-from components.raw_features import Ragged as Ragged
-from components.raw_features import RawFeature as RawFeature
-from components.raw_features import concatenate as concatenate
+from components.raw_features import Columns, Ragged, RawFeature, concatenate
+
+__all__ = [
+    "FILE", "BundleInfo", "BundleModel", "Columns", "Ragged", "RawFeature", "answers", "bundle_folder", "bundle_info",
+    "check_if_saved_model", "concatenate", "load_bundle", "training_data",
+]  # fmt: skip
 
 FILE = "bundle.json"
 
@@ -103,6 +106,18 @@ class BundleModel:
         outputs = self._preprocess.transform(tensors)
         transformed = {name: outputs[f"t{i}"].numpy() for i, name in enumerate(self.info.transformed)}
         return np.asarray(self._predict(transformed), dtype=np.float32)
+
+    def scores_of_batch(self, batch: pa.RecordBatch) -> np.ndarray:
+        """Returns the same for a batch of any Arrow types.
+
+        Raises:
+            UserError: a value does not fit.
+        """
+        fitted = fit_rows(batch, self.info.features)
+        if fitted.misfits:
+            row, why = min(fitted.misfits.items())
+            raise UserError(f"{why} (row {row}{f' and {len(fitted.misfits) - 1} more' if len(fitted.misfits) > 1 else ''}).")
+        return self.scores_of(fitted.columns)
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Returns `prediction` and, for classes, the probabilities, one row per input row."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from components.dataset import DatasetSummary
+
 
 @dataclass(frozen=True)
 class RawFeature:
@@ -19,7 +21,7 @@ class RawFeature:
         width: values a row; None: it may be missing.
         is_list: when `width` is None, a row may hold several values (else at most one).
         meaning: what the values were in the training data: `integer`, `float`, `text`, `boolean` (0 and 1), `timestamp[UNIT]`
-            (since 1970, UTC), `time[UNIT]` (since midnight); UNIT is s, ms, us or ns. Empty: the bundle is older and does not say.
+            (since 1970, UTC), `time[UNIT]` (since midnight); UNIT is s, ms, us or ns. Empty: an older bundle, which does not say.
         spelled: of a text, how training spelled numbers, booleans and dates in it, see `components.spelling.styles`.
         missing: texts that mean missing in this column, besides the usual ones where it is no text.
     """
@@ -31,6 +33,31 @@ class RawFeature:
     meaning: str = ""
     spelled: Sequence[str] = ()
     missing: Sequence[str] = ()
+
+
+def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, width: int | None = None) -> RawFeature:
+    """Returns a column of a data set as a model's raw feature.
+
+    Args:
+        name: the column's.
+        summary: of the data set.
+        dtype: TensorFlow's; None: by the column's type.
+        width: see `RawFeature`.
+    """
+    kind = summary.columns.get(name, "")
+    stored = kind.removeprefix("list of ")
+    dtype = dtype or {"integer": "int64", "float": "float32"}.get(stored, "string")
+    # An empty text is missing in a text column: a CSV knows no other. Bundles from before that do not have it in their list.
+    listed = [*([""] if stored == "string" and name in summary.meanings else []), *summary.missing_values]
+    return RawFeature(
+        name,
+        dtype,
+        width,
+        width is None and kind.startswith("list"),
+        meaning=summary.meanings.get(name, ""),
+        spelled=summary.spelled.get(name, []),
+        missing=listed,
+    )
 
 
 @dataclass(frozen=True)

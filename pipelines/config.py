@@ -15,6 +15,7 @@ from components.accelerators import AcceleratorProfile
 from components.errors import did_you_mean
 from components.redaction import mask
 from pipelines.config_beam import BeamConfig
+from pipelines.config_columns import ColumnConfig, CsvConfig
 from pipelines.config_gates import EvaluationConfig, ValidationConfig
 from pipelines.config_kubeflow import KubeflowConfig
 from pipelines.config_section import LARGEST, Names, Number, Positive, Section
@@ -46,7 +47,10 @@ class DataConfig(Section):
             and tuning look at `eval`, so `test`, where there is one, is what the model gate and the report judge by.
         split_key: the hash is of this column (all rows of a user in one split), else of the whole row.
         max_bad_rows: ragged, undecodable or unlabelled rows that are tolerated (and left out).
-        missing_values: texts in a CSV that mean "missing"; default: Arrow's (empty, NA, NaN, null, ...).
+        missing_values: texts that mean "missing" in every column and format, besides an empty one, and besides the usual words
+            (NA, NaN, null, ...) in a column that is no text.
+        csv: how CSVs are written.
+        columns: column -> what it is declared to be; the others are what all their values are.
     """
 
     path: Names = ()
@@ -56,6 +60,8 @@ class DataConfig(Section):
     split_key: str | None = None
     max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
     missing_values: Names | None = None
+    csv: CsvConfig = CsvConfig()
+    columns: dict[str, ColumnConfig] = Field(default_factory=dict)
 
     @property
     def split_paths(self) -> dict[str, tuple[str, ...]] | None:

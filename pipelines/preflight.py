@@ -13,8 +13,9 @@ from components.evaluation.metric_names import check_settings
 from components.evaluation.results import CHAMPION
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY
-from components.ingest.scan import scan
+from components.ingest.scan import PEEK_ROWS, Scan, scan
 from components.ingest.sources import find_files
+from components.training.class_weights import class_weights
 from components.training.registry import trainer_class
 from components.user_code import UserCode, snapshot_file
 from components.validation.schema_text import check_label_values
@@ -50,10 +51,17 @@ def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
         if not verdict.passed:
             raise DataGateError(verdict.message())
     check_settings(evaluation_settings(config), found.task)
+    _check_class_weights(config, found)
     _check_tuning(config, found.task)
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")
     return config.model_copy(update={"task": found.task})
+
+
+def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
+    """Of more rows than were read there may be more classes: the training stage, which knows all of them, decides then."""
+    if found.rows < PEEK_ROWS or found.task == "regression":
+        class_weights(config.trainer.hyperparameters.class_weights, found.classes, found.label_counts, config.label)
 
 
 def _check_tuning(config: PipelineConfig, task: str) -> None:

@@ -17,7 +17,7 @@ from components.evaluation.metric_names import ROW_ACCURACY, ROW_LOSS
 from components.evaluation.metrics import row_feature
 from components.evaluation.results import CHAMPION
 from components.evaluation.slices import SliceColumn, slice_column
-from components.example_frames import column_values, encode_labels, frame_of
+from components.example_frames import column_values, encode_labels
 from components.model_bundle import BundleModel, load_bundle
 
 _EPSILON = 1e-7
@@ -66,7 +66,7 @@ class Predict(beam.DoFn):
                 if self._partly:
                     judged[name] = rows
             else:
-                scores[name] = _clipped(bundle.scores(frame_of(batch, bundle.info.features)), summary)
+                scores[name] = _clipped(bundle.scores_of_batch(batch), summary)
         yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged))
         for name in [n for n in scores if n != CHAMPION and self._partly]:
             scores[beside(name)], judged[beside(name)] = scores[name], judged[CHAMPION]

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from components import spelling
-from components.cells import Target, counted, is_list, plain
+from components.cells import Target, counted, is_list, is_moment, plain
 from components.cells import is_text as holds_text
 from components.conversion import Fitted, fit_target
 from components.errors import UserError
@@ -22,6 +23,7 @@ EMPTY, INTEGER, FLOAT, STRING = "empty", "integer", "float", "string"
 # More than 64 bits hold: told from the other integers, as these become floats where floats are among them.
 BEYOND = "beyond"
 _NUMBERS = frozenset({INTEGER, FLOAT, BEYOND})
+TEXTS_OF_NUMBERS = frozenset(f"text:{kind}" for kind in _NUMBERS)
 _STORED = {BOOLEAN: INTEGER, TIMESTAMP: INTEGER, TIME: INTEGER, BEYOND: FLOAT}
 _FIRST = 100
 _WHOLE = r"^[+-]?\d+$"
@@ -71,7 +73,7 @@ class ColumnType:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether it became text although no text was there: dates beside numbers, whose unit nothing says."""
+        """Whether it became text although no file says so: dates beside numbers, whose unit nothing says."""
         seen = self._seen()
         return self.kind == STRING and STRING not in seen and any(not s.startswith("text:") for s in seen)
 
@@ -91,7 +93,9 @@ def _value_kind(seen: Collection[str]) -> str:
     if len(kinds) == 1:
         return TEXT if STRING in kinds else kinds.pop()
     numbers = kinds - {BOOLEAN}
-    if numbers <= _NUMBERS and "text:boolean" not in seen:
+    # In a CSV, true among numbers is a word; true of a type of its own is 1.
+    in_text = {s.removeprefix("text:") for s in seen if s.startswith("text:")}
+    if numbers <= _NUMBERS and not (BOOLEAN in in_text and in_text & _NUMBERS):
         return FLOAT if FLOAT in numbers else BEYOND if BEYOND in numbers else INTEGER
     return TEXT
 
@@ -119,23 +123,28 @@ def observe(name: str, column: pa.Array, *, is_text: bool, missing: tuple[str, .
     if holds_text(kind):
         seen, unit = _seen_in_text(column, numbers=is_text, missing=missing, words=words)
         return ColumnType.of(seen, unit=unit)
-    if pa.types.is_boolean(kind):
-        return ColumnType.of({BOOLEAN})
-    if pa.types.is_integer(kind):
-        top = pc.max(column).as_py() if pa.types.is_uint64(kind) else 0
-        return ColumnType.of({BEYOND if top >= 2**63 else INTEGER})
-    if pa.types.is_decimal(kind):
-        return ColumnType.of({INTEGER if kind.scale <= 0 and _fits(column) else FLOAT if kind.scale > 0 else BEYOND})
-    if pa.types.is_floating(kind):
-        return ColumnType.of({FLOAT})
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+    if is_moment(kind):
         _, unit = spelling.coarsest(*counted(column))
         return ColumnType.of({TIME if pa.types.is_time(kind) else TIMESTAMP}, unit=unit)
+    if number := _seen_in_numbers(column):
+        return ColumnType.of({number})
     hint = " Write it as a number: its unit differs by format." if pa.types.is_duration(kind) else ""
     raise UnusableColumnError(
         f"column {name!r} holds {kind}, which cannot be a feature; allowed: numbers, booleans, dates, times, text and lists "
         f"of them.{hint} Leave it out with data.exclude: [{name}]."
     )
+
+
+def _seen_in_numbers(column: pa.Array) -> str:
+    """Returns what numbers and booleans are; "": the type is another."""
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        return BOOLEAN
+    if pa.types.is_integer(kind):
+        return BEYOND if pa.types.is_uint64(kind) and pc.max(column).as_py() >= 2**63 else INTEGER
+    if pa.types.is_decimal(kind) and kind.scale <= 0:
+        return INTEGER if all(-(2**63) <= int(v) < 2**63 for v in column.to_pylist()) else BEYOND
+    return FLOAT if pa.types.is_floating(kind) or pa.types.is_decimal(kind) else ""
 
 
 def _observe_lists(name: str, column: pa.Array) -> ColumnType:
@@ -159,11 +168,11 @@ def _observe_lists(name: str, column: pa.Array) -> ColumnType:
 
 def has_gap(column: pa.Array) -> pa.Array:
     """Returns which lists of more than one value hold a null or NaN."""
-    values = column.flatten()
-    if not values.is_null(nan_is_null=True).true_count:
-        return pa.array([False] * len(column))
-    found = [v is not None and len(v) > 1 and any(x is None or x != x for x in v) for v in column.to_pylist()]
-    return pa.array(found)
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    gaps = column.flatten().is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+    found = np.zeros(len(column), dtype=bool)
+    found[np.repeat(np.arange(len(column)), lengths)[gaps]] = True
+    return pa.array(found & (lengths > 1))
 
 
 def beyond_integers(name: str) -> UnusableColumnError:
@@ -181,9 +190,9 @@ def beyond_integers(name: str) -> UnusableColumnError:
 
 
 def mixed_times(name: str) -> UnusableColumnError:
-    """Returns the refusal of a column of dates and of numbers."""
+    """Returns the refusal of a column of dates and numbers, or the like."""
     return UnusableColumnError(
-        f"column {name!r} holds dates or times in some places and other values in others, whose meaning nothing says. "
+        f"column {name!r} holds dates, times or booleans in some places and in others values that are none. "
         f"Write it in one way, or leave it out with data.exclude: [{name}]."
     )
 
@@ -193,10 +202,6 @@ def _integer(value: object) -> int:
         return int(str(value))
     except ValueError:
         return 0
-
-
-def _fits(column: pa.Array) -> bool:
-    return all(-(2**63) <= int(v) < 2**63 for v in column.drop_null().to_pylist())
 
 
 def target(kind: ColumnType, missing: Iterable[str] = ()) -> Target:
@@ -259,14 +264,10 @@ def _read(text: pa.Array, kinds: Iterable[str]) -> tuple[set[str], str] | None:
             values, unit = spelling.read_texts(text, kind)
         except pa.ArrowInvalid:
             continue
-        if kind == FLOAT and _all_whole(text):
-            kind = BEYOND
-        return {f"text:{kind}"}, spelling.coarsest(values, unit)[1] if unit else ""
+        found = BEYOND if kind == FLOAT and _all_whole(text) else kind
+        return {f"text:{found}"}, spelling.coarsest(values, unit)[1] if unit else ""
     return None
 
 
 def _all_whole(text: pa.Array) -> bool:
     return all(pc.all(pc.match_substring_regex(t, _WHOLE)).as_py() for t in (text.slice(0, _FIRST), text))
-
-
-

@@ -16,9 +16,12 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY
+from components.ingest.column_types import EMPTY, FLOAT, INTEGER
 from components.ingest.keys import key_hashes
+from components.ingest.labels import class_column
+from components.ingest.readers import is_untyped
 from components.ingest.scan import InputSpec, Scan, read_batches, scan
+from components.ingest.sources import format_of
 from components.ingest.typed import TypedColumns
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
@@ -51,7 +54,7 @@ class Executor(base_executor.BaseExecutor):
         empty = [n for n, t in found.types.items() if t.kind == EMPTY]
         if empty:
             warn(f"columns without any value are left out: {', '.join(empty)}")
-        for note in typed.notes():
+        for note in [*found.notes, *typed.notes()]:
             warn(note)
         if found.missing_keys:
             warn(
@@ -78,6 +81,7 @@ class Executor(base_executor.BaseExecutor):
             meanings={n: t.meaning for n, t in found.types.items() if t.kind != EMPTY},
             spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
             missing_values=list(spec.missing_values or ()),
+            csv=dict(spec.csv),
         ).save(examples.uri)
 
 
@@ -85,10 +89,12 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     writers = {s: SplitWriter(uri, s) for s in splits}
     counts: Counter[Any] = Counter()
     done = 0
+    numeric = {n for n, t in found.types.items() if t.kind in (INTEGER, FLOAT)}
     again = BadRows(limit=0)  # counted in the first pass already
     for group, files in spec.files().items():
         for file in files:
-            for batch, lists, records in _encoded(read_batches(spec, file, again), typed, file):
+            read = _with_classes(read_batches(spec, file, again, numeric=numeric), spec, found, file)
+            for batch, lists, records in _encoded(read, typed, file):
                 if group is not None:
                     chosen = {group: None}
                 else:
@@ -129,3 +135,15 @@ def _encoded(
         while ahead:
             first, columns, records = ahead.popleft()
             yield first, columns, records.result()
+
+
+def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Scan, file: str) -> Iterator[pa.RecordBatch]:
+    """Yields the batches with the label's values as its classes: these it keeps exactly, whatever type a file gives it."""
+    is_csv = format_of(file, spec.format) == "csv"
+    for batch in batches:
+        if not found.classes:
+            yield batch
+            continue
+        place = batch.schema.get_field_index(spec.label)
+        label = class_column(batch.column(place), found.classes, untyped=is_csv or is_untyped(batch.schema.field(place)))
+        yield batch.set_column(place, spec.label, label)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from components.conversion import typed_rows
 from components.spelling import MISSING_WORDS, clash, styles
 
 _NOT_ONE_TYPE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
@@ -21,8 +22,12 @@ class MixedColumnError(ValueError):
         self.row = row
 
 
-def json_column(values: list[Any], missing: Sequence[str]) -> tuple[pa.Array, bool]:
-    """Returns the column, and whether its texts are numbers and words that mean missing.
+# Metadata of a field of texts: they are numbers and words that mean missing, and their type is to be found as a CSV's is.
+UNTYPED = b"untyped"
+
+
+def json_column(name: str, values: list[Any], missing: Sequence[str]) -> tuple[pa.Array, pa.Field]:
+    """Returns the column, and its field: of texts beside other values its metadata says which were none.
 
     Numbers beside other texts become texts, each value in the same way whatever its neighbours are.
 
@@ -30,20 +35,27 @@ def json_column(values: list[Any], missing: Sequence[str]) -> tuple[pa.Array, bo
         MixedColumnError: lists of several types or beside other values, objects, one number that is spelled in two ways.
     """
     try:
-        return pa.array(values), False
+        return _with_field(name, pa.array(values))
     except _NOT_ONE_TYPE:
         pass
     kinds = set(map(type, values)) - {type(None)}
     if kinds <= _NUMBERS:
-        return _numbers(values), False
+        return _with_field(name, _numbers(values))
     if not kinds <= _NUMBERS | {str}:
-        return _lists(values), False
+        return _with_field(name, _lists(values))
     words = {*MISSING_WORDS, *missing}
     texts = [v for v in values if isinstance(v, str) and v.strip() not in words]
     written = [v if v is None or isinstance(v, str) else _written(v) for v in values]
     if texts:
         _check_spelling(values, written, texts)
-    return pa.array(written, pa.string()), not texts
+    column = pa.array(written, pa.string())
+    if not texts:
+        return _with_field(name, column, {UNTYPED: b"1"})
+    return _with_field(name, column, typed_rows([v is not None and not isinstance(v, str) for v in values]))
+
+
+def _with_field(name: str, column: pa.Array, metadata: dict[bytes, bytes] | None = None) -> tuple[pa.Array, pa.Field]:
+    return column, pa.field(name, column.type, metadata=metadata)
 
 
 def _numbers(values: list[Any]) -> pa.Array:

@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.cells import is_list
 from components.errors import UserError
+from components.ingest.scalars import longest, one_a_row
 
 # Whole numbers up to here are exact in a float of so many bytes.
 _EXACT = {2: 2.0**11, 4: 2.0**24, 8: 2.0**53}
@@ -63,9 +65,9 @@ def missing_keys(column: pa.Array) -> int:
 def check_keys(name: str, column: pa.Array, file: str) -> None:
     """Raises UserError for floats that cannot tell whole numbers apart, and for what is no single value."""
     kind = column.type
-    if _is_list(kind) and (pc.max(pc.list_value_length(column)).as_py() or 0) > 1:
+    if longest(column) > 1:
         raise UserError(f"data.split_key: {file}: {name!r} holds lists; a key is one value a row. Choose another column.")
-    kind = kind.value_type if _is_list(kind) else kind
+    kind = kind.value_type if is_list(kind) else kind
     if pa.types.is_floating(kind):
         largest = pc.max(pc.abs(_plain(column))).as_py() or 0.0
         limit = _EXACT[kind.bit_width // 8]
@@ -78,11 +80,7 @@ def check_keys(name: str, column: pa.Array, file: str) -> None:
 
 def _plain(column: pa.Array) -> pa.Array:
     """One scalar a row, of a type that Arrow can count."""
-    if _is_list(column.type):
-        lengths = pc.fill_null(pc.list_value_length(column), 0)
-        column = pc.list_element(pc.if_else(pc.greater(lengths, 0), column, pa.scalar([None], column.type)), 0)
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+    column = one_a_row(column)
     if pa.types.is_floating(column.type):
         column = _doubles(column)
     if pa.types.is_timestamp(column.type):
@@ -130,7 +128,3 @@ def _number(value: float | decimal.Decimal) -> str:
     if math.isnan(value):
         return ""
     return str(int(value)) if math.isfinite(value) and value == int(value) else repr(float(value))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

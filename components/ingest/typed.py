@@ -100,7 +100,8 @@ class TypedColumns:
 
 def _counted(words: Mapping[str, int]) -> str:
     return ", ".join(
-        f"{count:,} cell{'s are' if count > 1 else ' is'} {f'the text {word}' if word else 'blank'}" for word, count in words.items()
+        f"{count:,} cell{'s are' if count > 1 else ' is'} {f'the text {word}' if word else 'blank'}"
+        for word, count in words.items()
     )
 
 

@@ -19,6 +19,7 @@ from components.model_bundle import BundleInfo, RawFeature, answers
 from components.serving.bounds import Bounds, InputError, brief, shortened
 from components.serving.inputs import check_names, wrong_width
 from components.serving.json_body import read_json
+from components.spelling import BOOLEAN, TIME, TIMESTAMP
 
 BINARY_HEADER = "inference-header-content-length"
 DATATYPES = {
@@ -254,13 +255,17 @@ def metadata(name: str, versions: list[str], info: BundleInfo) -> dict[str, Any]
 
 
 def input_metadata(feature: RawFeature) -> dict[str, Any]:
-    """Returns a raw feature as the protocol describes it; the parameter `optional` says that it may be missing."""
+    """Returns a raw feature as the protocol describes it; parameters say that it may be missing, and what its integers mean.
+
+    Booleans, dates and times may be sent as texts (BYTES) and booleans (BOOL) too.
+    """
     kind = {"string": _TEXT, "int64": "INT64", "float32": "FP32"}[feature.dtype]
     wide = (feature.width or 1) > 1 or feature.is_list
     found: dict[str, Any] = {"name": feature.name, "datatype": kind, "shape": [-1, feature.width or -1] if wide else [-1]}
-    if feature.width is None:
-        found["parameters"] = {"optional": True}
-    return found
+    parameters: dict[str, Any] = {"optional": True} if feature.width is None else {}
+    if feature.meaning.partition("[")[0] in (BOOLEAN, TIMESTAMP, TIME):
+        parameters["meaning"] = feature.meaning
+    return found | ({"parameters": parameters} if parameters else {})
 
 
 def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ class Executor(base_executor.BaseExecutor):
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
         run_folder.mkdir(parents=True, exist_ok=True)
         (run_folder / RESULT).write_text(json.dumps({**asdict(result), TUNED: tuned}, indent=1), encoding="utf-8")
-        features = raw_features(tft.TFTransformOutput(graph_uri).raw_feature_spec(), summary.columns, summary.label)
+        features = raw_features(tft.TFTransformOutput(graph_uri).raw_feature_spec(), summary)
         predictor, code = bundled_code(framework, trainer)
         info = BundleInfo(
             framework=trainer.name,

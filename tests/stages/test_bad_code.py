@@ -148,7 +148,7 @@ def test_weights_of_classes_that_the_label_does_not_have_are_refused(tmp_path):
     given = {"hyperparameters": {"class_weights": {"7": 2.0}, "epochs": 1}}
     loaded = load_config(Case("class weight of no class", "", config=config(trainer=given)).write(tmp_path))
     settings = trainer_settings(loaded, tmp_path / "code", "tensorflow")
-    with pytest.raises(UserError, match="are no classes of 'y'"):
+    with pytest.raises(UserError, match="'7' is no class of 'y'; the classes are"):
         hyperparameters(settings["hyperparameters"], SUMMARY)
 
 

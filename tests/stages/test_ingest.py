@@ -180,7 +180,7 @@ def test_globs_are_read_in_full_without_the_excluded_columns(tmp_path):
 def test_types_widen_over_the_whole_input(tmp_path, monkeypatch):
     # A few rows a batch, as millions of rows have it.
     monkeypatch.setattr(readers, "_CSV_BLOCK", 1024)
-    lines = ["a,b,c,y", *[f"{i},{i},{i},0" for i in range(300)], "x,1.5,,1"]
+    lines = ["a,b,c,y", *[f"{i if i < 150 else 'x'},{i},{i},0" for i in range(300)], "x,1.5,,1"]
     (tmp_path / "d.csv").write_text("\n".join(lines))
     summary, _ = ingest(tmp_path, path=[str(tmp_path / "d.csv")])
     assert summary.columns == {"a": "string", "b": "float", "c": "integer", "y": "integer"}
@@ -239,6 +239,25 @@ def test_text_labels_are_classes_in_alphabetical_order(tmp_path):
     summary, _ = ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", data)])
     assert summary.classes == ["no", "yes"]
     assert sum(summary.class_counts.values()) == summary.rows["train"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize(
+    ("zero", "one", "classes"),
+    [(False, True, [0, 1]), (0.0, 1.0, [0, 1]), (2**53, 2**53 + 1, [2**53, 2**53 + 1]), ("a ", "b", ["a", "b"])],
+)
+def test_a_label_has_the_same_classes_and_examples_in_every_format(ending, zero, one, classes, tmp_path):
+    data = frame().drop(columns="y").assign(y=[(zero, one)[i % 2] for i in range(200)])
+    path = tmp_path / f"d.{ending}"
+    if ending == "jsonl":
+        data.to_json(path, orient="records", lines=True)
+    else:
+        {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}[ending](data, path, index=False)
+    summary, rows = ingest(tmp_path, path=[str(path)])
+    assert summary.classes == classes
+    assert sum(summary.class_counts.values()) == summary.rows["train"]
+    stored = [c.encode() if isinstance(c, str) else c for c in classes]
+    assert [sum(row["y"] == c for row in rows) for c in stored] == [100, 100]
 
 
 def test_columns_without_a_value_are_named(tmp_path):
