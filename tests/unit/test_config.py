@@ -170,3 +170,11 @@ def test_yaml_cannot_run_code(tmp_path):
     file.write_text("name: !!python/object/apply:os.system ['touch /tmp/owned']\n")
     with pytest.raises(UserError, match="not valid YAML"):
         load_config(file)
+
+
+def test_a_champion_that_cannot_be_compared_is_kept_by_default():
+    evaluation = load().evaluation
+    assert (evaluation.comparable, evaluation.incomparable_champion) == (0.9, "keep")
+    for override in ("evaluation.incomparable_champion=maybe", "evaluation.comparable=1.1"):
+        with pytest.raises(UserError, match=override.partition("=")[0]):
+            load(override)
