@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.baseline.contents import BaselineContents
+from components.dataset import DatasetSummary
 from components.validation.anomalies import action_for
 from components.validation.findings import CHAMPION, WARNING, Finding
 
@@ -14,16 +15,25 @@ _TYPE = "another type"
 
 
 def with_comparability(
-    findings: Sequence[Finding], baseline: BaselineContents, split: str, settings: Mapping[str, Any]
+    findings: Sequence[Finding], baseline: BaselineContents, summary: DatasetSummary, settings: Mapping[str, Any]
 ) -> list[Finding]:
-    """Returns the findings without those of a column's type that the champion can take all the same, and with what it cannot."""
-    kept = [f for f in findings if not (f.check == CHAMPION and f.anomaly == _TYPE and _takes(baseline, f.feature, settings))]
-    return [*kept, *comparability_findings(baseline, split, settings)]
+    """Returns the findings without those of a column's type that the champion can take all the same, and with what it cannot.
+
+    Of another label the candidate is kept as challenger, which is what is said: nothing is wrong with the data.
+    """
+
+    def settled(finding: Finding) -> bool:
+        if finding.check != CHAMPION or finding.anomaly != _TYPE or baseline.version is None:
+            return False
+        return finding.feature == summary.label or _takes(baseline, finding.feature, settings)
+
+    kept = [f for f in findings if not settled(f)]
+    return [*kept, *comparability_findings(baseline, summary.held_out, settings)]
 
 
 def _takes(baseline: BaselineContents, column: str, settings: Mapping[str, Any]) -> bool:
     """Whether the champion can take enough of a column to be compared with, whatever statistics say of its type."""
-    if baseline.version is None or baseline.obstacle or not baseline.rows:
+    if baseline.obstacle or not baseline.rows:
         return False
     misfits = sum(m.rows for m in baseline.misfits if m.column == column)
     return bool(misfits / baseline.rows <= 1 - settings["comparable"])

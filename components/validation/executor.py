@@ -102,7 +102,7 @@ class Gate:
         )
         findings, measured = checks.findings()
         findings += leakage_findings(self._uris["examples"], summary, self._settings)
-        findings = with_comparability(findings, self.baseline, summary.held_out, self._settings)
+        findings = with_comparability(findings, self.baseline, summary, self._settings)
         return Verdict(merged(findings), measured, notes)
 
     def _anomalies(self, split: str, statistics: Statistics) -> anomalies_pb2.Anomalies:

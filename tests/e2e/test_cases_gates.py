@@ -7,7 +7,6 @@ import yaml
 from mlflow import MlflowClient
 
 from components.model_registry import CHAMPION, alias_version, moves
-from tests.command import mlflow_server
 
 QUICK = ["--trainer", "pytorch", "--set", "serving.infra_validation=null", "--set", "trainer.hyperparameters.epochs=4"]
 
@@ -139,21 +138,21 @@ def test_a_coin_flip_never_becomes_champion(tmp_path, warm):
 
 
 def test_somebody_elses_registered_model_is_refused_before_training(tmp_path, warm):
-    with mlflow_server(tmp_path) as uri:
-        client = MlflowClient(uri, uri)
-        client.create_registered_model("people")
-        client.create_model_version("people", "/theirs")
-        client.set_registered_model_alias("people", CHAMPION, "1")
-        place = Place(tmp_path, warm)
-        done = place.run(people(300, 1), "monday", "--set", f"tracking.uri={uri}", expect=2)
-        assert "the registered model 'people' belongs to somebody else" in done.json["error"]
-        assert "serving.model_name" in done.json["error"]
-        assert "training" not in done.stages
-        by_hand = warm("models", "promote", "people", "1", "--why", "x", "--force", "--tracking-uri", uri)
-        assert by_hand.code == 2
-        assert "belongs to somebody else" in by_hand.stderr
-        assert alias_version(client, "people", CHAMPION) == "1"
-        assert [str(v.version) for v in client.search_model_versions("name = 'people'")] == ["1"]
+    uri = f"sqlite:///{tmp_path / 'theirs.db'}"
+    client = MlflowClient(uri, uri)
+    client.create_registered_model("people")
+    client.create_model_version("people", "/theirs")
+    client.set_registered_model_alias("people", CHAMPION, "1")
+    place = Place(tmp_path, warm)
+    done = place.run(people(300, 1), "monday", "--set", f"tracking.uri={uri}", expect=2)
+    assert "the registered model 'people' belongs to somebody else" in done.json["error"]
+    assert "serving.model_name" in done.json["error"]
+    assert "training" not in done.stages
+    by_hand = warm("models", "promote", "people", "1", "--why", "x", "--force", "--tracking-uri", uri)
+    assert by_hand.code == 2
+    assert "belongs to somebody else" in by_hand.stderr
+    assert alias_version(client, "people", CHAMPION) == "1"
+    assert [str(v.version) for v in client.search_model_versions("name = 'people'")] == ["1"]
 
 
 OVERTAKE = """

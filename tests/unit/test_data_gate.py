@@ -10,6 +10,7 @@ from scipy import special
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.baseline.contents import BaselineContents, Misfit
+from components.dataset import DatasetSummary
 from components.validation.chance import critical, is_new, largest_by_chance, power_divergence
 from components.validation.comparability import comparability_findings, with_comparability
 from components.validation.drift import distance_findings, jensen_shannon, with_schemas_limits
@@ -208,8 +209,13 @@ def test_nothing_is_said_of_a_champion_that_judges_every_row_or_is_not_there():
 
 
 def test_a_column_of_another_type_that_the_champion_can_take_is_none():
+    summary = DatasetSummary("f", [], {}, {}, {"train": 1, "test": 1}, 0, [], [], "y", "binary", [0, 1], {})
     other = Finding("champion", "train", "age", "another type", "INT", "STRING", 1.0)
-    assert with_comparability([other], baseline(judged=100, misfits=[]), "test", COMPARABILITY) == []
+    label = Finding("champion", "train", "y", "another type", "INT", "STRING", 1.0)
+    assert with_comparability([other, label], baseline(judged=100, misfits=[]), summary, COMPARABILITY) == []
     few = baseline(judged=10, misfits=[Misfit("age", "must hold whole numbers", 90)])
-    assert other in with_comparability([other], few, "test", COMPARABILITY), "it stops the run, as it did"
-    assert other in with_comparability([other], baseline(obstacle="it predicts 'z'"), "test", COMPARABILITY)
+    assert other in with_comparability([other], few, summary, COMPARABILITY), "it stops the run, as it did"
+    found = with_comparability([other, label], baseline(obstacle="its classes are 0, 1"), summary, COMPARABILITY)
+    assert other in found
+    assert label not in found, "the candidate will be kept as challenger, which is another finding"
+    assert "its classes are 0, 1" in found[-1].anomaly
