@@ -159,7 +159,8 @@ def _result(
     if same:
         champion = replace(_with_intervals({CHAMPION: same.champion}, same.samples)[CHAMPION], passed=True, blessed=True)
         order.append(champion)
-        comparisons.append(replace(compare(same.candidates[best], champion, metric, same.samples), on=same.on))
+        for name in verdicts:
+            comparisons.append(replace(compare(same.candidates[name], champion, metric, same.samples), on=same.on))
     partly = [f"the champion cannot judge some rows: {reason}" for reason in baseline.reasons()] if same and same.on else []
     return Evaluation(
         task=summary.task,
@@ -293,5 +294,5 @@ def _track(result: Evaluation, output: str, summary: DatasetSummary) -> None:
     columns = {h or "model": [row[i] for row in table] for i, h in enumerate(head)}
     for target in (run, parent):
         target.table(columns, "evaluation/models.json")
-    for comparison in result.comparisons:
-        say(comparison.sentence())
+    for line in result.lines():
+        say(line)

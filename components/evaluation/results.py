@@ -98,7 +98,7 @@ class Evaluation:
         rows: of it.
         best: name of the candidate that is blessed, or else comes first.
         models: name -> result; the champion last.
-        comparisons: the best candidate against each other model.
+        comparisons: the best candidate against each other, and each against the champion.
         thresholds: metric -> bounds.
         champion: version compared with; None: there was none to compare with.
         compared_rows: on which the champion was measured; 0: on none.
@@ -157,7 +157,7 @@ class Evaluation:
         found = [
             *([self.positive] if self.positive else []),
             f"figures on {self.rows:,} rows of the split {self.split!r}{optimistic}",
-            *(c.sentence() for c in self.comparisons),
+            *(c.sentence() for c in self.comparisons if c.model == self.best),
         ]
         if self.not_compared:
             found.append(f"compared with no champion: {self.not_compared}")

@@ -57,7 +57,8 @@ def with_servability(evaluation: Evaluation, found: Mapping[str, Servability]) -
     [best, *_] = eligible
     models[best] = dataclasses.replace(models[best], blessed=True)
     note = f"{evaluation.best} comes before {best} and cannot be served"
-    return dataclasses.replace(evaluation, models=models, best=best, comparisons=[], notes=[*evaluation.notes, note])
+    its = [c for c in evaluation.comparisons if c.model == best]
+    return dataclasses.replace(evaluation, models=models, best=best, comparisons=its, notes=[*evaluation.notes, note])
 
 
 def verdicts(evaluation: str, infra_validation: str | None) -> Evaluation:

@@ -61,9 +61,10 @@ class Executor(base_executor.BaseExecutor):
 
 
 def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: str, summary: DatasetSummary) -> dict[str, Any]:
-    against = next((c for c in evaluation.comparisons if c.other == CHAMPION), None)
+    against = next((c for c in evaluation.comparisons if (c.model, c.other) == (result.name, CHAMPION)), None)
     notes = "; ".join(n for n in evaluation.notes if n)
-    why = against.sentence() if against else f"without a comparison: {evaluation.not_compared or notes}"
+    alone = f"without a comparison: {evaluation.not_compared}" if evaluation.not_compared else notes
+    why = against.sentence() if against else alone
     facts = [result.framework, *([evaluation.positive] if evaluation.positive else [])]
     return {
         "name": name,

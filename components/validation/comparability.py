@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.baseline.contents import BaselineContents
+from components.dataset import DatasetSummary
 from components.validation.anomalies import action_for
 from components.validation.findings import CHAMPION, WARNING, Finding
+
+# What `drift.column_findings` says of a column by its statistics.
+_TYPE = "another type"
+
+
+def with_comparability(
+    findings: Sequence[Finding], baseline: BaselineContents, summary: DatasetSummary, settings: Mapping[str, Any]
+) -> list[Finding]:
+    """Returns the findings without those of a column's type that the champion can take all the same, and with what it cannot.
+
+    Of another label the candidate is kept as challenger, which is what is said: nothing is wrong with the data.
+    """
+
+    def settled(finding: Finding) -> bool:
+        if finding.check != CHAMPION or finding.anomaly != _TYPE or baseline.version is None:
+            return False
+        return finding.feature == summary.label or _takes(baseline, finding.feature, settings)
+
+    kept = [f for f in findings if not settled(f)]
+    return [*kept, *comparability_findings(baseline, summary.held_out, settings)]
+
+
+def _takes(baseline: BaselineContents, column: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the champion can take enough of a column to be compared with, whatever statistics say of its type."""
+    if baseline.obstacle or not baseline.rows:
+        return False
+    misfits = sum(m.rows for m in baseline.misfits if m.column == column)
+    return bool(misfits / baseline.rows <= 1 - settings["comparable"])
 
 
 def comparability_findings(baseline: BaselineContents, split: str, settings: Mapping[str, Any]) -> list[Finding]:
@@ -23,12 +52,11 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Map
     where, who = f"{split}, before training", f"version {baseline.version} of {baseline.name}"
     if why := baseline.why_not(settings["comparable"]):
         keeps = settings["incomparable_champion"] == "keep"
-        column = baseline.misfits[0].column if baseline.misfits else ""
         return [
             Finding(
                 CHAMPION,
                 where,
-                column,
+                "",
                 why,
                 f"rows that {who} can judge, to compare it with what is trained now",
                 "the candidate will be kept as challenger, whatever comes of it"
@@ -36,7 +64,7 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Map
                 else "it is replaced without a comparison",
                 1 - baseline.share,
                 WARNING,
-                action_for(column, WARNING, settings["on_anomaly"]),
+                action_for("", WARNING, settings["on_anomaly"]),
                 "--set evaluation.incomparable_champion=replace",
             )
         ]

@@ -23,7 +23,7 @@ from components.model_bundle import training_data
 from components.progress import say, warn
 from components.reports.run_report import DataPart, data_report
 from components.validation.checks import Checks
-from components.validation.comparability import comparability_findings
+from components.validation.comparability import with_comparability
 from components.validation.findings import FILE, Verdict, merged
 from components.validation.growth import ordered
 from components.validation.leakage import leakage_findings, sample_rows
@@ -103,8 +103,8 @@ class Gate:
             served=sample_statistics([sample], summary, self._settings["missing_values"]) if sample else None,
         )
         findings, measured = checks.findings()
-        findings += comparability_findings(self.baseline, summary.held_out, self._settings)
         findings += leakage_findings(self._uris["examples"], summary, self._settings)
+        findings = with_comparability(findings, self.baseline, summary, self._settings)
         return Verdict(merged(findings), measured, notes)
 
     def _anomalies(self, split: str, statistics: Statistics) -> anomalies_pb2.Anomalies:

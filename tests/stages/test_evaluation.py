@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from components.conversion import fit_rows
 from components.dataset import DatasetSummary
 from components.evaluation.executor import read_rows
 from components.evaluation.metric_names import ROW_ACCURACY
@@ -26,9 +27,8 @@ class LinearModel:
     def scores_of(self, columns: Columns) -> np.ndarray:
         return np.asarray(columns["x"], dtype=np.float32)[:, : self._outputs] / 10
 
-    def scores(self, frame):
-        values = np.stack(frame["x"]) if self._outputs > 1 else frame["x"].to_numpy()[:, np.newaxis]
-        return np.asarray(values, dtype=np.float32) / 10
+    def scores_of_batch(self, batch: pa.RecordBatch) -> np.ndarray:
+        return self.scores_of(fit_rows(batch, self.info.features).columns)
 
 
 def predicted(task, classes, champions_classes, batch, width=1):

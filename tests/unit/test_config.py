@@ -187,3 +187,11 @@ def test_a_model_of_a_framework_that_is_none_is_refused():
 def test_models_of_frameworks_that_are_not_trained_now_are_kept():
     config = load("trainer.model={tensorflow: t.py, pytorch: p.py, 'my/trainer.py:Mine': m.py}")
     assert config.trainer.model_for("tensorflow").endswith("/t.py")
+
+
+def test_a_champion_that_cannot_be_compared_is_kept_by_default():
+    evaluation = load().evaluation
+    assert (evaluation.comparable, evaluation.incomparable_champion) == (0.9, "keep")
+    for override in ("evaluation.incomparable_champion=maybe", "evaluation.comparable=1.1"):
+        with pytest.raises(UserError, match=override.partition("=")[0]):
+            load(override)

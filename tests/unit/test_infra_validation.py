@@ -41,7 +41,7 @@ def test_the_next_candidate_is_blessed_when_the_best_cannot_be_served():
     assert found.models["a"].failures == ["cannot be served: it is broken"]
     assert not found.models["a"].passed
     assert found.models[CHAMPION].blessed
-    assert not found.comparisons, "they were another model's"
+    assert not found.comparisons, "there was another model's alone"
     assert found.notes == ["a comes before b and cannot be served"]
 
 
