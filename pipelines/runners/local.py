@@ -103,6 +103,7 @@ class LocalRunner(Runner):
         with quiet(self._logs / "runner.log"), self._display:
             self._processes.warm()
             self._display.status("check", "running")
+            self._display.say("check", "importing the libraries")
             started = time.monotonic()
             try:
                 with ThreadPoolExecutor(1) as pool:

@@ -13,6 +13,7 @@ import click
 
 from components.errors import UserError
 from components.escaping import sqlite_uri
+from components.progress import no_progress_bars
 from components.workspace_location import settle_in
 
 NAME = ".switchyard"
@@ -98,7 +99,7 @@ class Workspace:
         os.environ.setdefault("MPLCONFIGDIR", str(self.root / "caches" / "matplotlib"))
         os.environ.setdefault("KERAS_HOME", str(self.root / "caches" / "keras"))
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        no_progress_bars()
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
     def create(self) -> bool:
