@@ -86,7 +86,7 @@ def test_a_library_that_does_not_load_is_named(tmp_path):
     assert done.returncode == 1
     assert "Aborted" not in done.stderr
     assert "Traceback" not in done.stderr
-    assert "RuntimeError: Could not determine home directory." in done.stderr
+    assert "has ended: RuntimeError: Could not determine home directory. Log: " in done.stderr
     assert "preload.log" in done.stderr
 
 
