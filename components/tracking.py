@@ -22,7 +22,7 @@ from typing import Any
 from components.errors import UserError, first_line
 from components.full_disk import full_disk
 from components.journal_files import local_files
-from components.model_registry import PUT_OFF, REFUSED, Registration, register_model
+from components.model_registry import PUT_OFF, REFUSED, ForeignModelError, Registration, register_model
 from components.redaction import TRACKING_URI, mask, take_credentials
 from components.tracking_database import database_of_ones_own, files_beside
 from components.tracking_journal import PARENT_KEY, Journal
@@ -97,11 +97,16 @@ class Run:
         """Records a model, see `model_registry.register_model`; its status is `put off` when the server is away.
 
         It is `refused`, with the reason, when the server is there and does not take it.
+
+        Raises:
+            ForeignModelError: the registered model is somebody else's.
         """
         refused = self._denied
         if not self._away:
             try:
                 return register_model(client(self._uri or ""), self.run_id or "", model)
+            except ForeignModelError:
+                raise
             except Exception as error:  # MLflow raises what its many stores raise
                 self._put_off(error, f"to register {model['name']}")
                 refused = refusal(self._uri or "", error) if is_refusal(error) or is_denial(error) else None
@@ -277,8 +282,8 @@ def _check_files(operation: Operation) -> None:
             raise FileNotFoundError(f"{path}, which is to be sent, is gone")
 
 
-def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
-    """Sends one operation of `Run` to MLflow."""
+def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration | None:
+    """Sends one operation of `Run` to MLflow; returns what became of a model."""
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
     kind = operation["op"]
@@ -312,7 +317,8 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
     elif kind == "end":
         mlflow_client.set_terminated(run_id, operation["status"], operation["time"])
     elif kind == "register":
-        register_model(mlflow_client, run_id, operation["model"])
+        return register_model(mlflow_client, run_id, operation["model"])
+    return None
 
 
 def key_of(name: str) -> str:

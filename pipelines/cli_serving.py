@@ -116,7 +116,11 @@ def serve(model: str, tracking_uri: str | None, workspace: Path | None, **option
     help="Of the input.",
 )
 @click.option(
-    "--missing-value", "missing_values", multiple=True, metavar="TEXT", help="Text in a CSV that means missing; may be repeated."
+    "--missing-value",
+    "missing_values",
+    multiple=True,
+    metavar="TEXT",
+    help="Text that means missing, besides those of the training data; may be repeated.",
 )
 @click.option(
     "--max-bad-rows", type=click.IntRange(0), help="End when more rows cannot be predicted.  [default: any number is fine]"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tfx import types
-from tfx.components import ExampleValidator, SchemaGen, StatisticsGen
+from tfx.components import ExampleValidator
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base import base_node
 from tfx.orchestration import metadata as tfx_metadata
@@ -25,6 +25,7 @@ from components.training.component import Training
 from components.transform.component import Transform
 from components.user_code import snapshot_file
 from components.validation.component import DataGate
+from components.validation.inferred_schema import FineStatistics, InferredSchema
 from pipelines.config import PipelineConfig, trainer_name
 from pipelines.settings import (
     VERSION,
@@ -68,7 +69,7 @@ def create_pipeline(
         raise UserError("task: could not be told from the data here; set it to binary, multiclass or regression.")
     ingest = Ingest(input_spec(config), VERSION).with_id("ingest")
     examples = ingest.outputs["examples"]
-    statistics_node = StatisticsGen(examples=examples).with_id("statistics")
+    statistics_node = FineStatistics(examples).with_id("statistics")
     statistics = statistics_node.outputs["statistics"]
     schema, schema_node = _schema(config, statistics, code_store)
     validation = ExampleValidator(statistics=statistics, schema=schema).with_id("validation")
@@ -154,7 +155,10 @@ def _schema(config: PipelineConfig, statistics: types.BaseChannel, store: Path) 
         # A copy named by its content: the cache key holds the name only.
         node = ImportSchemaGen(schema_file=str(snapshot_file(Path(path), store, key="validation.schema"))).with_id("schema")
     else:
-        node = SchemaGen(statistics=statistics, exclude_splits=[s for s in config.data.splits if s != "train"]).with_id("schema")
+        node = InferredSchema(
+            statistics=statistics,
+            exclude_splits=[s for s in config.data.splits if s != "train"],
+        ).with_id("schema")
     return node.outputs["schema"], node
 
 

@@ -49,7 +49,17 @@ def drift(
     if as_json:
         values = [{**dataclasses.asdict(d), "largest": d.largest} for d in found.distances]
         findings = [dataclasses.asdict(f) for f in found.findings]
-        click.echo(json.dumps({"rows": found.rows, "distances": values, "findings": findings, "mlflow_run_id": run_id}))
+        click.echo(
+            json.dumps(
+                {
+                    "rows": found.rows,
+                    "distances": values,
+                    "findings": findings,
+                    "verdict": found.verdict(),
+                    "mlflow_run_id": run_id,
+                }
+            )
+        )
     else:
         _print(found, run_id)
     return EXIT_DATA_GATE if any(f.action == "fail" for f in found.findings) else EXIT_DONE
@@ -88,11 +98,12 @@ def _print(found: ServedDrift, run_id: str | None) -> None:
         out.add_column(column)
     actions = {f.feature: f.action for f in found.findings}
     for distance in found.distances[:_SHOWN]:
-        said = actions.get(distance.feature, "" if distance.judged else "not judged")
+        said = actions.get(distance.feature, distance.reason)
         out.add_row(distance.feature, f"{distance.largest:.3f}", f"{distance.noise:.3f}", said)
     table_console().print(out)
     if len(found.distances) > _SHOWN:
         click.echo(f"and {len(found.distances) - _SHOWN} more, with smaller distances")
+    click.echo(found.verdict())
     if found.missing:
         click.echo(f"not in the requests: {', '.join(found.missing)}")
     if run_id:

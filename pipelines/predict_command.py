@@ -60,8 +60,8 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
     try:
         digest = source.digest(version) if isinstance(source, Registered) else None
         _prepare(parts, _plan(folder, kinds, kind, options), fresh=options.fresh)
-        missing = options.missing_values or None
-        job = BatchJob(str(folder), digest, kinds, str(parts), missing, options.max_bad_rows, typed=kind != "csv")
+        missing, bad_rows = tuple(options.missing_values), options.max_bad_rows
+        job = BatchJob(str(folder), digest, kinds, str(parts), missing, bad_rows, typed=kind != "csv")
         with removed_when_refused(parts), quiet(parts / "log"):
             try:
                 predict_files(job, beam)

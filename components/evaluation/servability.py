@@ -19,7 +19,7 @@ class Servability:
 
     Attributes:
         reason: why it cannot be served; empty: it can.
-        rows: of the eval split that were sent.
+        rows: of the held-out split that were sent.
         difference: largest difference between a served and an offline score; None: nothing was answered.
         startup_seconds: from the process's start until it was ready; None: it never was.
         latency_ms: `p50_batch_1`, `p99_batch_1` and the like, milliseconds from request to answer over one connection.

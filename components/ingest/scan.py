@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import class_order
+from components.cells import is_text as holds_text
+from components.cells import plain
 from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY, INTEGER, ColumnType, observe
-from components.ingest.labels import LabelValues, check_label, infer_task
-from components.ingest.readers import READERS, Batches
-from components.ingest.sources import find_files, format_of
+from components.ingest.column_types import (
+    EMPTY,
+    INTEGER,
+    STRING,
+    TEXTS_OF_NUMBERS,
+    ColumnType,
+    UnusableColumnError,
+    beyond_integers,
+    mixed_times,
+    observe,
+)  # fmt: skip
+from components.ingest.csv_options import CsvOptions
+from components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
+from components.ingest.float_precision import FloatPrecision, settled
+from components.ingest.keys import check_keys, missing_keys, with_key
+from components.ingest.labels import LabelValues, check_label, infer_task, labelled
+from components.ingest.layout import added_columns, folder_columns, with_folders
+from components.ingest.nearly_numbers import NearlyNumbers
+from components.ingest.readers import Batches, is_untyped, reader
+from components.ingest.sources import find_files, format_of, list_files, listed
 from components.progress import say
+from components.spelling import MISSING_LABELS
 
 # Enough to tell a task by; also the limit of what is read before a run starts.
 PEEK_ROWS = 20_000
@@ -23,7 +43,12 @@ PEEK_ROWS = 20_000
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What to read: the plain-data form of the config's `data` and `label`."""
+    """What to read: the plain-data form of the config's `data` and `label`.
+
+    Attributes:
+        columns: column -> its declared type, see `components.ingest.declared`.
+        csv: what differs from the defaults of `CsvOptions`.
+    """
 
     path: Sequence[str]
     split_paths: Mapping[str, Sequence[str]] | None
@@ -35,6 +60,25 @@ class InputSpec:
     missing_values: Sequence[str] | None
     label: str
     task: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    csv: Mapping[str, str | None] = field(default_factory=dict)
+    positive_class: str | None = None
+    max_float32_loss: float = 0.5
+
+    @property
+    def patterns(self) -> list[str]:
+        """All files, folders and globs."""
+        return [*self.path, *(p for paths in (self.split_paths or {}).values() for p in paths)]
+
+    @property
+    def folder_columns(self) -> list[str]:
+        """Columns that the names of folders carry."""
+        files = [f for group in self.files().values() for f in group]
+        return list(dict.fromkeys(n for f in files for n in folder_columns(f, self.patterns)))
+
+    def with_folders(self) -> InputSpec:
+        """Returns it with the columns of folders declared: they are text, 01 is not 1."""
+        return replace(self, columns={**dict.fromkeys(self.folder_columns, TEXT), **self.columns})
 
     def files(self) -> dict[str | None, list[str]]:
         """Split -> files; the key None for files whose rows are still to be split."""
@@ -45,7 +89,15 @@ class InputSpec:
 
 @dataclass
 class Scan:
-    """What the first pass found; `label_counts` is empty when the label has too many values to be classes."""
+    """What the first pass found.
+
+    Attributes:
+        classes: of a look at the first rows: those that were there.
+        label_counts: empty when the label has too many values to be classes.
+        positive_by: why the last class of a binary task is the positive one.
+        missing_keys: rows without a value of the `split_key`.
+        notes: what was done to columns and values and is to be said.
+    """
 
     task: str
     classes: list[int] | list[str]
@@ -53,51 +105,76 @@ class Scan:
     missing: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     label_counts: dict[str, int] = field(default_factory=dict)
+    positive_by: str = ""
+    missing_keys: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
-def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None) -> Batches:
-    """Yields a file's batches without the excluded columns and without unlabelled rows.
+def read_batches(
+    spec: InputSpec,
+    file: str,
+    bad: BadRows,
+    names: set[str] | None = None,
+    numeric: Collection[str] = (),
+    added: set[str] | None = None,
+) -> Batches:
+    """Yields a file's batches without the excluded columns (a `split_key` stays), those that a format added, and bad rows.
 
     Args:
         spec: what to read.
         file: one of its files.
         bad: takes the rows that cannot be used.
         names: takes the names of all columns, the excluded ones too.
+        numeric: a CSV's columns that are known to be numbers, besides those that are declared.
+        added: takes the names of the columns that a format added.
 
     Raises:
-        UserError: the file has no label column.
+        UserError: the file has no label column, no key column, or one without a name that is no index.
     """
-    kind = format_of(file, spec.format)
+    kind, options, missing = format_of(file, spec.format), CsvOptions.of(spec.csv), spec.missing_values or ()
+    declared = {n for n, declaration in spec.columns.items() if declaration == NUMBER}
+    label_words = () if spec.columns.get(spec.label) == TEXT else (*MISSING_LABELS, *missing)
+    folders = folder_columns(file, spec.patterns)
+    left_out: list[str] | None = None
+    here: set[str] = set()
+    first = 0
     # Closed here and now when a caller stops early: a reader left open reads on while the interpreter ends.
-    with closing(READERS[kind](file, bad, spec.missing_values)) as batches:
-        for whole in batches:
+    with closing(reader(kind, options)(file, bad, spec.missing_values)) as batches:
+        for read in batches:
+            whole = with_folders(read, folders)
+            here.update(whole.schema.names)
             if names is not None:
-                names.update(whole.schema.names)
+                names.update(here)
+            if left_out is None:
+                left_out = added_columns(whole, file, (*spec.exclude, *spec.columns, spec.label, spec.split_key))
+                if added is not None:
+                    added.update(left_out)
             if spec.label not in whole.schema.names:
-                raise UserError(
-                    f"label: {file} has no column {spec.label!r}.{did_you_mean(spec.label, whole.schema.names)} "
-                    f"Columns: {', '.join(whole.schema.names[:30])}."
-                )
-            batch = _labelled(whole.select([n for n in whole.schema.names if n not in spec.exclude]), spec.label, file, bad)
+                raise _no_column("label", file, spec.label, whole.schema.names)
+            left = {*spec.exclude, *left_out} - {spec.split_key}
+            batch = whole.select([n for n in whole.schema.names if n not in left])
+            if kind == "csv":
+                batch = plain_numbers(batch, {*declared, *numeric}, options)
+            batch = fitting(batch, spec.columns, missing, file, first, bad)
+            first += whole.num_rows
+            batch = labelled(batch, spec.label, label_words, file, bad)
             if batch.num_rows:
-                yield batch
+                yield with_key(batch, spec.split_key) if spec.split_key else batch
+    if spec.split_key and here and spec.split_key not in here:
+        raise _no_column("data.split_key", file, spec.split_key, here)
 
 
-def _labelled(batch: pa.RecordBatch, name: str, file: str, bad: BadRows) -> pa.RecordBatch:
-    label = batch.column(name)
-    valid = pc.and_(label.is_valid(), pc.invert(pc.is_nan(label))) if pa.types.is_floating(label.type) else label.is_valid()
-    unlabelled = len(label) - (pc.sum(valid).as_py() or 0)
-    if not unlabelled:
-        return batch
-    bad.add(file, f"the label {name!r} is missing", number=unlabelled)
-    return batch.filter(valid)
+def _no_column(key: str, file: str, name: str, names: Collection[str]) -> UserError:
+    return UserError(
+        f"{key}: {file} has no column {name!r}.{did_you_mean(name, names)} Columns: {', '.join(sorted(names)[:30])}."
+    )
 
 
 def _all_batches(
-    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str]
+    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str], added: set[str]
 ) -> Generator[tuple[str, pa.RecordBatch], None, None]:
     for file in files:
-        with closing(read_batches(spec, file, bad, names)) as batches:
+        with closing(read_batches(spec, file, bad, names, added=added)) as batches:
             for batch in batches:
                 yield file, batch
 
@@ -108,53 +185,165 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     Raises:
         UserError: no rows, a bad label, a column of an impossible type, columns that are named and not there.
     """
-    types: dict[str, ColumnType] = {}
-    present: dict[str, int] = {}
-    labels = LabelValues(spec.label)
-    names: set[str] = set()
-    rows = 0
+    spec = spec.with_folders()
+    seen = _Seen(spec, peek=peek)
+    names = set(spec.folder_columns)
+    added: set[str] = set()
     files = [f for group in spec.files().values() for f in group]
-    with closing(_all_batches(spec, files, bad, names)) as batches:
+    with closing(_all_batches(spec, files, bad, names, added)) as batches:
         for file, batch in batches:
-            rows += batch.num_rows
-            is_text = format_of(file, spec.format) == "csv"
-            for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                seen = observe(name, column, is_text=is_text)
-                types[name] = types[name].widen(seen) if name in types else seen
-                present[name] = present.get(name, 0) + len(column) - column.null_count
-            label = batch.column(spec.label)
-            labels.add(label.flatten() if pa.types.is_nested(label.type) else label)
-            say(f"{rows:,} rows read")
-            if peek and rows >= PEEK_ROWS:
+            seen.add(file, batch)
+            say(f"{seen.rows:,} rows read")
+            if peek and seen.rows >= PEEK_ROWS:
                 break
-    found = Scan("", [], types, {n: rows - c for n, c in present.items()}, rows)
+    types, rows = seen.types, seen.rows
+    found = Scan("", [], types, {n: rows - c for n, c in seen.present.items()}, rows, missing_keys=seen.keyless)
     if not peek or bad.count > bad.limit:
         bad.check()
     if not rows:
         raise UserError(f"data: no rows in {', '.join(files[:3])}. Check the input.")
-    _check_names(spec, names)
-    return _check_types(spec, found, labels, peek)
+    _check_names(spec, names, files)
+    found.notes += seen.check()
+    found = _check_types(spec, found, seen.labels, peek)
+    if not peek:
+        found.types, notes = settled(found.types, seen.precision.losses(found.types), spec.label, spec.max_float32_loss)
+        found.notes = [*_layout_notes(spec, added), *found.notes, *notes]
+    return found
 
 
-def _check_names(spec: InputSpec, names: set[str]) -> None:
-    for key, columns in (("data.exclude", spec.exclude), ("data.split_key", [spec.split_key] if spec.split_key else [])):
-        for column in columns:
-            if column not in names:
-                raise UserError(
-                    f"{key}: there is no column {column!r}.{did_you_mean(column, names)} Columns: {', '.join(sorted(names))}."
-                )
+def _layout_notes(spec: InputSpec, added: set[str]) -> list[str]:
+    notes = []
+    folders = set(spec.folder_columns) - set(spec.exclude)
+    if added:
+        names = ", ".join(repr(n) for n in sorted(added))
+        notes.append(f"left out: {names}, an index that was stored beside the columns; to use it, give it a name of its own")
+    if folders:
+        notes.append(f"read from the names of folders, as text: {', '.join(sorted(folders))}")
+    groups = list(spec.split_paths.values()) if spec.split_paths else [spec.path]
+    skipped = [p for group in groups for p in list_files(group).skipped]
+    if skipped:
+        notes.append(f"{len(skipped)} files without rows are skipped (markers and empty parts): {listed(skipped)}")
+    return notes
+
+
+class _Seen:
+    """What the columns of all batches hold."""
+
+    def __init__(self, spec: InputSpec, *, peek: bool) -> None:
+        self.types: dict[str, ColumnType] = {}
+        self.present: dict[str, int] = {}
+        self.labels = LabelValues(spec.label, is_text=spec.columns.get(spec.label) == TEXT)
+        self.rows = self.keyless = 0
+        self._spec = spec
+        self._csv = CsvOptions.of(spec.csv)
+        self._nearly = NearlyNumbers(spec.missing_values or ())
+        self._beyond: dict[str, str] = {}
+        self.precision = FloatPrecision(spec.missing_values or ())
+        self._peek = peek
+
+    def add(self, file: str, batch: pa.RecordBatch) -> None:
+        """Takes a batch of a file."""
+        spec = self._spec
+        is_csv = format_of(file, spec.format) == "csv"
+        if spec.split_key:
+            check_keys(spec.split_key, batch.column(spec.split_key), file)
+            self.keyless += missing_keys(batch.column(spec.split_key))
+        for field_, column in zip(batch.schema, batch.columns, strict=True):
+            if field_.name in spec.exclude:  # the key that splits and is no feature
+                continue
+            declared = spec.columns.get(field_.name)
+            # Those that are declared numbers are plain already.
+            values = self._csv.numbers(column) if is_csv and not declared else column
+            untyped = is_csv or is_untyped(field_) or declared == NUMBER
+            self._add_column(file, field_.name, values, untyped=untyped, is_csv=is_csv)
+        self.rows += batch.num_rows
+
+    def check(self) -> list[str]:
+        """Returns what is to be said of columns. Raises UserError for one that cannot be what it is."""
+        texts = [n for n, t in self.types.items() if t.kind == STRING]
+        if problems := self._nearly.problems(texts):
+            raise UserError("data: " + "\n".join(problems))
+        for name, kind in self.types.items():
+            if kind.is_mixed and name != self._spec.label:
+                raise UserError(f"data: {mixed_times(name)}")
+            if kind.is_beyond and name != self._spec.label:
+                raise _located(self._spec, self._beyond[name], name, beyond_integers(name))
+        return self._nearly.notes([n for n in texts if n != self._spec.label])
+
+    def _add_column(self, file: str, name: str, column: pa.Array, *, untyped: bool, is_csv: bool) -> None:
+        seen = _observed(self._spec, file, name, column, untyped=untyped)
+        self.types[name] = self.types[name].widen(seen) if name in self.types else seen
+        self.present[name] = self.present.get(name, 0) + len(column) - column.null_count
+        if seen.is_beyond:
+            self._beyond.setdefault(name, file)
+        if name not in self._spec.columns and seen.kind != EMPTY and holds_text(plain(column).type):
+            self._nearly.add(name, plain(column), untyped=is_csv, all_numbers=seen.seen <= TEXTS_OF_NUMBERS)
+        if not self._peek and not seen.is_list:
+            self.precision.add(name, column, seen.kind)
+        if name == self._spec.label:
+            self.labels.add(column, untyped=untyped)
+
+
+def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untyped: bool) -> ColumnType:
+    """See `observe`; what cannot be used is told with its file and row."""
+    missing = tuple(spec.missing_values or ())
+    declared = spec.columns.get(name)
+    try:
+        # Which words a label's are is its own matter: see `labels`.
+        words = name != spec.label and not declared
+        seen = observe(name, column, is_text=untyped and declared != TEXT, missing=missing, words=words)
+        return ColumnType.of({*seen.seen, STRING}, is_list=seen.is_list) if declared == TEXT and seen.kind != EMPTY else seen
+    except UnusableColumnError as error:
+        raise _located(spec, file, name, error) from None
+
+
+def _located(spec: InputSpec, file: str, name: str, error: UnusableColumnError) -> UserError:
+    row = 0
+    with closing(
+        reader(format_of(file, spec.format), CsvOptions.of(spec.csv))(file, BadRows(2**62), spec.missing_values)
+    ) as batches:
+        for batch in batches if error.is_bad else ():
+            column = plain(batch.column(name)) if name in batch.schema.names else pa.nulls(0)
+            bad = error.is_bad(column) if error.is_bad and not pa.types.is_null(column.type) else pa.array([], pa.bool_())
+            place = pc.index(bad, True).as_py()
+            if place >= 0:
+                return UserError(f"data: {file}, row {row + place}: {error} Received there: {str(column[place].as_py())[:60]}.")
+            row += batch.num_rows
+    return UserError(f"data: {file}: {error}")
+
+
+def _check_names(spec: InputSpec, names: set[str], files: Sequence[str]) -> None:
+    check_declared(spec.columns, spec.exclude, names)
+    if spec.csv and not any(format_of(f, spec.format) == "csv" for f in files):
+        raise UserError(f"data.csv: no file is a CSV ({', '.join(files[:3])}); take the key out.")
+    for column in spec.exclude:
+        if column not in names:
+            raise UserError(
+                f"data.exclude: there is no column {column!r}.{did_you_mean(column, names)} Columns: {', '.join(sorted(names))}."
+            )
 
 
 def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) -> Scan:
-    label = found.types[spec.label]
     if not labels.overflow:
-        found.label_counts = {v.decode() if isinstance(v, bytes) else str(v): n for v, n in labels.values.items()}
-    found.task = infer_task(labels, label.kind) if spec.task == "auto" else spec.task
+        found.label_counts = {str(value): count for value, count in labels.counts().items()}
+    found.task = infer_task(labels) if spec.task == "auto" else spec.task
+    if spec.positive_class is not None and found.task != "binary":
+        raise UserError(
+            f"{class_order.KEY}: a {found.task} task has no positive class, received {spec.positive_class!r}. Remove it."
+        )
+    if peek and (found.rows >= PEEK_ROWS or found.task != "binary"):
+        found.classes = list(labels.counts()) if found.task != "regression" else []
+        return found
+    found.classes = check_label(labels, found.task)
+    if found.task == "binary":
+        classes, counts, chosen = found.classes, labels.counts(), spec.positive_class
+        found.classes, found.positive_by = class_order.ordered(classes, counts, chosen, spec.label)
     if peek:
         return found
-    found.classes = check_label(labels, label, found.task)
-    if found.classes and isinstance(found.classes[0], int):
-        found.types[spec.label] = ColumnType(INTEGER)
+    if found.classes:
+        found.types[spec.label] = ColumnType(INTEGER if isinstance(found.classes[0], int) else STRING)
+    if labels.spaced:
+        found.notes.append(f"label: {labels.spaced:,} values of {spec.label!r} have spaces around them, which are taken off")
     if all(t.kind == EMPTY for n, t in found.types.items() if n != spec.label):
         raise UserError(f"data: there is no usable feature beside the label {spec.label!r}. Columns: {', '.join(found.types)}.")
     return found

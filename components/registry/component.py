@@ -20,8 +20,8 @@ from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.evaluation.results import CHAMPION, Evaluation, ModelResult
 from components.evaluation.servability import verdicts
+from components.model_registry import CHALLENGER, POSITIVE_CLASS, PUT_OFF, REFUSED, Registration
 from components.model_registry import CHAMPION as REGISTERED_CHAMPION
-from components.model_registry import PUT_OFF, REFUSED, Registration
 from components.progress import say, warn
 
 FILE = "registration.json"
@@ -48,6 +48,8 @@ class Executor(base_executor.BaseExecutor):
             registrations[framework] = run.register(_described(model, evaluation.models[framework], evaluation, name, summary))
         best = registrations[evaluation.best]
         _tell(name, best)
+        if evaluation.blessed and best.status == CHALLENGER:
+            _track_overtaken(run, best)
         tracking.ambient().tags({"registration": best.status, "model_version": best.version or "", "why": best.why})
         folder = Path(artifact_utils.get_single_uri(output_dict["registration"]))
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,8 @@ class Executor(base_executor.BaseExecutor):
 def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: str, summary: DatasetSummary) -> dict[str, Any]:
     against = next((c for c in evaluation.comparisons if c.other == CHAMPION), None)
     notes = "; ".join(n for n in evaluation.notes if n)
-    why = against.sentence() if against else notes if evaluation.champion else f"first champion: {notes or 'none before it'}"
+    why = against.sentence() if against else f"without a comparison: {evaluation.not_compared or notes}"
+    facts = [result.framework, *([evaluation.positive] if evaluation.positive else [])]
     return {
         "name": name,
         "bundle": str(Path(model.uri) / "Format-Serving"),
@@ -73,9 +76,13 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
         "metrics": result.metrics,
         "data": summary.fingerprint,
         "digest": digest_of(model),
-        "tags": {"framework": result.framework},
-        "description": f"{result.framework}, " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()),
+        "tags": {"framework": result.framework, **_positive_tag(evaluation)},
+        "description": ", ".join([*facts, *(f"{k} {v:.4g}" for k, v in result.metrics.items())]),
     }
+
+
+def _positive_tag(evaluation: Evaluation) -> dict[str, str]:
+    return {} if evaluation.positive_class is None else {POSITIVE_CLASS: evaluation.positive_class}
 
 
 def _track_verdict(run: tracking.Run, evaluation: Evaluation) -> None:
@@ -88,6 +95,10 @@ def _track_verdict(run: tracking.Run, evaluation: Evaluation) -> None:
         run.tags({"blessed": "false", "switchyard.status": "not_blessed", "switchyard.why": why})
 
 
+def _track_overtaken(run: tracking.Run, found: Registration) -> None:
+    run.tags({"blessed": "false", "switchyard.status": "not_blessed", "switchyard.why": f"not promoted: {found.why}"})
+
+
 def _tell(name: str, found: Registration) -> None:
     if found.status == PUT_OFF:
         warn(f"{name} could not be registered now; `switchyard upload` does it")
@@ -96,7 +107,10 @@ def _tell(name: str, found: Registration) -> None:
     elif found.status == REGISTERED_CHAMPION:
         say(f"{name} version {found.version} is champion")
     elif found.version:
-        say(f"{name} version {found.version} is kept, champion stays version {found.champion}. {found.why}")
+        standing = f"champion stays version {found.champion}" if found.champion else "there is no champion"
+        say(f"{name} version {found.version} is kept as challenger, {standing}")
+        if found.why:
+            warn(found.why)
     else:
         say("recorded, not registered")
 

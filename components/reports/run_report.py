@@ -73,7 +73,8 @@ def run_report(name: str, data: DataPart, models: ModelPart) -> str:
 
 def _subtitle(summary: DatasetSummary) -> str:
     rows = ", ".join(f"{n:,} {split}" for split, n in summary.rows.items())
-    return f"{summary.task} on {summary.label}; examples: {rows}; data {summary.fingerprint[:12]}"
+    positive = "" if summary.positive_class is None else f", positive class {summary.positive_class}"
+    return f"{summary.task} on {summary.label}{positive}; examples: {rows}; data {summary.fingerprint[:12]}"
 
 
 def _data_sections(data: DataPart) -> list[dict[str, Any]]:
@@ -82,7 +83,7 @@ def _data_sections(data: DataPart) -> list[dict[str, Any]]:
 
 def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
     verdict = data.verdict
-    head = ("check", "where", "feature", "anomaly", "expected", "seen", "rows", "severity", "does")
+    head = ("check", "where", "feature", "anomaly", "expected", "seen", "rows", "also", "severity", "does", "option")
     rows = [
         [
             f.check,
@@ -92,8 +93,10 @@ def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
             f.expected,
             f.seen,
             "" if f.share is None else percent(f.share),
+            "; ".join(f.also),
             f.severity,
             f.action,
+            f.remedy,
         ]
         for f in verdict.findings
     ]
@@ -117,7 +120,7 @@ def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
                 number(d.jensen_shannon),
                 number(d.l_infinity),
                 number(d.noise),
-                "" if d.judged else "not judged: too many values",
+                d.reason,
             ]
             for d in ordered[:_MOST_DISTANCES]
         ]

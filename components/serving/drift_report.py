@@ -1,9 +1,9 @@
-"""What a model is asked in service, against what it was trained on: TFDV's distances, findings, one page."""
+"""What a model is asked in service, against what it was trained on: the data gate's distances and findings, one page."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from components.errors import UserError
 from components.model_bundle import training_data
 from components.reports.page import number, render, table
 from components.reports.statistics import statistics_sections
-from components.validation.drift import distance_findings, distances
-from components.validation.findings import DRIFT, Distance, Finding
+from components.validation.drift import TOO_FEW, column_findings, distance_findings, distances
+from components.validation.findings import DRIFT, Distance, Finding, merged
 from components.validation.serving_sample import sample_statistics
 from components.validation.statistics import Statistics, features_of, read_statistics, rows_of
 
 _WHERE = "requests, against the training data"
+_SETTINGS: dict[str, Any] = {"excluded": [], "on_anomaly": {"error": "fail", "warning": "warn", "features": {}}}
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class ServedDrift:
     findings: Sequence[Finding]
     missing: Sequence[str]
     statistics: dict[str, Statistics]
+
+    def verdict(self) -> str:
+        """Returns the outcome in a few words."""
+        if self.findings:
+            return f"{len(self.findings)} features have changed"
+        untold = sum(d.reason == TOO_FEW for d in self.distances)
+        if untold and untold == len(self.distances):
+            return TOO_FEW
+        return "no feature has changed" + (f"; {untold} features: {TOO_FEW}" if untold else "")
 
 
 def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: float) -> ServedDrift:
@@ -60,10 +70,14 @@ def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: flo
     if not known:
         raise UserError(f"REQUESTS: none of the model's columns is there. Columns: {', '.join(sorted(wanted))}.")
     found = distances(requests, trained_on, DRIFT, _WHERE, _others(requests, known))
-    findings = distance_findings(found, {"warn": warn, "fail": fail, "features": {}})
+    limits = {"warn": warn, "fail": fail, "features": {}}
+    columns = column_findings(requests, trained_on, _WHERE, _SETTINGS, {summary.label})
+    texts = [replace(f, check=DRIFT) for f in columns if f.anomaly == "another type"]
+    # Its options are those of a pipeline.
+    findings = [replace(f, remedy="") for f in merged(texts + distance_findings(found, limits))]
     shown = {"training": trained_on, "requests": requests}
-    ordered = sorted(found, key=lambda d: (not d.judged, -d.largest))
-    return ServedDrift(rows_of(requests), ordered, findings, sorted(wanted - known), shown)
+    by_size = sorted(found, key=lambda d: (not d.judged, -d.largest))
+    return ServedDrift(rows_of(requests), by_size, findings, sorted(wanted - known), shown)
 
 
 def _others(requests: Statistics, known: Collection[str]) -> set[str]:
@@ -73,22 +87,19 @@ def _others(requests: Statistics, known: Collection[str]) -> set[str]:
 def drift_html(title: str, drift: ServedDrift) -> str:
     """Returns the page."""
     failed = [f for f in drift.findings if f.action == "fail"]
-    verdict = (
-        f"{len(drift.findings)} of {len(drift.distances)} features have changed" if drift.findings else "no feature has changed"
-    )
     rows = [
         [
             d.feature,
             number(d.jensen_shannon),
             number(d.l_infinity),
             number(d.noise),
-            next((f.action for f in drift.findings if f.feature == d.feature), "" if d.judged else "not judged"),
+            next((f.action for f in drift.findings if f.feature == d.feature), d.reason),
         ]
         for d in drift.distances
     ]
     head = ("feature", "Jensen-Shannon", "L-infinity", "chance gives up to", "")
     sections: list[dict[str, Any]] = [
-        {"title": "Verdict", "good": not failed, "verdict": verdict, "lines": [f.sentence() for f in drift.findings]},
+        {"title": "Verdict", "good": not failed, "verdict": drift.verdict(), "lines": [f.sentence() for f in drift.findings]},
         {"title": "Distances", "table": table(head, rows)},
         *statistics_sections(drift.statistics),
     ]

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from components.bundle_manifest import verify
+from components.cells import number_of
 from components.compat import tensorflow_globs
 from components.errors import UserError
 from components.model_bundle import BundleInfo, RawFeature, bundle_folder, bundle_info, check_if_saved_model
@@ -24,7 +26,8 @@ _NAME = r"[A-Za-z][A-Za-z0-9_]*"
 def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) -> None:
     """Writes the SavedModel.
 
-    A feature that may be missing is missing where a number is NaN (numbers that may be missing are float64), a text is empty.
+    A feature that may be missing is missing where a number is NaN (numbers that may be missing are float64), where a text is
+    empty, and where it is what `data.missing_values` lists. Booleans, dates and times are numbers, as `docs/data.md` says.
 
     Args:
         model: folder of the MLflow Model.
@@ -83,7 +86,7 @@ def _module(folder: Path, info: BundleInfo) -> Any:
                 if feature.width is not None:
                     tensors[f"f{i}"] = tf.reshape(value, [-1, feature.width])
                     continue
-                present = tf.strings.length(value) > 0 if feature.dtype == "string" else ~tf.math.is_nan(value)
+                present = _present(feature, value)
                 kept = tf.boolean_mask(value, present)
                 tensors[f"f{i}"] = kept if feature.dtype == "string" else tf.cast(kept, feature.dtype)
                 tensors[f"f{i}_lengths"] = tf.cast(present, tf.int64)
@@ -92,6 +95,19 @@ def _module(folder: Path, info: BundleInfo) -> Any:
             return _outputs(info, tf.cast(self.model.serve(positional(transformed, names)), tf.float64))
 
     return Served()
+
+
+def _present(feature: RawFeature, value: Any) -> Any:
+    import tensorflow as tf
+
+    listed: Sequence[Any]
+    if feature.dtype == "string":
+        present, listed = tf.strings.length(value) > 0, [m for m in feature.missing if m]
+    else:
+        present, listed = ~tf.math.is_nan(value), [n for n in map(number_of, feature.missing) if n is not None]
+    for missing in listed:
+        present &= value != missing
+    return present
 
 
 def _spec(feature: RawFeature) -> Any:

@@ -21,7 +21,7 @@ from components import tracking
 from components.batched_io import WriteExamples
 from components.dataset import DatasetSummary
 from components.progress import warn
-from components.validation.schema_text import belongs, environment_of
+from components.validation.schema_text import NO_VALUE, belongs, environment_of
 
 
 class Executor(tfx_executor.Executor):
@@ -99,7 +99,7 @@ def unusable_features(schema: schema_pb2.Schema, label: str) -> dict[str, str]:
             found[feature.name] = "it holds a varying number of values a row; write a preprocessing_fn for it"
         elif feature.type == schema_pb2.BYTES and feature.HasField("shape") and _width(feature) > 1:
             found[feature.name] = "it holds several texts a row; write a preprocessing_fn for it"
-        elif feature.type not in (schema_pb2.BYTES, schema_pb2.INT, schema_pb2.FLOAT):
+        elif feature.type not in (schema_pb2.BYTES, schema_pb2.INT, schema_pb2.FLOAT) or NO_VALUE in feature.annotation.tag:
             found[feature.name] = "it has no value in the training split"
     return found
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
+from components.validation.chance import is_below, is_new
 from components.validation.findings import ERROR, SCHEMA, WARNING, Finding, listed, percent, remedy_for
 from components.validation.schema_text import domain
 from components.validation.statistics import (
     Statistics,
+    common,
     features_of,
+    has_values,
     is_numeric,
     present_share,
     rows_of,
@@ -19,6 +22,7 @@ from components.validation.statistics import (
     type_name,
 )
 
+UNEXPECTED_VALUES = "unexpected string values"
 _TYPE = anomalies_pb2.AnomalyInfo.Type
 # Values that the training split has not.
 _OF_VALUES = {
@@ -30,9 +34,13 @@ _OF_VALUES = {
     "FEATURE_TYPE_LOW_UNIQUE",
     "FEATURE_TYPE_HIGH_UNIQUE",
     "BOOL_TYPE_UNEXPECTED_STRING",
+    "BOOL_TYPE_BIG_INT",
+    "BOOL_TYPE_SMALL_INT",
 }
 _RANGE = {"INT_TYPE_BIG_INT", "INT_TYPE_SMALL_INT", "FLOAT_TYPE_BIG_FLOAT", "FLOAT_TYPE_SMALL_FLOAT"}
+_BOOLEAN = {"BOOL_TYPE_BIG_INT", "BOOL_TYPE_SMALL_INT"}
 _PRESENCE = {"FEATURE_TYPE_LOW_FRACTION_PRESENT", "FEATURE_TYPE_LOW_NUMBER_PRESENT", "FEATURE_TYPE_NOT_PRESENT"}
+_ABSENT = {"FEATURE_TYPE_NOT_PRESENT", "FEATURE_TYPE_LOW_NUMBER_PRESENT", "SCHEMA_MISSING_COLUMN"}
 
 
 _WRONG_TYPE = ("INT_TYPE", "FLOAT_TYPE", "ENUM_TYPE", "BOOL_TYPE", "STRING_TYPE", "UNEXPECTED_DATA_TYPE")
@@ -44,8 +52,9 @@ def schema_findings(
     statistics: Statistics,
     split: str,
     settings: Mapping[str, Any],
+    train: Statistics | None = None,
 ) -> list[Finding]:
-    """Returns the findings of one split.
+    """Returns the findings of one split, but for those that chance explains.
 
     Args:
         anomalies: as TFDV or TFX's ExampleValidator gives them.
@@ -53,9 +62,10 @@ def schema_findings(
         statistics: of the split.
         split: its name.
         settings: `curated` (a reviewed schema), `excluded` (columns left out on purpose), `on_anomaly`.
+        train: statistics of the training split, when this is another one.
     """
     in_schema = {f.name: f for f in schema.feature}
-    in_data = features_of(statistics)
+    in_data, trained = features_of(statistics), features_of(train) if train else {}
     found = []
     for name, info in sorted(anomalies.anomaly_info.items()):
         feature = info.path.step[0] if info.path.step else name
@@ -63,7 +73,13 @@ def schema_findings(
             kind = _TYPE.Name(reason.type) if hasattr(reason, "type") else ""
             if kind == "SCHEMA_MISSING_COLUMN" and feature in settings["excluded"]:
                 continue
-            expected, seen, share = _explain(kind, reason, in_schema.get(feature), in_data.get(feature), schema, statistics)
+            wanted, found_here = in_schema.get(feature), in_data.get(feature)
+            expected, seen, share = _explain(kind, reason, wanted, found_here, schema, statistics)
+            if found_here is not None and not has_values(found_here) and kind.startswith(_WRONG_TYPE):
+                continue  # without a value there is no type
+            rows = None if train is None else _Rows(rows_of(statistics), rows_of(train), len(in_schema))
+            if rows and _is_chance(kind, wanted, found_here, trained.get(feature), share, rows, reviewed=settings["curated"]):
+                continue
             severity = anomalies_pb2.AnomalyInfo.Severity.Name(info.severity).lower()
             if not settings["curated"] and _is_weak(kind, in_schema.get(feature)):
                 severity = WARNING
@@ -101,6 +117,56 @@ def schema_findings(
     return found
 
 
+class _Rows(NamedTuple):
+    """Rows of a split and of the training split, and the number of features."""
+
+    here: int
+    trained: int
+    features: int
+
+
+def _is_chance(kind: str, wanted: Any, seen: Any, trained: Any, share: float | None, rows: _Rows, *, reviewed: bool) -> bool:
+    """Whether rows that were split at random can differ like this; what a person has said of each row holds for each row."""
+    present = common(seen).num_non_missing if seen is not None else 0
+    present_trained = common(trained).num_non_missing if trained is not None else 0
+    explained = False
+    if kind == "FEATURE_TYPE_LOW_UNIQUE":
+        explained = True  # the fewer rows, the fewer values
+    elif kind in _ABSENT:
+        explained = present > 0 or not is_below(0, rows.here, present_trained / rows.trained)
+    elif kind == "FEATURE_TYPE_LOW_FRACTION_PRESENT" and reviewed and wanted is not None:
+        explained = not is_below(present, rows.here, wanted.presence.min_fraction)
+    elif kind == "SCHEMA_NEW_COLUMN" and not reviewed:
+        explained = not present_trained and not is_new(present, rows.here, rows.trained, 0, rows.features)
+    elif kind in _OF_VALUES and not reviewed and share is not None:
+        once = 0 if trained is None or is_numeric(trained) else _singletons(trained)
+        explained = not is_new(share * rows.here, rows.here, rows.trained, once, rows.features)
+    return explained
+
+
+def _singletons(feature: Any) -> int:
+    return sum(b.sample_count == 1 for b in feature.string_stats.rank_histogram.buckets)
+
+
+def presence_findings(statistics: Statistics, train: Statistics, split: str, settings: Mapping[str, Any]) -> list[Finding]:
+    """Returns the features that every row of the training split has and that rows of this split lack, more than by chance.
+
+    An inferred schema does not say so: it lets rows lack what any split lacks, see `inferred_schema`.
+    """
+    found = []
+    here, trained = features_of(statistics), features_of(train)
+    for name, feature in sorted(trained.items()):
+        seen = here.get(name)
+        missing = rows_of(statistics) if seen is None else common(seen).num_missing
+        if common(feature).num_missing or not is_new(missing, rows_of(statistics), rows_of(train), 0, len(trained)):
+            continue
+        share = missing / rows_of(statistics)
+        words = ("values are missing", "a value in every row, as in train", f"{percent(1 - share)} of rows have one")
+        action = action_for(name, ERROR, settings["on_anomaly"])
+        found.append(Finding(SCHEMA, split, name, *words, share, ERROR, action, remedy_for(name, reviewed=False)))
+    return found
+
+
 def _is_weak(kind: str, expected: Any) -> bool:
     """Whether an inferred schema says too little for this to be an error: nobody said that there are no other values."""
     if kind in _PRESENCE | {"SCHEMA_MISSING_COLUMN"}:
@@ -127,6 +193,9 @@ def _explain(
     if expected is not None and seen is not None:
         if kind == "ENUM_TYPE_UNEXPECTED_STRING_VALUES":
             found = _unexpected_values(said, expected, seen, schema, statistics)
+        elif kind in _BOOLEAN and is_numeric(seen):
+            share = max(share_outside(seen, 0, 1), 1 / max(1, rows_of(statistics)))
+            found = ("0 or 1", f"{seen.num_stats.min:g} to {seen.num_stats.max:g}", share)
         elif kind in _RANGE and is_numeric(seen):
             found = _out_of_range(expected, seen, statistics)
         elif kind in _PRESENCE:

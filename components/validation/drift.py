@@ -1,25 +1,48 @@
-"""Drift and skew: distances between the distributions of two sets of statistics, by TFDV's comparators."""
+"""Drift and skew: how far two sets of statistics lie apart, feature by feature, and whether chance explains it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
+import numpy as np
+from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.validation.anomalies import action_for
-from components.validation.findings import CHAMPION, ERROR, SKEW, WARNING, Distance, Finding, percent, remedy_for
-from components.validation.statistics import Statistics, common, features_of, is_numeric, present_share, rows_of, type_name
+from components.validation.chance import critical, is_new, largest_by_chance, power_divergence
+from components.validation.distributions import Cells, cells
+from components.validation.findings import (
+    CHAMPION,
+    ERROR,
+    GROWS,
+    SKEW,
+    WARNING,
+    Distance,
+    Finding,
+    option_for,
+    percent,
+    remedy_for,
+)
+from components.validation.growth import has_grown
+from components.validation.statistics import (
+    Statistics,
+    common,
+    features_of,
+    has_values,
+    is_numeric,
+    present_share,
+    quantiles,
+    rows_of,
+    type_name,
+)
 
-# TFDV compares numbers by the ten quantile buckets of both sets.
-_BUCKETS = 20
-# Texts with fewer rows a value are ids or free text: two samples of the same source lie far apart.
-_ROWS_A_VALUE = 5
-_MEASURE = anomalies_pb2.DriftSkewInfo.Measurement.Type
+TOO_FEW, TOO_MANY_VALUES = "too few rows to tell", "too many different values"
+_MEASURES = {"jensen_shannon": "Jensen-Shannon", "l_infinity": "L-infinity"}
 
 
-def distances(now: Statistics, before: Statistics, check: str, where: str, ignored: set[str]) -> list[Distance]:
+def distances(
+    now: Statistics, before: Statistics, check: str, where: str, ignored: set[str], ordered: Collection[str] = ()
+) -> list[Distance]:
     """Returns the distance of every feature that both have.
 
     Args:
@@ -28,36 +51,83 @@ def distances(now: Statistics, before: Statistics, check: str, where: str, ignor
         check: `drift` or `skew`, for the findings.
         where: what is compared with what, in words.
         ignored: features that are not compared.
+        ordered: features that the current rows are in the order of, see `growth.ordered`.
     """
-    import tensorflow_data_validation as tfdv
-
     mine, theirs = features_of(now), features_of(before)
-    schema = schema_pb2.Schema()
-    for name in sorted(mine.keys() & theirs.keys() - ignored):
-        if is_numeric(mine[name]) != is_numeric(theirs[name]):
-            continue  # the schema's check says so
-        feature = schema.feature.add(name=name)
-        feature.type = schema_pb2.FeatureType.Value({"STRING": "BYTES"}.get(type_name(mine[name]), type_name(mine[name])))
-        feature.drift_comparator.jensen_shannon_divergence.threshold = 1.0
-        if not is_numeric(mine[name]):
-            feature.drift_comparator.infinity_norm.threshold = 1.0
-    measured = tfdv.validate_statistics(now, schema, previous_statistics=before)
+    names = [n for n in sorted(mine.keys() & theirs.keys() - ignored) if not _of_another_type(mine[n], theirs[n])]
     found = []
-    for info in measured.drift_skew_info:
-        name = info.path.step[0]
-        values = {m.type: m.value for m in info.drift_measurements}
+    for name in names:
+        here, there = mine[name], theirs[name]
+        distance = _distance(cells(here, there), len(names), is_text=not (is_numeric(here) or is_numeric(there)))
+        reason = distance.pop("reason")
+        if not reason and distance_is_large(distance) and has_grown(here, there, is_ordered=name in ordered):
+            reason = GROWS
         found.append(
-            Distance(
-                check,
-                where,
-                name,
-                values.get(_MEASURE.JENSEN_SHANNON_DIVERGENCE),
-                values.get(_MEASURE.L_INFTY),
-                _noise(mine[name], theirs[name], rows_of(now), rows_of(before)),
-                _is_judged(mine[name]) and _is_judged(theirs[name]),
-            )
+            Distance(check, where, name, **distance, judged=not reason, reason=reason, now=_summary(here), before=_summary(there))
         )
     return found
+
+
+def distance_is_large(distance: Mapping[str, Any]) -> bool:
+    """Whether chance does not explain it."""
+    return bool(max(distance["jensen_shannon"], distance["l_infinity"] or 0.0) > distance["noise"])
+
+
+def _of_another_type(mine: Any, theirs: Any) -> bool:
+    return has_values(mine) and has_values(theirs) and is_numeric(mine) != is_numeric(theirs)
+
+
+def _distance(both: Cells, comparisons: int, *, is_text: bool) -> dict[str, Any]:
+    rows, others = float(both.now.sum()), float(both.before.sum())
+    noise = largest_by_chance(len(both.now), comparisons, rows, others)
+    measured = {"jensen_shannon": 0.0, "l_infinity": 0.0 if is_text else None, "noise": min(1.0, noise), "reason": ""}
+    if not rows or not others:
+        return {**measured, "reason": TOO_FEW}
+    if len(both.now) < 2:
+        # One cell: one and the same value in all of the rows, or nothing but rare ones.
+        return {**measured, "reason": (TOO_MANY_VALUES if is_text else TOO_FEW) if both.pooled else ""}
+    shares, shares_before = both.now / rows, both.before / others
+    largest_seen = jensen_shannon(shares, shares_before)
+    widest = float(np.abs(shares - shares_before).max()) if is_text else None
+    limit, statistic = critical(len(shares), comparisons), power_divergence(both.now, both.before)
+    most = np.zeros(len(shares))
+    most[np.argmin(both.before)] = rows
+    reason = TOO_FEW if power_divergence(most, both.before) <= limit else TOO_MANY_VALUES if both.pooled > 0.9 else ""
+    if statistic > 1e-12:
+        # What chance gives up to, on the scale of the distance itself.
+        noise = max(largest_seen, widest or 0.0) * (limit / statistic) ** 0.5
+    return {"jensen_shannon": largest_seen, "l_infinity": widest, "noise": min(1.0, noise), "reason": reason}
+
+
+def jensen_shannon(shares: np.ndarray, others: np.ndarray) -> float:
+    """Returns the distance of two distributions over the same cells, 0 to 1: the root of the divergence in bits."""
+    middle = (shares + others) / 2
+
+    def divergence(part: np.ndarray) -> float:
+        held = part > 0
+        return float((part[held] * np.log2(part[held] / middle[held])).sum())
+
+    return float(np.sqrt(np.clip((divergence(shares) + divergence(others)) / 2, 0, 1)))
+
+
+def _summary(feature: Any) -> str:
+    """Returns a distribution in a few words."""
+    counts = common(feature)
+    missing = f"{percent(1 - present_share(feature))} missing" if counts.num_missing else ""
+    if not counts.num_non_missing:
+        return "no value at all"
+    if not is_numeric(feature):
+        buckets = feature.string_stats.rank_histogram.buckets[:3]
+        total = max(1.0, counts.tot_num_values or counts.num_non_missing)
+        words = [f"{b.label[:40]} {percent(b.sample_count / total)}" for b in buckets]
+        words += ["..."] if feature.string_stats.unique > len(buckets) else []
+    else:
+        found = quantiles(feature)
+        words = [f"median {feature.num_stats.median:.6g}"]
+        if found is not None:
+            low, high = (found.edges[np.searchsorted(found.levels, level - 1e-9)] for level in (0.25, 0.75))
+            words.append(f"middle half {low:.6g} to {high:.6g}")
+    return ", ".join([*words, missing] if missing else words)
 
 
 def distance_findings(found: list[Distance], limits: Mapping[str, Any]) -> list[Finding]:
@@ -65,18 +135,17 @@ def distance_findings(found: list[Distance], limits: Mapping[str, Any]) -> list[
 
     Args:
         found: see `distances`.
-        limits: `warn`, `fail`, and `features`: feature -> the same two.
+        limits: `warn`, `fail`, and `features`: feature -> the same two, or a bound of `jensen_shannon` or `l_infinity` alone.
     """
     findings = []
     for distance in found:
         own = limits["features"].get(distance.feature, limits)
-        if not distance.judged or distance.largest <= max(own["warn"], distance.noise):
+        bound = _exceeded(distance, own, "warn")
+        if not distance.judged or distance.largest <= distance.noise or bound is None:
             continue
-        severe = distance.largest > own["fail"]
+        severe = _exceeded(distance, own, "fail")
         measured = [
-            f"{name} {value:.2f}"
-            for name, value in (("Jensen-Shannon", distance.jensen_shannon), ("L-infinity", distance.l_infinity))
-            if value is not None
+            f"{words} {getattr(distance, name):.2f}" for name, words in _MEASURES.items() if getattr(distance, name) is not None
         ]
         findings.append(
             Finding(
@@ -84,30 +153,47 @@ def distance_findings(found: list[Distance], limits: Mapping[str, Any]) -> list[
                 distance.where,
                 distance.feature,
                 "its distribution has changed",
-                f"a distance of at most {own['fail' if severe else 'warn']:g}",
-                ", ".join(measured),
+                f"{distance.before}; a distance of at most {bound if severe is None else severe:g}",
+                f"{distance.now}; {', '.join(measured)}",
                 None,
-                ERROR if severe else WARNING,
-                "fail" if severe else "warn",
-                f"--set 'validation.drift.features.{distance.feature}={{fail: 1}}'",
+                WARNING if severe is None else ERROR,
+                "warn" if severe is None else "fail",
+                option_for(
+                    "validation.drift.features", distance.feature, "{warn: 1, fail: 1}" if severe is None else "{fail: 1}"
+                ),
             )
         )
     return findings
 
 
+def _exceeded(distance: Distance, limits: Mapping[str, Any], level: str) -> float | None:
+    """Returns the bound that a distance exceeds."""
+    bounds = dict.fromkeys(_MEASURES, limits[level]) if level in limits else limits
+    return next((bound for measure, bound in bounds.items() if (getattr(distance, measure) or 0.0) > bound), None)
+
+
 def with_schemas_limits(limits: Mapping[str, Any], schema: schema_pb2.Schema, check: str) -> dict[str, Any]:
-    """Returns the limits with those of the schema's own drift or skew comparators; the config's go before."""
-    features = {}
+    """Returns the limits with those of the schema's own drift or skew comparators; the config's go before.
+
+    A comparator bounds the Jensen-Shannon divergence, whose root is the distance.
+    """
+    features: dict[str, Any] = {}
     for feature in schema.feature:
         comparator = feature.skew_comparator if check == SKEW else feature.drift_comparator
-        measures = (comparator.infinity_norm, comparator.jensen_shannon_divergence)
-        if thresholds := [m.threshold for m in measures if m.threshold]:
-            features[feature.name] = {"warn": min(thresholds), "fail": min(thresholds)}
+        divergence, norm = comparator.jensen_shannon_divergence.threshold, comparator.infinity_norm.threshold
+        bounds = {"jensen_shannon": divergence**0.5, "l_infinity": norm}
+        if any(bounds.values()):
+            features[feature.name] = {measure: bound for measure, bound in bounds.items() if bound}
     return {**limits, "features": {**features, **limits["features"]}}
 
 
 def column_findings(
-    now: Statistics, before: Statistics, split: str, settings: Mapping[str, Any], ignored: set[str]
+    now: Statistics,
+    before: Statistics,
+    split: str,
+    settings: Mapping[str, Any],
+    ignored: set[str],
+    known: tuple[Collection[str], Collection[str]] = ((), ()),
 ) -> list[Finding]:
     """Returns the columns that the champion was trained on and that are gone, new, or of another type.
 
@@ -117,52 +203,28 @@ def column_findings(
         split: name of the current split.
         settings: `excluded` and `on_anomaly`, as for the schema's anomalies.
         ignored: features that are not compared.
+        known: columns of the current data and of the champion's, those without a value in a split too.
     """
     mine, theirs = features_of(now), features_of(before)
     findings = []
 
     def add(feature: str, anomaly: str, expected: str, seen: str, share: float, severity: str) -> None:
         action = action_for(feature, severity, settings["on_anomaly"])
-        findings.append(
-            Finding(
-                CHAMPION, split, feature, anomaly, expected, seen, share, severity, action, remedy_for(feature, reviewed=False)
-            )
-        )
+        remedy = remedy_for(feature, reviewed=False)
+        findings.append(Finding(CHAMPION, split, feature, anomaly, expected, seen, share, severity, action, remedy))
 
     for name in sorted(theirs.keys() - mine.keys() - ignored):
         # Left out on purpose: the config says so.
         severity = WARNING if name in settings["excluded"] else ERROR
-        add(
-            name,
-            "column is gone",
-            f"a {type_name(theirs[name])} column, as the champion was trained on",
-            "no such column",
-            1.0,
-            severity,
-        )
-    for name in sorted(mine.keys() - theirs.keys() - ignored):
+        trained_on = f"a {type_name(theirs[name])} column, as the champion was trained on"
+        if name not in known[0]:
+            add(name, "column is gone", trained_on, "no such column", 1.0, severity)
+        elif is_new(rows_of(now), rows_of(now), rows_of(before), common(theirs[name]).num_missing, len(theirs)):
+            add(name, "column is empty", trained_on, "no value in any row", 1.0, severity)
+    for name in sorted(mine.keys() - theirs.keys() - ignored - set(known[1])):
         seen = f"a {type_name(mine[name])} column, {percent(present_share(mine[name]))} present"
         add(name, "new column", "no such column when the champion was trained", seen, present_share(mine[name]), WARNING)
     for name in sorted(mine.keys() & theirs.keys() - ignored):
-        if is_numeric(mine[name]) != is_numeric(theirs[name]):
+        if _of_another_type(mine[name], theirs[name]):
             add(name, "another type", type_name(theirs[name]), type_name(mine[name]), 1.0, ERROR)
     return findings
-
-
-def _is_judged(feature: Any) -> bool:
-    if is_numeric(feature):
-        return True
-    return bool(common(feature).num_non_missing >= _ROWS_A_VALUE * feature.string_stats.unique)
-
-
-def _noise(mine: Any, theirs: Any, rows: int, other_rows: int) -> float:
-    """Three times what two samples of one distribution are apart.
-
-    The L-infinity distance of shares has a standard deviation of at most sqrt(1/4 (1/n + 1/m)); the Jensen-Shannon
-    divergence of k buckets has the mean (k - 1) / (8 ln 2) (1/n + 1/m), by its second-order expansion (chi-square).
-    """
-    inverse = 1 / max(1, rows) + 1 / max(1, other_rows)
-    if is_numeric(mine):
-        return 3 * (_BUCKETS - 1) / (8 * math.log(2)) * inverse
-    values = max(mine.string_stats.unique, theirs.string_stats.unique, 2)
-    return float(max(3 * math.sqrt(inverse / 4), 3 * (values - 1) / (8 * math.log(2)) * inverse))

@@ -21,10 +21,11 @@ from components.errors import DataGateError, UserError, did_you_mean
 from components.model_bundle import training_data
 from components.progress import say, warn
 from components.reports.run_report import DataPart, data_report
-from components.validation.anomalies import schema_findings
-from components.validation.drift import column_findings, distance_findings, distances, with_schemas_limits
-from components.validation.findings import DRIFT, FILE, SKEW, Distance, Finding, Verdict
-from components.validation.leakage import leakage_findings
+from components.validation.checks import Checks
+from components.validation.comparability import comparability_findings
+from components.validation.findings import FILE, Verdict, merged
+from components.validation.growth import ordered
+from components.validation.leakage import leakage_findings, sample_rows
 from components.validation.schema_text import environment_of
 from components.validation.serving_sample import sample_statistics
 from components.validation.statistics import Statistics, features_of, read_statistics
@@ -73,34 +74,36 @@ class Gate:
 
     def judge(self) -> Verdict:
         """Returns the verdict."""
-        findings: list[Finding] = []
-        notes: list[str] = [self.baseline.note] if self.baseline.note else []
-        measured: list[Distance] = []
-        for split, statistics in self.statistics.items():
-            anomalies = self._anomalies(split, statistics)
-            findings += schema_findings(anomalies, self._schema, statistics, split, self._settings)
-        for split, statistics in self.statistics.items():
-            found, distant = self._drift(split, statistics)
-            findings += found
-            measured += distant
-        if not self._champion_statistics().exists():
+        summary, notes = self.summary, [self.baseline.note] if self.baseline.note else []
+        folder = champion_folder(self._uris["baseline"])
+        champion = training_data(folder) if folder.is_dir() else folder
+        previous = previous_statistics(self._uris["baseline"], "train")
+        champions = DatasetSummary.load(str(champion)) if (champion / "statistics.pb").exists() else None
+        same_files = champions is not None and champions.fingerprint == summary.fingerprint
+        if same_files:
+            notes.append("drift against the champion's training data: it was trained on these very files")
+        elif champions is None:
             notes.append("drift against the champion's training data: there is no champion to compare with")
-        if self.baseline.previous_run is None:
+        if not previous.exists():
             notes.append("drift against the previous run: there is none")
-        found, distant = self._skew()
-        findings += found
-        measured += distant
-        findings += leakage_findings(self._uris["examples"], self.summary, self._settings)
-        for check in (DRIFT, SKEW):
-            limits = with_schemas_limits(self._settings["drift"], self._schema, check)
-            findings += distance_findings([d for d in measured if d.check == check], limits)
-        named = {(f.feature, f.where) for f in findings if f.check == "schema"}
-        # A column that the schema's check names already need not be said twice.
-        findings = [
-            f for f in findings if f.check != "champion" or (f.feature, f.where) not in named or f.anomaly == "another type"
-        ]
-        findings.sort(key=lambda f: (f.action != "fail", f.severity != "error"))
-        return Verdict(findings, measured, notes)
+        sample = self._settings["serving_sample"]
+        checks = Checks(
+            statistics=self.statistics,
+            schema=self._schema,
+            anomalies={split: self._anomalies(split, found) for split, found in self.statistics.items()},
+            label=summary.label,
+            ordered=ordered(sample_rows(self._uris["examples"], summary)),
+            settings=self._settings,
+            champions=read_statistics(champion / "statistics.pb") if champions else None,
+            distances_of_champion=not same_files,
+            known=(_columns(summary), _columns(champions) if champions else set()),
+            previous=read_statistics(previous) if previous.exists() else None,
+            served=sample_statistics([sample], summary, self._settings["missing_values"]) if sample else None,
+        )
+        findings, measured = checks.findings()
+        findings += comparability_findings(self.baseline, summary.held_out, self._settings)
+        findings += leakage_findings(self._uris["examples"], summary, self._settings)
+        return Verdict(merged(findings), measured, notes)
 
     def _anomalies(self, split: str, statistics: Statistics) -> anomalies_pb2.Anomalies:
         chosen = environment_of(self._schema, self._settings["environment"])
@@ -109,37 +112,6 @@ class Gate:
             return tfdv.validate_statistics(statistics, self._schema, environment=chosen)
         path = Path(self._uris["anomalies"]) / f"Split-{split}" / "SchemaDiff.pb"
         return anomalies_pb2.Anomalies.FromString(path.read_bytes())
-
-    def _drift(self, split: str, statistics: Statistics) -> tuple[list[Finding], list[Distance]]:
-        findings: list[Finding] = []
-        measured: list[Distance] = []
-        if self._champion_statistics().exists():
-            trained_on = read_statistics(self._champion_statistics())
-            findings += column_findings(statistics, trained_on, split, self._settings, set())
-            measured += distances(statistics, trained_on, DRIFT, f"{split}, against the champion's training data", set())
-        before = previous_statistics(self._uris["baseline"], split)
-        if before.exists():
-            measured += distances(statistics, read_statistics(before), DRIFT, f"{split}, against the previous run", set())
-        return findings, measured
-
-    def _skew(self) -> tuple[list[Finding], list[Distance]]:
-        sample = self._settings["serving_sample"]
-        if not sample:
-            return [], []
-        where, label = "serving sample, against train", {self.summary.label}
-        served = sample_statistics([sample], self.summary, self._settings["missing_values"])
-        train = self.statistics["train"]
-        columns = column_findings(served, train, where, self._settings, label)
-        findings = [
-            dataclasses.replace(f, check=SKEW, expected=f.expected.replace("the champion was trained on", "in training"))
-            for f in columns
-            if f.anomaly != "new column"
-        ]
-        return findings, distances(served, train, SKEW, where, label)
-
-    def _champion_statistics(self) -> Path:
-        folder = champion_folder(self._uris["baseline"])
-        return training_data(folder) / "statistics.pb" if folder.is_dir() else folder
 
     def _check_settings(self) -> None:
         known = (
@@ -160,6 +132,10 @@ class Gate:
                 f"validation.environment: the schema has no environment {environment!r}."
                 f"{did_you_mean(environment, environments)} Allowed: {', '.join(environments) or 'none'}."
             )
+
+
+def _columns(summary: DatasetSummary) -> set[str]:
+    return {*summary.columns, *summary.empty_columns}
 
 
 def _track(verdict: Verdict, gate: Gate) -> None:

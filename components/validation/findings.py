@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +13,11 @@ from typing import Any
 
 FILE = "verdict.json"
 ERROR, WARNING = "error", "warning"
-SCHEMA, CHAMPION, DRIFT, SKEW, LEAKAGE = "schema", "champion", "drift", "skew", "leakage"
+SCHEMA, CHAMPION, DRIFT, SKEW, SPLITS, LEAKAGE = "schema", "champion", "drift", "skew", "splits", "leakage"
+GROWS = "grows with time"
+ACCEPT = "(or accept it: switchyard schema accept)"
 _SHOWN = 20
+_LINES = re.compile(r"\s*\n\s*")
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Finding:
     """One thing that is wrong with the data.
 
     Attributes:
-        check: schema, champion (the columns it was trained on), drift, skew or leakage.
+        check: schema, champion (the columns it was trained on), drift, skew, splits (one against another) or leakage.
         where: the split, or what was compared with what.
         feature: its name; empty for the whole split.
         anomaly: in a few words.
@@ -29,6 +34,7 @@ class Finding:
         severity: error or warning.
         action: fail or warn, as the config says.
         remedy: what lets it pass, an option of the command.
+        also: what other checks say of the same, each in a few words.
     """
 
     check: str
@@ -41,12 +47,15 @@ class Finding:
     severity: str = ERROR
     action: str = "fail"
     remedy: str = ""
+    also: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
         """Returns it in one line."""
         subject = f"{self.feature} ({self.where})" if self.feature else self.where
         share = "" if self.share is None else f" Rows: {percent(self.share)}."
-        return f"{self.check}: {subject}: {self.anomaly}. Expected: {self.expected}. Seen: {self.seen}.{share}"
+        also = f" Also: {'; '.join(self.also)}." if self.also else ""
+        option = f" Option: {_LINES.sub(', or ', self.remedy)}" if self.remedy else ""
+        return f"{self.check}: {subject}: {self.anomaly}. Expected: {self.expected}. Seen: {self.seen}.{share}{also}{option}"
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,15 @@ class Distance:
     """How far one feature's distribution lies from another's, 0 (the same) to 1.
 
     Attributes:
-        check: drift or skew.
+        check: drift, skew or splits.
         where: what was compared with what.
         feature: its name.
-        jensen_shannon: divergence, base 2.
+        jensen_shannon: distance, the root of the divergence in bits.
         l_infinity: largest difference of a value's share; None for numbers.
-        noise: what chance alone gives at these numbers of rows.
-        judged: False for texts of too many values, whose distance says nothing.
+        noise: what chance alone gives up to at these numbers of rows and of features.
+        judged: False where the distance says nothing.
+        reason: why it says nothing.
+        now, before: both distributions in a few words.
     """
 
     check: str
@@ -70,6 +81,9 @@ class Distance:
     l_infinity: float | None
     noise: float
     judged: bool = True
+    reason: str = ""
+    now: str = ""
+    before: str = ""
 
     @property
     def largest(self) -> float:
@@ -106,9 +120,7 @@ class Verdict:
         lines += [f"  - {f.sentence()}" for f in failures[:_SHOWN]]
         if len(failures) > _SHOWN:
             lines.append(f"  ... and {len(failures) - _SHOWN} more: see the report in MLflow.")
-        remedies = list(dict.fromkeys(f.remedy for f in failures if f.remedy))
-        lines.append("Mend the data. If it is right as it is:")
-        lines += [f"  {r}" for r in remedies[:5]]
+        lines.append("Mend the data. A finding that is right as it is passes with its option.")
         return "\n".join(lines)
 
     def save(self, folder: str) -> None:
@@ -127,10 +139,55 @@ class Verdict:
         )
 
 
+def merged(findings: Sequence[Finding]) -> list[Finding]:
+    """Returns one finding a feature and cause: the most severe one, which lists what the other checks say of the same.
+
+    What stops the run comes first. Leaks have a cause of their own, which is why a column grows too; findings on a whole split
+    stay as they are.
+    """
+    leaking = {f.feature for f in findings if f.check == LEAKAGE}
+    groups: dict[Any, list[Finding]] = {}
+    for i, finding in enumerate(sorted(findings, key=_rank)):
+        leaks = finding.check == LEAKAGE or (finding.anomaly == GROWS and finding.feature in leaking)
+        groups.setdefault((finding.feature, leaks) if finding.feature else i, []).append(finding)
+    return sorted((_one(group) for group in groups.values()), key=_rank)
+
+
+def _rank(finding: Finding) -> tuple[bool, bool]:
+    return finding.action != "fail", finding.severity != ERROR
+
+
+def _one(group: Sequence[Finding]) -> Finding:
+    first, *others = group
+    also: dict[str, list[str]] = {}
+    for other in others:
+        said = other.anomaly if (other.check, other.anomaly) != (first.check, first.anomaly) else "the same"
+        also.setdefault(f"{other.check}: {said}", []).append(other.where)
+    remedies = dict.fromkeys(f.remedy for f in group if f.remedy and (f.action == "fail" or f is first))
+    listed_too = [f"{said} ({'; '.join(dict.fromkeys(where))})" for said, where in also.items()]
+    # The remark on the schema last.
+    options = sorted(remedies, key=lambda r: r.endswith(ACCEPT))
+    return dataclasses.replace(first, also=listed_too, remedy=" ".join(options))
+
+
 def remedy_for(feature: str, *, reviewed: bool) -> str:
     """Returns what lets a feature's anomalies pass; a reviewed schema can be changed too."""
-    option = f"--set 'validation.on_anomaly.features.{feature}=warn'"
-    return f"{option}   (or accept it: switchyard schema accept)" if reviewed else option
+    option = option_for("validation.on_anomaly.features", feature, "warn")
+    return f"{option} {ACCEPT}" if reviewed else option
+
+
+def option_for(key: str, feature: str, value: str) -> str:
+    """Returns the option of the command that sets a feature's own value, in YAML, under `key`."""
+    plain = re.fullmatch(r"[\w-]+", feature)
+    text = f"{key}.{feature}={value}" if plain else f"{key}={{{json.dumps(feature, ensure_ascii=False)}: {value}}}"
+    return f"--set {shlex.quote(text)}"
+
+
+def exclude_option(feature: str) -> str:
+    """Returns the option of the command that leaves a feature out."""
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", feature)
+    text = f"data.exclude=[{feature if plain else json.dumps(feature, ensure_ascii=False)}]"
+    return f"--set {shlex.quote(text)}"
 
 
 def percent(share: float) -> str:

@@ -11,6 +11,9 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.validation.findings import ERROR, SCHEMA, Finding, Verdict, listed, remedy_for
 
+# In the annotation of a feature whose rows of the training split are all without a value.
+NO_VALUE = "no value in the training split"
+
 
 def check_label_values(path: Path, label: str, counts: Mapping[str, int], on_anomaly: Mapping[str, Any]) -> Verdict:
     """Returns the verdict on the label's values alone.

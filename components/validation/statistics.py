@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
@@ -45,6 +46,28 @@ def present_share(feature: Any) -> float:
     """Returns the share of rows that have a value."""
     counts = common(feature)
     return float(counts.num_non_missing / max(1, counts.num_non_missing + counts.num_missing))
+
+
+def has_values(feature: Any) -> bool:
+    """Whether a feature has a value in any row; without one its type says nothing."""
+    return bool(common(feature).num_non_missing)
+
+
+class Quantiles(NamedTuple):
+    """A quantile histogram: `edges`, ascending, shape (b + 1,), and the share of values up to each, `levels`."""
+
+    edges: np.ndarray
+    levels: np.ndarray
+
+
+def quantiles(feature: Any) -> Quantiles | None:
+    """Returns a numeric feature's finest quantile histogram; None: it has none."""
+    found = [h.buckets for h in feature.num_stats.histograms if h.type == statistics_pb2.Histogram.QUANTILES and h.buckets]
+    if not found:
+        return None
+    counts = np.cumsum([b.sample_count for b in found[0]])
+    edges = np.array([found[0][0].low_value, *(b.high_value for b in found[0])])
+    return Quantiles(edges, np.append(0.0, counts / counts[-1])) if counts[-1] else None
 
 
 def share_outside(feature: Any, low: float | None, high: float | None) -> float:

@@ -50,7 +50,7 @@ class RunResult:
         mlflow_run_id: the parent run; None when MLflow was away.
         mlflow_experiment_id: likewise.
         blessed: None when evaluation was not reached.
-        metrics: metric -> value of the best candidate on the eval split.
+        metrics: metric -> value of the best candidate on the held-out split.
         stages: those that were started.
         model_version: of the best candidate in the registry; None when it did not pass.
         champion: the registry's version after the run; None when there is none, or it could not be asked for.

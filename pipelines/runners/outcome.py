@@ -21,7 +21,7 @@ from components.errors import (
 from components.evaluation.results import Evaluation
 from components.evaluation.servability import verdicts
 from components.full_disk import full_disk
-from components.model_registry import PUT_OFF, REFUSED
+from components.model_registry import CHALLENGER, PUT_OFF, REFUSED
 from components.redaction import mask
 from pipelines.runners.contract import RunResult, StageResult
 from pipelines.runners.run_tracker import RunTracker
@@ -72,13 +72,16 @@ def run_result(
         error = f"the model is blessed and not registered. {registration['why']} What was to be sent is kept: see below."
     elif not evaluation.blessed:
         status, error, code = "not_blessed", "not blessed: " + "; ".join(evaluation.failures), EXIT_NOT_BLESSED
+    elif registration.get("status") == CHALLENGER:
+        # Blessed against a champion that another has replaced meanwhile: what could not be compared is not promoted.
+        status, error, code = "not_blessed", f"not promoted: {registration['why']}", EXIT_NOT_BLESSED
     return RunResult(
         pipeline=pipeline,
         status=status,
         trainer=evaluation.best if evaluation else trainer,
         mlflow_run_id=tracker.run_id,
         mlflow_experiment_id=tracker.experiment_id,
-        blessed=evaluation.blessed if evaluation else None,
+        blessed=evaluation.blessed and status != "not_blessed" if evaluation else None,
         metrics=evaluation.metrics if evaluation else {},
         stages={s: stages[s] for s in order if s in stages},
         model_version=registration.get("version"),
@@ -125,6 +128,7 @@ def _registration(outputs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
 def _note(registration: Mapping[str, Any]) -> str:
     if registration.get("status") == PUT_OFF:
         return (
-            "MLflow is away: the model is registered by switchyard upload, and replaces no champion that it was not compared with"
+            "MLflow is unreachable: the model is not promoted. switchyard upload registers it later, as challenger where there "
+            "is a champion that it was not compared with"
         )
-    return str(registration.get("why", "")) if registration.get("status") == "challenger" else ""
+    return ""

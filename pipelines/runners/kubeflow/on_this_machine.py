@@ -181,7 +181,7 @@ class _Run:
         uri = tracking_uri(config, self._workspace)
         if database := sqlite_file(uri):
             found[str(database.absolute().parent)] = "rw"
-        for _, files in local_inputs(config):
+        for _, _, files in local_inputs(config):
             for file in files:
                 found.setdefault(str(file.parent), "ro")
         return found

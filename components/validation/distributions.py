@@ -1,0 +1,117 @@
+"""Two features' distributions as rows in the same cells: quantiles of the earlier one, or its values; and missing rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from components.validation.chance import LEAST_EXPECTED
+from components.validation.statistics import common, is_numeric, quantiles
+
+_CELLS = 10
+_ROWS_A_CELL = 8
+_EMPTY = np.zeros(0)
+
+
+class Cells(NamedTuple):
+    """Rows of each cell, shape (k,): `now`, `before`; `pooled`: the share of the rows that lie in cells too small to compare."""
+
+    now: np.ndarray
+    before: np.ndarray
+    pooled: float
+
+
+def cells(now: Any, before: Any) -> Cells:
+    """Returns the cells of two features of one type; a feature without any value has every type."""
+    present, present_before = (common(f).num_non_missing for f in (now, before))
+    if not present or not present_before:
+        shares = shares_before = np.ones(1)
+    elif is_numeric(before):
+        shares, shares_before = _number_shares(now, before, min(present, present_before))
+    else:
+        shares, shares_before = _text_shares(now, before)
+    return _pooled(
+        np.append(shares * present, common(now).num_missing),
+        np.append(shares_before * present_before, common(before).num_missing),
+    )
+
+
+def _number_shares(now: Any, before: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shares between quantiles of the earlier feature: an outlier changes none of them.
+
+    A histogram says of any point only between which two of its levels the distribution function lies. Of all pairs of functions
+    that both histograms allow the nearest one is taken: what the buckets cannot tell apart is no drift.
+    """
+    mine, theirs = quantiles(now), quantiles(before)
+    if mine is None or theirs is None:
+        return np.ones(1), np.ones(1)
+    count = int(np.clip(rows // _ROWS_A_CELL, 2, _CELLS))
+    wanted = np.round(np.arange(1, count) * (len(theirs.edges) - 1) / count).astype(int)
+    points = [p for cut in np.unique(theirs.edges[wanted]) for p in _points(cut, mine.edges, theirs.edges)]
+    allowed, allowed_before = (np.array([_between(q, *p) for p in points]) for q in (mine, theirs))
+    at = allowed_before.mean(axis=1).clip(*allowed.T)
+    at_before = at.clip(*allowed_before.T)
+    both = (np.diff(np.maximum.accumulate(np.concatenate([[0.0], f, [1.0]]))) for f in (at, at_before))
+    shares, shares_before = both
+    return shares, shares_before
+
+
+def _points(cut: float, *edges: np.ndarray) -> list[tuple[float, str]]:
+    """A value that fills a bucket is a cell of its own: the distribution function is looked at before and after it."""
+    fills = any(np.count_nonzero(e == cut) > 1 for e in edges)
+    return [(cut, "left"), (cut, "right")] if fills else [(cut, "right")]
+
+
+def _between(histogram: Any, point: float, side: Any) -> tuple[float, float]:
+    """Returns the lowest and highest share of values that can lie below (left) or up to (right) a point."""
+    index = int(np.searchsorted(histogram.edges, point, side=side))
+    if index == 0:
+        return 0.0, 0.0
+    if index == len(histogram.edges):
+        return 1.0, 1.0
+    return histogram.levels[index - 1], histogram.levels[index]
+
+
+def _text_shares(now: Any, before: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of values, the last one of all that the statistics do not list."""
+    (mine, least), (theirs, least_before) = _values(now), _values(before)
+    names = sorted(mine.keys() | theirs.keys())
+    shares = np.array([mine.get(n, np.nan) for n in names])
+    shares_before = np.array([theirs.get(n, np.nan) for n in names])
+    # A value that a full list lacks may be as frequent as the least one in it.
+    shares = np.where(np.isnan(shares), np.minimum(shares_before, least), shares)
+    shares_before = np.where(np.isnan(shares_before), np.minimum(shares, least_before), shares_before)
+    return _with_rest(shares), _with_rest(shares_before)
+
+
+def _with_rest(shares: np.ndarray) -> np.ndarray:
+    whole = np.append(shares, max(0.0, 1 - shares.sum()))
+    return np.asarray(whole / whole.sum())
+
+
+def _values(feature: Any) -> tuple[dict[str, float], float]:
+    buckets: Sequence[statistics_pb2.RankHistogram.Bucket] = feature.string_stats.rank_histogram.buckets
+    total = max(1.0, common(feature).tot_num_values or common(feature).num_non_missing, sum(b.sample_count for b in buckets))
+    is_full = feature.string_stats.unique > len(buckets)
+    return {b.label: b.sample_count / total for b in buckets}, min((b.sample_count for b in buckets), default=0) / total * is_full
+
+
+def _pooled(now: np.ndarray, before: np.ndarray) -> Cells:
+    """Puts the smallest cells together until each can be expected to have enough rows in both samples."""
+    rows, others = now.sum(), before.sum()
+    if not rows or not others:
+        return Cells(_EMPTY, _EMPTY, 1.0)
+    expected = (now + before) / (rows + others) * min(rows, others)
+    order = np.argsort(expected, kind="stable")
+    order = order[expected[order] > 0]
+    small = int(np.searchsorted(expected[order], LEAST_EXPECTED))
+    if small and expected[order[:small]].sum() < LEAST_EXPECTED:
+        small += 1
+    first = order[:small]
+    pool = [float(now[first].sum())] * bool(small), [float(before[first].sum())] * bool(small)
+    kept = order[small:]
+    share = float(expected[first].sum() / min(rows, others))
+    return Cells(np.append(now[kept], pool[0]), np.append(before[kept], pool[1]), share)
