@@ -12,6 +12,7 @@ from pipelines.config_file import load_config
 from pipelines.output_path import check_output, removed_when_refused
 from pipelines.runners.local import LocalRunner
 from pipelines.runners.workspace import Workspace
+from tests.bad_input import command_in_this_process
 
 
 def refused(root, tmp_path):
@@ -24,8 +25,16 @@ def refused(root, tmp_path):
 
 
 def test_a_refused_run_leaves_no_workspace(tmp_path):
-    refused(tmp_path / "w", tmp_path)
-    assert not (tmp_path / "w").exists()
+    refused(tmp_path / "new" / "deep" / "w", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["d.csv"]
+
+
+def test_a_refused_compilation_leaves_no_workspace(tmp_path):
+    (tmp_path / "p.yaml").write_text("{name: x, data: {path: none.csv}, label: y}")
+    with command_in_this_process() as command:
+        done = command("compile", tmp_path / "p.yaml")
+    assert done.exit_code == 2, done.output
+    assert [p.name for p in tmp_path.iterdir()] == ["p.yaml"]
 
 
 def test_a_refused_run_leaves_a_workspace_that_was_there_as_it_was(tmp_path):
@@ -39,10 +48,11 @@ def test_a_refused_run_leaves_a_workspace_that_was_there_as_it_was(tmp_path):
 
 def test_a_refused_run_leaves_the_workspace_to_another_that_came_meanwhile(tmp_path):
     workspace = Workspace(tmp_path / "w")
-    assert workspace.create()
+    made = workspace.create()
+    assert made == [workspace.root]
     for name in ("mine", "another"):
         (workspace.logs / name).mkdir()
-    workspace.forget(workspace.logs / "mine", is_new=True)
+    workspace.forget(workspace.logs / "mine", made)
     assert [p.name for p in workspace.logs.iterdir()] == ["another"]
 
 
