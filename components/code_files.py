@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from components.errors import UserError
+from components.escaping import pattern_of
 
 _LARGEST_NAMED = 256 << 20
 _LONGEST_NAME = 1024
@@ -55,7 +56,7 @@ def listed_files(patterns: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for pattern in patterns:
-        matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern_of(pattern), recursive=True))
         files = [f for match in matches for f in _files_of(Path(match))]
         if not files:
             raise UserError(f"files: no file at {pattern}. Check the path (relative ones are relative to the YAML).")

@@ -180,7 +180,7 @@ _UNKNOWN = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DE
 _NO_ROOM = frozenset({"RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_LIMIT_EXCEEDED", "QUOTA_EXCEEDED"})
 # What a server, or a proxy before it, says by its status alone: not to this account, no room, and come again.
 _UNKNOWN_STATUS, _NO_ROOM_STATUS, _LATER_STATUS = (401, 403, 407), (402, 429, 507), (408, 425)
-_IN_TEXT = re.compile(r"failed with error code (\d{3})")
+_IN_TEXT = re.compile(r"(?:failed with error code|too many) (\d{3})")
 
 
 def is_refusal(error: Exception) -> bool:

@@ -14,6 +14,7 @@ import click
 from components.account import ensure_account
 from components.errors import UserError
 from components.interpreter import protect_children
+from components.progress import no_progress_bars
 from components.redaction import install
 from pipelines.cli_kubeflow import compile_, runs, submit
 from pipelines.cli_options import (
@@ -261,6 +262,8 @@ def entry() -> None:
     """The console script. It does not take apart what TensorFlow and TFX have loaded, which would take seconds of every run."""
     code: Any = 0
     ensure_account()
+    if not sys.stderr.isatty():
+        no_progress_bars()
     protect_children()
     try:
         main()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from components.errors import UserError
+from components.errors import DataGateError, UserError
 from components.ingest.sources import is_local
 from components.training.import_order import settle
 from pipelines.config import PipelineConfig, trainer_name
@@ -50,9 +50,19 @@ def compile_for_cluster(
     config = load_config(pipeline, overrides=overrides)
     place = Workspace((workspace or default_workspace(pipeline)).resolve())
     place.contain_libraries()
-    place.create()
+    made, log = place.create(), place.logs / "compile.log"
+    try:
+        return _compiled(pipeline, config, place, log)
+    except (UserError, DataGateError):
+        place.forget(log, made)
+        raise
+
+
+def _compiled(
+    pipeline: Path, config: PipelineConfig, place: Workspace, log: Path
+) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
     console = screen()
-    with quiet(place.logs / "compile.log"):
+    with quiet(log):
         config = _checked(config, place.code)
         console.print("compiling", highlight=False)
         if config.preprocessing or config.trainer.model:

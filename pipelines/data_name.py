@@ -15,28 +15,10 @@ from collections.abc import Sequence
 from components.escaping import MAGIC, split_pattern
 
 _SAYS_NOTHING = frozenset(
-    [
-        "csv",
-        "data",
-        "dataset",
-        "datasets",
-        "files",
-        "input",
-        "inputs",
-        "jsonl",
-        "parquet",
-        "part",
-        "parts",
-        "raw",
-        "rows",
-        "shard",
-        "split",
-        "table",
-        "tfrecord",
-        "tmp",
-        "train",
-        "training",
-    ]
+    (
+        *("csv", "data", "dataset", "datasets", "file", "files", "input", "inputs", "jsonl", "parquet", "part", "parts", "raw"),
+        *("rows", "shard", "split", "table", "tfrecord", "tmp", "train", "training"),
+    )
 )
 _LONGEST = 63
 

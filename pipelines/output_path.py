@@ -1,8 +1,11 @@
-"""Whether a command's output can be written, looked at before the work is done."""
+"""A command's output: whether it can be written, looked at before the work is done, and what is left when it is refused."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from components.errors import UserError
@@ -24,3 +27,13 @@ def check_output(path: Path, option: str = "--output", *, is_folder: bool = Fals
         raise UserError(f"{option}: there is no folder {parent}. Make it first.")
     if not os.access(parent, os.W_OK | os.X_OK) or (place.is_file() and not os.access(place, os.W_OK)):
         raise UserError(f"{option}: not allowed to write {path}. Choose another place, or change its permissions.")
+
+
+@contextmanager
+def removed_when_refused(parts: Path) -> Iterator[None]:
+    """What is refused is refused again: its parts are of no use, and would be in the way of the input that is put right."""
+    try:
+        yield
+    except UserError:
+        shutil.rmtree(parts, ignore_errors=True)
+        raise

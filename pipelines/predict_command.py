@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from components.serving.batch import BAD, BatchJob, predict_files
 from components.serving.batch_output import assemble
 from components.serving.model_source import Registered
 from pipelines.config_beam import FLINK, BeamConfig
-from pipelines.output_path import check_output
+from pipelines.output_path import check_output, removed_when_refused
 from pipelines.runners.job_server import find_jar
 from pipelines.runners.quiet import quiet, screen
 from pipelines.serve_command import find_source
@@ -65,7 +64,7 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
         _prepare(parts, _plan(folder, kinds, kind, options), fresh=options.fresh)
         missing, bad_rows = tuple(options.missing_values), options.max_bad_rows
         job = BatchJob(str(folder), digest, kinds, str(parts), missing, bad_rows, typed=kind != "csv")
-        with _removed_when_refused(parts), quiet(parts / "log"):
+        with removed_when_refused(parts), quiet(parts / "log"):
             try:
                 predict_files(job, beam)
             except Exception as error:
@@ -81,16 +80,6 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
     click.echo(told)
     if bad:
         click.echo(f"{bad:,} rows have no prediction; {options.output}{BAD} says why", err=True)
-
-
-@contextmanager
-def _removed_when_refused(parts: Path) -> Iterator[None]:
-    """What is refused is refused again: its parts are of no use, and would be in the way of the input that is put right."""
-    try:
-        yield
-    except UserError:
-        shutil.rmtree(parts, ignore_errors=True)
-        raise
 
 
 def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY
 from components.ingest.scan import PEEK_ROWS, Scan, scan
 from components.ingest.sources import find_files
+from components.progress import say
 from components.training.class_weights import class_weights
 from components.training.registry import trainer_class
 from components.user_code import UserCode, snapshot_file
@@ -127,6 +128,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
         UserError: whatever is wrong.
     """
     config, store = payload
+    say("importing your code, asking for devices")
     names: list[str] = []
     for framework in config.trainer.frameworks:
         settings = trainer_settings(config, store, framework)

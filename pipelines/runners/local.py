@@ -64,7 +64,7 @@ class LocalRunner(Runner):
         *,
         even_if_unchanged: bool = False,
     ) -> None:
-        self._is_new = workspace.create()
+        self._made = workspace.create()
         self._workspace = workspace
         self._source = source
         self._only = only
@@ -85,7 +85,7 @@ class LocalRunner(Runner):
         except (UserError, DataGateError):
             # Nothing has run: what a refused command leaves would be in the way of the right one, or taken for a run's.
             self.cancel()
-            self._workspace.forget(self._logs, is_new=self._is_new)
+            self._workspace.forget(self._logs, self._made)
             raise
 
     def _checked(self, config: PipelineConfig) -> CompiledPipeline:
@@ -109,6 +109,7 @@ class LocalRunner(Runner):
         with quiet(self._logs / "runner.log"), self._display:
             self._processes.warm()
             self._display.status("check", "running")
+            self._display.say("check", "importing the libraries")
             started = time.monotonic()
             try:
                 with ThreadPoolExecutor(1) as pool:

@@ -142,6 +142,9 @@ class RunTracker:
         """Ends the parent run, FINISHED, FAILED or KILLED; what could not be sent is left for `switchyard upload`."""
         self._parent.tags(tags)
         self._parent.end(status)
+        if status != "FINISHED" and not self.away and self.run_id and self.experiment_id:
+            # Of a stage that was cut short nobody else says that it is over.
+            tracking.end_nested(self._uri, self.experiment_id, self.run_id)
         if self.away:
             self._header["pid"] = None
             with suppress(OSError):  # where the disk is full, the process that is gone says the same

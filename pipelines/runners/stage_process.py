@@ -148,7 +148,11 @@ def _not_started(preload: Path) -> str:
     if full := disk_is_full(preload):
         return f"a stage's process could not be started: {full} Log: {preload}"
     lines = preload.read_text(encoding="utf-8", errors="replace").strip().splitlines() if preload.exists() else []
-    why = mask(lines[-1].strip()[:500]) if lines else "it left no word; perhaps it was killed, or the machine is out of memory"
+    why = (
+        mask(lines[-1].strip()[:500].rstrip("."))
+        if lines
+        else "it left no word; perhaps it was killed, or the machine is out of memory"
+    )
     return f"the process that imports the libraries and starts the stages has ended: {why}. Log: {preload}"
 
 
@@ -232,6 +236,11 @@ def _explain(error: BaseException, log: Path | None) -> tuple[str, str]:
     if isinstance(error, SystemExit) and error.__cause__ is not None:
         error = error.__cause__
     where = f" Log: {log}" if log else ""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        # Nothing of ours, nor of the libraries, ends a child so.
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        place = f"{os.path.basename(last[0].filename)}, line {last[0].lineno}: " if last else ""
+        return "user", f"{place}{type(error).__name__}({error}) ends the process. Raise an error of another class instead.{where}"
     chain = list(_chain(error))
     for seen in chain:
         if isinstance(seen, TerminatedError):

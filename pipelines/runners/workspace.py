@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import click
 
 from components.errors import UserError
 from components.escaping import sqlite_uri
+from components.progress import no_progress_bars
 from components.workspace_location import settle_in
 
 NAME = ".switchyard"
@@ -98,16 +101,16 @@ class Workspace:
         os.environ.setdefault("MPLCONFIGDIR", str(self.root / "caches" / "matplotlib"))
         os.environ.setdefault("KERAS_HOME", str(self.root / "caches" / "keras"))
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        no_progress_bars()
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-    def create(self) -> bool:
-        """Makes the folder, or settles in the one that is there; returns whether it was not there.
+    def create(self) -> list[Path]:
+        """Makes the folder, or settles in the one that is there; returns it and those above it that were not there.
 
         Raises:
             UserError: it cannot be written to, or was moved from under a run.
         """
-        is_new = not self.root.exists()
+        made = [p for p in (self.root, *self.root.parents) if not p.exists()]
         try:
             for folder in (self.root, self.artifacts, self.logs, self.state):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -121,18 +124,21 @@ class Workspace:
                 f"workspace {self.root}: cannot write to it: {os.strerror(error.errno or 0)}. Choose another with --workspace."
             ) from None
         _settle(self.root)
-        return is_new
+        return made
 
-    def forget(self, logs: Path, *, is_new: bool) -> None:
-        """Removes what a run left that was refused before it began: its logs, and the workspace that it made for itself."""
-        shutil.rmtree(logs, ignore_errors=True)
-        if not is_new:
+    def forget(self, log: Path, made: Sequence[Path]) -> None:
+        """Removes what a command left that was refused before it began: its log, and the folders that it made for itself."""
+        if log.is_dir():
+            shutil.rmtree(log, ignore_errors=True)
+        else:
+            log.unlink(missing_ok=True)
+        if not made:
             return
-        try:
+        with suppress(OSError):  # another run has come to this workspace meanwhile
             self.logs.rmdir()
-        except OSError:  # another run has come to this workspace meanwhile
-            return
-        shutil.rmtree(self.root, ignore_errors=True)
+            shutil.rmtree(self.root, ignore_errors=True)
+            for folder in made[1:]:
+                folder.rmdir()
 
 
 def default_workspace(yaml: Path | None) -> Path:

@@ -32,7 +32,7 @@ SLOW = ["--set", "trainer.hyperparameters.epochs=80", "--set", "trainer.hyperpar
 
 
 def test_ctrl_c_ends_a_run_with_one_line_and_no_process_left(tmp_path):
-    process = start("run", BREAST_CANCER, "--workspace", tmp_path, *SLOW)
+    process = start("run", BREAST_CANCER, "--workspace", tmp_path, "--json", *SLOW)
     lines_until(process, "training: running")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
@@ -40,11 +40,18 @@ def test_ctrl_c_ends_a_run_with_one_line_and_no_process_left(tmp_path):
     assert process.returncode == 1
     assert "cancelled; finished stages are kept" in err
     assert "Traceback" not in out + err
+    assert "training: cancelled" in err
+    assert "failed" not in err
+    told = json.loads(out.splitlines()[-1])
+    assert told["status"] == "cancelled"
+    assert told["stages"]["training"]["status"] == "cancelled"
     all_gone(children)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("breast_cancer").experiment_id
     parent = next(r for r in client.search_runs([experiment]) if "mlflow.parentRunId" not in r.data.tags)
     assert parent.info.status == "KILLED"
+    training = next(r for r in client.search_runs([experiment]) if r.info.run_name == "training")
+    assert (training.info.status, training.data.tags["switchyard.status"]) == ("KILLED", "cancelled")
 
 
 def first_of_two(workspace, trainer):

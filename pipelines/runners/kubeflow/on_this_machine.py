@@ -90,14 +90,17 @@ class _Run:
 
     def run(self) -> RunResult:
         root = self._workspace.root / "kubeflow"
+        done, cancelled = False, False
         try:
             done = run_pipeline(
                 self._compiled.program.spec, {}, root, self._logs / "kfp.log", self, containers=self._runner._containers
             )
         except KeyboardInterrupt:
-            self._tracker.ended("KILLED", {"switchyard.status": "cancelled"})
+            cancelled = True
+        except BaseException as error:
+            self._tracker.ended("FAILED", {"switchyard.status": "failed", "switchyard.why": f"{type(error).__name__}: {error}"})
             raise
-        if not done and not self._errors:
+        if not done and not cancelled and not self._errors:
             self._errors[""] = StageError(f"KFP's local runner failed. Log: {self._logs / 'kfp.log'}")
         result = run_result(
             self._compiled.config.name,
@@ -107,6 +110,7 @@ class _Run:
             self._results,
             self._outputs,
             list(self._errors.values()),
+            cancelled=cancelled,
         )
         track_result(self._tracker, result)
         if self._tracker.away:

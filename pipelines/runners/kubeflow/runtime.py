@@ -48,6 +48,7 @@ def run_node(
         SystemExit: the node failed; the message is the last line of standard error.
     """
     ensure_account()
+    progress.no_progress_bars()
     _listen(node["id"])
     # Twice: what MLflow is told at its end is the reason, and SIGTERM is heard while it is told.
     with failure.said(), until_terminated(), task_tracking.task(node["id"]), until_terminated():
@@ -79,6 +80,7 @@ def run_driver(
     """Runs a node's driver; returns what it changed as JSON, for `run_node`. The same input gives the same text."""
     with failure.said():
         ensure_account()
+        progress.no_progress_bars()
         _listen(node["id"])
         from pipelines.runners.kubeflow import node_run
 
