@@ -6,7 +6,7 @@ import pytest
 
 from components.errors import UserError
 from pipelines.config_file import load_config
-from pipelines.config_kubeflow import StageResources
+from pipelines.config_kubeflow import StageResources, Workspace
 from pipelines.runners.kubeflow.from_config import compile_config
 from pipelines.runners.kubeflow.resources import PipelineResources
 from tests.command import REPOSITORY
@@ -25,7 +25,7 @@ EVERYTHING = StageResources.model_validate(
         "node_selector": {"pool": "gpu"},
         "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}],
         "shared_memory": "8Gi",
-        "retries": {"count": 3, "backoff": "30s", "factor": 2, "longest": "10m"},
+        "retries": {"count": 3, "backoff": "30s", "factor": 2},
         "timeout": "2h",
         "environment": {"NCCL_DEBUG": "INFO"},
         "secrets": {"API_KEY": "team/key", "API_USER": "team/user"},
@@ -61,7 +61,7 @@ def test_resources_compile_to_the_reviewed_files():
             "three": StageResources(accelerator="amd-gpu"),
             "four": StageResources(accelerator="habana.ai/gaudi:8", retries={"count": 1}),
         },
-        resources=PipelineResources(image_pull_policy="IfNotPresent", image_pull_secrets=("registry",), workspace="20Gi"),
+        resources=PipelineResources(image_pull_policy="IfNotPresent", image_pull_secrets=("registry",), workspace=Workspace.model_validate("20Gi")),
     )
     golden("resources.py", made.source)
     golden("resources.yaml", made.to_yaml())
@@ -123,6 +123,53 @@ def test_a_pod_has_no_flink_job_server_of_its_own(tmp_path):
     assert "--runner=FlinkRunner" not in compile_config(direct, tmp_path, str(tmp_path), {}, carry_data=True).source
 
 
+def example(tmp_path, *overrides):
+    config = load_config(EXAMPLE, overrides=["data.path=gs://bucket/data.csv", "task=binary", *overrides])
+    return compile_config(config, tmp_path, str(tmp_path), {}, carry_data=True)
+
+
+def retry_policies(made):
+    found = {name: t.get("retryPolicy") for name, t in made.spec["root"]["dag"]["tasks"].items()}
+    # KFP never retries a driver, but what we call one is a task like any other.
+    return {name: policy and (policy["maxRetryCount"], policy["backoffDuration"]) for name, policy in found.items()}, found
+
+
+@pytest.mark.core
+def test_every_stage_is_tried_twice_unless_the_config_says_otherwise(tmp_path):
+    counts, _ = retry_policies(example(tmp_path))
+    assert set(counts.values()) == {(1, "30s")}
+    overrides = ["kubeflow.defaults.retries=0", "kubeflow.stages.training.retries=3"]
+    counts, _ = retry_policies(example(tmp_path / "b", *overrides))
+    assert {name for name, count in counts.items() if count} == {"training"}
+    assert counts["training"] == (3, "30s")
+
+
+@pytest.mark.core
+def test_a_task_is_tried_again_however_long_it_ran(tmp_path):
+    """Argo counts `maxDuration` from the start of the first try: a day of training is within it."""
+    _, policies = retry_policies(example(tmp_path, "kubeflow.stages.training.retries={count: 2, backoff: 5m, factor: 3}"))
+    assert int(policies["training"]["backoffMaxDuration"].removesuffix("s")) > 100 * 24 * 3600
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("given", "claim", "size"),
+    [
+        ("1Gi", {"accessModes": ["ReadWriteOnce"]}, "1Gi"),
+        (
+            "{size: 2Gi, accessModes: ReadWriteMany, storageClassName: fast}",
+            {"accessModes": ["ReadWriteMany"], "storageClassName": "fast"},
+            "2Gi",
+        ),
+        ("{size: 2Gi, access_modes: [ReadWriteOncePod]}", {"accessModes": ["ReadWriteOncePod"]}, "2Gi"),
+    ],
+)
+def test_a_workspace_says_how_it_is_mounted_because_a_stock_kfp_refuses_it_otherwise(tmp_path, given, claim, size):
+    made = example(tmp_path, f"kubeflow.workspace={given}")
+    workspace = made.platform["platforms"]["kubernetes"]["pipelineConfig"]["workspace"]
+    assert workspace == {"size": size, "kubernetes": {"pvcSpecPatch": claim}}
+
+
 @pytest.mark.core
 def test_one_setting_asks_for_a_device(tmp_path):
     overrides = [
@@ -158,6 +205,9 @@ def test_one_setting_asks_for_a_device(tmp_path):
         (["kubeflow.stages.training.environment={MLFLOW_TRACKING_PASSWORD: x}"], "looks like a secret"),
         (["kubeflow.stages.training.gpus=1"], "gpus"),
         (["kubeflow.pipeline_root=/tmp/x"], "URI of an object store"),
+        (["kubeflow.workspace={size: 1Gi, storageClassName: ''}"], "kubeflow.workspace.storageClassName"),
+        (["kubeflow.workspace={size: 1Gi, accessModes: [ReadOnlyMany]}"], "kubeflow.workspace.accessModes"),
+        (["kubeflow.stages.training.retries={count: 2, longest: 10m}"], "from the start of the first try"),
         (["kubeflow.data_root=s3://bucket/x"], "TensorFlow reads no s3://"),
     ],
 )

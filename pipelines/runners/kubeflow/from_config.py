@@ -16,6 +16,9 @@ from pipelines.runners.kubeflow.several_nodes import on_several_nodes
 from pipelines.runners.kubeflow.variables import DATA_ROOT
 from pipelines.settings import VERSION
 
+# Every stage is safe to repeat: its outputs are written anew, the registry knows a model by its artifact. Where Kubernetes' or
+# KFP's API is away for seconds, the tasks that end just then fail.
+_OF_EVERY_STAGE = StageResources.model_validate({"retries": 1})
 # What a task can carry is about 90 kB, code and compressed data together.
 _MOST_DATA = 400_000
 
@@ -69,12 +72,13 @@ def compile_config(
 
 def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageResources]:
     kubeflow, trainings = config.kubeflow, training_stages(config)
+    defaults = kubeflow.defaults.over(_OF_EVERY_STAGE)
     given = {k: v for k, v in kubeflow.stages.items() if k != "training" or k in nodes}
     if "training" in kubeflow.stages and "training" not in nodes:
         # Of all trainers; one of them may say more.
         for stage in trainings:
             given[stage] = given.get(stage, StageResources()).over(kubeflow.stages["training"])
-    found = {name: given.get(name, StageResources()).over(kubeflow.defaults) for name in {*nodes, *given}}
+    found = {name: given.get(name, StageResources()).over(defaults) for name in {*nodes, *given}}
     kind, count = config.trainer.accelerator.kind, config.trainer.accelerator.count
     for stage in trainings:
         if kind == "tpu" and not found[stage].accelerator:
