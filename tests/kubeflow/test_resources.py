@@ -61,7 +61,9 @@ def test_resources_compile_to_the_reviewed_files():
             "three": StageResources(accelerator="amd-gpu"),
             "four": StageResources(accelerator="habana.ai/gaudi:8", retries={"count": 1}),
         },
-        resources=PipelineResources(image_pull_policy="IfNotPresent", image_pull_secrets=("registry",), workspace=Workspace.model_validate("20Gi")),
+        resources=PipelineResources(
+            image_pull_policy="IfNotPresent", image_pull_secrets=("registry",), workspace=Workspace.model_validate("20Gi")
+        ),
     )
     golden("resources.py", made.source)
     golden("resources.yaml", made.to_yaml())
