@@ -121,7 +121,7 @@ def test_an_index_that_predicts_the_label_stops_the_run_with_both_ways_out():
     assert found.action == "fail"
     assert found.anomaly.startswith("an index that predicts the label alone")
     assert "--set 'data.exclude=[i]'" in found.remedy
-    assert "--set validation.on_anomaly.features.i=warn" in found.remedy
+    assert "--set 'validation.on_anomaly.features.i=warn'" in found.remedy
 
 
 def test_an_index_that_may_be_used_warns():
