@@ -17,9 +17,10 @@ from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, FLOAT, INTEGER
+from components.ingest.columns_seen import reads_texts
 from components.ingest.keys import key_hashes
 from components.ingest.labels import class_column
-from components.ingest.scan import InputSpec, Scan, read_batches, reads_texts, scan
+from components.ingest.scan import InputSpec, Scan, read_batches, scan
 from components.ingest.typed import TypedColumns
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn

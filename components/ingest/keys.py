@@ -68,6 +68,8 @@ def check_keys(name: str, column: pa.Array, file: str) -> None:
     if longest(column) > 1:
         raise UserError(f"data.split_key: {file}: {name!r} holds lists; a key is one value a row. Choose another column.")
     kind = kind.value_type if is_list(kind) else kind
+    if pa.types.is_nested(kind) and not pa.types.is_dictionary(kind):
+        raise UserError(f"data.split_key: {file}: {name!r} holds {kind}; a key is one value a row. Choose another column.")
     if pa.types.is_floating(kind):
         largest = pc.max(pc.abs(_plain(column))).as_py() or 0.0
         limit = _EXACT[kind.bit_width // 8]

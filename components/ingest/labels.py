@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -99,12 +100,17 @@ def labelled(batch: pa.RecordBatch, name: str, words: Sequence[str], file: str, 
     Raises:
         UserError: labels that are lists or no UTF-8.
     """
+    kind = batch.column(name).type
     if longest(batch.column(name)) > 1:
         raise UserError(f"label: {file}: {name!r} holds lists; a label is one value a row.")
+    if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_duration(kind):
+        raise UserError(
+            f"label: {file}: {name!r} holds {kind}; a label is a number, a boolean, a date or a text. Choose another."
+        )
     label = plain_label(batch.column(name))
     valid = label.is_valid()
     if pa.types.is_floating(label.type):
-        valid = pc.and_(valid, pc.fill_null(pc.invert(pc.is_nan(label)), False))
+        valid = pc.and_(valid, pc.fill_null(pc.is_finite(label), False))
     elif is_text(label.type):
         valid = pc.and_(valid, pc.invert(pc.is_in(label, pa.array(["", *words], label.type))))
     unlabelled = len(label) - (pc.sum(valid).as_py() or 0)
@@ -112,8 +118,9 @@ def labelled(batch: pa.RecordBatch, name: str, words: Sequence[str], file: str, 
         return batch
     words_seen = pc.unique(label.filter(pc.invert(valid)).drop_null()).to_pylist() if is_text(label.type) else []
     said = ", ".join(repr(w) for w in words_seen if w)
+    is_float = pa.types.is_floating(label.type)
     hint = f" ({said}; a class of that name needs data.columns: {{{name}: {{type: text}}}})" if said else ""
-    bad.add(file, f"the label {name!r} is missing{hint}", number=unlabelled)
+    bad.add(file, f"the label {name!r} is missing{' or infinite' * is_float}{hint}", number=unlabelled)
     return batch.filter(valid)
 
 
@@ -154,6 +161,8 @@ def check_label(values: LabelValues, task: str) -> list[Any]:
                 f"label: {name!r} {kind}; a regression needs numbers. Set task to binary or multiclass, or, if its texts are "
                 f"numbers, data.columns: {{{name}: {{type: number}}}}."
             )
+        if not all(math.isfinite(c) for c in classes if isinstance(c, float)):
+            raise UserError(f"label: {name!r} holds an infinite number; mend the data.")
         return []
     if values.overflow:
         raise UserError(f"label: {name!r} has more than {MAX_CLASSES} values; set task to regression, or choose another label.")

@@ -122,3 +122,16 @@ def test_data_missing_values_are_no_classes():
     bad = BadRows(1)
     kept = labelled(pa.record_batch({"y": pa.array(["a", "?"])}), "y", ["?"], "d.csv", bad)
     assert kept.column("y").to_pylist() == ["a"]
+
+
+def test_an_infinite_label_is_a_bad_row():
+    bad = BadRows(1)
+    kept = labelled(pa.record_batch({"y": pa.array([0.5, float("inf")])}), "y", (), "d.parquet", bad)
+    assert kept.num_rows == 1
+    assert "the label 'y' is missing or infinite" in bad.samples[0]["reason"]
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, datetime.timedelta(1), [1, 2]], ids=str)
+def test_what_is_no_single_value_is_no_label(value):
+    with pytest.raises(UserError, match=r"label: d.parquet: 'y' holds"):
+        labelled(pa.record_batch({"y": pa.array([value])}), "y", (), "d.parquet", BadRows(0))

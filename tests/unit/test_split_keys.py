@@ -80,3 +80,9 @@ def test_numbers_beyond_2_to_the_53_stay_apart():
 def test_floats_that_cannot_tell_keys_apart_are_refused_with_the_file(value, kind):
     with pytest.raises(UserError, match=r"data.split_key: a.parquet: 'user' holds .* Write the column as integers or text"):
         check_keys("user", pa.array([value], kind), "a.parquet")
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [1, 2], [{"a": 1}]], ids=str)
+def test_what_is_no_single_value_is_no_key(value):
+    with pytest.raises(UserError, match=r"data.split_key: a.parquet: 'user' holds .* a key is one value a row"):
+        check_keys("user", pa.array([value]), "a.parquet")
