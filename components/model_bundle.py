@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import pyarrow as pa
 
 from components.bundle_code import load_predictor_class
 from components.bundle_manifest import FORMAT, verify
+from components.class_order import KEY as POSITIVE_CLASS
+from components.class_order import places, positive_class, same_classes
 from components.conversion import fit_frame, fit_rows
 from components.errors import UserError
 from components.raw_features import Columns, Ragged, RawFeature, concatenate
@@ -42,7 +45,7 @@ class BundleInfo:
         predictor: `pytorch`, `tensorflow`, or `my_trainer.py:Class` with `Trainer.load_predictor`, in the bundle's `code/`.
         task: binary, multiclass or regression.
         label: the label's column.
-        classes: label values in the order of the model's outputs; empty for a regression.
+        classes: label values in the order of the model's outputs, a binary task's positive one last; empty for a regression.
         features: raw features; the transform graph takes them as `f0`, `f1`, ...
         transformed: names of the transformed features; the transform graph gives them as `t0`, `t1`, ...
         user_code: the user's code made the transform graph or the model.
@@ -56,6 +59,11 @@ class BundleInfo:
     features: list[RawFeature]
     transformed: list[str] = field(default_factory=list)
     user_code: bool = False
+
+    @property
+    def positive_class(self) -> Any | None:
+        """The class whose probability a binary model gives, else None."""
+        return positive_class(self.task, self.classes)
 
 
 class BundleModel:
@@ -139,6 +147,13 @@ def answers(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
     return columns | {f"probability_{c}": scores[:, i].astype("float64") for i, c in enumerate(info.classes)}
 
 
+def reordered(scores: np.ndarray, info: BundleInfo, classes: Sequence[Any]) -> np.ndarray:
+    """Returns a model's scores as of a model with the same classes in the order of `classes`."""
+    if [str(c) for c in info.classes] == [str(c) for c in classes] or not same_classes(info.classes, classes):
+        return scores
+    return 1 - scores if info.task == "binary" else scores[:, places(info.classes, classes)]
+
+
 def check_if_saved_model(folder: Path) -> None:
     """Raises UserError for a folder with a SavedModel that could do more than compute."""
     if any(folder.glob("saved_model*")):
@@ -178,6 +193,7 @@ def _read_info(folder: Path) -> BundleInfo:
     if not isinstance(loaded, dict):
         raise UserError(f"model: {FILE} is no JSON object: it was changed. Train again.")
     found = loaded.pop("format", 1)
+    loaded.pop(POSITIVE_CLASS, None)  # for people: it is the last of the classes
     if found != FORMAT:
         raise UserError(
             f"model: {FILE} has the format {found!r}, this version reads {FORMAT}. In format 1 column names are part of the "

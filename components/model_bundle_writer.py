@@ -21,6 +21,7 @@ from mlflow.types.schema import AnyType, Array
 
 from components.bundle_code import FOLDER as CODE
 from components.bundle_manifest import FORMAT, write_manifest
+from components.class_order import KEY as POSITIVE_CLASS
 from components.dataset import DatasetSummary
 from components.model_bundle import FILE, BundleInfo
 from components.raw_features import RawFeature, raw_feature
@@ -80,7 +81,8 @@ def save_bundle(
     (work / "data").mkdir()
     for name, file in data.items():
         shutil.copyfile(file, work / "data" / name)
-    (work / FILE).write_text(json.dumps({"format": FORMAT, **dataclasses.asdict(info)}, indent=1), encoding="utf-8")
+    content = {"format": FORMAT, **dataclasses.asdict(info), POSITIVE_CLASS: info.positive_class}
+    (work / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     settings: dict[str, Any] = {
         "path": str(target),

@@ -26,6 +26,7 @@ CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed", "switchyard.metrics", "switchyard.data"
 # Of the bundle's manifest: what is downloaded is compared with it.
 DIGEST = "switchyard.digest"
+POSITIVE_CLASS = "switchyard.positive_class"
 _MOVE = "switchyard.move."
 _LOCK = "switchyard.lock"
 _WAIT_SECONDS, _STALE_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.1
@@ -98,6 +99,17 @@ def alias_version(client: Any, name: str, alias: str) -> str | None:
         MlflowException: the store cannot be reached.
     """
     return aliases(client, name).get(alias)
+
+
+def champions_positive_class(client: Any, name: str) -> str | None:
+    """Returns the positive class of the champion; None when there is no champion, or none of a binary task.
+
+    Raises:
+        MlflowException: the store cannot be reached.
+    """
+    version = alias_version(client, name, CHAMPION)
+    found: str | None = client.get_model_version(name, version).tags.get(POSITIVE_CLASS) if version else None
+    return found
 
 
 def aliases(client: Any, name: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ class RawFeature:
         meaning: what the values were in the training data: `integer`, `float`, `text`, `boolean` (0 and 1), `timestamp[UNIT]`
             (since 1970, UTC), `time[UNIT]` (since midnight); UNIT is s, ms, us or ns. Empty: an older bundle, which does not say.
         spelled: of a text, how training spelled numbers, booleans and dates in it, see `components.spelling.styles`.
+        counts: of a timestamp, the smallest and the largest count in the training data; empty: not known.
         missing: texts that mean missing in this column, besides the usual ones where it is no text.
     """
 
@@ -33,6 +34,7 @@ class RawFeature:
     meaning: str = ""
     spelled: Sequence[str] = ()
     missing: Sequence[str] = ()
+    counts: Sequence[int] = ()
 
 
 def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, width: int | None = None) -> RawFeature:
@@ -57,6 +59,7 @@ def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, wi
         meaning=summary.meanings.get(name, ""),
         spelled=summary.spelled.get(name, []),
         missing=listed,
+        counts=summary.counts.get(name, []),
     )
 
 

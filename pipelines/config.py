@@ -36,6 +36,12 @@ ClassWeights = Annotated[
 ]
 
 
+# Classes are known by their text, whatever YAML makes of it.
+ClassName = Annotated[
+    str, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v)
+]
+
+
 class DataConfig(Section):
     """Where the examples come from and how they are split.
 
@@ -49,6 +55,8 @@ class DataConfig(Section):
         max_bad_rows: ragged, undecodable or unlabelled rows that are tolerated (and left out).
         missing_values: texts that mean "missing" in every column and format, besides an empty one, and besides the usual words
             (NA, NaN, null, ...) in a column that is no text.
+        max_float32_loss: share of the distinct values of a column of fractions that may become one as float32 (what
+            examples hold); above it the run stops. Whole numbers are kept as integers instead.
         csv: how CSVs are written.
         columns: column -> what it is declared to be; the others are what all their values are.
     """
@@ -60,6 +68,7 @@ class DataConfig(Section):
     split_key: str | None = None
     max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
     missing_values: Names | None = None
+    max_float32_loss: Annotated[Number, Field(ge=0, le=1)] = 0.5
     csv: CsvConfig = CsvConfig()
     columns: dict[str, ColumnConfig] = Field(default_factory=dict)
 
@@ -272,12 +281,18 @@ class TrackingConfig(Section):
 
 
 class PipelineConfig(Section):
-    """The whole pipeline. Everything but `name`, `data` and `label` has a default."""
+    """The whole pipeline. Everything but `name`, `data` and `label` has a default.
+
+    Attributes:
+        positive_class: of a binary task: whose probability is predicted, and which the metrics are about; default: the one
+            with a usual name (1, true, yes, ...), else the champion's, else the rarer one.
+    """
 
     name: str
     data: DataConfig
     label: str
     task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
+    positive_class: ClassName | None = None
     preprocessing: str | None = None
     trainer: TrainerConfig = TrainerConfig()
     tune: TuneConfig | None = None
@@ -335,6 +350,11 @@ class PipelineConfig(Section):
                     f"tune.space.batch_size: {uneven} rows cannot be shared equally by {workers} workers "
                     "(trainer.accelerator: count times nodes); give choices that can, or low, high and step"
                 )
+        if self.positive_class is not None and self.task in ("multiclass", "regression"):
+            raise ValueError(
+                f"positive_class: a {self.task} task has none, received {self.positive_class!r}. "
+                "Remove it, or set task to binary."
+            )
         if self.task == "regression" and self.trainer.hyperparameters.class_weights is not None:
             raise ValueError("trainer.hyperparameters.class_weights: a regression has no classes; remove it")
         return self

@@ -59,10 +59,13 @@ class LeakageConfig(Section):
             repeats in itself; above it the run stops.
         max_information: share of the label's entropy that one feature may hold (normalized mutual information); above
             it the run warns.
+        max_id_information: share of the label's variance that the neighbours of a row explain in a column that is an id, an
+            index or an order; above it the run stops, unless `on_anomaly.features` says `warn` for the column.
     """
 
     max_duplicates: Share = 0.1
     max_information: Share = 0.9
+    max_id_information: Share = 0.3
 
 
 class ValidationConfig(Section):

@@ -171,17 +171,20 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     settle()
     from components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
     from components.evaluation.metric_names import DIRECTION, PRIMARY
-    from components.model_bundle import load_bundle
+    from components.model_bundle import load_bundle, reordered
 
     scores: dict[str, Any] = {}
     asked: dict[str, Any] = {}
+    classes: list[Any] = []
     with tempfile.TemporaryDirectory() as work:
         for version in chosen:
             folder = Path(work) / version.version
             digest = model_registry.download_version(tracking.client(uri), uri, name, version.version, folder)
             bundle = load_bundle(folder, digest)
             info = bundle.info
-            asked[version.version] = (info.task, info.label, info.classes)
+            # The positive class may differ: a version's scores are turned into those of the first one's.
+            asked[version.version] = (info.task, info.label, sorted(map(str, info.classes)))
+            classes = classes or info.classes
             if len(set(map(repr, asked.values()))) > 1:
                 listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, _) in asked.items())
                 raise UserError(f"{name}: {listed}, perhaps of other classes: they cannot be compared on the same rows.")
@@ -192,10 +195,10 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             if frame.empty:
                 raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
             try:
-                scores[version.version] = bundle.scores(frame)
+                scores[version.version] = reordered(bundle.scores(frame), info, classes)
             except UserError as error:
                 raise UserError(f"{data}: {error}") from None
-    labels = _labels(frame[info.label], info.classes)
+    labels = _labels(frame[info.label], classes)
     if np.isnan(labels).any():
         unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
         raise UserError(f"{data}: {info.label} holds {', '.join(unknown)}; the models know {', '.join(map(str, info.classes))}.")
@@ -244,9 +247,8 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
     for file in find_files([str(data)], "--data"):
         kind = format_of(file, "auto")
         with closing(reader(kind, options)(file, BadRows(0), None)) as batches:
-            frames += [
-                (plain_numbers(b, numbers, options) if kind == "csv" else b).to_pandas(integer_object_nulls=True) for b in batches
-            ]
+            plain = (plain_numbers(b, numbers, options) if kind == "csv" else b for b in batches)
+            frames += [b.to_pandas(integer_object_nulls=True) for b in plain]
     if not frames:
         raise StageError(f"{data}: no rows.")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True)

@@ -13,7 +13,7 @@ import click
 
 from components import progress
 from components.errors import UserError
-from components.ingest.sources import find_files, fingerprint, format_of
+from components.ingest.sources import fingerprint, format_of, list_files, listed
 from components.serving.batch import BAD, BatchJob, predict_files
 from components.serving.batch_output import assemble
 from components.serving.model_source import Registered
@@ -49,8 +49,10 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
     if not options.output.parent.is_dir():
         raise UserError(f"--output: there is no folder {options.output.parent}. Make it first.")
     beam = _with_job_server(options.beam_arguments)
-    files = find_files(options.inputs, "INPUT")
-    kinds = {f: format_of(f, options.input_format) for f in files}
+    found = list_files(options.inputs, "INPUT")
+    if found.skipped:
+        click.echo(f"{len(found.skipped)} files without rows are skipped: {listed(found.skipped)}", err=True)
+    kinds = {f: format_of(f, options.input_format) for f in found.files}
     source, owned = find_source(model, tracking_uri, workspace, trust=options.trust)
     version = source.version() if isinstance(source, Registered) else source.parent.name
     folder = source.download(version) if isinstance(source, Registered) else source

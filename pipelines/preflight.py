@@ -5,9 +5,11 @@ In two halves: `check_inputs` needs no framework and takes a second, `check_envi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from components.class_order import ordered, usual_positive
 from components.errors import DataGateError, UserError, did_you_mean, first_line
 from components.evaluation.metric_names import check_settings
 from components.evaluation.results import CHAMPION
@@ -23,13 +25,17 @@ from pipelines.config import PipelineConfig
 from pipelines.config_tuning import TUNE_METRICS
 from pipelines.settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
 
+# A share among the first rows below which a class is the rarer one of all rows too.
+_SURELY_RARER = 0.4
 
-def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
-    """Returns the config with `task` decided.
+
+def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[[], str | None] = lambda: None) -> PipelineConfig:
+    """Returns the config with `task` decided, and `positive_class` where the champion's is another than would be taken.
 
     Args:
         config: as loaded.
         store: folder for snapshots of the user's code.
+        champions_class: asks the registry for the champion's positive class; called when it matters.
 
     Raises:
         UserError: files that are not there, code that is no Python, columns that do not fit the config.
@@ -55,7 +61,26 @@ def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
     _check_tuning(config, found.task)
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")
-    return config.model_copy(update={"task": found.task})
+    decided = {"task": found.task}
+    if config.positive_class is None and (kept := _kept_class(found, champions_class)):
+        decided["positive_class"] = kept
+    return config.model_copy(update=decided)
+
+
+def _kept_class(found: Scan, champions_class: Callable[[], str | None]) -> str | None:
+    """Returns the champion's positive class where the rarer class is, or may be, the other one.
+
+    Of much data the first rows alone are known: there the champion's choice is kept where the two are about as frequent.
+    """
+    counts = found.label_counts
+    if found.task != "binary" or len(counts) != 2 or usual_positive(sorted(counts)) is not None:
+        return None
+    kept = champions_class()
+    if kept not in counts:
+        return None
+    is_certain = found.rows < PEEK_ROWS or min(counts.values()) < _SURELY_RARER * sum(counts.values())
+    rarer = ordered(sorted(counts), counts, None)[0][-1]
+    return None if is_certain and kept == rarer else kept
 
 
 def _check_class_weights(config: PipelineConfig, found: Scan) -> None:

@@ -73,6 +73,7 @@ def to_json(result: RunResult) -> dict[str, Any]:
         "model_version": result.model_version,
         "champion": result.champion,
         "models": _models(result),
+        "positive_class": result.evaluation.positive_class if result.evaluation else None,
         "metrics": with_blanks(result.metrics, result.evaluation.task) if result.evaluation else {},
         "comparison": _comparison(result),
         "stages": {s: {"status": r.status, "seconds": r.seconds} for s, r in result.stages.items()},

@@ -80,6 +80,8 @@ def _find(name: str, pipeline: str, examples: str, uri: str) -> BaselineContents
     judged, reasons = (0, Reasons()) if obstacle else _count(champion, split_files(examples, summary.held_out))
     misfits = [Misfit(column, why, n) for (column, why), n in reasons.most_common()]
     note = f"champion is version {version} ({info.framework}), it can judge {judged:,} of {rows:,} rows of {summary.held_out}"
+    if info.positive_class is not None and str(info.positive_class) != str(summary.positive_class):
+        note = f"{note}; its positive class is {info.positive_class}, so its probabilities are turned"
     return BaselineContents(
         version, info.framework, source, previous, f"{note}: {obstacle}" if obstacle else note, digest, name, obstacle, rows,
         judged, misfits,

@@ -176,6 +176,8 @@ def _result(
         not_compared=not_compared,
         standing_champion=baseline.version,
         notes=[*([baseline.note] if same else []), *partly],
+        positive_class=None if summary.positive_class is None else str(summary.positive_class),
+        positive_by=summary.positive_by,
     )
 
 

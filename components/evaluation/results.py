@@ -106,6 +106,8 @@ class Evaluation:
         standing_champion: the registry's version when this was evaluated, also one that does not fit the data; None: there
             was none, or the registry was away. Only that one may be replaced.
         notes: why not, and the like.
+        positive_class: of a binary task, which its metrics are about; as text.
+        positive_by: why it is that one.
     """
 
     task: str
@@ -121,6 +123,13 @@ class Evaluation:
     not_compared: str
     standing_champion: str | None
     notes: list[str]
+    positive_class: str | None = None
+    positive_by: str = ""
+
+    @property
+    def positive(self) -> str:
+        """Returns the positive class in one line; empty where there is none."""
+        return f"positive class: {self.positive_class} ({self.positive_by})" if self.positive_class is not None else ""
 
     @property
     def candidate(self) -> ModelResult:
@@ -146,6 +155,7 @@ class Evaluation:
         """Returns what stands below a table of the models: how they differ, on which rows, and what was not compared."""
         optimistic = "" if self.split == TEST else ", which training looks at too: the figures are optimistic"
         found = [
+            *([self.positive] if self.positive else []),
             f"figures on {self.rows:,} rows of the split {self.split!r}{optimistic}",
             *(c.sentence() for c in self.comparisons if c.model == self.best),
         ]

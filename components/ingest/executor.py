@@ -19,9 +19,7 @@ from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, FLOAT, INTEGER
 from components.ingest.keys import key_hashes
 from components.ingest.labels import class_column
-from components.ingest.readers import is_untyped
-from components.ingest.scan import InputSpec, Scan, read_batches, scan
-from components.ingest.sources import format_of
+from components.ingest.scan import InputSpec, Scan, read_batches, reads_texts, scan
 from components.ingest.typed import TypedColumns
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
@@ -37,7 +35,7 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. Raises UserError for anything wrong with the data."""
-        spec = input_spec(exec_properties)
+        spec = input_spec(exec_properties).with_folders()
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         bad = BadRows(spec.max_bad_rows)
         found = scan(spec, bad)
@@ -78,9 +76,11 @@ class Executor(base_executor.BaseExecutor):
             task=found.task,
             classes=found.classes,
             class_counts={str(c): counts.get(c, 0) for c in found.classes},
+            positive_by=found.positive_by,
             meanings={n: t.meaning for n, t in found.types.items() if t.kind != EMPTY},
             spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
             missing_values=list(spec.missing_values or ()),
+            counts=typed.counts,
             csv=dict(spec.csv),
         ).save(examples.uri)
 
@@ -98,7 +98,7 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
                 if group is not None:
                     chosen = {group: None}
                 else:
-                    hashes = row_hashes(lists)
+                    hashes = row_hashes(_features(lists, spec.label))
                     if spec.split_key:
                         hashes = key_hashes(batch.column(spec.split_key), hashes)
                     index = assign(hashes, spec.weights)
@@ -114,6 +114,11 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     for writer in writers.values():
         writer.close()
     return {s: w.rows for s, w in writers.items()}, counts
+
+
+def _features(lists: pa.RecordBatch, label: str) -> pa.RecordBatch:
+    """Without the label: neither the spelling of its classes nor a corrected one moves a row to another split."""
+    return lists.select([n for n in lists.schema.names if n != label])
 
 
 def _encoded(
@@ -139,11 +144,10 @@ def _encoded(
 
 def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Scan, file: str) -> Iterator[pa.RecordBatch]:
     """Yields the batches with the label's values as its classes: these it keeps exactly, whatever type a file gives it."""
-    is_csv = format_of(file, spec.format) == "csv"
     for batch in batches:
         if not found.classes:
             yield batch
             continue
         place = batch.schema.get_field_index(spec.label)
-        label = class_column(batch.column(place), found.classes, untyped=is_csv or is_untyped(batch.schema.field(place)))
+        label = class_column(batch.column(place), found.classes, untyped=reads_texts(spec, file, batch.schema.field(place)))
         yield batch.set_column(place, spec.label, label)

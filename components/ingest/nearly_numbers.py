@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,16 @@ _MARKER = (
     r"(?i)^([^\pL\pN]+|n[.]?[ad][.]?|k[.]?a[.]?|nil|none|null|missing|unknown|undefined|blank|empty|tbd|"
     r"not (available|applicable|known)|no (data|value))$"
 )
+# Fewer different values than this are categories, whatever they look like.
+_FEW = 20
+_UNIT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?\s*([^\W\d_]{1,6})")
 # From here on a column that stays text is said to have numbers in it.
 _WORTH_SAYING = 0.5
 _REMEMBERED = 1000
 _SHOWN = 3
 _PLAIN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _FRACTION = r"[.eE]"
+_PADDED = r"^\s*0[0-9]+\s*$"
 _SPACE = "[ \u00a0\u202f]"
 _NUMBER = r"([0-9]+|[0-9]{1,3}([,.' ][0-9]{3})+)([.,][0-9]+)?"
 _CURRENCY = "([$€£¥₹]|USD|EUR|GBP|CHF|JPY)"
@@ -67,11 +72,12 @@ _CLEAN = {
 
 @dataclass
 class _Column:
-    """What was seen of a column, rows by value: plain numbers, and the other texts."""
+    """What was seen of a column, in rows: plain numbers, of these fractions and such as 007, and the other texts."""
 
     present: int = 0
     numbers: int = 0
     fractions: int = 0
+    zeros: int = 0
     untyped: bool = False
     others: Counter[str] = field(default_factory=Counter)
 
@@ -101,6 +107,7 @@ class NearlyNumbers:
         if all_numbers:
             seen.present += len(column) - column.null_count
             seen.numbers += len(column) - column.null_count
+            seen.zeros += pc.sum(pc.match_substring_regex(as_text(column), _PADDED)).as_py() or 0
             return
         counted = pc.value_counts(pc.utf8_trim_whitespace(as_text(column)).drop_null())
         texts, counts = counted.field(0), counted.field(1)
@@ -119,19 +126,44 @@ class NearlyNumbers:
         """Returns a sentence for each of these columns of text that is one of numbers, with the key that decides."""
         return [found for n in names if n in self._columns and (found := _problem(n, self._columns[n], self._missing))]
 
-    def notes(self, names: Sequence[str]) -> list[str]:
-        """Returns a sentence for each of these columns that stays text and has many numbers in it."""
-        return [found for n in names if n in self._columns and (found := _note(n, self._columns[n]))]
+    def notes(self, texts: Sequence[str], numbers: Sequence[str]) -> list[str]:
+        """Returns a sentence for each column that stays text with many numbers in it, and for numbers that look like codes."""
+        found = [_note(n, self._columns[n]) for n in texts if n in self._columns]
+        found += [_codes(n, self._columns[n]) for n in numbers if n in self._columns]
+        return [note for note in found if note]
 
 
 def _note(name: str, column: _Column) -> str | None:
     if column.others and column.numbers >= _WORTH_SAYING * column.present:
         return f"{_sentence(name, column)}, so the column is text; data.columns or data.missing_values can make it numbers"
+    if unit := _unit(column):
+        return f"{name}: the values are numbers with {unit!r} behind them, so the column is text; take the unit out of the data"
     if column.others or column.fractions or column.untyped or not column.numbers:
         return None
     return (
         f"{name}: all {column.present:,} values are whole numbers that the files hold as text, and stay text; "
         f"data.columns: {{{_quoted(name)}: {{type: number}}}} reads them as numbers"
+    )
+
+
+def _unit(column: _Column) -> str | None:
+    """Returns what stands behind nearly all of many different numbers."""
+    if len(column.others) <= _FEW:
+        return None
+    counted: Counter[str | None] = Counter()
+    for text, rows in column.others.items():
+        match = _UNIT.fullmatch(text)
+        counted[match[2] if match else None] += rows
+    [(unit, rows)] = counted.most_common(1)
+    return unit if unit and rows > _SHARE * counted.total() else None
+
+
+def _codes(name: str, column: _Column) -> str | None:
+    if not column.zeros:
+        return None
+    return (
+        f"{name}: {column.zeros:,} of {column.present:,} values begin with 0, and all are read as numbers; "
+        f"data.columns: {{{_quoted(name)}: {{type: text}}}} keeps them as they are"
     )
 
 

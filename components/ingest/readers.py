@@ -82,7 +82,8 @@ def _header(path: str, options: CsvOptions) -> list[str]:
         )
     if not names:
         raise UserError(f"data.path: {path} is empty; a CSV starts with a line of column names.")
-    unnamed = [str(i + 1) for i, n in enumerate(names) if not n.strip()]
+    # The first may be an index that pandas or R wrote: whoever reads on decides.
+    unnamed = [str(i + 1) for i, n in enumerate(names) if not n.strip() and (i or n)]
     if unnamed:
         raise UserError(f"data.path: {path}: column {', '.join(unnamed)} has no name. Name it in the first line.")
     _check_names(path, names)

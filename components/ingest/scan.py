@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import class_order
 from components.cells import is_text as holds_text
 from components.cells import plain
 from components.errors import UserError, did_you_mean
@@ -26,11 +28,13 @@ from components.ingest.column_types import (
 )  # fmt: skip
 from components.ingest.csv_options import CsvOptions
 from components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
+from components.ingest.float_precision import FloatPrecision, settled
 from components.ingest.keys import check_keys, missing_keys, with_key
-from components.ingest.labels import LabelValues, check_label, infer_task, labelled
+from components.ingest.labels import LabelValues, check_label, class_of, infer_task, labelled
+from components.ingest.layout import added_columns, folder_columns, with_folders
 from components.ingest.nearly_numbers import NearlyNumbers
 from components.ingest.readers import Batches, is_untyped, reader
-from components.ingest.sources import find_files, format_of
+from components.ingest.sources import find_files, format_of, list_files, listed
 from components.progress import say
 from components.spelling import MISSING_LABELS
 
@@ -59,6 +63,23 @@ class InputSpec:
     task: str
     columns: Mapping[str, str] = field(default_factory=dict)
     csv: Mapping[str, str | None] = field(default_factory=dict)
+    positive_class: str | None = None
+    max_float32_loss: float = 0.5
+
+    @property
+    def patterns(self) -> list[str]:
+        """All files, folders and globs."""
+        return [*self.path, *(p for paths in (self.split_paths or {}).values() for p in paths)]
+
+    @property
+    def folder_columns(self) -> list[str]:
+        """Columns that the names of folders carry."""
+        files = [f for group in self.files().values() for f in group]
+        return list(dict.fromkeys(n for f in files for n in folder_columns(f, self.patterns)))
+
+    def with_folders(self) -> InputSpec:
+        """Returns it with the columns of folders declared: they are text, 01 is not 1."""
+        return replace(self, columns={**dict.fromkeys(self.folder_columns, TEXT), **self.columns})
 
     def files(self) -> dict[str | None, list[str]]:
         """Split -> files; the key None for files whose rows are still to be split."""
@@ -74,8 +95,9 @@ class Scan:
     Attributes:
         classes: of a look at the first rows: those that were there.
         label_counts: empty when the label has too many values to be classes.
+        positive_by: why the last class of a binary task is the positive one.
         missing_keys: rows without a value of the `split_key`.
-        notes: what was done to values and is to be said.
+        notes: what was done to columns and values and is to be said.
     """
 
     task: str
@@ -84,14 +106,20 @@ class Scan:
     missing: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     label_counts: dict[str, int] = field(default_factory=dict)
+    positive_by: str = ""
     missing_keys: int = 0
     notes: list[str] = field(default_factory=list)
 
 
 def read_batches(
-    spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None, numeric: Collection[str] = ()
+    spec: InputSpec,
+    file: str,
+    bad: BadRows,
+    names: set[str] | None = None,
+    numeric: Collection[str] = (),
+    added: set[str] | None = None,
 ) -> Batches:
-    """Yields a file's batches without the excluded columns (a `split_key` stays) and without the rows that cannot be used.
+    """Yields a file's batches without the excluded columns (a `split_key` stays), those that a format added, and bad rows.
 
     Args:
         spec: what to read.
@@ -99,25 +127,33 @@ def read_batches(
         bad: takes the rows that cannot be used.
         names: takes the names of all columns, the excluded ones too.
         numeric: a CSV's columns that are known to be numbers, besides those that are declared.
+        added: takes the names of the columns that a format added.
 
     Raises:
-        UserError: the file has no label column, or no key column.
+        UserError: the file has no label column, no key column, or one without a name that is no index.
     """
     kind, options, missing = format_of(file, spec.format), CsvOptions.of(spec.csv), spec.missing_values or ()
     declared = {n for n, declaration in spec.columns.items() if declaration == NUMBER}
     label_words = () if spec.columns.get(spec.label) == TEXT else (*MISSING_LABELS, *missing)
+    folders = folder_columns(file, spec.patterns)
+    left_out: list[str] | None = None
     here: set[str] = set()
     first = 0
     # Closed here and now when a caller stops early: a reader left open reads on while the interpreter ends.
     with closing(reader(kind, options)(file, bad, spec.missing_values)) as batches:
-        for whole in batches:
+        for read in batches:
+            whole = with_folders(read, folders)
             here.update(whole.schema.names)
             if names is not None:
                 names.update(here)
+            if left_out is None:
+                left_out = added_columns(whole, file, (*spec.exclude, *spec.columns, spec.label, spec.split_key))
+                if added is not None:
+                    added.update(left_out)
             if spec.label not in whole.schema.names:
                 raise _no_column("label", file, spec.label, whole.schema.names)
-            kept = [n for n in whole.schema.names if n not in spec.exclude or n == spec.split_key]
-            batch = whole.select(kept)
+            left = {*spec.exclude, *left_out} - {spec.split_key}
+            batch = whole.select([n for n in whole.schema.names if n not in left])
             if kind == "csv":
                 batch = plain_numbers(batch, {*declared, *numeric}, options)
             batch = fitting(batch, spec.columns, missing, file, first, bad)
@@ -136,10 +172,10 @@ def _no_column(key: str, file: str, name: str, names: Collection[str]) -> UserEr
 
 
 def _all_batches(
-    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str]
+    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str], added: set[str]
 ) -> Generator[tuple[str, pa.RecordBatch], None, None]:
     for file in files:
-        with closing(read_batches(spec, file, bad, names)) as batches:
+        with closing(read_batches(spec, file, bad, names, added=added)) as batches:
             for batch in batches:
                 yield file, batch
 
@@ -150,10 +186,12 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     Raises:
         UserError: no rows, a bad label, a column of an impossible type, columns that are named and not there.
     """
-    seen = _Seen(spec)
-    names: set[str] = set()
+    spec = spec.with_folders()
+    seen = _Seen(spec, peek=peek)
+    names = set(spec.folder_columns)
+    added: set[str] = set()
     files = [f for group in spec.files().values() for f in group]
-    with closing(_all_batches(spec, files, bad, names)) as batches:
+    with closing(_all_batches(spec, files, bad, names, added)) as batches:
         for file, batch in batches:
             seen.add(file, batch)
             say(f"{seen.rows:,} rows read")
@@ -167,13 +205,32 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
         raise UserError(f"data: no rows in {', '.join(files[:3])}. Check the input.")
     _check_names(spec, names, files)
     found.notes += seen.check()
-    return _check_types(spec, found, seen.labels, peek)
+    found = _check_types(spec, found, seen.labels, peek)
+    if not peek:
+        found.types, notes = settled(found.types, seen.precision.losses(found.types), spec.label, spec.max_float32_loss)
+        found.notes = [*_layout_notes(spec, added), *found.notes, *notes]
+    return found
+
+
+def _layout_notes(spec: InputSpec, added: set[str]) -> list[str]:
+    notes = []
+    folders = set(spec.folder_columns) - set(spec.exclude)
+    if added:
+        names = ", ".join(repr(n) for n in sorted(added))
+        notes.append(f"left out: {names}, an index that was stored beside the columns; to use it, give it a name of its own")
+    if folders:
+        notes.append(f"read from the names of folders, as text: {', '.join(sorted(folders))}")
+    groups = list(spec.split_paths.values()) if spec.split_paths else [spec.path]
+    skipped = [p for group in groups for p in list_files(group).skipped]
+    if skipped:
+        notes.append(f"{len(skipped)} files without rows are skipped (markers and empty parts): {listed(skipped)}")
+    return notes
 
 
 class _Seen:
     """What the columns of all batches hold."""
 
-    def __init__(self, spec: InputSpec) -> None:
+    def __init__(self, spec: InputSpec, *, peek: bool) -> None:
         self.types: dict[str, ColumnType] = {}
         self.present: dict[str, int] = {}
         self.labels = LabelValues(spec.label, is_text=spec.columns.get(spec.label) == TEXT)
@@ -182,6 +239,8 @@ class _Seen:
         self._csv = CsvOptions.of(spec.csv)
         self._nearly = NearlyNumbers(spec.missing_values or ())
         self._beyond: dict[str, str] = {}
+        self.precision = FloatPrecision(spec.missing_values or ())
+        self._peek = peek
 
     def add(self, file: str, batch: pa.RecordBatch) -> None:
         """Takes a batch of a file."""
@@ -196,8 +255,7 @@ class _Seen:
             declared = spec.columns.get(field_.name)
             # Those that are declared numbers are plain already.
             values = self._csv.numbers(column) if is_csv and not declared else column
-            untyped = is_csv or is_untyped(field_) or declared == NUMBER
-            self._add_column(file, field_.name, values, untyped=untyped, is_csv=is_csv)
+            self._add_column(file, field_.name, values, untyped=reads_texts(spec, file, field_), is_csv=is_csv)
         self.rows += batch.num_rows
 
     def check(self) -> list[str]:
@@ -210,7 +268,7 @@ class _Seen:
                 raise UserError(f"data: {mixed_times(name)}")
             if kind.is_beyond and name != self._spec.label:
                 raise _located(self._spec, self._beyond[name], name, beyond_integers(name))
-        return self._nearly.notes([n for n in texts if n != self._spec.label])
+        return self._nearly.notes([n for n in texts if n != self._spec.label], [n for n in self.types if n not in texts])
 
     def _add_column(self, file: str, name: str, column: pa.Array, *, untyped: bool, is_csv: bool) -> None:
         seen = _observed(self._spec, file, name, column, untyped=untyped)
@@ -220,8 +278,15 @@ class _Seen:
             self._beyond.setdefault(name, file)
         if name not in self._spec.columns and seen.kind != EMPTY and holds_text(plain(column).type):
             self._nearly.add(name, plain(column), untyped=is_csv, all_numbers=seen.seen <= TEXTS_OF_NUMBERS)
+        if not self._peek and not seen.is_list:
+            self.precision.add(name, column, seen.kind)
         if name == self._spec.label:
             self.labels.add(column, untyped=untyped)
+
+
+def reads_texts(spec: InputSpec, file: str, field_: pa.Field) -> bool:
+    """Whether the texts of a file's column may be numbers: in a CSV, in mixed JSON, and where numbers are declared."""
+    return format_of(file, spec.format) == "csv" or is_untyped(field_) or spec.columns.get(field_.name) == NUMBER
 
 
 def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untyped: bool) -> ColumnType:
@@ -263,14 +328,36 @@ def _check_names(spec: InputSpec, names: set[str], files: Sequence[str]) -> None
             )
 
 
+def _chosen(spec: InputSpec, classes: Sequence[Any]) -> Any | None:
+    """Returns the class that the config names as the positive one, by any spelling of the same value."""
+    if spec.positive_class is None:
+        return None
+    chosen = class_of(spec.positive_class, classes, untyped=True)
+    if chosen is None:
+        names = [str(c) for c in classes]
+        raise UserError(
+            f"{class_order.KEY}: {spec.label!r} has no class {spec.positive_class!r}.{did_you_mean(spec.positive_class, names)} "
+            f"The classes are {', '.join(names)}."
+        )
+    return chosen
+
+
 def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) -> Scan:
     if not labels.overflow:
         found.label_counts = {str(value): count for value, count in labels.counts().items()}
     found.task = infer_task(labels) if spec.task == "auto" else spec.task
-    if peek:
+    if spec.positive_class is not None and found.task != "binary":
+        raise UserError(
+            f"{class_order.KEY}: a {found.task} task has no positive class, received {spec.positive_class!r}. Remove it."
+        )
+    if peek and (found.rows >= PEEK_ROWS or found.task != "binary"):
         found.classes = list(labels.counts()) if found.task != "regression" else []
         return found
     found.classes = check_label(labels, found.task)
+    if found.task == "binary":
+        found.classes, found.positive_by = class_order.ordered(found.classes, labels.counts(), _chosen(spec, found.classes))
+    if peek:
+        return found
     if found.classes:
         found.types[spec.label] = ColumnType(INTEGER if isinstance(found.classes[0], int) else STRING)
     if labels.spaced:

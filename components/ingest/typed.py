@@ -27,6 +27,7 @@ class TypedColumns:
 
     Attributes:
         missing: column -> rows without a value.
+        counts: column of timestamps -> the smallest and the largest count of its unit.
         spelled: text column -> styles of numbers, booleans and dates in it, see `spelling.styles`.
     """
 
@@ -35,6 +36,7 @@ class TypedColumns:
         self._targets = {n: target(t, missing_values) for n, t in self._types.items()}
         self._label = label
         self.missing = dict.fromkeys(self._types, 0)
+        self.counts: dict[str, list[int]] = {}
         self.spelled: defaultdict[str, set[str]] = defaultdict(set)
         self._rendered: defaultdict[str, set[str]] = defaultdict(set)
         self._taken: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -54,6 +56,10 @@ class TypedColumns:
                 raise UserError(f"data: {file}: {found.misfits[0].sentence(name)}. Mend it, or leave it out: data.exclude.")
             self.missing[name] += found.values.null_count
             self._taken[name].update(found.words)
+            if wanted.kind == spelling.TIMESTAMP and len(found.values.values):
+                seen = pc.min_max(found.values.values).as_py()
+                low, high = self.counts.get(name, (seen["min"], seen["max"]))
+                self.counts[name] = [min(low, seen["min"]), max(high, seen["max"])]
             if self._types[name].kind == STRING and name != self._label:
                 self._look_at(name, column, found.values)
             arrays.append(stored(found))

@@ -18,7 +18,7 @@ from components.bundle_manifest import digest_of
 from components.dataset import DatasetSummary
 from components.evaluation.results import CHAMPION, Evaluation, ModelResult
 from components.evaluation.servability import verdicts
-from components.model_registry import CHALLENGER, Registration
+from components.model_registry import CHALLENGER, POSITIVE_CLASS, Registration
 from components.model_registry import CHAMPION as REGISTERED_CHAMPION
 from components.progress import say, warn
 
@@ -60,6 +60,7 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
     notes = "; ".join(n for n in evaluation.notes if n)
     alone = f"without a comparison: {evaluation.not_compared}" if evaluation.not_compared else notes
     why = against.sentence() if against else alone
+    facts = [result.framework, *([evaluation.positive] if evaluation.positive else [])]
     return {
         "name": name,
         "bundle": str(Path(model.uri) / "Format-Serving"),
@@ -71,9 +72,13 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
         "metrics": result.metrics,
         "data": summary.fingerprint,
         "digest": digest_of(model),
-        "tags": {"framework": result.framework},
-        "description": f"{result.framework}, " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()),
+        "tags": {"framework": result.framework, **_positive_tag(evaluation)},
+        "description": ", ".join([*facts, *(f"{k} {v:.4g}" for k, v in result.metrics.items())]),
     }
+
+
+def _positive_tag(evaluation: Evaluation) -> dict[str, str]:
+    return {} if evaluation.positive_class is None else {POSITIVE_CLASS: evaluation.positive_class}
 
 
 def _track_verdict(run: tracking.Run, evaluation: Evaluation) -> None:

@@ -19,12 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet
 from apache_beam.utils import shared
 
+from components.added_columns import may_be_added
+from components.class_order import KEY as POSITIVE_CLASS
 from components.conversion import fit, fit_rows, single
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.csv_options import CsvOptions
 from components.ingest.declared import plain_numbers
+from components.ingest.layout import folder_columns, with_folders
 from components.ingest.readers import reader
 from components.model_bundle import BundleInfo, BundleModel, answers, load_bundle, training_data
 from components.progress import say
@@ -99,8 +102,13 @@ class _PredictFile(beam.DoFn):
         index, path = item
         job, rows, bad_rows = self._job, 0, 0
         unread = BadRows(_NO_LIMIT)
+        known = {f.name for f in self._loaded.bundle.info.features}
+        folders = {n: text for n, text in folder_columns(path).items() if n in known}
         with closing(reader(job.kinds[path], self._loaded.csv)(path, unread, job.missing_values)) as batches:
-            for number, batch in enumerate(batches):
+            for number, read in enumerate(batches):
+                batch = with_folders(read, folders)
+                if not number and (unused := [n for n in batch.schema.names if n not in known and may_be_added(n)]):
+                    say(f"{os.path.basename(path)}: the model does not know {', '.join(map(repr, unused))}, an index: not used")
                 part = Path(job.parts) / f"{index:05d}-{number:07d}.parquet"
                 if not part.exists():
                     self._write(part, batch, path, rows)
@@ -147,6 +155,9 @@ def predict_batch(bundle: BundleModel, features: Sequence[RawFeature], batch: pa
     missing = np.asarray([i in bad for i in range(batch.num_rows)], dtype=bool)
     for name, values in answers(info, np.nan_to_num(scores)).items():
         table = table.append_column(name, pa.array(values, mask=missing, type=_type_of(info, name)))
+    if info.positive_class is not None:
+        # What the probability beside it is of.
+        table = table.append_column(POSITIVE_CLASS, pa.array([str(info.positive_class)] * batch.num_rows, pa.string()))
     return table, bad
 
 
@@ -174,7 +185,8 @@ def _check_columns(info: BundleInfo, names: Sequence[str]) -> None:
             f"column {missing[0]!r} is missing{f' ({len(missing)} are)' if len(missing) > 1 else ''}. "
             f"Columns: {', '.join(names)}. Needed: {', '.join(f.name for f in info.features if f.width is not None)}."
         )
-    taken = sorted(set(answers(info, np.zeros((0, max(1, len(info.classes)))))) & set(names))
+    added = {*answers(info, np.zeros((0, max(1, len(info.classes))))), *([POSITIVE_CLASS] if info.task == "binary" else [])}
+    taken = sorted(added & set(names))
     if taken:
         raise UserError(f"the input has a column {taken[0]!r}, which predictions are written to. Rename it.")
 

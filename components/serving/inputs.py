@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from components.added_columns import may_be_added
 from components.cells import FLOAT32_MAX, number_of
 from components.conversion import MISSING, Misfit, fit_values, model_column
 from components.errors import did_you_mean
@@ -18,20 +19,22 @@ from components.serving.bounds import Bounds, InputError, shortened, shown
 from components.spelling import BOOLEAN, FLOAT, INTEGER
 
 _BOUNDS = Bounds()
+# In an answer: columns of the request that were not used.
+IGNORED_HEADER = "x-switchyard-ignored"
 _PLAIN = ("", INTEGER, FLOAT)
 _EXACT = 2.0**53  # up to here float64 holds every whole number
 _NAMED = 200  # columns, in a message
 
 
 def check_names(info: BundleInfo, names: Collection[str]) -> None:
-    """Refuses names that are not the model's, before anything is done with their values.
+    """Refuses names that are not the model's, before anything is done with their values; a stored index is left aside.
 
     Raises:
         InputError: a column is unknown or missing, or there is none.
     """
     known = {f.name for f in info.features}
     for name in names:
-        if name not in known:
+        if name not in known and not may_be_added(name):
             extra = " It is the label, which the model predicts." if name == info.label else _alike(name, known)
             raise InputError(f"column {shortened(name)} is unknown.{extra} Columns: {_names(info)}.")
     missing = [f.name for f in info.features if f.width is not None and f.name not in names]
@@ -39,6 +42,13 @@ def check_names(info: BundleInfo, names: Collection[str]) -> None:
         raise InputError(f"column {missing[0]!r} is missing.{_others(missing)} Columns needed: {_names(info)}.")
     if not names:
         raise InputError(f"no columns. Columns: {_names(info)}.")
+
+
+def left_aside(info: BundleInfo, names: Collection[str]) -> dict[str, str]:
+    """Returns the header that names columns of a request that the model does not know, an index; empty without one."""
+    known = {f.name for f in info.features}
+    found = [repr(n) for n in names if n not in known and may_be_added(n)]
+    return {IGNORED_HEADER: ", ".join(found)} if found else {}
 
 
 def columns_of(info: BundleInfo, given: Mapping[str, Any], bounds: Bounds = _BOUNDS) -> tuple[Columns, int]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from components.class_order import KEY as POSITIVE_CLASS
 from components.model_bundle import BundleInfo, RawFeature, answers
 from components.serving.bounds import Bounds, InputError, brief, shortened
 from components.serving.inputs import check_names, wrong_width
@@ -97,7 +98,8 @@ def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info:
     """Returns raw feature -> values. Names first, then shapes; values last."""
     check_names(info, tensors)
     features = {f.name: f for f in info.features}
-    shapes = {name: _shape(features[name], tensor, bounds) for name, tensor in tensors.items()}
+    # A stored index is read, to know where the next tensor begins, and not used.
+    shapes = {n: _shape(features.get(n, RawFeature(n, "string", None)), tensor, bounds) for n, tensor in tensors.items()}
     given: dict[str, Any] = {}
     at = 0
     for name, tensor in tensors.items():
@@ -276,5 +278,10 @@ def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
     names = ["probability"] if info.task == "binary" else [f"probability_{c}" for c in info.classes]
     return [
         {"name": "prediction", "datatype": kind, "shape": [-1]},
-        *({"name": n, "datatype": "FP64", "shape": [-1]} for n in names),
+        *({"name": n, "datatype": "FP64", "shape": [-1], **_of_class(info)} for n in names),
     ]
+
+
+def _of_class(info: BundleInfo) -> dict[str, Any]:
+    """The class that a binary model's probability is of; of several classes the outputs' names say it."""
+    return {} if info.positive_class is None else {"parameters": {POSITIVE_CLASS: str(info.positive_class)}}

@@ -147,6 +147,7 @@ def _inferred(info: BundleInfo) -> dict[str, Any]:
     tensor = {
         "type": "object",
         "properties": {"name": {"enum": [o["name"] for o in output_metadata(info)]}, "data": {"type": "array"}},
+        **_of_class(info, "probability"),
         "required": ["name", "datatype", "shape", "data"],
     }
     properties = {"model_name": {"type": "string"}, "model_version": {"type": "string"}, "id": {"type": "string"}}
@@ -162,6 +163,11 @@ def _answer_row(info: BundleInfo) -> dict[str, Any]:
     outputs = output_metadata(info)
     return {
         "type": "object",
-        "properties": {o["name"]: {"type": kinds[o["datatype"]]} for o in outputs},
+        "properties": {o["name"]: {"type": kinds[o["datatype"]], **_of_class(info, o["name"])} for o in outputs},
         "required": [o["name"] for o in outputs],
     }
+
+
+def _of_class(info: BundleInfo, output: str) -> dict[str, str]:
+    is_probability = output != "prediction" and info.positive_class is not None
+    return {"description": f"Of the positive class, {info.positive_class}"} if is_probability else {}

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import tensorflow_data_validation as tfdv
 
+from components.added_columns import may_be_added
 from components.compat.tfdv_quantiles import stats_options
 from components.conversion import fit, single
 from components.dataset import DatasetSummary
@@ -60,6 +61,8 @@ def _typed(batch: pa.RecordBatch, summary: DatasetSummary, missing: Sequence[str
     """Rows as they would be served: values that do not fit are missing, unless most of a column does not."""
     typed: dict[str, Any] = {}
     for name in batch.schema.names:
+        if name not in summary.columns and may_be_added(name):
+            continue
         kind = summary.columns.get(name, "string")
         if kind.startswith("list"):
             continue

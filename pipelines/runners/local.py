@@ -24,6 +24,7 @@ from pipelines.config import PipelineConfig
 from pipelines.config_beam import BeamConfig
 from pipelines.preflight import check_inputs
 from pipelines.runners import unchanged
+from pipelines.runners.champion_class import champions_class
 from pipelines.runners.contract import CompiledPipeline, Runner, RunResult
 from pipelines.runners.job_server import JobServer
 from pipelines.runners.local_run import LocalRun
@@ -80,7 +81,12 @@ class LocalRunner(Runner):
         """See Runner. Also checks data, code and devices (in a child process), which takes some seconds."""
         # Before the frameworks are loaded: most mistakes are found within a second.
         with quiet(self._logs / "runner.log"):
-            config = check_inputs(config, self._workspace.code)
+            given = config
+            config = check_inputs(given, self._workspace.code, champions_class(given, self._workspace))
+            if config.positive_class != given.positive_class:
+                self._display.say(
+                    "check", f"warning: positive_class: {config.positive_class}, as of the champion; the key chooses another"
+                )
             if self._remembers and self._only is None:
                 self._settings = unchanged.settings_digest(config, self._workspace)
                 last = unchanged.find(config, self._workspace, self._settings) if not self._even_if_unchanged else None

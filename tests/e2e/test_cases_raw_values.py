@@ -97,6 +97,7 @@ def test_a_file_of_another_country_is_trained_on_and_predicted_like_any_other(tm
     plain = table(600, 20).rename(columns={"a": "größe"}).assign(größe=lambda t: (t["größe"] * 1000 + 5000).round(2))
     spelled = plain.assign(größe=plain["größe"].map(lambda v: f"{v:,.2f}".translate(str.maketrans(",.", ".,"))))
     spelled["b"] = plain["b"].map(lambda v: str(v).replace(".", ","))
+    spelled["y"] = plain["y"].map({0: "False", 1: " True"})
     spelled.to_csv(tmp_path / "d.csv", sep=";", index=False, encoding="latin-1")
     plain.to_parquet(tmp_path / "plain.parquet", index=False)
     path = pipeline(tmp_path, "country", data={"path": "d.csv"})
@@ -108,6 +109,15 @@ def test_a_file_of_another_country_is_trained_on_and_predicted_like_any_other(tm
     assert done.json["metrics"]["auc"] > 0.85
     same = [predicted(warm, tmp_path, "country", f, f"{f}.out.parquet")["probability"] for f in ("d.csv", "plain.parquet")]
     assert np.allclose(*same, atol=1e-6)
+    place = ["--workspace", tmp_path / "w", "--json"]
+    drift = warm("drift", "country@champion", tmp_path / "d.csv", *place)
+    assert drift.code == 0, drift.stdout
+    assert (drift.json["rows"], drift.json["findings"]) == (600, [])
+    again = ["--set", "trainer.hyperparameters.learning_rate=0.02", "--set", "evaluation.improvement=null"]
+    warm.run(path, tmp_path / "w", "--set", f"data.csv={options}", *again)
+    compared = warm("models", "compare", "country", "1", "2", "--data", tmp_path / "d.csv", *place)
+    assert compared.code == 0, compared.stderr
+    assert (compared.json["rows"], compared.json["metrics"]["2"]["auc"] > 0.85) == (600, True)
 
 
 @pytest.mark.parametrize("word", ["no", "on"])

@@ -209,7 +209,8 @@ def test_bad_rows_are_counted_sampled_and_left_out(tmp_path):
 
 
 def test_bad_json_lines_are_counted_and_left_out(tmp_path):
-    (tmp_path / "d.jsonl").write_text('{"x": 1, "y": 0}\n' * 40 + '{"x": 2, "y": 1}\n' * 40 + "{oops\n[1]\n")
+    lines = [json.dumps({"x": i, "y": i % 2}) for i in range(80)]
+    (tmp_path / "d.jsonl").write_text("\n".join([*lines, "{oops", "[1]"]))
     summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.jsonl")], max_bad_rows=2)
     assert summary.bad_rows == 2
     assert len(rows) == 80
@@ -219,6 +220,16 @@ def test_a_split_without_rows_is_refused(tmp_path):
     (tmp_path / "d.csv").write_text("x,y\n1,0\n2,1\n")
     with pytest.raises(UserError, match="'eval' has no rows"):
         ingest(tmp_path, path=[str(tmp_path / "d.csv")], weights={"train": 1, "eval": 1e-9})
+
+
+def test_renaming_or_mending_labels_moves_no_row_to_another_split(tmp_path):
+    splits = []
+    for name, labels in (("a", ["bad", "good"]), ("b", ["zbad", "good"]), ("c", ["good", "bad"])):
+        (tmp_path / name).mkdir()
+        data = frame(300).assign(i=range(300), y=lambda d, labels=labels: np.where(d["y"] == 1, labels[1], labels[0]))
+        _, rows = ingest(tmp_path / name, path=[write_csv(tmp_path / "d.csv", data)])
+        splits.append({r["i"]: r["split"] for r in rows})
+    assert splits[0] == splits[1] == splits[2]
 
 
 def test_a_named_test_split_is_what_models_are_judged_by_and_without_rows_it_is_refused(tmp_path):
@@ -258,6 +269,16 @@ def test_a_label_has_the_same_classes_and_examples_in_every_format(ending, zero,
     assert sum(summary.class_counts.values()) == summary.rows["train"]
     stored = [c.encode() if isinstance(c, str) else c for c in classes]
     assert [sum(row["y"] == c for row in rows) for c in stored] == [100, 100]
+
+
+@pytest.mark.parametrize(("declared", "classes"), [("number", [0, 1]), ("text", ["0", "1"])])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_label_has_the_type_that_is_declared(ending, declared, classes, tmp_path):
+    data = frame().assign(y=lambda t: t.y.astype(str))
+    {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}[ending](data, tmp_path / f"d.{ending}", index=False)
+    summary, rows = ingest(tmp_path, path=[str(tmp_path / f"d.{ending}")], columns={"y": declared})
+    assert summary.classes == classes
+    assert {row["y"] for row in rows} == {c.encode() if isinstance(c, str) else c for c in classes}
 
 
 def test_columns_without_a_value_are_named(tmp_path):

@@ -161,3 +161,13 @@ def test_integers_of_a_frame_are_kept_whole():
 def test_an_older_bundle_takes_dates_as_seconds_and_the_empty_text_as_a_text():
     assert values_of(pa.array([NOON]), RawFeature("x", "int64", None)) == ([NOON_SECONDS], {})
     assert values_of(["", None], RawFeature("x", "string", None)) == ([b"", None], {})
+
+
+def test_a_count_far_from_the_dates_of_training_is_of_another_unit_and_refused():
+    """Seconds taken for milliseconds would be January 1970, milliseconds of 1972 taken for seconds the year 4300."""
+    years = [NOON_SECONDS * 1000 - 10**11, NOON_SECONDS * 1000]
+    millis = RawFeature("x", "int64", None, meaning="timestamp[ms]", counts=years)
+    seconds = RawFeature("x", "int64", None, meaning="timestamp[s]", counts=[y // 1000 for y in years])
+    assert values_of([NOON_SECONDS * 1000 + 1, "1972-05-01"], millis) == ([NOON_SECONDS * 1000 + 1, 73_526_400_000], {})
+    assert list(values_of([NOON_SECONDS, str(NOON_SECONDS)], millis)[1]) == [0, 1]
+    assert list(values_of([73_526_400_000, NOON_SECONDS], seconds)[1]) == [0]

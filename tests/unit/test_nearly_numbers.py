@@ -105,6 +105,20 @@ def test_a_text_column_with_many_numbers_in_it_is_said(tmp_path):
     assert note.startswith("income: 40 of 60 values are numbers; 'five' (20 rows) is not, so the column is text")
 
 
+def test_numbers_with_a_unit_are_said(tmp_path):
+    [note] = scanned(written(tmp_path, [f"{i}.5 kg" for i in range(50)])).notes
+    assert note == "income: the values are numbers with 'kg' behind them, so the column is text; take the unit out of the data"
+
+
+def test_codes_that_are_read_as_numbers_are_said(tmp_path):
+    found = scanned(written(tmp_path, ["01067", "50667", "04109"] * 20))
+    assert found.types["income"].kind == "integer"
+    assert found.notes == [
+        "income: 40 of 60 values begin with 0, and all are read as numbers; "
+        "data.columns: {income: {type: text}} keeps them as they are"
+    ]
+
+
 def test_fractions_as_text_are_not_quietly_text(tmp_path):
     assert (
         "income: 200 of 200 values are numbers, which the files hold as text: data.columns: {income: {type: number}}"

@@ -269,3 +269,9 @@ def test_the_canary_is_stopped():
 def test_neutral_rows_fit():
     columns = neutral(INFO, 3)
     assert {len(plain(c)) for c in columns.values()} == {3}
+
+
+def test_lists_without_values_are_missing_in_a_binary_tensor_too():
+    given_columns = {"a": [1.5] * 2, "i": [1] * 2, "s": ["x"] * 2, "w": [[1, 2, 3]] * 2, "l": np.zeros((2, 0), dtype=np.int64)}
+    columns, _ = columns_of(INFO, given_columns)
+    assert plain(columns["l"]) == [[], []]

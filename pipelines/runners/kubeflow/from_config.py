@@ -100,13 +100,12 @@ def _data(config: PipelineConfig) -> dict[Path, list[Path]]:
     """Returns the local files that travel with the pipeline: folder -> files."""
     found: dict[Path, list[Path]] = {}
     total = 0
-    for where, files in local_inputs(config):
+    for where, folder, files in local_inputs(config):
         total += sum(f.stat().st_size for f in files)
         if total > _MOST_DATA:
             raise UserError(
                 f"{where} holds {total:,} bytes on this machine; a pipeline carries {_MOST_DATA:,}. Put the data where "
                 "the cluster reads it, and name it by s3://, gs:// or the path of a claim (kubeflow.stages.ingest.volumes)."
             )
-        for file in files:
-            found.setdefault(file.parent, []).append(file)
+        found.setdefault(folder, []).extend(files)
     return found

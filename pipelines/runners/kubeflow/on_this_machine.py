@@ -175,7 +175,7 @@ class _Run:
         uri = tracking_uri(config, self._workspace)
         if uri.startswith("sqlite:///"):
             found[str(Path(uri.removeprefix("sqlite:///")).parent)] = "rw"
-        for _, files in local_inputs(config):
+        for _, _, files in local_inputs(config):
             for file in files:
                 found.setdefault(str(file.parent), "ro")
         return found
