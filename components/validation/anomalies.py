@@ -61,7 +61,8 @@ def schema_findings(
         schema: what was checked against.
         statistics: of the split.
         split: its name.
-        settings: `curated` (a reviewed schema), `excluded` (columns left out on purpose), `on_anomaly`.
+        settings: `curated` (a reviewed schema), `excluded` (columns left out on purpose), `on_anomaly`, `split_paths` (splits are
+            files of their own: ingest has not made them at random).
         train: statistics of the training split, when this is another one.
     """
     in_schema = {f.name: f for f in schema.feature}
@@ -77,7 +78,9 @@ def schema_findings(
             expected, seen, share = _explain(kind, reason, wanted, found_here, schema, statistics)
             if found_here is not None and not has_values(found_here) and kind.startswith(_WRONG_TYPE):
                 continue  # without a value there is no type
-            rows = None if train is None else _Rows(rows_of(statistics), rows_of(train), len(in_schema))
+            rows = (
+                None if train is None else _Rows(rows_of(statistics), rows_of(train), len(in_schema), not settings["split_paths"])
+            )
             if rows and _is_chance(kind, wanted, found_here, trained.get(feature), share, rows, reviewed=settings["curated"]):
                 continue
             severity = anomalies_pb2.AnomalyInfo.Severity.Name(info.severity).lower()
@@ -118,11 +121,12 @@ def schema_findings(
 
 
 class _Rows(NamedTuple):
-    """Rows of a split and of the training split, and the number of features."""
+    """Rows of a split and of the training split, the number of features, and whether ingest made the splits of one input."""
 
     here: int
     trained: int
     features: int
+    at_random: bool
 
 
 def _is_chance(kind: str, wanted: Any, seen: Any, trained: Any, share: float | None, rows: _Rows, *, reviewed: bool) -> bool:
@@ -132,6 +136,8 @@ def _is_chance(kind: str, wanted: Any, seen: Any, trained: Any, share: float | N
     explained = False
     if kind == "FEATURE_TYPE_LOW_UNIQUE":
         explained = True  # the fewer rows, the fewer values
+    elif rows.at_random and not reviewed and kind in _ABSENT | _OF_VALUES | {"SCHEMA_NEW_COLUMN"}:
+        explained = True  # whatever the groups are in which rows are alike
     elif kind in _ABSENT:
         explained = present > 0 or not is_below(0, rows.here, present_trained / rows.trained)
     elif kind == "FEATURE_TYPE_LOW_FRACTION_PRESENT" and reviewed and wanted is not None:

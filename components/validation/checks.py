@@ -29,6 +29,7 @@ class Checks:
         label: its column.
         ordered: columns that the rows are in the order of, see `growth.ordered`.
         settings: see `DataGateSpec`.
+        independent: share of the rows: with a split key, those of one key count as one.
         champions: statistics of the champion's training split; None: there is none to compare with.
         distances_of_champion: False when the champion was trained on these very files.
         known: columns of the data and of the champion's, those without a value in a split too.
@@ -42,6 +43,7 @@ class Checks:
     label: str
     ordered: Mapping[str, float]
     settings: Mapping[str, Any]
+    independent: float = 1.0
     champions: Statistics | None = None
     distances_of_champion: bool = True
     known: tuple[Collection[str], Collection[str]] = field(default=((), ()))
@@ -58,9 +60,7 @@ class Checks:
         measured = self._distances()
         for check in (DRIFT, SKEW, SPLITS):
             limits = with_schemas_limits(self.settings["drift"], self.schema, check)
-            distant = distance_findings([d for d in measured if d.check == check], limits)
-            # Files of their own are often of another time: that is said, and stops nothing.
-            found += distant if check != SPLITS else [dataclasses.replace(f, severity=WARNING, action="warn") for f in distant]
+            found += distance_findings([d for d in measured if d.check == check], limits)
         found += growth_findings(features_of(train), self.ordered, self.label)
         return _with_growth(found, measured), measured
 
@@ -68,7 +68,8 @@ class Checks:
         statistics = self.statistics[split]
         train = self.statistics["train"] if split != "train" else None
         found = schema_findings(self.anomalies[split], self.schema, statistics, split, self.settings, train)
-        if train and not self.settings["curated"]:
+        # Splits that ingest makes of one input differ by chance alone.
+        if train and self.settings["split_paths"] and not self.settings["curated"]:
             found += presence_findings(statistics, train, split, self.settings)
         return found
 
@@ -83,13 +84,12 @@ class Checks:
         ]
 
     def _distances(self) -> list[Distance]:
-        train = self.statistics["train"]
+        train, in_order = self.statistics["train"], self.ordered.keys() - {self.label}
         pairs: list[tuple[Statistics, Statistics | None, str, str, set[str]]] = [
             (train, self.champions if self.distances_of_champion else None, DRIFT, CHAMPIONS, set()),
             (train, self.previous, DRIFT, PREVIOUS, set()),
         ]
         if self.settings["split_paths"]:
-            # Splits that ingest makes of one input differ by chance alone.
             others = {s: found for s, found in self.statistics.items() if s != "train"}
             pairs += [(found, train, SPLITS, f"{split}, against train", set()) for split, found in others.items()]
         if self.served:
@@ -98,7 +98,7 @@ class Checks:
             distance
             for now, before, check, where, ignored in pairs
             if before
-            for distance in distances(now, before, check, where, ignored, self.ordered.keys() - {self.label})
+            for distance in distances(now, before, check, where, ignored, in_order, self.independent)
         ]
 
 

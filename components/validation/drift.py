@@ -16,6 +16,7 @@ from components.validation.findings import (
     ERROR,
     GROWS,
     SKEW,
+    SPLITS,
     WARNING,
     Distance,
     Finding,
@@ -37,11 +38,19 @@ from components.validation.statistics import (
 )
 
 TOO_FEW, TOO_MANY_VALUES = "too few rows to tell", "too many different values"
+# Of fewer rows even frequent values are too rare to compare.
+_FEW = 30
 _MEASURES = {"jensen_shannon": "Jensen-Shannon", "l_infinity": "L-infinity"}
 
 
 def distances(
-    now: Statistics, before: Statistics, check: str, where: str, ignored: set[str], ordered: Collection[str] = ()
+    now: Statistics,
+    before: Statistics,
+    check: str,
+    where: str,
+    ignored: set[str],
+    ordered: Collection[str] = (),
+    independent: float = 1.0,
 ) -> list[Distance]:
     """Returns the distance of every feature that both have.
 
@@ -52,13 +61,14 @@ def distances(
         where: what is compared with what, in words.
         ignored: features that are not compared.
         ordered: features that the current rows are in the order of, see `growth.ordered`.
+        independent: share of the rows, see `distributions.cells`.
     """
     mine, theirs = features_of(now), features_of(before)
     names = [n for n in sorted(mine.keys() & theirs.keys() - ignored) if not _of_another_type(mine[n], theirs[n])]
     found = []
     for name in names:
         here, there = mine[name], theirs[name]
-        distance = _distance(cells(here, there), len(names), is_text=not (is_numeric(here) or is_numeric(there)))
+        distance = _distance(cells(here, there, independent), len(names), is_text=not (is_numeric(here) or is_numeric(there)))
         reason = distance.pop("reason")
         if not reason and distance_is_large(distance) and has_grown(here, there, is_ordered=name in ordered):
             reason = GROWS
@@ -85,7 +95,8 @@ def _distance(both: Cells, comparisons: int, *, is_text: bool) -> dict[str, Any]
         return {**measured, "reason": TOO_FEW}
     if len(both.now) < 2:
         # One cell: one and the same value in all of the rows, or nothing but rare ones.
-        return {**measured, "reason": (TOO_MANY_VALUES if is_text else TOO_FEW) if both.pooled else ""}
+        too_many = is_text and min(rows, others) >= _FEW
+        return {**measured, "reason": (TOO_MANY_VALUES if too_many else TOO_FEW) if both.pooled else ""}
     shares, shares_before = both.now / rows, both.before / others
     largest_seen = jensen_shannon(shares, shares_before)
     widest = float(np.abs(shares - shares_before).max()) if is_text else None
@@ -143,7 +154,8 @@ def distance_findings(found: list[Distance], limits: Mapping[str, Any]) -> list[
         bound = _exceeded(distance, own, "warn")
         if not distance.judged or distance.largest <= distance.noise or bound is None:
             continue
-        severe = _exceeded(distance, own, "fail")
+        # Files of their own are often of another time: that is said, and stops nothing.
+        severe = None if distance.check == SPLITS else _exceeded(distance, own, "fail")
         measured = [
             f"{words} {getattr(distance, name):.2f}" for name, words in _MEASURES.items() if getattr(distance, name) is not None
         ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.components.base import base_executor
@@ -86,14 +87,15 @@ class Gate:
             notes.append("drift against the champion's training data: there is no champion to compare with")
         if not previous.exists():
             notes.append("drift against the previous run: there is none")
-        sample = self._settings["serving_sample"]
+        sample, rows = self._settings["serving_sample"], sample_rows(self._uris["examples"], summary)
         checks = Checks(
             statistics=self.statistics,
             schema=self._schema,
             anomalies={split: self._anomalies(split, found) for split, found in self.statistics.items()},
             label=summary.label,
-            ordered=ordered(sample_rows(self._uris["examples"], summary)),
+            ordered=ordered(rows),
             settings=self._settings,
+            independent=_independent(rows, self._settings["split_key"]),
             champions=read_statistics(champion / "statistics.pb") if champions else None,
             distances_of_champion=not same_files,
             known=(_columns(summary), _columns(champions) if champions else set()),
@@ -132,6 +134,10 @@ class Gate:
                 f"validation.environment: the schema has no environment {environment!r}."
                 f"{did_you_mean(environment, environments)} Allowed: {', '.join(environments) or 'none'}."
             )
+
+
+def _independent(rows: pd.DataFrame, split_key: str | None) -> float:
+    return float(rows[split_key].nunique(dropna=False) / len(rows)) if split_key in rows and len(rows) else 1.0
 
 
 def _columns(summary: DatasetSummary) -> set[str]:

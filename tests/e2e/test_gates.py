@@ -104,10 +104,10 @@ def test_a_column_in_other_units_stops_the_run(champion, frame, warm, tmp_path):
     done = warm.run(BREAST_CANCER, champion[0], *on(tmp_path / "d.csv"), expect=3)
     stopped(
         done,
+        "the data gate stopped the run: 1 finding.",
         "schema: mean_radius (train): out-of-range values. Expected: values from 0 to 57.",
-        "drift: mean_radius (train, against the champion's training data): its distribution has changed",
-        "drift: mean_radius (train, against the previous run): its distribution has changed",
-        "Jensen-Shannon 1.00",
+        "drift: its distribution has changed (train, against the champion's training data; train, against the previous run)",
+        "--set 'validation.drift.features.mean_radius={fail: 1}' --set 'validation.on_anomaly.features.mean_radius=warn'",
     )
     client = MlflowClient(f"sqlite:///{champion[0] / 'mlflow.db'}")
     page = open(client.download_artifacts(done.json["mlflow_run_id"], "report/report.html")).read()

@@ -11,12 +11,14 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.compat import tfdv_quantiles
 from components.compat.tfdv_quantiles import stats_options
+from components.serving.drift_report import served_drift
 from components.transform.executor import unusable_features
 from components.validation.checks import Checks
 from components.validation.drift import TOO_FEW, TOO_MANY_VALUES, column_findings, distance_findings, distances
 from components.validation.findings import merged
 from components.validation.growth import ordered
 from components.validation.inferred_schema import widen
+from tests.stages.test_validation import summary
 
 pytestmark = pytest.mark.core
 
@@ -140,7 +142,7 @@ def test_other_units_stop_the_run_and_say_what_was_expected_and_what_was_seen():
     assert found.action == "fail"
     assert found.expected.startswith("median -0.03")
     assert "middle half -692.259 to" in found.seen
-    assert "Jensen-Shannon 0.76" in found.seen
+    assert "Jensen-Shannon 0.78" in found.seen
 
 
 HOURS = pd.date_range("2024-01-01", periods=3000, freq="h")
@@ -200,23 +202,24 @@ def test_a_column_in_the_order_of_the_rows_in_other_units_drifts():
 
 def test_values_that_train_lacks_by_chance_have_no_finding_and_more_of_them_have():
     splits = split(messy(), 1)
-    assert judge(splits) == []
-    [found] = judge({**splits, "eval": splits["eval"].assign(kind="elsewhere")})
+    assert judge(splits, split_paths=True) == []
+    found = judge({**splits, "eval": splits["eval"].assign(kind="elsewhere")}, split_paths=True)
+    [found] = [f for f in found if f.check == "schema"]
     assert (found.feature, found.where, found.anomaly, found.action) == ("kind", "eval", "unexpected string values", "warn")
 
 
 def test_whole_numbers_beyond_zero_and_one_that_train_lacks_by_chance_have_no_finding():
-    rows = pd.DataFrame({"children": np.random.default_rng(0).integers(0, 2, 1000), "x": np.arange(1000.0)})
+    rows = pd.DataFrame({"children": np.random.default_rng(0).integers(0, 2, 1000)})
     other = rows[:200].copy()
     other.loc[3, "children"] = 2
-    assert judge({"train": rows, "eval": other}) == []
-    [found] = judge({"train": rows, "eval": rows[:200].assign(children=2)})
+    assert judge({"train": rows, "eval": other}, split_paths=True) == []
+    [found] = [f for f in judge({"train": rows, "eval": rows[:200].assign(children=2)}, split_paths=True) if f.check == "schema"]
     assert (found.feature, found.expected, found.seen, found.action) == ("children", "0 or 1", "2 to 2", "warn")
 
 
 def test_a_split_that_lacks_a_column_that_train_has_stops_the_run():
     splits = split(messy(), 1)
-    [found] = judge({**splits, "eval": splits["eval"].assign(x=np.nan)})
+    [found] = judge({**splits, "eval": splits["eval"].assign(x=np.nan)}, split_paths=True)
     assert (found.feature, found.where, found.action, found.share) == ("x", "eval", "fail", 1)
 
 
@@ -225,6 +228,21 @@ def test_splits_of_their_own_files_that_differ_are_told_and_stop_nothing():
     splits["eval"] = splits["eval"].assign(x=lambda t: t.x * 1000)
     [found] = judge(splits, split_paths=True)
     assert (found.check, found.feature, found.action) == ("splits", "x", "warn")
+
+
+def test_groups_of_rows_that_are_split_by_their_key_have_no_finding():
+    """Forty people of fifty rows each: what is a person's own is known of few people."""
+    rng = np.random.default_rng(0)
+    people = pd.DataFrame(
+        {"person": range(40), "age": rng.integers(18, 90, 40).astype(float), "city": rng.choice(list("abcdefgh"), 40)}
+    )
+    people.loc[39, ["age", "city"]] = [np.nan, "z"]
+    rows = people.loc[people.index.repeat(50)]
+    splits = {"train": rows[rows.person < 30], "eval": rows[rows.person >= 30]}
+    assert judge(splits, split_paths=False) == []
+    others = people.assign(age=rng.integers(18, 90, 40), city=rng.choice(list("abcdefgh"), 40)).loc[people.index.repeat(50)]
+    measured = distances(statistics(rows), statistics(others), "drift", "train", {"person"}, independent=40 / 2000)
+    assert distance_findings(measured, LIMITS) == []
 
 
 REVIEWED = text_format.Parse(
@@ -296,3 +314,41 @@ def test_statistics_with_fine_quantiles_have_the_histograms_that_tfdv_makes(monk
         assert len(mine.num_stats.histograms[1].buckets) == 100
         tenths = [b.high_value for b in mine.num_stats.histograms[1].buckets][9::10]
         assert tenths == [b.high_value for b in theirs.num_stats.histograms[1].buckets]
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder with what a bundle holds of its training data."""
+    folder = tmp_path / "artifacts" / "bundle" / "data"
+    folder.mkdir(parents=True)
+    rows = messy()[["x", "miles", "kind", "level"]].assign(y=0)
+    (folder / "statistics.pb").write_bytes(statistics(rows).SerializeToString())
+    summary(columns={"x": "float", "miles": "float", "kind": "string", "level": "integer", "y": "integer"}).save(str(folder))
+    return tmp_path
+
+
+def requests(folder, rows):
+    rows[["x", "miles", "kind", "level"]].to_csv(folder / "requests.csv", index=False)
+    return served_drift(folder, [str(folder / "requests.csv")], warn=0.1, fail=0.5)
+
+
+def test_one_outlier_in_requests_is_no_drift(model):
+    rows = messy(seed=1)[:500].copy()
+    rows.loc[3, "miles"] = 1e9
+    assert requests(model, rows).verdict() == "no feature has changed"
+
+
+def test_of_a_few_requests_nothing_is_told(model):
+    found = requests(model, messy(seed=1)[:4])
+    assert found.findings == []
+    assert found.verdict() == "too few rows to tell"
+
+
+def test_requests_in_other_units_have_changed(model):
+    [found] = requests(model, messy(seed=1)[:500].assign(x=lambda t: t.x * 1000)).findings
+    assert (found.feature, found.action, found.remedy) == ("x", "fail", "")
+
+
+def test_text_in_requests_where_numbers_were_trained_on_is_a_finding(model):
+    found = requests(model, messy(seed=1)[:500].assign(level="high")).findings
+    assert [(f.feature, f.anomaly, f.action) for f in found] == [("level", "another type", "fail")]
