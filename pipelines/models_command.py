@@ -157,12 +157,15 @@ def _moves_table(moves: Sequence[Move]) -> Table:
 
 @dataclass(frozen=True)
 class OnSameRows:
-    """Two versions on the same rows: metric -> values, and metric -> (difference, interval) for the better."""
+    """Two versions on the same rows: metric -> values, and metric -> (difference, interval) for the better.
+
+    What does not exist is None: the AUC of one class, the precision of who never says yes.
+    """
 
     rows: int
     primary: str
-    metrics: dict[str, dict[str, float]]
-    better: dict[str, tuple[float, tuple[float, float] | None]]
+    metrics: dict[str, dict[str, float | None]]
+    better: dict[str, tuple[float | None, tuple[float, float] | None]]
 
 
 def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> OnSameRows:
@@ -210,12 +213,17 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     first, second = (v.version for v in chosen)
     better = {
         m: (
-            DIRECTION[m] * (measured[second][m] - measured[first][m]),
+            _existing(DIRECTION[m] * (measured[second][m] - measured[first][m])),
             interval(DIRECTION[m] * (samples[second][m] - samples[first][m])),
         )
         for m in measured[first]
     }
-    return OnSameRows(len(labels), PRIMARY[info.task], measured, better)
+    existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
+    return OnSameRows(len(labels), PRIMARY[info.task], existing, better)
+
+
+def _existing(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, *, as_json: bool) -> None:
@@ -228,7 +236,8 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
         table.add_column(column)
     for metric, (difference, bounds) in sorted(found.better.items(), key=lambda kv: kv[0] != found.primary):
         between = f"{bounds[0]:+.4f} to {bounds[1]:+.4f}" if bounds else ""
-        table.add_row(metric, *(_number(found.metrics[v.version][metric]) for v in chosen), f"{difference:+.4f}", between)
+        change = "" if difference is None else f"{difference:+.4f}"
+        table.add_row(metric, *(_number(found.metrics[v.version][metric]) for v in chosen), change, between)
     table_console().print(table)
 
 

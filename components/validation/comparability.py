@@ -65,7 +65,7 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Map
                 1 - baseline.share,
                 WARNING,
                 action_for("", WARNING, settings["on_anomaly"]),
-                "--set evaluation.incomparable_champion=replace",
+                "--set evaluation.incomparable_champion=replace" if keeps else "",
             )
         ]
     return [

@@ -75,7 +75,7 @@ def _points(cut: float, *edges: np.ndarray) -> list[tuple[float, Side]]:
 
 
 def _below(histogram: Quantiles, point: float, side: Side) -> float:
-    """Returns the share of values below (left) or up to (right) a point; a bucket that ends with a frequent value is its own."""
+    """Returns the share of values below (left) or up to (right) a point; a bucket up to a frequent value holds it alone."""
     low, high = _between(histogram, point, side)
     index = int(np.searchsorted(histogram.edges, point, side=side))
     if low == high or histogram.edges[index - 1] == point:

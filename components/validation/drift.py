@@ -38,6 +38,8 @@ from components.validation.statistics import (
 )
 
 TOO_FEW, TOO_MANY_VALUES = "too few rows to tell", "too many different values"
+# Of fewer rows even frequent values are too rare to compare.
+_FEW = 30
 _MEASURES = {"jensen_shannon": "Jensen-Shannon", "l_infinity": "L-infinity"}
 
 
@@ -93,7 +95,8 @@ def _distance(both: Cells, comparisons: int, *, is_text: bool) -> dict[str, Any]
         return {**measured, "reason": TOO_FEW}
     if len(both.now) < 2:
         # One cell: one and the same value in all of the rows, or nothing but rare ones.
-        return {**measured, "reason": (TOO_MANY_VALUES if is_text else TOO_FEW) if both.pooled else ""}
+        too_many = is_text and min(rows, others) >= _FEW
+        return {**measured, "reason": (TOO_MANY_VALUES if too_many else TOO_FEW) if both.pooled else ""}
     shares, shares_before = both.now / rows, both.before / others
     largest_seen = jensen_shannon(shares, shares_before)
     widest = float(np.abs(shares - shares_before).max()) if is_text else None

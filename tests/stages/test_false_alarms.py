@@ -11,12 +11,14 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.compat import tfdv_quantiles
 from components.compat.tfdv_quantiles import stats_options
+from components.serving.drift_report import served_drift
 from components.transform.executor import unusable_features
 from components.validation.checks import Checks
 from components.validation.drift import TOO_FEW, TOO_MANY_VALUES, column_findings, distance_findings, distances
 from components.validation.findings import merged
 from components.validation.growth import ordered
 from components.validation.inferred_schema import widen
+from tests.stages.test_validation import summary
 
 pytestmark = pytest.mark.core
 
@@ -140,7 +142,7 @@ def test_other_units_stop_the_run_and_say_what_was_expected_and_what_was_seen():
     assert found.action == "fail"
     assert found.expected.startswith("median -0.03")
     assert "middle half -692.259 to" in found.seen
-    assert "Jensen-Shannon 0.76" in found.seen
+    assert "Jensen-Shannon 0.78" in found.seen
 
 
 HOURS = pd.date_range("2024-01-01", periods=3000, freq="h")
@@ -312,3 +314,41 @@ def test_statistics_with_fine_quantiles_have_the_histograms_that_tfdv_makes(monk
         assert len(mine.num_stats.histograms[1].buckets) == 100
         tenths = [b.high_value for b in mine.num_stats.histograms[1].buckets][9::10]
         assert tenths == [b.high_value for b in theirs.num_stats.histograms[1].buckets]
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder with what a bundle holds of its training data."""
+    folder = tmp_path / "artifacts" / "bundle" / "data"
+    folder.mkdir(parents=True)
+    rows = messy()[["x", "miles", "kind", "level"]].assign(y=0)
+    (folder / "statistics.pb").write_bytes(statistics(rows).SerializeToString())
+    summary(columns={"x": "float", "miles": "float", "kind": "string", "level": "integer", "y": "integer"}).save(str(folder))
+    return tmp_path
+
+
+def requests(folder, rows):
+    rows[["x", "miles", "kind", "level"]].to_csv(folder / "requests.csv", index=False)
+    return served_drift(folder, [str(folder / "requests.csv")], warn=0.1, fail=0.5)
+
+
+def test_one_outlier_in_requests_is_no_drift(model):
+    rows = messy(seed=1)[:500].copy()
+    rows.loc[3, "miles"] = 1e9
+    assert requests(model, rows).verdict() == "no feature has changed"
+
+
+def test_of_a_few_requests_nothing_is_told(model):
+    found = requests(model, messy(seed=1)[:4])
+    assert found.findings == []
+    assert found.verdict() == "too few rows to tell"
+
+
+def test_requests_in_other_units_have_changed(model):
+    [found] = requests(model, messy(seed=1)[:500].assign(x=lambda t: t.x * 1000)).findings
+    assert (found.feature, found.action, found.remedy) == ("x", "fail", "")
+
+
+def test_text_in_requests_where_numbers_were_trained_on_is_a_finding(model):
+    found = requests(model, messy(seed=1)[:500].assign(level="high")).findings
+    assert [(f.feature, f.anomaly, f.action) for f in found] == [("level", "another type", "fail")]
