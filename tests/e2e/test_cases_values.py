@@ -16,7 +16,7 @@ PIPELINE = """
 name: values
 data: {path: train.csv}
 label: y
-trainer: {framework: pytorch, hyperparameters: {epochs: 5}}
+trainer: {framework: pytorch, hyperparameters: {epochs: 10, learning_rate: 0.01}}
 serving: {infra_validation: null}
 """
 

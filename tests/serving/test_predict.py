@@ -103,7 +103,7 @@ def test_bad_rows_keep_their_place_and_are_listed(inputs, model, warm, tmp_path)
     np.testing.assert_allclose(found["probability"].iloc[rest], expected["probability"].iloc[rest], atol=1e-5)
     told = [json.loads(line) for line in open(f"{out}.bad.jsonl")]
     assert [(t.get("row"), t["reason"]) for t in told[:2]] == [
-        (3, "column 'mean_area' must hold float values, received 'many'"),
+        (3, "column 'mean_area' must hold numbers, received 'many'"),
         (7, "column 'mean_area' is missing"),
     ]
     assert "3 fields where the header has 32" in told[2]["reason"]
