@@ -95,6 +95,21 @@ def test_the_key_chooses_the_other_class_and_the_champion_is_compared_all_the_sa
     assert (wrong.code, "The classes are bad, good" in wrong.stderr) == (2, True)
 
 
+def test_the_champions_choice_stays_when_the_other_class_has_become_the_rarer_one(tmp_path, warm):
+    workspace = Workspace(tmp_path / "w")
+    workspace.create()
+    client = tracking.client(workspace.mlflow_uri)
+    client.create_registered_model("kept")
+    version = client.create_model_version("kept", str(tmp_path), tags={POSITIVE_CLASS: "bad"})
+    client.set_registered_model_alias("kept", CHAMPION, version.version)
+    labels = ["bad"] * 60 + ["good"] * 40
+    pd.DataFrame({"x": np.arange(100) % 7, "y": labels}).to_csv(tmp_path / "d.csv", index=False)
+    no_eval = ["--set", "data.splits={train: 1.0, eval: 0.000000001}"]  # the run is over when the check is
+    done = warm("run", pipeline(tmp_path, "kept", "d.csv"), "--workspace", tmp_path / "w", *no_eval)
+    assert (done.code, "has no rows" in done.stderr) == (2, True)
+    assert "positive_class: bad, as of the champion; the key chooses another" in done.stderr
+
+
 def test_folders_carry_columns_and_whole_seconds_stay_apart_in_training_and_prediction(tmp_path, warm):
     rng = np.random.default_rng(0)
     seconds = SECONDS + rng.integers(0, 400, 2000)
