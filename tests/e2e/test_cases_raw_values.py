@@ -127,4 +127,5 @@ def test_a_class_that_is_a_boolean_of_yaml_is_weighed(word, tmp_path, warm):
     path.write_text(path.read_text().replace("epochs: 5", f"epochs: 5\n    class_weights: {{{word}: 2, maybe: 3}}"))
     stopped = warm("run", path, "--workspace", tmp_path / "w", "--json")
     assert stopped.code == 2
-    assert f"class_weights: 'maybe' is no class of 'y'; the classes are {', '.join(sorted((word, 'ok')))}" in stopped.stderr
+    said = stopped.stderr.partition("class_weights: 'maybe' is no class of 'y'; the classes are ")[2]
+    assert set(said.strip().removesuffix(".").split(", ")) == {word, "ok"}
