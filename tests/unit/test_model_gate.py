@@ -292,3 +292,25 @@ def test_what_a_metric_does_not_have_is_null_in_the_file_and_nowhere_after_it(tm
     read = Evaluation.load(tmp_path)
     assert read.models == found.models
     assert read.comparisons[0].sentence() == "a against champion: auc does not exist for both of them"
+
+
+def test_below_the_table_stand_the_split_what_was_compared_and_what_was_not():
+    model = ModelResult("a", CANDIDATE, "a", "", None, {"auc": 0.9}, {}, {}, {})
+    against = Comparison("a", CHAMPION, "auc", 0.1, 0.05, 0.15, 0.99, "97 of 100 rows")
+
+    def lines(split, champion, rows, why, comparisons=()):
+        found = Evaluation(
+            "binary", "auc", split, 100, "a", {"a": model}, list(comparisons), {}, champion, rows, why, champion, []
+        )
+        return found.lines()
+
+    assert lines("test", None, 0, "m has no champion yet") == [
+        "figures on 100 rows of the split 'test'",
+        "compared with no champion: m has no champion yet",
+    ]
+    optimistic, *_ = lines("eval", None, 0, "m has no champion yet")
+    assert optimistic.endswith("which training looks at too: the figures are optimistic")
+    _, difference, share = lines("test", "1", 97, "", [against])
+    assert difference.startswith("a against champion on 97 of 100 rows: auc +0.1000")
+    assert share == "compared with champion version 1 on the 97 of 100 rows (97.0%) that it can judge"
+    assert len(lines("test", "1", 100, "", [against])) == 2
