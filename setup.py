@@ -49,6 +49,7 @@ setup(
         "rich>=13.9",
         "safetensors>=0.5,<1",
         "scikit-learn>=1.4,<2",
+        "joblib>=1.3,<2",
         "starlette>=0.40",
         "tensorflow[and-cuda]>=2.21,<2.22",
         "tensorflow-data-validation>=1.16,<2",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tfx.types.artifact import Artifact
 
+# Property of a model: why it is no result of training, see `components.training.ledger.diverged`; empty for all others.
+DIVERGED = "diverged"
+
 
 class Baseline(Artifact):
     """What a run is compared with: `baseline.json`, `champion/` (its bundle), `previous/<split>.pb` (statistics)."""

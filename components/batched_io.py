@@ -22,6 +22,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
+from components.escaping import pattern_of
 from components.shards import ShardWriter, rename
 
 # What TFX's own sources make of it.
@@ -72,8 +73,8 @@ class ReadExamples(beam.PTransform):
     def expand(self, root: Any) -> Any:
         """See the base class."""
         gfile = tf.io.gfile
-        # A file's own name may hold what means something in a pattern.
-        files = sorted(file for p in self._patterns for file in ([p] if gfile.exists(p) else gfile.glob(p)))
+        # A name of a file or folder may hold what means something in a pattern.
+        files = sorted(file for p in self._patterns for file in ([p] if gfile.exists(p) else gfile.glob(pattern_of(p))))
         if not files:
             raise FileNotFoundError(f"no files match {', '.join(self._patterns)}")
         return root | "Files" >> beam.Create(files) | "Read" >> beam.FlatMap(_read, self._schema, self._rows)

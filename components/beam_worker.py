@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 
+from components.account import ensure_account
 from components.interpreter import protect_children
 
 # Flink's task manager waits a minute for its worker.
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for service in ("provision", "control", "logging", "artifact", "status"):
         parser.add_argument(f"--{service}_endpoint", required=service == "provision", metavar="HOST:PORT")
     given, _ = parser.parse_known_args(arguments)
+    ensure_account()
     protect_children()
     os.environ.update(_environment(given))
     # As many workers as an engine likes share a GPU; TensorFlow would take all of its memory.
@@ -33,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     settle()
     from apache_beam.runners.worker import sdk_worker_main
+
+    from components.compat import beam_local_globs, tensorflow_globs
+
+    beam_local_globs.install()
+    tensorflow_globs.install()
 
     sdk_worker_main.main([])
 

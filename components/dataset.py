@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from components.class_order import positive_class
+
 FILE = "dataset.json"
+TRAIN, EVAL, TEST = "train", "eval", "test"
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,15 @@ class DatasetSummary:
         empty_columns: columns without any value; they are not written out.
         label: the label's column.
         task: binary, multiclass or regression.
-        classes: the label's values in the order of their class index (sorted; the last is the positive one of a binary
-            task), empty for a regression.
+        classes: the label's values in the order of their class index (the positive one of a binary task is the last,
+            others are sorted), empty for a regression.
         class_counts: class -> rows in the training split.
+        positive_by: why a binary task's positive class is that one.
+        meanings: column -> what its values are, see `RawFeature.meaning`.
+        spelled: text column -> how numbers, booleans and dates are spelled in it, see `components.spelling.styles`.
+        missing_values: `data.missing_values`.
+        counts: column of timestamps -> the smallest and the largest count of its unit.
+        csv: `data.csv`, what differs from its defaults: a CSV with raw rows is read in the same way.
     """
 
     fingerprint: str
@@ -43,6 +52,22 @@ class DatasetSummary:
     task: str
     classes: list[int] | list[str]
     class_counts: dict[str, int]
+    positive_by: str = ""
+    meanings: dict[str, str] = field(default_factory=dict)
+    spelled: dict[str, list[str]] = field(default_factory=dict)
+    missing_values: list[str] = field(default_factory=list)
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    csv: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def positive_class(self) -> Any | None:
+        """The positive class of a binary task, else None."""
+        return positive_class(self.task, self.classes)
+
+    @property
+    def held_out(self) -> str:
+        """The split that models are judged by: `test`, which training and tuning never see, else `eval`."""
+        return TEST if self.rows.get(TEST) else EVAL
 
     def save(self, examples_uri: str) -> None:
         """Writes it into the artifact."""

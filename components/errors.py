@@ -40,6 +40,13 @@ class TerminatedError(StageError):
         super().__init__("terminated (SIGTERM): checkpoints up to here are kept where the run has a workspace")
 
 
+class CancelledError(StageError):
+    """The run was given up while a stage ran. The user's wish, and no failure of the stage."""
+
+    def __init__(self, message: str = "cancelled") -> None:
+        super().__init__(message)
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the closest of `choices`, or an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)

@@ -21,7 +21,16 @@ def to_frame(records: Sequence[bytes], features: Iterable[RawFeature]) -> pd.Dat
 
 def frame_of(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> pd.DataFrame:
     """Returns a batch of list columns as a bundle takes rows."""
-    return pd.DataFrame({f.name: column_values(batch, f.name, wide=(f.width or 1) > 1 or f.is_list) for f in features})
+    return pd.DataFrame({f.name: _feature_values(batch, f) for f in features})
+
+
+def _feature_values(batch: pa.RecordBatch, feature: RawFeature) -> Any:
+    wide = (feature.width or 1) > 1 or feature.is_list
+    found = column_values(batch, feature.name, wide=wide)
+    if feature.dtype == "int64" and isinstance(found, np.ndarray) and found.dtype.kind == "f":
+        # Some are missing: float64, which has a place for that, does not hold all integers.
+        return pd.Series([v[0] if v else None for v in batch.column(feature.name).to_pylist()], dtype=object)
+    return found
 
 
 def column_values(batch: pa.RecordBatch, name: str, *, wide: bool) -> Any:

@@ -1,78 +1,43 @@
 """The one format a trained model takes: an MLflow Model directory with raw features in and predictions out.
 
 Inside: `preprocess/` (the transform graph without the label, a SavedModel), `model/` (what the trainer exported), `data/`
-(statistics and schema of the training split, for drift) and `bundle.json`. Evaluation, batch prediction, the registry and
-serving know nothing else of a model. MLflow's models-from-code loads `serve_model.py`, which loads the parts. The names of
-columns are in `bundle.json` alone: the transform graph and the exports take and give features by place.
-`model_bundle_writer.py` makes one; here it is read, after a look at `manifest.json` (`bundle_manifest.py`).
+(statistics and schema of the training split, for drift, and a few rows, for the server's warm-up) and `bundle.json`.
+Evaluation, batch prediction, the registry and serving know nothing else of a model. MLflow's models-from-code loads
+`serve_model.py`, which loads the parts. The names of columns are in `bundle.json` alone: the transform graph and the exports
+take and give features by place. `model_bundle_writer.py` makes one; here it is read, after a look at `manifest.json`
+(`bundle_manifest.py`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from components.bundle_code import load_predictor_class
 from components.bundle_manifest import FORMAT, verify
+from components.class_order import KEY as POSITIVE_CLASS
+from components.class_order import places, positive_class, same_classes
+from components.compat import tensorflow_globs
+from components.conversion import fit_frame, fit_rows
 from components.errors import UserError
+from components.raw_features import Columns, Ragged, RawFeature, concatenate
+
+__all__ = [
+    "FILE", "BundleInfo", "BundleModel", "Columns", "Ragged", "RawFeature", "answers", "bundle_folder", "bundle_info",
+    "check_if_saved_model", "concatenate", "load_bundle", "training_data",
+]  # fmt: skip
 
 FILE = "bundle.json"
-
-
-@dataclass(frozen=True)
-class RawFeature:
-    """One raw feature.
-
-    Attributes:
-        name: its name.
-        dtype: `float32`, `int64` or `string`.
-        width: values a row; None: it may be missing.
-        is_list: when `width` is None, a row may hold several values (else at most one).
-    """
-
-    name: str
-    dtype: str
-    width: int | None
-    is_list: bool = False
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """A feature that may be missing, of B rows.
-
-    Attributes:
-        values: the values of all rows, one after the other (N,).
-        lengths: how many each row has, int64 (B,); 0: missing.
-    """
-
-    values: np.ndarray
-    lengths: np.ndarray
-
-
-# Raw feature -> values of B rows as the transform graph takes them: (B, width) in the feature's dtype, texts as bytes in
-# an object array; a feature without a fixed width is Ragged.
-Columns = Mapping[str, "np.ndarray | Ragged"]
-
-
-def concatenate(parts: Sequence[Columns]) -> Columns:
-    """Returns the rows of several sets of columns as one."""
-    if len(parts) == 1:
-        return parts[0]
-    joined: dict[str, np.ndarray | Ragged] = {}
-    for name, first in parts[0].items():
-        columns: list[Any] = [p[name] for p in parts]
-        if isinstance(first, Ragged):
-            joined[name] = Ragged(np.concatenate([c.values for c in columns]), np.concatenate([c.lengths for c in columns]))
-        else:
-            joined[name] = np.concatenate(columns)
-    return joined
+# In `data/`: what a server is warmed up and checked with.
+ROWS = "rows.parquet"
 
 
 @dataclass(frozen=True)
@@ -84,7 +49,7 @@ class BundleInfo:
         predictor: `pytorch`, `tensorflow`, or `my_trainer.py:Class` with `Trainer.load_predictor`, in the bundle's `code/`.
         task: binary, multiclass or regression.
         label: the label's column.
-        classes: label values in the order of the model's outputs; empty for a regression.
+        classes: label values in the order of the model's outputs, a binary task's positive one last; empty for a regression.
         features: raw features; the transform graph takes them as `f0`, `f1`, ...
         transformed: names of the transformed features; the transform graph gives them as `t0`, `t1`, ...
         user_code: the user's code made the transform graph or the model.
@@ -98,6 +63,11 @@ class BundleInfo:
     features: list[RawFeature]
     transformed: list[str] = field(default_factory=list)
     user_code: bool = False
+
+    @property
+    def positive_class(self) -> Any | None:
+        """The class whose probability a binary model gives, else None."""
+        return positive_class(self.task, self.classes)
 
 
 class BundleModel:
@@ -117,10 +87,11 @@ class BundleModel:
         if not (verified and self.info.user_code):
             for place in (folder / "preprocess", folder / "model"):
                 check_if_saved_model(place)
-        self._predict = trainer.load_predictor(folder / "model")
         import tensorflow as tf
 
+        tensorflow_globs.install()
         self._tf = tf
+        self._predict = trainer.load_predictor(folder / "model")
         self._preprocess = tf.saved_model.load(str(folder / "preprocess"))
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
@@ -132,7 +103,7 @@ class BundleModel:
         Raises:
             UserError: a column is missing or its values do not fit.
         """
-        return self.scores_of({f.name: _column(f, rows, self._names()) for f in self.info.features})
+        return self.scores_of(fit_frame(rows, self.info.features))
 
     def scores_of(self, columns: Columns) -> np.ndarray:
         """Returns the same for columns that are ready: nothing is checked."""
@@ -149,6 +120,18 @@ class BundleModel:
         transformed = {name: outputs[f"t{i}"].numpy() for i, name in enumerate(self.info.transformed)}
         return np.asarray(self._predict(transformed), dtype=np.float32)
 
+    def scores_of_batch(self, batch: pa.RecordBatch) -> np.ndarray:
+        """Returns the same for a batch of any Arrow types.
+
+        Raises:
+            UserError: a value does not fit.
+        """
+        fitted = fit_rows(batch, self.info.features)
+        if fitted.misfits:
+            row, why = min(fitted.misfits.items())
+            raise UserError(f"{why} (row {row}{f' and {len(fitted.misfits) - 1} more' if len(fitted.misfits) > 1 else ''}).")
+        return self.scores_of(fitted.columns)
+
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Returns `prediction` and, for classes, the probabilities, one row per input row."""
         return self.table(self.scores(rows), rows.index)
@@ -156,9 +139,6 @@ class BundleModel:
     def table(self, scores: np.ndarray, index: Any = None) -> pd.DataFrame:
         """Returns scores (see `scores`) as the columns that a user sees."""
         return pd.DataFrame(answers(self.info, scores), index=index)
-
-    def _names(self) -> list[str]:
-        return [f.name for f in self.info.features]
 
 
 def answers(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
@@ -172,33 +152,11 @@ def answers(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
     return columns | {f"probability_{c}": scores[:, i].astype("float64") for i, c in enumerate(info.classes)}
 
 
-def _column(feature: RawFeature, rows: pd.DataFrame, names: list[str]) -> np.ndarray | Ragged:
-    if feature.name not in rows.columns:
-        if feature.width is not None:
-            raise UserError(f"column {feature.name!r} is missing. Columns needed: {', '.join(names)}.")
-        return Ragged(_cast(feature, np.empty(0)), np.zeros(len(rows), dtype=np.int64))
-    column = rows[feature.name]
-    present = column.notna().to_numpy()
-    if feature.width is not None:
-        if not present.all():
-            raise UserError(f"column {feature.name!r} must not be missing: it had a value in every training row.")
-        fixed = np.stack(list(column)) if feature.width > 1 else column.to_numpy()
-        return _cast(feature, fixed).reshape(len(rows), feature.width)
-    values, lengths = column.to_numpy()[present], present.astype(np.int64)
-    if feature.is_list and len(values):
-        lists = [np.atleast_1d(v) for v in values]
-        lengths[present] = [len(v) for v in lists]
-        values = np.concatenate(lists)
-    return Ragged(_cast(feature, values), lengths)
-
-
-def _cast(feature: RawFeature, values: np.ndarray) -> np.ndarray:
-    try:
-        if feature.dtype == "string":
-            return np.asarray([v if isinstance(v, bytes) else str(v).encode() for v in values.ravel()], dtype=object)
-        return values.astype(np.float64).astype(feature.dtype)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"column {feature.name!r} must hold numbers: {error}") from None
+def reordered(scores: np.ndarray, info: BundleInfo, classes: Sequence[Any]) -> np.ndarray:
+    """Returns a model's scores as of a model with the same classes in the order of `classes`."""
+    if [str(c) for c in info.classes] == [str(c) for c in classes] or not same_classes(info.classes, classes):
+        return scores
+    return 1 - scores if info.task == "binary" else scores[:, places(info.classes, classes)]
 
 
 def check_if_saved_model(folder: Path) -> None:
@@ -231,8 +189,14 @@ def bundle_info(folder: str | Path) -> BundleInfo:
 
 
 def training_data(folder: str | Path) -> Path:
-    """Folder in a bundle with the training split's `statistics.pb`, `schema.pbtxt` and `dataset.json`."""
+    """Folder in a bundle with the training split's `statistics.pb`, `schema.pbtxt`, `dataset.json`, and a few `rows.parquet`."""
     return Path(folder) / "artifacts" / bundle_folder(folder) / "data"
+
+
+def example_rows(folder: str | Path) -> pd.DataFrame | None:
+    """Returns a few rows of the model's own data, as `BundleModel.scores` takes them; None for a bundle without any."""
+    file = training_data(folder) / ROWS
+    return pd.read_parquet(file) if file.is_file() else None
 
 
 def _read_info(folder: Path) -> BundleInfo:
@@ -240,6 +204,7 @@ def _read_info(folder: Path) -> BundleInfo:
     if not isinstance(loaded, dict):
         raise UserError(f"model: {FILE} is no JSON object: it was changed. Train again.")
     found = loaded.pop("format", 1)
+    loaded.pop(POSITIVE_CLASS, None)  # for people: it is the last of the classes
     if found != FORMAT:
         raise UserError(
             f"model: {FILE} has the format {found!r}, this version reads {FORMAT}. In format 1 column names are part of the "

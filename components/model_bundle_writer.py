@@ -17,31 +17,35 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Array
+from mlflow.types.schema import AnyType, Array
 
 from components.bundle_code import FOLDER as CODE
 from components.bundle_manifest import FORMAT, write_manifest
-from components.model_bundle import FILE, BundleInfo, RawFeature
+from components.class_order import KEY as POSITIVE_CLASS
+from components.dataset import DatasetSummary
+from components.model_bundle import FILE, ROWS, BundleInfo
+from components.raw_features import RawFeature, raw_feature
+from components.spelling import BOOLEAN, TIME, TIMESTAMP
 
 _log = logging.getLogger(__name__)
 
+EXAMPLE_ROWS = 5
 _SERVE = Path(__file__).with_name("serve_model.py")
 
 
-def raw_features(feature_spec: Mapping[str, Any], columns: Mapping[str, str], label: str) -> list[RawFeature]:
+def raw_features(feature_spec: Mapping[str, Any], summary: DatasetSummary) -> list[RawFeature]:
     """Returns the raw features of a transform graph's `raw_feature_spec()`, without the label.
 
     Args:
         feature_spec: name -> TensorFlow's spec.
-        columns: name -> type, as `DatasetSummary` has them.
-        label: its name.
+        summary: of the training data.
     """
     found = []
     for name, spec in sorted(feature_spec.items()):
-        if name != label:
+        if name != summary.label:
             shape = getattr(spec, "shape", None)  # VarLenFeature has none
             width = None if shape is None else int(np.prod(shape, dtype=int))
-            found.append(RawFeature(name, spec.dtype.name, width, width is None and columns.get(name, "").startswith("list")))
+            found.append(raw_feature(name, summary, spec.dtype.name, width))
     return found
 
 
@@ -51,7 +55,7 @@ def save_bundle(
     info: BundleInfo,
     transform_graph: str,
     export_dir: Path,
-    example: pd.DataFrame,
+    rows: pd.DataFrame,
     code: Mapping[str, Path],
     data: Mapping[str, Path],
 ) -> str:
@@ -62,7 +66,7 @@ def save_bundle(
         info: goes into `bundle.json`, with the names of the transformed features.
         transform_graph: URI of TFX's TransformGraph artifact.
         export_dir: what the trainer exported; moved into the bundle.
-        example: a few raw rows without the label.
+        rows: a few raw ones without the label: the first go into MLflow's input example, a server is warmed up with all.
         code: name -> file of the user's own trainer.
         data: name -> file, what later data is compared with; see `training_data`.
     """
@@ -78,17 +82,20 @@ def save_bundle(
     (work / "data").mkdir()
     for name, file in data.items():
         shutil.copyfile(file, work / "data" / name)
-    (work / FILE).write_text(json.dumps({"format": FORMAT, **dataclasses.asdict(info)}, indent=1), encoding="utf-8")
+    rows.to_parquet(work / "data" / ROWS, index=False)
+    content = {"format": FORMAT, **dataclasses.asdict(info), POSITIVE_CLASS: info.positive_class}
+    (work / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     settings: dict[str, Any] = {
         "path": str(target),
         "python_model": str(_SERVE),
-        "artifacts": {"bundle": str(work)},
+        # A URI: of a path MLflow decodes what looks like an escape.
+        "artifacts": {"bundle": work.absolute().as_uri()},
         "signature": signature(info),
         "pip_requirements": _requirements(info.framework),
     }
     try:
-        mlflow.pyfunc.save_model(**settings, input_example=_plain(example, info))
+        mlflow.pyfunc.save_model(**settings, input_example=_plain(rows.head(EXAMPLE_ROWS), info))
     except MlflowException:
         # An example that MLflow does not take must not cost the trained model.
         _log.warning("the model is saved without an input example", exc_info=True)
@@ -113,10 +120,15 @@ def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
 
 
 def signature(info: BundleInfo) -> ModelSignature:
-    """Numbers are declared as double: JSON and pandas know no float32, and a missing integer is NaN."""
+    """Numbers are declared as double: JSON and pandas know no float32, and a missing integer is NaN.
+
+    Booleans, dates and times come in several types, all of which the bundle takes: MLflow is to pass them on as they are.
+    """
     inputs = []
     for f in info.features:
         kind: Any = DataType.string if f.dtype == "string" else DataType.double
+        if f.meaning.partition("[")[0] in (BOOLEAN, TIMESTAMP, TIME) and not f.is_list:
+            kind = AnyType()
         inputs.append(ColSpec(Array(kind) if (f.width or 1) > 1 or f.is_list else kind, f.name, required=f.width is not None))
     outputs: list[Any] = []
     if info.classes:

@@ -12,7 +12,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,13 +21,22 @@ from typing import Any
 
 from components.bundle_manifest import own_digest, verify
 from components.errors import UserError
+from components.escaping import equals
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+# What became of a candidate that MLflow has not.
+PUT_OFF, REFUSED = "put off", "refused"
 MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed", "switchyard.metrics", "switchyard.data"
 # Of the bundle's manifest: what is downloaded is compared with it.
 DIGEST = "switchyard.digest"
+POSITIVE_CLASS = "switchyard.positive_class"
 _MOVE = "switchyard.move."
+_LOCK = "switchyard.lock"
 _WAIT_SECONDS, _STALE_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.1
+
+
+class ForeignModelError(UserError):
+    """The registered model holds versions that Switchyard did not make: its aliases are not ours to move."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Move:
     """One move of the alias `champion`.
 
     Attributes:
-        action: `promote` or `rollback`.
+        action: `promote` or `rollback`; `outside`: something else than Switchyard had set the alias, which was seen later.
         version: the champion from now on.
         before: the champion until now; None: there was none.
         who, why: of a person or of the run that decided.
@@ -69,7 +79,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Registration:
-    """What became of a candidate: `status` is champion, challenger, not blessed or put off."""
+    """What became of a candidate: `status` is champion, challenger, not blessed, put off or refused."""
 
     status: str
     version: str | None
@@ -94,6 +104,17 @@ def alias_version(client: Any, name: str, alias: str) -> str | None:
     return aliases(client, name).get(alias)
 
 
+def champions_positive_class(client: Any, name: str) -> str | None:
+    """Returns the positive class of the champion; None when there is no champion, or none of a binary task.
+
+    Raises:
+        MlflowException: the store cannot be reached.
+    """
+    version = alias_version(client, name, CHAMPION)
+    found: str | None = client.get_model_version(name, version).tags.get(POSITIVE_CLASS) if version else None
+    return found
+
+
 def aliases(client: Any, name: str) -> dict[str, str]:
     """Returns a model's aliases and their versions; none when there is no such model.
 
@@ -112,6 +133,23 @@ def aliases(client: Any, name: str) -> dict[str, str]:
     return {alias: str(version) for alias, version in found.items()}
 
 
+def check_own(client: Any, name: str) -> None:
+    """Refuses a registered model with versions that Switchyard did not make: somebody's aliases, which are not ours to move.
+
+    Raises:
+        ForeignModelError: see above.
+        MlflowException: the store cannot be reached.
+    """
+    made = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    foreign = sorted((str(v.version) for v in made if MODEL_URI not in v.tags), key=int)
+    if foreign:
+        raise ForeignModelError(
+            f"serving.model_name: the registered model {name!r} belongs to somebody else: Switchyard did not make version"
+            f"{'s' * (len(foreign) > 1)} {', '.join(foreign[:5])}{', …' * (len(foreign) > 5)}, and moves none of its aliases. "
+            f"Set serving.model_name to a name of your own, for example {name}_switchyard."
+        )
+
+
 def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Registration:
     """Records a bundle as a model of the run; one that passed becomes a version, one that is blessed the champion.
 
@@ -125,33 +163,43 @@ def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Regist
             None), `why`, `metrics`, `data` (fingerprint), `digest` (of the manifest; may be left out), `tags`, `description`.
 
     Raises:
-        UserError: the bundle is not as its digest says.
+        UserError: the bundle is not as its digest says, or the registered model is not Switchyard's.
     """
+    check_own(client, model["name"])
     logged, tags = _log_model(client, run_id, model)
     if not model["passed"]:
         return Registration("not blessed", None, alias_version(client, model["name"], CHAMPION))
     version = _version(client, run_id, model, logged, tags)
     name = model["name"]
-    with _locked(client, name):
+    with _locked(client, name) as check:
         current = alias_version(client, name, CHAMPION)
         if current == version:
             return Registration(CHAMPION, version, version, "it is the champion already")
         if model["blessed"] and current == model["compared_with"]:
-            _move(client, name, _new_move("promote", version, current, model["why"], run_id, model["metrics"]))
+            _move(client, name, _new_move("promote", version, current, model["why"], run_id, model["metrics"]), check)
             return Registration(CHAMPION, version, version, model["why"])
         client.set_registered_model_alias(name, CHALLENGER, version)
-    why = ""
-    if model["blessed"]:
-        why = f"the champion was version {model['compared_with']} when it was evaluated and is {current} now; run again"
+    why = overtaken(name, version, model["compared_with"], current) if model["blessed"] else ""
     return Registration(CHALLENGER, version, current, why)
+
+
+def overtaken(name: str, version: str, before: str | None, now: str | None) -> str:
+    """Returns why a blessed version is no champion: its blessing is against another one than there is."""
+    then = f"version {before}" if before else "not known (there was none, or the registry was unreachable)"
+    return (
+        f"{name}: the champion was {then} when version {version} was evaluated and is {f'version {now}' if now else 'none'} now "
+        f"(switchyard models list {name} says who moved it); run again, so that they are compared"
+    )
 
 
 def promote(client: Any, name: str, version: str, *, why: str, force: bool = False) -> Move:
     """Makes a version the champion; the one before keeps the alias `previous`.
 
     Raises:
-        UserError: there is no such version, it is the champion already, or it is not blessed and `force` is not given.
+        UserError: there is no such version, it is the champion already, it is not blessed and `force` is not given, or the
+            registered model is not Switchyard's.
     """
+    check_own(client, name)
     known = {v.version: v for v in versions(client, name)}
     if version not in known:
         raise UserError(f"{name} has no version {version}. Versions: {', '.join(known)}.")
@@ -160,13 +208,13 @@ def promote(client: Any, name: str, version: str, *, why: str, force: bool = Fal
             f"{name} version {version} was not blessed: it was not surely better than the champion of its day. "
             "Compare them (switchyard models compare), then give --force to promote it all the same."
         )
-    with _locked(client, name):
+    with _locked(client, name) as check:
         current = alias_version(client, name, CHAMPION)
         if current == version:
             raise UserError(f"{name} version {version} is the champion already.")
         chosen = known[version]
         move = _new_move("promote", version, current, why, chosen.run_id, chosen.metrics)
-        _move(client, name, move)
+        _move(client, name, move, check)
     return move
 
 
@@ -174,15 +222,16 @@ def rollback(client: Any, name: str, *, why: str) -> Move:
     """Makes `previous` the champion again; the champion becomes `previous`.
 
     Raises:
-        UserError: there is nothing to go back to.
+        UserError: there is nothing to go back to, or the registered model is not Switchyard's.
     """
+    check_own(client, name)
     known = {v.version: v for v in versions(client, name)}
-    with _locked(client, name):
+    with _locked(client, name) as check:
         current, before = (alias_version(client, name, a) for a in (CHAMPION, PREVIOUS))
         if before is None or before not in known:
             raise UserError(f"{name} has no version with the alias {PREVIOUS!r}: there is nothing to go back to.")
         move = _new_move("rollback", before, current, why, known[before].run_id, known[before].metrics)
-        _move(client, name, move)
+        _move(client, name, move, check)
     return move
 
 
@@ -210,15 +259,25 @@ def versions(client: Any, name: str) -> list[Version]:
             framework=v.tags.get("framework", ""),
             created=v.creation_timestamp / 1000,
             aliases=tuple(sorted(by_version.get(str(v.version), ()))),
-            # Versions that something else than Switchyard made are not judged.
-            blessed=v.tags.get(BLESSED, "true") == "true",
+            blessed=v.tags.get(BLESSED) == "true",
             metrics=json.loads(v.tags.get(METRICS, "{}")),
             run_id=v.run_id or None,
             data=v.tags.get(DATA, ""),
         )
-        for v in client.search_model_versions(f"name = '{name}'", max_results=1000)
+        for v in _model_versions(client, name)
     ]
     return sorted(found, key=lambda v: int(v.version))
+
+
+def _model_versions(client: Any, name: str) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(equals("name", name), max_results=1000, page_token=token)
+        found += [v for v in page if v.name == name]
+        token = page.token
+        if not token:
+            return found
 
 
 def moves(client: Any, name: str) -> list[Move]:
@@ -231,10 +290,19 @@ def _new_move(action: str, version: str, before: str | None, why: str, run_id: s
     return Move(action, version, before, user_name(), why[:1000], time.time(), run_id, dict(metrics))
 
 
-def _move(client: Any, name: str, move: Move) -> None:
-    """The record first: a process that dies in between leaves a record too many, not a move that nobody explains."""
+def _move(client: Any, name: str, move: Move, check: Callable[[], None]) -> None:
+    """The record first: a process that dies in between leaves a record too many, not a move that is not explained."""
+    known = moves(client, name)
+    recorded = known[-1].version if known else None
+    made = [move]
+    if move.before is not None and move.before != recorded:
+        made.insert(
+            0, Move("outside", move.before, recorded, "unknown", "the alias was set without Switchyard", move.at, None, {})
+        )
     number = 1 + max((int(k[len(_MOVE) :]) for k in client.get_registered_model(name).tags if k.startswith(_MOVE)), default=0)
-    client.set_registered_model_tag(name, f"{_MOVE}{number:06d}", json.dumps(asdict(move)))
+    check()
+    for i, each in enumerate(made):
+        client.set_registered_model_tag(name, f"{_MOVE}{number + i:06d}", json.dumps(asdict(each)))
     if move.before is not None:
         client.set_registered_model_alias(name, PREVIOUS, move.before)
     # One statement in the store: there is a champion at every moment.
@@ -244,14 +312,15 @@ def _move(client: Any, name: str, move: Move) -> None:
 
 
 @contextmanager
-def _locked(client: Any, name: str) -> Iterator[None]:
+def _locked(client: Any, name: str) -> Iterator[Callable[[], None]]:
+    """Holds the lock; gives a function that raises when it is another's by now, as this process was stopped for long."""
     from mlflow.exceptions import MlflowException
 
-    lock = f"{name}.promotion-lock"
+    lock, token = f"{name}.promotion-lock", uuid.uuid4().hex
     deadline = time.monotonic() + _WAIT_SECONDS
     while True:
         try:
-            client.create_registered_model(lock, tags={"switchyard.lock": str(os.getpid())}, description="Held for a moment.")
+            client.create_registered_model(lock, tags={_LOCK: token}, description="Held for a moment.")
             break
         except MlflowException as error:
             # MLflow looks at what is in the way before it says so; released in that moment, it does not exist.
@@ -261,12 +330,28 @@ def _locked(client: Any, name: str) -> Iterator[None]:
             raise UserError(f"{name}: another promotion has held the lock {lock!r} for {_WAIT_SECONDS:.0f} s. Try again.")
         _break_stale(client, lock)
         time.sleep(_POLL_SECONDS)
+
+    def held() -> bool:
+        try:
+            return bool(client.get_registered_model(lock).tags.get(_LOCK) == token)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+
+    def check() -> None:
+        if not held():
+            raise UserError(
+                f"{name}: the promotion took longer than {_STALE_SECONDS:.0f} s and lost its lock. Nothing moved; try again."
+            )
+
     try:
-        yield
+        yield check
     finally:
         # One that cannot be given back now is broken as a stale one by whoever comes next.
         with suppress(MlflowException):
-            client.delete_registered_model(lock)
+            if held():
+                client.delete_registered_model(lock)
 
 
 def _break_stale(client: Any, lock: str) -> None:
@@ -296,7 +381,12 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
         METRICS: json.dumps({k: round(v, 6) for k, v in model["metrics"].items()})[:4900],
         DATA: model["data"],
     }
-    known = client.search_logged_models([experiment], filter_string=f"tags.`{MODEL_URI}` = '{model['uri']}'")
+    uri = str(model["uri"])
+    known = [
+        m
+        for m in client.search_logged_models([experiment], filter_string=equals(f"tags.`{MODEL_URI}`", uri))
+        if m.tags.get(MODEL_URI) == uri
+    ]
     if known:
         logged = known[0]
     else:
@@ -319,7 +409,7 @@ def _version(client: Any, run_id: str, model: Mapping[str, Any], logged: Any, ta
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    found = client.search_model_versions(f"name = '{name}' AND tags.`{MODEL_URI}` = '{model['uri']}'")
+    found = [v for v in _model_versions(client, name) if v.tags.get(MODEL_URI) == model["uri"]]
     if found:
         version = str(found[0].version)
         for key in (BLESSED, METRICS, DATA):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from components.redaction import mask
 
 _sinks: list[Callable[[str], None]] = []
+
+
+def no_progress_bars() -> None:
+    """Keeps the bars of libraries out of files, where every step of one is a line. Call it before importing them."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def set_sink(sink: Callable[[str], None] | None) -> None:

@@ -138,7 +138,9 @@ class _MaskedRecords:
 
 
 def _remember_parts(uri: str) -> None:
-    rest = uri.partition("://")[2]
+    scheme, _, rest = uri.partition("://")
+    if scheme.startswith("sqlite"):  # a file's name, which nothing keeps from holding an @
+        rest = f"?{rest.partition('?')[2]}"
     # Up to the last @: a password may hold what it should not, and its address then fails with a text that repeats it.
     user, _, password = rest.rpartition("@")[0].partition(":")
     remember(password or user)

@@ -10,17 +10,19 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from components.errors import UserError, first_line
 from components.full_disk import full_disk
 from components.journal_files import local_files
-from components.model_registry import Registration, register_model
+from components.model_registry import PUT_OFF, REFUSED, ForeignModelError, Registration, register_model
 from components.redaction import TRACKING_URI, mask, take_credentials
 from components.tracking_database import database_of_ones_own, files_beside
 from components.tracking_journal import PARENT_KEY, Journal
@@ -49,6 +51,9 @@ class Run:
     def __init__(self, uri: str | None, run_id: str | None, journal: Journal | None = None) -> None:
         self._uri, self.run_id, self._journal = uri, run_id, journal
         self._away = uri is None or run_id is None
+        # Why MLflow took something not, and why it takes nothing; None: it took all, or is away.
+        self.refused: str | None = None
+        self._denied: str | None = None
         # What a person is to know of what neither MLflow nor the journal has.
         self.lost: str | None = None
 
@@ -89,14 +94,24 @@ class Run:
         self._do({"op": "end", "status": status, "time": int(time.time() * 1000)})
 
     def register(self, model: Mapping[str, Any]) -> Registration:
-        """Records a model, see `model_registry.register_model`; its status is `put off` when the server is away."""
+        """Records a model, see `model_registry.register_model`; its status is `put off` when the server is away.
+
+        It is `refused`, with the reason, when the server is there and does not take it.
+
+        Raises:
+            ForeignModelError: the registered model is somebody else's.
+        """
+        refused = self._denied
         if not self._away:
             try:
                 return register_model(client(self._uri or ""), self.run_id or "", model)
+            except ForeignModelError:
+                raise
             except Exception as error:  # MLflow raises what its many stores raise
                 self._put_off(error, f"to register {model['name']}")
+                refused = refusal(self._uri or "", error) if is_refusal(error) or is_denial(error) else None
         self._keep({"op": "register", "model": dict(model)})
-        return Registration("put off", None, None)
+        return Registration(REFUSED, None, None, refused) if refused else Registration(PUT_OFF, None, None)
 
     @property
     def away(self) -> bool:
@@ -117,11 +132,23 @@ class Run:
 
         if is_refusal(error):
             _log.warning("MLflow refuses %s", what, exc_info=True)
+            self._note(f"{what}: {first_line(error)}")
             warn(f"MLflow refuses {what}: {first_line(error)}. It is kept on disk, and the rest is sent")
             return
         self._away = True
         _log.warning("MLflow at %s: %s", mask(self._uri or ""), mask(str(error)))
-        warn(full_disk(error) or "MLflow cannot be reached; the run goes on and its record is kept on disk")
+        if is_denial(error):
+            self._denied = refusal(self._uri or "", error)
+            self._note(self._denied)
+            warn(f"{self._denied} The run continues, and its record is kept on disk")
+            return
+        warn(full_disk(error) or "MLflow cannot be reached; the run continues, and its record is kept on disk")
+
+    def _note(self, why: str) -> None:
+        self.refused = why
+        if self._journal:
+            with suppress(OSError):  # see _keep
+                self._journal.note(why)
 
     def _keep(self, operation: Operation) -> None:
         from components.progress import warn
@@ -149,19 +176,53 @@ _REFUSALS = frozenset(
         "RESOURCE_DOES_NOT_EXIST",
     }
 )
-_DENIALS = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"})
+_UNKNOWN = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"})
+_NO_ROOM = frozenset({"RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_LIMIT_EXCEEDED", "QUOTA_EXCEEDED"})
+# What a server, or a proxy before it, says by its status alone: not to this account, no room, and come again.
+_UNKNOWN_STATUS, _NO_ROOM_STATUS, _LATER_STATUS = (401, 403, 407), (402, 429, 507), (408, 425)
+_IN_TEXT = re.compile(r"(?:failed with error code|too many) (\d{3})")
 
 
 def is_refusal(error: Exception) -> bool:
     """Whether what was to be sent is at fault (a name, a file that is gone), not the server or the way to it."""
     gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
     damaged = (json.JSONDecodeError, KeyError)
-    return isinstance(error, (UserError, *gone, *damaged)) or getattr(error, "error_code", None) in _REFUSALS
+    if isinstance(error, (UserError, *gone, *damaged)):
+        return True
+    code, status = getattr(error, "error_code", None), _status(error)
+    others = (*_UNKNOWN_STATUS, *_NO_ROOM_STATUS, *_LATER_STATUS)
+    return code in _REFUSALS or (status is not None and 400 <= status < 500 and status not in others)
 
 
 def is_denial(error: Exception) -> bool:
-    """Whether the server does not let us in."""
-    return getattr(error, "error_code", None) in _DENIALS
+    """Whether the server is there and takes nothing from us: it does not let us in, or has no room left for us."""
+    code, status = getattr(error, "error_code", None), _status(error)
+    return code in _UNKNOWN | _NO_ROOM or status in (*_UNKNOWN_STATUS, *_NO_ROOM_STATUS)
+
+
+def refusal(uri: str, error: Exception) -> str:
+    """Returns what to tell a person of an error that is a refusal or a denial: the reason, and what to do."""
+    why = first_line(error).rstrip(".")
+    place = f"MLflow at {mask(uri)}" if uri else "MLflow"
+    if getattr(error, "error_code", None) in _NO_ROOM or _status(error) in _NO_ROOM_STATUS:
+        return f"{place} takes no more: {why}. Ask whoever runs it for room, or try again later."
+    if is_denial(error):
+        return (
+            f"{place} does not let you in: {why}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN, of an account that may write to the experiment and the registry."
+        )
+    if "'active' state" in why:
+        restore = "Restore it (mlflow experiments restore, or runs), or set another tracking.experiment."
+        return f"{place} refuses: {why}. {restore}"
+    return f"{place} refuses: {why}."
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status that an error is of, where there is one: of artifacts MLflow raises what `requests` does."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None and (found := _IN_TEXT.search(str(error))):
+        status = found[1]
+    return None if status is None else int(status)
 
 
 _clients: dict[str, Any] = {}
@@ -200,7 +261,11 @@ def nested(name: str, tags: Mapping[str, str]) -> Run:
     try:
         return Run(uri, create_run(uri, experiment, name, {"mlflow.parentRunId": stage.run_id or "", **tags}))
     except Exception as error:  # MLflow raises what its many stores raise
+        from components.progress import warn
+
         _log.warning("MLflow at %s: %s", mask(uri), mask(str(error)))
+        if is_refusal(error) or is_denial(error):
+            warn(refusal(uri, error))
         return Run(None, None)
 
 
@@ -217,8 +282,8 @@ def _check_files(operation: Operation) -> None:
             raise FileNotFoundError(f"{path}, which is to be sent, is gone")
 
 
-def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
-    """Sends one operation of `Run` to MLflow."""
+def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration | None:
+    """Sends one operation of `Run` to MLflow; returns what became of a model."""
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
     kind = operation["op"]
@@ -252,7 +317,8 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> None:
     elif kind == "end":
         mlflow_client.set_terminated(run_id, operation["status"], operation["time"])
     elif kind == "register":
-        register_model(mlflow_client, run_id, operation["model"])
+        return register_model(mlflow_client, run_id, operation["model"])
+    return None
 
 
 def key_of(name: str) -> str:
@@ -283,7 +349,8 @@ def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
                 raise
     if found.lifecycle_stage != "active":
         raise UserError(
-            f"tracking.experiment: {name!r} is deleted in MLflow. Restore it (mlflow experiments restore), or set another name."
+            f"tracking.experiment: {name!r} is deleted in MLflow. Restore it, or set another name: "
+            f"MLFLOW_TRACKING_URI={shlex.quote(mask(uri))} mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return str(found.experiment_id)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from components.escaping import sqlite_file, sqlite_uri
 from components.workspace_location import is_workspace, settle_in
 
 # The folder of MLflow's files, beside its database.
@@ -25,7 +26,7 @@ def database_of_ones_own(uri: str) -> Iterator[None]:
     URIs of servers, and of databases that are no file, are let be; so is a file in a folder that cannot be written to: one
     that is there can be read, and of one that is not MLflow says so.
     """
-    path = _file(uri)
+    path = sqlite_file(uri)
     if path is not None and is_workspace(path.parent):
         settle_in(path.parent)
     if path is None or not _can_be_written(path.parent):
@@ -36,26 +37,17 @@ def database_of_ones_own(uri: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            _make(uri, path)
+            _make(path)
         yield
 
 
 def files_beside(uri: str, wanted: Path | None) -> Path | None:
     """Returns where MLflow's files lie beside a database in a file: `wanted` if it is there; None for every other URI."""
-    path = _file(uri)
+    path = sqlite_file(uri)
     if path is None:
         return None
     folder = path.absolute().parent
     return wanted if wanted and wanted.absolute().parent == folder else folder / FILES
-
-
-def _file(uri: str) -> Path | None:
-    if not uri.startswith("sqlite"):
-        return None
-    from sqlalchemy.engine import make_url
-
-    name = make_url(uri).database
-    return Path(name) if name and name != ":memory:" and not name.startswith("file:") else None
 
 
 def _can_be_written(folder: Path) -> bool:
@@ -63,15 +55,14 @@ def _can_be_written(folder: Path) -> bool:
     return there.is_dir() and os.access(there, os.W_OK)
 
 
-def _make(uri: str, path: Path) -> None:
+def _make(path: Path) -> None:
     from mlflow.db import upgrade
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from sqlalchemy.engine import make_url
 
     new = path.with_name(f"{path.name}.new")
     for left in (new, Path(f"{new}-journal")):  # by one that was killed
         left.unlink(missing_ok=True)
-    half = make_url(uri).set(database=str(new)).render_as_string(hide_password=False)
+    half = sqlite_uri(new)
     upgrade.callback(half)
     # It makes the default experiment, whose files would go below the current folder.
     store = SqlAlchemyStore(half, (path.absolute().parent / FILES).as_uri())

@@ -46,6 +46,22 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
+    def note(self, why: str) -> None:
+        """Writes down why MLflow did not take something, once, for the sentence at the end of the run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / WHY
+        said = path.read_text(encoding="utf-8") if path.exists() else ""
+        if f"{why}\n" not in said:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(f"{why}\n")
+
+
+def noted(folder: Path) -> str | None:
+    """Returns the first reason that was written down in a journal, None when there is none."""
+    path = folder / WHY
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return lines[0] if lines else None
+
 
 def write_header(folder: Path, header: dict[str, Any]) -> None:
     """Writes `pipeline.json`, whole or not at all."""

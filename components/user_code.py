@@ -1,7 +1,7 @@
 """The user's Python files: snapshotted by content, so that a run keeps the code it used and the cache sees a change.
 
-A snapshot holds the file and those files of its folder that it imports, directly or not; nothing else of the folder
-can change a stage's cache key.
+A snapshot holds the file, those files of its folder that it imports, directly or not, the files that these name, and the
+config's `files`; nothing else of the folder can change a stage's cache key.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.code_files import named_files
 from components.errors import UserError
 
 # Where users' code was loaded from in this process.
@@ -49,7 +50,7 @@ def split_reference(reference: str, default_function: str) -> tuple[Path, str]:
     return Path(reference), default_function
 
 
-def snapshot(reference: str, default_function: str, store: Path, *, key: str) -> UserCode:
+def snapshot(reference: str, default_function: str, store: Path, *, key: str, files: Sequence[Path] = ()) -> UserCode:
     """Copies the code behind `reference` into `store/<hash>/` (once) and returns where it lies.
 
     Args:
@@ -57,22 +58,25 @@ def snapshot(reference: str, default_function: str, store: Path, *, key: str) ->
         default_function: the function when `reference` names none.
         store: folder of snapshots.
         key: the config's key, for the error.
+        files: the config's `files`; those in the code's folder are copied, too.
 
     Raises:
         UserError: there is no such file, or it is no Python.
     """
     path, function = split_reference(reference, default_function)
-    files = sorted(_closure(path, key))
-    for file in files:
-        _refuse_taken_name(file, path.parent, store, key)
+    closure = _closure(path, key)
+    for file in closure:
+        if file.suffix == ".py":
+            _refuse_taken_name(file, path.parent, store, key)
+    copied = sorted(closure | {f for f in files if f.is_relative_to(path.parent)})
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(str(file.relative_to(path.parent)).encode() + b"\0" + file.read_bytes())
+    for file in copied:
+        digest.update(str(file.relative_to(path.parent)).encode() + b"\0" + _read(file, key))
     target = store / digest.hexdigest()[:16]
     if not target.exists():
         store.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=store))
-        for file in files:
+        for file in copied:
             copy = temporary / file.relative_to(path.parent)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
@@ -105,18 +109,23 @@ def _closure(path: Path, key: str) -> set[Path]:
         if file in done:
             continue
         done.add(file)
-        for name in _imports(file, key):
+        tree = _parse(file, key)
+        done |= named_files(file, tree, root, key)
+        for name in _imports(tree):
             base = root.joinpath(*name.split("."))
             todo += [c for c in (base.with_suffix(".py"), base / "__init__.py") if c.is_file()]
     return done
 
 
-def _imports(file: Path, key: str) -> set[str]:
+def _parse(file: Path, key: str) -> ast.Module:
     try:
-        tree = ast.parse(_read(file, key), filename=str(file))
+        return ast.parse(_read(file, key), filename=str(file))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", "?")
         raise UserError(f"{key}: {file}, line {line}: not valid Python: {getattr(error, 'msg', error)}") from None
+
+
+def _imports(tree: ast.Module) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -154,7 +163,10 @@ def load_function(path: str, function: str) -> Callable[..., Any]:
             spec.loader.exec_module(module)
     except Exception as error:
         sys.modules.pop(name, None)
-        raise UserError(f"{os.path.basename(path)}: {where(error, folder)}") from error
+        hint = ""
+        if isinstance(error, FileNotFoundError):
+            hint = ". The code runs in a copy of its folder: list the files that it opens, in the YAML: files: [...]"
+        raise UserError(f"{os.path.basename(path)}: {where(error, folder)}{hint}") from error
     found: Callable[..., Any] | None = getattr(module, function, None)
     if not callable(found):
         raise UserError(f"{os.path.basename(path)}: has no function {function!r}. Define `def {function}(...)` in it.")
@@ -182,6 +194,12 @@ def where(error: BaseException, folder: str) -> str:
     own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(folder)]
     place = f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}: " if own else ""
     return f"{place}{type(error).__name__}: {error}"
+
+
+def folder_of(function: Any) -> str:
+    """Returns the folder that a function was loaded from; empty if it is not one of a file."""
+    code = getattr(function, "__code__", None)
+    return os.path.dirname(code.co_filename) if code else ""
 
 
 def snapshot_file(path: Path, store: Path, *, key: str) -> Path:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.escaping import sqlite_uri
 from components.tracking_journal import HEADER, goes_on
 
 _TRACKING = "tracking"
@@ -37,7 +38,9 @@ class Move:
         return (
             (str(self.before), str(self.now)),
             (self.before.as_uri(), self.now.as_uri()),
-            (f"sqlite:///{self.before}", f"sqlite:///{self.now}"),
+            (sqlite_uri(self.before), sqlite_uri(self.now)),
+            # As it was written before it was escaped.
+            (f"sqlite:///{self.before}", sqlite_uri(self.now)),
         )
 
     def text(self, text: str) -> str:

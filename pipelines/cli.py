@@ -11,8 +11,10 @@ from typing import Any
 
 import click
 
+from components.account import ensure_account
 from components.errors import UserError
 from components.interpreter import protect_children
+from components.progress import no_progress_bars
 from components.redaction import install
 from pipelines.cli_kubeflow import compile_, runs, submit
 from pipelines.cli_options import (
@@ -89,9 +91,9 @@ def _document(pipeline: Path | None, data: tuple[str, ...], label: str | None) -
         return {}
     if not data or not label:
         raise UserError("give a pipeline.yaml, or both --data PATH and --label COLUMN. See switchyard run --help.")
-    stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in Path(data[0]).name.split(".")[0].lower()).strip("_*")
-    name = stem if stem[:1].isalpha() else f"data_{stem}".rstrip("_")
-    return {"name": name[:63], "data": {"path": list(data)}, "label": label}
+    from pipelines.data_name import name_of
+
+    return {"name": name_of(data), "data": {"path": list(data)}, "label": label}
 
 
 @main.command()
@@ -259,6 +261,9 @@ for _command in (compile_, submit, runs, serve, predict, deploy, drift):
 def entry() -> None:
     """The console script. It does not take apart what TensorFlow and TFX have loaded, which would take seconds of every run."""
     code: Any = 0
+    ensure_account()
+    if not sys.stderr.isatty():
+        no_progress_bars()
     protect_children()
     try:
         main()

@@ -82,8 +82,26 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(epilog=EXIT_CODES)
 @pipeline_argument
 @click.option("--experiment", metavar="NAME", help="KFP's and MLflow's experiment.  [default: the pipeline's]")
-@click.option("--schedule", metavar="CRON", help='Make a recurring run, e.g. "0 3 * * *" (UTC).')
+@click.option(
+    "--schedule",
+    metavar="CRON",
+    help='Make a recurring run, e.g. "0 3 * * *", in the time zone of KFP\'s controller (UTC unless it was changed).',
+)
+@click.option("--catchup/--no-catchup", default=None, help="With --schedule: make up for runs that are late.  [default: no]")
+@click.option("--max-concurrency", type=click.IntRange(1, 10), help="With --schedule: runs at the same time.  [default: 1]")
 @click.option("--wait", is_flag=True, help="Follow the run to its end; the exit code is that of switchyard run.")
+@click.option(
+    "--heal",
+    type=click.IntRange(0, 100),
+    metavar="N",
+    help="With --wait: so often a run whose pods were evicted or deleted is tried again.  [default: 2]",
+)
+@click.option(
+    "--stuck",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="With --wait: end with an error when a pod has been unable to start for so long.  [default: 600]",
+)
 @click.option("--poll", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds between looks at the run.")
 @_connection
 @trainers_option
@@ -95,7 +113,11 @@ def submit(
     pipeline: Path,
     experiment: str | None,
     schedule: str | None,
+    catchup: bool | None,
+    max_concurrency: int | None,
     wait: bool,
+    heal: int | None,
+    stuck: float | None,
     poll: float,
     connection: Any,
     trainers: tuple[str, ...],
@@ -104,12 +126,26 @@ def submit(
     workspace: Path | None,
 ) -> None:
     """Run PIPELINE on Kubeflow Pipelines: now, or by a schedule."""
+    from components.errors import UserError
+    from pipelines.runners.kubeflow.following import Following
     from pipelines.submit_command import Submission
     from pipelines.submit_command import submit as send
 
-    sys.exit(
-        send(pipeline, chosen(overrides, trainers), workspace, Submission(connection, experiment, schedule, wait, as_json, poll))
+    if not schedule and (catchup is not None or max_concurrency is not None):
+        raise UserError("--catchup, --no-catchup and --max-concurrency belong to --schedule; add it, or leave them out.")
+    if not wait and (heal is not None or stuck is not None):
+        raise UserError("--heal and --stuck belong to --wait: it is what follows the run; add it, or leave them out.")
+    submission = Submission(
+        connection=connection,
+        experiment=experiment,
+        cron=schedule,
+        wait=wait,
+        as_json=as_json,
+        following=Following(poll=poll, heal=2 if heal is None else heal, stuck=stuck or 600.0),
+        catchup=bool(catchup),
+        most=max_concurrency or 1,
     )
+    sys.exit(send(pipeline, chosen(overrides, trainers), workspace, submission))
 
 
 @click.group()
@@ -145,7 +181,7 @@ def runs_show(run_id: str, connection: Any, as_json: bool) -> None:
 @runs.command("logs")
 @click.argument("run_id", metavar="RUN")
 @click.argument("stage", required=False)
-@click.option("--follow", is_flag=True, help="Go on as the pod prints.")
+@click.option("--follow", is_flag=True, help="Print what the pod prints until it ends, by polling.")
 @_connection
 @guarded
 def runs_logs(run_id: str, stage: str | None, follow: bool, connection: Any) -> None:
@@ -175,3 +211,54 @@ def runs_retry(run_id: str, connection: Any) -> None:
     from pipelines.runs_command import retry_run
 
     retry_run(connection, run_id)
+
+
+@runs.group("schedules")
+def schedules() -> None:
+    """See and steer recurring runs (submit --schedule)."""
+
+
+@schedules.command("list")
+@click.option("--experiment", metavar="NAME", help="Only of this experiment.")
+@_connection
+@json_option
+@guarded
+def schedules_list(experiment: str | None, connection: Any, as_json: bool) -> None:
+    """List recurring runs."""
+    from pipelines.runs_command import list_schedules
+
+    list_schedules(connection, experiment, as_json=as_json)
+
+
+@schedules.command("pause")
+@click.argument("schedule", metavar="SCHEDULE")
+@_connection
+@guarded
+def schedules_pause(schedule: str, connection: Any) -> None:
+    """Have a recurring run start no more runs; those under way end as they would."""
+    from pipelines.runs_command import pause_schedule
+
+    pause_schedule(connection, schedule)
+
+
+@schedules.command("resume")
+@click.argument("schedule", metavar="SCHEDULE")
+@_connection
+@guarded
+def schedules_resume(schedule: str, connection: Any) -> None:
+    """Have a paused recurring run start runs again."""
+    from pipelines.runs_command import resume_schedule
+
+    resume_schedule(connection, schedule)
+
+
+@schedules.command("delete")
+@click.argument("schedule", metavar="SCHEDULE")
+@click.option("--force", is_flag=True, help="Also when runs of it are under way: KFP shows those as running for ever.")
+@_connection
+@guarded
+def schedules_delete(schedule: str, force: bool, connection: Any) -> None:
+    """Delete a recurring run."""
+    from pipelines.runs_command import delete_schedule
+
+    delete_schedule(connection, schedule, force=force)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -23,6 +25,20 @@ from components.errors import (
 )
 from components.full_disk import full_disk
 from components.redaction import mask
+
+# Set to anything: an error that no message was made for is shown with its trace.
+DEBUG = "SWITCHYARD_DEBUG"
+_PATHS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.EROFS,
+    errno.ELOOP,
+)
 
 EXIT_CODES = """\b
 Exit codes:
@@ -47,12 +63,18 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except (StageError, TrainingError) as error:
             _fail(str(error), EXIT_FAILED)
         except KeyboardInterrupt:
-            _fail("cancelled; finished stages are kept, the next run goes on from them", EXIT_FAILED)
+            _fail("cancelled; finished stages are kept, the next run resumes after them", EXIT_FAILED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
         except Exception as error:
             if full := full_disk(error):
                 _fail(full, EXIT_FAILED)
             if not _of_the_tracking_store(error):
-                raise
+                _unexpected(error)
+            from components import tracking
+
+            if tracking.is_refusal(error) or tracking.is_denial(error):
+                _fail(tracking.refusal("", error), EXIT_BAD_INPUT)
             _fail(
                 f"MLflow cannot be asked: {first_line(error)}\n"
                 "Is the server up, the database whole? Asked is --tracking-uri, else MLFLOW_TRACKING_URI, else the workspace's.",
@@ -62,12 +84,25 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def _unexpected(error: Exception) -> NoReturn:
+    """A path that the system refuses is the user's to mend; all else is ours, and its trace is for who asks for it."""
+    if os.environ.get(DEBUG):
+        raise error
+    if isinstance(error, OSError) and error.filename and error.errno in _PATHS:
+        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}. Check the path and its permissions.", EXIT_BAD_INPUT)
+    _fail(
+        f"{type(error).__name__}: {first_line(error)}\n"
+        f"No message was made for this: it is a fault of Switchyard. {DEBUG}=1 shows where, for a report.",
+        EXIT_FAILED,
+    )
+
+
 def _of_the_tracking_store(error: Exception) -> bool:
     """By the module's name: help texts come without importing MLflow."""
     return type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy")
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
     click.echo(mask(message), err=True)
     sys.exit(code)

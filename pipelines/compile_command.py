@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from components.errors import UserError
+from components.errors import DataGateError, UserError
 from components.ingest.sources import is_local
 from components.training.import_order import settle
 from pipelines.config import PipelineConfig, trainer_name
 from pipelines.config_file import load_config
+from pipelines.output_path import check_output
 from pipelines.preflight import check_code, check_code_loads, check_inputs
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, with_environment
 from pipelines.runners.kubeflow.variables import RECORD
+from pipelines.runners.kubeflow.workflow_size import workflow_size
 from pipelines.runners.quiet import quiet, screen
 from pipelines.runners.run_record import RunRecord, run_record
 from pipelines.runners.workspace import Workspace, default_workspace
@@ -32,9 +34,9 @@ def write_compiled(
     target = output or pipeline.with_name(f"{pipeline.stem}.kfp.yaml")
     if target.resolve() == pipeline.resolve():
         raise UserError(f"--output {target}: is the pipeline itself; give another file")
-    for path in (target, source):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise UserError(f"{path}: there is no folder {path.resolve().parent}")
+    for path, option in ((target, "--output"), (source, "--source")):
+        if path is not None:
+            check_output(path, option)
     compiled, _, _ = compile_for_cluster(pipeline, overrides, workspace)
     target.write_text(compiled.to_yaml(), encoding="utf-8")
     if source:
@@ -49,9 +51,19 @@ def compile_for_cluster(
     config = load_config(pipeline, overrides=overrides)
     place = Workspace((workspace or default_workspace(pipeline)).resolve())
     place.contain_libraries()
-    place.create()
+    made, log = place.create(), place.logs / "compile.log"
+    try:
+        return _compiled(pipeline, config, place, log)
+    except (UserError, DataGateError):
+        place.forget(log, made)
+        raise
+
+
+def _compiled(
+    pipeline: Path, config: PipelineConfig, place: Workspace, log: Path
+) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
     console = screen()
-    with quiet(place.logs / "compile.log"):
+    with quiet(log):
         config = _checked(config, place.code)
         console.print("compiling", highlight=False)
         if config.preprocessing or config.trainer.model:
@@ -61,7 +73,10 @@ def compile_for_cluster(
 
         record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), pipeline.resolve())
         compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True)
-    return with_environment(compiled, {RECORD: record.to_json(), **_tracking(config)}), config, record
+    every = {RECORD: record.short_json(), **_tracking(config)}
+    compiled = with_environment(compiled, every, first={RECORD: record.to_json()})
+    workflow_size(compiled.spec, compiled.platform).check()
+    return compiled, config, record
 
 
 def _checked(config: PipelineConfig, store: Path) -> PipelineConfig:

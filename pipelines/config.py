@@ -15,6 +15,7 @@ from components.accelerators import AcceleratorProfile
 from components.errors import did_you_mean
 from components.redaction import mask
 from pipelines.config_beam import BeamConfig
+from pipelines.config_columns import ColumnConfig, CsvConfig
 from pipelines.config_gates import EvaluationConfig, ValidationConfig
 from pipelines.config_kubeflow import KubeflowConfig
 from pipelines.config_section import LARGEST, Names, Number, Positive, Section
@@ -35,6 +36,12 @@ ClassWeights = Annotated[
 ]
 
 
+# Classes are known by their text, whatever YAML makes of it.
+ClassName = Annotated[
+    str, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v)
+]
+
+
 class DataConfig(Section):
     """Where the examples come from and how they are split.
 
@@ -42,19 +49,28 @@ class DataConfig(Section):
         path: a file, a glob or a list of them, local or any URI that Beam's filesystems open.
         format: `auto` goes by the file name's ending.
         exclude: columns that are never read into the pipeline.
-        splits: split -> weight (rows are assigned by hash), or split -> path. `train` and `eval` must be there.
+        splits: split -> weight (rows are assigned by hash), or split -> path. `train` and `eval` must be there; early stopping
+            and tuning look at `eval`, so `test`, where there is one, is what the model gate and the report judge by.
         split_key: the hash is of this column (all rows of a user in one split), else of the whole row.
         max_bad_rows: ragged, undecodable or unlabelled rows that are tolerated (and left out).
-        missing_values: texts in a CSV that mean "missing"; default: Arrow's (empty, NA, NaN, null, ...).
+        missing_values: texts that mean "missing" in every column and format, besides an empty one, and besides the usual words
+            (NA, NaN, null, ...) in a column that is no text.
+        max_float32_loss: share of the distinct values of a column of fractions that may become one as float32 (what
+            examples hold); above it the run stops. Whole numbers are kept as integers instead.
+        csv: how CSVs are written.
+        columns: column -> what it is declared to be; the others are what all their values are.
     """
 
     path: Names = ()
     format: Literal["auto", "csv", "parquet", "jsonl", "tfrecord"] = "auto"
     exclude: Names = ()
-    splits: dict[str, Number | Names] = Field(default={"train": 0.8, "eval": 0.2})
+    splits: dict[str, Number | Names] = Field(default={"train": 0.7, "eval": 0.1, "test": 0.2})
     split_key: str | None = None
     max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
     missing_values: Names | None = None
+    max_float32_loss: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    csv: CsvConfig = CsvConfig()
+    columns: dict[str, ColumnConfig] = Field(default_factory=dict)
 
     @property
     def split_paths(self) -> dict[str, tuple[str, ...]] | None:
@@ -147,8 +163,8 @@ class TrainerConfig(Section):
     Attributes:
         framework: `tensorflow`, `pytorch`, or `package.module:Class` of a `Trainer` of your own; or a list of them, which
             are trained side by side and compared: the best that passes is blessed.
-        model: a Python file with `build_model(spec)`, or `file.py:function`, or one of these per framework;
-            without it the trainer's default model for the task.
+        model: a Python file with `build_model(spec)`, or `file.py:function`, or one of these per framework (a trainer of your
+            own by its class or as it stands in `framework`); without it the trainer's default model for the task.
         model_parameters: free values, handed to `build_model` as `spec.parameters`.
     """
 
@@ -165,7 +181,9 @@ class TrainerConfig(Section):
 
     def model_for(self, framework: str) -> str | None:
         """The model file of a framework, if any."""
-        return self.model.get(framework) if isinstance(self.model, dict) else self.model
+        if not isinstance(self.model, dict):
+            return self.model
+        return next((m for key, m in self.model.items() if trainer_name(key) == trainer_name(framework)), None)
 
     @model_validator(mode="after")
     def _check(self) -> TrainerConfig:
@@ -178,11 +196,15 @@ class TrainerConfig(Section):
                     f"framework: {framework!r} is not a trainer; allowed: {', '.join(FRAMEWORKS)}, or "
                     f"'package.module:Class'.{did_you_mean(framework, FRAMEWORKS)}"
                 )
-            if isinstance(self.model, dict) and framework in FRAMEWORKS and framework not in self.model:
+            if isinstance(self.model, dict) and framework in FRAMEWORKS and not self.model_for(framework):
                 raise ValueError(
                     f"model: has no entry for the framework {framework!r}, received {sorted(self.model)}; "
                     "add one, or leave model out for the default model"
                 )
+        for key in self.model if isinstance(self.model, dict) else ():
+            known = (*FRAMEWORKS, *(trainer_name(f) for f in self.frameworks))
+            if trainer_name(key) not in known and not re.fullmatch(own, key):
+                raise ValueError(f"model: {key!r} is no framework; allowed: {', '.join(known)}.{did_you_mean(key, known)}")
         if isinstance(self.model, str) and len(self.frameworks) > 1:
             raise ValueError(
                 f"model: several frameworks need one file each, received {self.model!r}; "
@@ -206,7 +228,7 @@ def trainer_name(framework: str) -> str:
 
 
 class InfraValidation(Section):
-    """Before promotion: `rows` of the eval split go over HTTP to a server of the model's own, ready in `startup_seconds`."""
+    """Before promotion: `rows` of the held-out split go over HTTP to a server of the model's own, ready in `startup_seconds`."""
 
     rows: Positive = 200
     startup_seconds: Annotated[Number, Field(gt=0)] = 120.0
@@ -265,13 +287,20 @@ class TrackingConfig(Section):
 
 
 class PipelineConfig(Section):
-    """The whole pipeline. Everything but `name`, `data` and `label` has a default."""
+    """The whole pipeline. Everything but `name`, `data` and `label` has a default.
+
+    Attributes:
+        positive_class: of a binary task: whose probability is predicted, and which the metrics are about; default: the one
+            with a usual name (1, true, yes, ...), else the champion's, else the rarer one.
+    """
 
     name: str
     data: DataConfig
     label: str
     task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
+    positive_class: ClassName | None = None
     preprocessing: str | None = None
+    files: Names = ()
     trainer: TrainerConfig = TrainerConfig()
     tune: TuneConfig | None = None
     validation: ValidationConfig = ValidationConfig()
@@ -328,6 +357,11 @@ class PipelineConfig(Section):
                     f"tune.space.batch_size: {uneven} rows cannot be shared equally by {workers} workers "
                     "(trainer.accelerator: count times nodes); give choices that can, or low, high and step"
                 )
+        if self.positive_class is not None and self.task in ("multiclass", "regression"):
+            raise ValueError(
+                f"positive_class: a {self.task} task has none, received {self.positive_class!r}. "
+                "Remove it, or set task to binary."
+            )
         if self.task == "regression" and self.trainer.hyperparameters.class_weights is not None:
             raise ValueError("trainer.hyperparameters.class_weights: a regression has no classes; remove it")
         return self

@@ -12,6 +12,7 @@ from components.errors import UserError
 from components.redaction import mask, names_a_secret, remember
 from pipelines.config import PipelineConfig
 from pipelines.config_errors import explain
+from pipelines.config_spelling import Spelled, resolve
 from pipelines.config_yaml import LIMIT_BYTES, LIMIT_DEPTH, ConfigYamlError, is_text, read_yaml
 
 
@@ -34,6 +35,10 @@ def load_config(
     for override in overrides:
         _override(merged, override)
     where = str(path) if path else "the command line"
+    try:
+        merged = resolve(merged, PipelineConfig)
+    except UserError as problem:
+        raise UserError(f"{where}: {problem}") from None
     _refuse_no_texts(merged, where)
     try:
         config = PipelineConfig.model_validate(merged)
@@ -65,7 +70,8 @@ def _read(path: Path) -> dict[str, Any]:
     except ConfigYamlError as problem:
         raise UserError(f"{path}: {problem}") from None
     if not isinstance(loaded, dict):
-        raise UserError(f"{path}: must hold a mapping (name: ..., data: ..., label: ...), received {type(loaded).__name__}")
+        kind = type(loaded.value if isinstance(loaded, Spelled) else loaded).__name__
+        raise UserError(f"{path}: must hold a mapping (name: ..., data: ..., label: ...), received {kind}")
     return loaded
 
 
@@ -141,6 +147,7 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
             "trainer": trainer,
             "beam": config.beam.model_copy(update={"options": {**config.beam.options, **jars}}),
             "preprocessing": config.preprocessing and fix_code(config.preprocessing),
+            "files": tuple(fix(f) for f in config.files),
             "validation": checks.model_copy(update={k: v and fix(v) for k, v in files.items()}),
         }
     )

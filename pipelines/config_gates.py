@@ -59,10 +59,13 @@ class LeakageConfig(Section):
             repeats in itself; above it the run stops.
         max_information: share of the label's entropy that one feature may hold (normalized mutual information); above
             it the run warns.
+        max_id_information: share of the label's variance that the neighbours of a row explain in a column that is an id, an
+            index or an order; above it the run stops, unless `on_anomaly.features` says `warn` for the column.
     """
 
     max_duplicates: Share = 0.1
     max_information: Share = 0.9
+    max_id_information: Share = 0.3
 
 
 class ValidationConfig(Section):
@@ -90,7 +93,7 @@ class Threshold(Section):
     Attributes:
         min_change: the least change against the champion on the same rows, in the direction that is better for the
             metric; -0.01 lets it get worse by 0.01.
-        per_slice: the bounds hold for every slice with `min_slice_examples` too, not only for the whole eval split.
+        per_slice: the bounds hold for every slice with `min_slice_examples` too, not only for the whole held-out split.
     """
 
     lower_bound: Number | None = None
@@ -110,6 +113,8 @@ class Threshold(Section):
 class Improvement(Section):
     """By how much, and how surely, a model must be better than the champion to take its place.
 
+    The metric and the confidence are those of the trivial predictor's check too, see `EvaluationConfig`.
+
     Attributes:
         metric: default: `auc` (binary), `accuracy` (multiclass), `loss` (regression).
         minimum: in the metric's own unit, in the direction that is better.
@@ -124,14 +129,21 @@ class Improvement(Section):
 class EvaluationConfig(Section):
     """Slices (a feature or a list of features each), thresholds, and the comparison with the champion.
 
-    Without thresholds the model must beat the trivial predictor: AUC 0.5, the majority class's share, the mean's MSE.
+    Whatever is set here, a model becomes champion only if it is surely better than the trivial predictor, which knows the
+    label's distribution and no feature: AUC 0.5, the majority class's accuracy, the mean's MSE.
 
     Attributes:
-        improvement: null: any model that keeps the thresholds replaces the champion.
+        improvement: null: any model that is surely better than the trivial predictor and keeps the thresholds replaces the
+            champion, which it is not compared with.
+        comparable: share of the held-out rows that the champion must be able to judge; both models are compared on these.
+        incomparable_champion: what becomes of a candidate whose champion can judge fewer: `keep` leaves the champion and keeps
+            the candidate as challenger, `replace` promotes it without a comparison.
         min_slice_examples: smaller slices are shown and not judged.
     """
 
     slices: tuple[Names, ...] = ()
     thresholds: dict[str, Threshold] = Field(default_factory=dict)
     improvement: Improvement | None = Improvement()
+    comparable: Share = 0.9
+    incomparable_champion: Literal["keep", "replace"] = "keep"
     min_slice_examples: Positive = 100

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictInt, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, StrictInt, model_validator
 
 from pipelines.config_beam import BeamConfig
 from pipelines.config_section import Names, Number, Positive, Section
@@ -65,16 +65,20 @@ class Toleration(Section):
 
 
 class Retries(Section):
-    """How often a task that failed is tried again: after `backoff`, then `factor` times as long, at most `longest`."""
+    """How often a task that failed is tried again: after `backoff`, then `factor` times as long as the time before."""
 
     count: Annotated[StrictInt, Field(ge=0, le=100)]
     backoff: Duration = "30s"
     factor: Annotated[Number, Field(ge=1)] = 2.0
-    longest: Duration = "10m"
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "longest" in value:
+            raise ValueError(
+                "longest: is no key any more: Kubeflow Pipelines measures it from the start of the first try, so that a task "
+                "which runs longer than that was never tried again. Remove it; all `count` tries happen."
+            )
         return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -100,6 +104,32 @@ class Volume(Section):
 
     claim: str
     path: Annotated[str, Field(pattern=r"^/.+")]
+
+
+class Workspace(Section):
+    """The volume that lives as long as a run. In YAML also in short: its size.
+
+    Attributes:
+        size: of the PersistentVolumeClaim.
+        access_modes: of the claim (`accessModes` too). With ReadWriteOnce all pods of a run that mount it share a node.
+        storage_class_name: of the claim (`storageClassName` too); null: the cluster's default.
+    """
+
+    size: Quantity
+    access_modes: Annotated[
+        tuple[Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"], ...],
+        BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
+        Field(min_length=1, validation_alias=AliasChoices("access_modes", "accessModes")),
+    ] = ("ReadWriteOnce",)
+    storage_class_name: Annotated[
+        str | None,
+        Field(pattern=f"^{_NAME}$", validation_alias=AliasChoices("storage_class_name", "storageClassName")),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return value if isinstance(value, dict | Workspace) else {"size": value}
 
 
 class Device(Section):
@@ -147,7 +177,7 @@ class StageResources(Section):
         accelerator: `gpu`, `gpu:2`, `amd-gpu`, `tpu:v5e:2x2`, or any resource as `vendor/name:count`; null: none.
         node_selector, tolerations: where the pod may run, besides what the accelerator needs.
         shared_memory: size of `/dev/shm`; with a GPU it has the pod's memory as its limit.
-        retries: a number, or count, backoff, factor, longest.
+        retries: a number, or count, backoff, factor; default: one, of every stage.
         timeout: after this the task has failed.
         environment: plain variables.
         secrets: variable -> NAME/KEY of a Kubernetes secret.
@@ -223,7 +253,7 @@ class KubeflowConfig(Section):
         image_pull_secrets: names of secrets.
         data_root: where examples go, past KFP's launcher, which copies every artifact to a pod's disk and back: gs://, hdfs://,
             or a folder of a claim that all stages mount.
-        workspace: size of a volume that lives as long as the run: checkpoints survive a pod's end.
+        workspace: a volume that lives as long as the run: checkpoints survive a pod's end. Its size, or see `Workspace`.
         train_job: how several nodes train (`trainer.accelerator.nodes`); `kubeflow.stages.training` is then what each node gets.
         beam: takes the place of the pipeline's `beam`.
         defaults: resources of every stage.
@@ -236,7 +266,7 @@ class KubeflowConfig(Section):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     image_pull_secrets: Names = ()
     data_root: str | None = None
-    workspace: Quantity | None = None
+    workspace: Workspace | None = None
     train_job: TrainJobConfig | None = None
     beam: BeamConfig | None = None
     defaults: StageResources = StageResources()

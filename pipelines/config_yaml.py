@@ -14,13 +14,16 @@ from yaml.events import AliasEvent
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from components.redaction import mask
+from pipelines.config_spelling import Spelled
 
 # Of the text, and of what it stands for with every alias written out.
 LIMIT_BYTES = 1 << 20
 LIMIT_DEPTH = 50
 _NUMBER_CHARACTERS = 100
 _INTEGER_BITS = 63
-_MERGE = "tag:yaml.org,2002:merge"
+_TAG = "tag:yaml.org,2002:"
+_MERGE = f"{_TAG}merge"
+_NO_TEXTS = tuple(f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "timestamp"))
 
 
 class ConfigYamlError(Exception):
@@ -32,9 +35,9 @@ class ConfigYamlError(Exception):
 
 
 def read_yaml(text: str) -> Any:
-    """Returns the value of a text of YAML: mappings with keys of text or numbers, lists, texts, numbers, booleans, None.
+    """Returns the value of a text of YAML: mappings, lists, texts, and `Spelled` for what YAML reads as something else.
 
-    Dates stay texts.
+    Keys are texts as they are written, and dates stay texts.
 
     Raises:
         ConfigYamlError: it is no YAML, is beyond the limits, has a key twice, or holds what no config can hold.
@@ -92,26 +95,32 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         # A tag may be on what it does not fit; the library says so.
         if isinstance(node, MappingNode):
+            for key, _ in node.value:
+                if isinstance(key, ScalarNode) and key.tag in _NO_TEXTS:
+                    key.tag = f"{_TAG}str"
             self._refuse_twice(node)
         return super().construct_mapping(node, deep=deep)
 
     def _refuse_twice(self, node: MappingNode) -> None:
         """Keys are known by their text in a config: 1 and "1" are one key."""
-        seen: dict[Any, int] = {}
+        seen: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line
             if not isinstance(key, ScalarNode):
                 _refuse(line, "a key must be a text, a number or a boolean, and is a list or a mapping")
             name = key.value if key.tag == _MERGE else self.construct_object(key)
-            first = seen.get(name, seen.get(str(name)))
-            if first is not None:
-                _refuse(line, f"the key {_short(key.value)} is there already, in line {first + 1}; keep one of the two")
-            seen |= {name: line, str(name): line}
+            if name in seen:
+                _refuse(line, f"the key {_short(key.value)} is there already, in line {seen[name] + 1}; keep one of the two")
+            seen[name] = line
 
-    def construct_yaml_bool(self, node: ScalarNode) -> bool:
+    def construct_yaml_null(self, node: ScalarNode) -> Any:
+        super().construct_yaml_null(node)
+        return Spelled(None, str(node.value))
+
+    def construct_yaml_bool(self, node: ScalarNode) -> Any:
         if str(node.value).lower() not in self.bool_values:
             _refuse(node.start_mark.line, f"{_short(str(node.value))} is not a boolean; write true or false")
-        return super().construct_yaml_bool(node)
+        return Spelled(super().construct_yaml_bool(node), str(node.value))
 
     def construct_yaml_int(self, node: ScalarNode) -> Any:
         return self._number(node, super().construct_yaml_int)
@@ -119,7 +128,7 @@ class _Loader(yaml.SafeLoader):
     def construct_yaml_float(self, node: ScalarNode) -> Any:
         return self._number(node, super().construct_yaml_float)
 
-    def _number(self, node: ScalarNode, construct: Callable[[ScalarNode], float]) -> float:
+    def _number(self, node: ScalarNode, construct: Callable[[ScalarNode], float]) -> Spelled:
         line, shown = node.start_mark.line, _short(str(node.value))
         too_long = f"the number {shown} is too long; whole numbers have at most {_INTEGER_BITS} bits. Quote it if it is a text"
         # Python's own conversion takes minutes for some texts of a mebibyte, and raises for others.
@@ -131,7 +140,7 @@ class _Loader(yaml.SafeLoader):
             _refuse(line, f"{shown} is not a number; quote it if it is a text")
         if isinstance(found, int) and found.bit_length() > _INTEGER_BITS:
             _refuse(line, too_long)
-        return found
+        return Spelled(found, str(node.value))
 
     def construct_yaml_str(self, node: ScalarNode) -> str:
         text = super().construct_yaml_str(node)
@@ -163,7 +172,7 @@ def _short(text: str) -> str:
     return shown if len(shown) <= 60 else f"{shown[:40]}... ({len(text):,} characters)"
 
 
-_TAG = "tag:yaml.org,2002:"
+_Loader.add_constructor(f"{_TAG}null", _Loader.construct_yaml_null)
 _Loader.add_constructor(f"{_TAG}bool", _Loader.construct_yaml_bool)
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_yaml_int)
 _Loader.add_constructor(f"{_TAG}float", _Loader.construct_yaml_float)

@@ -74,13 +74,18 @@ def _record(source: Registered, version: str, found: ServedDrift) -> str:
     )
     title = f"drift {source.name} {version}"
     tags = {"switchyard.kind": "drift", "switchyard.model": source.name, "switchyard.model_version": version}
+    page = drift_html(f"Requests of {source.name} version {version}", found)
     run_id = tracking.create_run(source.uri, experiment, title, tags)
     run = tracking.Run(source.uri, run_id)
     named = {f"drift.{tracking.key_of(d.feature)}": d.largest for d in found.distances}
     largest = max((d.largest for d in found.distances if d.judged), default=0.0)
     changed = {"rows": float(found.rows), "largest_drift": largest, "features_changed": float(len(found.findings))}
-    run.metrics({**changed, **named})
-    run.text(drift_html(f"Requests of {source.name} version {version}", found), "drift/drift.html")
+    try:
+        run.metrics({**changed, **named})
+        run.text(page, "drift/drift.html")
+    except BaseException:
+        run.end("KILLED")
+        raise
     run.end("FINISHED")
     return run_id
 

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -157,12 +157,15 @@ def _moves_table(moves: Sequence[Move]) -> Table:
 
 @dataclass(frozen=True)
 class OnSameRows:
-    """Two versions on the same rows: metric -> values, and metric -> (difference, interval) for the better."""
+    """Two versions on the same rows: metric -> values, and metric -> (difference, interval) for the better.
+
+    What does not exist is None: the AUC of one class, the precision of who never says yes.
+    """
 
     rows: int
     primary: str
-    metrics: dict[str, dict[str, float]]
-    better: dict[str, tuple[float, tuple[float, float] | None]]
+    metrics: dict[str, dict[str, float | None]]
+    better: dict[str, tuple[float | None, tuple[float, float] | None]]
 
 
 def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> OnSameRows:
@@ -171,32 +174,34 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     settle()
     from components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
     from components.evaluation.metric_names import DIRECTION, PRIMARY
-    from components.example_frames import encode_labels
-    from components.model_bundle import load_bundle
+    from components.model_bundle import load_bundle, reordered
 
-    frame = _read_rows(data)
     scores: dict[str, Any] = {}
     asked: dict[str, Any] = {}
+    classes: list[Any] = []
     with tempfile.TemporaryDirectory() as work:
         for version in chosen:
             folder = Path(work) / version.version
             digest = model_registry.download_version(tracking.client(uri), uri, name, version.version, folder)
             bundle = load_bundle(folder, digest)
             info = bundle.info
-            asked[version.version] = (info.task, info.label, info.classes)
+            # The positive class may differ: a version's scores are turned into those of the first one's.
+            asked[version.version] = (info.task, info.label, sorted(map(str, info.classes)))
+            classes = classes or info.classes
             if len(set(map(repr, asked.values()))) > 1:
                 listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, _) in asked.items())
                 raise UserError(f"{name}: {listed}, perhaps of other classes: they cannot be compared on the same rows.")
+            frame = _read_rows(data, folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
             if info.label not in frame:
                 raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {', '.join(frame.columns)}.")
             frame = frame[frame[info.label].notna()]
             if frame.empty:
                 raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
-            texts = {f.name for f in info.features if f.dtype == "string"}
-            scores[version.version] = bundle.scores(_typed(frame, texts))
-    has_texts = bool(info.classes) and isinstance(info.classes[0], str)
-    column = frame[info.label]
-    labels = encode_labels(column.map(lambda v: str(v).encode()) if has_texts else pd.to_numeric(column), info.classes)
+            try:
+                scores[version.version] = reordered(bundle.scores(frame), info, classes)
+            except UserError as error:
+                raise UserError(f"{data}: {error}") from None
+    labels = _labels(frame[info.label], classes)
     if np.isnan(labels).any():
         unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
         raise UserError(f"{data}: {info.label} holds {', '.join(unknown)}; the models know {', '.join(map(str, info.classes))}.")
@@ -208,12 +213,17 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     first, second = (v.version for v in chosen)
     better = {
         m: (
-            DIRECTION[m] * (measured[second][m] - measured[first][m]),
+            _existing(DIRECTION[m] * (measured[second][m] - measured[first][m])),
             interval(DIRECTION[m] * (samples[second][m] - samples[first][m])),
         )
         for m in measured[first]
     }
-    return OnSameRows(len(labels), PRIMARY[info.task], measured, better)
+    existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
+    return OnSameRows(len(labels), PRIMARY[info.task], existing, better)
+
+
+def _existing(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, *, as_json: bool) -> None:
@@ -226,31 +236,40 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
         table.add_column(column)
     for metric, (difference, bounds) in sorted(found.better.items(), key=lambda kv: kv[0] != found.primary):
         between = f"{bounds[0]:+.4f} to {bounds[1]:+.4f}" if bounds else ""
-        table.add_row(metric, *(_number(found.metrics[v.version][metric]) for v in chosen), f"{difference:+.4f}", between)
+        change = "" if difference is None else f"{difference:+.4f}"
+        table.add_row(metric, *(_number(found.metrics[v.version][metric]) for v in chosen), change, between)
     table_console().print(table)
 
 
-def _read_rows(data: Path) -> pd.DataFrame:
+def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFrame:
+    """Reads rows as the model's training data was read."""
+    from components.dataset import DatasetSummary
     from components.ingest.bad_rows import BadRows
-    from components.ingest.readers import READERS
+    from components.ingest.csv_options import CsvOptions
+    from components.ingest.declared import plain_numbers
+    from components.ingest.readers import reader
     from components.ingest.sources import find_files, format_of
+    from components.model_bundle import training_data
 
+    options = CsvOptions.of(DatasetSummary.load(str(training_data(model))).csv)
     frames = []
     for file in find_files([str(data)], "--data"):
         kind = format_of(file, "auto")
-        with closing(READERS[kind](file, BadRows(0), None)) as batches:
-            frames += [b.to_pandas() for b in batches]
+        with closing(reader(kind, options)(file, BadRows(0), None)) as batches:
+            plain = (plain_numbers(b, numbers, options) if kind == "csv" else b for b in batches)
+            frames += [b.to_pandas(integer_object_nulls=True) for b in plain]
     if not frames:
         raise StageError(f"{data}: no rows.")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
     return rows
 
 
-def _typed(rows: pd.DataFrame, texts: set[str]) -> pd.DataFrame:
-    """A CSV's columns come as text: numbers for all but the features that are texts."""
-    found = {}
-    for name in rows.columns:
-        column = rows[name]
-        is_text = column.map(lambda v: isinstance(v, str)).any()
-        found[name] = pd.to_numeric(column, errors="coerce") if is_text and name not in texts else column
-    return pd.DataFrame(found)
+def _labels(column: pd.Series, classes: Sequence[Any]) -> np.ndarray:
+    """Returns class indices, or the values of a regression, float64 (B,); NaN for what is no class, or no number."""
+    from components.ingest.labels import class_of
+
+    if not classes:
+        return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    index = {c: float(i) for i, c in enumerate(classes)}
+    found = (class_of(v.item() if isinstance(v, np.generic) else v, classes, untyped=True) for v in column)
+    return np.asarray([np.nan if c is None else index[c] for c in found])

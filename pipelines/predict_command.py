@@ -13,11 +13,12 @@ import click
 
 from components import progress
 from components.errors import UserError
-from components.ingest.sources import find_files, fingerprint, format_of
+from components.ingest.sources import fingerprint, format_of, list_files, listed
 from components.serving.batch import BAD, BatchJob, predict_files
 from components.serving.batch_output import assemble
 from components.serving.model_source import Registered
 from pipelines.config_beam import FLINK, BeamConfig
+from pipelines.output_path import check_output, removed_when_refused
 from pipelines.runners.job_server import find_jar
 from pipelines.runners.quiet import quiet, screen
 from pipelines.serve_command import find_source
@@ -46,23 +47,24 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
     kind = format_of(str(options.output), "auto")
     if options.output.name.endswith((".gz", ".bz2")):
         raise UserError(f"--output: {options.output} cannot be compressed; leave out the last ending.")
-    if not options.output.parent.is_dir():
-        raise UserError(f"--output: there is no folder {options.output.parent}. Make it first.")
+    check_output(options.output)
     beam = _with_job_server(options.beam_arguments)
-    files = find_files(options.inputs, "INPUT")
-    kinds = {f: format_of(f, options.input_format) for f in files}
+    found = list_files(options.inputs, "INPUT")
+    if found.skipped:
+        click.echo(f"{len(found.skipped)} files without rows are skipped: {listed(found.skipped)}", err=True)
+    kinds = {f: format_of(f, options.input_format) for f in found.files}
     source, owned = find_source(model, tracking_uri, workspace, trust=options.trust)
     version = source.version() if isinstance(source, Registered) else source.parent.name
     folder = source.download(version) if isinstance(source, Registered) else source
-    digest = source.digest(version) if isinstance(source, Registered) else None
     parts = options.output.with_name(f"{options.output.name}.parts")
     console = screen()
     progress.set_sink(lambda text: console.print(text, highlight=False, markup=False))
     try:
+        digest = source.digest(version) if isinstance(source, Registered) else None
         _prepare(parts, _plan(folder, kinds, kind, options), fresh=options.fresh)
-        missing = options.missing_values or None
-        job = BatchJob(str(folder), digest, kinds, str(parts), missing, options.max_bad_rows, typed=kind != "csv")
-        with quiet(parts / "log"):
+        missing, bad_rows = tuple(options.missing_values), options.max_bad_rows
+        job = BatchJob(str(folder), digest, kinds, str(parts), missing, bad_rows, typed=kind != "csv")
+        with removed_when_refused(parts), quiet(parts / "log"):
             try:
                 predict_files(job, beam)
             except Exception as error:

@@ -5,16 +5,20 @@ In two halves: `check_inputs` needs no framework and takes a second, `check_envi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from components.class_order import ordered, usual_positive
 from components.errors import DataGateError, UserError, did_you_mean, first_line
 from components.evaluation.metric_names import check_settings
 from components.evaluation.results import CHAMPION
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY
-from components.ingest.scan import scan
+from components.ingest.scan import PEEK_ROWS, Scan, scan
 from components.ingest.sources import find_files
+from components.progress import say
+from components.training.class_weights import class_weights
 from components.training.registry import trainer_class
 from components.user_code import UserCode, snapshot_file
 from components.validation.schema_text import check_label_values
@@ -22,13 +26,17 @@ from pipelines.config import PipelineConfig
 from pipelines.config_tuning import TUNE_METRICS
 from pipelines.settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
 
+# A share among the first rows below which a class is the rarer one of all rows too.
+_SURELY_RARER = 0.4
 
-def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
-    """Returns the config with `task` decided.
+
+def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[[], str | None] = lambda: None) -> PipelineConfig:
+    """Returns the config with `task` decided, and `positive_class` where the champion's is another than would be taken.
 
     Args:
         config: as loaded.
         store: folder for snapshots of the user's code.
+        champions_class: asks the registry for the champion's positive class; called when it matters.
 
     Raises:
         UserError: files that are not there, code that is no Python, columns that do not fit the config.
@@ -50,10 +58,36 @@ def check_inputs(config: PipelineConfig, store: Path) -> PipelineConfig:
         if not verdict.passed:
             raise DataGateError(verdict.message())
     check_settings(evaluation_settings(config), found.task)
+    _check_class_weights(config, found)
     _check_tuning(config, found.task)
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")
-    return config.model_copy(update={"task": found.task})
+    decided = {"task": found.task}
+    if config.positive_class is None and (kept := _kept_class(found, champions_class)):
+        decided["positive_class"] = kept
+    return config.model_copy(update=decided)
+
+
+def _kept_class(found: Scan, champions_class: Callable[[], str | None]) -> str | None:
+    """Returns the champion's positive class where the rarer class is, or may be, the other one.
+
+    Of much data the first rows alone are known: there the champion's choice is kept where the two are about as frequent.
+    """
+    counts = found.label_counts
+    if found.task != "binary" or len(counts) != 2 or usual_positive(sorted(counts)) is not None:
+        return None
+    kept = champions_class()
+    if kept not in counts:
+        return None
+    is_certain = found.rows < PEEK_ROWS or min(counts.values()) < _SURELY_RARER * sum(counts.values())
+    rarer = ordered(sorted(counts), counts, None)[0][-1]
+    return None if is_certain and kept == rarer else kept
+
+
+def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
+    """Of more rows than were read there may be more classes: the training stage, which knows all of them, decides then."""
+    if found.rows < PEEK_ROWS or found.task == "regression":
+        class_weights(config.trainer.hyperparameters.class_weights, found.classes, found.label_counts, config.label)
 
 
 def _check_tuning(config: PipelineConfig, task: str) -> None:
@@ -94,6 +128,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
         UserError: whatever is wrong.
     """
     config, store = payload
+    say("importing your code, asking for devices")
     names: list[str] = []
     for framework in config.trainer.frameworks:
         settings = trainer_settings(config, store, framework)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from components.evaluation.results import CHAMPION, verdict_of
+from components.evaluation.results import CHAMPION, verdict_of, with_blanks
 from pipelines.config_file import load_config
 from pipelines.runners.contract import RunResult
 from pipelines.runners.local import stop_on_sigterm
@@ -50,10 +50,12 @@ def run_pipeline(
         result: RunResult = runner.submit(runner.compile(config))
     finally:
         runner.cancel()
-    out = _console(sys.stderr if as_json else sys.stdout)
-    _print(result, root, pipeline, out)
+    if result.status != "cancelled":
+        _print(result, root, pipeline, _console(sys.stderr if as_json else sys.stdout))
     if as_json:
         print(json.dumps(to_json(result)), flush=True)
+    if result.status == "cancelled":
+        raise KeyboardInterrupt
     return result.exit_code
 
 
@@ -73,7 +75,9 @@ def to_json(result: RunResult) -> dict[str, Any]:
         "model_version": result.model_version,
         "champion": result.champion,
         "models": _models(result),
-        "metrics": dict(result.metrics),
+        "positive_class": result.evaluation.positive_class if result.evaluation else None,
+        "metrics": with_blanks(result.metrics, result.evaluation.task) if result.evaluation else {},
+        "comparison": _comparison(result),
         "stages": {s: {"status": r.status, "seconds": r.seconds} for s, r in result.stages.items()},
         "unchanged_since": result.unchanged_since,
         "error": result.error,
@@ -87,12 +91,25 @@ def _models(result: RunResult) -> dict[str, Any]:
         name: {
             "role": m.role,
             "version": m.version,
-            "metrics": m.metrics,
+            "metrics": with_blanks(m.metrics, result.evaluation.task),
             "passed": m.passed,
             "blessed": m.blessed,
             "failures": m.failures,
         }
         for name, m in result.evaluation.models.items()
+    }
+
+
+def _comparison(result: RunResult) -> dict[str, Any] | None:
+    found = result.evaluation
+    if found is None:
+        return None
+    return {
+        "split": found.split,
+        "rows": found.rows,
+        "champion": found.champion,
+        "compared_rows": found.compared_rows,
+        "not_compared": found.not_compared or None,
     }
 
 
@@ -115,8 +132,8 @@ def print_models(result: RunResult, out: Console) -> None:
         values = [f"{model.metrics[n]:.4f}" if n in model.metrics else "" for n in names]
         table.add_row(title, *values, f"{between[0]:.4f} to {between[1]:.4f}" if between else "", Text(verdict))
     out.print(table)
-    for comparison in evaluation.comparisons:
-        out.print(comparison.sentence(), markup=False, soft_wrap=True)
+    for line in evaluation.lines():
+        out.print(line, markup=False, soft_wrap=True)
 
 
 def _print(result: RunResult, root: Path, pipeline: Path | None, out: Console) -> None:

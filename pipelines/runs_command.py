@@ -1,18 +1,25 @@
-"""`switchyard runs`: the runs of a Kubeflow cluster: list, show, logs, terminate, retry."""
+"""`switchyard runs`: the runs of a Kubeflow cluster: list, show, logs, terminate, retry; and its recurring runs."""
 
 from __future__ import annotations
 
 import json
-import sys
+import time
 from typing import Any
 
 import click
 from rich.table import Table
 
 from components.errors import UserError
-from pipelines.runners.kubeflow.client import Connection, KubeflowClient, pods
+from pipelines.runners.kubeflow.client import TERMINAL, Connection, KubeflowClient
+from pipelines.runners.kubeflow.following import shown_states, state_of
 from pipelines.runners.kubeflow.parent_run import of_plugin
+from pipelines.runners.kubeflow.schedules import Schedules
+from pipelines.runners.kubeflow.workflow import Node, Workflow
 from pipelines.runners.quiet import table_console
+
+_POLL_SECONDS = 2.0
+# Runs that are looked at for those of a recurring run.
+_RECENT = 200
 
 
 def list_runs(connection: Connection, experiment: str | None, limit: int, *, as_json: bool) -> None:
@@ -23,10 +30,10 @@ def list_runs(connection: Connection, experiment: str | None, limit: int, *, as_
         click.echo(json.dumps(rows))
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "name", "state", "created"):
+    for column in ("run", "name", "state", "created", "schedule"):
         table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(row["run_id"], row["name"], row["state"], row["created_at"])
+        table.add_row(row["run_id"], row["name"], row["state"], row["created_at"], row["schedule"] or "")
     table_console().print(table if rows else "no runs")
 
 
@@ -34,52 +41,139 @@ def show_run(connection: Connection, run_id: str, *, as_json: bool) -> None:
     """Prints a run and its tasks."""
     client = _client(connection)
     run = client.run(run_id)
-    details = (run.run_details.task_details if run.run_details else None) or []
-    tasks = [
-        {
-            "name": str(d.display_name),
-            "state": str(d.state or "PENDING"),
-            "seconds": round((d.end_time - d.start_time).total_seconds(), 1) if d.end_time and d.start_time else None,
-            "error": d.error.message if d.error else None,
-        }
-        for d in sorted(details, key=lambda d: (d.start_time is None, str(d.start_time)))
-    ]
+    workflow = client.workflow(run_id)
+    names = workflow.task_names() if workflow else _shown_tasks(run)
+    states = workflow.stages({n: n for n in names}) if workflow else shown_states(run, {n: n for n in names})
+    tasks = [{"name": n, "state": s.state, "seconds": s.seconds, "error": s.message or None} for n, s in states.items()]
     found = {**_summary(client, run), "error": run.error.message if run.error else None, "tasks": tasks}
     if as_json:
         click.echo(json.dumps(found))
         return
-    for key in ("run_id", "name", "state", "created_at", "url", "mlflow_url", "error"):
+    for key in ("run_id", "name", "state", "created_at", "schedule", "url", "mlflow_url", "error"):
         if found[key]:
             click.echo(f"{key}: {found[key]}")
     table = Table(box=None, pad_edge=False)
-    for column in ("task", "state", "seconds", "error"):
+    for column in ("task", "state", "seconds", "message"):
         table.add_column(column)
     for task in tasks:
-        table.add_row(task["name"], task["state"], str(task["seconds"] or ""), task["error"] or "")
+        seconds = "" if task["seconds"] is None else f"{task['seconds']:.0f}"
+        table.add_row(str(task["name"]), str(task["state"]), seconds, str(task["error"] or ""))
     table_console().print(table)
 
 
 def print_logs(connection: Connection, run_id: str, stage: str | None, *, follow: bool) -> None:
-    """Prints what the pods of a stage, or of all, have printed."""
+    """Prints what the pods of a stage, or of all, have printed.
+
+    Raises:
+        UserError: there is no such stage, or none of KFP's sources has the log.
+    """
     client = _client(connection)
     run = client.run(run_id)
-    details = (run.run_details.task_details if run.run_details else None) or []
-    names = [stage] if stage else list(dict.fromkeys(str(d.display_name) for d in details))
-    found = list(dict.fromkeys(pod for name in names for pod in pods(run, name)))
-    if not found:
-        known = ", ".join(sorted({str(d.display_name) for d in details})) or "none yet"
+    workflow = client.workflow(run_id)
+    if workflow is None:
+        raise UserError(
+            f"the logs of run {run_id} cannot be found: this KFP keeps no Workflow of it. Use kubectl logs with the label "
+            f"pipeline/runid={run_id}."
+        )
+    names = [stage.replace("_", "-")] if stage else workflow.task_names()
+    nodes = [node for name in names for node in workflow.executors(name)]
+    if not nodes:
+        known = ", ".join(workflow.task_names()) or "none yet"
         raise UserError(f"run {run_id} has no pod" + (f" of a stage {stage!r}; its tasks: {known}" if stage else " yet"))
-    for pod in found:
-        if len(found) > 1:
+    missing = []
+    for node in nodes:
+        pod = workflow.pod_name(node)
+        if len(nodes) > 1:
             click.echo(f"==> {pod} <==")
-        for chunk in client.log(run_id, pod, follow=follow):
-            sys.stdout.write(chunk.decode("utf-8", "replace"))
-            sys.stdout.flush()
+        text = _log(client, run_id, workflow, node)
+        if text is None:
+            missing.append(pod)
+            continue
+        click.echo(text, nl=False)
+        if follow and node is nodes[-1]:
+            _follow_log(client, run, workflow, node, text)
+    if missing:
+        raise UserError(
+            f"KFP has no log of {', '.join(missing)}: it keeps those of finished pods alone, and the page of KFP "
+            f"({client.host}) shows those of running ones only where --host is the page. Try kubectl logs POD -n "
+            f"{connection.namespace or workflow.namespace or 'kubeflow'}."
+        )
+
+
+def _log(client: KubeflowClient, run_id: str, workflow: Workflow, node: Node) -> str | None:
+    """Asks every source in turn: KFP's API knows finished pods of runs that Argo has not compressed, its page running ones."""
+    text = client.log_of_node(run_id, node.id) if node.finished and not workflow.compressed else None
+    return client.log_of_pod(run_id, workflow.pod_name(node), workflow.namespace) if text is None else text
+
+
+def _follow_log(client: KubeflowClient, run: Any, workflow: Workflow, node: Node, text: str) -> None:
+    """Prints what comes after `text`, until the run or the pod ends: KFP itself follows no log."""
+    while str(run.state) not in TERMINAL and not node.finished:
+        time.sleep(_POLL_SECONDS)
+        run = client.run(run.run_id)
+        now = client.workflow(run.run_id) or workflow
+        workflow, node = now, now.nodes.get(node.id, node)
+        found = _log(client, run.run_id, workflow, node)
+        if found is not None:
+            click.echo(found[len(text) :] if found.startswith(text) else found, nl=False)
+            text = found
+
+
+def list_schedules(connection: Connection, experiment: str | None, *, as_json: bool) -> None:
+    """Prints the recurring runs."""
+    client = _client(connection)
+    rows = [_schedule(s) for s in Schedules(client).all(client.experiment(experiment) if experiment else None)]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("schedule", "name", "state", "cron", "catchup", "most"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*(str(row[k]) for k in ("recurring_run_id", "name", "state", "cron", "catchup", "max_concurrency")))
+    table_console().print(table if rows else "no recurring runs")
+
+
+def pause_schedule(connection: Connection, schedule: str) -> None:
+    """Has a recurring run start no more runs."""
+    Schedules(_client(connection)).pause(schedule)
+    click.echo(f"recurring run {schedule} is paused; resume it with switchyard runs schedules resume {schedule}")
+
+
+def resume_schedule(connection: Connection, schedule: str) -> None:
+    """Has a recurring run start runs again."""
+    Schedules(_client(connection)).resume(schedule)
+    click.echo(f"recurring run {schedule} is resumed")
+
+
+def delete_schedule(connection: Connection, schedule: str, *, force: bool) -> None:
+    """Deletes a recurring run.
+
+    Raises:
+        UserError: runs of it are under way, which KFP would orphan, and it is not forced.
+    """
+    client = _client(connection)
+    schedules = Schedules(client)
+    schedules.exists(schedule)
+    running = [r.run_id for r in client.runs(None, _RECENT) if r.recurring_run_id == schedule and str(r.state) not in TERMINAL]
+    if running and not force:
+        raise UserError(
+            f"recurring run {schedule} has runs under way: {', '.join(running)}. Kubernetes deletes their Workflows with it, and "
+            "KFP shows them as running for ever. Pause it and wait for them, end them (switchyard runs terminate), or give "
+            "--force."
+        )
+    schedules.delete(schedule)
+    click.echo(f"recurring run {schedule} is deleted" + (f"; orphaned: {', '.join(running)}" if running else ""))
 
 
 def terminate_run(connection: Connection, run_id: str) -> None:
-    """Stops a run."""
-    _client(connection).terminate(run_id)
+    """Stops a run; one that has ended already stays as it is."""
+    client = _client(connection)
+    state = state_of(client.run(run_id))
+    if state in TERMINAL:
+        click.echo(f"run {run_id} has ended already: {state}")
+        return
+    client.terminate(run_id)
     click.echo(f"run {run_id} is being stopped")
 
 
@@ -87,7 +181,7 @@ def retry_run(connection: Connection, run_id: str) -> None:
     """Runs what failed again."""
     client = _client(connection)
     client.retry(run_id)
-    click.echo(f"run {run_id} goes on: {client.url(run_id)}")
+    click.echo(f"run {run_id} is tried again: {client.url(run_id)}")
 
 
 def _client(connection: Connection) -> KubeflowClient:
@@ -101,8 +195,29 @@ def _summary(client: KubeflowClient, run: Any) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "name": run.display_name,
-        "state": str(run.state or "PENDING"),
+        "state": state_of(run),
+        "schedule": run.recurring_run_id or None,
         "created_at": run.created_at.strftime("%Y-%m-%d %H:%M:%S") if run.created_at else "",
         "url": client.url(run.run_id),
         "mlflow_url": parent.url if parent else None,
     }
+
+
+def _schedule(recurring: Any) -> dict[str, Any]:
+    trigger = recurring.trigger
+    return {
+        "recurring_run_id": recurring.recurring_run_id,
+        "name": recurring.display_name,
+        "state": str(recurring.status or ""),
+        "cron": trigger.cron_schedule.cron if trigger and trigger.cron_schedule else None,
+        "catchup": not recurring.no_catchup,
+        "max_concurrency": recurring.max_concurrency,
+        "created_at": recurring.created_at.strftime("%Y-%m-%d %H:%M:%S") if recurring.created_at else "",
+    }
+
+
+def _shown_tasks(run: Any) -> list[str]:
+    """Returns the names of the tasks that v2beta1 shows as begun."""
+    details = (run.run_details.task_details if run.run_details else None) or []
+    names = [str(d.display_name).removesuffix("-driver") for d in details if str(d.display_name).endswith("-driver")]
+    return [n for n in dict.fromkeys(names) if n != "root"]

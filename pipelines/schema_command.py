@@ -18,6 +18,7 @@ from components.validation.schema_text import belongs, domain, environment_of
 from components.validation.statistics import Statistics, read_statistics
 from pipelines.config import PipelineConfig
 from pipelines.config_file import load_config
+from pipelines.output_path import check_output
 from pipelines.runners.local import LocalRunner, stop_on_sigterm
 from pipelines.runners.quiet import quiet, screen, table_console
 from pipelines.runners.workspace import Workspace, default_workspace
@@ -35,6 +36,7 @@ def infer(pipeline: Path, overrides: Sequence[str], workspace: Path | None, outp
     target = output or pipeline.parent / DEFAULT_NAME
     if target.exists():
         raise UserError(f"{target} is there already. Compare with switchyard schema diff, or give another file with -o.")
+    check_output(target)
     _, statistics = _examine(pipeline, overrides, workspace)
     with quiet():
         import tensorflow_data_validation as tfdv

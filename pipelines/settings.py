@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from components.bundle_manifest import FORMAT
+from components.code_files import listed_files
+from components.errors import UserError
 from components.ingest.scan import InputSpec
 from components.training.registry import file_of, is_file
-from components.user_code import UserCode, snapshot
+from components.user_code import UserCode, snapshot, split_reference
 from pipelines.config import PipelineConfig
 
 # In the settings of our stages, so that a newer Switchyard does not take an older one's results from the cache.
@@ -31,23 +33,47 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         missing_values=data.missing_values,
         label=config.label,
         task=config.task,
+        positive_class=config.positive_class,
+        max_float32_loss=data.max_float32_loss,
+        columns={name: column.type for name, column in data.columns.items()},
+        csv=data.csv.model_dump(exclude_defaults=True),
     )
 
 
 def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
     """Returns the snapshot of the user's `preprocessing_fn`."""
     code = config.preprocessing
-    return snapshot(code, "preprocessing_fn", store, key="preprocessing") if code else None
+    return snapshot(code, "preprocessing_fn", store, key="preprocessing", files=code_files(config)) if code else None
+
+
+def code_files(config: PipelineConfig) -> list[Path]:
+    """Returns the files that travel with the user's code because the config lists them.
+
+    Raises:
+        UserError: one is not there, or there is no code in a folder around it.
+    """
+    files = listed_files(config.files)
+    trainer = config.trainer
+    models = [m for f in trainer.frameworks if (m := trainer.model_for(f))]
+    code = [split_reference(c, "")[0] for c in (config.preprocessing, *models) if c]
+    folders = {f.parent for f in (*code, *(file_of(f) for f in trainer.frameworks if is_file(f)))}
+    for file in files:
+        if not any(file.is_relative_to(folder) for folder in folders):
+            known = f"in {', '.join(map(str, sorted(folders)))}" if folders else "there is none (preprocessing, trainer.model)"
+            raise UserError(f"files: {file} lies in no folder of the code: {known}. Move it beside the code that opens it.")
+    return files
 
 
 def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> dict[str, Any]:
     """Returns the config's `trainer` as the training stage of one framework takes it, the user's code as snapshots."""
     trainer = config.trainer
     model = trainer.model_for(framework)
+    files = code_files(config)
     if is_file(framework):
         name = framework.rpartition(":")[2]
-        framework = f"{snapshot(str(file_of(framework)), name, store, key='trainer.framework').path}:{name}"
-    code = snapshot(model, "build_model", store, key="trainer.model") if model else None
+        taken = snapshot(str(file_of(framework)), name, store, key="trainer.framework", files=files)
+        framework = f"{taken.path}:{name}"
+    code = snapshot(model, "build_model", store, key="trainer.model", files=files) if model else None
     return {
         "version": VERSION,
         # Bundles of another format are not taken from the cache.
@@ -75,6 +101,7 @@ def gate_settings(config: PipelineConfig) -> dict[str, Any]:
         "curated": config.validation.schema_path is not None,
         "excluded": list(config.data.exclude),
         "split_paths": bool(config.data.split_paths),
+        **config.evaluation.model_dump(mode="json", include={"comparable", "incomparable_champion"}),
         "split_key": config.data.split_key,
         "missing_values": list(config.data.missing_values) if config.data.missing_values is not None else None,
     }

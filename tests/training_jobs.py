@@ -78,7 +78,8 @@ def run_once(folder):
     (folder / "torch_model.py").write_text(TORCH_MODEL)
     (folder / "keras_model.py").write_text(KERAS_MODEL)
     (folder / "pipeline.yaml").write_text(
-        "name: workers\ndata: {path: data.csv}\nlabel: y\nserving: {infra_validation: null}\ntrainer:\n"
+        "name: workers\ndata: {path: data.csv, splits: {train: 0.8, eval: 0.2}}\nlabel: y\n"
+        "serving: {infra_validation: null}\ntrainer:\n"
         "  framework: [tensorflow, pytorch]\n  accelerator: cpu:2\n"
         "  model: {tensorflow: keras_model.py, pytorch: torch_model.py}\n"
         "  hyperparameters: {epochs: 3, batch_size: 36, learning_rate: 0.01, seed: 1, early_stopping: null}\n"

@@ -15,16 +15,18 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from components import tracking
 from components.artifacts import Baseline as BaselineArtifact
-from components.baseline.contents import BaselineContents, champion_folder, misfits, previous_statistics
-from components.dataset import DatasetSummary
+from components.baseline.contents import BaselineContents, Misfit, champion_folder, previous_statistics
+from components.baseline.fit import ChampionFit, Reasons
+from components.dataset import DatasetSummary, split_files
 from components.errors import UserError, first_line
 from components.model_bundle import bundle_info
-from components.model_registry import CHAMPION, DIGEST, MODEL_URI, alias_version, download_version
+from components.model_registry import CHAMPION, DIGEST, MODEL_URI, alias_version, check_own, download_version
 from components.progress import say, warn
 
 _log = logging.getLogger(__name__)
 
 STATISTICS_FOLDER = "statistics"
+_BATCH = 1000
 
 
 class Executor(base_executor.BaseExecutor):
@@ -32,12 +34,12 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. MLflow being away is said, and is no error; a champion whose files were changed is one."""
-        summary = DatasetSummary.load(artifact_utils.get_single_uri(input_dict["examples"]))
+        examples = artifact_utils.get_single_uri(input_dict["examples"])
         uri = artifact_utils.get_single_uri(output_dict["baseline"])
         os.makedirs(uri, exist_ok=True)
         name = exec_properties["model_name"]
         try:
-            contents = _find(name, exec_properties["pipeline_name"], summary, uri)
+            contents = _find(name, exec_properties["pipeline_name"], examples, uri)
         except UserError:
             shutil.rmtree(champion_folder(uri), ignore_errors=True)
             raise
@@ -45,35 +47,60 @@ class Executor(base_executor.BaseExecutor):
             shutil.rmtree(champion_folder(uri), ignore_errors=True)
             _log.exception("MLflow")
             reason = first_line(error)
-            contents = BaselineContents(None, "", "", [], None, f"the champion could not be asked for: {reason}")
-            warn("the registry cannot be reached: the model is not compared with the champion, and will not replace one")
+            contents = BaselineContents(None, "", "", None, f"the champion could not be asked for: {reason}")
+            refused = tracking.is_refusal(error) or tracking.is_denial(error)
+            why = f"refuses to name the champion ({reason})" if refused else "is unreachable"
+            warn(f"the registry {why}: the model is not compared with the champion, and will not replace one")
         contents.save(uri)
         tracking.ambient().tags({"champion": contents.version or "none", "champion.note": contents.note})
-        if contents.misfits:
-            warn(f"champion version {contents.version} does not fit this data: {'; '.join(contents.misfits[:5])}")
         say(contents.note)
 
 
-def _find(name: str, pipeline: str, summary: DatasetSummary, uri: str) -> BaselineContents:
+def _find(name: str, pipeline: str, examples: str, uri: str) -> BaselineContents:
+    summary = DatasetSummary.load(examples)
     server = os.environ.get("MLFLOW_TRACKING_URI")
     if not server:
-        return BaselineContents(None, "", "", [], None, "no tracking server: nothing to compare with")
+        return BaselineContents(None, "", "", None, "no tracking server: nothing to compare with")
     client = tracking.client(server)
+    check_own(client, name)
     version = alias_version(client, name, CHAMPION)
     experiment = os.environ.get("MLFLOW_EXPERIMENT_ID")
     previous = _previous(client, experiment, pipeline, list(summary.rows), uri) if experiment else None
     if version is None:
-        return BaselineContents(None, "", "", [], previous, f"{name} has no champion yet")
+        return BaselineContents(None, "", "", previous, f"{name} has no champion yet", name=name)
     registered = client.get_model_version(name, version)
-    digest = registered.tags.get(DIGEST)
+    digest, source = registered.tags.get(DIGEST), registered.tags.get(MODEL_URI, "")
+    rows = summary.rows[summary.held_out]
     if digest is None:
-        note = f"champion is version {version}, which Switchyard did not make, or an older version did"
-        return BaselineContents(version, "", "", ["it was registered without a digest"], previous, note)
+        obstacle = "it was registered without a digest, by an older Switchyard, so nothing shows that its files are its own"
+        note = f"champion is version {version}, of an older Switchyard"
+        return BaselineContents(version, "", source, previous, note, None, name, obstacle, rows)
     download_version(client, server, name, version, champion_folder(uri))
     info = bundle_info(champion_folder(uri))
-    note = f"champion is version {version} ({info.framework})"
-    source = registered.tags.get(MODEL_URI, "")
-    return BaselineContents(version, info.framework, source, misfits(info, summary), previous, note, digest)
+    champion = ChampionFit(info, summary)
+    obstacle = champion.obstacle
+    judged, reasons = (0, Reasons()) if obstacle else _count(champion, split_files(examples, summary.held_out))
+    misfits = [Misfit(column, why, n) for (column, why), n in reasons.most_common()]
+    note = f"champion is version {version} ({info.framework}), it can judge {judged:,} of {rows:,} rows of {summary.held_out}"
+    if info.positive_class is not None and str(info.positive_class) != str(summary.positive_class):
+        note = f"{note}; its positive class is {info.positive_class}, so its probabilities are turned"
+    return BaselineContents(
+        version, info.framework, source, previous, f"{note}: {obstacle}" if obstacle else note, digest, name, obstacle, rows,
+        judged, misfits,
+    )  # fmt: skip
+
+
+def _count(champion: ChampionFit, files: list[str]) -> tuple[int, Reasons]:
+    """Returns how many rows a champion can judge, and why not the others."""
+    import tensorflow as tf
+    from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
+    decoder, judged, reasons = ExamplesToRecordBatchDecoder(), 0, Reasons()
+    for records in tf.data.TFRecordDataset(files).batch(_BATCH).as_numpy_iterator():
+        taken = champion.take(decoder.DecodeBatch(list(records)))
+        judged += int(taken.mask.sum())
+        reasons += taken.reasons
+    return judged, reasons
 
 
 def _previous(client: Any, experiment: str, pipeline: str, splits: list[str], uri: str) -> str | None:
@@ -100,7 +127,7 @@ class BaselineSpec(types.ComponentSpec):
 
 
 class Baseline(base_component.BaseComponent):
-    """Fetches the champion's bundle and the previous run's statistics from MLflow, and checks that the champion fits.
+    """Fetches the champion's bundle and the previous run's statistics from MLflow; counts the rows that the champion can judge.
 
     Outputs:
         baseline: see `BaselineContents`.

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.dataset import DatasetSummary
-from components.model_bundle import BundleInfo, RawFeature
-
 _FILE = "baseline.json"
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Why a champion cannot judge some rows of the held-out split: column, reason, how many rows."""
+
+    column: str
+    reason: str
+    rows: int
+
+    def sentence(self, of: int) -> str:
+        """Returns it in one line."""
+        return f"{self.column!r} {self.reason} ({self.rows:,} of {of:,} rows)"
 
 
 @dataclass(frozen=True)
@@ -22,24 +32,52 @@ class BaselineContents:
         version: the champion's; None: there is none, or it could not be asked for.
         framework: the champion's.
         model_uri: the artifact that the champion was registered from.
-        misfits: why the champion cannot take this data; empty when it can.
         previous_run: MLflow run of the last data gate that let its data pass; None: there is none.
         note: what a person should know, for example that MLflow is away.
         digest: of the champion's manifest, as it was registered.
+        name: of the registered model.
+        obstacle: why the champion can judge no row of this data; empty when it can judge some.
+        rows: of the held-out split.
+        judged: those of them that the champion can judge.
+        misfits: why not the others; a row may be in several.
     """
 
     version: str | None
     framework: str
     model_uri: str
-    misfits: list[str]
     previous_run: str | None
     note: str
     digest: str | None = None
+    name: str = ""
+    obstacle: str = ""
+    rows: int = 0
+    judged: int = 0
+    misfits: list[Misfit] = field(default_factory=list)
 
     @property
-    def comparable(self) -> bool:
-        """There is a champion, and it takes this data."""
-        return self.version is not None and not self.misfits
+    def share(self) -> float:
+        """Of the held-out rows that the champion can judge."""
+        return self.judged / self.rows if self.rows else 0.0
+
+    def comparable(self, least: float) -> bool:
+        """Whether there is a champion that can judge a share of at least `least` of the held-out rows."""
+        return self.version is not None and not self.obstacle and self.judged > 0 and self.share >= least
+
+    def why_not(self, least: float) -> str:
+        """Returns why there is no comparison, in one line; empty when there is one."""
+        if self.version is None:
+            return self.note
+        if self.comparable(least):
+            return ""
+        return f"champion version {self.version} of {self.name} cannot be compared: {self.obstacle or self._too_few(least)}"
+
+    def reasons(self) -> list[str]:
+        """Returns why the champion cannot judge some rows, one line a reason, the most rows first."""
+        return [m.sentence(self.rows) for m in sorted(self.misfits, key=lambda m: -m.rows)]
+
+    def _too_few(self, least: float) -> str:
+        needed = f"evaluation.comparable asks for {least:.0%}"
+        return f"it can judge {self.judged:,} of {self.rows:,} rows ({self.share:.0%}), {needed}; {'; '.join(self.reasons()[:3])}"
 
     def save(self, uri: str) -> None:
         """Writes it into the artifact."""
@@ -49,7 +87,7 @@ class BaselineContents:
     def load(cls, uri: str) -> BaselineContents:
         """Reads it from the artifact."""
         loaded: dict[str, Any] = json.loads(Path(uri, _FILE).read_text(encoding="utf-8"))
-        return cls(**loaded)
+        return cls(**{**loaded, "misfits": [Misfit(**m) for m in loaded["misfits"]]})
 
 
 def champion_folder(uri: str) -> Path:
@@ -60,33 +98,3 @@ def champion_folder(uri: str) -> Path:
 def previous_statistics(uri: str, split: str) -> Path:
     """Where the previous run's statistics of a split lie, if there are any."""
     return Path(uri) / "previous" / f"{split}.pb"
-
-
-def misfits(info: BundleInfo, summary: DatasetSummary) -> list[str]:
-    """Returns why a bundle cannot take a data set: one sentence each, none when it fits."""
-    found = []
-    if info.task != summary.task:
-        found.append(f"it is for a {info.task} task, the data is {summary.task}")
-    if info.label != summary.label:
-        found.append(f"it predicts {info.label!r}, the label is {summary.label!r}")
-    elif [str(c) for c in info.classes] != [str(c) for c in summary.classes]:
-        found.append(f"its classes are {info.classes}, the data has {list(summary.classes)}")
-    for feature in info.features:
-        kind = summary.columns.get(feature.name)
-        if kind is None:
-            if feature.width is not None:
-                found.append(f"it needs the column {feature.name!r}, which the data has not")
-        elif reason := _mismatch(feature, kind):
-            found.append(f"column {feature.name!r}: {reason}")
-    return found
-
-
-def _mismatch(feature: RawFeature, kind: str) -> str:
-    scalar = kind.removeprefix("list of ")
-    if (feature.dtype == "string") != (scalar == "string"):
-        return f"it takes {feature.dtype}, the data holds {kind}"
-    if feature.dtype == "int64" and scalar == "float":
-        return "it takes integers, the data holds floats"
-    if kind.startswith("list") and not (feature.is_list or (feature.width or 1) > 1):
-        return "it takes one value a row, the data holds lists"
-    return ""

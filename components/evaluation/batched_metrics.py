@@ -8,7 +8,7 @@ values and everything that is derived from them stay TFMA's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -43,21 +43,31 @@ class Batch:
         predictions: model -> probabilities or values, float32 (B, outputs).
         features: other values of the rows, by name, (B,).
         slices: the columns to slice by.
+        judged: model, or name among `features` -> the rows that count for it, bool (B,); of others all rows do.
     """
 
     labels: np.ndarray
     predictions: Mapping[str, np.ndarray]
     features: Mapping[str, np.ndarray]
     slices: Mapping[str, SliceColumn]
+    judged: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def take(self, indices: np.ndarray) -> Batch:
         """Returns some of the rows, which are not sliced again."""
         predictions = {m: p[indices] for m, p in self.predictions.items()}
-        return Batch(self.labels[indices], predictions, {n: v[indices] for n, v in self.features.items()}, {})
+        features = {n: v[indices] for n, v in self.features.items()}
+        return Batch(self.labels[indices], predictions, features, {}, {n: m[indices] for n, m in self.judged.items()})
 
-    def predicted(self, model: str) -> np.ndarray:
-        """Returns a model's predictions; TFMA has no name for a model that is alone."""
-        return self.predictions[model] if model else next(iter(self.predictions.values()))
+    def of(self, model: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns labels and a model's predictions, of its rows; TFMA has no name for a model that is alone."""
+        predictions = self.predictions[model] if model else next(iter(self.predictions.values()))
+        rows = self.judged.get(model)
+        return (self.labels, predictions) if rows is None else (self.labels[rows], predictions[rows])
+
+    def feature(self, name: str) -> np.ndarray:
+        """Returns a feature's values, of its rows."""
+        values, rows = self.features[name], self.judged.get(name)
+        return values if rows is None else values[rows]
 
 
 class MeasureBatches(beam.PTransform):
@@ -96,7 +106,28 @@ def _derive(computed: Computed, derived: Sequence[metric_types.DerivedMetricComp
     found = dict(found)
     for computation in derived:
         found.update(computation.result(found))
+    _blank(found)
     return key, {k: v for k, v in found.items() if not k.name.startswith("_") or k.name.startswith("__")}
+
+
+def _blank(found: dict[Any, Any]) -> None:
+    """Makes NaN of what does not exist, where TFMA says 0: the AUC of one class, the precision of who never says yes."""
+    matrices_ = {k: v for k, v in found.items() if isinstance(v, binary_confusion_matrices.Matrices)}
+    for key, value in matrices_.items():
+        at = value.thresholds.index(0.5) if 0.5 in value.thresholds else None
+        if at is None:
+            continue
+        tp, fp, tn, fn = (getattr(value, n)[at] for n in ("tp", "fp", "tn", "fn"))
+        missing = {
+            "auc": not (tp + fn and fp + tn),
+            "auc_precision_recall": not tp + fn,
+            "recall": not tp + fn,
+            "precision": not tp + fp,
+            "f1": not 2 * tp + fp + fn,
+        }
+        for other in found:
+            if other.model_name == key.model_name and missing.get(other.name):
+                found[other] = float("nan")
 
 
 def _only(computed: Computed, *, plots: bool) -> Computed:
@@ -144,17 +175,19 @@ def _count(combiner: Any, batch: Batch) -> float:
 
 def _cross_entropy(combiner: Any, batch: Batch) -> Any:
     summed = combiner.create_accumulator()
-    predictions = batch.predicted(combiner._metric_key.model_name)
-    summed.total_example_weights = float(len(batch.labels))
+    labels, predictions = batch.of(combiner._metric_key.model_name)
+    summed.total_example_weights = float(len(labels))
     # TFMA's formula, which is the mean over what it is given.
-    summed.total_cross_entropy = len(batch.labels) * combiner._cross_entropy(batch.labels[:, None], predictions)
+    if len(labels):
+        summed.total_cross_entropy = len(labels) * combiner._cross_entropy(labels[:, None], predictions)
     return summed
 
 
 def _regression_error(error: Callable[[np.ndarray], np.ndarray]) -> Callable[[Any, Batch], Any]:
     def summary(combiner: Any, batch: Batch) -> Any:
         summed = combiner.create_accumulator()
-        errors = error(batch.labels - batch.predicted(combiner._metric_key.model_name)[:, 0])
+        labels, predictions = batch.of(combiner._metric_key.model_name)
+        errors = error(labels - predictions[:, 0])
         there = ~np.isnan(errors)
         summed.total_regression_error = float(errors[there].sum())
         summed.total_example_weights = float(there.sum())
@@ -165,29 +198,32 @@ def _regression_error(error: Callable[[np.ndarray], np.ndarray]) -> Callable[[An
 
 def _totals(combiner: Any, batch: Batch) -> Any:
     summed = combiner.create_accumulator()
-    summed.total_weighted_examples = float(len(batch.labels))
-    summed.total_weighted_labels = float(batch.labels.sum())
-    summed.total_weighted_predictions = float(batch.predicted(combiner._key.model_name).sum(dtype=np.float64))
+    labels, predictions = batch.of(combiner._key.model_name)
+    summed.total_weighted_examples = float(len(labels))
+    summed.total_weighted_labels = float(labels.sum())
+    summed.total_weighted_predictions = float(predictions.sum(dtype=np.float64))
     return summed
 
 
 def _mean(combiner: Any, batch: Batch) -> Any:
     summed = combiner.create_accumulator()
-    values = batch.features[combiner._feature_key_path[-1]]
+    values = batch.feature(combiner._feature_key_path[-1])
     summed.count, summed.total = float(len(values)), float(values.sum())
     return summed
 
 
 def _histogram(combiner: Any, batch: Batch) -> Any:
-    predictions = batch.predicted(combiner._key.model_name)[:, 0].astype(np.float64)
+    labels, scores = batch.of(combiner._key.model_name)
+    predictions = scores[:, 0].astype(np.float64)
     position = (predictions - combiner._left) / combiner._range * combiner._num_buckets + 1
     buckets, index = np.unique(np.clip(position, 0, combiner._num_buckets + 1).astype(np.int64), return_inverse=True)
-    sums = [np.bincount(index, weights).tolist() for weights in (batch.labels, predictions, np.ones(len(index)))]
+    sums = [np.bincount(index, weights).tolist() for weights in (labels, predictions, np.ones(len(index)))]
     return {b: calibration_histogram.Bucket(b, *row) for b, *row in zip(buckets.tolist(), *sums, strict=True)}
 
 
 def _confusion(combiner: Any, batch: Batch) -> Any:
-    predictions, positive = batch.predicted(combiner._key.model_name)[:, 0], batch.labels == 1
+    labels, scores = batch.of(combiner._key.model_name)
+    predictions, positive = scores[:, 0], labels == 1
     found = {}
     for threshold in combiner._binary_confusion_matrices._thresholds:
         said = predictions > threshold
@@ -199,10 +235,10 @@ def _confusion(combiner: Any, batch: Batch) -> Any:
 
 def _classes(combiner: Any, batch: Batch) -> Any:
     summed, kind = combiner.create_accumulator(), multi_class_confusion_matrix_metrics
-    scores = batch.predicted(combiner._key.model_name)
+    labels, scores = batch.of(combiner._key.model_name)
     for threshold in combiner._thresholds:
         predicted = np.where(scores.max(axis=1) <= threshold, kind.NO_PREDICTED_CLASS_ID, scores.argmax(axis=1))
-        pairs, counts = np.unique(np.stack([batch.labels.astype(np.int64), predicted]), axis=1, return_counts=True)
+        pairs, counts = np.unique(np.stack([labels.astype(np.int64), predicted]), axis=1, return_counts=True)
         entries = zip(*pairs.tolist(), counts.tolist(), strict=True)
         summed[threshold] = {kind.MatrixEntryKey(actual, said): float(n) for actual, said, n in entries}
     return summed

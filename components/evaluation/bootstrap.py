@@ -7,7 +7,7 @@ Each replicate weighs every row with an independent Poisson(1) number, the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,19 +29,38 @@ class Rows:
     Attributes:
         task: binary, multiclass or regression.
         labels: class index, or value; float64 (n,).
-        scores: model -> probabilities or values, float32 (n, outputs).
+        scores: model -> probabilities or values, float32 (n, outputs); NaN where a champion cannot judge a row.
     """
 
     task: str
     labels: np.ndarray
     scores: Mapping[str, np.ndarray]
 
+    def judged(self, model: str) -> np.ndarray:
+        """Returns which rows a model has scores for, bool (n,)."""
+        return np.asarray(~np.isnan(self.scores[model]).all(axis=1))
 
-def replicates(rows: Rows) -> dict[str, dict[str, np.ndarray]]:
-    """Returns model -> metric -> the metric's value in each replicate, float64 (replicates,)."""
+    def of(self, models: Sequence[str]) -> Rows:
+        """Returns all rows with the scores of some models."""
+        return Rows(self.task, self.labels, {m: self.scores[m] for m in models})
+
+    def where(self, rows: np.ndarray) -> Rows:
+        """Returns some of the rows, bool (n,)."""
+        return self if rows.all() else Rows(self.task, self.labels[rows], {m: s[rows] for m, s in self.scores.items()})
+
+
+def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
+    """Returns model -> metric -> the metric's value in each replicate, float64 (replicates,).
+
+    Args:
+        rows: as many rows have the same weights, whichever models there are.
+        metrics: those wanted; None: all.
+    """
     n = len(rows.labels)
     count = int(np.clip(_WORK / max(1, n), _FEWEST, _MOST))
     functions = {m: weighted_metrics(rows.task, rows.labels, s) for m, s in rows.scores.items()}
+    if metrics is not None:
+        functions = {m: {name: f[name] for name in metrics} for m, f in functions.items()}
     found = {m: {name: np.empty(count) for name in f} for m, f in functions.items()}
     random, poisson = np.random.default_rng(SEED), _poisson_table()
     at_a_time = max(1, _HELD // max(1, n))

@@ -30,7 +30,7 @@ class EvaluationSpec(types.ComponentSpec):
 
 
 class Evaluate(base_beam_component.BaseBeamComponent):
-    """Evaluates bundles on the raw eval split with TFMA, whichever framework trained them, beside the champion.
+    """Evaluates bundles on the raw held-out split (`test`, else `eval`) with TFMA, beside the champion.
 
     Outputs:
         evaluation: TFMA's result, readable with `tfma.load_metrics`, `metrics.json` and the predictions as Parquet.

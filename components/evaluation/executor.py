@@ -19,6 +19,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 
 from components import tracking
+from components.artifacts import DIVERGED
 from components.baseline.contents import BaselineContents, champion_folder
 from components.batched_io import ReadExamples
 from components.bundle_manifest import digest_of
@@ -28,11 +29,12 @@ from components.evaluation.batched_metrics import MeasureBatches
 from components.evaluation.bootstrap import Rows, interval, replicates
 from components.evaluation.metric_names import METRICS, PRIMARY, check_settings
 from components.evaluation.metrics import default_thresholds, eval_config
-from components.evaluation.model_gate import compare, judge, ranked
-from components.evaluation.predictions import ROWS, Predict, rows_schema
+from components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
+from components.evaluation.predictions import ROWS, Predict, beside, rows_schema
 from components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
 from components.evaluation.row_plots import confusion_metrics, row_plots
 from components.evaluation.tfma_results import read_metrics, read_plots
+from components.evaluation.trivial import Trivial
 from components.progress import say, warn
 from components.reports.evaluation import evaluation_html, models_table
 
@@ -51,22 +53,26 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         summary = DatasetSummary.load(examples_uri)
         check_settings(settings, summary.task)
         check_slices(settings["slices"], summary)
-        files = split_files(examples_uri, "eval")
+        files = split_files(examples_uri, summary.held_out)
         baseline_uri = artifact_utils.get_single_uri(input_dict["baseline"])
         baseline = BaselineContents.load(baseline_uri)
-        models = {n: ModelResult(n, CANDIDATE, n, a.uri, None, {}, {}, {}, {}) for n, a in artifacts.items()}
+        models = {
+            n: ModelResult(n, CANDIDATE, n, a.uri, None, {}, {}, {}, {}, failures=_diverged(a)) for n, a in artifacts.items()
+        }
         bundles = {n: (os.path.join(a.uri, "Format-Serving"), digest_of(a)) for n, a in artifacts.items()}
-        if baseline.comparable:
+        if baseline.comparable(settings["comparable"]):
             models[CHAMPION] = ModelResult(
                 CHAMPION, CHAMPION, baseline.framework, baseline.model_uri, baseline.version, {}, {}, {}, {}
             )
             bundles[CHAMPION] = (str(champion_folder(baseline_uri)), baseline.digest)
-        say(f"{summary.rows['eval']:,} rows, {', '.join(models)}, {len(settings['slices'])} slicings")
-        self._predict_and_measure(files, bundles, settings["slices"], summary.task, output)
+        rows_of_split = f"{summary.rows[summary.held_out]:,} rows of {summary.held_out}"
+        say(f"{rows_of_split}, {', '.join(models)}, {len(settings['slices'])} slicings")
+        measured = _names(models, partly=CHAMPION in models and baseline.judged < baseline.rows)
+        self._predict_and_measure(files, bundles, settings["slices"], summary, measured, output)
         rows = read_rows(output, list(models), summary)
         _check_labels(rows.labels, summary)
         settings["thresholds"] = settings["thresholds"] or default_thresholds(summary.task, rows.labels)
-        result = _result(output, models, rows, settings, summary, baseline)
+        result = _result(output, models, measured, rows, settings, summary, baseline)
         result.save(output)
         _bless(artifact_utils.get_single_instance(output_dict["blessing"]), artifacts[result.best], result)
         _track(result, output, summary)
@@ -76,11 +82,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         files: list[str],
         bundles: Mapping[str, tuple[str, str | None]],
         slices: Sequence[Sequence[str]],
-        task: str,
+        summary: DatasetSummary,
+        measured: Sequence[str],
         output: str,
     ) -> None:
         features = sorted({f for group in slices for f in group})
-        config = eval_config(task, slices, list(bundles))
+        config = eval_config(summary.task, slices, measured)
         shared = [
             tfma.types.EvalSharedModel(model_name=name, model_path=path, model_type="switchyard_bundle")
             for name, (path, _) in bundles.items()
@@ -89,7 +96,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             predicted = (
                 pipeline
                 | "Examples" >> ReadExamples(files)
-                | "Predict" >> beam.ParDo(Predict(bundles, features)).with_outputs(ROWS, main="batches")
+                | "Predict"
+                >> beam.ParDo(Predict(bundles, features, summary, partly=len(measured) > len(bundles))).with_outputs(
+                    ROWS, main="batches"
+                )
             )
             _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
                 os.path.join(output, PREDICTIONS, "rows"), rows_schema(list(bundles), features), file_name_suffix=".parquet"
@@ -103,44 +113,111 @@ def _framework(model: Any) -> str:
     return str(model.get_string_custom_property("framework"))
 
 
+def _diverged(model: Any) -> list[str]:
+    why = model.get_string_custom_property(DIVERGED)
+    return [why] if why else []
+
+
+def _names(models: Mapping[str, ModelResult], *, partly: bool) -> list[str]:
+    """Returns the names that metrics are measured for: each candidate's twice where the champion can judge some rows only."""
+    return [*models, *(beside(n) for n in models if partly and n != CHAMPION)]
+
+
 def _result(
     output: str,
     models: Mapping[str, ModelResult],
+    measured: Sequence[str],
     rows: Rows,
     settings: dict[str, Any],
     summary: DatasetSummary,
     baseline: BaselineContents,
 ) -> Evaluation:
-    samples = replicates(rows)
-    names = list(METRICS[summary.task])
-    measured, plots = read_metrics(output, list(models), names), read_plots(output, list(models))
-    found = {}
-    for name, model in models.items():
-        slices = dict(measured[name])
-        metrics = slices.pop("")
-        drawn = {metric: interval(values) for metric, values in samples[name].items()}
-        found[name] = replace(
-            model,
-            metrics=metrics | confusion_metrics(plots[name]),
-            intervals={m: list(i) for m, i in drawn.items() if i},
-            slices=slices,
-            plots=plots[name] | row_plots(rows, name),
-        )
+    found = _measured(output, models, measured, rows, summary)
+    candidates = {n: m for n, m in found.items() if m.role == CANDIDATE and n in models}
+    samples = replicates(rows.of(list(candidates)))
     metric = (settings["improvement"] or {}).get("metric") or PRIMARY[summary.task]
-    best, judged = judge(found, settings, metric, samples, baseline.model_uri)
-    order = [*ranked([m for m in judged.values() if m.role == CANDIDATE], metric)]
-    order += [m for m in judged.values() if m.role == CHAMPION]
+    not_compared = baseline.why_not(settings["comparable"])
+    standing = f"{not_compared}. {_what_to_do(baseline)}" if baseline.version and not_compared else ""
+    same = None
+    if CHAMPION in found:
+        judged = rows.judged(CHAMPION)
+        beside_it = {n: replace(found.get(beside(n), m), name=n) for n, m in candidates.items()}
+        on = "" if judged.all() else f"{judged.sum():,} of {len(judged):,} rows"
+        same = SameRows(found[CHAMPION], beside_it, replicates(rows.where(judged)), on)
+    best, verdicts = judge(
+        _with_intervals(candidates, samples),
+        settings,
+        metric,
+        samples,
+        Trivial.of(rows, metric),
+        same,
+        standing,
+        baseline.model_uri,
+    )
+    order = ranked(list(verdicts.values()), metric)
+    comparisons = [compare(verdicts[best], m, metric, samples) for m in order if m.name != best]
+    if same:
+        champion = replace(_with_intervals({CHAMPION: same.champion}, same.samples)[CHAMPION], passed=True, blessed=True)
+        order.append(champion)
+        for name in verdicts:
+            comparisons.append(replace(compare(same.candidates[name], champion, metric, same.samples), on=same.on))
+    partly = [f"the champion cannot judge some rows: {reason}" for reason in baseline.reasons()] if same and same.on else []
     return Evaluation(
         task=summary.task,
         metric=metric,
+        split=summary.held_out,
         rows=len(rows.labels),
         best=best,
         models={m.name: m for m in order},
-        comparisons=[compare(judged[best], m, metric, samples) for m in order if m.name != best],
+        comparisons=comparisons,
         thresholds=settings["thresholds"],
-        champion=baseline.version if baseline.comparable else None,
+        champion=baseline.version if same else None,
+        compared_rows=int(rows.judged(CHAMPION).sum()) if same else 0,
+        not_compared=not_compared,
         standing_champion=baseline.version,
-        notes=[baseline.note, *(f"champion version {baseline.version} does not fit: {m}" for m in baseline.misfits)],
+        notes=[*([baseline.note] if same else []), *partly],
+        positive_class=None if summary.positive_class is None else str(summary.positive_class),
+        positive_by=summary.positive_by,
+    )
+
+
+def _measured(
+    output: str, models: Mapping[str, ModelResult], names: Sequence[str], rows: Rows, summary: DatasetSummary
+) -> dict[str, ModelResult]:
+    """Returns the models, and the candidates on the champion's rows, with TFMA's metrics and plots."""
+    metrics, plots = read_metrics(output, names, list(METRICS[summary.task])), read_plots(output, names)
+    found = {}
+    for name in names:
+        slices = dict(metrics[name])
+        overall = slices.pop("") | confusion_metrics(plots[name])
+        if name not in models:
+            found[name] = ModelResult(name, CANDIDATE, "", "", None, overall, {}, slices, {})
+            continue
+        its = rows.where(rows.judged(name)) if name == CHAMPION else rows
+        if len(its.labels) < len(rows.labels):
+            overall["example_count"] = float(len(its.labels))
+        bad = int((~np.isfinite(its.scores[name])).any(axis=1).sum())
+        failures = [
+            *models[name].failures,
+            *([f"{bad:,} of its {len(its.labels):,} predictions are no finite numbers"] if bad else []),
+        ]
+        its_plots = plots[name] | row_plots(its, name)
+        found[name] = replace(models[name], metrics=overall, slices=slices, failures=failures, plots=its_plots)
+    return found
+
+
+def _with_intervals(models: Mapping[str, ModelResult], samples: Replicates) -> dict[str, ModelResult]:
+    found = {}
+    for name, model in models.items():
+        drawn = {metric: interval(values) for metric, values in samples[name].items()}
+        found[name] = replace(model, intervals={m: list(i) for m, i in drawn.items() if i})
+    return found
+
+
+def _what_to_do(baseline: BaselineContents) -> str:
+    return (
+        "The champion stays and the candidate is kept as challenger. Look at it, then: switchyard models promote "
+        f"{baseline.name} challenger --force --why '...'; or set evaluation.incomparable_champion: replace"
     )
 
 
@@ -149,17 +226,25 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     files = sorted(glob.glob(os.path.join(glob.escape(output), PREDICTIONS, "*.parquet")))
     table = pa.concat_tables([pa.parquet.read_table(f) for f in files])
     labels = table["label"].to_numpy()
-    outputs = len(summary.classes) if summary.task == "multiclass" else 1
-    scores = {m: table[m].combine_chunks().flatten().to_numpy().reshape(-1, outputs) for m in models}
+    scores = {m: _scores(table[m].combine_chunks()) for m in models}
     return Rows(summary.task, labels, scores)
+
+
+def _scores(column: pa.ListArray) -> np.ndarray:
+    """Returns lists of one length as float32 (n, outputs), NaN for a null."""
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    values = column.flatten().to_numpy()
+    scores = np.full((len(there), len(values) // max(1, there.sum())), np.nan, dtype=np.float32)
+    scores[there] = values.reshape(-1, scores.shape[1])
+    return scores
 
 
 def _check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:
     if summary.task == "binary" and len(np.unique(labels)) < 2:
         only = summary.classes[int(labels[0])]
         raise UserError(
-            f"data.splits: all {len(labels)} examples of the eval split have the label {only!r}: nothing can be told about the "
-            "other class. Give more rows, a larger eval split, or another data.split_key."
+            f"data.splits: all {len(labels)} examples of the split {summary.held_out!r} have the label {only!r}: nothing can be "
+            f"told about the other class. Give more rows, a larger {summary.held_out} split, or another data.split_key."
         )
 
 
@@ -192,7 +277,15 @@ def _track(result: Evaluation, output: str, summary: DatasetSummary) -> None:
     run.metrics(result.metrics)
     several = {f"{n}.{k}": v for n, m in result.models.items() for k, v in m.metrics.items()} if len(result.models) > 1 else {}
     run.metrics(several)
-    run.tags({"blessed": str(result.blessed).lower(), "best": result.best, "compared_with_champion": result.champion or "none"})
+    run.tags({"blessed": str(result.blessed).lower(), "best": result.best})
+    compared = {
+        "evaluated_on": result.split,
+        "compared_with_champion": result.champion or "none",
+        "compared_rows": f"{result.compared_rows} of {result.rows}",
+        "not_compared": result.not_compared or "none",
+    }
+    for target in (run, parent):
+        target.tags(compared)
     page = os.path.join(output, "evaluation.html")
     Path(page).write_text(evaluation_html(result, summary), encoding="utf-8")
     run.file(page, "evaluation")
@@ -201,5 +294,5 @@ def _track(result: Evaluation, output: str, summary: DatasetSummary) -> None:
     columns = {h or "model": [row[i] for row in table] for i, h in enumerate(head)}
     for target in (run, parent):
         target.table(columns, "evaluation/models.json")
-    for comparison in result.comparisons:
-        say(comparison.sentence())
+    for line in result.lines():
+        say(line)

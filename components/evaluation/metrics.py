@@ -59,7 +59,7 @@ def default_thresholds(task: str, labels: Any) -> dict[str, dict[str, Any]]:
 
     Args:
         task: binary, multiclass or regression.
-        labels: encoded labels of the eval split, NumPy (n,).
+        labels: encoded labels of the held-out split, NumPy (n,).
     """
     import numpy as np
 

@@ -1,70 +1,125 @@
-"""The model gate: which candidates keep the thresholds, and which is surely better than the champion."""
+"""The model gate: which candidates keep the thresholds, beat the trivial predictor, and are surely better than the champion."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from components.evaluation.bootstrap import interval
 from components.evaluation.metric_names import DIRECTION
-from components.evaluation.results import CANDIDATE, CHAMPION, Comparison, ModelResult
+from components.evaluation.results import Comparison, ModelResult
+from components.evaluation.trivial import Trivial
 
+# Of the trivial predictor's check where the config compares with no champion.
+DEFAULT_CONFIDENCE = 0.95
 Replicates = Mapping[str, Mapping[str, np.ndarray]]
 
 
+@dataclass(frozen=True)
+class SameRows:
+    """The champion and the candidates on the rows that the champion can judge.
+
+    Attributes:
+        champion: its result.
+        candidates: name -> result; of all rows the same as elsewhere.
+        samples: of all of them, see `bootstrap.replicates`.
+        on: which rows, in words; empty: all of them.
+    """
+
+    champion: ModelResult
+    candidates: Mapping[str, ModelResult]
+    samples: Replicates
+    on: str = ""
+
+
 def judge(
-    models: Mapping[str, ModelResult],
+    candidates: Mapping[str, ModelResult],
     settings: Mapping[str, Any],
     metric: str,
     samples: Replicates,
-    champion_uri: str,
+    trivial: Trivial,
+    same: SameRows | None = None,
+    not_compared: str = "",
+    champion_uri: str = "",
 ) -> tuple[str, dict[str, ModelResult]]:
-    """Returns the name of the best candidate, and all models with their verdicts.
+    """Returns the name of the best candidate, and all candidates with their verdicts.
 
     Args:
-        models: name -> result; a champion among them has the role `champion`.
-        settings: `thresholds`, `improvement`, `min_slice_examples`.
+        candidates: name -> result on all rows.
+        settings: `thresholds`, `improvement`, `incomparable_champion`, `min_slice_examples`.
         metric: what decides between models.
-        samples: see `bootstrap.replicates`.
+        samples: of the candidates, see `bootstrap.replicates`.
+        trivial: what each of them must surely beat.
+        same: the champion; None: there is none, or it cannot be compared.
+        not_compared: why the champion that there is cannot be compared; empty: it can, or there is none.
         champion_uri: artifact that the champion was registered from: a candidate of the same one is the champion itself.
     """
-    champion = next((m for m in models.values() if m.role == CHAMPION), None)
     judged: dict[str, ModelResult] = {}
     eligible = []
-    for name, model in models.items():
-        if model.role != CANDIDATE:
-            judged[name] = dataclasses.replace(model, passed=True, blessed=True)
-            continue
-        failures, notes = check_thresholds(model, champion, settings)
+    for name, model in candidates.items():
+        failures, notes = check_thresholds(
+            model, same.champion if same else None, settings, same.candidates[name] if same else None
+        )
+        failures = [*model.failures, *failures]
         passed = not failures
         if champion_uri and model.uri == champion_uri:
             notes.append("it is the champion already")
-        elif champion and settings["improvement"]:
-            comparison = compare(model, champion, metric, samples)
-            if reason := not_better(model, champion, comparison, settings["improvement"], samples):
-                failures.append(reason)
+        else:
+            failures += _not_promotable(model, settings, metric, samples, trivial, same, not_compared)
         judged[name] = dataclasses.replace(model, passed=passed, failures=failures, notes=[*model.notes, *notes])
         if not failures:
             eligible.append(name)
-    candidates = [n for n, m in judged.items() if m.role == CANDIDATE]
     best = max(eligible or candidates, key=lambda n: (judged[n].passed, _goodness(judged[n], metric)))
     if eligible:
         judged[best] = dataclasses.replace(judged[best], blessed=True)
         for name in eligible:
             if name != best:
-                behind = f"{metric} {judged[name].metrics[metric]:.4f} comes after {best}'s {judged[best].metrics[metric]:.4f}"
+                values = [judged[n].metrics.get(metric, math.nan) for n in (name, best)]
+                behind = f"{metric} {values[0]:.4f} comes after {best}'s {values[1]:.4f}"
                 judged[name] = dataclasses.replace(judged[name], notes=[*judged[name].notes, behind])
     return best, judged
 
 
+def _not_promotable(
+    model: ModelResult,
+    settings: Mapping[str, Any],
+    metric: str,
+    samples: Replicates,
+    trivial: Trivial,
+    same: SameRows | None,
+    not_compared: str,
+) -> list[str]:
+    """Returns why a model that may keep its thresholds is no champion all the same; a sentence each."""
+    wanted = settings["improvement"]
+    confidence = wanted["confidence"] if wanted else DEFAULT_CONFIDENCE
+    found = [trivial.not_better(model, samples.get(model.name, {}).get(trivial.metric), confidence)]
+    compares = wanted or any(b.get("min_change") is not None for b in settings["thresholds"].values())
+    if not_compared and compares and settings["incomparable_champion"] == "keep":
+        found.append(not_compared)
+    if same and wanted:
+        mine = same.candidates[model.name]
+        comparison = compare(mine, same.champion, metric, same.samples)
+        found.append(not_better(mine, same.champion, comparison, wanted, same.samples, same.on))
+    return [reason for reason in found if reason]
+
+
 def check_thresholds(
-    model: ModelResult, champion: ModelResult | None, settings: Mapping[str, Any]
+    model: ModelResult, champion: ModelResult | None, settings: Mapping[str, Any], beside: ModelResult | None = None
 ) -> tuple[list[str], list[str]]:
-    """Returns the thresholds that do not hold, and notes on those that could not be checked; a sentence each."""
+    """Returns the thresholds that do not hold, and notes on those that could not be checked; a sentence each.
+
+    Args:
+        model: a candidate on all rows.
+        champion: on the rows that it can judge; None: there is none, or it cannot be compared.
+        settings: `thresholds` and `min_slice_examples`.
+        beside: the candidate on the champion's rows; None: these are all rows.
+    """
+    beside = beside or model
     failures: list[str] = []
     notes: list[str] = []
     least = settings["min_slice_examples"]
@@ -86,7 +141,7 @@ def check_thresholds(
             if champion is None:
                 notes.append(f"{name}.min_change was not checked: there is no champion to compare with")
                 break
-            before = (champion.slices.get(place, {}) if place else champion.metrics).get(name, math.nan)
+            before, value = ((m.slices.get(place, {}) if place else m.metrics).get(name, math.nan) for m in (champion, beside))
             difference = DIRECTION[name] * (value - before)
             if not difference >= change:
                 failures.append(
@@ -124,13 +179,18 @@ def compare(model: ModelResult, other: ModelResult, metric: str, samples: Replic
 
 
 def not_better(
-    model: ModelResult, champion: ModelResult, found: Comparison, wanted: Mapping[str, Any], samples: Replicates
+    model: ModelResult,
+    champion: ModelResult,
+    found: Comparison,
+    wanted: Mapping[str, Any],
+    samples: Replicates,
+    on: str = "",
 ) -> str:
     """Returns why a model is not surely better than the champion, or an empty string."""
     least, confidence = wanted["minimum"], wanted["confidence"]
     values = (
         f"{found.metric} is {model.metrics.get(found.metric, math.nan):.4f}, the champion's (version {champion.version}, "
-        f"{champion.framework}) {champion.metrics.get(found.metric, math.nan):.4f} on the same rows"
+        f"{champion.framework}) {champion.metrics.get(found.metric, math.nan):.4f} on {on or 'the same rows'}"
     )
     if confidence is None:
         return "" if found.difference > least else f"{values}: a change for the better of more than {least:g} is needed"

@@ -10,11 +10,14 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.utils import shared
 
+from components.baseline.fit import ChampionFit
+from components.dataset import DatasetSummary
 from components.evaluation.batched_metrics import Batch
 from components.evaluation.metric_names import ROW_ACCURACY, ROW_LOSS
 from components.evaluation.metrics import row_feature
+from components.evaluation.results import CHAMPION
 from components.evaluation.slices import SliceColumn, slice_column
-from components.example_frames import column_values, encode_labels, frame_of
+from components.example_frames import column_values, encode_labels
 from components.model_bundle import BundleModel, load_bundle
 
 _EPSILON = 1e-7
@@ -24,12 +27,26 @@ ROWS = "rows"
 class Predict(beam.DoFn):
     """Record batches of examples to `Batch`es: labels, predictions by model, the columns to slice by.
 
-    `bundles` are folder and digest by model; one whose files are not as the digest says is refused.
     The output `ROWS` has the same as Arrow tables, see `rows_schema`.
+
+    Args:
+        bundles: folder and digest by model; one whose files are not as the digest says is refused.
+        slice_features: the columns to slice by.
+        summary: of the examples.
+        partly: the champion can judge some of the rows only: its scores and features are NaN for the others, and each candidate
+            is there a second time, as `beside(name)`, on the champion's rows.
     """
 
-    def __init__(self, bundles: Mapping[str, tuple[str, str | None]], slice_features: Sequence[str]) -> None:
+    def __init__(
+        self,
+        bundles: Mapping[str, tuple[str, str | None]],
+        slice_features: Sequence[str],
+        summary: DatasetSummary,
+        *,
+        partly: bool = False,
+    ) -> None:
         self._places = dict(bundles)
+        self._summary, self._partly = summary, partly
         self._slice_features = list(slice_features)
         self._shared = shared.Shared()
 
@@ -39,23 +56,50 @@ class Predict(beam.DoFn):
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
         """Yields one batch, and one table."""
-        info = next(iter(self._bundles.values())).info
-        labels = encode_labels(column_values(batch, info.label, wide=False), info.classes)
+        summary = self._summary
+        labels = encode_labels(column_values(batch, summary.label, wide=False), summary.classes)
         slices = {name: slice_column(batch, name) for name in self._slice_features}
-        features: dict[str, np.ndarray] = {}
-        scores = {}
+        scores, judged = {}, {}
         for name, bundle in self._bundles.items():
-            found = bundle.scores(frame_of(batch, bundle.info.features))
-            if info.classes:
-                # As Keras does: float32 rounds a sure prediction to exactly 0 or 1, whose logarithm is infinite.
-                found = found.clip(_EPSILON, 1 - _EPSILON)
-            scores[name] = found
-            if info.task == "multiclass":
-                index = labels.astype(int)
+            if name == CHAMPION:
+                scores[name], rows = _champion_scores(bundle, summary, batch)
+                if self._partly:
+                    judged[name] = rows
+            else:
+                scores[name] = _clipped(bundle.scores_of_batch(batch), summary)
+        yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged))
+        for name in [n for n in scores if n != CHAMPION and self._partly]:
+            scores[beside(name)], judged[beside(name)] = scores[name], judged[CHAMPION]
+        features: dict[str, np.ndarray] = {}
+        if summary.task == "multiclass":
+            index = labels.astype(int)
+            for name, found in scores.items():
                 features[row_feature(ROW_ACCURACY, name)] = (found.argmax(axis=1) == index).astype(float)
                 features[row_feature(ROW_LOSS, name)] = -np.log(found[np.arange(len(index)), index]).astype(float)
-        yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices))
-        yield Batch(labels, scores, features, slices)
+                if name in judged:
+                    judged |= {row_feature(kind, name): judged[name] for kind in (ROW_ACCURACY, ROW_LOSS)}
+        yield Batch(labels, scores, features, slices, judged)
+
+
+def beside(name: str) -> str:
+    """Returns a candidate's name where it is measured on the champion's rows."""
+    return f"{name}@{CHAMPION}"
+
+
+def _clipped(scores: np.ndarray, summary: DatasetSummary) -> np.ndarray:
+    # As Keras does: float32 rounds a sure prediction to exactly 0 or 1, whose logarithm is infinite.
+    return scores.clip(_EPSILON, 1 - _EPSILON) if summary.classes else scores
+
+
+def _champion_scores(bundle: BundleModel, summary: DatasetSummary, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the champion's scores as those of the data's classes, NaN where it cannot judge a row, and where it can."""
+    champion = ChampionFit(bundle.info, summary)
+    taken = champion.take(batch)
+    scores = np.full((batch.num_rows, champion.outputs), np.nan, dtype=np.float32)
+    if taken.mask.any():
+        found = bundle.scores_of(taken.columns)
+        scores[taken.mask] = _clipped(champion.aligned(found), summary)
+    return scores, taken.mask
 
 
 class Loaded(dict[str, BundleModel]):
@@ -66,15 +110,23 @@ class Loaded(dict[str, BundleModel]):
 
 
 def rows_schema(models: Sequence[str], slice_features: Sequence[str]) -> pa.Schema:
-    """Returns the columns of the table of predictions: `label`, a list of scores per model, `slice:<feature>` as text."""
+    """Returns the columns of the table of predictions: `label`, a list of scores per model, `slice:<feature>` as text.
+
+    The champion's list is null for a row that it cannot judge.
+    """
     fields = [pa.field("label", pa.float64()), *(pa.field(m, pa.list_(pa.float32())) for m in models)]
     return pa.schema([*fields, *(pa.field(f"slice:{f}", pa.string()) for f in slice_features)])
 
 
-def _table(labels: np.ndarray, scores: Mapping[str, np.ndarray], slices: Mapping[str, SliceColumn]) -> pa.Table:
+def _table(
+    labels: np.ndarray, scores: Mapping[str, np.ndarray], slices: Mapping[str, SliceColumn], judged: Mapping[str, np.ndarray]
+) -> pa.Table:
     columns: dict[str, Any] = {"label": pa.array(labels, pa.float64())}
     for name, values in scores.items():
-        offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
-        columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel(), pa.float32()))
+        rows = judged.get(name, np.ones(len(values), dtype=bool))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(rows * values.shape[1])]), pa.int32())
+        flat = pa.array(values[rows].ravel(), pa.float32())
+        # Parquet writes no values of a null.
+        columns[name] = pa.ListArray.from_arrays(offsets, flat, mask=None if rows.all() else pa.array(~rows))
     columns |= {f"slice:{name}": column.text() for name, column in slices.items()}
     return pa.table(columns, schema=rows_schema(list(scores), list(slices)))

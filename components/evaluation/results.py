@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from components.dataset import TEST
+from components.evaluation.metric_names import METRICS
 
 FILE = "metrics.json"
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -23,6 +28,7 @@ class Comparison:
         difference: in the direction that is better: above 0, `model` is better.
         low, high: two-sided 95 % interval of the difference.
         probability: share of the bootstrap's replicates in which `model` is better.
+        on: which rows, in words; empty: all of them.
     """
 
     model: str
@@ -32,12 +38,16 @@ class Comparison:
     low: float | None
     high: float | None
     probability: float | None
+    on: str = ""
 
     def sentence(self) -> str:
         """Returns it in one line."""
         sure = "" if self.probability is None else f", better with a probability of {self.probability:.1%}"
         between = "" if self.low is None or self.high is None else f" (95 % interval {self.low:+.4f} to {self.high:+.4f})"
-        return f"{self.model} against {self.other}: {self.metric} {self.difference:+.4f}{between}{sure}"
+        on = f" on {self.on}" if self.on else ""
+        if math.isnan(self.difference):
+            return f"{self.model} against {self.other}{on}: {self.metric} does not exist for both of them"
+        return f"{self.model} against {self.other}{on}: {self.metric} {self.difference:+.4f}{between}{sure}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,8 @@ class ModelResult:
         framework: the trainer's name.
         uri: the model artifact that it came from.
         version: of a champion.
-        metrics: metric -> value on the whole eval split, by TFMA.
+        metrics: metric -> value on the whole held-out split, by TFMA; of a champion on the rows that it can judge. What does not
+            exist (the AUC of one class) is not there.
         intervals: metric -> two-sided 95 % interval.
         slices: slice (`feature=value`, several joined by `, `) -> metric -> value.
         plots: `confusion` (rows of threshold, tp, fp, tn, fn), `calibration` (rows of prediction, label, count),
@@ -83,27 +94,42 @@ class Evaluation:
     Attributes:
         task: binary, multiclass or regression.
         metric: what decides between models.
-        rows: evaluated.
+        split: that they were evaluated on: `test`, or else `eval`.
+        rows: of it.
         best: name of the candidate that is blessed, or else comes first.
         models: name -> result; the champion last.
-        comparisons: the best candidate against each other model.
+        comparisons: the best candidate against each other, and each against the champion.
         thresholds: metric -> bounds.
         champion: version compared with; None: there was none to compare with.
+        compared_rows: on which the champion was measured; 0: on none.
+        not_compared: why there is no comparison with a champion; empty: there is one.
         standing_champion: the registry's version when this was evaluated, also one that does not fit the data; None: there
             was none, or the registry was away. Only that one may be replaced.
         notes: why not, and the like.
+        positive_class: of a binary task, which its metrics are about; as text.
+        positive_by: why it is that one.
     """
 
     task: str
     metric: str
+    split: str
     rows: int
     best: str
     models: dict[str, ModelResult]
     comparisons: list[Comparison]
     thresholds: dict[str, dict[str, Any]]
     champion: str | None
+    compared_rows: int
+    not_compared: str
     standing_champion: str | None
     notes: list[str]
+    positive_class: str | None = None
+    positive_by: str = ""
+
+    @property
+    def positive(self) -> str:
+        """Returns the positive class in one line; empty where there is none."""
+        return f"positive class: {self.positive_class} ({self.positive_by})" if self.positive_class is not None else ""
 
     @property
     def candidate(self) -> ModelResult:
@@ -125,19 +151,54 @@ class Evaluation:
         """What is wrong with the best candidate."""
         return self.candidate.failures
 
+    def lines(self) -> list[str]:
+        """Returns what stands below a table of the models: how they differ, on which rows, and what was not compared."""
+        optimistic = "" if self.split == TEST else ", which training looks at too: the figures are optimistic"
+        found = [
+            *([self.positive] if self.positive else []),
+            f"figures on {self.rows:,} rows of the split {self.split!r}{optimistic}",
+            *(c.sentence() for c in self.comparisons if c.model == self.best),
+        ]
+        if self.not_compared:
+            found.append(f"compared with no champion: {self.not_compared}")
+        elif self.compared_rows < self.rows:
+            share = f"{self.compared_rows:,} of {self.rows:,} rows ({self.compared_rows / self.rows:.1%})"
+            found.append(f"compared with champion version {self.champion} on the {share} that it can judge")
+        return found
+
     def save(self, folder: str) -> None:
         """Writes it."""
+        content = dataclasses.asdict(self)
+        for model in content["models"].values():
+            model["metrics"] = with_blanks(model["metrics"], self.task)
+            model["slices"] = {k: with_blanks(v, self.task) for k, v in model["slices"].items()}
+        for comparison in content["comparisons"]:
+            comparison["difference"] = None if math.isnan(comparison["difference"]) else comparison["difference"]
         with open(os.path.join(folder, FILE), "w", encoding="utf-8") as file:
-            json.dump(dataclasses.asdict(self), file, indent=1)
+            json.dump(content, file, indent=1, allow_nan=False)
 
     @classmethod
     def load(cls, folder: str) -> Evaluation:
         """Reads it."""
         with open(os.path.join(folder, FILE), encoding="utf-8") as file:
             loaded = json.load(file)
+        for model in loaded["models"].values():
+            model["metrics"] = _present(model["metrics"])
+            model["slices"] = {k: _present(v) for k, v in model["slices"].items()}
+        for comparison in loaded["comparisons"]:
+            comparison["difference"] = math.nan if comparison["difference"] is None else comparison["difference"]
         loaded["models"] = {name: ModelResult(**m) for name, m in loaded["models"].items()}
         loaded["comparisons"] = [Comparison(**c) for c in loaded["comparisons"]]
         return cls(**loaded)
+
+
+def with_blanks(metrics: Mapping[str, float], task: str) -> dict[str, float | None]:
+    """Returns metrics as a file or `--json` shows them: null where a metric of the task does not exist."""
+    return {**dict.fromkeys(METRICS[task]), **metrics}
+
+
+def _present(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
 def verdict_of(model: ModelResult) -> str:

@@ -19,7 +19,7 @@ class Servability:
 
     Attributes:
         reason: why it cannot be served; empty: it can.
-        rows: of the eval split that were sent.
+        rows: of the held-out split that were sent.
         difference: largest difference between a served and an offline score; None: nothing was answered.
         startup_seconds: from the process's start until it was ready; None: it never was.
         latency_ms: `p50_batch_1`, `p99_batch_1` and the like, milliseconds from request to answer over one connection.
@@ -57,7 +57,8 @@ def with_servability(evaluation: Evaluation, found: Mapping[str, Servability]) -
     [best, *_] = eligible
     models[best] = dataclasses.replace(models[best], blessed=True)
     note = f"{evaluation.best} comes before {best} and cannot be served"
-    return dataclasses.replace(evaluation, models=models, best=best, comparisons=[], notes=[*evaluation.notes, note])
+    its = [c for c in evaluation.comparisons if c.model == best]
+    return dataclasses.replace(evaluation, models=models, best=best, comparisons=its, notes=[*evaluation.notes, note])
 
 
 def verdicts(evaluation: str, infra_validation: str | None) -> Evaluation:

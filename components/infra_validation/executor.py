@@ -15,7 +15,7 @@ from tfx.types import artifact_utils
 
 from components import tracking
 from components.bundle_manifest import digest_of
-from components.dataset import split_files
+from components.dataset import DatasetSummary, split_files
 from components.evaluation.servability import FILE, Servability, save
 from components.infra_validation.check import check
 from components.progress import say, warn
@@ -30,7 +30,8 @@ class Executor(base_executor.BaseExecutor):
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
         settings = json.loads(exec_properties["settings"])
-        rows = read_rows(split_files(artifact_utils.get_single_uri(input_dict["examples"]), "eval"), settings["rows"])
+        examples = artifact_utils.get_single_uri(input_dict["examples"])
+        rows = read_rows(split_files(examples, DatasetSummary.load(examples).held_out), settings["rows"])
         bundles = {
             m.get_string_custom_property("framework"): (os.path.join(m.uri, "Format-Serving"), digest_of(m))
             for m in input_dict["model"]

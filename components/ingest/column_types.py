@@ -1,123 +1,273 @@
-"""The type of a column over all its batches: missing < integer < float < string, or a list of one of these."""
+"""The type of a column over all its batches: what kinds of values were seen, and the one type that holds them all.
+
+Whether a column is one or the other follows from the set of all its values, never from where a batch or a file ends.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import spelling
+from components.cells import Target, counted, is_list, is_moment, plain
+from components.cells import is_text as holds_text
+from components.conversion import Fitted, fit_target
 from components.errors import UserError
+from components.spelling import BOOLEAN, TEXT, TIME, TIMESTAMP, UNITS
 
 EMPTY, INTEGER, FLOAT, STRING = "empty", "integer", "float", "string"
-_ORDER = (EMPTY, INTEGER, FLOAT, STRING)
+# More than 64 bits hold: told from the other integers, as these become floats where floats are among them.
+BEYOND = "beyond"
+_NUMBERS = frozenset({INTEGER, FLOAT, BEYOND})
+TEXTS_OF_NUMBERS = frozenset(f"text:{kind}" for kind in _NUMBERS)
+_STORED = {BOOLEAN: INTEGER, TIMESTAMP: INTEGER, TIME: INTEGER, BEYOND: FLOAT}
 _FIRST = 100
-_ARROW = {EMPTY: pa.null(), INTEGER: pa.int64(), FLOAT: pa.float32(), STRING: pa.binary()}
+_WHOLE = r"^[+-]?\d+$"
+
+
+class UnusableColumnError(UserError):
+    """A column that cannot be a feature; `is_bad` finds the values to blame in an array of it."""
+
+    def __init__(self, message: str, is_bad: Callable[[pa.Array], pa.Array] | None = None) -> None:
+        super().__init__(message)
+        self.is_bad = is_bad
 
 
 @dataclass(frozen=True)
 class ColumnType:
-    """`kind` is one of the four above; `is_list` for columns that hold several values a row."""
+    """What a column becomes.
+
+    Attributes:
+        kind: empty, integer, float or string: how it is stored.
+        is_list: it holds several values a row.
+        seen: the kinds of values that were there; of texts whose kind was found by reading them with `text:` before it.
+        unit: of dates and times, the coarsest in which all of them are whole.
+    """
 
     kind: str
     is_list: bool = False
+    seen: frozenset[str] = field(default=frozenset(), compare=False)
+    unit: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, seen: Collection[str], *, is_list: bool = False, unit: str = "") -> ColumnType:
+        """Returns the type that holds all of what was seen."""
+        value = _value_kind(seen)
+        kind = STRING if value == TEXT else _STORED.get(value, value)
+        return cls(kind, is_list, frozenset(seen), unit or ("s" if value in (TIMESTAMP, TIME) else ""))
 
     def widen(self, other: ColumnType) -> ColumnType:
         """Returns the narrowest type that holds both."""
-        kind = max(self.kind, other.kind, key=_ORDER.index)
-        return ColumnType(kind, self.is_list or other.is_list)
+        unit = max(self.unit, other.unit, key=lambda u: UNITS.get(u, 0))
+        return ColumnType.of(self._seen() | other._seen(), is_list=self.is_list or other.is_list, unit=unit)
+
+    @property
+    def meaning(self) -> str:
+        """What the values are, as `RawFeature.meaning` has it."""
+        value = _value_kind(self._seen())
+        return f"{value}[{self.unit}]" if value in (TIMESTAMP, TIME) else FLOAT if value == BEYOND else value
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it became text although no file says so: dates beside numbers, whose unit nothing says."""
+        seen = self._seen()
+        return self.kind == STRING and STRING not in seen and any(not s.startswith("text:") for s in seen)
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether it holds integers that 64 bits cannot, and nothing else."""
+        return _value_kind(self._seen()) == BEYOND
+
+    def _seen(self) -> frozenset[str]:
+        return self.seen or (frozenset() if self.kind == EMPTY else frozenset({self.kind}))
 
 
-def observe(name: str, column: pa.Array, *, is_text: bool) -> ColumnType:
+def _value_kind(seen: Collection[str]) -> str:
+    if not seen:
+        return EMPTY
+    kinds = {s.removeprefix("text:") for s in seen}
+    if len(kinds) == 1:
+        return TEXT if STRING in kinds else kinds.pop()
+    numbers = kinds - {BOOLEAN}
+    # In a CSV, true among numbers is a word; true of a type of its own is 1.
+    in_text = {s.removeprefix("text:") for s in seen if s.startswith("text:")}
+    if numbers <= _NUMBERS and not (BOOLEAN in in_text and in_text & _NUMBERS):
+        return FLOAT if FLOAT in numbers else BEYOND if BEYOND in numbers else INTEGER
+    return TEXT
+
+
+def observe(name: str, column: pa.Array, *, is_text: bool, missing: tuple[str, ...] = (), words: bool = True) -> ColumnType:
     """Returns the type of one batch of a column.
 
     Args:
         name: for the error.
         column: any Arrow type.
         is_text: strings are CSV text whose type is still to be found.
+        missing: texts that mean missing besides the usual ones.
+        words: texts that are all booleans, dates or times are these.
 
     Raises:
-        UserError: the Arrow type has no place in a `tf.Example`.
+        UnusableColumnError: the Arrow type has no place in a `tf.Example`, or lists have gaps.
     """
     kind = column.type
     if pa.types.is_null(kind) or column.null_count == len(column):
         return ColumnType(EMPTY)
-    if _is_list(kind):
-        # tf.Example knows lists only: one of at most one value is a plain column.
-        longest = pc.max(pc.list_value_length(column)).as_py() or 0
-        return ColumnType(observe(name, column.flatten(), is_text=False).kind, is_list=longest > 1)
-    if pa.types.is_dictionary(kind):
-        return observe(name, column.dictionary_decode(), is_text=is_text)
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
-        return ColumnType(INTEGER)
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return ColumnType(FLOAT)
-    if _is_text(kind):
-        return ColumnType(_type_of_text(column) if is_text else STRING)
-    raise UserError(
-        f"data: column {name!r} holds {kind}, which cannot be a feature; allowed: numbers, booleans, dates, text and lists "
-        f"of them. Leave it out with data.exclude: [{name}]."
+    if is_list(kind):
+        return _observe_lists(name, column)
+    column = plain(column).drop_null()
+    kind = column.type
+    if holds_text(kind):
+        seen, unit = _seen_in_text(column, numbers=is_text, missing=missing, words=words)
+        return ColumnType.of(seen, unit=unit)
+    if is_moment(kind):
+        _, unit = spelling.coarsest(*counted(column))
+        return ColumnType.of({TIME if pa.types.is_time(kind) else TIMESTAMP}, unit=unit)
+    if number := _seen_in_numbers(column):
+        return ColumnType.of({number})
+    hint = " Write it as a number: its unit differs by format." if pa.types.is_duration(kind) else ""
+    raise UnusableColumnError(
+        f"column {name!r} holds {kind}, which cannot be a feature; allowed: numbers, booleans, dates, times, text and lists "
+        f"of them.{hint} Leave it out with data.exclude: [{name}]."
     )
 
 
-def convert(column: pa.Array, target: ColumnType) -> pa.Array:
+def _seen_in_numbers(column: pa.Array) -> str:
+    """Returns what numbers and booleans are; "": the type is another."""
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        return BOOLEAN
+    if pa.types.is_integer(kind):
+        return BEYOND if pa.types.is_uint64(kind) and pc.max(column).as_py() >= 2**63 else INTEGER
+    if pa.types.is_decimal(kind) and kind.scale <= 0:
+        return INTEGER if all(-(2**63) <= int(v) < 2**63 for v in column.to_pylist()) else BEYOND
+    return FLOAT if pa.types.is_floating(kind) or pa.types.is_decimal(kind) else ""
+
+
+def _observe_lists(name: str, column: pa.Array) -> ColumnType:
+    if is_list(column.type.value_type):
+        raise UnusableColumnError(
+            f"column {name!r} holds lists of lists ({column.type}); a row holds one value or one flat list. "
+            f"Flatten it, or leave it out with data.exclude: [{name}].",
+            lambda c: pc.greater(pc.list_value_length(c), 0),
+        )
+    # tf.Example knows lists only: one of at most one value is a plain column.
+    longest = pc.max(pc.list_value_length(column)).as_py() or 0
+    if longest > 1 and pc.any(has_gap(column)).as_py():
+        raise UnusableColumnError(
+            f"column {name!r} has a gap (null or NaN) inside a list, which no model can tell from a value. "
+            f"Fill it in, make the whole list null, or leave the column out with data.exclude: [{name}].",
+            has_gap,
+        )
+    inner = observe(name, column.flatten(), is_text=False)
+    return ColumnType(inner.kind, longest > 1, inner.seen, inner.unit)
+
+
+def has_gap(column: pa.Array) -> pa.Array:
+    """Returns which lists of more than one value hold a null or NaN."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    gaps = column.flatten().is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+    found = np.zeros(len(column), dtype=bool)
+    found[np.repeat(np.arange(len(column)), lengths)[gaps]] = True
+    return pa.array(found & (lengths > 1))
+
+
+def beyond_integers(name: str) -> UnusableColumnError:
+    """Returns the refusal of integers that 64 bits do not hold."""
+
+    def is_bad(column: pa.Array) -> pa.Array:
+        limit = 2**63
+        return pa.array([v is not None and not -limit <= _integer(v) < limit for v in column.to_pylist()])
+
+    return UnusableColumnError(
+        f"column {name!r} holds whole numbers that 64 bits cannot (-2^63 to 2^63 - 1). If they are names, as ids and hashes are, "
+        f"use them as text with data.columns: {{{name}: {{type: text}}}}; or leave them out with data.exclude: [{name}].",
+        is_bad,
+    )
+
+
+def mixed_times(name: str) -> UnusableColumnError:
+    """Returns the refusal of a column of dates and numbers, or the like."""
+    return UnusableColumnError(
+        f"column {name!r} holds dates, times or booleans in some places and in others values that are none. "
+        f"Write it in one way, or leave it out with data.exclude: [{name}]."
+    )
+
+
+def _integer(value: object) -> int:
+    try:
+        return int(str(value))
+    except ValueError:
+        return 0
+
+
+def target(kind: ColumnType, missing: Iterable[str] = ()) -> Target:
+    """Returns what ingest converts a column to; in a text column the empty text is missing."""
+    value, _, unit = kind.meaning.partition("[")
+    listed = tuple(missing)
+    return Target(
+        TEXT if kind.kind == STRING else value,
+        unit.removesuffix("]"),
+        is_list=kind.is_list,
+        spelled=None,
+        missing=("", *listed) if kind.kind == STRING else listed,
+        unknown=not kind.seen,
+    )
+
+
+def convert(column: pa.Array, kind: ColumnType) -> pa.Array:
     """Returns the column as a list array (what `tf.Example` holds: 0..n values a row; a missing row is null).
 
-    Dates become whole seconds since 1970 (UTC); NaN becomes missing; floats become float32, as `tf.Example` has them.
+    Raises:
+        UserError: a value does not fit.
     """
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if _is_list(column.type):
-        column = column.cast(pa.list_(column.type.value_type)) if not pa.types.is_list(column.type) else column
-        values = _cast(column.values, target.kind)
-        mask = column.is_null() if column.null_count else None
-        return pa.ListArray.from_arrays(column.offsets, values, mask=mask)
-    values = _cast(column, target.kind)
-    valid = values.is_valid()
-    # One list of length one per present value: offsets count the valid ones.
-    lengths = pc.cumulative_sum(valid.cast(pa.int32()))
-    offsets = pa.concat_arrays([pa.array([0], pa.int32()), lengths])
-    mask = pc.invert(valid) if values.null_count else None
-    return pa.ListArray.from_arrays(offsets, values.drop_null(), mask=mask)
+    if kind.kind == EMPTY:
+        return pa.nulls(len(column), pa.list_(pa.null()))
+    found = fit_target(column, target(kind))
+    if found.misfits:
+        raise UserError(f"data: {found.misfits[0].sentence('')} (row {found.misfits[0].row})")
+    return stored(found)
 
 
-def _cast(values: pa.Array, kind: str) -> pa.Array:
-    source = values.type
-    if pa.types.is_temporal(source):
-        if pa.types.is_date(source) or pa.types.is_timestamp(source):
-            values = values.cast(pa.timestamp("s"), safe=False)
-        values = values.cast(pa.int64(), safe=False)
-    if _is_text(source) and kind in (INTEGER, FLOAT):
-        values = pc.utf8_trim_whitespace(values.cast(pa.string()))
-    elif kind == STRING and not _is_text(source):
-        values = values.cast(pa.string())
-    if pa.types.is_boolean(source) and kind == FLOAT:
-        values = values.cast(pa.int8())
-    if kind == FLOAT:
-        values = values.cast(pa.float64(), safe=False).cast(pa.float32(), safe=False)
-        nan = pc.is_nan(values)
-        return pc.if_else(nan, pa.scalar(None, pa.float32()), values) if pc.any(nan).as_py() else values
-    return values.cast(_ARROW[kind], safe=False)
+def stored(found: Fitted) -> pa.Array:
+    """Returns fitted values as `tf.Example` has them: floats as float32."""
+    if pa.types.is_floating(found.values.type.value_type):
+        return found.values.cast(pa.list_(pa.float32()), safe=False)
+    return found.values
 
 
-def _type_of_text(column: pa.Array) -> str:
-    text = pc.utf8_trim_whitespace(column)
-    for kind, arrow in ((INTEGER, pa.int64()), (FLOAT, pa.float64())):
+def _seen_in_text(column: pa.Array, *, numbers: bool, missing: tuple[str, ...], words: bool) -> tuple[set[str], str]:
+    """Returns what texts are read as, and the unit of times; nothing when all of them mean missing."""
+    try:
+        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    except pa.ArrowInvalid:
+        return {STRING}, ""
+    kinds = [*((INTEGER, FLOAT) if numbers else ()), *((BOOLEAN, TIMESTAMP, TIME) if words else ())]
+    if numbers and (found := _read(text, kinds[:1])):
+        return found
+    listed = pc.is_in(text, spelling.words(missing))
+    if pc.any(listed).as_py():
+        text = text.filter(pc.invert(listed))
+        if not len(text):
+            return set(), ""
+    return _read(text, kinds) or ({STRING}, "")
+
+
+def _read(text: pa.Array, kinds: Iterable[str]) -> tuple[set[str], str] | None:
+    for kind in kinds:
         try:
             # The first few by themselves: Arrow makes an error for each value that does not parse, 0.1 s for 200,000.
-            text.slice(0, _FIRST).cast(arrow)
-            text.cast(arrow)
+            spelling.read_texts(text.slice(0, _FIRST), kind)
+            values, unit = spelling.read_texts(text, kind)
         except pa.ArrowInvalid:
             continue
-        return kind
-    return STRING
+        found = BEYOND if kind == FLOAT and _all_whole(text) else kind
+        return {f"text:{found}"}, spelling.coarsest(values, unit)[1] if unit else ""
+    return None
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    )
+def _all_whole(text: pa.Array) -> bool:
+    return all(pc.all(pc.match_substring_regex(t, _WHOLE)).as_py() for t in (text.slice(0, _FIRST), text))

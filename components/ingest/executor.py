@@ -13,12 +13,16 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.dataset import DatasetSummary
+from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY, ColumnType, convert
+from components.ingest.column_types import EMPTY, FLOAT, INTEGER
+from components.ingest.columns_seen import reads_texts
+from components.ingest.keys import key_hashes
+from components.ingest.labels import class_column
 from components.ingest.scan import InputSpec, Scan, read_batches, scan
-from components.ingest.writer import SplitWriter, assign, key_hashes, row_hashes, take
+from components.ingest.typed import TypedColumns
+from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
 
 
@@ -32,13 +36,15 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. Raises UserError for anything wrong with the data."""
-        spec = input_spec(exec_properties)
+        spec = input_spec(exec_properties).with_folders()
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         bad = BadRows(spec.max_bad_rows)
         found = scan(spec, bad)
         splits = list(spec.split_paths or spec.weights)
-        rows, counts = _write(spec, found, examples.uri, splits)
-        for split in ("train", "eval"):
+        typed = TypedColumns(found.types, spec.missing_values or (), spec.label)
+        rows, counts = _write(spec, found, typed, examples.uri, splits)
+        typed.check()
+        for split in [s for s in (TRAIN, EVAL, TEST) if s in rows]:
             if not rows[split]:
                 raise UserError(
                     f"data.splits: the split {split!r} has no rows ({sum(rows.values())} rows in all). "
@@ -47,6 +53,13 @@ class Executor(base_executor.BaseExecutor):
         empty = [n for n, t in found.types.items() if t.kind == EMPTY]
         if empty:
             warn(f"columns without any value are left out: {', '.join(empty)}")
+        for note in [*found.notes, *typed.notes()]:
+            warn(note)
+        if found.missing_keys:
+            warn(
+                f"data.split_key: {found.missing_keys:,} of {found.rows:,} rows have no {spec.split_key}: "
+                "each of them is a group of its own"
+            )
         if bad.count:
             warn(f"{bad.count} bad rows are left out (data.max_bad_rows: {bad.limit})")
         examples.split_names = artifact_utils.encode_split_names(splits)
@@ -55,7 +68,7 @@ class Executor(base_executor.BaseExecutor):
             fingerprint=exec_properties["fingerprint"],
             files=[f for group in spec.files().values() for f in group],
             columns={n: f"{'list of ' * t.is_list}{t.kind}" for n, t in found.types.items() if t.kind != EMPTY},
-            missing=found.missing,
+            missing=typed.missing,
             rows=rows,
             bad_rows=bad.count,
             bad_row_samples=bad.samples,
@@ -64,22 +77,31 @@ class Executor(base_executor.BaseExecutor):
             task=found.task,
             classes=found.classes,
             class_counts={str(c): counts.get(c, 0) for c in found.classes},
+            positive_by=found.positive_by,
+            meanings={n: t.meaning for n, t in found.types.items() if t.kind != EMPTY},
+            spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
+            missing_values=list(spec.missing_values or ()),
+            counts=typed.counts,
+            csv=dict(spec.csv),
         ).save(examples.uri)
 
 
-def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[dict[str, int], Counter[Any]]:
-    columns = {n: t for n, t in found.types.items() if t.kind != EMPTY}
+def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: list[str]) -> tuple[dict[str, int], Counter[Any]]:
     writers = {s: SplitWriter(uri, s) for s in splits}
     counts: Counter[Any] = Counter()
     done = 0
+    numeric = {n for n, t in found.types.items() if t.kind in (INTEGER, FLOAT)}
     again = BadRows(limit=0)  # counted in the first pass already
     for group, files in spec.files().items():
         for file in files:
-            for batch, lists, records in _encoded(read_batches(spec, file, again), columns):
+            read = _with_classes(read_batches(spec, file, again, numeric=numeric), spec, found, file)
+            for batch, lists, records in _encoded(read, typed, file):
                 if group is not None:
                     chosen = {group: None}
                 else:
-                    hashes = key_hashes(batch.column(spec.split_key)) if spec.split_key else row_hashes(lists)
+                    hashes = row_hashes(_features(lists, spec.label))
+                    if spec.split_key:
+                        hashes = key_hashes(batch.column(spec.split_key), hashes)
                     index = assign(hashes, spec.weights)
                     chosen = {s: index == i for i, s in enumerate(splits)}
                 for split, mask in chosen.items():
@@ -95,8 +117,13 @@ def _write(spec: InputSpec, found: Scan, uri: str, splits: list[str]) -> tuple[d
     return {s: w.rows for s, w in writers.items()}, counts
 
 
+def _features(lists: pa.RecordBatch, label: str) -> pa.RecordBatch:
+    """Without the label: neither the spelling of its classes nor a corrected one moves a row to another split."""
+    return lists.select([n for n in lists.schema.names if n != label])
+
+
 def _encoded(
-    batches: Iterator[pa.RecordBatch], columns: dict[str, ColumnType]
+    batches: Iterator[pa.RecordBatch], typed: TypedColumns, file: str
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, pa.Array]]:
     """Yields each batch with its typed columns and its serialized `tf.Example`s.
 
@@ -106,19 +133,22 @@ def _encoded(
     with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
         ahead: deque[tuple[pa.RecordBatch, pa.RecordBatch, Future[pa.Array]]] = deque()
         for batch in batches:
-            lists = _typed(batch, columns)
+            lists = typed.convert(batch, file)
             ahead.append((batch, lists, pool.submit(encoder.encode, lists)))
             if len(ahead) > 1:
-                first, typed, records = ahead.popleft()
-                yield first, typed, records.result()
+                first, columns, records = ahead.popleft()
+                yield first, columns, records.result()
         while ahead:
-            first, typed, records = ahead.popleft()
-            yield first, typed, records.result()
+            first, columns, records = ahead.popleft()
+            yield first, columns, records.result()
 
 
-def _typed(batch: pa.RecordBatch, columns: dict[str, ColumnType]) -> pa.RecordBatch:
-    arrays = []
-    for name, kind in columns.items():
-        here = batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
-        arrays.append(convert(here, kind))
-    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Scan, file: str) -> Iterator[pa.RecordBatch]:
+    """Yields the batches with the label's values as its classes: these it keeps exactly, whatever type a file gives it."""
+    for batch in batches:
+        if not found.classes:
+            yield batch
+            continue
+        place = batch.schema.get_field_index(spec.label)
+        label = class_column(batch.column(place), found.classes, untyped=reads_texts(spec, file, batch.schema.field(place)))
+        yield batch.set_column(place, spec.label, label)

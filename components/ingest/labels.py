@@ -2,82 +2,170 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import math
+import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.cells import is_text
 from components.errors import UserError
-from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType
+from components.ingest.bad_rows import BadRows
+from components.ingest.scalars import longest, one_a_row
 
 MAX_CLASSES = 1000
 # An integer label with more values than this is taken as a quantity when the task is not given.
 AUTO_CLASSES = 20
+_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+_BOOLEAN = "[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]"
+# As a class, 01 is another one than 1.
+_PADDED = r"[+-]?0[0-9]+"
+_INT64 = range(-(2**63), 2**63)
 
 
 class LabelValues:
-    """Counts the distinct values of a label over all batches, up to a limit."""
+    """Counts the distinct values of a label over all batches, up to a limit.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: the label's.
+        is_text: the config declares it as text, whatever it holds.
+
+    Attributes:
+        overflow: there are more values than can be classes.
+        spaced: rows whose text has spaces around it; they are no part of a class.
+    """
+
+    def __init__(self, name: str, *, is_text: bool = False) -> None:
         self.name = name
-        self.values: Counter[Any] = Counter()
         self.overflow = False
+        self.spaced = 0
+        self._counts: Counter[tuple[bool, type, Any]] = Counter()
+        self._has_texts = is_text
+        self._has_dates = self._has_padded = False
 
-    def add(self, column: pa.Array) -> None:
-        """Takes the label's column of one batch (any type but a list)."""
+    def add(self, column: pa.Array, *, untyped: bool) -> None:
+        """Takes the label's column of one batch; `untyped`: its texts are a CSV's and may be numbers or booleans."""
+        plain = plain_label(column)
+        if is_text(plain.type):
+            self._look_at_texts(plain, untyped=untyped)
+            self.spaced += pc.sum(pc.not_equal(one_a_row(column).cast(pa.string()), plain)).as_py() or 0
+        elif pa.types.is_temporal(plain.type):
+            self._has_dates = True
         if not self.overflow:
-            counted = pc.value_counts(column.drop_null())
-            self.values.update(dict(zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True)))
-            self.overflow = len(self.values) > MAX_CLASSES
+            counted = pc.value_counts(plain.drop_null())
+            for value, count in zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True):
+                self._counts[untyped, type(value), value] += count
+            self.overflow = len(self._counts) > MAX_CLASSES
 
-    def typed(self, kind: str) -> list[Any]:
-        """The values as ints, floats or texts, in order."""
-        if kind == STRING:
-            return sorted(v.decode() if isinstance(v, bytes) else str(v) for v in self.values)
-        numbers = sorted({float(v) for v in self.values})
-        return [int(n) for n in numbers] if all(n.is_integer() for n in numbers) else numbers
+    @property
+    def is_text(self) -> bool:
+        """Whether the values, as classes, are texts."""
+        return self._has_texts or self._has_dates or self._has_padded
+
+    @property
+    def is_quantity(self) -> bool:
+        """Whether the values can be those of a regression."""
+        return not (self._has_texts or self._has_dates)
+
+    @property
+    def has_dates(self) -> bool:
+        """Whether a file holds dates or times."""
+        return self._has_dates
+
+    def counts(self) -> dict[Any, int]:
+        """Returns value -> rows, in order: ints and floats exactly, or texts. A float that is whole is an int."""
+        found: Counter[Any] = Counter()
+        for (untyped, _, value), count in self._counts.items():
+            found[as_text(value) if self.is_text else _as_number(value, untyped=untyped)] += count
+        if any(isinstance(v, int) and v not in _INT64 for v in found):
+            # No tf.Example and no response of the protocol holds them as numbers.
+            return {str(v): found[v] for v in sorted(found)}
+        return {v: found[v] for v in sorted(found)}
+
+    def _look_at_texts(self, texts: pa.Array, *, untyped: bool) -> None:
+        texts = texts.drop_null()
+        numbers = pc.match_substring_regex(texts, f"^({_NUMBER}|{_BOOLEAN})$")
+        self._has_texts |= bool(len(texts)) and not (untyped and pc.all(numbers).as_py())
+        self._has_padded |= bool(pc.any(pc.match_substring_regex(texts, f"^{_PADDED}$")).as_py())
 
 
-def infer_task(values: LabelValues, kind: str) -> str:
+def labelled(batch: pa.RecordBatch, name: str, words: Sequence[str], file: str, bad: BadRows) -> pa.RecordBatch:
+    """Returns the rows that have a label, which is none of the `words` that mean missing; the others go to `bad`.
+
+    Raises:
+        UserError: labels that are lists or no UTF-8.
+    """
+    kind = batch.column(name).type
+    if longest(batch.column(name)) > 1:
+        raise UserError(f"label: {file}: {name!r} holds lists; a label is one value a row.")
+    if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_duration(kind):
+        raise UserError(
+            f"label: {file}: {name!r} holds {kind}; a label is a number, a boolean, a date or a text. Choose another."
+        )
+    label = plain_label(batch.column(name))
+    valid = label.is_valid()
+    if pa.types.is_floating(label.type):
+        valid = pc.and_(valid, pc.fill_null(pc.is_finite(label), False))
+    elif is_text(label.type):
+        valid = pc.and_(valid, pc.invert(pc.is_in(label, pa.array(["", *words], label.type))))
+    unlabelled = len(label) - (pc.sum(valid).as_py() or 0)
+    if not unlabelled:
+        return batch
+    words_seen = pc.unique(label.filter(pc.invert(valid)).drop_null()).to_pylist() if is_text(label.type) else []
+    said = ", ".join(repr(w) for w in words_seen if w)
+    is_float = pa.types.is_floating(label.type)
+    hint = f" ({said}; a class of that name needs data.columns: {{{name}: {{type: text}}}})" if said else ""
+    bad.add(file, f"the label {name!r} is missing{' or infinite' * is_float}{hint}", number=unlabelled)
+    return batch.filter(valid)
+
+
+def infer_task(values: LabelValues) -> str:
     """Returns binary, multiclass or regression for a label whose values (perhaps only the first ones) are known.
 
     Raises:
         UserError: text with too many values to be classes.
     """
-    typed = [] if values.overflow else values.typed(kind)
-    if kind == STRING:
-        if values.overflow:
-            raise UserError(
-                f"label: {values.name!r} is text with more than {MAX_CLASSES} values; these cannot be classes. "
-                "Choose another label."
-            )
-        return "binary" if len(typed) <= 2 else "multiclass"
-    whole = bool(typed) and all(isinstance(v, int) for v in typed)
-    if whole and len(typed) <= AUTO_CLASSES:
-        return "binary" if len(typed) <= 2 else "multiclass"
+    if values.overflow:
+        if values.is_quantity:
+            return "regression"
+        raise UserError(
+            f"label: {values.name!r} is text with more than {MAX_CLASSES} values; these cannot be classes. "
+            f"Choose another label, or set data.columns: {{{values.name}: {{type: number}}}} if these are numbers."
+        )
+    classes = list(values.counts())
+    if values.is_text or (all(isinstance(v, int | str) for v in classes) and len(classes) <= AUTO_CLASSES):
+        return "binary" if len(classes) <= 2 else "multiclass"
     return "regression"
 
 
-def check_label(values: LabelValues, column: ColumnType, task: str) -> list[Any]:
+def check_label(values: LabelValues, task: str) -> list[Any]:
     """Returns the classes in order (empty for a regression).
 
     Raises:
         UserError: one value only, or values that do not fit the task.
     """
     name = values.name
-    if column.is_list:
-        raise UserError(f"label: {name!r} holds lists; a label is one value a row.")
-    if len(values.values) < 2:
-        only = f"only the value {next(iter(values.values))!r}" if values.values else "no value at all"
+    classes = [] if values.overflow else list(values.counts())
+    if not values.overflow and len(classes) < 2:
+        only = f"only the value {classes[0]!r}" if classes else "no value at all"
         raise UserError(f"label: {name!r} has {only}; there is nothing to learn. Check the column and the data.")
     if task == "regression":
-        if column.kind not in (INTEGER, FLOAT):
-            raise UserError(f"label: {name!r} is text; a regression needs numbers. Set task to binary or multiclass.")
+        if not values.is_quantity:
+            kind = "holds dates" if values.has_dates else "is text"
+            raise UserError(
+                f"label: {name!r} {kind}; a regression needs numbers. Set task to binary or multiclass, or, if its texts are "
+                f"numbers, data.columns: {{{name}: {{type: number}}}}."
+            )
+        if not all(math.isfinite(c) for c in classes if isinstance(c, float)):
+            raise UserError(f"label: {name!r} holds an infinite number; mend the data.")
         return []
     if values.overflow:
         raise UserError(f"label: {name!r} has more than {MAX_CLASSES} values; set task to regression, or choose another label.")
-    classes = values.typed(column.kind)
     if not all(isinstance(c, int | str) for c in classes):
         raise UserError(f"label: {name!r} holds fractions ({classes[:3]} ...); set task to regression.")
     if task == "binary" and len(classes) != 2:
@@ -86,3 +174,60 @@ def check_label(values: LabelValues, column: ColumnType, task: str) -> list[Any]
             "Set task to multiclass."
         )
     return classes
+
+
+def class_column(column: pa.Array, classes: Sequence[Any], *, untyped: bool) -> pa.Array:
+    """Returns a label's column as its classes, int64 or string, exactly; what is no class is missing."""
+    encoded = plain_label(column).dictionary_encode()
+    found = [class_of(v, classes, untyped=untyped) for v in encoded.dictionary.to_pylist()]
+    return pa.array(found, pa.string() if isinstance(classes[0], str) else pa.int64()).take(encoded.indices)
+
+
+def class_of(value: Any, classes: Sequence[Any], *, untyped: bool) -> int | str | None:
+    """Returns a raw value as the class that it is; None where it is none of them."""
+    if isinstance(classes[0], int):
+        found: Any = _as_number(value.strip() if isinstance(value, str) else value, untyped=untyped)
+    else:
+        found = as_text(value)
+    return found if found in classes else None
+
+
+def plain_label(column: pa.Array) -> pa.Array:
+    """Returns one scalar a row: texts without the spaces around them, dates and all other values as they are."""
+    column = one_a_row(column)
+    kind = column.type
+    if is_text(kind):
+        try:
+            return pc.utf8_trim_whitespace(column.cast(pa.string()))
+        except pa.ArrowInvalid:
+            raise UserError("label: holds bytes that are no UTF-8 text; write the classes as text or numbers.") from None
+    if pa.types.is_floating(kind):
+        return column.cast(pa.float64())
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)
+    return column
+
+
+def as_text(value: Any) -> str:
+    """Returns a value as the text of a class: 1.0 as 1, a date in ISO's form."""
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(sep=" ").removesuffix(" 00:00:00")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    number = None if isinstance(value, bool) else _as_number(value, untyped=False)
+    return str(value).strip() if number is None else str(number)
+
+
+def _as_number(value: Any, *, untyped: bool) -> int | float | None:
+    """Returns a number exactly, a whole one as an int; None for what is no number."""
+    if isinstance(value, str) and untyped:
+        if re.fullmatch(_BOOLEAN, value):
+            return int(value.lower() == "true")
+        if not re.fullmatch(_NUMBER, value):
+            return None
+        value = decimal.Decimal(value)
+    if not isinstance(value, bool | int | float | decimal.Decimal):
+        return None
+    # Beyond 1e30 no whole number is meant, and its digits could be a thousand.
+    whole = int(value) if -(10**30) < value < 10**30 else None
+    return whole if whole is not None and whole == value else float(value)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,9 @@ import pyarrow.parquet
 
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.sources import arrow_stream, open_file
+from components.ingest.csv_options import DEFAULTS, CsvOptions, csv_head, csv_stream, undecodable
+from components.ingest.json_columns import UNTYPED, MixedColumnError, json_column
+from components.ingest.sources import open_file
 
 _CSV_BLOCK = 8 << 20
 _HEADER_BYTES = 1 << 20
@@ -24,45 +27,63 @@ Batches = Generator[pa.RecordBatch, None, None]
 Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
 
 
-def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
-    """Yields batches of string columns; rows with the wrong number of fields or not UTF-8 go to `bad`."""
-    names = _header(path)
+def is_untyped(field: pa.Field) -> bool:
+    """Whether a field's texts are numbers and words that mean missing: their type is to be found as a CSV's is."""
+    return bool(field.metadata) and UNTYPED in field.metadata
+
+
+def reader(kind: str, options: CsvOptions) -> Reader:
+    """Returns the reader of a format; the options are for CSVs."""
+    return partial(read_csv, options=options) if kind == "csv" else READERS[kind]
+
+
+def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, options: CsvOptions = DEFAULTS) -> Batches:
+    """Yields batches of string columns; rows with the wrong number of fields or not UTF-8 go to `bad`. An empty cell is null."""
+    names = _header(path, options)
 
     def ragged(row: Any) -> str:
         bad.add(path, f"{row.actual_columns} fields where the header has {row.expected_columns}", str(row.text))
         return "skip"
 
-    nulls = {} if missing_values is None else {"null_values": list(missing_values)}
     try:
-        with arrow_stream(path) as raw:
-            reader = pa.csv.open_csv(
+        with csv_stream(path, options) as raw:
+            rows = pa.csv.open_csv(
                 raw,
                 # One thread: with several, the row handler is called from threads that wait on one another.
                 read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
-                parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=ragged),
+                parse_options=pa.csv.ParseOptions(
+                    delimiter=options.separator, newlines_in_values=True, invalid_row_handler=ragged
+                ),
                 convert_options=pa.csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.binary()),
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=True,
-                    **nulls,
+                    # What else means missing depends on the column's type, which is not known here.
+                    null_values=[""],
                 ),
             )
-            for batch in reader:
+            for batch in rows:
                 yield _decoded(batch, path, bad)
     except (pa.ArrowInvalid, EOFError, OSError) as error:
         raise UserError(f"data.path: {path} cannot be read as CSV: {error}") from error
 
 
-def _header(path: str) -> list[str]:
-    with open_file(path) as raw:
-        try:
-            head = raw.read(_HEADER_BYTES).decode("utf-8-sig", errors="replace")
-            names = next(csv.reader(io.StringIO(head, newline="")), [])
-        except (csv.Error, EOFError, OSError) as error:
-            raise UserError(f"data.path: {path} cannot be read as CSV: {error}") from error
+def _header(path: str, options: CsvOptions) -> list[str]:
+    try:
+        head = csv_head(path, options, _HEADER_BYTES)
+        names = next(csv.reader(io.StringIO(head, newline=""), delimiter=options.separator), [])
+    except (csv.Error, EOFError, OSError) as error:
+        raise UserError(f"data.path: {path} cannot be read as CSV: {error}") from error
+    seems = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
+    if seems:
+        raise UserError(
+            f"data.path: {path} has one column, {names[0][:60]!r}, when it is read with the separator {options.separator!r}. "
+            f"Set data.csv.separator: {seems!r}."
+        )
     if not names:
         raise UserError(f"data.path: {path} is empty; a CSV starts with a line of column names.")
-    unnamed = [str(i + 1) for i, n in enumerate(names) if not n.strip()]
+    # The first may be an index that pandas or R wrote: whoever reads on decides.
+    unnamed = [str(i + 1) for i, n in enumerate(names) if not n.strip() and (i or n)]
     if unnamed:
         raise UserError(f"data.path: {path}: column {', '.join(unnamed)} has no name. Name it in the first line.")
     _check_names(path, names)
@@ -85,13 +106,14 @@ def _decoded(batch: pa.RecordBatch, path: str, bad: BadRows) -> pa.RecordBatch:
         return pa.RecordBatch.from_arrays([c.cast(pa.string()) for c in batch.columns], names=batch.schema.names)
     except pa.ArrowInvalid:
         pass
-    keep = []
+    keep, where = [], ""
     for i in range(batch.num_rows):
         row = [c[i].as_py() or b"" for c in batch.columns]
         good = all(_is_utf8(value) for value in row)
         keep.append(good)
         if not good:
-            bad.add(path, "not UTF-8 text", b",".join(row).decode("utf-8", errors="backslashreplace"))
+            where = where or undecodable(path, DEFAULTS)
+            bad.add(path, f"not UTF-8 text ({where})", b",".join(row).decode("utf-8", errors="backslashreplace"))
     kept = batch.filter(pa.array(keep))
     return pa.RecordBatch.from_arrays([c.cast(pa.string()) for c in kept.columns], names=kept.schema.names)
 
@@ -121,6 +143,7 @@ def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) 
 def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`."""
     rows: list[dict[str, Any]] = []
+    before = 0
     with open_file(path) as raw:
         for line in raw:
             if not line.strip():
@@ -136,10 +159,11 @@ def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) ->
                 continue
             rows.append(row)
             if len(rows) == _ROWS:
-                yield _batch_of(path, rows)
+                yield _batch_of(path, rows, before, missing_values or ())
+                before += len(rows)
                 rows = []
     if rows:
-        yield _batch_of(path, rows)
+        yield _batch_of(path, rows, before, missing_values or ())
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -149,18 +173,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _batch_of(path: str, rows: list[dict[str, Any]]) -> pa.RecordBatch:
+def _batch_of(path: str, rows: list[dict[str, Any]], before: int, missing: Sequence[str]) -> pa.RecordBatch:
     names = list(dict.fromkeys(name for row in rows for name in row))
     _check_names(path, names)
-    columns = []
+    columns, fields = [], []
     for name in names:
-        values = [row.get(name) for row in rows]
         try:
-            columns.append(pa.array(values))
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            # Mixed types: as text, each value as JSON writes it.
-            columns.append(pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string()))
-    return pa.RecordBatch.from_arrays(columns, names=names)
+            column, field = json_column(name, [row.get(name) for row in rows], missing)
+        except MixedColumnError as error:
+            raise UserError(
+                f"data: {path}, row {before + error.row}: column {name!r} {error}. Write it in one way, or leave it out "
+                f"with data.exclude: [{name}]."
+            ) from None
+        columns.append(column)
+        fields.append(field)
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
 def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from components import class_order
 from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY, INTEGER, ColumnType, observe
-from components.ingest.labels import LabelValues, check_label, infer_task
-from components.ingest.readers import READERS, Batches
-from components.ingest.sources import find_files, format_of
+from components.ingest.column_types import EMPTY, INTEGER, STRING, ColumnType
+from components.ingest.columns_seen import ColumnsSeen
+from components.ingest.csv_options import CsvOptions
+from components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
+from components.ingest.float_precision import settled
+from components.ingest.keys import with_key
+from components.ingest.labels import LabelValues, check_label, class_of, infer_task, labelled
+from components.ingest.layout import added_columns, folder_columns, with_folders
+from components.ingest.readers import Batches, reader
+from components.ingest.sources import find_files, format_of, list_files, listed
 from components.progress import say
+from components.spelling import MISSING_LABELS
 
 # Enough to tell a task by; also the limit of what is read before a run starts.
 PEEK_ROWS = 20_000
@@ -23,7 +31,12 @@ PEEK_ROWS = 20_000
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What to read: the plain-data form of the config's `data` and `label`."""
+    """What to read: the plain-data form of the config's `data` and `label`.
+
+    Attributes:
+        columns: column -> its declared type, see `components.ingest.declared`.
+        csv: what differs from the defaults of `CsvOptions`.
+    """
 
     path: Sequence[str]
     split_paths: Mapping[str, Sequence[str]] | None
@@ -35,6 +48,25 @@ class InputSpec:
     missing_values: Sequence[str] | None
     label: str
     task: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    csv: Mapping[str, str | None] = field(default_factory=dict)
+    positive_class: str | None = None
+    max_float32_loss: float = 0.5
+
+    @property
+    def patterns(self) -> list[str]:
+        """All files, folders and globs."""
+        return [*self.path, *(p for paths in (self.split_paths or {}).values() for p in paths)]
+
+    @property
+    def folder_columns(self) -> list[str]:
+        """Columns that the names of folders carry."""
+        files = [f for group in self.files().values() for f in group]
+        return list(dict.fromkeys(n for f in files for n in folder_columns(f, self.patterns)))
+
+    def with_folders(self) -> InputSpec:
+        """Returns it with the columns of folders declared: they are text, 01 is not 1."""
+        return replace(self, columns={**dict.fromkeys(self.folder_columns, TEXT), **self.columns})
 
     def files(self) -> dict[str | None, list[str]]:
         """Split -> files; the key None for files whose rows are still to be split."""
@@ -45,7 +77,15 @@ class InputSpec:
 
 @dataclass
 class Scan:
-    """What the first pass found; `label_counts` is empty when the label has too many values to be classes."""
+    """What the first pass found.
+
+    Attributes:
+        classes: of a look at the first rows: those that were there.
+        label_counts: empty when the label has too many values to be classes.
+        positive_by: why the last class of a binary task is the positive one.
+        missing_keys: rows without a value of the `split_key`.
+        notes: what was done to columns and values and is to be said.
+    """
 
     task: str
     classes: list[int] | list[str]
@@ -53,51 +93,76 @@ class Scan:
     missing: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     label_counts: dict[str, int] = field(default_factory=dict)
+    positive_by: str = ""
+    missing_keys: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
-def read_batches(spec: InputSpec, file: str, bad: BadRows, names: set[str] | None = None) -> Batches:
-    """Yields a file's batches without the excluded columns and without unlabelled rows.
+def read_batches(
+    spec: InputSpec,
+    file: str,
+    bad: BadRows,
+    names: set[str] | None = None,
+    numeric: Collection[str] = (),
+    added: set[str] | None = None,
+) -> Batches:
+    """Yields a file's batches without the excluded columns (a `split_key` stays), those that a format added, and bad rows.
 
     Args:
         spec: what to read.
         file: one of its files.
         bad: takes the rows that cannot be used.
         names: takes the names of all columns, the excluded ones too.
+        numeric: a CSV's columns that are known to be numbers, besides those that are declared.
+        added: takes the names of the columns that a format added.
 
     Raises:
-        UserError: the file has no label column.
+        UserError: the file has no label column, no key column, or one without a name that is no index.
     """
-    kind = format_of(file, spec.format)
+    kind, options, missing = format_of(file, spec.format), CsvOptions.of(spec.csv), spec.missing_values or ()
+    declared = {n for n, declaration in spec.columns.items() if declaration == NUMBER}
+    label_words = () if spec.columns.get(spec.label) == TEXT else (*MISSING_LABELS, *missing)
+    folders = folder_columns(file, spec.patterns)
+    left_out: list[str] | None = None
+    here: set[str] = set()
+    first = 0
     # Closed here and now when a caller stops early: a reader left open reads on while the interpreter ends.
-    with closing(READERS[kind](file, bad, spec.missing_values)) as batches:
-        for whole in batches:
+    with closing(reader(kind, options)(file, bad, spec.missing_values)) as batches:
+        for read in batches:
+            whole = with_folders(read, folders)
+            here.update(whole.schema.names)
             if names is not None:
-                names.update(whole.schema.names)
+                names.update(here)
+            if left_out is None:
+                left_out = added_columns(whole, file, (*spec.exclude, *spec.columns, spec.label, spec.split_key))
+                if added is not None:
+                    added.update(left_out)
             if spec.label not in whole.schema.names:
-                raise UserError(
-                    f"label: {file} has no column {spec.label!r}.{did_you_mean(spec.label, whole.schema.names)} "
-                    f"Columns: {', '.join(whole.schema.names[:30])}."
-                )
-            batch = _labelled(whole.select([n for n in whole.schema.names if n not in spec.exclude]), spec.label, file, bad)
+                raise _no_column("label", file, spec.label, whole.schema.names)
+            left = {*spec.exclude, *left_out} - {spec.split_key}
+            batch = whole.select([n for n in whole.schema.names if n not in left])
+            if kind == "csv":
+                batch = plain_numbers(batch, {*declared, *numeric}, options)
+            batch = fitting(batch, spec.columns, missing, file, first, bad)
+            first += whole.num_rows
+            batch = labelled(batch, spec.label, label_words, file, bad)
             if batch.num_rows:
-                yield batch
+                yield with_key(batch, spec.split_key) if spec.split_key else batch
+    if spec.split_key and here and spec.split_key not in here:
+        raise _no_column("data.split_key", file, spec.split_key, here)
 
 
-def _labelled(batch: pa.RecordBatch, name: str, file: str, bad: BadRows) -> pa.RecordBatch:
-    label = batch.column(name)
-    valid = pc.and_(label.is_valid(), pc.invert(pc.is_nan(label))) if pa.types.is_floating(label.type) else label.is_valid()
-    unlabelled = len(label) - (pc.sum(valid).as_py() or 0)
-    if not unlabelled:
-        return batch
-    bad.add(file, f"the label {name!r} is missing", number=unlabelled)
-    return batch.filter(valid)
+def _no_column(key: str, file: str, name: str, names: Collection[str]) -> UserError:
+    return UserError(
+        f"{key}: {file} has no column {name!r}.{did_you_mean(name, names)} Columns: {', '.join(sorted(names)[:30])}."
+    )
 
 
 def _all_batches(
-    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str]
+    spec: InputSpec, files: Sequence[str], bad: BadRows, names: set[str], added: set[str]
 ) -> Generator[tuple[str, pa.RecordBatch], None, None]:
     for file in files:
-        with closing(read_batches(spec, file, bad, names)) as batches:
+        with closing(read_batches(spec, file, bad, names, added=added)) as batches:
             for batch in batches:
                 yield file, batch
 
@@ -108,53 +173,92 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     Raises:
         UserError: no rows, a bad label, a column of an impossible type, columns that are named and not there.
     """
-    types: dict[str, ColumnType] = {}
-    present: dict[str, int] = {}
-    labels = LabelValues(spec.label)
-    names: set[str] = set()
-    rows = 0
+    spec = spec.with_folders()
+    seen = ColumnsSeen(spec, peek=peek)
+    names = set(spec.folder_columns)
+    added: set[str] = set()
     files = [f for group in spec.files().values() for f in group]
-    with closing(_all_batches(spec, files, bad, names)) as batches:
+    with closing(_all_batches(spec, files, bad, names, added)) as batches:
         for file, batch in batches:
-            rows += batch.num_rows
-            is_text = format_of(file, spec.format) == "csv"
-            for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                seen = observe(name, column, is_text=is_text)
-                types[name] = types[name].widen(seen) if name in types else seen
-                present[name] = present.get(name, 0) + len(column) - column.null_count
-            label = batch.column(spec.label)
-            labels.add(label.flatten() if pa.types.is_nested(label.type) else label)
-            say(f"{rows:,} rows read")
-            if peek and rows >= PEEK_ROWS:
+            seen.add(file, batch)
+            say(f"{seen.rows:,} rows read")
+            if peek and seen.rows >= PEEK_ROWS:
                 break
-    found = Scan("", [], types, {n: rows - c for n, c in present.items()}, rows)
+    types, rows = seen.types, seen.rows
+    found = Scan("", [], types, {n: rows - c for n, c in seen.present.items()}, rows, missing_keys=seen.keyless)
     if not peek or bad.count > bad.limit:
         bad.check()
     if not rows:
         raise UserError(f"data: no rows in {', '.join(files[:3])}. Check the input.")
-    _check_names(spec, names)
-    return _check_types(spec, found, labels, peek)
+    _check_names(spec, names, files)
+    found.notes += seen.check()
+    found = _check_types(spec, found, seen.labels, peek)
+    if not peek:
+        found.types, notes = settled(found.types, seen.precision.losses(found.types), spec.label, spec.max_float32_loss)
+        found.notes = [*_layout_notes(spec, added), *found.notes, *notes]
+    return found
 
 
-def _check_names(spec: InputSpec, names: set[str]) -> None:
-    for key, columns in (("data.exclude", spec.exclude), ("data.split_key", [spec.split_key] if spec.split_key else [])):
-        for column in columns:
-            if column not in names:
-                raise UserError(
-                    f"{key}: there is no column {column!r}.{did_you_mean(column, names)} Columns: {', '.join(sorted(names))}."
-                )
+def _layout_notes(spec: InputSpec, added: set[str]) -> list[str]:
+    notes = []
+    folders = set(spec.folder_columns) - set(spec.exclude)
+    if added:
+        names = ", ".join(repr(n) for n in sorted(added))
+        notes.append(f"left out: {names}, an index that was stored beside the columns; to use it, give it a name of its own")
+    if folders:
+        notes.append(f"read from the names of folders, as text: {', '.join(sorted(folders))}")
+    groups = list(spec.split_paths.values()) if spec.split_paths else [spec.path]
+    skipped = [p for group in groups for p in list_files(group).skipped]
+    if skipped:
+        notes.append(f"{len(skipped)} files without rows are skipped (markers and empty parts): {listed(skipped)}")
+    return notes
+
+
+def _check_names(spec: InputSpec, names: set[str], files: Sequence[str]) -> None:
+    check_declared(spec.columns, spec.exclude, names)
+    if spec.csv and not any(format_of(f, spec.format) == "csv" for f in files):
+        raise UserError(f"data.csv: no file is a CSV ({', '.join(files[:3])}); take the key out.")
+    for column in spec.exclude:
+        if column not in names:
+            raise UserError(
+                f"data.exclude: there is no column {column!r}.{did_you_mean(column, names)} Columns: {', '.join(sorted(names))}."
+            )
+
+
+def _chosen(spec: InputSpec, classes: Sequence[Any]) -> Any | None:
+    """Returns the class that the config names as the positive one, by any spelling of the same value."""
+    if spec.positive_class is None:
+        return None
+    chosen = class_of(spec.positive_class, classes, untyped=True)
+    if chosen is None:
+        names = [str(c) for c in classes]
+        raise UserError(
+            f"{class_order.KEY}: {spec.label!r} has no class {spec.positive_class!r}.{did_you_mean(spec.positive_class, names)} "
+            f"The classes are {', '.join(names)}."
+        )
+    return chosen
 
 
 def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) -> Scan:
-    label = found.types[spec.label]
     if not labels.overflow:
-        found.label_counts = {v.decode() if isinstance(v, bytes) else str(v): n for v, n in labels.values.items()}
-    found.task = infer_task(labels, label.kind) if spec.task == "auto" else spec.task
+        found.label_counts = {str(value): count for value, count in labels.counts().items()}
+    found.task = infer_task(labels) if spec.task == "auto" else spec.task
+    if spec.positive_class is not None and found.task != "binary":
+        raise UserError(
+            f"{class_order.KEY}: a {found.task} task has no positive class, received {spec.positive_class!r}. Remove it."
+        )
+    if peek and (found.rows >= PEEK_ROWS or found.task != "binary"):
+        found.classes = list(labels.counts()) if found.task != "regression" else []
+        return found
+    found.classes = check_label(labels, found.task)
+    if found.task == "binary":
+        found.classes, found.positive_by = class_order.ordered(found.classes, labels.counts(), _chosen(spec, found.classes))
     if peek:
         return found
-    found.classes = check_label(labels, label, found.task)
-    if found.classes and isinstance(found.classes[0], int):
-        found.types[spec.label] = ColumnType(INTEGER)
+    if found.classes:
+        found.types[spec.label] = ColumnType(INTEGER if isinstance(found.classes[0], int) else STRING)
+    if labels.spaced:
+        found.notes.append(f"label: {labels.spaced:,} values of {spec.label!r} have spaces around them, which are taken off")
     if all(t.kind == EMPTY for n, t in found.types.items() if n != spec.label):
         raise UserError(f"data: there is no usable feature beside the label {spec.label!r}. Columns: {', '.join(found.types)}.")
     return found

@@ -12,11 +12,14 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
 from components.errors import UserError
+from components.escaping import pattern_of
+from components.ingest.layout import fixed_part, folder_columns
 
 ENDINGS = {
     ".csv": "csv",
@@ -29,27 +32,89 @@ ENDINGS = {
 }
 _COMPRESSED = (".gz", ".bz2")
 _CHUNK = 1 << 20
+# A compressed file without content has a header at most.
+_SMALL = 100
 
 
 def find_files(patterns: Sequence[str], key: str = "data.path") -> list[str]:
-    """Expands files and globs, in a fixed order; `key` is the config's, for errors.
+    """Expands files, folders and globs, in a fixed order; `key` is the config's, for errors. See `list_files`.
 
     Raises:
         UserError: a pattern that matches nothing, or cannot be looked at.
     """
-    found: list[str] = []
+    return list_files(patterns, key).files
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files to read, and those of the same folders that hold no rows: markers and empty parts."""
+
+    files: list[str]
+    skipped: list[str]
+
+
+def list_files(patterns: Sequence[str], key: str = "data.path") -> Listing:
+    """Expands files, folders (with all below) and globs. A file that is named exactly is never skipped.
+
+    Raises:
+        UserError: a pattern that matches nothing, or cannot be looked at.
+    """
+    files: dict[str, None] = {}
+    skipped: dict[str, None] = {}
     for pattern in patterns:
-        if os.path.isdir(pattern):
-            raise UserError(f"{key}: {pattern} is a folder; give its files, for example {pattern.rstrip('/')}/*.csv")
         # A local name that holds glob characters is taken as it stands.
-        if os.path.exists(pattern):
-            matched = [pattern]
-        else:
-            matched = sorted(glob.glob(pattern, recursive=True)) if is_local(pattern) else _match_remote(pattern)
-        if not matched:
-            raise UserError(f"{key}: no file matches {pattern}. Check the path (relative ones are relative to the YAML).")
-        found += matched
-    return list(dict.fromkeys(found))
+        if os.path.exists(pattern) and not os.path.isdir(pattern):
+            files[pattern] = None
+            continue
+        matched = _local(pattern) if is_local(pattern) else _match_remote(pattern)
+        without_rows = [p for p, size in matched.items() if _is_marker(p, pattern) or _is_empty(p, size)]
+        good = [p for p in matched if p not in without_rows]
+        if not good:
+            only = f" but {listed(without_rows)}, without rows" if without_rows else ""
+            raise UserError(f"{key}: no file matches {pattern}{only}. Check the path (relative ones are relative to the YAML).")
+        files |= dict.fromkeys(good)
+        skipped |= dict.fromkeys(without_rows)
+    return Listing(list(files), [p for p in skipped if p not in files])
+
+
+def listed(paths: Iterable[str], most: int = 5) -> str:
+    """Returns the names of files in one line."""
+    names = [os.path.basename(p) for p in paths]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _local(pattern: str) -> dict[str, int]:
+    """Returns the files of a folder or glob, in order, and their sizes."""
+    if os.path.isdir(pattern):
+        found = _below(pattern)
+    else:
+        found = []
+        for path in sorted(glob.glob(pattern_of(pattern), recursive=True)):
+            found += _below(path) if os.path.isdir(path) and "**" not in pattern else [path]
+    return {p: os.path.getsize(p) if os.path.exists(p) else 0 for p in found if not os.path.isdir(p)}
+
+
+def _below(folder: str) -> list[str]:
+    return sorted(glob.glob(os.path.join(glob.escape(folder), "**"), recursive=True, include_hidden=True))
+
+
+def _is_marker(path: str, pattern: str) -> bool:
+    """Spark's and Hive's rule: what begins with '_' or '.' is no data, unless the pattern itself is about such names."""
+    parts = path[len(fixed_part(pattern)) :].split("/")
+    wanted = pattern.rpartition("/")[2][:1] if glob.has_magic(pattern) else ""
+    hidden = [p for p in parts if p.startswith((".", "_")) and "=" not in p and p[0] != wanted]
+    return bool(hidden) or path.endswith(".crc")
+
+
+def _is_empty(path: str, size: int) -> bool:
+    """A part without a byte, or one that decompresses to none."""
+    if size > _SMALL or not path.lower().endswith(_COMPRESSED):
+        return not size
+    try:
+        with open_file(path) as file:
+            return not file.read(1)
+    except (EOFError, OSError):
+        return False  # whoever reads it says what is wrong with it
 
 
 def is_local(path: str) -> bool:
@@ -57,11 +122,14 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
-def _match_remote(pattern: str) -> list[str]:
+def _match_remote(pattern: str) -> dict[str, int]:
     from apache_beam.io.filesystems import FileSystems
 
     try:
-        return sorted(m.path for m in FileSystems.match([pattern])[0].metadata_list)
+        found = FileSystems.match([pattern])[0].metadata_list
+        if not found and not glob.has_magic(pattern):
+            found = FileSystems.match([f"{pattern.rstrip('/')}/**"])[0].metadata_list
+        return {m.path: m.size_in_bytes for m in sorted(found, key=lambda m: str(m.path))}
     except Exception as error:  # Beam raises whatever the filesystem's own client raises.
         raise UserError(f"data.path: cannot look for {pattern}: {error}") from error
 
@@ -155,6 +223,8 @@ def fingerprint(paths: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(os.path.basename(path).encode())
+        # A file that moves to another of these folders has other values in a column.
+        digest.update("".join(f"{k}={v}/" for k, v in folder_columns(path).items()).encode())
         if os.path.exists(path):
             _hash_local(path, digest)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -24,12 +23,6 @@ def assign(hashes: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
     """
     shares = np.cumsum(list(weights.values()))
     return np.searchsorted(shares / shares[-1], hashes / 2.0**64, side="right").clip(max=len(weights) - 1)
-
-
-def key_hashes(column: pa.Array) -> np.ndarray:
-    """Returns a hash per value of a key column, uint64 (n,): the first 8 bytes of BLAKE2b of its text."""
-    texts = [b"" if v is None else v if isinstance(v, bytes) else str(v).encode() for v in column.to_pylist()]
-    return np.frombuffer(b"".join(hashlib.blake2b(t, digest_size=8).digest() for t in texts), dtype="<u8")
 
 
 def row_hashes(batch: pa.RecordBatch) -> np.ndarray:

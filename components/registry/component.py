@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +17,11 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from components import tracking
 from components.bundle_manifest import digest_of
 from components.dataset import DatasetSummary
+from components.errors import UserError
 from components.evaluation.results import CHAMPION, Evaluation, ModelResult
 from components.evaluation.servability import verdicts
+from components.model_registry import CHALLENGER, POSITIVE_CLASS, PUT_OFF, REFUSED, Registration
 from components.model_registry import CHAMPION as REGISTERED_CHAMPION
-from components.model_registry import Registration
 from components.progress import say, warn
 
 FILE = "registration.json"
@@ -46,17 +48,24 @@ class Executor(base_executor.BaseExecutor):
             registrations[framework] = run.register(_described(model, evaluation.models[framework], evaluation, name, summary))
         best = registrations[evaluation.best]
         _tell(name, best)
+        if evaluation.blessed and best.status == CHALLENGER:
+            _track_overtaken(run, best)
         tracking.ambient().tags({"registration": best.status, "model_version": best.version or "", "why": best.why})
         folder = Path(artifact_utils.get_single_uri(output_dict["registration"]))
         folder.mkdir(parents=True, exist_ok=True)
         content = {"name": name, **asdict(best), "models": {n: asdict(r) for n, r in registrations.items()}}
         (folder / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        if best.status == REFUSED and not os.environ.get(tracking.JOURNAL):
+            # On a cluster nothing keeps it, and nobody comes after the stages to say so.
+            raise UserError(f"{name} is not registered. {best.why}")
 
 
 def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: str, summary: DatasetSummary) -> dict[str, Any]:
-    against = next((c for c in evaluation.comparisons if c.other == CHAMPION), None)
+    against = next((c for c in evaluation.comparisons if (c.model, c.other) == (result.name, CHAMPION)), None)
     notes = "; ".join(n for n in evaluation.notes if n)
-    why = against.sentence() if against else notes if evaluation.champion else f"first champion: {notes or 'none before it'}"
+    alone = f"without a comparison: {evaluation.not_compared}" if evaluation.not_compared else notes
+    why = against.sentence() if against else alone
+    facts = [result.framework, *([evaluation.positive] if evaluation.positive else [])]
     return {
         "name": name,
         "bundle": str(Path(model.uri) / "Format-Serving"),
@@ -68,9 +77,13 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
         "metrics": result.metrics,
         "data": summary.fingerprint,
         "digest": digest_of(model),
-        "tags": {"framework": result.framework},
-        "description": f"{result.framework}, " + ", ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()),
+        "tags": {"framework": result.framework, **_positive_tag(evaluation)},
+        "description": ", ".join([*facts, *(f"{k} {v:.4g}" for k, v in result.metrics.items())]),
     }
+
+
+def _positive_tag(evaluation: Evaluation) -> dict[str, str]:
+    return {} if evaluation.positive_class is None else {POSITIVE_CLASS: evaluation.positive_class}
 
 
 def _track_verdict(run: tracking.Run, evaluation: Evaluation) -> None:
@@ -83,13 +96,22 @@ def _track_verdict(run: tracking.Run, evaluation: Evaluation) -> None:
         run.tags({"blessed": "false", "switchyard.status": "not_blessed", "switchyard.why": why})
 
 
+def _track_overtaken(run: tracking.Run, found: Registration) -> None:
+    run.tags({"blessed": "false", "switchyard.status": "not_blessed", "switchyard.why": f"not promoted: {found.why}"})
+
+
 def _tell(name: str, found: Registration) -> None:
-    if found.status == "put off":
+    if found.status == PUT_OFF:
         warn(f"{name} could not be registered now; `switchyard upload` does it")
+    elif found.status == REFUSED:
+        warn(f"{name} is not registered. {found.why}")
     elif found.status == REGISTERED_CHAMPION:
         say(f"{name} version {found.version} is champion")
     elif found.version:
-        say(f"{name} version {found.version} is kept, champion stays version {found.champion}. {found.why}")
+        standing = f"champion stays version {found.champion}" if found.champion else "there is no champion"
+        say(f"{name} version {found.version} is kept as challenger, {standing}")
+        if found.why:
+            warn(found.why)
     else:
         say("recorded, not registered")
 

@@ -17,18 +17,20 @@ _MOST_CLASSES = 10
 def evaluation_html(result: Evaluation, summary: DatasetSummary) -> str:
     """Returns the page."""
     sections = [verdict_section(result), *evaluation_sections(result, summary)]
-    return render(f"Evaluation on {summary.label}", f"{summary.task}, {result.rows:,} examples", sections)
+    return render(
+        f"Evaluation on {summary.label}", f"{summary.task}, {result.rows:,} examples of the split {result.split}", sections
+    )
 
 
 def verdict_section(result: Evaluation) -> dict[str, Any]:
     """Returns the model gate's verdict."""
     lines = []
     if result.blessed:
-        lines.append(f"Blessed: {result.best}. Every threshold holds.")
+        lines.append(f"Blessed: {result.best}. Every threshold holds, and it is surely better than the trivial predictor.")
     else:
         lines.append(f"Not blessed. The best candidate is {result.best}.")
     lines += [f"{name}: {reason}." for name, m in result.models.items() for reason in (*m.failures, *m.notes)]
-    lines += [f"{c.sentence()}." for c in result.comparisons]
+    lines += [f"{line}." for line in result.lines()]
     lines += [f"{note}." for note in result.notes if note]
     head = ("metric", "value", "at least", "at most", "change at least", "slices too")
     rows = [

@@ -73,7 +73,8 @@ def run_report(name: str, data: DataPart, models: ModelPart) -> str:
 
 def _subtitle(summary: DatasetSummary) -> str:
     rows = ", ".join(f"{n:,} {split}" for split, n in summary.rows.items())
-    return f"{summary.task} on {summary.label}; examples: {rows}; data {summary.fingerprint[:12]}"
+    positive = "" if summary.positive_class is None else f", positive class {summary.positive_class}"
+    return f"{summary.task} on {summary.label}{positive}; examples: {rows}; data {summary.fingerprint[:12]}"
 
 
 def _data_sections(data: DataPart) -> list[dict[str, Any]]:

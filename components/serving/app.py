@@ -21,7 +21,7 @@ from components.serving.batcher import QueueFullError
 from components.serving.bodies import Bodies, Body
 from components.serving.bounds import Bounds, InputError, shortened
 from components.serving.gate import AllowedHosts, Gate, fault
-from components.serving.inputs import columns_of
+from components.serving.inputs import columns_of, left_aside
 from components.serving.metrics import Metrics
 from components.serving.openapi import openapi
 from components.serving.rollout import Rollout
@@ -165,7 +165,7 @@ class _Routes:
             content, headers = await self._bodies.work(
                 scores.size * _ANSWER_BYTES, open_inference.encode, name, version, decoded, model.info, scores
             )
-            return Response(content, headers=headers)
+            return Response(content, headers=headers | left_aside(model.info, decoded.given))
 
     async def invocations(self, request: Request) -> Response:
         async with self._bodies.read(request) as body:
@@ -177,7 +177,7 @@ class _Routes:
             given = await self._bodies.work(len(body.data), invocations.decode, body.data, kind, model.info, bounds)
             scores, model = await self._answer(request, model, _Asked(given, body, bounds), fall_back=True)
             content = await self._bodies.work(scores.size * _ANSWER_BYTES, invocations.encode, model.info, scores)
-            return Response(content, media_type=_JSON)
+            return Response(content, headers=left_aside(model.info, given), media_type=_JSON)
 
     async def _answer(
         self, request: Request, model: ServedModel, asked: _Asked, *, fall_back: bool

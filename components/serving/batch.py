@@ -8,26 +8,31 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet
 from apache_beam.utils import shared
 
+from components.added_columns import may_be_added
+from components.class_order import KEY as POSITIVE_CLASS
+from components.conversion import fit, fit_rows, single
 from components.dataset import DatasetSummary
 from components.errors import UserError
-from components.example_frames import frame_of
 from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert
-from components.ingest.readers import READERS
+from components.ingest.csv_options import CsvOptions
+from components.ingest.declared import plain_numbers
+from components.ingest.layout import folder_columns, with_folders
+from components.ingest.readers import reader
 from components.model_bundle import BundleInfo, BundleModel, answers, load_bundle, training_data
 from components.progress import say
+from components.raw_features import RawFeature
+from components.spelling import FLOAT, INTEGER
 
 BAD = ".bad.jsonl"
 _NO_LIMIT = 2**62
@@ -42,7 +47,7 @@ class BatchJob:
         digest: that it was registered with; None: the folder is trusted.
         kinds: file -> csv, parquet, jsonl or tfrecord, in the order of the output.
         parts: folder for the parts.
-        missing_values: texts in a CSV that mean "missing"; None: Arrow's.
+        missing_values: texts that mean "missing", besides those of the training data.
         max_bad_rows: more end the job; None: any number is fine.
         typed: texts of a CSV are written as the numbers that they are.
     """
@@ -51,7 +56,7 @@ class BatchJob:
     digest: str | None
     kinds: Mapping[str, str]
     parts: str
-    missing_values: tuple[str, ...] | None
+    missing_values: tuple[str, ...]
     max_bad_rows: int | None
     typed: bool = False
 
@@ -73,15 +78,16 @@ def predict_files(job: BatchJob, beam_arguments: Sequence[str]) -> None:
 
 
 class _Loaded:
-    """A bundle and the types of its columns; a class because Beam shares only what can be referred to weakly."""
+    """A bundle; a class because Beam shares only what can be referred to weakly."""
 
-    def __init__(self, folder: str, digest: str | None) -> None:
+    def __init__(self, folder: str, digest: str | None, missing_values: Sequence[str]) -> None:
         from components.training.import_order import settle
 
         settle()
         self.bundle: BundleModel = load_bundle(folder, digest)
-        summary = DatasetSummary.load(str(training_data(folder)))
-        self.types = {n: ColumnType(t.removeprefix("list of "), t.startswith("list of ")) for n, t in summary.columns.items()}
+        self.features = [replace(f, missing=[*f.missing, *missing_values]) for f in self.bundle.info.features]
+        self.numbers = {f.name for f in self.features if f.dtype != "string"}
+        self.csv = CsvOptions.of(DatasetSummary.load(str(training_data(folder))).csv)
 
 
 class _PredictFile(beam.DoFn):
@@ -90,14 +96,19 @@ class _PredictFile(beam.DoFn):
         self._shared = shared.Shared()
 
     def setup(self) -> None:
-        self._loaded: _Loaded = self._shared.acquire(lambda: _Loaded(self._job.model, self._job.digest))
+        self._loaded: _Loaded = self._shared.acquire(lambda: _Loaded(self._job.model, self._job.digest, self._job.missing_values))
 
     def process(self, item: tuple[int, str]) -> Iterator[int]:
         index, path = item
         job, rows, bad_rows = self._job, 0, 0
         unread = BadRows(_NO_LIMIT)
-        with closing(READERS[job.kinds[path]](path, unread, job.missing_values)) as batches:
-            for number, batch in enumerate(batches):
+        known = {f.name for f in self._loaded.bundle.info.features}
+        folders = {n: text for n, text in folder_columns(path).items() if n in known}
+        with closing(reader(job.kinds[path], self._loaded.csv)(path, unread, job.missing_values)) as batches:
+            for number, read in enumerate(batches):
+                batch = with_folders(read, folders)
+                if not number and (unused := [n for n in batch.schema.names if n not in known and may_be_added(n)]):
+                    say(f"{os.path.basename(path)}: the model does not know {', '.join(map(repr, unused))}, an index: not used")
                 part = Path(job.parts) / f"{index:05d}-{number:07d}.parquet"
                 if not part.exists():
                     self._write(part, batch, path, rows)
@@ -111,9 +122,12 @@ class _PredictFile(beam.DoFn):
         yield rows
 
     def _write(self, part: Path, batch: pa.RecordBatch, path: str, before: int) -> None:
-        table, bad = predict_batch(self._loaded.bundle, self._loaded.types, batch)
+        loaded = self._loaded
+        if self._job.kinds[path] == "csv":
+            batch = plain_numbers(batch, loaded.numbers, loaded.csv)
+        table, bad = predict_batch(loaded.bundle, loaded.features, batch)
         if self._job.typed and self._job.kinds[path] == "csv":
-            table = _numbers(table, self._loaded.types)
+            table = _numbers(table, loaded.features)
         samples = [{"file": path, "row": before + i, "reason": why} for i, why in sorted(bad.items())]
         _write_text(part.with_name(part.name + BAD), samples, len(samples))
         draft = part.with_suffix(f".{os.getpid()}.tmp")
@@ -121,7 +135,7 @@ class _PredictFile(beam.DoFn):
         os.replace(draft, part)
 
 
-def predict_batch(bundle: BundleModel, types: Mapping[str, ColumnType], batch: pa.RecordBatch) -> tuple[pa.Table, dict[int, str]]:
+def predict_batch(bundle: BundleModel, features: Sequence[RawFeature], batch: pa.RecordBatch) -> tuple[pa.Table, dict[int, str]]:
     """Returns the batch with the predictions beside it, and the rows that have none (their place -> why).
 
     Raises:
@@ -129,40 +143,32 @@ def predict_batch(bundle: BundleModel, types: Mapping[str, ColumnType], batch: p
     """
     info = bundle.info
     _check_columns(info, batch.schema.names)
-    bad: dict[int, str] = {}
-    converted = {}
-    for feature in info.features:
-        if feature.name in batch.schema.names:
-            column = batch.column(feature.name)
-            converted[feature.name] = _converted(feature.name, column, types[feature.name], bad)
-            if feature.width is not None:
-                lengths = pc.fill_null(pc.list_value_length(converted[feature.name]), 0).to_numpy(zero_copy_only=False)
-                for i in np.flatnonzero(lengths != feature.width):
-                    count = "is missing" if not lengths[i] else f"has {lengths[i]} values, needs {feature.width}"
-                    bad.setdefault(int(i), f"column {feature.name!r} {count}")
-    good = np.asarray([i not in bad for i in range(batch.num_rows)], dtype=bool)
-    table = pa.Table.from_batches([batch])
+    fitted = fit_rows(batch, features)
+    good, bad = fitted.fits, dict(fitted.misfits)
+    table = pa.table(batch.columns, names=batch.schema.names)
     outputs = len(info.classes) if info.task == "multiclass" else 1
     scores = np.full((batch.num_rows, outputs), np.nan, dtype=np.float32)
     if good.any():
-        ready = pa.RecordBatch.from_pydict(converted).filter(pa.array(good))
-        scores[good] = bundle.scores(frame_of(ready, info.features))
+        scores[good] = bundle.scores_of(fitted.columns)
     for i in np.flatnonzero(good & ~np.isfinite(scores).all(axis=1)):
         bad[int(i)] = "the model has no finite answer: the values lie too far from what it was trained on"
     missing = np.asarray([i in bad for i in range(batch.num_rows)], dtype=bool)
     for name, values in answers(info, np.nan_to_num(scores)).items():
         table = table.append_column(name, pa.array(values, mask=missing, type=_type_of(info, name)))
+    if info.positive_class is not None:
+        # What the probability beside it is of.
+        table = table.append_column(POSITIVE_CLASS, pa.array([str(info.positive_class)] * batch.num_rows, pa.string()))
     return table, bad
 
 
-def _numbers(table: pa.Table, types: Mapping[str, ColumnType]) -> pa.Table:
+def _numbers(table: pa.Table, features: Sequence[RawFeature]) -> pa.Table:
     """A CSV's columns that the model knows as numbers, as such; one with anything else in it stays text."""
-    wanted = {INTEGER: pa.int64(), FLOAT: pa.float64()}
-    for i, name in enumerate(table.column_names):
-        kind = types.get(name, ColumnType(STRING)).kind
-        if kind in wanted and pa.types.is_string(table[name].type):
-            with suppress(pa.ArrowInvalid):
-                table = table.set_column(i, name, pc.utf8_trim_whitespace(table[name]).cast(wanted[kind]))
+    for feature in features:
+        if feature.name not in table.column_names or feature.meaning not in ("", INTEGER, FLOAT) or feature.dtype == "string":
+            continue
+        found = fit(table[feature.name], replace(feature, width=None))
+        if not found.misfits and not found.words and pa.types.is_string(table[feature.name].type):
+            table = table.set_column(table.column_names.index(feature.name), feature.name, single(found.values))
     return table
 
 
@@ -179,28 +185,10 @@ def _check_columns(info: BundleInfo, names: Sequence[str]) -> None:
             f"column {missing[0]!r} is missing{f' ({len(missing)} are)' if len(missing) > 1 else ''}. "
             f"Columns: {', '.join(names)}. Needed: {', '.join(f.name for f in info.features if f.width is not None)}."
         )
-    taken = sorted(set(answers(info, np.zeros((0, max(1, len(info.classes)))))) & set(names))
+    added = {*answers(info, np.zeros((0, max(1, len(info.classes))))), *([POSITIVE_CLASS] if info.task == "binary" else [])}
+    taken = sorted(added & set(names))
     if taken:
         raise UserError(f"the input has a column {taken[0]!r}, which predictions are written to. Rename it.")
-
-
-def _converted(name: str, column: pa.Array, target: ColumnType, bad: dict[int, str]) -> pa.Array:
-    """As ingest converts it; values that are none of the type become missing and their rows bad."""
-    try:
-        return convert(column, target)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass
-    keep = []
-    for i, value in enumerate(column.to_pylist()):
-        try:
-            convert(pa.array([value], column.type), target)
-            keep.append(True)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            keep.append(False)
-            bad.setdefault(i, f"column {name!r} must hold {target.kind} values, received {str(value)[:40]!r}")
-    if not any(keep):
-        column = pa.nulls(len(column), column.type)
-    return convert(pc.if_else(pa.array(keep), column, pa.scalar(None, column.type)), target)
 
 
 def _write_text(path: Path, samples: Sequence[Mapping[str, Any]], count: int) -> None:

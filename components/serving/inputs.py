@@ -7,25 +7,34 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from components.added_columns import may_be_added
+from components.cells import FLOAT32_MAX, number_of
+from components.conversion import MISSING, Misfit, fit_values, model_column
 from components.errors import did_you_mean
-from components.model_bundle import BundleInfo, Columns, Ragged, RawFeature
+from components.model_bundle import BundleInfo
+from components.raw_features import Columns, Ragged, RawFeature
 from components.serving.bounds import Bounds, InputError, shortened, shown
-from components.serving.cells import LIMITS, fitting, numbers, texts, where
+from components.spelling import BOOLEAN, FLOAT, INTEGER
 
 _BOUNDS = Bounds()
+# In an answer: columns of the request that were not used.
+IGNORED_HEADER = "x-switchyard-ignored"
+_PLAIN = ("", INTEGER, FLOAT)
+_EXACT = 2.0**53  # up to here float64 holds every whole number
 _NAMED = 200  # columns, in a message
 
 
 def check_names(info: BundleInfo, names: Collection[str]) -> None:
-    """Refuses names that are not the model's, before anything is done with their values.
+    """Refuses names that are not the model's, before anything is done with their values; a stored index is left aside.
 
     Raises:
         InputError: a column is unknown or missing, or there is none.
     """
     known = {f.name for f in info.features}
     for name in names:
-        if name not in known:
+        if name not in known and not may_be_added(name):
             extra = " It is the label, which the model predicts." if name == info.label else _alike(name, known)
             raise InputError(f"column {shortened(name)} is unknown.{extra} Columns: {_names(info)}.")
     missing = [f.name for f in info.features if f.width is not None and f.name not in names]
@@ -33,6 +42,13 @@ def check_names(info: BundleInfo, names: Collection[str]) -> None:
         raise InputError(f"column {missing[0]!r} is missing.{_others(missing)} Columns needed: {_names(info)}.")
     if not names:
         raise InputError(f"no columns. Columns: {_names(info)}.")
+
+
+def left_aside(info: BundleInfo, names: Collection[str]) -> dict[str, str]:
+    """Returns the header that names columns of a request that the model does not know, an index; empty without one."""
+    known = {f.name for f in info.features}
+    found = [repr(n) for n in names if n not in known and may_be_added(n)]
+    return {IGNORED_HEADER: ", ".join(found)} if found else {}
 
 
 def columns_of(info: BundleInfo, given: Mapping[str, Any], bounds: Bounds = _BOUNDS) -> tuple[Columns, int]:
@@ -75,7 +91,7 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
 
     Thirty columns checked one by one are a large part of a small request (decision 9).
     """
-    scalars = [f for f in info.features if f.dtype != "string" and f.width in (1, None) and not f.is_list and f.name in given]
+    scalars = [f for f in info.features if _is_plain(f) and f.width in (1, None) and not f.is_list and f.name in given]
     flat = array("d")
     try:
         for feature in scalars:
@@ -86,7 +102,7 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
         return {}
     cells = np.frombuffer(flat).reshape(len(scalars), rows)
     whole = [i for i, f in enumerate(scalars) if f.dtype == "int64"]
-    fits = (np.abs(cells) <= LIMITS["float32"]).all() and (np.abs(cells[whole]) < LIMITS["int64"]).all()
+    fits = (np.abs(cells) <= FLOAT32_MAX).all() and (np.abs(cells[whole]) < _EXACT).all()
     if not fits or (cells[whole] != np.trunc(cells[whole])).any():
         return {}
     found: dict[str, np.ndarray | Ragged] = {}
@@ -94,6 +110,13 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
         typed = values.astype(feature.dtype)
         found[feature.name] = typed[:, np.newaxis] if feature.width else Ragged(typed, np.ones(rows, dtype=np.int64))
     return found
+
+
+def _is_plain(feature: RawFeature) -> bool:
+    """Whether any number that its dtype holds is a value of a feature."""
+    if feature.dtype == "string" or feature.meaning not in _PLAIN:
+        return False
+    return not feature.missing or all(number_of(m) is None for m in feature.missing)
 
 
 def _as_doubles(values: Any) -> array[float]:
@@ -124,52 +147,94 @@ def _others(missing: Sequence[str]) -> str:
 
 
 def _length(name: str, values: Any) -> int:
-    if (isinstance(values, np.ndarray) and values.ndim) or isinstance(values, list | tuple):
+    if (isinstance(values, np.ndarray) and values.ndim) or isinstance(values, list | tuple | pa.Array):
         return len(values)
     raise InputError(f"column {name!r} must be a list of values, one a row, received {shown(values)}.")
 
 
 def _column(feature: RawFeature, values: Any, rows: int, bounds: Bounds) -> np.ndarray | Ragged:
     if values is None:
-        return Ragged(np.empty(0, dtype=_dtype(feature)), np.zeros(rows, dtype=np.int64))
-    if feature.is_list and feature.width is None:
-        return _lists(feature, values, bounds)
-    cells, present = texts(feature, values) if feature.dtype == "string" else numbers(feature, values)
-    width = feature.width or 1
-    if cells.ndim == 1 and width == 1:
-        cells, present = cells[:, np.newaxis], present[:, np.newaxis]
-    if cells.ndim != 2 or cells.shape[1] != width:
-        raise wrong_width(feature, cells.shape)
-    if feature.width is None:
-        present = present[:, 0]
-        return Ragged(fitting(feature, cells[present, 0], np.flatnonzero(present)), present.astype(np.int64))
-    if not present.all():
-        bad = np.flatnonzero(~present.all(axis=1))
-        raise InputError(
-            f"column {feature.name!r} must not be missing ({where(bad)}): it had a value in every training row.", rows=bad
-        )
-    return fitting(feature, cells, np.arange(rows))
+        return Ragged(np.empty(0, dtype=object if feature.dtype == "string" else feature.dtype), np.zeros(rows, dtype=np.int64))
+    if feature.is_list and feature.width is None and not isinstance(values, pa.Array):
+        # A transform graph may fill rows up to the longest of them.
+        longest = max(len(v) if isinstance(v, list | tuple | np.ndarray) else 1 for v in values)
+        bounds.check_cells(rows, longest, feature.name)
+    if isinstance(values, list) and not feature.is_list and feature.width in (1, None):
+        ready = _of_its_own_type(feature, values)
+        if ready is not None:
+            return ready
+    found = fit_values(values, feature)
+    if found.misfits:
+        raise _refusal(feature, found.misfits, rows)
+    return model_column(found.values, feature)
 
 
-def _lists(feature: RawFeature, values: Any, bounds: Bounds) -> Ragged:
-    """One list a row, of any length; None or an empty one is missing."""
-    # A transform graph may fill rows up to the longest of them.
-    bounds.check_cells(len(values), max(len(v) if isinstance(v, list | tuple | np.ndarray) else 1 for v in values), feature.name)
-    parts, lengths = [], np.zeros(len(values), dtype=np.int64)
-    for i, given in enumerate(values):
-        row = list(given) if isinstance(given, list | tuple | np.ndarray) else [given]
-        if given is None or not row:
-            continue
-        cells, present = texts(feature, row, i) if feature.dtype == "string" else numbers(feature, row, i)
-        if cells.ndim != 1 or not present.all():
-            raise InputError(
-                f"column {feature.name!r} must hold a flat list of values without gaps a row (row {i}), "
-                f"received {shown(row)}.", rows=[i]
-            )  # fmt: skip
-        parts.append(fitting(feature, cells, np.full(len(cells), i)))
-        lengths[i] = len(cells)
-    return Ragged(np.concatenate(parts) if parts else np.empty(0, dtype=_dtype(feature)), lengths)
+def _of_its_own_type(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged | None:
+    """What most columns are: values of the feature's own type, and nulls; None: there is more to say of them."""
+    if feature.dtype == "string":
+        return _plain_texts(feature, values)
+    return _plain_booleans(feature, values) if feature.meaning == BOOLEAN else _numbers_with_gaps(feature, values)
 
 
-def _dtype(feature: RawFeature) -> Any:
-    return object if feature.dtype == "string" else feature.dtype
+def _plain_booleans(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged | None:
+    if not set(map(type, values)) <= {bool, type(None)} or (feature.width is not None and None in values):
+        return None
+    cells = np.array([v for v in values if v is not None], dtype=np.int64)
+    if feature.width is not None:
+        return cells[:, np.newaxis]
+    return Ragged(cells, np.array([v is not None for v in values], dtype=np.int64))
+
+
+def _plain_texts(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged | None:
+    if not set(map(type, values)) <= {str, type(None)}:
+        return None
+    missing = {None, *feature.missing}
+    present = [v for v in values if v not in missing]
+    if feature.width is not None and len(present) < len(values):
+        return None
+    cells = np.empty(len(present), dtype=object)
+    try:
+        cells[:] = [v.encode() for v in present]
+    except UnicodeEncodeError:
+        return None
+    if feature.width is not None:
+        return cells[:, np.newaxis]
+    lengths = [v not in missing for v in values] if len(present) < len(values) else [True] * len(values)
+    return Ragged(cells, np.asarray(lengths, dtype=np.int64))
+
+
+def _numbers_with_gaps(feature: RawFeature, values: list[Any]) -> Ragged | None:
+    if feature.width is not None or not _is_plain(feature) or not set(map(type, values)) <= {int, float, type(None)}:
+        return None
+    try:
+        cells = np.array(values, dtype=np.float64)
+    except OverflowError:
+        return None
+    present = ~np.isnan(cells)
+    cells = cells[present]
+    limit = np.abs(cells).max(initial=0.0)
+    if limit > FLOAT32_MAX or (feature.dtype == "int64" and (limit >= _EXACT or (cells != np.trunc(cells)).any())):
+        return None
+    return Ragged(cells.astype(feature.dtype), present.astype(np.int64))
+
+
+def _refusal(feature: RawFeature, misfits: Sequence[Misfit], rows: int) -> InputError:
+    """Says of a column which of its rows do not fit, by the first reason."""
+    first = misfits[0]
+    bad = np.asarray([m.row for m in misfits if m.reason == first.reason], dtype=np.int64)
+    every = np.asarray([m.row for m in misfits], dtype=np.int64)
+    if first.reason == MISSING:
+        reason = f"must not be missing ({_where(bad)}): it had a value in every training row."
+        return InputError(f"column {feature.name!r} {reason}", rows=every)
+    if isinstance(first.value, list | tuple) and feature.width is not None and len(first.value) != feature.width:
+        same = {len(m.value) for m in misfits if isinstance(m.value, list | tuple)}
+        refusal = wrong_width(feature, [rows, *(same if len(same) == 1 else [])])
+        return InputError(str(refusal), rows=every)
+    number = isinstance(first.value, int | float) and not isinstance(first.value, bool) and "numbers" in first.reason
+    received = f"{first.value:g}" if number and abs(first.value) < _EXACT else str(first.value) if number else shown(first.value)
+    return InputError(f"column {feature.name!r} {first.reason} ({_where(bad)}), received {received}.", rows=every)
+
+
+def _where(rows: np.ndarray) -> str:
+    """Returns which rows are meant, in words."""
+    return f"row {rows[0]}" if len(rows) == 1 else f"row {rows[0]} and {len(rows) - 1} more"

@@ -91,7 +91,6 @@ def _records(value: Any, key: str, info: BundleInfo, bounds: Bounds) -> dict[str
 
 
 def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
-    text_columns = {f.name for f in info.features if f.dtype == "string"}
     names: list[str] = []
     try:
         names, rest = _csv_names(body)
@@ -106,16 +105,17 @@ def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict
             read_options=pa.csv.ReadOptions(use_threads=False, column_names=names),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
-                column_types={n: pa.string() if n in text_columns else pa.float64() for n in names},
+                column_types=dict.fromkeys(names, pa.string()),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=True,
+                null_values=[""],
             ),
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, csv.Error) as error:
         reason = _ARROWS_COLUMN.sub(lambda found: f"column {names[int(found[1])]!r}", first_line(error))
         raise InputError(f"the body is not CSV of the model's columns: {reason}") from None
     bounds.check_rows(table.num_rows)
-    return {n: table[n].to_pylist() if n in text_columns else np.asarray(table[n].to_numpy()) for n in names}
+    return {n: table[n].combine_chunks() for n in names}
 
 
 def _csv_names(body: bytes | bytearray) -> tuple[list[str], memoryview]:

@@ -55,6 +55,8 @@ class Registered:
         try:
             known = versions(tracking.client(self.uri), self.name)
         except MlflowException as error:
+            if tracking.is_denial(error):
+                raise UserError(tracking.refusal(self.uri, error)) from error
             place = mask(self.uri)
             raise StageError(f"the registry {place} cannot be asked: {first_line(error)}") from error
         for each in known:

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import orjson
 
+from components.class_order import KEY as POSITIVE_CLASS
 from components.model_bundle import BundleInfo, RawFeature, answers
 from components.serving.bounds import Bounds, InputError, brief, shortened
 from components.serving.inputs import check_names, wrong_width
 from components.serving.json_body import read_json
+from components.spelling import BOOLEAN, TIME, TIMESTAMP
 
 BINARY_HEADER = "inference-header-content-length"
 DATATYPES = {
@@ -96,7 +98,8 @@ def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info:
     """Returns raw feature -> values. Names first, then shapes; values last."""
     check_names(info, tensors)
     features = {f.name: f for f in info.features}
-    shapes = {name: _shape(features[name], tensor, bounds) for name, tensor in tensors.items()}
+    # A stored index is read, to know where the next tensor begins, and not used.
+    shapes = {n: _shape(features.get(n, RawFeature(n, "string", None)), tensor, bounds) for n, tensor in tensors.items()}
     given: dict[str, Any] = {}
     at = 0
     for name, tensor in tensors.items():
@@ -254,13 +257,17 @@ def metadata(name: str, versions: list[str], info: BundleInfo) -> dict[str, Any]
 
 
 def input_metadata(feature: RawFeature) -> dict[str, Any]:
-    """Returns a raw feature as the protocol describes it; the parameter `optional` says that it may be missing."""
+    """Returns a raw feature as the protocol describes it; parameters say that it may be missing, and what its integers mean.
+
+    Booleans, dates and times may be sent as texts (BYTES) and booleans (BOOL) too.
+    """
     kind = {"string": _TEXT, "int64": "INT64", "float32": "FP32"}[feature.dtype]
     wide = (feature.width or 1) > 1 or feature.is_list
     found: dict[str, Any] = {"name": feature.name, "datatype": kind, "shape": [-1, feature.width or -1] if wide else [-1]}
-    if feature.width is None:
-        found["parameters"] = {"optional": True}
-    return found
+    parameters: dict[str, Any] = {"optional": True} if feature.width is None else {}
+    if feature.meaning.partition("[")[0] in (BOOLEAN, TIMESTAMP, TIME):
+        parameters["meaning"] = feature.meaning
+    return found | ({"parameters": parameters} if parameters else {})
 
 
 def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
@@ -271,5 +278,10 @@ def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
     names = ["probability"] if info.task == "binary" else [f"probability_{c}" for c in info.classes]
     return [
         {"name": "prediction", "datatype": kind, "shape": [-1]},
-        *({"name": n, "datatype": "FP64", "shape": [-1]} for n in names),
+        *({"name": n, "datatype": "FP64", "shape": [-1], **_of_class(info)} for n in names),
     ]
+
+
+def _of_class(info: BundleInfo) -> dict[str, Any]:
+    """The class that a binary model's probability is of; of several classes the outputs' names say it."""
+    return {} if info.positive_class is None else {"parameters": {POSITIVE_CLASS: str(info.positive_class)}}

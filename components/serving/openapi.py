@@ -7,6 +7,7 @@ from typing import Any
 from components.model_bundle import BundleInfo, RawFeature
 from components.serving.open_inference import DATATYPES, input_metadata, output_metadata
 from components.serving.served_model import Limits
+from components.spelling import BOOLEAN, LAST_SECOND, TIME, TIMESTAMP, UNITS, unit_of
 
 _OTHER_HOST = "The Host header names another host than is served here"
 
@@ -128,6 +129,13 @@ def _value(feature: RawFeature) -> dict[str, Any]:
         one |= {"minimum": -3.4e38, "maximum": 3.4e38}
     if feature.dtype == "int64":
         one |= {"minimum": -(2**53), "maximum": 2**53}
+    kind, unit = feature.meaning.partition("[")[0], unit_of(feature.meaning)
+    if kind == BOOLEAN:
+        one = {"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}]}
+    if kind in (TIMESTAMP, TIME):
+        last = UNITS[unit] * (LAST_SECOND if kind == TIMESTAMP else 86_399)
+        count = {"type": "integer", "minimum": 0, "maximum": min(last, 2**53)}
+        one = {"anyOf": [{"type": "string", "format": "date-time" if kind == TIMESTAMP else "time"}, count]}
     if feature.is_list and feature.width is None:
         return {"anyOf": [{"type": "array", "items": one}, {"type": "null"}]}
     if (feature.width or 1) > 1:
@@ -139,6 +147,7 @@ def _inferred(info: BundleInfo) -> dict[str, Any]:
     tensor = {
         "type": "object",
         "properties": {"name": {"enum": [o["name"] for o in output_metadata(info)]}, "data": {"type": "array"}},
+        **_of_class(info, "probability"),
         "required": ["name", "datatype", "shape", "data"],
     }
     properties = {"model_name": {"type": "string"}, "model_version": {"type": "string"}, "id": {"type": "string"}}
@@ -154,6 +163,11 @@ def _answer_row(info: BundleInfo) -> dict[str, Any]:
     outputs = output_metadata(info)
     return {
         "type": "object",
-        "properties": {o["name"]: {"type": kinds[o["datatype"]]} for o in outputs},
+        "properties": {o["name"]: {"type": kinds[o["datatype"]], **_of_class(info, o["name"])} for o in outputs},
         "required": [o["name"] for o in outputs],
     }
+
+
+def _of_class(info: BundleInfo, output: str) -> dict[str, str]:
+    is_probability = output != "prediction" and info.positive_class is not None
+    return {"description": f"Of the positive class, {info.positive_class}"} if is_probability else {}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from components.model_bundle import BundleInfo, BundleModel, Columns, Ragged, RawFeature, load_bundle
+from components.model_bundle import BundleInfo, BundleModel, example_rows, load_bundle
 from components.serving.batcher import Batcher
 from components.serving.bounds import Bounds
 
@@ -73,30 +74,19 @@ def load_model(
         Exception: whatever is wrong with the bundle; it must not be served.
     """
     bundle = load_bundle(folder, digest)
-    for rows in _WARM_UP_ROWS:
-        _check(bundle, rows)
+    rows = example_rows(folder)
+    if rows is not None:
+        _warm_up(bundle, rows)
     batcher = Batcher(bundle.scores_of, max_rows=limits.batch_rows, max_waiting=limits.waiting, observe=observe)
     return ServedModel(version, bundle.info, batcher, folder if owned else None)
 
 
-def _check(bundle: BundleModel, rows: int) -> None:
-    scores = bundle.scores_of(neutral(bundle.info, rows))
+def _warm_up(bundle: BundleModel, rows: pd.DataFrame) -> None:
+    """Has the model answer rows of its own data, in several sizes."""
     outputs = len(bundle.info.classes) if bundle.info.task == "multiclass" else 1
-    if scores.shape != (rows, outputs):
-        raise RuntimeError(f"the model answers with the shape {list(scores.shape)} where {[rows, outputs]} is right")
-    if not np.isfinite(scores).all():
-        raise RuntimeError("the model answers zeros with a number that is not finite")
-
-
-def neutral(info: BundleInfo, rows: int) -> Columns:
-    """Returns rows of zeros and empty texts, with one value where a feature may be missing."""
-    return {f.name: _neutral(f, rows) for f in info.features}
-
-
-def _neutral(feature: RawFeature, rows: int) -> np.ndarray | Ragged:
-    width = 1 if feature.width is None else feature.width
-    if feature.dtype == "string":
-        cells = np.full((rows, width), b"", dtype=object)
-    else:
-        cells = np.zeros((rows, width), dtype=feature.dtype)
-    return Ragged(cells[:, 0], np.ones(rows, dtype=np.int64)) if feature.width is None else cells
+    for count in _WARM_UP_ROWS:
+        scores = bundle.scores(rows.iloc[np.arange(count) % len(rows)].reset_index(drop=True))
+        if scores.shape != (count, outputs):
+            raise RuntimeError(f"the model answers with the shape {list(scores.shape)} where {[count, outputs]} is right")
+        if not np.isfinite(scores).all():
+            raise RuntimeError("the model answers rows of its own data with a number that is not finite")

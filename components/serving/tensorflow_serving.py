@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 from components.bundle_manifest import verify
+from components.cells import number_of
+from components.compat import tensorflow_globs
 from components.errors import UserError
 from components.model_bundle import BundleInfo, RawFeature, bundle_folder, bundle_info, check_if_saved_model
 from components.training.positional import load_names, positional
@@ -22,7 +25,8 @@ _NAME = r"[A-Za-z][A-Za-z0-9_]*"
 def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) -> None:
     """Writes the SavedModel.
 
-    A feature that may be missing is missing where a number is NaN (numbers that may be missing are float64), a text is empty.
+    A feature that may be missing is missing where a number is NaN (numbers that may be missing are float64), where a text is
+    empty, and where it is what `data.missing_values` lists. Booleans, dates and times are numbers, as `docs/data.md` says.
 
     Args:
         model: folder of the MLflow Model.
@@ -44,6 +48,7 @@ def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) 
             )
     import tensorflow as tf
 
+    tensorflow_globs.install()
     verify(model)
     folder = model / "artifacts" / bundle_folder(model)
     if not (verified and info.user_code):
@@ -52,9 +57,12 @@ def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) 
     module = _module(folder, info)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     target.parent.mkdir(parents=True, exist_ok=True)
-    tf.saved_model.save(module, str(draft), signatures={"serving_default": module.serve})
-    # TensorFlow Serving watches the folder: a version appears whole.
-    os.replace(draft, target)
+    try:
+        tf.saved_model.save(module, str(draft), signatures={"serving_default": module.serve})
+        # TensorFlow Serving watches the folder: a version appears whole.
+        os.replace(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _module(folder: Path, info: BundleInfo) -> Any:
@@ -77,7 +85,7 @@ def _module(folder: Path, info: BundleInfo) -> Any:
                 if feature.width is not None:
                     tensors[f"f{i}"] = tf.reshape(value, [-1, feature.width])
                     continue
-                present = tf.strings.length(value) > 0 if feature.dtype == "string" else ~tf.math.is_nan(value)
+                present = _present(feature, value)
                 kept = tf.boolean_mask(value, present)
                 tensors[f"f{i}"] = kept if feature.dtype == "string" else tf.cast(kept, feature.dtype)
                 tensors[f"f{i}_lengths"] = tf.cast(present, tf.int64)
@@ -86,6 +94,19 @@ def _module(folder: Path, info: BundleInfo) -> Any:
             return _outputs(info, tf.cast(self.model.serve(positional(transformed, names)), tf.float64))
 
     return Served()
+
+
+def _present(feature: RawFeature, value: Any) -> Any:
+    import tensorflow as tf
+
+    is_text = feature.dtype == "string"
+    present = tf.strings.length(value) > 0 if is_text else ~tf.math.is_nan(value)
+    listed: list[Any] = [
+        m for m in (feature.missing if is_text else map(number_of, feature.missing)) if m is not None and m != ""
+    ]
+    for missing in listed:
+        present &= value != missing
+    return present
 
 
 def _spec(feature: RawFeature) -> Any:

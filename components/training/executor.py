@@ -15,6 +15,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from components import tracking
+from components.artifacts import DIVERGED
 from components.bundle_code import bundled_code
 from components.bundle_manifest import keep_digest
 from components.dataset import FILE as DATASET
@@ -25,12 +26,12 @@ from components.model_bundle_writer import raw_features, save_bundle
 from components.progress import say, warn
 from components.training.contract import TrainResult
 from components.training.job import TrainingJob
-from components.training.ledger import TrainingLedger
+from components.training.ledger import TrainingLedger, diverged
 from components.training.registry import trainer_class
 from components.training.worker_group import train
 from components.tuning.results import best_values, with_values
 
-EXAMPLE_ROWS = 5
+KEPT_ROWS = 16
 RESULT = "result.json"
 # In it beside the TrainResult: hyperparameter -> value that the tuning stage found.
 TUNED = "tuned"
@@ -60,7 +61,7 @@ class Executor(base_executor.BaseExecutor):
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
         run_folder.mkdir(parents=True, exist_ok=True)
         (run_folder / RESULT).write_text(json.dumps({**asdict(result), TUNED: tuned}, indent=1), encoding="utf-8")
-        features = raw_features(tft.TFTransformOutput(graph_uri).raw_feature_spec(), summary.columns, summary.label)
+        features = raw_features(tft.TFTransformOutput(graph_uri).raw_feature_spec(), summary)
         predictor, code = bundled_code(framework, trainer)
         info = BundleInfo(
             framework=trainer.name,
@@ -76,11 +77,15 @@ class Executor(base_executor.BaseExecutor):
             info=info,
             transform_graph=graph_uri,
             export_dir=job.export_dir,
-            example=raw_rows(examples_uri, "eval", features, EXAMPLE_ROWS),
+            rows=raw_rows(examples_uri, "eval", features, KEPT_ROWS),
             code=code,
             data=_training_data(input_dict, summary, state),
         )
         model.set_string_custom_property("framework", trainer.name)
+        why = diverged(summary.task, len(summary.classes), result.metrics)
+        model.set_string_custom_property(DIVERGED, why)
+        if why:
+            warn(why)
         keep_digest(model, digest)
 
 

@@ -17,6 +17,8 @@ from components.training.contract import Hyperparameters, TrainResult
 
 FILE = "ledger.json"
 _LAST, _BEST = "last-", "best-"
+# Times the loss of saying nothing: far beyond what a model that is merely bad reaches.
+_ABSURD = 100
 
 
 @dataclass
@@ -103,6 +105,21 @@ class TrainingLedger:
             device=device,
             workers=workers,
         )
+
+
+def diverged(task: str, outputs: int, metrics: Mapping[str, float]) -> str:
+    """Returns why the best epoch's model is no result of training although its losses are finite; empty: it is one.
+
+    Of a classification alone, whose loss has a scale: that of saying nothing, the logarithm of the number of classes. One extreme
+    row makes one of the two losses large, not both.
+    """
+    nothing = math.log(max(2, outputs))
+    if task == "regression" or min(metrics["loss"], metrics["val_loss"]) <= _ABSURD * nothing:
+        return ""
+    return (
+        f"training diverged: in its best epoch loss is {metrics['loss']:.3g} and val_loss {metrics['val_loss']:.3g}, where the "
+        f"same probability for every class has {nothing:.2g}; try a lower trainer.hyperparameters.learning_rate"
+    )
 
 
 def check_finite(name: str, value: float, epoch: int) -> None:

@@ -21,7 +21,7 @@ from torch.export.passes import move_to_device_pass  # noqa: E402
 from components.training.pytorch_archive import MODEL_FILE, load_program  # noqa: E402
 
 _log = logging.getLogger(__name__)
-# One thread is up to ten times faster than two on models this small; a large model says otherwise in the environment.
+# One row at a time keeps no second core busy.
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 
 

@@ -9,7 +9,7 @@ import tensorflow_transform as tft
 
 from components.accelerators import AcceleratorProfile
 from components.dataset import DatasetSummary, split_files
-from components.errors import UserError
+from components.training.class_weights import class_weights
 from components.training.contract import EARLY_STOPPING_EPOCHS, WHOLE, Hyperparameters, ModelSpec, Shard, TrainRequest
 from components.training.input import TransformedExamples, feature_specs
 from components.user_code import UserCode
@@ -69,21 +69,5 @@ def hyperparameters(given: dict[str, Any], summary: DatasetSummary) -> Hyperpara
         seed=given["seed"],
         patience=stopping["patience"] if stopping else None,
         min_delta=stopping["min_delta"] if stopping else 0.0,
-        class_weights=_class_weights(given["class_weights"], summary),
+        class_weights=class_weights(given["class_weights"], summary.classes, summary.class_counts, summary.label),
     )
-
-
-def _class_weights(given: Any, summary: DatasetSummary) -> tuple[float, ...] | None:
-    if given is None:
-        return None
-    names = [str(c) for c in summary.classes]
-    if given == "balanced":
-        total = sum(summary.class_counts.values())
-        return tuple(total / (len(names) * max(1, summary.class_counts[n])) for n in names)
-    unknown = set(given) - set(names)
-    if unknown:
-        raise UserError(
-            f"trainer.hyperparameters.class_weights: {sorted(unknown)} are no classes of {summary.label!r}; "
-            f"the classes are {', '.join(names)}."
-        )
-    return tuple(float(given.get(n, 1.0)) for n in names)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,10 @@ from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
 from components.training.positional import by_name, save_names
 from components.training.tensorflow_default_model import default_model
+from components.training.tensorflow_model_check import check_logits, check_training
 from components.training.tensorflow_predictor import TensorflowPredictor
 from components.training.tensorflow_replicas import Replicas, strategy_for
-from components.user_code import where
+from components.user_code import folder_of, where
 
 _POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 _LAST = _BEST = ".weights.h5"
@@ -85,6 +88,8 @@ class TensorflowTrainer(Trainer):
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
         task = request.spec.task
         replicas = None
+        if request.build_model and not ledger.epochs and request.shard.first:
+            self._try_out(request)
         with self._strategy.scope():
             model = self._build(request)
             model.compile(
@@ -123,7 +128,10 @@ class TensorflowTrainer(Trainer):
                 model.compile(optimizer=_optimizer(hyper.optimizer, hyper.learning_rate))
                 model.optimizer.build(model.trainable_variables)
             model.load_weights(ledger.best(_BEST))
-            _export(self._in_float32(model, request), request)
+            model = self._in_float32(model, request)
+            if request.build_model:
+                check_logits(model, request)
+            _export(model, request)
         if replicas:
             replicas.barrier()
         workers = self._strategy.num_replicas_in_sync
@@ -135,13 +143,30 @@ class TensorflowTrainer(Trainer):
             model = build(request.spec)
             output = model(placeholder_batch(request.spec, 2)) if isinstance(model, keras.Model) else None
         except Exception as error:
-            code = getattr(build, "__code__", None)
-            folder = os.path.dirname(code.co_filename) if code else ""
-            raise UserError(f"trainer.model: build_model failed: {where(error, folder)}") from error
+            raise UserError(f"trainer.model: build_model failed: {where(error, folder_of(build))}") from error
         if output is None:
             raise UserError(f"trainer.model: build_model must return a keras.Model, received {type(model).__name__}.")
         check_output(tuple(output.shape), 2, request.spec)
         return model
+
+    def _try_out(self, request: TrainRequest) -> None:
+        """Does all that comes after training with an untrained model, so that what fails there costs no training."""
+        policy = keras.mixed_precision.global_policy()
+        keras.mixed_precision.set_global_policy("float32")
+        model = self._build(request)
+        check_training(model, replicas=self._strategy.num_replicas_in_sync)
+        try:
+            check_logits(model, request)
+        except UserError:
+            raise
+        except Exception as error:
+            reason = where(error, folder_of(request.build_model))
+            raise UserError(f"trainer.model: the model fails on the first rows of the training data: {reason}") from error
+        with tempfile.TemporaryDirectory(prefix="switchyard-") as folder:
+            _export(model, replace(request, export_dir=Path(folder)))
+            self.load_predictor(Path(folder))(placeholder_batch(request.spec, 3))
+        keras.mixed_precision.set_global_policy(policy)
+        keras.utils.set_random_seed(request.hyperparameters.seed)
 
     def _in_float32(self, model: keras.Model, request: TrainRequest) -> keras.Model:
         """Returns the model as it is served: in the precision of its weights, whatever it was trained in and on."""
@@ -194,15 +219,21 @@ def _export(model: keras.Model, request: TrainRequest) -> None:
     names = [f.name for f in request.spec.features]
     signature = {f"f{i}": tf.TensorSpec((None, *f.shape), f.dtype, f"f{i}") for i, f in enumerate(request.spec.features)}
     archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serve",
-        lambda features: keras.ops.cast(
-            activation(keras.ops.cast(model(by_name(features, names), training=False), "float32")), "float32"
-        ),
-        input_signature=[signature],
-    )
-    archive.write_out(str(request.export_dir), verbose=False)
+    try:
+        archive.track(model)
+        archive.add_endpoint(
+            "serve",
+            lambda features: keras.ops.cast(
+                activation(keras.ops.cast(model(by_name(features, names), training=False), "float32")), "float32"
+            ),
+            input_signature=[signature],
+        )
+        archive.write_out(str(request.export_dir), verbose=False)
+    except Exception as error:
+        raise UserError(
+            f"trainer.model: the model cannot be exported as a SavedModel: {first_line(error)}. Keep Python control flow on "
+            "tensor values, NumPy and files out of call()."
+        ) from error
     save_names(request.export_dir, names)
 
 

@@ -57,7 +57,9 @@ def default_features(features: Tensors) -> dict[str, Any]:
                 _dense(value), top_k=VOCABULARY_SIZE, num_oov_buckets=1, vocab_filename=f"vocabulary_{len(outputs)}"
             )
         else:
-            outputs[name] = _dense(tft.scale_to_z_score(tf.cast(value, tf.float32), elementwise=_is_wide(value)))
+            # In float64: float32 knows whole numbers up to 2^24 only, so that seconds since 1970 would be a few values.
+            scaled = tft.scale_to_z_score(tf.cast(value, tf.float64), elementwise=_is_wide(value))
+            outputs[name] = _dense(tf.cast(scaled, tf.float32))
     return outputs
 
 

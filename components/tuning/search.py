@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from components import tracking
 from components.errors import TrainingError, UserError
+from components.escaping import sqlite_uri
 from components.progress import say, warn
 from components.tuning.results import MODEL_PARAMETER, TrialResult, TuningResult, with_values
 from components.tuning.trial_runner import TrialRunner
@@ -54,9 +55,7 @@ class Search:
         self.study = optuna.create_study(
             study_name="tuning",
             # Transactions, not Optuna's journal file: a line that a full disk or a kill cut short would spoil that.
-            storage=RDBStorage(
-                f"sqlite:///{folder / 'study.db'}", engine_kwargs={"connect_args": {"timeout": _PATIENCE_SECONDS}}
-            ),
+            storage=RDBStorage(sqlite_uri(folder / "study.db"), engine_kwargs={"connect_args": {"timeout": _PATIENCE_SECONDS}}),
             sampler=_sampler(tune),
             pruner=pruner,
             direction="maximize" if tune["metric"] in _MAXIMIZED else "minimize",

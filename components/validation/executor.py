@@ -23,6 +23,7 @@ from components.model_bundle import training_data
 from components.progress import say, warn
 from components.reports.run_report import DataPart, data_report
 from components.validation.checks import Checks
+from components.validation.comparability import with_comparability
 from components.validation.findings import FILE, Verdict, merged
 from components.validation.growth import ordered
 from components.validation.leakage import leakage_findings, sample_rows
@@ -103,6 +104,7 @@ class Gate:
         )
         findings, measured = checks.findings()
         findings += leakage_findings(self._uris["examples"], summary, self._settings)
+        findings = with_comparability(findings, self.baseline, summary, self._settings)
         return Verdict(merged(findings), measured, notes)
 
     def _anomalies(self, split: str, statistics: Statistics) -> anomalies_pb2.Anomalies:

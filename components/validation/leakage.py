@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,12 +13,11 @@ from components.dataset import DatasetSummary, split_files
 from components.example_frames import column_values
 from components.ingest.writer import row_hashes
 from components.validation.findings import ERROR, LEAKAGE, WARNING, Finding, percent
+from components.validation.identifiers import identifier_findings
 
 SAMPLE_ROWS = 20_000
 _BATCH = 8192
 _BINS = 20
-_ID_SHARE = 0.95
-_ID_ROWS = 50
 
 
 def leakage_findings(examples_uri: str, summary: DatasetSummary, settings: Mapping[str, Any]) -> list[Finding]:
@@ -28,25 +26,31 @@ def leakage_findings(examples_uri: str, summary: DatasetSummary, settings: Mappi
     Args:
         examples_uri: of ingest's examples.
         summary: theirs.
-        settings: `leakage` (`max_duplicates`, `max_information`) and `split_paths`: whether splits are separate inputs.
+        settings: `leakage` (`max_duplicates`, `max_information`, `max_id_information`), `on_anomaly` and `split_paths`:
+            whether splits are separate inputs.
     """
     limits = settings["leakage"]
     found = []
     if settings["split_paths"]:
         # Rows that ingest assigns by their hash cannot be in two splits.
         found += _duplicates(examples_uri, summary, limits["max_duplicates"])
-    sample = _sample(examples_uri, summary)
-    found += _label_in_disguise(sample, summary, limits["max_information"])
-    found += _ids(sample, summary)
+    sample = sample_rows(examples_uri, summary)
+    ids = identifier_findings(sample, summary, settings)
+    stopping = {f.feature for f in ids if f.severity == ERROR}
+    found += ids
+    # An id that predicts the label is told once.
+    found += [f for f in _label_in_disguise(sample, summary, limits["max_information"]) if f.feature not in stopping]
     return found
 
 
-def _batches(examples_uri: str, split: str) -> Iterator[pa.RecordBatch]:
+def _batches(examples_uri: str, split: str, every: int = 1) -> Iterator[pa.RecordBatch]:
+    """Yields every n-th record of a split, in the order of its files."""
     import tensorflow as tf
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
     decoder = ExamplesToRecordBatchDecoder()
-    for records in tf.data.TFRecordDataset(split_files(examples_uri, split)).batch(_BATCH).as_numpy_iterator():
+    records_of = tf.data.TFRecordDataset(split_files(examples_uri, split)).shard(every, 0)
+    for records in records_of.batch(_BATCH).as_numpy_iterator():
         yield decoder.DecodeBatch(list(records))
 
 
@@ -94,8 +98,12 @@ def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
     return row_hashes(pa.RecordBatch.from_arrays(columns, names=list(summary.columns)))
 
 
-def _sample(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
-    batches = itertools.islice(_batches(examples_uri, "train"), -(-SAMPLE_ROWS // _BATCH))
+def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
+    """Returns rows of the training split in their order, columns of one value a row only.
+
+    From all over: the first rows of a file that is sorted by its label have one label only.
+    """
+    batches = _batches(examples_uri, "train", every=max(1, -(-summary.rows["train"] // SAMPLE_ROWS)))
     scalar = [n for n, kind in summary.columns.items() if not kind.startswith("list")]
     frames = [pd.DataFrame({n: column_values(b, n, wide=False) for n in scalar}) for b in batches]
     return pd.concat(frames, ignore_index=True)
@@ -133,11 +141,6 @@ def _label_in_disguise(sample: pd.DataFrame, summary: DatasetSummary, limit: flo
     return found
 
 
-def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
-    """Returns rows of the training split in their order, at most some `SAMPLE_ROWS`, columns of one value a row only."""
-    return _sample(examples_uri, summary)
-
-
 def normalized_information(feature: np.ndarray, label: np.ndarray) -> float:
     """Returns the mutual information of two arrays of codes, int (n,), as a share of the label's entropy, 0 to 1.
 
@@ -164,28 +167,3 @@ def _codes(values: pd.Series, *, numeric: bool) -> np.ndarray:
         if numbers.nunique() > _BINS:
             values = pd.qcut(numbers, _BINS, labels=False, duplicates="drop")
     return np.asarray(pd.factorize(values, use_na_sentinel=False)[0])
-
-
-def _ids(sample: pd.DataFrame, summary: DatasetSummary) -> list[Finding]:
-    found = []
-    for name, kind in summary.columns.items():
-        if name == summary.label or name not in sample or kind == "float":
-            continue
-        present = sample[name].dropna()
-        share = present.nunique() / max(1, len(present))
-        if len(present) >= _ID_ROWS and share >= _ID_SHARE:
-            found.append(
-                Finding(
-                    LEAKAGE,
-                    "train",
-                    name,
-                    "looks like an id and is used as a feature",
-                    "values that come back",
-                    f"{present.nunique():,} different values in {len(present):,} rows",
-                    share,
-                    WARNING,
-                    "warn",
-                    f"--set 'data.exclude=[{name}]'",
-                )
-            )
-    return found

@@ -5,16 +5,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import tensorflow_data_validation as tfdv
 
+from components.added_columns import may_be_added
 from components.compat.tfdv_quantiles import stats_options
+from components.conversion import fit, single
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.readers import READERS
+from components.ingest.csv_options import CsvOptions
+from components.ingest.declared import plain_numbers
+from components.ingest.readers import reader
 from components.ingest.sources import find_files, format_of
+from components.raw_features import raw_feature
 from components.validation.statistics import Statistics
 
 _BATCHES = 10
@@ -28,24 +36,44 @@ def sample_statistics(
     Raises:
         UserError: it cannot be read, or has no rows.
     """
+    listed = tuple(missing_values or ())
+    options = CsvOptions.of(summary.csv)
+    numbers = {n for n, kind in summary.columns.items() if kind != "string"}
     frames = []
     for file in find_files(paths, key):
         # A request that cannot be read is left out: what is served is not the user's to mend.
-        with closing(READERS[format_of(file, "auto")](file, BadRows(limit=2**31), missing_values)) as batches:
-            frames += [b.to_pandas() for b in itertools.islice(batches, _BATCHES)]
+        kind = format_of(file, "auto")
+        with closing(reader(kind, options)(file, BadRows(limit=2**31), listed)) as batches:
+            read = itertools.islice(batches, _BATCHES)
+            plain = (plain_numbers(b, numbers, options) for b in read) if kind == "csv" else read
+            frames += [_typed(b, summary, listed) for b in plain]
     if not frames or not sum(map(len, frames)):
         raise UserError(f"{key}: no rows in {', '.join(paths)}. Check the file.")
     sample = pd.concat(frames, ignore_index=True)
-    typed = {}
     for name in sample.columns:
+        # Text in some files, where numbers were trained on: kept as text, so that the types are seen to differ.
+        if sample[name].map(lambda v: isinstance(v, str)).any():
+            sample[name] = sample[name].map(lambda v: None if pd.isna(v) else str(v))
+    return tfdv.generate_statistics_from_dataframe(sample, stats_options=stats_options())
+
+
+def _typed(batch: pa.RecordBatch, summary: DatasetSummary, missing: Sequence[str]) -> pd.DataFrame:
+    """Rows as they would be served: values that do not fit are missing, unless most of a column does not."""
+    typed: dict[str, Any] = {}
+    for name in batch.schema.names:
+        if name not in summary.columns and may_be_added(name):
+            continue
         kind = summary.columns.get(name, "string")
         if kind.startswith("list"):
             continue
-        if kind == "string":
-            typed[name] = sample[name].map(lambda v: v if v is None or isinstance(v, str) else str(v))
+        feature = raw_feature(name, summary)
+        column = batch.column(name)
+        found = fit(column, replace(feature, missing=[*feature.missing, *missing]))
+        present = len(column) - found.values.null_count
+        if len(found.misfits) > present or (kind == "string" and found.misfits):
+            typed[name] = [None if v is None else str(v) for v in column.to_pylist()]
+        elif kind == "string":
+            typed[name] = [v.decode("utf-8", "replace") if v is not None else None for v in single(found.values).to_pylist()]
         else:
-            numbers = pd.to_numeric(sample[name], errors="coerce")
-            # Text where numbers were trained on: kept as text, so that the types are seen to differ.
-            readable = numbers.notna().sum() >= 0.5 * sample[name].notna().sum()
-            typed[name] = numbers.astype("float64") if readable else sample[name].astype(str)
-    return tfdv.generate_statistics_from_dataframe(pd.DataFrame(typed), stats_options=stats_options())
+            typed[name] = single(found.values).to_pandas().astype("float64")
+    return pd.DataFrame(typed, index=range(batch.num_rows))

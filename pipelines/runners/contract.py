@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from components.evaluation.results import Evaluation
 from pipelines.config import PipelineConfig
 
-StageStatus = Literal["ran", "cached", "failed"]
+StageStatus = Literal["ran", "cached", "failed", "cancelled"]
 # In an artifact's properties: the MLflow run that made it, for those who take it from a cache.
 WORKED_IN = "switchyard_mlflow_run"
 
@@ -44,12 +44,13 @@ class RunResult:
 
     Attributes:
         pipeline: its name.
-        status: `blessed`, `not_blessed`, `stopped_by_data_gate` or `failed`; `done` of a part of a pipeline.
+        status: `blessed`, `not_blessed`, `not_registered` (MLflow refuses the model), `stopped_by_data_gate`, `failed` or
+            `cancelled`; `done` of a part of a pipeline.
         trainer: name of the best candidate's; before evaluation, of all.
         mlflow_run_id: the parent run; None when MLflow was away.
         mlflow_experiment_id: likewise.
         blessed: None when evaluation was not reached.
-        metrics: metric -> value of the best candidate on the eval split.
+        metrics: metric -> value of the best candidate on the held-out split.
         stages: those that were started.
         model_version: of the best candidate in the registry; None when it did not pass.
         champion: the registry's version after the run; None when there is none, or it could not be asked for.

@@ -18,12 +18,14 @@ from typing import Any, ClassVar
 
 from rich.console import Console
 
+from components.errors import CancelledError, DataGateError, UserError
 from components.training.import_order import without_pytorch
 from components.training.registry import TRAINERS
 from pipelines.config import PipelineConfig
 from pipelines.config_beam import BeamConfig
 from pipelines.preflight import check_inputs
 from pipelines.runners import unchanged
+from pipelines.runners.champion_class import champions_class
 from pipelines.runners.contract import CompiledPipeline, Runner, RunResult
 from pipelines.runners.job_server import JobServer
 from pipelines.runners.local_run import LocalRun
@@ -62,7 +64,7 @@ class LocalRunner(Runner):
         *,
         even_if_unchanged: bool = False,
     ) -> None:
-        workspace.create()
+        self._made = workspace.create()
         self._workspace = workspace
         self._source = source
         self._only = only
@@ -78,9 +80,23 @@ class LocalRunner(Runner):
 
     def compile(self, config: PipelineConfig) -> CompiledPipeline:
         """See Runner. Also checks data, code and devices (in a child process), which takes some seconds."""
+        try:
+            return self._checked(config)
+        except (UserError, DataGateError):
+            # Nothing has run: what a refused command leaves would be in the way of the right one, or taken for a run's.
+            self.cancel()
+            self._workspace.forget(self._logs, self._made)
+            raise
+
+    def _checked(self, config: PipelineConfig) -> CompiledPipeline:
         # Before the frameworks are loaded: most mistakes are found within a second.
         with quiet(self._logs / "runner.log"):
-            config = check_inputs(config, self._workspace.code)
+            given = config
+            config = check_inputs(given, self._workspace.code, champions_class(given, self._workspace))
+            if config.positive_class != given.positive_class:
+                self._display.say(
+                    "check", f"warning: positive_class: {config.positive_class}, as of the champion; the key chooses another"
+                )
             if self._remembers and self._only is None:
                 self._settings = unchanged.settings_digest(config, self._workspace)
                 last = unchanged.find(config, self._workspace, self._settings) if not self._even_if_unchanged else None
@@ -93,6 +109,7 @@ class LocalRunner(Runner):
         with quiet(self._logs / "runner.log"), self._display:
             self._processes.warm()
             self._display.status("check", "running")
+            self._display.say("check", "importing the libraries")
             started = time.monotonic()
             try:
                 with ThreadPoolExecutor(1) as pool:
@@ -103,8 +120,9 @@ class LocalRunner(Runner):
                     )
                     found = self._processes.run(job, partial(self._display.say, "check"))
                     imports.result()
-            except BaseException:
-                self._display.status("check", "failed", time.monotonic() - started)
+            except BaseException as error:
+                given_up = isinstance(error, KeyboardInterrupt | CancelledError)
+                self._display.status("check", "cancelled" if given_up else "failed", time.monotonic() - started)
                 raise
             self._display.status("check", "ran", time.monotonic() - started)
         self._trainer = ", ".join(found["trainers"])

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageError
+from components.errors import CancelledError, StageError
 from pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
 from pipelines.runners.outcome import KNOWN, named, run_result, track_result
 from pipelines.runners.progress_display import Display
-from pipelines.runners.run_tracker import away_warning
+from pipelines.runners.run_tracker import left_behind
 from pipelines.runners.stage_operator import StageOperator
 from pipelines.runners.stage_process import StageProcesses
 from pipelines.runners.workspace import Workspace
@@ -75,11 +75,14 @@ class LocalRun:
 
     def run(self) -> RunResult:
         """Runs every stage that is not cached; a stage's failure is in the result."""
+        cancelled = False
         try:
             self._run_stages()
         except KeyboardInterrupt:
             self._processes.cancel()
-            self._tracker.ended("KILLED", {"switchyard.status": "cancelled"})
+            cancelled = True
+        except BaseException as error:
+            self._tracker.ended("FAILED", {"switchyard.status": "failed", "switchyard.why": f"{type(error).__name__}: {error}"})
             raise
         result = run_result(
             self._compiled.config.name,
@@ -89,10 +92,11 @@ class LocalRun:
             self._results,
             {s: {k: a.uri for k, a in by_key.items()} for s, by_key in self._outputs.items()},
             self._errors,
+            cancelled=cancelled,
         )
         track_result(self._tracker, result)
         if self._tracker.away:
-            self._display.say("tracking", away_warning(self._workspace))
+            self._display.say("tracking", left_behind(self._workspace, self._tracker.refused))
         if self._tracker.lost:
             self._display.say("tracking", f"warning: {self._tracker.lost}")
         return result
@@ -128,7 +132,7 @@ class LocalRun:
 
     def _succeeded(self, stage: str) -> bool:
         # A failed stage has its result a moment before its error is seen here.
-        return stage in self._results and self._results[stage].status != "failed"
+        return stage in self._results and self._results[stage].status in ("ran", "cached")
 
     def _run_stage(self, node: Any) -> None:
         stage = node.node_info.id
@@ -138,7 +142,8 @@ class LocalRun:
         try:
             status, self._outputs[stage] = self._launch(node, environment)
         except Exception as error:
-            self._finish(stage, "failed", started, error=str(error))
+            status = "cancelled" if isinstance(error, CancelledError) else "failed"
+            self._finish(stage, status, started, error=str(error))
             if not isinstance(error, KNOWN):
                 _log.exception("%s failed", stage)
             raise named(stage, error) from error

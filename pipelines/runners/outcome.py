@@ -21,10 +21,12 @@ from components.errors import (
 from components.evaluation.results import Evaluation
 from components.evaluation.servability import verdicts
 from components.full_disk import full_disk
+from components.model_registry import CHALLENGER, PUT_OFF, REFUSED
 from components.redaction import mask
 from pipelines.runners.contract import RunResult, StageResult
 from pipelines.runners.run_tracker import RunTracker
 
+CANCELLED = "cancelled; finished stages are kept, the next run resumes after them"
 KNOWN = (UserError, DataGateError, TrainingError, StageError)
 
 
@@ -36,6 +38,8 @@ def run_result(
     stages: Mapping[str, StageResult],
     outputs: Mapping[str, Mapping[str, str]],
     errors: Sequence[Exception],
+    *,
+    cancelled: bool = False,
 ) -> RunResult:
     """Returns how a run ended.
 
@@ -47,12 +51,15 @@ def run_result(
         stages: those that were started.
         outputs: stage -> output's key -> URI.
         errors: the first one counts.
+        cancelled: the user gave it up.
     """
     evaluation = _evaluation(outputs)
     registration = _registration(outputs)
     error, code = None, EXIT_DONE
     status = "blessed"
-    if errors:
+    if cancelled:
+        status, error, code = "cancelled", CANCELLED, EXIT_FAILED
+    elif errors:
         first = errors[0]
         status, error = "failed", str(first)
         code = EXIT_BAD_INPUT if isinstance(first, UserError) else EXIT_FAILED
@@ -60,15 +67,21 @@ def run_result(
             status, code = "stopped_by_data_gate", EXIT_DATA_GATE
     elif evaluation is None:
         status = "done"
+    elif evaluation.blessed and registration.get("status") == REFUSED:
+        status, code = "not_registered", EXIT_BAD_INPUT
+        error = f"the model is blessed and not registered. {registration['why']} What was to be sent is kept: see below."
     elif not evaluation.blessed:
         status, error, code = "not_blessed", "not blessed: " + "; ".join(evaluation.failures), EXIT_NOT_BLESSED
+    elif registration.get("status") == CHALLENGER:
+        # Blessed against a champion that another has replaced meanwhile: what could not be compared is not promoted.
+        status, error, code = "not_blessed", f"not promoted: {registration['why']}", EXIT_NOT_BLESSED
     return RunResult(
         pipeline=pipeline,
         status=status,
         trainer=evaluation.best if evaluation else trainer,
         mlflow_run_id=tracker.run_id,
         mlflow_experiment_id=tracker.experiment_id,
-        blessed=evaluation.blessed if evaluation else None,
+        blessed=evaluation.blessed and status != "not_blessed" if evaluation else None,
         metrics=evaluation.metrics if evaluation else {},
         stages={s: stages[s] for s in order if s in stages},
         model_version=registration.get("version"),
@@ -86,7 +99,7 @@ def track_result(tracker: RunTracker, result: RunResult) -> None:
     tags = {"switchyard.status": result.status, "blessed": str(result.blessed).lower()}
     if result.error:
         tags["switchyard.why"] = result.error
-    tracker.ended("FAILED" if result.status == "failed" else "FINISHED", tags)
+    tracker.ended({"failed": "FAILED", "cancelled": "KILLED"}.get(result.status, "FINISHED"), tags)
 
 
 def named(stage: str, error: Exception) -> Exception:
@@ -113,8 +126,9 @@ def _registration(outputs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
 
 
 def _note(registration: Mapping[str, Any]) -> str:
-    if registration.get("status") == "put off":
+    if registration.get("status") == PUT_OFF:
         return (
-            "MLflow is away: the model is registered by switchyard upload, and replaces no champion that it was not compared with"
+            "MLflow is unreachable: the model is not promoted. switchyard upload registers it later, as challenger where there "
+            "is a champion that it was not compared with"
         )
-    return str(registration.get("why", "")) if registration.get("status") == "challenger" else ""
+    return ""

@@ -13,9 +13,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-_ICONS = {"waiting": "·", "running": "▶", "ran": "✔", "cached": "≡", "failed": "✘"}
-_STYLES = {"waiting": "dim", "running": "bold", "ran": "green", "cached": "cyan", "failed": "red"}
+_ICONS = {"waiting": "·", "running": "▶", "ran": "✔", "cached": "≡", "failed": "✘", "cancelled": "■"}
+_STYLES = {"waiting": "dim", "running": "bold", "ran": "green", "cached": "cyan", "failed": "red", "cancelled": "yellow"}
 _PLAIN_EVERY = 5.0
+# Seconds after which somebody who reads a log asks whether it still works.
+_SILENCE = 20.0
 
 
 class Display(Protocol):
@@ -29,39 +31,65 @@ class Display(Protocol):
         """All stages there are, in order."""
 
     def status(self, stage: str, status: str, seconds: float | None = None) -> None:
-        """A stage is running, ran, cached or failed."""
+        """A stage is running, ran, cached, failed or cancelled."""
 
     def say(self, stage: str, text: str) -> None:
         """A stage says how far it is, or warns (`warning: ...`)."""
 
 
 class PlainDisplay:
-    """One line per event."""
+    """One line per event, and one now and then of a stage that has said nothing for a while."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, silence: float = _SILENCE) -> None:
+        self._console, self._silence = console, silence
+        self._lock = threading.Lock()
         self._said: dict[str, float] = {}
+        # Stage -> since when it runs, and what it said last.
+        self._running: dict[str, tuple[float, str]] = {}
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self._over.clear()
+        self._thread = threading.Thread(target=self._break_silences, daemon=True, name="progress")
+        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        return None
+        self._over.set()
+        if self._thread:
+            self._thread.join()
 
     def stages(self, names: Iterable[str]) -> None:
         """See Display."""
 
     def status(self, stage: str, status: str, seconds: float | None = None) -> None:
         """See Display."""
-        self._said[stage] = time.monotonic()
-        self._line(f"{stage}: {status}" + (f", {seconds:.1f} s" if seconds is not None else ""))
+        with self._lock:
+            now = self._said[stage] = time.monotonic()
+            self._running.pop(stage, None)
+            if status == "running":
+                self._running[stage] = (now, "running")
+            self._line(f"{stage}: {status}" + (f", {seconds:.1f} s" if seconds is not None else ""))
 
     def say(self, stage: str, text: str) -> None:
         """See Display."""
-        now = time.monotonic()
-        if text.startswith("warning:") or now - self._said.get(stage, 0.0) >= _PLAIN_EVERY:
-            self._said[stage] = now
-            self._line(f"{stage}: {text}")
+        with self._lock:
+            now, is_warning = time.monotonic(), text.startswith("warning:")
+            if stage in self._running and not is_warning:
+                self._running[stage] = (self._running[stage][0], text)
+            if is_warning or now - self._said.get(stage, 0.0) >= _PLAIN_EVERY:
+                self._said[stage] = now
+                self._line(f"{stage}: {text}")
+
+    def _break_silences(self) -> None:
+        while not self._over.wait(self._silence / 10):
+            with self._lock:
+                now = time.monotonic()
+                for stage, (since, text) in self._running.items():
+                    if now - self._said[stage] >= self._silence:
+                        self._said[stage] = now
+                        self._line(f"{stage}: {text}, {now - since:.0f} s")
 
     def _line(self, text: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True)

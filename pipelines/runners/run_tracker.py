@@ -18,7 +18,7 @@ from components import tracking
 from components.errors import UserError
 from components.model_registry import user_name
 from components.redaction import TRACKING_URI, mask, take_credentials, tracking_variables
-from components.tracking_journal import HEADER, PARENT_KEY, Journal, goes_on, process_of_ones_own, write_header
+from components.tracking_journal import HEADER, PARENT_KEY, Journal, goes_on, noted, process_of_ones_own, write_header
 from pipelines.config import PipelineConfig
 from pipelines.runners.run_record import run_record
 from pipelines.runners.workspace import Workspace
@@ -31,12 +31,14 @@ def tracking_uri(config: PipelineConfig, workspace: Workspace) -> str:
     return take_credentials(config.tracking.uri or os.environ.get(TRACKING_URI) or workspace.mlflow_uri)
 
 
-def away_warning(workspace: Workspace) -> str:
-    """Returns what a person is told when something could not be sent."""
-    return (
-        "warning: MLflow could not be reached; the run's record is on disk. Send it with: "
-        f"switchyard upload --workspace {shlex.quote(str(workspace.root))}"
-    )
+def left_behind(workspace: Workspace, refused: str | None) -> str:
+    """Returns what a person reads when something could not be sent; `refused`: MLflow's reason, None when it was away."""
+    command = f"switchyard upload --workspace {shlex.quote(str(workspace.root))}"
+    if refused:
+        return (
+            f"warning: MLflow refused a part of the run's record, which is kept on disk ({refused}). Mend that, then: {command}"
+        )
+    return f"warning: MLflow could not be reached; the run's record is on disk. Send it with: {command}"
 
 
 class RunTracker:
@@ -75,6 +77,11 @@ class RunTracker:
         return any(self._folder.glob("*.jsonl"))
 
     @property
+    def refused(self) -> str | None:
+        """Why MLflow, which is there, did not take a part of the record, in this process or a stage's."""
+        return noted(self._folder)
+
+    @property
     def lost(self) -> str | None:
         """What a person is to know of what is nowhere."""
         return next((r.lost for r in (self._parent, *self._runs.values()) if r.lost), None)
@@ -102,9 +109,9 @@ class RunTracker:
         return self._runs[stage].run_id
 
     def stage_ended(self, stage: str, status: str, seconds: float, *, worked_in: str | None, error: str | None) -> None:
-        """Ends the stage's run: `ran`, `cached` (with the run that did the work) or `failed`."""
+        """Ends the stage's run: `ran`, `cached` (with the run that did the work), `failed` or `cancelled`."""
         run = self._runs[stage]
-        if status == "failed" and run.run_id and self.experiment_id:
+        if status in ("failed", "cancelled") and run.run_id and self.experiment_id:
             tracking.end_nested(self._uri, self.experiment_id, run.run_id)
         run.metrics({"seconds": seconds})
         tags = {"switchyard.status": status}
@@ -115,7 +122,7 @@ class RunTracker:
             tags["switchyard.cached_from_run"] = worked_in or ""
             tags["mlflow.note.content"] = f"Cached: the work was done in run [{worked_in}]({link})."
         run.tags(tags)
-        run.end("FAILED" if status == "failed" else "FINISHED")
+        run.end({"failed": "FAILED", "cancelled": "KILLED"}.get(status, "FINISHED"))
 
     def log_file(self, path: Path, folder: str) -> None:
         """Uploads a file to the parent run, if it is there."""
@@ -135,6 +142,9 @@ class RunTracker:
         """Ends the parent run, FINISHED, FAILED or KILLED; what could not be sent is left for `switchyard upload`."""
         self._parent.tags(tags)
         self._parent.end(status)
+        if status != "FINISHED" and not self.away and self.run_id and self.experiment_id:
+            # Of a stage that was cut short nobody else says that it is over.
+            tracking.end_nested(self._uri, self.experiment_id, self.run_id)
         if self.away:
             self._header["pid"] = None
             with suppress(OSError):  # where the disk is full, the process that is gone says the same
@@ -156,12 +166,20 @@ class RunTracker:
                 raise
             except Exception as error:  # MLflow raises what its many stores raise
                 _log.warning("MLflow at %s: %s", mask(self._uri), mask(str(error)))
+                if tracking.is_refusal(error) or tracking.is_denial(error):
+                    self._refused(key, tracking.refusal(self._uri, error))
         if run_id:
             self._header["runs"][key] = run_id
         else:
             self._header["new"][key] = {"name": name, "tags": tags, "started": started}
         write_header(self._folder, self._header)
         return tracking.Run(self._uri, run_id, Journal(self._folder, key))
+
+    def _refused(self, key: str, why: str) -> None:
+        if key == PARENT_KEY:
+            # Nothing has run yet: better now than a model that is trained and cannot be registered.
+            raise UserError(f"tracking.uri: {why}")
+        Journal(self._folder, key).note(why)
 
 
 def _close_dead_runs(journals: Path, uri: str) -> None:

@@ -36,8 +36,11 @@ def preload() -> None:
             importlib.import_module(module)
     from components import batched_io
     from components.beam_startup import remember
+    from components.compat import beam_local_globs, tensorflow_globs
 
     remember()
+    beam_local_globs.install()
+    tensorflow_globs.install()
     batched_io.install()
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from components import interpreter
-from components.errors import DataGateError, StageError, TerminatedError, TrainingError, UserError
+from components.errors import CancelledError, DataGateError, StageError, TerminatedError, TrainingError, UserError
 from components.full_disk import disk_is_full, full_disk
 from components.redaction import install, mask, masked
 from pipelines.runners import stage_preload
@@ -67,6 +67,7 @@ class StageProcesses:
         os.environ[stage_preload.LOG] = str(log)
         os.environ[stage_preload.TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
         self._context = interpreter.fork_server("pipelines.runners.stage_preload")
+        self._preload = log
         self._running: set[Any] = set()
         self._lock = threading.Lock()
         self._cancelled = False
@@ -94,9 +95,14 @@ class StageProcesses:
         process = self._context.Process(target=_main, args=(sender, job), daemon=True)
         with self._lock:
             if self._cancelled:
-                raise StageError("cancelled")
-            self.warm()  # here too: it may have been killed since
-            process.start()
+                raise CancelledError
+            try:
+                self.warm()  # here too: it may have been killed since
+                process.start()
+            except (OSError, EOFError) as error:
+                receiver.close()
+                sender.close()
+                raise StageError(_not_started(self._preload)) from error
             self._running.add(process)
         sender.close()
         outcome: tuple[str, Any] | None = None
@@ -113,8 +119,12 @@ class StageProcesses:
             receiver.close()
             with self._lock:
                 self._running.discard(process)
+        if self._cancelled and (outcome is None or outcome[0] != "done"):
+            raise CancelledError
         if outcome is None:
-            raise StageError(_death(process.exitcode, job.log, cancelled=self._cancelled))
+            if not job.log.exists():
+                raise StageError(_not_started(self._preload))
+            raise StageError(_death(process.exitcode, job.log))
         kind, value = outcome
         if kind == "done":
             return value
@@ -133,9 +143,20 @@ class StageProcesses:
                 process.kill()
 
 
-def _death(code: int | None, log: Path, *, cancelled: bool) -> str:
-    if cancelled:
-        return "cancelled"
+def _not_started(preload: Path) -> str:
+    """Why there is no child: what stages are forked from died, or the child before its first line."""
+    if full := disk_is_full(preload):
+        return f"a stage's process could not be started: {full} Log: {preload}"
+    lines = preload.read_text(encoding="utf-8", errors="replace").strip().splitlines() if preload.exists() else []
+    why = (
+        mask(lines[-1].strip()[:500].rstrip("."))
+        if lines
+        else "it left no word; perhaps it was killed, or the machine is out of memory"
+    )
+    return f"the process that imports the libraries and starts the stages has ended: {why}. Log: {preload}"
+
+
+def _death(code: int | None, log: Path) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         hint = f" {_HINTS[name]}" if name in _HINTS else ""
@@ -215,6 +236,11 @@ def _explain(error: BaseException, log: Path | None) -> tuple[str, str]:
     if isinstance(error, SystemExit) and error.__cause__ is not None:
         error = error.__cause__
     where = f" Log: {log}" if log else ""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        # Nothing of ours, nor of the libraries, ends a child so.
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        place = f"{os.path.basename(last[0].filename)}, line {last[0].lineno}: " if last else ""
+        return "user", f"{place}{type(error).__name__}({error}) ends the process. Raise an error of another class instead.{where}"
     chain = list(_chain(error))
     for seen in chain:
         if isinstance(seen, TerminatedError):

@@ -108,6 +108,8 @@ def remember(
     known = {stage: run_id for stage in result.stages if (run_id := work.get(stage))}
     if result.status not in _FINAL or not result.mlflow_run_id or len(known) < len(result.stages):
         return
+    if result.evaluation and result.evaluation.blessed and not result.blessed:
+        return  # another champion came meanwhile: to run again is to be compared with it
     try:
         registry, gate = _outside(config, workspace)
     except Exception as error:  # see find

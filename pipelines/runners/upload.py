@@ -68,14 +68,14 @@ def _send_one(folder: Path) -> _Outcome:
         return _Outcome([f"still runs (process {header['pid']}); send it when it has ended"])
     uri = _uri(uri)
     try:
-        records, refused = _send(folder, uri, known)
+        records, refused, registered = _send(folder, uri, known)
     except Exception as error:  # MLflow raises what its many stores raise
         if tracking.is_refusal(error):
             return _aside(folder, first_line(error))
         _check_that_it_answers(uri, error)
         return _Outcome([f"MLflow failed over it, and it stays where it is: {first_line(error)}"], failed=True)
     reasons = [f"refused, kept in {refused.target}: {reason}" for reason in refused.reasons] if refused else []
-    return _Outcome([f"{records} records sent", *reasons], sent=True, refused=bool(refused))
+    return _Outcome([f"{records} records sent", *registered, *reasons], sent=True, refused=bool(refused))
 
 
 def _aside(folder: Path, why: str) -> _Outcome:
@@ -109,8 +109,9 @@ def _uri(address: str) -> str:
     return address.replace(_MASKED, "", 1)
 
 
-def _send(folder: Path, uri: str, known: Iterable[str]) -> tuple[int, Refused | None]:
-    runs = list(known)
+def _send(folder: Path, uri: str, known: Iterable[str]) -> tuple[int, Refused | None, list[str]]:
+    """Returns how many records were sent, what was refused, and what became of models, in words."""
+    runs, registered = list(known), []
     for run_id in runs:
         # On another server than theirs none of it would find its place.
         tracking.client(uri).get_run(run_id)
@@ -119,13 +120,17 @@ def _send(folder: Path, uri: str, known: Iterable[str]) -> tuple[int, Refused | 
         runs.append(_create(uri, header, key))
         return runs[-1]
 
-    found = replay(
-        folder, create, lambda run_id, operation: tracking.apply(tracking.client(uri), run_id, operation), tracking.is_refusal
-    )
+    def send(run_id: str, operation: dict[str, Any]) -> None:
+        found = tracking.apply(tracking.client(uri), run_id, operation)
+        if found and found.version:
+            why = f": {found.why}" if found.why else ""
+            registered.append(f"{operation['model']['name']} version {found.version} is {found.status}{why}")
+
+    records, refused = replay(folder, create, send, tracking.is_refusal)
     # A run that was killed could not write down that it ended.
     for run_id in runs:
         tracking.end_if_running(uri, run_id)
-    return found
+    return records, refused, registered
 
 
 def _create(uri: str, header: dict[str, Any], key: str) -> str:

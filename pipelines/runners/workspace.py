@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from components.errors import UserError
+from components.escaping import sqlite_uri
+from components.progress import no_progress_bars
 from components.workspace_location import settle_in
 
 NAME = ".switchyard"
@@ -80,7 +85,7 @@ class Workspace:
     @property
     def mlflow_uri(self) -> str:
         """The local tracking database."""
-        return f"sqlite:///{self.mlflow_database}"
+        return sqlite_uri(self.mlflow_database)
 
     def neutral(self, text: str) -> str:
         """Returns a text with the workspace's own path in it, as it is and as JSON has it, replaced by a word.
@@ -96,17 +101,16 @@ class Workspace:
         os.environ.setdefault("MPLCONFIGDIR", str(self.root / "caches" / "matplotlib"))
         os.environ.setdefault("KERAS_HOME", str(self.root / "caches" / "keras"))
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        no_progress_bars()
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-    def create(self) -> None:
-        """Makes the folder, or settles in the one that is there.
+    def create(self) -> list[Path]:
+        """Makes the folder, or settles in the one that is there; returns it and those above it that were not there.
 
         Raises:
             UserError: it cannot be written to, or was moved from under a run.
         """
-        if "?" in str(self.root):
-            raise UserError(f"workspace {self.root}: its path holds a '?', which ends a database's name. Choose another.")
+        made = [p for p in (self.root, *self.root.parents) if not p.exists()]
         try:
             for folder in (self.root, self.artifacts, self.logs, self.state):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +124,21 @@ class Workspace:
                 f"workspace {self.root}: cannot write to it: {os.strerror(error.errno or 0)}. Choose another with --workspace."
             ) from None
         _settle(self.root)
+        return made
+
+    def forget(self, log: Path, made: Sequence[Path]) -> None:
+        """Removes what a command left that was refused before it began: its log, and the folders that it made for itself."""
+        if log.is_dir():
+            shutil.rmtree(log, ignore_errors=True)
+        else:
+            log.unlink(missing_ok=True)
+        if not made:
+            return
+        with suppress(OSError):  # another run has come to this workspace meanwhile
+            self.logs.rmdir()
+            shutil.rmtree(self.root, ignore_errors=True)
+            for folder in made[1:]:
+                folder.rmdir()
 
 
 def default_workspace(yaml: Path | None) -> Path:

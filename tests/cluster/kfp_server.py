@@ -1,165 +1,113 @@
-"""A server that speaks KFP's v2beta1 API over HTTP and **executes** what it receives, by KFP's own local runner.
+"""A server that speaks KFP's API over HTTP and **executes** what it receives, by KFP's own local runner.
 
-`python -m tests.cluster.kfp_server PORT FOLDER [--mlflow URI]`. A wrong spec fails the run, as on a cluster. For experiments
-named `plugin...` it does what KFP's MLflow plugin does: the parent run, a nested run per task, both ended by it. Under the paths
-`/page`, `/old` and `/guarded` it answers as a login page, KFP 1 and a server that wants a token do.
+`python -m tests.cluster.kfp_server PORT FOLDER [--mlflow URI]`. A wrong spec fails the run, as on a cluster. What KFP 2.17.0
+was seen to do, faults and all, it does too: tests/kubeflow/README.md. For experiments named `plugin...` it does what KFP's
+MLflow plugin does: the parent run, a nested run per task, both ended by it. Under the paths `/page`, `/old` and `/guarded` it
+answers as a login page, KFP 1 and a server that wants a token do. `stand_in` is the server in this process, whose tasks do
+nothing, or what a test says.
 """
 
 import argparse
-import datetime
+import contextlib
+import email
+import json
 import threading
+import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import uvicorn
+import yaml
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from google.protobuf import json_format
 
-from pipelines.runners.kubeflow.check import check
-from pipelines.runners.kubeflow.local_backend import run_pipeline
-from pipelines.runners.stage_process import Job, StageProcesses
-from tests.kubeflow import backend_rules
+from tests.cluster.kfp_run import Run, now
 
 API = "/apis/v2beta1"
 
 
-def now():
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-class Run:
-    """A run and what became of its tasks."""
-
-    def __init__(self, server, body):
-        self.id = str(uuid.uuid4())
-        self.server, self.body, self.state, self.error = server, body, "PENDING", None
-        self.created = now()
-        self.finished = None
-        self.tasks = {}
-        self.folder = server.folder / self.id
-        self.folder.mkdir(parents=True)
-        self.terminated = False
-        self.parent = None
-        self.nested = {}
-        documents = body["pipeline_spec"]
-        self.spec, platform = documents["pipeline_spec"], documents.get("platform_spec", {})
-        self.platform = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
-        if body.get("plugins_input", {}).get("mlflow", {}).get("experiment_name", "").startswith("plugin"):
-            self._plugin_start()
-        self._task = ""
-
-    def as_json(self):
-        details = [
-            {
-                "run_id": self.id,
-                "task_id": f"id-{name}",
-                "display_name": name,
-                "state": t["state"],
-                "start_time": t["start"],
-                "end_time": t.get("end"),
-                "error": {"code": 1, "message": t["error"]} if t.get("error") else None,
-                "child_tasks": [{"pod_name": f"pod-{name}"}],
-            }
-            for name, t in list(self.tasks.items())
-        ]
-        found = {
-            "run_id": self.id,
-            "display_name": self.body["display_name"],
-            "experiment_id": self.body["experiment_id"],
-            "state": self.state,
-            "created_at": self.created,
-            "finished_at": self.finished,
-            "service_account": self.body.get("service_account"),
-            "error": {"code": 2, "message": self.error} if self.error else None,
-            "run_details": {"task_details": details},
-        }
-        if self.parent:
-            entries = {
-                "root_run_id": {"value": self.parent},
-                "experiment_id": {"value": self.experiment},
-                "run_url": {"value": f"{self.server.mlflow}/#/experiments/{self.experiment}/runs/{self.parent}"},
-            }
-            found["plugins_output"] = {"mlflow": {"entries": entries}}
-        return found
-
-    def execute(self):
-        self.state = "RUNNING"
-        try:
-            check(self.spec)
-            done = run_pipeline(self.spec, {}, self.server.folder / "root", self.folder / "kfp.log", self, containers=False)
-            self.state = "CANCELED" if self.terminated else "SUCCEEDED" if done else "FAILED"
-        except Exception as error:
-            self.state, self.error = "FAILED", f"{type(error).__name__}: {error}"
-        self.finished = now()
-        if self.parent:
-            self.server.client().set_terminated(self.parent, "FINISHED" if self.state == "SUCCEEDED" else "FAILED")
-
-    # local_backend.Tasks
-    def started(self, task):
-        self._task = task
-        self.tasks[task] = {"state": "RUNNING", "start": now()}
-        if self.parent and task not in self.nested:
-            tags = {"mlflow.parentRunId": self.parent}
-            self.nested[task] = self.server.client().create_run(self.experiment, run_name=task, tags=tags).info.run_id
-
-    def ended(self, task, outputs, *, succeeded):
-        self.tasks[task] |= {"state": "SUCCEEDED" if succeeded else "FAILED", "end": now()}
-        if task in self.nested:
-            self.server.client().set_terminated(self.nested[task], "FINISHED" if succeeded else "FAILED")
-
-    def run_command(self, command, environment, image, volumes):
-        if self.terminated:
-            return 1
-        for variable in self.platform.get(f"exec-{self._task}", {}).get("fieldPathAsEnv", []):
-            assert variable["fieldPath"] == "metadata.labels['pipeline/runid']", variable
-            environment = {**environment, variable["name"]: self.id}
-        # The volume that a run's workspace is on outlives its pods.
-        environment = {**environment, "SWITCHYARD_STATE": str(self.folder / "state")}
-        if self.parent:
-            plugin = {
-                "MLFLOW_TRACKING_URI": self.server.mlflow,
-                "MLFLOW_RUN_ID": self.nested[self._task],
-                "MLFLOW_EXPERIMENT_ID": self.experiment,
-            }
-            environment = {**environment, **plugin}
-        log = self.folder / f"pod-{self._task}.log"
-        job = Job("pipelines.runners.kubeflow.task_process:run", list(command), log, environment)
-
-        def say(text):
-            # In a pod it goes to standard error.
-            with open(log, "a") as file:
-                file.write(f"{self._task}: {text}\n")
-
-        try:
-            self.server.processes.run(job, say)
-        except Exception as error:
-            self.tasks[self._task]["error"] = str(error)
-            return 1
-        return 0
-
-    def _plugin_start(self):
-        client = self.server.client()
-        name = self.body.get("plugins_input", {}).get("mlflow", {}).get("experiment_name") or "Default"
-        found = client.get_experiment_by_name(name)
-        self.experiment = found.experiment_id if found else client.create_experiment(name)
-        self.parent = client.create_run(self.experiment, run_name=self.body["display_name"]).info.run_id
-
-
 class Server:
-    """The API's state."""
+    """The API's state.
 
-    def __init__(self, folder, mlflow):
-        self.folder, self.mlflow = folder.resolve(), mlflow
+    Attributes:
+        pretend: tasks do nothing.
+        faults: task -> (state, message) of each try that fails, in order; RUNNING or PENDING: until the run is terminated.
+        cached: tasks that are found in the cache, where they do nothing.
+        seconds: that such a task takes.
+        compresses: Argo compresses the states of nodes once a task has ended, and v2beta1 shows no later ones.
+        busy: so many requests for a retry are refused, as just after the server's restart.
+    """
+
+    def __init__(self, folder, mlflow, *, pretend=False):
+        self.folder, self.mlflow, self.pretend = folder.resolve(), mlflow, pretend
         folder.mkdir(parents=True, exist_ok=True)
-        self.runs, self.experiments, self.recurring = {}, {}, {}
-        self.processes = StageProcesses(folder / "preload.log", ["kfp.dsl.executor_main", "pipelines.runners.kubeflow.node_run"])
-        self.processes.warm()
+        self.runs, self.experiments, self.recurring, self.pipelines = {}, {}, {}, {}
+        self.faults, self.cached, self.seconds, self.compresses, self.busy = {}, set(), 0.02, False, 0
+        if not pretend:
+            from pipelines.runners.stage_process import StageProcesses
+
+            modules = ["kfp.dsl.executor_main", "pipelines.runners.kubeflow.node_run"]
+            self.processes = StageProcesses(folder / "preload.log", modules)
+            self.processes.warm()
 
     def client(self):
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.mlflow)
+
+    def start(self, body, documents, **given):
+        run = Run(self, body, documents, **given)
+        self.runs[run.id] = run
+        threading.Thread(target=run.execute, daemon=True).start()
+        return run
+
+    def documents_of(self, body):
+        """Returns spec and platform of what is to be run; None: there is no spec."""
+        if body.get("pipeline_spec"):
+            given = body["pipeline_spec"]
+            return given["pipeline_spec"], given.get("platform_spec")
+        reference = body.get("pipeline_version_reference")
+        return (
+            self.pipelines[reference["pipeline_id"]]["versions"][reference["pipeline_version_id"]]["documents"]
+            if reference
+            else None
+        )
+
+    def tick(self, recurring):
+        """What the controller does when the time has come; returns the run, or None."""
+        documents = self.documents_of(recurring)
+        if recurring["status"] != "ENABLED" or documents is None:
+            return None  # "Failed to fetch a template with an empty pipeline spec manifest", in the controller's log alone
+        recurring["count"] = recurring.get("count", 0) + 1
+        workflow = "".join(c if c.isalnum() else "-" for c in recurring["display_name"].lower())[:25]
+        name = f"{workflow}-{recurring['count']}-{recurring['recurring_run_id'][:5]}"
+        run_id = str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+        return self.start(recurring, documents, name=name, run_id=run_id)
+
+
+def refuse(status, code, message):
+    """As KFP does: the body has a code of gRPC's and a message."""
+    return JSONResponse({"error": message, "code": code, "message": message, "details": []}, status_code=status)
+
+
+def check_documents(documents):
+    """Raises HTTPException for what KFP refuses at once."""
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    spec, platform = documents
+    try:
+        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    except json_format.ParseError as error:
+        raise HTTPException(400, f"invalid pipeline spec: {error}") from None
+    workspace = (platform or {}).get("platforms", {}).get("kubernetes", {}).get("pipelineConfig", {}).get("workspace")
+    if workspace is not None:
+        claim = workspace.get("kubernetes", {}).get("pvcSpecPatch", {})
+        if not claim.get("accessModes"):
+            raise HTTPException(500, "workspace PVC spec must specify accessModes")
+        if claim.get("storageClassName") == "":
+            raise HTTPException(500, "workspace PVC spec must specify a storageClassName that is not empty")
 
 
 def make_app(server):
@@ -184,7 +132,7 @@ def make_app(server):
 
     @app.get(API + "/healthz")
     def healthz():
-        return {"multi_user": False}
+        return {"commit_sha": "0" * 40, "tag_name": "2.17.0", "multi_user": False, "pipeline_store": "database"}
 
     @app.get(API + "/experiments")
     def experiments():
@@ -197,24 +145,24 @@ def make_app(server):
         server.experiments[experiment["experiment_id"]] = experiment
         return experiment
 
-    @app.post(API + "/runs")
-    async def make_run(request: Request):
-        from kfp.pipeline_spec import pipeline_spec_pb2
+    _runs(app, server)
+    _pipelines(app, server)
+    _recurring(app, server)
+    return app
 
-        body = await request.json()
-        try:
-            json_format.ParseDict(body["pipeline_spec"]["pipeline_spec"], pipeline_spec_pb2.PipelineSpec())
-        except json_format.ParseError as error:
-            raise HTTPException(400, f"invalid pipeline spec: {error}") from None
-        run = Run(server, body)
-        server.runs[run.id] = run
-        threading.Thread(target=run.execute, daemon=True).start()
-        return run.as_json()
 
+def _runs(app, server):
     def get(run_id):
         if run_id not in server.runs:
             raise HTTPException(404, f"Run {run_id} not found")
         return server.runs[run_id]
+
+    @app.post(API + "/runs")
+    async def make_run(request: Request):
+        body = await request.json()
+        documents = server.documents_of(body)
+        check_documents(documents)
+        return server.start(body, documents).as_json()
 
     @app.get(API + "/runs")
     def runs(page_size: int = 10, page_token: str = "", experiment_id: str = ""):
@@ -229,11 +177,18 @@ def make_app(server):
     def one(run_id):
         return get(run_id).as_json()
 
+    @app.get("/apis/v1beta1/runs/{run_id}")
+    def one_v1(run_id):
+        return get(run_id).as_v1()
+
     @app.post(API + "/runs/{run_id}:terminate")
     def terminate(run_id):
         run = get(run_id)
+        if run.state not in ("PENDING", "RUNNING"):
+            return refuse(400, 3, f"Failed to terminate run {run_id}. Row not found")
         run.terminated = True
-        if run.state == "RUNNING":
+        run.become("CANCELING")
+        if not server.pretend:
             # As Kubernetes ends a pod.
             for process in list(server.processes._running):
                 process.terminate()
@@ -242,35 +197,167 @@ def make_app(server):
     @app.post(API + "/runs/{run_id}:retry")
     def retry(run_id):
         run = get(run_id)
-        if run.state not in ("FAILED", "CANCELED"):
-            raise HTTPException(400, "only failed runs can be retried")
-        run.terminated = False
-        run.state = "RUNNING"
+        server.busy -= 1
+        if run.state != "FAILED" or server.busy >= 0:
+            return refuse(409, 6, f"Failed to retry run {run_id}: Workflow must be Failed/Error to retry")
+        run.terminated, run.finished = False, None
+        run.become("RUNNING")
         threading.Thread(target=run.execute, daemon=True).start()
         return {}
 
+    @app.post("/stand-in/runs/{run_id}/evict/{task}")
+    def evict(run_id, task):
+        """A drained node: the pod of a task is deleted."""
+        get(run_id).tasks[task]["lost"] = "ERROR"
+        for process in list(server.processes._running):
+            process.kill()
+        return {}
+
+    @app.get("/apis/v1alpha1/runs/{run_id}/nodes/{node}/log")
+    def log(run_id, node, follow: str = ""):
+        found = get(run_id).log_of(node, by_pod=False)
+        error = {"error_message": f"BadRequestError: Failed to read logs for run {run_id}", "error_details": "..."}
+        return PlainTextResponse(json.dumps(error) if found is None else found)
+
+    @app.get("/k8s/pod/logs")
+    def log_of_pod(podname: str, runid: str, podnamespace: str = ""):
+        found = get(runid).log_of(podname, by_pod=True)
+        return PlainTextResponse("Could not get main container logs" if found is None else found, 500 if found is None else 200)
+
+
+def _pipelines(app, server):
+    async def documents_in(request):
+        head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
+        [part] = email.message_from_bytes(head + await request.body()).get_payload()
+        found = list(yaml.safe_load_all(part.get_payload(decode=True)))
+        return (*found, None)[:2]
+
+    def version(pipeline, name, documents):
+        made = {
+            "pipeline_id": pipeline["pipeline_id"],
+            "pipeline_version_id": str(uuid.uuid4()),
+            "name": name,
+            "display_name": name,
+        }
+        pipeline["versions"][made["pipeline_version_id"]] = {"shown": {**made, "created_at": now()}, "documents": documents}
+        return made
+
+    def shown(pipeline):
+        return {k: v for k, v in pipeline.items() if k != "versions"}
+
+    @app.post(API + "/pipelines/upload")
+    async def upload(request: Request, name: str):
+        if any(p["name"] == name for p in server.pipelines.values()):
+            return refuse(409, 6, "Failed to create a pipeline and a pipeline version")
+        documents = await documents_in(request)
+        check_documents(documents)
+        made = {"pipeline_id": str(uuid.uuid4()), "name": name, "display_name": name, "created_at": now(), "versions": {}}
+        server.pipelines[made["pipeline_id"]] = made
+        # The first version takes the pipeline's name.
+        version(made, name, documents)
+        return shown(made)
+
+    @app.post(API + "/pipelines/upload_version")
+    async def upload_version(request: Request, name: str, pipelineid: str):
+        pipeline = server.pipelines[pipelineid]
+        if any(v["shown"]["name"] == name for v in pipeline["versions"].values()):
+            return refuse(409, 6, "Failed to create a pipeline version")
+        documents = await documents_in(request)
+        check_documents(documents)
+        return version(pipeline, name, documents)
+
+    @app.get(API + "/pipelines")
+    def listed(filter: str = ""):  # noqa: A002 (the API's name)
+        [wanted] = json.loads(filter)["predicates"]
+        return {"pipelines": [shown(p) for p in server.pipelines.values() if p[wanted["key"]] == wanted["stringValue"]]}
+
+    @app.get(API + "/pipelines/{pipeline_id}/versions")
+    def versions(pipeline_id):
+        return {"pipeline_versions": [v["shown"] for v in server.pipelines[pipeline_id]["versions"].values()]}
+
+    @app.get(API + "/pipelines/{pipeline_id}/versions/{version_id}")
+    def one_version(pipeline_id, version_id):
+        found = server.pipelines[pipeline_id]["versions"][version_id]
+        spec, platform = found["documents"]
+        return {**found["shown"], "pipeline_spec": {"pipeline_spec": spec, "platform_spec": platform} if platform else spec}
+
+
+def _recurring(app, server):
+    def get(recurring_id):
+        if recurring_id not in server.recurring:
+            raise HTTPException(404, f"Recurring run {recurring_id} not found")
+        return server.recurring[recurring_id]
+
     @app.post(API + "/recurringruns")
-    async def recurring(request: Request):
+    async def make(request: Request):
         body = await request.json()
-        made = {**body, "recurring_run_id": str(uuid.uuid4()), "created_at": now()}
+        made = {**body, "recurring_run_id": str(uuid.uuid4()), "created_at": now(), "status": "ENABLED", "error": None}
+        if made.get("pipeline_version_reference"):
+            # The parameters and the root that were given with it are lost.
+            made.pop("runtime_config", None)
+        elif made.get("plugins_input"):
+            # No run ever starts, and the API says ENABLED.
+            del made["pipeline_spec"]
+        made.pop("mode", None)
         server.recurring[made["recurring_run_id"]] = made
         return made
 
+    @app.get(API + "/recurringruns")
+    def all_of_them(experiment_id: str = "", page_token: str = "", page_size: int = 50):
+        found = [r for r in server.recurring.values() if not experiment_id or r["experiment_id"] == experiment_id]
+        return {"recurringRuns": found, "total_size": len(found)}
+
     @app.get(API + "/recurringruns/{recurring_id}")
-    def recurring_one(recurring_id):
-        return server.recurring[recurring_id]
+    def one(recurring_id):
+        return get(recurring_id)
 
-    @app.get("/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
-    def log(run_id, pod, follow: str = ""):
-        path = get(run_id).folder / f"{pod}.log"
-        if not path.exists():
-            raise HTTPException(404, "no such pod")
-        return PlainTextResponse(path.read_text())
+    @app.post(API + "/recurringruns/{recurring_id}:enable")
+    def enable(recurring_id):
+        get(recurring_id)["status"] = "ENABLED"
+        return {}
 
-    return app
+    @app.post(API + "/recurringruns/{recurring_id}:disable")
+    def disable(recurring_id):
+        get(recurring_id)["status"] = "DISABLED"
+        return {}
+
+    @app.delete(API + "/recurringruns/{recurring_id}")
+    def delete(recurring_id):
+        get(recurring_id)
+        del server.recurring[recurring_id]
+        for run in server.runs.values():
+            # Its Workflow is garbage, and the run stays RUNNING for ever.
+            run.orphaned |= run.body.get("recurring_run_id") == recurring_id and run.state == "RUNNING"
+        return {}
+
+    @app.post("/stand-in/recurringruns/{recurring_id}/tick")
+    def tick(recurring_id):
+        run = server.tick(get(recurring_id))
+        return {"run_id": run.id if run else None}
+
+
+@contextlib.contextmanager
+def stand_in(folder):
+    """Yields the server in this process, whose tasks do nothing, and its address."""
+    server = Server(folder, "", pretend=True)
+    web = uvicorn.Server(uvicorn.Config(make_app(server), host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=web.run, daemon=True)
+    thread.start()
+    while not web.started:
+        time.sleep(0.01)
+    try:
+        yield server, f"http://127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        # Not after the client's connections, which it keeps.
+        web.should_exit = web.force_exit = True
+        thread.join()
 
 
 def main():
+    from kfp.local.orchestrator import task_executor
+
+    from tests.kubeflow import backend_rules
+
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("folder", type=Path)
@@ -279,6 +366,8 @@ def main():
     options = parser.parse_args()
     server = Server(options.folder, options.mlflow)
     tls = {"ssl_certfile": options.certificate, "ssl_keyfile": options.certificate} if options.certificate else {}
+    # Tests do not wait for the pause between two tries.
+    task_executor.time = SimpleNamespace(sleep=lambda seconds: None)
     with backend_rules.imposed():
         uvicorn.run(make_app(server), host="127.0.0.1", port=options.port, log_level="warning", **tls)
 

@@ -29,7 +29,7 @@ def test_a_regression_without_a_yaml_learns_from_messy_data(trainer, regression)
     assert done.code == 0, done.stderr
     assert done.json["metrics"]["loss"] < 30
     assert set(done.json["metrics"]) >= {"mae", "loss", "mean_prediction"}
-    assert done.json["pipeline"] == "my_data__1"
+    assert done.json["pipeline"] == "my_data_1"
 
 
 def test_columns_without_any_value_are_left_out_and_named(regression):

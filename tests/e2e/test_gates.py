@@ -84,7 +84,7 @@ def test_a_renamed_column_stops_the_run_without_a_reviewed_schema_too(champion, 
     done = warm.run(BREAST_CANCER, champion[0], *on(tmp_path / "d.csv", "--set", "validation.schema=null"), expect=3)
     stopped(done, "champion: worst_area (train): column is gone")
     assert "champion version" in done.stderr
-    assert "does not fit this data: it needs the column 'worst_area'" in done.stderr
+    assert "cannot be compared: it needs the column 'worst_area', which is not in the data" in done.stderr
 
 
 def test_a_new_class_stops_the_run(champion, frame, warm, tmp_path):

@@ -32,7 +32,7 @@ SLOW = ["--set", "trainer.hyperparameters.epochs=80", "--set", "trainer.hyperpar
 
 
 def test_ctrl_c_ends_a_run_with_one_line_and_no_process_left(tmp_path):
-    process = start("run", BREAST_CANCER, "--workspace", tmp_path, *SLOW)
+    process = start("run", BREAST_CANCER, "--workspace", tmp_path, "--json", *SLOW)
     lines_until(process, "training: running")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
@@ -40,25 +40,39 @@ def test_ctrl_c_ends_a_run_with_one_line_and_no_process_left(tmp_path):
     assert process.returncode == 1
     assert "cancelled; finished stages are kept" in err
     assert "Traceback" not in out + err
+    assert "training: cancelled" in err
+    assert "failed" not in err
+    told = json.loads(out.splitlines()[-1])
+    assert told["status"] == "cancelled"
+    assert told["stages"]["training"]["status"] == "cancelled"
     all_gone(children)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("breast_cancer").experiment_id
     parent = next(r for r in client.search_runs([experiment]) if "mlflow.parentRunId" not in r.data.tags)
     assert parent.info.status == "KILLED"
+    training = next(r for r in client.search_runs([experiment]) if r.info.run_name == "training")
+    assert (training.info.status, training.data.tags["switchyard.status"]) == ("KILLED", "cancelled")
 
 
-def test_two_runs_at_once_in_one_workspace_both_end_well(tmp_path, warm):
+def first_of_two(workspace, trainer):
+    return switchyard("run", BREAST_CANCER, "--workspace", workspace, "--json", "--trainer", trainer, *QUICK, *NO_CONTEST)
+
+
+def test_two_runs_at_once_in_one_workspace_both_end_and_one_is_champion(tmp_path, warm):
     done = {}
     threads = [
-        threading.Thread(target=lambda t=t: done.update({t: run(BREAST_CANCER, tmp_path, "--trainer", t, *QUICK, *NO_CONTEST)}))
-        for t in ("tensorflow", "pytorch")
+        threading.Thread(target=lambda t=t: done.update({t: first_of_two(tmp_path, t)})) for t in ("tensorflow", "pytorch")
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {d.json["status"] for d in done.values()} == {"blessed"}
     assert {d.json["model_version"] for d in done.values()} == {"1", "2"}, [d.stderr for d in done.values()]
+    # The second to come to the registry was not compared with the first, which is champion by now.
+    [first, second] = sorted(done.values(), key=lambda d: d.code)
+    assert (first.code, second.code) == (0, 4)
+    assert first.json["champion"] == first.json["model_version"] == second.json["champion"]
+    assert "not promoted: breast_cancer: the champion was not known" in second.json["error"]
     again = warm.run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *QUICK, *NO_CONTEST, "--even-if-unchanged")
     assert {n for n, s in again.stages.items() if s != "cached"} == ANEW
 

@@ -71,7 +71,7 @@ def test_the_figures_are_those_of_stock_tfx(evaluated, tmp_path):
     savedmodel(bundle, tmp_path / "model" / "Format-Serving")
     examples = standard_artifacts.Examples()
     examples.uri = str(only(evaluated / "ingest" / "examples"))
-    examples.split_names = artifact_utils.encode_split_names(["train", "eval"])
+    examples.split_names = artifact_utils.encode_split_names(["train", "eval", "test"])
     outputs = {"evaluation": standard_artifacts.ModelEvaluation(), "blessing": standard_artifacts.ModelBlessing()}
     for key, artifact in outputs.items():
         artifact.uri = str(tmp_path / key)
@@ -86,7 +86,7 @@ def test_the_figures_are_those_of_stock_tfx(evaluated, tmp_path):
     stock.Do(
         {"examples": [examples], "model": [model]},
         {k: [a] for k, a in outputs.items()},
-        {"eval_config": MessageToJson(config), "example_splits": "null", "fairness_indicator_thresholds": "null"},
+        {"eval_config": MessageToJson(config), "example_splits": '["test"]', "fairness_indicator_thresholds": "null"},
     )
     compared = 0
     for record in tfma.load_metrics(str(tmp_path / "evaluation")):

@@ -1,6 +1,7 @@
-"""Nothing is left behind by a test: neither a changed environment nor a process."""
+"""Nothing is left behind by a test: neither a changed environment nor a process nor a file beside the code."""
 
 import os
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,17 +20,27 @@ OF_LIBRARIES = (
     "_TORCHINDUCTOR_",
     "ENABLE_RUNTIME_",
 )
+REPOSITORY = Path(__file__).parents[2]
+
+
+def _files():
+    """The names at the top of the repository, where a process leaves what it writes; caches begin with a dot."""
+    return {
+        name for name in os.listdir(REPOSITORY) if not name.startswith(".") and not name.endswith((".egg-info", "__pycache__"))
+    }
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind():
-    """Fails a test that leaves a changed environment or a process behind."""
-    before = dict(os.environ)
+    """Fails a test that leaves a changed environment, a process or a file in the repository behind."""
+    before, files = dict(os.environ), _files()
     children = {p.pid for p in psutil.Process().children(recursive=True)}
     yield
     changed = {k for k in before.keys() | os.environ.keys() if before.get(k) != os.environ.get(k)} - {"PYTEST_CURRENT_TEST"}
     changed -= {k for k in changed if k.startswith(OF_LIBRARIES)}
     assert not changed, f"the test left environment variables changed: {sorted(changed)}"
+    written = _files() - files
+    assert not written, f"the test left files in the repository: {sorted(written)}"
     left = [p for p in psutil.Process().children(recursive=True) if p.pid not in children]
     # What imports start for a moment (`uname`, `ldconfig`) in the process behind `warm`, say, is gone at once.
     _, left = psutil.wait_procs([p for p in left if not _is_resource_tracker(p)], timeout=10)

@@ -115,7 +115,7 @@ def test_predict_writes_the_columns_as_they_came(ending, awkward, warm, tmp_path
     else:
         with open(out) as file:
             columns = list(json.loads(file.readline()))
-    assert columns == [*awkward.columns, LABEL, "prediction", "probability"]
+    assert columns == [*awkward.columns, LABEL, "prediction", "probability", "positive_class"]
 
 
 def test_predict_refuses_nul_in_a_header(awkward, warm, tmp_path):

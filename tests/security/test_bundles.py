@@ -14,6 +14,8 @@ from components.bundle_manifest import write_manifest
 from components.errors import UserError
 from components.model_bundle import load_bundle
 from components.serving.model_source import Registered, model_folder, name_and_wanted
+from pipelines.deploy_command import deploy_tensorflow_serving
+from pipelines.models_command import compare
 from pipelines.serve_command import find_source
 from tests.command import switchyard
 from tests.security.bundles import FEATURE, make_bundle
@@ -211,6 +213,20 @@ def test_what_is_downloaded_is_what_was_registered(registry):
         write_manifest(changed.parents[2])  # whoever can write there can write a manifest, too
     with pytest.raises(UserError, match=r"manifest\.json was changed"):
         source.download("1")
+
+
+@pytest.mark.parametrize("file", ["saved_model.pb", "bundle.json"])
+def test_a_registered_version_that_was_changed_is_neither_deployed_nor_compared(file, registry, tmp_path):
+    uri, files = registry
+    for changed in files.rglob(file):
+        change(changed)
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"{FEATURE},y\n1.0,3.0\n2.0,5.0\n")
+    with pytest.raises(UserError, match=f"{file}' was changed"):
+        deploy_tensorflow_serving("m@1", uri, None, tmp_path / "out", trust=False)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=f"{file}' was changed"):
+        compare(uri, "m", ["1", "2"], rows, as_json=False)
 
 
 def test_a_version_without_a_digest_needs_trust(registry):

@@ -61,7 +61,6 @@ REFUSED = {
     "a key twice": (BASE + "label: z\n", "line 4: the key 'label' is there already, in line 3"),
     "a key twice, deep inside": (parameters("{a: 1, b: 2, a: 3}"), "line 4: the key 'a' is there already"),
     "a key as number and as text": (parameters("{1: a, '1': b}"), "the key '1' is there already"),
-    "two keys that Python takes for one": (parameters("{1: a, true: b}"), "the key 'true' is there already"),
     "a merge key twice": (parameters("{x: &a {k: 1}, y: {<<: *a, <<: *a}}"), "the key '<<' is there already"),
     "a list as key": (BASE + "? [a]\n: 2\n", "line 4: a key must be a text"),
     "an integer of 5000 digits": (parameters("{a: " + "9" * 5000 + "}"), "too long; whole numbers have at most 63 bits"),
@@ -91,7 +90,8 @@ REFUSED = {
     "what is no boolean": (parameters("{a: !!bool x}"), "line 4: 'x' is not a boolean"),
     "a tag that does not fit": (parameters("{a: !!map [1]}"), "not valid YAML"),
     "two documents": (BASE + "---\n" + BASE, "not valid YAML"),
-    "a key that is no text": (BASE + "1: 2\n", "Keys should be strings"),
+    "a key that is no text": (BASE + "1: 2\n", "1: unknown key"),
+    "a time where a number may stand": (parameters("{a: 12:30}"), "trainer.model_parameters.a: YAML reads 12:30 in another base"),
 }
 
 

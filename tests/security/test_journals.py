@@ -165,7 +165,8 @@ def test_while_a_run_goes_on_a_refusal_is_told_as_one_and_the_rest_is_sent_at_on
         run.metrics({"loss": 0.5})
     finally:
         progress.set_sink(None)
-    assert found.status == "put off"
+    assert found.status == "refused"
+    assert "Invalid model name" in found.why
     assert not run.away
     assert sent_runs(here)["r"].data.metrics == {"loss": 0.5}
     assert "MLflow refuses to register a/b: Invalid model name" in said[0]

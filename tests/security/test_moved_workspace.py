@@ -334,9 +334,18 @@ def test_a_record_that_is_damaged_is_as_good_as_none(original, record):
     assert json.loads((there / "location.json").read_text())["root"] == str(there)
 
 
-def test_a_path_that_no_database_uri_can_name_is_refused(tmp_path):
-    with pytest.raises(UserError, match="its path holds a"):
-        Workspace(tmp_path / "what?").create()
+def test_a_place_whose_name_a_database_uri_escapes_is_settled_in(original, tmp_path):
+    there = tmp_path / "what? 100%25 [#1]"
+    shutil.move(original, there)
+
+    settle_in(there)
+
+    assert texts_naming(original, there) == []
+    client = tracking.client(Workspace(there).mlflow_uri)
+    experiment = client.get_experiment_by_name("e")
+    [run] = client.search_runs([experiment.experiment_id])
+    assert Path(client.download_artifacts(run.info.run_id, "note.txt", str(tmp_path))).read_text() == "of the original"
+    assert {p.name for p in tmp_path.iterdir()} == {"a", there.name, "note.txt"}
 
 
 def test_a_link_to_it_is_no_other_place(original, tmp_path):

@@ -1,6 +1,7 @@
 """A champion whose files were changed ends the run by name, before anything is compared with it."""
 
 import pytest
+import tensorflow as tf
 from mlflow import MlflowClient
 from tfx.types import standard_artifacts
 
@@ -30,8 +31,13 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     examples, baseline = standard_artifacts.Examples(), Baseline()
     examples.uri, baseline.uri = str(tmp_path / "examples"), str(tmp_path / "baseline")
-    (tmp_path / "examples").mkdir()
-    summary = DatasetSummary("f", [], {FEATURE: "float", "y": "float"}, {}, {"train": 1}, 0, [], [], "y", "regression", [], {})
+    (tmp_path / "examples" / "Split-test").mkdir(parents=True)
+    values = {name: tf.train.Feature(float_list=tf.train.FloatList(value=[1.0])) for name in (FEATURE, "y")}
+    with tf.io.TFRecordWriter(str(tmp_path / "examples" / "Split-test" / "rows")) as writer:
+        writer.write(tf.train.Example(features=tf.train.Features(feature=values)).SerializeToString())
+    summary = DatasetSummary(
+        "f", [], {FEATURE: "float", "y": "float"}, {}, {"train": 1, "test": 1}, 0, [], [], "y", "regression", [], {}
+    )
     summary.save(examples.uri)
 
     def run():
@@ -45,7 +51,7 @@ def test_a_champion_that_is_whole_is_compared_with(stage):
     run, _ = stage
     uri = run()
     contents = BaselineContents.load(uri)
-    assert contents.comparable, contents
+    assert contents.comparable(1.0), contents
     assert Loaded({"champion": (str(champion_folder(uri)), contents.digest)})["champion"].info.label == "y"
 
 

@@ -62,6 +62,18 @@ def read(path):
     return pd.DataFrame(rows)
 
 
+def test_a_refused_prediction_leaves_nothing_in_the_way_of_the_right_one(inputs, model, warm, tmp_path):
+    folder, frame, _ = inputs
+    wrong, out = tmp_path / "wrong.csv", tmp_path / "out.csv"
+    frame.drop(columns="mean_area").to_csv(wrong, index=False)
+    refused = warm("predict", model, "--trust", wrong, "-o", out)
+    assert refused.code == 2
+    assert "mean_area" in refused.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["wrong.csv"]
+    done = warm("predict", model, "--trust", folder / "in.csv", "-o", out)
+    assert done.code == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("source", "target"), [("csv", "parquet"), ("parquet", "csv"), ("jsonl", "tfrecord"), ("tfrecord", "jsonl")]
 )

@@ -148,7 +148,7 @@ def test_weights_of_classes_that_the_label_does_not_have_are_refused(tmp_path):
     given = {"hyperparameters": {"class_weights": {"7": 2.0}, "epochs": 1}}
     loaded = load_config(Case("class weight of no class", "", config=config(trainer=given)).write(tmp_path))
     settings = trainer_settings(loaded, tmp_path / "code", "tensorflow")
-    with pytest.raises(UserError, match="are no classes of 'y'"):
+    with pytest.raises(UserError, match="'7' is no class of 'y'; the classes are"):
         hyperparameters(settings["hyperparameters"], SUMMARY)
 
 
@@ -166,7 +166,7 @@ def test_an_environment_that_the_schema_does_not_have_is_refused_by_the_data_gat
     (tmp_path / "Split-train" / "FeatureStats.pb").write_bytes(statistics.SerializeToString())
     tfdv.write_schema_text(tfdv.infer_schema(statistics), str(tmp_path / "schema.pbtxt"))
     replace(SUMMARY, rows={"train": 2}).save(str(tmp_path))
-    BaselineContents(None, "", "", [], None, "").save(str(tmp_path))
+    BaselineContents(None, "", "", None, "").save(str(tmp_path))
     uris = dict.fromkeys(("examples", "statistics", "schema", "baseline", "anomalies"), str(tmp_path))
     with pytest.raises(UserError, match=r"the schema has no environment 'SERVING'. Allowed: none."):
         Gate(uris, gate_settings(loaded))

@@ -88,7 +88,7 @@ def _by_batches(folder: str, batch: Batch, config: config_pb2.EvalConfig) -> Non
     parts = np.array_split(np.arange(ROWS), [1, 20, 90])
     slices = {n: [type(c)(c.codes[p], c.values) for p in parts] for n, c in batch.slices.items()}
     batches = [
-        Batch(b.labels, b.predictions, b.features, {n: s[i] for n, s in slices.items()})
+        Batch(b.labels, b.predictions, b.features, {n: s[i] for n, s in slices.items()}, b.judged)
         for i, b in enumerate(batch.take(p) for p in parts)
     ]
     with beam.Pipeline() as pipeline:
@@ -157,6 +157,47 @@ def test_a_loss_of_many_batches_is_the_mean_over_their_rows(tmp_path: Path) -> N
     found = read_metrics(str(tmp_path), ["a"], ["loss", "mae"])["a"][""]
     errors = batch.labels - batch.predictions["a"][:, 0]
     assert found == pytest.approx({"loss": (errors**2).mean(), "mae": np.abs(errors).mean()}, rel=1e-12)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_model_that_judges_some_rows_is_measured_on_these_alone(tmp_path: Path, task: str) -> None:
+    batch = _batch(task, ["a", "b"])
+    judged = np.random.default_rng(1).random(ROWS) < 0.7
+    # What it has no answer to may be anything.
+    batch.predictions["b"][~judged] = np.nan
+    names = ["b", *(n for n in batch.features if n.endswith("_b"))]
+    partly = Batch(batch.labels, batch.predictions, batch.features, batch.slices, dict.fromkeys(names, judged))
+    alone = Batch(batch.labels, {"b": batch.predictions["b"]}, batch.features, batch.slices).take(np.flatnonzero(judged))
+    config = eval_config(task, [], ["a", "b"])
+    _by_batches(str(tmp_path / "partly"), partly, config)
+    with beam.Pipeline() as pipeline:
+        measured = pipeline | beam.Create([alone]) | MeasureBatches(eval_config(task, [], ["b"]))
+        writers = tfma.default_writers(output_path=str(tmp_path / "alone"), eval_config=config)
+        _ = measured | tfma.WriteResults(writers=writers)
+    found = read_metrics(str(tmp_path / "partly"), ["a", "b"], list(METRICS[task]))["b"][""]
+    expected = read_metrics(str(tmp_path / "alone"), ["b"], list(METRICS[task]))["b"][""]
+    # Rows have no model: whoever knows which were judged counts them.
+    assert found.pop("example_count") == ROWS
+    assert expected.pop("example_count") == judged.sum()
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.core
+def test_metrics_that_do_not_exist_are_left_out_where_tfma_says_0(tmp_path: Path) -> None:
+    whole = _batch("binary", ["a"])
+    labels = np.where(whole.slices["share"].codes == 0, 1.0, 0.0)
+    sure = np.where(labels == 1, 0.1, 0.2).astype(np.float32)[:, np.newaxis]
+    batch = Batch(labels, {"a": sure}, {}, whole.slices)
+    _by_batches(str(tmp_path), batch, eval_config("binary", [["share"]], ["a"]))
+    slices = read_metrics(str(tmp_path), ["a"], list(METRICS["binary"]))["a"]
+    assert {"auc", "recall", "f1"} <= slices[""].keys(), "there are both classes"
+    assert "precision" not in slices[""], "it never says yes"
+    of_one_class = [s for key, s in slices.items() if key]
+    assert all("auc" not in s for s in of_one_class)
+    only_positive = [s for s in of_one_class if "recall" in s]
+    assert len(only_positive) == 1
+    assert only_positive[0]["recall"] == 0
 
 
 @pytest.mark.core

@@ -145,6 +145,23 @@ def test_split_key_keeps_a_group_together(tmp_path):
     assert set.union(*splits.values()) == {"Split-train", "Split-eval"}
 
 
+def test_a_key_is_one_group_over_files_of_every_type_and_no_feature_when_it_is_excluded(tmp_path):
+    users = np.random.default_rng(1).integers(1, 102, 700)
+    for name, kind in (("a", "int64"), ("b", "float64"), ("c", "category")):
+        part = frame(700).assign(user=users.astype("float64"), who=users)
+        if name == "b":
+            part.loc[5, "user"] = np.nan
+        part.astype({"user": kind}).to_parquet(tmp_path / f"{name}.parquet", index=False)
+    frame(700).assign(user=[f" {u}" for u in users], who=users).to_csv(tmp_path / "d.csv", index=False)
+    summary, rows = ingest(
+        tmp_path, path=[str(tmp_path / "*.parquet"), str(tmp_path / "d.csv")], split_key="user", exclude=["user"]
+    )
+    splits = {split: {row["who"] for row in rows if row["split"] == split} for split in ("Split-train", "Split-eval")}
+    assert len(splits["Split-train"] & splits["Split-eval"]) <= 1  # the one row whose key is missing
+    assert splits["Split-train"] | splits["Split-eval"] == set(users)
+    assert "user" not in summary.columns
+
+
 def test_splits_can_be_separate_inputs(tmp_path):
     train, held = write_csv(tmp_path / "t.csv", frame(50)), write_csv(tmp_path / "e.csv", frame(20))
     summary, _ = ingest(tmp_path, weights={}, split_paths={"train": [train], "eval": [held]})
@@ -163,7 +180,7 @@ def test_globs_are_read_in_full_without_the_excluded_columns(tmp_path):
 def test_types_widen_over_the_whole_input(tmp_path, monkeypatch):
     # A few rows a batch, as millions of rows have it.
     monkeypatch.setattr(readers, "_CSV_BLOCK", 1024)
-    lines = ["a,b,c,y", *[f"{i},{i},{i},0" for i in range(300)], "x,1.5,,1"]
+    lines = ["a,b,c,y", *[f"{i if i < 150 else 'x'},{i},{i},0" for i in range(300)], "x,1.5,,1"]
     (tmp_path / "d.csv").write_text("\n".join(lines))
     summary, _ = ingest(tmp_path, path=[str(tmp_path / "d.csv")])
     assert summary.columns == {"a": "string", "b": "float", "c": "integer", "y": "integer"}
@@ -192,7 +209,8 @@ def test_bad_rows_are_counted_sampled_and_left_out(tmp_path):
 
 
 def test_bad_json_lines_are_counted_and_left_out(tmp_path):
-    (tmp_path / "d.jsonl").write_text('{"x": 1, "y": 0}\n' * 40 + '{"x": 2, "y": 1}\n' * 40 + "{oops\n[1]\n")
+    lines = [json.dumps({"x": i, "y": i % 2}) for i in range(80)]
+    (tmp_path / "d.jsonl").write_text("\n".join([*lines, "{oops", "[1]"]))
     summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.jsonl")], max_bad_rows=2)
     assert summary.bad_rows == 2
     assert len(rows) == 80
@@ -204,11 +222,63 @@ def test_a_split_without_rows_is_refused(tmp_path):
         ingest(tmp_path, path=[str(tmp_path / "d.csv")], weights={"train": 1, "eval": 1e-9})
 
 
+def test_renaming_or_mending_labels_moves_no_row_to_another_split(tmp_path):
+    splits = []
+    for name, labels in (("a", ["bad", "good"]), ("b", ["zbad", "good"]), ("c", ["good", "bad"])):
+        (tmp_path / name).mkdir()
+        data = frame(300).assign(i=range(300), y=lambda d, labels=labels: np.where(d["y"] == 1, labels[1], labels[0]))
+        _, rows = ingest(tmp_path / name, path=[write_csv(tmp_path / "d.csv", data)])
+        splits.append({r["i"]: r["split"] for r in rows})
+    assert splits[0] == splits[1] == splits[2]
+
+
+def test_a_named_test_split_is_what_models_are_judged_by_and_without_rows_it_is_refused(tmp_path):
+    path = write_csv(tmp_path / "d.csv", frame(400))
+    (tmp_path / "a").mkdir()
+    summary, _ = ingest(tmp_path / "a", path=[path], weights={"train": 0.7, "eval": 0.1, "test": 0.2})
+    assert summary.held_out == "test"
+    (tmp_path / "b").mkdir()
+    without, _ = ingest(tmp_path / "b", path=[path], weights={"train": 0.8, "eval": 0.2})
+    assert without.held_out == "eval"
+    (tmp_path / "c").mkdir()
+    with pytest.raises(UserError, match="'test' has no rows"):
+        ingest(tmp_path / "c", path=[path], weights={"train": 1, "eval": 1, "test": 1e-9})
+
+
 def test_text_labels_are_classes_in_alphabetical_order(tmp_path):
     data = frame().assign(y=lambda d: np.where(d["y"] == 1, "yes", "no"))
     summary, _ = ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", data)])
     assert summary.classes == ["no", "yes"]
     assert sum(summary.class_counts.values()) == summary.rows["train"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize(
+    ("zero", "one", "classes"),
+    [(False, True, [0, 1]), (0.0, 1.0, [0, 1]), (2**53, 2**53 + 1, [2**53, 2**53 + 1]), ("a ", "b", ["a", "b"])],
+)
+def test_a_label_has_the_same_classes_and_examples_in_every_format(ending, zero, one, classes, tmp_path):
+    data = frame().drop(columns="y").assign(y=[(zero, one)[i % 2] for i in range(200)])
+    path = tmp_path / f"d.{ending}"
+    if ending == "jsonl":
+        data.to_json(path, orient="records", lines=True)
+    else:
+        {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}[ending](data, path, index=False)
+    summary, rows = ingest(tmp_path, path=[str(path)])
+    assert summary.classes == classes
+    assert sum(summary.class_counts.values()) == summary.rows["train"]
+    stored = [c.encode() if isinstance(c, str) else c for c in classes]
+    assert [sum(row["y"] == c for row in rows) for c in stored] == [100, 100]
+
+
+@pytest.mark.parametrize(("declared", "classes"), [("number", [0, 1]), ("text", ["0", "1"])])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_label_has_the_type_that_is_declared(ending, declared, classes, tmp_path):
+    data = frame().assign(y=lambda t: t.y.astype(str))
+    {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}[ending](data, tmp_path / f"d.{ending}", index=False)
+    summary, rows = ingest(tmp_path, path=[str(tmp_path / f"d.{ending}")], columns={"y": declared})
+    assert summary.classes == classes
+    assert {row["y"] for row in rows} == {c.encode() if isinstance(c, str) else c for c in classes}
 
 
 def test_columns_without_a_value_are_named(tmp_path):

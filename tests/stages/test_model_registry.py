@@ -56,7 +56,7 @@ def test_a_blessing_holds_against_the_champion_it_was_compared_with(client, run_
         register_model(client, run_id, small_model(tmp_path, number, compared_with=compared))
     late = register_model(client, run_id, small_model(tmp_path, 3, compared_with="1"))
     assert (late.status, late.champion) == ("challenger", "2")
-    assert "was version 1 when it was evaluated and is 2 now; run again" in late.why
+    assert "m: the champion was version 1 when version 3 was evaluated and is version 2 now" in late.why
     assert alias_version(client, "m", CHALLENGER) == "3"
 
 
@@ -99,3 +99,49 @@ def test_a_lock_released_while_mlflow_looks_at_it_with_a_mocked_answer(client, r
 def test_a_server_that_is_away_is_not_taken_for_an_empty_one():
     with pytest.raises(MlflowException, match="Connection refused"):
         alias_version(tracking.client("http://127.0.0.1:9"), "m", CHAMPION)
+
+
+def test_a_registered_model_that_switchyard_did_not_make_is_left_alone(client, run_id, tmp_path):
+    client.create_registered_model("m")
+    client.create_model_version("m", "/theirs")
+    client.set_registered_model_alias("m", CHAMPION, "1")
+    for move in (
+        lambda: register_model(client, run_id, small_model(tmp_path, 1)),
+        lambda: promote(client, "m", "1", why="x", force=True),
+        lambda: rollback(client, "m", why="x"),
+    ):
+        with pytest.raises(UserError, match="belongs to somebody else"):
+            move()
+    assert alias_version(client, "m", CHAMPION) == "1"
+    assert len(client.search_model_versions("name = 'm'")) == 1
+    assert moves(client, "m") == []
+
+
+def test_an_empty_registered_model_that_somebody_prepared_is_taken(client, run_id, tmp_path):
+    client.create_registered_model("m")
+    assert register_model(client, run_id, small_model(tmp_path, 1)).status == CHAMPION
+
+
+def test_a_champion_set_without_switchyard_is_compared_with_and_stands_in_the_history(client, run_id, tmp_path):
+    register_model(client, run_id, small_model(tmp_path, 1))
+    register_model(client, run_id, small_model(tmp_path, 2, blessed=False))
+    client.set_registered_model_alias("m", CHAMPION, "2")
+    late = register_model(client, run_id, small_model(tmp_path, 3, compared_with="1"))
+    assert late.status == "challenger"
+    promote(client, "m", "3", why="looked at")
+    assert [(m.action, m.before, m.version, m.why) for m in moves(client, "m")] == [
+        ("promote", None, "1", "better"),
+        ("outside", "1", "2", "the alias was set without Switchyard"),
+        ("promote", "2", "3", "looked at"),
+    ]
+
+
+def test_a_process_that_was_stopped_while_it_held_the_lock_moves_nothing(client, run_id, tmp_path):
+    register_model(client, run_id, small_model(tmp_path, 1))
+    with model_registry._locked(client, "m") as check:
+        # Another found it stale, and holds one of its own.
+        client.delete_registered_model("m.promotion-lock")
+        client.create_registered_model("m.promotion-lock", tags={"switchyard.lock": "another's"})
+        with pytest.raises(UserError, match="lost its lock"):
+            check()
+    assert client.get_registered_model("m.promotion-lock").tags == {"switchyard.lock": "another's"}

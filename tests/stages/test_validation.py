@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.dataset import DatasetSummary
+from components.validation import leakage
 from components.validation.anomalies import schema_findings
 from components.validation.drift import column_findings, distance_findings, distances
 from components.validation.leakage import leakage_findings
@@ -17,6 +18,7 @@ from components.validation.serving_sample import sample_statistics
 pytestmark = pytest.mark.core
 
 ON_ANOMALY = {"error": "fail", "warning": "warn", "features": {}}
+LEAKAGE = {"max_duplicates": 0.1, "max_information": 0.9, "max_id_information": 0.3}
 SETTINGS = {"curated": True, "excluded": [], "on_anomaly": ON_ANOMALY}
 SCHEMA = text_format.Parse(
     """
@@ -162,7 +164,7 @@ def leaky(folder, duplicated):
     rows = pd.DataFrame({"x": random.normal(size=500), "i": np.arange(500), "copy": y + 0.0, "y": y})
     write(folder, "train", rows[:400])
     write(folder, "eval", pd.concat([rows[: int(100 * duplicated)], rows[400 : 500 - int(100 * duplicated)]]))
-    limits = {"leakage": {"max_duplicates": 0.1, "max_information": 0.9}, "split_paths": True}
+    limits = {"leakage": LEAKAGE, "on_anomaly": ON_ANOMALY, "split_paths": True}
     return {(f.feature, f.anomaly): f for f in leakage_findings(str(folder), summary(), limits)}
 
 
@@ -175,6 +177,15 @@ def test_leaks_are_found_with_their_numbers(tmp_path):
     assert len(found) == 3
 
 
+def test_an_index_is_found_in_more_rows_than_are_looked_at(tmp_path, monkeypatch):
+    """The first rows of a file that was sorted by its label have one label only."""
+    monkeypatch.setattr(leakage, "SAMPLE_ROWS", 100)
+    write(tmp_path, "train", pd.DataFrame({"i": range(400), "y": [0] * 200 + [1] * 200}))
+    limits = {"leakage": LEAKAGE, "on_anomaly": ON_ANOMALY, "split_paths": False}
+    [found] = leakage_findings(str(tmp_path), summary(columns={"i": "integer", "y": "integer"}), limits)
+    assert (found.feature, found.action) == ("i", "fail")
+
+
 def test_few_duplicates_warn(tmp_path):
     assert leaky(tmp_path, 0.05)["", "rows are duplicated across splits"].action == "warn"
 
@@ -184,7 +195,7 @@ def test_data_that_repeats_itself_by_nature_does_not_leak(tmp_path):
     rows = pd.DataFrame({"i": random.integers(0, 10, 500), "y": random.integers(0, 2, 500)})
     write(tmp_path, "train", rows[:400])
     write(tmp_path, "eval", rows[400:])
-    limits = {"leakage": {"max_duplicates": 0.1, "max_information": 0.9}, "split_paths": True}
+    limits = {"leakage": LEAKAGE, "on_anomaly": ON_ANOMALY, "split_paths": True}
     assert leakage_findings(str(tmp_path), summary(columns={"i": "integer", "y": "integer"}), limits) == []
 
 
@@ -195,3 +206,21 @@ def test_a_serving_sample_is_typed_as_the_training_data_is(tmp_path):
     by_name = {f.path.step[0]: f for f in stats.datasets[0].features}
     assert by_name["x"].num_stats.max == 2.5
     assert by_name["w"].string_stats.unique == 3
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_serving_sample_means_the_same_in_every_format(kind, tmp_path):
+    rows = pd.DataFrame({"flag": [True, False, True, True], "day": ["2024-01-31"] * 4, "w": ["NA", "a", "", None]})
+    path = str(tmp_path / f"requests.{kind}")
+    {
+        "csv": lambda: rows.to_csv(path, index=False),
+        "jsonl": lambda: rows.to_json(path, orient="records", lines=True),
+        "parquet": lambda: rows.assign(day=pd.to_datetime(rows.day)).to_parquet(path),
+    }[kind]()
+    meanings = {"flag": "boolean", "day": "timestamp[s]", "w": "text"}
+    trained = summary(columns={"flag": "integer", "day": "integer", "w": "string"}, meanings=meanings)
+    stats = sample_statistics([path], trained, None)
+    by_name = {f.path.step[0]: f for f in stats.datasets[0].features}
+    assert by_name["flag"].num_stats.mean == 0.75
+    assert by_name["day"].num_stats.mean == 1_706_659_200
+    assert by_name["w"].string_stats.common_stats.num_missing == 2

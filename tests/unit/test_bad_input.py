@@ -50,7 +50,7 @@ def test_a_config_that_cannot_work_is_refused_when_it_is_read(case, tmp_path):
 
 INPUT = [
     Case("no data file", "no file matches", config=config(data={"path": "none*.csv"})),
-    Case("data is a folder", "is a folder; give its files", config=config(data={"path": "."})),
+    Case("data is a folder of other files", "cannot tell the format of", config=config(data={"path": "."})),
     Case("unknown format", "cannot tell the format", config=config(data={"path": "d.xlsx"}), files={"d.xlsx": "x"}),
     Case("empty file", "is empty", files={"d.csv": ""}, config=config()),
     Case("header only", "no rows", files={"d.csv": "x,y\n"}, config=config()),

@@ -16,7 +16,7 @@ def test_two_keys_are_enough():
     config = load()
     assert config.task == "auto"
     assert config.trainer.framework == "tensorflow"
-    assert config.data.splits == {"train": 0.8, "eval": 0.2}
+    assert config.data.splits == {"train": 0.7, "eval": 0.1, "test": 0.2}
 
 
 def test_a_config_cannot_be_changed():
@@ -132,7 +132,7 @@ def test_a_password_is_not_written_out():
         ("evaluation.thresholds.auc={lower_bound: 1, upper_bound: 0}", "is above upper_bound"),
         ("task=bin", "Did you mean 'binary'?"),
         ("name=Bad Name", "lower-case letters"),
-        ("label=3", "label: must be a valid string, received 3 (int)"),
+        ("label=[a]", "label: must be a valid string, received ['a'] (list)"),
         ("tracking.uri=./mlruns", "tracking.uri: './mlruns' is not a tracking server"),
         ("no_value", "must be key=value"),
         ("a={", "not valid YAML"),
@@ -170,3 +170,28 @@ def test_yaml_cannot_run_code(tmp_path):
     file.write_text("name: !!python/object/apply:os.system ['touch /tmp/owned']\n")
     with pytest.raises(UserError, match="not valid YAML"):
         load_config(file)
+
+
+@pytest.mark.parametrize("key", ["mine", "Mine", "my/trainer.py:Mine"])
+def test_a_model_of_ones_own_trainer_is_found_by_its_class_and_as_it_is_named(key):
+    config = load("trainer.framework=[tensorflow, 'my/trainer.py:Mine']", f"trainer.model={{tensorflow: t.py, '{key}': m.py}}")
+    assert config.trainer.model_for(config.trainer.frameworks[1]).endswith("/m.py")
+    assert config.trainer.model_for("tensorflow").endswith("/t.py")
+
+
+def test_a_model_of_a_framework_that_is_none_is_refused():
+    with pytest.raises(UserError, match=r"model: 'pytroch' is no framework; allowed: .*Did you mean 'pytorch'"):
+        load("trainer.model={tensorflow: t.py, pytroch: m.py}")
+
+
+def test_models_of_frameworks_that_are_not_trained_now_are_kept():
+    config = load("trainer.model={tensorflow: t.py, pytorch: p.py, 'my/trainer.py:Mine': m.py}")
+    assert config.trainer.model_for("tensorflow").endswith("/t.py")
+
+
+def test_a_champion_that_cannot_be_compared_is_kept_by_default():
+    evaluation = load().evaluation
+    assert (evaluation.comparable, evaluation.incomparable_champion) == (0.9, "keep")
+    for override in ("evaluation.incomparable_champion=maybe", "evaluation.comparable=1.1"):
+        with pytest.raises(UserError, match=override.partition("=")[0]):
+            load(override)

@@ -9,7 +9,10 @@ from google.protobuf import text_format
 from scipy import special
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from components.baseline.contents import BaselineContents, Misfit
+from components.dataset import DatasetSummary
 from components.validation.chance import critical, is_new, largest_by_chance, power_divergence
+from components.validation.comparability import comparability_findings, with_comparability
 from components.validation.drift import distance_findings, jensen_shannon, with_schemas_limits
 from components.validation.findings import Distance, Finding, Verdict, merged, option_for, remedy_for
 from components.validation.leakage import normalized_information
@@ -176,3 +179,50 @@ def test_one_row_of_a_kind_is_chance_and_a_whole_split_of_it_is_not():
 def test_the_distance_of_nothing_in_common_is_one_and_of_the_same_is_none():
     assert jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == pytest.approx(1)
     assert jensen_shannon(np.array([0.3, 0.7]), np.array([0.3, 0.7])) == 0
+
+
+def baseline(**changes):
+    given = {"version": "3", "name": "m", "rows": 100, "judged": 97, "misfits": [Misfit("age", "is missing", 3)]}
+    return BaselineContents(**{"framework": "pytorch", "model_uri": "", "previous_run": None, "note": "", **given, **changes})
+
+
+COMPARABILITY = {
+    "comparable": 0.9,
+    "incomparable_champion": "keep",
+    "on_anomaly": {"error": "fail", "warning": "warn", "features": {}},
+}
+
+
+def test_rows_that_the_champion_cannot_judge_are_a_warning_for_each_reason():
+    [found] = comparability_findings(baseline(), "test", COMPARABILITY)
+    assert (found.check, found.feature, found.share, found.action) == ("champion", "age", 0.03, "warn")
+    assert "the champion cannot judge 3 of 100 rows" in found.sentence()
+    assert "version 3 of m" in found.sentence()
+    strict = {**COMPARABILITY, "on_anomaly": {"error": "fail", "warning": "warn", "features": {"age": "fail"}}}
+    assert comparability_findings(baseline(), "test", strict)[0].action == "fail"
+
+
+def test_a_champion_that_can_judge_too_little_is_said_with_what_will_become_of_the_candidate():
+    [found] = comparability_findings(baseline(judged=50), "test", COMPARABILITY)
+    assert "it can judge 50 of 100 rows" in found.sentence()
+    assert "will be kept as challenger" in found.seen
+    [found] = comparability_findings(baseline(judged=50), "test", {**COMPARABILITY, "incomparable_champion": "replace"})
+    assert "replaced without a comparison" in found.seen
+
+
+def test_nothing_is_said_of_a_champion_that_judges_every_row_or_is_not_there():
+    assert comparability_findings(baseline(judged=100, misfits=[]), "test", COMPARABILITY) == []
+    assert comparability_findings(baseline(version=None), "test", COMPARABILITY) == []
+
+
+def test_a_column_of_another_type_that_the_champion_can_take_is_none():
+    summary = DatasetSummary("f", [], {}, {}, {"train": 1, "test": 1}, 0, [], [], "y", "binary", [0, 1], {})
+    other = Finding("champion", "train", "age", "another type", "INT", "STRING", 1.0)
+    label = Finding("champion", "train", "y", "another type", "INT", "STRING", 1.0)
+    assert with_comparability([other, label], baseline(judged=100, misfits=[]), summary, COMPARABILITY) == []
+    few = baseline(judged=10, misfits=[Misfit("age", "must hold whole numbers", 90)])
+    assert other in with_comparability([other], few, summary, COMPARABILITY), "it stops the run, as it did"
+    found = with_comparability([other, label], baseline(obstacle="its classes are 0, 1"), summary, COMPARABILITY)
+    assert other in found
+    assert label not in found, "the candidate will be kept as challenger, which is another finding"
+    assert "its classes are 0, 1" in found[-1].anomaly

@@ -1,11 +1,12 @@
 """What a person is told of a stage that failed: the reason, not what came of it."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from components.errors import StageError, TerminatedError, UserError
-from pipelines.runners.stage_process import explain
+from pipelines.runners.stage_process import _not_started, explain
 
 
 def raised(*errors):
@@ -37,3 +38,24 @@ def test_a_failed_stage_is_explained_in_one_line(errors, kind, message):
     found = explain(raised(*errors), Path("x.log"))
     assert found[0] == kind
     assert found[1].startswith(message)
+
+
+@pytest.mark.parametrize("error", [SystemExit(), SystemExit(3), SystemExit("bye"), KeyboardInterrupt()], ids=repr)
+def test_code_that_ends_the_process_itself_is_told_where(error):
+    try:
+        raise error
+    except BaseException as ended:
+        kind, message = explain(ended, Path("x.log"))
+    assert kind == "user"
+    assert type(error).__name__ in message
+    assert re.search(r"test_explain\.py, line \d+", message)
+
+
+def test_a_child_that_never_began_is_explained_by_what_it_is_forked_from(tmp_path):
+    log = tmp_path / "preload.log"
+    log.write_text("Traceback (most recent call last):\n  File ...\nRuntimeError: Could not determine home directory.\n")
+    assert "has ended: RuntimeError: Could not determine home directory. Log:" in _not_started(log)
+
+
+def test_a_child_that_never_began_and_left_no_word_says_so(tmp_path):
+    assert "it left no word" in _not_started(tmp_path / "none.log")

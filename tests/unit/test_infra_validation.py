@@ -27,7 +27,7 @@ def evaluation(*candidates, champion=False):
     if champion:
         models[CHAMPION] = ModelResult(CHAMPION, CHAMPION, "x", "x", "1", {"auc": 0.8}, {}, {}, {}, True, True)
     comparison = Comparison(best, CHAMPION, "auc", 0.1, None, None, None)
-    return Evaluation("binary", "auc", 10, best, models, [comparison], {}, "1" if champion else None, None, [])
+    return Evaluation("binary", "auc", "test", 10, best, models, [comparison], {}, "1" if champion else None, 0, "", None, [])
 
 
 def test_nothing_changes_for_models_that_can_be_served():
@@ -41,7 +41,7 @@ def test_the_next_candidate_is_blessed_when_the_best_cannot_be_served():
     assert found.models["a"].failures == ["cannot be served: it is broken"]
     assert not found.models["a"].passed
     assert found.models[CHAMPION].blessed
-    assert not found.comparisons, "they were another model's"
+    assert not found.comparisons, "there was another model's alone"
     assert found.notes == ["a comes before b and cannot be served"]
 
 

@@ -3,16 +3,21 @@
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
+from components.conversion import fit_rows
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert, observe
+from components.ingest.keys import key_hashes
+from components.ingest.readers import READERS
 from components.ingest.scan import InputSpec, scan
 from components.ingest.sources import fingerprint, format_of
-from components.ingest.writer import assign, key_hashes
+from components.ingest.writer import assign
+from components.raw_features import RawFeature
 from tests.command import REPOSITORY
 
 SPEC = dict(
@@ -31,8 +36,8 @@ SPEC = dict(
 
 def test_a_row_keeps_its_split_when_others_come_and_go():
     keys = pa.array([str(i) for i in range(1000)])
-    whole = assign(key_hashes(keys), {"train": 3, "eval": 1})
-    assert (whole[::3] == assign(key_hashes(keys[::3]), {"train": 3, "eval": 1})).all()
+    whole = assign(key_hashes(keys, np.zeros(1000)), {"train": 3, "eval": 1})
+    assert (whole[::3] == assign(key_hashes(keys[::3], np.zeros(334)), {"train": 3, "eval": 1})).all()
     assert 0.2 < whole.mean() < 0.3
 
 
@@ -49,7 +54,7 @@ def test_a_row_keeps_its_split_when_others_come_and_go():
         ("x,y\n1,a\n2,b\n", {"task": "regression"}, "is text; a regression needs numbers"),
         ("x,y\n1,0.5\n2,1.5\n", {"task": "binary"}, "holds fractions"),
         ("x,y\n1,0\n2,1\n", {"exclude": ["z"]}, "there is no column 'z'"),
-        ("x,y\n1,0\n2,1\n", {"split_key": "z"}, "there is no column 'z'"),
+        ("x,y\n1,0\n2,1\n", {"split_key": "z"}, "has no column 'z'"),
         ("x,y\n,0\n,1\n", {}, "no usable feature"),
     ],
 )
@@ -57,6 +62,19 @@ def test_data_that_cannot_be_used_is_refused(content, settings, message, tmp_pat
     (tmp_path / "d.csv").write_text(content)
     with pytest.raises(UserError, match=message):
         scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "d.csv")], **settings}), BadRows(0))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_a_file_without_the_key_column_is_refused_by_its_name(ending, tmp_path):
+    write = {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}
+    for name, frame in (("a", {"user": [1, 2], "x": [1, 2], "y": [0, 1]}), ("b", {"x": [1, 2], "y": [0, 1]})):
+        path = tmp_path / f"{name}.{ending}"
+        if ending == "jsonl":
+            pd.DataFrame(frame).to_json(path, orient="records", lines=True)
+        else:
+            write[ending](pd.DataFrame(frame), path, index=False)
+    with pytest.raises(UserError, match=rf"data.split_key: .*b.{ending} has no column 'user'"):
+        scan(InputSpec(**{**SPEC, "path": [str(tmp_path / f"*.{ending}")], "split_key": "user"}), BadRows(0))
 
 
 @pytest.mark.parametrize(
@@ -138,3 +156,106 @@ def test_an_error_in_the_first_rows_ends_the_process_in_order_with_a_slow_fake_o
     done = subprocess.run([sys.executable, "-c", EARLY, data, store], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert "has no column 'nowhere'" in done.stdout
     assert done.returncode == 2, done.stderr
+
+
+def test_the_columns_of_a_long_file_are_known_by_its_first_rows(tmp_path):
+    (tmp_path / "d.csv").write_text("x,z,y\n" + "1.5,2,0\n2.5,3,1\n" * 700_000)
+    found = scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "d.csv")], "exclude": ["z"]}), BadRows(0), peek=True)
+    assert found.rows < 1_400_000
+    assert list(found.types) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("batches", "meaning"),
+    [
+        ([["True", "FALSE", "NA"], ["true", ""]], "boolean"),
+        ([["1", "NA"], ["nan", "2"]], "integer"),
+        ([["1"], ["2.5"]], "float"),
+        ([["1"], ["True"]], "text"),
+        ([["1", "True"]], "text"),
+        ([["NA"], ["x"]], "text"),
+        ([["NA", ""], ["null"]], "empty"),
+        ([["2024-01-31"], ["2024-01-31 10:00:00"]], "timestamp[s]"),
+        ([["2024-01-31"], ["2024-01-31T10:00:00.250Z"]], "timestamp[ms]"),
+        ([["2024-01-31"], ["2024-02-30"]], "text"),
+        ([["2024-01-31"], ["20240131"]], "text"),
+        ([["09:30", "10:00:00.5"]], "time[ms]"),
+        ([["007", "008"]], "integer"),
+    ],
+)
+def test_the_type_of_text_in_a_csv_follows_from_all_its_values(batches, meaning):
+    types = [observe("x", pa.array(b), is_text=True) for b in batches]
+    widened = types[0] if len(types) == 1 else types[0].widen(types[1])
+    together = observe("x", pa.array([v for b in batches for v in b]), is_text=True)
+    assert (widened.meaning, together.meaning) == (meaning, meaning)
+
+
+@pytest.mark.parametrize(
+    ("columns", "meaning"),
+    [
+        ([pa.array([True]), pa.array([2])], "integer"),
+        ([pa.array([True]), pa.array([0.5])], "float"),
+        ([pa.array([2]), pa.array([0.5])], "float"),
+        ([pa.array(["a"]), pa.array([2])], "text"),
+        ([pa.array(["5"]), pa.array(["007"])], "text"),
+        ([pa.array(pd.to_datetime(["2024-01-31"])), pa.array(["2024-01-31"])], "timestamp[s]"),
+        ([pa.array(pd.to_datetime(["2024-01-31 10:00:00.000001"])), pa.array(pd.to_datetime(["2024-01-31"]))], "timestamp[us]"),
+        ([pa.array(["True"]), pa.array([False])], "boolean"),
+    ],
+)
+def test_the_type_of_several_files_holds_the_values_of_all(columns, meaning):
+    first, second = (observe("x", c, is_text=False) for c in columns)
+    assert first.widen(second).meaning == second.widen(first).meaning == meaning
+
+
+def jsonl(folder, *rows):
+    path = folder / "d.jsonl"
+    path.write_text("".join(row + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (['{"x": [1, 2], "y": 0}', '{"x": [1, null], "y": 1}'], r"row 1: column 'x' has a gap .*Received there: \[1, None\]"),
+        (['{"x": [[1], [2]], "y": 0}', '{"x": [[3]], "y": 1}'], r"row 0: column 'x' holds lists of lists"),
+        (['{"x": 1, "y": 0}', '{"x": 18446744073709551615, "y": 1}'], r"row 1: column 'x' holds whole numbers that 64 bits"),
+        (['{"x": 1, "y": 0}', f'{{"x": {10**30}, "y": 1}}'], r"row 1: column 'x' holds whole numbers that 64 bits"),
+        (['{"x": 5, "y": 0}', '{"x": "05", "y": 1}'], r"row 0: column 'x' holds numbers or booleans beside texts such as 05"),
+        (['{"x": [1], "y": 0}', '{"x": "a", "y": 1}'], r"row 1: column 'x' holds lists of several types"),
+        (['{"x": {"a": 1}, "y": 0}', '{"x": {"a": 2}, "y": 1}'], r"column 'x' holds struct.* data.exclude: \[x\]"),
+    ],
+)
+def test_values_that_no_model_could_be_given_are_refused_with_file_and_row(rows, message, tmp_path):
+    path = jsonl(tmp_path, *rows)
+    with pytest.raises(UserError, match=message) as caught:
+        scan(InputSpec(**{**SPEC, "path": [path]}), BadRows(0))
+    assert path in str(caught.value)
+
+
+def test_whole_numbers_beyond_64_bits_are_refused_in_a_csv_too(tmp_path):
+    (tmp_path / "d.csv").write_text(f"x,y\n1,0\n{2**64 - 1},1\n")
+    with pytest.raises(UserError, match=r"d.csv, row 1: column 'x' holds whole numbers that 64 bits cannot"):
+        scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "d.csv")]}), BadRows(0))
+
+
+def test_dates_beside_numbers_are_refused(tmp_path):
+    pd.DataFrame({"x": pd.to_datetime(["2024-01-31"]), "y": [0]}).to_parquet(tmp_path / "a.parquet")
+    pd.DataFrame({"x": [1_706_659_200], "y": [1]}).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(UserError, match="column 'x' holds dates, times or booleans in some places"):
+        scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "*.parquet")]}), BadRows(0))
+
+
+def test_numbers_and_words_in_json_are_numbers(tmp_path):
+    rows = ['{"x": 1, "y": 0}', '{"x": "NA", "y": 1}', '{"x": 2.5, "y": 1}']
+    found = scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)]}), BadRows(0))
+    assert found.types["x"].meaning == "float"
+
+
+def test_a_number_beside_texts_in_json_is_not_taken_for_its_text(tmp_path):
+    """As a server takes it: by the spelling that training saw."""
+    [batch] = READERS["jsonl"](jsonl(tmp_path, '{"x": 5}', '{"x": "5"}', '{"x": "A1"}', '{"x": true}'), BadRows(0), None)
+    pointed = RawFeature("x", "string", None, meaning="text", spelled=["5.0"])
+    found = fit_rows(batch, [pointed])
+    assert found.columns["x"].values.tolist() == [b"5.0", b"5", b"A1"]
+    assert found.misfits == {3: "column 'x' must hold texts, received True"}

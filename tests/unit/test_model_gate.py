@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score, roc_auc_score
 
 from components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
-from components.evaluation.model_gate import check_thresholds, compare, judge
-from components.evaluation.results import CANDIDATE, CHAMPION, ModelResult
+from components.evaluation.model_gate import SameRows, check_thresholds, compare, judge
+from components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
+from components.evaluation.trivial import Trivial, trivial_scores
 
 
 def binary(n, skill, seed):
@@ -56,11 +57,19 @@ def result(name, role, scores, labels, **more):
     return ModelResult(name, role, name, f"uri-{name}", version, metrics, {}, more.get("slices", {}), {})
 
 
-def gate(labels, scores, champion_uri="uri-of-another", **settings_):
+def gate(labels, scores, champion_uri="uri-of-another", not_compared="", **settings_):
     models = {n: result(n, CHAMPION if n == CHAMPION else CANDIDATE, s, labels) for n, s in scores.items()}
-    samples = replicates(Rows("binary", labels, scores))
-    chosen = {"thresholds": {}, "improvement": {"minimum": 0.0, "confidence": 0.95}, "min_slice_examples": 100, **settings_}
-    return judge(models, chosen, "auc", samples, champion_uri)
+    rows = Rows("binary", labels, scores)
+    samples = replicates(rows)
+    defaults = {
+        "thresholds": {},
+        "improvement": {"minimum": 0.0, "confidence": 0.95},
+        "min_slice_examples": 100,
+        "incomparable_champion": "keep",
+    }
+    candidates = {n: m for n, m in models.items() if n != CHAMPION}
+    same = SameRows(models[CHAMPION], candidates, samples) if CHAMPION in models else None
+    return judge(candidates, {**defaults, **settings_}, "auc", samples, Trivial.of(rows, "auc"), same, not_compared, champion_uri)
 
 
 def test_a_clearly_better_model_is_blessed_and_a_clearly_worse_one_is_not():
@@ -156,3 +165,130 @@ def test_a_metric_that_could_not_be_computed_does_not_pass():
     model = ModelResult("a", CANDIDATE, "a", "", None, {}, {}, {}, {})
     chosen = {"thresholds": {"auc": bounds(lower_bound=0.5)}, "min_slice_examples": 1}
     assert check_thresholds(model, None, chosen)[0] == ["auc could not be computed"]
+
+
+def test_a_coin_flip_is_never_blessed_and_a_clear_signal_is():
+    labels, coin = binary(120, 0.0, 0)
+    best, judged = gate(labels, {"a": coin}, improvement=None)
+    assert not judged[best].blessed
+    assert judged[best].passed, "it keeps the thresholds: a person may promote it"
+    assert "the trivial predictor's 0.5000: not surely better" in judged[best].failures[0]
+    _, good = binary(120, 2.0, 0)
+    best, judged = gate(labels, {"a": good}, improvement=None)
+    assert judged[best].blessed
+
+
+def test_a_coin_flip_is_rarely_taken_for_a_signal_however_few_rows_there_are():
+    """The interval of 95 % lies above 0.5 by chance in 2.5 of 100 samples."""
+    for n in (10, 40):
+        blessed = 0
+        for seed in range(100):
+            labels, coin = binary(n, 0.0, seed)
+            if 0 < labels.sum() < n:
+                best, judged = gate(labels, {"a": coin})
+                blessed += judged[best].blessed
+        assert blessed <= 7
+
+
+def test_thresholds_of_ones_own_do_not_replace_the_trivial_predictor():
+    labels, coin = binary(120, 0.0, 0)
+    best, judged = gate(labels, {"a": coin}, thresholds={"accuracy": bounds(lower_bound=0.1)})
+    assert not judged[best].blessed
+
+
+def test_a_candidate_better_than_a_champion_that_is_worse_than_a_coin_is_not_blessed():
+    labels, good = binary(400, 1.0, 0)
+    _, coin = binary(400, 0.0, 1)
+    best, judged = gate(labels, {"a": coin, CHAMPION: 1 - good})
+    assert not judged[best].blessed
+    assert "trivial predictor" in judged[best].failures[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "value"),
+    [
+        ("binary", "auc", 0.5),
+        ("binary", "accuracy", 0.7),
+        ("binary", "f1", 2 * 0.3 / 1.3),
+        ("binary", "precision", 0.3),
+        ("binary", "loss", -(0.3 * np.log(0.3) + 0.7 * np.log(0.7))),
+        # Who says yes always has a recall of 1, which nothing beats: the task's own metric stands for it.
+        ("binary", "recall", 0.5),
+        ("multiclass", "accuracy", 0.5),
+        ("multiclass", "loss", -(0.5 * np.log(0.5) + 0.3 * np.log(0.3) + 0.2 * np.log(0.2))),
+        ("regression", "loss", 16.0),
+        ("regression", "mae", 4.0),
+    ],
+)
+def test_the_trivial_predictor_knows_the_labels_distribution_alone(task, metric, value):
+    labels = {
+        "binary": np.repeat([0.0, 1.0], [70, 30]),
+        "multiclass": np.repeat([0.0, 1.0, 2.0], [50, 30, 20]),
+        "regression": np.repeat([1000.0, 1008.0], 50),
+    }[task]
+    trivial = Trivial.of(Rows(task, labels, {}), metric)
+    assert trivial.value == pytest.approx(value, rel=1e-6)
+    itself = ModelResult("a", CANDIDATE, "a", "", None, {trivial.metric: trivial.value}, {}, {}, {})
+    assert "not surely better" in trivial.not_better(itself, trivial.samples, 0.95)
+    assert "not better" in trivial.not_better(itself, None, None)
+
+
+def test_a_model_that_diverged_does_not_beat_the_mean_whatever_thresholds_say():
+    labels = np.random.default_rng(0).normal(size=200)
+    rows = Rows("regression", labels, {"a": (labels * 1e14)[:, np.newaxis]})
+    model = ModelResult("a", CANDIDATE, "a", "", None, {"loss": 5.6e28}, {}, {}, {})
+    assert "not surely better" in Trivial.of(rows, "loss").not_better(model, replicates(rows)["a"]["loss"], 0.95)
+    assert np.ptp(trivial_scores("regression", labels, "loss")) == 0
+
+
+def test_a_champion_that_cannot_be_compared_is_kept_unless_the_config_says_otherwise():
+    labels, good = binary(400, 2.0, 0)
+    why = "champion version 1 of m cannot be compared: it needs the column 'age'"
+    best, judged = gate(labels, {"a": good}, not_compared=why)
+    assert (judged[best].passed, judged[best].blessed, judged[best].failures) == (True, False, [why])
+    _, judged = gate(labels, {"a": good}, not_compared=why, incomparable_champion="replace")
+    assert judged[best].blessed
+    # Who compares with no champion does not need one that can be compared.
+    _, judged = gate(labels, {"a": good}, not_compared=why, improvement=None)
+    assert judged[best].blessed
+
+
+def test_both_models_are_compared_on_the_rows_that_the_champion_can_judge():
+    """The candidate is good on all rows but those: there the champion is better, and stays."""
+    labels, scores = binary(2000, 2.0, 0)
+    there = np.arange(2000) < 500
+    candidate = np.where(there[:, np.newaxis], 1 - scores, scores).astype(np.float32)
+    on_all, champions_rows = Rows("binary", labels, {"a": candidate}), Rows("binary", labels[there], {})
+    beside = {"a": candidate[there], CHAMPION: scores[there]}
+    same = SameRows(
+        result(CHAMPION, CHAMPION, scores[there], labels[there]),
+        {"a": result("a", CANDIDATE, candidate[there], labels[there])},
+        replicates(Rows("binary", champions_rows.labels, beside)),
+        "500 of 2,000 rows",
+    )
+    settings_ = {
+        "thresholds": {"auc": bounds(min_change=0.0)},
+        "improvement": {"minimum": 0.0, "confidence": 0.95},
+        "min_slice_examples": 1,
+        "incomparable_champion": "keep",
+    }
+    models = {"a": result("a", CANDIDATE, candidate, labels)}
+    assert models["a"].metrics["auc"] > 0.6
+    _, judged = judge(models, settings_, "auc", replicates(on_all), Trivial.of(on_all, "auc"), same)
+    change, worse = judged["a"].failures
+    assert "a change for the better of -0." in change
+    assert "on 500 of 2,000 rows: worse" in worse
+
+
+def test_what_a_metric_does_not_have_is_null_in_the_file_and_nowhere_after_it(tmp_path):
+    slices = {"city=Ulm": {"example_count": 3.0, "accuracy": 1.0}}
+    model = ModelResult("a", CANDIDATE, "a", "", None, {"auc": 0.9}, {}, slices, {})
+    nothing = Comparison("a", CHAMPION, "auc", float("nan"), None, None, None)
+    found = Evaluation("binary", "auc", "test", 10, "a", {"a": model}, [nothing], {}, None, 0, "m has no champion yet", None, [])
+    found.save(tmp_path)
+    text = (tmp_path / "metrics.json").read_text()
+    assert '"auc": null' in text
+    assert "NaN" not in text
+    read = Evaluation.load(tmp_path)
+    assert read.models == found.models
+    assert read.comparisons[0].sentence() == "a against champion: auc does not exist for both of them"

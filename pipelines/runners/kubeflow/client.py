@@ -13,6 +13,7 @@ from typing import Any
 
 from components.errors import StageError, UserError
 from components.redaction import mask, remember
+from pipelines.runners.kubeflow.workflow import Workflow
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 TOKEN_VARIABLE, COOKIE_VARIABLE = "SWITCHYARD_KFP_TOKEN", "SWITCHYARD_KFP_COOKIE"
@@ -74,11 +75,12 @@ class KubeflowClient:
         self._api = kfp_server_api
         self._client = kfp_server_api.ApiClient(config, cookie=os.environ.get(COOKIE_VARIABLE))
         self._runs = kfp_server_api.RunServiceApi(self._client)
-        self._given: dict[str, Any] = {"_request_timeout": connection.timeout}
+        # What every call of the generated client gets.
+        self.given: dict[str, Any] = {"_request_timeout": connection.timeout}
 
     def check(self) -> None:
         """Finds out whether a KFP v2 answers there, and lets us in."""
-        with self._errors("look for Kubeflow Pipelines"):
+        with self.errors("look for Kubeflow Pipelines"):
             answer = self._get("/apis/v2beta1/healthz")
         if "json" not in (answer.getheader("Content-Type") or ""):
             raise UserError(
@@ -89,16 +91,16 @@ class KubeflowClient:
     def experiment(self, name: str) -> str:
         """Returns the id of an experiment, made if it is not there."""
         service = self._api.ExperimentServiceApi(self._client)
-        where = self._filter("display_name", name)
-        with self._errors(f"find experiment {name!r}"):
+        where = self.filter("display_name", name)
+        with self.errors(f"find experiment {name!r}"):
             found = service.experiment_service_list_experiments(
-                filter=where, namespace=self.connection.namespace or "", **self._given
+                filter=where, namespace=self.connection.namespace or "", **self.given
             ).experiments
             for experiment in found or []:
                 if experiment.display_name == name:
                     return str(experiment.experiment_id)
             made = service.experiment_service_create_experiment(
-                self._api.V2beta1Experiment(display_name=name, namespace=self.connection.namespace), **self._given
+                self._api.V2beta1Experiment(display_name=name, namespace=self.connection.namespace), **self.given
             )
         return str(made.experiment_id)
 
@@ -114,43 +116,24 @@ class KubeflowClient:
         run = self._api.V2beta1Run(
             display_name=name, experiment_id=experiment_id, pipeline_spec=dict(spec), **self._settings(**settings)
         )
-        with self._errors("start the run"):
-            return self._runs.run_service_create_run(run, experiment_id=experiment_id, **self._given)
-
-    def schedule(self, name: str, experiment_id: str, spec: Mapping[str, Any], cron: str, **settings: Any) -> Any:
-        """Makes a recurring run by a cron expression of six fields and returns it."""
-        trigger = self._api.V2beta1Trigger(cron_schedule=self._api.V2beta1CronSchedule(cron=cron))
-        recurring = self._api.V2beta1RecurringRun(
-            display_name=name,
-            experiment_id=experiment_id,
-            pipeline_spec=dict(spec),
-            mode="ENABLE",
-            # A run that is late is dropped for the next: runs of one pipeline do not pile up.
-            no_catchup=True,
-            max_concurrency="1",
-            trigger=trigger,
-            **self._settings(**settings),
-        )
-        with self._errors("make the recurring run"):
-            return self._api.RecurringRunServiceApi(self._client).recurring_run_service_create_recurring_run(
-                recurring, **self._given
-            )
+        with self.errors("start the run"):
+            return self._runs.run_service_create_run(run, experiment_id=experiment_id, **self.given)
 
     def run(self, run_id: str) -> Any:
         """Returns a run with the states of its tasks."""
-        with self._errors(f"get run {run_id}", missing=f"there is no run {run_id}; list them with switchyard runs list"):
-            return self._runs.run_service_get_run(run_id, **self._given)
+        with self.errors(f"get run {run_id}", missing=f"there is no run {run_id}; list them with switchyard runs list"):
+            return self._runs.run_service_get_run(run_id, **self.given)
 
     def runs(self, experiment: str | None, limit: int) -> list[Any]:
         """Returns the newest runs, of one experiment or of all."""
         found: list[Any] = []
         token = ""
-        given = dict(self._given)
+        given = dict(self.given)
         if experiment:
             given["experiment_id"] = self.experiment(experiment)
         else:
             given["namespace"] = self.connection.namespace or ""
-        with self._errors("list runs"):
+        with self.errors("list runs"):
             while len(found) < limit:
                 page = self._runs.run_service_list_runs(
                     page_token=token, page_size=min(_PAGE, limit - len(found)), sort_by="created_at desc", **given
@@ -163,22 +146,52 @@ class KubeflowClient:
 
     def terminate(self, run_id: str) -> None:
         """Stops a run."""
-        with self._errors(f"terminate run {run_id}", missing=f"there is no run {run_id}"):
-            self._runs.run_service_terminate_run(run_id, **self._given)
+        with self.errors(f"terminate run {run_id}", missing=f"there is no run {run_id}"):
+            self._runs.run_service_terminate_run(run_id, **self.given)
 
     def retry(self, run_id: str) -> None:
         """Runs the failed tasks of a run again; those that succeeded are kept."""
-        with self._errors(f"retry run {run_id}", missing=f"there is no run {run_id}"):
-            self._runs.run_service_retry_run(run_id, **self._given)
+        with self.errors(f"retry run {run_id}", missing=f"there is no run {run_id}"):
+            self._runs.run_service_retry_run(run_id, **self.given)
 
-    def log(self, run_id: str, pod: str, *, follow: bool) -> Iterator[bytes]:
-        """Returns what a pod has printed, as it comes."""
-        path = f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
-        with self._errors(f"read the log of {pod}", missing=f"the log of {pod} is gone"):
-            answer = self._get(
-                path, query=[("follow", "true")] if follow else [], timeout=None if follow else self.connection.timeout
-            )
-            yield from answer.stream(2**14)
+    def service(self, name: str) -> Any:
+        """Returns one of the API's services, by the name that the generated client has for it."""
+        return getattr(self._api, name)(self._client)
+
+    def model(self, name: str, **given: Any) -> Any:
+        """Returns one of the API's messages, by the name that the generated client has for it."""
+        return getattr(self._api, name)(**given)
+
+    def workflow(self, run_id: str) -> Workflow | None:
+        """Returns a run's Argo Workflow; None where this KFP keeps none (KFP 3 has no v1beta1)."""
+        with self.errors(f"get the Workflow of run {run_id}"):
+            try:
+                answer = self._get(f"/apis/v1beta1/runs/{run_id}")
+            except self._api.ApiException:
+                return None
+            manifest = (json.loads(answer.data).get("pipeline_runtime") or {}).get("workflow_manifest")
+        return Workflow(json.loads(manifest)) if manifest else None
+
+    def log_of_node(self, run_id: str, node: str) -> str | None:
+        """Returns what a stage's pod has printed, by KFP's API: only of finished stages whose states Argo has not compressed."""
+        with self.errors(f"read the log of {node}"):
+            try:
+                text = str(self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log").data.decode("utf-8", "replace"))
+            except self._api.ApiException:
+                return None
+        # An error is answered with 200 too.
+        return None if text.startswith('{"error_message":') else text
+
+    def log_of_pod(self, run_id: str, pod: str, namespace: str) -> str | None:
+        """Returns what a pod has printed, by KFP's page: running ones too, where the host has the page."""
+        query = [("podname", pod), ("runid", run_id), ("podnamespace", self.connection.namespace or namespace)]
+        with self.errors(f"read the log of {pod}"):
+            try:
+                answer = self._get("/k8s/pod/logs", query=query)
+            except self._api.ApiException:
+                return None
+        text = str(answer.data.decode("utf-8", "replace"))
+        return None if "html" in (answer.getheader("Content-Type") or "") else text
 
     def url(self, run_id: str) -> str:
         """Returns the page of a run."""
@@ -213,11 +226,13 @@ class KubeflowClient:
         )
 
     @staticmethod
-    def _filter(key: str, value: str) -> str:
+    def filter(key: str, value: str) -> str:
+        """Returns a filter of KFP's lists: `key` equals `value`."""
         return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "stringValue": value}]})
 
     @contextmanager
-    def _errors(self, what: str, missing: str | None = None) -> Iterator[None]:
+    def errors(self, what: str, missing: str | None = None) -> Iterator[None]:
+        """Turns the client's errors into ours: `what` could not be done, or `missing` is not there."""
         import urllib3
 
         try:
@@ -254,8 +269,8 @@ class KubeflowClient:
                 f"cannot {what}: {self.host} has no /apis/v2beta1 (404): a wrong path (on Kubeflow it is .../pipeline), or a KFP "
                 "before version 2. Switchyard needs KFP 2.2 or later."
             )
-        if error.status == 400:
-            return UserError(f"cannot {what}: KFP refuses it (400: {said})")
+        if error.status in (400, 409):
+            return UserError(f"cannot {what}: KFP refuses it ({error.status}: {said})")
         return StageError(f"cannot {what}: KFP failed ({error.status}: {said})")
 
 
@@ -280,32 +295,3 @@ def _message(error: Any) -> str:
     except (TypeError, ValueError, AttributeError):
         text = str(error.reason)
     return mask(" ".join(text.split()))[:500]
-
-
-def task_states(run: Any, stages: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Returns stage -> its state and error, of those that KFP knows of.
-
-    Args:
-        run: from the API.
-        stages: name of the KFP task -> stage.
-    """
-    found = {}
-    for task in (run.run_details.task_details if run.run_details else None) or []:
-        stage = stages.get(task.display_name, task.display_name if task.display_name in stages.values() else None)
-        if stage:
-            error = task.error.message if task.error else ""
-            found[stage] = (str(task.state or "PENDING"), error or "")
-    return found
-
-
-def pods(run: Any, task: str) -> list[str]:
-    """Returns the pods of a task, by its name or display name."""
-    details = (run.run_details.task_details if run.run_details else None) or []
-    wanted = {d.task_id for d in details if d.display_name in (task, task.replace("_", "-"))}
-    found = []
-    for detail in details:
-        if (detail.task_id in wanted or detail.parent_task_id in wanted) and detail.pod_name:
-            found.append(str(detail.pod_name))
-        if detail.task_id in wanted:
-            found += [str(c.pod_name) for c in detail.child_tasks or [] if c.pod_name]
-    return list(dict.fromkeys(found))

@@ -16,6 +16,9 @@ from pipelines.runners.kubeflow.several_nodes import on_several_nodes
 from pipelines.runners.kubeflow.variables import DATA_ROOT
 from pipelines.settings import VERSION
 
+# On a cluster. Every stage is safe to repeat: its outputs are written anew, the registry knows a model by its artifact. Where
+# Kubernetes' or KFP's API is away for seconds, the tasks that end just then fail.
+_OF_EVERY_STAGE = StageResources.model_validate({"retries": 1})
 # What a task can carry is about 90 kB, code and compressed data together.
 _MOST_DATA = 400_000
 
@@ -50,12 +53,12 @@ def compile_config(
         )
     pipeline = create_pipeline(config, pipeline_root=root, code_store=store, beam_pipeline_args=beam.arguments())
     snapshots = {p: [p] if p.is_file() else [f for f in p.rglob("*") if f.is_file()] for p in sorted(store.glob("*"))}
-    data = _data(config) if carry_data else {}
+    data, readers = _data(config) if carry_data else ({}, {})
     nodes = [c.id for c in pipeline.components]
     return compile_tfx_pipeline(
         pipeline,
         image=kubeflow.image or default_image(),
-        stages=_stages(config, nodes),
+        stages=_stages(config, nodes, _OF_EVERY_STAGE if carry_data else StageResources()),
         resources=PipelineResources(
             image_pull_policy=kubeflow.image_pull_policy,
             image_pull_secrets=kubeflow.image_pull_secrets,
@@ -63,18 +66,20 @@ def compile_config(
         ),
         environment={**environment, **({DATA_ROOT: kubeflow.data_root} if kubeflow.data_root else {})},
         local_files={**snapshots, **data},
-        readers=dict.fromkeys(data, ("ingest", "data_gate")),
+        readers=readers,
+        driven=("ingest",) if _all_carried(config, data) else (),
     )
 
 
-def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageResources]:
+def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResources) -> dict[str, StageResources]:
     kubeflow, trainings = config.kubeflow, training_stages(config)
+    defaults = kubeflow.defaults.over(of_every)
     given = {k: v for k, v in kubeflow.stages.items() if k != "training" or k in nodes}
     if "training" in kubeflow.stages and "training" not in nodes:
         # Of all trainers; one of them may say more.
         for stage in trainings:
             given[stage] = given.get(stage, StageResources()).over(kubeflow.stages["training"])
-    found = {name: given.get(name, StageResources()).over(kubeflow.defaults) for name in {*nodes, *given}}
+    found = {name: given.get(name, StageResources()).over(defaults) for name in {*nodes, *given}}
     kind, count = config.trainer.accelerator.kind, config.trainer.accelerator.count
     for stage in trainings:
         if kind == "tpu" and not found[stage].accelerator:
@@ -96,17 +101,32 @@ def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageReso
     return found
 
 
-def _data(config: PipelineConfig) -> dict[Path, list[Path]]:
-    """Returns the local files that travel with the pipeline: folder -> files."""
+def _data(config: PipelineConfig) -> tuple[dict[Path, list[Path]], dict[Path, tuple[str, ...]]]:
+    """Returns the local files that travel with the pipeline: folder or file -> files, and the stages that read them."""
     found: dict[Path, list[Path]] = {}
+    readers: dict[Path, tuple[str, ...]] = {}
     total = 0
-    for where, files in local_inputs(config):
+    for where, folder, files in local_inputs(config):
         total += sum(f.stat().st_size for f in files)
         if total > _MOST_DATA:
             raise UserError(
                 f"{where} holds {total:,} bytes on this machine; a pipeline carries {_MOST_DATA:,}. Put the data where "
                 "the cluster reads it, and name it by s3://, gs:// or the path of a claim (kubeflow.stages.ingest.volumes)."
             )
+        # A sample is one file, as a rule, and the training data that lies beside it does not travel to the gate.
+        sample = where.startswith("validation.serving_sample")
+        reader = "data_gate" if sample else "ingest"
         for file in files:
-            found.setdefault(file.parent, []).append(file)
-    return found
+            place = file if sample and len(files) == 1 else folder
+            if file not in found.setdefault(place, []):
+                found[place].append(file)
+            if reader not in readers.setdefault(place, ()):
+                readers[place] = (*readers[place], reader)
+    return found, readers
+
+
+def _all_carried(config: PipelineConfig, data: Mapping[Path, Sequence[Path]]) -> bool:
+    """Whether ingest reads nothing but files that travel: what its driver says of them is known when the pipeline is compiled."""
+    patterns = [*config.data.path, *(p for paths in (config.data.split_paths or {}).values() for p in paths)]
+    carried = [where.partition(": ")[2] for where, _, _ in local_inputs(config)] if data else []
+    return bool(patterns) and all(p in carried for p in patterns)

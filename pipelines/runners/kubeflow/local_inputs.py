@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from components.ingest.layout import fixed_part
 from components.ingest.sources import find_files, is_local
 from pipelines.config import PipelineConfig
 
 
-def local_inputs(config: PipelineConfig) -> list[tuple[str, list[Path]]]:
+def local_inputs(config: PipelineConfig) -> list[tuple[str, Path, list[Path]]]:
     """Returns the files of this machine that a pipeline reads, each group with its key in the config and its pattern.
+
+    With them goes the folder that the pattern names: what lies between it and a file may carry columns.
 
     What lies on a mounted claim is the cluster's; what lies in an object store is nobody's.
 
@@ -23,7 +26,11 @@ def local_inputs(config: PipelineConfig) -> list[tuple[str, list[Path]]]:
     resources = (config.kubeflow.defaults, config.kubeflow.stages.get("ingest"))
     mounted = tuple(v.path.rstrip("/") + "/" for s in resources if s for v in s.volumes)
     return [
-        (f"{key}: {pattern}", [Path(f) for f in find_files([pattern], key)])
+        (f"{key}: {pattern}", _folder(pattern), [Path(f) for f in find_files([pattern], key)])
         for key, pattern in named
         if is_local(pattern) and not pattern.startswith(mounted or ("\0",))
     ]
+
+
+def _folder(pattern: str) -> Path:
+    return Path(pattern).parent if Path(pattern).is_file() else Path(fixed_part(pattern))

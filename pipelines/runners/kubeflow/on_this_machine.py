@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from components.errors import StageError
+from components.errors import CancelledError, StageError
+from components.escaping import sqlite_file
 from pipelines.config import PipelineConfig
 from pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
 from pipelines.runners.kubeflow.containers import Containers
@@ -20,7 +20,7 @@ from pipelines.runners.kubeflow.local_inputs import local_inputs
 from pipelines.runners.kubeflow.variables import STATE
 from pipelines.runners.local import LocalRunner
 from pipelines.runners.outcome import KNOWN, named, run_result, track_result
-from pipelines.runners.run_tracker import RunTracker, away_warning, tracking_uri
+from pipelines.runners.run_tracker import RunTracker, left_behind, tracking_uri
 from pipelines.runners.stage_process import Job
 
 _log = logging.getLogger(__name__)
@@ -90,14 +90,17 @@ class _Run:
 
     def run(self) -> RunResult:
         root = self._workspace.root / "kubeflow"
+        done, cancelled = False, False
         try:
             done = run_pipeline(
                 self._compiled.program.spec, {}, root, self._logs / "kfp.log", self, containers=self._runner._containers
             )
         except KeyboardInterrupt:
-            self._tracker.ended("KILLED", {"switchyard.status": "cancelled"})
+            cancelled = True
+        except BaseException as error:
+            self._tracker.ended("FAILED", {"switchyard.status": "failed", "switchyard.why": f"{type(error).__name__}: {error}"})
             raise
-        if not done and not self._errors:
+        if not done and not cancelled and not self._errors:
             self._errors[""] = StageError(f"KFP's local runner failed. Log: {self._logs / 'kfp.log'}")
         result = run_result(
             self._compiled.config.name,
@@ -107,10 +110,11 @@ class _Run:
             self._results,
             self._outputs,
             list(self._errors.values()),
+            cancelled=cancelled,
         )
         track_result(self._tracker, result)
         if self._tracker.away:
-            self._display.say("tracking", away_warning(self._workspace))
+            self._display.say("tracking", left_behind(self._workspace, self._tracker.refused))
         if self._tracker.lost:
             self._display.say("tracking", f"warning: {self._tracker.lost}")
         return result
@@ -127,7 +131,9 @@ class _Run:
         stage = self._stages.get(task)
         if stage is None or (succeeded and task not in self._compiled.program.tasks):
             return
-        status: StageStatus = "failed" if not succeeded else "ran" if task in self._executed else "cached"
+        status: StageStatus = "ran" if task in self._executed else "cached"
+        if not succeeded:
+            status = "cancelled" if isinstance(self._errors.get(stage), CancelledError) else "failed"
         seconds = time.monotonic() - self._started[stage]
         self._results[stage] = StageResult(status, round(seconds, 2))
         artifacts = {k: a for k, a in outputs.items() if hasattr(a, "uri")}
@@ -173,9 +179,9 @@ class _Run:
         config = self._compiled.config
         found = {str(self._workspace.root): "rw"}
         uri = tracking_uri(config, self._workspace)
-        if uri.startswith("sqlite:///"):
-            found[str(Path(uri.removeprefix("sqlite:///")).parent)] = "rw"
-        for _, files in local_inputs(config):
+        if database := sqlite_file(uri):
+            found[str(database.absolute().parent)] = "rw"
+        for _, _, files in local_inputs(config):
             for file in files:
                 found.setdefault(str(file.parent), "ro")
         return found

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.config_kubeflow import GPUS, StageResources, Toleration, device, seconds
+from pipelines.config_kubeflow import GPUS, StageResources, Toleration, Workspace, device, seconds
 from pipelines.runners.kubeflow.variables import RUN_ID
 
+# Argo counts it from the start of the first try: longer than any task runs, or there is no second one.
+_WHOLE_TIME = "8760h"
 _RUN_ID_FIELD = "metadata.labels['pipeline/runid']"
 
 
@@ -18,14 +20,22 @@ class PipelineResources:
 
     image_pull_policy: str | None = None
     image_pull_secrets: tuple[str, ...] = ()
-    workspace: str | None = None
+    workspace: Workspace | None = None
 
 
 def pipeline_config_source(resources: PipelineResources) -> str:
     """Returns the source of the pipeline's `pipeline_config`; empty: none is needed."""
-    if not resources.workspace:
+    workspace = resources.workspace
+    if not workspace:
         return ""
-    return f"dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size={_text(resources.workspace)}))"
+    # A stock KFP has no access modes of its own, and refuses a claim without.
+    claim: dict[str, object] = {"accessModes": list(workspace.access_modes)}
+    if workspace.storage_class_name:
+        claim["storageClassName"] = workspace.storage_class_name
+    return (
+        f"dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size={_text(workspace.size)}, "
+        f"kubernetes=dsl.KubernetesWorkspaceConfig(pvcSpecPatch={json.dumps(claim)})))"
+    )
 
 
 def shared_lines(task: str, shared: PipelineResources, environment: Mapping[str, str]) -> list[str]:
@@ -63,7 +73,7 @@ def resource_lines(task: str, stage: StageResources, *, main: bool) -> list[str]
         r = stage.retries
         lines.append(
             f"{task}.set_retry(num_retries={r.count}, backoff_duration={_text(r.backoff)}, backoff_factor={r.factor}, "
-            f"backoff_max_duration={_text(r.longest)})"
+            f"backoff_max_duration={_text(_WHOLE_TIME)})"
         )
     lines += [f"{task}.set_env_variable({_text(k)}, {_text(v)})" for k, v in stage.environment.items()]
     by_secret: dict[str, dict[str, str]] = {}

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components import progress
+from components.account import ensure_account
 from pipelines.runners.kubeflow import failure, task_tracking
 from pipelines.runners.kubeflow.carried_files import PLACE, unpack
 from pipelines.runners.kubeflow.termination import until_terminated
@@ -46,15 +47,20 @@ def run_node(
     Raises:
         SystemExit: the node failed; the message is the last line of standard error.
     """
+    ensure_account()
+    progress.no_progress_bars()
     _listen(node["id"])
     # Twice: what MLflow is told at its end is the reason, and SIGTERM is heard while it is told.
     with failure.said(), until_terminated(), task_tracking.task(node["id"]), until_terminated():
         started = time.monotonic()
         from components import batched_io
         from components.beam_startup import remember
+        from components.compat import beam_local_globs, tensorflow_globs
         from pipelines.runners.kubeflow import node_run
 
         remember()
+        beam_local_globs.install()
+        tensorflow_globs.install()
         batched_io.install()
         progress.say("running")
         work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files), key=_key(inputs, properties))
@@ -73,14 +79,27 @@ def run_driver(
 ) -> str:
     """Runs a node's driver; returns what it changed as JSON, for `run_node`. The same input gives the same text."""
     with failure.said():
+        ensure_account()
+        progress.no_progress_bars()
         _listen(node["id"])
-        from pipelines.runners.kubeflow import node_run
+        return driver_output_of(node, inputs=inputs, properties=properties, files=files)
 
-        with tempfile.TemporaryDirectory() as temporary:
-            changed = node_run.NodeRun(node, inputs, {}, _resolved(properties, files), key="").drive(temporary)
-        # Where the files lie on this machine is nobody else's business.
-        text = json.dumps(changed, sort_keys=True)
-        return text.replace(str(unpack(files)), PLACE) if files else text
+
+def driver_output_of(
+    node: Mapping[str, Any],
+    *,
+    inputs: Mapping[str, Sequence[Any]],
+    properties: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+) -> str:
+    """Runs a node's driver, here and now; see `run_driver`."""
+    from pipelines.runners.kubeflow import node_run
+
+    with tempfile.TemporaryDirectory() as temporary:
+        changed = node_run.NodeRun(node, inputs, {}, _resolved(properties, files), key="").drive(temporary)
+    # Where the files lie on this machine is of no use on another one.
+    text = json.dumps(changed, sort_keys=True)
+    return text.replace(str(unpack(files)), PLACE) if files else text
 
 
 def evaluate_condition(node: Mapping[str, Any], *, inputs: Mapping[str, Sequence[Any]]) -> str:

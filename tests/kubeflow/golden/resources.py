@@ -22,15 +22,21 @@ def one(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {'id': 'one',
-         'pipeline': 'small',
-         'executor': {'kind': 'PythonClassExecutableSpec',
-                      'spec': {'classPath': 'tests.kubeflow.constructs.numbers_Executor'}},
-         'types': {'examples': 'tfx.types.standard_artifacts.Examples',
-                   'name': 'tfx.types.standard_artifacts.String',
-                   'score': 'tfx.types.standard_artifacts.Float',
-                   'whole': 'tfx.types.standard_artifacts.Integer'},
-         'schemas': {'loud': {'valueType': {'booleanType': {}}}, 'weights': {'valueType': {'listType': {}}}}},
+        {
+          'id': 'one',
+          'pipeline': 'small',
+          'executor': {
+            'kind': 'PythonClassExecutableSpec',
+            'spec': {'classPath': 'tests.kubeflow.constructs.numbers_Executor'},
+          },
+          'types': {
+            'examples': 'tfx.types.standard_artifacts.Examples',
+            'name': 'tfx.types.standard_artifacts.String',
+            'score': 'tfx.types.standard_artifacts.Float',
+            'whole': 'tfx.types.standard_artifacts.Integer',
+          },
+          'schemas': {'loud': {'valueType': {'booleanType': {}}}, 'weights': {'valueType': {'listType': {}}}},
+        },
         inputs={},
         outputs={"examples": examples, "name": name, "score": score, "whole": whole},
         properties={"flag": flag, "loud": loud, "n": n, "weights": weights},
@@ -48,11 +54,15 @@ def four(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {'id': 'four',
-         'pipeline': 'small',
-         'executor': {'kind': 'PythonClassExecutableSpec',
-                      'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'}},
-         'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'}},
+        {
+          'id': 'four',
+          'pipeline': 'small',
+          'executor': {
+            'kind': 'PythonClassExecutableSpec',
+            'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'},
+          },
+          'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'},
+        },
         inputs={"examples": [examples]},
         outputs={"notes": notes},
         properties={},
@@ -70,11 +80,15 @@ def three(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {'id': 'three',
-         'pipeline': 'small',
-         'executor': {'kind': 'PythonClassExecutableSpec',
-                      'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'}},
-         'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'}},
+        {
+          'id': 'three',
+          'pipeline': 'small',
+          'executor': {
+            'kind': 'PythonClassExecutableSpec',
+            'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'},
+          },
+          'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'},
+        },
         inputs={"examples": [examples]},
         outputs={"notes": notes},
         properties={},
@@ -92,11 +106,15 @@ def two(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {'id': 'two',
-         'pipeline': 'small',
-         'executor': {'kind': 'PythonClassExecutableSpec',
-                      'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'}},
-         'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'}},
+        {
+          'id': 'two',
+          'pipeline': 'small',
+          'executor': {
+            'kind': 'PythonClassExecutableSpec',
+            'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'},
+          },
+          'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'},
+        },
         inputs={"examples": [examples]},
         outputs={"notes": notes},
         properties={},
@@ -112,7 +130,7 @@ def everywhere(task: dsl.PipelineTask) -> None:
     kubernetes.set_image_pull_secrets(task, ["registry"])
 
 
-@dsl.pipeline(name="small", pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="20Gi")))
+@dsl.pipeline(name="small", pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="20Gi", kubernetes=dsl.KubernetesWorkspaceConfig(pvcSpecPatch={"accessModes": ["ReadWriteOnce"]}))))
 def pipeline():
     """TFX pipeline small."""
     one_task = one(flag='x', loud='true', n=1, weights='[]', workspace=dsl.WORKSPACE_PATH_PLACEHOLDER)
@@ -130,7 +148,7 @@ def pipeline():
     kubernetes.set_timeout(one_task, seconds=7200)
     kubernetes.add_node_selector(one_task, label_key="pool", label_value="gpu")
     kubernetes.add_toleration(one_task, key="dedicated", operator="Equal", value="ml", effect="NoSchedule")
-    one_task.set_retry(num_retries=3, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="10m")
+    one_task.set_retry(num_retries=3, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="8760h")
     one_task.set_env_variable("NCCL_DEBUG", "INFO")
     kubernetes.use_secret_as_env(one_task, secret_name="team", secret_key_to_env={"key": "API_KEY", "user": "API_USER"})
     kubernetes.use_secret_as_volume(one_task, secret_name="team", mount_path="/etc/team")
@@ -141,7 +159,7 @@ def pipeline():
     four_task.set_accelerator_type("habana.ai/gaudi")
     four_task.set_accelerator_limit(8)
     kubernetes.add_toleration(four_task, key="habana.ai/gaudi", operator="Exists", effect="NoSchedule")
-    four_task.set_retry(num_retries=1, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="10m")
+    four_task.set_retry(num_retries=1, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="8760h")
     three_task = three(examples=one_task.outputs["examples"], workspace=dsl.WORKSPACE_PATH_PLACEHOLDER)
     three_task.set_display_name("three")
     everywhere(three_task)

@@ -1,0 +1,125 @@
+"""What the columns of all batches hold: types, present values, the label's values, and what is to be said of them."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.cells import is_text as holds_text
+from components.cells import plain
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.column_types import (
+    EMPTY,
+    STRING,
+    TEXTS_OF_NUMBERS,
+    ColumnType,
+    UnusableColumnError,
+    beyond_integers,
+    mixed_times,
+    observe,
+)
+from components.ingest.csv_options import CsvOptions
+from components.ingest.declared import NUMBER, TEXT
+from components.ingest.float_precision import FloatPrecision
+from components.ingest.keys import check_keys, missing_keys
+from components.ingest.labels import LabelValues
+from components.ingest.nearly_numbers import NearlyNumbers
+from components.ingest.readers import is_untyped, reader
+from components.ingest.sources import format_of
+
+if TYPE_CHECKING:
+    from components.ingest.scan import InputSpec
+
+
+class ColumnsSeen:
+    """What the columns of all batches hold."""
+
+    def __init__(self, spec: InputSpec, *, peek: bool) -> None:
+        self.types: dict[str, ColumnType] = {}
+        self.present: dict[str, int] = {}
+        self.labels = LabelValues(spec.label, is_text=spec.columns.get(spec.label) == TEXT)
+        self.rows = self.keyless = 0
+        self._spec = spec
+        self._csv = CsvOptions.of(spec.csv)
+        self._nearly = NearlyNumbers(spec.missing_values or ())
+        self._beyond: dict[str, str] = {}
+        self.precision = FloatPrecision(spec.missing_values or ())
+        self._peek = peek
+
+    def add(self, file: str, batch: pa.RecordBatch) -> None:
+        """Takes a batch of a file."""
+        spec = self._spec
+        is_csv = format_of(file, spec.format) == "csv"
+        if spec.split_key:
+            check_keys(spec.split_key, batch.column(spec.split_key), file)
+            self.keyless += missing_keys(batch.column(spec.split_key))
+        for field_, column in zip(batch.schema, batch.columns, strict=True):
+            if field_.name in spec.exclude:  # the key that splits and is no feature
+                continue
+            declared = spec.columns.get(field_.name)
+            # Those that are declared numbers are plain already.
+            values = self._csv.numbers(column) if is_csv and not declared else column
+            self._add_column(file, field_.name, values, untyped=reads_texts(spec, file, field_), is_csv=is_csv)
+        self.rows += batch.num_rows
+
+    def check(self) -> list[str]:
+        """Returns what is to be said of columns. Raises UserError for one that cannot be what it is."""
+        texts = [n for n, t in self.types.items() if t.kind == STRING]
+        if problems := self._nearly.problems(texts):
+            raise UserError("data: " + "\n".join(problems))
+        for name, kind in self.types.items():
+            if kind.is_mixed and name != self._spec.label:
+                raise UserError(f"data: {mixed_times(name)}")
+            if kind.is_beyond and name != self._spec.label:
+                raise _located(self._spec, self._beyond[name], name, beyond_integers(name))
+        return self._nearly.notes([n for n in texts if n != self._spec.label], [n for n in self.types if n not in texts])
+
+    def _add_column(self, file: str, name: str, column: pa.Array, *, untyped: bool, is_csv: bool) -> None:
+        seen = _observed(self._spec, file, name, column, untyped=untyped)
+        self.types[name] = self.types[name].widen(seen) if name in self.types else seen
+        self.present[name] = self.present.get(name, 0) + len(column) - column.null_count
+        if seen.is_beyond:
+            self._beyond.setdefault(name, file)
+        if name not in self._spec.columns and seen.kind != EMPTY and holds_text(plain(column).type):
+            self._nearly.add(name, plain(column), untyped=is_csv, all_numbers=seen.seen <= TEXTS_OF_NUMBERS)
+        if not self._peek and not seen.is_list:
+            self.precision.add(name, column, seen.kind)
+        if name == self._spec.label:
+            self.labels.add(column, untyped=untyped)
+
+
+def reads_texts(spec: InputSpec, file: str, field_: pa.Field) -> bool:
+    """Whether the texts of a file's column may be numbers: in a CSV, in mixed JSON, and where numbers are declared."""
+    return format_of(file, spec.format) == "csv" or is_untyped(field_) or spec.columns.get(field_.name) == NUMBER
+
+
+def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untyped: bool) -> ColumnType:
+    """See `observe`; what cannot be used is told with its file and row."""
+    missing = tuple(spec.missing_values or ())
+    declared = spec.columns.get(name)
+    try:
+        # Which words a label's are is its own matter: see `labels`.
+        words = name != spec.label and not declared
+        seen = observe(name, column, is_text=untyped and declared != TEXT, missing=missing, words=words)
+        return ColumnType.of({*seen.seen, STRING}, is_list=seen.is_list) if declared == TEXT and seen.kind != EMPTY else seen
+    except UnusableColumnError as error:
+        raise _located(spec, file, name, error) from None
+
+
+def _located(spec: InputSpec, file: str, name: str, error: UnusableColumnError) -> UserError:
+    row = 0
+    with closing(
+        reader(format_of(file, spec.format), CsvOptions.of(spec.csv))(file, BadRows(2**62), spec.missing_values)
+    ) as batches:
+        for batch in batches if error.is_bad else ():
+            column = plain(batch.column(name)) if name in batch.schema.names else pa.nulls(0)
+            bad = error.is_bad(column) if error.is_bad and not pa.types.is_null(column.type) else pa.array([], pa.bool_())
+            place = pc.index(bad, True).as_py()
+            if place >= 0:
+                return UserError(f"data: {file}, row {row + place}: {error} Received there: {str(column[place].as_py())[:60]}.")
+            row += batch.num_rows
+    return UserError(f"data: {file}: {error}")

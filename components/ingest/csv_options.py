@@ -1,0 +1,161 @@
+"""How a CSV is written: its separator, its encoding, and how numbers stand in it."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.cells import is_text
+from components.errors import UserError
+from components.ingest.sources import arrow_stream, open_file
+
+_CHUNK = 1 << 20
+_SPACES = " \u00a0\u202f"  # typists and programs put any of them between thousands
+_PLAIN = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
+_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """See `data.csv` in docs/configuration.md.
+
+    Attributes:
+        separator: between two fields.
+        decimal: the decimal point.
+        thousands: between groups of three digits; None: nothing.
+        encoding: of the text, by Python's name.
+    """
+
+    separator: str = ","
+    decimal: str = "."
+    thousands: str | None = None
+    encoding: str = "utf-8"
+
+    @classmethod
+    def of(cls, changed: Mapping[str, Any]) -> CsvOptions:
+        """Returns the defaults with what was changed."""
+        return cls(**changed)
+
+    def changed(self) -> dict[str, Any]:
+        """Returns what differs from the defaults."""
+        return {k: v for k, v in asdict(self).items() if v != getattr(DEFAULTS, k)}
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether the bytes can be read as they are."""
+        return codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig")
+
+    @property
+    def changes_numbers(self) -> bool:
+        """Whether numbers stand otherwise than every parser reads them."""
+        return self.decimal != "." or self.thousands is not None
+
+    def numbers(self, column: pa.Array) -> pa.Array:
+        """Returns a column with its numbers as every parser reads them: no thousands separators, a point.
+
+        Other values stay, but for one: what is a number with a point where none is expected gets quotes, so that no parser
+        takes 1.234 for something else than it says.
+        """
+        if not self.changes_numbers or not is_text(column.type):
+            return column
+        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        digits = pc.replace_substring_regex(text, _class_of(self.thousands), "") if self.thousands else text
+        plain = pc.replace_substring(digits, self.decimal, ".")
+        other = pc.if_else(pc.match_substring_regex(text, _PLAIN), pc.binary_join_element_wise("'", text, "'", ""), text)
+        return pc.if_else(pc.match_substring_regex(text, self._pattern()), plain, other)
+
+    def _pattern(self) -> str:
+        point = re.escape(self.decimal)
+        grouped = rf"[0-9]{{1,3}}({_class_of(self.thousands)}[0-9]{{3}})+|" if self.thousands else ""
+        return rf"^[+-]?(({grouped}[0-9]+)({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]+)?$"
+
+
+DEFAULTS = CsvOptions()
+
+
+@contextmanager
+def csv_stream(path: str, options: CsvOptions) -> Iterator[Any]:
+    """Opens a CSV for Arrow's reader, as UTF-8.
+
+    Another encoding is decoded to a temporary file first: Arrow would call Python's codec from a thread of its own, see
+    `arrow_stream`.
+
+    Raises:
+        UserError: it cannot be read, or is not in the encoding.
+    """
+    if options.is_utf8:
+        with arrow_stream(path) as stream:
+            yield stream
+        return
+    with tempfile.NamedTemporaryFile(prefix="switchyard-", suffix=".csv") as copy:
+        for text in _decoded(path, options.encoding):
+            copy.write(text.encode("utf-8", "surrogatepass"))
+        copy.flush()
+        yield pa.OSFile(copy.name)
+
+
+def csv_head(path: str, options: CsvOptions, size: int) -> str:
+    """Returns the beginning of a CSV as text.
+
+    Raises:
+        UserError: its first line is not in the encoding.
+    """
+    with open_file(path) as raw:
+        head = raw.read(size)
+    mark = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
+    if mark and options.is_utf8 and mark != "utf-8":
+        raise UserError(f"data.path: {path} is {mark.upper()}, not UTF-8. Set data.csv.encoding: {mark}.")
+    # A cut in the middle of a character is no error, one in the names is.
+    text = head.decode("utf-8-sig" if options.is_utf8 else options.encoding, errors="replace")
+    if "\ufffd" in text.partition("\n")[0]:
+        raise UserError(f"data.path: {undecodable(path, options)}")
+    return text
+
+
+def undecodable(path: str, options: CsvOptions) -> str:
+    """Returns where a file is not in the encoding that it is read in, and the key that says another."""
+    before = 0
+    lines = 1
+    decoder = codecs.getincrementaldecoder(options.encoding)()
+    with open_file(path) as raw:
+        while True:
+            chunk = raw.read(_CHUNK)
+            pending = len(decoder.getstate()[0])
+            try:
+                lines += decoder.decode(chunk, final=not chunk).count("\n")
+            except UnicodeDecodeError as error:
+                lines += error.object[: error.start].count(b"\n")
+                place = before - pending + error.start
+                return (
+                    f"{path} is not {options.encoding} text: byte {error.object[error.start]:#04x} at offset {place:,}, "
+                    f"line {lines:,}. Set data.csv.encoding to its encoding, for example latin-1 or cp1252."
+                )
+            if not chunk:
+                return f"{path} is {options.encoding} text"
+            before += len(chunk)
+
+
+def _decoded(path: str, encoding: str) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with open_file(path) as raw:
+        while True:
+            chunk = raw.read(_CHUNK)
+            try:
+                yield decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError:
+                raise UserError(f"data.path: {undecodable(path, CsvOptions(encoding=encoding))}") from None
+            if not chunk:
+                return
+
+
+def _class_of(thousands: str | None) -> str:
+    separator = thousands or ""
+    return f"[{_SPACES}]" if separator in _SPACES else re.escape(separator)

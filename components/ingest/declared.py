@@ -1,0 +1,73 @@
+"""Columns whose type the config declares: what does not fit is a bad row, never another type."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components import spelling
+from components.cells import as_text, is_text, plain
+from components.errors import UserError, did_you_mean
+from components.ingest.bad_rows import BadRows
+
+if TYPE_CHECKING:
+    from components.ingest.csv_options import CsvOptions
+
+NUMBER, TEXT = "number", "text"
+_NUMBER = r"^([+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?[iI][nN][fF]([iI][nN][iI][tT][yY])?)$"
+
+
+def fitting(
+    batch: pa.RecordBatch, columns: Mapping[str, str], missing: Sequence[str], file: str, first: int, bad: BadRows
+) -> pa.RecordBatch:
+    """Returns the rows whose values have the declared types; the others go to `bad`.
+
+    Args:
+        batch: of one file; a CSV's numbers are plain, see `CsvOptions.numbers`.
+        columns: column -> `number` or `text`.
+        missing: texts that mean missing besides the usual ones.
+        file: its name.
+        first: the place of the batch's first row in it.
+        bad: takes the rows.
+
+    Raises:
+        UserError: a column of a type that is neither numbers nor texts.
+    """
+    keep = pa.array([True] * batch.num_rows)
+    for name in (n for n, kind in columns.items() if kind == NUMBER and n in batch.schema.names):
+        column = plain(batch.column(name))
+        if pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
+            raise UserError(
+                f"data.columns: {name!r} is declared a number, and {file} holds {column.type}. Take the declaration out."
+            )
+        if not is_text(column.type):
+            continue
+        text = pc.utf8_trim_whitespace(as_text(column))
+        listed = pc.or_(text.is_null(), pc.is_in(text, spelling.words(tuple(missing))))
+        fits = pc.or_(listed, pc.fill_null(pc.match_substring_regex(text, _NUMBER), False))
+        for place in pc.indices_nonzero(pc.and_(keep, pc.invert(fits))).to_pylist():
+            bad.add(file, f"row {first + place}: column {name!r} is declared a number", repr(text[place].as_py()))
+        keep = pc.and_(keep, fits)
+    return batch if pc.all(keep).as_py() else batch.filter(keep)
+
+
+def check_declared(columns: Mapping[str, str], excluded: Collection[str], names: Collection[str]) -> None:
+    """Raises UserError for a declared column that is not there."""
+    for name in columns:
+        if name not in names:
+            raise UserError(
+                f"data.columns: there is no column {name!r}.{did_you_mean(name, names)} Columns: {', '.join(sorted(names))}."
+            )
+        if name in excluded:
+            raise UserError(f"data.columns: {name!r} is left out by data.exclude; take it out of one of the two.")
+
+
+def plain_numbers(batch: pa.RecordBatch, names: Collection[str], options: CsvOptions) -> pa.RecordBatch:
+    """Returns a CSV's batch with the numbers of these columns as every parser reads them."""
+    if not options.changes_numbers:
+        return batch
+    arrays = [options.numbers(c) if n in names else c for n, c in zip(batch.schema.names, batch.columns, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)

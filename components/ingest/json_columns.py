@@ -1,0 +1,110 @@
+"""One column of JSON objects as an Arrow array, whatever its values are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from components.conversion import typed_rows
+from components.spelling import MISSING_WORDS, clash, styles
+
+_NOT_ONE_TYPE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
+_NUMBERS = frozenset({bool, int, float})
+
+
+class MixedColumnError(ValueError):
+    """Values that no column can hold together; `row` is the place of the first to blame."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+# Metadata of a field of texts: they are numbers and words that mean missing, and their type is to be found as a CSV's is.
+UNTYPED = b"untyped"
+
+
+def json_column(name: str, values: list[Any], missing: Sequence[str]) -> tuple[pa.Array, pa.Field]:
+    """Returns the column, and its field: of texts beside other values its metadata says which were none.
+
+    Numbers beside other texts become texts, each value in the same way whatever its neighbours are.
+
+    Raises:
+        MixedColumnError: lists of several types or beside other values, objects, one number that is spelled in two ways.
+    """
+    try:
+        return _with_field(name, pa.array(values))
+    except _NOT_ONE_TYPE:
+        pass
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds <= _NUMBERS:
+        return _with_field(name, _numbers(values))
+    if not kinds <= _NUMBERS | {str}:
+        return _with_field(name, _lists(values))
+    words = {*MISSING_WORDS, *missing}
+    texts = [v for v in values if isinstance(v, str) and v.strip() not in words]
+    written = [v if v is None or isinstance(v, str) else _written(v) for v in values]
+    if texts:
+        _check_spelling(values, written, texts)
+    column = pa.array(written, pa.string())
+    if not texts:
+        return _with_field(name, column, {UNTYPED: b"1"})
+    return _with_field(name, column, typed_rows([v is not None and not isinstance(v, str) for v in values]))
+
+
+def _with_field(name: str, column: pa.Array, metadata: dict[bytes, bytes] | None = None) -> tuple[pa.Array, pa.Field]:
+    return column, pa.field(name, column.type, metadata=metadata)
+
+
+def _numbers(values: list[Any]) -> pa.Array:
+    """Numbers of several types; integers beyond 64 bits are told by their type, see `column_types.BEYOND`."""
+    if any(isinstance(v, float) for v in values):
+        return pa.array([None if v is None else _nearest(v) for v in values], pa.float64())
+    whole = [None if v is None else int(v) for v in values]
+    there = [v for v in whole if v is not None]
+    if all(-(2**63) <= v < 2**63 for v in there):
+        return pa.array(whole, pa.int64())
+    if all(0 <= v < 2**64 for v in there):
+        return pa.array(whole, pa.uint64())
+    digits = max(len(str(abs(v))) for v in there)
+    if digits > 76:
+        row = next(i for i, v in enumerate(whole) if v is not None and len(str(abs(v))) == digits)
+        raise MixedColumnError(f"holds a whole number of {digits} digits", row)
+    return pa.array([None if v is None else str(v) for v in whole], pa.string()).cast(pa.decimal256(76, 0))
+
+
+def _nearest(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _lists(values: list[Any]) -> pa.Array:
+    """Lists of numbers of several types, and single values beside lists, which are lists of one."""
+    lists = [v if v is None or isinstance(v, list) else [v] for v in values]
+    try:
+        return pa.array(lists)
+    except _NOT_ONE_TYPE:
+        pass
+    for i, row in enumerate(lists):
+        if row is not None and not all(v is None or type(v) in _NUMBERS for v in row):
+            raise MixedColumnError("holds lists of several types, lists beside texts, or objects", i)
+    return pa.array([None if row is None else [None if v is None else _nearest(v) for v in row] for row in lists])
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _check_spelling(values: list[Any], written: list[Any], texts: list[str]) -> None:
+    numbers = [w for v, w in zip(values, written, strict=True) if v is not None and not isinstance(v, str)]
+    if two := clash(styles(pa.array(numbers, pa.string())), styles(pa.array(texts, pa.string()))):
+        row = next(i for i, v in enumerate(values) if v is not None and not isinstance(v, str))
+        raise MixedColumnError(f"holds numbers or booleans beside texts such as {two[1]}, so that one value may be two", row)

@@ -1,0 +1,132 @@
+"""The column that decides the split: one hash per value, however a file spells it."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import hashlib
+import math
+import re
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.cells import is_list
+from components.errors import UserError
+from components.ingest.scalars import longest, one_a_row
+
+# Whole numbers up to here are exact in a float of so many bytes.
+_EXACT = {2: 2.0**11, 4: 2.0**24, 8: 2.0**53}
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_BOOLEANS = {"true": "1", "false": "0"}
+
+
+def key_hashes(column: pa.Array, rows: np.ndarray) -> np.ndarray:
+    """Returns a hash per value of a key column, uint64 (n,): the first 8 bytes of BLAKE2b of its canonical text.
+
+    5, 5.0, "5" and " 5" are one value, of whatever type the column is in this file. Values that only look alike ("007" and
+    7) fall together too: a group may become larger by it, never spread over two splits.
+
+    Args:
+        column: any Arrow type of scalars, or lists of one value a row.
+        rows: a hash of each whole row: what is missing (null, NaN, an empty text) is a group of its own row.
+    """
+    encoded = _plain(column).dictionary_encode()
+    texts = [_canonical(v) for v in encoded.dictionary.to_pylist()]
+    hashes = np.asarray(
+        [int.from_bytes(hashlib.blake2b(t.encode(errors="surrogateescape"), digest_size=8).digest(), "little") for t in texts],
+        "uint64",
+    )
+    present = np.asarray([bool(t) for t in texts], dtype=bool)
+    places = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+    if not texts:
+        return rows
+    return np.where((places >= 0) & present[places], hashes[places], rows)
+
+
+def with_key(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
+    """Returns the batch with the key's column: JSON and tf.Example leave a column out of a batch that has no value of it."""
+    if name in batch.schema.names:
+        return batch
+    return pa.RecordBatch.from_arrays([*batch.columns, pa.nulls(batch.num_rows)], names=[*batch.schema.names, name])
+
+
+def missing_keys(column: pa.Array) -> int:
+    """Returns how many rows have no key."""
+    counted = pc.value_counts(_plain(column))
+    pairs = zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True)
+    return sum(n for value, n in pairs if value is None or not _canonical(value))
+
+
+def check_keys(name: str, column: pa.Array, file: str) -> None:
+    """Raises UserError for floats that cannot tell whole numbers apart, and for what is no single value."""
+    kind = column.type
+    if longest(column) > 1:
+        raise UserError(f"data.split_key: {file}: {name!r} holds lists; a key is one value a row. Choose another column.")
+    kind = kind.value_type if is_list(kind) else kind
+    if pa.types.is_nested(kind) and not pa.types.is_dictionary(kind):
+        raise UserError(f"data.split_key: {file}: {name!r} holds {kind}; a key is one value a row. Choose another column.")
+    if pa.types.is_floating(kind):
+        largest = pc.max(pc.abs(_plain(column))).as_py() or 0.0
+        limit = _EXACT[kind.bit_width // 8]
+        if limit < largest < float("inf"):
+            raise UserError(
+                f"data.split_key: {file}: {name!r} holds {largest:.0f} as {kind}, which cannot tell whole numbers above "
+                f"{limit:,.0f} apart, so rows of one key could be in two splits. Write the column as integers or text."
+            )
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """One scalar a row, of a type that Arrow can count."""
+    column = one_a_row(column)
+    if pa.types.is_floating(column.type):
+        column = _doubles(column)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _doubles(column: pa.Array) -> pa.Array:
+    """As the shortest text says them: 0.1 is one value, of 32 bits and of 64."""
+    if column.type == pa.float64():
+        return column
+    values = column.to_numpy(zero_copy_only=False)
+    return pa.array([None if v is None or np.isnan(v) else float(str(v)) for v in values], pa.float64(), mask=column.is_null())
+
+
+def _canonical(value: Any) -> str:
+    """Returns the text that is hashed; "" for what is missing."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, int | float | decimal.Decimal):
+        return _number(value)
+    if isinstance(value, datetime.date):
+        return _date(value)
+    return _text((value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)).strip())
+
+
+def _text(text: str) -> str:
+    if _NUMBER.fullmatch(text):
+        return _number(decimal.Decimal(text))
+    if _DAY.match(text):
+        with suppress(ValueError):
+            return _date(datetime.datetime.fromisoformat(text))
+    return _BOOLEANS.get(text.lower(), text)
+
+
+def _date(value: datetime.date) -> str:
+    if isinstance(value, datetime.datetime) and value.tzinfo:
+        value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+    return value.isoformat().removesuffix("T00:00:00")
+
+
+def _number(value: float | decimal.Decimal) -> str:
+    if math.isnan(value):
+        return ""
+    return str(int(value)) if math.isfinite(value) and value == int(value) else repr(float(value))

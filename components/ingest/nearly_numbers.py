@@ -1,0 +1,216 @@
+"""Columns of numbers with a few texts in them: one such text makes the whole column text, which no one means."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components import spelling
+from components.cells import as_text
+
+# Above this share of the present values a column is one of numbers.
+_SHARE = 0.9
+# Beside words that can only mark what is missing, as few numbers as this make it one too.
+_FEWEST = 0.1
+_MARKER = (
+    r"(?i)^([^\pL\pN]+|n[.]?[ad][.]?|k[.]?a[.]?|nil|none|null|missing|unknown|undefined|blank|empty|tbd|"
+    r"not (available|applicable|known)|no (data|value))$"
+)
+# Fewer different values than this are categories, whatever they look like.
+_FEW = 20
+_UNIT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?\s*([^\W\d_]{1,6})")
+# From here on a column that stays text is said to have numbers in it.
+_WORTH_SAYING = 0.5
+_REMEMBERED = 1000
+_SHOWN = 3
+_PLAIN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_FRACTION = r"[.eE]"
+_PADDED = r"^\s*0[0-9]+\s*$"
+_SPACE = "[ \u00a0\u202f]"
+_NUMBER = r"([0-9]+|[0-9]{1,3}([,.' ][0-9]{3})+)([.,][0-9]+)?"
+_CURRENCY = "([$€£¥₹]|USD|EUR|GBP|CHF|JPY)"
+_MINUS = "[\u2212\u2013]"
+
+
+def _grouped(thousands: str, decimal: str, *, always: bool) -> str:
+    """A number with separators between its thousands; `always`: one without any is none."""
+    plain = "" if always else "|[0-9]+"
+    return f"^[+-]?([0-9]{{1,3}}({thousands}[0-9]{{3}})+{plain})({decimal}[0-9]*)?$"
+
+
+# How a text can be a number, and what says so; the first of those that explain most of a column's texts is proposed.
+_READINGS = {
+    "thousands ,": _grouped(",", "[.]", always=True),
+    "decimal ,": r"^[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?$",
+    "decimal , thousands .": _grouped("[.]", ",", always=False),
+    "thousands space": _grouped(_SPACE, "[.]", always=True),
+    "decimal , thousands space": _grouped(_SPACE, ",", always=False),
+    "thousands '": _grouped("'", "[.]", always=True),
+    "percent": rf"^[+-]?{_NUMBER}\s*%$",
+    "currency": rf"^[+-]?{_CURRENCY}\s*[+-]?{_NUMBER}$|^[+-]?{_NUMBER}\s*{_CURRENCY}$",
+    "sign": rf"^\({_NUMBER}\)$|^{_MINUS}{_NUMBER}$|^{_NUMBER}-$",
+}
+_KEYS = {
+    "thousands ,": "data.csv: {thousands: ','}",
+    "decimal ,": "data.csv: {decimal: ','}",
+    "decimal , thousands .": "data.csv: {decimal: ',', thousands: '.'}",
+    "thousands space": "data.csv: {thousands: ' '}",
+    "decimal , thousands space": "data.csv: {decimal: ',', thousands: ' '}",
+    "thousands '": 'data.csv: {thousands: "\'"}',
+}
+_CLEAN = {
+    "percent": "take the % out of the data",
+    "currency": "take the currency out of the data",
+    "sign": "write the minus as - in front of the number",
+}
+
+
+@dataclass
+class _Column:
+    """What was seen of a column, in rows: plain numbers, of these fractions and such as 007, and the other texts."""
+
+    present: int = 0
+    numbers: int = 0
+    fractions: int = 0
+    zeros: int = 0
+    untyped: bool = False
+    others: Counter[str] = field(default_factory=Counter)
+
+
+class NearlyNumbers:
+    """Counts, over all batches, the numbers in columns of text.
+
+    Args:
+        missing_values: texts that mean missing besides the usual ones.
+    """
+
+    def __init__(self, missing_values: Sequence[str]) -> None:
+        self._missing = tuple(missing_values)
+        self._columns: dict[str, _Column] = {}
+
+    def add(self, name: str, column: pa.Array, *, untyped: bool, all_numbers: bool) -> None:
+        """Takes one batch of a column of text.
+
+        Args:
+            name: the column's.
+            column: strings or bytes.
+            untyped: they are a CSV's, which knows no other type.
+            all_numbers: each of them is known to be one.
+        """
+        seen = self._columns.setdefault(name, _Column())
+        seen.untyped |= untyped
+        if all_numbers:
+            seen.present += len(column) - column.null_count
+            seen.numbers += len(column) - column.null_count
+            seen.zeros += pc.sum(pc.match_substring_regex(as_text(column), _PADDED)).as_py() or 0
+            return
+        counted = pc.value_counts(pc.utf8_trim_whitespace(as_text(column)).drop_null())
+        texts, counts = counted.field(0), counted.field(1)
+        there = pc.invert(pc.is_in(texts, spelling.words(self._missing)))
+        texts, counts = texts.filter(there), counts.filter(there)
+        plain = pc.match_substring_regex(texts, _PLAIN)
+        seen.present += pc.sum(counts).as_py() or 0
+        seen.numbers += pc.sum(counts.filter(plain)).as_py() or 0
+        seen.fractions += pc.sum(counts.filter(pc.and_(plain, pc.match_substring_regex(texts, _FRACTION)))).as_py() or 0
+        others = pc.invert(plain)
+        for text, count in zip(texts.filter(others).to_pylist(), counts.filter(others).to_pylist(), strict=True):
+            if text in seen.others or len(seen.others) < _REMEMBERED:
+                seen.others[text] += count
+
+    def problems(self, names: Sequence[str]) -> list[str]:
+        """Returns a sentence for each of these columns of text that is one of numbers, with the key that decides."""
+        return [found for n in names if n in self._columns and (found := _problem(n, self._columns[n], self._missing))]
+
+    def notes(self, texts: Sequence[str], numbers: Sequence[str]) -> list[str]:
+        """Returns a sentence for each column that stays text with many numbers in it, and for numbers that look like codes."""
+        found = [_note(n, self._columns[n]) for n in texts if n in self._columns]
+        found += [_codes(n, self._columns[n]) for n in numbers if n in self._columns]
+        return [note for note in found if note]
+
+
+def _note(name: str, column: _Column) -> str | None:
+    if column.others and column.numbers >= _WORTH_SAYING * column.present:
+        return f"{_sentence(name, column)}, so the column is text; data.columns or data.missing_values can make it numbers"
+    if unit := _unit(column):
+        return f"{name}: the values are numbers with {unit!r} behind them, so the column is text; take the unit out of the data"
+    if column.others or column.fractions or column.untyped or not column.numbers:
+        return None
+    return (
+        f"{name}: all {column.present:,} values are whole numbers that the files hold as text, and stay text; "
+        f"data.columns: {{{_quoted(name)}: {{type: number}}}} reads them as numbers"
+    )
+
+
+def _unit(column: _Column) -> str | None:
+    """Returns what stands behind nearly all of many different numbers."""
+    if len(column.others) <= _FEW:
+        return None
+    counted: Counter[str | None] = Counter()
+    for text, rows in column.others.items():
+        match = _UNIT.fullmatch(text)
+        counted[match[2] if match else None] += rows
+    [(unit, rows)] = counted.most_common(1)
+    return unit if unit and rows > _SHARE * counted.total() else None
+
+
+def _codes(name: str, column: _Column) -> str | None:
+    if not column.zeros:
+        return None
+    return (
+        f"{name}: {column.zeros:,} of {column.present:,} values begin with 0, and all are read as numbers; "
+        f"data.columns: {{{_quoted(name)}: {{type: text}}}} keeps them as they are"
+    )
+
+
+def _problem(name: str, column: _Column, missing: Sequence[str]) -> str | None:
+    if not column.others and not column.fractions:
+        return None  # whole numbers as text, which ids are: see `_note`
+    texts = pa.array(list(column.others), pa.string())
+    matched = {r: pc.match_substring_regex(texts, pattern) for r, pattern in _READINGS.items()}
+    alike = sum(n for i, n in enumerate(column.others.values()) if any(m[i].as_py() for m in matched.values()))
+    markers = pc.match_substring_regex(texts, _MARKER)
+    marked = sum(n for i, n in enumerate(column.others.values()) if markers[i].as_py())
+    numbers = column.numbers + alike
+    rest = column.present - marked if numbers >= _FEWEST * column.present else column.present
+    if not numbers > _SHARE * rest:
+        return None
+    advice = _advice(name, column, matched, missing)
+    return f"{_sentence(name, column)}: {advice}; data.columns: {{{_quoted(name)}: {{type: text}}}} keeps the column as text."
+
+
+def _sentence(name: str, column: _Column) -> str:
+    counted = f"{column.numbers:,} of {column.present:,} values are numbers"
+    if not column.others:
+        return f"{name}: {counted}, which the files hold as text"
+    shown = [f"{t!r} ({n:,} row{'s' if n > 1 else ''})" for t, n in column.others.most_common(_SHOWN)]
+    more = len(column.others) - len(shown)
+    are = "is" if len(column.others) == 1 else "are"
+    return f"{name}: {counted}; {', '.join(shown)}{f' and {more:,} other texts' if more else ''} {are} not"
+
+
+def _advice(name: str, column: _Column, matched: Mapping[str, pa.Array], missing: Sequence[str]) -> str:
+    advice = []
+    words = [t for t in column.others if not any(c.isdigit() for c in t)]
+    if words:
+        listed = [*missing, *sorted(words, key=lambda w: -column.others[w])][: len(missing) + _SHOWN]
+        advice.append(f"data.missing_values: [{', '.join(map(_quoted, listed))}]")
+    with_digits = [(i, t) for i, t in enumerate(column.others) if t not in words]
+    covered = {r: sum(column.others[t] for i, t in with_digits if m[i].as_py()) for r, m in matched.items()}
+    best = max(covered, key=lambda r: covered[r])
+    if covered[best]:
+        advice.append(_KEYS[best] if best in _KEYS and column.untyped else _CLEAN.get(best, "write plain numbers"))
+    if any(not matched[best][i].as_py() for i, _ in with_digits):
+        advice.append("mend the values that are no numbers")
+    if not column.untyped:
+        advice.append(f"data.columns: {{{_quoted(name)}: {{type: number}}}}")
+    return " and ".join(advice)
+
+
+def _quoted(text: str) -> str:
+    """As it stands in YAML."""
+    return "'" + text.replace("'", "''") + "'" if not text.isidentifier() else text

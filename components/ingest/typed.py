@@ -1,0 +1,119 @@
+"""Batches in the types of their columns, and what is known only then: which cells are missing, and how texts are spelled."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components import spelling
+from components.cells import is_list, is_text, plain
+from components.conversion import fit_target
+from components.errors import UserError
+from components.ingest.column_types import EMPTY, STRING, ColumnType, stored, target
+
+_SHOWN = 10
+
+
+class TypedColumns:
+    """Converts batches to list columns, as `tf.Example` has them.
+
+    Args:
+        types: column -> type, those without any value left out.
+        missing_values: texts that mean missing besides the usual ones.
+        label: its words and spellings are not looked at.
+
+    Attributes:
+        missing: column -> rows without a value.
+        counts: column of timestamps -> the smallest and the largest count of its unit.
+        spelled: text column -> styles of numbers, booleans and dates in it, see `spelling.styles`.
+    """
+
+    def __init__(self, types: Mapping[str, ColumnType], missing_values: Iterable[str], label: str) -> None:
+        self._types = {n: t for n, t in types.items() if t.kind != EMPTY}
+        self._targets = {n: target(t, missing_values) for n, t in self._types.items()}
+        self._label = label
+        self.missing = dict.fromkeys(self._types, 0)
+        self.counts: dict[str, list[int]] = {}
+        self.spelled: defaultdict[str, set[str]] = defaultdict(set)
+        self._rendered: defaultdict[str, set[str]] = defaultdict(set)
+        self._taken: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._kept: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def convert(self, batch: pa.RecordBatch, file: str) -> pa.RecordBatch:
+        """Returns a batch's columns in their types.
+
+        Raises:
+            UserError: a value does not fit.
+        """
+        arrays = []
+        for name, wanted in self._targets.items():
+            column = batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
+            found = fit_target(column, wanted)
+            if found.misfits:
+                raise UserError(f"data: {file}: {found.misfits[0].sentence(name)}. Mend it, or leave it out: data.exclude.")
+            self.missing[name] += found.values.null_count
+            self._taken[name].update(found.words)
+            if wanted.kind == spelling.TIMESTAMP and len(found.values.values):
+                seen = pc.min_max(found.values.values).as_py()
+                low, high = self.counts.get(name, (seen["min"], seen["max"]))
+                self.counts[name] = [min(low, seen["min"]), max(high, seen["max"])]
+            if self._types[name].kind == STRING and name != self._label:
+                self._look_at(name, column, found.values)
+            arrays.append(stored(found))
+        return pa.RecordBatch.from_arrays(arrays, names=list(self._targets))
+
+    def _look_at(self, name: str, column: pa.Array, values: pa.Array) -> None:
+        column = plain(column.flatten() if is_list(column.type) else column)
+        if not is_text(column.type):
+            self._rendered[name] |= _styles(values.flatten())
+            return
+        self.spelled[name] |= _styles(values.flatten())
+        words = spelling.words(()).cast(pa.binary())
+        texts = values.flatten()
+        counted = pc.value_counts(texts.filter(pc.is_in(texts, words)))
+        for word, count in zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True):
+            self._kept[name][word.decode()] += count
+
+    def check(self) -> None:
+        """Joins the spellings of texts, and of numbers that became texts.
+
+        Raises:
+            UserError: a value could be spelled in two ways.
+        """
+        for name, styles in self._rendered.items():
+            if clash := spelling.clash(styles, self.spelled[name]):
+                raise UserError(
+                    f"data: column {name!r} is text: {clash[0]} in some places is a value of another type, in others a text "
+                    f"such as {clash[1]}, so that one value may be two. Write it as one type in all files, or leave it out "
+                    f"with data.exclude: [{name}]."
+                )
+            self.spelled[name] |= styles
+
+    def notes(self) -> list[str]:
+        """Returns what a person should know of words and missing cells, a line a column."""
+        lines = [
+            f"{name}: {_counted(words)}: a value like any other; data.missing_values: [{', '.join(words)}] makes it missing"
+            for name, words in self._kept.items()
+            if words
+        ]
+        lines += [f"{name}: {_counted(words)}: missing" for name, words in self._taken.items() if words]
+        more = len(lines) - _SHOWN
+        return [*lines[:_SHOWN], *([f"and {more} more columns with such words"] if more > 0 else [])]
+
+
+def _counted(words: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{count:,} cell{'s are' if count > 1 else ' is'} {f'the text {word}' if word else 'blank'}"
+        for word, count in words.items()
+    )
+
+
+def _styles(texts: pa.Array) -> set[str]:
+    try:
+        distinct: Collection[bytes] = pc.unique(texts).cast(pa.string())
+    except pa.ArrowInvalid:  # bytes that are no text
+        return set()
+    return spelling.styles(distinct)

@@ -1,0 +1,43 @@
+"""From the config's `class_weights` to one weight per class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from components.errors import UserError
+from components.ingest.labels import class_of
+
+_KEY = "trainer.hyperparameters.class_weights"
+
+
+def class_weights(
+    given: Mapping[str, float] | str | None, classes: Sequence[Any], counts: Mapping[str, int], label: str
+) -> tuple[float, ...] | None:
+    """Returns the weights in the order of the classes; one that is not named weighs 1.
+
+    Args:
+        given: class -> weight, by the class's text or any spelling of the same number or boolean; or `balanced`; or None.
+        classes: of the label.
+        counts: class -> rows in the training split.
+        label: its name, for errors.
+
+    Raises:
+        UserError: a weight of what is no class, or two of one class.
+    """
+    if given is None:
+        return None
+    if not classes:
+        raise UserError(f"{_KEY}: {label!r} is a quantity, and a regression has no classes; remove it.")
+    if not isinstance(given, Mapping):
+        total = sum(counts.values())
+        return tuple(total / (len(classes) * max(1, counts[str(c)])) for c in classes)
+    found: dict[Any, float] = {}
+    for name, weight in given.items():
+        known = class_of(name, classes, untyped=True)
+        if known is None:
+            raise UserError(f"{_KEY}: {name!r} is no class of {label!r}; the classes are {', '.join(map(str, classes))}.")
+        if known in found:
+            raise UserError(f"{_KEY}: the class {known} of {label!r} has two weights; keep one.")
+        found[known] = float(weight)
+    return tuple(found.get(c, 1.0) for c in classes)

@@ -1,0 +1,116 @@
+"""What a user's model must not bring along or end in, refused before training, with the same words for both frameworks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+
+import numpy as np
+
+from components.errors import UserError
+from components.training.contract import Batch, ExampleSource, ModelSpec
+
+# Final operation -> the values it can give.
+_RANGES = {
+    "sigmoid": (0.0, 1.0),
+    "hard_sigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "relu": (0.0, math.inf),
+    "relu6": (0.0, 6.0),
+    "softplus": (0.0, math.inf),
+    "exp": (0.0, math.inf),
+    "abs": (0.0, math.inf),
+    "square": (0.0, math.inf),
+    "log_sigmoid": (-math.inf, 0.0),
+    "log_softmax": (-math.inf, 0.0),
+}
+# Logits of one sign are always of one class; a softmax of values between 0 and 1 is sure of nothing.
+_NO_LOGITS = {
+    "binary": frozenset(_RANGES) - {"tanh"},
+    "multiclass": frozenset({"sigmoid", "hard_sigmoid", "softmax"}),
+}
+_ROWS = 256
+# How far numbers are scaled to see whether the outputs stay between 0 and 1.
+_SCALES = (1e3, -1e3)
+
+
+def refuse_own_training(what: Sequence[str]) -> None:
+    """Refuses a model that brings its own way to be trained, which the trainer would ignore.
+
+    Args:
+        what: its parts, in words; none if it has none.
+
+    Raises:
+        UserError: there are some.
+    """
+    if what:
+        raise UserError(
+            f"trainer.model: build_model returned a model with its own {', '.join(what)}, which the trainer would ignore. "
+            "Leave it out: the optimizer comes from trainer.hyperparameters, the loss from task. To keep it, train the model by "
+            "a Trainer of your own (trainer.framework: 'my_trainer.py:MyTrainer')."
+        )
+
+
+def first_rows(source: ExampleSource) -> Batch:
+    """Returns up to 256 rows of a split, in the order of its files."""
+    [batch] = islice(source.batches(_ROWS), 1)
+    return batch
+
+
+def probe(model: Callable[[dict[str, np.ndarray]], np.ndarray], features: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Returns a model's outputs, float32 (B, outputs), for the features as they are and with all floats scaled up."""
+    outputs = [model(dict(features))]
+    for factor in _SCALES:
+        # Integers may be indices and stay.
+        larger = {k: (v * factor).astype(v.dtype) if v.dtype.kind == "f" else v for k, v in features.items()}
+        with suppress(Exception):  # a float may be used as an index, too
+            outputs.append(model(larger))
+    return outputs
+
+
+def check_outputs(operation: str, outputs: Sequence[np.ndarray], labels: np.ndarray, spec: ModelSpec) -> None:
+    """Refuses a model whose outputs are no logits, or cannot be the labels of a regression.
+
+    Args:
+        operation: the model's last operation, one of `_RANGES`; anything else if it has no name there.
+        outputs: of the model, untrained or trained, see `probe`.
+        labels: of those rows, shape (B,).
+        spec: of the model.
+
+    Raises:
+        UserError: see above.
+    """
+    if spec.task == "regression":
+        low, high = _RANGES.get(operation, (-math.inf, math.inf))
+        outside = labels[(labels < low) | (labels > high)]
+        if operation == "softmax" or outside.size:
+            seen = f"; {outside.size} of {labels.size} labels lie outside, such as {outside[0]:g}" if outside.size else ""
+            raise UserError(
+                f"trainer.model: the model ends in {operation}, which gives {low:g} to {high:g}{seen}. "
+                "Remove the last activation."
+            )
+        return
+    if operation not in _NO_LOGITS[spec.task]:
+        operation = _look_like(np.stack(outputs), spec)
+    if operation:
+        ours = "the sigmoid" if spec.task == "binary" else "the softmax"
+        raise UserError(
+            f"trainer.model: the model ends in {operation}; a {spec.task} task needs logits, which may be any number: the "
+            f"trainer applies {ours} itself, in the loss and in what is served. Remove the last activation."
+        )
+
+
+def _look_like(outputs: np.ndarray, spec: ModelSpec) -> str:
+    """Returns which probabilities the outputs, shape (scales, B, outputs), are; empty if they may be logits."""
+    found = outputs[np.isfinite(outputs).all(axis=2)]
+    if len(found) < 8 or found.min() < 0 or found.max() > 1:
+        return ""
+    if spec.task == "multiclass":
+        return "what gives probabilities (all rows add up to 1)" if np.allclose(found.sum(axis=1), 1, atol=1e-3) else ""
+    # Logits may all lie between 0 and 1 by chance, but are not pressed against both as the inputs grow, or by training.
+    low, high = (found < 0.05).mean(), (found > 0.95).mean()
+    pressed = low > 0 and high > 0 and low + high > 0.3
+    return "what gives probabilities (0 to 1, whatever the inputs)" if pressed else ""

@@ -1,0 +1,87 @@
+"""Looks at a user's module before it is trained. The mirror image of `tensorflow_model_check.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import lightning.pytorch as lightning
+import numpy as np
+import torch
+from torch import nn
+
+from components.training.contract import TrainRequest
+from components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
+
+# What has no influence on the values' range, by PyTorch's names in autograd's graph.
+_PASSED = (
+    "View",
+    "UnsafeView",
+    "ReshapeAlias",
+    "Squeeze",
+    "Unsqueeze",
+    "ToCopy",
+    "Clone",
+    "Alias",
+    "Slice",
+    "Select",
+    "Transpose",
+)
+_OPERATIONS = {
+    "Sigmoid": "sigmoid",
+    "Hardsigmoid": "hard_sigmoid",
+    "Softmax": "softmax",
+    "Tanh": "tanh",
+    "Relu": "relu",
+    "Softplus": "softplus",
+    "Exp": "exp",
+    "Abs": "abs",
+    "LogSigmoid": "log_sigmoid",
+    "LogSoftmax": "log_softmax",
+}
+_STEPS = ("training_step", "validation_step", "configure_optimizers", "configure_callbacks")
+
+
+def check_training(model: nn.Module) -> None:
+    """Raises UserError for a module that brings its own training."""
+    refuse_own_training(_own_training(model))
+
+
+def check_logits(model: nn.Module, request: TrainRequest) -> None:
+    """Raises UserError for a module, on the CPU and in its eval mode, whose outputs are no logits."""
+    features, labels = first_rows(request.train)
+    operation = _last_operation(model(_tensors(features)))
+
+    @torch.no_grad()
+    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(model(_tensors(batch)).float().numpy())
+
+    check_outputs(operation, probe(run, features), labels, request.spec)
+
+
+def _tensors(batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {k: torch.from_numpy(v.copy()) for k, v in batch.items()}
+
+
+def _own_training(model: nn.Module) -> list[str]:
+    """Returns the hooks of Lightning that the module fills in."""
+    ours = lightning.LightningModule
+    names = _hooks() if isinstance(model, ours) else _STEPS
+    return sorted(n for n in names if hasattr(type(model), n) and getattr(type(model), n) is not getattr(ours, n, None))
+
+
+def _hooks() -> list[str]:
+    """Returns what a LightningModule may fill in beyond what every module has."""
+    classes = [c for c in lightning.LightningModule.__mro__ if c.__module__.startswith("lightning.")]
+    public = {name for c in classes for name, value in vars(c).items() if callable(value) and not name.startswith("_")}
+    return sorted(name for name in public if not hasattr(nn.Module, name))
+
+
+def _last_operation(output: torch.Tensor) -> str:
+    """Returns the operation that made a tensor; empty for one without a usual name."""
+    node = output.grad_fn
+    while node is not None:
+        name = node.name().partition("Backward")[0]
+        if name not in _PASSED:
+            return _OPERATIONS.get(name, "")
+        node = node.next_functions[0][0]
+    return ""

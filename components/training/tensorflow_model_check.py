@@ -1,0 +1,56 @@
+"""Looks at a user's Keras model before it is trained. The mirror image of `pytorch_model_check.py`."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components.training.contract import TrainRequest
+from components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
+
+# What has no influence on the values' range, by TensorFlow's names.
+_PASSED = ("Identity", "Reshape", "Squeeze", "ExpandDims", "Cast", "StridedSlice", "StopGradient", "EnsureShape", "Transpose")
+_OPERATIONS = {
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "Tanh": "tanh",
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "Softplus": "softplus",
+    "Exp": "exp",
+    "Abs": "abs",
+    "Square": "square",
+    "LogSoftmax": "log_softmax",
+}
+_STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
+
+
+def check_training(model: keras.Model, *, replicas: int) -> None:
+    """Raises UserError for a model that brings its own training.
+
+    Args:
+        model: as the user built it, not compiled by us.
+        replicas: devices; on several of them the loop is ours, and a model's own steps are not called.
+    """
+    own = ["compile()"] if model.compiled else []
+    if replicas > 1:
+        own += [f"{n} (on several devices)" for n in _STEPS if getattr(type(model), n) is not getattr(keras.Model, n)]
+    refuse_own_training(own)
+
+
+def check_logits(model: keras.Model, request: TrainRequest) -> None:
+    """Raises UserError for a model whose outputs are no logits."""
+    features, labels = first_rows(request.train)
+    outputs = probe(lambda batch: np.asarray(model(batch, training=False), dtype=np.float32), features)
+    check_outputs(_last_operation(model, request), outputs, labels, request.spec)
+
+
+def _last_operation(model: keras.Model, request: TrainRequest) -> str:
+    """Returns the operation that makes the model's output; empty for one without a usual name."""
+    signature = {f.name: tf.TensorSpec((None, *f.shape), f.dtype) for f in request.spec.features}
+    traced = tf.function(lambda features: model(features, training=False), autograph=False).get_concrete_function(signature)
+    operation = traced.outputs[0].op
+    while operation.type in _PASSED and operation.inputs:
+        operation = operation.inputs[0].op
+    return _OPERATIONS.get(operation.type, "")

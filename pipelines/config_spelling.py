@@ -1,0 +1,113 @@
+"""What a plain word of YAML is: a text where the config takes texts, else what YAML 1.1 reads in it.
+
+YAML 1.1 reads `no` as false, `012` as 10, `12:30` as 750 and `null` as nothing: right for a switch or a number, wrong for a
+column, a class or a missing value. Only the key that the word stands under tells which one is meant.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from components.errors import UserError
+
+# What YAML 1.1 reads with another base than ten.
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-9]+)+(\.[0-9_]*)?)")
+_CERTAIN_BOOLEANS = ("true", "false")
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A scalar that YAML does not read as a text: its value, and how it was written."""
+
+    value: bool | int | float | None
+    text: str
+
+
+def resolve(value: Any, annotation: Any, key: str = "") -> Any:
+    """Returns a value of `read_yaml` with each `Spelled` decided by the type that the config has in its place.
+
+    Args:
+        value: mappings, lists, texts and `Spelled`.
+        annotation: of the field that takes it; `Any` for a free value.
+        key: the path to it, for errors.
+
+    Raises:
+        UserError: a free value that can be read in two ways; a number that is written in another base than ten.
+    """
+    if isinstance(value, Spelled):
+        return _scalar(value, annotation, key)
+    if isinstance(value, dict):
+        return {k: resolve(v, _annotation_under(annotation, k), f"{key}.{k}" if key else str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        inner = _argument(annotation, (tuple, list), 0)
+        return [resolve(v, inner, key) for v in value]
+    return value
+
+
+def _scalar(given: Spelled, annotation: Any, key: str) -> Any:
+    kinds = _kinds(annotation)
+    takes_text, is_free = str in kinds, Any in kinds
+    if given.value is None:
+        return given.text if given.text and takes_text and not kinds & {type(None), Any} else None
+    if isinstance(given.value, bool):
+        if (is_free or {bool, str} <= kinds) and given.text.lower() not in _CERTAIN_BOOLEANS:
+            raise UserError(
+                f"{key}: {given.text} can be a text or a boolean, and YAML reads {str(given.value).lower()}; "
+                f"write '{given.text}' in quotes for the text, or {str(given.value).lower()}."
+            )
+        return given.text if takes_text and bool not in kinds else given.value
+    if takes_text and not kinds & {int, float, Any}:
+        return given.text
+    if _OTHER_BASE.fullmatch(given.text):
+        raise UserError(
+            f"{key}: YAML reads {given.text} in another base than ten, as {given.value}; write the number in base ten, "
+            f"or '{given.text}' in quotes for the text."
+        )
+    return given.value
+
+
+def _annotation_under(annotation: Any, key: str) -> Any:
+    for branch in _branches(annotation):
+        if isinstance(branch, type) and issubclass(branch, BaseModel):
+            fields = branch.model_fields.items()
+            # An unknown key is refused later, whatever it holds.
+            return next((f.annotation for name, f in fields if key in (name, f.alias)), Any)
+    return _argument(annotation, (dict,), 1)
+
+
+def _argument(annotation: Any, origins: tuple[type, ...], place: int) -> Any:
+    """The type inside of a container, `Any` where the field has none of these."""
+    for branch in _branches(annotation):
+        if typing.get_origin(branch) in origins:
+            return typing.get_args(branch)[place]
+    return Any
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types that a field takes; `Any` also for what takes a short form of its own."""
+    kinds: set[Any] = set()
+    for branch in _branches(annotation):
+        if typing.get_origin(branch) is typing.Literal:
+            kinds |= {type(choice) for choice in typing.get_args(branch)}
+        elif typing.get_origin(branch) is tuple:
+            # One text stands for a list of one.
+            kinds |= _kinds(typing.get_args(branch)[0]) & {str}
+        elif branch in (str, bool, int, float, type(None)):
+            kinds.add(branch)
+        elif not (typing.get_origin(branch) or (isinstance(branch, type) and issubclass(branch, BaseModel))):
+            kinds.add(Any)
+    return kinds or {Any}
+
+
+def _branches(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _branches(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [b for a in typing.get_args(annotation) for b in _branches(a)]
+    return [annotation]

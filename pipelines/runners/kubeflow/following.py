@@ -1,0 +1,214 @@
+"""A run on Kubeflow from outside: how far its stages are, and what is done when one of its pods was taken away."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.errors import StageError, UserError
+from pipelines.runners.kubeflow.client import TERMINAL, KubeflowClient
+from pipelines.runners.kubeflow.workflow import StageState, Workflow
+from pipelines.runners.progress_display import Display
+
+_SHOWN = {
+    "PENDING": "waiting",
+    "RUNNING": "running",
+    "SUCCEEDED": "ran",
+    "SKIPPED": "cached",
+    "FAILED": "failed",
+    "CANCELED": "cancelled",
+    "CANCELING": "running",
+    "PAUSED": "waiting",
+}
+# So long v2beta1 may show the same before the Workflow itself is looked at.
+_STILL_SECONDS = 30.0
+# So long a run that is tried again may still be shown as failed.
+_REVIVED_SECONDS = 60.0
+_MISSES = 10
+# What Kubernetes says of a pod that waits for somebody to mend something.
+_STUCK = re.compile(r"ImagePull|ErrImage|InvalidImageName|Unschedulable|ConfigError|exceeded quota|forbidden", re.I)
+
+
+@dataclass(frozen=True)
+class Following:
+    """How a run is followed.
+
+    Attributes:
+        poll: seconds between looks at it.
+        heal: so often a run whose pods were taken away (an eviction, a drained node) is tried again.
+        still: so long v2beta1 may show the same before the Workflow itself is looked at.
+        stuck: so long a pod may be unable to start (its image, a secret, no node for it) before following ends.
+    """
+
+    poll: float = 5.0
+    heal: int = 2
+    still: float = _STILL_SECONDS
+    stuck: float = 600.0
+
+
+def state_of(run: Any) -> str:
+    """Returns a run's state. One that was terminated ends as FAILED, and only its history says why: here it is CANCELED."""
+    state = str(run.state or "PENDING")
+    history = [str(h.state) for h in run.state_history or []]
+    began = max((i for i, s in enumerate(history) if s == "RUNNING"), default=0)
+    return "CANCELED" if state == "FAILED" and "CANCELING" in history[began:] else state
+
+
+def shown_states(run: Any, tasks: Mapping[str, str]) -> dict[str, StageState]:
+    """Returns stage -> its state, of those that v2beta1 shows as begun: frozen once Argo compresses them, and without messages.
+
+    Args:
+        run: from the API.
+        tasks: name of the KFP task -> stage.
+    """
+    details = (run.run_details.task_details if run.run_details else None) or []
+    cached = {d.parent_task_id for d in details if str(d.state) == "SKIPPED" and d.parent_task_id}
+    found = {}
+    for task in details:
+        stage = tasks.get(task.display_name)
+        if stage and task.state:
+            state = "SKIPPED" if task.task_id in cached else str(task.state)
+            found[stage] = StageState(state, task.error.message if task.error else "")
+    return found
+
+
+def follow(
+    client: KubeflowClient, run_id: str, tasks: Mapping[str, str], stages: Collection[str], display: Display, how: Following
+) -> tuple[Any, dict[str, StageState]]:
+    """Shows a run's stages until it ends; returns the run and stage -> how it ended. A server away for a while stops nothing.
+
+    Args:
+        client: of the KFP.
+        run_id: of the run.
+        tasks: name of the KFP task -> stage.
+        stages: all of them, in order.
+        display: shows them.
+        how: see Following.
+
+    Raises:
+        UserError: the server stays away.
+        StageError: a stage cannot start.
+        KeyboardInterrupt: the user ends the following; the run continues.
+    """
+    with display:
+        display.stages(stages)
+        try:
+            return _Follower(client, run_id, tasks, display, how).follow()
+        except KeyboardInterrupt:
+            display.say("submit", f"warning: the run continues; end it with switchyard runs terminate {run_id}")
+            raise
+
+
+class _Follower:
+    def __init__(self, client: KubeflowClient, run_id: str, tasks: Mapping[str, str], display: Display, how: Following) -> None:
+        self._client, self._run_id, self._tasks, self._display, self._how = client, run_id, tasks, display, how
+        self._shown: dict[str, StageState] = {}
+        self._since: dict[str, float] = {}
+        self._stuck: dict[str, float] = {}
+        self._changed, self._revived = time.monotonic(), 0.0
+        self._ended: object = None
+        self._seen: object = None
+        self._frozen = False
+        self._left, self._refused = how.heal, 0
+
+    def follow(self) -> tuple[Any, dict[str, StageState]]:
+        while True:
+            run = self._look()
+            if str(run.state) in TERMINAL:
+                # The Workflow knows more than v2beta1 of how it ended, and v2beta1 may be behind.
+                workflow = self._workflow()
+                self._show(workflow.stages(self._tasks) if workflow else shown_states(run, self._tasks))
+                if not self._heal(run):
+                    return run, self._shown
+            else:
+                self._show(self._states(run))
+                self._check_stuck()
+            time.sleep(self._how.poll)
+
+    def _look(self) -> Any:
+        for left in range(_MISSES - 1, -1, -1):
+            try:
+                return self._client.run(self._run_id)
+            except (UserError, StageError) as error:
+                if not left:
+                    again = f"The run continues; look at it later with switchyard runs show {self._run_id}."
+                    raise UserError(f"{error} {again}") from None
+                self._display.say("submit", f"warning: {error} Trying again.")
+                time.sleep(self._how.poll)
+        raise AssertionError
+
+    def _states(self, run: Any) -> dict[str, StageState]:
+        found = shown_states(run, self._tasks)
+        if found != self._seen:
+            self._seen, self._changed = found, time.monotonic()
+        if self._frozen or time.monotonic() - self._changed > self._how.still:
+            workflow = self._workflow()
+            if workflow is not None:
+                self._frozen = self._frozen or workflow.compressed
+                self._changed = time.monotonic()
+                return workflow.stages(self._tasks)
+        # What the Workflow has shown is not taken back by v2beta1, which may be behind, and has no messages.
+        return {stage: s for stage, s in found.items() if self._newer(s, self._shown.get(stage))}
+
+    @staticmethod
+    def _newer(found: StageState, shown: StageState | None) -> bool:
+        return shown is None or (found.state != shown.state and (shown.state not in TERMINAL or found.state in TERMINAL))
+
+    def _show(self, states: Mapping[str, StageState]) -> None:
+        for stage, found in states.items():
+            before = self._shown.get(stage)
+            self._shown[stage] = found
+            if before is None or before.state != found.state:
+                self._since.setdefault(stage, time.monotonic())
+                seconds = None
+                if found.state in TERMINAL:
+                    seconds = found.seconds if found.seconds is not None else time.monotonic() - self._since[stage]
+                self._display.status(stage, _SHOWN.get(found.state, "running"), seconds)
+            if found.message and (before is None or before.message != found.message):
+                self._display.say(stage, f"warning: {found.message}")
+
+    def _check_stuck(self) -> None:
+        """Raises StageError for a stage that has been unable to start for too long."""
+        now = time.monotonic()
+        waiting = {s: f.message for s, f in self._shown.items() if f.state == "PENDING" and _STUCK.search(f.message)}
+        self._stuck = {stage: self._stuck.get(stage, now) for stage in waiting}
+        for stage, since in self._stuck.items():
+            if now - since > self._how.stuck:
+                raise StageError(
+                    f"{stage} has been unable to start for {now - since:.0f} s: {waiting[stage]}. Mend it and the run resumes by "
+                    f"itself; end it with switchyard runs terminate {self._run_id}."
+                )
+
+    def _heal(self, run: Any) -> bool:
+        """Tries a run again whose pods were taken away; returns whether it is still to be followed."""
+        ended = run.finished_at, len(run.state_history or [])
+        if ended == self._ended and time.monotonic() - self._revived < _REVIVED_SECONDS:
+            return True  # KFP shows the end before until it has begun anew
+        if not self._left or state_of(run) != "FAILED":
+            return False
+        workflow = self._workflow()
+        lost = workflow.only_lost() if workflow else []
+        if not lost:
+            return False
+        try:
+            self._client.retry(self._run_id)
+        except UserError as error:
+            # Just after its own restart the server takes the run for one that has not failed.
+            self._refused += 1
+            self._display.say("submit", f"warning: {error}")
+            return self._refused < _MISSES
+        self._left -= 1
+        self._ended, self._revived = ended, time.monotonic()
+        names = ", ".join(self._tasks.get(task, task) for task in lost)
+        self._display.say("submit", f"warning: the pod of {names} was taken away (evicted, drained or deleted); trying it again")
+        self._shown.clear()
+        return True
+
+    def _workflow(self) -> Workflow | None:
+        try:
+            return self._client.workflow(self._run_id)
+        except UserError:
+            return None  # away for a while; the next look says so, if it lasts

@@ -1,0 +1,373 @@
+"""What a real KFP was seen to do (tests/kubeflow/README.md), and what we make of it. The stand-in's tasks do nothing."""
+
+import json
+import threading
+import time
+
+import pytest
+
+from components.errors import StageError, UserError
+from pipelines import runs_command
+from pipelines.runners.kubeflow.client import Connection, KubeflowClient
+from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
+from pipelines.runners.kubeflow.failure import last_words
+from pipelines.runners.kubeflow.following import Following, follow, state_of
+from pipelines.runners.kubeflow.schedules import Schedule, Schedules, schedule_workflow
+from tests.cluster.kfp_server import stand_in
+
+pytestmark = pytest.mark.core
+TASKS = {"ingest": "ingest", "data-gate": "data_gate", "training": "training"}
+GIVEN = {"parameters": {}, "pipeline_root": None, "service_account": None, "mlflow_experiment": "mine"}
+
+
+def spec_of(retries=0):
+    names = list(TASKS)
+    executors = {f"exec-{n}": {"container": {"image": "switchyard:1", "command": ["true"]}} for n in names}
+    policy = {"retryPolicy": {"maxRetryCount": retries, "backoffDuration": "1s", "backoffFactor": 2}} if retries else {}
+    tasks = {
+        name: {
+            "taskInfo": {"name": name},
+            "componentRef": {"name": f"comp-{name}"},
+            **({"dependentTasks": [names[i - 1]]} if i else {}),
+            **policy,
+        }
+        for i, name in enumerate(names)
+    }
+    return {
+        "pipelineInfo": {"name": "breast-cancer"},
+        "root": {"dag": {"tasks": tasks}},
+        "components": {f"comp-{n}": {"executorLabel": f"exec-{n}"} for n in names},
+        "deploymentSpec": {"executors": executors},
+        "schemaVersion": "2.1.0",
+        "sdkVersion": "kfp-2.17.0",
+    }
+
+
+class Told:
+    """A display that remembers."""
+
+    def __init__(self):
+        self.statuses, self.said = [], []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def stages(self, names):
+        pass
+
+    def status(self, stage, status, seconds=None):
+        self.statuses.append((stage, status))
+        assert seconds is None or seconds >= 0
+
+    def say(self, stage, text):
+        self.said.append(f"{stage}: {text}")
+
+
+@pytest.fixture
+def kfp(tmp_path):
+    with stand_in(tmp_path / "kfp") as (server, host):
+        yield server, KubeflowClient(Connection(host))
+
+
+def submitted(client, **given):
+    return client.submit("one", client.experiment("mine"), {"pipeline_spec": spec_of(**given)}, **GIVEN).run_id
+
+
+def followed(client, run_id, **how):
+    told = Told()
+    run, states = follow(client, run_id, TASKS, list(TASKS.values()), told, Following(**{"poll": 0.02, "heal": 0, **how}))
+    return run, {stage: s.state for stage, s in states.items()}, told
+
+
+def ended(client, run_id):
+    return followed(client, run_id)[0]
+
+
+# Following
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_run_is_followed_to_its_end(kfp, retries):
+    _, client = kfp
+    run, states, _ = followed(client, submitted(client, retries=retries))
+    assert (str(run.state), states) == ("SUCCEEDED", dict.fromkeys(TASKS.values(), "SUCCEEDED"))
+
+
+def test_following_survives_that_the_states_are_compressed_and_v2beta1_is_frozen(kfp):
+    server, client = kfp
+    server.compresses, server.seconds = True, 0.3
+    run, states, told = followed(client, submitted(client), still=0.1)
+    frozen = {t.display_name: str(t.state) for t in run.run_details.task_details}
+    assert frozen.get("training") is None, "v2beta1 never shows it"
+    assert states == dict.fromkeys(TASKS.values(), "SUCCEEDED")
+    assert ("training", "running") in told.statuses, "progress is shown while it runs, not at the end alone"
+
+
+def test_a_cached_stage_is_called_cached(kfp):
+    server, client = kfp
+    server.cached = {"ingest"}
+    _, states, told = followed(client, submitted(client))
+    assert states["ingest"] == "SKIPPED"
+    assert ("ingest", "cached") in told.statuses
+    assert ("ingest", "ran") not in told.statuses
+
+
+def test_a_stage_fails_with_the_message_that_it_left_behind(kfp):
+    server, client = kfp
+    server.faults = {"data-gate": [("FAILED", "main: Error (exit code 1): column mean_radius is missing")]}
+    run, states, told = followed(client, submitted(client), heal=2)
+    assert str(run.state) == "FAILED"
+    assert states == {"ingest": "SUCCEEDED", "data_gate": "FAILED"}
+    assert "data_gate: warning: column mean_radius is missing" in told.said
+
+
+def test_a_stages_exit_code_is_known_though_the_launcher_makes_1_of_all(kfp):
+    server, client = kfp
+    left = last_words("trainer.model: no such file", 2)
+    server.faults = {"training": [("FAILED", f"main: Error (exit code 1): {left}")]}
+    run_id = submitted(client)
+    _, states = follow(client, run_id, TASKS, list(TASKS.values()), Told(), Following(poll=0.02))
+    assert (states["training"].exit_code, states["training"].message) == (2, "trainer.model: no such file")
+    assert states["ingest"].exit_code is None
+
+
+def test_a_pod_that_cannot_start_says_why(kfp):
+    server, client = kfp
+    server.faults = {"training": [("PENDING", "ImagePullBackOff: Back-off pulling image switchyard:1")]}
+    run_id = submitted(client)
+    ender = threading.Timer(1.5, client.terminate, [run_id])
+    ender.start()
+    _, _, told = followed(client, run_id, still=0.2)
+    ender.join()
+    assert "training: warning: ImagePullBackOff: Back-off pulling image switchyard:1" in told.said
+
+
+def test_a_pod_that_cannot_start_for_long_ends_the_following_with_what_to_do(kfp):
+    server, client = kfp
+    server.faults = {"training": [("PENDING", "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")]}
+    run_id = submitted(client)
+    with pytest.raises(StageError, match=rf"training has been unable to start .*Insufficient nvidia.*runs terminate {run_id}"):
+        followed(client, run_id, still=0.1, stuck=0.3)
+    client.terminate(run_id)
+
+
+def test_ctrl_c_says_that_the_run_continues_and_how_to_end_it(kfp, monkeypatch):
+    server, client = kfp
+    server.faults = {"training": [("RUNNING", "")]}
+    run_id = submitted(client)
+    looks = iter([client.run] * 2)
+
+    def look(run_id):
+        for found in looks:
+            return found(run_id)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "run", look)
+    told = Told()
+    with pytest.raises(KeyboardInterrupt):
+        follow(client, run_id, TASKS, list(TASKS.values()), told, Following(poll=0.02))
+    assert told.said[-1] == f"submit: warning: the run continues; end it with switchyard runs terminate {run_id}"
+    client.terminate(run_id)
+
+
+def test_a_terminated_run_is_not_called_failed_though_kfp_says_so(kfp, capsys):
+    server, client = kfp
+    server.faults = {"training": [("RUNNING", "")]}
+    run_id = submitted(client)
+    threading.Timer(0.5, client.terminate, [run_id]).start()
+    run, _, _ = followed(client, run_id, heal=2)
+    assert str(run.state) == "FAILED"
+    assert state_of(run) == "CANCELED"
+    runs_command.terminate_run(client.connection, run_id)
+    assert f"run {run_id} has ended already: CANCELED" in capsys.readouterr().out
+
+
+# Healing
+
+
+def test_a_run_whose_pod_was_evicted_is_tried_again(kfp):
+    server, client = kfp
+    server.faults = {"training": [("ERROR", "pod deleted"), ("FAILED", "The node was low on resource: memory.")]}
+    run, states, told = followed(client, submitted(client), heal=2)
+    assert str(run.state) == "SUCCEEDED"
+    assert states["training"] == "SUCCEEDED"
+    assert len([s for s in told.said if "the pod of training was taken away" in s]) == 2
+
+
+def test_a_run_is_healed_so_often_and_no_more(kfp):
+    server, client = kfp
+    server.faults = {"training": [("ERROR", "pod deleted")] * 2}
+    assert str(followed(client, submitted(client), heal=1)[0].state) == "FAILED"
+
+
+def test_healing_waits_for_a_server_that_has_just_been_restarted(kfp):
+    server, client = kfp
+    server.faults, server.busy = {"training": [("ERROR", "pod deleted")]}, 2
+    run, _, told = followed(client, submitted(client), heal=1)
+    assert str(run.state) == "SUCCEEDED"
+    assert any("Workflow must be Failed/Error to retry" in s for s in told.said)
+
+
+def test_a_task_that_failed_by_itself_is_not_tried_again_by_healing(kfp):
+    server, client = kfp
+    server.faults = {"training": [("FAILED", "main: Error (exit code 1): the loss is not finite")]}
+    run, _, told = followed(client, submitted(client), heal=2)
+    assert str(run.state) == "FAILED"
+    assert not any("taken away" in s for s in told.said)
+
+
+# Seeing
+
+
+def test_show_has_the_states_and_messages_of_a_run_that_was_compressed(kfp, capsys):
+    server, client = kfp
+    server.compresses = True
+    server.faults = {"training": [("FAILED", "main: Error (exit code 1): the loss is not finite")]}
+    run_id = submitted(client)
+    ended(client, run_id)
+    runs_command.show_run(client.connection, run_id, as_json=True)
+    shown = {t["name"]: t for t in json.loads(capsys.readouterr().out)["tasks"]}
+    assert {name: t["state"] for name, t in shown.items()} == {
+        "ingest": "SUCCEEDED",
+        "data-gate": "SUCCEEDED",
+        "training": "FAILED",
+    }
+    assert shown["training"]["error"] == "the loss is not finite"
+    runs_command.show_run(client.connection, run_id, as_json=False)
+    assert "None" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("compresses", "retries"), [(False, 0), (True, 0), (False, 1), (True, 1)])
+def test_logs_are_found_of_compressed_runs_and_of_retried_stages(kfp, capsys, compresses, retries):
+    server, client = kfp
+    server.compresses = compresses
+    run_id = submitted(client, retries=retries)
+    ended(client, run_id)
+    runs_command.print_logs(client.connection, run_id, "data_gate", follow=False)
+    assert capsys.readouterr().out == "log of data-gate\n"
+
+
+def test_an_error_that_comes_as_a_log_is_an_error(kfp):
+    server, client = kfp
+    run_id = submitted(client)
+    ended(client, run_id)
+    (server.runs[run_id].folder / "pod-training.log").unlink()
+    with pytest.raises(UserError, match=r"KFP has no log of breast-cancer-.*-system-container-impl-[0-9]+.*kubectl logs"):
+        runs_command.print_logs(client.connection, run_id, "training", follow=False)
+
+
+# Schedules
+
+
+def compiled():
+    return CompiledForKubeflow("", spec_of(), None, TASKS, dict.fromkeys(TASKS.values(), ()))
+
+
+def scheduled(client, root="s3://bucket/root", **changes):
+    given = {
+        "name": "breast_cancer 0 3 * * *", "experiment_id": client.experiment("mine"), "cron": "0 0 3 * * *", "catchup": False,
+        "most": 1, "service_account": "runner", "mlflow_experiment": "mine",
+    }  # fmt: skip
+    return Schedules(client).make(compiled(), root, Schedule(**{**given, **changes}))
+
+
+def test_a_schedule_starts_runs_with_the_root_that_kfp_would_have_dropped(kfp):
+    server, client = kfp
+    made = scheduled(client, catchup=True, most=3)
+    run = server.tick(server.recurring[made.recurring_run_id])
+    assert run is not None, "the first tick starts a run"
+    assert run.spec["defaultPipelineRoot"] == "s3://bucket/root"
+    assert run.body["service_account"] == "runner"
+    assert run.body["plugins_input"] == {"mlflow": {"experiment_name": "mine"}}
+    kept = server.recurring[made.recurring_run_id]
+    assert (kept["no_catchup"], kept["max_concurrency"]) == (False, "3")
+    assert run.name.startswith(schedule_workflow("breast_cancer 0 3 * * *"))
+    [listed] = [r for r in client.runs(None, 10) if r.run_id == run.id]
+    assert listed.recurring_run_id == made.recurring_run_id
+    assert str(ended(client, run.id).state) == "SUCCEEDED"
+
+
+def test_a_recurring_run_with_an_inline_spec_and_plugins_never_starts_in_the_stand_in_either(kfp):
+    """Why a pipeline is uploaded for a schedule."""
+    server, client = kfp
+    given = {"display_name": "x", "experiment_id": "1", "pipeline_spec": {"pipeline_spec": spec_of()}, "mode": "ENABLE"}
+    service = client.service("RecurringRunServiceApi")
+    for plugins, starts in (({"mlflow": {"experiment_name": "mine"}}, False), (None, True)):
+        recurring = client.model("V2beta1RecurringRun", **given, **({"plugins_input": plugins} if plugins else {}))
+        made = service.recurring_run_service_create_recurring_run(recurring)
+        assert str(made.status) == "ENABLED"
+        assert (server.tick(server.recurring[made.recurring_run_id]) is not None) is starts
+
+
+def test_the_same_pipeline_scheduled_again_is_uploaded_once_and_another_is_a_version_of_it(kfp):
+    server, client = kfp
+    versions = [
+        scheduled(client, root=root).pipeline_version_reference.pipeline_version_id for root in ("s3://a", "s3://b", "s3://b")
+    ]
+    assert len(server.pipelines) == 1
+    assert versions[0] != versions[1] == versions[2]
+
+
+def test_a_schedule_that_kfp_keeps_without_a_pipeline_is_deleted_again_and_refused(kfp, monkeypatch):
+    server, client = kfp
+    monkeypatch.setattr(server, "documents_of", lambda body: None)
+    shown = client.service("PipelineServiceApi").__class__
+    monkeypatch.setattr(shown, "pipeline_service_get_pipeline_version", lambda *a, **k: client.model("V2beta1PipelineVersion"))
+    with pytest.raises(StageError, match="it would never start a run"):
+        scheduled(client)
+    assert server.recurring == {}
+
+
+def test_schedules_are_listed_paused_resumed_and_deleted(kfp, capsys):
+    server, client = kfp
+    made = scheduled(client).recurring_run_id
+    runs_command.pause_schedule(client.connection, made)
+    assert server.tick(server.recurring[made]) is None
+    runs_command.list_schedules(client.connection, None, as_json=True)
+    [row] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (row["state"], row["cron"], row["catchup"], row["max_concurrency"]) == ("DISABLED", "0 0 3 * * *", False, "1")
+    runs_command.resume_schedule(client.connection, made)
+    assert server.tick(server.recurring[made]) is not None
+    time.sleep(0.5)
+    runs_command.delete_schedule(client.connection, made, force=False)
+    assert server.recurring == {}
+    with pytest.raises(UserError, match="there is no recurring run"):
+        runs_command.pause_schedule(client.connection, made)
+
+
+def test_a_schedule_with_runs_under_way_is_deleted_by_force_alone_because_kfp_orphans_them(kfp, capsys):
+    server, client = kfp
+    server.faults = {"ingest": [("RUNNING", "")]}
+    made = scheduled(client).recurring_run_id
+    run = server.tick(server.recurring[made])
+    while run.state != "RUNNING":
+        time.sleep(0.01)
+    with pytest.raises(UserError, match=f"has runs under way: {run.id}"):
+        runs_command.delete_schedule(client.connection, made, force=False)
+    assert made in server.recurring
+    runs_command.delete_schedule(client.connection, made, force=True)
+    assert f"orphaned: {run.id}" in capsys.readouterr().out
+    run.terminated = True
+
+
+# Workspace
+
+
+@pytest.mark.parametrize("patch", [{}, {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}])
+def test_the_stand_in_refuses_a_workspace_as_a_stock_kfp_does(kfp, patch):
+    _, client = kfp
+    workspace = {"size": "1Gi", "kubernetes": {"pvcSpecPatch": patch}}
+    platform = {"platforms": {"kubernetes": {"pipelineConfig": {"workspace": workspace}}}}
+    with pytest.raises(StageError, match="500"):
+        client.submit("one", client.experiment("mine"), {"pipeline_spec": spec_of(), "platform_spec": platform}, **GIVEN)
+
+
+def test_a_claim_with_access_modes_is_taken(kfp):
+    _, client = kfp
+    workspace = {"size": "1Gi", "kubernetes": {"pvcSpecPatch": {"accessModes": ["ReadWriteOnce"]}}}
+    platform = {"platforms": {"kubernetes": {"pipelineConfig": {"workspace": workspace}}}}
+    spec = {"pipeline_spec": spec_of(), "platform_spec": platform}
+    assert client.submit("one", client.experiment("mine"), spec, **GIVEN).run_id

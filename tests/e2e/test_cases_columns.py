@@ -1,0 +1,133 @@
+"""Columns and classes that are not what they seem, through the command line."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from components import tracking
+from components.model_registry import CHAMPION, POSITIVE_CLASS, alias_version
+from pipelines.runners.workspace import Workspace
+
+QUICK = {"framework": "pytorch", "hyperparameters": {"epochs": 5}}
+SECONDS = 1_700_000_000
+
+
+def pipeline(folder, name, path, **more):
+    file = folder / f"{name}.yaml"
+    document = {"name": name, "data": {"path": path}, "label": "y", "trainer": QUICK, "serving": {"infra_validation": None}}
+    file.write_text(yaml.safe_dump({**document, **more}))
+    return file
+
+
+def features(workspace):
+    [file] = Workspace(workspace).root.rglob("bundle.json")
+    return [f["name"] for f in json.loads(file.read_text())["features"]]
+
+
+def test_an_index_that_pandas_stored_is_no_feature_and_one_that_is_kept_stops_the_run(tmp_path, warm):
+    rng = np.random.default_rng(32)
+    noise = pd.DataFrame({"x": rng.normal(size=2000), "w": rng.normal(size=2000), "y": np.sort(rng.integers(0, 2, 2000))})
+    shuffled = noise.query("x < 9").iloc[rng.permutation(2000)]
+    shuffled.to_parquet(tmp_path / "d.parquet")
+    shuffled.rename_axis("row").to_parquet(tmp_path / "kept.parquet")
+    done = warm("run", pipeline(tmp_path, "stored_index", "d.parquet"), "--workspace", tmp_path / "w", "--json")
+    assert done.code == 4, done.stderr
+    assert "left out: '__index_level_0__', an index that was stored beside the columns" in done.stderr
+    assert done.json["metrics"]["auc"] < 0.65
+    kept = warm("run", pipeline(tmp_path, "kept", "kept.parquet"), "--workspace", tmp_path / "w", "--json")
+    assert kept.code == 3
+    assert "row (train): an index that predicts the label alone" in kept.stderr
+    assert "--set validation.on_anomaly.features.row=warn" in kept.stderr
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory, warm):
+    """The same rows with two spellings of the rare class, run in a workspace each."""
+    folder = tmp_path_factory.mktemp("positive_class")
+    rng = np.random.default_rng(33)
+    is_bad = rng.random(4000) < 0.04
+    frame = pd.DataFrame({"s": (rng.normal(size=4000) + is_bad * 0.7).round(3), "n": rng.normal(size=4000).round(3)})
+    runs = {}
+    for name in ("bad", "zbad"):
+        frame.assign(y=np.where(is_bad, name, "good")).to_csv(folder / f"{name}.csv", index=False)
+        file = pipeline(folder, f"p_{name}", f"{name}.csv")
+        runs[name] = warm("run", file, "--workspace", folder / name, "--json", "--set", "evaluation.improvement=null")
+        assert runs[name].code in (0, 4), runs[name].stderr
+    return folder, runs
+
+
+def test_renaming_a_class_changes_no_figure_and_no_verdict(bad):
+    _, runs = bad
+    first, second = runs["bad"].json, runs["zbad"].json
+    assert first["metrics"] == pytest.approx(second["metrics"], abs=1e-6)
+    assert first["metrics"]["auc_precision_recall"] < 0.3, "the figures are about the rare class"
+    assert (first["status"], first["blessed"]) == (second["status"], second["blessed"])
+    assert (first["positive_class"], second["positive_class"]) == ("bad", "zbad")
+
+
+def test_the_positive_class_stands_in_table_version_bundle_and_predictions(bad, tmp_path, warm):
+    folder, runs = bad
+    assert "positive class: bad (the rarer class)" in runs["bad"].stderr
+    [bundle] = (folder / "bad").rglob("Format-Serving/**/bundle.json")
+    assert json.loads(bundle.read_text())["positive_class"] == "bad"
+    client = tracking.client(Workspace(folder / "bad").mlflow_uri)
+    version = client.get_model_version("p_bad", alias_version(client, "p_bad", CHAMPION))
+    assert version.tags[POSITIVE_CLASS] == "bad"
+    assert "positive class: bad (the rarer class)" in version.description
+    done = warm("predict", "p_bad@champion", folder / "bad.csv", "--workspace", folder / "bad", "--output", tmp_path / "p.csv")
+    assert done.code == 0, done.stderr
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert set(found["positive_class"]) == {"bad"}
+    assert found.probability[found.y == "bad"].mean() > found.probability[found.y == "good"].mean()
+
+
+def test_the_key_chooses_the_other_class_and_the_champion_is_compared_all_the_same(bad, warm):
+    folder, runs = bad
+    options = ["--workspace", folder / "bad", "--json", "--set", "positive_class=good"]
+    done = warm("run", folder / "p_bad.yaml", *options)
+    assert done.json["positive_class"] == "good"
+    assert done.json["metrics"]["auc_precision_recall"] > 0.9
+    assert done.json["models"]["champion"]["metrics"]["auc"] == pytest.approx(runs["bad"].json["metrics"]["auc"], abs=1e-3)
+    wrong = warm("run", folder / "p_bad.yaml", "--workspace", folder / "bad", "--set", "positive_class=god")
+    assert (wrong.code, "The classes are bad, good" in wrong.stderr) == (2, True)
+
+
+def test_the_champions_choice_stays_when_the_other_class_has_become_the_rarer_one(tmp_path, warm):
+    workspace = Workspace(tmp_path / "w")
+    workspace.create()
+    client = tracking.client(workspace.mlflow_uri)
+    client.create_registered_model("kept")
+    version = client.create_model_version("kept", str(tmp_path), tags={POSITIVE_CLASS: "bad"})
+    client.set_registered_model_alias("kept", CHAMPION, version.version)
+    labels = ["bad"] * 60 + ["good"] * 40
+    pd.DataFrame({"x": np.arange(100) % 7, "y": labels}).to_csv(tmp_path / "d.csv", index=False)
+    no_eval = ["--set", "data.splits={train: 1.0, eval: 0.000000001}"]  # the run is over when the check is
+    done = warm("run", pipeline(tmp_path, "kept", "d.csv"), "--workspace", tmp_path / "w", *no_eval)
+    assert (done.code, "has no rows" in done.stderr) == (2, True)
+    assert "positive_class: bad, as of the champion; the key chooses another" in done.stderr
+
+
+def test_folders_carry_columns_and_whole_seconds_stay_apart_in_training_and_prediction(tmp_path, warm):
+    rng = np.random.default_rng(0)
+    seconds = SECONDS + rng.integers(0, 400, 2000)
+    region = rng.choice(["01", "1", "2"], 2000)
+    late = (seconds > SECONDS + 200) ^ (region == "01")
+    frame = pd.DataFrame({"t": seconds.astype(float), "n": rng.normal(size=2000), "y": late ^ (rng.random(2000) < 0.02)})
+    for name, part in frame.astype({"y": int}).groupby(region):
+        (tmp_path / "data" / f"region={name}").mkdir(parents=True)
+        part.to_parquet(tmp_path / "data" / f"region={name}" / "part-0.parquet", index=False)
+    (tmp_path / "data" / "_SUCCESS").touch()
+    learn = {"framework": "pytorch", "hyperparameters": {"epochs": 40, "learning_rate": 0.01}}
+    done = warm.run(pipeline(tmp_path, "parts", "data", trainer=learn), tmp_path / "w")
+    assert "as float32; all are whole numbers and are kept as integers" in done.stderr
+    assert "read from the names of folders, as text: region" in done.stderr
+    assert "1 files without rows are skipped (markers and empty parts): _SUCCESS" in done.stderr
+    assert done.json["metrics"]["auc"] > 0.95
+    predicted = warm("predict", "parts@champion", tmp_path / "data", "--workspace", tmp_path / "w", "-o", tmp_path / "p.parquet")
+    assert predicted.code == 0, predicted.stderr
+    found = pd.read_parquet(tmp_path / "p.parquet")
+    assert set(found.region) == {"01", "1", "2"}
+    assert ((found.probability > 0.5) == found.y).mean() > 0.9

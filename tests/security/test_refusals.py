@@ -1,0 +1,154 @@
+"""MLflow that refuses is not MLflow that is away: the reason is said, and a registration that is lost is no success."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from components import tracking
+from components.errors import EXIT_BAD_INPUT, StageError, UserError
+from components.model_registry import PUT_OFF, REFUSED
+from components.tracking_journal import Journal, noted
+from pipelines.cli import main
+from pipelines.config_file import load_config
+from pipelines.runners.outcome import run_result
+from pipelines.runners.run_tracker import RunTracker, left_behind
+from pipelines.runners.upload import upload
+from pipelines.runners.workspace import Workspace
+from tests.refusing_server import refusing_proxy
+from tests.security.test_journals import journal, metric, model
+
+pytestmark = pytest.mark.core
+DOCUMENT = {"name": "x", "data": {"path": "a.csv"}, "label": "y"}
+
+
+@pytest.fixture(autouse=True)
+def _few_tries(monkeypatch):
+    for name, value in tracking._PATIENCE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(tracking, "_clients", {})
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "w")
+
+
+def tracker(uri, workspace):
+    config = load_config(None, document=DOCUMENT, overrides=[f"tracking.uri={uri}"])
+    return RunTracker(config, workspace, "run", "pytorch", None)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "does not let you in: .*401.*MLFLOW_TRACKING_USERNAME"),
+        (403, "does not let you in: .*403"),
+        (429, "takes no more: .*429.*try again later"),
+        (507, "takes no more: .*507"),
+        (413, "refuses: .*413"),
+    ],
+)
+def test_a_server_that_refuses_ends_a_run_before_it_begins_and_says_why(status, words, workspace):
+    with (
+        refusing_proxy(lambda method, path: status) as uri,
+        pytest.raises(UserError, match=rf"tracking\.uri: .* {words}"),
+    ):
+        tracker(uri, workspace)
+    assert not workspace.journal.exists(), "there is nothing to send"
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_server_that_is_ill_is_away(status, workspace):
+    with refusing_proxy(lambda method, path: status) as uri:
+        found = tracker(uri, workspace)
+    assert found.away
+    assert found.refused is None
+    assert "could not be reached" in left_behind(workspace, found.refused)
+
+
+@pytest.mark.parametrize(("status", "became"), [(403, REFUSED), (413, REFUSED), (503, PUT_OFF)])
+def test_a_registration_that_is_refused_says_so_and_is_kept(status, became, workspace, tmp_path):
+    with refusing_proxy(lambda method, path: status) as uri:
+        run = tracking.Run(uri, "0" * 32, Journal(workspace.journal / "r", "pipeline"))
+        found = run.register(model("m", tmp_path)["model"])
+    assert found.status == became
+    assert (str(status) in found.why) == (became == REFUSED)
+    assert '"register"' in (workspace.journal / "r" / "pipeline.jsonl").read_text()
+    assert (noted(workspace.journal / "r") is not None) == (became == REFUSED)
+
+
+def test_after_a_refusal_of_one_thing_a_server_that_is_gone_is_away(workspace, tmp_path):
+    with refusing_proxy(lambda method, path: 413) as uri:
+        run = tracking.Run(uri, "0" * 32, Journal(workspace.journal / "r", "pipeline"))
+        run.metrics({"loss": 0.5})
+    assert run.register(model("m", tmp_path)["model"]).status == PUT_OFF
+
+
+def test_what_a_stage_was_refused_is_said_at_the_end_of_the_run(workspace):
+    said = left_behind(workspace, "MLflow at h does not let you in: 403.")
+    assert "MLflow refused a part" in said
+    assert "does not let you in: 403" in said
+    assert "switchyard upload" in said
+
+
+def test_a_blessed_model_that_is_not_registered_is_no_success(tmp_path, monkeypatch):
+    folder = tmp_path / "registration"
+    folder.mkdir()
+    (folder / "registration.json").write_text(json.dumps({"status": REFUSED, "why": "MLflow refuses: no room."}))
+    monkeypatch.setattr("pipelines.runners.outcome._evaluation", _blessed)
+    found = run_result("x", "pytorch", _Tracker, [], {}, {"registry": {"registration": str(folder)}}, [])
+    assert found.status == "not_registered"
+    assert found.exit_code == EXIT_BAD_INPUT
+    assert "MLflow refuses: no room." in found.error
+
+
+class _Tracker:
+    run_id = experiment_id = None
+
+
+def _blessed(outputs):
+    from types import SimpleNamespace
+
+    return SimpleNamespace(blessed=True, best="pytorch", metrics={})
+
+
+@pytest.mark.parametrize("arguments", [("models", "list"), ("models", "list", "m"), ("predict", "m@1", __file__, "-o", "o.csv")])
+def test_commands_say_that_they_are_not_let_in(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refusing_proxy(lambda method, path: 401) as uri:
+        extra = ["--format", "csv"] if arguments[0] == "predict" else []
+        done = CliRunner().invoke(main, [*arguments, *extra, "--tracking-uri", uri])
+    assert done.exit_code == EXIT_BAD_INPUT, done.output
+    assert "does not let you in" in done.output
+    assert "Is the server up" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_upload_keeps_what_no_account_may_send(workspace):
+    with refusing_proxy(lambda method, path: 403) as uri:
+        journal(workspace, "1", uri, metric("loss"))
+        with pytest.raises(StageError, match="does not let you in"):
+            upload(workspace, print)
+    assert (workspace.journal / "1" / "pipeline.jsonl").exists()
+    assert not (workspace.journal / "refused").exists()
+
+
+def test_a_deleted_experiment_says_how_it_comes_back(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    number = tracking.ensure_experiment(uri, "e", tmp_path / "files")
+    tracking.client(uri).delete_experiment(number)
+    with pytest.raises(UserError, match=rf"mlflow experiments restore --experiment-id {number}"):
+        tracking.ensure_experiment(uri, "e", tmp_path / "files")
+
+
+def test_an_experiment_that_is_deleted_while_a_run_goes_on_is_a_refusal(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    number = tracking.ensure_experiment(uri, "e", tmp_path / "files")
+    run = tracking.Run(uri, tracking.create_run(uri, number, "r", {}), Journal(tmp_path / "j", "pipeline"))
+    tracking.client(uri).delete_experiment(number)
+    run.metrics({"loss": 0.5})
+    assert not run.away
+    assert "active" in noted(Path(tmp_path / "j"))

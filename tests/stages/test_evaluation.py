@@ -1,0 +1,72 @@
+"""Evaluation's rows: what is predicted for them, kept and read again, and measured where a champion can judge some only."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from components.conversion import fit_rows
+from components.dataset import DatasetSummary
+from components.evaluation.executor import read_rows
+from components.evaluation.metric_names import ROW_ACCURACY
+from components.evaluation.metrics import row_feature
+from components.evaluation.predictions import ROWS, Predict, beside, rows_schema
+from components.evaluation.results import CHAMPION
+from components.model_bundle import BundleInfo, Columns
+from components.raw_features import RawFeature
+
+pytestmark = pytest.mark.core
+
+
+class LinearModel:
+    """A bundle's scores without a file: the probability is a column's value."""
+
+    def __init__(self, info: BundleInfo, outputs: int) -> None:
+        self.info, self._outputs = info, outputs
+
+    def scores_of(self, columns: Columns) -> np.ndarray:
+        return np.asarray(columns["x"], dtype=np.float32)[:, : self._outputs] / 10
+
+    def scores_of_batch(self, batch: pa.RecordBatch) -> np.ndarray:
+        return self.scores_of(fit_rows(batch, self.info.features).columns)
+
+
+def predicted(task, classes, champions_classes, batch, width=1):
+    kinds = {"x": "float", "y": "integer"}
+    summary = DatasetSummary("f", [], kinds, {}, {"train": 1, "test": 4}, 0, [], [], "y", task, classes, {})
+    info = BundleInfo("pytorch", "pytorch", task, "y", classes, [RawFeature("x", "float32", width)])
+    old = BundleInfo("pytorch", "pytorch", task, "y", champions_classes, [RawFeature("x", "int64", width)])
+    predict = Predict({}, [], summary, partly=True)
+    predict._bundles = {"new": LinearModel(info, width), CHAMPION: LinearModel(old, width)}
+    kept, measured = predict.process(batch)
+    assert kept.tag == ROWS
+    return kept.value, measured, summary
+
+
+def test_the_champion_has_no_scores_of_rows_that_it_cannot_judge_and_they_are_read_as_they_were_written(tmp_path):
+    batch = pa.RecordBatch.from_pydict({"x": [[1.0], [2.5], [9.0]], "y": [[0], [1], [1]]})
+    table, measured, summary = predicted("binary", [0, 1], [0, 1], batch)
+    assert table[CHAMPION].to_pylist() == [pytest.approx([0.1]), None, pytest.approx([0.9])]
+    (tmp_path / "predictions").mkdir()
+    pyarrow.parquet.write_table(table.cast(rows_schema(["new", CHAMPION], [])), tmp_path / "predictions" / "rows.parquet")
+    rows = read_rows(str(tmp_path), ["new", CHAMPION], summary)
+    assert rows.judged(CHAMPION).tolist() == [True, False, True]
+    assert rows.judged("new").all()
+    np.testing.assert_allclose(rows.where(rows.judged(CHAMPION)).scores[CHAMPION], [[0.1], [0.9]], rtol=1e-6)
+    # TFMA is given the candidate twice: on all rows, and beside the champion.
+    labels, scores = measured.of("new")
+    assert len(labels) == len(scores) == 3
+    for name in (CHAMPION, beside("new")):
+        labels, scores = measured.of(name)
+        assert labels.tolist() == [0, 1]
+        np.testing.assert_allclose(scores, [[0.1], [0.9]], rtol=1e-6)
+
+
+def test_rows_of_a_new_class_count_for_the_candidate_alone():
+    values = [[7.0, 2.0, 1.0], [1.0, 8.0, 1.0], [1.0, 1.0, 8.0]]
+    batch = pa.RecordBatch.from_pydict({"x": values, "y": [[0], [1], [2]]})
+    _, measured, _ = predicted("multiclass", [0, 1, 2], [0, 1, 7], batch, width=3)
+    assert measured.feature(row_feature(ROW_ACCURACY, "new")).tolist() == [1, 1, 1]
+    assert measured.feature(row_feature(ROW_ACCURACY, beside("new"))).tolist() == [1, 1]
+    assert measured.feature(row_feature(ROW_ACCURACY, CHAMPION)).tolist() == [1, 1]
+    assert measured.predictions[CHAMPION].shape == (3, 4), "the class 7 stands in a column of its own"

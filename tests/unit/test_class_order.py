@@ -1,0 +1,144 @@
+"""Which class is the positive one, and what a model with the other one says."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components import class_order
+from components.baseline.fit import ChampionFit
+from components.dataset import DatasetSummary
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.scan import scan
+from components.model_bundle import BundleInfo, reordered
+from pipelines.config import PipelineConfig
+from pipelines.preflight import check_inputs
+from pipelines.settings import input_spec
+
+BAD = {"data": {"path": "d.csv"}, "label": "y", "name": "p"}
+
+
+def positive(classes, counts=None, chosen=None):
+    return class_order.ordered(sorted(classes), counts or {}, chosen)[0][-1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        ([0, 1], 1),
+        ([-1, 1], 1),
+        (["false", "true"], "true"),
+        (["YES", "no"], "YES"),
+        (["positive", "zero"], "positive"),
+        (["n", "y"], "y"),
+        (["1", "0"], "1"),
+    ],
+)
+def test_a_usual_name_is_the_positive_class_however_frequent_it_is(classes, expected):
+    assert positive(classes, {expected: 999, **{c: 1 for c in classes if c != expected}}) == expected
+
+
+@pytest.mark.parametrize("classes", [["bad", "good"], ["good", "zbad"], [1, 2], ["y", "x"], ["True", "yes"]])
+@pytest.mark.parametrize("rare", [0, 1])
+def test_without_a_usual_name_the_rarer_class_is_the_positive_one(classes, rare):
+    assert positive(classes, {classes[rare]: 4, classes[1 - rare]: 96}) == classes[rare]
+
+
+def test_of_two_classes_that_are_as_frequent_the_last_by_name_is_positive():
+    assert positive(["a", "b"], {"a": 5, "b": 5}) == "b"
+
+
+def write(tmp_path, labels):
+    pd.DataFrame({"x": np.arange(len(labels)) % 7, "y": labels}).to_csv(tmp_path / "d.csv", index=False)
+    return PipelineConfig.model_validate({**BAD, "data": {"path": str(tmp_path / "d.csv")}})
+
+
+@pytest.mark.parametrize(
+    ("labels", "chosen", "expected"),
+    [
+        (["bad", "good"], "good", "good"),
+        ([0, 1], "0", 0),
+        ([0, 1], "0.0", 0),
+        ([0, 1], "false", 0),
+        ([2**53, 2**53 + 1], str(2**53), 2**53),
+    ],
+)
+def test_the_key_chooses_the_class_by_any_spelling_of_its_value(labels, chosen, expected, tmp_path):
+    config = write(tmp_path, labels * 9).model_copy(update={"positive_class": chosen})
+    found = scan(input_spec(config), BadRows(0))
+    assert (found.classes[-1], found.positive_by) == (expected, "chosen by positive_class")
+
+
+def test_a_key_that_names_no_class_is_refused_with_the_classes_there_are_before_anything_runs(tmp_path):
+    config = write(tmp_path, ["bad", "good"] * 9).model_copy(update={"positive_class": "god"})
+    with pytest.raises(
+        UserError, match=r"positive_class: 'y' has no class 'god'. Did you mean 'good'\? The classes are bad, good"
+    ):
+        check_inputs(config, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bad", "zbad"])
+def test_a_renamed_class_stays_the_positive_one(name, tmp_path):
+    config = write(tmp_path, [name] * 4 + ["good"] * 96)
+    found = scan(input_spec(config), BadRows(0))
+    assert (found.classes, found.positive_by) == (["good", name], "the rarer class")
+
+
+@pytest.mark.parametrize(("labels", "task"), [([1.5, 2.5, 3.5], "regression"), (["a", "b", "c"], "multiclass")])
+def test_a_task_without_a_positive_class_refuses_the_key_before_anything_runs(labels, task, tmp_path):
+    config = write(tmp_path, labels * 9).model_copy(update={"positive_class": "a"})
+    with pytest.raises(UserError, match=f"positive_class: a {task} task has no positive class, received 'a'"):
+        check_inputs(config, tmp_path)
+
+
+@pytest.mark.parametrize(("labels", "kept", "expected"), [
+    ([0, 1] * 50, "0", None),
+    (["bad"] * 60 + ["good"] * 40, "bad", "bad"),
+    (["bad"] * 40 + ["good"] * 60, "bad", None),
+    (["bad"] * 40 + ["good"] * 60, "gone", None),
+    (["bad"] * 40 + ["good"] * 60, None, None),
+])  # fmt: skip
+def test_the_champions_choice_stays_where_the_data_would_make_another(labels, kept, expected, tmp_path):
+    assert check_inputs(write(tmp_path, labels), tmp_path, lambda: kept).positive_class == expected
+
+
+def test_the_key_comes_before_the_champions_choice(tmp_path):
+    config = write(tmp_path, ["bad"] * 60 + ["good"] * 40).model_copy(update={"positive_class": "good"})
+    assert check_inputs(config, tmp_path, lambda: "bad").positive_class == "good"
+
+
+@pytest.mark.parametrize(("given", "expected"), [(1, "1"), (True, "true"), ("bad", "bad")])
+def test_the_key_is_text_whatever_yaml_makes_of_it(given, expected):
+    assert PipelineConfig.model_validate({**BAD, "positive_class": given}).positive_class == expected
+
+
+def info(classes, task="binary"):
+    return BundleInfo("pytorch", "pytorch", task, "y", classes, [])
+
+
+def test_the_scores_of_a_model_with_the_other_positive_class_are_turned():
+    scores = np.array([[0.9], [0.2]])
+    np.testing.assert_allclose(reordered(scores, info(["bad", "good"]), ["good", "bad"]), 1 - scores)
+    np.testing.assert_allclose(reordered(scores, info(["good", "bad"]), ["good", "bad"]), scores)
+
+
+def test_the_scores_of_several_classes_follow_their_order():
+    scores = np.array([[0.7, 0.2, 0.1]])
+    np.testing.assert_allclose(reordered(scores, info(["a", "b", "c"], "multiclass"), ["c", "a", "b"]), [[0.1, 0.7, 0.2]])
+
+
+def test_a_champion_with_the_other_positive_class_is_compared_with_its_probabilities_turned():
+    summary = DatasetSummary("", [], {}, {}, {}, 0, [], [], "y", "binary", ["good", "bad"], {})
+    champion = ChampionFit(info(["bad", "good"]), summary)
+    assert champion.obstacle == ""
+    np.testing.assert_allclose(champion.aligned(np.array([[0.9], [0.2]], np.float32)), [[0.1], [0.8]], atol=1e-6)
+
+
+def test_a_summary_of_an_older_version_is_read(tmp_path):
+    DatasetSummary("", [], {}, {}, {}, 0, [], [], "y", "binary", ["bad", "good"], {}).save(str(tmp_path))
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    del content["positive_by"]
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert DatasetSummary.load(str(tmp_path)).positive_class == "good"

@@ -1,0 +1,173 @@
+"""The converter: one value has one meaning, whatever type or spelling it arrives in, or is refused by its row."""
+
+import datetime
+import decimal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from components.conversion import fit, fit_frame, fit_rows, fit_values
+from components.errors import UserError
+from components.raw_features import Ragged, RawFeature
+
+INTEGER = RawFeature("x", "int64", None, meaning="integer")
+FLOAT = RawFeature("x", "float32", None, meaning="float")
+BOOLEAN = RawFeature("x", "int64", None, meaning="boolean")
+SECONDS = RawFeature("x", "int64", None, meaning="timestamp[s]")
+MILLIS = RawFeature("x", "int64", None, meaning="timestamp[ms]")
+TIME = RawFeature("x", "int64", None, meaning="time[s]")
+TEXT = RawFeature("x", "string", None, meaning="text", missing=[""])
+ZIP = RawFeature("x", "string", None, meaning="text", missing=[""], spelled=["05"])
+CODE = RawFeature("x", "string", None, meaning="text", missing=[""], spelled=["5", "True", "2024-01-31"])
+POINT = RawFeature("x", "string", None, meaning="text", missing=[""], spelled=["5.0"])
+LIST = RawFeature("x", "float32", None, is_list=True, meaning="float")
+DAY = datetime.date(2024, 1, 31)
+NOON = datetime.datetime(2024, 1, 31, 12)
+NOON_SECONDS = 1_706_702_400
+
+
+def values_of(column, feature):
+    """Returns each row's value (None: missing), and the reasons of the rows that do not fit."""
+    found = fit_values(column, feature)
+    rows = [None if row is None else row[0] if len(row) == 1 else row for row in found.values.to_pylist()]
+    return rows, {m.row: m.reason for m in found.misfits}
+
+
+@pytest.mark.parametrize(
+    ("feature", "column", "expected"),
+    [
+        (INTEGER, ["5", " 5 ", "5.0", "+5", "5e0"], [5] * 5),
+        (INTEGER, [5, 5.0, True, None, float("nan")], [5, 5, 1, None, None]),
+        (INTEGER, pa.array([5, 2**63 - 1], pa.uint64()), [5, 2**63 - 1]),
+        (INTEGER, pa.array([decimal.Decimal("5.00"), None]), [5, None]),
+        (INTEGER, [2**53 + 1, -(2**63)], [2**53 + 1, -(2**63)]),
+        (INTEGER, ["9007199254740993"], [2**53 + 1]),
+        (INTEGER, pa.array([5, None]).dictionary_encode(), [5, None]),
+        (FLOAT, ["1.5", "1e3", ".5", "True"], [1.5, 1000.0, 0.5, 1.0]),
+        (FLOAT, np.array([1.5, np.nan], np.float16), [1.5, None]),
+        (FLOAT, pa.array([decimal.Decimal("1.10")]), [1.1]),
+        (FLOAT, pa.array([2**64 - 1], pa.uint64()), [float(2**64)]),
+        (FLOAT, [2**64, 1.5], [float(2**64), 1.5]),
+        (BOOLEAN, ["True", "false", "TRUE", "1", "0.0"], [1, 0, 1, 1, 0]),
+        (BOOLEAN, [True, False, 1, 0.0, None, "true"], [1, 0, 1, 0, None, 1]),
+        (SECONDS, ["2024-01-31 12:00:00", "2024-01-31T12:00", "2024-01-31T13:00:00+01:00"], [NOON_SECONDS] * 3),
+        (SECONDS, ["2024-01-31T12:00:00.000Z", "2024-01-31T12:00:00.000"], [NOON_SECONDS] * 2),
+        (SECONDS, pa.array([NOON]), [NOON_SECONDS]),
+        (SECONDS, pa.array([NOON], pa.timestamp("ns", "Europe/Berlin")), [NOON_SECONDS]),
+        (SECONDS, pa.array([DAY]), [NOON_SECONDS - 43_200]),
+        (SECONDS, pa.array([DAY], pa.date64()), [NOON_SECONDS - 43_200]),
+        (SECONDS, [NOON_SECONDS, float(NOON_SECONDS), str(NOON_SECONDS), NOON], [NOON_SECONDS] * 4),
+        (MILLIS, ["2024-01-31 12:00:00.25", "2024-01-31"], [NOON_SECONDS * 1000 + 250, NOON_SECONDS * 1000 - 43_200_000]),
+        (SECONDS, ["0001-01-01", "9999-12-31"], [-62_135_596_800, 253_402_214_400]),
+        (TIME, ["09:30:00", "09:30"], [34_200, 34_200]),
+        (TIME, pa.array([datetime.time(9, 30)]), [34_200]),
+        (TEXT, ["a", "NA", "null", "", None, b"b"], [b"a", b"NA", b"null", None, None, b"b"]),
+        (TEXT, pa.array(["a", ""], pa.large_string()), [b"a", None]),
+        (CODE, [5, "5", 5.0, True, DAY], [b"5", b"5", b"5", b"True", b"2024-01-31"]),
+        (POINT, [5, 5.0, 2.5], [b"5.0", b"5.0", b"2.5"]),
+        (LIST, [[1, 2.5], [], None, 3], [[1.0, 2.5], None, None, 3.0]),
+        (LIST, pa.array([[1.0], [2.0]], pa.list_(pa.float32(), 1)), [1.0, 2.0]),
+    ],
+)  # fmt: skip
+def test_a_value_means_the_same_in_any_type_and_spelling(feature, column, expected):
+    assert values_of(column, feature) == (expected, {})
+
+
+@pytest.mark.parametrize(
+    ("feature", "value", "reason"),
+    [
+        (INTEGER, 45.5, "must hold whole numbers"),
+        (INTEGER, "45.5", "must hold numbers"),
+        (INTEGER, 2**63, "must hold numbers that fit int64"),
+        (INTEGER, 1e19, "must hold numbers that fit int64"),
+        (INTEGER, "1,316", "must hold numbers"),
+        (INTEGER, NOON, "must hold numbers"),
+        (FLOAT, "many", "must hold numbers"),
+        (FLOAT, 1e39, "must hold numbers that fit float32"),
+        (FLOAT, float("inf"), "must hold numbers that fit float32"),
+        (FLOAT, {"a": 1}, "must hold numbers"),
+        (FLOAT, [1.0, 2.0], "must hold one value a row"),
+        (FLOAT, [[1.0]], "must hold numbers"),
+        (FLOAT, datetime.timedelta(1), "must hold numbers"),
+        (BOOLEAN, 2, "must hold true or false"),
+        (BOOLEAN, "yes", "must hold true or false"),
+        (SECONDS, "2024-02-30", "must hold dates or times"),
+        (SECONDS, "2024-01-31 12:00:00.5", "no finer than s"),
+        (SECONDS, NOON_SECONDS * 1000, "must hold dates or times"),
+        (SECONDS, True, "must hold dates or times"),
+        (TIME, "25:00:00", "must hold times of day"),
+        (TEXT, 5, "must hold texts"),
+        (ZIP, 1234, "must hold texts"),
+        (POINT, True, "must hold texts"),
+        (LIST, [1.0, None], "must hold lists without gaps"),
+        (LIST, [1.0, float("nan")], "must hold lists without gaps"),
+        (LIST, ["a", 1.0], "must hold numbers"),
+    ],
+)
+def test_a_value_that_would_be_changed_is_refused_and_only_its_row(feature, value, reason):
+    good = {"int64": 1, "float32": 1.0, "string": "a"}[feature.dtype]
+    rows, reasons = values_of([good, value, good], feature)
+    assert reason in reasons.pop(1)
+    assert reasons == {}
+    assert (rows[1], rows[0] is None) == (None, False)
+
+
+def test_words_are_missing_among_numbers_and_values_among_texts():
+    column = pa.array(["NA", "1", "", "nan", "None", "n/a", "2"])
+    assert values_of(column, INTEGER) == ([None, 1, None, None, None, None, 2], {})
+    assert values_of(column, TEXT)[0] == [b"NA", b"1", None, b"nan", b"None", b"n/a", b"2"]
+    assert fit(column, INTEGER).words == {"NA": 1, "": 1, "nan": 1, "None": 1, "n/a": 1}
+
+
+def test_what_the_config_lists_is_missing_in_every_type():
+    number = RawFeature("x", "float32", None, meaning="float", missing=["-", "-999"])
+    text = RawFeature("x", "string", None, meaning="text", missing=["", "-", "NA"])
+    assert values_of(["-", "-999", "1"], number) == ([None, None, 1.0], {})
+    assert values_of([-999, -999.0, 1], number) == ([None, None, 1.0], {})
+    assert values_of(["-", "NA", "-999", None], text) == ([None, None, b"-999", None], {})
+
+
+def test_rows_that_do_not_fit_are_told_and_the_others_are_ready():
+    features = [
+        RawFeature("a", "int64", 1, meaning="integer"),
+        RawFeature("w", "float32", 2, meaning="float"),
+        RawFeature("t", "string", None, meaning="text", missing=[""]),
+    ]
+    batch = pa.RecordBatch.from_pydict(
+        {"a": [1.0, 45.5, None, 4.0, 5.0], "w": [[1, 2], [1, 2], [1, 2], [1], [3, 4]], "t": ["u", "u", "u", "u", ""]}
+    )
+    found = fit_rows(batch, features)
+    assert found.fits.tolist() == [True, False, False, False, True]
+    assert found.misfits == {
+        1: "column 'a' must hold whole numbers, received 45.5",
+        2: "column 'a' is missing",
+        3: "column 'w' must hold 2 values a row, received [1]",
+    }
+    assert found.columns["a"].tolist() == [[1], [5]]
+    assert found.columns["w"].tolist() == [[1, 2], [3, 4]]
+    assert isinstance(found.columns["t"], Ragged)
+    assert (found.columns["t"].values.tolist(), found.columns["t"].lengths.tolist()) == ([b"u"], [1, 0])
+
+
+def test_integers_of_a_frame_are_kept_whole():
+    frame = pd.DataFrame({"x": pd.array([2**53 + 1, None], dtype="Int64")})
+    assert fit_frame(frame, [INTEGER])["x"].values.tolist() == [2**53 + 1]
+    with pytest.raises(UserError, match=r"column 'x' must hold whole numbers, received 45.5 \(row 0\)"):
+        fit_frame(pd.DataFrame({"x": [45.5]}), [INTEGER])
+
+
+def test_an_older_bundle_takes_dates_as_seconds_and_the_empty_text_as_a_text():
+    assert values_of(pa.array([NOON]), RawFeature("x", "int64", None)) == ([NOON_SECONDS], {})
+    assert values_of(["", None], RawFeature("x", "string", None)) == ([b"", None], {})
+
+
+def test_a_count_far_from_the_dates_of_training_is_of_another_unit_and_refused():
+    """Seconds taken for milliseconds would be January 1970, milliseconds of 1972 taken for seconds the year 4300."""
+    years = [NOON_SECONDS * 1000 - 10**11, NOON_SECONDS * 1000]
+    millis = RawFeature("x", "int64", None, meaning="timestamp[ms]", counts=years)
+    seconds = RawFeature("x", "int64", None, meaning="timestamp[s]", counts=[y // 1000 for y in years])
+    assert values_of([NOON_SECONDS * 1000 + 1, "1972-05-01"], millis) == ([NOON_SECONDS * 1000 + 1, 73_526_400_000], {})
+    assert list(values_of([NOON_SECONDS, str(NOON_SECONDS)], millis)[1]) == [0, 1]
+    assert list(values_of([73_526_400_000, NOON_SECONDS], seconds)[1]) == [0]

@@ -1,0 +1,96 @@
+"""CSVs as other countries and programs write them: separator, decimal point, thousands, encoding."""
+
+import gzip
+
+import pyarrow as pa
+import pytest
+
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.csv_options import CsvOptions
+from components.ingest.scan import read_batches, scan
+from pipelines.config_file import load_config
+from tests.unit.test_ingest import SPEC, InputSpec
+
+pytestmark = pytest.mark.core
+GERMAN = "größe;stadt;y\n" + "".join(f"{i}.316,{i % 10}5;Köln 1,5;{i % 2}\n" for i in range(1, 100))
+OPTIONS = {"separator": ";", "decimal": ",", "thousands": "."}
+
+
+def spec(path, **settings):
+    return InputSpec(**{**SPEC, "path": [str(path)], **settings})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "cp1252", "utf-16"])
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_a_file_of_another_country_is_read_as_it_was_written(encoding, ending, tmp_path):
+    path = tmp_path / f"d.{ending}"
+    path.write_bytes(gzip.compress(GERMAN.encode(encoding)) if ending.endswith("gz") else GERMAN.encode(encoding))
+    settings = spec(path, csv={**OPTIONS, "encoding": encoding})
+    found = scan(settings, BadRows(0))
+    assert {n: t.kind for n, t in found.types.items()} == {"größe": "float", "stadt": "string", "y": "integer"}
+    [batch] = read_batches(settings, str(path), BadRows(0), numeric={"größe", "y"})
+    assert batch.column("größe")[0].as_py() == "1316.15"
+    assert batch.column("stadt")[0].as_py() == "Köln 1,5"  # a text stays as it is
+
+
+@pytest.mark.parametrize(
+    ("options", "texts", "plain"),
+    [
+        ({"decimal": ","}, ["3,5", " -1,25e3 ", ",5", "7", "x", "1.5"], ["3.5", "-1.25e3", ".5", "7", "x", "'1.5'"]),
+        ({"thousands": ","}, ["1,316.5", "12,345,678", "1,31", "316"], ["1316.5", "12345678", "1,31", "316"]),
+        ({"decimal": ",", "thousands": "."}, ["1.316,5", "1.316", "1.5"], ["1316.5", "1316", "'1.5'"]),
+        ({"thousands": " "}, ["1 316", "1\u00a0316.5", "1 31"], ["1316", "1316.5", "1 31"]),
+    ],
+    ids=str,
+)
+def test_numbers_are_made_plain_and_nothing_else_becomes_a_number(options, texts, plain):
+    assert CsvOptions(**options).numbers(pa.array(texts)).to_pylist() == plain
+
+
+def test_bytes_of_another_encoding_are_refused_with_their_place_and_the_key(tmp_path):
+    (tmp_path / "d.csv").write_bytes("a,y\nx,0\nKöln,1\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"byte 0xf6 at offset 9, line 3\. Set data\.csv\.encoding"):
+        scan(spec(tmp_path / "d.csv"), BadRows(0))
+
+
+def test_a_declared_encoding_that_is_wrong_is_refused_with_the_place(tmp_path):
+    (tmp_path / "d.csv").write_bytes("a,y\nx,0\nKöln,1\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"is not shift_jis text: byte .* line 3"):
+        scan(spec(tmp_path / "d.csv", csv={"encoding": "shift_jis"}), BadRows(0))
+
+
+@pytest.mark.parametrize(("head", "key"), [("a;y\n1;0\n", "separator: ';'"), ("a\ty\n1\t0\n", r"separator: '\\t'")])
+def test_another_separator_is_named(head, key, tmp_path):
+    (tmp_path / "d.csv").write_text(head)
+    with pytest.raises(UserError, match=rf"data.csv.{key}"):
+        scan(spec(tmp_path / "d.csv"), BadRows(0))
+
+
+def test_utf_16_is_named_by_its_mark(tmp_path):
+    (tmp_path / "d.csv").write_bytes("a,y\n1,0\n".encode("utf-16"))
+    with pytest.raises(UserError, match=r"is UTF-16, not UTF-8. Set data.csv.encoding: utf-16"):
+        scan(spec(tmp_path / "d.csv"), BadRows(0))
+
+
+def test_options_of_csvs_are_refused_where_no_file_is_one(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"x": 1, "y": 0}\n{"x": 2, "y": 1}\n')
+    with pytest.raises(UserError, match=r"data.csv: no file is a CSV"):
+        scan(spec(tmp_path / "d.jsonl", csv=OPTIONS), BadRows(0))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.csv.separator=;;", "data.csv.separator: ';;' is no separator"),
+        ("data.csv={decimal: ',', thousands: ','}", "decimal and thousands are both ','"),
+        ("data.csv.encoding=latin-77", "'latin-77' is no encoding of text"),
+        ("data.csv.encoding=base64", "'base64' is no encoding of text"),
+        ("data.columns={x: {type: date}}", "data.columns.x.type: must be 'number' or 'text'"),
+        ("data.columns={x: number}", "data.columns.x"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_by_its_key(override, message):
+    with pytest.raises(UserError) as refused:
+        load_config(None, document={"name": "x", "data": {"path": "a.csv"}, "label": "y"}, overrides=[override])
+    assert message in str(refused.value)

@@ -1,0 +1,188 @@
+"""Columns that nobody put into a file, and files that hold no rows: left out or read as text, and said."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.column_types import STRING, ColumnType
+from components.ingest.layout import folder_columns
+from components.ingest.scan import InputSpec, scan
+from components.ingest.sources import find_files, fingerprint, list_files
+from components.model_bundle import BundleInfo, RawFeature
+from components.serving import invocations, open_inference
+from components.serving.bounds import InputError
+from components.serving.inputs import check_names, columns_of, left_aside
+
+ROWS = 40
+FRAME = pd.DataFrame({"x": np.arange(ROWS) % 7, "y": np.arange(ROWS) % 2}).iloc[np.random.default_rng(0).permutation(ROWS)]
+
+
+def scanned(path, **settings):
+    given = dict(
+        path=[str(path)], split_paths=None, weights={"train": 1}, split_key=None, format="auto", exclude=[], max_bad_rows=0,
+        missing_values=None, label="y", task="auto",
+    )  # fmt: skip
+    return scan(InputSpec(**{**given, **settings}), BadRows(0))
+
+
+def stored(tmp_path, frame, kind="parquet", **options):
+    path = tmp_path / f"d.{kind}"
+    {"parquet": frame.to_parquet, "csv": frame.to_csv}[kind](path, **options)
+    return path
+
+
+R_CSV = '"","x","y"\n' + "".join(f'"car {i}",{i % 7},{i % 2}\n' for i in range(ROWS))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "put behind one another"])
+def test_the_index_that_pandas_stores_is_left_out_and_said(kind, times, tmp_path):
+    frame = pd.concat([FRAME if times == 1 else FRAME.sort_index()] * times)
+    found = scanned(stored(tmp_path, frame, kind))
+    assert set(found.types) == {"x", "y"}
+    assert found.notes[0].startswith("left out: '")
+
+
+def test_an_index_that_was_read_and_written_once_more_is_left_out(tmp_path):
+    again = pd.read_csv(stored(tmp_path, FRAME, "csv"))
+    assert set(scanned(stored(tmp_path, again, "csv", index=False)).types) == {"x", "y"}
+
+
+def test_rs_names_of_rows_are_left_out(tmp_path):
+    (tmp_path / "d.csv").write_text(R_CSV)
+    assert set(scanned(tmp_path / "d.csv").types) == {"x", "y"}
+
+
+def test_an_index_of_several_levels_is_left_out(tmp_path):
+    frame = FRAME.set_index([np.arange(ROWS), np.arange(ROWS) // 3])
+    assert set(scanned(stored(tmp_path, frame)).types) == {"x", "y"}
+
+
+def test_an_index_with_a_name_is_a_column(tmp_path):
+    assert set(scanned(stored(tmp_path, FRAME.rename_axis("customer"))).types) == {"x", "y", "customer"}
+
+
+def test_a_first_column_without_a_name_that_is_no_index_is_refused(tmp_path):
+    (tmp_path / "d.csv").write_text(",x,y\n" + "".join(f"{i % 5 / 2},{i % 7},{i % 2}\n" for i in range(ROWS)))
+    with pytest.raises(UserError, match=r"column 1 has no name, and does not count or name the rows.*data.exclude"):
+        scanned(tmp_path / "d.csv")
+    assert set(scanned(tmp_path / "d.csv", exclude=[""]).types) == {"x", "y"}
+
+
+def test_a_column_that_is_called_like_an_index_and_measures_something_stays(tmp_path):
+    frame = FRAME.assign(**{"Unnamed: 0": FRAME.x * 0.5})
+    assert "Unnamed: 0" in scanned(stored(tmp_path, frame, "csv", index=False)).types
+
+
+def test_a_label_that_the_config_names_is_no_index(tmp_path):
+    assert scanned(stored(tmp_path, FRAME.drop(columns="y")), label="__index_level_0__").task == "regression"
+
+
+def partitions(tmp_path, kind="csv"):
+    for region in ("01", "02"):
+        folder = tmp_path / "data" / f"region={region}" / "city=a%20b"
+        folder.mkdir(parents=True)
+        stored(folder, FRAME, kind, index=False)
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("pattern", ["", "/", "/**/*.{kind}", "/*/*/d.{kind}"])
+def test_columns_that_folders_carry_are_read_as_text(kind, pattern, tmp_path):
+    found = scanned(f"{partitions(tmp_path, kind)}{pattern.format(kind=kind)}")
+    assert found.types["region"] == found.types["city"] == ColumnType(STRING)
+    assert found.rows == 2 * ROWS
+    assert found.notes == ["read from the names of folders, as text: city, region"]
+
+
+def test_the_label_may_be_the_name_of_a_folder(tmp_path):
+    assert scanned(partitions(tmp_path), label="region").classes == ["01", "02"]
+
+
+def test_a_folder_that_the_path_itself_names_is_no_column(tmp_path):
+    assert "region" not in scanned(partitions(tmp_path) / "region=01").types
+
+
+@pytest.mark.parametrize(("path", "expected"), [
+    ("d/a=1/b=x%2Fy/f.csv", {"a": "1", "b": "x/y"}),
+    ("d/a=__HIVE_DEFAULT_PARTITION__/f.csv", {"a": None}),
+    ("a=1/other/f.csv", {}),
+    ("d/f=1.csv", {}),
+])  # fmt: skip
+def test_folders_next_to_the_file_carry_columns(path, expected):
+    assert folder_columns(path) == expected
+
+
+def test_the_fingerprint_knows_the_folder(tmp_path):
+    first, second = find_files([str(partitions(tmp_path))])
+    assert fingerprint([first]) != fingerprint([second])
+
+
+def test_markers_and_empty_parts_are_skipped_and_counted(tmp_path):
+    folder = partitions(tmp_path)
+    (folder / "_SUCCESS").touch()
+    (folder / "region=01" / ".part.csv.crc").write_text("x")
+    (folder / "_delta_log").mkdir()
+    (folder / "_delta_log" / "0.csv").write_text("x")
+    (folder / "empty.csv").touch()
+    (folder / "nothing.csv.gz").write_bytes(gzip.compress(b""))
+    found = scanned(folder)
+    assert found.rows == 2 * ROWS
+    [note] = [n for n in found.notes if "skipped" in n]
+    assert note.startswith("5 files without rows are skipped (markers and empty parts): ")
+
+
+def test_a_glob_skips_what_holds_no_rows_too(tmp_path):
+    stored(tmp_path, FRAME, "csv", index=False)
+    (tmp_path / "_e.csv").write_text("x")
+    (tmp_path / "e.csv").touch()
+    listing = list_files([f"{tmp_path}/*.csv"])
+    assert ([len(listing.files), len(listing.skipped)]) == [1, 2]
+    assert len(find_files([f"{tmp_path}/_*.csv"])) == 1
+
+
+def test_an_empty_file_that_is_named_exactly_is_refused(tmp_path):
+    (tmp_path / "_e.csv").touch()
+    with pytest.raises(UserError, match="is empty"):
+        scanned(tmp_path / "_e.csv")
+
+
+def test_a_folder_of_markers_alone_is_refused(tmp_path):
+    (tmp_path / "_SUCCESS").touch()
+    with pytest.raises(UserError, match=r"no file matches .* but _SUCCESS, without rows"):
+        scanned(tmp_path)
+
+
+INFO = BundleInfo(
+    "pytorch", "pytorch", "binary", "y", ["bad", "good"], [RawFeature("x", "float32", 1), RawFeature("s", "string", 1)]
+)
+CSV = ',s,x\n0,"a",1\n1,"b",2\n'
+RECORDS = b'{"dataframe_records": [{"__index_level_0__": 3, "x": 1, "s": "a"}]}'
+TENSORS = b"""{"inputs": [{"name": "__index_level_0__", "shape": [1], "datatype": "INT64", "data": [3]},
+{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}, {"name": "s", "shape": [1], "datatype": "BYTES", "data": ["a"]}]}"""
+
+
+@pytest.mark.parametrize(("given", "name"), [
+    (lambda: invocations.decode(CSV.encode(), "text/csv", INFO), "''"),
+    (lambda: invocations.decode(RECORDS, "", INFO), "'__index_level_0__'"),
+    (lambda: open_inference.decode(TENSORS, None, INFO).given, "'__index_level_0__'"),
+], ids=["csv", "records", "open inference"])  # fmt: skip
+def test_a_request_with_a_stored_index_is_answered_and_says_what_is_not_used(given, name):
+    values = given()
+    columns, rows = columns_of(INFO, values)
+    assert (set(columns), rows) == ({"x", "s"}, len(values["x"]))
+    assert left_aside(INFO, values) == {"x-switchyard-ignored": name}
+
+
+def test_any_other_unknown_column_of_a_request_is_refused():
+    with pytest.raises(InputError, match="column 'z' is unknown"):
+        check_names(INFO, ["x", "s", "z"])
+
+
+def test_what_is_served_names_the_positive_class():
+    *_, probability = open_inference.output_metadata(INFO)
+    assert probability == {"name": "probability", "datatype": "FP64", "shape": [-1], "parameters": {"positive_class": "good"}}

@@ -1,0 +1,157 @@
+"""A column of numbers with a few texts in it is never quietly text: the run stops and says which key decides."""
+
+import pandas as pd
+import pytest
+
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.column_types import STRING
+from components.ingest.scan import scan
+from tests.unit.test_ingest import SPEC, InputSpec
+
+pytestmark = pytest.mark.core
+NUMBERS = [f"{i}.{i % 10}5" for i in range(100, 300)]
+
+
+def written(tmp_path, values, ending="csv"):
+    table = pd.DataFrame({"income": values, "b": range(len(values)), "y": [i % 2 for i in range(len(values))]})
+    path = tmp_path / f"d.{ending}"
+    if ending == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}[ending](table, path, index=False)
+    return path
+
+
+def scanned(path, *, peek=False, **settings):
+    return scan(InputSpec(**{**SPEC, "path": [str(path)], **settings}), BadRows(settings.get("max_bad_rows", 0)), peek=peek)
+
+
+def refusal(path, **settings):
+    with pytest.raises(UserError) as refused:
+        scanned(path, **settings)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("peek", [True, False])
+def test_a_dash_is_named_with_its_rows_and_the_key(peek, tmp_path):
+    message = refusal(written(tmp_path, [*NUMBERS[:-3], "-", "-", "-"]), peek=peek)
+    assert "income: 197 of 200 values are numbers; '-' (3 rows) is not: data.missing_values: ['-'];" in message
+    assert "data.columns: {income: {type: text}} keeps the column as text" in message
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_the_same_holds_for_numbers_that_other_formats_hold_as_text(ending, tmp_path):
+    message = refusal(written(tmp_path, [*NUMBERS[:-3], "-", "-", "-"], ending))
+    assert "197 of 200 values are numbers; '-' (3 rows) is not: data.missing_values: ['-'] and" in message
+    assert "data.columns: {income: {type: number}}" in message
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_the_keys_that_it_says_make_the_column_numbers(ending, tmp_path):
+    columns = {} if ending == "csv" else {"income": "number"}
+    found = scanned(written(tmp_path, [*NUMBERS, "-"], ending), missing_values=["-"], columns=columns)
+    assert found.types["income"].kind == "float"
+
+
+@pytest.mark.parametrize(
+    ("odd", "advice"),
+    [
+        (["1,316.37"] * 3, "data.csv: {thousands: ','}"),
+        (["3,5", "1,316"], "data.csv: {decimal: ','}"),
+        (["1.316,5", "3,5"], "data.csv: {decimal: ',', thousands: '.'}"),
+        (["1 316.5"], "data.csv: {thousands: ' '}"),
+        (["1'316.5"], 'data.csv: {thousands: "\'"}'),
+        (["12%", "5.5 %"], "take the % out of the data"),
+        (["$5", "-€1,316.37", "7 EUR"], "take the currency out of the data"),
+        (["(5.00)", "5-", "\u22125"], "write the minus as - in front"),
+        (["12a"], "mend the values that are no numbers"),
+        (["?", "unknown"], "data.missing_values: ['?', unknown]"),
+        (["-", "1,316.37"], "data.missing_values: ['-'] and data.csv: {thousands: ','}"),
+    ],
+    ids=str,
+)
+def test_each_way_to_spoil_a_number_has_its_advice(odd, advice, tmp_path):
+    assert advice in refusal(written(tmp_path, [*NUMBERS, *odd]))
+
+
+@pytest.mark.parametrize("odd", [["12%"] * 20, ["$5", "$1,300.50"], ["3,5", "4,25"], ["1,316.37", "12.5"]], ids=str)
+def test_a_column_that_is_all_spoiled_is_no_text_either(odd, tmp_path):
+    assert "income: " in refusal(written(tmp_path, odd * 20))
+
+
+def test_many_missing_words_make_no_text_of_the_numbers_beside_them(tmp_path):
+    assert "data.missing_values: ['-']" in refusal(written(tmp_path, ["12.5", "7.5", "-", "-", "-"] * 20))
+
+
+@pytest.mark.parametrize(
+    "values", [["Ulm", "Bonn"], ["12a", "A4"], ["1.2.3", "1.2.4"], ["2024-01-31", "x"], ["5", "five"]], ids=str
+)
+def test_a_column_of_text_stays_text(values, tmp_path):
+    assert scanned(written(tmp_path, values * 20)).types["income"].kind == STRING
+
+
+def test_whole_numbers_as_text_are_ids_and_said(tmp_path):
+    found = scanned(written(tmp_path, [str(i) for i in range(100)], "parquet"))
+    assert found.types["income"].kind == STRING
+    assert found.notes == [
+        "income: all 100 values are whole numbers that the files hold as text, and stay text; "
+        "data.columns: {income: {type: number}} reads them as numbers"
+    ]
+
+
+def test_a_text_column_with_many_numbers_in_it_is_said(tmp_path):
+    [note] = scanned(written(tmp_path, ["5", "5", "five"] * 20)).notes
+    assert note.startswith("income: 40 of 60 values are numbers; 'five' (20 rows) is not, so the column is text")
+
+
+def test_numbers_with_a_unit_are_said(tmp_path):
+    [note] = scanned(written(tmp_path, [f"{i}.5 kg" for i in range(50)])).notes
+    assert note == "income: the values are numbers with 'kg' behind them, so the column is text; take the unit out of the data"
+
+
+def test_codes_that_are_read_as_numbers_are_said(tmp_path):
+    found = scanned(written(tmp_path, ["01067", "50667", "04109"] * 20))
+    assert found.types["income"].kind == "integer"
+    assert found.notes == [
+        "income: 40 of 60 values begin with 0, and all are read as numbers; "
+        "data.columns: {income: {type: text}} keeps them as they are"
+    ]
+
+
+def test_fractions_as_text_are_not_quietly_text(tmp_path):
+    assert (
+        "income: 200 of 200 values are numbers, which the files hold as text: data.columns: {income: {type: number}}"
+        in refusal(written(tmp_path, NUMBERS, "parquet"))
+    )
+
+
+def test_a_column_that_is_declared_text_stays_text(tmp_path):
+    found = scanned(written(tmp_path, [*NUMBERS, "-"]), columns={"income": "text"})
+    assert found.types["income"].kind == STRING
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_value_that_is_not_of_the_declared_type_is_a_bad_row(ending, tmp_path):
+    path = written(tmp_path, [*NUMBERS, "n.n.", "NA"], ending)
+    message = refusal(path, columns={"income": "number"})
+    assert "row 200: column 'income' is declared a number: 'n.n.'" in message
+    found = scanned(path, columns={"income": "number"}, max_bad_rows=1)
+    assert (found.types["income"].kind, found.rows) == ("float", 201)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"columns": {"incme": "number"}}, "data.columns: there is no column 'incme'. Did you mean 'income'?"),
+        ({"columns": {"b": "number"}, "exclude": ["b"]}, "data.columns: 'b' is left out by data.exclude"),
+    ],
+)
+def test_a_declaration_that_means_nothing_is_refused(settings, message, tmp_path):
+    assert message in refusal(written(tmp_path, NUMBERS), **settings)
+
+
+def test_a_label_of_numbers_with_a_dash_is_no_class_of_its_own(tmp_path):
+    table = pd.DataFrame({"x": range(200), "y": [*([0, 1] * 99), "-", "-"]})
+    table.to_csv(tmp_path / "d.csv", index=False)
+    assert "y: 198 of 200 values are numbers; '-' (2 rows) is not" in refusal(tmp_path / "d.csv")

@@ -1,0 +1,71 @@
+"""What a person sees of a run where no terminal is."""
+
+import io
+import os
+import time
+
+import pytest
+from rich.console import Console
+
+from components.progress import no_progress_bars
+from pipelines.runners.progress_display import LiveDisplay, PlainDisplay
+
+
+@pytest.fixture
+def out():
+    return io.StringIO()
+
+
+@pytest.fixture
+def display(out):
+    return PlainDisplay(Console(file=out, width=200), silence=0.2)
+
+
+def lines(out):
+    return [line.partition(" ")[2] for line in out.getvalue().splitlines()]
+
+
+def test_a_stage_that_says_nothing_for_a_while_is_still_there(display, out):
+    with display:
+        display.status("transform", "running")
+        time.sleep(0.6)
+        display.status("transform", "ran", 0.6)
+    assert lines(out)[0] == "transform: running"
+    assert "transform: running, 0 s" in lines(out)[1:-1]
+    assert lines(out)[-1] == "transform: ran, 0.6 s"
+
+
+def test_a_silence_is_broken_by_what_was_said_last_and_not_shown(display, out):
+    with display:
+        display.status("check", "running")
+        display.say("check", "importing the libraries")
+        time.sleep(0.6)
+    assert any(line.startswith("check: importing the libraries, ") for line in lines(out))
+
+
+def test_nothing_is_said_of_what_has_ended(display, out):
+    with display:
+        display.status("check", "running")
+        display.status("check", "failed", 1.0)
+        time.sleep(0.5)
+    assert lines(out) == ["check: running", "check: failed, 1.0 s"]
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_a_cancelled_stage_is_cancelled_and_not_failed(kind, out):
+    display = kind(Console(file=out, width=200))
+    with display:
+        display.status("training", "running")
+        display.status("training", "cancelled", 2.0)
+    assert "training: cancelled" in out.getvalue() or "■  training" in out.getvalue()
+    assert "failed" not in out.getvalue()
+    assert "✘" not in out.getvalue()
+
+
+def test_libraries_show_no_bars(monkeypatch):
+    for name in ("TQDM_DISABLE", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    no_progress_bars()
+    assert os.environ["TQDM_DISABLE"] == "1"
+    assert os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] == "false"
