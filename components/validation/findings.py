@@ -163,11 +163,11 @@ def _one(group: Sequence[Finding]) -> Finding:
     for other in others:
         said = other.anomaly if (other.check, other.anomaly) != (first.check, first.anomaly) else "the same"
         also.setdefault(f"{other.check}: {said}", []).append(other.where)
-    remedies = dict.fromkeys(f.remedy for f in group if f.remedy and (f.action == "fail" or f is first))
     listed_too = [f"{said} ({'; '.join(dict.fromkeys(where))})" for said, where in also.items()]
-    # The remark on the schema last.
-    options = sorted(remedies, key=lambda r: r.endswith(ACCEPT))
-    return dataclasses.replace(first, also=listed_too, remedy=" ".join(options))
+    remedies = [f.remedy for f in group if f.remedy and (f.action == "fail" or f is first)]
+    options = sorted({r.removesuffix(ACCEPT).strip() for r in remedies})
+    accept = [ACCEPT] * any(r.endswith(ACCEPT) for r in remedies)
+    return dataclasses.replace(first, also=listed_too, remedy=" ".join([*options, *accept]))
 
 
 def remedy_for(feature: str, *, reviewed: bool) -> str:

@@ -14,7 +14,7 @@ from components.dataset import DatasetSummary
 from components.validation.chance import critical, is_new, largest_by_chance, power_divergence
 from components.validation.comparability import comparability_findings, with_comparability
 from components.validation.drift import distance_findings, jensen_shannon, with_schemas_limits
-from components.validation.findings import Distance, Finding, Verdict, merged, option_for
+from components.validation.findings import Distance, Finding, Verdict, merged, option_for, remedy_for
 from components.validation.leakage import normalized_information
 from components.validation.schema_text import check_label_values
 from pipelines.config_file import load_config
@@ -109,6 +109,13 @@ def test_a_column_that_several_checks_name_is_one_finding_that_lists_them():
         "Also: schema: the same (eval); drift: its distribution has changed (train, against the previous run); "
         "skew: its distribution has changed (serving sample). Option: --set 'a=warn' --set 'd=1'"
     )
+
+
+def test_an_option_that_two_checks_name_is_listed_once():
+    reviewed = Finding("schema", "train", "x", "column dropped", "a", "b", remedy=remedy_for("x", reviewed=True))
+    champion = Finding("champion", "train", "x", "column is gone", "a", "b", remedy=remedy_for("x", reviewed=False))
+    [found] = merged([champion, reviewed])
+    assert found.remedy == "--set 'validation.on_anomaly.features.x=warn' (or accept it: switchyard schema accept)"
 
 
 def test_a_leak_and_a_drift_of_one_column_are_two_findings_and_stay_apart():
