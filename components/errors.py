@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 from components.redaction import mask
 
@@ -56,3 +57,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 def first_line(error: Exception) -> str:
     """Returns what a library's error says in its first line, else its class: at most 300 characters, and no secret."""
     return mask((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
+
+
+def last_line(log: Path) -> str:
+    """Returns the last line of what a process has written, where its reason stands: at most 500 characters, and no secret."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+    return mask(lines[-1].strip()[:500]) if lines else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components import interpreter
-from components.errors import StageError
+from components.errors import StageError, last_line
 from components.infra_validation.server_main import NAME
 from components.serving.server import bind
 
@@ -87,7 +87,7 @@ def server_process(folder: str, digest: str | None, log: Path, patience_seconds:
     try:
         while not _ready(port):
             if process.poll() is not None:
-                raise StageError(_last_line(log) or f"its server ended with exit code {process.returncode}")
+                raise StageError(last_line(log) or f"its server ended with exit code {process.returncode}")
             if time.monotonic() - started > patience_seconds:
                 raise StageError(f"its server was not ready within {patience_seconds:g} s")
             time.sleep(_POLL_SECONDS)
@@ -122,8 +122,3 @@ def _ready(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:1000] if lines else ""

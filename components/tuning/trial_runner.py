@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from components import interpreter
-from components.errors import StageError, TrainingError, UserError
+from components.errors import StageError, TrainingError, UserError, last_line
 from components.tuning.trial_process import GO, PRUNE
 
 # Takes what a trial reports once an epoch (steps so far, metrics); True ends the trial.
@@ -89,7 +89,8 @@ class TrialRunner:
         return said
 
     def _gone(self, process: subprocess.Popen[str]) -> StageError:
-        return StageError(f"the process that starts trials ended with exit code {process.wait()}. Log: {self._log}")
+        why = last_line(self._log).rstrip(".") or "it left no word"
+        return StageError(f"the process that starts trials ended with exit code {process.wait()}: {why}. Log: {self._log}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from components.errors import StageError, UserError
+from components.errors import StageError, UserError, last_line
 from pipelines.config_beam import BeamConfig
 
 _HOST = "localhost"
@@ -94,9 +94,8 @@ class JobServer:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             if self._process.poll() is not None:
-                raise StageError(
-                    f"Flink's job server ended with exit code {self._process.returncode}: {self._last_line()} Log: {self._log}"
-                )
+                why = last_line(self._log) or "it left no word."
+                raise StageError(f"Flink's job server ended with exit code {self._process.returncode}: {why} Log: {self._log}")
             try:
                 socket.create_connection((_HOST, self._port), timeout=1).close()
             except OSError:
@@ -115,7 +114,3 @@ class JobServer:
             self._process.kill()
             self._process.wait()
         self._folder.cleanup()
-
-    def _last_line(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1][:500] if lines else "it said nothing."

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from components import interpreter
-from components.errors import CancelledError, DataGateError, StageError, TerminatedError, TrainingError, UserError
+from components.errors import CancelledError, DataGateError, StageError, TerminatedError, TrainingError, UserError, last_line
 from components.full_disk import disk_is_full, full_disk
 from components.redaction import install, mask, masked
 from pipelines.runners import stage_preload
@@ -147,12 +147,7 @@ def _not_started(preload: Path) -> str:
     """Why there is no child: what stages are forked from died, or the child before its first line."""
     if full := disk_is_full(preload):
         return f"a stage's process could not be started: {full} Log: {preload}"
-    lines = preload.read_text(encoding="utf-8", errors="replace").strip().splitlines() if preload.exists() else []
-    why = (
-        mask(lines[-1].strip()[:500].rstrip("."))
-        if lines
-        else "it left no word; perhaps it was killed, or the machine is out of memory"
-    )
+    why = last_line(preload).rstrip(".") or "it left no word; perhaps it was killed, or the machine is out of memory"
     return f"the process that imports the libraries and starts the stages has ended: {why}. Log: {preload}"
 
 
