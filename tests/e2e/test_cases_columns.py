@@ -40,7 +40,7 @@ def test_an_index_that_pandas_stored_is_no_feature_and_one_that_is_kept_stops_th
     kept = warm("run", pipeline(tmp_path, "kept", "kept.parquet"), "--workspace", tmp_path / "w", "--json")
     assert kept.code == 3
     assert "row (train): an index that predicts the label alone" in kept.stderr
-    assert "--set validation.on_anomaly.features.row=warn" in kept.stderr
+    assert "--set 'validation.on_anomaly.features.row=warn'" in kept.stderr
 
 
 @pytest.fixture(scope="module")
