@@ -18,6 +18,7 @@ from components.validation.drift import TOO_FEW, TOO_MANY_VALUES, column_finding
 from components.validation.findings import merged
 from components.validation.growth import ordered
 from components.validation.inferred_schema import widen
+from pipelines import schema_command
 from tests.stages.test_validation import summary
 
 pytestmark = pytest.mark.core
@@ -314,6 +315,17 @@ def test_statistics_with_fine_quantiles_have_the_histograms_that_tfdv_makes(monk
         assert len(mine.num_stats.histograms[1].buckets) == 100
         tenths = [b.high_value for b in mine.num_stats.histograms[1].buckets][9::10]
         assert tenths == [b.high_value for b in theirs.num_stats.histograms[1].buckets]
+
+
+def test_a_schema_that_a_person_reviews_knows_the_rare_values_of_every_split(tmp_path, monkeypatch):
+    """Of statistics that stand for the run of ingest and statistics, which the command does first."""
+    parts = {"train": pd.DataFrame({"k": ["a", "b"] * 50}), "eval": pd.DataFrame({"k": ["a", "rare", None]})}
+    found = {name: statistics(rows) for name, rows in parts.items()}
+    monkeypatch.setattr(schema_command, "_examine", lambda *_: (None, found))
+    schema_command.infer(tmp_path / "p.yaml", [], None, tmp_path / "s.pbtxt")
+    schema = tfdv.load_schema_text(str(tmp_path / "s.pbtxt"))
+    assert [set(d.value) for d in schema.string_domain] == [{"a", "b", "rare"}]
+    assert not tfdv.validate_statistics(found["eval"], schema).anomaly_info
 
 
 @pytest.fixture
