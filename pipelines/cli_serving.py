@@ -151,7 +151,7 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, **opti
 @click.argument("model")
 @click.option("--target", required=True, type=click.Choice(["kserve", "tf-serving"]), help="Where it is to be served.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.")
-@click.option("--apply", is_flag=True, help="kserve: kubectl apply the manifests.")
+@click.option("--apply", is_flag=True, help="kserve: kubectl apply the manifests, and wait until the version serves.")
 @click.option(
     "--canary",
     type=click.IntRange(0, 100),
@@ -172,10 +172,13 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, **opti
 @click.option("--max-replicas", default=3, show_default=True, type=click.IntRange(1), help="kserve.")
 @click.option(
     "--concurrency",
-    default=32,
-    show_default=True,
     type=click.IntRange(1),
-    help="kserve: requests of a replica before another is started.",
+    help="kserve: requests of a replica before another is started; needs Knative.  [default: 32 there]",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["standard", "knative"]),
+    help="kserve: its deployment mode.  [default: what kubectl reads, where it matters]",
 )
 @click.option("--token-secret", metavar="NAME/KEY", help="kserve: secret with the token that clients must send.")
 @click.option("--secret-env", multiple=True, metavar="VARIABLE=NAME/KEY", help="kserve: variable from a secret; may be repeated.")

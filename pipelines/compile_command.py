@@ -14,6 +14,7 @@ from pipelines.config_file import load_config
 from pipelines.preflight import check_code, check_code_loads, check_inputs
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, with_environment
 from pipelines.runners.kubeflow.variables import RECORD
+from pipelines.runners.kubeflow.workflow_size import workflow_size
 from pipelines.runners.quiet import quiet, screen
 from pipelines.runners.run_record import RunRecord, run_record
 from pipelines.runners.workspace import Workspace, default_workspace
@@ -61,7 +62,10 @@ def compile_for_cluster(
 
         record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), pipeline.resolve())
         compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True)
-    return with_environment(compiled, {RECORD: record.to_json(), **_tracking(config)}), config, record
+    every = {RECORD: record.short_json(), **_tracking(config)}
+    compiled = with_environment(compiled, every, first={RECORD: record.to_json()})
+    workflow_size(compiled.spec, compiled.platform).check()
+    return compiled, config, record
 
 
 def _checked(config: PipelineConfig, store: Path) -> PipelineConfig:

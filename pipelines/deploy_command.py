@@ -18,9 +18,12 @@ from components import tracking
 from components.errors import StageError, UserError
 from components.serving.model_source import Registered, name_and_wanted
 from pipelines.config_kubeflow import Secret, StageResources
+from pipelines.kserve_cluster import KNATIVE, STANDARD, KServe, await_ready, look
 from pipelines.kserve_manifests import Deployment, in_store, inference_service, service_name
 from pipelines.serve_command import find_source
 
+# Requests of a replica before Knative starts another.
+_CONCURRENCY = 32
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is refused)
 
 
@@ -28,8 +31,8 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
     """Writes the manifests, and applies them when asked.
 
     Raises:
-        UserError: the model is none of the registry, or an option does not fit.
-        StageError: kubectl could not apply them.
+        UserError: the model is none of the registry, or an option does not fit, or KServe would not look at it.
+        StageError: kubectl could not apply them, or the new version does not start.
     """
     if name_and_wanted(model) is None:
         raise UserError(f"--target kserve: {model} is no model of the registry; for example breast_cancer@champion.")
@@ -43,20 +46,23 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
             f"{source.name} version {version} was registered without a digest, which the server would compare its files with. "
             "Train and register it again; or, if you trust whoever can write to its place, add --trust."
         )
+    name = options["name"] or service_name(source.name)
+    kserve = kserve_for(name, options)
     location = str(client.get_model_version_download_uri(source.name, version))
     wanted = Deployment(
         model=source.name,
         version=version,
         location=location,
         tracking_uri=None if in_store(location) else _cluster_uri(source, options["cluster_tracking_uri"]),
-        name=options["name"] or service_name(source.name),
+        name=name,
         namespace=options["namespace"],
         image=options["image"] or f"switchyard:{metadata.version('switchyard')}",
         service_account=options["service_account"],
         resources=_resources(options),
         replicas=_replicas(options["min_replicas"], options["max_replicas"]),
-        concurrency=options["concurrency"],
+        concurrency=options["concurrency"] or (_CONCURRENCY if kserve.mode == KNATIVE else None),
         canary=options["canary"],
+        before=predictor_before(name, kserve, options),
         token=_secret("--token-secret", options["token_secret"]),
         digest=digest,
     )
@@ -74,8 +80,60 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
     click.echo(f"{output}: {source.name} version {version}{share}")
     if options["apply"]:
         _apply(output)
+        await_ready(name, options["namespace"])
+        click.echo(f"{name}: version {version} serves{share}")
     else:
         click.echo(f"kubectl apply -k {output}")
+
+
+def kserve_for(name: str, options: Mapping[str, Any]) -> KServe:
+    """Returns the cluster's KServe, where what is asked for depends on its mode.
+
+    Raises:
+        UserError: the mode does not look at what is asked for, or is not known.
+    """
+    needs = {
+        "--canary": options["canary"] is not None,
+        "--concurrency": options["concurrency"] is not None,
+        "--min-replicas 0": options["min_replicas"] == 0,
+    }
+    asked = [option for option, given in needs.items() if given]
+    if not asked and not options["apply"]:
+        return KServe(options["mode"])
+    kserve = look(name, options["namespace"], options["mode"])
+    if asked and kserve.mode is None:
+        raise UserError(
+            f"{asked[0]}: what KServe does with it depends on its deployment mode, which kubectl cannot read here. Give --mode "
+            "standard or --mode knative (kubectl get inferenceservice NAME -o jsonpath={.status.deploymentMode})."
+        )
+    if kserve.mode == STANDARD:
+        for option in asked:
+            if option != "--canary":
+                raise UserError(
+                    f"{option}: KServe's standard mode does not look at it: it scales by the CPU, down to one replica. Leave it "
+                    "out, or deploy with Knative (--mode knative)."
+                )
+    return kserve
+
+
+def predictor_before(name: str, kserve: KServe, options: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns the predictor that a canary stands beside in standard mode; None: no canary, or Knative keeps the one before."""
+    if options["canary"] is None or kserve.mode != STANDARD:
+        return None
+    if not kserve.splits_standard:
+        version = ".".join(map(str, kserve.version)) if kserve.version else "of a version that kubectl cannot read here"
+        raise UserError(
+            f"--canary: KServe {version} gives the new version every request in standard mode; it splits them from 0.20 on. What "
+            f"works: switchyard serve NAME@champion --canary {options['canary']} as the one server of both versions, KServe with "
+            "Knative (--mode knative), or KServe 0.20."
+        )
+    predictor = ((kserve.service or {}).get("spec") or {}).get("predictor")
+    if not predictor:
+        raise UserError(
+            f"--canary: there is no InferenceService {name} in namespace {options['namespace']} whose requests could be split. "
+            "Deploy the version that is to get the others first, without --canary."
+        )
+    return dict(predictor)
 
 
 def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: Path | None, output: Path, *, trust: bool) -> None:

@@ -6,6 +6,7 @@ https://kserve.github.io/website/docs/reference/crd-api (serving.kserve.io/v1bet
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,9 @@ class Deployment:
         namespace, image, service_account: see Kubernetes.
         resources: cpu, memory, accelerator, node selector, tolerations, environment, secrets.
         replicas: fewest and most.
-        concurrency: requests a replica has at once before another one is started.
+        concurrency: requests a replica has at once before another one is started; None: as the mode scales by itself.
         canary: percent of requests that this version gets, the one before gets the others; None: all of them.
+        before: the predictor of the version before, where KServe splits in standard mode; None: by Knative's revisions.
         token: secret that holds the clients' token; None: no token.
         digest: that the version was registered with; None: it has none, and is trusted.
     """
@@ -47,8 +49,9 @@ class Deployment:
     service_account: str
     resources: StageResources
     replicas: tuple[int, int] = (1, 3)
-    concurrency: int = 32
+    concurrency: int | None = None
     canary: int | None = None
+    before: Mapping[str, Any] | None = None
     token: Secret | None = None
     digest: str | None = None
 
@@ -72,8 +75,6 @@ def inference_service(wanted: Deployment) -> dict[str, Any]:
     predictor: dict[str, Any] = {
         "minReplicas": wanted.replicas[0],
         "maxReplicas": wanted.replicas[1],
-        "scaleMetric": "concurrency",
-        "scaleTarget": wanted.concurrency,
         "serviceAccountName": wanted.service_account,
         "automountServiceAccountToken": False,
         "securityContext": {
@@ -86,7 +87,9 @@ def inference_service(wanted: Deployment) -> dict[str, Any]:
         "containers": [_container(wanted)],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
-    if wanted.canary is not None:
+    if wanted.concurrency is not None:
+        predictor |= {"scaleMetric": "concurrency", "scaleTarget": wanted.concurrency}
+    if wanted.canary is not None and wanted.before is None:
         predictor["canaryTrafficPercent"] = wanted.canary
     selector = {**_device(wanted).get("selector", {}), **wanted.resources.node_selector}
     if selector:
@@ -109,8 +112,15 @@ def inference_service(wanted: Deployment) -> dict[str, Any]:
                 "serving.kserve.io/enable-prometheus-scraping": "true",
             },
         },
-        "spec": {"predictor": predictor},
+        "spec": {"predictor": predictor} if wanted.before is None else _split(predictor, wanted),
     }
+
+
+def _split(predictor: dict[str, Any], wanted: Deployment) -> dict[str, Any]:
+    """Returns the version before with this one beside it, which KServe 0.20 and later split in standard mode."""
+    own = {k: v for k, v in predictor.items() if k not in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")}
+    canary = {"trafficPercent": wanted.canary, "predictor": {"name": f"v{wanted.version}", **own}}
+    return {"predictor": dict(wanted.before or {}), "canary": [canary]}
 
 
 def _container(wanted: Deployment) -> dict[str, Any]:

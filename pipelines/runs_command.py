@@ -159,7 +159,8 @@ def delete_schedule(connection: Connection, schedule: str, *, force: bool) -> No
     if running and not force:
         raise UserError(
             f"recurring run {schedule} has runs under way: {', '.join(running)}. Kubernetes deletes their Workflows with it, and "
-            "KFP shows them as running for ever. Pause it and wait for them, end them (switchyard runs terminate), or use --force."
+            "KFP shows them as running for ever. Pause it and wait for them, end them (switchyard runs terminate), or give "
+            "--force."
         )
     schedules.delete(schedule)
     click.echo(f"recurring run {schedule} is deleted" + (f"; orphaned: {', '.join(running)}" if running else ""))

@@ -13,6 +13,8 @@ from components.model_registry import user_name
 from pipelines.config import PipelineConfig
 
 _PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "kfp", "mlflow", "numpy", "pyarrow")
+# What the runs of stages have of their parent's tags.
+NESTED_TAGS = ("switchyard.pipeline", "mlflow.user")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class RunRecord:
     def to_json(self) -> str:
         """Returns the record as tasks on a cluster are given it."""
         return json.dumps(asdict(self), sort_keys=True)
+
+    def short_json(self) -> str:
+        """Returns what a task needs that is not the first: where the run is, or how it is named if it must be made."""
+        tags = {k: v for k, v in self.tags.items() if k in NESTED_TAGS}
+        return json.dumps({"name": self.name, "experiment": self.experiment, "tags": tags}, sort_keys=True)
 
 
 def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> RunRecord:

@@ -1,9 +1,10 @@
 """A server that speaks KFP's API over HTTP and **executes** what it receives, by KFP's own local runner.
 
-`python -m tests.cluster.kfp_server PORT FOLDER [--mlflow URI]`. A wrong spec fails the run, as on a cluster. What KFP 2.17.0 was seen to
-do, faults and all, it does too: tests/kubeflow/README.md. For experiments named `plugin...` it does what KFP's MLflow plugin does: the
-parent run, a nested run per task, both ended by it. Under the paths `/page`, `/old` and `/guarded` it answers as a login page, KFP 1 and a
-server that wants a token do. `stand_in` is the server in this process, whose tasks do nothing, or what a test has them do.
+`python -m tests.cluster.kfp_server PORT FOLDER [--mlflow URI]`. A wrong spec fails the run, as on a cluster. What KFP 2.17.0
+was seen to do, faults and all, it does too: tests/kubeflow/README.md. For experiments named `plugin...` it does what KFP's
+MLflow plugin does: the parent run, a nested run per task, both ended by it. Under the paths `/page`, `/old` and `/guarded` it
+answers as a login page, KFP 1 and a server that wants a token do. `stand_in` is the server in this process, whose tasks do
+nothing, or what a test says.
 """
 
 import argparse
@@ -31,7 +32,7 @@ class Server:
 
     Attributes:
         pretend: tasks do nothing.
-        faults: task -> (state, message) of each try that fails, in order; a RUNNING or PENDING one lasts until the run is terminated.
+        faults: task -> (state, message) of each try that fails, in order; RUNNING or PENDING: until the run is terminated.
         cached: tasks that are found in the cache, where they do nothing.
         seconds: that such a task takes.
         compresses: Argo compresses the states of nodes once a task has ended, and v2beta1 shows no later ones.
@@ -265,7 +266,7 @@ def _pipelines(app, server):
         return version(pipeline, name, documents)
 
     @app.get(API + "/pipelines")
-    def listed(filter: str = ""):
+    def listed(filter: str = ""):  # noqa: A002 (the API's name)
         [wanted] = json.loads(filter)["predicates"]
         return {"pipelines": [shown(p) for p in server.pipelines.values() if p[wanted["key"]] == wanted["stringValue"]]}
 

@@ -1,14 +1,18 @@
 """What a cluster is asked for: devices, memory, secrets, volumes. Golden files."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.errors import UserError
+from components.ingest.sources import fingerprint
 from pipelines.config_file import load_config
 from pipelines.config_kubeflow import StageResources, Workspace
 from pipelines.runners.kubeflow.from_config import compile_config
 from pipelines.runners.kubeflow.resources import PipelineResources
+from pipelines.runners.kubeflow.workflow_size import workflow_size
 from tests.command import REPOSITORY
 from tests.kubeflow import constructs
 from tests.kubeflow.test_compiler import compiled, numbers
@@ -226,6 +230,107 @@ def test_data_that_is_too_large_to_travel_is_refused(tmp_path):
     config = load_config(EXAMPLE, overrides=[f"data.path={big}", "task=binary"])
     with pytest.raises(UserError, match=r"data.path: .*big.csv holds .* bytes on this machine.*s3://"):
         compile_config(config, tmp_path / "code", str(tmp_path), {}, carry_data=True)
+
+
+def small(tmp_path, *overrides, rows=20):
+    data = tmp_path / "rows.csv"
+    data.write_text("a,diagnosis\n" + "".join(f"{i}.5,{'benign' if i % 2 else 'malignant'}\n" for i in range(rows)))
+    given = [f"data.path={data}", "task=binary", "validation.schema=null", *overrides]
+    config = load_config(EXAMPLE, overrides=given)
+    return data, compile_config(config, tmp_path / "code", str(tmp_path), {}, carry_data=True)
+
+
+@pytest.mark.core
+def test_data_that_travels_is_in_one_task_alone_which_needs_no_driver(tmp_path):
+    data, made = small(tmp_path)
+    commands = {k: str(e["container"]["command"]) for k, e in made.spec["deploymentSpec"]["executors"].items()}
+    assert [name for name, command in commands.items() if "rows.csv" in command] == ["exec-ingest"]
+    assert "drive-ingest" not in made.spec["root"]["dag"]["tasks"]
+    assert fingerprint([str(data)]) in commands["exec-ingest"], (
+        "what the driver says of it is in the task, hence in its cache key"
+    )
+
+
+@pytest.mark.core
+def test_a_serving_sample_beside_the_data_travels_without_it(tmp_path):
+    (tmp_path / "sample.csv").write_text("a,diagnosis\n1.5,benign\n")
+    _, made = small(tmp_path, f"validation.serving_sample={tmp_path / 'sample.csv'}")
+    commands = {k: str(e["container"]["command"]) for k, e in made.spec["deploymentSpec"]["executors"].items()}
+    assert [name for name, command in commands.items() if "rows.csv" in command] == ["exec-ingest"]
+    assert "sample.csv" in commands["exec-data-gate"]
+
+
+def sizes(path):
+    documents = list(yaml.safe_load_all(path.read_text()))
+    return workflow_size(documents[0], documents[1] if len(documents) > 1 else None)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_workflow_of_every_reviewed_pipeline_fits_a_cluster(path):
+    found = sizes(path)
+    assert found.nodes < 700_000, f"{found}"
+    found.check()
+
+
+# breast_cancer at 7c95728: task, bytes of its container, of its component and of itself, its artifacts, bytes of its constants.
+MEASURED = [
+    ("baseline", 4299, 449, 452, 2, 70),
+    ("data-gate", 5000, 924, 1343, 7, 473),
+    ("drive-ingest", 71416, 264, 606, 0, 387),
+    ("evaluation", 5418, 941, 953, 7, 343),
+    ("infra-validation", 4445, 501, 602, 3, 105),
+    ("ingest", 71491, 367, 775, 1, 387),
+    ("registry", 4786, 712, 777, 5, 35),
+    ("report", 5997, 1594, 3204, 13, 1556),
+    ("schema", 10897, 274, 262, 1, 61),
+    ("statistics", 4952, 512, 396, 3, 24),
+    ("training", 5098, 928, 1533, 7, 644),
+    ("transform", 5466, 810, 847, 4, 216),
+    ("validation", 4587, 623, 525, 4, 24),
+]
+
+
+def padded(content, size):
+    """Returns the mapping with as many letters as make its JSON as long as `size`, inside of JSON."""
+    short = len(json.dumps(json.dumps({**content, "pad": ""})))
+    return {**content, "pad": "x" * (size - short)}
+
+
+@pytest.mark.core
+def test_the_estimate_of_a_workflow_is_what_was_measured_on_a_real_cluster():
+    tasks, components, executors = {}, {}, {}
+    for name, container, component, task, artifacts, constants in MEASURED:
+        executors[name] = {"container": padded({}, container)}
+        declared = {"artifacts": {f"a{i}": {} for i in range(artifacts)}}
+        components[name] = padded({"executorLabel": name, "inputDefinitions": declared}, component)
+        given = {"p": {"runtimeValue": padded({}, constants)}} if constants else {}
+        tasks[name] = padded({"componentRef": {"name": name}, "inputs": {"parameters": given}}, task)
+    spec = {"root": {"dag": {"tasks": tasks}}, "components": components, "deploymentSpec": {"executors": executors}}
+    found = workflow_size(spec, None)
+    assert found.nodes == pytest.approx(1_122_787, rel=0.05)
+    assert found.arguments == pytest.approx(214_721, rel=0.1)
+
+
+@pytest.mark.core
+def test_a_pipeline_that_a_cluster_would_lose_is_refused_with_what_takes_the_room(tmp_path):
+    tasks = {f"t{i}": {"componentRef": {"name": "comp-a"}, "retryPolicy": {"maxRetryCount": 1}} for i in range(20)}
+    tasks["large"] = {"componentRef": {"name": "comp-large"}}
+    spec = {
+        "root": {"dag": {"tasks": tasks}},
+        "components": {"comp-a": {"executorLabel": "exec-a"}, "comp-large": {"executorLabel": "exec-large"}},
+        "deploymentSpec": {
+            "executors": {
+                "exec-a": {"container": {"command": ["x" * 5_000]}},
+                "exec-large": {"container": {"command": ["x" * 60_000]}},
+            }
+        },
+    }
+    found = workflow_size(spec, None)
+    assert found.tasks["large"] > 4 * 60_000
+    with pytest.raises(UserError, match=r"too large for Kubeflow Pipelines.*Largest: large \(.*data.path: s3://"):
+        found.check()
+    assert found.tasks["t0"] > 5 * 5_000, "one that may be tried again is there once more"
 
 
 @pytest.mark.core

@@ -21,6 +21,7 @@ def registered(bundles, tmp_path_factory):
 def test_the_manifest_is_applied_as_it_is_and_its_command_starts(registered, bundles, warm, tmp_path):
     out = tmp_path / "manifests"
     options = ["--tracking-uri", registered, "--cluster-tracking-uri", "http://mlflow.mlflow:5000", "--canary", 10]
+    options += ["--mode", "knative"]
     done = warm("deploy", "a_model@champion", "--target", "kserve", "-o", out, *options)
     assert done.code == 0, done.stderr
     assert "a_model version 2, 10 % of the requests" in done.stdout
@@ -53,6 +54,10 @@ def test_mistakes_of_deploy_are_refused(registered, bundles, warm, tmp_path):
     somewhere = ["--target", "kserve", "--cluster-tracking-uri", "http://mlflow:5000"]
     code, said = deploy("a_model@2", *somewhere, "--accelerator", "gup")
     assert (code, "'gup' is not an accelerator" in said) == (2, True)
+    code, said = deploy("a_model@2", *somewhere, "--mode", "standard", "--canary", 10)
+    assert (code, "switchyard serve NAME@champion --canary 10" in said) == (2, True)
+    code, said = deploy("a_model@2", *somewhere, "--mode", "standard", "--concurrency", 10)
+    assert (code, "does not look at it" in said) == (2, True)
     code, said = deploy("a_model@2", *somewhere, "--secret-env", "KEY=value")
     assert (code, "NAME/KEY" in said) == (2, True)
     code, said = deploy("a_model@2", "--target", "kserve", "--cluster-tracking-uri", "http://me:pw@mlflow:5000")

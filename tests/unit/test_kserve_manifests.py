@@ -34,7 +34,7 @@ def test_the_pod_fits_kubernetes_schema(version):
         cpu="4", memory="16Gi", accelerator="gpu", node_selector={"pool": "gpu"}, secrets={"AWS_SECRET_ACCESS_KEY": "store/key"},
         tolerations=[{"key": "dedicated", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}],
     )  # fmt: skip
-    manifest = made(resources=resources, canary=10, token=Secret(name="clients", key="token"))
+    manifest = made(resources=resources, canary=10, concurrency=32, token=Secret(name="clients", key="token"))
     predictor = dict(manifest["spec"]["predictor"])
     # The fields that KServe has beside those of a pod.
     ours = {k: predictor.pop(k) for k in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "canaryTrafficPercent")}

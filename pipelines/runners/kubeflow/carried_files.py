@@ -6,13 +6,14 @@ They are part of the task's command, hence of its cache key: the same files are 
 from __future__ import annotations
 
 import base64
+import bz2
 import hashlib
 import lzma
 import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,16 @@ from components.errors import UserError
 PLACE = "{{files}}"
 # Linux hands a process no argument of more than 128 KiB, and the whole command of a task is one.
 LIMIT = 90_000
-_READABLE = 30_000
-_BINARY = "lzma+base64:"
+# Code can be read in the pipeline's source; what else is longer than a page is compressed: the cluster keeps it several times.
+_READABLE = {".py": 30_000, "": 2_000}
+_COMPRESSIONS: Mapping[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
+    "lzma": (lzma.compress, lzma.decompress),
+    "bz2": (bz2.compress, bz2.decompress),
+}
+_BINARY = re.compile(r"(lzma|bz2)\+base85:")
+# Base 85 without what JSON writes as an escape (Go's: <, > and & too), or what KFP and Argo take for a placeholder.
+_SAFE = str.maketrans("&<>{}$", ",./:[]")
+_BACK = str.maketrans(",./:[]", "&<>{}$")
 _WHEEL = ".unpacked/"
 
 
@@ -73,21 +82,35 @@ def carry(places: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collecti
                 if file.suffix == ".whl":
                     with zipfile.ZipFile(file) as wheel:
                         for member in sorted(wheel.namelist()):
-                            contents[f"{target}{_WHEEL}{member}"] = _text(wheel.read(member))
+                            contents[f"{target}{_WHEEL}{member}"] = _text(wheel.read(member), member)
                 else:
-                    contents[target] = _text(file.read_bytes())
+                    contents[target] = _text(file.read_bytes(), file.name)
             except OSError as error:
                 raise UserError(f"{file}: {error.strerror}") from None
     return Carried(names, contents, {str(k): v for k, v in readers.items()})
 
 
-def _text(content: bytes) -> str:
-    if len(content) <= _READABLE:
+def is_binary(text: str) -> bool:
+    """Returns whether a content is compressed, hence no text to read."""
+    return bool(_BINARY.match(text))
+
+
+def _text(content: bytes, name: str) -> str:
+    if len(content) <= _READABLE.get(Path(name).suffix, _READABLE[""]):
         try:
             return content.decode("utf-8")
         except UnicodeDecodeError:
             pass
-    return _BINARY + base64.b64encode(lzma.compress(content)).decode("ascii")
+    packed = {kind: compress(content) for kind, (compress, _) in _COMPRESSIONS.items()}
+    kind = min(packed, key=lambda k: len(packed[k]))
+    return f"{kind}+base85:{base64.b85encode(packed[kind]).decode('ascii').translate(_SAFE)}"
+
+
+def _bytes(text: str) -> bytes:
+    found = _BINARY.match(text)
+    if not found:
+        return text.encode()
+    return _COMPRESSIONS[found[1]][1](base64.b85decode(text[found.end() :].translate(_BACK)))
 
 
 def unpack(contents: Mapping[str, str]) -> Path:
@@ -102,7 +125,7 @@ def unpack(contents: Mapping[str, str]) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         wheels: dict[Path, dict[str, bytes]] = {}
         for path, text in contents.items():
-            content = lzma.decompress(base64.b64decode(text.removeprefix(_BINARY))) if text.startswith(_BINARY) else text.encode()
+            content = _bytes(text)
             wheel, unpacked, member = path.partition(_WHEEL)
             file = Path(temporary) / "files" / wheel
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -17,12 +17,13 @@ import yaml
 
 from components.errors import UserError, did_you_mean
 from pipelines.config_kubeflow import StageResources
-from pipelines.runners.kubeflow.carried_files import carry
+from pipelines.runners.kubeflow.carried_files import Carried, carry
 from pipelines.runners.kubeflow.check import check
-from pipelines.runners.kubeflow.plan import NODE, Plan
+from pipelines.runners.kubeflow.plan import NODE, Plan, Task
 from pipelines.runners.kubeflow.resources import PipelineResources
 from pipelines.runners.kubeflow.source import to_source
 from pipelines.runners.kubeflow.variables import LAST
+from pipelines.runners.kubeflow.workflow_size import workflow_size
 from pipelines.runners.quiet import quiet
 
 
@@ -59,6 +60,7 @@ def compile_tfx_pipeline(
     environment: Mapping[str, str] | None = None,
     local_files: Mapping[Path, Sequence[Path]] | None = None,
     readers: Mapping[Path, Collection[str]] | None = None,
+    driven: Collection[str] = (),
     views: bool = True,
 ) -> CompiledForKubeflow:
     """Compiles a TFX pipeline: Switchyard's or any other. Starts nothing, reaches no cluster.
@@ -72,6 +74,7 @@ def compile_tfx_pipeline(
         local_files: folder -> files under it which travel with the pipeline: wherever an exec property names the folder, the
             task finds them. User modules that TFX packaged (`module_file=`) travel without being named here.
         readers: folder -> the nodes that its files travel to; all that name it, where it is not here.
+        driven: nodes whose drivers look at nothing but files that travel: they run now, and need no task of their own.
         views: also write outputs that KFP's pages show.
 
     Raises:
@@ -82,6 +85,7 @@ def compile_tfx_pipeline(
     with _packaged_user_modules(pipeline) as wheels:
         carried = carry({**wheels, **(local_files or {})}, readers or {})
         plan = to_plan(pipeline, carried, views=views)
+    plan = replace(plan, tasks=[_driven(t, carried) if t.driver and t.id in driven else t for t in plan.tasks])
     nodes = [t.id for t in plan.tasks]
     for name in stages or {}:
         if name not in nodes:
@@ -99,9 +103,22 @@ def compile_tfx_pipeline(
     )
     spec, platform = _compile(source)
     check(spec)
+    workflow_size(spec, platform).check()
     tasks = {t.function.replace("_", "-"): t.id for t in plan.tasks if t.kind != "importer"} | _importers(spec)
     waits = {t.id: tuple(dict.fromkeys([*sorted(t.producers), *t.after])) for t in plan.tasks}
     return CompiledForKubeflow(source, spec, platform, tasks, waits)
+
+
+def _driven(task: Task, carried: Carried) -> Task:
+    """Returns the task with what its driver says of the files that travel with it."""
+    from pipelines.runners.kubeflow.runtime import driver_output_of
+
+    properties = {p.key: p.value for p in task.properties}
+    files = {f: carried.contents[f] for f in task.files}
+    with quiet():
+        said = driver_output_of(task.spec, inputs={}, properties=properties, files=files)
+    spec = {k: v for k, v in task.spec.items() if k != "driver"}
+    return replace(task, spec=spec, driver=False, driver_output=said)
 
 
 def _importers(spec: Mapping[str, Any]) -> dict[str, str]:
@@ -167,16 +184,39 @@ def _compile(source: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     return documents[0], documents[1] if len(documents) > 1 else None
 
 
-def with_environment(compiled: CompiledForKubeflow, environment: Mapping[str, str]) -> CompiledForKubeflow:
+def with_environment(
+    compiled: CompiledForKubeflow, environment: Mapping[str, str], first: Mapping[str, str] | None = None
+) -> CompiledForKubeflow:
     """Returns the pipeline with more variables in every task, those that it has kept: what only one run knows.
 
     They do not enter the backend's cache key.
+
+    Args:
+        compiled: the pipeline.
+        environment: of every task.
+        first: of the first tasks that are sure to run, in place of `environment`: those that are never cached and wait for none
+            such; where all may be cached, those that wait for none.
     """
     spec: dict[str, Any] = json.loads(json.dumps(compiled.spec))
-    for executor in spec["deploymentSpec"]["executors"].values():
+    earliest = _earliest(spec) if first else set()
+    for label, executor in spec["deploymentSpec"]["executors"].items():
         container = executor.get("container")
         if container:
+            more = {**environment, **(first or {})} if label in earliest else environment
             there = container.get("env", [])
             names = {e["name"] for e in there}
-            container["env"] = there + [{"name": k, "value": v} for k, v in environment.items() if k not in names]
+            container["env"] = there + [{"name": k, "value": v} for k, v in more.items() if k not in names]
     return replace(compiled, spec=spec)
+
+
+def _earliest(spec: Mapping[str, Any]) -> set[str]:
+    """Returns the executors of the first tasks that are sure to run."""
+    tasks = spec["root"]["dag"]["tasks"]
+    uncached = {name for name, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")}
+
+    def before(name: str) -> set[str]:
+        own = set(tasks[name].get("dependentTasks", []))
+        return own.union(*map(before, own))
+
+    found = {n for n in uncached if not before(n) & uncached} or {n for n in tasks if not before(n)}
+    return {spec["components"][tasks[n]["componentRef"]["name"]].get("executorLabel", "") for n in found}

@@ -53,7 +53,7 @@ def compile_config(
         )
     pipeline = create_pipeline(config, pipeline_root=root, code_store=store, beam_pipeline_args=beam.arguments())
     snapshots = {p: [p] if p.is_file() else [f for f in p.rglob("*") if f.is_file()] for p in sorted(store.glob("*"))}
-    data = _data(config) if carry_data else {}
+    data, readers = _data(config) if carry_data else ({}, {})
     nodes = [c.id for c in pipeline.components]
     return compile_tfx_pipeline(
         pipeline,
@@ -66,7 +66,8 @@ def compile_config(
         ),
         environment={**environment, **({DATA_ROOT: kubeflow.data_root} if kubeflow.data_root else {})},
         local_files={**snapshots, **data},
-        readers=dict.fromkeys(data, ("ingest", "data_gate")),
+        readers=readers,
+        driven=("ingest",) if _all_carried(config, data) else (),
     )
 
 
@@ -100,9 +101,10 @@ def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageReso
     return found
 
 
-def _data(config: PipelineConfig) -> dict[Path, list[Path]]:
-    """Returns the local files that travel with the pipeline: folder -> files."""
+def _data(config: PipelineConfig) -> tuple[dict[Path, list[Path]], dict[Path, tuple[str, ...]]]:
+    """Returns the local files that travel with the pipeline: folder or file -> files, and the stages that read them."""
     found: dict[Path, list[Path]] = {}
+    readers: dict[Path, tuple[str, ...]] = {}
     total = 0
     for where, files in local_inputs(config):
         total += sum(f.stat().st_size for f in files)
@@ -111,6 +113,20 @@ def _data(config: PipelineConfig) -> dict[Path, list[Path]]:
                 f"{where} holds {total:,} bytes on this machine; a pipeline carries {_MOST_DATA:,}. Put the data where "
                 "the cluster reads it, and name it by s3://, gs:// or the path of a claim (kubeflow.stages.ingest.volumes)."
             )
+        # A sample is one file, as a rule, and the training data that lies beside it does not travel to the gate.
+        sample = where.startswith("validation.serving_sample")
+        reader = "data_gate" if sample else "ingest"
         for file in files:
-            found.setdefault(file.parent, []).append(file)
-    return found
+            place = file if sample and len(files) == 1 else file.parent
+            if file not in found.setdefault(place, []):
+                found[place].append(file)
+            if reader not in readers.setdefault(place, ()):
+                readers[place] = (*readers[place], reader)
+    return found, readers
+
+
+def _all_carried(config: PipelineConfig, data: Mapping[Path, Sequence[Path]]) -> bool:
+    """Whether ingest reads nothing but files that travel: what its driver says of them is known when the pipeline is compiled."""
+    patterns = [*config.data.path, *(p for paths in (config.data.split_paths or {}).values() for p in paths)]
+    carried = [where.partition(": ")[2] for where, _ in local_inputs(config)] if data else []
+    return bool(patterns) and all(p in carried for p in patterns)

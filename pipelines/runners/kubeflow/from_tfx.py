@@ -302,7 +302,11 @@ def _placeholder_keys(message: Any) -> Iterator[str]:
 
 
 def _message(message: Any) -> dict[str, Any]:
-    return {"kind": type(message).__name__, "spec": json_format.MessageToDict(message)}
+    spec = json_format.MessageToDict(message)
+    if spec.get("beamPipelineArgsPlaceholders"):
+        # The same, which TFX's operators do not look at.
+        spec.pop("beamPipelineArgs", None)
+    return {"kind": type(message).__name__, "spec": spec}
 
 
 def _value(value: Any) -> Any:

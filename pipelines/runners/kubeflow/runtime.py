@@ -74,13 +74,24 @@ def run_driver(
     """Runs a node's driver; returns what it changed as JSON, for `run_node`. The same input gives the same text."""
     with failure.said():
         _listen(node["id"])
-        from pipelines.runners.kubeflow import node_run
+        return driver_output_of(node, inputs=inputs, properties=properties, files=files)
 
-        with tempfile.TemporaryDirectory() as temporary:
-            changed = node_run.NodeRun(node, inputs, {}, _resolved(properties, files), key="").drive(temporary)
-        # Where the files lie on this machine is nobody else's business.
-        text = json.dumps(changed, sort_keys=True)
-        return text.replace(str(unpack(files)), PLACE) if files else text
+
+def driver_output_of(
+    node: Mapping[str, Any],
+    *,
+    inputs: Mapping[str, Sequence[Any]],
+    properties: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+) -> str:
+    """Runs a node's driver, here and now; see `run_driver`."""
+    from pipelines.runners.kubeflow import node_run
+
+    with tempfile.TemporaryDirectory() as temporary:
+        changed = node_run.NodeRun(node, inputs, {}, _resolved(properties, files), key="").drive(temporary)
+    # Where the files lie on this machine is of no use on another one.
+    text = json.dumps(changed, sort_keys=True)
+    return text.replace(str(unpack(files)), PLACE) if files else text
 
 
 def evaluate_condition(node: Mapping[str, Any], *, inputs: Mapping[str, Sequence[Any]]) -> str:

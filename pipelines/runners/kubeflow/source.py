@@ -6,12 +6,11 @@ One function per task, one for the pipeline. KFP takes a component's code from i
 from __future__ import annotations
 
 import json
-import pprint
 import textwrap
 from collections.abc import Mapping, Sequence
 
 from pipelines.config_kubeflow import StageResources
-from pipelines.runners.kubeflow.carried_files import LIMIT, Carried
+from pipelines.runners.kubeflow.carried_files import LIMIT, Carried, is_binary
 from pipelines.runners.kubeflow.errors import CompileError
 from pipelines.runners.kubeflow.plan import Condition, InputArtifact, PipelineParameter, Plan, Task
 from pipelines.runners.kubeflow.resources import (
@@ -22,7 +21,7 @@ from pipelines.runners.kubeflow.resources import (
 )
 
 _RUNTIME = "pipelines.runners.kubeflow.runtime"
-_WIDTH = 118
+_WIDTH = 100
 _PIECE = 96
 
 
@@ -100,7 +99,9 @@ class _Writer:
         ]
         if task.views:
             call.append(f"views={_mapping({v.argument: v.argument for v in task.views})},")
-        if task.driver:
+        if task.driver_output:
+            call.append(f"driver_output={_literal(task.driver_output)},")
+        elif task.driver:
             call.append("driver_output=driver_output,")
         if self._resources.workspace:
             call.append("workspace=workspace,")
@@ -309,17 +310,21 @@ def _argument(value: object) -> str:
 
 
 def _literal(value: object) -> str:
+    """Returns a value as source: on one line, or on one a part, with no more space than it takes to be read."""
     if isinstance(value, str):
         return _string(value)
-    if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
-        lines = [textwrap.indent(f"{key!r}: {_string(v)},", "    ") for key, v in value.items()]
-        return "\n".join(["{", *lines, "}"]) if lines else "{}"
-    return pprint.pformat(value, width=_WIDTH, sort_dicts=False)
+    line = repr(value)
+    if len(line) <= _WIDTH or not isinstance(value, dict | list):
+        return line
+    if isinstance(value, dict):
+        parts = [f"{key!r}: {_literal(v)}," for key, v in value.items()]
+        return "\n".join(["{", *(textwrap.indent(p, "  ") for p in parts), "}"])
+    return "\n".join(["[", *(textwrap.indent(f"{_literal(v)},", "  ") for v in value), "]"])
 
 
 def _string(value: str) -> str:
     """Returns a text as source: a long one in pieces, line by line."""
-    if len(value) <= _PIECE and "\n" not in value[:-1]:
+    if is_binary(value) or (len(value) <= _PIECE and "\n" not in value[:-1]):
         return repr(value)
     pieces = [line[i : i + _PIECE] for line in value.splitlines(keepends=True) for i in range(0, len(line), _PIECE)]
     return "\n".join(["(", *(f"    {piece!r}" for piece in pieces), ")"])

@@ -18,6 +18,7 @@ from typing import Any
 from components import tracking
 from pipelines.runners.kubeflow.parent_run import find_or_make
 from pipelines.runners.kubeflow.variables import LAST, RECORD, RUN_ID
+from pipelines.runners.run_record import NESTED_TAGS
 from pipelines.runners.stage_process import explain
 
 _log = logging.getLogger(__name__)
@@ -84,7 +85,11 @@ def _parent(client: Any, uri: str) -> tuple[str, str]:
         run_id = given
     else:
         record: Mapping[str, Any] = json.loads(os.environ.get(RECORD) or "{}")
-        run_id = find_or_make(uri, os.environ.get(RUN_ID, ""), record).run_id
+        parent = find_or_make(uri, os.environ.get(RUN_ID, ""), record)
+        run_id = parent.run_id
+        if record.get("texts") and not client.get_run(run_id).data.params:
+            # A task that does not carry the whole record was faster.
+            parent.describe(record)
     info = client.get_run(run_id).info
     if info.status != "RUNNING":
         # A retry of a run that had failed.
@@ -99,7 +104,7 @@ def _nested(client: Any, experiment: str, parent: str, stage: str) -> str:
         client.update_run(found[0].info.run_id, status="RUNNING")
         return str(found[0].info.run_id)
     record: Mapping[str, Any] = json.loads(os.environ.get(RECORD) or "{}")
-    kept = {k: v for k, v in record.get("tags", {}).items() if k in ("switchyard.pipeline", "mlflow.user")}
+    kept = {k: v for k, v in record.get("tags", {}).items() if k in NESTED_TAGS}
     tags = {**kept, "mlflow.parentRunId": parent, STAGE_TAG: stage}
     return str(client.create_run(experiment, run_name=stage, tags=tags).info.run_id)
 

@@ -2,7 +2,8 @@
 
 # Kubernetes' own name for the run that a pod belongs to.
 RUN_ID = "KFP_RUN_ID"
-# What the parent MLflow run holds (`run_record.RunRecord` as JSON), for the first task, where nobody else made it.
+# What the parent MLflow run holds (`run_record.RunRecord` as JSON), where neither KFP nor `submit` made it: all in the
+# first tasks that are sure to run, in the others how the run is found.
 RECORD = "SWITCHYARD_RUN_RECORD"
 # Stages that nothing comes after: the last of them ends the parent MLflow run.
 LAST = "SWITCHYARD_LAST_STAGES"

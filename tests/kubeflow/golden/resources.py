@@ -22,15 +22,21 @@ def one(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {'id': 'one',
-         'pipeline': 'small',
-         'executor': {'kind': 'PythonClassExecutableSpec',
-                      'spec': {'classPath': 'tests.kubeflow.constructs.numbers_Executor'}},
-         'types': {'examples': 'tfx.types.standard_artifacts.Examples',
-                   'name': 'tfx.types.standard_artifacts.String',
-                   'score': 'tfx.types.standard_artifacts.Float',
-                   'whole': 'tfx.types.standard_artifacts.Integer'},
-         'schemas': {'loud': {'valueType': {'booleanType': {}}}, 'weights': {'valueType': {'listType': {}}}}},
+        {
+          'id': 'one',
+          'pipeline': 'small',
+          'executor': {
+            'kind': 'PythonClassExecutableSpec',
+            'spec': {'classPath': 'tests.kubeflow.constructs.numbers_Executor'},
+          },
+          'types': {
+            'examples': 'tfx.types.standard_artifacts.Examples',
+            'name': 'tfx.types.standard_artifacts.String',
+            'score': 'tfx.types.standard_artifacts.Float',
+            'whole': 'tfx.types.standard_artifacts.Integer',
+          },
+          'schemas': {'loud': {'valueType': {'booleanType': {}}}, 'weights': {'valueType': {'listType': {}}}},
+        },
         inputs={},
         outputs={"examples": examples, "name": name, "score": score, "whole": whole},
         properties={"flag": flag, "loud": loud, "n": n, "weights": weights},
@@ -48,11 +54,15 @@ def four(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {'id': 'four',
-         'pipeline': 'small',
-         'executor': {'kind': 'PythonClassExecutableSpec',
-                      'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'}},
-         'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'}},
+        {
+          'id': 'four',
+          'pipeline': 'small',
+          'executor': {
+            'kind': 'PythonClassExecutableSpec',
+            'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'},
+          },
+          'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'},
+        },
         inputs={"examples": [examples]},
         outputs={"notes": notes},
         properties={},
@@ -70,11 +80,15 @@ def three(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {'id': 'three',
-         'pipeline': 'small',
-         'executor': {'kind': 'PythonClassExecutableSpec',
-                      'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'}},
-         'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'}},
+        {
+          'id': 'three',
+          'pipeline': 'small',
+          'executor': {
+            'kind': 'PythonClassExecutableSpec',
+            'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'},
+          },
+          'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'},
+        },
         inputs={"examples": [examples]},
         outputs={"notes": notes},
         properties={},
@@ -92,11 +106,15 @@ def two(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {'id': 'two',
-         'pipeline': 'small',
-         'executor': {'kind': 'PythonClassExecutableSpec',
-                      'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'}},
-         'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'}},
+        {
+          'id': 'two',
+          'pipeline': 'small',
+          'executor': {
+            'kind': 'PythonClassExecutableSpec',
+            'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'},
+          },
+          'types': {'notes': 'tests.kubeflow.constructs.Notes', 'examples': 'tfx.types.standard_artifacts.Examples'},
+        },
         inputs={"examples": [examples]},
         outputs={"notes": notes},
         properties={},

@@ -1,0 +1,113 @@
+"""What a cluster's KServe does, asked by kubectl: its deployment mode decides which parts of an InferenceService it looks at."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.errors import StageError
+
+STANDARD, KNATIVE = "standard", "knative"
+# KServe's names before and since 0.16.
+_MODES = {"RawDeployment": STANDARD, "Standard": STANDARD, "Serverless": KNATIVE, "Knative": KNATIVE}
+_NAMESPACES = ("kserve", "kubeflow")
+_READY_SECONDS, _POLL_SECONDS = 600.0, 3.0
+
+
+@dataclass(frozen=True)
+class KServe:
+    """A cluster's KServe, as far as it is known from here.
+
+    Attributes:
+        mode: `standard` or `knative`; None: not known.
+        version: major and minor; None: not known.
+        service: the InferenceService that is there already; None: there is none, or it cannot be read.
+    """
+
+    mode: str | None = None
+    version: tuple[int, int] | None = None
+    service: Mapping[str, Any] | None = None
+
+    @property
+    def splits_standard(self) -> bool:
+        """Whether it can give a canary its share of the requests in standard mode."""
+        return self.version is not None and self.version >= (0, 20)
+
+
+def look(name: str, namespace: str, mode: str | None) -> KServe:
+    """Returns what kubectl says of KServe.
+
+    Args:
+        name: of the InferenceService.
+        namespace: its namespace.
+        mode: what the user says; None: it is read from the service, else from KServe's configuration.
+    """
+    service = _get("inferenceservice.serving.kserve.io", name, namespace)
+    mode = mode or _MODES.get(str(((service or {}).get("status") or {}).get("deploymentMode")))
+    version = None
+    for place in _NAMESPACES:
+        controller = _get("deployment", "kserve-controller-manager", place)
+        if controller is None:
+            continue
+        images = [c["image"] for c in controller["spec"]["template"]["spec"]["containers"]]
+        found = next((m for i in images if (m := re.search(r":v?(\d+)\.(\d+)", i))), None)
+        version = (int(found[1]), int(found[2])) if found else None
+        settings = _get("configmap", "inferenceservice-config", place)
+        if mode is None and settings is not None:
+            mode = _MODES.get(str(json.loads(settings.get("data", {}).get("deploy", "{}")).get("defaultDeploymentMode")))
+        break
+    return KServe(mode, version, service)
+
+
+def await_ready(name: str, namespace: str, *, seconds: float = _READY_SECONDS, poll: float = _POLL_SECONDS) -> None:
+    """Waits until the version that was applied serves.
+
+    `Ready` alone does not say so: it stays True by the version before while a new pod fails.
+
+    Raises:
+        StageError: its pod fails, or is not there in time.
+    """
+    deadline = time.monotonic() + seconds
+    said = "KServe has not looked at it"
+    while time.monotonic() < deadline:
+        service = _get("inferenceservice.serving.kserve.io", name, namespace) or {}
+        status = service.get("status") or {}
+        if status.get("observedGeneration", 0) >= service.get("metadata", {}).get("generation", 1):
+            model = status.get("modelStatus") or {}
+            up_to_date = model.get("transitionStatus", "UpToDate") == "UpToDate"
+            failure = model.get("lastFailureInfo")
+            if failure and not up_to_date:
+                raise StageError(
+                    f"InferenceService {name}: the new version fails ({_failure(failure)}). The one before serves on."
+                )
+            conditions = {c["type"]: c for c in status.get("conditions") or []}
+            ready = conditions.get("Ready", {})
+            if up_to_date and ready.get("status") == "True":
+                return
+            said = (
+                f"{ready.get('reason', '')} {ready.get('message', '')}".strip() or f"{model.get('transitionStatus', 'not ready')}"
+            )
+        time.sleep(poll)
+    raise StageError(f"InferenceService {name} is not ready after {seconds:.0f} s: {said}. See kubectl describe -n {namespace}.")
+
+
+def _failure(info: Mapping[str, Any]) -> str:
+    parts = [str(info[k]) for k in ("reason", "message") if info.get(k)]
+    if info.get("exitCode") is not None:
+        parts.append(f"exit code {info['exitCode']}")
+    return ", ".join(parts)
+
+
+def _get(kind: str, name: str, namespace: str) -> dict[str, Any] | None:
+    if not shutil.which("kubectl"):
+        return None
+    command = ["kubectl", "get", kind, name, "-n", namespace, "-o", "json", "--request-timeout=10s"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found: dict[str, Any] | None = json.loads(done.stdout) if done.returncode == 0 else None
+    return found

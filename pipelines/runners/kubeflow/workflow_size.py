@@ -1,0 +1,92 @@
+"""How large the Argo Workflow of a pipeline becomes, by what was seen on a real KFP 2.17.0 (tests/kubeflow/README.md).
+
+Every byte of a task's container stands there five times: among the Workflow's arguments, in the driver's input, and in the
+patch of the pod's spec, which is the driver's output, the input of the task's DAG and that of its executor. A task that may
+be tried again has the patch once more. Argo compresses the states above 1 MiB, and KFP shows no progress then; above etcd's
+1.5 MiB the run dies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.errors import UserError
+
+# Of the nodes' states, which Argo compresses above 1,048,576.
+LIMIT = 900_000
+# Of an artifact in an executor's input (URI, type, metadata), of the launcher's arguments, of a node's state beside its inputs.
+_ARTIFACT, _LAUNCHER, _NODE = 560, 1_100, 900
+# Text inside of text inside of a JSON document: quotes have got backslashes, and these too.
+_NESTED = 1.3
+
+
+@dataclass(frozen=True)
+class WorkflowSize:
+    """An estimate in bytes.
+
+    Attributes:
+        nodes: the states of all nodes, once all of them have run.
+        arguments: what the Workflow holds besides.
+        tasks: task -> its part of the states.
+    """
+
+    nodes: int
+    arguments: int
+    tasks: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """States and arguments."""
+        return self.nodes + self.arguments
+
+    def check(self) -> None:
+        """Raises UserError, naming what takes the room, when KFP would lose the progress of a run, or the run."""
+        if self.nodes <= LIMIT:
+            return
+        sizes = sorted(self.tasks.items(), key=lambda t: -t[1])[:3]
+        largest = ", ".join(f"{name} ({size:,})" for name, size in sizes)
+        raise UserError(
+            f"the pipeline is too large for Kubeflow Pipelines: the states of its tasks would be about {self.nodes:,} bytes, and "
+            f"above {LIMIT:,} a cluster may lose the run. Largest: {largest}. Put data where the cluster reads it (data.path: "
+            "s3://, gs:// or a claim) and large code into the image (kubeflow.image), or train fewer models in one pipeline."
+        )
+
+
+def workflow_size(spec: Mapping[str, Any], platform: Mapping[str, Any] | None) -> WorkflowSize:
+    """Estimates the Workflow of a compiled pipeline: its arguments and the states of its nodes, all stages run."""
+    executors = spec["deploymentSpec"]["executors"]
+    kubernetes = (platform or {}).get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+    nodes: dict[str, int] = {}
+    arguments = _text(spec["root"])
+    for name, task, component in _tasks(spec):
+        label = component.get("executorLabel", "")
+        container, config = executors.get(label, {}).get("container", {}), kubernetes.get(label, {})
+        # What the driver is given, and what the Workflow has of it among its arguments.
+        shared = _text(container) + _text(component) + _text(config)
+        nodes[name] = nodes.get(name, 0) + shared + _text(task) + _patches(task, component, container)
+        arguments += shared
+    return WorkflowSize(sum(nodes.values()) + _text(spec["root"]), arguments, nodes)
+
+
+def _patches(task: Mapping[str, Any], component: Mapping[str, Any], container: Mapping[str, Any]) -> int:
+    constants = [p["runtimeValue"] for p in task.get("inputs", {}).get("parameters", {}).values() if "runtimeValue" in p]
+    artifacts = [a for kind in ("inputDefinitions", "outputDefinitions") for a in component.get(kind, {}).get("artifacts", {})]
+    executor_input = _NESTED * sum(map(_text, constants)) + _ARTIFACT * len(artifacts)
+    patch = _text(container) + _NESTED * _text(component) + executor_input + _LAUNCHER
+    copies = 4 if task.get("retryPolicy") else 3
+    return round(copies * patch + (copies + 1) * _NODE)
+
+
+def _tasks(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    components = spec["components"]
+    for dag in [spec["root"], *(c for c in components.values() if "dag" in c)]:
+        for name, task in dag["dag"]["tasks"].items():
+            yield name, task, components[task["componentRef"]["name"]]
+
+
+def _text(value: Any) -> int:
+    """Returns the length of a value's JSON as text in a JSON document."""
+    return len(json.dumps(json.dumps(value)))
