@@ -96,6 +96,12 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="N",
     help="With --wait: so often a run whose pods were evicted or deleted is tried again.  [default: 2]",
 )
+@click.option(
+    "--stuck",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="With --wait: end with an error when a pod has been unable to start for so long.  [default: 600]",
+)
 @click.option("--poll", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds between looks at the run.")
 @_connection
 @trainers_option
@@ -111,6 +117,7 @@ def submit(
     max_concurrency: int | None,
     wait: bool,
     heal: int | None,
+    stuck: float | None,
     poll: float,
     connection: Any,
     trainers: tuple[str, ...],
@@ -126,15 +133,15 @@ def submit(
 
     if not schedule and (catchup is not None or max_concurrency is not None):
         raise UserError("--catchup, --no-catchup and --max-concurrency belong to --schedule; add it, or leave them out.")
-    if not wait and heal is not None:
-        raise UserError("--heal belongs to --wait: what follows the run tries it again; add --wait, or leave it out.")
+    if not wait and (heal is not None or stuck is not None):
+        raise UserError("--heal and --stuck belong to --wait: it is what follows the run; add it, or leave them out.")
     submission = Submission(
         connection=connection,
         experiment=experiment,
         cron=schedule,
         wait=wait,
         as_json=as_json,
-        following=Following(poll=poll, heal=2 if heal is None else heal),
+        following=Following(poll=poll, heal=2 if heal is None else heal, stuck=stuck or 600.0),
         catchup=bool(catchup),
         most=max_concurrency or 1,
     )

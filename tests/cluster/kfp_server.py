@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import uvicorn
 import yaml
@@ -353,6 +354,8 @@ def stand_in(folder):
 
 
 def main():
+    from kfp.local.orchestrator import task_executor
+
     from tests.kubeflow import backend_rules
 
     parser = argparse.ArgumentParser()
@@ -363,6 +366,8 @@ def main():
     options = parser.parse_args()
     server = Server(options.folder, options.mlflow)
     tls = {"ssl_certfile": options.certificate, "ssl_keyfile": options.certificate} if options.certificate else {}
+    # Tests do not wait for the pause between two tries.
+    task_executor.time = SimpleNamespace(sleep=lambda seconds: None)
     with backend_rules.imposed():
         uvicorn.run(make_app(server), host="127.0.0.1", port=options.port, log_level="warning", **tls)
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from components.errors import UserError
+from components.errors import StageError, UserError
 from pipelines import runs_command
 from pipelines.runners.kubeflow.client import Connection, KubeflowClient
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
@@ -132,6 +132,34 @@ def test_a_pod_that_cannot_start_says_why(kfp):
     _, _, told = followed(client, run_id, still=0.2)
     ender.join()
     assert "training: warning: ImagePullBackOff: Back-off pulling image switchyard:1" in told.said
+
+
+def test_a_pod_that_cannot_start_for_long_ends_the_following_with_what_to_do(kfp):
+    server, client = kfp
+    server.faults = {"training": [("PENDING", "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")]}
+    run_id = submitted(client)
+    with pytest.raises(StageError, match=rf"training has been unable to start .*Insufficient nvidia.*runs terminate {run_id}"):
+        followed(client, run_id, still=0.1, stuck=0.3)
+    client.terminate(run_id)
+
+
+def test_ctrl_c_says_that_the_run_continues_and_how_to_end_it(kfp, monkeypatch):
+    server, client = kfp
+    server.faults = {"training": [("RUNNING", "")]}
+    run_id = submitted(client)
+    looks = iter([client.run] * 2)
+
+    def look(run_id):
+        for found in looks:
+            return found(run_id)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "run", look)
+    told = Told()
+    with pytest.raises(KeyboardInterrupt):
+        follow(client, run_id, TASKS, list(TASKS.values()), told, Following(poll=0.02))
+    assert told.said[-1] == f"submit: warning: the run continues; end it with switchyard runs terminate {run_id}"
+    client.terminate(run_id)
 
 
 def test_a_terminated_run_is_not_called_failed_though_kfp_says_so(kfp, capsys):
@@ -273,8 +301,6 @@ def test_the_same_pipeline_scheduled_again_is_uploaded_once_and_another_is_a_ver
 
 
 def test_a_schedule_that_kfp_keeps_without_a_pipeline_is_deleted_again_and_refused(kfp, monkeypatch):
-    from components.errors import StageError
-
     server, client = kfp
     monkeypatch.setattr(server, "documents_of", lambda body: None)
     shown = client.service("PipelineServiceApi").__class__
@@ -321,8 +347,6 @@ def test_a_schedule_with_runs_under_way_is_deleted_by_force_alone_because_kfp_or
 
 @pytest.mark.parametrize("patch", [{}, {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}])
 def test_the_stand_in_refuses_a_workspace_as_a_stock_kfp_does(kfp, patch):
-    from components.errors import StageError
-
     _, client = kfp
     workspace = {"size": "1Gi", "kubernetes": {"pvcSpecPatch": patch}}
     platform = {"platforms": {"kubernetes": {"pipelineConfig": {"workspace": workspace}}}}

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -112,15 +113,30 @@ def test_tasks_attach_to_the_runs_of_kfps_plugin(submit, mlflow, first):
     assert len(runs) == len(nested(mlflow, found["mlflow_run_id"]))
 
 
-def test_a_schedule_makes_a_recurring_run(submit, host):
-    import urllib.request
+def test_a_schedule_starts_runs_that_end_well_and_is_paused_and_deleted(submit, host, warm, mlflow):
+    found, said = submit("--schedule", "0 3 * * *", "--max-concurrency", "2", "--set", "kubeflow.pipeline_root=s3://bucket/root")
+    made = found["recurring_run_id"]
+    assert "time zone of KFP's controller: UTC" in said
+    [listed] = json.loads(warm("runs", "schedules", "list", "--host", host, "--json").stdout)
+    assert (listed["cron"], listed["catchup"], listed["max_concurrency"]) == ("0 0 3 * * *", False, "2")
+    run_id = tick(host, made)
+    assert wait_for_end(warm, host, run_id)["state"] == "SUCCEEDED"
+    client = MlflowClient(tracking_uri=mlflow)
+    experiment = client.get_experiment_by_name("breast_cancer").experiment_id
+    [parent] = client.search_runs([experiment], f"tags.`switchyard.kfp_run_id` = '{run_id}'")
+    assert parent.data.params["trainer"] == "tensorflow", "the first task that ran has told MLflow what submit could not"
+    assert parent.info.status == "FINISHED"
+    shown = {r["run_id"]: r for r in json.loads(warm("runs", "list", "--host", host, "--json").stdout)}
+    assert shown[run_id]["schedule"] == made
+    assert warm("runs", "schedules", "pause", made, "--host", host).code == 0
+    assert tick(host, made) is None
+    assert warm("runs", "schedules", "delete", made, "--host", host).code == 0
+    assert "no recurring runs" in warm("runs", "schedules", "list", "--host", host).stdout
 
-    found, said = submit("--schedule", "0 3 * * *")
-    made = json.loads(urllib.request.urlopen(f"{host}/apis/v2beta1/recurringruns/{found['recurring_run_id']}").read())
-    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
-    assert made["max_concurrency"] == "1"
-    assert made["plugins_input"]["mlflow"]["experiment_name"] == "breast_cancer"
-    assert "recurring run" in said
+
+def tick(host, recurring_run):
+    request = urllib.request.Request(f"{host}/stand-in/recurringruns/{recurring_run}/tick", method="POST")
+    return json.loads(urllib.request.urlopen(request).read())["run_id"]
 
 
 def test_runs_are_listed_shown_and_read(first, warm, host):
@@ -188,6 +204,9 @@ def test_a_server_that_is_down_is_an_error(warm):
         (["--host", "kubeflow.example.org"], "a URL with its scheme"),
         (["--host", "http://x", "--schedule", "every day"], "five fields"),
         (["--host", "http://x", "--schedule", "0 3 * * *", "--wait"], "--wait follows one run"),
+        (["--host", "http://x", "--catchup"], "belong to --schedule"),
+        (["--host", "http://x", "--max-concurrency", "2"], "belong to --schedule"),
+        (["--host", "http://x", "--heal", "1"], "--heal and --stuck belong to --wait"),
         ([], "--host"),
     ],
 )

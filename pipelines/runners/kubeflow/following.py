@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _STILL_SECONDS = 30.0
 # So long a run that is tried again may still be shown as failed.
 _REVIVED_SECONDS = 60.0
 _MISSES = 10
+# What Kubernetes says of a pod that waits for somebody to mend something.
+_STUCK = re.compile(r"ImagePull|ErrImage|InvalidImageName|Unschedulable|ConfigError|exceeded quota|forbidden", re.I)
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,13 @@ class Following:
         poll: seconds between looks at it.
         heal: so often a run whose pods were taken away (an eviction, a drained node) is tried again.
         still: so long v2beta1 may show the same before the Workflow itself is looked at.
+        stuck: so long a pod may be unable to start (its image, a secret, no node for it) before following ends.
     """
 
     poll: float = 5.0
     heal: int = 2
     still: float = _STILL_SECONDS
+    stuck: float = 600.0
 
 
 def state_of(run: Any) -> str:
@@ -85,10 +90,16 @@ def follow(
 
     Raises:
         UserError: the server stays away.
+        StageError: a stage cannot start.
+        KeyboardInterrupt: the user has enough; the run goes on.
     """
     with display:
         display.stages(stages)
-        return _Follower(client, run_id, tasks, display, how).follow()
+        try:
+            return _Follower(client, run_id, tasks, display, how).follow()
+        except KeyboardInterrupt:
+            display.say("submit", f"warning: the run continues; end it with switchyard runs terminate {run_id}")
+            raise
 
 
 class _Follower:
@@ -96,6 +107,7 @@ class _Follower:
         self._client, self._run_id, self._tasks, self._display, self._how = client, run_id, tasks, display, how
         self._shown: dict[str, StageState] = {}
         self._since: dict[str, float] = {}
+        self._stuck: dict[str, float] = {}
         self._changed, self._revived = time.monotonic(), 0.0
         self._ended: object = None
         self._seen: object = None
@@ -113,6 +125,7 @@ class _Follower:
                     return run, {stage: found.state for stage, found in self._shown.items()}
             else:
                 self._show(self._states(run))
+                self._check_stuck()
             time.sleep(self._how.poll)
 
     def _look(self) -> Any:
@@ -137,8 +150,12 @@ class _Follower:
                 self._frozen = self._frozen or workflow.compressed
                 self._changed = time.monotonic()
                 return workflow.stages(self._tasks)
-        # What the Workflow has shown is not taken back by what v2beta1 is frozen at.
-        return {stage: s for stage, s in found.items() if self._shown.get(stage, s).state not in TERMINAL or s.state in TERMINAL}
+        # What the Workflow has shown is not taken back by v2beta1, which may be behind, and has no messages.
+        return {stage: s for stage, s in found.items() if self._newer(s, self._shown.get(stage))}
+
+    @staticmethod
+    def _newer(found: StageState, shown: StageState | None) -> bool:
+        return shown is None or (found.state != shown.state and (shown.state not in TERMINAL or found.state in TERMINAL))
 
     def _show(self, states: Mapping[str, StageState]) -> None:
         for stage, found in states.items():
@@ -152,6 +169,18 @@ class _Follower:
                 self._display.status(stage, _SHOWN.get(found.state, "running"), seconds)
             if found.message and (before is None or before.message != found.message):
                 self._display.say(stage, f"warning: {found.message}")
+
+    def _check_stuck(self) -> None:
+        """Raises StageError for a stage that has been unable to start for too long."""
+        now = time.monotonic()
+        waiting = {s: f.message for s, f in self._shown.items() if f.state == "PENDING" and _STUCK.search(f.message)}
+        self._stuck = {stage: self._stuck.get(stage, now) for stage in waiting}
+        for stage, since in self._stuck.items():
+            if now - since > self._how.stuck:
+                raise StageError(
+                    f"{stage} has been unable to start for {now - since:.0f} s: {waiting[stage]}. Mend it and the run resumes by "
+                    f"itself; end it with switchyard runs terminate {self._run_id}."
+                )
 
     def _heal(self, run: Any) -> bool:
         """Tries a run again whose pods were taken away; returns whether it is still to be followed."""

@@ -16,8 +16,8 @@ from pipelines.runners.kubeflow.several_nodes import on_several_nodes
 from pipelines.runners.kubeflow.variables import DATA_ROOT
 from pipelines.settings import VERSION
 
-# Every stage is safe to repeat: its outputs are written anew, the registry knows a model by its artifact. Where Kubernetes' or
-# KFP's API is away for seconds, the tasks that end just then fail.
+# On a cluster. Every stage is safe to repeat: its outputs are written anew, the registry knows a model by its artifact. Where
+# Kubernetes' or KFP's API is away for seconds, the tasks that end just then fail.
 _OF_EVERY_STAGE = StageResources.model_validate({"retries": 1})
 # What a task can carry is about 90 kB, code and compressed data together.
 _MOST_DATA = 400_000
@@ -58,7 +58,7 @@ def compile_config(
     return compile_tfx_pipeline(
         pipeline,
         image=kubeflow.image or default_image(),
-        stages=_stages(config, nodes),
+        stages=_stages(config, nodes, _OF_EVERY_STAGE if carry_data else StageResources()),
         resources=PipelineResources(
             image_pull_policy=kubeflow.image_pull_policy,
             image_pull_secrets=kubeflow.image_pull_secrets,
@@ -71,9 +71,9 @@ def compile_config(
     )
 
 
-def _stages(config: PipelineConfig, nodes: Sequence[str]) -> dict[str, StageResources]:
+def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResources) -> dict[str, StageResources]:
     kubeflow, trainings = config.kubeflow, training_stages(config)
-    defaults = kubeflow.defaults.over(_OF_EVERY_STAGE)
+    defaults = kubeflow.defaults.over(of_every)
     given = {k: v for k, v in kubeflow.stages.items() if k != "training" or k in nodes}
     if "training" in kubeflow.stages and "training" not in nodes:
         # Of all trainers; one of them may say more.
