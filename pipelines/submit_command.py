@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from components.errors import EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError, first_line
+from components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError, first_line
 from components.redaction import mask
 from pipelines.compile_command import compile_for_cluster
 from pipelines.config import PipelineConfig
@@ -21,6 +21,7 @@ from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
 from pipelines.runners.kubeflow.following import Following, follow, state_of
 from pipelines.runners.kubeflow.parent_run import Parent, find_or_make, of_plugin, reconcile
 from pipelines.runners.kubeflow.schedules import Schedule, Schedules, schedule_workflow, six_fields
+from pipelines.runners.kubeflow.workflow import StageState
 from pipelines.runners.progress_display import make_display
 from pipelines.runners.quiet import screen
 from pipelines.runners.run_record import RunRecord
@@ -133,7 +134,9 @@ def _warn_away(uri: str | None, error: Exception, more: str = "") -> None:
     click.echo(f"warning: MLflow at {where} cannot be reached from here ({first_line(error)}){more}", err=True)
 
 
-def _ended(run: Any, states: Mapping[str, str], parent: Parent | None, found: dict[str, Any], submission: Submission) -> int:
+def _ended(
+    run: Any, states: Mapping[str, StageState], parent: Parent | None, found: dict[str, Any], submission: Submission
+) -> int:
     state = state_of(run)
     tags: dict[str, str] = {}
     try:
@@ -144,18 +147,22 @@ def _ended(run: Any, states: Mapping[str, str], parent: Parent | None, found: di
     status = state.lower()
     error = tags.get("switchyard.why", "") or (run.error.message if run.error else "")
     if state != "SUCCEEDED":
-        failed = [stage for stage, s in states.items() if s == "FAILED"]
-        if tags.get("data_gate") == "failed":
+        failed = {stage: s for stage, s in states.items() if s.state == "FAILED"}
+        codes = {s.exit_code for s in failed.values()}
+        if tags.get("data_gate") == "failed" or EXIT_DATA_GATE in codes:
             code, status = EXIT_DATA_GATE, "stopped_by_data_gate"
+        elif EXIT_BAD_INPUT in codes:
+            code = EXIT_BAD_INPUT
         if state == "CANCELED":
             error = "it was terminated"
         if failed and not error:
-            error = f"{', '.join(failed)} failed; see switchyard runs logs {run.run_id} {failed[0]}"
+            why = "; ".join(f"{stage}: {s.message or 'failed'}" for stage, s in failed.items())
+            error = f"{why}. See switchyard runs logs {run.run_id} {next(iter(failed))}"
     elif tags.get("blessed") == "false":
         code, status = EXIT_NOT_BLESSED, "not_blessed"
     elif tags.get("blessed") == "true":
         status = "blessed"
-    found |= {"state": state, "status": status, "stages": dict(states), "error": error or None}
+    found |= {"state": state, "status": status, "stages": {stage: s.state for stage, s in states.items()}, "error": error or None}
     lines = f"{status}" + (f": {error}" if error else "")
     _say(found, lines, submission)
     return code

@@ -10,6 +10,7 @@ import time
 import uuid
 import zlib
 
+from pipelines.runners.kubeflow import failure
 from pipelines.runners.kubeflow.check import check
 from pipelines.runners.kubeflow.local_backend import run_pipeline
 from pipelines.runners.stage_process import Job
@@ -262,7 +263,8 @@ class Run:
             self.server.processes.run(job, say)
         except Exception as error:
             # The launcher makes 1 of every exit code.
-            self.tasks[self._task]["message"] = f"main: Error (exit code 1): {error}"
+            code = next((c for c, kind in failure.KINDS.items() if isinstance(error, kind)), 1)
+            self.tasks[self._task]["message"] = f"main: Error (exit code 1): {failure.last_words(str(error), code)}"
             return 1
         return 0
 

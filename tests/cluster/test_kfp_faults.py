@@ -10,6 +10,7 @@ from components.errors import StageError, UserError
 from pipelines import runs_command
 from pipelines.runners.kubeflow.client import Connection, KubeflowClient
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
+from pipelines.runners.kubeflow.failure import last_words
 from pipelines.runners.kubeflow.following import Following, follow, state_of
 from pipelines.runners.kubeflow.schedules import Schedule, Schedules, schedule_workflow
 from tests.cluster.kfp_server import stand_in
@@ -78,7 +79,7 @@ def submitted(client, **given):
 def followed(client, run_id, **how):
     told = Told()
     run, states = follow(client, run_id, TASKS, list(TASKS.values()), told, Following(**{"poll": 0.02, "heal": 0, **how}))
-    return run, states, told
+    return run, {stage: s.state for stage, s in states.items()}, told
 
 
 def ended(client, run_id):
@@ -121,6 +122,16 @@ def test_a_stage_fails_with_the_message_that_it_left_behind(kfp):
     assert str(run.state) == "FAILED"
     assert states == {"ingest": "SUCCEEDED", "data_gate": "FAILED"}
     assert "data_gate: warning: column mean_radius is missing" in told.said
+
+
+def test_a_stages_exit_code_is_known_though_the_launcher_makes_1_of_all(kfp):
+    server, client = kfp
+    left = last_words("trainer.model: no such file", 2)
+    server.faults = {"training": [("FAILED", f"main: Error (exit code 1): {left}")]}
+    run_id = submitted(client)
+    _, states = follow(client, run_id, TASKS, list(TASKS.values()), Told(), Following(poll=0.02))
+    assert (states["training"].exit_code, states["training"].message) == (2, "trainer.model: no such file")
+    assert states["ingest"].exit_code is None
 
 
 def test_a_pod_that_cannot_start_says_why(kfp):

@@ -55,6 +55,13 @@ def test_a_task_that_is_killed_leaves_no_mlflow_run_unfinished(submit, mlflow, t
     assert "RUNNING" not in status.values()
 
 
+def test_an_error_of_the_user_ends_with_2_as_a_local_run_does(submit, tmp_path):
+    (tmp_path / "model.py").write_text("def build_model(spec):\n    raise ValueError('no such luck')\n")
+    found, _ = submit("--wait", "--set", f"trainer.model={tmp_path / 'model.py'}", expect=2)
+    assert found["state"] == "FAILED"
+    assert "no such luck" in found["error"]
+
+
 def test_mlflow_away_at_the_end_of_a_run_does_not_fail_it(submit, tmp_path):
     with ThreadPoolExecutor() as pool:
         with mlflow_server(tmp_path) as uri:

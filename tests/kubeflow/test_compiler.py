@@ -105,6 +105,30 @@ def test_variables_of_one_run_do_not_replace_those_of_a_stage():
     assert "env" not in made.spec or made.spec != spec
 
 
+@pytest.mark.parametrize(("uncached", "where"), [((), {"exec-one"}), (("two", "three"), {"exec-two"})])
+def test_what_the_first_task_tells_is_in_the_first_that_is_sure_to_run(uncached, where):
+    one = numbers().with_id("one")
+    two = constructs.annotate(examples=one.outputs["examples"]).with_id("two")
+    three = constructs.annotate(examples=one.outputs["examples"]).with_id("three")
+    three.add_upstream_node(two)
+    made = compiled(one, two, three, stages={name: StageResources(cache=False) for name in uncached})
+    spec = with_environment(made, {"A": "short"}, first={"A": "whole"}).spec
+    executors = spec["deploymentSpec"]["executors"]
+    given = {k: {v["name"]: v["value"] for v in e["container"]["env"]}["A"] for k, e in executors.items()}
+    assert {k for k, value in given.items() if value == "whole"} == where
+    assert set(given) == {"exec-one", "exec-two", "exec-three"}
+
+
+def test_compressed_files_have_no_letter_that_json_or_kfp_would_take_for_more_than_it_is(tmp_path):
+    import random
+
+    (tmp_path / "bytes.bin").write_bytes(random.Random(1).randbytes(20_000))
+    [text] = carry({tmp_path: [tmp_path / "bytes.bin"]}, {}).contents.values()
+    assert len(text) < 1.26 * 20_000
+    assert not set("\"\\<>&{}$'") & set(text)
+    assert len(json.dumps(json.dumps(text))) == len(text) + 6
+
+
 def test_a_container_component_keeps_its_command():
     train = container_component.create_container_component(
         name="Train",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from pipelines.runners.stage_process import explain
 
 # Kubernetes shows what a container writes here as the reason of its end.
 _TERMINATION_LOG = Path("/dev/termination-log")
+# Kubernetes keeps 4096 bytes.
+_LONGEST = 4_000
+_EXIT_CODE = re.compile(r" \(switchyard exit code (\d+)\)\s*$")
 MARK = "switchyard: error: "
 _CODES = {"user": EXIT_BAD_INPUT, "gate": EXIT_DATA_GATE}
 KINDS = {EXIT_BAD_INPUT: UserError, EXIT_DATA_GATE: DataGateError}
@@ -38,8 +42,21 @@ def said() -> Iterator[None]:
         kind, message = explain(error, None)
         if kind == "stage":
             traceback.print_exc()
+        code = _CODES.get(kind, EXIT_FAILED)
         write(MARK + message.replace("\n", "\n" + MARK) + "\n")
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             with suppress(OSError):
-                _TERMINATION_LOG.write_text(message[-4000:], encoding="utf-8")
-        raise SystemExit(_CODES.get(kind, EXIT_FAILED)) from error
+                _TERMINATION_LOG.write_text(last_words(message, code), encoding="utf-8")
+        raise SystemExit(code) from error
+
+
+def last_words(message: str, code: int) -> str:
+    """Returns what a container leaves behind. KFP's launcher makes 1 of every exit code: hence it is said in words too."""
+    kept = message.encode()[-_LONGEST:].decode(errors="ignore")
+    return f"{kept} (switchyard exit code {code})"
+
+
+def exit_code(message: str) -> tuple[str, int | None]:
+    """Returns what `last_words` was made of; None: it is not by us."""
+    found = _EXIT_CODE.search(message)
+    return (message[: found.start()], int(found[1])) if found else (message, None)

@@ -77,8 +77,8 @@ def shown_states(run: Any, tasks: Mapping[str, str]) -> dict[str, StageState]:
 
 def follow(
     client: KubeflowClient, run_id: str, tasks: Mapping[str, str], stages: Collection[str], display: Display, how: Following
-) -> tuple[Any, dict[str, str]]:
-    """Shows a run's stages until it ends; returns the run and stage -> state. A server away for a while stops nothing.
+) -> tuple[Any, dict[str, StageState]]:
+    """Shows a run's stages until it ends; returns the run and stage -> how it ended. A server away for a while stops nothing.
 
     Args:
         client: of the KFP.
@@ -114,7 +114,7 @@ class _Follower:
         self._frozen = False
         self._left, self._refused = how.heal, 0
 
-    def follow(self) -> tuple[Any, dict[str, str]]:
+    def follow(self) -> tuple[Any, dict[str, StageState]]:
         while True:
             run = self._look()
             if str(run.state) in TERMINAL:
@@ -122,7 +122,7 @@ class _Follower:
                 workflow = self._workflow()
                 self._show(workflow.stages(self._tasks) if workflow else shown_states(run, self._tasks))
                 if not self._heal(run):
-                    return run, {stage: found.state for stage, found in self._shown.items()}
+                    return run, self._shown
             else:
                 self._show(self._states(run))
                 self._check_stuck()

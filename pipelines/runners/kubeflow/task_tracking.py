@@ -23,6 +23,7 @@ from pipelines.runners.stage_process import explain
 
 _log = logging.getLogger(__name__)
 STAGE_TAG = "switchyard.stage"
+_OF_A_FAILURE = {"switchyard.status", "switchyard.error", "switchyard.why"}
 
 
 @contextmanager
@@ -93,15 +94,22 @@ def _parent(client: Any, uri: str) -> tuple[str, str]:
     info = client.get_run(run_id).info
     if info.status != "RUNNING":
         # A retry of a run that had failed.
-        client.update_run(run_id, status="RUNNING")
+        _reopen(client, run_id)
     return str(info.experiment_id), run_id
+
+
+def _reopen(client: Any, run_id: str) -> None:
+    """Has a run that had failed be one that runs; what it failed by is no more."""
+    client.update_run(run_id, status="RUNNING")
+    for tag in set(client.get_run(run_id).data.tags) & _OF_A_FAILURE:
+        client.delete_tag(run_id, tag)
 
 
 def _nested(client: Any, experiment: str, parent: str, stage: str) -> str:
     where = f"tags.`mlflow.parentRunId` = '{parent}' AND tags.`{STAGE_TAG}` = '{stage}'"
     found = client.search_runs([experiment], where, max_results=1)
     if found:
-        client.update_run(found[0].info.run_id, status="RUNNING")
+        _reopen(client, found[0].info.run_id)
         return str(found[0].info.run_id)
     record: Mapping[str, Any] = json.loads(os.environ.get(RECORD) or "{}")
     kept = {k: v for k, v in record.get("tags", {}).items() if k in NESTED_TAGS}

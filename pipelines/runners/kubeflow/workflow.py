@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pipelines.runners.kubeflow.failure import exit_code
+
 _EXIT = re.compile(r"^(main|wait): Error \(exit code \d+\)(: )?")
 # What Argo and Kubernetes say of a pod that was taken away, not of one that failed.
 _LOST = re.compile(
@@ -30,11 +32,13 @@ class StageState:
         state: as KFP's; SKIPPED: its outputs were taken from the cache.
         message: why it waits or failed.
         seconds: that it took; None: it has not ended.
+        exit_code: that it ended with before KFP's launcher made 1 of it; None: it did not say.
     """
 
     state: str
     message: str = ""
     seconds: float | None = None
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,8 @@ class Workflow:
         state = _STATES.get(node.phase, "RUNNING")
         if state in ("RUNNING", "PENDING"):
             return StageState(_STATES.get(last.phase, "RUNNING") if not last.finished else "RUNNING", _plain(last.message))
-        return StageState(state, _plain(last.message) if state == "FAILED" else "", node.seconds)
+        message, code = exit_code(_plain(last.message)) if state == "FAILED" else ("", None)
+        return StageState(state, message, node.seconds, code)
 
     def _named(self, task: str) -> list[Node]:
         return [n for n in self.nodes.values() if n.name == task]
