@@ -181,7 +181,7 @@ def retry_run(connection: Connection, run_id: str) -> None:
     """Runs what failed again."""
     client = _client(connection)
     client.retry(run_id)
-    click.echo(f"run {run_id} goes on: {client.url(run_id)}")
+    click.echo(f"run {run_id} is tried again: {client.url(run_id)}")
 
 
 def _client(connection: Connection) -> KubeflowClient:

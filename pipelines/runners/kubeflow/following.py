@@ -91,7 +91,7 @@ def follow(
     Raises:
         UserError: the server stays away.
         StageError: a stage cannot start.
-        KeyboardInterrupt: the user has enough; the run goes on.
+        KeyboardInterrupt: the user ends the following; the run continues.
     """
     with display:
         display.stages(stages)
@@ -134,7 +134,7 @@ class _Follower:
                 return self._client.run(self._run_id)
             except (UserError, StageError) as error:
                 if not left:
-                    again = f"The run goes on; look at it later with switchyard runs show {self._run_id}."
+                    again = f"The run continues; look at it later with switchyard runs show {self._run_id}."
                     raise UserError(f"{error} {again}") from None
                 self._display.say("submit", f"warning: {error} Trying again.")
                 time.sleep(self._how.poll)

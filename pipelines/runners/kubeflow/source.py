@@ -100,7 +100,7 @@ class _Writer:
         if task.views:
             call.append(f"views={_mapping({v.argument: v.argument for v in task.views})},")
         if task.driver_output:
-            call.append(f"driver_output={_literal(task.driver_output)},")
+            call.append(f"driver_output={task.driver_output!r},")
         elif task.driver:
             call.append("driver_output=driver_output,")
         if self._resources.workspace:
