@@ -129,6 +129,14 @@ def test_compressed_files_have_no_letter_that_json_or_kfp_would_take_for_more_th
     assert len(json.dumps(json.dumps(text))) == len(text) + 6
 
 
+def test_types_that_a_components_class_declares_are_not_said_again():
+    one = numbers().with_id("one")
+    made = compiled(one, StatisticsGen(examples=one.outputs["examples"]).with_id("statistics"))
+    assert "'component': 'tfx.components.statistics_gen.component.StatisticsGen'" in made.source
+    assert "ExampleStatistics" not in made.source
+    assert "'examples': 'tfx.types.standard_artifacts.Examples'" in made.source, "a function's class cannot be imported"
+
+
 def test_a_container_component_keeps_its_command():
     train = container_component.create_container_component(
         name="Train",

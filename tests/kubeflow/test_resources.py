@@ -252,6 +252,15 @@ def test_data_that_travels_is_in_one_task_alone_which_needs_no_driver(tmp_path):
 
 
 @pytest.mark.core
+@pytest.mark.parametrize(("overrides", "tries"), [((), 1), (("kubeflow.defaults.retries=2",), 3)])
+def test_ingest_with_data_that_travels_is_tried_again_only_where_the_config_says_so(tmp_path, overrides, tries):
+    _, made = small(tmp_path, *overrides)
+    counts, _ = retry_policies(made)
+    assert counts.pop("ingest") == ((tries - 1, "30s") if tries > 1 else None)
+    assert set(counts.values()) == {(max(tries - 1, 1), "30s")}
+
+
+@pytest.mark.core
 def test_a_serving_sample_beside_the_data_travels_without_it(tmp_path):
     (tmp_path / "sample.csv").write_text("a,diagnosis\n1.5,benign\n")
     _, made = small(tmp_path, f"validation.serving_sample={tmp_path / 'sample.csv'}")

@@ -23,7 +23,6 @@ from pipelines.runners.kubeflow.plan import NODE, Plan, Task
 from pipelines.runners.kubeflow.resources import PipelineResources
 from pipelines.runners.kubeflow.source import to_source
 from pipelines.runners.kubeflow.variables import LAST
-from pipelines.runners.kubeflow.workflow_size import workflow_size
 from pipelines.runners.quiet import quiet
 
 
@@ -103,7 +102,6 @@ def compile_tfx_pipeline(
     )
     spec, platform = _compile(source)
     check(spec)
-    workflow_size(spec, platform).check()
     tasks = {t.function.replace("_", "-"): t.id for t in plan.tasks if t.kind != "importer"} | _importers(spec)
     waits = {t.id: tuple(dict.fromkeys([*sorted(t.producers), *t.after])) for t in plan.tasks}
     return CompiledForKubeflow(source, spec, platform, tasks, waits)

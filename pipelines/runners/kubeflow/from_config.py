@@ -55,10 +55,15 @@ def compile_config(
     snapshots = {p: [p] if p.is_file() else [f for f in p.rglob("*") if f.is_file()] for p in sorted(store.glob("*"))}
     data, readers = _data(config) if carry_data else ({}, {})
     nodes = [c.id for c in pipeline.components]
+    stages = _stages(config, nodes, _OF_EVERY_STAGE if carry_data else StageResources())
+    driven = _all_carried(config, data)
+    if driven:
+        # The cluster keeps its data once more for every try that it may have.
+        stages = _tried_once(stages, config, "ingest")
     return compile_tfx_pipeline(
         pipeline,
         image=kubeflow.image or default_image(),
-        stages=_stages(config, nodes, _OF_EVERY_STAGE if carry_data else StageResources()),
+        stages=stages,
         resources=PipelineResources(
             image_pull_policy=kubeflow.image_pull_policy,
             image_pull_secrets=kubeflow.image_pull_secrets,
@@ -67,7 +72,7 @@ def compile_config(
         environment={**environment, **({DATA_ROOT: kubeflow.data_root} if kubeflow.data_root else {})},
         local_files={**snapshots, **data},
         readers=readers,
-        driven=("ingest",) if _all_carried(config, data) else (),
+        driven=("ingest",) if driven else (),
     )
 
 
@@ -98,6 +103,15 @@ def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResourc
     for stage in UNCACHED:
         if stage in found:
             found[stage] = StageResources(cache=False).over(found[stage])
+    return found
+
+
+def _tried_once(stages: Mapping[str, StageResources], config: PipelineConfig, stage: str) -> dict[str, StageResources]:
+    """Returns the resources with one try of a stage, unless the config says more: with its data, a second one costs the most."""
+    given = config.kubeflow.stages.get(stage, StageResources()).over(config.kubeflow.defaults)
+    found = dict(stages)
+    if given.retries is None and stage in found:
+        found[stage] = found[stage].model_copy(update={"retries": None})
     return found
 
 

@@ -109,10 +109,15 @@ class _Planner:
             "id": name,
             "pipeline": self._pipeline.pipeline_info.pipeline_name,
             "executor": _message(spec),
-            "types": self._types(node, groups),
         }
         check_importable(name, str(details["executor"]["spec"]))
         driver = runner_utils.extract_custom_driver_spec(self._deployment, name)
+        types = self._types(node, groups)
+        component = self._components[name]
+        own = _declared_types(component) if driver is None else {}
+        # What the component's class says of its artifacts need not be said again.
+        details |= {"component": _path(type(component))} if own else {}
+        details["types"] = {key: path for key, path in types.items() if own.get(key) != path}
         if driver is not None:
             details["driver"] = _message(driver)
         if dynamic:
@@ -122,7 +127,7 @@ class _Planner:
         return Task(
             kind="python",
             spec=details,
-            views=self._views_of(outputs, details["types"], arguments),
+            views=self._views_of(outputs, types, arguments),
             driver=driver is not None,
             **common,
         )
@@ -317,6 +322,24 @@ def _kfp_type(cls: type[tfx_artifact.Artifact]) -> str:
     annotation = getattr(cls, "TYPE_ANNOTATION", None)
     # Titles other than system.* and google.* are refused by the backend: the rest of the type is in the task's spec.
     return annotation.__name__ if annotation is not None and annotation.__name__ in ("Dataset", "Model") else "Artifact"
+
+
+def _declared_types(component: base_node.BaseNode) -> dict[str, str]:
+    """Returns key -> class path, as the component's class declares; empty: a task cannot import the class, or it is no help."""
+    cls = type(component)
+    try:
+        if import_utils.import_class_by_path(_path(cls)) is not cls:
+            return {}
+        inputs, outputs = cls.SPEC_CLASS.INPUTS, cls.SPEC_CLASS.OUTPUTS
+    except (AttributeError, ImportError, ValueError):
+        return {}
+    if set(inputs) & set(outputs):
+        return {}
+    return {key: _path(channel.type) for key, channel in {**inputs, **outputs}.items()}
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _class_path(node: str, cls: type[tfx_artifact.Artifact]) -> str:

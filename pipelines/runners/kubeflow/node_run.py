@@ -99,7 +99,7 @@ class NodeRun:
     def show(self, views: Mapping[str, Any]) -> None:
         """Writes KFP's views, and MLflow's."""
         for key, kfp in self._outputs.items():
-            write_views(key, self._node["types"][key], kfp.path, views)
+            write_views(key, self._types[key].__name__, kfp.path, views)
         track_outputs(self._finished)
 
     def _input(self, kfp: Any, key: str) -> tfx_artifact.Artifact:
@@ -181,8 +181,12 @@ def holds(node: Mapping[str, Any], inputs: Mapping[str, Sequence[Any]]) -> bool:
 
 
 def classes(node: Mapping[str, Any]) -> dict[str, type[tfx_artifact.Artifact]]:
-    """Returns the artifact classes of a node's inputs and outputs."""
-    return {key: import_utils.import_class_by_path(path) for key, path in node["types"].items()}
+    """Returns the artifact classes of a node's inputs and outputs: those that are named, else as its component declares them."""
+    found: dict[str, type[tfx_artifact.Artifact]] = {}
+    if "component" in node:
+        spec = import_utils.import_class_by_path(node["component"]).SPEC_CLASS
+        found = {key: channel.type for key, channel in {**spec.INPUTS, **spec.OUTPUTS}.items()}
+    return found | {key: import_utils.import_class_by_path(path) for key, path in node["types"].items()}
 
 
 def _hydrate(artifacts: Mapping[str, Sequence[tfx_artifact.Artifact]]) -> None:

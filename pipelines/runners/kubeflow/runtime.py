@@ -34,7 +34,8 @@ def run_node(
     """Runs a node's executor.
 
     Args:
-        node: what the compiler knows: `id`, `pipeline`, `executor`, `types` (key -> class path), `dynamic`, `schemas`.
+        node: what the compiler knows: `id`, `pipeline`, `executor`, `types` (key -> class path) and `component` (whose class
+            declares the other types), `dynamic`, `schemas`.
         inputs: TFX key -> KFP artifacts.
         outputs: TFX key -> KFP artifact; its metadata is filled in.
         properties: exec properties.

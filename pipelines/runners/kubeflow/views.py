@@ -122,9 +122,9 @@ VIEWS: Mapping[str, Mapping[str, tuple[str, Writer]]] = {
 }
 
 
-def write_views(key: str, class_path: str, uri: str, views: Mapping[str, Any]) -> None:
+def write_views(key: str, class_name: str, uri: str, views: Mapping[str, Any]) -> None:
     """Writes the views of the artifact `key`, of those outputs in `views` that are its own."""
-    for suffix, (_, write) in VIEWS.get(class_path.rpartition(".")[2], {}).items():
+    for suffix, (_, write) in VIEWS.get(class_name, {}).items():
         view = views.get(f"{key}_{suffix}")
         if view is not None:
             os.makedirs(os.path.dirname(view.path), exist_ok=True)
