@@ -134,7 +134,6 @@ def test_types_that_a_components_class_declares_are_not_said_again():
     made = compiled(one, StatisticsGen(examples=one.outputs["examples"]).with_id("statistics"))
     assert "'component': 'tfx.components.statistics_gen.component.StatisticsGen'" in made.source
     assert "ExampleStatistics" not in made.source
-    assert "'examples': 'tfx.types.standard_artifacts.Examples'" in made.source, "a function's class cannot be imported"
 
 
 def test_a_container_component_keeps_its_command():
