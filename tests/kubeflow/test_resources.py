@@ -150,14 +150,12 @@ def test_every_stage_is_tried_twice_unless_the_config_says_otherwise(tmp_path):
     assert counts["training"] == (3, "30s")
 
 
-@pytest.mark.core
 def test_a_task_is_tried_again_however_long_it_ran(tmp_path):
     """Argo counts `maxDuration` from the start of the first try: a day of training is within it."""
     _, policies = retry_policies(example(tmp_path, "kubeflow.stages.training.retries={count: 2, backoff: 5m, factor: 3}"))
     assert int(policies["training"]["backoffMaxDuration"].removesuffix("s")) > 100 * 24 * 3600
 
 
-@pytest.mark.core
 @pytest.mark.parametrize(
     ("given", "claim", "size"),
     [
@@ -251,7 +249,6 @@ def test_data_that_travels_is_in_one_task_alone_which_needs_no_driver(tmp_path):
     )
 
 
-@pytest.mark.core
 @pytest.mark.parametrize(("overrides", "tries"), [((), 1), (("kubeflow.defaults.retries=2",), 3)])
 def test_ingest_with_data_that_travels_is_tried_again_only_where_the_config_says_so(tmp_path, overrides, tries):
     _, made = small(tmp_path, *overrides)
@@ -260,7 +257,6 @@ def test_ingest_with_data_that_travels_is_tried_again_only_where_the_config_says
     assert set(counts.values()) == {(max(tries - 1, 1), "30s")}
 
 
-@pytest.mark.core
 def test_a_serving_sample_beside_the_data_travels_without_it(tmp_path):
     (tmp_path / "sample.csv").write_text("a,diagnosis\n1.5,benign\n")
     _, made = small(tmp_path, f"validation.serving_sample={tmp_path / 'sample.csv'}")

@@ -8,7 +8,6 @@ from mlflow import MlflowClient
 from components.errors import UserError
 from pipelines.runners.kubeflow import task_tracking
 
-pytestmark = pytest.mark.core
 SHORT = {"name": "taxi pytorch", "experiment": "taxi", "tags": {"switchyard.pipeline": "taxi"}}
 WHOLE = {**SHORT, "params": {"trainer": "pytorch"}, "texts": {"config/pipeline.yaml": "name: taxi\n"}}
 
