@@ -49,6 +49,7 @@ setup(
         "rich>=13.9",
         "safetensors>=0.5,<1",
         "scikit-learn>=1.4,<2",
+        "scipy>=1.11,<2",
         "joblib>=1.3,<2",
         "starlette>=0.40",
         "tensorflow[and-cuda]>=2.21,<2.22",
