@@ -109,5 +109,5 @@ def test_the_page_of_the_data_gate(text, tmp_path):
 
 def view(folder, kind):
     target = folder / "view"
-    write_views("it", f"some.module.{kind}", str(folder), {"it_markdown": SimpleNamespace(path=str(target))})
+    write_views("it", kind, str(folder), {"it_markdown": SimpleNamespace(path=str(target))})
     return Page(target.read_text())

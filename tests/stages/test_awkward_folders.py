@@ -66,7 +66,7 @@ def test_examples_are_read(folder):
 
 
 def test_data_is_found_by_a_glob(folder):
-    (folder / "d1.csv").touch()
+    (folder / "d1.csv").write_text("a\n1\n")
     assert find_files([str(folder / "*.csv")]) == [str(folder / "d1.csv")]
 
 
