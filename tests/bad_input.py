@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from pipelines.cli import main
 
-GOOD = "x,word,y\n" + "".join(f"{i},{'ab'[i % 2]},{int(i > 100)}\n" for i in range(200))
+# Values that come back, in no order: nothing for the data gate to stop at.
+GOOD = "x,word,y\n" + "".join(f"{i * 37 % 50},{'ab'[i % 3 % 2]},{int(i * 37 % 50 > 25)}\n" for i in range(200))
 
 
 @dataclass
