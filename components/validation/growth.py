@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ _MOSTLY = 0.95
 # Seconds from 1990 to 2100, and the same in thousandths, millionths and milliardths of a second.
 _EPOCH = (6.3e8, 4.1e9)
 _UNITS = (1.0, 1e3, 1e6, 1e9)
+_SECONDS = "seconds / "
 _COUNTER = "a counter"
 _UNIQUE = 0.95
 _LEAST_ROWS = 50
@@ -84,7 +86,17 @@ def _span(feature: Any) -> _Span | None:
     if found is None:
         return None
     low, middle, high = (float(found.edges[np.searchsorted(found.levels, level - 1e-9)]) for level in (0.05, 0.5, 0.95))
-    return _Span(_kind(feature, found), low, middle, high, f"{found.edges[0]:.10g} to {found.edges[-1]:.10g}")
+    kind = _kind(feature, found)
+    return _Span(kind, low, middle, high, " to ".join(_shown(float(edge), kind) for edge in (found.edges[0], found.edges[-1])))
+
+
+def _shown(value: float, kind: str) -> str:
+    """Returns a time as a person reads it, other values as numbers."""
+    if not kind.startswith(_SECONDS):
+        return f"{value:.10g}"
+    moment = datetime.fromtimestamp(value / float(kind.removeprefix(_SECONDS)), tz=UTC)
+    text = moment.strftime("%Y-%m-%d %H:%M:%S")
+    return text.removesuffix(" 00:00:00")
 
 
 def _text_span(feature: Any) -> _Span | None:
@@ -107,7 +119,7 @@ def _kind(feature: Any, found: Quantiles) -> str:
         return ""
     for unit in _UNITS:
         if _EPOCH[0] * unit <= edges[0] and edges[-1] <= _EPOCH[1] * unit:
-            return f"seconds / {unit:g}"
+            return f"{_SECONDS}{unit:g}"
     whole = np.all(np.mod(edges, 1) == 0) if np.isfinite(edges).all() else False
     if not whole:
         return ""
