@@ -20,7 +20,7 @@ def ensure_account() -> None:
     except (KeyError, OSError):
         os.environ.update(dict.fromkeys(("LOGNAME", "USER"), str(number)))
         os.environ.setdefault("HADOOP_USER_NAME", str(number))
-    # Docker's answer to a user without a home is `/`, which is nobody's to write to.
+    # Docker gives a user without a home the folder `/`, where only root may write.
     if _home() in ("", "/") and not (number == 0 and _home() == "/"):
         os.environ["HOME"] = str(_made_home(number))
 

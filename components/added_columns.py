@@ -1,4 +1,4 @@
-"""Columns that a format adds to a table and nobody measured: the index that a library stores, a first column without a name."""
+"""Columns that a format adds to a table: the index that a library stores, a first column without a name."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 import typing
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from components.errors import did_you_mean
 from components.redaction import mask
+from pipelines.config_spelling import branches
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -70,26 +70,18 @@ def _section(model: type[BaseModel], loc: list[str]) -> tuple[type[BaseModel], t
 
 
 def _is_key(annotation: Any, part: str) -> bool:
-    return any(typing.get_origin(a) in (dict, tuple) for a in _branches(annotation)) and part not in ("float", "str", "tuple")
+    return any(typing.get_origin(a) in (dict, tuple) for a in branches(annotation)) and part not in ("float", "str", "tuple")
 
 
 def _value_type(annotation: Any) -> Any:
-    for branch in _branches(annotation):
+    for branch in branches(annotation):
         if typing.get_origin(branch) in (dict, tuple):
             return typing.get_args(branch)[-1 if typing.get_origin(branch) is dict else 0]
     return None
 
 
-def _branches(annotation: Any) -> list[Any]:
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _branches(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [b for a in typing.get_args(annotation) for b in _branches(a)]
-    return [annotation]
-
-
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    return [b for b in _branches(annotation) if isinstance(b, type) and issubclass(b, BaseModel)]
+    return [b for b in branches(annotation) if isinstance(b, type) and issubclass(b, BaseModel)]
 
 
 def _keys(section: type[BaseModel]) -> list[str]:

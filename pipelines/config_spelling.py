@@ -73,7 +73,7 @@ def _scalar(given: Spelled, annotation: Any, key: str) -> Any:
 
 
 def _annotation_under(annotation: Any, key: str) -> Any:
-    for branch in _branches(annotation):
+    for branch in branches(annotation):
         if isinstance(branch, type) and issubclass(branch, BaseModel):
             fields = branch.model_fields.items()
             # An unknown key is refused later, whatever it holds.
@@ -83,7 +83,7 @@ def _annotation_under(annotation: Any, key: str) -> Any:
 
 def _argument(annotation: Any, origins: tuple[type, ...], place: int) -> Any:
     """The type inside of a container, `Any` where the field has none of these."""
-    for branch in _branches(annotation):
+    for branch in branches(annotation):
         if typing.get_origin(branch) in origins:
             return typing.get_args(branch)[place]
     return Any
@@ -92,7 +92,7 @@ def _argument(annotation: Any, origins: tuple[type, ...], place: int) -> Any:
 def _kinds(annotation: Any) -> set[Any]:
     """The plain types that a field takes; `Any` also for what takes a short form of its own."""
     kinds: set[Any] = set()
-    for branch in _branches(annotation):
+    for branch in branches(annotation):
         if typing.get_origin(branch) is typing.Literal:
             kinds |= {type(choice) for choice in typing.get_args(branch)}
         elif typing.get_origin(branch) is tuple:
@@ -105,9 +105,10 @@ def _kinds(annotation: Any) -> set[Any]:
     return kinds or {Any}
 
 
-def _branches(annotation: Any) -> list[Any]:
+def branches(annotation: Any) -> list[Any]:
+    """Returns the alternatives of a type annotation: the members of a union, without `Annotated`."""
     if typing.get_origin(annotation) is typing.Annotated:
-        return _branches(typing.get_args(annotation)[0])
+        return branches(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [b for a in typing.get_args(annotation) for b in _branches(a)]
+        return [b for a in typing.get_args(annotation) for b in branches(a)]
     return [annotation]

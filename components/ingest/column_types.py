@@ -73,7 +73,7 @@ class ColumnType:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether it became text although no file says so: dates beside numbers, whose unit nothing says."""
+        """Whether it became text although no file holds texts: dates beside numbers of an unknown unit."""
         seen = self._seen()
         return self.kind == STRING and STRING not in seen and any(not s.startswith("text:") for s in seen)
 

@@ -98,7 +98,7 @@ def reads_texts(spec: InputSpec, file: str, field_: pa.Field) -> bool:
 
 
 def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untyped: bool) -> ColumnType:
-    """See `observe`; what cannot be used is told with its file and row."""
+    """See `observe`; a value that cannot be used is reported with its file and row."""
     missing = tuple(spec.missing_values or ())
     declared = spec.columns.get(name)
     try:

@@ -43,7 +43,7 @@ class _Column:
 
 @dataclass(frozen=True)
 class Loss:
-    """`distinct` values of which `left` are told apart; `is_whole`: all of the column's are whole numbers."""
+    """`left` of `distinct` values stay different as float32; `is_whole`: all of the column's are whole numbers."""
 
     distinct: int
     left: int

@@ -59,7 +59,7 @@ def _with_field(name: str, column: pa.Array, metadata: dict[bytes, bytes] | None
 
 
 def _numbers(values: list[Any]) -> pa.Array:
-    """Numbers of several types; integers beyond 64 bits are told by their type, see `column_types.BEYOND`."""
+    """Numbers of several types; integers beyond 64 bits have a type of their own, see `column_types.BEYOND`."""
     if any(isinstance(v, float) for v in values):
         return pa.array([None if v is None else _nearest(v) for v in values], pa.float64())
     whole = [None if v is None else int(v) for v in values]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from components.errors import UserError
 from components.training.contract import Batch, ExampleSource, ModelSpec
+from components.user_code import folder_of, where
 
 # Final operation -> the values it can give.
 _RANGES = {
@@ -52,6 +54,18 @@ def refuse_own_training(what: Sequence[str]) -> None:
             "Leave it out: the optimizer comes from trainer.hyperparameters, the loss from task. To keep it, train the model by "
             "a Trainer of your own (trainer.framework: 'my_trainer.py:MyTrainer')."
         )
+
+
+@contextmanager
+def explained(build_model: Callable[..., Any] | None) -> Iterator[None]:
+    """Turns what a model raises on rows of the data into a UserError with the line in the user's code."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = where(error, folder_of(build_model))
+        raise UserError(f"trainer.model: the model fails on the first rows of the training data: {reason}") from error
 
 
 def first_rows(source: ExampleSource) -> Batch:

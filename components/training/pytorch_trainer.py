@@ -37,6 +37,7 @@ from components.training.contract import (
 )
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
+from components.training.model_check import explained
 from components.training.positional import by_name, positional, save_names
 from components.training.pytorch_archive import MODEL_FILE, save_program
 from components.training.pytorch_compile import compiled
@@ -142,13 +143,8 @@ class PytorchTrainer(Trainer):
     def _try_out(self, model: nn.Module, request: TrainRequest) -> None:
         """Does all that comes after training with the untrained model, so that what fails there costs no training."""
         check_training(model)
-        try:
+        with explained(request.build_model):
             check_logits(model.eval(), request)
-        except UserError:
-            raise
-        except Exception as error:
-            reason = where(error, folder_of(request.build_model))
-            raise UserError(f"trainer.model: the model fails on the first rows of the training data: {reason}") from error
         with tempfile.TemporaryDirectory(prefix="switchyard-") as folder:
             _export(model, replace(request, export_dir=Path(folder)))
             self.load_predictor(Path(folder))(placeholder_batch(request.spec, 3))

@@ -28,6 +28,7 @@ from components.training.contract import (
 )
 from components.training.input import placeholder_batch
 from components.training.ledger import TrainingLedger, check_finite
+from components.training.model_check import explained
 from components.training.positional import by_name, save_names
 from components.training.tensorflow_default_model import default_model
 from components.training.tensorflow_model_check import check_logits, check_training
@@ -155,13 +156,8 @@ class TensorflowTrainer(Trainer):
         keras.mixed_precision.set_global_policy("float32")
         model = self._build(request)
         check_training(model, replicas=self._strategy.num_replicas_in_sync)
-        try:
+        with explained(request.build_model):
             check_logits(model, request)
-        except UserError:
-            raise
-        except Exception as error:
-            reason = where(error, folder_of(request.build_model))
-            raise UserError(f"trainer.model: the model fails on the first rows of the training data: {reason}") from error
         with tempfile.TemporaryDirectory(prefix="switchyard-") as folder:
             _export(model, replace(request, export_dir=Path(folder)))
             self.load_predictor(Path(folder))(placeholder_batch(request.spec, 3))

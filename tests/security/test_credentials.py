@@ -6,11 +6,10 @@ import io
 import json
 import logging
 import os
-import threading
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +21,7 @@ from components import redaction
 from components.errors import UserError, first_line
 from pipelines.config_file import load_config
 from tests.command import mlflow_server
+from tests.refusing_server import served
 
 CANARY = "cAn4ry-pass/w#rd"
 IN_URI = quote(CANARY, safe="")
@@ -192,19 +192,6 @@ def test_kfps_errors_do_not_repeat_the_token(monkeypatch, tmp_path):
         KubeflowClient(Connection(url, token_file=tmp_path / "token")).check()
     assert "400" in str(refused.value)
     assert CANARY not in str(refused.value)
-
-
-@contextmanager
-def served(handler):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager
