@@ -1,7 +1,6 @@
 """The registered model's versions and the aliases `champion`, `previous` and `challenger`: every move under a lock, recorded.
 
-Works over any MLflow store. MLflow has no transaction over several calls, so a move holds a lock that is a registered
-model of its own, `<name>.promotion-lock`: its name is unique in the store, so only one process can make it.
+The lock is `promotion_lock.py`'s.
 """
 
 from __future__ import annotations
@@ -9,12 +8,8 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import shutil
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +17,7 @@ from typing import Any
 from components.bundle_manifest import own_digest, verify
 from components.errors import UserError
 from components.escaping import equals
+from components.promotion_lock import locked
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 # What became of a candidate that MLflow has not.
@@ -31,8 +27,6 @@ MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed"
 DIGEST = "switchyard.digest"
 POSITIVE_CLASS = "switchyard.positive_class"
 _MOVE = "switchyard.move."
-_LOCK = "switchyard.lock"
-_WAIT_SECONDS, _STALE_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.1
 
 
 class ForeignModelError(UserError):
@@ -171,7 +165,7 @@ def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Regist
         return Registration("not blessed", None, alias_version(client, model["name"], CHAMPION))
     version = _version(client, run_id, model, logged, tags)
     name = model["name"]
-    with _locked(client, name) as check:
+    with locked(client, name) as check:
         current = alias_version(client, name, CHAMPION)
         if current == version:
             return Registration(CHAMPION, version, version, "it is the champion already")
@@ -208,7 +202,7 @@ def promote(client: Any, name: str, version: str, *, why: str, force: bool = Fal
             f"{name} version {version} was not blessed: it was not surely better than the champion of its day. "
             "Compare them (switchyard models compare), then give --force to promote it all the same."
         )
-    with _locked(client, name) as check:
+    with locked(client, name) as check:
         current = alias_version(client, name, CHAMPION)
         if current == version:
             raise UserError(f"{name} version {version} is the champion already.")
@@ -226,7 +220,7 @@ def rollback(client: Any, name: str, *, why: str) -> Move:
     """
     check_own(client, name)
     known = {v.version: v for v in versions(client, name)}
-    with _locked(client, name) as check:
+    with locked(client, name) as check:
         current, before = (alias_version(client, name, a) for a in (CHAMPION, PREVIOUS))
         if before is None or before not in known:
             raise UserError(f"{name} has no version with the alias {PREVIOUS!r}: there is nothing to go back to.")
@@ -311,61 +305,6 @@ def _move(client: Any, name: str, move: Move, check: Callable[[], None]) -> None
         client.delete_registered_model_alias(name, CHALLENGER)
 
 
-@contextmanager
-def _locked(client: Any, name: str) -> Iterator[Callable[[], None]]:
-    """Holds the lock; gives a function that raises when it is another's by now, as this process was stopped for long."""
-    from mlflow.exceptions import MlflowException
-
-    lock, token = f"{name}.promotion-lock", uuid.uuid4().hex
-    deadline = time.monotonic() + _WAIT_SECONDS
-    while True:
-        try:
-            client.create_registered_model(lock, tags={_LOCK: token}, description="Held for a moment.")
-            break
-        except MlflowException as error:
-            # MLflow looks at what is in the way before it says so; released in that moment, it does not exist.
-            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
-                raise
-        if time.monotonic() > deadline:
-            raise UserError(f"{name}: another promotion has held the lock {lock!r} for {_WAIT_SECONDS:.0f} s. Try again.")
-        _break_stale(client, lock)
-        time.sleep(_POLL_SECONDS)
-
-    def held() -> bool:
-        try:
-            return bool(client.get_registered_model(lock).tags.get(_LOCK) == token)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-
-    def check() -> None:
-        if not held():
-            raise UserError(
-                f"{name}: the promotion took longer than {_STALE_SECONDS:.0f} s and lost its lock. Nothing moved; try again."
-            )
-
-    try:
-        yield check
-    finally:
-        # One that cannot be given back now is broken as a stale one by whoever comes next.
-        with suppress(MlflowException):
-            if held():
-                client.delete_registered_model(lock)
-
-
-def _break_stale(client: Any, lock: str) -> None:
-    """A process that was killed inside of a move leaves its lock."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        made = client.get_registered_model(lock).creation_timestamp / 1000
-        if time.time() - made > _STALE_SECONDS:
-            client.delete_registered_model(lock)
-    except MlflowException:
-        pass  # released meanwhile
-
-
 def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
     from mlflow.entities import LoggedModelOutput
 
@@ -424,44 +363,3 @@ def _version(client: Any, run_id: str, model: Mapping[str, Any], logged: Any, ta
         model_id=logged.model_id,
     )
     return str(made.version)
-
-
-def registered_digest(client: Any, name: str, version: str) -> str | None:
-    """Returns the digest that a version's manifest must have; None: it was registered without one."""
-    found: str | None = client.get_model_version(name, version).tags.get(DIGEST)
-    return found
-
-
-def download_version(client: Any, uri: str, name: str, version: str, target: Path, *, trust: bool = False) -> str | None:
-    """Copies a version's MLflow Model to `target`, a folder that is not there yet; returns the digest that it was verified by.
-
-    Args:
-        client: an MlflowClient.
-        uri: of MLflow's server or database.
-        name: of the registered model.
-        version: of it.
-        target: see above.
-        trust: take one that was registered without a digest, too; then None is returned.
-
-    Raises:
-        UserError: its files are not those that were registered, or there is no digest. Nothing of it was opened.
-    """
-    from mlflow.artifacts import download_artifacts
-
-    digest = registered_digest(client, name, version)
-    if digest is None and not trust:
-        raise UserError(
-            f"{name} version {version} was registered without a digest, so nothing shows that its files are those that were "
-            "trained. Train and register it again; serve, predict, drift and deploy take it with --trust."
-        )
-    source = client.get_model_version_download_uri(name, version)
-    with tempfile.TemporaryDirectory(dir=target.parent) as work:
-        # The folder that comes is named like the last part of the source.
-        shutil.move(download_artifacts(artifact_uri=source, dst_path=work, tracking_uri=uri), target)
-    if digest is not None:
-        try:
-            verify(target, digest)
-        except BaseException:
-            shutil.rmtree(target, ignore_errors=True)
-            raise
-    return digest

@@ -71,10 +71,10 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
                 _fail(full, EXIT_FAILED)
             if not _of_the_tracking_store(error):
                 _unexpected(error)
-            from components import tracking
+            from components.mlflow_errors import is_denial, is_refusal, refusal
 
-            if tracking.is_refusal(error) or tracking.is_denial(error):
-                _fail(tracking.refusal("", error), EXIT_BAD_INPUT)
+            if is_refusal(error) or is_denial(error):
+                _fail(refusal("", error), EXIT_BAD_INPUT)
             _fail(
                 f"MLflow cannot be asked: {first_line(error)}\n"
                 "Is the server up, the database whole? Asked is --tracking-uri, else MLFLOW_TRACKING_URI, else the workspace's.",

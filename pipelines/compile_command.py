@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from components.errors import DataGateError, UserError
 from components.ingest.sources import is_local
 from components.training.import_order import settle
-from pipelines.config import PipelineConfig, trainer_name
+from pipelines.config import PipelineConfig
 from pipelines.config_file import load_config
+from pipelines.config_trainer import trainer_name
 from pipelines.output_path import check_output
 from pipelines.preflight import check_code, check_code_loads, check_inputs
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, with_environment

@@ -26,7 +26,8 @@ from components.transform.component import Transform
 from components.user_code import snapshot_file
 from components.validation.component import DataGate
 from components.validation.inferred_schema import FineStatistics, InferredSchema
-from pipelines.config import PipelineConfig, trainer_name
+from pipelines.config import PipelineConfig
+from pipelines.config_trainer import trainer_name
 from pipelines.settings import (
     VERSION,
     evaluation_settings,

@@ -21,6 +21,7 @@ from components import model_registry, tracking
 from components.errors import StageError, UserError
 from components.model_registry import Move, Version
 from components.redaction import TRACKING_URI, take_credentials
+from components.version_download import download_version
 from pipelines.runners.quiet import quiet, table_console
 from pipelines.runners.workspace import Workspace, find_workspace
 
@@ -182,7 +183,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     with tempfile.TemporaryDirectory() as work:
         for version in chosen:
             folder = Path(work) / version.version
-            digest = model_registry.download_version(tracking.client(uri), uri, name, version.version, folder)
+            digest = download_version(tracking.client(uri), uri, name, version.version, folder)
             bundle = load_bundle(folder, digest)
             info = bundle.info
             # The positive class may differ: a version's scores are turned into those of the first one's.

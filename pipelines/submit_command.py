@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from components import tracking
 from components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError, first_line
+from components.mlflow_errors import is_denial, is_refusal, refusal
 from components.redaction import mask
 from pipelines.compile_command import compile_for_cluster
 from pipelines.config import PipelineConfig
@@ -131,8 +131,8 @@ def _parent(run: Any, config: PipelineConfig, record: RunRecord) -> Parent | Non
 
 
 def _warn_away(uri: str | None, error: Exception, more: str = "") -> None:
-    if tracking.is_refusal(error) or tracking.is_denial(error):
-        click.echo(f"warning: {tracking.refusal(uri or '', error)}{more}", err=True)
+    if is_refusal(error) or is_denial(error):
+        click.echo(f"warning: {refusal(uri or '', error)}{more}", err=True)
         return
     click.echo(f"warning: MLflow at {mask(uri or '')} cannot be reached from here ({first_line(error)}){more}", err=True)
 

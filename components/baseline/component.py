@@ -19,9 +19,11 @@ from components.baseline.contents import BaselineContents, Misfit, champion_fold
 from components.baseline.fit import ChampionFit, Reasons
 from components.dataset import DatasetSummary, split_files
 from components.errors import UserError, first_line
+from components.mlflow_errors import is_denial, is_refusal
 from components.model_bundle import bundle_info
-from components.model_registry import CHAMPION, DIGEST, MODEL_URI, alias_version, check_own, download_version
+from components.model_registry import CHAMPION, DIGEST, MODEL_URI, alias_version, check_own
 from components.progress import say, warn
+from components.version_download import download_version
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Executor(base_executor.BaseExecutor):
             _log.exception("MLflow")
             reason = first_line(error)
             contents = BaselineContents(None, "", "", None, f"the champion could not be asked for: {reason}")
-            refused = tracking.is_refusal(error) or tracking.is_denial(error)
+            refused = is_refusal(error) or is_denial(error)
             why = f"refuses to name the champion ({reason})" if refused else "is unreachable"
             warn(f"the registry {why}: the model is not compared with the champion, and will not replace one")
         contents.save(uri)

@@ -15,9 +15,11 @@ from pathlib import Path
 from components import tracking
 from components.bundle_manifest import verify
 from components.errors import StageError, UserError, first_line
+from components.mlflow_errors import is_denial, refusal
 from components.model_bundle import bundle_info
-from components.model_registry import alias_version, download_version, registered_digest, versions
+from components.model_registry import alias_version, versions
 from components.redaction import mask
+from components.version_download import download_version, registered_digest
 
 _REGISTERED = re.compile(r"(models:/)?(?P<name>[^@/:]+)@(?P<wanted>[A-Za-z0-9_.-]+)|models:/(?P<model>[^@/:]+)/(?P<version>\d+)")
 
@@ -55,8 +57,8 @@ class Registered:
         try:
             known = versions(tracking.client(self.uri), self.name)
         except MlflowException as error:
-            if tracking.is_denial(error):
-                raise UserError(tracking.refusal(self.uri, error)) from error
+            if is_denial(error):
+                raise UserError(refusal(self.uri, error)) from error
             place = mask(self.uri)
             raise StageError(f"the registry {place} cannot be asked: {first_line(error)}") from error
         for each in known:

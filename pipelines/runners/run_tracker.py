@@ -16,6 +16,7 @@ from typing import Any
 
 from components import tracking
 from components.errors import UserError
+from components.mlflow_errors import is_denial, is_refusal, refusal
 from components.model_registry import user_name
 from components.redaction import TRACKING_URI, mask, take_credentials, tracking_variables
 from components.tracking_journal import HEADER, PARENT_KEY, Journal, goes_on, noted, process_of_ones_own, write_header
@@ -166,8 +167,8 @@ class RunTracker:
                 raise
             except Exception as error:  # MLflow raises what its many stores raise
                 _log.warning("MLflow at %s: %s", mask(self._uri), mask(str(error)))
-                if tracking.is_refusal(error) or tracking.is_denial(error):
-                    self._refused(key, tracking.refusal(self._uri, error))
+                if is_refusal(error) or is_denial(error):
+                    self._refused(key, refusal(self._uri, error))
         if run_id:
             self._header["runs"][key] = run_id
         else:

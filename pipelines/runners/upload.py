@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from components import tracking
 from components.errors import StageError, UserError, first_line
+from components.mlflow_errors import is_denial, is_refusal
 from components.redaction import TRACKING_URI, mask, take_credentials
 from components.tracking_journal import HEADER, PARENT_KEY, REFUSED, Refused, goes_on, pending, replay, set_aside
 from pipelines.runners.workspace import Workspace
@@ -70,7 +71,7 @@ def _send_one(folder: Path) -> _Outcome:
     try:
         records, refused, registered = _send(folder, uri, known)
     except Exception as error:  # MLflow raises what its many stores raise
-        if tracking.is_refusal(error):
+        if is_refusal(error):
             return _aside(folder, first_line(error))
         _check_that_it_answers(uri, error)
         return _Outcome([f"MLflow failed over it, and it stays where it is: {first_line(error)}"], failed=True)
@@ -89,10 +90,10 @@ def _check_that_it_answers(uri: str, error: Exception) -> None:
     except Exception as asked:  # see _send_one
         error = asked
     else:
-        if not tracking.is_denial(error):
+        if not is_denial(error):
             return
     why = first_line(error)
-    if tracking.is_denial(error):
+    if is_denial(error):
         raise StageError(
             f"MLflow at {mask(uri)} does not let you in: {why}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             "MLFLOW_TRACKING_TOKEN. Nothing is lost."
@@ -126,7 +127,7 @@ def _send(folder: Path, uri: str, known: Iterable[str]) -> tuple[int, Refused | 
             why = f": {found.why}" if found.why else ""
             registered.append(f"{operation['model']['name']} version {found.version} is {found.status}{why}")
 
-    records, refused = replay(folder, create, send, tracking.is_refusal)
+    records, refused = replay(folder, create, send, is_refusal)
     # A run that was killed could not write down that it ended.
     for run_id in runs:
         tracking.end_if_running(uri, run_id)

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from components import model_registry, tracking
+from components import promotion_lock, tracking
 from components.errors import UserError
 from components.model_registry import CHALLENGER, CHAMPION, PREVIOUS, alias_version, moves, promote, register_model, rollback
 from tests.registries import small_model
@@ -75,7 +75,7 @@ def test_what_did_not_pass_is_no_version_and_what_is_not_blessed_is_no_champion(
 def test_a_lock_left_by_a_kill_is_broken(client, run_id, tmp_path, monkeypatch):
     register_model(client, run_id, small_model(tmp_path, 1))
     client.create_registered_model("m.promotion-lock")
-    monkeypatch.setattr(model_registry, "_STALE_SECONDS", 0.5)
+    monkeypatch.setattr(promotion_lock, "_STALE_SECONDS", 0.5)
     started = time.monotonic()
     register_model(client, run_id, small_model(tmp_path, 2, compared_with="1"))
     assert time.monotonic() - started > 0.4
@@ -138,7 +138,7 @@ def test_a_champion_set_without_switchyard_is_compared_with_and_stands_in_the_hi
 
 def test_a_process_that_was_stopped_while_it_held_the_lock_moves_nothing(client, run_id, tmp_path):
     register_model(client, run_id, small_model(tmp_path, 1))
-    with model_registry._locked(client, "m") as check:
+    with promotion_lock.locked(client, "m") as check:
         # Another found it stale, and holds one of its own.
         client.delete_registered_model("m.promotion-lock")
         client.create_registered_model("m.promotion-lock", tags={"switchyard.lock": "another's"})
