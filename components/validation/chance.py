@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import special  # type: ignore[import-untyped]
+from scipy import special
 
 # Of one false finding in a whole comparison, all of its columns together (Bonferroni's correction).
 RISK = 1e-3
