@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -155,8 +157,21 @@ def _without_listed(values: pa.Array, absent: pa.Array, target: Target) -> Cells
     """Numbers that `missing` lists by their text are missing, however they are spelled."""
     if not target.missing or target.kind not in (INTEGER, FLOAT):
         return Cells(values, absent)
-    numbers = [n for n in map(number_of, target.missing) if n is not None and (target.kind == FLOAT or n.is_integer())]
-    listed = pc.is_in(values, pa.array(numbers, pa.float64()).cast(values.type)) if numbers else pa.array([])
-    if not numbers or not any_true(listed):
+    numbers = _listed_integers(target) if target.kind == INTEGER else _listed_floats(target)
+    listed = pc.is_in(values, numbers) if len(numbers) else pa.array([])
+    if not len(numbers) or not any_true(listed):
         return Cells(values, absent)
     return Cells(null_unless(pc.invert(listed), values), pc.or_(absent, listed))
+
+
+def _listed_integers(target: Target) -> pa.Array:
+    """Returns the whole numbers of `missing`, exactly: float64 holds them up to 2^53 only."""
+    exact = [Decimal(m.strip()) for m in target.missing if number_of(m) is not None]
+    return pa.array([int(n) for n in exact if n == n.to_integral_value() and -(2**63) <= n < 2**63], pa.int64())
+
+
+def _listed_floats(target: Target) -> pa.Array:
+    """Returns the numbers of `missing`, and what a column of float32 holds of them."""
+    numbers = [n for n in map(number_of, target.missing) if n is not None]
+    with np.errstate(over="ignore"):
+        return pa.array([*numbers, *(float(np.float32(n)) for n in numbers)], pa.float64())

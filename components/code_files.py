@@ -60,7 +60,8 @@ def listed_files(patterns: Sequence[str]) -> list[Path]:
         files = [f for match in matches for f in _files_of(Path(match))]
         if not files:
             raise UserError(f"files: no file at {pattern}. Check the path (relative ones are relative to the YAML).")
-        found += files
+        # A path with `..` in it would seem to lie in a folder that it leaves.
+        found += [Path(os.path.normpath(f)) for f in files]
     return list(dict.fromkeys(found))
 
 

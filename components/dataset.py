@@ -37,6 +37,7 @@ class DatasetSummary:
         spelled: text column -> how numbers, booleans and dates are spelled in it, see `components.spelling.styles`.
         missing_values: `data.missing_values`.
         counts: column of timestamps -> the smallest and the largest count of its unit.
+        keys: different values of `data.split_key` in the training split; None: rows are split by themselves.
         csv: `data.csv`, what differs from its defaults: a CSV with raw rows is read in the same way.
     """
 
@@ -58,6 +59,12 @@ class DatasetSummary:
     missing_values: list[str] = field(default_factory=list)
     counts: dict[str, list[int]] = field(default_factory=dict)
     csv: dict[str, Any] = field(default_factory=dict)
+    keys: int | None = None
+
+    @property
+    def independent(self) -> float:
+        """How many independent rows one row of the training split counts as: those of one key may all be alike."""
+        return 1.0 if self.keys is None else self.keys / max(1, self.rows[TRAIN])
 
     @property
     def positive_class(self) -> Any | None:

@@ -134,8 +134,7 @@ def check_own(client: Any, name: str) -> None:
         ForeignModelError: see above.
         MlflowException: the store cannot be reached.
     """
-    made = client.search_model_versions(f"name = '{name}'", max_results=1000)
-    foreign = sorted((str(v.version) for v in made if MODEL_URI not in v.tags), key=int)
+    foreign = sorted((str(v.version) for v in _model_versions(client, name) if MODEL_URI not in v.tags), key=int)
     if foreign:
         raise ForeignModelError(
             f"serving.model_name: the registered model {name!r} belongs to somebody else: Switchyard did not make version"

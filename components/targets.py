@@ -82,7 +82,7 @@ def number_of(text: str) -> float | None:
         found = float(text)
     except ValueError:
         return None
-    return found if math.isfinite(found) and abs(found) < EXACT else None
+    return found if math.isfinite(found) else None
 
 
 def reason_of(value: Any, target: Target) -> str:

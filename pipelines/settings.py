@@ -102,7 +102,6 @@ def gate_settings(config: PipelineConfig) -> dict[str, Any]:
         "excluded": list(config.data.exclude),
         "split_paths": bool(config.data.split_paths),
         **config.evaluation.model_dump(mode="json", include={"comparable", "incomparable_champion"}),
-        "split_key": config.data.split_key,
         "missing_values": list(config.data.missing_values) if config.data.missing_values is not None else None,
     }
 

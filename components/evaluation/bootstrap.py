@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,23 +30,28 @@ class Rows:
         task: binary, multiclass or regression.
         labels: class index, or value; float64 (n,).
         scores: model -> probabilities or values, float32 (n, outputs); NaN where a champion cannot judge a row.
+        there: model -> which rows it can judge, bool (n,); all, where it is not named.
     """
 
     task: str
     labels: np.ndarray
     scores: Mapping[str, np.ndarray]
+    there: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def judged(self, model: str) -> np.ndarray:
-        """Returns which rows a model has scores for, bool (n,)."""
-        return np.asarray(~np.isnan(self.scores[model]).all(axis=1))
+        """Returns which rows a model can judge, bool (n,); what it answers there may be no number."""
+        return self.there.get(model, np.ones(len(self.labels), dtype=bool))
 
     def of(self, models: Sequence[str]) -> Rows:
         """Returns all rows with the scores of some models."""
-        return Rows(self.task, self.labels, {m: self.scores[m] for m in models})
+        return Rows(self.task, self.labels, {m: self.scores[m] for m in models}, self.there)
 
     def where(self, rows: np.ndarray) -> Rows:
         """Returns some of the rows, bool (n,)."""
-        return self if rows.all() else Rows(self.task, self.labels[rows], {m: s[rows] for m, s in self.scores.items()})
+        if rows.all():
+            return self
+        scores, there = ({m: values[rows] for m, values in by_model.items()} for by_model in (self.scores, self.there))
+        return Rows(self.task, self.labels[rows], scores, there)
 
 
 def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:

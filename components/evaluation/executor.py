@@ -134,7 +134,8 @@ def _result(
 ) -> Evaluation:
     found = _measured(output, models, measured, rows, summary)
     candidates = {n: m for n, m in found.items() if m.role == CANDIDATE and n in models}
-    samples = replicates(rows.of(list(candidates)))
+    everything = replicates(rows) if CHAMPION in found and rows.judged(CHAMPION).all() else None
+    samples = {n: everything[n] for n in candidates} if everything else replicates(rows.of(list(candidates)))
     metric = (settings["improvement"] or {}).get("metric") or PRIMARY[summary.task]
     not_compared = baseline.why_not(settings["comparable"])
     standing = f"{not_compared}. {_what_to_do(baseline)}" if baseline.version and not_compared else ""
@@ -143,7 +144,7 @@ def _result(
         judged = rows.judged(CHAMPION)
         beside_it = {n: replace(found.get(beside(n), m), name=n) for n, m in candidates.items()}
         on = "" if judged.all() else f"{judged.sum():,} of {len(judged):,} rows"
-        same = SameRows(found[CHAMPION], beside_it, replicates(rows.where(judged)), on)
+        same = SameRows(found[CHAMPION], beside_it, everything or replicates(rows.where(judged)), on)
     best, verdicts = judge(
         _with_intervals(candidates, samples),
         settings,
@@ -189,7 +190,7 @@ def _measured(
     found = {}
     for name in names:
         slices = dict(metrics[name])
-        overall = slices.pop("") | confusion_metrics(plots[name])
+        overall = slices.pop("") | confusion_metrics(plots[name], len(summary.classes))
         if name not in models:
             found[name] = ModelResult(name, CANDIDATE, "", "", None, overall, {}, slices, {})
             continue
@@ -201,7 +202,7 @@ def _measured(
             *models[name].failures,
             *([f"{bad:,} of its {len(its.labels):,} predictions are no finite numbers"] if bad else []),
         ]
-        its_plots = plots[name] | row_plots(its, name)
+        its_plots = plots[name] | row_plots(its, name, len(summary.classes))
         found[name] = replace(models[name], metrics=overall, slices=slices, failures=failures, plots=its_plots)
     return found
 
@@ -226,13 +227,14 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     files = sorted(glob.glob(os.path.join(glob.escape(output), PREDICTIONS, "*.parquet")))
     table = pa.concat_tables([pa.parquet.read_table(f) for f in files])
     labels = table["label"].to_numpy()
-    scores = {m: _scores(table[m].combine_chunks()) for m in models}
-    return Rows(summary.task, labels, scores)
+    columns = {m: table[m].combine_chunks() for m in models}
+    there = {m: column.is_valid().to_numpy(zero_copy_only=False) for m, column in columns.items()}
+    scores = {m: _scores(column, there[m]) for m, column in columns.items()}
+    return Rows(summary.task, labels, scores, there)
 
 
-def _scores(column: pa.ListArray) -> np.ndarray:
-    """Returns lists of one length as float32 (n, outputs), NaN for a null."""
-    there = column.is_valid().to_numpy(zero_copy_only=False)
+def _scores(column: pa.ListArray, there: np.ndarray) -> np.ndarray:
+    """Returns lists of one length as float32 (n, outputs), NaN where there is none."""
     values = column.flatten().to_numpy()
     scores = np.full((len(there), len(values) // max(1, there.sum())), np.nan, dtype=np.float32)
     scores[there] = values.reshape(-1, scores.shape[1])

@@ -11,7 +11,7 @@ _THRESHOLDS = np.linspace(0, 1, 101)
 _MOST_POINTS = 400
 
 
-def row_plots(rows: Rows, model: str) -> Plots:
+def row_plots(rows: Rows, model: str, classes: int) -> Plots:
     """Returns what TFMA does not plot.
 
     For multiclass: `one_vs_rest` (rows of class, threshold, tp, fp, tn, fn) and `calibration` of the chosen class's
@@ -19,16 +19,19 @@ def row_plots(rows: Rows, model: str) -> Plots:
     """
     scores = rows.scores[model].astype(np.float64)
     if rows.task == "multiclass":
-        return {"one_vs_rest": _one_vs_rest(rows.labels.astype(int), scores), "calibration": _calibration(rows.labels, scores)}
+        return {
+            "one_vs_rest": _one_vs_rest(rows.labels.astype(int), scores, classes),
+            "calibration": _calibration(rows.labels, scores),
+        }
     if rows.task == "regression":
         chosen = np.random.default_rng(0).permutation(len(rows.labels))[:_MOST_POINTS]
         return {"fit": [{"label": float(rows.labels[i]), "prediction": float(scores[i, 0])} for i in chosen]}
     return {}
 
 
-def _one_vs_rest(labels: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
+def _one_vs_rest(labels: np.ndarray, scores: np.ndarray, classes: int) -> list[dict[str, float]]:
     found = []
-    for k in range(scores.shape[1]):
+    for k in range(classes):
         mine = np.sort(scores[labels == k, k])
         other = np.sort(scores[labels != k, k])
         tp = len(mine) - np.searchsorted(mine, _THRESHOLDS, side="right")
@@ -57,12 +60,17 @@ def _calibration(labels: np.ndarray, scores: np.ndarray) -> list[dict[str, float
     ]
 
 
-def confusion_metrics(plots: Plots) -> dict[str, float]:
-    """Returns precision, recall and F1 as means over the classes, from TFMA's multiclass confusion matrix."""
+def confusion_metrics(plots: Plots, classes: int) -> dict[str, float]:
+    """Returns precision, recall and F1 as means over the classes, from TFMA's multiclass confusion matrix.
+
+    Args:
+        plots: of a model.
+        classes: of the data; a champion may answer with others, whose rows are wrong and which are no part of the means.
+    """
     entries = plots.get("multiclass")
     if not entries:
         return {}
-    n = 1 + int(max(max(e["actual"], e["predicted"]) for e in entries))
+    n = max(classes, 1 + int(max(max(e["actual"], e["predicted"]) for e in entries)))
     matrix = np.zeros((n, n))
     for e in entries:
         matrix[int(e["actual"]), int(e["predicted"])] += e["count"]
@@ -72,6 +80,7 @@ def confusion_metrics(plots: Plots) -> dict[str, float]:
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     # A class that is neither there nor predicted has none of the three.
     there = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
+    there[classes:] = False
     return {
         "precision_macro": float(precision[there].mean()),
         "recall_macro": float(recall[there].mean()),

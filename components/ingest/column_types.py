@@ -152,7 +152,7 @@ def _observe_lists(name: str, column: pa.Array) -> ColumnType:
         raise UnusableColumnError(
             f"column {name!r} holds lists of lists ({column.type}); a row holds one value or one flat list. "
             f"Flatten it, or leave it out with data.exclude: [{name}].",
-            lambda c: pc.greater(pc.list_value_length(c), 0),
+            _holds_lists,
         )
     # tf.Example knows lists only: one of at most one value is a plain column.
     longest = pc.max(pc.list_value_length(column)).as_py() or 0
@@ -166,8 +166,17 @@ def _observe_lists(name: str, column: pa.Array) -> ColumnType:
     return ColumnType(inner.kind, longest > 1, inner.seen, inner.unit)
 
 
+def _holds_lists(column: pa.Array) -> pa.Array:
+    """Returns which values are lists of lists; none in a batch of something else."""
+    if not is_list(column.type) or not is_list(column.type.value_type):
+        return pa.array(np.zeros(len(column), dtype=bool))
+    return pc.greater(pc.list_value_length(column), 0)
+
+
 def has_gap(column: pa.Array) -> pa.Array:
-    """Returns which lists of more than one value hold a null or NaN."""
+    """Returns which lists of more than one value hold a null or NaN; none in a batch of single values."""
+    if not is_list(column.type):
+        return pa.array(np.zeros(len(column), dtype=bool))
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     gaps = column.flatten().is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
     found = np.zeros(len(column), dtype=bool)

@@ -6,8 +6,10 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
@@ -42,7 +44,8 @@ class Executor(base_executor.BaseExecutor):
         found = scan(spec, bad)
         splits = list(spec.split_paths or spec.weights)
         typed = TypedColumns(found.types, spec.missing_values or (), spec.label)
-        rows, counts = _write(spec, found, typed, examples.uri, splits)
+        written = _write(spec, found, typed, examples.uri, splits)
+        rows = written.rows
         typed.check()
         for split in [s for s in (TRAIN, EVAL, TEST) if s in rows]:
             if not rows[split]:
@@ -76,21 +79,34 @@ class Executor(base_executor.BaseExecutor):
             label=spec.label,
             task=found.task,
             classes=found.classes,
-            class_counts={str(c): counts.get(c, 0) for c in found.classes},
+            class_counts={str(c): written.classes.get(c, 0) for c in found.classes},
             positive_by=found.positive_by,
             meanings={n: t.meaning for n, t in found.types.items() if t.kind != EMPTY},
             spelled={n: sorted(styles) for n, styles in typed.spelled.items() if styles},
             missing_values=list(spec.missing_values or ()),
             counts=typed.counts,
             csv=dict(spec.csv),
+            keys=written.keys,
         ).save(examples.uri)
 
 
-def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: list[str]) -> tuple[dict[str, int], Counter[Any]]:
+@dataclass(frozen=True)
+class _Written:
+    """Rows of each split, and of the training split the rows of each class and the number of different split keys."""
+
+    rows: dict[str, int]
+    classes: Counter[Any]
+    keys: int | None
+
+
+def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: list[str]) -> _Written:
     writers = {s: SplitWriter(uri, s) for s in splits}
     counts: Counter[Any] = Counter()
+    keys = np.array([], dtype=np.uint64)
     done = 0
     numeric = {n for n, t in found.types.items() if t.kind in (INTEGER, FLOAT)}
+    if spec.label not in spec.columns:
+        numeric.add(spec.label)  # its numbers are read as the first pass read them, whatever else it holds
     again = BadRows(limit=0)  # counted in the first pass already
     for group, files in spec.files().items():
         for file in files:
@@ -104,6 +120,8 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
                         hashes = key_hashes(batch.column(spec.split_key), hashes)
                     index = assign(hashes, spec.weights)
                     chosen = {s: index == i for i, s in enumerate(splits)}
+                    if spec.split_key:
+                        keys = np.union1d(keys, hashes[chosen["train"]])
                 for split, mask in chosen.items():
                     writers[split].write(records if mask is None else take(records, mask))
                 if found.classes and "train" in chosen:
@@ -114,7 +132,7 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
                 say(f"{done:,} of {found.rows:,} rows written")
     for writer in writers.values():
         writer.close()
-    return {s: w.rows for s, w in writers.items()}, counts
+    return _Written({s: w.rows for s, w in writers.items()}, counts, len(keys) if len(keys) else None)
 
 
 def _features(lists: pa.RecordBatch, label: str) -> pa.RecordBatch:
@@ -151,4 +169,11 @@ def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Sca
             continue
         place = batch.schema.get_field_index(spec.label)
         label = class_column(batch.column(place), found.classes, untyped=reads_texts(spec, file, batch.schema.field(place)))
+        if label.null_count:
+            # Rows without a label are left out before; one whose value is no class was read otherwise than the first time.
+            value = batch.column(place).filter(label.is_null())[0].as_py()
+            raise UserError(
+                f"label: {file}: {value!r} is none of the classes {found.classes[:10]}: the file has changed since it was read "
+                "first. Run again."
+            )
         yield batch.set_column(place, spec.label, label)

@@ -17,13 +17,13 @@ from components import spelling
 from components.cells import is_text, plain
 from components.errors import UserError
 from components.ingest.column_types import FLOAT, INTEGER, ColumnType
+from components.targets import EXACT
 
 KEY = "data.max_float32_loss"
 _SAMPLE = 2_000
 _MOST_DISTINCT = 1_000_000
 _NEGLIGIBLE = 0.01
 # Whole numbers below it are exact in float64.
-_EXACT = 2.0**53
 
 
 @dataclass
@@ -150,8 +150,8 @@ def _numbers(column: pa.Array, kind: str) -> np.ndarray | None:
         values: np.ndarray = column.cast(target, safe=kind == INTEGER).to_numpy(zero_copy_only=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
-    return values if kind == INTEGER else values[np.isfinite(values)]
+    return values if kind == INTEGER else values[~np.isnan(values)]
 
 
 def _is_whole(values: np.ndarray) -> bool:
-    return bool(((values == np.trunc(values)) & (np.abs(values) < _EXACT)).all())
+    return bool(((values == np.trunc(values)) & (np.abs(values) < EXACT)).all())

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from components.conversion import typed_rows
 from components.spelling import MISSING_WORDS, clash, styles
+from components.targets import EXACT
 
 _NOT_ONE_TYPE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 _NUMBERS = frozenset({bool, int, float})
@@ -48,9 +49,11 @@ def json_column(name: str, values: list[Any], missing: Sequence[str]) -> tuple[p
     written = [v if v is None or isinstance(v, str) else _written(v) for v in values]
     if texts:
         _check_spelling(values, written, texts)
-    column = pa.array(written, pa.string())
     if not texts:
-        return _with_field(name, column, {UNTYPED: b"1"})
+        # With its point: 5.0 beside a missing word is a float, as it is beside a null.
+        spelled = [repr(v) if isinstance(v, float) else w for v, w in zip(values, written, strict=True)]
+        return _with_field(name, pa.array(spelled, pa.string()), {UNTYPED: b"1"})
+    column = pa.array(written, pa.string())
     return _with_field(name, column, typed_rows([v is not None and not isinstance(v, str) for v in values]))
 
 
@@ -98,7 +101,7 @@ def _lists(values: list[Any]) -> pa.Array:
 def _written(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         return str(int(value))
     return repr(value) if isinstance(value, float) else str(value)
 

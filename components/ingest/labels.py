@@ -189,6 +189,9 @@ def class_of(value: Any, classes: Sequence[Any], *, untyped: bool) -> int | str 
         found: Any = _as_number(value.strip() if isinstance(value, str) else value, untyped=untyped)
     else:
         found = as_text(value)
+        if found not in classes:  # beside an integer beyond 64 bits, numbers are classes by their text
+            number = _as_number(value.strip() if isinstance(value, str) else value, untyped=untyped)
+            found = None if number is None else str(number)
     return found if found in classes else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ from components.ingest.keys import with_key
 from components.ingest.labels import LabelValues, check_label, class_of, infer_task, labelled
 from components.ingest.layout import added_columns, folder_columns, with_folders
 from components.ingest.readers import Batches, reader
-from components.ingest.sources import find_files, format_of, list_files, listed
+from components.ingest.sources import Listing, format_of, list_files, listed
 from components.progress import say
 from components.spelling import MISSING_LABELS
 
@@ -66,13 +67,19 @@ class InputSpec:
 
     def with_folders(self) -> InputSpec:
         """Returns it with the columns of folders declared: they are text, 01 is not 1."""
-        return replace(self, columns={**dict.fromkeys(self.folder_columns, TEXT), **self.columns})
+        undeclared = [n for n in self.folder_columns if n not in self.columns]
+        return replace(self, columns={**dict.fromkeys(undeclared, TEXT), **self.columns}) if undeclared else self
+
+    @cached_property
+    def listings(self) -> dict[str | None, Listing]:
+        """Split -> what its patterns matched, listed once; the key None for files whose rows are still to be split."""
+        if self.split_paths:
+            return {split: list_files(paths) for split, paths in self.split_paths.items()}
+        return {None: list_files(self.path)}
 
     def files(self) -> dict[str | None, list[str]]:
-        """Split -> files; the key None for files whose rows are still to be split."""
-        if self.split_paths:
-            return {split: find_files(paths) for split, paths in self.split_paths.items()}
-        return {None: find_files(self.path)}
+        """Split -> files, see `listings`."""
+        return {split: found.files for split, found in self.listings.items()}
 
 
 @dataclass
@@ -185,6 +192,11 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
             if peek and seen.rows >= PEEK_ROWS:
                 break
     types, rows = seen.types, seen.rows
+    if twofold := sorted(added & types.keys()):
+        raise UserError(
+            f"data: column {twofold[0]!r} counts the rows in some files, as a stored index does, and not in others. Rename it "
+            f"if it is data, or leave it out: data.exclude: [{twofold[0]!r}]."
+        )
     found = Scan("", [], types, {n: rows - c for n, c in seen.present.items()}, rows, missing_keys=seen.keyless)
     if not peek or bad.count > bad.limit:
         bad.check()
@@ -207,8 +219,7 @@ def _layout_notes(spec: InputSpec, added: set[str]) -> list[str]:
         notes.append(f"left out: {names}, an index that was stored beside the columns; to use it, give it a name of its own")
     if folders:
         notes.append(f"read from the names of folders, as text: {', '.join(sorted(folders))}")
-    groups = list(spec.split_paths.values()) if spec.split_paths else [spec.path]
-    skipped = [p for group in groups for p in list_files(group).skipped]
+    skipped = [p for found in spec.listings.values() for p in found.skipped]
     if skipped:
         notes.append(f"{len(skipped)} files without rows are skipped (markers and empty parts): {listed(skipped)}")
     return notes
@@ -230,6 +241,8 @@ def _chosen(spec: InputSpec, classes: Sequence[Any]) -> Any | None:
     if spec.positive_class is None:
         return None
     chosen = class_of(spec.positive_class, classes, untyped=True)
+    if chosen is None:
+        chosen = class_of(spec.positive_class.lower(), classes, untyped=True)  # True, as Python spells it
     if chosen is None:
         names = [str(c) for c in classes]
         raise UserError(

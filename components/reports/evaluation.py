@@ -26,7 +26,7 @@ def verdict_section(result: Evaluation) -> dict[str, Any]:
     """Returns the model gate's verdict."""
     lines = []
     if result.blessed:
-        lines.append(f"Blessed: {result.best}. Every threshold holds, and it is surely better than the trivial predictor.")
+        lines.append(f"Blessed: {result.best}. Every threshold holds.")
     else:
         lines.append(f"Not blessed. The best candidate is {result.best}.")
     lines += [f"{name}: {reason}." for name, m in result.models.items() for reason in (*m.failures, *m.notes)]

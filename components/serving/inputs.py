@@ -17,12 +17,12 @@ from components.model_bundle import BundleInfo
 from components.raw_features import Columns, Ragged, RawFeature
 from components.serving.bounds import Bounds, InputError, shortened, shown
 from components.spelling import BOOLEAN, FLOAT, INTEGER
+from components.targets import EXACT
 
 _BOUNDS = Bounds()
 # In an answer: columns of the request that were not used.
 IGNORED_HEADER = "x-switchyard-ignored"
 _PLAIN = ("", INTEGER, FLOAT)
-_EXACT = 2.0**53  # up to here float64 holds every whole number
 _NAMED = 200  # columns, in a message
 
 
@@ -102,7 +102,7 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
         return {}
     cells = np.frombuffer(flat).reshape(len(scalars), rows)
     whole = [i for i, f in enumerate(scalars) if f.dtype == "int64"]
-    fits = (np.abs(cells) <= FLOAT32_MAX).all() and (np.abs(cells[whole]) < _EXACT).all()
+    fits = (np.abs(cells) <= FLOAT32_MAX).all() and (np.abs(cells[whole]) < EXACT).all()
     if not fits or (cells[whole] != np.trunc(cells[whole])).any():
         return {}
     found: dict[str, np.ndarray | Ragged] = {}
@@ -213,7 +213,7 @@ def _numbers_with_gaps(feature: RawFeature, values: list[Any]) -> Ragged | None:
     present = ~np.isnan(cells)
     cells = cells[present]
     limit = np.abs(cells).max(initial=0.0)
-    if limit > FLOAT32_MAX or (feature.dtype == "int64" and (limit >= _EXACT or (cells != np.trunc(cells)).any())):
+    if limit > FLOAT32_MAX or (feature.dtype == "int64" and (limit >= EXACT or (cells != np.trunc(cells)).any())):
         return None
     return Ragged(cells.astype(feature.dtype), present.astype(np.int64))
 
@@ -231,7 +231,7 @@ def _refusal(feature: RawFeature, misfits: Sequence[Misfit], rows: int) -> Input
         refusal = wrong_width(feature, [rows, *(same if len(same) == 1 else [])])
         return InputError(str(refusal), rows=every)
     number = isinstance(first.value, int | float) and not isinstance(first.value, bool) and "numbers" in first.reason
-    received = f"{first.value:g}" if number and abs(first.value) < _EXACT else str(first.value) if number else shown(first.value)
+    received = f"{first.value:g}" if number and abs(first.value) < EXACT else str(first.value) if number else shown(first.value)
     return InputError(f"column {feature.name!r} {first.reason} ({_where(bad)}), received {received}.", rows=every)
 
 

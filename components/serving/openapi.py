@@ -7,7 +7,8 @@ from typing import Any
 from components.model_bundle import BundleInfo, RawFeature
 from components.serving.open_inference import DATATYPES, input_metadata, output_metadata
 from components.serving.served_model import Limits
-from components.spelling import BOOLEAN, LAST_SECOND, TIME, TIMESTAMP, UNITS, unit_of
+from components.spelling import BOOLEAN, FIRST_SECOND, LAST_SECOND, TIME, TIMESTAMP, UNITS, unit_of
+from components.targets import EXACT
 
 _OTHER_HOST = "The Host header names another host than is served here"
 
@@ -128,14 +129,15 @@ def _value(feature: RawFeature) -> dict[str, Any]:
     if feature.dtype == "float32":
         one |= {"minimum": -3.4e38, "maximum": 3.4e38}
     if feature.dtype == "int64":
-        one |= {"minimum": -(2**53), "maximum": 2**53}
+        one |= {"minimum": -EXACT, "maximum": EXACT}
     kind, unit = feature.meaning.partition("[")[0], unit_of(feature.meaning)
     if kind == BOOLEAN:
         one = {"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}]}
     if kind in (TIMESTAMP, TIME):
         last = UNITS[unit] * (LAST_SECOND if kind == TIMESTAMP else 86_399)
-        count = {"type": "integer", "minimum": 0, "maximum": min(last, 2**53)}
-        one = {"anyOf": [{"type": "string", "format": "date-time" if kind == TIMESTAMP else "time"}, count]}
+        first = UNITS[unit] * (FIRST_SECOND if kind == TIMESTAMP else 0)
+        count = {"type": "integer", "minimum": max(first, -EXACT), "maximum": min(last, EXACT)}
+        one = {"anyOf": [{"type": "string"}, count]}
     if feature.is_list and feature.width is None:
         return {"anyOf": [{"type": "array", "items": one}, {"type": "null"}]}
     if (feature.width or 1) > 1:

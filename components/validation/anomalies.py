@@ -135,13 +135,13 @@ def _is_chance(kind: str, wanted: Any, seen: Any, trained: Any, share: float | N
     present_trained = common(trained).num_non_missing if trained is not None else 0
     explained = False
     if kind == "FEATURE_TYPE_LOW_UNIQUE":
-        explained = True  # the fewer rows, the fewer values
+        explained = rows.at_random or rows.here < rows.trained  # the fewer rows, the fewer values
     elif rows.at_random and not reviewed and kind in _ABSENT | _OF_VALUES | {"SCHEMA_NEW_COLUMN"}:
         explained = True  # whatever the groups are in which rows are alike
     elif kind in _ABSENT:
-        explained = present > 0 or not is_below(0, rows.here, present_trained / rows.trained)
+        explained = present > 0 or not is_below(0, rows.here, present_trained / rows.trained, rows.features)
     elif kind == "FEATURE_TYPE_LOW_FRACTION_PRESENT" and reviewed and wanted is not None:
-        explained = not is_below(present, rows.here, wanted.presence.min_fraction)
+        explained = not is_below(present, rows.here, wanted.presence.min_fraction, rows.features)
     elif kind == "SCHEMA_NEW_COLUMN" and not reviewed:
         explained = not present_trained and not is_new(present, rows.here, rows.trained, 0, rows.features)
     elif kind in _OF_VALUES and not reviewed and share is not None:

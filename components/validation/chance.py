@@ -56,6 +56,8 @@ def is_new(found: float, rows: float, others: float, singletons: float, comparis
     return bool(special.bdtrc(math.ceil(found) - 1, max(rows, found), probability) < RISK / max(1, comparisons))
 
 
-def is_below(found: float, rows: float, share: float) -> bool:
-    """Whether `found` of `rows` rows are fewer than chance gives where `share` of all rows are of the kind."""
-    return bool(special.bdtr(math.floor(found), rows, share) < RISK) if 0 < share < 1 else found < share * rows
+def is_below(found: float, rows: float, share: float, comparisons: int) -> bool:
+    """Whether `found` of `rows` rows are fewer than chance gives where `share` of all rows are of the kind; see `is_new`."""
+    return (
+        bool(special.bdtr(math.floor(found), rows, share) < RISK / max(1, comparisons)) if 0 < share < 1 else found < share * rows
+    )

@@ -8,7 +8,7 @@ from typing import Any
 from components.baseline.contents import BaselineContents
 from components.dataset import DatasetSummary
 from components.validation.anomalies import action_for
-from components.validation.findings import CHAMPION, WARNING, Finding
+from components.validation.findings import CHAMPION, WARNING, Finding, remedy_for
 
 # What `drift.column_findings` says of a column by its statistics.
 _TYPE = "another type"
@@ -79,7 +79,7 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Map
             m.rows / baseline.rows,
             WARNING,
             action_for(m.column, WARNING, settings["on_anomaly"]),
-            f"--set 'validation.on_anomaly.features.{m.column}=warn'",
+            remedy_for(m.column, reviewed=False),
         )
         for m in baseline.misfits
     ]

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.components.base import base_executor
@@ -95,7 +94,7 @@ class Gate:
             label=summary.label,
             ordered=ordered(rows),
             settings=self._settings,
-            independent=_independent(rows, self._settings["split_key"]),
+            independent=summary.independent,
             champions=read_statistics(champion / "statistics.pb") if champions else None,
             distances_of_champion=not same_files,
             known=(_columns(summary), _columns(champions) if champions else set()),
@@ -103,7 +102,7 @@ class Gate:
             served=sample_statistics([sample], summary, self._settings["missing_values"]) if sample else None,
         )
         findings, measured = checks.findings()
-        findings += leakage_findings(self._uris["examples"], summary, self._settings)
+        findings += leakage_findings(self._uris["examples"], summary, self._settings, rows)
         findings = with_comparability(findings, self.baseline, summary, self._settings)
         return Verdict(merged(findings), measured, notes)
 
@@ -134,10 +133,6 @@ class Gate:
                 f"validation.environment: the schema has no environment {environment!r}."
                 f"{did_you_mean(environment, environments)} Allowed: {', '.join(environments) or 'none'}."
             )
-
-
-def _independent(rows: pd.DataFrame, split_key: str | None) -> float:
-    return float(rows[split_key].nunique(dropna=False) / len(rows)) if split_key in rows and len(rows) else 1.0
 
 
 def _columns(summary: DatasetSummary) -> set[str]:

@@ -164,12 +164,11 @@ def _dates(texts: pd.Series) -> pd.Series | None:
     if texts.str.fullmatch(_ISO).mean() >= _MOSTLY:
         parsed = pd.to_datetime(texts.str.replace("/", "-"), format="ISO8601", errors="coerce", utc=True)
     else:
-        # A few are tried with every format: most texts are no dates.
-        fits = (f for f in _FORMATS if pd.to_datetime(texts.iloc[:_LEAST_ROWS], format=f, errors="coerce").notna().all())
-        chosen = next(fits, None)
-        if chosen is None:
+        # A few are tried with every format: most texts are no dates, and the first days of a month fit two.
+        fits = [f for f in _FORMATS if pd.to_datetime(texts.iloc[:_LEAST_ROWS], format=f, errors="coerce").notna().all()]
+        if not fits:
             return None
-        parsed = pd.to_datetime(texts, format=chosen, errors="coerce", utc=True)
+        parsed = max((pd.to_datetime(texts, format=f, errors="coerce", utc=True) for f in fits), key=lambda p: p.notna().sum())
     known = parsed.dropna()
     if len(known) < _MOSTLY * len(texts):
         return None

@@ -32,7 +32,6 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
         settings: `leakage` (`max_id_information`; `max_information` for an order whose values come back, as days do) and
             `on_anomaly` (`features`: what lets a column pass).
     """
-    limit = settings["leakage"]["max_id_information"]
     found = []
     for name, kind in summary.columns.items():
         if name == summary.label or name not in sample:
@@ -46,7 +45,8 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
             continue
         share = explained(present, sample[summary.label].loc[present.index], has_classes=bool(summary.classes))
         counted = f"{present.nunique():,} different values in {len(present):,} rows"
-        if share > (limit if what else settings["leakage"]["max_information"]):
+        limit = settings["leakage"]["max_id_information" if what else "max_information"]
+        if share > limit:
             what = what or order
             action = settings["on_anomaly"]["features"].get(name, "fail")
             found.append(_predicts_the_label(name, what, f"{counted}; neighbours by it explain {percent(share)}", limit, action))
@@ -61,7 +61,7 @@ def _predicts_the_label(name: str, what: str, seen: str, limit: float, action: s
         where="train",
         feature=name,
         anomaly=f"{what} that predicts the label alone, as in files that were sorted or collected by the label",
-        expected=f"an id, an index or an order explains at most {percent(limit)} of the label",
+        expected=f"{what} explains at most {percent(limit)} of the label",
         seen=seen,
         severity=ERROR,
         action=action,

@@ -1,7 +1,8 @@
 """The statistics and schema stages: TFX's, with finer quantiles, and a schema that the rows of every split fit.
 
 What is inferred from the training split alone says what its rows happen to have. One missing value that falls into another split
-then contradicts it, and cannot be parsed. So presence, shape and type come from all splits, domains from the training split.
+then contradicts it, and cannot be parsed. So presence and shape come from all splits, and the type of a column
+without values in `train`; domains come from the training split.
 """
 
 from __future__ import annotations

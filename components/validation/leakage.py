@@ -20,7 +20,9 @@ _BATCH = 8192
 _BINS = 20
 
 
-def leakage_findings(examples_uri: str, summary: DatasetSummary, settings: Mapping[str, Any]) -> list[Finding]:
+def leakage_findings(
+    examples_uri: str, summary: DatasetSummary, settings: Mapping[str, Any], sample: pd.DataFrame
+) -> list[Finding]:
     """Returns the findings.
 
     Args:
@@ -28,13 +30,13 @@ def leakage_findings(examples_uri: str, summary: DatasetSummary, settings: Mappi
         summary: theirs.
         settings: `leakage` (`max_duplicates`, `max_information`, `max_id_information`), `on_anomaly` and `split_paths`:
             whether splits are separate inputs.
+        sample: see `sample_rows`.
     """
     limits = settings["leakage"]
     found = []
     if settings["split_paths"]:
         # Rows that ingest assigns by their hash cannot be in two splits.
         found += _duplicates(examples_uri, summary, limits["max_duplicates"])
-    sample = sample_rows(examples_uri, summary)
     ids = identifier_findings(sample, summary, settings)
     stopping = {f.feature for f in ids if f.severity == ERROR}
     found += ids

@@ -7,11 +7,13 @@ import pytest
 
 from components.conversion import fit_rows
 from components.dataset import DatasetSummary
+from components.evaluation.bootstrap import Rows
 from components.evaluation.executor import read_rows
 from components.evaluation.metric_names import ROW_ACCURACY
 from components.evaluation.metrics import row_feature
 from components.evaluation.predictions import ROWS, Predict, beside, rows_schema
 from components.evaluation.results import CHAMPION
+from components.evaluation.row_plots import confusion_metrics
 from components.model_bundle import BundleInfo, Columns
 from components.raw_features import RawFeature
 
@@ -70,3 +72,15 @@ def test_rows_of_a_new_class_count_for_the_candidate_alone():
     assert measured.feature(row_feature(ROW_ACCURACY, beside("new"))).tolist() == [1, 1]
     assert measured.feature(row_feature(ROW_ACCURACY, CHAMPION)).tolist() == [1, 1]
     assert measured.predictions[CHAMPION].shape == (3, 4), "the class 7 stands in a column of its own"
+
+
+def test_a_champion_that_answers_with_no_number_can_judge_the_row():
+    rows = Rows("binary", np.array([0.0, 1.0]), {CHAMPION: np.array([[np.nan], [0.9]])}, {CHAMPION: np.array([True, True])})
+    assert rows.judged(CHAMPION).all()
+
+
+def test_a_class_that_only_the_champion_knows_is_no_part_of_the_means():
+    cells = [(0, 0, 30), (1, 1, 30), (2, 2, 30), (0, 3, 1)]
+    plots = {"multiclass": [{"actual": a, "predicted": p, "count": n} for a, p, n in cells]}
+    assert confusion_metrics(plots, 3)["f1_macro"] > 0.99
+    assert confusion_metrics(plots, 3)["recall_macro"] == pytest.approx((30 / 31 + 2) / 3)

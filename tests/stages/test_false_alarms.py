@@ -364,3 +364,9 @@ def test_requests_in_other_units_have_changed(model):
 def test_text_in_requests_where_numbers_were_trained_on_is_a_finding(model):
     found = requests(model, messy(seed=1)[:500].assign(level="high")).findings
     assert [(f.feature, f.anomaly, f.action) for f in found] == [("level", "another type", "fail")]
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y %H:%M:%S"])
+def test_a_date_is_known_to_grow_whichever_way_its_day_and_month_are_written(form):
+    days = pd.date_range("2024-03-01", periods=600, freq="2h").strftime(form)
+    assert "d" in ordered(pd.DataFrame({"d": days}))

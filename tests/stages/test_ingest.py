@@ -284,3 +284,28 @@ def test_a_label_has_the_type_that_is_declared(ending, declared, classes, tmp_pa
 def test_columns_without_a_value_are_named(tmp_path):
     summary, _ = ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", frame().assign(nothing=None))])
     assert summary.empty_columns == ["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("content", "csv", "classes"),
+    [
+        ("x;y\n1;low\n2;1,5\n3;2.5\n", {"separator": ";", "decimal": ","}, {"'2.5'", "1.5", "low"}),
+        (f"x,y\n1,1.0\n2,{10**20 - 1}\n", {}, {"1", str(10**20 - 1)}),
+    ],
+)
+def test_every_row_has_the_class_that_the_first_pass_counted(content, csv, classes, tmp_path):
+    head, *rows = content.splitlines()
+    for split in ("train", "eval"):
+        (tmp_path / f"{split}.csv").write_text("\n".join([head, *rows * 30]))
+    summary, written = ingest(tmp_path, split_paths={s: [str(tmp_path / f"{s}.csv")] for s in ("train", "eval")}, csv=csv)
+    assert set(summary.classes) == classes
+    assert {row["y"].decode() for row in written} == classes
+    assert len(written) == 60 * len(rows)
+
+
+def test_rows_of_one_key_count_as_one_also_where_the_key_is_no_feature(tmp_path):
+    write_csv(tmp_path / "d.csv", frame(600).assign(user=np.arange(600) % 30))
+    summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.csv")], split_key="user", exclude=["user"])
+    train = sum(row["split"] == "Split-train" for row in rows)
+    assert summary.independent == pytest.approx(summary.keys / train)
+    assert 10 < summary.keys < 30

@@ -158,6 +158,10 @@ def write(folder, split, rows):
             writer.write(tf.train.Example(features={"feature": features}).SerializeToString())
 
 
+def leaks(folder, found, limits):
+    return leakage_findings(str(folder), found, limits, leakage.sample_rows(str(folder), found))
+
+
 def leaky(folder, duplicated):
     random = np.random.default_rng(0)
     y = random.integers(0, 2, 500)
@@ -165,7 +169,7 @@ def leaky(folder, duplicated):
     write(folder, "train", rows[:400])
     write(folder, "eval", pd.concat([rows[: int(100 * duplicated)], rows[400 : 500 - int(100 * duplicated)]]))
     limits = {"leakage": LEAKAGE, "on_anomaly": ON_ANOMALY, "split_paths": True}
-    return {(f.feature, f.anomaly): f for f in leakage_findings(str(folder), summary(), limits)}
+    return {(f.feature, f.anomaly): f for f in leaks(folder, summary(), limits)}
 
 
 def test_leaks_are_found_with_their_numbers(tmp_path):
@@ -182,7 +186,7 @@ def test_an_index_is_found_in_more_rows_than_are_looked_at(tmp_path, monkeypatch
     monkeypatch.setattr(leakage, "SAMPLE_ROWS", 100)
     write(tmp_path, "train", pd.DataFrame({"i": range(400), "y": [0] * 200 + [1] * 200}))
     limits = {"leakage": LEAKAGE, "on_anomaly": ON_ANOMALY, "split_paths": False}
-    [found] = leakage_findings(str(tmp_path), summary(columns={"i": "integer", "y": "integer"}), limits)
+    [found] = leaks(tmp_path, summary(columns={"i": "integer", "y": "integer"}), limits)
     assert (found.feature, found.action) == ("i", "fail")
 
 
@@ -196,7 +200,7 @@ def test_data_that_repeats_itself_by_nature_does_not_leak(tmp_path):
     write(tmp_path, "train", rows[:400])
     write(tmp_path, "eval", rows[400:])
     limits = {"leakage": LEAKAGE, "on_anomaly": ON_ANOMALY, "split_paths": True}
-    assert leakage_findings(str(tmp_path), summary(columns={"i": "integer", "y": "integer"}), limits) == []
+    assert leaks(tmp_path, summary(columns={"i": "integer", "y": "integer"}), limits) == []
 
 
 def test_a_serving_sample_is_typed_as_the_training_data_is(tmp_path):

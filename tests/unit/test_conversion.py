@@ -1,5 +1,6 @@
 """The converter: one value has one meaning, whatever type or spelling it arrives in, or is refused by its row."""
 
+import dataclasses
 import datetime
 import decimal
 
@@ -127,6 +128,26 @@ def test_what_the_config_lists_is_missing_in_every_type():
     assert values_of(["-", "-999", "1"], number) == ([None, None, 1.0], {})
     assert values_of([-999, -999.0, 1], number) == ([None, None, 1.0], {})
     assert values_of(["-", "NA", "-999", None], text) == ([None, None, b"-999", None], {})
+
+
+@pytest.mark.parametrize(
+    ("feature", "listed", "column"),
+    [
+        (FLOAT, "1e20", pa.array(["1e20", "1.0"])),
+        (FLOAT, "-3.4028234663852886e+38", pa.array([-3.4028234663852886e38, 1.0], pa.float32())),
+        (FLOAT, "-999.9", pa.array([-999.9, 1.0], pa.float32())),
+        (INTEGER, "-9223372036854775808", pa.array([-(2**63), 1])),
+        (INTEGER, "9007199254740993", pa.array([2**53 + 1, 1])),
+    ],
+)
+def test_a_number_that_is_listed_as_missing_is_missing_however_large(feature, listed, column):
+    found, reasons = values_of(column, dataclasses.replace(feature, missing=[listed]))
+    assert (found, reasons) == ([None, 1], {})
+
+
+def test_the_neighbour_of_a_large_number_that_is_listed_is_a_value():
+    found, _ = values_of(pa.array([2**53, 1]), dataclasses.replace(INTEGER, missing=["9007199254740993"]))
+    assert found == [2**53, 1]
 
 
 def test_rows_that_do_not_fit_are_told_and_the_others_are_ready():

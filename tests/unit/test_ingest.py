@@ -15,7 +15,7 @@ from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, c
 from components.ingest.keys import key_hashes
 from components.ingest.readers import READERS
 from components.ingest.scan import InputSpec, scan
-from components.ingest.sources import fingerprint, format_of
+from components.ingest.sources import fingerprint, format_of, list_files
 from components.ingest.writer import assign
 from components.raw_features import RawFeature
 from tests.command import REPOSITORY
@@ -259,3 +259,39 @@ def test_a_number_beside_texts_in_json_is_not_taken_for_its_text(tmp_path):
     found = fit_rows(batch, [pointed])
     assert found.columns["x"].values.tolist() == [b"5.0", b"5", b"A1"]
     assert found.misfits == {3: "column 'x' must hold texts, received True"}
+
+
+def test_a_float_beside_a_missing_word_in_json_is_a_float_as_it_is_beside_a_null(tmp_path):
+    for word in ('"NA"', "null"):
+        rows = ['{"x": 5.0, "y": 0}', '{"x": 6.0, "y": 1}', f'{{"x": {word}, "y": 1}}']
+        found = scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)]}), BadRows(0))
+        assert found.types["x"].meaning == "float", word
+
+
+def test_a_gap_in_a_list_is_located_behind_rows_that_hold_no_list(tmp_path):
+    rows = ['{"x": 1.5, "y": 0}'] * 40_000 + ['{"x": [1.0, null], "y": 1}']
+    with pytest.raises(UserError, match=r"column 'x' (has a gap|holds lists)"):
+        scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)]}), BadRows(0))
+
+
+def test_a_column_that_is_an_index_in_one_file_and_data_in_another_is_refused(tmp_path):
+    pd.DataFrame({"Unnamed: 0": [0, 1, 2] * 10, "y": [0, 1] * 15}).to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame({"Unnamed: 0": [1, 2], "y": [0, 1]}).to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(UserError, match="'Unnamed: 0' counts the rows in some files"):
+        scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "*.csv")]}), BadRows(0))
+
+
+def test_infinity_among_whole_floats_leaves_them_floats(tmp_path):
+    rows = [f'{{"x": {1.7e9 + i}, "y": {i % 2}}}' for i in range(200)] + ['{"x": Infinity, "y": 1}']
+    found = scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)], "max_float32_loss": 1.0}), BadRows(0))
+    assert found.types["x"].meaning == "float"
+
+
+def test_the_files_are_listed_once(tmp_path, monkeypatch):
+    from components.ingest import scan as module
+
+    (tmp_path / "d.csv").write_text("x,y\n1,0\n2,1\n")
+    calls = []
+    monkeypatch.setattr(module, "list_files", lambda *given: calls.append(given) or list_files(*given))
+    scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "*.csv")]}), BadRows(0))
+    assert len(calls) == 1

@@ -156,3 +156,10 @@ def test_a_listed_file_that_cannot_travel_is_refused(files, message, tmp_path):
     (tmp_path / "project").mkdir()
     with pytest.raises(UserError, match=message):
         preprocessing_code(project(tmp_path / "project", files), tmp_path / "store")
+
+
+def test_a_listed_file_whose_path_leaves_the_codes_folder_is_refused(tmp_path):
+    (tmp_path / "outside.txt").touch()
+    (tmp_path / "project").mkdir()
+    with pytest.raises(UserError, match=r"outside\.txt lies in no folder of the code"):
+        preprocessing_code(project(tmp_path / "project", f"{tmp_path}/project/../outside.txt"), tmp_path / "store")
