@@ -14,6 +14,8 @@ EXIT_BAD_INPUT = 2
 EXIT_DATA_GATE = 3
 EXIT_NOT_BLESSED = 4
 
+CANCELLED = "cancelled; finished stages are kept, the next run resumes after them"
+
 
 class UserError(Exception):
     """Something the user gave us is wrong. The message says what, what was received, what is allowed, what to do.

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from components.errors import (
+    CANCELLED,
     EXIT_BAD_INPUT,
     EXIT_DATA_GATE,
     EXIT_FAILED,
@@ -63,7 +64,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except (StageError, TrainingError) as error:
             _fail(str(error), EXIT_FAILED)
         except KeyboardInterrupt:
-            _fail("cancelled; finished stages are kept, the next run resumes after them", EXIT_FAILED)
+            _fail(CANCELLED, EXIT_FAILED)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:

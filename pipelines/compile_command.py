@@ -14,6 +14,7 @@ from pipelines.config_file import load_config
 from pipelines.config_trainer import trainer_name
 from pipelines.output_path import check_output
 from pipelines.preflight import check_code, check_code_loads, check_inputs
+from pipelines.runners.champion_class import champions_class
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow, with_environment
 from pipelines.runners.kubeflow.variables import RECORD
 from pipelines.runners.kubeflow.workflow_size import workflow_size
@@ -65,7 +66,7 @@ def _compiled(
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
     console = screen()
     with quiet(log):
-        config = _checked(config, place.code)
+        config = _checked(config, place)
         console.print("compiling", highlight=False)
         if config.preprocessing or config.trainer.model:
             settle()  # the user's code imports a framework, and TFX the other one
@@ -80,16 +81,19 @@ def _compiled(
     return compiled, config, record
 
 
-def _checked(config: PipelineConfig, store: Path) -> PipelineConfig:
+def _checked(config: PipelineConfig, place: Workspace) -> PipelineConfig:
+    store = place.code
+    # Without an address this machine does not know the cluster's registry.
+    champions = champions_class(config, place) if config.tracking.uri else lambda: None
     patterns = [*config.data.path, *(p for paths in (config.data.split_paths or {}).values() for p in paths)]
     mounted = tuple(v.path for s in (config.kubeflow.defaults, *config.kubeflow.stages.values()) for v in s.volumes)
     here = [p for p in patterns if is_local(p) and not p.startswith(mounted or ("\0",))]
     if len(here) == len(patterns):
-        return check_inputs(config, store)
+        return check_inputs(config, store, champions)
     # The cluster may read what this machine may not: the task is all that the pipeline's shape needs to know.
     if config.task == "auto":
         try:
-            return check_inputs(config, store)
+            return check_inputs(config, store, champions)
         except UserError as error:
             raise UserError(f"{error} Or set task, then the data need not be read from here.") from None
     check_code(config, store)

@@ -12,7 +12,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
 
 from components.errors import UserError
 
@@ -77,8 +78,13 @@ def _annotation_under(annotation: Any, key: str) -> Any:
         if isinstance(branch, type) and issubclass(branch, BaseModel):
             fields = branch.model_fields.items()
             # An unknown key is refused later, whatever it holds.
-            return next((f.annotation for name, f in fields if key in (name, f.alias)), Any)
+            return next((f.annotation for name, f in fields if key in (name, *_aliases(f))), Any)
     return _argument(annotation, (dict,), 1)
+
+
+def _aliases(field: FieldInfo) -> list[Any]:
+    given = field.validation_alias
+    return [field.alias, *(given.choices if isinstance(given, AliasChoices) else [given])]
 
 
 def _argument(annotation: Any, origins: tuple[type, ...], place: int) -> Any:

@@ -28,6 +28,8 @@ def name_of(paths: Sequence[str]) -> str:
     _, is_uri, rest = paths[0].rpartition("://")
     there, looked_for = ("", rest) if is_uri else split_pattern(os.path.abspath(paths[0]))
     parts = [(part, False) for part in there.split("/") if part] + [(part, True) for part in looked_for.split("/") if part]
+    if not parts:
+        return "data"
     (file, is_pattern), *folders = reversed(parts)
     words = _words(file, is_pattern=is_pattern)
     # Of a pattern the folder counts in any case: `part-*.csv` is in many of them.

@@ -55,7 +55,9 @@ def look(name: str, namespace: str, mode: str | None) -> KServe:
         controller = _get("deployment", "kserve-controller-manager", place)
         if controller is None:
             continue
-        images = [c["image"] for c in controller["spec"]["template"]["spec"]["containers"]]
+        containers = controller["spec"]["template"]["spec"]["containers"]
+        # Beside the manager there may be a proxy with a version of its own.
+        images = [c["image"] for c in sorted(containers, key=lambda c: c.get("name") != "manager")]
         found = next((m for i in images if (m := re.search(r":v?(\d+)\.(\d+)", i))), None)
         version = (int(found[1]), int(found[2])) if found else None
         settings = _get("configmap", "inferenceservice-config", place)
@@ -82,12 +84,12 @@ def await_ready(name: str, namespace: str, *, seconds: float = _READY_SECONDS, p
             model = status.get("modelStatus") or {}
             up_to_date = model.get("transitionStatus", "UpToDate") == "UpToDate"
             failure = model.get("lastFailureInfo")
-            if failure and not up_to_date:
-                raise StageError(
-                    f"InferenceService {name}: the new version fails ({_failure(failure)}). The one before serves on."
-                )
             conditions = {c["type"]: c for c in status.get("conditions") or []}
             ready = conditions.get("Ready", {})
+            # KServe keeps the failure of an earlier version: only these two say that it is of this one.
+            if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
+                serves = " The one before still serves." if ready.get("status") == "True" else ""
+                raise StageError(f"InferenceService {name}: the new version fails ({_failure(failure or {})}).{serves}")
             if up_to_date and ready.get("status") == "True":
                 return
             said = (

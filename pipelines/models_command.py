@@ -205,7 +205,8 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     labels = _labels(frame[info.label], classes)
     if np.isnan(labels).any():
         unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
-        raise UserError(f"{data}: {info.label} holds {', '.join(unknown)}; the models know {', '.join(map(str, info.classes))}.")
+        known = f"the models know {', '.join(map(str, info.classes))}" if info.classes else "the models predict numbers"
+        raise UserError(f"{data}: {info.label} holds {', '.join(unknown)}; {known}.")
     if info.classes:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
     ones = np.ones(len(labels))

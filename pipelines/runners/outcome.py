@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import (
+    CANCELLED,
     EXIT_BAD_INPUT,
     EXIT_DATA_GATE,
     EXIT_DONE,
@@ -26,7 +27,6 @@ from components.redaction import mask
 from pipelines.runners.contract import RunResult, StageResult
 from pipelines.runners.run_tracker import RunTracker
 
-CANCELLED = "cancelled; finished stages are kept, the next run resumes after them"
 KNOWN = (UserError, DataGateError, TrainingError, StageError)
 
 

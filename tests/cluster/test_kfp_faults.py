@@ -219,6 +219,31 @@ def test_a_task_that_failed_by_itself_is_not_tried_again_by_healing(kfp):
     assert not any("taken away" in s for s in told.said)
 
 
+def test_a_users_error_is_not_tried_again_though_it_names_a_column_called_evicted(kfp):
+    server, client = kfp
+    words = "main: Error (exit code 1): label: there is no column 'evictd'. Did you mean 'evicted'? (switchyard exit code 2)"
+    server.faults = {"training": [("FAILED", words)]}
+    run, _, told = followed(client, submitted(client), heal=2)
+    assert str(run.state) == "FAILED"
+    assert not any("taken away" in s for s in told.said)
+
+
+def test_healing_waits_for_a_workflow_that_cannot_be_asked_for_now(kfp, monkeypatch):
+    """With the client's answer mocked: the stand-in is never away for one path alone."""
+    server, client = kfp
+    server.faults = {"training": [("ERROR", "pod deleted")]}
+    asked, misses = client.workflow, iter([StageError("KFP failed (503)")] * 2)
+
+    def workflow(run_id):
+        for error in misses:
+            raise error
+        return asked(run_id)
+
+    monkeypatch.setattr(client, "workflow", workflow)
+    run, _, _ = followed(client, submitted(client), heal=1)
+    assert str(run.state) == "SUCCEEDED"
+
+
 # Seeing
 
 

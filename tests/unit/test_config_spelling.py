@@ -81,3 +81,10 @@ def test_a_free_value_keeps_the_type_that_is_certain(tmp_path):
 def test_a_number_in_another_base_than_ten_is_refused(word, number, tmp_path):
     with pytest.raises(UserError, match=rf"epochs: YAML reads {word} in another base than ten, as {number}; write the number"):
         load(tmp_path, "label: y", f"trainer.hyperparameters.epochs={word}")
+
+
+def test_a_key_has_the_type_of_its_field_by_whichever_of_its_names(tmp_path):
+    file = tmp_path / "p.yaml"
+    for name in ("storage_class_name", "storageClassName"):
+        file.write_text(f"name: x\ndata: {{path: d.csv}}\nlabel: y\nkubeflow: {{workspace: {{size: 1Gi, {name}: no}}}}\n")
+        assert load_config(file).kubeflow.workspace.storage_class_name == "no"

@@ -133,7 +133,15 @@ def test_a_failing_new_pod_is_an_error_though_the_service_is_ready_by_the_versio
         await_ready("m", "serving", seconds=1, poll=0.05)
 
 
-@pytest.mark.parametrize("state", [service("InProgress"), service("UpToDate", observed=1), service("UpToDate", conditions=[])])
+@pytest.mark.parametrize(
+    "state",
+    [
+        service("InProgress"),
+        service("InProgress", {"message": "of the version before"}),
+        service("UpToDate", observed=1),
+        service("UpToDate", conditions=[]),
+    ],
+)
 def test_a_version_that_is_not_there_yet_is_not_ready(cluster, state):
     cluster(service=state)
     with pytest.raises(StageError, match="not ready after 0 s"):

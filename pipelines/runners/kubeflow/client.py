@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ TOKEN_VARIABLE, COOKIE_VARIABLE = "SWITCHYARD_KFP_TOKEN", "SWITCHYARD_KFP_COOKIE
 # Where Kubernetes puts the token of a pod that may use KFP.
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 _SECONDS = 30.0
+# Of what this KFP, or this run, does not have. Its page answers 400 or 500 for the log of a pod that is gone.
+_NOT_THERE, _NO_LOG = (404, 501), (400, 404, 500, 501)
 _PAGE = 50
 
 
@@ -165,9 +167,8 @@ class KubeflowClient:
     def workflow(self, run_id: str) -> Workflow | None:
         """Returns a run's Argo Workflow; None where this KFP keeps none (KFP 3 has no v1beta1)."""
         with self.errors(f"get the Workflow of run {run_id}"):
-            try:
-                answer = self._get(f"/apis/v1beta1/runs/{run_id}")
-            except self._api.ApiException:
+            answer = self._get(f"/apis/v1beta1/runs/{run_id}")
+            if answer is None:
                 return None
             manifest = (json.loads(answer.data).get("pipeline_runtime") or {}).get("workflow_manifest")
         return Workflow(json.loads(manifest)) if manifest else None
@@ -175,10 +176,10 @@ class KubeflowClient:
     def log_of_node(self, run_id: str, node: str) -> str | None:
         """Returns what a stage's pod has printed, by KFP's API: only of finished stages whose states Argo has not compressed."""
         with self.errors(f"read the log of {node}"):
-            try:
-                text = str(self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log").data.decode("utf-8", "replace"))
-            except self._api.ApiException:
-                return None
+            answer = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log", missing=_NO_LOG)
+        if answer is None:
+            return None
+        text = str(answer.data.decode("utf-8", "replace"))
         # An error is answered with 200 too.
         return None if text.startswith('{"error_message":') else text
 
@@ -186,10 +187,9 @@ class KubeflowClient:
         """Returns what a pod has printed, by KFP's page: running ones too, where the host has the page."""
         query = [("podname", pod), ("runid", run_id), ("podnamespace", self.connection.namespace or namespace)]
         with self.errors(f"read the log of {pod}"):
-            try:
-                answer = self._get("/k8s/pod/logs", query=query)
-            except self._api.ApiException:
-                return None
+            answer = self._get("/k8s/pod/logs", query, _NO_LOG)
+        if answer is None:
+            return None
         text = str(answer.data.decode("utf-8", "replace"))
         return None if "html" in (answer.getheader("Content-Type") or "") else text
 
@@ -212,7 +212,16 @@ class KubeflowClient:
             "plugins_input": {"mlflow": {"experiment_name": mlflow_experiment}},
         }
 
-    def _get(self, path: str, query: Any = (), timeout: float | None = _SECONDS) -> Any:
+    def _get(self, path: str, query: Any = (), missing: Collection[int] = _NOT_THERE) -> Any:
+        """Returns the answer; None where this KFP has no such thing. Raises whatever else the client raises."""
+        try:
+            return self._call(path, query)
+        except self._api.ApiException as error:
+            if error.status not in missing:
+                raise
+            return None
+
+    def _call(self, path: str, query: Any) -> Any:
         return self._client.call_api(
             path,
             "GET",
@@ -222,7 +231,7 @@ class KubeflowClient:
             response_type=None,
             _return_http_data_only=True,
             _preload_content=False,
-            _request_timeout=timeout,
+            _request_timeout=self.connection.timeout,
         )
 
     @staticmethod

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +213,9 @@ def _earliest(spec: Mapping[str, Any]) -> set[str]:
     tasks = spec["root"]["dag"]["tasks"]
     uncached = {name for name, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")}
 
-    def before(name: str) -> set[str]:
-        own = set(tasks[name].get("dependentTasks", []))
+    @cache
+    def before(name: str) -> frozenset[str]:
+        own = frozenset(tasks[name].get("dependentTasks", []))
         return own.union(*map(before, own))
 
     found = {n for n in uncached if not before(n) & uncached} or {n for n in tasks if not before(n)}

@@ -189,14 +189,14 @@ class _Follower:
             return True  # KFP shows the end before until it has begun anew
         if not self._left or state_of(run) != "FAILED":
             return False
-        workflow = self._workflow()
-        lost = workflow.only_lost() if workflow else []
-        if not lost:
-            return False
         try:
+            workflow = self._client.workflow(self._run_id)
+            lost = workflow.only_lost() if workflow else []
+            if not lost:
+                return False
             self._client.retry(self._run_id)
-        except UserError as error:
-            # Just after its own restart the server takes the run for one that has not failed.
+        except (UserError, StageError) as error:
+            # Away for a while; or just after its own restart the server takes the run for one that has not failed.
             self._refused += 1
             self._display.say("submit", f"warning: {error}")
             return self._refused < _MISSES
@@ -210,5 +210,5 @@ class _Follower:
     def _workflow(self) -> Workflow | None:
         try:
             return self._client.workflow(self._run_id)
-        except UserError:
+        except (UserError, StageError):
             return None  # away for a while; the next look says so, if it lasts

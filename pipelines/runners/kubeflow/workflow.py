@@ -58,7 +58,9 @@ class Node:
     @property
     def lost(self) -> bool:
         """Whether its pod was taken away while it ran: by a drained node, an eviction, a deletion."""
-        return self.phase in ("Error", "Failed") and bool(_LOST.search(self.message))
+        # What a stage itself said last may hold such words, in a column's name, say.
+        said = exit_code(self.message)[1] is not None
+        return self.phase in ("Error", "Failed") and not said and bool(_LOST.search(self.message))
 
     @property
     def seconds(self) -> float | None:

@@ -37,11 +37,6 @@ class WorkflowSize:
     arguments: int
     tasks: Mapping[str, int]
 
-    @property
-    def total(self) -> int:
-        """States and arguments."""
-        return self.nodes + self.arguments
-
     def check(self) -> None:
         """Raises UserError, naming what takes the room, when KFP would lose the progress of a run, or the run."""
         if self.nodes <= LIMIT:
