@@ -8,7 +8,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 FILE = REPOSITORY / "tests" / "last_passed.json"
 # Written by the runs themselves; they make no tree another one.
 RECORDS = ("tests/last_passed.json", "tests/durations.json")
-# Of this repository's first 166 commits: what a landing that was not noted counts as.
+# Of the main line's first 166 commits: what a landing that was not noted counts as. A merged branch is one commit of it.
 COMMITS_OF_A_LANDING = 12
 
 
@@ -56,7 +56,7 @@ def land(commit="HEAD"):
 def landings_since(commit, document):
     """Returns the number of landings after `commit` (None: since the first that was noted)."""
     start = commit or (document["landings"] or [None])[0]
-    commits = git("rev-list", "--count", f"{start}..HEAD") if start else None
+    commits = git("rev-list", "--count", "--first-parent", f"{start}..HEAD") if start else None
     if commits is None:
         return 0
     noted = [c for c in document["landings"] if git("merge-base", "--is-ancestor", c, start) is None]

@@ -75,10 +75,12 @@ def choose(suites, changed, passed, commits_since):
     return sorted(choices, key=lambda c: not c.runs)
 
 
-def overdue(suites, document):
-    """Returns the suites that have not passed for too many landings: suite -> landings."""
+def overdue(suites, document, runs=()):
+    """Returns the suites that have not passed for too many landings, those apart that run now: suite -> landings."""
     found = {}
     for name, row in suites.items():
+        if name in runs:
+            continue
         since = history.landings_since(document["suites"].get(name, {}).get("commit"), document)
         if since >= MOST_LANDINGS and not row.get("device"):
             found[name] = since
@@ -92,7 +94,7 @@ def of_this_commit():
     changed, since = {}, {}
     for name in suites:
         commit = document["suites"].get(name, {}).get("commit")
-        count = history.git("rev-list", "--count", f"{commit}..HEAD") if commit else None
+        count = history.git("rev-list", "--count", "--first-parent", f"{commit}..HEAD") if commit else None
         since[name] = int(count) if count is not None else None
         # What was left out of an earlier landing is still to be shown.
         base = landed if commit and landed and history.git("merge-base", "--is-ancestor", landed, commit) is not None else commit

@@ -119,3 +119,21 @@ def test_a_suite_that_has_not_passed_for_ten_landings_is_overdue(repository):
     document = {"landings": repository[5:16], "suites": {"flink": {"commit": repository[14]}}}
     late = plan.overdue({"flink": {}, "serving": {}, "gpu": {"device": "an NVIDIA GPU"}}, document)
     assert late == {"serving": 10}
+
+
+def test_a_suite_that_runs_now_is_not_overdue(repository):
+    document = {"landings": repository[5:16], "suites": {}}
+    assert plan.overdue({"flink": {}, "serving": {}}, document, runs={"flink"}) == {"serving": 10}
+
+
+def test_a_merged_branch_is_one_commit_of_the_main_line(repository, tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("checkout", "--quiet", "-b", "branch")
+    for number in range(2 * history.COMMITS_OF_A_LANDING):
+        git("commit", "--quiet", "--allow-empty", "-m", f"branch {number}")
+    git("checkout", "--quiet", "-")
+    git("merge", "--quiet", "--no-ff", "-m", "merge", "branch")
+    assert history.landings_since(repository[-1], {"landings": [], "suites": {"flink": {"commit": repository[-1]}}}) == 0
