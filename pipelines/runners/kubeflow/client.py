@@ -83,7 +83,7 @@ class KubeflowClient:
     def check(self) -> None:
         """Finds out whether a KFP v2 answers there, and lets us in."""
         with self.errors("look for Kubeflow Pipelines"):
-            answer = self._get("/apis/v2beta1/healthz")
+            answer = self._get("/apis/v2beta1/healthz", missing=())
         if "json" not in (answer.getheader("Content-Type") or ""):
             raise UserError(
                 f"{self.host} answers with a page, not with KFP's API: a wrong path (on Kubeflow it is .../pipeline) or a login. "
