@@ -110,6 +110,7 @@ def _comparison(result: RunResult) -> dict[str, Any] | None:
         "champion": found.champion,
         "compared_rows": found.compared_rows,
         "not_compared": found.not_compared or None,
+        "champion_origin": found.champion_origin or None,
     }
 
 

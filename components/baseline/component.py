@@ -13,7 +13,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components import tracking
+from components import data_source, tracking
 from components.artifacts import Baseline as BaselineArtifact
 from components.baseline.contents import BaselineContents, Misfit, champion_folder, previous_statistics
 from components.baseline.fit import ChampionFit, Reasons
@@ -21,7 +21,7 @@ from components.dataset import DatasetSummary, split_files
 from components.errors import UserError, first_line
 from components.mlflow_errors import is_denial, is_refusal
 from components.model_bundle import bundle_info
-from components.model_registry import CHAMPION, DIGEST, MODEL_URI, alias_version, check_own
+from components.model_registry import CHAMPION, DATA, DIGEST, MODEL_URI, alias_version, check_own
 from components.progress import say, warn
 from components.version_download import download_version
 
@@ -54,6 +54,8 @@ class Executor(base_executor.BaseExecutor):
             why = f"refuses to name the champion ({reason})" if refused else "is unreachable"
             warn(f"the registry {why}: the model is not compared with the champion, and will not replace one")
         contents.save(uri)
+        if contents.trained_on:
+            warn(f"{contents.origin}; they are compared all the same. serving.model_name gives this data a model of its own")
         tracking.ambient().tags({"champion": contents.version or "none", "champion.note": contents.note})
         say(contents.note)
 
@@ -73,10 +75,12 @@ def _find(name: str, pipeline: str, examples: str, uri: str) -> BaselineContents
     registered = client.get_model_version(name, version)
     digest, source = registered.tags.get(DIGEST), registered.tags.get(MODEL_URI, "")
     rows = summary.rows[summary.held_out]
+    same = registered.tags.get(DATA) == summary.fingerprint
+    trained_on = "" if same else data_source.another(registered.tags, summary.source)
     if digest is None:
         obstacle = "it was registered without a digest, by an older Switchyard, so nothing shows that its files are its own"
         note = f"champion is version {version}, of an older Switchyard"
-        return BaselineContents(version, "", source, previous, note, None, name, obstacle, rows)
+        return BaselineContents(version, "", source, previous, note, None, name, obstacle, rows, trained_on=trained_on)
     download_version(client, server, name, version, champion_folder(uri))
     info = bundle_info(champion_folder(uri))
     champion = ChampionFit(info, summary)
@@ -88,7 +92,7 @@ def _find(name: str, pipeline: str, examples: str, uri: str) -> BaselineContents
         note = f"{note}; its positive class is {info.positive_class}, so its probabilities are turned"
     return BaselineContents(
         version, info.framework, source, previous, f"{note}: {obstacle}" if obstacle else note, digest, name, obstacle, rows,
-        judged, misfits,
+        judged, misfits, trained_on,
     )  # fmt: skip
 
 

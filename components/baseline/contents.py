@@ -40,6 +40,7 @@ class BaselineContents:
         rows: of the held-out split.
         judged: those of them that the champion can judge.
         misfits: why not the others; a row may be in several.
+        trained_on: the data set that the champion was trained on, where it is another one than this run's.
     """
 
     version: str | None
@@ -53,11 +54,17 @@ class BaselineContents:
     rows: int = 0
     judged: int = 0
     misfits: list[Misfit] = field(default_factory=list)
+    trained_on: str = ""
 
     @property
     def share(self) -> float:
         """Of the held-out rows that the champion can judge."""
         return self.judged / self.rows if self.rows else 0.0
+
+    @property
+    def origin(self) -> str:
+        """Which other data set the champion was trained on, in one line; empty when it is this one, or not known."""
+        return f"champion version {self.version} was trained on another data set, {self.trained_on}" if self.trained_on else ""
 
     def comparable(self, least: float) -> bool:
         """Whether there is a champion that can judge a share of at least `least` of the held-out rows."""

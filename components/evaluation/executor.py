@@ -179,6 +179,7 @@ def _result(
         notes=[*([baseline.note] if same else []), *partly],
         positive_class=None if summary.positive_class is None else str(summary.positive_class),
         positive_by=summary.positive_by,
+        champion_origin=baseline.origin,
     )
 
 

@@ -108,6 +108,7 @@ class Evaluation:
         notes: why not, and the like.
         positive_class: of a binary task, which its metrics are about; as text.
         positive_by: why it is that one.
+        champion_origin: which other data set the standing champion was trained on, in one line; empty: it was this one.
     """
 
     task: str
@@ -125,6 +126,7 @@ class Evaluation:
     notes: list[str]
     positive_class: str | None = None
     positive_by: str = ""
+    champion_origin: str = ""
 
     @property
     def positive(self) -> str:
@@ -164,6 +166,8 @@ class Evaluation:
         elif self.compared_rows < self.rows:
             share = f"{self.compared_rows:,} of {self.rows:,} rows ({self.compared_rows / self.rows:.1%})"
             found.append(f"compared with champion version {self.champion} on the {share} that it can judge")
+        if self.champion_origin:
+            found.append(self.champion_origin)
         return found
 
     def save(self, folder: str) -> None:

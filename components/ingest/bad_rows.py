@@ -27,8 +27,11 @@ class BadRows:
     def check(self) -> None:
         """Raises UserError when there are more than allowed."""
         if self.count > self.limit:
-            shown = "\n".join(f"  {s['file']}: {s['reason']}: {s['row']}" for s in self.samples[:5])
             raise UserError(
                 f"data: {self.count} bad row{'s' if self.count > 1 else ''}, data.max_bad_rows allows {self.limit}. "
-                f"Mend the data, or raise data.max_bad_rows to leave such rows out. The first:\n{shown}"
+                f"Mend the data, or raise data.max_bad_rows to leave such rows out. The first:\n{self.first(5)}"
             )
+
+    def first(self, number: int) -> str:
+        """Returns the first few of the samples, a line each."""
+        return "\n".join(f"  {s['file']}: {s['reason']}{': ' * bool(s['row'])}{s['row']}" for s in self.samples[:number])

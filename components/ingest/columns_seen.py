@@ -23,7 +23,7 @@ from components.ingest.column_types import (
     observe,
 )
 from components.ingest.csv_options import CsvOptions
-from components.ingest.declared import NUMBER, TEXT
+from components.ingest.declared import NUMBER, TEXT, plain_numbers
 from components.ingest.float_precision import FloatPrecision
 from components.ingest.keys import check_keys, missing_keys
 from components.ingest.labels import LabelValues
@@ -75,7 +75,7 @@ class ColumnsSeen:
             if kind.is_mixed and name != self._spec.label:
                 raise UserError(f"data: {mixed_times(name)}")
             if kind.is_beyond and name != self._spec.label:
-                raise _located(self._spec, self._beyond[name], name, beyond_integers(name))
+                raise located(self._spec, self._beyond[name], name, beyond_integers(name))
         return self._nearly.notes([n for n in texts if n != self._spec.label], [n for n in self.types if n not in texts])
 
     def _add_column(self, file: str, name: str, column: pa.Array, *, untyped: bool, is_csv: bool) -> None:
@@ -107,19 +107,26 @@ def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untype
         seen = observe(name, column, is_text=untyped and declared != TEXT, missing=missing, words=words)
         return ColumnType.of({*seen.seen, STRING}, is_list=seen.is_list) if declared == TEXT and seen.kind != EMPTY else seen
     except UnusableColumnError as error:
-        raise _located(spec, file, name, error) from None
+        raise located(spec, file, name, error) from None
 
 
-def _located(spec: InputSpec, file: str, name: str, error: UnusableColumnError) -> UserError:
-    row = 0
-    with closing(
-        reader(format_of(file, spec.format), CsvOptions.of(spec.csv))(file, BadRows(2**62), spec.missing_values)
-    ) as batches:
-        for batch in batches if error.is_bad else ():
+def located(spec: InputSpec, file: str, name: str, error: UnusableColumnError) -> UserError:
+    """Returns the refusal of a column with the file, and the row and the value that are to blame."""
+    row, options, kind = 0, CsvOptions.of(spec.csv), format_of(file, spec.format)
+    with closing(reader(kind, options)(file, BadRows(2**62), spec.missing_values)) as batches:
+        for read in batches if error.is_bad else ():
+            batch = plain_numbers(read, {name}, options) if kind == "csv" else read
             column = plain(batch.column(name)) if name in batch.schema.names else pa.nulls(0)
             bad = error.is_bad(column) if error.is_bad and not pa.types.is_null(column.type) else pa.array([], pa.bool_())
             place = pc.index(bad, True).as_py()
             if place >= 0:
-                return UserError(f"data: {file}, row {row + place}: {error} Received there: {str(column[place].as_py())[:60]}.")
+                return UserError(f"data: {file}, row {row + place}: {error} Received there: {_shown(column[place])}.")
             row += batch.num_rows
     return UserError(f"data: {file}: {error}")
+
+
+def _shown(value: pa.Scalar) -> str:
+    try:
+        return str(value.as_py())[:60]
+    except (ValueError, OverflowError, pa.ArrowException):  # what Python's own types cannot hold
+        return str(value)[:60]

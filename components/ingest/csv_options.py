@@ -15,12 +15,21 @@ import pyarrow.compute as pc
 
 from components.cells import is_text
 from components.errors import UserError
-from components.ingest.sources import arrow_stream, open_file
+from components.ingest.sources import arrow_stream, check_compression, open_file
 
 _CHUNK = 1 << 20
 _SPACES = " \u00a0\u202f"  # typists and programs put any of them between thousands
 _PLAIN = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
-_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+# That of UTF-32 begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# Without a mark: Latin letters with NULs between them.
+_UNMARKED = {"utf-16-le": re.compile(rb"([^\0]\0){2}"), "utf-16-be": re.compile(rb"(\0[^\0]){2}")}
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,8 @@ def csv_head(path: str, options: CsvOptions, size: int) -> str:
     """
     with open_file(path) as raw:
         head = raw.read(size)
-    mark = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
+    check_compression(path, head)
+    mark = marked(head)
     if mark and options.is_utf8 and mark != "utf-8":
         raise UserError(f"data.path: {path} is {mark.upper()}, not UTF-8. Set data.csv.encoding: {mark}.")
     # A cut in the middle of a character is no error, one in the names is.
@@ -118,6 +128,12 @@ def csv_head(path: str, options: CsvOptions, size: int) -> str:
     if "\ufffd" in text.partition("\n")[0]:
         raise UserError(f"data.path: {undecodable(path, options)}")
     return text
+
+
+def marked(head: bytes) -> str | None:
+    """Returns the encoding that a file's first bytes name or show; None: they do neither."""
+    by_mark = [name for mark, name in _MARKS.items() if head.startswith(mark)]
+    return next(iter([*by_mark, *(name for name, pattern in _UNMARKED.items() if pattern.match(head))]), None)
 
 
 def undecodable(path: str, options: CsvOptions) -> str:
@@ -131,12 +147,15 @@ def undecodable(path: str, options: CsvOptions) -> str:
             pending = len(decoder.getstate()[0])
             try:
                 lines += decoder.decode(chunk, final=not chunk).count("\n")
-            except UnicodeDecodeError as error:
+            except UnicodeError as error:
+                other = "Set data.csv.encoding to its encoding, for example latin-1 or cp1252."
+                if not isinstance(error, UnicodeDecodeError):  # no place: UTF-16 without the mark that says in which order
+                    return f"{path} is not {options.encoding} text: {error}. {other}"
                 lines += error.object[: error.start].count(b"\n")
                 place = before - pending + error.start
                 return (
                     f"{path} is not {options.encoding} text: byte {error.object[error.start]:#04x} at offset {place:,}, "
-                    f"line {lines:,}. Set data.csv.encoding to its encoding, for example latin-1 or cp1252."
+                    f"line {lines:,}. {other}"
                 )
             if not chunk:
                 return f"{path} is {options.encoding} text"
@@ -150,7 +169,7 @@ def _decoded(path: str, encoding: str) -> Iterator[str]:
             chunk = raw.read(_CHUNK)
             try:
                 yield decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError:
+            except UnicodeError:
                 raise UserError(f"data.path: {undecodable(path, CsvOptions(encoding=encoding))}") from None
             if not chunk:
                 return

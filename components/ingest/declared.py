@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components import spelling
-from components.cells import as_text, is_text, plain
+from components.cells import as_text, is_text
 from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
+from components.ingest.scalars import longest, one_a_row
 
 if TYPE_CHECKING:
     from components.ingest.csv_options import CsvOptions
@@ -36,9 +37,12 @@ def fitting(
     Raises:
         UserError: a column of a type that is neither numbers nor texts.
     """
-    keep = pa.array([True] * batch.num_rows)
+    keep = pa.array([True] * batch.num_rows, pa.bool_())
     for name in (n for n, kind in columns.items() if kind == NUMBER and n in batch.schema.names):
-        column = plain(batch.column(name))
+        place = batch.schema.get_field_index(name)
+        # A tf.Example knows lists only: one of at most one value is a plain column.
+        column = one_a_row(batch.column(name)) if longest(batch.column(name)) <= 1 else batch.column(name)
+        batch = batch.set_column(place, batch.schema.field(place).with_type(column.type), column)
         if pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
             raise UserError(
                 f"data.columns: {name!r} is declared a number, and {file} holds {column.type}. Take the declaration out."
@@ -48,8 +52,8 @@ def fitting(
         text = pc.utf8_trim_whitespace(as_text(column))
         listed = pc.or_(text.is_null(), pc.is_in(text, spelling.words(tuple(missing))))
         fits = pc.or_(listed, pc.fill_null(pc.match_substring_regex(text, _NUMBER), False))
-        for place in pc.indices_nonzero(pc.and_(keep, pc.invert(fits))).to_pylist():
-            bad.add(file, f"row {first + place}: column {name!r} is declared a number", repr(text[place].as_py()))
+        for row in pc.indices_nonzero(pc.and_(keep, pc.invert(fits))).to_pylist():
+            bad.add(file, f"row {first + row}: column {name!r} is declared a number", repr(text[row].as_py()))
         keep = pc.and_(keep, fits)
     return batch if pc.all(keep).as_py() else batch.filter(keep)
 

@@ -19,11 +19,11 @@ from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, FLOAT, INTEGER
-from components.ingest.columns_seen import reads_texts
+from components.ingest.columns_seen import located, reads_texts
 from components.ingest.keys import key_hashes
 from components.ingest.labels import class_column
 from components.ingest.scan import InputSpec, Scan, read_batches, scan
-from components.ingest.typed import TypedColumns
+from components.ingest.typed import MisfitError, TypedColumns
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
 
@@ -87,6 +87,7 @@ class Executor(base_executor.BaseExecutor):
             counts=typed.counts,
             csv=dict(spec.csv),
             keys=written.keys,
+            source=spec.patterns,
         ).save(examples.uri)
 
 
@@ -111,7 +112,7 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     for group, files in spec.files().items():
         for file in files:
             read = _with_classes(read_batches(spec, file, again, numeric=numeric), spec, found, file)
-            for batch, lists, records in _encoded(read, typed, file):
+            for batch, lists, records in _encoded(read, spec, typed, file):
                 if group is not None:
                     chosen = {group: None}
                 else:
@@ -141,7 +142,7 @@ def _features(lists: pa.RecordBatch, label: str) -> pa.RecordBatch:
 
 
 def _encoded(
-    batches: Iterator[pa.RecordBatch], typed: TypedColumns, file: str
+    batches: Iterator[pa.RecordBatch], spec: InputSpec, typed: TypedColumns, file: str
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, pa.Array]]:
     """Yields each batch with its typed columns and its serialized `tf.Example`s.
 
@@ -151,7 +152,10 @@ def _encoded(
     with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
         ahead: deque[tuple[pa.RecordBatch, pa.RecordBatch, Future[pa.Array]]] = deque()
         for batch in batches:
-            lists = typed.convert(batch, file)
+            try:
+                lists = typed.convert(batch)
+            except MisfitError as error:
+                raise located(spec, file, error.column, error) from None
             ahead.append((batch, lists, pool.submit(encoder.encode, lists)))
             if len(ahead) > 1:
                 first, columns, records = ahead.popleft()

@@ -75,7 +75,7 @@ class FloatPrecision:
         if sample is None:
             known.is_whole = False
             return
-        known.loses |= len(np.unique(sample)) > len(np.unique(sample.astype(np.float32)))
+        known.loses |= len(np.unique(sample)) > len(np.unique(_as(np.float32, sample)))
         known.is_whole &= kind == INTEGER or _is_whole(sample)
         if not known.loses and (not known.is_whole or kind == INTEGER):
             return
@@ -100,7 +100,7 @@ class FloatPrecision:
             if types[name].is_list or kind not in (INTEGER, FLOAT) or not column.distinct:
                 continue
             distinct = np.unique(np.concatenate(column.distinct))
-            left = len(np.unique(distinct.astype(np.float32 if kind == FLOAT else np.float64)))
+            left = len(np.unique(_as(np.float32 if kind == FLOAT else np.float64, distinct)))
             loss = Loss(len(distinct), left, column.is_whole)
             if loss.share > _NEGLIGIBLE:
                 found[name] = loss
@@ -151,6 +151,13 @@ def _numbers(column: pa.Array, kind: str) -> np.ndarray | None:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
     return values if kind == INTEGER else values[~np.isnan(values)]
+
+
+def _as(kind: Any, values: np.ndarray) -> np.ndarray:
+    """Returns values as a type of floats; what it does not hold is infinite."""
+    with np.errstate(over="ignore"):
+        found: np.ndarray = values.astype(kind)
+    return found
 
 
 def _is_whole(values: np.ndarray) -> bool:

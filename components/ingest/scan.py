@@ -22,6 +22,7 @@ from components.ingest.keys import with_key
 from components.ingest.labels import LabelValues, check_label, class_of, infer_task, labelled
 from components.ingest.layout import added_columns, folder_columns, with_folders
 from components.ingest.readers import Batches, reader
+from components.ingest.scalars import check_values
 from components.ingest.sources import Listing, format_of, list_files, listed
 from components.progress import say
 from components.spelling import MISSING_LABELS
@@ -146,6 +147,9 @@ def read_batches(
                     added.update(left_out)
             if spec.label not in whole.schema.names:
                 raise _no_column("label", file, spec.label, whole.schema.names)
+            check_values(whole.column(spec.label), "label", spec.label, file, first, text=True)
+            if spec.split_key and spec.split_key in whole.schema.names:
+                check_values(whole.column(spec.split_key), "data.split_key", spec.split_key, file, first, text=False)
             left = {*spec.exclude, *left_out} - {spec.split_key}
             batch = whole.select([n for n in whole.schema.names if n not in left])
             if kind == "csv":
@@ -201,7 +205,10 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     if not peek or bad.count > bad.limit:
         bad.check()
     if not rows:
-        raise UserError(f"data: no rows in {', '.join(files[:3])}. Check the input.")
+        left_out = (
+            f" {bad.count:,} bad rows are left out, the first:\n{bad.first(1)}\nMend them." if bad.count else " Check the input."
+        )
+        raise UserError(f"data: no rows in {', '.join(files[:3])}.{left_out}")
     _check_names(spec, names, files)
     found.notes += seen.check()
     found = _check_types(spec, found, seen.labels, peek)

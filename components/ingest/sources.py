@@ -31,6 +31,13 @@ ENDINGS = {
     ".tfrecords": "tfrecord",
 }
 _COMPRESSED = (".gz", ".bz2")
+_MAGIC = {
+    b"\x1f\x8b": ("compressed with gzip", ".gz"),
+    b"BZh": ("compressed with bzip2", ".bz2"),
+    b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", ""),
+    b"\xfd7zXZ\x00": ("compressed with xz", ""),
+    b"PK\x03\x04": ("a ZIP archive, as spreadsheets are", ""),
+}
 _CHUNK = 1 << 20
 # A compressed file without content has a header at most.
 _SMALL = 100
@@ -172,6 +179,18 @@ def open_file(path: str) -> BinaryIO:
     except Exception as error:  # see find_files
         raise UserError(f"data.path: cannot open {path}: {error}") from error
     return cast(BinaryIO, file if isinstance(file, io.IOBase) else io.BufferedReader(_Raw(file), _CHUNK))
+
+
+def check_compression(path: str, head: bytes) -> None:
+    """Refuses a file whose first bytes are those of a compressed one: its name did not say so, and it is read as it is.
+
+    Raises:
+        UserError: see above.
+    """
+    for begin, (what, ending) in _MAGIC.items():
+        if head.startswith(begin):
+            advice = f"give it the ending {ending}" if ending in _COMPRESSED else "unpack it, or compress it with gzip (.gz)"
+            raise UserError(f"data.path: {path} is {what}, and its name does not say so. To have it read, {advice}.")
 
 
 @contextmanager

@@ -9,12 +9,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components import spelling
-from components.cells import is_list, is_text, plain
+from components.cells import Target, is_list, is_text, plain
 from components.conversion import fit_target
 from components.errors import UserError
-from components.ingest.column_types import EMPTY, STRING, ColumnType, stored, target
+from components.ingest.column_types import EMPTY, STRING, ColumnType, UnusableColumnError, stored, target
 
 _SHOWN = 10
+
+
+class MisfitError(UnusableColumnError):
+    """A value that does not fit its column's type; where it lies is found by `columns_seen.located`."""
+
+    def __init__(self, column: str, reason: str, wanted: Target) -> None:
+        def is_bad(values: pa.Array) -> pa.Array:
+            rows = {m.row for m in fit_target(values, wanted).misfits}
+            return pa.array([i in rows for i in range(len(values))], pa.bool_())
+
+        super().__init__(f"column {column!r} {reason}. Mend it, or leave it out with data.exclude: [{column}].", is_bad)
+        self.column = column
 
 
 class TypedColumns:
@@ -42,18 +54,18 @@ class TypedColumns:
         self._taken: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._kept: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
-    def convert(self, batch: pa.RecordBatch, file: str) -> pa.RecordBatch:
+    def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Returns a batch's columns in their types.
 
         Raises:
-            UserError: a value does not fit.
+            MisfitError: a value does not fit.
         """
         arrays = []
         for name, wanted in self._targets.items():
             column = batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
             found = fit_target(column, wanted)
             if found.misfits:
-                raise UserError(f"data: {file}: {found.misfits[0].sentence(name)}. Mend it, or leave it out: data.exclude.")
+                raise MisfitError(name, found.misfits[0].reason, wanted)
             self.missing[name] += found.values.null_count
             self._taken[name].update(found.words)
             if wanted.kind == spelling.TIMESTAMP and len(found.values.values):

@@ -14,7 +14,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components import tracking
+from components import data_source, tracking
 from components.bundle_manifest import digest_of
 from components.dataset import DatasetSummary
 from components.errors import UserError
@@ -77,7 +77,7 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
         "metrics": result.metrics,
         "data": summary.fingerprint,
         "digest": digest_of(model),
-        "tags": {"framework": result.framework, **_positive_tag(evaluation)},
+        "tags": {"framework": result.framework, **_positive_tag(evaluation), **data_source.tags_of(summary.source)},
         "description": ", ".join([*facts, *(f"{k} {v:.4g}" for k, v in result.metrics.items())]),
     }
 

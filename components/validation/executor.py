@@ -74,7 +74,7 @@ class Gate:
 
     def judge(self) -> Verdict:
         """Returns the verdict."""
-        summary, notes = self.summary, [self.baseline.note] if self.baseline.note else []
+        summary, notes = self.summary, [n for n in (self.baseline.note, self.baseline.origin) if n]
         folder = champion_folder(self._uris["baseline"])
         champion = training_data(folder) if folder.is_dir() else folder
         previous = previous_statistics(self._uris["baseline"], "train")

@@ -309,3 +309,38 @@ def test_rows_of_one_key_count_as_one_also_where_the_key_is_no_feature(tmp_path)
     train = sum(row["split"] == "Split-train" for row in rows)
     assert summary.independent == pytest.approx(summary.keys / train)
     assert 10 < summary.keys < 30
+
+
+def write_examples(path, *rows):
+    kinds = {int: "int64_list", float: "float_list", bytes: "bytes_list"}
+    with tf.io.TFRecordWriter(str(path)) as out:
+        for row in rows:
+            features = tf.train.Features()
+            for name, value in row.items():
+                getattr(features.feature[name], kinds[type(value)]).value.append(value)
+            out.write(tf.train.Example(features=features).SerializeToString())
+    return str(path)
+
+
+def test_records_whose_kind_differs_are_read_as_the_same_json_lines_are(tmp_path):
+    path = write_examples(tmp_path / "d.tfrecord", *({"f": 1 if i % 2 else 0.5, "n": i, "y": i % 2} for i in range(40)))
+    summary, rows = ingest(tmp_path, path=[path])
+    assert summary.columns["f"] == "float"
+    assert sorted(r["f"] for r in rows) == [0.5] * 20 + [1.0] * 20
+    assert sorted(r["n"] for r in rows) == list(range(40))
+
+
+def test_records_of_bytes_beside_numbers_are_refused_with_their_row(tmp_path):
+    path = write_examples(tmp_path / "d.tfrecord", {"x": 1, "y": 0}, {"x": b"\xff", "y": 1})
+    with pytest.raises(UserError, match=r"row 1: column 'x' holds bytes that are no UTF-8 text, and in other records numbers"):
+        ingest(tmp_path, path=[path])
+
+
+def test_a_broken_tfrecord_is_refused_in_words_of_the_file_alone(tmp_path):
+    content = bytearray(open(make("tfrecord", tmp_path), "rb").read())
+    content[40] ^= 255
+    (tmp_path / "d.tfrecord").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        ingest(tmp_path, path=[str(tmp_path / "d.tfrecord")])
+    assert "cannot be read as TFRecord: corrupted record at " in str(caught.value)
+    assert "{{" not in str(caught.value)

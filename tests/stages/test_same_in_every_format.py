@@ -117,7 +117,7 @@ def ingested(*paths):
     spec = spec_of(*paths)
     found = scan(spec, BadRows(0))
     typed = TypedColumns(found.types, (), "y")
-    examples = one(typed.convert(b, p) for p in spec.path for b in read_batches(spec, p, BadRows(0)))
+    examples = one(typed.convert(b) for p in spec.path for b in read_batches(spec, p, BadRows(0)))
     typed.check()
     columns = {n: f"{'list of ' * t.is_list}{t.kind}" for n, t in found.types.items()}
     facts = {

@@ -314,3 +314,10 @@ def test_below_the_table_stand_the_split_what_was_compared_and_what_was_not():
     assert difference.startswith("a against champion on 97 of 100 rows: auc +0.1000")
     assert share == "compared with champion version 1 on the 97 of 100 rows (97.0%) that it can judge"
     assert len(lines("test", "1", 100, "", [against])) == 2
+
+
+def test_a_champion_of_another_data_set_is_named_as_that_below_the_table():
+    model = ModelResult("a", CANDIDATE, "a", "", None, {"auc": 0.9}, {}, {}, {})
+    origin = "champion version 3 was trained on another data set, /d/fraud/*.csv"
+    found = Evaluation("binary", "auc", "test", 100, "a", {"a": model}, [], {}, "3", 100, "", "3", [], champion_origin=origin)
+    assert found.lines()[-1] == origin

@@ -1,0 +1,211 @@
+"""Files that are cut off, wrongly compressed or wrongly encoded, and values that nothing holds: each has one clear message."""
+
+import bz2
+import gzip
+import json
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.column_types import ColumnType
+from components.ingest.columns_seen import located
+from components.ingest.csv_options import CsvOptions
+from components.ingest.float_precision import FloatPrecision
+from components.ingest.readers import READERS
+from components.ingest.scan import InputSpec, scan
+from components.ingest.typed import MisfitError, TypedColumns
+
+ROWS = "".join(json.dumps({"x": i, "y": i % 2}) + "\n" for i in range(200)).encode()
+CSV = b"x,y\n" + b"".join(b"%d,%d\n" % (i, i % 2) for i in range(200))
+
+
+def refusal(path, kind, *, limit=0, **options):
+    with pytest.raises(UserError) as caught:
+        list(READERS[kind](str(path), BadRows(limit), None, **options))
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def scanned(path, *, bad=None, **changes):
+    given = dict(
+        path=[str(path)], split_paths=None, weights={"train": 1.0}, split_key=None, format="auto", exclude=[], max_bad_rows=0,
+        missing_values=None, label="y", task="auto",
+    )  # fmt: skip
+    return scan(InputSpec(**{**given, **changes}), bad or BadRows(changes.get("max_bad_rows", 0)))
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "spoiled",
+    [lambda c: gzip.compress(c)[:-40], lambda c: gzip.compress(c)[:30] + b"\xff" * 60 + gzip.compress(c)[90:], lambda c: c],
+    ids=["cut off", "corrupted", "not compressed"],
+)
+def test_what_its_name_calls_compressed_and_is_not_whole_is_the_users_error(kind, spoiled, tmp_path):
+    content = {"csv": CSV, "jsonl": ROWS, "parquet": b"PAR1"}[kind]
+    message = refusal(write(tmp_path / f"d.{kind}.gz", spoiled(content)), kind)
+    assert "cannot be read as" in message
+    assert "Look whether it is whole" in message
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (gzip.compress(ROWS), "compressed with gzip, and its name does not say so. To have it read, give it the ending .gz"),
+        (bz2.compress(ROWS), "compressed with bzip2, and its name does not say so. To have it read, give it the ending .bz2"),
+        (b"PK\x03\x04rest", "a ZIP archive, as spreadsheets are"),
+        (b"\x28\xb5\x2f\xfdrest", "compressed with Zstandard, and its name does not say so. To have it read, unpack it"),
+    ],
+    ids=["gzip", "bzip2", "zip", "zstd"],
+)
+def test_what_is_compressed_without_saying_so_is_named(kind, content, says, tmp_path):
+    assert says in refusal(write(tmp_path / f"d.{kind}", content), kind)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "key"),
+    [("utf-16", "utf-16"), ("utf-16-le", "utf-16-le"), ("utf-16-be", "utf-16-be"), ("utf-32", "utf-32")],
+)
+def test_a_csv_of_another_unicode_encoding_is_told_which_key_reads_it_and_that_key_reads_it(encoding, key, tmp_path):
+    path = write(tmp_path / "d.csv", CSV.decode().encode(encoding))
+    assert f"Set data.csv.encoding: {key}." in refusal(path, "csv")
+    [batch] = READERS["csv"](str(path), BadRows(0), None, options=CsvOptions(encoding=key))
+    assert batch.schema.names == ["x", "y"]
+    assert batch.num_rows == 200
+
+
+def test_utf_16_without_the_mark_that_its_name_promises_is_refused(tmp_path):
+    path = write(tmp_path / "d.csv", CSV)
+    assert "is not utf-16 text" in refusal(path, "csv", options=CsvOptions(encoding="utf-16"))
+
+
+def test_json_lines_in_utf_16_are_refused_and_not_half_read(tmp_path):
+    assert "is UTF-16; JSON Lines are UTF-8" in refusal(write(tmp_path / "d.jsonl", ROWS.decode().encode("utf-16")), "jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deep"),
+        (b'{"x": "\xed\xa0\x80"}', "byte 0xed is no UTF-8"),
+        (b'{"x": "\\ud800"}', "surrogates not allowed"),
+        (b'{"x": 1,}', "line 2: not a JSON object (Expecting property name enclosed in double quotes, character 9)"),
+    ],
+    ids=["depth", "bytes", "surrogate", "comma"],
+)
+def test_a_line_that_no_json_reader_takes_is_a_bad_row_with_its_line(line, why, tmp_path):
+    bad = BadRows(1)
+    batches = list(READERS["jsonl"](str(write(tmp_path / "d.jsonl", b'{"x": 1}\n' + line + b"\n")), bad, None))
+    assert sum(b.num_rows for b in batches) == bad.count == 1
+    assert "line 2: not a JSON object" in bad.samples[0]["reason"]
+    assert why in bad.samples[0]["reason"]
+
+
+def test_the_number_of_a_ragged_row_is_said(tmp_path):
+    bad = BadRows(1)
+    list(READERS["csv"](str(write(tmp_path / "d.csv", b"x,y\n1,2\n3\n4,5\n")), bad, None))
+    assert bad.samples[0]["reason"] == "record 2: 1 fields where the header has 2"
+
+
+def test_a_ragged_row_that_is_no_utf_8_is_refused_with_its_line_and_without_a_trace(tmp_path, capsys, monkeypatch):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    path = write(tmp_path / "d.csv", b"x,y\n1,2\n\xc3(,2,3\n4,5\n")
+    message = refusal(path, "csv", limit=10)
+    assert "byte 0xc3 at offset 8, line 3" in message
+    assert "data.csv.encoding" in message
+    assert (unraisable, capsys.readouterr().err) == ([], "")
+
+
+def test_a_parquet_text_that_is_none_is_refused_with_its_row(tmp_path):
+    # Arrow does not look at what it writes as text.
+    texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"\xff"]).buffers())
+    pa.parquet.write_table(pa.table({"s": texts}), tmp_path / "d.parquet")
+    message = refusal(tmp_path / "d.parquet", "parquet")
+    assert "row 1: column 's' holds values that are not of its type, string" in message
+
+
+def test_a_time_of_day_beyond_midnight_is_refused_with_its_row(tmp_path):
+    late = pa.array([0, 86_400_000_000_001], pa.int64()).cast(pa.time64("ns"))
+    pa.parquet.write_table(pa.table({"t": late}), tmp_path / "d.parquet", version="2.6")
+    assert "row 1: column 't' holds values that are not of its type, time64[ns]" in refusal(tmp_path / "d.parquet", "parquet")
+
+
+def test_duplicate_columns_of_a_parquet_are_named(tmp_path):
+    column = pa.array([1, 2])
+    pa.parquet.write_table(pa.Table.from_arrays([column, column], names=["n", "n"]), tmp_path / "d.parquet")
+    assert "duplicate column name 'n'" in refusal(tmp_path / "d.parquet", "parquet")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32()), "a date32[day] that no calendar has"),
+        (pa.array([0, 2**62], pa.int64()).cast(pa.timestamp("ms")), f"a timestamp[ms] that no calendar has: {2**62} ms"),
+    ],
+    ids=["date", "timestamp"],
+)
+@pytest.mark.parametrize("key", ["label", "data.split_key"])
+def test_a_label_or_key_that_no_calendar_has_is_refused_with_its_row(values, says, key, tmp_path):
+    table = {"y": values, "k": pa.array([1, 2])} if key == "label" else {"y": pa.array([0, 1]), "k": values}
+    pa.parquet.write_table(pa.table(table), tmp_path / "d.parquet", version="2.6")
+    with pytest.raises(UserError) as caught:
+        scanned(tmp_path / "d.parquet", split_key="k")
+    assert f"{key}: {tmp_path / 'd.parquet'}, row 1" in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_a_label_of_bytes_that_are_no_text_is_refused_with_its_row_and_value(tmp_path):
+    pa.parquet.write_table(pa.table({"y": pa.array([b"a", b"\xff\xfe"])}), tmp_path / "d.parquet")
+    with pytest.raises(UserError, match=r"row 1: 'y' holds bytes that are no UTF-8 text: b'\\xff\\xfe'. Write"):
+        scanned(tmp_path / "d.parquet")
+
+
+def test_a_label_of_empty_lists_has_no_value(tmp_path):
+    with pytest.raises(UserError, match="the label 'y' is missing"):
+        scanned(write(tmp_path / "d.jsonl", b'{"x": 1, "y": []}\n{"x": 2, "y": []}\n'))
+
+
+def test_where_all_rows_are_bad_the_first_is_shown(tmp_path):
+    with pytest.raises(UserError) as caught:
+        scanned(write(tmp_path / "d.jsonl", b"[1]\n[2]\n"), max_bad_rows=10)
+    assert "no rows" in str(caught.value)
+    assert "line 1: not a JSON object (not an object): [1]" in str(caught.value)
+
+
+def test_a_csv_without_rows_and_a_declared_column_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no rows"):
+        scanned(write(tmp_path / "d.csv", b"x,y\n"), columns={"x": "number"})
+
+
+def test_a_value_that_does_not_fit_is_named_with_file_column_row_and_value(tmp_path):
+    path = write(tmp_path / "d.csv", b"x,y\n1,0\n2,1\noops,1\n")
+    [batch] = READERS["csv"](str(path), BadRows(0), None)
+    with pytest.raises(MisfitError) as caught:
+        TypedColumns({"x": ColumnType.of({"integer"})}, (), "y").convert(batch)
+    spec = InputSpec([str(path)], None, {}, None, "auto", [], 0, None, "y", "auto")
+    message = str(located(spec, str(path), "x", caught.value))
+    assert message == (
+        f"data: {path}, row 2: column 'x' must hold numbers. Mend it, or leave it out with data.exclude: [x]. "
+        "Received there: oops."
+    )
+
+
+def test_what_float32_does_not_hold_makes_no_warning(recwarn):
+    FloatPrecision().add("x", pa.array([1e300, 2e300]), "float")
+    assert [w for w in recwarn if issubclass(w.category, RuntimeWarning)] == []
+
+
+def test_a_column_of_lists_of_one_can_be_declared_a_number(tmp_path):
+    table = pa.table({"x": pa.array([[b"1.5"], [b"2"], []], pa.list_(pa.binary())), "y": pa.array([0, 1, 1])})
+    pa.parquet.write_table(table, tmp_path / "d.parquet")
+    assert scanned(tmp_path / "d.parquet", columns={"x": "number"}).types["x"].kind == "float"
