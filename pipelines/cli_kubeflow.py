@@ -79,6 +79,14 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+_tracking_uri = click.option(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    metavar="URI",
+    help="MLflow, whose runs of runs that are over are ended.  [default: where the run was submitted to]",
+)
+
+
 @click.command(epilog=EXIT_CODES)
 @pipeline_argument
 @click.option("--experiment", metavar="NAME", help="KFP's and MLflow's experiment.  [default: the pipeline's]")
@@ -157,25 +165,27 @@ def runs() -> None:
 @click.option("--experiment", metavar="NAME", help="Only of this experiment.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="So many, the newest first.")
 @_connection
+@_tracking_uri
 @json_option
 @guarded
-def runs_list(experiment: str | None, limit: int, connection: Any, as_json: bool) -> None:
+def runs_list(experiment: str | None, limit: int, connection: Any, tracking_uri: str | None, as_json: bool) -> None:
     """List runs, the newest first."""
     from pipelines.runs_command import list_runs
 
-    list_runs(connection, experiment, limit, as_json=as_json)
+    list_runs(connection, tracking_uri, experiment, limit, as_json=as_json)
 
 
 @runs.command("show")
 @click.argument("run_id", metavar="RUN")
 @_connection
+@_tracking_uri
 @json_option
 @guarded
-def runs_show(run_id: str, connection: Any, as_json: bool) -> None:
+def runs_show(run_id: str, connection: Any, tracking_uri: str | None, as_json: bool) -> None:
     """Show a run and its tasks."""
     from pipelines.runs_command import show_run
 
-    show_run(connection, run_id, as_json=as_json)
+    show_run(connection, tracking_uri, run_id, as_json=as_json)
 
 
 @runs.command("logs")
@@ -194,12 +204,13 @@ def runs_logs(run_id: str, stage: str | None, follow: bool, connection: Any) -> 
 @runs.command("terminate")
 @click.argument("run_id", metavar="RUN")
 @_connection
+@_tracking_uri
 @guarded
-def runs_terminate(run_id: str, connection: Any) -> None:
+def runs_terminate(run_id: str, connection: Any, tracking_uri: str | None) -> None:
     """Stop a run."""
     from pipelines.runs_command import terminate_run
 
-    terminate_run(connection, run_id)
+    terminate_run(connection, tracking_uri, run_id)
 
 
 @runs.command("retry")

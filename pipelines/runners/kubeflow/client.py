@@ -146,6 +146,20 @@ class KubeflowClient:
                     break
         return found[:limit]
 
+    def spec_of(self, run: Any) -> dict[str, Any]:
+        """Returns the pipeline that a run is of; one that was started by reference has none in itself."""
+        found = run.pipeline_spec
+        reference = run.pipeline_version_reference
+        if not found and reference and reference.pipeline_version_id:
+            with self.errors("get the run's pipeline", missing="the run's pipeline was deleted"):
+                found = (
+                    self.service("PipelineServiceApi")
+                    .pipeline_service_get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id, **self.given)
+                    .pipeline_spec
+                )
+        found = dict(found or {})
+        return dict(found.get("pipeline_spec") or found)
+
     def terminate(self, run_id: str) -> None:
         """Stops a run."""
         with self.errors(f"terminate run {run_id}", missing=f"there is no run {run_id}"):

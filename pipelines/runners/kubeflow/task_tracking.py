@@ -11,24 +11,29 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from components import tracking
+from pipelines.runners.kubeflow.cached_stages import STAGE_TAG, show_cached
 from pipelines.runners.kubeflow.parent_run import find_or_make
 from pipelines.runners.kubeflow.variables import LAST, RECORD, RUN_ID
 from pipelines.runners.run_record import NESTED_TAGS
 from pipelines.runners.stage_process import explain
 
 _log = logging.getLogger(__name__)
-STAGE_TAG = "switchyard.stage"
 _OF_A_FAILURE = {"switchyard.status", "switchyard.error", "switchyard.why"}
 
 
 @contextmanager
-def task(stage: str) -> Iterator[None]:
-    """Has MLflow's ambient run set for what runs inside, and ends it. MLflow being away stops nothing."""
+def task(stage: str, made_in: Sequence[str] = ()) -> Iterator[None]:
+    """Has MLflow's ambient run set for what runs inside, and ends it. MLflow being away stops nothing.
+
+    Args:
+        stage: that runs.
+        made_in: MLflow runs in which its inputs were made.
+    """
     run = _quietly(_attach, os.environ.get(tracking.STAGE, stage))
     monitor = tracking.watch_system() if os.environ.get("MLFLOW_RUN_ID") else None
     try:
@@ -37,6 +42,7 @@ def task(stage: str) -> Iterator[None]:
         _quietly(_failed, run, error)
         raise
     else:
+        _quietly(show_cached, os.environ.get(tracking.STAGE, stage), made_in)
         _quietly(_succeeded, run)
     finally:
         if monitor:
