@@ -1,4 +1,4 @@
-"""MLflow's runs of KFP runs that are over: what no task could end is ended, and what a retry has mended is no failure any more."""
+"""MLflow's runs of KFP runs that are over: what no task could end is ended, what a retry has mended is no failure any more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from components import tracking
-from components.errors import StageError, UserError
+from components.errors import StageError, UserError, first_line
 from components.redaction import mask
 from pipelines.runners.kubeflow.client import TERMINAL, KubeflowClient
 from pipelines.runners.kubeflow.following import state_of
@@ -42,8 +42,8 @@ def reconcile_ended(client: KubeflowClient, runs: Sequence[Any], given: str | No
                 reconcile(parent, state)
         except Exception as error:  # MLflow raises what its many stores raise
             unsaid.append(
-                f"MLflow at {mask(server)} cannot be reached from here ({mask(str(error)).splitlines()[0][:200]}): what it shows as "
-                "running of runs that are over stays so. Say where it is with --tracking-uri, or MLFLOW_TRACKING_URI."
+                f"MLflow at {mask(server)} cannot be reached from here ({first_line(error)}): what it shows as running of runs that "
+                "are over stays so. Say where it is with --tracking-uri, or MLFLOW_TRACKING_URI."
             )
     return unsaid
 
@@ -79,6 +79,5 @@ def _server(client: KubeflowClient, run: Any) -> str | None:
                 variables[variable["name"]] = str(variable["value"])
     texts = json.loads(variables.get(RECORD) or "{}").get("texts", {})
     submitted = (yaml.safe_load(texts.get("config/pipeline.yaml", "")) or {}).get("tracking") or {}
-    return next(
-        (str(u) for u in (submitted.get("uri"), variables.get("MLFLOW_TRACKING_URI")) if str(u or "").startswith("http")), None
-    )
+    known = (submitted.get("uri"), variables.get("MLFLOW_TRACKING_URI"))
+    return next((str(uri) for uri in known if str(uri or "").startswith("http")), None)
