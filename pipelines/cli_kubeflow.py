@@ -1,4 +1,4 @@
-"""The part of the `switchyard` command that has to do with Kubeflow Pipelines: compile, submit, runs."""
+"""The part of the `switchyard` command that has to do with Kubeflow Pipelines: compile, submit, runs, doctor."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ _tracking_uri = click.option(
     "--tracking-uri",
     envvar="MLFLOW_TRACKING_URI",
     metavar="URI",
-    help="MLflow, whose runs of runs that are over are ended.  [default: where the run was submitted to]",
+    help="MLflow as this machine reaches it.  [default: the pipeline's]",
 )
 
 
@@ -154,6 +154,34 @@ def submit(
         most=max_concurrency or 1,
     )
     sys.exit(send(pipeline, chosen(overrides, trainers), workspace, submission))
+
+
+@click.command()
+@click.argument("pipeline", type=click.Path(path_type=Path), required=False)
+@_connection
+@_tracking_uri
+@trainers_option
+@overrides_option
+@json_option
+@guarded
+def doctor(
+    pipeline: Path | None,
+    connection: Any,
+    tracking_uri: str | None,
+    trainers: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Look whether a cluster is fit for a first run, of PIPELINE or of any; exit code 1 when something is not.
+
+    What Kubernetes alone knows is asked by kubectl, with its current context.
+    """
+    from components.errors import UserError
+    from pipelines.doctor_command import doctor as examine
+
+    if pipeline is None and (overrides or trainers):
+        raise UserError("--set and --trainer change a pipeline: give PIPELINE, or leave them out.")
+    sys.exit(examine(connection, pipeline, chosen(overrides, trainers), tracking_uri, as_json=as_json))
 
 
 @click.group()

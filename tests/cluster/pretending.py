@@ -29,3 +29,26 @@ def spec_of(retries=0):
 
 def submitted(client, **given):
     return client.submit("one", client.experiment("mine"), {"pipeline_spec": spec_of(**given)}, **GIVEN).run_id
+
+
+class Told:
+    """A display that remembers."""
+
+    def __init__(self):
+        self.statuses, self.said = [], []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def stages(self, names):
+        pass
+
+    def status(self, stage, status, seconds=None):
+        self.statuses.append((stage, status))
+        assert seconds is None or seconds >= 0
+
+    def say(self, stage, text):
+        self.said.append(f"{stage}: {text}")

@@ -12,32 +12,9 @@ from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
 from pipelines.runners.kubeflow.failure import last_words
 from pipelines.runners.kubeflow.following import Following, follow, state_of
 from pipelines.runners.kubeflow.schedules import Schedule, Schedules, schedule_workflow
-from tests.cluster.pretending import GIVEN, TASKS, spec_of, submitted
+from tests.cluster.pretending import GIVEN, TASKS, Told, spec_of, submitted
 
 pytestmark = pytest.mark.core
-
-
-class Told:
-    """A display that remembers."""
-
-    def __init__(self):
-        self.statuses, self.said = [], []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def stages(self, names):
-        pass
-
-    def status(self, stage, status, seconds=None):
-        self.statuses.append((stage, status))
-        assert seconds is None or seconds >= 0
-
-    def say(self, stage, text):
-        self.said.append(f"{stage}: {text}")
 
 
 def followed(client, run_id, **how):

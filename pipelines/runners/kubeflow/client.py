@@ -82,6 +82,10 @@ class KubeflowClient:
 
     def check(self) -> None:
         """Finds out whether a KFP v2 answers there, and lets us in."""
+        self.health()
+
+    def health(self) -> dict[str, Any]:
+        """Returns what KFP says of itself: `tag_name`, its version, and `multi_user`."""
         with self.errors("look for Kubeflow Pipelines"):
             answer = self._get("/apis/v2beta1/healthz")
         if "json" not in (answer.getheader("Content-Type") or ""):
@@ -89,6 +93,8 @@ class KubeflowClient:
                 f"{self.host} answers with a page, not with KFP's API: a wrong path (on Kubeflow it is .../pipeline) or a login. "
                 f"Give a token (--token-file, {TOKEN_VARIABLE}) or the session's cookie ({COOKIE_VARIABLE})."
             )
+        found: dict[str, Any] = json.loads(answer.data)
+        return found
 
     def experiment(self, name: str) -> str:
         """Returns the id of an experiment, made if it is not there."""

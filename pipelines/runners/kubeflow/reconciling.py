@@ -42,8 +42,8 @@ def reconcile_ended(client: KubeflowClient, runs: Sequence[Any], given: str | No
                 reconcile(parent, state)
         except Exception as error:  # MLflow raises what its many stores raise
             unsaid.append(
-                f"MLflow at {mask(server)} cannot be reached from here ({first_line(error)}): what it shows as running of runs that "
-                "are over stays so. Say where it is with --tracking-uri, or MLFLOW_TRACKING_URI."
+                f"MLflow at {mask(server)} cannot be reached from here ({first_line(error)}): what it shows as running of runs "
+                "that are over stays so. Say where it is with --tracking-uri, or MLFLOW_TRACKING_URI."
             )
     return unsaid
 
