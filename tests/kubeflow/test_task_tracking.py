@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import time
 
 import pytest
 from mlflow import MlflowClient
 
-from components.errors import UserError
+from components import at_termination
+from components.errors import TerminatedError, UserError
 from pipelines.runners.kubeflow import task_tracking
 
 SHORT = {"name": "taxi pytorch", "experiment": "taxi", "tags": {"switchyard.pipeline": "taxi"}}
@@ -129,3 +131,25 @@ def test_a_task_that_others_come_after_makes_no_run_for_a_cached_stage(uri, monk
     parent = found["parent"].info.run_id
     nested = client.search_runs([found["parent"].info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert sorted(r.info.run_name for r in nested) == ["evaluation", "ingest"]
+
+
+def test_sigterm_ends_the_runs_at_once_while_the_stage_still_unwinds(uri, monkeypatch):
+    statuses = {}
+
+    def unwinding():
+        at_termination.perform()
+        deadline = time.monotonic() + 30
+        while "RUNNING" in statuses.values() or not statuses:
+            statuses.update({name: r.info.status for name, r in runs(uri)[0].items()})
+            assert time.monotonic() < deadline
+        return TerminatedError()
+
+    with monkeypatch.context() as process:
+        process.setenv("SWITCHYARD_RUN_RECORD", json.dumps(SHORT))
+        for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "SWITCHYARD_PARENT_RUN_ID", "SWITCHYARD_STAGE"):
+            process.setenv(variable, "")
+            process.delenv(variable)
+        with pytest.raises(TerminatedError), task_tracking.task("training"):
+            raise unwinding()
+    assert statuses == {"parent": "FAILED", "training": "FAILED"}
+    assert "terminated" in runs(uri)[0]["training"].data.tags["switchyard.error"]
