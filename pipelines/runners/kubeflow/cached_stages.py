@@ -74,7 +74,7 @@ def _show(client: Any, uri: str, made: Any, shown: Any, experiment: str, parent:
 
 def _copy_curves(client: Any, made: Any, target: str) -> None:
     """Copies what has more than one step; a machine's own metrics are the work's, not the model's."""
-    points = []
+    points: list[Any] = []
     for key in made.data.metrics:
         if not key.startswith("system/"):
             history = client.get_metric_history(made.info.run_id, key)
