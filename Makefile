@@ -64,6 +64,14 @@ test-%: ## One suite: contract, stages, e2e, kills, security, kubeflow, cluster,
 	@test -d tests/$* || { echo "make $@: there is no tests/$*. Suites: $(SUITES_OF_ALL)"; exit 2; }
 	@$(MAKE) --no-print-directory test-suites SUITES=$*
 
+# Any KFP: make test-cluster HOST=URL; or HOST=stand-in. Without HOST: the suite tests/cluster, which holds the same against the stand-in.
+ifdef HOST
+test-cluster: setup ## What holds on the KFP at HOST: [NAMESPACE= TOKEN_FILE= IMAGE= MLFLOW=URI SET='KEY=VALUE ...' DEPLOY='--OPTION ...']
+	$(PYTEST) -p no:xdist --timeout=7200 -m "" -rN tests/cluster/test_any_cluster.py --cluster-host="$(HOST)" $(if $(NAMESPACE),--cluster-namespace="$(NAMESPACE)") \
+	  $(if $(TOKEN_FILE),--cluster-token-file="$(TOKEN_FILE)") $(if $(IMAGE),--cluster-image="$(IMAGE)") \
+	  $(if $(MLFLOW),--cluster-mlflow="$(MLFLOW)") --cluster-set='$(SET)' --cluster-deploy='$(DEPLOY)'
+endif
+
 durations: setup flink-if-possible tpu-if-possible ## Measure every test and fixture into tests/durations.json
 	$(PYTEST) $(SIDE_BY_SIDE) --durations-file tests/durations.json
 

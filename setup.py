@@ -52,6 +52,8 @@ setup(
         "scipy>=1.11,<2",
         "joblib>=1.3,<2",
         "starlette>=0.40",
+        # Not imported by us: TFX's Tuner and Keras' TensorBoard callback do, and TensorFlow 2.21 no longer brings it.
+        "tensorboard>=2.20,<3",
         "tensorflow[and-cuda]>=2.21,<2.22",
         "tensorflow-data-validation>=1.16,<2",
         "tensorflow-model-analysis>=0.48,<1",

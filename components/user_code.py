@@ -87,6 +87,24 @@ def snapshot(reference: str, default_function: str, store: Path, *, key: str, fi
     return UserCode(str(target / path.name), function)
 
 
+def imported_files(path: Path, key: str) -> set[Path]:
+    """Returns a Python file and those of its folder that it imports, directly or not.
+
+    Raises:
+        UserError: there is no such file, or one is no Python.
+    """
+    root, todo, done = path.parent, [path], set[Path]()
+    while todo:
+        file = todo.pop()
+        if file in done:
+            continue
+        done.add(file)
+        for name in _imports(_parse(file, key)):
+            base = root.joinpath(*name.split("."))
+            todo += [c for c in (base.with_suffix(".py"), base / "__init__.py") if c.is_file()]
+    return done
+
+
 def _refuse_taken_name(file: Path, folder: Path, store: Path, key: str) -> None:
     """A user's `keras.py` would be taken for Keras by everything in the stage's process."""
     name = file.relative_to(folder).parts[0].removesuffix(".py")
@@ -103,18 +121,8 @@ def _refuse_taken_name(file: Path, folder: Path, store: Path, key: str) -> None:
 
 
 def _closure(path: Path, key: str) -> set[Path]:
-    root, todo, done = path.parent, [path], set[Path]()
-    while todo:
-        file = todo.pop()
-        if file in done:
-            continue
-        done.add(file)
-        tree = _parse(file, key)
-        done |= named_files(file, tree, root, key)
-        for name in _imports(tree):
-            base = root.joinpath(*name.split("."))
-            todo += [c for c in (base.with_suffix(".py"), base / "__init__.py") if c.is_file()]
-    return done
+    files = imported_files(path, key)
+    return files.union(*(named_files(f, _parse(f, key), path.parent, key) for f in files))
 
 
 def _parse(file: Path, key: str) -> ast.Module:

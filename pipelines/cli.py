@@ -16,7 +16,7 @@ from components.errors import UserError
 from components.interpreter import protect_children
 from components.progress import no_progress_bars
 from components.redaction import install
-from pipelines.cli_kubeflow import compile_, runs, submit
+from pipelines.cli_kubeflow import compile_, doctor, runs, submit
 from pipelines.cli_options import (
     EXIT_CODES,
     chosen,
@@ -254,7 +254,7 @@ def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Pa
     rollback(registry_uri(tracking_uri, workspace), name, why)
 
 
-for _command in (compile_, submit, runs, serve, predict, deploy, drift):
+for _command in (compile_, submit, runs, doctor, serve, predict, deploy, drift):
     main.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""The part of the `switchyard` command that has to do with Kubeflow Pipelines: compile, submit, runs."""
+"""The part of the `switchyard` command that has to do with Kubeflow Pipelines: compile, submit, runs, doctor."""
 
 from __future__ import annotations
 
@@ -79,6 +79,14 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+_tracking_uri = click.option(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    metavar="URI",
+    help="MLflow as this machine reaches it.  [default: the pipeline's]",
+)
+
+
 @click.command(epilog=EXIT_CODES)
 @pipeline_argument
 @click.option("--experiment", metavar="NAME", help="KFP's and MLflow's experiment.  [default: the pipeline's]")
@@ -148,6 +156,34 @@ def submit(
     sys.exit(send(pipeline, chosen(overrides, trainers), workspace, submission))
 
 
+@click.command()
+@click.argument("pipeline", type=click.Path(path_type=Path), required=False)
+@_connection
+@_tracking_uri
+@trainers_option
+@overrides_option
+@json_option
+@guarded
+def doctor(
+    pipeline: Path | None,
+    connection: Any,
+    tracking_uri: str | None,
+    trainers: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Look whether a cluster is fit for a first run, of PIPELINE or of any; exit code 1 when something is not.
+
+    What Kubernetes alone knows is asked by kubectl, with its current context.
+    """
+    from components.errors import UserError
+    from pipelines.doctor_command import doctor as examine
+
+    if pipeline is None and (overrides or trainers):
+        raise UserError("--set and --trainer change a pipeline: give PIPELINE, or leave them out.")
+    sys.exit(examine(connection, pipeline, chosen(overrides, trainers), tracking_uri, as_json=as_json))
+
+
 @click.group()
 def runs() -> None:
     """See and steer runs on Kubeflow Pipelines."""
@@ -157,25 +193,27 @@ def runs() -> None:
 @click.option("--experiment", metavar="NAME", help="Only of this experiment.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="So many, the newest first.")
 @_connection
+@_tracking_uri
 @json_option
 @guarded
-def runs_list(experiment: str | None, limit: int, connection: Any, as_json: bool) -> None:
+def runs_list(experiment: str | None, limit: int, connection: Any, tracking_uri: str | None, as_json: bool) -> None:
     """List runs, the newest first."""
     from pipelines.runs_command import list_runs
 
-    list_runs(connection, experiment, limit, as_json=as_json)
+    list_runs(connection, tracking_uri, experiment, limit, as_json=as_json)
 
 
 @runs.command("show")
 @click.argument("run_id", metavar="RUN")
 @_connection
+@_tracking_uri
 @json_option
 @guarded
-def runs_show(run_id: str, connection: Any, as_json: bool) -> None:
+def runs_show(run_id: str, connection: Any, tracking_uri: str | None, as_json: bool) -> None:
     """Show a run and its tasks."""
     from pipelines.runs_command import show_run
 
-    show_run(connection, run_id, as_json=as_json)
+    show_run(connection, tracking_uri, run_id, as_json=as_json)
 
 
 @runs.command("logs")
@@ -194,12 +232,13 @@ def runs_logs(run_id: str, stage: str | None, follow: bool, connection: Any) -> 
 @runs.command("terminate")
 @click.argument("run_id", metavar="RUN")
 @_connection
+@_tracking_uri
 @guarded
-def runs_terminate(run_id: str, connection: Any) -> None:
+def runs_terminate(run_id: str, connection: Any, tracking_uri: str | None) -> None:
     """Stop a run."""
     from pipelines.runs_command import terminate_run
 
-    terminate_run(connection, run_id)
+    terminate_run(connection, tracking_uri, run_id)
 
 
 @runs.command("retry")

@@ -13,6 +13,7 @@ from components.errors import UserError
 from pipelines.runners.kubeflow.client import TERMINAL, Connection, KubeflowClient
 from pipelines.runners.kubeflow.following import shown_states, state_of
 from pipelines.runners.kubeflow.parent_run import of_plugin
+from pipelines.runners.kubeflow.reconciling import reconcile_ended
 from pipelines.runners.kubeflow.schedules import Schedules
 from pipelines.runners.kubeflow.workflow import Node, Workflow
 from pipelines.runners.quiet import table_console
@@ -20,12 +21,16 @@ from pipelines.runners.quiet import table_console
 _POLL_SECONDS = 2.0
 # Runs that are looked at for those of a recurring run.
 _RECENT = 200
+# So long a run that is terminated is waited for; KFP takes about six seconds.
+_ENDED_SECONDS = 30.0
 
 
-def list_runs(connection: Connection, experiment: str | None, limit: int, *, as_json: bool) -> None:
+def list_runs(connection: Connection, tracking_uri: str | None, experiment: str | None, limit: int, *, as_json: bool) -> None:
     """Prints the newest runs."""
     client = _client(connection)
-    rows = [_summary(client, run) for run in client.runs(experiment, limit)]
+    runs = client.runs(experiment, limit)
+    _reconcile(client, runs, tracking_uri)
+    rows = [_summary(client, run) for run in runs]
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -37,10 +42,11 @@ def list_runs(connection: Connection, experiment: str | None, limit: int, *, as_
     table_console().print(table if rows else "no runs")
 
 
-def show_run(connection: Connection, run_id: str, *, as_json: bool) -> None:
+def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, as_json: bool) -> None:
     """Prints a run and its tasks."""
     client = _client(connection)
     run = client.run(run_id)
+    _reconcile(client, [run], tracking_uri)
     workflow = client.workflow(run_id)
     names = workflow.task_names() if workflow else _shown_tasks(run)
     states = workflow.stages({n: n for n in names}) if workflow else shown_states(run, {n: n for n in names})
@@ -166,15 +172,20 @@ def delete_schedule(connection: Connection, schedule: str, *, force: bool) -> No
     click.echo(f"recurring run {schedule} is deleted" + (f"; orphaned: {', '.join(running)}" if running else ""))
 
 
-def terminate_run(connection: Connection, run_id: str) -> None:
-    """Stops a run; one that has ended already stays as it is."""
+def terminate_run(connection: Connection, tracking_uri: str | None, run_id: str) -> None:
+    """Stops a run and waits until it has ended; one that has ended already stays as it is."""
     client = _client(connection)
-    state = state_of(client.run(run_id))
-    if state in TERMINAL:
-        click.echo(f"run {run_id} has ended already: {state}")
-        return
-    client.terminate(run_id)
-    click.echo(f"run {run_id} is being stopped")
+    run = client.run(run_id)
+    if state_of(run) in TERMINAL:
+        click.echo(f"run {run_id} has ended already: {state_of(run)}")
+    else:
+        client.terminate(run_id)
+        deadline = time.monotonic() + _ENDED_SECONDS
+        while state_of(run := client.run(run_id)) not in TERMINAL and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS / 4)
+        ended = state_of(run) in TERMINAL
+        click.echo(f"run {run_id} " + (f"has ended: {state_of(run)}" if ended else "is being stopped; see switchyard runs show"))
+    _reconcile(client, [run], tracking_uri)
 
 
 def retry_run(connection: Connection, run_id: str) -> None:
@@ -182,6 +193,11 @@ def retry_run(connection: Connection, run_id: str) -> None:
     client = _client(connection)
     client.retry(run_id)
     click.echo(f"run {run_id} is tried again: {client.url(run_id)}")
+
+
+def _reconcile(client: KubeflowClient, runs: list[Any], tracking_uri: str | None) -> None:
+    for warning in reconcile_ended(client, runs, tracking_uri):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _client(connection: Connection) -> KubeflowClient:

@@ -23,4 +23,5 @@ pytest_plugins = [
     "tests.plugins.pipelines",
     "tests.plugins.trainings",
     "tests.plugins.servers",
+    "tests.plugins.any_cluster",
 ]

@@ -16,12 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from components.at_termination import at_termination
 from components.dataset import FILE as DATASET
 from components.errors import StageError
 from components.progress import say
+from components.training import lease
 from components.training.contract import NODE_VARIABLE, Report, TrainResult
 from components.training.job import TrainingJob
 from components.training.launcher import RESTARTS
+from components.training.lease import Lease
 from components.training.listener import Listener
 from components.training.registry import file_of, is_file, trainer_class
 from components.training.train_job_client import TrainJobClient
@@ -49,7 +52,7 @@ def train(job: TrainingJob, report: Report, given: TrainJobSettings) -> TrainRes
     file.write_text(shared.to_json(), encoding="utf-8")
     listener = Listener(report, lambda line: sys.stderr.write(f"{line}\n"))
     manifest = train_job(given, name, file, nodes=accelerator.nodes, processes=per_node)
-    with TrainJobClient(manifest) as running:
+    with Lease(_lease(file)), TrainJobClient(manifest) as running, at_termination(running.delete):
         running.follow(listener)
     if listener.result is None:
         raise StageError(f"training: TrainJob {name} ended without a result; its log is above.")
@@ -73,7 +76,7 @@ def train_job(given: TrainJobSettings, name: str, job_file: Path, *, nodes: int,
     """
     launcher = ["python3", "-m", "components.training.launcher", f"--max-restarts={RESTARTS}", f"--rdzv-id={name}"]
     rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=$(PET_MASTER_ADDR):{_PORT}"]
-    environment = {**given.environment, NODE_VARIABLE: "1"}
+    environment = {**given.environment, NODE_VARIABLE: "1", lease.VARIABLE: lease.variable(_lease(job_file))}
     trainer: dict[str, Any] = {
         "image": given.image,
         "command": [*launcher, *rendezvous, "-m", "components.training.worker", str(job_file)],
@@ -92,6 +95,10 @@ def train_job(given: TrainJobSettings, name: str, job_file: Path, *, nodes: int,
             "trainer": trainer,
         },
     }
+
+
+def _lease(job_file: Path) -> Path:
+    return job_file.with_name("lease")
 
 
 def _name(job: TrainingJob) -> str:

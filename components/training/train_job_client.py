@@ -63,7 +63,7 @@ class TrainJobClient:
     def _make(self) -> None:
         old = self._get()
         if old is not None and _condition(old, "Failed"):
-            self._delete()
+            self.delete()
             deadline = time.monotonic() + _PATIENCE_SECONDS
             while self._get() is not None:
                 if time.monotonic() > deadline:
@@ -82,7 +82,7 @@ class TrainJobClient:
     def __exit__(self, *_: object) -> None:
         """Takes the job and its pods away."""
         try:
-            self._delete()
+            self.delete()
         except (ApiException, urllib3.exceptions.HTTPError) as error:
             warn(f"TrainJob {self._name} could not be deleted: {first_line(error)}")
 
@@ -112,6 +112,16 @@ class TrainJobClient:
                     raise StageError(f"training: TrainJob {self._name} failed: {failed.get('message', '')}{self._tails()}")
                 return
             self._hear(listener, _POLL_SECONDS)
+
+    def delete(self) -> None:
+        """Takes the job and its pods away, if it is there."""
+        try:
+            self._jobs.delete_namespaced_custom_object(
+                _GROUP, _VERSION, self._namespace, _PLURAL, self._name, propagation_policy="Foreground"
+            )
+        except ApiException as error:
+            if error.status != _NOT_FOUND:
+                raise
 
     def _hear(self, listener: Listener, seconds: float) -> None:
         """Hands on what the readers read, for so long."""
@@ -213,15 +223,6 @@ class TrainJobClient:
                     "Kubeflow Trainer 2, or set nodes to 1."
                 ) from error
             raise
-
-    def _delete(self) -> None:
-        try:
-            self._jobs.delete_namespaced_custom_object(
-                _GROUP, _VERSION, self._namespace, _PLURAL, self._name, propagation_policy="Foreground"
-            )
-        except ApiException as error:
-            if error.status != _NOT_FOUND:
-                raise
 
 
 def _connect() -> str:

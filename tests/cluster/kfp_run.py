@@ -264,7 +264,8 @@ class Run:
         except Exception as error:
             # The launcher makes 1 of every exit code.
             code = next((c for c, kind in failure.KINDS.items() if isinstance(error, kind)), 1)
-            self.tasks[self._task]["message"] = f"main: Error (exit code 1): {failure.last_words(str(error), code)}"
+            said = f"main: Error (exit code 1): {failure.last_words(str(error), code)}"
+            self.tasks[self._task]["message"] = "pod deleted" if "lost" in self.tasks[self._task] else said
             return 1
         return 0
 

@@ -37,6 +37,7 @@ class Server:
         cached: tasks that are found in the cache, where they do nothing.
         seconds: that such a task takes.
         compresses: Argo compresses the states of nodes once a task has ended, and v2beta1 shows no later ones.
+        version: that the server calls itself.
         busy: so many requests for a retry are refused, as just after the server's restart.
     """
 
@@ -45,6 +46,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.runs, self.experiments, self.recurring, self.pipelines = {}, {}, {}, {}
         self.faults, self.cached, self.seconds, self.compresses, self.busy = {}, set(), 0.02, False, 0
+        self.version = "2.17.0"
         if not pretend:
             from pipelines.runners.stage_process import StageProcesses
 
@@ -132,7 +134,7 @@ def make_app(server):
 
     @app.get(API + "/healthz")
     def healthz():
-        return {"commit_sha": "0" * 40, "tag_name": "2.17.0", "multi_user": False, "pipeline_store": "database"}
+        return {"commit_sha": "0" * 40, "tag_name": server.version, "multi_user": False, "pipeline_store": "database"}
 
     @app.get(API + "/experiments")
     def experiments():
@@ -144,6 +146,11 @@ def make_app(server):
         experiment = {**body, "experiment_id": str(uuid.uuid4()), "created_at": now()}
         server.experiments[experiment["experiment_id"]] = experiment
         return experiment
+
+    @app.delete(API + "/experiments/{experiment_id}")
+    def delete_experiment(experiment_id):
+        del server.experiments[experiment_id]
+        return {}
 
     _runs(app, server)
     _pipelines(app, server)
@@ -176,6 +183,12 @@ def _runs(app, server):
     @app.get(API + "/runs/{run_id}")
     def one(run_id):
         return get(run_id).as_json()
+
+    @app.delete(API + "/runs/{run_id}")
+    def delete(run_id):
+        get(run_id)
+        del server.runs[run_id]
+        return {}
 
     @app.get("/apis/v1beta1/runs/{run_id}")
     def one_v1(run_id):
@@ -274,6 +287,18 @@ def _pipelines(app, server):
     @app.get(API + "/pipelines/{pipeline_id}/versions")
     def versions(pipeline_id):
         return {"pipeline_versions": [v["shown"] for v in server.pipelines[pipeline_id]["versions"].values()]}
+
+    @app.delete(API + "/pipelines/{pipeline_id}/versions/{version_id}")
+    def delete_version(pipeline_id, version_id):
+        del server.pipelines[pipeline_id]["versions"][version_id]
+        return {}
+
+    @app.delete(API + "/pipelines/{pipeline_id}")
+    def delete(pipeline_id):
+        if server.pipelines[pipeline_id]["versions"]:
+            return refuse(400, 3, "the pipeline has versions")
+        del server.pipelines[pipeline_id]
+        return {}
 
     @app.get(API + "/pipelines/{pipeline_id}/versions/{version_id}")
     def one_version(pipeline_id, version_id):

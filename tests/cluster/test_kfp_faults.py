@@ -8,72 +8,13 @@ import pytest
 
 from components.errors import StageError, UserError
 from pipelines import runs_command
-from pipelines.runners.kubeflow.client import Connection, KubeflowClient
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
 from pipelines.runners.kubeflow.failure import last_words
 from pipelines.runners.kubeflow.following import Following, follow, state_of
 from pipelines.runners.kubeflow.schedules import Schedule, Schedules, schedule_workflow
-from tests.cluster.kfp_server import stand_in
+from tests.cluster.pretending import GIVEN, TASKS, Told, spec_of, submitted
 
 pytestmark = pytest.mark.core
-TASKS = {"ingest": "ingest", "data-gate": "data_gate", "training": "training"}
-GIVEN = {"parameters": {}, "pipeline_root": None, "service_account": None, "mlflow_experiment": "mine"}
-
-
-def spec_of(retries=0):
-    names = list(TASKS)
-    executors = {f"exec-{n}": {"container": {"image": "switchyard:1", "command": ["true"]}} for n in names}
-    policy = {"retryPolicy": {"maxRetryCount": retries, "backoffDuration": "1s", "backoffFactor": 2}} if retries else {}
-    tasks = {
-        name: {
-            "taskInfo": {"name": name},
-            "componentRef": {"name": f"comp-{name}"},
-            **({"dependentTasks": [names[i - 1]]} if i else {}),
-            **policy,
-        }
-        for i, name in enumerate(names)
-    }
-    return {
-        "pipelineInfo": {"name": "breast-cancer"},
-        "root": {"dag": {"tasks": tasks}},
-        "components": {f"comp-{n}": {"executorLabel": f"exec-{n}"} for n in names},
-        "deploymentSpec": {"executors": executors},
-        "schemaVersion": "2.1.0",
-        "sdkVersion": "kfp-2.17.0",
-    }
-
-
-class Told:
-    """A display that remembers."""
-
-    def __init__(self):
-        self.statuses, self.said = [], []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def stages(self, names):
-        pass
-
-    def status(self, stage, status, seconds=None):
-        self.statuses.append((stage, status))
-        assert seconds is None or seconds >= 0
-
-    def say(self, stage, text):
-        self.said.append(f"{stage}: {text}")
-
-
-@pytest.fixture
-def kfp(tmp_path):
-    with stand_in(tmp_path / "kfp") as (server, host):
-        yield server, KubeflowClient(Connection(host))
-
-
-def submitted(client, **given):
-    return client.submit("one", client.experiment("mine"), {"pipeline_spec": spec_of(**given)}, **GIVEN).run_id
 
 
 def followed(client, run_id, **how):
@@ -181,7 +122,7 @@ def test_a_terminated_run_is_not_called_failed_though_kfp_says_so(kfp, capsys):
     run, _, _ = followed(client, run_id, heal=2)
     assert str(run.state) == "FAILED"
     assert state_of(run) == "CANCELED"
-    runs_command.terminate_run(client.connection, run_id)
+    runs_command.terminate_run(client.connection, None, run_id)
     assert f"run {run_id} has ended already: CANCELED" in capsys.readouterr().out
 
 
@@ -253,7 +194,7 @@ def test_show_has_the_states_and_messages_of_a_run_that_was_compressed(kfp, caps
     server.faults = {"training": [("FAILED", "main: Error (exit code 1): the loss is not finite")]}
     run_id = submitted(client)
     ended(client, run_id)
-    runs_command.show_run(client.connection, run_id, as_json=True)
+    runs_command.show_run(client.connection, None, run_id, as_json=True)
     shown = {t["name"]: t for t in json.loads(capsys.readouterr().out)["tasks"]}
     assert {name: t["state"] for name, t in shown.items()} == {
         "ingest": "SUCCEEDED",
@@ -261,7 +202,7 @@ def test_show_has_the_states_and_messages_of_a_run_that_was_compressed(kfp, caps
         "training": "FAILED",
     }
     assert shown["training"]["error"] == "the loss is not finite"
-    runs_command.show_run(client.connection, run_id, as_json=False)
+    runs_command.show_run(client.connection, None, run_id, as_json=False)
     assert "None" not in capsys.readouterr().out
 
 

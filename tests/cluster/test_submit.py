@@ -67,12 +67,17 @@ def test_the_tracking_is_that_of_a_local_run(first, mlflow, warm, tmp_path):
 
 def test_the_same_again_is_cached_and_doubles_nothing(first, submit, mlflow):
     found, _ = submit("--wait")
-    names = [r.info.run_name for r in nested(mlflow, found["mlflow_run_id"])]
-    assert len(names) == len(set(names))
-    # The backend runs no task for what it has: it has no nested run either.
-    assert "training" not in names
-    assert {"baseline", "data_gate", "evaluation", "registry", "report"} <= set(names)
-    assert MlflowClient(tracking_uri=mlflow).get_run(found["mlflow_run_id"]).info.status == "FINISHED"
+    runs = {r.info.run_name: r for r in nested(mlflow, found["mlflow_run_id"])}
+    assert len(runs) == len(nested(mlflow, found["mlflow_run_id"]))
+    status = {name: r.data.tags["switchyard.status"] for name, r in runs.items()}
+    # The backend runs no task for what it has: the last task says whose work it is.
+    assert {n for n, s in status.items() if s == "ran"} == {"baseline", "data_gate", "evaluation", "registry", "report"}
+    [trained] = [r for r in nested(mlflow, first[0]["mlflow_run_id"]) if r.info.run_name == "training"]
+    assert runs["training"].data.tags["switchyard.cached_from_run"] == trained.info.run_id
+    client = MlflowClient(tracking_uri=mlflow)
+    curves = [client.get_metric_history(r.info.run_id, "val_loss") for r in (runs["training"], trained)]
+    assert [(p.step, p.value) for p in curves[0]] == [(p.step, p.value) for p in curves[1]]
+    assert client.get_run(found["mlflow_run_id"]).info.status == "FINISHED"
 
 
 def test_bad_data_stops_the_run_and_a_retry_doubles_nothing(submit, mlflow, tmp_path, warm, host):

@@ -1,19 +1,31 @@
 """A task's MLflow run over the tries of it: what a try failed by is not said of the one that succeeds."""
 
 import json
+import shutil
+import time
 
 import pytest
 from mlflow import MlflowClient
 
-from components.errors import UserError
+from components import at_termination
+from components.errors import TerminatedError, UserError
 from pipelines.runners.kubeflow import task_tracking
 
 SHORT = {"name": "taxi pytorch", "experiment": "taxi", "tags": {"switchyard.pipeline": "taxi"}}
 WHOLE = {**SHORT, "params": {"trainer": "pytorch"}, "texts": {"config/pipeline.yaml": "name: taxi\n"}}
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """Its tables take MLflow six seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def uri(tmp_path, monkeypatch):
+def uri(tmp_path, monkeypatch, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     address = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
@@ -21,7 +33,7 @@ def uri(tmp_path, monkeypatch):
     return address
 
 
-def try_stage(monkeypatch, stage, record, error=None):
+def try_stage(monkeypatch, stage, record, error=None, made_in=()):
     """As a task's process does: what is set in its environment ends with it."""
     with monkeypatch.context() as process:
         process.setenv("SWITCHYARD_RUN_RECORD", json.dumps(record))
@@ -29,7 +41,7 @@ def try_stage(monkeypatch, stage, record, error=None):
             process.setenv(variable, "")
             process.delenv(variable)
         try:
-            with task_tracking.task(stage):
+            with task_tracking.task(stage, made_in):
                 if error:
                     raise error
         except UserError:
@@ -66,3 +78,78 @@ def test_the_task_with_the_whole_record_tells_it_though_another_one_was_first(ur
     assert found["parent"].info.run_name == "taxi pytorch"
     assert [f.path for f in client.list_artifacts(found["parent"].info.run_id)] == ["config"]
     assert found["statistics"].data.tags["switchyard.pipeline"] == "taxi"
+
+
+def made(client, experiment):
+    """The run of a training that another pipeline run has made."""
+    other = client.create_run(experiment, run_name="earlier").info.run_id
+    training = client.create_run(
+        experiment, run_name="training", tags={"mlflow.parentRunId": other, "switchyard.stage": "training"}
+    )
+    for step, loss in enumerate((0.9, 0.5, 0.4), 1):
+        client.log_metric(training.info.run_id, "val_loss", loss, step=step)
+    client.log_metric(training.info.run_id, "seconds", 12)
+    client.log_metric(training.info.run_id, "system/cpu", 50, step=1)
+    client.log_metric(training.info.run_id, "system/cpu", 60, step=2)
+    return training.info.run_id
+
+
+@pytest.mark.parametrize("plugin", [False, True])
+def test_a_cached_training_links_to_the_run_that_trained_it_and_shows_its_curve(uri, monkeypatch, plugin):
+    monkeypatch.setenv("SWITCHYARD_LAST_STAGES", "report")
+    try_stage(monkeypatch, "evaluation", SHORT)
+    found, client = runs(uri)
+    parent, experiment = found["parent"].info.run_id, found["parent"].info.experiment_id
+    worked_in = made(client, experiment)
+    if plugin:
+        # KFP's plugin makes a run for a task that was cached too, by KFP's name, and leaves it empty.
+        client.create_run(experiment, run_name="training", tags={"mlflow.parentRunId": parent})
+    for _ in range(2):  # a second try adds nothing
+        try_stage(monkeypatch, "report", SHORT, made_in=[worked_in, found["evaluation"].info.run_id])
+    nested = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert sorted(r.info.run_name for r in nested) == ["evaluation", "report", "training"]
+    [training] = [r for r in nested if r.info.run_name == "training"]
+    assert training.info.status == "FINISHED"
+    assert training.data.tags["switchyard.status"] == "cached"
+    assert training.data.tags["switchyard.cached_from_run"] == worked_in
+    assert worked_in in training.data.tags["mlflow.note.content"]
+    assert [(p.step, p.value) for p in client.get_metric_history(training.info.run_id, "val_loss")] == [
+        (1, 0.9),
+        (2, 0.5),
+        (3, 0.4),
+    ]
+    assert set(training.data.metrics) == {"val_loss"}
+    [evaluation] = [r for r in nested if r.info.run_name == "evaluation"]
+    assert evaluation.data.tags["switchyard.status"] == "ran"
+
+
+def test_a_task_that_others_come_after_makes_no_run_for_a_cached_stage(uri, monkeypatch):
+    monkeypatch.setenv("SWITCHYARD_LAST_STAGES", "report")
+    try_stage(monkeypatch, "ingest", SHORT)
+    found, client = runs(uri)
+    try_stage(monkeypatch, "evaluation", SHORT, made_in=[made(client, found["parent"].info.experiment_id)])
+    parent = found["parent"].info.run_id
+    nested = client.search_runs([found["parent"].info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert sorted(r.info.run_name for r in nested) == ["evaluation", "ingest"]
+
+
+def test_sigterm_ends_the_runs_at_once_while_the_stage_still_unwinds(uri, monkeypatch):
+    statuses = {}
+
+    def unwinding():
+        at_termination.perform()
+        deadline = time.monotonic() + 30
+        while "RUNNING" in statuses.values() or not statuses:
+            statuses.update({name: r.info.status for name, r in runs(uri)[0].items()})
+            assert time.monotonic() < deadline
+        return TerminatedError()
+
+    with monkeypatch.context() as process:
+        process.setenv("SWITCHYARD_RUN_RECORD", json.dumps(SHORT))
+        for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "SWITCHYARD_PARENT_RUN_ID", "SWITCHYARD_STAGE"):
+            process.setenv(variable, "")
+            process.delenv(variable)
+        with pytest.raises(TerminatedError), task_tracking.task("training"):
+            raise unwinding()
+    assert statuses == {"parent": "FAILED", "training": "FAILED"}
+    assert "terminated" in runs(uri)[0]["training"].data.tags["switchyard.error"]

@@ -74,6 +74,20 @@ CASES = {
             print("in order", end=" ")""",
         "in order TerminatedError after NoneType",
     ),
+    "what is to be done at once does not wait for a library that hears no signal": (
+        """
+        import hashlib, threading
+        from components.at_termination import at_termination
+        def duty():
+            print("at once", end=" ", flush=True)
+        def long():
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 3_000_000)
+            print("after the library", end=" ", flush=True)
+        with at_termination(duty):
+            threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            long()""",
+        "at once TerminatedError after NoneType",
+    ),
     "a failure of its own": ("raise ValueError('mine')", "ValueError after NoneType"),
     "nothing": ("pass", ""),
 }

@@ -82,6 +82,10 @@ class KubeflowClient:
 
     def check(self) -> None:
         """Finds out whether a KFP v2 answers there, and lets us in."""
+        self.health()
+
+    def health(self) -> dict[str, Any]:
+        """Returns what KFP says of itself: `tag_name`, its version, and `multi_user`."""
         with self.errors("look for Kubeflow Pipelines"):
             answer = self._get("/apis/v2beta1/healthz", missing=())
         if "json" not in (answer.getheader("Content-Type") or ""):
@@ -89,6 +93,8 @@ class KubeflowClient:
                 f"{self.host} answers with a page, not with KFP's API: a wrong path (on Kubeflow it is .../pipeline) or a login. "
                 f"Give a token (--token-file, {TOKEN_VARIABLE}) or the session's cookie ({COOKIE_VARIABLE})."
             )
+        found: dict[str, Any] = json.loads(answer.data)
+        return found
 
     def experiment(self, name: str) -> str:
         """Returns the id of an experiment, made if it is not there."""
@@ -145,6 +151,20 @@ class KubeflowClient:
                 if not token:
                     break
         return found[:limit]
+
+    def spec_of(self, run: Any) -> dict[str, Any]:
+        """Returns the pipeline that a run is of; one that was started by reference has none in itself."""
+        found = run.pipeline_spec
+        reference = run.pipeline_version_reference
+        if not found and reference and reference.pipeline_version_id:
+            with self.errors("get the run's pipeline", missing="the run's pipeline was deleted"):
+                found = (
+                    self.service("PipelineServiceApi")
+                    .pipeline_service_get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id, **self.given)
+                    .pipeline_spec
+                )
+        found = dict(found or {})
+        return dict(found.get("pipeline_spec") or found)
 
     def terminate(self, run_id: str) -> None:
         """Stops a run."""

@@ -7,8 +7,7 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from pipelines.runners.kubeflow.check import check
 from pipelines.runners.kubeflow.plan import NODE, Plan, Task
 from pipelines.runners.kubeflow.resources import PipelineResources
 from pipelines.runners.kubeflow.source import to_source
+from pipelines.runners.kubeflow.user_modules import packaged_user_modules
 from pipelines.runners.kubeflow.variables import LAST
 from pipelines.runners.quiet import quiet
 
@@ -82,7 +82,7 @@ def compile_tfx_pipeline(
     """
     from pipelines.runners.kubeflow.from_tfx import to_plan
 
-    with _packaged_user_modules(pipeline) as wheels:
+    with packaged_user_modules(pipeline) as wheels:
         carried = carry({**wheels, **(local_files or {})}, readers or {})
         plan = to_plan(pipeline, carried, views=views)
     plan = replace(plan, tasks=[_driven(t, carried) if t.driver and t.id in driven else t for t in plan.tasks])
@@ -141,22 +141,6 @@ def _last(plan: Plan) -> list[str]:
     needed = {n for t in plan.tasks for n in (*t.producers, *t.after)}
     # What runs under a condition may never run.
     return [t.id for t in plan.tasks if t.id not in needed and not t.conditions]
-
-
-@contextmanager
-def _packaged_user_modules(pipeline: Any) -> Iterator[dict[Path, list[Path]]]:
-    """Has TFX package the nodes' `module_file`s, as its own runners do; yields the wheels. The pipeline stays as it was."""
-    nodes = [c for c in pipeline.components if hasattr(c, "_resolve_pip_dependencies")]
-    before = [dict(c.spec.exec_properties) for c in nodes]
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with quiet(stdout=True):
-                for component in nodes:
-                    component._resolve_pip_dependencies(folder)
-            yield {wheel: [wheel] for wheel in sorted((Path(folder) / "_wheels").glob("*.whl"))}
-        finally:
-            for component, properties in zip(nodes, before, strict=True):
-                component.spec.exec_properties.update(properties)
 
 
 def _compile(source: str) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -21,14 +21,12 @@ class Parent:
         experiment_id: whose run it is.
         run_id: its id.
         url: its page.
-        ours: nobody else ends it.
     """
 
     uri: str | None
     experiment_id: str
     run_id: str
     url: str
-    ours: bool
 
     def describe(self, record: Mapping[str, Any]) -> None:
         """Puts the record on a run that somebody else made; its name stays."""
@@ -46,9 +44,7 @@ def of_plugin(run: Any, uri: str | None = None) -> Parent | None:
     values = {key: entry.value for key, entry in entries.items()}
     if not values.get("root_run_id"):
         return None
-    return Parent(
-        uri, str(values.get("experiment_id", "")), str(values["root_run_id"]), str(values.get("run_url", "")), ours=False
-    )
+    return Parent(uri, str(values.get("experiment_id", "")), str(values["root_run_id"]), str(values.get("run_url", "")))
 
 
 def find_or_make(uri: str, kfp_run: str, record: Mapping[str, Any]) -> Parent:
@@ -74,7 +70,7 @@ def find_or_make(uri: str, kfp_run: str, record: Mapping[str, Any]) -> Parent:
             run.params(record.get("params", {}))
             for name, text in record.get("texts", {}).items():
                 run.text(text, name)
-    return Parent(uri, experiment, found, f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{found}", ours=True)
+    return Parent(uri, experiment, found, f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{found}")
 
 
 def _find(client: Any, experiment: str, kfp_run: str) -> str | None:
@@ -86,14 +82,35 @@ def _find(client: Any, experiment: str, kfp_run: str) -> str | None:
 
 
 def reconcile(parent: Parent, state: str) -> dict[str, str]:
-    """Ends the parent as the KFP run ended, and what is left running below it, if no task could do it; returns its tags."""
+    """Has MLflow say of a KFP run that is over what KFP says, where no task could; returns the parent's tags.
+
+    Args:
+        parent: whoever made it: KFP's plugin ends it too, to the same effect.
+        state: the KFP run's.
+    """
     if parent.uri is None:
         return {}
     client = tracking.client(parent.uri)
-    run = client.get_run(parent.run_id)
-    if parent.ours and state in _ENDS:
-        if run.info.status == "RUNNING":
+    if state in _ENDS:
+        status = client.get_run(parent.run_id).info.status
+        if status == "RUNNING" or (state == "SUCCEEDED" and status != "FINISHED"):
             client.set_terminated(parent.run_id, _ENDS[state])
         # A pod that ran out of memory, or whose node is gone, ended without a word.
         tracking.end_nested(parent.uri, parent.experiment_id, parent.run_id)
-    return dict(run.data.tags)
+        if state == "SUCCEEDED":
+            _forget_failures(client, parent)
+    return dict(client.get_run(parent.run_id).data.tags)
+
+
+def _forget_failures(client: Any, parent: Parent) -> None:
+    """Takes away what an earlier try failed by: the run has succeeded, and with it every stage."""
+    tags = client.get_run(parent.run_id).data.tags
+    status = tags.get("switchyard.status")
+    stale = {"switchyard.status"} if status in ("failed", "stopped_by_data_gate") else set()
+    for tag in (stale | ({"switchyard.why"} if status != "not_blessed" else set())) & set(tags):
+        client.delete_tag(parent.run_id, tag)
+    where = f"tags.`mlflow.parentRunId` = '{parent.run_id}' AND tags.`switchyard.error` LIKE '%'"
+    for run in client.search_runs([parent.experiment_id], where):
+        client.delete_tag(run.info.run_id, "switchyard.error")
+        client.set_tag(run.info.run_id, "switchyard.status", "ran")
+        client.set_terminated(run.info.run_id, "FINISHED")

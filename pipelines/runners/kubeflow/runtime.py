@@ -16,6 +16,7 @@ from typing import Any
 from components import progress
 from components.account import ensure_account
 from pipelines.runners.kubeflow import failure, task_tracking
+from pipelines.runners.kubeflow.cached_stages import worked_in
 from pipelines.runners.kubeflow.carried_files import PLACE, unpack
 from pipelines.runners.kubeflow.termination import until_terminated
 from pipelines.runners.kubeflow.variables import STATE
@@ -52,7 +53,7 @@ def run_node(
     progress.no_progress_bars()
     _listen(node["id"])
     # Twice: what MLflow is told at its end is the reason, and SIGTERM is heard while it is told.
-    with failure.said(), until_terminated(), task_tracking.task(node["id"]), until_terminated():
+    with failure.said(), until_terminated(), task_tracking.task(node["id"], worked_in(inputs)), until_terminated():
         started = time.monotonic()
         from components import batched_io
         from components.beam_startup import remember

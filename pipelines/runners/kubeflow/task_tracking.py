@@ -11,32 +11,41 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from components import tracking
+from components.at_termination import at_termination
+from pipelines.runners.kubeflow.cached_stages import STAGE_TAG, show_cached
 from pipelines.runners.kubeflow.parent_run import find_or_make
 from pipelines.runners.kubeflow.variables import LAST, RECORD, RUN_ID
 from pipelines.runners.run_record import NESTED_TAGS
 from pipelines.runners.stage_process import explain
 
 _log = logging.getLogger(__name__)
-STAGE_TAG = "switchyard.stage"
 _OF_A_FAILURE = {"switchyard.status", "switchyard.error", "switchyard.why"}
 
 
 @contextmanager
-def task(stage: str) -> Iterator[None]:
-    """Has MLflow's ambient run set for what runs inside, and ends it. MLflow being away stops nothing."""
+def task(stage: str, made_in: Sequence[str] = ()) -> Iterator[None]:
+    """Has MLflow's ambient run set for what runs inside, and ends it. MLflow being away stops nothing.
+
+    Args:
+        stage: that runs.
+        made_in: MLflow runs in which its inputs were made.
+    """
     run = _quietly(_attach, os.environ.get(tracking.STAGE, stage))
     monitor = tracking.watch_system() if os.environ.get("MLFLOW_RUN_ID") else None
     try:
-        yield
+        with at_termination(partial(_quietly, _ended, run)):
+            yield
     except BaseException as error:
         _quietly(_failed, run, error)
         raise
     else:
+        _quietly(show_cached, os.environ.get(tracking.STAGE, stage), made_in)
         _quietly(_succeeded, run)
     finally:
         if monitor:
@@ -117,18 +126,25 @@ def _nested(client: Any, experiment: str, parent: str, stage: str) -> str:
     return str(client.create_run(experiment, run_name=stage, tags=tags).info.run_id)
 
 
+def _ended(run: _OwnRun | None, status: str = "FAILED", parent: str = "FAILED") -> None:
+    """Says that the task and the pipeline have ended: first of all, as little time may be left."""
+    if run is not None:
+        client = tracking.client(run.uri)
+        client.set_terminated(run.run_id, status)
+        client.set_terminated(run.parent, parent)
+
+
 def _failed(run: _OwnRun | None, error: BaseException) -> None:
     if run is None:
         return
     kind, message = explain(error, None)
+    gate = kind == "gate"
+    _ended(run, parent="FINISHED" if gate else "FAILED")
     client = tracking.client(run.uri)
     client.set_tag(run.run_id, "switchyard.status", "failed")
     client.set_tag(run.run_id, "switchyard.error", message[:5000])
-    client.set_terminated(run.run_id, "FAILED")
-    gate = kind == "gate"
     client.set_tag(run.parent, "switchyard.status", "stopped_by_data_gate" if gate else "failed")
     client.set_tag(run.parent, "switchyard.why", (message if gate else f"{run.stage}: {message}")[:5000])
-    client.set_terminated(run.parent, "FINISHED" if gate else "FAILED")
 
 
 def _succeeded(run: _OwnRun | None) -> None:

@@ -6,14 +6,15 @@ An exception that a signal handler raises may come up where nobody passes it on:
 
 from __future__ import annotations
 
-import queue
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from components.at_termination import perform
 from components.errors import TerminatedError
 
 _AGAIN_SECONDS = 1.0
@@ -31,19 +32,20 @@ def until_terminated() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # True: SIGTERM was received, False: it is over. A signal handler may put into a `SimpleQueue`, but not start a thread.
-    told: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    # Python writes a signal's number to it at once, also where the main thread is in a library's own code.
+    heard, told = socket.socketpair()
+    told.setblocking(False)
     received: list[float] = []
 
     def stop(number: int, frame: object) -> None:
         received.append(time.monotonic())
-        told.put(True)
         if not _on_its_way_out() or received[-1] - received[0] > _IN_ORDER_SECONDS:
             raise TerminatedError
 
-    repeater = threading.Thread(target=_repeat, args=(told,), daemon=True, name="sigterm")
-    repeater.start()
+    listener = threading.Thread(target=_listen, args=(heard,), daemon=True, name="sigterm")
+    listener.start()
     before = signal.signal(signal.SIGTERM, stop)
+    fd = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     try:
         yield
     except Exception as error:
@@ -52,19 +54,27 @@ def until_terminated() -> Iterator[None]:
         raise
     finally:
         try:
-            told.put(False)
-            repeater.join()
+            signal.set_wakeup_fd(fd)
+            told.close()
+            listener.join()
         finally:
             signal.signal(signal.SIGTERM, before)
+            heard.close()
 
 
-def _repeat(told: queue.SimpleQueue[bool]) -> None:
-    """Sends the main thread SIGTERM again and again after the first one, until it is over."""
-    received = told.get()
-    while received:
+def _listen(heard: socket.socket) -> None:
+    """Does what is to be done at once after the first SIGTERM, and sends the main thread others, until it is over."""
+    while number := _next(heard):
+        if number[0] == signal.SIGTERM and heard.gettimeout() is None:
+            perform()
+            heard.settimeout(_AGAIN_SECONDS)
+
+
+def _next(heard: socket.socket) -> bytes:
+    while True:
         try:
-            received = told.get(timeout=_AGAIN_SECONDS)
-        except queue.Empty:
+            return heard.recv(1)
+        except TimeoutError:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 

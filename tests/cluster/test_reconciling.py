@@ -1,0 +1,150 @@
+"""What MLflow says of a run that is over is what KFP says, though no task was left to say it."""
+
+import json
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from components import tracking
+from pipelines import runs_command
+from pipelines.runners.kubeflow.parent_run import find_or_make
+from tests.cluster.pretending import spec_of, submitted
+
+RECORD = {"name": "one", "experiment": "mine", "tags": {}}
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+def tracked(mlflow, run_id, *stages):
+    """Makes what the tasks of a run make, and leaves it running; returns a function: what MLflow says of each."""
+    parent = find_or_make(mlflow, run_id, RECORD)
+    client = MlflowClient(tracking_uri=mlflow)
+    nested = {
+        s: tracking.create_run(mlflow, parent.experiment_id, s, {"mlflow.parentRunId": parent.run_id, "switchyard.stage": s})
+        for s in stages
+    }
+    ids = {"parent": parent.run_id, **nested}
+    return ids, lambda: {name: client.get_run(i).info.status for name, i in ids.items()}
+
+
+def await_end(server, run_id):
+    while server.runs[run_id].finished is None:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("look", ["show", "list"])
+def test_looking_at_a_run_that_is_over_ends_what_mlflow_shows_as_running(kfp, mlflow, look, capsys):
+    server, client = kfp
+    server.faults = {"training": [("FAILED", "OOMKilled")]}
+    run_id = submitted(client)
+    _, states = tracked(mlflow, run_id, "ingest", "training")
+    await_end(server, run_id)
+    if look == "show":
+        runs_command.show_run(client.connection, mlflow, run_id, as_json=True)
+    else:
+        runs_command.list_runs(client.connection, mlflow, None, 20, as_json=True)
+    assert states() == {"parent": "FAILED", "ingest": "KILLED", "training": "KILLED"}
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_list_ends_what_is_left_below_a_parent_that_has_ended(kfp, mlflow):
+    server, client = kfp
+    run_id = submitted(client)
+    ids, states = tracked(mlflow, run_id, "training")
+    MlflowClient(tracking_uri=mlflow).set_terminated(ids["parent"], "FINISHED")
+    await_end(server, run_id)
+    runs_command.list_runs(client.connection, mlflow, None, 20, as_json=True)
+    assert states() == {"parent": "FINISHED", "training": "KILLED"}
+
+
+def test_a_run_that_still_runs_is_left_running(kfp, mlflow):
+    server, client = kfp
+    server.faults = {"training": [("RUNNING", "")]}
+    run_id = submitted(client)
+    _, states = tracked(mlflow, run_id, "training")
+    runs_command.list_runs(client.connection, mlflow, None, 20, as_json=True)
+    runs_command.show_run(client.connection, mlflow, run_id, as_json=True)
+    assert set(states().values()) == {"RUNNING"}
+    client.terminate(run_id)
+
+
+def test_terminate_waits_for_the_end_and_leaves_nothing_running(kfp, mlflow, capsys):
+    server, client = kfp
+    server.faults = {"training": [("RUNNING", "")]}
+    run_id = submitted(client)
+    _, states = tracked(mlflow, run_id, "training")
+    runs_command.terminate_run(client.connection, mlflow, run_id)
+    assert f"run {run_id} has ended: CANCELED" in capsys.readouterr().out
+    assert states() == {"parent": "KILLED", "training": "KILLED"}
+
+
+def test_a_run_that_a_retry_has_mended_shows_no_error_any_more(kfp, mlflow):
+    server, client = kfp
+    run_id = submitted(client)
+    ids, states = tracked(mlflow, run_id, "training")
+    store = MlflowClient(tracking_uri=mlflow)
+    for name, tags in {
+        "parent": {"switchyard.status": "failed", "switchyard.why": "training: no such luck"},
+        "training": {"switchyard.status": "failed", "switchyard.error": "no such luck"},
+    }.items():
+        for key, value in tags.items():
+            store.set_tag(ids[name], key, value)
+        store.set_terminated(ids[name], "FAILED")
+    await_end(server, run_id)
+    runs_command.show_run(client.connection, mlflow, run_id, as_json=True)
+    assert states() == {"parent": "FINISHED", "training": "FINISHED"}
+    kept = {k for i in ids.values() for k in store.get_run(i).data.tags if k in ("switchyard.why", "switchyard.error")}
+    assert kept == set()
+
+
+def test_why_a_model_was_not_blessed_is_no_failure_and_stays(kfp, mlflow):
+    server, client = kfp
+    run_id = submitted(client)
+    ids, _ = tracked(mlflow, run_id)
+    store = MlflowClient(tracking_uri=mlflow)
+    store.set_tag(ids["parent"], "switchyard.status", "not_blessed")
+    store.set_tag(ids["parent"], "switchyard.why", "not blessed: auc")
+    await_end(server, run_id)
+    runs_command.show_run(client.connection, mlflow, run_id, as_json=True)
+    assert store.get_run(ids["parent"]).data.tags["switchyard.why"] == "not blessed: auc"
+
+
+@pytest.mark.core
+def test_where_mlflow_is_stands_in_the_run_as_whoever_submitted_it_reached_it(kfp, monkeypatch):
+    """With the server's answer mocked: what is looked at is whom it asks."""
+    from pipelines.runners.kubeflow import reconciling
+
+    server, client = kfp
+    spec = spec_of()
+    record = {"texts": {"config/pipeline.yaml": "tracking:\n  uri: http://127.0.0.1:5000\n"}}
+    environment = [
+        {"name": "SWITCHYARD_RUN_RECORD", "value": json.dumps(record)},
+        {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow.mlflow:5000"},
+    ]
+    for executor in spec["deploymentSpec"]["executors"].values():
+        executor["container"]["env"] = environment
+    run_id = client.submit(
+        "one", client.experiment("mine"), {"pipeline_spec": spec},
+        parameters={}, pipeline_root=None, service_account=None, mlflow_experiment="mine",
+    ).run_id  # fmt: skip
+    await_end(server, run_id)
+    asked = []
+    monkeypatch.setattr(reconciling, "_unreconciled", lambda uri, *_, **__: asked.append(uri) or [])
+    runs_command.show_run(client.connection, None, run_id, as_json=True)
+    assert asked == ["http://127.0.0.1:5000"]
+
+
+@pytest.mark.core
+def test_mlflow_that_is_not_reached_from_here_is_a_warning_that_says_how_to_name_it(kfp, capsys):
+    server, client = kfp
+    run_id = submitted(client)
+    await_end(server, run_id)
+    runs_command.show_run(client.connection, "http://127.0.0.1:9", run_id, as_json=True)
+    said = capsys.readouterr()
+    assert json.loads(said.out)["state"] == "SUCCEEDED"
+    assert "warning: MLflow at http://127.0.0.1:9 cannot be reached from here" in said.err
+    assert "--tracking-uri" in said.err
