@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import mmap
+import os
+import struct
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -17,11 +21,16 @@ from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.csv_options import DEFAULTS, CsvOptions, csv_head, csv_stream, undecodable
 from components.ingest.json_columns import UNTYPED, MixedColumnError, json_column
-from components.ingest.sources import open_file
+from components.ingest.parquet_batches import BYTES, bounded_batches, rows_of
+from components.ingest.sources import is_local, open_file
 
 _CSV_BLOCK = 8 << 20
 _HEADER_BYTES = 1 << 20
-_ROWS = 32_768
+# Of a line of JSON. What a compressed file unpacks to has no end of its own.
+_LINE_BYTES = 64 << 20
+_RECORDS_AT_ONCE = 1024
+# A TFRecord's record: its length, the length's checksum, its bytes, their checksum.
+_LENGTH, _FRAME = struct.Struct("<Q"), 8 + 4 + 4
 
 Batches = Generator[pa.RecordBatch, None, None]
 Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
@@ -87,7 +96,7 @@ def _header(path: str, options: CsvOptions) -> list[str]:
     if unnamed:
         raise UserError(f"data.path: {path}: column {', '.join(unnamed)} has no name. Name it in the first line.")
     _check_names(path, names)
-    doubled = sorted({n for n in names if names.count(n) > 1})
+    doubled = sorted(n for n, count in Counter(names).items() if count > 1)
     if doubled:
         raise UserError(f"data.path: {path}: duplicate column name {', '.join(map(repr, doubled))}. Rename one.")
     return names
@@ -130,12 +139,13 @@ def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) 
     """Yields batches with the file's own types."""
     with open_file(path) as raw:
         try:
-            file = pa.parquet.ParquetFile(pa.PythonFile(raw, mode="r"))
+            source = pa.PythonFile(raw, mode="r")
+            file = pa.parquet.ParquetFile(source)
             names = file.schema_arrow.names
             if len(set(names)) != len(names):
                 raise UserError(f"data.path: {path}: duplicate column names. Rename one.")
             _check_names(path, names)
-            yield from file.iter_batches(batch_size=_ROWS)
+            yield from bounded_batches(file, source)
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"data.path: {path} cannot be read as Parquet: {error}") from error
 
@@ -143,27 +153,51 @@ def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) 
 def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`."""
     rows: list[dict[str, Any]] = []
-    before = 0
+    names: dict[str, None] = {}
+    before = size = 0
     with open_file(path) as raw:
-        for line in raw:
-            if not line.strip():
+        for line in _lines(path, raw):
+            row = _object(path, line, bad)
+            if row is None:
                 continue
-            try:
-                row = json.loads(line, object_pairs_hook=_unique)
-                if not isinstance(row, dict):
-                    raise ValueError("not an object")
-                if b"\\u" in line:
-                    json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
-            except ValueError as error:
-                bad.add(path, f"not a JSON object ({error})", line.decode("utf-8", errors="backslashreplace").strip())
-                continue
-            rows.append(row)
-            if len(rows) == _ROWS:
-                yield _batch_of(path, rows, before, missing_values or ())
+            # Every row has a place in every column: objects that share no names would take the square of their size.
+            if rows and (len(rows) >= rows_of(len(names) + len(row.keys() - names.keys())) or size + len(line) > BYTES):
+                yield _batch_of(path, rows, list(names), before, missing_values or ())
                 before += len(rows)
-                rows = []
+                rows, names, size = [], {}, 0
+            rows.append(row)
+            names |= dict.fromkeys(row)
+            size += len(line)
     if rows:
-        yield _batch_of(path, rows, before, missing_values or ())
+        yield _batch_of(path, rows, list(names), before, missing_values or ())
+
+
+def _lines(path: str, raw: BinaryIO) -> Generator[bytes, None, None]:
+    number = 0
+    while line := raw.readline(_LINE_BYTES + 1):
+        number += 1
+        if len(line) > _LINE_BYTES:
+            raise UserError(
+                f"data.path: {path}: line {number} has more than {_LINE_BYTES >> 20} MiB, the limit of a row. JSON Lines have "
+                "one object a line; write the values that are so large to files of their own, or another format."
+            )
+        if line.strip():
+            yield line
+
+
+def _object(path: str, line: bytes, bad: BadRows) -> dict[str, Any] | None:
+    """Returns a line's object; None: it is none, and is noted."""
+    try:
+        row = json.loads(line, object_pairs_hook=_unique)
+        if not isinstance(row, dict):
+            raise ValueError("not an object")
+        if b"\\u" in line:
+            json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        bad.add(path, f"not a JSON object ({reason})", line.decode("utf-8", errors="backslashreplace").strip())
+        return None
+    return row
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -173,8 +207,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _batch_of(path: str, rows: list[dict[str, Any]], before: int, missing: Sequence[str]) -> pa.RecordBatch:
-    names = list(dict.fromkeys(name for row in rows for name in row))
+def _batch_of(path: str, rows: list[dict[str, Any]], names: Sequence[str], before: int, missing: Sequence[str]) -> pa.RecordBatch:
     _check_names(path, names)
     columns, fields = [], []
     for name in names:
@@ -197,45 +230,60 @@ def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None)
 
     decoder = ExamplesToRecordBatchDecoder()
     compression = "GZIP" if path.endswith(".gz") else ""
-    records = tf.data.TFRecordDataset(path, compression_type=compression).batch(_ROWS)
+    if is_local(path) and not compression:
+        _check_lengths(path)
+    read = tf.data.TFRecordDataset(path, compression_type=compression).batch(_RECORDS_AT_ONCE)
+    examples: list[bytes] = []
+    names: set[str] = set()
+    size = 0
     try:
-        for batch in records.as_numpy_iterator():
-            examples = list(batch)
-            try:
-                decoded = decoder.DecodeBatch(examples)
-            except RuntimeError:
-                good = [e for e in examples if _is_example(e, path, bad)]
-                if not good:
-                    continue
-                decoded = decoder.DecodeBatch(good)
-            # The decoder cuts a name at NUL: looked at in the first record, whose columns the others share.
-            _check_names(path, sorted(_names_of(examples[0])))
-            _check_names(path, decoded.schema.names)
-            yield decoded
+        for record in (r for records in read.as_numpy_iterator() for r in records):
+            here = _names_of(path, record, bad)
+            if here is None:
+                continue
+            # As in JSON Lines: every record has a place in every column.
+            if examples and (len(examples) >= rows_of(len(names) + len(here - names)) or size + len(record) > BYTES):
+                yield decoder.DecodeBatch(examples)
+                examples, names, size = [], set(), 0
+            # The decoder cuts a name at NUL.
+            _check_names(path, sorted(here - names))
+            examples.append(record)
+            names |= here
+            size += len(record)
     except tf.errors.OpError as error:
         raise UserError(f"data.path: {path} cannot be read as TFRecord: {error.message}") from error
+    if examples:
+        yield decoder.DecodeBatch(examples)
 
 
-def _names_of(record: bytes) -> list[str]:
+def _check_lengths(path: str) -> None:
+    """Raises UserError for a record that says it is longer than its file: TensorFlow makes room for it first, and dies."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            at = 0
+            while at + _LENGTH.size <= size:
+                length = _LENGTH.unpack_from(content, at)[0]
+                if length > size - at - _FRAME:
+                    raise UserError(
+                        f"data.path: {path} cannot be read as TFRecord: the record at byte {at:,} is to have {length:,} bytes, "
+                        f"and the file ends after {max(0, size - at - _FRAME):,}. It is truncated, or no TFRecord."
+                    )
+                at += _FRAME + length
+
+
+def _names_of(path: str, record: bytes, bad: BadRows) -> set[str] | None:
+    """Returns the columns of a record; None: it is no example, and is noted."""
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
     try:
-        return list(tf.train.Example.FromString(record).features.feature)
-    except DecodeError:
-        return []
-
-
-def _is_example(record: bytes, path: str, bad: BadRows) -> bool:
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
-
-    try:
-        tf.train.Example.FromString(record)
+        return set(tf.train.Example.FromString(record).features.feature)
     except DecodeError:
         bad.add(path, "not a tf.Example", repr(record[:50]))
-        return False
-    return True
+        return None
 
 
 READERS: dict[str, Reader] = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_jsonl, "tfrecord": read_tfrecord}
