@@ -6,11 +6,15 @@ import csv
 import functools
 import io
 import json
+import mmap
+import os
 import re
+import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -21,11 +25,16 @@ from components.errors import UserError, first_line
 from components.ingest.bad_rows import BadRows
 from components.ingest.csv_options import DEFAULTS, CsvOptions, csv_head, csv_stream, marked, undecodable
 from components.ingest.json_columns import UNTYPED, MixedColumnError, json_column
-from components.ingest.sources import check_compression, open_file
+from components.ingest.parquet_batches import BYTES, bounded_batches, rows_of
+from components.ingest.sources import check_compression, is_local, open_file
 
 _CSV_BLOCK = 8 << 20
 _HEADER_BYTES = 1 << 20
-_ROWS = 32_768
+# Of a line of JSON. What a compressed file unpacks to has no end of its own.
+_LINE_BYTES = 64 << 20
+_RECORDS_AT_ONCE = 1024
+# A TFRecord's record: its length, the length's checksum, its bytes, their checksum.
+_LENGTH, _FRAME = struct.Struct("<Q"), 8 + 4 + 4
 
 Batches = Generator[pa.RecordBatch, None, None]
 Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
@@ -46,14 +55,18 @@ def _refusing(name: str) -> Callable[[Callable[..., Batches]], Callable[..., Bat
             try:
                 yield from read(path, *arguments, **options)
             except _BROKEN as error:
-                raise UserError(
-                    f"data.path: {path} cannot be read as {name}: {first_line(error)}. Look whether it is whole, of this format "
-                    "(data.format) and compressed as its name says (.gz, .bz2)."
-                ) from error
+                raise _unreadable(path, name, first_line(error), ".gz, .bz2") from error
 
         return refusing
 
     return decorated
+
+
+def _unreadable(path: str, name: str, reason: str, endings: str) -> UserError:
+    return UserError(
+        f"data.path: {path} cannot be read as {name}: {reason}. Look whether it is whole, of this format (data.format) and "
+        f"compressed as its name says ({endings})."
+    )
 
 
 def is_untyped(field: pa.Field) -> bool:
@@ -120,10 +133,13 @@ def _header(path: str, options: CsvOptions) -> list[str]:
     if unnamed:
         raise UserError(f"data.path: {path}: column {', '.join(unnamed)} has no name. Name it in the first line.")
     _check_names(path, names)
-    doubled = sorted({n for n in names if names.count(n) > 1})
-    if doubled:
-        raise UserError(f"data.path: {path}: duplicate column name {', '.join(map(repr, doubled))}. Rename one.")
+    _check_doubled(path, names)
     return names
+
+
+def _check_doubled(path: str, names: Sequence[str]) -> None:
+    if doubled := sorted(n for n, count in Counter(names).items() if count > 1):
+        raise UserError(f"data.path: {path}: duplicate column name {', '.join(map(repr, doubled))}. Rename one.")
 
 
 def _check_names(path: str, names: Sequence[str]) -> None:
@@ -163,16 +179,16 @@ def _is_utf8(value: bytes) -> bool:
 def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches with the file's own types."""
     with open_file(path) as raw:
-        file = pa.parquet.ParquetFile(pa.PythonFile(raw, mode="r"))
+        source = pa.PythonFile(raw, mode="r")
         try:
+            file = pa.parquet.ParquetFile(source)
             names = file.schema_arrow.names
         except UnicodeDecodeError as error:
             raise UserError(f"data.path: {path}: the name of a column, {error.object!r:.60}, is not UTF-8. Rename it.") from None
-        if doubled := sorted({n for n in names if names.count(n) > 1}):
-            raise UserError(f"data.path: {path}: duplicate column name {', '.join(map(repr, doubled))}. Rename one.")
         _check_names(path, names)
+        _check_doubled(path, names)
         before = 0
-        for batch in file.iter_batches(batch_size=_ROWS):
+        for batch in bounded_batches(file, source):
             _check_texts(batch, path, before)
             yield batch
             before += batch.num_rows
@@ -203,28 +219,51 @@ def _is_valid(column: pa.Array) -> bool:
 def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`."""
     rows: list[dict[str, Any]] = []
-    before = 0
+    names: dict[str, None] = {}
+    before = size = 0
     with open_file(path) as raw:
-        for number, line in enumerate(raw):
-            if not number:
-                check_compression(path, line)
-                if (mark := marked(line)) and mark != "utf-8":
-                    raise UserError(f"data.path: {path} is {mark.upper()}; JSON Lines are UTF-8. Write the file as UTF-8.")
-            if not line.strip():
+        for number, line in _lines(path, raw):
+            row = _object(path, line, number, bad)
+            if row is None:
                 continue
-            try:
-                row = _object_of(line)
-            except (ValueError, RecursionError) as error:
-                text = line.decode("utf-8", errors="backslashreplace").strip()
-                bad.add(path, f"line {number + 1:,}: not a JSON object ({_why_not_json(error)})", text)
-                continue
-            rows.append(row)
-            if len(rows) == _ROWS:
-                yield _batch_of(path, rows, before, missing_values or ())
+            # Every row has a place in every column: objects that share no names would take the square of their size.
+            if rows and (len(rows) >= rows_of(len(names) + len(row.keys() - names.keys())) or size + len(line) > BYTES):
+                yield _batch_of(path, rows, list(names), before, missing_values or ())
                 before += len(rows)
-                rows = []
+                rows, names, size = [], {}, 0
+            rows.append(row)
+            names |= dict.fromkeys(row)
+            size += len(line)
     if rows:
-        yield _batch_of(path, rows, before, missing_values or ())
+        yield _batch_of(path, rows, list(names), before, missing_values or ())
+
+
+def _lines(path: str, raw: BinaryIO) -> Generator[tuple[int, bytes], None, None]:
+    """Yields the lines that are not blank, with their numbers from 1."""
+    number = 0
+    while line := raw.readline(_LINE_BYTES + 1):
+        number += 1
+        if number == 1:
+            check_compression(path, line)
+            if (mark := marked(line)) and mark != "utf-8":
+                raise UserError(f"data.path: {path} is {mark.upper()}; JSON Lines are UTF-8. Write the file as UTF-8.")
+        if len(line) > _LINE_BYTES:
+            raise UserError(
+                f"data.path: {path}: line {number:,} has more than {_LINE_BYTES >> 20} MiB, the limit of a row. JSON Lines have "
+                "one object a line; write the values that are so large to files of their own, or another format."
+            )
+        if line.strip():
+            yield number, line
+
+
+def _object(path: str, line: bytes, number: int, bad: BadRows) -> dict[str, Any] | None:
+    """Returns a line's object; None: it is none, and is noted."""
+    try:
+        return _object_of(line)
+    except (ValueError, RecursionError) as error:
+        text = line.decode("utf-8", errors="backslashreplace").strip()
+        bad.add(path, f"line {number:,}: not a JSON object ({_why_not_json(error)})", text)
+        return None
 
 
 def _object_of(line: bytes) -> dict[str, Any]:
@@ -232,7 +271,7 @@ def _object_of(line: bytes) -> dict[str, Any]:
 
     Raises:
         ValueError: it is none, or holds what is no text.
-        RecursionError: it is nested too deep.
+        RecursionError: it is nested too deeply.
     """
     row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_unique)
     if not isinstance(row, dict):
@@ -244,7 +283,7 @@ def _object_of(line: bytes) -> dict[str, Any]:
 
 def _why_not_json(error: Exception) -> str:
     if isinstance(error, RecursionError):
-        return "nested too deep"
+        return "nested too deeply"
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, character {error.colno}"
     return f"byte {error.object[error.start]:#04x} is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
@@ -257,8 +296,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _batch_of(path: str, rows: list[dict[str, Any]], before: int, missing: Sequence[str]) -> pa.RecordBatch:
-    names = list(dict.fromkeys(name for row in rows for name in row))
+def _batch_of(path: str, rows: list[dict[str, Any]], names: Sequence[str], before: int, missing: Sequence[str]) -> pa.RecordBatch:
     _check_names(path, names)
     columns, fields = [], []
     for name in names:
@@ -281,33 +319,42 @@ def _json_column(path: str, name: str, values: list[Any], before: int, missing: 
 def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
     """Yields batches of `tf.Example` records; a record that is none goes to `bad`."""
     import tensorflow as tf
+
+    compression = "GZIP" if path.lower().endswith(".gz") else ""
+    if is_local(path) and not compression:
+        _check_lengths(path)
+    read = tf.data.TFRecordDataset(path, compression_type=compression).batch(_RECORDS_AT_ONCE)
+    examples: list[bytes] = []
+    names: set[str] = set()
+    before = size = 0
+    try:
+        for record in (r for records in read.as_numpy_iterator() for r in records):
+            here = _names_of(path, record, bad)
+            if here is None:
+                continue
+            # As in JSON Lines: every record has a place in every column.
+            if examples and (len(examples) >= rows_of(len(names) + len(here - names)) or size + len(record) > BYTES):
+                yield _examples_batch(examples, path, before, missing_values or ())
+                before += len(examples)
+                examples, names, size = [], set(), 0
+            if here - names:  # looked at before they are decoded: the decoder cuts a name at NUL
+                _check_names(path, sorted(here))
+            examples.append(record)
+            names |= here
+            size += len(record)
+    except tf.errors.OpError as error:
+        raise _unreadable(path, "TFRecord", _TENSORFLOWS_OWN.sub("", error.message), ".gz") from error
+    if examples:
+        yield _examples_batch(examples, path, before, missing_values or ())
+
+
+def _examples_batch(records: Sequence[bytes], path: str, before: int, missing: Sequence[str]) -> pa.RecordBatch:
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-    decoder = ExamplesToRecordBatchDecoder()
-    compression = "GZIP" if path.endswith(".gz") else ""
-    records = tf.data.TFRecordDataset(path, compression_type=compression).batch(_ROWS)
-    before = 0
     try:
-        for batch in records.as_numpy_iterator():
-            examples = list(batch)
-            try:
-                decoded = decoder.DecodeBatch(examples)
-            except RuntimeError:
-                examples = [e for e in examples if _is_example(e, path, bad)]
-                if not examples:
-                    continue
-                decoded = _decoded_apart(examples, path, before, missing_values or ())
-            # The decoder cuts a name at NUL: looked at in the first record, whose columns the others share.
-            _check_names(path, sorted(_names_of(examples[0])))
-            _check_names(path, decoded.schema.names)
-            yield decoded
-            before += len(examples)
-    except tf.errors.OpError as error:
-        reason = _TENSORFLOWS_OWN.sub("", error.message)
-        raise UserError(
-            f"data.path: {path} cannot be read as TFRecord: {reason}. Look whether it is whole, of this format (data.format) and "
-            "compressed as its name says (.gz)."
-        ) from error
+        return ExamplesToRecordBatchDecoder().DecodeBatch(records)
+    except RuntimeError:
+        return _decoded_apart(records, path, before, missing)
 
 
 def _decoded_apart(records: Sequence[bytes], path: str, before: int, missing: Sequence[str]) -> pa.RecordBatch:
@@ -351,26 +398,33 @@ def _values_of(example: Any, name: str, path: str, row: int) -> Any:
     return found if len(found) > 1 else found[0] if found else None
 
 
-def _names_of(record: bytes) -> list[str]:
+def _check_lengths(path: str) -> None:
+    """Raises UserError for a record that says it is longer than its file: TensorFlow makes room for it first, and dies."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            at = 0
+            while at + _LENGTH.size <= size:
+                length = _LENGTH.unpack_from(content, at)[0]
+                if length > size - at - _FRAME:
+                    left = max(0, size - at - _FRAME)
+                    reason = f"the record at byte {at:,} is to have {length:,} bytes, and the file ends after {left:,}"
+                    raise _unreadable(path, "TFRecord", reason, ".gz")
+                at += _FRAME + length
+
+
+def _names_of(path: str, record: bytes, bad: BadRows) -> set[str] | None:
+    """Returns the columns of a record; None: it is no example, and is noted."""
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
     try:
-        return list(tf.train.Example.FromString(record).features.feature)
-    except DecodeError:
-        return []
-
-
-def _is_example(record: bytes, path: str, bad: BadRows) -> bool:
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
-
-    try:
-        tf.train.Example.FromString(record)
+        return set(tf.train.Example.FromString(record).features.feature)
     except DecodeError:
         bad.add(path, "not a tf.Example", repr(record[:50]))
-        return False
-    return True
+        return None
 
 
 READERS: dict[str, Reader] = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_jsonl, "tfrecord": read_tfrecord}

@@ -41,7 +41,7 @@ def decode(body: bytes | bytearray, content_type: str, info: BundleInfo, bounds:
         return _from_csv(body, info, bounds)
     if kind not in ("", "application/json"):
         raise InputError(f"content type {shortened(kind)} is not taken; send application/json or text/csv.", 415)
-    document = read_json(body)
+    document = read_json(body, info, bounds)
     present = [f for f in _FORMATS if f in document]
     unknown = set(document) - {*_FORMATS, "params"}
     if len(present) != 1 or unknown:

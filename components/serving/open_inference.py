@@ -68,7 +68,7 @@ def decode(body: bytes | bytearray, json_length: int | None, info: BundleInfo, b
     head, tail = memoryview(body), memoryview(b"")
     if json_length is not None:
         head, tail = head[:json_length], head[json_length:]
-    document = read_json(head)
+    document = read_json(head, info, bounds)
     request_id = document.get("id")
     if not isinstance(request_id, str | None):
         raise InputError("'id' must be a text.")

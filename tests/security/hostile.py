@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.readers import READERS
 from components.model_bundle import BundleInfo, Ragged, RawFeature
 from components.serving import invocations, open_inference
 from components.serving.batcher import Batcher
@@ -42,6 +45,15 @@ def decode(kind, body, info=INFO, length=None, rows=10_000):
         return columns_of(info, given, bounds)[1]
     except InputError as error:
         return error.status, str(error)
+
+
+def read(kind, path):
+    """Returns how many rows of a file are read and why others are bad, or the refusal."""
+    bad = BadRows(5)
+    try:
+        return sum(batch.num_rows for batch in READERS[kind](str(path), bad, None)), [s["reason"] for s in bad.samples]
+    except UserError as error:
+        return str(error)
 
 
 def _confine(mebibytes):

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import httpx
@@ -464,6 +466,43 @@ def test_the_largest_body_takes_its_share_of_memory_and_no_more(roomy_child, uni
     status, _ = roomy_child(decode, "json", body)
 
     assert status in (400, 413)
+
+
+STRUCTURES = {"objects": '{"a":1},', "lists": "[[]],", "objects in objects": '{"":[]},', "values": "1,", "texts": '"",'}
+
+
+@pytest.mark.parametrize("case", STRUCTURES)
+def test_a_big_body_of_more_than_rows_of_the_model_hold_is_refused_unread(case):
+    """Reading 16 MiB of these holds Python's lock, and with it every other request, for most of a second."""
+    unit, info = STRUCTURES[case], replace(INFO, features=[f for f in INFO.features if not f.is_list])
+    body = f'{{"instances":[{unit * ((2 << 20) // len(unit))}'.encode()  # and no JSON, which it would else be refused for
+
+    status, message = decode("json", body, info, rows=1000)
+
+    assert status == 413
+    assert re.fullmatch(
+        r"the body holds \d+ (objects|lists|values), more than 1000 rows of this model have. Send several requests.", message
+    )
+
+
+@pytest.mark.parametrize("text", ["x", '"{[,', "\\", '\\"', ',\\\\"\\', "{{{{[[[[,,,,"])
+@pytest.mark.parametrize("form", ["tensors", "records", "split", "inputs"])
+def test_as_many_rows_as_are_taken_fit_into_a_big_body_whatever_their_texts_hold(form, text):
+    rows = 2000
+    columns = {k: [v] * rows for k, v in {**GOOD, "s": text * 8, "b": None, "t": text, "l": [1, 2]}.items()}
+    records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    kinds = {"s": "BYTES", "t": "BYTES", "l": "INT64"}
+    shapes = {"w": [rows, 3], "l": [rows, 2]}
+    document = {
+        "tensors": {"inputs": [tensor(k, shapes.get(k, [rows]), v, kinds.get(k, "FP32")) for k, v in columns.items()]},
+        "records": {"dataframe_records": records},
+        "split": {"dataframe_split": {"columns": list(columns), "data": [list(r.values()) for r in records]}},
+        "inputs": {"inputs": columns},
+    }[form]
+    body = json.dumps(document, indent=1).encode()
+
+    assert len(body) > 64 << 10
+    assert decode("infer" if form == "tensors" else "json", body, rows=rows) == rows
 
 
 def test_bounds_follow_the_body():

@@ -95,7 +95,7 @@ def test_json_lines_in_utf_16_are_refused_and_not_half_read(tmp_path):
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        (b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deep"),
+        (b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
         (b'{"x": "\xed\xa0\x80"}', "byte 0xed is no UTF-8"),
         (b'{"x": "\\ud800"}', "surrogates not allowed"),
         (b'{"x": 1,}', "line 2: not a JSON object (Expecting property name enclosed in double quotes, character 9)"),
@@ -138,6 +138,15 @@ def test_a_time_of_day_beyond_midnight_is_refused_with_its_row(tmp_path):
     late = pa.array([0, 86_400_000_000_001], pa.int64()).cast(pa.time64("ns"))
     pa.parquet.write_table(pa.table({"t": late}), tmp_path / "d.parquet", version="2.6")
     assert "row 1: column 't' holds values that are not of its type, time64[ns]" in refusal(tmp_path / "d.parquet", "parquet")
+
+
+@pytest.mark.parametrize("column", [[{"qqq": "x"}], ["x"]], ids=["nested", "plain"])
+def test_a_name_of_a_parquet_that_is_no_text_is_refused(column, tmp_path):
+    pa.parquet.write_table(pa.table({"s" if isinstance(column[0], dict) else "qqq": column}), tmp_path / "d", store_schema=False)
+    path = write(tmp_path / "d.parquet", (tmp_path / "d").read_bytes().replace(b"qqq", b"q\xffq"))
+    message = refusal(path, "parquet")
+    assert "the name of a column, b'" in message
+    assert "q\\xffq', is not UTF-8. Rename it." in message
 
 
 def test_duplicate_columns_of_a_parquet_are_named(tmp_path):

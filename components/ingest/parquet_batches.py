@@ -1,0 +1,56 @@
+"""The rows of a Parquet file in batches of bounded size, whatever its encodings say.
+
+A few bytes of Parquet stand for any number of rows of the same text, and for any number of columns without a value. Texts are
+therefore read as references to the file's dictionary, counted, and decoded a part at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from components.cells import is_list, is_text
+
+# A batch has at most so many rows, values and bytes (one row may have more).
+ROWS, CELLS, BYTES = 32_768, 16 << 20, 64 << 20
+
+
+def rows_of(columns: int) -> int:
+    """Returns how many rows a batch of so many columns may have."""
+    return max(1, min(ROWS, CELLS // max(1, columns)))
+
+
+def bounded_batches(file: pa.parquet.ParquetFile, source: Any) -> Iterator[pa.RecordBatch]:
+    """Yields a file's batches, with its own types; `source` is what it was opened from."""
+    leaves = [file.schema.column(i) for i in range(len(file.schema))]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    encoded = pa.parquet.ParquetFile(source, metadata=file.metadata, read_dictionary=texts)
+    for batch in encoded.iter_batches(batch_size=rows_of(len(leaves))):
+        if not texts:
+            yield batch
+            continue
+        for part in _within(batch):
+            yield part.cast(file.schema_arrow)
+
+
+def _within(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    if batch.num_rows > 1 and sum(map(_text_bytes, batch.columns)) > BYTES:
+        half = batch.num_rows // 2
+        yield from _within(batch.slice(0, half))
+        yield from _within(batch.slice(half))
+    else:
+        yield batch
+
+
+def _text_bytes(column: pa.Array) -> int:
+    """Returns the size of a column's texts when they are decoded."""
+    kind = column.type
+    if pa.types.is_dictionary(kind) and is_text(kind.value_type):
+        return pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py() or 0
+    if is_list(kind):
+        return _text_bytes(column.flatten())
+    return sum(map(_text_bytes, column.flatten())) if pa.types.is_struct(kind) else 0
