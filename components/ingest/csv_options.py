@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 from components.cells import is_text
 from components.errors import UserError
 from components.ingest.sources import arrow_stream, open_file
+from components.spelling import NUMBER
 
 _CHUNK = 1 << 20
 _SPACES = " \u00a0\u202f"  # typists and programs put any of them between thousands
-_PLAIN = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
+_PLAIN = rf"^\s*{NUMBER}\s*$"
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 

@@ -17,10 +17,12 @@ import pyarrow.compute as pc
 from components.cells import is_list
 from components.errors import UserError
 from components.ingest.scalars import longest, one_a_row
+from components.spelling import NUMBER
+from components.targets import EXACT
 
 # Whole numbers up to here are exact in a float of so many bytes.
-_EXACT = {2: 2.0**11, 4: 2.0**24, 8: 2.0**53}
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_EXACT = {2: 2.0**11, 4: 2.0**24, 8: float(EXACT)}
+_NUMBER = re.compile(NUMBER)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _BOOLEANS = {"true": "1", "false": "0"}
 

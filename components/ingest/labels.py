@@ -17,11 +17,11 @@ from components.cells import is_text
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.scalars import longest, one_a_row
+from components.spelling import NUMBER
 
 MAX_CLASSES = 1000
 # An integer label with more values than this is taken as a quantity when the task is not given.
 AUTO_CLASSES = 20
-_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
 _BOOLEAN = "[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]"
 # As a class, 01 is another one than 1.
 _PADDED = r"[+-]?0[0-9]+"
@@ -89,7 +89,7 @@ class LabelValues:
 
     def _look_at_texts(self, texts: pa.Array, *, untyped: bool) -> None:
         texts = texts.drop_null()
-        numbers = pc.match_substring_regex(texts, f"^({_NUMBER}|{_BOOLEAN})$")
+        numbers = pc.match_substring_regex(texts, f"^({NUMBER}|{_BOOLEAN})$")
         self._has_texts |= bool(len(texts)) and not (untyped and pc.all(numbers).as_py())
         self._has_padded |= bool(pc.any(pc.match_substring_regex(texts, f"^{_PADDED}$")).as_py())
 
@@ -226,7 +226,7 @@ def _as_number(value: Any, *, untyped: bool) -> int | float | None:
     if isinstance(value, str) and untyped:
         if re.fullmatch(_BOOLEAN, value):
             return int(value.lower() == "true")
-        if not re.fullmatch(_NUMBER, value):
+        if not re.fullmatch(NUMBER, value):
             return None
         value = decimal.Decimal(value)
     if not isinstance(value, bool | int | float | decimal.Decimal):
