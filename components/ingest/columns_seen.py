@@ -56,7 +56,7 @@ class ColumnsSeen:
         is_csv = format_of(file, spec.format) == "csv"
         if spec.split_key:
             check_keys(spec.split_key, batch.column(spec.split_key), file)
-            self.keyless += missing_keys(batch.column(spec.split_key))
+            self.keyless += missing_keys(batch.column(spec.split_key), spec.missing_values or ())
         for field_, column in zip(batch.schema, batch.columns, strict=True):
             if field_.name in spec.exclude:  # the key that splits and is no feature
                 continue

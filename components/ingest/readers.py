@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import uuid
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -21,6 +25,7 @@ from components.ingest.sources import open_file
 
 _CSV_BLOCK = 8 << 20
 _HEADER_BYTES = 1 << 20
+_FIRST_ROWS = 10
 _ROWS = 32_768
 
 Batches = Generator[pa.RecordBatch, None, None]
@@ -39,7 +44,8 @@ def reader(kind: str, options: CsvOptions) -> Reader:
 
 def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, options: CsvOptions = DEFAULTS) -> Batches:
     """Yields batches of string columns; rows with the wrong number of fields or not UTF-8 go to `bad`. An empty cell is null."""
-    names = _header(path, options)
+    head = _header(path, options)
+    names = head.names
 
     def ragged(row: Any) -> str:
         bad.add(path, f"{row.actual_columns} fields where the header has {row.expected_columns}", str(row.text))
@@ -50,7 +56,9 @@ def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, opti
             rows = pa.csv.open_csv(
                 raw,
                 # One thread: with several, the row handler is called from threads that wait on one another.
-                read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
+                read_options=pa.csv.ReadOptions(
+                    block_size=_CSV_BLOCK, use_threads=False, column_names=names, skip_rows=head.lines
+                ),
                 parse_options=pa.csv.ParseOptions(
                     delimiter=options.separator, newlines_in_values=True, invalid_row_handler=ragged
                 ),
@@ -63,15 +71,36 @@ def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, opti
                 ),
             )
             for batch in rows:
-                yield _decoded(batch, path, bad)
+                decoded = _decoded(batch, path, bad)
+                if held := [n for n in head.unnamed if decoded.column(n).null_count < decoded.num_rows]:
+                    raise _unnamed(path, [names.index(n) for n in held])
+                yield decoded
     except (pa.ArrowInvalid, EOFError, OSError) as error:
         raise UserError(f"data.path: {path} cannot be read as CSV: {error}") from error
 
 
-def _header(path: str, options: CsvOptions) -> list[str]:
+@dataclass(frozen=True)
+class _Header:
+    """A CSV's first line, which may be written in several.
+
+    Attributes:
+        names: of the columns that rows have.
+        lines: that it takes up.
+        unnamed: names, as pandas gives them, of columns without any at the end, where lines end with a separator.
+    """
+
+    names: list[str]
+    lines: int
+    unnamed: list[str]
+
+
+def _header(path: str, options: CsvOptions) -> _Header:
     try:
         head = csv_head(path, options, _HEADER_BYTES)
-        names = next(csv.reader(io.StringIO(head, newline=""), delimiter=options.separator), [])
+        rows = csv.reader(io.StringIO(head, newline=""), delimiter=options.separator)
+        names = next(rows, [])
+        lines = rows.line_num
+        first = [row for row in itertools.islice(rows, _FIRST_ROWS) if row]
     except (csv.Error, EOFError, OSError) as error:
         raise UserError(f"data.path: {path} cannot be read as CSV: {error}") from error
     seems = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
@@ -82,15 +111,27 @@ def _header(path: str, options: CsvOptions) -> list[str]:
         )
     if not names:
         raise UserError(f"data.path: {path} is empty; a CSV starts with a line of column names.")
+    named = next((i for i in range(len(names), 1, -1) if names[i - 1].strip()), 1)
+    unnamed = [f"Unnamed: {i}" for i in range(named, len(names))]
     # The first may be an index that pandas or R wrote: whoever reads on decides.
-    unnamed = [str(i + 1) for i, n in enumerate(names) if not n.strip() and (i or n)]
-    if unnamed:
-        raise UserError(f"data.path: {path}: column {', '.join(unnamed)} has no name. Name it in the first line.")
+    if nameless := [i for i, n in enumerate(names[:named]) if not n.strip() and (i or n)]:
+        raise _unnamed(path, nameless)
+    fields = {len(row) for row in first}
+    if fields == {named}:  # only the first line ends with a separator: there is no such column
+        names, unnamed = names[:named], []
+    elif fields == {len(names) + 1} and all(row[-1] for row in first):  # R writes the names of rows without one for their column
+        names, unnamed = ["", *names], []
+    else:
+        names = [*names[:named], *unnamed]
     _check_names(path, names)
     doubled = sorted({n for n in names if names.count(n) > 1})
     if doubled:
         raise UserError(f"data.path: {path}: duplicate column name {', '.join(map(repr, doubled))}. Rename one.")
-    return names
+    return _Header(names, lines, unnamed)
+
+
+def _unnamed(path: str, places: Sequence[int]) -> UserError:
+    return UserError(f"data.path: {path}: column {', '.join(str(i + 1) for i in places)} has no name. Name it in the first line.")
 
 
 def _check_names(path: str, names: Sequence[str]) -> None:
@@ -135,9 +176,19 @@ def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) 
             if len(set(names)) != len(names):
                 raise UserError(f"data.path: {path}: duplicate column names. Rename one.")
             _check_names(path, names)
-            yield from file.iter_batches(batch_size=_ROWS)
+            for batch in file.iter_batches(batch_size=_ROWS):
+                yield pa.RecordBatch.from_arrays([_stored(c) for c in batch.columns], names=names)
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"data.path: {path} cannot be read as Parquet: {error}") from error
+
+
+def _stored(column: pa.Array) -> pa.Array:
+    """Returns a column of an extension type of Arrow as the type below; UUIDs as the texts that other formats have."""
+    if not isinstance(column.type, pa.BaseExtensionType):
+        return column
+    if column.type.extension_name == "arrow.uuid":
+        return pa.array([None if v is None else str(uuid.UUID(bytes=v)) for v in column.storage.to_pylist()], pa.string())
+    return pc.not_equal(column.storage, 0) if column.type.extension_name == "arrow.bool8" else column.storage
 
 
 def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:

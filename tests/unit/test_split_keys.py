@@ -86,3 +86,10 @@ def test_floats_that_cannot_tell_keys_apart_are_refused_with_the_file(value, kin
 def test_what_is_no_single_value_is_no_key(value):
     with pytest.raises(UserError, match=r"data.split_key: a.parquet: 'user' holds .* a key is one value a row"):
         check_keys("user", pa.array([value]), "a.parquet")
+
+
+@pytest.mark.parametrize("column", [pa.array(["-", " - "]), pa.array([-999, -999]), pa.array(["-999.0", "-"])], ids=str)
+def test_what_the_config_lists_as_missing_is_no_key(column):
+    missing = ["-", "-999"]
+    assert list(key_hashes(column, np.arange(2, dtype=np.uint64), missing)) == [0, 1]
+    assert missing_keys(column, missing) == 2
