@@ -76,7 +76,9 @@ class ColumnsSeen:
                 raise UserError(f"data: {mixed_times(name)}")
             if kind.is_beyond and name != self._spec.label:
                 raise _located(self._spec, self._beyond[name], name, beyond_integers(name))
-        return self._nearly.notes([n for n in texts if n != self._spec.label], [n for n in self.types if n not in texts])
+        classes = {self._spec.label} if self.labels.is_text else set()
+        numbers = [n for n in self.types if n not in texts and n not in classes]
+        return self._nearly.notes([n for n in texts if n != self._spec.label], numbers)
 
     def _add_column(self, file: str, name: str, column: pa.Array, *, untyped: bool, is_csv: bool) -> None:
         seen = _observed(self._spec, file, name, column, untyped=untyped)

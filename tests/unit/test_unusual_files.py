@@ -102,3 +102,12 @@ def test_booleans_of_one_byte_are_booleans(tmp_path):
     typed = pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0, None, 1], pa.int8()))
     pa.parquet.write_table(pa.table({"x": typed, "y": [0, 1] * 2}), tmp_path / "d.parquet")
     assert scan(spec_of(tmp_path / "d.parquet"), BadRows(0)).types["x"].meaning == "boolean"
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_the_index_of_tables_that_were_put_together_and_mixed_is_left_out_and_said(name, tmp_path):
+    index = np.random.default_rng(0).permutation(np.concatenate([np.arange(40), np.arange(30), np.arange(30)]))
+    pd.DataFrame({name: index, "x": index, "y": [0, 1] * 50}).to_csv(tmp_path / "d.csv", index=False)
+    found = scan(spec_of(tmp_path / "d.csv"), BadRows(0))
+    assert list(found.types) == ["x", "y"]
+    assert found.notes[0].startswith(f"left out: {name!r}, an index")
