@@ -12,6 +12,7 @@ _STORED = re.compile(r"__index_level_[0-9]{1,3}__|__natural_order__")
 # A CSV of pandas and of R begins with a column without a name; read and written once more, pandas gives it this one.
 UNNAMED, PANDAS_UNNAMED = "", "Unnamed: 0"
 _IN_ORDER = 0.9
+_FEWEST = 20
 
 
 def may_be_added(name: str) -> bool:
@@ -34,10 +35,21 @@ def _counts_rows(values: pa.Array) -> bool:
         return False
     if numbers.null_count or not len(numbers):
         return False
-    if pc.count_distinct(numbers).as_py() == len(numbers):
+    if pc.count_distinct(numbers).as_py() == len(numbers) or _counts_tables(numbers):
         return True
     steps = pc.subtract(numbers.slice(1), numbers.slice(0, len(numbers) - 1))
     return bool(pc.mean(pc.equal(steps, 1).cast(pa.float64())).as_py() >= _IN_ORDER)
+
+
+def _counts_tables(numbers: pa.Array) -> bool:
+    """From 0 or 1 without a gap, and no number more often than the one before: tables that were put together and mixed."""
+    counted = pc.value_counts(numbers)
+    order = pc.array_sort_indices(counted.field(0))
+    values, often = counted.field(0).take(order), counted.field(1).take(order)
+    first, last = values[0].as_py(), values[-1].as_py()
+    if first not in (0, 1) or last - first + 1 != len(values) or len(values) < _FEWEST:
+        return False
+    return bool(pc.all(pc.less_equal(often.slice(1), often.slice(0, len(often) - 1))).as_py())
 
 
 def _names_rows(values: pa.Array) -> bool:

@@ -60,7 +60,7 @@ def fit_cells(column: pa.Array, target: Target) -> Cells:
     values = _from_typed(column, target)
     if values is None:
         return Cells(pa.nulls(len(column), arrow_type(target)), absent)
-    return _without_listed(_within_limit(values, target), absent, target)
+    return _numbers(values, absent, target)
 
 
 def _from_typed(column: pa.Array, target: Target) -> pa.Array | None:
@@ -143,14 +143,16 @@ def _from_text(column: pa.Array, target: Target) -> Cells:
     if target.kind == FLOAT:
         nan = pc.fill_null(pc.is_nan(values), False)
         absent, values = pc.or_(absent, nan), null_unless(pc.invert(nan), values) if any_true(nan) else values
-    cells = _without_listed(_within_limit(values, target), absent, target)
+    cells = _numbers(values, absent, target)
     return Cells(cells.values, cells.absent, words)
 
 
-def _within_limit(values: pa.Array, target: Target) -> pa.Array:
+def _numbers(values: pa.Array, absent: pa.Array, target: Target) -> Cells:
+    """What `missing` lists is missing, infinity too; all else that is beyond the limit does not fit."""
+    cells = _without_listed(values, absent, target)
     if target.kind != FLOAT or target.limit == math.inf:
-        return values
-    return null_unless(pc.less_equal(pc.abs(values), target.limit), values)
+        return cells
+    return Cells(null_unless(pc.less_equal(pc.abs(cells.values), target.limit), cells.values), cells.absent)
 
 
 def _without_listed(values: pa.Array, absent: pa.Array, target: Target) -> Cells:

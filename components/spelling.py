@@ -15,6 +15,8 @@ MISSING_WORDS = (
 )  # fmt: skip
 # Missing as a label: none is a class.
 MISSING_LABELS = tuple(w for w in MISSING_WORDS if w.lower() != "none")
+# A number in digits, as each parser reads it. More digits of an exponent are a code: what they say is infinite or zero.
+NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
 BOOLEAN, INTEGER, FLOAT, TIMESTAMP, TIME, TEXT = "boolean", "integer", "float", "timestamp", "time", "text"
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # As seconds since 1970, the years 1 to 9999. A count of milliseconds taken for one of seconds lies beyond them.
@@ -41,6 +43,9 @@ def read_texts(text: pa.Array, kind: str) -> tuple[pa.Array, str]:
 
 
 def _integers(text: pa.Array) -> tuple[pa.Array, str]:
+    # Arrow reads 0x1F as 31, and 0xffffffffffffffff as -1; in a file these are names.
+    if pc.any(pc.match_substring(text, "0x", ignore_case=True)).as_py():
+        raise pa.ArrowInvalid("hexadecimal")
     return text.cast(pa.int64()), ""
 
 
@@ -119,7 +124,7 @@ _STYLES = {
     "5": r"^(0|-?[1-9]\d*)$",
     "5.0": r"^-?(0|[1-9]\d*)\.0$",
     "0.5": r"^-?(0|[1-9]\d*)\.\d*[1-9]$",
-    _IRREGULAR: r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$",
+    _IRREGULAR: f"^{NUMBER}$",
     "true": "^(true|false)$",
     "True": "^(True|False)$",
     "TRUE": "^(TRUE|FALSE)$",

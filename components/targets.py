@@ -77,12 +77,12 @@ def plain(column: pa.Array) -> pa.Array:
 
 
 def number_of(text: str) -> float | None:
-    """Returns the number that a text in a list of missing values spells; None: it is a word."""
+    """Returns the number that a text in a list of missing values spells, infinity too; None: it is a word."""
     try:
         found = float(text)
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return None if math.isnan(found) else found
 
 
 def reason_of(value: Any, target: Target) -> str:

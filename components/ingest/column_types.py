@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components import spelling
-from components.cells import Target, counted, is_list, is_moment, plain
+from components.cells import FLOAT32_MAX, Target, counted, is_list, is_moment, number_of, plain
 from components.cells import is_text as holds_text
 from components.conversion import Fitted, fit_target
 from components.errors import UserError
@@ -27,6 +27,7 @@ TEXTS_OF_NUMBERS = frozenset(f"text:{kind}" for kind in _NUMBERS)
 _STORED = {BOOLEAN: INTEGER, TIMESTAMP: INTEGER, TIME: INTEGER, BEYOND: FLOAT}
 _FIRST = 100
 _WHOLE = r"^[+-]?\d+$"
+_SHOWN = 3
 
 
 class UnusableColumnError(UserError):
@@ -117,16 +118,18 @@ def observe(name: str, column: pa.Array, *, is_text: bool, missing: tuple[str, .
     if pa.types.is_null(kind) or column.null_count == len(column):
         return ColumnType(EMPTY)
     if is_list(kind):
-        return _observe_lists(name, column)
+        return _observe_lists(name, column, missing)
     column = plain(column).drop_null()
     kind = column.type
     if holds_text(kind):
-        seen, unit = _seen_in_text(column, numbers=is_text, missing=missing, words=words)
+        seen, unit = _seen_in_text(name, column, numbers=is_text, missing=missing, words=words)
         return ColumnType.of(seen, unit=unit)
     if is_moment(kind):
         _, unit = spelling.coarsest(*counted(column))
         return ColumnType.of({TIME if pa.types.is_time(kind) else TIMESTAMP}, unit=unit)
     if number := _seen_in_numbers(column):
+        if number == FLOAT:
+            _check_finite(name, column.cast(pa.float64(), safe=False), missing)
         return ColumnType.of({number})
     hint = " Write it as a number: its unit differs by format." if pa.types.is_duration(kind) else ""
     raise UnusableColumnError(
@@ -147,7 +150,7 @@ def _seen_in_numbers(column: pa.Array) -> str:
     return FLOAT if pa.types.is_floating(kind) or pa.types.is_decimal(kind) else ""
 
 
-def _observe_lists(name: str, column: pa.Array) -> ColumnType:
+def _observe_lists(name: str, column: pa.Array, missing: tuple[str, ...]) -> ColumnType:
     if is_list(column.type.value_type):
         raise UnusableColumnError(
             f"column {name!r} holds lists of lists ({column.type}); a row holds one value or one flat list. "
@@ -162,7 +165,8 @@ def _observe_lists(name: str, column: pa.Array) -> ColumnType:
             f"Fill it in, make the whole list null, or leave the column out with data.exclude: [{name}].",
             has_gap,
         )
-    inner = observe(name, column.flatten(), is_text=False)
+    # Inside of a longer one nothing is missing.
+    inner = observe(name, column.flatten(), is_text=False, missing=missing if longest <= 1 else ())
     return ColumnType(inner.kind, longest > 1, inner.seen, inner.unit)
 
 
@@ -178,7 +182,7 @@ def has_gap(column: pa.Array) -> pa.Array:
     if not is_list(column.type):
         return pa.array(np.zeros(len(column), dtype=bool))
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    gaps = column.flatten().is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+    gaps = plain(column.flatten()).is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
     found = np.zeros(len(column), dtype=bool)
     found[np.repeat(np.arange(len(column)), lengths)[gaps]] = True
     return pa.array(found & (lengths > 1))
@@ -196,6 +200,29 @@ def beyond_integers(name: str) -> UnusableColumnError:
         f"use them as text with data.columns: {{{name}: {{type: text}}}}; or leave them out with data.exclude: [{name}].",
         is_bad,
     )
+
+
+def _check_finite(name: str, values: pa.Array, missing: tuple[str, ...]) -> None:
+    """Raises UnusableColumnError for numbers that float32 does not hold, other than those that mean missing."""
+    meant = {number_of(m) for m in missing}
+    beyond = values.filter(pc.greater(pc.abs(values), FLOAT32_MAX)).drop_null().unique().to_pylist()
+    left = [v for v in beyond if v not in meant]
+    if not left:
+        return
+
+    def is_bad(column: pa.Array) -> pa.Array:
+        rows = column.to_pylist()
+        return pa.array([any(_number(v) in left for v in (r if isinstance(r, list) else [r])) for r in rows], pa.bool_())
+
+    raise UnusableColumnError(
+        f"column {name!r} holds numbers that are infinite, or would be as float32 (beyond 3.4e38), which no model can be trained "
+        f"on. Mend the data, or set data.missing_values: [{', '.join(f'{v:g}' for v in left[:_SHOWN])}] where they mean missing.",
+        is_bad,
+    )
+
+
+def _number(value: object) -> float | None:
+    return None if value is None else number_of(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
 
 
 def mixed_times(name: str) -> UnusableColumnError:
@@ -224,6 +251,7 @@ def target(kind: ColumnType, missing: Iterable[str] = ()) -> Target:
         spelled=None,
         missing=("", *listed) if kind.kind == STRING else listed,
         unknown=not kind.seen,
+        limit=FLOAT32_MAX,
     )
 
 
@@ -248,24 +276,24 @@ def stored(found: Fitted) -> pa.Array:
     return found.values
 
 
-def _seen_in_text(column: pa.Array, *, numbers: bool, missing: tuple[str, ...], words: bool) -> tuple[set[str], str]:
+def _seen_in_text(name: str, column: pa.Array, *, numbers: bool, missing: tuple[str, ...], words: bool) -> tuple[set[str], str]:
     """Returns what texts are read as, and the unit of times; nothing when all of them mean missing."""
     try:
         text = pc.utf8_trim_whitespace(column.cast(pa.string()))
     except pa.ArrowInvalid:
         return {STRING}, ""
     kinds = [*((INTEGER, FLOAT) if numbers else ()), *((BOOLEAN, TIMESTAMP, TIME) if words else ())]
-    if numbers and (found := _read(text, kinds[:1])):
+    if numbers and (found := _read(name, text, kinds[:1], missing)):
         return found
     listed = pc.is_in(text, spelling.words(missing))
     if pc.any(listed).as_py():
         text = text.filter(pc.invert(listed))
         if not len(text):
             return set(), ""
-    return _read(text, kinds) or ({STRING}, "")
+    return _read(name, text, kinds, missing) or ({STRING}, "")
 
 
-def _read(text: pa.Array, kinds: Iterable[str]) -> tuple[set[str], str] | None:
+def _read(name: str, text: pa.Array, kinds: Iterable[str], missing: tuple[str, ...]) -> tuple[set[str], str] | None:
     for kind in kinds:
         try:
             # The first few by themselves: Arrow makes an error for each value that does not parse, 0.1 s for 200,000.
@@ -274,6 +302,8 @@ def _read(text: pa.Array, kinds: Iterable[str]) -> tuple[set[str], str] | None:
         except pa.ArrowInvalid:
             continue
         found = BEYOND if kind == FLOAT and _all_whole(text) else kind
+        if found == FLOAT:
+            _check_finite(name, values, missing)
         return {f"text:{found}"}, spelling.coarsest(values, unit)[1] if unit else ""
     return None
 

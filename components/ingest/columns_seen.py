@@ -56,7 +56,7 @@ class ColumnsSeen:
         is_csv = format_of(file, spec.format) == "csv"
         if spec.split_key:
             check_keys(spec.split_key, batch.column(spec.split_key), file)
-            self.keyless += missing_keys(batch.column(spec.split_key))
+            self.keyless += missing_keys(batch.column(spec.split_key), spec.missing_values or ())
         for field_, column in zip(batch.schema, batch.columns, strict=True):
             if field_.name in spec.exclude:  # the key that splits and is no feature
                 continue
@@ -76,7 +76,9 @@ class ColumnsSeen:
                 raise UserError(f"data: {mixed_times(name)}")
             if kind.is_beyond and name != self._spec.label:
                 raise located(self._spec, self._beyond[name], name, beyond_integers(name))
-        return self._nearly.notes([n for n in texts if n != self._spec.label], [n for n in self.types if n not in texts])
+        classes = {self._spec.label} if self.labels.is_text else set()
+        numbers = [n for n in self.types if n not in texts and n not in classes]
+        return self._nearly.notes([n for n in texts if n != self._spec.label], numbers)
 
     def _add_column(self, file: str, name: str, column: pa.Array, *, untyped: bool, is_csv: bool) -> None:
         seen = _observed(self._spec, file, name, column, untyped=untyped)

@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 from components.cells import is_text
 from components.errors import UserError
 from components.ingest.sources import arrow_stream, check_compression, open_file
+from components.spelling import NUMBER
 
 _CHUNK = 1 << 20
 _SPACES = " \u00a0\u202f"  # typists and programs put any of them between thousands
-_PLAIN = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
+_PLAIN = rf"^\s*{NUMBER}\s*$"
 # That of UTF-32 begins with that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -111,14 +112,15 @@ def csv_stream(path: str, options: CsvOptions) -> Iterator[Any]:
         yield pa.OSFile(copy.name)
 
 
-def csv_head(path: str, options: CsvOptions, size: int) -> str:
-    """Returns the beginning of a CSV as text.
+def csv_head(path: str, options: CsvOptions, size: int) -> tuple[str, bool]:
+    """Returns the beginning of a CSV as text, and whether the file goes on.
 
     Raises:
         UserError: its first line is not in the encoding.
     """
     with open_file(path) as raw:
         head = raw.read(size)
+        is_cut = bool(raw.read(1))
     check_compression(path, head)
     mark = marked(head)
     if mark and options.is_utf8 and mark != "utf-8":
@@ -127,7 +129,7 @@ def csv_head(path: str, options: CsvOptions, size: int) -> str:
     text = head.decode("utf-8-sig" if options.is_utf8 else options.encoding, errors="replace")
     if "\ufffd" in text.partition("\n")[0]:
         raise UserError(f"data.path: {undecodable(path, options)}")
-    return text
+    return text, is_cut
 
 
 def marked(head: bytes) -> str | None:

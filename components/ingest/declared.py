@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from components.ingest.csv_options import CsvOptions
 
 NUMBER, TEXT = "number", "text"
-_NUMBER = r"^([+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?[iI][nN][fF]([iI][nN][iI][tT][yY])?)$"
+_NUMBER = f"^({spelling.NUMBER}|[+-]?[iI][nN][fF]([iI][nN][iI][tT][yY])?)$"
 
 
 def fitting(

@@ -118,7 +118,7 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
                 else:
                     hashes = row_hashes(_features(lists, spec.label))
                     if spec.split_key:
-                        hashes = key_hashes(batch.column(spec.split_key), hashes)
+                        hashes = key_hashes(batch.column(spec.split_key), hashes, spec.missing_values or ())
                     index = assign(hashes, spec.weights)
                     chosen = {s: index == i for i, s in enumerate(splits)}
                     if spec.split_key:

@@ -118,6 +118,8 @@ def settled(
     decided, notes = dict(types), []
     for name, loss in losses.items():
         numbers = f"column {name!r}: {loss.distinct:,} distinct values become {loss.left:,}"
+        if types[name].kind == INTEGER and name == label:
+            continue  # a class is its exact value
         if types[name].kind == INTEGER:
             notes.append(f"{numbers} as float64, which the default preprocessing works with")
         elif loss.is_whole and name != label:

@@ -7,6 +7,7 @@ import decimal
 import hashlib
 import math
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -17,15 +18,17 @@ import pyarrow.compute as pc
 from components.cells import is_list
 from components.errors import UserError
 from components.ingest.scalars import longest, one_a_row
+from components.spelling import NUMBER
+from components.targets import EXACT
 
 # Whole numbers up to here are exact in a float of so many bytes.
-_EXACT = {2: 2.0**11, 4: 2.0**24, 8: 2.0**53}
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_EXACT = {2: 2.0**11, 4: 2.0**24, 8: float(EXACT)}
+_NUMBER = re.compile(NUMBER)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _BOOLEANS = {"true": "1", "false": "0"}
 
 
-def key_hashes(column: pa.Array, rows: np.ndarray) -> np.ndarray:
+def key_hashes(column: pa.Array, rows: np.ndarray, missing: Iterable[str] = ()) -> np.ndarray:
     """Returns a hash per value of a key column, uint64 (n,): the first 8 bytes of BLAKE2b of its canonical text.
 
     5, 5.0, "5" and " 5" are one value, of whatever type the column is in this file. Values that only look alike ("007" and
@@ -34,9 +37,10 @@ def key_hashes(column: pa.Array, rows: np.ndarray) -> np.ndarray:
     Args:
         column: any Arrow type of scalars, or lists of one value a row.
         rows: a hash of each whole row: what is missing (null, NaN, an empty text) is a group of its own row.
+        missing: texts that mean missing too.
     """
     encoded = _plain(column).dictionary_encode()
-    texts = [_canonical(v) for v in encoded.dictionary.to_pylist()]
+    texts = _present(encoded.dictionary.to_pylist(), missing)
     hashes = np.asarray(
         [int.from_bytes(hashlib.blake2b(t.encode(errors="surrogateescape"), digest_size=8).digest(), "little") for t in texts],
         "uint64",
@@ -55,11 +59,11 @@ def with_key(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*batch.columns, pa.nulls(batch.num_rows)], names=[*batch.schema.names, name])
 
 
-def missing_keys(column: pa.Array) -> int:
+def missing_keys(column: pa.Array, missing: Iterable[str] = ()) -> int:
     """Returns how many rows have no key."""
     counted = pc.value_counts(_plain(column))
-    pairs = zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True)
-    return sum(n for value, n in pairs if value is None or not _canonical(value))
+    pairs = zip(_present(counted.field(0).to_pylist(), missing), counted.field(1).to_pylist(), strict=True)
+    return sum(n for text, n in pairs if not text)
 
 
 def check_keys(name: str, column: pa.Array, file: str) -> None:
@@ -96,6 +100,12 @@ def _doubles(column: pa.Array) -> pa.Array:
         return column
     values = column.to_numpy(zero_copy_only=False)
     return pa.array([None if v is None or np.isnan(v) else float(str(v)) for v in values], pa.float64(), mask=column.is_null())
+
+
+def _present(values: Iterable[Any], missing: Iterable[str]) -> list[str]:
+    """Returns the texts that are hashed; "" for what is missing, or means it, however it is spelled."""
+    listed = {_canonical(m) for m in missing}
+    return ["" if text in listed else text for text in map(_canonical, values)]
 
 
 def _canonical(value: Any) -> str:

@@ -17,12 +17,15 @@ from components.cells import is_text
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.scalars import longest, one_a_row
+from components.spelling import NUMBER
 
 MAX_CLASSES = 1000
 # An integer label with more values than this is taken as a quantity when the task is not given.
 AUTO_CLASSES = 20
-_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
 _BOOLEAN = "[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]"
+_TRUTH = {"true", "false"}
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?")
+_TIME = re.compile(r"\d\d:\d\d:\d\d\.\d+")
 # As a class, 01 is another one than 1.
 _PADDED = r"[+-]?0[0-9]+"
 _INT64 = range(-(2**63), 2**63)
@@ -82,6 +85,9 @@ class LabelValues:
         found: Counter[Any] = Counter()
         for (untyped, _, value), count in self._counts.items():
             found[as_text(value) if self.is_text else _as_number(value, untyped=untyped)] += count
+        if len(found) > len(_TRUTH) and {str(v).lower() for v in found} == _TRUTH:
+            # A boolean of one file's, and the text of another's.
+            return {v: sum(n for t, n in found.items() if t.lower() == v) for v in sorted(_TRUTH)}
         if any(isinstance(v, int) and v not in _INT64 for v in found):
             # No tf.Example and no response of the protocol holds them as numbers.
             return {str(v): found[v] for v in sorted(found)}
@@ -89,7 +95,7 @@ class LabelValues:
 
     def _look_at_texts(self, texts: pa.Array, *, untyped: bool) -> None:
         texts = texts.drop_null()
-        numbers = pc.match_substring_regex(texts, f"^({_NUMBER}|{_BOOLEAN})$")
+        numbers = pc.match_substring_regex(texts, f"^({NUMBER}|{_BOOLEAN})$")
         self._has_texts |= bool(len(texts)) and not (untyped and pc.all(numbers).as_py())
         self._has_padded |= bool(pc.any(pc.match_substring_regex(texts, f"^{_PADDED}$")).as_py())
 
@@ -189,6 +195,7 @@ def class_of(value: Any, classes: Sequence[Any], *, untyped: bool) -> int | str 
         found: Any = _as_number(value.strip() if isinstance(value, str) else value, untyped=untyped)
     else:
         found = as_text(value)
+        found = found.lower() if set(classes) == _TRUTH else found
         if found not in classes:  # beside an integer beyond 64 bits, numbers are classes by their text
             number = _as_number(value.strip() if isinstance(value, str) else value, untyped=untyped)
             found = None if number is None else str(number)
@@ -212,7 +219,8 @@ def plain_label(column: pa.Array) -> pa.Array:
 
 
 def as_text(value: Any) -> str:
-    """Returns a value as the text of a class: 1.0 as 1, a date in ISO's form."""
+    """Returns a value as the text of a class: 1.0 as 1, a date in ISO's form, whether it was a date or its text."""
+    value = _as_moment(value) if isinstance(value, str) else value
     if isinstance(value, datetime.datetime):
         return value.isoformat(sep=" ").removesuffix(" 00:00:00")
     if isinstance(value, datetime.date | datetime.time):
@@ -221,12 +229,21 @@ def as_text(value: Any) -> str:
     return str(value).strip() if number is None else str(number)
 
 
+def _as_moment(text: str) -> datetime.datetime | datetime.time | str:
+    try:
+        if _MOMENT.fullmatch(text.strip()):
+            return datetime.datetime.fromisoformat(text.strip())
+        return datetime.time.fromisoformat(text.strip()) if _TIME.fullmatch(text.strip()) else text
+    except ValueError:
+        return text
+
+
 def _as_number(value: Any, *, untyped: bool) -> int | float | None:
     """Returns a number exactly, a whole one as an int; None for what is no number."""
     if isinstance(value, str) and untyped:
         if re.fullmatch(_BOOLEAN, value):
             return int(value.lower() == "true")
-        if not re.fullmatch(_NUMBER, value):
+        if not re.fullmatch(NUMBER, value):
             return None
         value = decimal.Decimal(value)
     if not isinstance(value, bool | int | float | decimal.Decimal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,8 @@ _UNIT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?\s*([^\W\d_]{1,6})")
 _WORTH_SAYING = 0.5
 _REMEMBERED = 1000
 _SHOWN = 3
-_PLAIN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_PLAIN = f"^{spelling.NUMBER}$"
+_DATE = r"^\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?$"
 _FRACTION = r"[.eE]"
 _PADDED = r"^\s*0[0-9]+\s*$"
 _SPACE = "[ \u00a0\u202f]"
@@ -72,7 +74,10 @@ _CLEAN = {
 
 @dataclass
 class _Column:
-    """What was seen of a column, in rows: plain numbers, of these fractions and such as 007, and the other texts."""
+    """What was seen of a column, in rows: plain numbers, of these fractions and such as 007, and the other texts.
+
+    Of these some are dates; `undated`: the texts that are neither.
+    """
 
     present: int = 0
     numbers: int = 0
@@ -80,6 +85,8 @@ class _Column:
     zeros: int = 0
     untyped: bool = False
     others: Counter[str] = field(default_factory=Counter)
+    dates: int = 0
+    undated: Counter[str] = field(default_factory=Counter)
 
 
 class NearlyNumbers:
@@ -117,10 +124,10 @@ class NearlyNumbers:
         seen.present += pc.sum(counts).as_py() or 0
         seen.numbers += pc.sum(counts.filter(plain)).as_py() or 0
         seen.fractions += pc.sum(counts.filter(pc.and_(plain, pc.match_substring_regex(texts, _FRACTION)))).as_py() or 0
-        others = pc.invert(plain)
-        for text, count in zip(texts.filter(others).to_pylist(), counts.filter(others).to_pylist(), strict=True):
-            if text in seen.others or len(seen.others) < _REMEMBERED:
-                seen.others[text] += count
+        dates = _are_dates(texts)
+        seen.dates += pc.sum(counts.filter(dates)).as_py() or 0
+        _remember(seen.others, texts, counts, pc.invert(plain))
+        _remember(seen.undated, texts, counts, pc.invert(pc.or_(plain, dates)))
 
     def problems(self, names: Sequence[str]) -> list[str]:
         """Returns a sentence for each of these columns of text that is one of numbers, with the key that decides."""
@@ -133,7 +140,33 @@ class NearlyNumbers:
         return [note for note in found if note]
 
 
+def _are_dates(texts: pa.Array) -> pa.Array:
+    alike = pc.match_substring_regex(texts, _DATE)
+    try:
+        spelling.read_texts(texts.filter(alike), spelling.TIMESTAMP)
+        return alike
+    except pa.ArrowInvalid:  # 0000-00-00, 2023-02-29
+        return pa.array([a and _is_date(t) for a, t in zip(alike.to_pylist(), texts.to_pylist(), strict=True)], pa.bool_())
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(datetime.datetime.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def _remember(counted: Counter[str], texts: pa.Array, counts: pa.Array, chosen: pa.Array) -> None:
+    for text, count in zip(texts.filter(chosen).to_pylist(), counts.filter(chosen).to_pylist(), strict=True):
+        if text in counted or len(counted) < _REMEMBERED:
+            counted[text] += count
+
+
 def _note(name: str, column: _Column) -> str | None:
+    if column.undated and column.dates >= _WORTH_SAYING * column.present:
+        seen = f"{name}: {column.dates:,} of {column.present:,} values are dates; {_shown(column.undated)} not"
+        listed = ", ".join(_quoted(t) for t, _ in column.undated.most_common(_SHOWN))
+        return f"{seen}, so the column is text; data.missing_values: [{listed}] makes it dates where these mean missing"
     if column.others and column.numbers >= _WORTH_SAYING * column.present:
         return f"{_sentence(name, column)}, so the column is text; data.columns or data.missing_values can make it numbers"
     if unit := _unit(column):
@@ -187,10 +220,14 @@ def _sentence(name: str, column: _Column) -> str:
     counted = f"{column.numbers:,} of {column.present:,} values are numbers"
     if not column.others:
         return f"{name}: {counted}, which the files hold as text"
-    shown = [f"{t!r} ({n:,} row{'s' if n > 1 else ''})" for t, n in column.others.most_common(_SHOWN)]
-    more = len(column.others) - len(shown)
-    are = "is" if len(column.others) == 1 else "are"
-    return f"{name}: {counted}; {', '.join(shown)}{f' and {more:,} other texts' if more else ''} {are} not"
+    return f"{name}: {counted}; {_shown(column.others)} not"
+
+
+def _shown(texts: Counter[str]) -> str:
+    """Returns the most frequent texts with their rows, and `is` or `are`."""
+    shown = [f"{t!r} ({n:,} row{'s' if n > 1 else ''})" for t, n in texts.most_common(_SHOWN)]
+    more = len(texts) - len(shown)
+    return f"{', '.join(shown)}{f' and {more:,} other texts' if more else ''} {'is' if len(texts) == 1 else 'are'}"
 
 
 def _advice(name: str, column: _Column, matched: Mapping[str, pa.Array], missing: Sequence[str]) -> str:

@@ -19,9 +19,9 @@ from components.cells import is_list, is_text
 ROWS, CELLS, BYTES = 32_768, 16 << 20, 64 << 20
 
 
-def rows_of(columns: int) -> int:
-    """Returns how many rows a batch of so many columns may have."""
-    return max(1, min(ROWS, CELLS // max(1, columns)))
+def rows_of(columns: int, width: int = 1) -> int:
+    """Returns how many rows a batch may have of so many columns, that hold so many bytes a row at least."""
+    return max(1, min(ROWS, CELLS // max(1, columns), BYTES // max(1, width)))
 
 
 def bounded_batches(file: pa.parquet.ParquetFile, source: Any) -> Iterator[pa.RecordBatch]:
@@ -29,7 +29,9 @@ def bounded_batches(file: pa.parquet.ParquetFile, source: Any) -> Iterator[pa.Re
     leaves = [file.schema.column(i) for i in range(len(file.schema))]
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     encoded = pa.parquet.ParquetFile(source, metadata=file.metadata, read_dictionary=texts)
-    for batch in encoded.iter_batches(batch_size=rows_of(len(leaves))):
+    # That of bytes of fixed length; a decimal's too.
+    width = sum(leaf.length for leaf in leaves if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY")
+    for batch in encoded.iter_batches(batch_size=rows_of(len(leaves), width)):
         if not texts:
             yield batch
             continue

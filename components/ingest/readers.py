@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import itertools
 import json
 import mmap
 import os
 import re
 import struct
+import uuid
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -29,7 +34,12 @@ from components.ingest.parquet_batches import BYTES, bounded_batches, rows_of
 from components.ingest.sources import check_compression, is_local, open_file
 
 _CSV_BLOCK = 8 << 20
-_HEADER_BYTES = 1 << 20
+# Of the first line; the second, where it is longer than the first.
+_HEADER_BYTES = (1 << 20, 8 << 20)
+_FIRST_ROWS = 10
+# Columns of the widest sheet that is exported with all of its separators.
+_MOST_UNNAMED = 1 << 14
+_SHOWN = 20
 # Of a line of JSON. What a compressed file unpacks to has no end of its own.
 _LINE_BYTES = 64 << 20
 _RECORDS_AT_ONCE = 1024
@@ -82,19 +92,24 @@ def reader(kind: str, options: CsvOptions) -> Reader:
 @_refusing("CSV")
 def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, options: CsvOptions = DEFAULTS) -> Batches:
     """Yields batches of string columns; rows with the wrong number of fields or not UTF-8 go to `bad`. An empty cell is null."""
-    names = _header(path, options)
+    head = _header(path, options)
+    names = head.names
 
     def ragged(row: Any) -> str:
-        place = f"record {row.number - 1:,}: " if row.number else ""
+        place = f"record {row.number - head.lines:,}: " if row.number else ""
         bad.add(path, f"{place}{row.actual_columns} fields where the header has {row.expected_columns}", str(row.text))
         return "skip"
 
     with watched(ragged) as not_text, csv_stream(path, options) as raw:
+        if head.is_all:
+            return
         try:
             rows = pa.csv.open_csv(
                 raw,
                 # One thread: with several, the row handler is called from threads that wait on one another.
-                read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
+                read_options=pa.csv.ReadOptions(
+                    block_size=_CSV_BLOCK, use_threads=False, column_names=names, skip_rows=head.lines
+                ),
                 parse_options=pa.csv.ParseOptions(
                     delimiter=options.separator, newlines_in_values=True, invalid_row_handler=ragged
                 ),
@@ -107,19 +122,35 @@ def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, opti
                 ),
             )
             for batch in rows:
-                yield _decoded(batch, path, bad)
+                decoded = _decoded(batch, path, bad)
+                if held := [n for n in head.unnamed if decoded.column(n).null_count < decoded.num_rows]:
+                    raise _unnamed(path, [names.index(n) for n in held])
+                yield decoded
         except pa.ArrowInvalid:
             if not_text:
                 raise UserError(f"data.path: {undecodable(path, options)}") from None
             raise
 
 
-def _header(path: str, options: CsvOptions) -> list[str]:
-    head = csv_head(path, options, _HEADER_BYTES)
-    try:
-        names = next(csv.reader(io.StringIO(head, newline=""), delimiter=options.separator), [])
-    except csv.Error as error:
-        raise UserError(f"data.path: {path} cannot be read as CSV: {error}. Mend its first line.") from error
+@dataclass(frozen=True)
+class _Header:
+    """A CSV's first line, which may be written in several.
+
+    Attributes:
+        names: of the columns that rows have.
+        lines: that it takes up.
+        is_all: nothing follows it.
+        unnamed: names, as pandas gives them, of columns without any at the end, where lines end with a separator.
+    """
+
+    names: list[str]
+    lines: int
+    is_all: bool
+    unnamed: list[str]
+
+
+def _header(path: str, options: CsvOptions) -> _Header:
+    names, lines, is_all, first = _first_lines(path, options)
     seems = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
     if seems:
         raise UserError(
@@ -128,13 +159,53 @@ def _header(path: str, options: CsvOptions) -> list[str]:
         )
     if not names:
         raise UserError(f"data.path: {path} is empty; a CSV starts with a line of column names.")
+    named = next((i for i in range(len(names), 1, -1) if names[i - 1].strip()), 1)
+    if len(names) - named > _MOST_UNNAMED:
+        raise _unnamed(path, range(named, len(names)))
+    unnamed = [f"Unnamed: {i}" for i in range(named, len(names))]
     # The first may be an index that pandas or R wrote: whoever reads on decides.
-    unnamed = [str(i + 1) for i, n in enumerate(names) if not n.strip() and (i or n)]
-    if unnamed:
-        raise UserError(f"data.path: {path}: column {', '.join(unnamed)} has no name. Name it in the first line.")
+    if nameless := [i for i, n in enumerate(names[:named]) if not n.strip() and (i or n)]:
+        raise _unnamed(path, nameless)
+    fields = {len(row) for row in first}
+    if fields == {named}:  # only the first line ends with a separator: there is no such column
+        names, unnamed = names[:named], []
+    elif fields == {len(names) + 1} and all(row[-1] for row in first):  # R writes the names of rows without one for their column
+        names, unnamed = ["", *names], []
+    else:
+        names = [*names[:named], *unnamed]
     _check_names(path, names)
     _check_doubled(path, names)
-    return names
+    return _Header(names, lines, is_all, unnamed)
+
+
+def _first_lines(path: str, options: CsvOptions) -> tuple[list[str], int, bool, list[list[str]]]:
+    """Returns the names in a CSV's first line, the number of lines that it is written in, whether that is all, and a few rows."""
+    for size in _HEADER_BYTES:
+        head, is_cut = csv_head(path, options, size)
+        text = io.StringIO(head, newline="")
+        rows = csv.reader(text, delimiter=options.separator)
+        try:
+            names = next(rows, [])
+        except csv.Error as error:
+            raise UserError(f"data.path: {path} cannot be read as CSV: {error}. Mend its first line.") from error
+        lines = rows.line_num
+        is_all = text.tell() == len(head)
+        if is_cut and is_all:
+            continue
+        first: list[list[str]] = []
+        with suppress(csv.Error):  # of a field that Arrow may well read
+            first.extend(itertools.islice(rows, _FIRST_ROWS))
+        whole = first[:-1] if is_cut and text.tell() == len(head) else first
+        return names, lines, is_all, [row for row in whole if row]
+    raise UserError(
+        f"data.path: {path}: the first line has more than {size >> 20} MiB; a CSV starts with a line of column names."
+    )
+
+
+def _unnamed(path: str, places: Sequence[int]) -> UserError:
+    more = f" and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
+    shown = ", ".join(str(i + 1) for i in places[:_SHOWN])
+    return UserError(f"data.path: {path}: column {shown}{more} has no name. Name it in the first line.")
 
 
 def _check_doubled(path: str, names: Sequence[str]) -> None:
@@ -190,8 +261,23 @@ def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) 
         before = 0
         for batch in bounded_batches(file, source):
             _check_texts(batch, path, before)
-            yield batch
+            yield _without_extensions(batch)
             before += batch.num_rows
+
+
+def _without_extensions(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if not any(isinstance(t, pa.BaseExtensionType) for t in batch.schema.types):
+        return batch
+    return pa.RecordBatch.from_arrays([_stored(c) for c in batch.columns], names=batch.schema.names)
+
+
+def _stored(column: pa.Array) -> pa.Array:
+    """Returns a column of an extension type of Arrow as the type below; UUIDs as the texts that other formats have."""
+    if not isinstance(column.type, pa.BaseExtensionType):
+        return column
+    if column.type.extension_name == "arrow.uuid":
+        return pa.array([None if v is None else str(uuid.UUID(bytes=v)) for v in column.storage.to_pylist()], pa.string())
+    return pc.not_equal(column.storage, 0) if column.type.extension_name == "arrow.bool8" else column.storage
 
 
 def _check_texts(batch: pa.RecordBatch, path: str, before: int) -> None:

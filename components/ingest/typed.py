@@ -73,16 +73,18 @@ class TypedColumns:
                 low, high = self.counts.get(name, (seen["min"], seen["max"]))
                 self.counts[name] = [min(low, seen["min"]), max(high, seen["max"])]
             if self._types[name].kind == STRING and name != self._label:
-                self._look_at(name, column, found.values)
+                self._look_at(name, column, found.values, in_lists=wanted.is_list)
             arrays.append(stored(found))
         return pa.RecordBatch.from_arrays(arrays, names=list(self._targets))
 
-    def _look_at(self, name: str, column: pa.Array, values: pa.Array) -> None:
+    def _look_at(self, name: str, column: pa.Array, values: pa.Array, *, in_lists: bool) -> None:
         column = plain(column.flatten() if is_list(column.type) else column)
         if not is_text(column.type):
             self._rendered[name] |= _styles(values.flatten())
             return
         self.spelled[name] |= _styles(values.flatten())
+        if in_lists:
+            return  # inside of one nothing is missing
         words = spelling.words(()).cast(pa.binary())
         texts = values.flatten()
         counted = pc.value_counts(texts.filter(pc.is_in(texts, words)))

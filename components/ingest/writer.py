@@ -28,14 +28,16 @@ def assign(hashes: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
 def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
     """Returns a hash per row of list columns, uint64 (n,).
 
-    Of the values, not of the serialized examples: protobuf writes a map in an order that changes from run to run.
+    Of the values, not of the serialized examples: protobuf writes a map in an order that changes from run to run. The order of
+    the columns is the format's, and 5 is 5.0 where a column has become one of floats: neither moves a row to another split.
     """
     total = np.zeros(batch.num_rows, dtype=np.uint64)
-    for column in batch.columns:
+    for name in sorted(batch.schema.names):
+        column = batch.column(name)
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         hashes = np.zeros(batch.num_rows, dtype=np.uint64)
         if lengths.max(initial=0) <= 1:
-            hashes[lengths == 1] = hash_array(column.flatten().to_numpy(zero_copy_only=False), categorize=False)
+            hashes[lengths == 1] = hash_array(_comparable(column.flatten()), categorize=False)
         else:
             hashes = hash_array(np.asarray([str(v) for v in column.to_pylist()], dtype=object), categorize=False)
         total = total * _GOLDEN + hashes
@@ -43,6 +45,12 @@ def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
     total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return total ^ (total >> np.uint64(31))
+
+
+def _comparable(values: pa.Array) -> np.ndarray:
+    """Numbers as float64, so that equal ones are hashed alike; beyond 2^53 neighbours may share a hash, and so a split."""
+    found: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return found.astype(np.float64) + 0.0 if found.dtype.kind in "iuf" else found
 
 
 class SplitWriter:

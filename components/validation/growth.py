@@ -13,7 +13,7 @@ import pandas as pd
 from components.validation.findings import DRIFT, GROWS, WARNING, Finding, exclude_option
 from components.validation.statistics import Quantiles, common, has_values, is_numeric, quantiles
 
-_ISO = re.compile(r"\d{4}[-/]\d{2}[-/]\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?( ?(Z|[+-]\d{2}:?\d{2}))?")
+_ISO = re.compile(r"\d{4}[-/]\d{2}|\d{4}[-/]\d{2}[-/]\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?( ?(Z|[+-]\d{2}:?\d{2}))?")
 _FORMATS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d.%m.%Y %H:%M:%S")
 _MOSTLY = 0.95
 # Seconds from 1990 to 2100, and the same in thousandths, millionths and milliardths of a second.
@@ -123,6 +123,8 @@ def _kind(feature: Any, found: Quantiles) -> str:
     whole = np.all(np.mod(edges, 1) == 0) if np.isfinite(edges).all() else False
     if not whole:
         return ""
+    if 190001 <= edges[0] <= edges[-1] <= 210012 and np.all((edges % 100 > 0) & (edges % 100 < 13)):
+        return "year and month"
     days, months = edges % 100, edges // 100 % 100
     if 19000101 <= edges[0] <= edges[-1] <= 21001231 and np.all((days > 0) & (days < 32) & (months > 0) & (months < 13)):
         return "year, month and day"

@@ -20,6 +20,8 @@ _EXPECTED_PAIRS = 12
 _EVEN_GAPS = 0.75
 _MONOTONE = 0.99
 _LONGEST_TEXT, _MOST_WORDS = 64, 4
+_STORED_NAMES = re.compile(r"level_[0-9]+|Unnamed: [0-9]+")  # pandas' own
+_MOST_TABLES, _WIDEST, _SURELY = 5, 20, 4
 _ID_NAMES = re.compile("ids?|idx|index|key|uuid|guid|rows?|rownum(ber)?|rowname|nr|no|number|seq(uence)?|serial|order")
 
 
@@ -39,8 +41,11 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
         present = sample[name].dropna()
         if kind == "float" and _has_fractions(present.iloc[:_FEWEST_ROWS]):
             continue  # most columns: said without a look at all of their values
+        meaning = summary.meanings.get(name, "")
         what = identifier(name, present, kind)
-        order = "" if what else _order(present, kind, summary.meanings.get(name, ""), has_classes=bool(summary.classes))
+        if meaning.startswith("time") and not summary.classes:
+            what = None  # of a quantity that is to be forecast, a time may rightly say much
+        order = "" if what else _order(present, kind, meaning, has_classes=bool(summary.classes))
         if not what and not order:
             continue
         share = explained(present, sample[summary.label].loc[present.index], has_classes=bool(summary.classes))
@@ -95,10 +100,17 @@ def identifier(name: str, values: pd.Series, kind: str) -> str | None:
         values: present ones, in the order of the rows.
         kind: integer, float or string.
     """
-    if len(values) < _FEWEST_ROWS or values.nunique() < _UNIQUE_SHARE * len(values):
+    if len(values) < _FEWEST_ROWS:
         return None
+    if values.nunique() < _UNIQUE_SHARE * len(values):
+        is_named = _ID_NAMES.fullmatch(_last_word(name)) or _STORED_NAMES.fullmatch(name)
+        return "an index" if is_named and counts_rows_of_tables(values, kind) else None
     if kind == "string":
         return None if _is_prose(values) else "an id"
+    return _numbered(name, values, kind)
+
+
+def _numbered(name: str, values: pd.Series, kind: str) -> str | None:
     numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
     if kind not in ("integer", "float") or not np.isfinite(numbers).all() or _has_fractions(values):
         return None
@@ -130,7 +142,6 @@ def _order(values: pd.Series, kind: str, meaning: str, *, has_classes: bool) -> 
     """Returns what a column whose values come back is, where it orders the rows; a time does in any order of the file."""
     if orders_rows(values, kind):
         return "an order of the rows"
-    # Of a quantity that is to be forecast, a time may rightly say much.
     return "a time" if has_classes and meaning.startswith("time") and values.nunique() >= _FEWEST_ROWS else ""
 
 
@@ -172,6 +183,23 @@ def _explained_by_neighbours(targets: list[np.ndarray], order: np.ndarray) -> fl
         wrong += float(((ordered - others) ** 2).sum())
         total += float(((ordered - ordered.mean()) ** 2).sum())
     return float(np.clip(1 - wrong / total, 0, 1)) if total > 0 else 0.0
+
+
+def counts_rows_of_tables(values: pd.Series, kind: str) -> bool:
+    """Whether whole numbers count the rows of several tables that were put together: each comes about equally often.
+
+    Of measured values some come more often by chance: their number varies as much as it is large (Poisson), and more.
+    """
+    if kind not in ("integer", "float"):
+        return False
+    numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
+    if not np.isfinite(numbers).all() or _has_fractions(values):
+        return False
+    span = int(numbers.max() - numbers.min()) + 1
+    if not _FEWEST_ROWS <= span <= _WIDEST * len(numbers):
+        return False
+    often = np.bincount((numbers - numbers.min()).astype(np.int64), minlength=span)
+    return bool(often.mean() <= _MOST_TABLES and often.var() < (1 - _SURELY * np.sqrt(2 / span)) * often.mean())
 
 
 def _repeats_less_than_chance(numbers: np.ndarray, ordered: np.ndarray) -> bool:

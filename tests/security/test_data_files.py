@@ -50,6 +50,15 @@ def test_one_long_text_that_stands_for_many_rows_is_decoded_a_part_at_a_time(chi
     assert child(read, "parquet", tmp_path / "x.parquet") == (rows, [])
 
 
+def test_long_bytes_of_fixed_length_that_stand_for_many_rows_are_decoded_a_part_at_a_time(child, tmp_path):
+    rows = 1000
+    same = pa.array([b"x" * (1 << 20)], pa.binary(1 << 20)).take(pa.array([0] * rows))
+    pa.parquet.write_table(pa.table({"a": same}), tmp_path / "x.parquet", store_schema=False, data_page_size=1 << 30)
+
+    assert (tmp_path / "x.parquet").stat().st_size < 200_000
+    assert child(read, "parquet", tmp_path / "x.parquet") == (rows, [])
+
+
 @pytest.mark.core
 def test_columns_that_hold_nothing_are_read_a_part_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_batches, "CELLS", 1000)

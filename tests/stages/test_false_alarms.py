@@ -153,6 +153,8 @@ TIMES = {
     "times": HOURS.strftime("%Y-%m-%dT%H:%M:%SZ"),
     "seconds": HOURS.astype("int64") // 10**9,
     "milliseconds as floats": HOURS.astype("int64") / 10**6,
+    "months": HOURS.strftime("%Y-%m"),
+    "year, month": HOURS.strftime("%Y%m").astype("int64"),
     "year, month, day": HOURS.strftime("%Y%m%d").astype("int64"),
     "a counter": np.arange(3000) + 1000,
 }

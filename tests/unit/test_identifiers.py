@@ -162,3 +162,42 @@ def test_a_time_that_predicts_the_label_stops_the_run_in_any_order_of_the_file()
     [found] = findings({"at": seconds}, SORTED_LABEL[SHUFFLED], meanings={"at": "timestamp[s]"})
     assert (found.action, found.anomaly.startswith("a time that predicts the label alone")) == ("fail", True)
     assert findings({"at": seconds}, RNG.integers(0, 2, ROWS), meanings={"at": "timestamp[s]"}) == []
+
+
+TABLES = [np.arange(900), np.arange(700), np.arange(400)]
+BLOCKS = np.concatenate([np.arange(len(t)) >= 0.6 * len(t) for t in TABLES]).astype(int)
+
+
+def mixed(values, seed=1):
+    return np.asarray(values)[np.random.default_rng(seed).permutation(len(values))[:1400]]
+
+
+@pytest.mark.parametrize("name", ["index", "level_0", "Unnamed: 0", "id", "row_nr"])
+def test_the_index_of_tables_that_were_put_together_is_one_although_its_values_come_back(name):
+    [found] = findings({name: mixed(np.concatenate(TABLES))}, mixed(BLOCKS))
+    assert (found.action, found.anomaly.startswith("an index that predicts the label alone")) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("id", RNG.integers(0, 700, 1400)),
+        ("floor_nr", RNG.integers(0, 60, 1400)),
+        ("week", mixed(np.concatenate(TABLES))),
+        ("number", RNG.normal(0, 1, 1400).round(2)),
+        ("nr", RNG.integers(0, 10**9, 30).repeat(50)),
+    ],
+)
+def test_numbers_that_come_back_as_chance_or_design_gives_are_no_index(name, values):
+    assert kind(values, name) is None
+
+
+def test_a_time_may_say_much_of_a_quantity_that_is_to_be_forecast():
+    hours = SECONDS + 3600 * np.arange(ROWS)
+    load = np.sin(np.arange(ROWS) / 300.0) + RNG.normal(0, 0.4, ROWS)
+    facts = DatasetSummary(
+        "", [], {"at": "integer", "y": "float"}, {}, {}, 0, [], [], "y", "regression", [], {}, meanings={"at": "timestamp[s]"}
+    )
+    settings = {"leakage": {"max_id_information": 0.3, "max_information": 0.9}, "on_anomaly": {"features": {}}}
+    assert 0.6 < share(hours, load, has_classes=False) < 0.9
+    assert identifier_findings(pd.DataFrame({"at": hours, "y": load}), facts, settings) == []

@@ -283,7 +283,9 @@ def test_a_column_that_is_an_index_in_one_file_and_data_in_another_is_refused(tm
 
 def test_infinity_among_whole_floats_leaves_them_floats(tmp_path):
     rows = [f'{{"x": {1.7e9 + i}, "y": {i % 2}}}' for i in range(200)] + ['{"x": Infinity, "y": 1}']
-    found = scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)], "max_float32_loss": 1.0}), BadRows(0))
+    found = scan(
+        InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)], "max_float32_loss": 1.0, "missing_values": ["inf"]}), BadRows(0)
+    )
     assert found.types["x"].meaning == "float"
 
 

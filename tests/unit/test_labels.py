@@ -10,7 +10,9 @@ import pytest
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.labels import LabelValues, check_label, class_column, infer_task, labelled
+from components.ingest.scan import InputSpec, scan
 from components.spelling import MISSING_LABELS
+from tests.unit.test_ingest import SPEC
 
 pytestmark = pytest.mark.core
 
@@ -135,3 +137,39 @@ def test_an_infinite_label_is_a_bad_row():
 def test_what_is_no_single_value_is_no_label(value):
     with pytest.raises(UserError, match=r"label: d.parquet: 'y' holds"):
         labelled(pa.record_batch({"y": pa.array([value])}), "y", (), "d.parquet", BadRows(0))
+
+
+MOMENTS = [datetime.datetime(2024, 1, 31), datetime.datetime(2024, 2, 1, 9, 30)]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["2024-01-31 00:00:00", "2024-02-01 09:30:00"],
+        ["2024-01-31T00:00", "2024-02-01T09:30"],
+        ["2024-01-31 00:00:00.000000000", "2024-02-01 09:30:00.000"],
+    ],
+)
+@pytest.mark.parametrize("csv", [True, False])
+def test_moments_are_the_same_classes_as_a_type_and_as_texts(texts, csv):
+    wanted = ["2024-01-31", "2024-02-01 09:30:00"]
+    assert classes(pa.array(texts), csv=csv) == classes(pa.array(MOMENTS)) == wanted
+    assert class_column(pa.array(texts), wanted, untyped=csv).to_pylist() == wanted
+
+
+def test_what_only_looks_like_a_moment_is_the_text_that_it_is():
+    texts = ["2024-02-30 09:30:00", "2024-01-31 x", "25:00:00.5"]
+    assert classes(pa.array(texts)) == sorted(texts)
+
+
+def test_booleans_of_one_file_and_their_texts_of_another_are_two_classes():
+    assert classes(pa.array([True, False]), pa.array(["true", "False"])) == ["false", "true"]
+    assert class_column(pa.array([True, False]), ["false", "true"], untyped=False).to_pylist() == ["true", "false"]
+    assert class_column(pa.array(["True", "false"]), ["false", "true"], untyped=False).to_pylist() == ["true", "false"]
+
+
+def test_no_note_says_of_a_class_what_holds_for_a_feature(tmp_path):
+    for name, values in (("padded", ["01", "1"]), ("large", [2**53, 2**53 + 1])):
+        path = tmp_path / f"{name}.csv"
+        path.write_text("x,y\n" + "".join(f"{i},{values[i % 2]}\n" for i in range(40)))
+        assert scan(InputSpec(**{**SPEC, "path": [str(path)]}), BadRows(0)).notes == []

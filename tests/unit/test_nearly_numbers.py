@@ -155,3 +155,11 @@ def test_a_label_of_numbers_with_a_dash_is_no_class_of_its_own(tmp_path):
     table = pd.DataFrame({"x": range(200), "y": [*([0, 1] * 99), "-", "-"]})
     table.to_csv(tmp_path / "d.csv", index=False)
     assert "y: 198 of 200 values are numbers; '-' (2 rows) is not" in refusal(tmp_path / "d.csv")
+
+
+@pytest.mark.parametrize("odd", ["-", "never", "0000-00-00", "2023-02-29"])
+def test_a_text_among_dates_is_said_with_the_key_that_makes_them_dates(odd, tmp_path):
+    path = written(tmp_path, [*(f"2024-01-{1 + i % 28:02d}" for i in range(197)), odd, odd, odd])
+    [note] = [n for n in scanned(path).notes if n.startswith("income:")]
+    assert note.startswith(f"income: 197 of 200 values are dates; {odd!r} (3 rows) is not, so the column is text")
+    assert scanned(path, missing_values=[odd]).types["income"].meaning == "timestamp[s]"

@@ -9,6 +9,7 @@ import pytest
 
 from components.errors import UserError
 from components.ingest.keys import check_keys, key_hashes, missing_keys
+from components.ingest.writer import row_hashes
 
 pytestmark = pytest.mark.core
 
@@ -86,3 +87,27 @@ def test_floats_that_cannot_tell_keys_apart_are_refused_with_the_file(value, kin
 def test_what_is_no_single_value_is_no_key(value):
     with pytest.raises(UserError, match=r"data.split_key: a.parquet: 'user' holds .* a key is one value a row"):
         check_keys("user", pa.array([value]), "a.parquet")
+
+
+@pytest.mark.parametrize("column", [pa.array(["-", " - "]), pa.array([-999, -999]), pa.array(["-999.0", "-"])], ids=str)
+def test_what_the_config_lists_as_missing_is_no_key(column):
+    missing = ["-", "-999"]
+    assert list(key_hashes(column, np.arange(2, dtype=np.uint64), missing)) == [0, 1]
+    assert missing_keys(column, missing) == 2
+
+
+def rows(**columns):
+    return row_hashes(pa.RecordBatch.from_pydict({n: pa.array([[v] for v in values]) for n, values in columns.items()}))
+
+
+def test_the_order_of_the_columns_moves_no_row_to_another_split():
+    np.testing.assert_array_equal(rows(b=[1, 2], a=[b"x", b"y"]), rows(a=[b"x", b"y"], b=[1, 2]))
+
+
+def test_a_column_of_integers_that_becomes_one_of_floats_moves_no_row_to_another_split():
+    hashes_before, hashes_after = rows(age=[30, 40, 50, 0]), rows(age=[30.0, 40.0, 45.5, -0.0])
+    assert (hashes_before == hashes_after).tolist() == [True, True, False, True]
+
+
+def test_values_of_one_column_are_told_from_those_of_another():
+    assert rows(a=[1], b=[2])[0] != rows(a=[2], b=[1])[0]
