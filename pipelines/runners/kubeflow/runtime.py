@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from components import progress
 from components.account import ensure_account
 from pipelines.runners.kubeflow import failure, task_tracking
 from pipelines.runners.kubeflow.carried_files import PLACE, unpack
+from pipelines.runners.kubeflow.process_end import end_at_once
 from pipelines.runners.kubeflow.termination import until_terminated
 from pipelines.runners.kubeflow.variables import STATE
 
@@ -81,6 +83,7 @@ def _said() -> Iterator[failure.Stage]:
     # Twice: what MLflow is told at its end is the reason, and SIGTERM is heard while it is told.
     with failure.said() as stage, until_terminated():
         yield stage
+    end_at_once()
 
 
 def _run_stage(
@@ -91,15 +94,9 @@ def _run_stage(
     failing.name = stage if joint else ""
     with task_tracking.task(stage, joint=joint), until_terminated():
         started = time.monotonic()
-        from components import batched_io
-        from components.beam_startup import remember
-        from components.compat import beam_local_globs, tensorflow_globs
         from pipelines.runners.kubeflow import node_run
 
-        remember()
-        beam_local_globs.install()
-        tensorflow_globs.install()
-        batched_io.install()
+        _patch(beam=node["executor"]["kind"] == "BeamExecutableSpec")
         progress.say("running")
         work = node_run.NodeRun(node, inputs, given["outputs"], _resolved(properties, files), key=_key(inputs, properties))
         with tempfile.TemporaryDirectory() as temporary:
@@ -107,6 +104,21 @@ def _run_stage(
             work.execute(temporary, state, given.get("driver_output") or "")
         work.show(given.get("views") or {})
         progress.say(f"done in {time.monotonic() - started:.1f} s")
+
+
+def _patch(*, beam: bool) -> None:
+    """Mends the libraries that a stage uses; Beam, which takes seconds to import, for its stages alone."""
+    from components.compat import tensorflow_globs
+
+    tensorflow_globs.install()
+    if beam or "apache_beam" in sys.modules:
+        from components import batched_io
+        from components.beam_startup import remember
+        from components.compat import beam_local_globs
+
+        remember()
+        beam_local_globs.install()
+        batched_io.install()
 
 
 def run_driver(
@@ -121,7 +133,9 @@ def run_driver(
         ensure_account()
         progress.no_progress_bars()
         _listen(f"{node['id']}: ")
-        return driver_output_of(node, inputs=inputs, properties=properties, files=files)
+        said = driver_output_of(node, inputs=inputs, properties=properties, files=files)
+    end_at_once()
+    return said
 
 
 def driver_output_of(
@@ -146,7 +160,9 @@ def evaluate_condition(node: Mapping[str, Any], *, inputs: Mapping[str, Sequence
     with failure.said():
         from pipelines.runners.kubeflow import node_run
 
-        return "true" if node_run.holds(node, inputs) else "false"
+        holds = "true" if node_run.holds(node, inputs) else "false"
+    end_at_once()
+    return holds
 
 
 def _resolved(properties: Mapping[str, Any], files: Mapping[str, str] | None) -> dict[str, Any]:
