@@ -302,7 +302,9 @@ def test_the_example_is_six_tasks_in_series(path):
 
 def test_the_largest_pipeline_that_is_supported_fits_a_cluster(tmp_path):
     """Three trainers, each with a search before it and on two nodes."""
-    (tmp_path / "third.py").write_text("from components.training.pytorch_trainer import Trainer\n\n\nclass Third(Trainer):\n    pass\n")
+    (tmp_path / "third.py").write_text(
+        "from components.training.pytorch_trainer import Trainer\n\n\nclass Third(Trainer):\n    pass\n"
+    )
     overrides = [
         "task=binary",
         f"trainer.framework=[tensorflow, pytorch, {tmp_path / 'third.py'}:Third]",
