@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from components.redaction import mask
 
@@ -19,6 +20,21 @@ def no_progress_bars() -> None:
 def set_sink(sink: Callable[[str], None] | None) -> None:
     """Sends what `say` says to `sink` from now on (None: to nobody)."""
     _sinks[:] = [sink] if sink else []
+
+
+@contextmanager
+def said_by(stage: str) -> Iterator[None]:
+    """Has the stage's name stand before what is said inside: for processes that do several stages."""
+    before = list(_sinks)
+
+    def named(sink: Callable[[str], None]) -> Callable[[str], None]:
+        return lambda text: sink(f"{stage}: {text}")
+
+    _sinks[:] = [named(sink) for sink in before]
+    try:
+        yield
+    finally:
+        _sinks[:] = before
 
 
 def heard() -> bool:

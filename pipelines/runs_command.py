@@ -13,6 +13,7 @@ from components.errors import UserError
 from pipelines.runners.kubeflow.client import TERMINAL, Connection, KubeflowClient
 from pipelines.runners.kubeflow.following import shown_states, state_of
 from pipelines.runners.kubeflow.parent_run import of_plugin
+from pipelines.runners.kubeflow.plan import stage_names, task_name
 from pipelines.runners.kubeflow.reconciling import reconcile_ended
 from pipelines.runners.kubeflow.schedules import Schedules
 from pipelines.runners.kubeflow.workflow import Node, Workflow
@@ -49,8 +50,13 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
     _reconcile(client, [run], tracking_uri)
     workflow = client.workflow(run_id)
     names = workflow.task_names() if workflow else _shown_tasks(run)
-    states = workflow.stages({n: n for n in names}) if workflow else shown_states(run, {n: n for n in names})
-    tasks = [{"name": n, "state": s.state, "seconds": s.seconds, "error": s.message or None} for n, s in states.items()]
+    stages = {n: ",".join(stage_names(n)) for n in names}
+    states = workflow.stages(stages) if workflow else shown_states(run, stages)
+    shared = {stage: n for n in names for stage in stage_names(n) if n != stage}
+    tasks = [
+        {"name": n, "state": s.state, "seconds": s.seconds, "error": s.message or None, "task": shared.get(n, n)}
+        for n, s in states.items()
+    ]
     found = {**_summary(client, run), "error": run.error.message if run.error else None, "tasks": tasks}
     if as_json:
         click.echo(json.dumps(found))
@@ -59,10 +65,13 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
         if found[key]:
             click.echo(f"{key}: {found[key]}")
     table = Table(box=None, pad_edge=False)
-    for column in ("task", "state", "seconds", "message"):
+    for column in ("stage", "state", "seconds", "message"):
         table.add_column(column)
+    before = None
     for task in tasks:
-        seconds = "" if task["seconds"] is None else f"{task['seconds']:.0f}"
+        # Of stages that are one task, KFP knows the seconds of all of them together.
+        seconds = "" if task["seconds"] is None else "”" if task["task"] == before else f"{task['seconds']:.0f}"
+        before = task["task"]
         table.add_row(str(task["name"]), str(task["state"]), seconds, str(task["error"] or ""))
     table_console().print(table)
 
@@ -81,11 +90,12 @@ def print_logs(connection: Connection, run_id: str, stage: str | None, *, follow
             f"the logs of run {run_id} cannot be found: this KFP keeps no Workflow of it. Use kubectl logs with the label "
             f"pipeline/runid={run_id}."
         )
-    names = [stage.replace("_", "-")] if stage else workflow.task_names()
+    wanted = task_name(stage) if stage else None
+    names = [n for n in workflow.task_names() if wanted in (None, n, *stage_names(n))]
     nodes = [node for name in names for node in workflow.executors(name)]
     if not nodes:
-        known = ", ".join(workflow.task_names()) or "none yet"
-        raise UserError(f"run {run_id} has no pod" + (f" of a stage {stage!r}; its tasks: {known}" if stage else " yet"))
+        known = ", ".join(s for n in workflow.task_names() for s in stage_names(n)) or "none yet"
+        raise UserError(f"run {run_id} has no pod" + (f" of a stage {stage!r}; its stages: {known}" if stage else " yet"))
     missing = []
     for node in nodes:
         pod = workflow.pod_name(node)

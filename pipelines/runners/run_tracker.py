@@ -125,6 +125,18 @@ class RunTracker:
         run.tags(tags)
         run.end({"failed": "FAILED", "cancelled": "KILLED"}.get(status, "FINISHED"))
 
+    def stage_never_began(self, stage: str) -> None:
+        """Takes the run of a stage away that shared a process with one that failed before it."""
+        run = self._runs.pop(stage)
+        for key in ("runs", "new"):
+            self._header[key].pop(stage, None)
+        write_header(self._folder, self._header)
+        if run.run_id:
+            try:
+                tracking.client(self._uri).delete_run(run.run_id)
+            except Exception as error:  # see _start; it is ended with its parent then
+                _log.warning("MLflow at %s: %s", mask(self._uri), mask(str(error)))
+
     def log_file(self, path: Path, folder: str) -> None:
         """Uploads a file to the parent run, if it is there."""
         if path.exists():

@@ -13,6 +13,7 @@ import zlib
 from pipelines.runners.kubeflow import failure
 from pipelines.runners.kubeflow.check import check
 from pipelines.runners.kubeflow.local_backend import run_pipeline
+from pipelines.runners.kubeflow.plan import THEN
 from pipelines.runners.stage_process import Job
 
 UNFINISHED_RUN, UNFINISHED_TASK = "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z"
@@ -252,10 +253,12 @@ class Run:
             }
             environment = {**environment, **plugin}
         log = self.folder / f"pod-{self._task}.log"
+        at = [""]
         job = Job("pipelines.runners.kubeflow.task_process:run", list(command), log, environment)
 
         def say(text):
             # In a pod it goes to standard error.
+            at[0] = text.partition(":")[0] if THEN in self._task else ""
             with open(log, "a") as file:
                 file.write(f"{self._task}: {text}\n")
 
@@ -264,7 +267,7 @@ class Run:
         except Exception as error:
             # The launcher makes 1 of every exit code.
             code = next((c for c, kind in failure.KINDS.items() if isinstance(error, kind)), 1)
-            said = f"main: Error (exit code 1): {failure.last_words(str(error), code)}"
+            said = f"main: Error (exit code 1): {failure.last_words(str(error), code, at[0])}"
             self.tasks[self._task]["message"] = "pod deleted" if "lost" in self.tasks[self._task] else said
             return 1
         return 0

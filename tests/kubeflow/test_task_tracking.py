@@ -1,13 +1,14 @@
 """A task's MLflow run over the tries of it: what a try failed by is not said of the one that succeeds."""
 
 import json
+import os
 import shutil
 import time
 
 import pytest
 from mlflow import MlflowClient
 
-from components import at_termination
+from components import at_termination, tracking
 from components.errors import TerminatedError, UserError
 from pipelines.runners.kubeflow import task_tracking
 
@@ -153,3 +154,93 @@ def test_sigterm_ends_the_runs_at_once_while_the_stage_still_unwinds(uri, monkey
             raise unwinding()
     assert statuses == {"parent": "FAILED", "training": "FAILED"}
     assert "terminated" in runs(uri)[0]["training"].data.tags["switchyard.error"]
+
+
+def try_together(monkeypatch, stages, record, failing=None):
+    """As the process of a task that does several stages does."""
+    with monkeypatch.context() as process:
+        process.setenv("SWITCHYARD_RUN_RECORD", json.dumps(record))
+        try:
+            for stage in stages:
+                with task_tracking.task(stage, joint=True):
+                    assert tracking.ambient().run_id
+                    tracking.ambient().metrics({stage: 1.0})
+                    if stage == failing:
+                        raise UserError("no such luck")
+        except UserError:
+            pass
+
+
+def test_each_stage_of_a_task_that_does_several_has_a_run_of_its_own(uri, monkeypatch):
+    try_together(monkeypatch, ["baseline", "data_gate"], WHOLE)
+    found, _ = runs(uri)
+    assert set(found) == {"parent", "baseline", "data_gate"}
+    for stage in ("baseline", "data_gate"):
+        assert found[stage].info.status == "FINISHED"
+        assert set(found[stage].data.metrics) == {stage, "seconds"}
+    assert "MLFLOW_RUN_ID" not in os.environ
+
+
+def test_the_stage_of_a_task_that_failed_is_the_one_that_says_so(uri, monkeypatch):
+    try_together(monkeypatch, ["baseline", "data_gate", "never"], WHOLE, failing="data_gate")
+    found, _ = runs(uri)
+    assert {name: run.info.status for name, run in found.items() if name != "parent"} == {
+        "baseline": "FINISHED",
+        "data_gate": "FAILED",
+    }
+    assert found["parent"].data.tags["switchyard.why"] == "data_gate: no such luck"
+
+
+def test_beside_the_run_that_kfps_plugin_made_for_a_task_its_stages_have_their_own(uri, monkeypatch):
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("taxi")
+    parent = client.create_run(experiment).info.run_id
+    plugins = client.create_run(experiment, run_name="a-then-b", tags={"mlflow.parentRunId": parent}).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", plugins)
+    try_together(monkeypatch, ["a", "b"], SHORT, failing="b")
+    below = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert {r.info.run_name: r.info.status for r in below} == {"a-then-b": "RUNNING", "a": "FINISHED", "b": "FAILED"}
+    assert client.get_run(parent).info.status == "RUNNING", "the plugin ends it"
+    assert os.environ["MLFLOW_RUN_ID"] == plugins
+
+
+def test_sigterm_in_a_task_that_does_several_stages_ends_the_stages_own_run_and_not_what_kfps_plugin_made(uri, monkeypatch):
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("taxi")
+    parent = client.create_run(experiment).info.run_id
+    monkeypatch.setenv(
+        "MLFLOW_RUN_ID", client.create_run(experiment, run_name="a-then-b", tags={"mlflow.parentRunId": parent}).info.run_id
+    )
+    statuses = {}
+
+    def statuses_until(stage, status):
+        deadline = time.monotonic() + 30
+        while statuses.get(stage) != status and time.monotonic() < deadline:
+            below = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+            statuses.update({r.info.run_name: r.info.status for r in below})
+
+    with task_tracking.task("a", joint=True):
+        pass
+    with task_tracking.task("b", joint=True):
+        at_termination.perform()
+        statuses_until("b", "FAILED")
+    assert statuses == {"a-then-b": "RUNNING", "a": "FINISHED", "b": "FAILED"}
+    assert client.get_run(parent).info.status == "RUNNING", "the plugin ends it"
+
+
+def test_the_last_of_a_task_that_does_several_stages_shows_what_was_cached(uri, monkeypatch):
+    monkeypatch.setenv("SWITCHYARD_LAST_STAGES", "report")
+    monkeypatch.setenv("SWITCHYARD_RUN_RECORD", json.dumps(SHORT))
+    with task_tracking.task("evaluation", joint=True):
+        pass
+    found, client = runs(uri)
+    worked_in = made(client, found["parent"].info.experiment_id)
+    with task_tracking.task("report", [worked_in, found["evaluation"].info.run_id], joint=True):
+        pass
+    parent = found["parent"].info.run_id
+    nested = client.search_runs([found["parent"].info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert {r.info.run_name: r.data.tags["switchyard.status"] for r in nested} == {
+        "evaluation": "ran",
+        "report": "ran",
+        "training": "cached",
+    }

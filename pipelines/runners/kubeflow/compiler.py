@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import yaml
 
 from components.errors import UserError, did_you_mean
 from pipelines.config_kubeflow import StageResources
-from pipelines.runners.kubeflow.carried_files import Carried, carry
+from pipelines.runners.kubeflow.carried_files import LIMIT, Carried, carry
 from pipelines.runners.kubeflow.check import check
-from pipelines.runners.kubeflow.plan import NODE, Plan, Task
+from pipelines.runners.kubeflow.joining import join
+from pipelines.runners.kubeflow.plan import NODE, Plan, Task, task_name
 from pipelines.runners.kubeflow.resources import PipelineResources
 from pipelines.runners.kubeflow.source import to_source
 from pipelines.runners.kubeflow.user_modules import packaged_user_modules
@@ -35,8 +36,9 @@ class CompiledForKubeflow:
         source: the generated Python module.
         spec: KFP's pipeline spec.
         platform: its Kubernetes part; None when there is none.
-        tasks: name of the KFP task -> TFX node, of those that do a node's work.
+        tasks: name of the KFP task -> TFX node, of those that do a node's work; of a joint task: its nodes, with commas between.
         waits: TFX node -> the nodes it waits for, in topological order.
+        outputs: name of a joint KFP task -> its outputs -> node, and the output's name there.
     """
 
     source: str
@@ -44,6 +46,7 @@ class CompiledForKubeflow:
     platform: dict[str, Any] | None
     tasks: Mapping[str, str]
     waits: Mapping[str, tuple[str, ...]]
+    outputs: Mapping[str, Mapping[str, tuple[str, str]]] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
         """Returns what KFP's API, UI and SDK take: one document, or two."""
@@ -62,6 +65,8 @@ def compile_tfx_pipeline(
     readers: Mapping[Path, Collection[str]] | None = None,
     driven: Collection[str] = (),
     views: bool = True,
+    joined: bool = False,
+    alone: Collection[str] = (),
 ) -> CompiledForKubeflow:
     """Compiles a TFX pipeline: Switchyard's or any other. Starts nothing, reaches no cluster.
 
@@ -76,6 +81,8 @@ def compile_tfx_pipeline(
         readers: folder -> the nodes that its files travel to; all that name it, where it is not here.
         driven: nodes whose drivers look at nothing but files that travel: they run now, and need no task of their own.
         views: also write outputs that KFP's pages show.
+        joined: nodes that belong together are one task, see `joining`; else each is one.
+        alone: nodes that are tasks by themselves all the same.
 
     Raises:
         UserError: a node cannot be compiled (the message names it and says why), or `stages` names none.
@@ -93,6 +100,9 @@ def compile_tfx_pipeline(
                 f"kubeflow.stages: there is no stage {name!r}.{did_you_mean(name, nodes)} Stages: {', '.join(nodes)}."
             )
     last = _last(plan)
+    waits = {t.id: tuple(dict.fromkeys([*sorted(t.producers), *t.after])) for t in plan.tasks}
+    if joined:
+        plan = join(plan, stages or {}, alone, LIMIT, {f: len(c) for f, c in carried.contents.items()})
     source = to_source(
         plan,
         image,
@@ -103,9 +113,17 @@ def compile_tfx_pipeline(
     )
     spec, platform = _compile(source)
     check(spec)
-    tasks = {t.function.replace("_", "-"): t.id for t in plan.tasks if t.kind != "importer"} | _importers(spec)
-    waits = {t.id: tuple(dict.fromkeys([*sorted(t.producers), *t.after])) for t in plan.tasks}
-    return CompiledForKubeflow(source, spec, platform, tasks, waits)
+    tasks = {task_name(t.function): t.id for t in plan.tasks if t.kind != "importer"} | _importers(spec)
+    return CompiledForKubeflow(source, spec, platform, tasks, waits, {task_name(t.function): _outputs(t) for t in plan.tasks})
+
+
+def _outputs(task: Task) -> dict[str, tuple[str, str]]:
+    """Returns a joint task's outputs, those for KFP's pages too, by the node that makes each and its name there."""
+    return {
+        m.arguments[name]: (m.task.id, name)
+        for m in task.members
+        for name in (*(o.argument for o in m.task.outputs), *(v.argument for v in m.task.views))
+    }
 
 
 def _driven(task: Task, carried: Carried) -> Task:

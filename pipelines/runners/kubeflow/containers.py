@@ -33,7 +33,7 @@ class Containers:
 
     def run(
         self,
-        stage: str,
+        stages: Sequence[str],
         image: str,
         command: Sequence[str],
         environment: Mapping[str, str],
@@ -41,7 +41,7 @@ class Containers:
         log: Path,
         say: Callable[[str], None],
     ) -> None:
-        """Runs a command to its end; what it prints goes to `log`, what the stage says to `say`.
+        """Runs a command to its end; what it prints goes to `log`, what its stages say to `say`: of several, each with its name.
 
         Raises:
             UserError, DataGateError, StageError: as the task said.
@@ -60,7 +60,7 @@ class Containers:
                 detach=True,
             )
             try:
-                errors = _follow(container, stage, log, say)
+                errors = _follow(container, stages, log, say)
                 code = int(container.wait()["StatusCode"])
             finally:
                 container.remove(force=True)
@@ -71,8 +71,9 @@ class Containers:
             raise KINDS.get(code, StageError)(message) if errors else StageError(message)
 
 
-def _follow(container: Any, stage: str, log: Path, say: Callable[[str], None]) -> list[str]:
+def _follow(container: Any, stages: Sequence[str], log: Path, say: Callable[[str], None]) -> list[str]:
     errors: list[str] = []
+    names = tuple(f"{stage}: " for stage in stages)
     with open(log, "ab") as file:
         rest = b""
         for chunk in container.logs(stream=True, follow=True):
@@ -83,8 +84,8 @@ def _follow(container: Any, stage: str, log: Path, say: Callable[[str], None]) -
                 text = line.decode("utf-8", "replace")
                 if text.startswith(MARK):
                     errors.append(text.removeprefix(MARK))
-                elif text.startswith(f"{stage}: "):
-                    say(text.removeprefix(f"{stage}: "))
+                elif text.startswith(names):
+                    say(text if len(stages) > 1 else text.removeprefix(names[0]))
     return errors
 
 

@@ -19,7 +19,7 @@ from pipelines.runners.stage_process import explain
 _TERMINATION_LOG = Path("/dev/termination-log")
 # Kubernetes keeps 4096 bytes.
 _LONGEST = 4_000
-_EXIT_CODE = re.compile(r" \(switchyard exit code (\d+)\)\s*$")
+_EXIT_CODE = re.compile(r" \(switchyard exit code (\d+)(?: in ([^()\s]+))?\)\s*$")
 MARK = "switchyard: error: "
 _CODES = {"user": EXIT_BAD_INPUT, "gate": EXIT_DATA_GATE}
 KINDS = {EXIT_BAD_INPUT: UserError, EXIT_DATA_GATE: DataGateError}
@@ -31,13 +31,20 @@ def write(text: str) -> None:
     sys.stderr.flush()
 
 
+class Stage:
+    """The stage that a process is at, where it does several."""
+
+    name = ""
+
+
 @contextmanager
-def said() -> Iterator[None]:
-    """Turns an exception into a message on standard error and an exit code."""
+def said() -> Iterator[Stage]:
+    """Turns an exception into a message on standard error and an exit code; yields what to set while it does several stages."""
+    stage = Stage()
     install()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        yield
+        yield stage
     except Exception as error:
         kind, message = explain(error, None)
         if kind == "stage":
@@ -46,17 +53,29 @@ def said() -> Iterator[None]:
         write(MARK + message.replace("\n", "\n" + MARK) + "\n")
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             with suppress(OSError):
-                _TERMINATION_LOG.write_text(last_words(message, code), encoding="utf-8")
+                _TERMINATION_LOG.write_text(last_words(message, code, stage.name), encoding="utf-8")
         raise SystemExit(code) from error
 
 
-def last_words(message: str, code: int) -> str:
-    """Returns what a container leaves behind. KFP's launcher makes 1 of every exit code: hence it is said in words too."""
+def last_words(message: str, code: int, stage: str = "") -> str:
+    """Returns what a container leaves behind. KFP's launcher makes 1 of every exit code: hence it is said in words too.
+
+    Args:
+        message: what went wrong.
+        code: the exit code.
+        stage: which one it was, of a container that does several.
+    """
     kept = message.encode()[-_LONGEST:].decode(errors="ignore")
-    return f"{kept} (switchyard exit code {code})"
+    return f"{kept} (switchyard exit code {code}{f' in {stage}' if stage else ''})"
 
 
 def exit_code(message: str) -> tuple[str, int | None]:
     """Returns what `last_words` was made of; None: it is not by us."""
     found = _EXIT_CODE.search(message)
     return (message[: found.start()], int(found[1])) if found else (message, None)
+
+
+def failed_stage(message: str) -> str:
+    """Returns the stage that `last_words` named; empty: it named none."""
+    found = _EXIT_CODE.search(message)
+    return (found[2] or "") if found else ""

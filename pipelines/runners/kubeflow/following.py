@@ -10,6 +10,7 @@ from typing import Any
 
 from components.errors import StageError, UserError
 from pipelines.runners.kubeflow.client import TERMINAL, KubeflowClient
+from pipelines.runners.kubeflow.plan import stages_of
 from pipelines.runners.kubeflow.workflow import StageState, Workflow
 from pipelines.runners.progress_display import Display
 
@@ -62,16 +63,16 @@ def shown_states(run: Any, tasks: Mapping[str, str]) -> dict[str, StageState]:
 
     Args:
         run: from the API.
-        tasks: name of the KFP task -> stage.
+        tasks: name of the KFP task -> stage; of one that does several: those, with commas between.
     """
     details = (run.run_details.task_details if run.run_details else None) or []
     cached = {d.parent_task_id for d in details if str(d.state) == "SKIPPED" and d.parent_task_id}
-    found = {}
+    found: dict[str, StageState] = {}
     for task in details:
         stage = tasks.get(task.display_name)
         if stage and task.state:
             state = "SKIPPED" if task.task_id in cached else str(task.state)
-            found[stage] = StageState(state, task.error.message if task.error else "")
+            found |= StageState(state, task.error.message if task.error else "").of_each(stage)
     return found
 
 
@@ -144,7 +145,9 @@ class _Follower:
         found = shown_states(run, self._tasks)
         if found != self._seen:
             self._seen, self._changed = found, time.monotonic()
-        if self._frozen or time.monotonic() - self._changed > self._how.still:
+        # Which stage of a task has failed, the Workflow alone says.
+        unsaid = any(s.shared and s.state == "FAILED" and not s.failed for s in found.values())
+        if self._frozen or unsaid or time.monotonic() - self._changed > self._how.still:
             workflow = self._workflow()
             if workflow is not None:
                 self._frozen = self._frozen or workflow.compressed
@@ -164,7 +167,7 @@ class _Follower:
             if before is None or before.state != found.state:
                 self._since.setdefault(stage, time.monotonic())
                 seconds = None
-                if found.state in TERMINAL:
+                if found.state in TERMINAL and not found.shared:
                     seconds = found.seconds if found.seconds is not None else time.monotonic() - self._since[stage]
                 self._display.status(stage, _SHOWN.get(found.state, "running"), seconds)
             if found.message and (before is None or before.message != found.message):
@@ -202,7 +205,7 @@ class _Follower:
             return self._refused < _MISSES
         self._left -= 1
         self._ended, self._revived = ended, time.monotonic()
-        names = ", ".join(self._tasks.get(task, task) for task in lost)
+        names = ", ".join(stage for task in lost for stage in stages_of(self._tasks.get(task, task)))
         self._display.say("submit", f"warning: the pod of {names} was taken away (evicted, drained or deleted); trying it again")
         self._shown.clear()
         return True

@@ -29,7 +29,7 @@ def default_image() -> str:
 
 
 def compile_config(
-    config: PipelineConfig, store: Path, root: str, environment: Mapping[str, str], *, carry_data: bool
+    config: PipelineConfig, store: Path, root: str, environment: Mapping[str, str], *, carry_data: bool, joined: bool = True
 ) -> CompiledForKubeflow:
     """Compiles a config's pipeline.
 
@@ -39,6 +39,7 @@ def compile_config(
         root: TFX's pipeline root. Nothing is written there.
         environment: variables of every task.
         carry_data: local data travels too, when it is small: it is compiled for another machine.
+        joined: stages that belong together are one task; else each is one.
 
     Raises:
         UserError: something cannot be compiled, or the data cannot be reached from a cluster.
@@ -73,6 +74,9 @@ def compile_config(
         local_files={**snapshots, **data},
         readers=readers,
         driven=("ingest",) if driven else (),
+        joined=joined,
+        # What is trained resumes from its last checkpoint: what comes before it is not to be done again with it.
+        alone=[*training_stages(config), *map(tuning_stage, training_stages(config))],
     )
 
 

@@ -14,7 +14,9 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler import placeholder_utils
 from tfx.dsl.components.base import base_driver
 from tfx.orchestration import data_types_utils
-from tfx.orchestration.portable import data_types, inputs_utils, launcher, outputs_utils
+from tfx.orchestration.portable import data_types, outputs_utils
+from tfx.orchestration.portable.python_driver_operator import PythonDriverOperator
+from tfx.orchestration.portable.python_executor_operator import PythonExecutorOperator
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2, placeholder_pb2
 from tfx.types import artifact as tfx_artifact
 from tfx.types import artifact_utils, standard_artifacts
@@ -55,7 +57,7 @@ class NodeRun:
         self._output_dict = {key: [self._types[key]()] for key in self._types if key not in self._inputs}
         before = dict(self._properties)
         spec = _spec(self._node["driver"])
-        operator = launcher.DEFAULT_DRIVER_OPERATORS[executable_spec_pb2.PythonClassExecutableSpec](spec, None)
+        operator = PythonDriverOperator(spec, None)
         if isinstance(operator._driver, base_driver.BaseDriver) and not hasattr(operator._driver, "run"):
             raise StageError(f"driver {type(operator._driver).__name__} needs ML Metadata, which a task cannot reach")
         result = operator.run_driver(self._info(temporary, None))
@@ -78,9 +80,11 @@ class NodeRun:
         if info.pipeline_node.parameters.parameters:
             context = placeholder_utils.ResolutionContext(exec_info=info, executor_spec=spec)
             _hydrate(self._inputs)
+            from tfx.orchestration.portable import inputs_utils  # with every component of TFX
+
             info.exec_properties.update(inputs_utils.resolve_dynamic_parameters(info.pipeline_node.parameters, context))
         outputs_utils.make_output_dirs(self._output_dict)
-        operator = launcher.DEFAULT_EXECUTOR_OPERATORS[type(spec)](spec)
+        operator = _operator(spec)
         # TFX appends the command line's arguments; here those are KFP's.
         operator.extra_flags = list(_flags(spec))
         result = operator.run_executor(info)
@@ -198,6 +202,15 @@ def _hydrate(artifacts: Mapping[str, Sequence[tfx_artifact.Artifact]]) -> None:
 
 def _spec(given: Mapping[str, Any]) -> Any:
     return json_format.ParseDict(given["spec"], getattr(executable_spec_pb2, given["kind"])())
+
+
+def _operator(spec: Any) -> Any:
+    """Returns what runs an executor. TFX's launcher knows it too, and imports every component of TFX: half of all modules."""
+    if isinstance(spec, executable_spec_pb2.BeamExecutableSpec):
+        from tfx.orchestration.portable.beam_executor_operator import BeamExecutorOperator
+
+        return BeamExecutorOperator(spec)
+    return PythonExecutorOperator(spec)
 
 
 def _flags(spec: Any) -> Sequence[str]:

@@ -5,9 +5,12 @@ For trying out on a laptop exactly what a cluster will be given. Progress, track
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from components.errors import CancelledError, StageError
@@ -17,7 +20,8 @@ from pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, S
 from pipelines.runners.kubeflow.containers import Containers
 from pipelines.runners.kubeflow.local_backend import run_pipeline
 from pipelines.runners.kubeflow.local_inputs import local_inputs
-from pipelines.runners.kubeflow.variables import STATE
+from pipelines.runners.kubeflow.plan import stage_names, stages_of
+from pipelines.runners.kubeflow.variables import OF_STAGES, STATE
 from pipelines.runners.local import LocalRunner
 from pipelines.runners.outcome import KNOWN, named, run_result, track_result
 from pipelines.runners.run_tracker import RunTracker, left_behind, tracking_uri
@@ -25,6 +29,8 @@ from pipelines.runners.stage_process import Job
 
 _log = logging.getLogger(__name__)
 _DRIVER = "drive-"
+# What a stage says last, see `runtime`.
+DONE = re.compile(r"done in ([\d.]+) s")
 
 
 class KfpLocalRunner(LocalRunner):
@@ -76,10 +82,15 @@ class _Run:
         self._runner, self._compiled = runner, compiled
         self._workspace, self._display, self._logs = runner._workspace, runner._display, runner._logs
         self._tracker = RunTracker(compiled.config, self._workspace, self._logs.name, runner._trainer, runner._source)
-        self._stages: dict[str, str] = dict(compiled.program.tasks)
-        self._stages |= {f"{_DRIVER}{task}": stage for task, stage in compiled.program.tasks.items()}
+        tasks: Mapping[str, str] = compiled.program.tasks
+        # KFP's task -> its stages.
+        self._stages: dict[str, list[str]] = {task: stages_of(nodes) for task, nodes in tasks.items()}
+        for task, nodes in tasks.items():
+            self._stages |= {f"{_DRIVER}{n}": [s] for n, s in zip(stage_names(task), stages_of(nodes), strict=True)}
         self._started: dict[str, float] = {}
         self._environment: dict[str, dict[str, str]] = {}
+        # Of a task that does several: the one that it is at, and the seconds of those that are done.
+        self._current, self._done = "", dict[str, float]()
         self._executed: set[str] = set()
         self._task = ""
         self._results: dict[str, StageResult] = {}
@@ -120,27 +131,44 @@ class _Run:
         return result
 
     def started(self, task: str) -> None:
-        self._task = task
-        stage = self._stages.get(task)
-        if stage and stage not in self._started:
+        self._task, self._current = task, ""
+        for number, stage in enumerate(self._stages.get(task, [])):
+            if stage not in self._environment:
+                self._environment[stage] = self._tracker.stage_started(stage)
+            if not number:
+                self._begun(stage)
+
+    def _begun(self, stage: str) -> None:
+        self._current = stage
+        if stage not in self._started:
             self._started[stage] = time.monotonic()
-            self._environment[stage] = self._tracker.stage_started(stage)
             self._display.status(stage, "running")
 
     def ended(self, task: str, outputs: Mapping[str, Any], *, succeeded: bool) -> None:
-        stage = self._stages.get(task)
-        if stage is None or (succeeded and task not in self._compiled.program.tasks):
+        stages = self._stages.get(task)
+        if stages is None or (succeeded and task not in self._compiled.program.tasks):
             return
-        status: StageStatus = "ran" if task in self._executed else "cached"
-        if not succeeded:
-            status = "cancelled" if isinstance(self._errors.get(stage), CancelledError) else "failed"
-        seconds = time.monotonic() - self._started[stage]
+        self._tracker.log_file(self._log(task), "logs")
+        artifacts = self._by_stage(task, {k: a for k, a in outputs.items() if hasattr(a, "uri")})
+        for stage in stages:
+            if succeeded or stage in self._done:
+                self._ended(stage, "ran" if task in self._executed else "cached", artifacts.get(stage, {}))
+            elif stage == self._current:
+                status: StageStatus = "cancelled" if isinstance(self._errors.get(stage), CancelledError) else "failed"
+                self._ended(stage, status, {})
+            else:
+                self._tracker.stage_never_began(stage)
+                del self._environment[stage]
+
+    def _ended(self, stage: str, status: StageStatus, artifacts: Mapping[str, Any]) -> None:
+        began = self._started.setdefault(stage, time.monotonic())
+        seconds = self._done.get(stage, time.monotonic() - began)
         self._results[stage] = StageResult(status, round(seconds, 2))
-        artifacts = {k: a for k, a in outputs.items() if hasattr(a, "uri")}
-        self._outputs[stage] = {k: a.uri for k, a in artifacts.items()} if succeeded else {}
+        if artifacts:
+            self._outputs[stage] = {k: a.uri for k, a in artifacts.items()}
         worked_in = next((a.metadata[WORKED_IN] for a in artifacts.values() if WORKED_IN in a.metadata), None)
-        self._display.status(stage, status, seconds)
-        self._tracker.log_file(self._logs / f"{stage}.log", "logs")
+        if stage not in self._done:
+            self._display.status(stage, status, seconds)
         self._tracker.stage_ended(
             stage,
             status,
@@ -148,31 +176,62 @@ class _Run:
             worked_in=worked_in if status == "cached" else None,
             error=str(self._errors[stage]) if stage in self._errors else None,
         )
-        if not succeeded:
-            self._outputs.pop(stage)
+
+    def _by_stage(self, task: str, artifacts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        places = self._compiled.program.outputs.get(task)
+        found: dict[str, dict[str, Any]] = {}
+        for key, artifact in artifacts.items():
+            stage, name = places[key] if places else (self._stages[task][0], key)
+            found.setdefault(stage, {})[name] = artifact
+        return found
+
+    def _log(self, task: str) -> Path:
+        stages = self._stages.get(task, [task])
+        return self._logs / (f"{stages[0]}.log" if len(stages) == 1 else f"{task}.log")
 
     def run_command(self, command: Sequence[str], environment: Mapping[str, str], image: str, volumes: Mapping[str, Any]) -> int:
-        stage = self._stages.get(self._task, self._task)
+        stages = self._stages.get(self._task, [self._task])
+        joint = len(stages) > 1
         self._executed.add(self._task)
-        log = self._logs / f"{stage}.log"
-        variables = {**environment, **self._environment.get(stage, {}), STATE: str(self._workspace.state)}
+        log = self._log(self._task)
+        own = {s: self._environment.get(s, {}) for s in stages}
+        tracking = {OF_STAGES: json.dumps(own)} if joint else own[stages[0]]
+        variables = {**environment, **tracking, STATE: str(self._workspace.state)}
+        self._current = stages[0]
+        for stage in stages:
+            self._done.pop(stage, None)
 
         def say(text: str) -> None:
-            self._display.say(stage, text)
+            if not joint:
+                self._display.say(stages[0], text)
+                return
+            stage, _, text = text.partition(": ")
+            self._heard(stage, text)
+            if stage not in self._done:
+                self._display.say(stage, text)
 
         try:
             if self._in_containers:
-                self._in_containers.run(stage, image, command, variables, volumes, log, say)
+                self._in_containers.run(stages, image, command, variables, volumes, log, say)
             elif self._runner._processes:
                 job = Job("pipelines.runners.kubeflow.task_process:run", list(command), log, variables)
                 self._runner._processes.run(job, say)
         except Exception as error:
             if not isinstance(error, KNOWN):
-                _log.exception("%s failed", stage)
-            self._errors[stage] = named(stage, error)
+                _log.exception("%s failed", self._current)
+            self._errors[self._current] = named(self._current, error)
             return 1
-        self._errors.pop(stage, None)
+        for stage in stages:
+            self._errors.pop(stage, None)
         return 0
+
+    def _heard(self, stage: str, text: str) -> None:
+        """Takes from what a task of several stages says how far it is."""
+        if stage != self._current or stage not in self._started:
+            self._begun(stage)
+        if found := DONE.fullmatch(text):
+            self._done[stage] = float(found[1])
+            self._display.status(stage, "ran", self._done[stage])
 
     def _mounts(self) -> dict[str, str]:
         """Folders that containers see at their own paths -> Docker's mode."""

@@ -12,6 +12,8 @@ from typing import Any
 TYPE = "tfx_type"
 NODE = "tfx_node"
 URI = "tfx_uri"
+# Between the names of stages in the name of the task that does them one after the other. No stage's own name has it.
+THEN = "-then-"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Task:
     Attributes:
         id: the node's id in TFX.
         function: name of the generated function.
-        kind: `python`, `container` or `importer`.
+        kind: `python`, `container`, `importer`, or `joint`: the tasks `members`, one after the other.
         spec: what the runtime needs besides: executor, driver, artifact types; for other kinds what `source` writes out.
         groups: TFX input key -> the arguments whose artifacts it holds.
         driver: a task of its own runs TFX's driver first.
@@ -78,6 +80,7 @@ class Task:
         after: nodes that it waits for without taking anything from them.
         cached: the backend may take the outputs of an earlier task.
         files: names of the local files that its exec properties speak of.
+        members: of a joint task. Its own arguments are those of all of them, but for what one of them hands another.
     """
 
     id: str
@@ -95,11 +98,42 @@ class Task:
     after: Sequence[str] = ()
     cached: bool = True
     files: Collection[str] = ()
+    members: Sequence[Member] = ()
 
     @property
     def producers(self) -> set[str]:
         """The nodes whose artifacts it takes."""
         return {i.producer for i in self.inputs}
+
+    @property
+    def own_arguments(self) -> list[str]:
+        """Its arguments that are no inputs."""
+        return [
+            *(o.argument for o in self.outputs),
+            *(p.argument for p in self.properties),
+            *(v.argument for v in self.views),
+        ]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A task, inside of a joint one or by itself.
+
+    Attributes:
+        task: as it would be by itself.
+        arguments: its arguments -> those of the function that runs it.
+        driver_output: the argument with what its driver said; empty: it has no driver.
+    """
+
+    task: Task
+    arguments: Mapping[str, str]
+    driver_output: str = ""
+
+    @classmethod
+    def alone(cls, task: Task) -> Member:
+        """Returns a task with the arguments that it has by itself."""
+        names = [*(i.argument for i in task.inputs), *task.own_arguments]
+        return cls(task, {n: n for n in names}, "driver_output" if task.driver else "")
 
 
 @dataclass(frozen=True)
@@ -124,11 +158,29 @@ class Plan:
     parameters: Sequence[PipelineParameter]
 
 
+def task_name(function: str) -> str:
+    """Returns the name that KFP gives the task of a generated function."""
+    return function.replace("_", "-")
+
+
+def stage_names(task: str) -> list[str]:
+    """Returns the names of a KFP task's stages, in order, with dashes as KFP writes them."""
+    return task.split(THEN)
+
+
+def stages_of(task_id: str) -> list[str]:
+    """Returns the nodes of a task by its id: a joint one's has commas between them."""
+    return task_id.split(",")
+
+
 class Names:
     """Python identifiers, each given once."""
 
     def __init__(self, taken: Collection[str] = ()) -> None:
         self._taken = set(taken)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._taken
 
     def give(self, wanted: str) -> str:
         """Returns an identifier like `wanted`, not given before."""
@@ -143,6 +195,8 @@ class Names:
 def snake(text: str) -> str:
     """Returns `text` as a Python identifier in small letters: `StatisticsGen` is `statistics_gen`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"[^0-9a-zA-Z]+", "_", text)).strip("_").lower()
+    # What joins the names of stages in the name of one task.
+    words = words.replace("_then_", "_next_")
     if not words or words[0].isdigit():
         words = f"n{words}"
     return f"{words}_" if keyword.iskeyword(words) else words

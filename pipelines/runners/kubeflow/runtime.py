@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from components import progress
@@ -18,6 +20,7 @@ from components.account import ensure_account
 from pipelines.runners.kubeflow import failure, task_tracking
 from pipelines.runners.kubeflow.cached_stages import worked_in
 from pipelines.runners.kubeflow.carried_files import PLACE, unpack
+from pipelines.runners.kubeflow.process_end import end_at_once
 from pipelines.runners.kubeflow.termination import until_terminated
 from pipelines.runners.kubeflow.variables import STATE
 
@@ -49,27 +52,74 @@ def run_node(
     Raises:
         SystemExit: the node failed; the message is the last line of standard error.
     """
+    given: dict[str, Any] = {"node": node, "inputs": inputs, "outputs": outputs, "properties": properties}
+    given |= {"views": views, "driver_output": driver_output}
+    _listen(f"{node['id']}: ")
+    with _said() as failing:
+        _run_stage(given, workspace, files, failing, joint=False)
+
+
+def run_nodes(nodes: Sequence[Mapping[str, Any]], *, workspace: str = "", files: Mapping[str, str] | None = None) -> None:
+    """Runs several nodes one after the other: what one of them writes is there for the next.
+
+    Args:
+        nodes: of each what `run_node` takes, by name.
+        workspace: see `run_node`.
+        files: of all nodes.
+
+    Raises:
+        SystemExit: see `run_node`. Those after the node that failed do not run.
+    """
+    _listen("")
+    with _said() as failing:
+        for given in nodes:
+            with progress.said_by(given["node"]["id"]):
+                _run_stage(given, workspace, files, failing, joint=True)
+
+
+@contextmanager
+def _said() -> Iterator[failure.Stage]:
     ensure_account()
     progress.no_progress_bars()
-    _listen(node["id"])
     # Twice: what MLflow is told at its end is the reason, and SIGTERM is heard while it is told.
-    with failure.said(), until_terminated(), task_tracking.task(node["id"], worked_in(inputs)), until_terminated():
+    with failure.said() as stage, until_terminated():
+        yield stage
+    end_at_once()
+
+
+def _run_stage(
+    given: Mapping[str, Any], workspace: str, files: Mapping[str, str] | None, failing: failure.Stage, *, joint: bool
+) -> None:
+    node, inputs, properties = given["node"], given["inputs"], given["properties"]
+    stage = str(node["id"])
+    failing.name = stage if joint else ""
+    with task_tracking.task(stage, worked_in(inputs), joint=joint), until_terminated():
         started = time.monotonic()
+        from pipelines.runners.kubeflow import node_run
+
+        _patch(beam=node["executor"]["kind"] == "BeamExecutableSpec")
+        progress.say("running")
+        work = node_run.NodeRun(node, inputs, given["outputs"], _resolved(properties, files), key=_key(inputs, properties))
+        with tempfile.TemporaryDirectory() as temporary:
+            state = os.environ.get(STATE) or (f"{workspace}/switchyard" if workspace else None)
+            work.execute(temporary, state, given.get("driver_output") or "")
+        work.show(given.get("views") or {})
+        progress.say(f"done in {time.monotonic() - started:.1f} s")
+
+
+def _patch(*, beam: bool) -> None:
+    """Mends the libraries that a stage uses; Beam, which takes seconds to import, for its stages alone."""
+    from components.compat import tensorflow_globs
+
+    tensorflow_globs.install()
+    if beam or "apache_beam" in sys.modules:
         from components import batched_io
         from components.beam_startup import remember
-        from components.compat import beam_local_globs, tensorflow_globs
-        from pipelines.runners.kubeflow import node_run
+        from components.compat import beam_local_globs
 
         remember()
         beam_local_globs.install()
-        tensorflow_globs.install()
         batched_io.install()
-        progress.say("running")
-        work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files), key=_key(inputs, properties))
-        with tempfile.TemporaryDirectory() as temporary:
-            work.execute(temporary, os.environ.get(STATE) or (f"{workspace}/switchyard" if workspace else None), driver_output)
-        work.show(views or {})
-        progress.say(f"done in {time.monotonic() - started:.1f} s")
 
 
 def run_driver(
@@ -83,8 +133,10 @@ def run_driver(
     with failure.said():
         ensure_account()
         progress.no_progress_bars()
-        _listen(node["id"])
-        return driver_output_of(node, inputs=inputs, properties=properties, files=files)
+        _listen(f"{node['id']}: ")
+        said = driver_output_of(node, inputs=inputs, properties=properties, files=files)
+    end_at_once()
+    return said
 
 
 def driver_output_of(
@@ -109,7 +161,9 @@ def evaluate_condition(node: Mapping[str, Any], *, inputs: Mapping[str, Sequence
     with failure.said():
         from pipelines.runners.kubeflow import node_run
 
-        return "true" if node_run.holds(node, inputs) else "false"
+        holds = "true" if node_run.holds(node, inputs) else "false"
+    end_at_once()
+    return holds
 
 
 def _resolved(properties: Mapping[str, Any], files: Mapping[str, str] | None) -> dict[str, Any]:
@@ -127,6 +181,6 @@ def _key(inputs: Mapping[str, Sequence[Any]], properties: Mapping[str, Any]) -> 
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _listen(stage: str) -> None:
+def _listen(before: str) -> None:
     if not progress.heard():
-        progress.set_sink(lambda text: failure.write(f"{stage}: {text}\n"))
+        progress.set_sink(lambda text: failure.write(f"{before}{text}\n"))

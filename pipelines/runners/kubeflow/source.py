@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.config_kubeflow import StageResources
 from pipelines.runners.kubeflow.carried_files import LIMIT, Carried, is_binary
 from pipelines.runners.kubeflow.errors import CompileError
-from pipelines.runners.kubeflow.plan import Condition, InputArtifact, PipelineParameter, Plan, Task
+from pipelines.runners.kubeflow.joining import members, own_cache
+from pipelines.runners.kubeflow.plan import Condition, InputArtifact, Member, PipelineParameter, Plan, Task
 from pipelines.runners.kubeflow.resources import (
     PipelineResources,
     pipeline_config_source,
@@ -46,9 +47,8 @@ def to_source(
     writer = _Writer(plan, carried, stages, resources, environment)
     functions = [writer.condition(c) for c in plan.conditions.values()]
     for task in plan.tasks:
-        if task.kind == "python":
-            if task.driver:
-                functions.append(writer.driver(task))
+        functions += [writer.driver(member) for member in members(task) if member.driver]
+        if task.kind in ("python", "joint"):
             functions.append(writer.task(task))
         elif task.kind == "container":
             functions.append(writer.container(task))
@@ -82,30 +82,25 @@ class _Writer:
         self._plan, self._carried = plan, carried
         self._stages, self._resources, self._environment = stages, resources, environment
         self._by_id = {t.id: t for t in plan.tasks}
+        self._unit_of = {m.id: t for t in plan.tasks for m in members(t)}
+        self._members = {m.task.id: m for t in plan.tasks for m in t.members or [Member.alone(t)]}
 
     def task(self, task: Task) -> str:
+        each = task.members or [Member.alone(task)]
         signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in task.inputs]
         signature += [f"{p.argument}: {p.kind}" for p in task.properties]
-        signature += ["driver_output: str"] if task.driver else []
+        signature += [f"{m.driver_output}: str" for m in each if m.driver_output]
         signature += ["workspace: str"] if self._resources.workspace else []
         signature += [f"{o.argument}: Output[{o.kfp_type}]" for o in task.outputs]
         signature += [f"{v.argument}: Output[{v.kfp_type}]" for v in task.views]
-        spec = {k: v for k, v in task.spec.items() if k != "driver"}
-        call = [
-            _argument(spec),
-            f"inputs={_lists(task.groups)},",
-            f"outputs={_mapping({o.key: o.argument for o in task.outputs})},",
-            f"properties={_mapping({p.key: p.argument for p in task.properties})},",
-        ]
-        if task.views:
-            call.append(f"views={_mapping({v.argument: v.argument for v in task.views})},")
-        if task.driver_output:
-            call.append(f"driver_output={task.driver_output!r},")
-        elif task.driver:
-            call.append("driver_output=driver_output,")
-        if self._resources.workspace:
-            call.append("workspace=workspace,")
-        return self._function(task, task.function, signature, "run_node", f"TFX node {task.id}.", [*call, *self._files(task)])
+        shared = ["workspace=workspace,"] if self._resources.workspace else []
+        shared += self._files(task)
+        if not task.members:
+            said = f"TFX node {task.id}."
+            return self._function(task, task.function, signature, "run_node", said, [*_call(each[0]), *shared])
+        call = ["[", *_indented(line for m in each for line in ("dict(", *_indented(_call(m)), "),")), "],"]
+        said = f"TFX nodes {', '.join(m.task.id for m in each)}, one after the other."
+        return self._function(task, task.function, signature, "run_nodes", said, [*call, *shared])
 
     def driver(self, task: Task) -> str:
         spec = {k: v for k, v in task.spec.items() if k not in ("executor", "dynamic")}
@@ -166,7 +161,8 @@ class _Writer:
         call: list[str],
         returns: str | None = None,
     ) -> str:
-        image = self._stages[task.id].image if task and task.id in self._stages else None
+        stage = self._stages.get(members(task)[0].id) if task else None
+        image = stage.image if stage else None
         lines = [
             f"@dsl.component(base_image={json.dumps(image) if image else 'IMAGE'}, install_kfp_package=False)",
             *_definition(name, signature, returns),
@@ -222,7 +218,7 @@ class _Writer:
     def _needs(self, task_id: str) -> set[str]:
         task = self._by_id[task_id]
         conditions = {i.producer for c in task.conditions for i in self._plan.conditions[c].inputs}
-        return {*task.producers, *task.after, *conditions}
+        return {self._unit_of[n].id for n in (*task.producers, *task.after, *conditions)}
 
     def _call(self, task: Task) -> list[str]:
         variable = f"{task.function}_task"
@@ -236,44 +232,72 @@ class _Writer:
                 ")",
             ]
             return [*lines, *self._after(task, variable)]
-        given = [f"{i.argument}={self._reference(i)}" for i in task.inputs]
-        given += [f"{p.argument}={p.parameter or _literal(p.value)}" for p in task.properties]
-        lines = []
-        if task.driver:
-            lines += _calls(f"drive_{task.function}", given)
-            lines += [f"drive_{task.function}_task.set_display_name({json.dumps('drive ' + task.id)})"]
-            lines += self._after(task, f"drive_{task.function}_task")
-            lines += [f"drive_{task.function}_task.set_caching_options(enable_caching=False)"]
-            lines += self._extras(f"drive_{task.function}", task)
-            given.append(f"driver_output=drive_{task.function}_task.output")
-        if task.kind == "python" and self._resources.workspace:
+        given, lines = self._given(task), []
+        for member in (self._members[m.id] for m in members(task) if m.driver):
+            lines += self._drive(member.task)
+            given.append(f"{member.driver_output}=drive_{member.task.function}_task.output")
+        if task.kind != "container" and self._resources.workspace:
             # KFP mounts the workspace where its path is an input.
             given.append("workspace=dsl.WORKSPACE_PATH_PLACEHOLDER")
         lines += _calls(task.function, given)
-        lines.append(f"{variable}.set_display_name({json.dumps(task.id)})")
+        lines.append(f"{variable}.set_display_name({json.dumps(' then '.join(m.id for m in members(task)))})")
         if not task.driver:
             lines += self._after(task, variable)
-        stage = self._stages.get(task.id)
-        cached = task.cached if stage is None or stage.cache is None else stage.cache and task.cached
-        if not cached:
+        if not (task.cached if task.members else own_cache(task, self._stages)):
             lines.append(f"{variable}.set_caching_options(enable_caching=False)")
         return [*lines, *self._extras(task.function, task)]
 
+    def _given(self, task: Task) -> list[str]:
+        given = [f"{i.argument}={self._reference(i)}" for i in task.inputs]
+        return given + [f"{p.argument}={p.parameter or _literal(p.value)}" for p in task.properties]
+
+    def _drive(self, task: Task) -> list[str]:
+        function = f"drive_{task.function}"
+        lines = _calls(function, self._given(task))
+        lines.append(f"{function}_task.set_display_name({json.dumps('drive ' + task.id)})")
+        lines += self._after(task, f"{function}_task")
+        lines.append(f"{function}_task.set_caching_options(enable_caching=False)")
+        return [*lines, *self._extras(function, task)]
+
     def _after(self, task: Task, variable: str) -> list[str]:
-        return [f"{variable}.after({', '.join(f'{self._by_id[u].function}_task' for u in task.after)})"] if task.after else []
+        units = dict.fromkeys(self._unit_of[u].function for u in task.after)
+        return [f"{variable}.after({', '.join(f'{u}_task' for u in units)})"] if units else []
 
     def _extras(self, function: str, task: Task | None) -> list[str]:
         lines = [f"everywhere({function}_task)"]
-        if task and task.id in self._stages:
-            lines += resource_lines(f"{function}_task", self._stages[task.id], main=function == task.function)
+        stage = self._stages.get(members(task)[0].id) if task else None
+        if task and stage:
+            lines += resource_lines(f"{function}_task", stage, main=function == task.function)
         return lines
 
     def _reference(self, artifact: InputArtifact) -> str:
-        producer = self._by_id[artifact.producer]
-        if producer.kind == "importer":
-            return f"{producer.function}_task.output"
-        argument = next(o.argument for o in producer.outputs if o.key == artifact.output_key)
-        return f"{producer.function}_task.outputs[{json.dumps(argument)}]"
+        unit, producer = self._unit_of[artifact.producer], self._members[artifact.producer]
+        if unit.kind == "importer":
+            return f"{unit.function}_task.output"
+        argument = next(o.argument for o in producer.task.outputs if o.key == artifact.output_key)
+        return f"{unit.function}_task.outputs[{json.dumps(producer.arguments[argument])}]"
+
+
+def _call(member: Member) -> list[str]:
+    """Returns the arguments that a node is run with."""
+    task, own = member.task, member.arguments
+    call = [
+        f"node={_literal({k: v for k, v in task.spec.items() if k != 'driver'})},",
+        f"inputs={_lists({key: [own[n] for n in names] for key, names in task.groups.items()})},",
+        f"outputs={_mapping({o.key: own[o.argument] for o in task.outputs})},",
+        f"properties={_mapping({p.key: own[p.argument] for p in task.properties})},",
+    ]
+    if task.views:
+        call.append(f"views={_mapping({v.argument: own[v.argument] for v in task.views})},")
+    if task.driver_output:
+        call.append(f"driver_output={task.driver_output!r},")
+    elif member.driver_output:
+        call.append(f"driver_output={member.driver_output},")
+    return call
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [textwrap.indent(line, "    ") for line in lines]
 
 
 def _in_order(needs: Mapping[str, set[str]]) -> list[str]:

@@ -3,6 +3,9 @@
 * A runner on this machine made it (`kfp-local`, `kfp-docker`): nothing to do.
 * KFP's MLflow plugin made it and ends it: it gets the stage's name, and the parent is found.
 * A tracking server is known and no run: found by the KFP run's id, or made; ended here. A retry takes the run of its first try.
+
+A task that does several stages has a run for each: those that the runner on this machine made, else made and ended here, beside
+the one that KFP's plugin made for the task.
 """
 
 from __future__ import annotations
@@ -20,23 +23,45 @@ from components import tracking
 from components.at_termination import at_termination
 from pipelines.runners.kubeflow.cached_stages import STAGE_TAG, show_cached
 from pipelines.runners.kubeflow.parent_run import find_or_make
-from pipelines.runners.kubeflow.variables import LAST, RECORD, RUN_ID
+from pipelines.runners.kubeflow.variables import LAST, OF_STAGES, RECORD, RUN_ID
 from pipelines.runners.run_record import NESTED_TAGS
 from pipelines.runners.stage_process import explain
 
 _log = logging.getLogger(__name__)
+_AMBIENT = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", tracking.PARENT, tracking.STAGE, tracking.JOURNAL}
 _OF_A_FAILURE = {"switchyard.status", "switchyard.error", "switchyard.why"}
 
 
 @contextmanager
-def task(stage: str, made_in: Sequence[str] = ()) -> Iterator[None]:
+def task(stage: str, made_in: Sequence[str] = (), *, joint: bool = False) -> Iterator[None]:
     """Has MLflow's ambient run set for what runs inside, and ends it. MLflow being away stops nothing.
 
     Args:
         stage: that runs.
         made_in: MLflow runs in which its inputs were made.
+        joint: the task does others too.
     """
-    run = _quietly(_attach, os.environ.get(tracking.STAGE, stage))
+    if not joint:
+        with _tracked(stage, made_in, joint=False):
+            yield
+        return
+    before = dict(os.environ)
+    os.environ.update(json.loads(os.environ.get(OF_STAGES) or "{}").get(stage, {}))
+    try:
+        with _tracked(stage, made_in, joint=True):
+            yield
+    finally:
+        # The next stage has a run of its own.
+        for key in {*before, *os.environ} & _AMBIENT:
+            if key in before:
+                os.environ[key] = before[key]
+            else:
+                del os.environ[key]
+
+
+@contextmanager
+def _tracked(stage: str, made_in: Sequence[str], *, joint: bool) -> Iterator[None]:
+    run = _quietly(_attach, os.environ.get(tracking.STAGE, stage), joint)
     monitor = tracking.watch_system() if os.environ.get("MLFLOW_RUN_ID") else None
     try:
         with at_termination(partial(_quietly, _ended, run)):
@@ -53,10 +78,10 @@ def task(stage: str, made_in: Sequence[str] = ()) -> Iterator[None]:
 
 
 class _OwnRun:
-    """A nested run that this task ends."""
+    """A nested run that this task ends; `parents`: it ends the parent too, where it is the last, as KFP's plugin does not."""
 
-    def __init__(self, uri: str, run_id: str, parent: str, stage: str) -> None:
-        self.uri, self.run_id, self.parent, self.stage = uri, run_id, parent, stage
+    def __init__(self, uri: str, run_id: str, parent: str, stage: str, *, parents: bool) -> None:
+        self.uri, self.run_id, self.parent, self.stage, self.parents = uri, run_id, parent, stage, parents
         self.started = time.monotonic()
 
 
@@ -68,13 +93,13 @@ def _quietly(function: Any, *arguments: Any) -> Any:
         return None
 
 
-def _attach(stage: str) -> _OwnRun | None:
+def _attach(stage: str, joint: bool) -> _OwnRun | None:
     uri, run_id = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_RUN_ID")
     os.environ.setdefault(tracking.STAGE, stage)
     if not uri or os.environ.get(tracking.JOURNAL):
         return None
     client = tracking.client(uri)
-    if run_id:
+    if run_id and not joint:
         tags = {"mlflow.runName": stage, STAGE_TAG: stage}
         for key, value in tags.items():
             client.set_tag(run_id, key, value)
@@ -82,10 +107,12 @@ def _attach(stage: str) -> _OwnRun | None:
         if parent:
             os.environ.setdefault(tracking.PARENT, parent)
         return None
+    if run_id:
+        os.environ[tracking.PARENT] = client.get_run(run_id).data.tags.get("mlflow.parentRunId") or run_id
     experiment, parent = _parent(client, uri)
     nested = _nested(client, experiment, parent, stage)
     os.environ.update({"MLFLOW_RUN_ID": nested, "MLFLOW_EXPERIMENT_ID": experiment, tracking.PARENT: parent})
-    return _OwnRun(uri, nested, parent, stage)
+    return _OwnRun(uri, nested, parent, stage, parents=not run_id)
 
 
 def _parent(client: Any, uri: str) -> tuple[str, str]:
@@ -127,11 +154,12 @@ def _nested(client: Any, experiment: str, parent: str, stage: str) -> str:
 
 
 def _ended(run: _OwnRun | None, status: str = "FAILED", parent: str = "FAILED") -> None:
-    """Says that the task and the pipeline have ended: first of all, as little time may be left."""
+    """Says that the stage and the pipeline have ended: first of all, as little time may be left."""
     if run is not None:
         client = tracking.client(run.uri)
         client.set_terminated(run.run_id, status)
-        client.set_terminated(run.parent, parent)
+        if run.parents:
+            client.set_terminated(run.parent, parent)
 
 
 def _failed(run: _OwnRun | None, error: BaseException) -> None:
@@ -143,6 +171,8 @@ def _failed(run: _OwnRun | None, error: BaseException) -> None:
     client = tracking.client(run.uri)
     client.set_tag(run.run_id, "switchyard.status", "failed")
     client.set_tag(run.run_id, "switchyard.error", message[:5000])
+    if not run.parents:
+        return
     client.set_tag(run.parent, "switchyard.status", "stopped_by_data_gate" if gate else "failed")
     client.set_tag(run.parent, "switchyard.why", (message if gate else f"{run.stage}: {message}")[:5000])
 
@@ -154,7 +184,7 @@ def _succeeded(run: _OwnRun | None) -> None:
     client.set_tag(run.run_id, "switchyard.status", "ran")
     client.log_metric(run.run_id, "seconds", time.monotonic() - run.started)
     client.set_terminated(run.run_id, "FINISHED")
-    if _all_done(client, run):
+    if run.parents and _all_done(client, run):
         client.set_terminated(run.parent, "FINISHED")
 
 

@@ -11,3 +11,5 @@ LAST = "SWITCHYARD_LAST_STAGES"
 DATA_ROOT = "SWITCHYARD_DATA_ROOT"
 # A folder that outlives the pod: checkpoints.
 STATE = "SWITCHYARD_STATE"
+# Of a task that does several stages: each one's variables, as JSON, where a runner on this machine has them.
+OF_STAGES = "SWITCHYARD_VARIABLES_OF_STAGES"

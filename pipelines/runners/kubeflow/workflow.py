@@ -10,11 +10,12 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from pipelines.runners.kubeflow.failure import exit_code
+from pipelines.runners.kubeflow.failure import exit_code, failed_stage
+from pipelines.runners.kubeflow.plan import stages_of, task_name
 
 _EXIT = re.compile(r"^(main|wait): Error \(exit code \d+\)(: )?")
 # What Argo and Kubernetes say of a pod that was taken away, not of one that failed.
@@ -33,12 +34,35 @@ class StageState:
         message: why it waits or failed.
         seconds: that it took; None: it has not ended.
         exit_code: that it ended with before KFP's launcher made 1 of it; None: it did not say.
+        failed: which stage it was, of a task that does several; empty: it did not say.
+        shared: the task does others too, which its seconds are of as well.
     """
 
     state: str
     message: str = ""
     seconds: float | None = None
     exit_code: int | None = None
+    failed: str = ""
+    shared: bool = False
+
+    def of_each(self, task_id: str) -> dict[str, StageState]:
+        """Returns the states of a task's stages: those before the one that failed have succeeded, those after it never ran.
+
+        Where the task left no word (its pod was killed), any of them may have failed: all are shown so, and the message says it.
+        """
+        stages = stages_of(task_id)
+        if len(stages) == 1:
+            return {stages[0]: self}
+        shared = replace(self, shared=True)
+        if self.state != "FAILED":
+            return dict.fromkeys(stages, shared)
+        names = [task_name(s) for s in stages]
+        if task_name(self.failed) not in names:
+            said = f"one of {', '.join(stages)}: {self.message or 'failed'}"
+            return dict.fromkeys(stages, replace(shared, message=said))
+        number = names.index(task_name(self.failed))
+        done = StageState("SUCCEEDED", seconds=self.seconds, shared=True)
+        return {**dict.fromkeys(stages[:number], done), stages[number]: shared}
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,7 @@ class Workflow:
         """Returns stage -> its state, of those that have begun.
 
         Args:
-            tasks: name of the KFP task -> stage.
+            tasks: name of the KFP task -> stage; of one that does several: those, with commas between.
         """
         found: dict[str, StageState] = {}
         for node in self.nodes.values():
@@ -103,7 +127,7 @@ class Workflow:
                 # Its driver has run, or runs; it has failed only if the driver has.
                 state = "FAILED" if node.phase in ("Failed", "Error") else "PENDING"
                 found[tasks[task]] = StageState(state, _plain(node.message))
-        return found
+        return {stage: state for task, whole in found.items() for stage, state in whole.of_each(task).items()}
 
     def task_names(self) -> list[str]:
         """Returns the names of the tasks that have begun."""
@@ -140,8 +164,11 @@ class Workflow:
         state = _STATES.get(node.phase, "RUNNING")
         if state in ("RUNNING", "PENDING"):
             return StageState(_STATES.get(last.phase, "RUNNING") if not last.finished else "RUNNING", _plain(last.message))
-        message, code = exit_code(_plain(last.message)) if state == "FAILED" else ("", None)
-        return StageState(state, message, node.seconds, code)
+        if state != "FAILED":
+            return StageState(state, "", node.seconds)
+        said = _plain(last.message)
+        message, code = exit_code(said)
+        return StageState(state, message, node.seconds, code, failed_stage(said))
 
     def _named(self, task: str) -> list[Node]:
         return [n for n in self.nodes.values() if n.name == task]

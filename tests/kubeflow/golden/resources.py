@@ -22,7 +22,7 @@ def one(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {
+        node={
           'id': 'one',
           'pipeline': 'small',
           'executor': {
@@ -50,7 +50,7 @@ def four(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {
+        node={
           'id': 'four',
           'pipeline': 'small',
           'executor': {
@@ -77,7 +77,7 @@ def three(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {
+        node={
           'id': 'three',
           'pipeline': 'small',
           'executor': {
@@ -104,7 +104,7 @@ def two(
     from pipelines.runners.kubeflow.runtime import run_node
 
     run_node(
-        {
+        node={
           'id': 'two',
           'pipeline': 'small',
           'executor': {

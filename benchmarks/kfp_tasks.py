@@ -1,0 +1,108 @@
+"""A pipeline as tasks of Kubeflow's: stages joined against a task a stage. Prints both and their ratios; needs no cluster.
+
+Pods in series are drivers and executors of the longest chain of tasks that wait for each other. Seconds of imports and ends are
+measured here: each task's imports in a fresh process, which then ends at once, against all that a task imported before and
+the interpreter's own end.
+
+python benchmarks/kfp_tasks.py [--pipeline pipeline.yaml] [--set KEY=VALUE]... [--no-seconds] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "pipelines" / "examples" / "breast_cancer" / "pipeline.yaml"
+_BEAM = ("apache_beam", "components.batched_io", "tfx.orchestration.portable.beam_executor_operator")
+_KFP = ("kfp.dsl.executor_main", "pipelines.runners.kubeflow.runtime")
+# What every task imported, whatever it did.
+_BEFORE = (*_KFP, "tfx.orchestration.portable.launcher", *_BEAM)
+
+
+def compiled(pipeline: Path, overrides: Sequence[str], *, joined: bool) -> Any:
+    """Returns the pipeline, compiled for a cluster."""
+    from pipelines.config_file import load_config
+    from pipelines.preflight import check_inputs
+    from pipelines.runners.kubeflow.from_config import compile_config
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = load_config(pipeline, overrides=overrides)
+        if config.task == "auto":
+            config = check_inputs(config, Path(folder), lambda: None)
+        return compile_config(config, Path(folder) / "code", folder, {}, carry_data=True, joined=joined)
+
+
+def shape(made: Any) -> dict[str, int]:
+    """Returns how many tasks there are, pods in series, and bytes of the Workflow."""
+    from pipelines.runners.kubeflow.workflow_size import workflow_size
+
+    tasks: Mapping[str, Any] = made.spec["root"]["dag"]["tasks"]
+    size = workflow_size(made.spec, made.platform)
+    longest = max(_depth(tasks, name) for name in tasks)
+    return {"tasks": len(tasks), "pods in series": 2 * longest, "bytes": size.nodes + size.arguments}
+
+
+def _depth(tasks: Mapping[str, Any], name: str) -> int:
+    return 1 + max((_depth(tasks, n) for n in tasks[name].get("dependentTasks", [])), default=0)
+
+
+def imports(made: Any) -> list[tuple[str, ...]]:
+    """Returns what each task imports: its stages' executors, and Beam where one of them uses it."""
+    found = []
+    for executor in made.spec["deploymentSpec"]["executors"].values():
+        source = executor["container"]["command"][-1]
+        classes = {
+            line.split("'classPath': '")[1].split("'")[0].rpartition(".")[0]
+            for line in source.splitlines()
+            if "'classPath'" in line
+        }
+        beam = _BEAM if "BeamExecutableSpec" in source else ()
+        found.append((*_KFP, "pipelines.runners.kubeflow.node_run", *sorted(classes), *beam))
+    return found
+
+
+def seconds(modules: Sequence[str], *, at_once: bool) -> float:
+    """Returns how long a process takes that imports modules and ends."""
+    source = f"import importlib, os\nfor m in {list(modules)!r}: importlib.import_module(m)\n" + (
+        "os._exit(0)" if at_once else ""
+    )
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=True, capture_output=True)
+    return time.monotonic() - started
+
+
+def main() -> None:
+    """Compiles both ways, measures, and prints the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipeline", type=Path, default=EXAMPLE)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--no-seconds", action="store_true", help="only what does not depend on the machine")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    found: dict[str, dict[str, float]] = {}
+    for name, joined in (("a task a stage", False), ("joined", True)):
+        made = compiled(options.pipeline, options.overrides, joined=joined)
+        found[name] = dict(shape(made))
+        if not options.no_seconds:
+            each = imports(made)
+            spent = [seconds(m, at_once=True) for m in each] if joined else [seconds(_BEFORE, at_once=False)] * len(each)
+            found[name]["imports and ends, s"] = round(sum(spent), 1)
+    before, after = found.values()
+    ratios = {key: round(after[key] / before[key], 2) for key in before}
+    if options.json:
+        print(json.dumps({**found, "ratio": ratios}))
+        return
+    for key in before:
+        print(f"{key:20} {before[key]:>10,} a task a stage {after[key]:>10,} joined   ratio {ratios[key]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

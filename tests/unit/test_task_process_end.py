@@ -1,0 +1,36 @@
+"""How the process of a task on Kubeflow ends: at once, and with the exit code that says how it went."""
+
+import subprocess
+import sys
+
+import pytest
+
+FRAME = """
+import atexit, sys, time
+{name}
+from pipelines.runners.kubeflow.process_end import end_at_once
+atexit.register(lambda: print("taken apart"))
+print("done", end="")
+end_at_once()
+{then}
+"""
+AS_KFPS_EXECUTOR = "import importlib.util; sys.modules['__main__'].__spec__ = importlib.util.find_spec('kfp.dsl.executor_main')"
+
+
+def ended(name, then="", stderr=subprocess.DEVNULL):
+    source = FRAME.format(name=name, then=then)
+    done = subprocess.run([sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def test_a_task_ends_without_taking_its_libraries_apart_and_loses_nothing_of_what_it_printed():
+    assert ended(AS_KFPS_EXECUTOR) == (0, "done")
+
+
+def test_what_fails_after_the_work_is_a_failure():
+    assert ended(AS_KFPS_EXECUTOR, "raise OSError('the disk is full')") == (1, "done")
+
+
+@pytest.mark.parametrize("name", ["", "import json; sys.modules['__main__'].__spec__ = json.__spec__"])
+def test_a_process_that_is_not_a_tasks_ends_as_ever(name):
+    assert ended(name) == (0, "donetaken apart\n")
