@@ -21,7 +21,8 @@ from components.ingest.float_precision import settled
 from components.ingest.keys import with_key
 from components.ingest.labels import LabelValues, check_label, class_of, infer_task, labelled
 from components.ingest.layout import added_columns, folder_columns, with_folders
-from components.ingest.readers import Batches, reader
+from components.ingest.readers import reader
+from components.ingest.reading import Batches
 from components.ingest.scalars import check_values
 from components.ingest.sources import Listing, format_of, list_files, listed
 from components.progress import say

@@ -13,7 +13,7 @@ from tfx.types import standard_artifacts
 from components import shards
 from components.dataset import DatasetSummary
 from components.errors import UserError
-from components.ingest import readers
+from components.ingest import csv_reader
 from components.ingest.executor import Executor
 from components.ingest.scan import InputSpec
 
@@ -179,7 +179,7 @@ def test_globs_are_read_in_full_without_the_excluded_columns(tmp_path):
 
 def test_types_widen_over_the_whole_input(tmp_path, monkeypatch):
     # A few rows a batch, as millions of rows have it.
-    monkeypatch.setattr(readers, "_CSV_BLOCK", 1024)
+    monkeypatch.setattr(csv_reader, "_BLOCK", 1024)
     lines = ["a,b,c,y", *[f"{i if i < 150 else 'x'},{i},{i},0" for i in range(300)], "x,1.5,,1"]
     (tmp_path / "d.csv").write_text("\n".join(lines))
     summary, _ = ingest(tmp_path, path=[str(tmp_path / "d.csv")])

@@ -122,7 +122,7 @@ def test_an_ending_that_says_nothing_is_refused():
 
 EARLY = """
 import sys
-from components.ingest import readers, scan, sources
+from components.ingest import csv_reader, scan, sources
 from components.ingest.bad_rows import BadRows
 
 path, remote = sys.argv[1:]
@@ -136,9 +136,9 @@ if remote == "remote":
             return super().read(size)
 
     sources.is_local = lambda path: False
-    sources.open_file = readers.open_file = lambda path: SlowStore(path)
+    sources.open_file = lambda path: SlowStore(path)
 
-readers._CSV_BLOCK = 1 << 16  # many blocks of little data, as of gigabytes
+csv_reader._BLOCK = 1 << 16  # many blocks of little data, as of gigabytes
 spec = scan.InputSpec([path], None, {"train": 1.0}, None, "csv", [], 0, None, "nowhere", "auto")
 try:
     scan.scan(spec, BadRows(0), peek=True)

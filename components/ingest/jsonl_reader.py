@@ -1,0 +1,110 @@
+"""JSON Lines: an object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Sequence
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.csv_options import marked
+from components.ingest.parquet_batches import BYTES, rows_of
+from components.ingest.reading import Batches, check_names, read_column, refusing
+from components.ingest.sources import check_compression, open_file
+
+# What a compressed file unpacks to has no end of its own.
+_LINE_BYTES = 64 << 20
+
+
+@refusing("JSON Lines")
+def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
+    """Yields batches of the lines' objects; a line that is not a JSON object goes to `bad`."""
+    rows: list[dict[str, Any]] = []
+    names: dict[str, None] = {}
+    before = size = 0
+    with open_file(path) as raw:
+        for number, line in _lines(path, raw):
+            row = _object(path, line, number, bad)
+            if row is None:
+                continue
+            # Every row has a place in every column: objects that share no names would take the square of their size.
+            if rows and (len(rows) >= rows_of(len(names) + len(row.keys() - names.keys())) or size + len(line) > BYTES):
+                yield _batch_of(path, rows, list(names), before, missing_values or ())
+                before += len(rows)
+                rows, names, size = [], {}, 0
+            rows.append(row)
+            names |= dict.fromkeys(row)
+            size += len(line)
+    if rows:
+        yield _batch_of(path, rows, list(names), before, missing_values or ())
+
+
+def _lines(path: str, raw: BinaryIO) -> Generator[tuple[int, bytes], None, None]:
+    """Yields the lines that are not blank, with their numbers from 1."""
+    number = 0
+    while line := raw.readline(_LINE_BYTES + 1):
+        number += 1
+        if number == 1:
+            check_compression(path, line)
+            if (mark := marked(line)) and mark != "utf-8":
+                raise UserError(f"data.path: {path} is {mark.upper()}; JSON Lines are UTF-8. Write the file as UTF-8.")
+        if len(line) > _LINE_BYTES:
+            raise UserError(
+                f"data.path: {path}: line {number:,} has more than {_LINE_BYTES >> 20} MiB, the limit of a row. JSON Lines have "
+                "one object a line; write the values that are so large to files of their own, or another format."
+            )
+        if line.strip():
+            yield number, line
+
+
+def _object(path: str, line: bytes, number: int, bad: BadRows) -> dict[str, Any] | None:
+    """Returns a line's object; None: it is none, and is noted."""
+    try:
+        return _object_of(line)
+    except (ValueError, RecursionError) as error:
+        text = line.decode("utf-8", errors="backslashreplace").strip()
+        bad.add(path, f"line {number:,}: not a JSON object ({_why_not_json(error)})", text)
+        return None
+
+
+def _object_of(line: bytes) -> dict[str, Any]:
+    """Returns a line's object.
+
+    Raises:
+        ValueError: it is none, or holds what is no text.
+        RecursionError: it is nested too deeply.
+    """
+    row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_unique)
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    if b"\\u" in line:
+        json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    return row
+
+
+def _why_not_json(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, character {error.colno}"
+    return f"byte {error.object[error.start]:#04x} is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        raise ValueError("duplicate keys")
+    return row
+
+
+def _batch_of(path: str, rows: list[dict[str, Any]], names: Sequence[str], before: int, missing: Sequence[str]) -> pa.RecordBatch:
+    check_names(path, names)
+    columns, fields = [], []
+    for name in names:
+        column, field = read_column(path, name, [row.get(name) for row in rows], before, missing)
+        columns.append(column)
+        fields.append(field)
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))

@@ -1,0 +1,71 @@
+"""Parquet, with the types of the file itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from components.errors import UserError, first_line
+from components.ingest.bad_rows import BadRows
+from components.ingest.parquet_batches import bounded_batches
+from components.ingest.reading import Batches, check_doubled, check_names, refusing
+from components.ingest.sources import open_file
+
+
+@refusing("Parquet")
+def read_parquet(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
+    """Yields batches with the file's own types."""
+    with open_file(path) as raw:
+        source = pa.PythonFile(raw, mode="r")
+        try:
+            file = pa.parquet.ParquetFile(source)
+            names = file.schema_arrow.names
+        except UnicodeDecodeError as error:
+            raise UserError(f"data.path: {path}: the name of a column, {error.object!r:.60}, is not UTF-8. Rename it.") from None
+        check_names(path, names)
+        check_doubled(path, names)
+        before = 0
+        for batch in bounded_batches(file, source):
+            _check_texts(batch, path, before)
+            yield _without_extensions(batch)
+            before += batch.num_rows
+
+
+def _without_extensions(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if not any(isinstance(t, pa.BaseExtensionType) for t in batch.schema.types):
+        return batch
+    return pa.RecordBatch.from_arrays([_stored(c) for c in batch.columns], names=batch.schema.names)
+
+
+def _stored(column: pa.Array) -> pa.Array:
+    """Returns a column of an extension type of Arrow as the type below; UUIDs as the texts that other formats have."""
+    if not isinstance(column.type, pa.BaseExtensionType):
+        return column
+    if column.type.extension_name == "arrow.uuid":
+        return pa.array([None if v is None else str(uuid.UUID(bytes=v)) for v in column.storage.to_pylist()], pa.string())
+    return pc.not_equal(column.storage, 0) if column.type.extension_name == "arrow.bool8" else column.storage
+
+
+def _check_texts(batch: pa.RecordBatch, path: str, before: int) -> None:
+    """Raises UserError for texts that are none: Parquet only promises that they are UTF-8."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            row = next((i for i in range(len(column)) if not _is_valid(column.slice(i, 1))), 0)
+            raise UserError(
+                f"data: {path}, row {before + row}: column {name!r} holds values that are not of its type, {column.type}: "
+                f"{first_line(error)}. Write bytes as binary, or leave it out with data.exclude: [{name}]."
+            ) from None
+
+
+def _is_valid(column: pa.Array) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True

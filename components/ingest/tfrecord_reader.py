@@ -1,0 +1,135 @@
+"""TFRecords of `tf.Example`."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.parquet_batches import BYTES, rows_of
+from components.ingest.reading import Batches, check_names, read_column, unreadable
+from components.ingest.sources import is_local, open_file
+
+_RECORDS_AT_ONCE = 1024
+# A record: its length, the length's checksum, its bytes, their checksum.
+_LENGTH, _FRAME = struct.Struct("<Q"), 8 + 4 + 4
+# What TensorFlow's messages say of its own graph.
+_TENSORFLOWS_OWN = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*", re.DOTALL)
+
+
+def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
+    """Yields batches of `tf.Example` records; a record that is none goes to `bad`."""
+    import tensorflow as tf
+
+    compression = "GZIP" if path.lower().endswith(".gz") else ""
+    if is_local(path) and not compression:
+        _check_lengths(path)
+    read = tf.data.TFRecordDataset(path, compression_type=compression).batch(_RECORDS_AT_ONCE)
+    examples: list[bytes] = []
+    names: set[str] = set()
+    before = size = 0
+    try:
+        for record in (r for records in read.as_numpy_iterator() for r in records):
+            here = _names_of(path, record, bad)
+            if here is None:
+                continue
+            # As in JSON Lines: every record has a place in every column.
+            if examples and (len(examples) >= rows_of(len(names) + len(here - names)) or size + len(record) > BYTES):
+                yield _examples_batch(examples, path, before, missing_values or ())
+                before += len(examples)
+                examples, names, size = [], set(), 0
+            if here - names:  # looked at before they are decoded: the decoder cuts a name at NUL
+                check_names(path, sorted(here))
+            examples.append(record)
+            names |= here
+            size += len(record)
+    except tf.errors.OpError as error:
+        raise unreadable(path, "TFRecord", _TENSORFLOWS_OWN.sub("", error.message), ".gz") from error
+    if examples:
+        yield _examples_batch(examples, path, before, missing_values or ())
+
+
+def _examples_batch(records: Sequence[bytes], path: str, before: int, missing: Sequence[str]) -> pa.RecordBatch:
+    from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
+    try:
+        return ExamplesToRecordBatchDecoder().DecodeBatch(records)
+    except RuntimeError:
+        return _decoded_apart(records, path, before, missing)
+
+
+def _decoded_apart(records: Sequence[bytes], path: str, before: int, missing: Sequence[str]) -> pa.RecordBatch:
+    """Decodes records some of whose features have another kind from record to record: these are read as JSON's columns are.
+
+    Raises:
+        UserError: no column can hold such a feature's values together.
+    """
+    import tensorflow as tf
+    from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
+    examples = [tf.train.Example.FromString(r) for r in records]
+    kinds: dict[str, set[str]] = {}
+    for example in examples:
+        for name, feature in example.features.feature.items():
+            if kind := feature.WhichOneof("kind"):
+                kinds.setdefault(name, set()).add(kind)
+    apart = [n for n, seen in sorted(kinds.items()) if len(seen) > 1]
+    values = {n: [_values_of(e, n, path, before + i) for i, e in enumerate(examples)] for n in apart}
+    for example in examples:
+        for name in apart:
+            example.features.feature.pop(name, None)
+    decoded = ExamplesToRecordBatchDecoder().DecodeBatch([e.SerializeToString() for e in examples])
+    for name in apart:
+        column, field = read_column(path, name, values[name], before, missing)
+        decoded = decoded.append_column(field, column)
+    return decoded
+
+
+def _values_of(example: Any, name: str, path: str, row: int) -> Any:
+    """Returns a feature's values as JSON has them: one, a list, or None."""
+    if name not in example.features.feature or not (kind := example.features.feature[name].WhichOneof("kind")):
+        return None
+    try:
+        found = [v.decode() if isinstance(v, bytes) else v for v in getattr(example.features.feature[name], kind).value]
+    except UnicodeDecodeError:
+        raise UserError(
+            f"data: {path}, row {row}: column {name!r} holds bytes that are no UTF-8 text, and in other records numbers. "
+            f"Write it in one way, or leave it out with data.exclude: [{name}]."
+        ) from None
+    return found if len(found) > 1 else found[0] if found else None
+
+
+def _check_lengths(path: str) -> None:
+    """Raises UserError for a record that says it is longer than its file: TensorFlow makes room for it first, and dies."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            at = 0
+            while at + _LENGTH.size <= size:
+                length = _LENGTH.unpack_from(content, at)[0]
+                if length > size - at - _FRAME:
+                    left = max(0, size - at - _FRAME)
+                    reason = f"the record at byte {at:,} is to have {length:,} bytes, and the file ends after {left:,}"
+                    raise unreadable(path, "TFRecord", reason, ".gz")
+                at += _FRAME + length
+
+
+def _names_of(path: str, record: bytes, bad: BadRows) -> set[str] | None:
+    """Returns the columns of a record; None: it is no example, and is noted."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        return set(tf.train.Example.FromString(record).features.feature)
+    except DecodeError:
+        bad.add(path, "not a tf.Example", repr(record[:50]))
+        return None
