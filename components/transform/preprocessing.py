@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from components.errors import UserError
-from components.user_code import load_function, where
+from components.errors import UserError, text_of
+from components.user_code import blamed, load_function
 
 Tensors = Mapping[str, Any]
 
@@ -73,15 +73,14 @@ def encode_label(label: tf.Tensor, classes: list[Any]) -> tf.Tensor:
 
 def _users(features: Tensors, path: str, function: str, label: str) -> dict[str, Any]:
     name = os.path.basename(path)
-    try:
+
+    def hint(error: BaseException) -> str:
+        named = repr(label) in text_of(error)
+        about_label = " The label is not handed to preprocessing_fn; it is encoded for you." if named else ""
+        return f".{about_label} Features: {', '.join(features)}."
+
+    with blamed(f"preprocessing: {name}: ", os.path.dirname(path), hint):
         outputs = load_function(path, function)(dict(features))
-    except UserError:
-        raise
-    except Exception as error:
-        hint = " The label is not handed to preprocessing_fn; it is encoded for you." if repr(label) in str(error) else ""
-        raise UserError(
-            f"preprocessing: {name}: {where(error, os.path.dirname(path))}.{hint} Features: {', '.join(features)}."
-        ) from error
     if not isinstance(outputs, dict) or not outputs or not all(isinstance(v, tf.Tensor) for v in outputs.values()):
         raise UserError(
             f"preprocessing: {name}: {function} must return a dict of name -> dense tensor, at least one; received {outputs!r}."
