@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.errors import UserError, text_of
+from components.transform.index_ranges import note_ranges
 from components.user_code import blamed, load_function
 
 Tensors = Mapping[str, Any]
@@ -36,6 +37,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         outputs = default_features({k: v for k, v in features.items() if k not in custom_config["unusable"]})
     else:
         outputs = _users(features, code["path"], code["function"], label)
+        note_ranges(outputs)
     if label in inputs:
         outputs[label] = encode_label(_dense(inputs[label]), custom_config["classes"])
     return outputs
