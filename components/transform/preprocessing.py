@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.errors import UserError, text_of
+from components.progress import say
 from components.transform.index_ranges import note_ranges
 from components.user_code import blamed, load_function
 
@@ -40,6 +41,8 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         note_ranges(outputs)
     if label in inputs:
         outputs[label] = encode_label(_dense(inputs[label]), custom_config["classes"])
+    # Most of the time comes now, in Beam, which works at all columns at once.
+    say(f"{len(features):,} columns are analysed and transformed")
     return outputs
 
 
@@ -49,7 +52,8 @@ def default_features(features: Tensors) -> dict[str, Any]:
     A feature that can be missing gets a second one, `<name>_missing`, float 0 or 1.
     """
     outputs: dict[str, Any] = {}
-    for name, value in features.items():
+    for number, (name, value) in enumerate(features.items(), start=1):
+        say(f"preparing column {number:,} of {len(features):,}")
         if isinstance(value, tf.SparseTensor):
             outputs[_free(f"{name}_missing", features)] = 1.0 - _dense(
                 tf.SparseTensor(value.indices, tf.ones_like(value.values, tf.float32), value.dense_shape)
