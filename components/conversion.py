@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.base64_values import may_hold_bytes, unwrapped
 from components.errors import UserError
 from components.fitted import MISSING, Fitted, Misfit, fit_target
 from components.raw_features import Columns, Ragged, RawFeature
@@ -96,9 +97,12 @@ def fit_values(values: Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray, 
             return fit(pa.ListArray.from_arrays(offsets, pa.array(values.ravel())), feature)
         values = values.tolist() if values.dtype.kind == "O" else values
     try:
-        return fit(pa.array(values), feature)
+        column = pa.array(values)
+        if feature.dtype != "string" or not may_hold_bytes(column.type):
+            return fit(column, feature)
     except _NOT_ARROW:
-        return _by_type(list(values), feature)
+        pass
+    return _by_type(unwrapped(list(values)) if feature.dtype == "string" else list(values), feature)
 
 
 def fit_rows(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> FittedRows:
@@ -175,9 +179,12 @@ def single(values: pa.Array) -> pa.Array:
 
 def _fit_series(series: pd.Series, feature: RawFeature) -> Fitted:
     try:
-        return fit_values(pa.Array.from_pandas(series), feature)
+        column = pa.Array.from_pandas(series)
+        if not may_hold_bytes(column.type):
+            return fit_values(column, feature)
     except _NOT_ARROW:
-        return fit_values([None if v is None or v is pd.NA or v is pd.NaT else v for v in series], feature)
+        pass
+    return fit_values([None if v is None or v is pd.NA or v is pd.NaT else v for v in series], feature)
 
 
 def _by_type(values: list[Any], feature: RawFeature) -> Fitted:

@@ -37,6 +37,7 @@ class DatasetSummary:
         spelled: text column -> how numbers, booleans and dates are spelled in it, see `components.spelling.styles`.
         missing_values: `data.missing_values`.
         counts: column of timestamps -> the smallest and the largest count of its unit.
+        bytes_columns: text columns with a value that is no UTF-8.
         source: the patterns that the files were found by, as the config names them; empty: an older Switchyard wrote this.
         keys: different values of `data.split_key` in the training split; None: rows are split by themselves.
         csv: `data.csv`, what differs from its defaults: a CSV with raw rows is read in the same way.
@@ -61,6 +62,7 @@ class DatasetSummary:
     counts: dict[str, list[int]] = field(default_factory=dict)
     csv: dict[str, Any] = field(default_factory=dict)
     keys: int | None = None
+    bytes_columns: list[str] = field(default_factory=list)
     source: list[str] = field(default_factory=list)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_DATA_GATE = 3
 EXIT_NOT_BLESSED = 4
+
+_LONGEST, _LINE = 20_000, 500
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 CANCELLED = "cancelled; finished stages are kept, the next run resumes after them"
 
@@ -56,9 +60,26 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def text_of(error: BaseException) -> str:
+    """Returns an error's message: at most 20,000 characters, whatever its class does when it is asked."""
+    try:
+        return str(error)[:_LONGEST]
+    except BaseException as failed:  # a class of the user's; Ctrl-C does not arrive within one of these by chance
+        if isinstance(failed, KeyboardInterrupt):
+            raise
+        return f"(it has no message: its __str__ raises {type(failed).__name__})"
+
+
+def in_one_line(error: BaseException) -> str:
+    """Returns an error's class and message in one line of at most 500 characters, without a terminal's colours."""
+    text = " ".join(_COLOURS.sub("", text_of(error)).split())
+    text = f"{text[:_LINE]}…" if len(text) > _LINE else text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def first_line(error: Exception) -> str:
     """Returns what a library's error says in its first line, else its class: at most 300 characters, and no secret."""
-    return mask((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
+    return mask((text_of(error).strip().splitlines() or [type(error).__name__])[0])[:300]
 
 
 def last_line(log: Path) -> str:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.errors import DataGateError, UserError
+from components.errors import DataGateError, UserError, text_of
 
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAYS = re.compile(r"[Nn]o space left on device|Disk quota exceeded|database or disk is full|File too large")
@@ -30,7 +30,7 @@ def full_disk(error: BaseException, *places: Path) -> str | None:
         if isinstance(seen, OSError) and seen.errno in _CODES:
             return _sentence(str(seen.filename or seen.strerror), _file_of(seen), places, limited=seen.errno == errno.EFBIG)
         # What is wrong with a person's own input is said in words of ours.
-        text = "" if isinstance(seen, UserError | DataGateError) else str(seen)
+        text = "" if isinstance(seen, UserError | DataGateError) else text_of(seen)
         if said := _SAYS.search(text):
             path = next((p for p in _PATH.findall(text) if os.path.isdir(os.path.dirname(p))), None)
             return _sentence(path or said.group(), path, places, limited=said.group() == "File too large")

@@ -110,7 +110,9 @@ def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
     columns: dict[str, Any] = {}
     for feature in info.features:
         values = rows[feature.name]
-        if feature.dtype == "string":
+        if feature.is_bytes:
+            columns[feature.name] = list(values)
+        elif feature.dtype == "string":
             columns[feature.name] = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
         elif (feature.width or 1) > 1 or feature.is_list:
             columns[feature.name] = [None if v is None else np.asarray(v, dtype=np.float64) for v in values]
@@ -126,7 +128,7 @@ def signature(info: BundleInfo) -> ModelSignature:
     """
     inputs = []
     for f in info.features:
-        kind: Any = DataType.string if f.dtype == "string" else DataType.double
+        kind: Any = DataType.double if f.dtype != "string" else DataType.binary if f.is_bytes else DataType.string
         if f.meaning.partition("[")[0] in (BOOLEAN, TIMESTAMP, TIME) and not f.is_list:
             kind = AnyType()
         inputs.append(ColSpec(Array(kind) if (f.width or 1) > 1 or f.is_list else kind, f.name, required=f.width is not None))

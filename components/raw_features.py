@@ -25,6 +25,7 @@ class RawFeature:
         spelled: of a text, how training spelled numbers, booleans and dates in it, see `components.spelling.styles`.
         counts: of a timestamp, the smallest and the largest count in the training data; empty: not known.
         missing: texts that mean missing in this column, besides the usual ones where it is no text.
+        is_bytes: of a text, the data holds some that are no UTF-8: images, serialized messages.
     """
 
     name: str
@@ -35,6 +36,7 @@ class RawFeature:
     spelled: Sequence[str] = ()
     missing: Sequence[str] = ()
     counts: Sequence[int] = ()
+    is_bytes: bool = False
 
 
 def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, width: int | None = None) -> RawFeature:
@@ -60,6 +62,7 @@ def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, wi
         spelled=summary.spelled.get(name, []),
         missing=listed,
         counts=summary.counts.get(name, []),
+        is_bytes=name in summary.bytes_columns,
     )
 
 

@@ -87,6 +87,8 @@ def number_of(text: str) -> float | None:
 
 def reason_of(value: Any, target: Target) -> str:
     """Returns what a target must hold, said of a value that it cannot take."""
+    if target.kind == TEXT and isinstance(value, dict):
+        return 'must hold texts, or bytes as {"b64": ...} in base64'
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if target.kind in (INTEGER, FLOAT) and number and not math.isnan(value):
         if target.kind == FLOAT:

@@ -9,18 +9,22 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import inspect
 import os
+import re
 import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from components.code_files import named_files
-from components.errors import UserError
+from components.errors import UserError, in_one_line, text_of
 
 # Where users' code was loaded from in this process.
 _folders: set[str] = set()
@@ -160,25 +164,34 @@ def load_function(path: str, function: str) -> Callable[..., Any]:
     """See `UserCode.load`."""
     folder, name = os.path.dirname(path), Path(path).stem
     _make_room(folder)
-    try:
-        module = sys.modules.get(name)
-        if module is None or getattr(module, "__file__", None) != path:
-            spec = importlib.util.spec_from_file_location(name, path)
-            if spec is None or spec.loader is None:
-                raise ImportError("not a Python file")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
-            spec.loader.exec_module(module)
-    except Exception as error:
-        sys.modules.pop(name, None)
-        hint = ""
-        if isinstance(error, FileNotFoundError):
-            hint = ". The code runs in a copy of its folder: list the files that it opens, in the YAML: files: [...]"
-        raise UserError(f"{os.path.basename(path)}: {where(error, folder)}{hint}") from error
+    module = sys.modules.get(name)
+    if module is None or getattr(module, "__file__", None) != path:
+        with blamed(f"{os.path.basename(path)}: ", folder, _hint):
+            module = _imported(name, path)
     found: Callable[..., Any] | None = getattr(module, function, None)
     if not callable(found):
         raise UserError(f"{os.path.basename(path)}: has no function {function!r}. Define `def {function}(...)` in it.")
     return found
+
+
+def _imported(name: str, path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return ". The code runs in a copy of its folder: list the files that it opens, in the YAML: files: [...]"
+    return ". Take out what ends the process" if isinstance(error, SystemExit) else ""
 
 
 def _make_room(folder: str) -> None:
@@ -198,16 +211,72 @@ def _make_room(folder: str) -> None:
 
 
 def where(error: BaseException, folder: str) -> str:
-    """Returns `line 12: KeyError: 'x'` for the innermost frame of `error` that lies in the user's folder."""
-    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(folder)]
-    place = f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}: " if own else ""
-    return f"{place}{type(error).__name__}: {error}"
+    """Returns `m.py, line 12: KeyError: 'x'`, in one line: the place is the innermost one that lies in the user's folder."""
+    place = _place(error, folder)
+    return f"{place}: {in_one_line(error)}" if place else in_one_line(error)
+
+
+def _place(error: BaseException, folder: str) -> str:
+    """Returns file and line of the user's code that an error came from; empty where none of it is in the trace."""
+    if not folder:
+        return ""
+    if isinstance(error, SyntaxError) and (error.filename or "").startswith(folder + os.sep):
+        return f"{os.path.basename(error.filename or '')}, line {error.lineno}"
+    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(folder + os.sep)]
+    if own:
+        return f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}"
+    # TensorFlow runs a translation of the code, and writes into the message where it is from.
+    told = re.findall(rf'File "{re.escape(folder + os.sep)}([^"]+)", line (\d+)', text_of(error))
+    return f"{os.path.basename(told[-1][0])}, line {told[-1][1]}" if told else ""
+
+
+@contextmanager
+def blamed(message: str, folder: str, hint: Callable[[BaseException], str] = lambda _: "") -> Iterator[None]:
+    """Turns whatever the user's code raises, SystemExit too, into a UserError with the place in it.
+
+    Args:
+        message: what stands before the place and the error, for example `trainer.model: build_model failed: `.
+        folder: the code's.
+        hint: what stands behind it.
+
+    Raises:
+        UserError: see above.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise UserError(f"{message}{where(error, folder)}{hint(error)}") from error
+
+
+def users_error(error: BaseException | None, *, directly: bool = False) -> str:
+    """Returns `m.py, line 12: KeyError: 'x'` where code of the user's that this process runs is behind an error; else "".
+
+    Args:
+        error: and what it came of.
+        directly: the code itself raised it, no library that it calls.
+    """
+    while error is not None:
+        for folder in _folders:
+            innermost = traceback.extract_tb(error.__traceback__)[-1:]
+            if directly and not (innermost and innermost[0].filename.startswith(folder + os.sep)):
+                continue
+            if _place(error, folder):
+                return where(error, folder)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def folder_of(function: Any) -> str:
-    """Returns the folder that a function was loaded from; empty if it is not one of a file."""
-    code = getattr(function, "__code__", None)
-    return os.path.dirname(code.co_filename) if code else ""
+    """Returns the folder that a function or class was loaded from; empty if it is not one of a file."""
+    function = inspect.unwrap(getattr(function, "func", function))
+    try:
+        return os.path.dirname(
+            inspect.getfile(function if inspect.isroutine(function) or inspect.isclass(function) else type(function))
+        )
+    except (TypeError, OSError):
+        return ""
 
 
 def snapshot_file(path: Path, store: Path, *, key: str) -> Path:

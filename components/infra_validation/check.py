@@ -100,18 +100,10 @@ def _compare(answered: dict[str, list[Any]], offline: np.ndarray, info: BundleIn
 
 
 def _sendable(frame: pd.DataFrame, features: Sequence[RawFeature]) -> pd.DataFrame:
-    """Returns the rows that JSON can carry: texts as UTF-8, rows with infinite numbers left out."""
+    """Returns the rows that JSON can carry: those with infinite numbers are left out."""
     kept = np.ones(len(frame), dtype=bool)
     for feature in features:
         column = frame[feature.name]
-        if feature.dtype == "string":
-            frame[feature.name] = [_utf8(v) for v in column]
-        else:
+        if feature.dtype != "string":
             kept &= [v is None or not np.isinf(np.asarray(v, dtype=np.float64)).any() for v in column]
     return frame[kept].reset_index(drop=True)
-
-
-def _utf8(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace").encode()
-    return np.asarray([_utf8(v) for v in value], dtype=object) if isinstance(value, np.ndarray) else value

@@ -87,6 +87,7 @@ class Executor(base_executor.BaseExecutor):
             counts=typed.counts,
             csv=dict(spec.csv),
             keys=written.keys,
+            bytes_columns=sorted(typed.bytes_columns),
             source=spec.patterns,
         ).save(examples.uri)
 

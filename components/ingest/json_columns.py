@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from components.base64_values import holds_bytes, may_hold_bytes, unwrapped
 from components.conversion import typed_rows
 from components.spelling import MISSING_WORDS, clash, styles
 from components.targets import EXACT
@@ -36,9 +37,13 @@ def json_column(name: str, values: list[Any], missing: Sequence[str]) -> tuple[p
         MixedColumnError: lists of several types or beside other values, objects, one number that is spelled in two ways.
     """
     try:
-        return _with_field(name, pa.array(values))
+        column = pa.array(values)
+        if not may_hold_bytes(column.type):
+            return _with_field(name, column)
     except _NOT_ONE_TYPE:
-        pass
+        column = None
+    if column is not None or holds_bytes(values):
+        return _with_field(name, _bytes(unwrapped(values)) if holds_bytes(values) else column)
     kinds = set(map(type, values)) - {type(None)}
     if kinds <= _NUMBERS:
         return _with_field(name, _numbers(values))
@@ -55,6 +60,24 @@ def json_column(name: str, values: list[Any], missing: Sequence[str]) -> tuple[p
         return _with_field(name, pa.array(spelled, pa.string()), {UNTYPED: b"1"})
     column = pa.array(written, pa.string())
     return _with_field(name, column, typed_rows([v is not None and not isinstance(v, str) for v in values]))
+
+
+def _bytes(values: list[Any]) -> pa.Array:
+    """Returns bytes, and texts beside them as their UTF-8."""
+    plain = [_encoded(v) for v in values]
+    for i, value in enumerate(plain):
+        if not all(v is None or isinstance(v, bytes) for v in (value if isinstance(value, list) else [value])):
+            raise MixedColumnError('holds {"b64": ...} that is no base64, or bytes beside other values than texts', i)
+    try:
+        return pa.array(plain)
+    except _NOT_ONE_TYPE:
+        return pa.array([v if v is None or isinstance(v, list) else [v] for v in plain])
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_encoded(v) for v in value]
+    return value.encode() if isinstance(value, str) else value
 
 
 def _with_field(name: str, column: pa.Array, metadata: dict[bytes, bytes] | None = None) -> tuple[pa.Array, pa.Field]:

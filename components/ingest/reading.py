@@ -23,13 +23,13 @@ def refusing(name: str) -> Callable[[Callable[..., Batches]], Callable[..., Batc
 
     def decorated(read: Callable[..., Batches]) -> Callable[..., Batches]:
         @functools.wraps(read)
-        def refusing(path: str, *arguments: Any, **options: Any) -> Batches:
+        def read_or_refuse(path: str, *arguments: Any, **options: Any) -> Batches:
             try:
                 yield from read(path, *arguments, **options)
             except _BROKEN as error:
                 raise unreadable(path, name, first_line(error), ".gz, .bz2") from error
 
-        return refusing
+        return read_or_refuse
 
     return decorated
 

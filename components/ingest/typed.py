@@ -40,6 +40,7 @@ class TypedColumns:
     Attributes:
         missing: column -> rows without a value.
         counts: column of timestamps -> the smallest and the largest count of its unit.
+        bytes_columns: text columns with a value that is no UTF-8.
         spelled: text column -> styles of numbers, booleans and dates in it, see `spelling.styles`.
     """
 
@@ -49,6 +50,8 @@ class TypedColumns:
         self._label = label
         self.missing = dict.fromkeys(self._types, 0)
         self.counts: dict[str, list[int]] = {}
+        self.bytes_columns: set[str] = set()
+        self._broken_lines: Counter[str] = Counter()
         self.spelled: defaultdict[str, set[str]] = defaultdict(set)
         self._rendered: defaultdict[str, set[str]] = defaultdict(set)
         self._taken: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -82,11 +85,15 @@ class TypedColumns:
         if not is_text(column.type):
             self._rendered[name] |= _styles(values.flatten())
             return
-        self.spelled[name] |= _styles(values.flatten())
+        texts = values.flatten()
+        try:
+            self.spelled[name] |= _styles(texts)
+        except pa.ArrowInvalid:
+            self.bytes_columns.add(name)
+        self._broken_lines[name] += pc.sum(pc.match_substring_regex(texts, "[\r\n]")).as_py() or 0
         if in_lists:
             return  # inside of one nothing is missing
         words = spelling.words(()).cast(pa.binary())
-        texts = values.flatten()
         counted = pc.value_counts(texts.filter(pc.is_in(texts, words)))
         for word, count in zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True):
             self._kept[name][word.decode()] += count
@@ -114,6 +121,15 @@ class TypedColumns:
             if words
         ]
         lines += [f"{name}: {_counted(words)}: missing" for name, words in self._taken.items() if words]
+        lines += [
+            f"{name}: holds bytes that are no UTF-8, so it is a column of bytes: /invocations takes it as base64 only"
+            for name in sorted(self.bytes_columns)
+        ]
+        lines += [
+            f"{name}: {count:,} values hold a line break, which TFX's vocabularies leave out: to the model they are unknown words"
+            for name, count in self._broken_lines.items()
+            if count
+        ]
         more = len(lines) - _SHOWN
         return [*lines[:_SHOWN], *([f"and {more} more columns with such words"] if more > 0 else [])]
 
@@ -126,8 +142,6 @@ def _counted(words: Mapping[str, int]) -> str:
 
 
 def _styles(texts: pa.Array) -> set[str]:
-    try:
-        distinct: Collection[bytes] = pc.unique(texts).cast(pa.string())
-    except pa.ArrowInvalid:  # bytes that are no text
-        return set()
+    """Raises ArrowInvalid for bytes that are no text."""
+    distinct: Collection[bytes] = pc.unique(texts).cast(pa.string())
     return spelling.styles(distinct)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from components.base64_values import as_json
 from components.errors import UserError
 
 Write = Callable[[pa.Table], None]
@@ -65,7 +66,14 @@ def _cast(table: pa.Table, field: pa.Field) -> Any:
         column = pc.list_element(filled, 0)
     if pa.types.is_null(column.type):
         return pa.nulls(table.num_rows, field.type)
-    return column.cast(field.type)
+    try:
+        return column.cast(field.type)
+    except pa.ArrowInvalid as error:
+        if not (pa.types.is_binary(column.type) and pa.types.is_string(field.type)):
+            raise
+        raise UserError(
+            f"column {field.name!r} holds bytes that are no UTF-8 text, which a CSV cannot. Write .parquet, .tfrecord or .jsonl."
+        ) from error
 
 
 def _csv_type(field: pa.Field) -> pa.DataType:
@@ -88,7 +96,7 @@ def _csv(path: Path, schema: pa.Schema) -> Iterator[Write]:
 @contextmanager
 def _jsonl(path: Path, schema: pa.Schema) -> Iterator[Write]:
     def plain(value: Any) -> Any:
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        return as_json(value) if isinstance(value, bytes) else str(value)
 
     with open(path, "wb") as file:
         yield lambda table: file.writelines(orjson.dumps(row, default=plain) + b"\n" for row in _rows(table))
@@ -100,7 +108,7 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _text(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return as_json(value) if isinstance(value, bytes) else value
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from components.base64_values import KEY, as_json, holds_bytes, in_base64
 from components.model_bundle import BundleInfo, RawFeature
 
 _DATATYPES = {"string": "BYTES", "int64": "INT64", "float32": "FP64"}
@@ -16,20 +17,24 @@ _DATATYPES = {"string": "BYTES", "int64": "INT64", "float32": "FP64"}
 def tensors(rows: pd.DataFrame, features: Iterable[RawFeature]) -> list[dict[str, Any]]:
     """Returns rows (see `components.evaluation.predictions.frame_of`) as inputs of the Open Inference Protocol, as JSON.
 
-    A missing value is null. Lists of different lengths have no place in that protocol: see `records`.
+    A missing value is null; bytes that are no text make their column one of base64. Lists of different lengths have no place in
+    that protocol: see `records`.
     """
     found = []
     for feature in features:
         values = [plain(v) for v in rows[feature.name]]
         wide = bool(values) and isinstance(values[0], list)
         shape = [len(values), len(values[0])] if wide else [len(values)]
-        found.append({"name": feature.name, "shape": shape, "datatype": _DATATYPES[feature.dtype], "data": values})
+        tensor: dict[str, Any] = {"name": feature.name, "shape": shape, "datatype": _DATATYPES[feature.dtype], "data": values}
+        if holds_bytes(values):
+            tensor |= {"parameters": {"content_type": "base64"}, "data": [_in_base64(v) for v in rows[feature.name]]}
+        found.append(tensor)
     return found
 
 
 def records(rows: pd.DataFrame, features: Iterable[RawFeature]) -> list[dict[str, Any]]:
     """Returns rows as `dataframe_records` or `instances` of MLflow's protocol: one object a row."""
-    columns = {f.name: [plain(v) for v in rows[f.name]] for f in features}
+    columns = {f.name: [_wrapped(v) if f.is_bytes else plain(v) for v in rows[f.name]] for f in features}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -38,10 +43,23 @@ def plain(value: Any) -> Any:
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return None
     if isinstance(value, bytes):
-        return value.decode()
+        return as_json(value)
     if isinstance(value, np.ndarray):
         return [plain(v) for v in value]
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _wrapped(value: Any) -> Any:
+    """Returns a value of a column of bytes, in which a text would be base64."""
+    if isinstance(value, np.ndarray):
+        return [_wrapped(v) for v in value]
+    return {KEY: in_base64(value)} if isinstance(value, bytes) else plain(value)
+
+
+def _in_base64(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [_in_base64(v) for v in value]
+    return in_base64(value) if isinstance(value, bytes) else None
 
 
 def from_tensors(outputs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

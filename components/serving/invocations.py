@@ -13,6 +13,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv
 
+from components.base64_values import from_base64
 from components.errors import first_line
 from components.model_bundle import BundleInfo, answers
 from components.serving.bounds import Bounds, InputError, shortened
@@ -27,6 +28,8 @@ _ARROWS_COLUMN = re.compile(r"CSV column #([0-9]+)")
 def decode(body: bytes | bytearray, content_type: str, info: BundleInfo, bounds: Bounds = _BOUNDS) -> dict[str, Any]:
     """Returns raw feature -> values, see `components.serving.inputs.columns_of`.
 
+    A text in a column of bytes is base64: that is how MLflow's clients send what a signature calls binary.
+
     Args:
         body: JSON or CSV.
         content_type: which of them; empty: JSON.
@@ -36,6 +39,24 @@ def decode(body: bytes | bytearray, content_type: str, info: BundleInfo, bounds:
     Raises:
         InputError: neither JSON of one of MLflow's formats nor CSV, names columns that there are not, or holds too much.
     """
+    given = _decoded(body, content_type, info, bounds)
+    return given | {f.name: _bytes_of(f.name, given[f.name]) for f in info.features if f.is_bytes and f.name in given}
+
+
+def _bytes_of(name: str, values: Any) -> Any:
+    if isinstance(values, pa.Array):
+        values = values.to_pylist()
+    if isinstance(values, list):
+        return [_bytes_of(name, v) for v in values]
+    if not isinstance(values, str):
+        return values
+    try:
+        return from_base64(values)
+    except ValueError as error:
+        raise InputError(f'column {name!r} holds bytes: send base64, as a text or {{"b64": ...}}; a value {error}.') from None
+
+
+def _decoded(body: bytes | bytearray, content_type: str, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "text/csv":
         return _from_csv(body, info, bounds)

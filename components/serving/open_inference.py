@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from components.base64_values import from_base64
 from components.class_order import KEY as POSITIVE_CLASS
 from components.model_bundle import BundleInfo, RawFeature, answers
 from components.serving.bounds import Bounds, InputError, brief, shortened
@@ -31,6 +32,7 @@ DATATYPES = {
     }.items()
 }  # fmt: skip
 _TEXT = "BYTES"
+CONTENT_TYPE, BASE64 = "content_type", "base64"
 _BOUNDS = Bounds()
 
 
@@ -161,14 +163,34 @@ def _from_json(name: str, tensor: Mapping[str, Any], shape: list[int]) -> Any:
     if len(data) != count:
         raise InputError(f"column {name!r}: the shape {shape} takes {count} values, 'data' has {len(data)}.")
     kinds = set(map(type, data)) - {type(None)}
-    allowed = {str} if datatype == _TEXT else {bool} if datatype == "BOOL" else {int, float}
+    # An object with bytes in it is looked at with its column.
+    allowed = {str, dict} if datatype == _TEXT else {bool} if datatype == "BOOL" else {int, float}
     if not kinds <= allowed:
         wanted = {_TEXT: "texts", "BOOL": "true or false"}.get(datatype, "numbers")
         received = next(v for v in data if type(v) in kinds - allowed)
         raise InputError(f"column {name!r}: datatype {datatype} takes {wanted}, received {brief(received)}.")
+    if _is_base64(name, tensor):
+        data = [None if v is None else _bytes_of(name, v) for v in data]
     if len(shape) == 1 or shape[1] == 1:
         return data
     return [data[i * shape[1] : (i + 1) * shape[1]] for i in range(shape[0])]
+
+
+def _is_base64(name: str, tensor: Mapping[str, Any]) -> bool:
+    """Whether a tensor's texts are bytes in base64, as MLServer's clients say it."""
+    found = _parameters(tensor, f"column {name!r}").get(CONTENT_TYPE)
+    if found == BASE64 and tensor.get("datatype") != _TEXT:
+        raise InputError(f"column {name!r}: content_type {BASE64} is for {_TEXT}, received {brief(tensor.get('datatype'))}.")
+    return bool(found == BASE64)
+
+
+def _bytes_of(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return value
+    try:
+        return from_base64(value if isinstance(value, str) else bytes(value).decode("latin-1"))
+    except ValueError as error:
+        raise InputError(f"column {name!r}: content_type {BASE64}, and a value {error}.") from None
 
 
 def _from_bytes(name: str, tensor: Mapping[str, Any], shape: list[int], raw: memoryview) -> np.ndarray:
@@ -176,7 +198,8 @@ def _from_bytes(name: str, tensor: Mapping[str, Any], shape: list[int], raw: mem
     count = math.prod(shape)
     if datatype == _TEXT:
         found = np.empty(count, dtype=object)
-        found[:] = _read_texts(name, shape, count, raw)
+        texts = _read_texts(name, shape, count, raw)
+        found[:] = [_bytes_of(name, t) for t in texts] if _is_base64(name, tensor) else texts
         return found.reshape(shape)
     dtype = DATATYPES[datatype]
     if len(raw) != count * dtype.itemsize:
@@ -267,6 +290,8 @@ def input_metadata(feature: RawFeature) -> dict[str, Any]:
     parameters: dict[str, Any] = {"optional": True} if feature.width is None else {}
     if feature.meaning.partition("[")[0] in (BOOLEAN, TIMESTAMP, TIME):
         parameters["meaning"] = feature.meaning
+    if feature.is_bytes:
+        parameters[CONTENT_TYPE] = BASE64
     return found | ({"parameters": parameters} if parameters else {})
 
 

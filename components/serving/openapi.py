@@ -105,6 +105,9 @@ def _infer(info: BundleInfo) -> dict[str, Any]:
     }
 
 
+_BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": "^([A-Za-z0-9+/]{4})*$"}
+
+
 def _tensor(feature: RawFeature) -> dict[str, Any]:
     text = feature.dtype == "string"
     value: dict[str, Any] = {"type": "string" if text else "number"}
@@ -126,6 +129,8 @@ def _tensor(feature: RawFeature) -> dict[str, Any]:
 def _value(feature: RawFeature) -> dict[str, Any]:
     kinds = {"string": "string", "int64": "integer", "float32": "number"}
     one: dict[str, Any] = {"type": kinds[feature.dtype]}
+    if feature.is_bytes:
+        one = {"anyOf": [_BASE64, {"type": "object", "properties": {"b64": _BASE64}, "required": ["b64"]}]}
     if feature.dtype == "float32":
         one |= {"minimum": -3.4e38, "maximum": 3.4e38}
     if feature.dtype == "int64":

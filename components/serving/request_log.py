@@ -105,7 +105,8 @@ def _table(
     found: dict[str, Any] = {TIME: pa.array([at] * len(scores), pa.float64()), VERSION: pa.array([version] * len(scores))}
     for feature in info.features:
         if feature.name not in redacted:
-            kind = {"string": pa.string(), "int64": pa.int64(), "float32": pa.float32()}[feature.dtype]
+            text = pa.binary() if feature.is_bytes else pa.string()
+            kind = {"string": text, "int64": pa.int64(), "float32": pa.float32()}[feature.dtype]
             found[feature.name] = _array(columns[feature.name], kind, is_list=feature.is_list)
     # A feature may be called as an answer is: the answer is then left out.
     found |= {k: pa.array(v) for k, v in answers(info, scores).items() if k not in found}

@@ -12,7 +12,7 @@ import numpy as np
 
 from components.errors import UserError
 from components.training.contract import Batch, ExampleSource, ModelSpec
-from components.user_code import folder_of, where
+from components.user_code import blamed, folder_of
 
 # Final operation -> the values it can give.
 _RANGES = {
@@ -59,13 +59,8 @@ def refuse_own_training(what: Sequence[str]) -> None:
 @contextmanager
 def explained(build_model: Callable[..., Any] | None) -> Iterator[None]:
     """Turns what a model raises on rows of the data into a UserError with the line in the user's code."""
-    try:
+    with blamed("trainer.model: the model fails on the first rows of the training data: ", folder_of(build_model)):
         yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = where(error, folder_of(build_model))
-        raise UserError(f"trainer.model: the model fails on the first rows of the training data: {reason}") from error
 
 
 def first_rows(source: ExampleSource) -> Batch:

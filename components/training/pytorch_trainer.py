@@ -47,7 +47,7 @@ from components.training.pytorch_metrics import Metrics
 from components.training.pytorch_model_check import check_logits, check_training
 from components.training.pytorch_placement import placement, save_weights, spread, tpus, xla_on_cpu
 from components.training.pytorch_predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
-from components.user_code import folder_of, where
+from components.user_code import blamed, folder_of
 
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 # Weights times rows of a step.
@@ -129,12 +129,10 @@ class PytorchTrainer(Trainer):
 
     def _build(self, request: TrainRequest) -> nn.Module:
         build = request.build_model or default_model
-        try:
+        with blamed("trainer.model: build_model failed: ", folder_of(build)):
             model = build(request.spec)
             batch = {k: torch.from_numpy(v) for k, v in placeholder_batch(request.spec, 2).items()}
             output = model.eval()(batch) if isinstance(model, nn.Module) else None
-        except Exception as error:
-            raise UserError(f"trainer.model: build_model failed: {where(error, folder_of(build))}") from error
         if output is None:
             raise UserError(f"trainer.model: build_model must return a torch.nn.Module, received {type(model).__name__}.")
         check_output(tuple(output.shape), 2, request.spec)

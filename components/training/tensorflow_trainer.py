@@ -34,7 +34,7 @@ from components.training.tensorflow_default_model import default_model
 from components.training.tensorflow_model_check import check_logits, check_training
 from components.training.tensorflow_predictor import TensorflowPredictor
 from components.training.tensorflow_replicas import Replicas, strategy_for
-from components.user_code import folder_of, where
+from components.user_code import blamed, folder_of
 
 _POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 _LAST = _BEST = ".weights.h5"
@@ -140,11 +140,9 @@ class TensorflowTrainer(Trainer):
 
     def _build(self, request: TrainRequest) -> keras.Model:
         build = request.build_model or default_model
-        try:
+        with blamed("trainer.model: build_model failed: ", folder_of(build)):
             model = build(request.spec)
             output = model(placeholder_batch(request.spec, 2)) if isinstance(model, keras.Model) else None
-        except Exception as error:
-            raise UserError(f"trainer.model: build_model failed: {where(error, folder_of(build))}") from error
         if output is None:
             raise UserError(f"trainer.model: build_model must return a keras.Model, received {type(model).__name__}.")
         check_output(tuple(output.shape), 2, request.spec)

@@ -28,6 +28,7 @@ from components.progress import set_sink  # noqa: E402
 from components.redaction import install  # noqa: E402
 from components.training.contract import WorkerGroup  # noqa: E402
 from components.training.messages import message  # noqa: E402
+from components.user_code import users_error  # noqa: E402
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -52,9 +53,12 @@ def main(job_file: str) -> None:
         _tell(user_error=str(error))
     except TrainingError as error:
         _tell(diverged=str(error))
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
-        _leave(1)
+        # What came of another worker's end is no mistake: that worker is started again.
+        if not (said := users_error(error, directly=True)):
+            _leave(1)
+        _tell(user_error=said)
     _leave(0)
 
 

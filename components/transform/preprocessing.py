@@ -9,8 +9,10 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from components.errors import UserError
-from components.user_code import load_function, where
+from components.errors import UserError, text_of
+from components.progress import say
+from components.transform.index_ranges import note_ranges
+from components.user_code import blamed, load_function
 
 Tensors = Mapping[str, Any]
 
@@ -36,8 +38,11 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         outputs = default_features({k: v for k, v in features.items() if k not in custom_config["unusable"]})
     else:
         outputs = _users(features, code["path"], code["function"], label)
+        note_ranges(outputs)
     if label in inputs:
         outputs[label] = encode_label(_dense(inputs[label]), custom_config["classes"])
+    # Most of the time comes now, in Beam, which works at all columns at once.
+    say(f"{len(features):,} columns are analysed and transformed")
     return outputs
 
 
@@ -47,7 +52,8 @@ def default_features(features: Tensors) -> dict[str, Any]:
     A feature that can be missing gets a second one, `<name>_missing`, float 0 or 1.
     """
     outputs: dict[str, Any] = {}
-    for name, value in features.items():
+    for number, (name, value) in enumerate(features.items(), start=1):
+        say(f"preparing column {number:,} of {len(features):,}")
         if isinstance(value, tf.SparseTensor):
             outputs[_free(f"{name}_missing", features)] = 1.0 - _dense(
                 tf.SparseTensor(value.indices, tf.ones_like(value.values, tf.float32), value.dense_shape)
@@ -73,15 +79,14 @@ def encode_label(label: tf.Tensor, classes: list[Any]) -> tf.Tensor:
 
 def _users(features: Tensors, path: str, function: str, label: str) -> dict[str, Any]:
     name = os.path.basename(path)
-    try:
+
+    def hint(error: BaseException) -> str:
+        named = repr(label) in text_of(error)
+        about_label = " The label is not handed to preprocessing_fn; it is encoded for you." if named else ""
+        return f".{about_label} Features: {', '.join(features)}."
+
+    with blamed(f"preprocessing: {name}: ", os.path.dirname(path), hint):
         outputs = load_function(path, function)(dict(features))
-    except UserError:
-        raise
-    except Exception as error:
-        hint = " The label is not handed to preprocessing_fn; it is encoded for you." if repr(label) in str(error) else ""
-        raise UserError(
-            f"preprocessing: {name}: {where(error, os.path.dirname(path))}.{hint} Features: {', '.join(features)}."
-        ) from error
     if not isinstance(outputs, dict) or not outputs or not all(isinstance(v, tf.Tensor) for v in outputs.values()):
         raise UserError(
             f"preprocessing: {name}: {function} must return a dict of name -> dense tensor, at least one; received {outputs!r}."

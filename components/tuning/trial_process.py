@@ -75,7 +75,8 @@ def _line() -> str:
 
 
 def _trial(job: dict[str, Any], out: Any) -> None:
-    from components.errors import TrainingError, UserError
+    from components.errors import TrainingError, UserError, in_one_line
+    from components.user_code import users_error
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         print(json.dumps({"step": step, "metrics": dict(metrics)}), file=out)
@@ -95,7 +96,7 @@ def _trial(job: dict[str, Any], out: Any) -> None:
         end = {"diverged": str(error)}
     except BaseException as error:
         traceback.print_exc()
-        end = {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"}
+        end = {"failed": users_error(error) or in_one_line(error)}
     print(json.dumps(end), file=out)
     out.flush()
     sys.stderr.flush()

@@ -72,6 +72,8 @@ def _typed(batch: pa.RecordBatch, summary: DatasetSummary, missing: Sequence[str
         present = len(column) - found.values.null_count
         if len(found.misfits) > present or (kind == "string" and found.misfits):
             typed[name] = [None if v is None else str(v) for v in column.to_pylist()]
+        elif feature.is_bytes:
+            typed[name] = single(found.values).to_pylist()  # as the training data's statistics saw them
         elif kind == "string":
             typed[name] = [v.decode("utf-8", "replace") if v is not None else None for v in single(found.values).to_pylist()]
         else:

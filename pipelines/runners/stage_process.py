@@ -22,9 +22,20 @@ from pathlib import Path
 from typing import Any
 
 from components import interpreter
-from components.errors import CancelledError, DataGateError, StageError, TerminatedError, TrainingError, UserError, last_line
+from components.errors import (
+    CancelledError,
+    DataGateError,
+    StageError,
+    TerminatedError,
+    TrainingError,
+    UserError,
+    in_one_line,
+    last_line,
+    text_of,
+)
 from components.full_disk import disk_is_full, full_disk
 from components.redaction import install, mask, masked
+from components.user_code import users_error
 from pipelines.runners import stage_preload
 
 _KINDS: dict[str, type[Exception]] = {
@@ -235,7 +246,8 @@ def _explain(error: BaseException, log: Path | None) -> tuple[str, str]:
         # Nothing of ours, nor of the libraries, ends a child so.
         last = traceback.extract_tb(error.__traceback__)[-1:]
         place = f"{os.path.basename(last[0].filename)}, line {last[0].lineno}: " if last else ""
-        return "user", f"{place}{type(error).__name__}({error}) ends the process. Raise an error of another class instead.{where}"
+        said = users_error(error) or f"{place}{in_one_line(error)}"
+        return "user", f"{said} ends the process. Raise an error of another class instead.{where}"
     chain = list(_chain(error))
     for seen in chain:
         if isinstance(seen, TerminatedError):
@@ -247,15 +259,17 @@ def _explain(error: BaseException, log: Path | None) -> tuple[str, str]:
         for kind, name in _SAID.items():
             if isinstance(seen, kind):
                 # Beam adds where it was raised.
-                return name, re.sub(r"\s*\[while running .*", "", str(seen), flags=re.DOTALL)
+                return name, re.sub(r"\s*\[while running .*", "", text_of(seen), flags=re.DOTALL)
     if isinstance(error, MemoryError):
         return "stage", f"out of memory.{where}"
     for seen in chain:
         # What came of it counts for less: a file that could not be closed, say, since the stage was told to end while it wrote.
         if isinstance(seen, StageError):
             return "stage", f"{seen}{where}"
-    lines = str(error).strip().splitlines()
-    return "stage", f"{type(error).__name__}: {lines[0] if lines else ''}.{where}"
+    said = users_error(error)
+    lines = text_of(error).strip().splitlines()
+    unexplained = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return ("user" if said else "stage"), f"{said or unexplained}.{where}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

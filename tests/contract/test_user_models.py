@@ -11,6 +11,8 @@ from torch.nn import functional
 from components.errors import UserError
 from components.training.pytorch_trainer import PytorchTrainer
 from components.training.tensorflow_trainer import TensorflowTrainer
+from components.user_code import load_function
+from pipelines.runners.stage_process import explain
 from tests.training_requests import FRAMEWORKS, TASKS, no_report
 
 
@@ -270,3 +272,39 @@ def test_probabilities_that_only_training_shows_are_refused_before_they_are_expo
     with pytest.raises(UserError, match="gives probabilities"):
         PytorchTrainer().train(request, no_report)
     assert PytorchTrainer().train(make(folder="b", build_model=words_only(lambda x: x), epochs=30), no_report).epochs == 30
+
+
+FAILING = {
+    "keras": (
+        "import keras\n"
+        "class Model(keras.Model):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.layer = keras.layers.Dense(1)\n"
+        "    def call(self, features, training=False):\n"
+        "        if training:\n            {raising}\n"
+        "        return self.layer(features['x'])\n"
+        "def build_model(spec):\n    return Model()\n"
+    ),
+    "pytorch": (
+        "import torch\n"
+        "class Model(torch.nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.layer = torch.nn.Linear(2, 1)\n"
+        "    def forward(self, features):\n"
+        "        if self.training:\n            {raising}\n"
+        "        return self.layer(features['x'])\n"
+        "def build_model(spec):\n    return Model()\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("raising", ["raise ValueError('no such luck')", "import sys; sys.exit(3)"], ids=["error", "exit"])
+@pytest.mark.parametrize(("framework", "trainer"), [("keras", TensorflowTrainer), ("pytorch", PytorchTrainer)])
+def test_a_model_that_fails_while_it_is_trained_is_the_users_mistake_with_its_line(framework, trainer, raising, make, tmp_path):
+    (tmp_path / "mine.py").write_text(FAILING[framework].format(raising=raising))
+    request = make(build_model=load_function(str(tmp_path / "mine.py"), "build_model"))
+    with pytest.raises((Exception, SystemExit), match=r"no such luck|^3$|line 8") as caught:
+        trainer().train(request, no_report)
+    who, message = explain(caught.value, None)
+    assert who == "user"
+    assert "mine.py, line 8" in message
+    assert ("no such luck" if "luck" in raising else "SystemExit") in message
+    assert "\n" not in message

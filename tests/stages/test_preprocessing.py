@@ -8,7 +8,8 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import schema_utils
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
-from components.transform.preprocessing import default_features
+from components import progress
+from components.transform.preprocessing import default_features, preprocessing_fn
 
 pytestmark = pytest.mark.core
 
@@ -59,3 +60,15 @@ def test_ids_beyond_float64_with_gaps_stay_as_many_values_as_float64_knows(trans
 def test_what_is_served_is_transformed_as_the_examples_are(transformed):
     for examples, served in transformed.values():
         np.testing.assert_array_equal(examples, served)
+
+
+def test_wide_data_says_which_column_is_prepared():
+    said = []
+    progress.set_sink(said.append)
+    try:
+        with tf.Graph().as_default():
+            inputs = {f"c{i}": tf.compat.v1.placeholder(tf.float32, [None, 1]) for i in range(3)}
+            preprocessing_fn(inputs, {"label": "y", "classes": [], "unusable": [], "code": None})
+    finally:
+        progress.set_sink(None)
+    assert said == [*(f"preparing column {i} of 3" for i in (1, 2, 3)), "3 columns are analysed and transformed"]
