@@ -13,7 +13,7 @@ from pipelines.config_kubeflow import StageResources, Workspace
 from pipelines.runners.kubeflow.from_config import compile_config
 from pipelines.runners.kubeflow.plan import stages_of
 from pipelines.runners.kubeflow.resources import PipelineResources
-from pipelines.runners.kubeflow.workflow_size import workflow_size
+from pipelines.runners.kubeflow.workflow_size import WorkflowSize, workflow_size
 from tests.command import REPOSITORY
 from tests.kubeflow import constructs
 from tests.kubeflow.test_compiler import compiled, numbers
@@ -377,6 +377,13 @@ def test_a_pipeline_that_a_cluster_would_lose_is_refused_with_what_takes_the_roo
     with pytest.raises(UserError, match=r"too large for Kubeflow Pipelines.*Largest: large \(.*data.path: s3://"):
         found.check()
     assert found.tasks["t0"] > 5 * 5_000, "one that may be tried again is there once more"
+
+
+@pytest.mark.core
+def test_what_a_workflow_holds_besides_its_tasks_states_counts_too():
+    WorkflowSize(800_000, 100_000, {}).check()
+    with pytest.raises(UserError, match="about 900,001 bytes"):
+        WorkflowSize(800_000, 100_001, {}).check()
 
 
 @pytest.mark.core

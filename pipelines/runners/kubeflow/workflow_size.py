@@ -15,7 +15,7 @@ from typing import Any
 
 from components.errors import UserError
 
-# Of the nodes' states, which Argo compresses above 1,048,576.
+# Of the states of nodes, which Argo compresses above 1,048,576, and the arguments, which etcd keeps in the same object.
 LIMIT = 900_000
 # Of an artifact in an executor's input (URI, type, metadata), of the launcher's arguments, of a node's state beside its inputs.
 _ARTIFACT, _LAUNCHER, _NODE = 560, 1_100, 900
@@ -39,13 +39,14 @@ class WorkflowSize:
 
     def check(self) -> None:
         """Raises UserError, naming what takes the room, when KFP would lose the progress of a run, or the run."""
-        if self.nodes <= LIMIT:
+        if self.nodes + self.arguments <= LIMIT:
             return
         sizes = sorted(self.tasks.items(), key=lambda t: -t[1])[:3]
         largest = ", ".join(f"{name} ({size:,})" for name, size in sizes)
         raise UserError(
-            f"the pipeline is too large for Kubeflow Pipelines: the states of its tasks would be about {self.nodes:,} bytes, and "
-            f"above {LIMIT:,} a cluster may lose the run. Largest: {largest}. Put data where the cluster reads it (data.path: "
+            f"the pipeline is too large for Kubeflow Pipelines: its Workflow would be about {self.nodes + self.arguments:,} bytes "
+            f"(its tasks' states {self.nodes:,}), and above {LIMIT:,} a cluster may lose the run. "
+            f"Largest: {largest}. Put data where the cluster reads it (data.path: "
             "s3://, gs:// or a claim) and large code into the image (kubeflow.image), or train fewer models in one pipeline."
         )
 

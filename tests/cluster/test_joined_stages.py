@@ -1,0 +1,127 @@
+"""Tasks that do several stages, from outside: each stage has its own name. The stand-in's tasks do nothing."""
+
+import json
+from contextlib import nullcontext
+
+import pytest
+
+from components.errors import UserError
+from pipelines import runs_command
+from pipelines.runners.kubeflow.client import Connection, KubeflowClient
+from pipelines.runners.kubeflow.failure import last_words
+from pipelines.runners.kubeflow.following import Following, follow
+from tests.cluster.kfp_server import stand_in
+
+pytestmark = pytest.mark.core
+JOINT = "baseline-then-data-gate"
+TASKS = {"ingest": "ingest", JOINT: "baseline,data_gate", "training": "training"}
+STAGES = ["ingest", "baseline", "data_gate", "training"]
+GIVEN = {"parameters": {}, "pipeline_root": None, "service_account": None, "mlflow_experiment": "mine"}
+
+
+class Told(nullcontext):
+    """A display that remembers."""
+
+    def __init__(self):
+        super().__init__()
+        self.statuses, self.said = [], []
+
+    def stages(self, names):
+        pass
+
+    def status(self, stage, status, seconds=None):
+        self.statuses.append((stage, status))
+
+    def say(self, stage, text):
+        self.said.append(f"{stage}: {text}")
+
+
+def spec():
+    names = list(TASKS)
+    tasks = {
+        name: {
+            "taskInfo": {"name": name},
+            "componentRef": {"name": f"comp-{name}"},
+            **({"dependentTasks": [names[i - 1]]} if i else {}),
+        }
+        for i, name in enumerate(names)
+    }
+    executors = {f"exec-{n}": {"container": {"image": "switchyard:1", "command": ["true"]}} for n in names}
+    return {
+        "pipelineInfo": {"name": "breast-cancer"},
+        "root": {"dag": {"tasks": tasks}},
+        "components": {f"comp-{n}": {"executorLabel": f"exec-{n}"} for n in names},
+        "deploymentSpec": {"executors": executors},
+        "schemaVersion": "2.1.0",
+        "sdkVersion": "kfp-2.17.0",
+    }
+
+
+@pytest.fixture
+def kfp(tmp_path):
+    with stand_in(tmp_path / "kfp") as (server, host):
+        yield server, KubeflowClient(Connection(host))
+
+
+def followed(client):
+    run_id = client.submit("one", client.experiment("mine"), {"pipeline_spec": spec()}, **GIVEN).run_id
+    told = Told()
+    _, states = follow(client, run_id, TASKS, STAGES, told, Following(poll=0.02, heal=0))
+    return run_id, {stage: (s.state, s.message) for stage, s in states.items()}, told
+
+
+def shown(client, run_id, capsys):
+    capsys.readouterr()
+    runs_command.show_run(client.connection, run_id=run_id, as_json=True)
+    return {t["name"]: (t["state"], t["error"]) for t in json.loads(capsys.readouterr().out)["tasks"]}
+
+
+def test_every_stage_of_a_run_is_followed_and_shown(kfp, capsys):
+    _, client = kfp
+    run_id, states, told = followed(client)
+    assert states == dict.fromkeys(STAGES, ("SUCCEEDED", ""))
+    assert {stage for stage, status in told.statuses if status == "ran"} == set(STAGES)
+    assert shown(client, run_id, capsys) == {s.replace("_", "-"): ("SUCCEEDED", None) for s in STAGES}
+
+
+def test_stages_from_the_cache_are_called_cached(kfp):
+    server, client = kfp
+    server.cached = {JOINT}
+    _, _, told = followed(client)
+    assert {stage for stage, status in told.statuses if status == "cached"} == {"baseline", "data_gate"}
+
+
+def test_the_stage_that_failed_is_named_and_those_before_it_succeeded(kfp, capsys):
+    server, client = kfp
+    words = last_words("the data gate stopped the run", 3, "data_gate")
+    server.faults = {JOINT: [("FAILED", f"main: Error (exit code 1): {words}")]}
+    run_id, states, told = followed(client)
+    assert states["baseline"] == ("SUCCEEDED", "")
+    assert states["data_gate"] == ("FAILED", "the data gate stopped the run")
+    assert ("baseline", "failed") not in told.statuses
+    assert "data_gate: warning: the data gate stopped the run" in told.said
+    assert shown(client, run_id, capsys)["data-gate"] == ("FAILED", "the data gate stopped the run")
+
+
+def test_a_task_that_was_killed_without_a_word_may_have_failed_in_any_of_its_stages(kfp):
+    server, client = kfp
+    server.faults = {JOINT: [("FAILED", "OOMKilled (exit code 137)")]}
+    _, states, _ = followed(client)
+    said = "one of baseline, data_gate: OOMKilled (exit code 137)"
+    assert states["baseline"] == states["data_gate"] == ("FAILED", said)
+
+
+@pytest.mark.parametrize("stage", ["data_gate", "data-gate", "baseline", JOINT])
+def test_the_log_of_a_stage_is_that_of_its_task(kfp, capsys, stage):
+    _, client = kfp
+    run_id, _, _ = followed(client)
+    capsys.readouterr()
+    runs_command.print_logs(client.connection, run_id, stage, follow=False)
+    assert capsys.readouterr().out == f"log of {JOINT}\n"
+
+
+def test_a_stage_that_is_not_there_is_named_with_those_that_are(kfp):
+    _, client = kfp
+    run_id, _, _ = followed(client)
+    with pytest.raises(UserError, match="its stages: ingest, baseline, data-gate, training"):
+        runs_command.print_logs(client.connection, run_id, "evaluation", follow=False)
