@@ -87,7 +87,8 @@ class _Loaded:
         self.bundle: BundleModel = load_bundle(folder, digest)
         self.features = [replace(f, missing=[*f.missing, *missing_values]) for f in self.bundle.info.features]
         self.numbers = {f.name for f in self.features if f.dtype != "string"}
-        self.csv = CsvOptions.of(DatasetSummary.load(str(training_data(folder))).csv)
+        summary = DatasetSummary.load(str(training_data(folder)))
+        self.csv, self.missing = CsvOptions.of(summary.csv), (*summary.missing_values, *missing_values)
 
 
 class _PredictFile(beam.DoFn):
@@ -104,7 +105,7 @@ class _PredictFile(beam.DoFn):
         unread = BadRows(_NO_LIMIT)
         known = {f.name for f in self._loaded.bundle.info.features}
         folders = {n: text for n, text in folder_columns(path).items() if n in known}
-        with closing(reader(job.kinds[path], self._loaded.csv)(path, unread, job.missing_values)) as batches:
+        with closing(reader(job.kinds[path], self._loaded.csv)(path, unread, self._loaded.missing)) as batches:
             for number, read in enumerate(batches):
                 batch = with_folders(read, folders)
                 if not number and (unused := [n for n in batch.schema.names if n not in known and may_be_added(n)]):
