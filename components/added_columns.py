@@ -9,22 +9,23 @@ import pyarrow.compute as pc
 
 # pandas and pandas on Spark store an index without a name under these.
 _STORED = re.compile(r"__index_level_[0-9]{1,3}__|__natural_order__")
-# A CSV of pandas and of R begins with a column without a name; read and written once more, pandas gives it this one.
-UNNAMED, PANDAS_UNNAMED = "", "Unnamed: 0"
+# A CSV of pandas and of R begins with a column without a name; read and written once more, pandas gives it one of these.
+UNNAMED = ""
+_PANDAS_UNNAMED = re.compile(r"Unnamed: 0(\.[0-9]+)*")
 _IN_ORDER = 0.9
 _FEWEST = 20
 
 
 def may_be_added(name: str) -> bool:
     """Whether a column that a model does not know may be one that a format added."""
-    return name in (UNNAMED, PANDAS_UNNAMED) or _STORED.fullmatch(name) is not None
+    return name == UNNAMED or any(pattern.fullmatch(name) for pattern in (_PANDAS_UNNAMED, _STORED))
 
 
 def is_added(name: str, values: pa.Array) -> bool:
     """Whether a format added a column, by its name and, where that could be a person's, by its first values."""
     if name == UNNAMED:
         return _counts_rows(values) or _names_rows(values)
-    return _counts_rows(values) if name == PANDAS_UNNAMED else may_be_added(name)
+    return _counts_rows(values) if _PANDAS_UNNAMED.fullmatch(name) else may_be_added(name)
 
 
 def _counts_rows(values: pa.Array) -> bool:

@@ -125,7 +125,7 @@ def _from_text(column: pa.Array, target: Target) -> Cells:
     if target.kind == TEXT:
         values = column.cast(pa.binary())
         if target.missing:
-            listed = pc.is_in(values, pa.array([m.encode() for m in target.missing], pa.binary()))
+            listed = _means_missing(column, values, target)
             values = null_unless(pc.invert(listed), values) if any_true(listed) else values
         return Cells(values, values.is_null())
     text = pc.utf8_trim_whitespace(as_text(column))
@@ -145,6 +145,13 @@ def _from_text(column: pa.Array, target: Target) -> Cells:
         absent, values = pc.or_(absent, nan), null_unless(pc.invert(nan), values) if any_true(nan) else values
     cells = _numbers(values, absent, target)
     return Cells(cells.values, cells.absent, words)
+
+
+def _means_missing(column: pa.Array, values: pa.Array, target: Target) -> pa.Array:
+    """As `spelling.missing_test` tells, of a column."""
+    listed = pc.is_in(values, pa.array([m.encode() for m in target.missing], pa.binary()))
+    words = [m.strip() for m in target.missing if m.strip()]
+    return pc.or_(listed, pc.is_in(pc.utf8_trim_whitespace(as_text(column)), pa.array(words, pa.string()))) if words else listed
 
 
 def _numbers(values: pa.Array, absent: pa.Array, target: Target) -> Cells:

@@ -43,11 +43,13 @@ class FittedRows:
         columns: of the rows that fit, in their order.
         fits: which rows these are, bool (B,).
         misfits: the other rows -> why, naming the first column that does not fit.
+        fitted: each feature's column, of all rows.
     """
 
     columns: Columns
     fits: np.ndarray
     misfits: dict[int, str]
+    fitted: dict[str, Fitted]
 
 
 def target_of(feature: RawFeature) -> Target:
@@ -107,19 +109,19 @@ def fit_values(values: Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray, 
 
 def fit_rows(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> FittedRows:
     """Converts rows; a feature whose column is not there is missing in all of them."""
-    converted: list[tuple[RawFeature, pa.Array]] = []
+    converted: list[tuple[RawFeature, Fitted]] = []
     misfits: dict[int, str] = {}
     names = batch.schema.names
     for feature in features:
         found = _fit_field(batch, feature) if feature.name in names else fit(pa.nulls(batch.num_rows), feature)
-        converted.append((feature, found.values))
+        converted.append((feature, found))
         for misfit in found.misfits:
             misfits.setdefault(misfit.row, misfit.sentence(feature.name))
     fits = np.ones(batch.num_rows, dtype=bool)
     fits[list(misfits)] = False
     mask = pa.array(fits) if misfits else None
-    columns = {f.name: model_column(v if mask is None else v.filter(mask), f) for f, v in converted}
-    return FittedRows(columns, fits, misfits)
+    columns = {f.name: model_column(v.values if mask is None else v.values.filter(mask), f) for f, v in converted}
+    return FittedRows(columns, fits, misfits, {f.name: v for f, v in converted})
 
 
 def typed_rows(rows: Sequence[bool]) -> dict[bytes, bytes]:

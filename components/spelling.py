@@ -160,6 +160,12 @@ def words(extra: tuple[str, ...]) -> pa.Array:
     return pa.array(dict.fromkeys([*MISSING_WORDS, *extra]), pa.string())
 
 
+def missing_test(missing: Collection[str]) -> Callable[[str], bool]:
+    """Returns what tells whether a text of a text column means missing there; spaces around a word are no part of it."""
+    exact, trimmed = frozenset(missing), frozenset(m.strip() for m in missing) - {""}
+    return (lambda text: text in exact or text.strip() in trimmed) if trimmed else exact.__contains__
+
+
 def one_style(spelled: Collection[str], family: Collection[str]) -> str | None:
     """Returns the one style of a family that was seen; None: none of them, or several."""
     seen = set(spelled) & set(family)

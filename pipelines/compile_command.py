@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -66,7 +66,7 @@ def _compiled(
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
     console = screen()
     with quiet(log):
-        config = _checked(config, place)
+        config = _checked(config, place, lambda text: console.print(text, highlight=False, markup=False))
         console.print("compiling", highlight=False)
         if config.preprocessing or config.trainer.model:
             settle()  # the user's code imports a framework, and TFX the other one
@@ -81,10 +81,10 @@ def _compiled(
     return compiled, config, record
 
 
-def _checked(config: PipelineConfig, place: Workspace) -> PipelineConfig:
+def _checked(config: PipelineConfig, place: Workspace, say: Callable[[str], None]) -> PipelineConfig:
     store = place.code
     # Without an address this machine does not know the cluster's registry.
-    champions = champions_class(config, place) if config.tracking.uri else lambda: None
+    champions = champions_class(config, place, say) if config.tracking.uri else lambda: None
     patterns = [*config.data.path, *(p for paths in (config.data.split_paths or {}).values() for p in paths)]
     mounted = tuple(v.path for s in (config.kubeflow.defaults, *config.kubeflow.stages.values()) for v in s.volumes)
     here = [p for p in patterns if is_local(p) and not p.startswith(mounted or ("\0",))]

@@ -253,11 +253,12 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
     from components.ingest.sources import find_files, format_of
     from components.model_bundle import training_data
 
-    options = CsvOptions.of(DatasetSummary.load(str(training_data(model))).csv)
+    summary = DatasetSummary.load(str(training_data(model)))
+    options = CsvOptions.of(summary.csv)
     frames = []
     for file in find_files([str(data)], "--data"):
         kind = format_of(file, "auto")
-        with closing(reader(kind, options)(file, BadRows(0), None)) as batches:
+        with closing(reader(kind, options)(file, BadRows(0), summary.missing_values)) as batches:
             plain = (plain_numbers(b, numbers, options) if kind == "csv" else b for b in batches)
             frames += [b.to_pandas(integer_object_nulls=True) for b in plain]
     if not frames:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,8 +44,11 @@ def json_column(name: str, values: list[Any], missing: Sequence[str]) -> tuple[p
             return _with_field(name, column)
     except _NOT_ONE_TYPE:
         column = None
-    if column is not None or holds_bytes(values):
-        return _with_field(name, _bytes(unwrapped(values)) if holds_bytes(values) else column)
+    values = [None if isinstance(v, float) and math.isnan(v) else v for v in values]
+    if holds_bytes(values):
+        column = _bytes(unwrapped(values))
+    if column is not None:
+        return _with_field(name, column)
     kinds = set(map(type, values)) - {type(None)}
     if kinds <= _NUMBERS:
         return _with_field(name, _numbers(values))
@@ -52,14 +57,13 @@ def json_column(name: str, values: list[Any], missing: Sequence[str]) -> tuple[p
     words = {*MISSING_WORDS, *missing}
     texts = [v for v in values if isinstance(v, str) and v.strip() not in words]
     written = [v if v is None or isinstance(v, str) else _written(v) for v in values]
+    typed = typed_rows([v is not None and not isinstance(v, str) for v in values])
     if texts:
         _check_spelling(values, written, texts)
-    if not texts:
-        # With its point: 5.0 beside a missing word is a float, as it is beside a null.
-        spelled = [repr(v) if isinstance(v, float) else w for v, w in zip(values, written, strict=True)]
-        return _with_field(name, pa.array(spelled, pa.string()), {UNTYPED: b"1"})
-    column = pa.array(written, pa.string())
-    return _with_field(name, column, typed_rows([v is not None and not isinstance(v, str) for v in values]))
+        return _with_field(name, pa.array(written, pa.string()), typed)
+    # With its point: 5.0 beside a missing word is a float, as it is beside a null.
+    spelled = [json.dumps(v) if isinstance(v, float) else w for v, w in zip(values, written, strict=True)]
+    return _with_field(name, pa.array(spelled, pa.string()), {UNTYPED: b"1", **typed})
 
 
 def _bytes(values: list[Any]) -> pa.Array:
@@ -126,7 +130,7 @@ def _written(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         return str(int(value))
-    return repr(value) if isinstance(value, float) else str(value)
+    return json.dumps(value) if isinstance(value, float) else str(value)
 
 
 def _check_spelling(values: list[Any], written: list[Any], texts: list[str]) -> None:

@@ -56,7 +56,7 @@ def with_key(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
     """Returns the batch with the key's column: JSON and tf.Example leave a column out of a batch that has no value of it."""
     if name in batch.schema.names:
         return batch
-    return pa.RecordBatch.from_arrays([*batch.columns, pa.nulls(batch.num_rows)], names=[*batch.schema.names, name])
+    return batch.append_column(name, pa.nulls(batch.num_rows))
 
 
 def missing_keys(column: pa.Array, missing: Iterable[str] = ()) -> int:

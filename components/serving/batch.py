@@ -21,7 +21,7 @@ from apache_beam.utils import shared
 
 from components.added_columns import may_be_added
 from components.class_order import KEY as POSITIVE_CLASS
-from components.conversion import fit, fit_rows, single
+from components.conversion import MISSING, Fitted, fit_rows, single
 from components.dataset import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
@@ -36,6 +36,7 @@ from components.spelling import FLOAT, INTEGER
 
 BAD = ".bad.jsonl"
 _NO_LIMIT = 2**62
+_PLAIN = ("", INTEGER, FLOAT)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class _Loaded:
         self.bundle: BundleModel = load_bundle(folder, digest)
         self.features = [replace(f, missing=[*f.missing, *missing_values]) for f in self.bundle.info.features]
         self.numbers = {f.name for f in self.features if f.dtype != "string"}
-        self.csv = CsvOptions.of(DatasetSummary.load(str(training_data(folder))).csv)
+        summary = DatasetSummary.load(str(training_data(folder)))
+        self.csv, self.missing = CsvOptions.of(summary.csv), (*summary.missing_values, *missing_values)
 
 
 class _PredictFile(beam.DoFn):
@@ -104,7 +106,7 @@ class _PredictFile(beam.DoFn):
         unread = BadRows(_NO_LIMIT)
         known = {f.name for f in self._loaded.bundle.info.features}
         folders = {n: text for n, text in folder_columns(path).items() if n in known}
-        with closing(reader(job.kinds[path], self._loaded.csv)(path, unread, job.missing_values)) as batches:
+        with closing(reader(job.kinds[path], self._loaded.csv)(path, unread, self._loaded.missing)) as batches:
             for number, read in enumerate(batches):
                 batch = with_folders(read, folders)
                 if not number and (unused := [n for n in batch.schema.names if n not in known and may_be_added(n)]):
@@ -125,9 +127,8 @@ class _PredictFile(beam.DoFn):
         loaded = self._loaded
         if self._job.kinds[path] == "csv":
             batch = plain_numbers(batch, loaded.numbers, loaded.csv)
-        table, bad = predict_batch(loaded.bundle, loaded.features, batch)
-        if self._job.typed and self._job.kinds[path] == "csv":
-            table = _numbers(table, loaded.features)
+        typed = self._job.typed and self._job.kinds[path] == "csv"
+        table, bad = predict_batch(loaded.bundle, loaded.features, batch, typed=typed)
         samples = [{"file": path, "row": before + i, "reason": why} for i, why in sorted(bad.items())]
         _write_text(part.with_name(part.name + BAD), samples, len(samples))
         draft = part.with_suffix(f".{os.getpid()}.tmp")
@@ -135,8 +136,16 @@ class _PredictFile(beam.DoFn):
         os.replace(draft, part)
 
 
-def predict_batch(bundle: BundleModel, features: Sequence[RawFeature], batch: pa.RecordBatch) -> tuple[pa.Table, dict[int, str]]:
+def predict_batch(
+    bundle: BundleModel, features: Sequence[RawFeature], batch: pa.RecordBatch, *, typed: bool = False
+) -> tuple[pa.Table, dict[int, str]]:
     """Returns the batch with the predictions beside it, and the rows that have none (their place -> why).
+
+    Args:
+        bundle: the model.
+        features: what it takes.
+        batch: rows as they were read.
+        typed: texts of a CSV become the numbers that they are.
 
     Raises:
         UserError: a column that the model needs is missing, or one has a prediction's name.
@@ -146,6 +155,7 @@ def predict_batch(bundle: BundleModel, features: Sequence[RawFeature], batch: pa
     fitted = fit_rows(batch, features)
     good, bad = fitted.fits, dict(fitted.misfits)
     table = pa.table(batch.columns, names=batch.schema.names)
+    table = _numbers(table, features, fitted.fitted) if typed else table
     outputs = len(info.classes) if info.task == "multiclass" else 1
     scores = np.full((batch.num_rows, outputs), np.nan, dtype=np.float32)
     if good.any():
@@ -161,14 +171,12 @@ def predict_batch(bundle: BundleModel, features: Sequence[RawFeature], batch: pa
     return table, bad
 
 
-def _numbers(table: pa.Table, features: Sequence[RawFeature]) -> pa.Table:
+def _numbers(table: pa.Table, features: Sequence[RawFeature], fitted: Mapping[str, Fitted]) -> pa.Table:
     """A CSV's columns that the model knows as numbers, as such; one with anything else in it stays text."""
-    for feature in features:
-        if feature.name not in table.column_names or feature.meaning not in ("", INTEGER, FLOAT) or feature.dtype == "string":
-            continue
-        found = fit(table[feature.name], replace(feature, width=None))
-        if not found.misfits and not found.words and pa.types.is_string(table[feature.name].type):
-            table = table.set_column(table.column_names.index(feature.name), feature.name, single(found.values))
+    for name in (f.name for f in features if f.name in table.column_names and f.meaning in _PLAIN and f.dtype != "string"):
+        found = fitted[name]
+        if not found.words and all(m.reason == MISSING for m in found.misfits) and pa.types.is_string(table[name].type):
+            table = table.set_column(table.column_names.index(name), name, single(found.values))
     return table
 
 

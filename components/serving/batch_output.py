@@ -10,12 +10,13 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
 from components.base64_values import as_json
 from components.errors import UserError
+from components.ingest.scalars import longest, one_a_row
+from components.targets import is_list
 
 Write = Callable[[pa.Table], None]
 
@@ -58,12 +59,11 @@ def _common(parts: Sequence[Path]) -> pa.Schema:
 def _cast(table: pa.Table, field: pa.Field) -> Any:
     if field.name not in table.column_names:
         return pa.nulls(table.num_rows, field.type)
-    column = table[field.name]
-    if pa.types.is_list(column.type) and not pa.types.is_list(field.type):
-        if (pc.max(pc.list_value_length(column)).as_py() or 0) > 1:
+    column = table[field.name].combine_chunks()
+    if is_list(column.type) and not is_list(field.type):
+        if longest(column) > 1:
             raise UserError(f"column {field.name!r} holds lists, which a CSV cannot. Write .parquet or .jsonl.")
-        filled = pc.if_else(pc.greater(pc.fill_null(pc.list_value_length(column), 0), 0), column, pa.scalar([None], column.type))
-        column = pc.list_element(filled, 0)
+        column = one_a_row(column)
     if pa.types.is_null(column.type):
         return pa.nulls(table.num_rows, field.type)
     try:
@@ -77,7 +77,7 @@ def _cast(table: pa.Table, field: pa.Field) -> Any:
 
 
 def _csv_type(field: pa.Field) -> pa.DataType:
-    kind = field.type.value_type if pa.types.is_list(field.type) else field.type
+    kind = field.type.value_type if is_list(field.type) else field.type
     return pa.string() if pa.types.is_binary(kind) or pa.types.is_null(kind) else kind
 
 

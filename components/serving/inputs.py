@@ -16,7 +16,7 @@ from components.errors import did_you_mean
 from components.model_bundle import BundleInfo
 from components.raw_features import Columns, Ragged, RawFeature
 from components.serving.bounds import Bounds, InputError, shortened, shown
-from components.spelling import BOOLEAN, FLOAT, INTEGER
+from components.spelling import BOOLEAN, FLOAT, INTEGER, missing_test
 from components.targets import EXACT
 
 _BOUNDS = Bounds()
@@ -188,8 +188,9 @@ def _plain_booleans(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragg
 def _plain_texts(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged | None:
     if not set(map(type, values)) <= {str, type(None)}:
         return None
-    missing = {None, *feature.missing}
-    present = [v for v in values if v not in missing]
+    is_missing = missing_test(feature.missing)
+    lengths = [v is not None and not is_missing(v) for v in values]
+    present = [v for v, there in zip(values, lengths, strict=True) if there]
     if feature.width is not None and len(present) < len(values):
         return None
     cells = np.empty(len(present), dtype=object)
@@ -197,10 +198,7 @@ def _plain_texts(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged 
         cells[:] = [v.encode() for v in present]
     except UnicodeEncodeError:
         return None
-    if feature.width is not None:
-        return cells[:, np.newaxis]
-    lengths = [v not in missing for v in values] if len(present) < len(values) else [True] * len(values)
-    return Ragged(cells, np.asarray(lengths, dtype=np.int64))
+    return cells[:, np.newaxis] if feature.width is not None else Ragged(cells, np.asarray(lengths, dtype=np.int64))
 
 
 def _numbers_with_gaps(feature: RawFeature, values: list[Any]) -> Ragged | None:

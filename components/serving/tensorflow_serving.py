@@ -99,13 +99,15 @@ def _module(folder: Path, info: BundleInfo) -> Any:
 def _present(feature: RawFeature, value: Any) -> Any:
     import tensorflow as tf
 
-    is_text = feature.dtype == "string"
-    present = tf.strings.length(value) > 0 if is_text else ~tf.math.is_nan(value)
-    listed: list[Any] = [
-        m for m in (feature.missing if is_text else map(number_of, feature.missing)) if m is not None and m != ""
-    ]
-    for missing in listed:
-        present &= value != missing
+    if feature.dtype != "string":
+        present = ~tf.math.is_nan(value)
+        for number in map(number_of, feature.missing):
+            present &= True if number is None else value != number
+        return present
+    present, trimmed = tf.strings.length(value) > 0, tf.strings.strip(value)
+    for text in filter(None, feature.missing):
+        present &= value != text
+        present &= trimmed != text.strip() if text.strip() else True
     return present
 
 

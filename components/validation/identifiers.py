@@ -20,7 +20,7 @@ _EXPECTED_PAIRS = 12
 _EVEN_GAPS = 0.75
 _MONOTONE = 0.99
 _LONGEST_TEXT, _MOST_WORDS = 64, 4
-_STORED_NAMES = re.compile(r"level_[0-9]+|Unnamed: [0-9]+")  # pandas' own
+_STORED_NAMES = re.compile(r"level_[0-9]+|Unnamed: [0-9.]+")  # pandas' own
 _MOST_TABLES, _WIDEST, _SURELY = 5, 20, 4
 _ID_NAMES = re.compile("ids?|idx|index|key|uuid|guid|rows?|rownum(ber)?|rowname|nr|no|number|seq(uence)?|serial|order")
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from components import tracking
+from components.errors import first_line
 from components.model_registry import champions_positive_class
 from pipelines.config import PipelineConfig
 from pipelines.runners.run_tracker import tracking_uri
@@ -14,10 +15,17 @@ from pipelines.runners.workspace import Workspace
 _log = logging.getLogger(__name__)
 
 
-def champions_class(config: PipelineConfig, workspace: Workspace) -> Callable[[], str | None]:
+def champions_class(
+    config: PipelineConfig, workspace: Workspace, say: Callable[[str], None] = _log.warning
+) -> Callable[[], str | None]:
     """Returns a function that asks the registry; None: there is no champion of two classes, or the registry is away.
 
     A champion with the other class is compared all the same: its probabilities are turned.
+
+    Args:
+        config: names the registry and the model.
+        workspace: has the registry where the config names none.
+        say: takes what a person should know when the registry is away; a run's baseline stage says it by itself.
     """
 
     def ask() -> str | None:
@@ -27,7 +35,11 @@ def champions_class(config: PipelineConfig, workspace: Workspace) -> Callable[[]
         try:
             return champions_positive_class(tracking.client(uri), config.model_name)
         except Exception as error:  # MLflow raises what its many stores raise
-            _log.warning("MLflow: %s", error)
+            _log.info("MLflow", exc_info=True)
+            say(
+                f"warning: the registry did not name the champion ({first_line(error)}): the rarer class will be the positive "
+                "one, even if it is not the champion's; positive_class chooses it"
+            )
             return None
 
     return ask

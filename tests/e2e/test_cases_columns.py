@@ -43,6 +43,32 @@ def test_an_index_that_pandas_stored_is_no_feature_and_one_that_is_kept_stops_th
     assert "--set 'validation.on_anomaly.features.row=warn'" in kept.stderr
 
 
+def test_the_index_of_tables_that_were_put_together_stops_the_run_or_is_left_out(tmp_path, warm):
+    rng = np.random.default_rng(1)
+    tables = [pd.DataFrame({"x": rng.normal(size=n), "y": np.sort(rng.integers(0, 2, n))}) for n in (700, 500)]
+    noise = pd.concat(tables).sample(frac=1, random_state=0)
+    noise.reset_index().to_parquet(tmp_path / "d.parquet", index=False)
+    noise.to_csv(tmp_path / "d.csv")
+    kept = warm("run", pipeline(tmp_path, "kept", "d.parquet"), "--workspace", tmp_path / "w", "--json")
+    assert kept.code == 3
+    assert "index (train): an index that predicts the label alone" in kept.stderr
+    left_out = warm("run", pipeline(tmp_path, "left_out", "d.csv"), "--workspace", tmp_path / "w", "--json")
+    assert left_out.code == 4, left_out.stderr
+    assert "left out: '', an index that was stored beside the columns" in left_out.stderr
+
+
+def test_an_hourly_series_is_forecast_although_neighbouring_hours_are_alike(tmp_path, warm):
+    rng = np.random.default_rng(3)
+    hours, warmth = np.arange(1200), np.zeros(1200)
+    for i in hours[1:]:
+        warmth[i] = 0.97 * warmth[i - 1] + rng.normal()
+    rows = {"at": pd.date_range("2011-01-01", periods=1200, freq="h"), "temp": (warmth + rng.normal(0, 0.5, 1200)).round(2)}
+    pd.DataFrame({**rows, "y": warmth.round(3)}).to_csv(tmp_path / "d.csv", index=False)
+    done = warm("run", pipeline(tmp_path, "rides", "d.csv"), "--workspace", tmp_path / "w", "--json")
+    assert done.stages["training"] == "ran", done.stderr
+    assert "at (train): grows with time" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory, warm):
     """The same rows with two spellings of the rare class, run in a workspace each."""

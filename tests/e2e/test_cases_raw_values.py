@@ -129,3 +129,17 @@ def test_a_class_that_is_a_boolean_of_yaml_is_weighed(word, tmp_path, warm):
     assert stopped.code == 2
     said = stopped.stderr.partition("class_weights: 'maybe' is no class of 'y'; the classes are ")[2]
     assert set(said.strip().removesuffix(".").split(", ")) == {word, "ok"}
+
+
+def test_infinity_is_refused_before_anything_runs_and_trained_on_as_missing_where_the_config_says_so(tmp_path, warm):
+    rows = table(700, 21)
+    rows.loc[[5, 600], "b"] = np.inf
+    rows.to_csv(tmp_path / "d.csv", index=False)
+    path = pipeline(tmp_path, "infinite", data={"path": "d.csv"})
+    stopped = warm("run", path, "--workspace", tmp_path / "w", "--json")
+    assert stopped.code == 2
+    assert "d.csv, row 5: column 'b' holds numbers that are infinite" in stopped.stderr
+    done = warm.run(path, tmp_path / "w", "--set", "data.missing_values=[inf]")
+    assert done.json["metrics"]["auc"] > 0.85
+    rows.drop(columns="y").to_csv(tmp_path / "new.csv", index=False)
+    assert predicted(warm, tmp_path, "infinite", "new.csv", "out.parquet")["prediction"].notna().all()

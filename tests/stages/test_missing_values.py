@@ -1,8 +1,12 @@
 """Which cells are missing, and that a person reads of it before training."""
 
 import pytest
+import tensorflow as tf
 
 from components import progress
+from components.conversion import fit_values
+from components.raw_features import RawFeature
+from components.serving.tensorflow_serving import _present
 from tests.stages.test_ingest import ingest
 
 pytestmark = pytest.mark.core
@@ -38,3 +42,11 @@ def test_the_config_makes_a_word_missing_in_text_too(tmp_path, told):
     assert summary.missing_values == ["-", "NA"]
     assert {r["country"] for r in rows} == {None, b"DE"}
     assert not any("a value like any other" in line for line in told)
+
+
+def test_tensorflow_serving_takes_the_same_texts_as_missing():
+    feature = RawFeature("work", "string", None, meaning="text", missing=["", " ?", "-"])
+    texts = ["", "?", " ?", " - ", "a?", " Private", " "]
+    found = _present(feature, tf.constant(texts)).numpy().tolist()
+    assert found == [bool(row) for row in fit_values(texts, feature).values.to_pylist()]
+    assert found == [False, False, False, False, True, True, True]

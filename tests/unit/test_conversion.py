@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import decimal
+import json
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,12 @@ import pytest
 
 from components.conversion import fit, fit_frame, fit_rows, fit_values
 from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.csv_options import DEFAULTS
+from components.ingest.readers import reader
+from components.model_bundle import BundleInfo
 from components.raw_features import Ragged, RawFeature
+from components.serving.inputs import columns_of
 
 INTEGER = RawFeature("x", "int64", None, meaning="integer")
 FLOAT = RawFeature("x", "float32", None, meaning="float")
@@ -192,3 +198,40 @@ def test_a_count_far_from_the_dates_of_training_is_of_another_unit_and_refused()
     assert values_of([NOON_SECONDS * 1000 + 1, "1972-05-01"], millis) == ([NOON_SECONDS * 1000 + 1, 73_526_400_000], {})
     assert list(values_of([NOON_SECONDS, str(NOON_SECONDS)], millis)[1]) == [0, 1]
     assert list(values_of([73_526_400_000, NOON_SECONDS], seconds)[1]) == [0]
+
+
+@pytest.mark.parametrize("listed", ["?", " ?"])
+def test_spaces_around_a_word_that_means_missing_are_no_part_of_it_in_any_channel(listed):
+    """As in the census data, whose fields begin with a space."""
+    feature = RawFeature("work", "string", None, meaning="text", missing=["", listed])
+    texts = [" ?", "?", " Private", "Private", " ", None]
+    stored = [[], [], [b" Private"], [b"Private"], [b" "], []]
+    assert [v or [] for v in fit_values(texts, feature).values.to_pylist()] == stored
+    info = BundleInfo("pytorch", "x:Y", "binary", "y", [0, 1], [feature])
+    served, _ = columns_of(info, {"work": texts})
+    assert (served["work"].values.tolist(), served["work"].lengths.tolist()) == (
+        [b" Private", b"Private", b" "],
+        [0, 0, 1, 1, 1, 0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("feature", "value", "word"),
+    [
+        (CODE, "5.0", "NA"),
+        (POINT, "5", "null"),
+        (ZIP, "5", "NA"),
+        (CODE, "true", "None"),
+        (TEXT, "7", "NA"),
+        (TEXT, "Infinity", "x"),
+        (FLOAT, "Infinity", "NA"),
+        (FLOAT, "1e400", "x"),
+    ],
+)
+def test_a_number_beside_a_word_in_json_lines_is_what_it_is_in_a_request(feature, value, word, tmp_path):
+    (tmp_path / "d.jsonl").write_text(f'{{"x": {value}}}\n{{"x": "{word}"}}\n')
+    [batch] = reader("jsonl", DEFAULTS)(str(tmp_path / "d.jsonl"), BadRows(0), None)
+    from_file = fit_rows(batch, [feature])
+    asked = fit_values([json.loads(value), word], feature)
+    assert sorted(from_file.misfits) == [m.row for m in asked.misfits]
+    assert from_file.columns["x"].values.tolist() == asked.values.drop_null().flatten().to_pylist()

@@ -118,6 +118,16 @@ def test_separators_without_end_are_refused_in_one_sentence(tmp_path):
     assert len(str(caught.value)) < 1000
 
 
+def test_an_index_that_was_stored_again_and_again_is_left_out_and_said(tmp_path):
+    rows = pd.DataFrame({"x": [5, 7, 5, 7], "y": [0, 1, 1, 0]})
+    for _ in range(3):
+        rows.to_csv(tmp_path / "d.csv")
+        rows = pd.read_csv(tmp_path / "d.csv")
+    found = scan(spec_of(tmp_path / "d.csv"), BadRows(0))
+    assert list(found.types) == ["x", "y"]
+    assert found.notes[0].startswith("left out: '', 'Unnamed: 0', 'Unnamed: 0.1', an index")
+
+
 def test_a_uuid_is_one_key_and_one_value_as_a_type_of_parquet_and_as_a_text(tmp_path):
     names = [uuid.UUID(int=i * 2**96 + 7) for i in range(20)]
     typed = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([n.bytes for n in names], pa.binary(16)))
@@ -146,7 +156,7 @@ def test_booleans_of_one_byte_are_booleans(tmp_path):
     assert scan(spec_of(tmp_path / "d.parquet"), BadRows(0)).types["x"].meaning == "boolean"
 
 
-@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1"])
 def test_the_index_of_tables_that_were_put_together_and_mixed_is_left_out_and_said(name, tmp_path):
     index = np.random.default_rng(0).permutation(np.concatenate([np.arange(40), np.arange(30), np.arange(30)]))
     pd.DataFrame({name: index, "x": index, "y": [0, 1] * 50}).to_csv(tmp_path / "d.csv", index=False)

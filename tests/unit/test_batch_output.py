@@ -1,0 +1,31 @@
+"""From parts to one file of predictions."""
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from components.errors import UserError
+from components.serving.batch_output import assemble
+
+LISTS = [pa.list_(pa.int64()), pa.large_list(pa.int64())]
+
+
+def part(folder, values, kind):
+    path = folder / "0.parquet"
+    pa.parquet.write_table(pa.table({"x": pa.array(values, kind), "p": [0.5] * len(values)}), path)
+    return [path]
+
+
+@pytest.mark.parametrize("kind", LISTS, ids=str)
+def test_lists_of_one_value_are_that_value_in_a_csv(kind, tmp_path):
+    assert assemble(part(tmp_path, [[5], [], None, [7]], kind), tmp_path / "out.csv", "csv") == 4
+    assert (tmp_path / "out.csv").read_text() == '"x","p"\n5,0.5\n,0.5\n,0.5\n7,0.5\n'
+
+
+@pytest.mark.parametrize("kind", LISTS, ids=str)
+def test_longer_lists_are_refused_by_a_csv_and_kept_by_json_lines(kind, tmp_path):
+    parts = part(tmp_path, [[5, 6]], kind)
+    with pytest.raises(UserError, match="'x' holds lists, which a CSV cannot"):
+        assemble(parts, tmp_path / "out.csv", "csv")
+    assemble(parts, tmp_path / "out.jsonl", "jsonl")
+    assert (tmp_path / "out.jsonl").read_text() == '{"x":[5,6],"p":0.5}\n'
