@@ -152,6 +152,11 @@ class _BoundedHttp(HttpToolsProtocol):
             self._stop(431, f"the request has more than {self.limits.fields} header fields, the limit.")
         if self._field_bytes > self.limits.head:
             self._stop(431, f"the request's head has more than {self.limits.head} bytes, the limit.")
+        if not self._in_head:
+            # A trailer. uvicorn would add it to the head, behind the back of a proxy that has looked at that.
+            return
+        if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            self._stop(501, "of transfer encodings chunked is taken, and no other.")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -160,6 +165,8 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        if self.parser.get_http_version() == "1.0" and any(n == b"transfer-encoding" for n, _ in self.headers):
+            self._stop(400, "HTTP/1.0 has no transfer encodings.")
         if len(self.pipeline) >= self.limits.pipelined:
             self._real.abort()
             self._stop(503, "too many requests wait on this connection.")

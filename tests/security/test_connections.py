@@ -389,6 +389,37 @@ def test_what_is_no_http_is_answered_with_400_and_closed(request_):
     assert b"connection: close" in answer
 
 
+@pytest.mark.core
+def test_what_follows_a_body_is_none_of_its_head():
+    """A proxy in front looks at the head: a token, a host or a length behind the body would pass it by."""
+    body = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
+    for trailer, status in ((b"authorization: Bearer s3cret", 401), (b"host: evil.example", 401), (b"x: y", 401)):
+        with listening(token="s3cret", hosts=AllowedHosts([], addresses=False)) as port, connected(port) as client:
+            client.sendall(head("POST", "/invocations", "transfer-encoding: chunked") + body + trailer + b"\r\n\r\n")
+            assert status_of(until_closed(client)) == status
+    with listening() as port, connected(port) as client:
+        fields = ("transfer-encoding: chunked", "content-type: application/json")
+        client.sendall(head("POST", "/invocations", *fields) + body + b"content-type: text/csv\r\n\r\n")
+        assert answer_to(client) == 200
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("version", "coding", "status"),
+    [("1.1", "gzip, chunked", 501), ("1.1", "xchunked", 501), ("1.0", "chunked", 400), ("1.1", "Chunked", 200)],
+)
+def test_of_transfer_encodings_chunked_alone_is_taken_and_none_of_http_1_0(version, coding, status):
+    lines = [
+        f"POST /invocations HTTP/{version}",
+        "host: localhost",
+        "content-type: application/json",
+        f"transfer-encoding: {coding}",
+    ]
+    with listening() as port, connected(port) as client:
+        client.sendall("\r\n".join([*lines, "", ""]).encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY))
+        assert answer_to(client) == status
+
+
 def host_of(port, host, path="/v2", version="1.1"):
     with connected(port) as client:
         fields = [f"host: {h}" for h in ([host] if isinstance(host, str) else host)]
