@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from components.errors import UserError
+from components.visible import in_line
 
 SAMPLES = 20
 _WIDTH = 200
@@ -27,7 +28,7 @@ class BadRows:
     def check(self) -> None:
         """Raises UserError when there are more than allowed."""
         if self.count > self.limit:
-            shown = "\n".join(f"  {s['file']}: {s['reason']}: {s['row']}" for s in self.samples[:5])
+            shown = "\n".join(f"  {s['file']}: {s['reason']}: {in_line(s['row'])}" for s in self.samples[:5])
             raise UserError(
                 f"data: {self.count} bad row{'s' if self.count > 1 else ''}, data.max_bad_rows allows {self.limit}. "
                 f"Mend the data, or raise data.max_bad_rows to leave such rows out. The first:\n{shown}"

@@ -26,6 +26,7 @@ from components.ingest.scan import InputSpec, Scan, read_batches, scan
 from components.ingest.typed import TypedColumns
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
+from components.visible import in_a_line
 
 
 def input_spec(exec_properties: dict[str, Any]) -> InputSpec:
@@ -55,7 +56,7 @@ class Executor(base_executor.BaseExecutor):
                 )
         empty = [n for n, t in found.types.items() if t.kind == EMPTY]
         if empty:
-            warn(f"columns without any value are left out: {', '.join(empty)}")
+            warn(f"columns without any value are left out: {in_a_line(empty)}")
         for note in [*found.notes, *typed.notes()]:
             warn(note)
         if found.missing_keys:

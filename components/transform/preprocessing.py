@@ -11,6 +11,7 @@ import tensorflow_transform as tft
 
 from components.errors import UserError
 from components.user_code import load_function, where
+from components.visible import in_a_line
 
 Tensors = Mapping[str, Any]
 
@@ -80,7 +81,7 @@ def _users(features: Tensors, path: str, function: str, label: str) -> dict[str,
     except Exception as error:
         hint = " The label is not handed to preprocessing_fn; it is encoded for you." if repr(label) in str(error) else ""
         raise UserError(
-            f"preprocessing: {name}: {where(error, os.path.dirname(path))}.{hint} Features: {', '.join(features)}."
+            f"preprocessing: {name}: {where(error, os.path.dirname(path))}.{hint} Features: {in_a_line(features)}."
         ) from error
     if not isinstance(outputs, dict) or not outputs or not all(isinstance(v, tf.Tensor) for v in outputs.values()):
         raise UserError(
