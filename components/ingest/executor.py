@@ -18,6 +18,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
+from components.ingest.batch_size import parts_of
 from components.ingest.column_types import EMPTY, FLOAT, INTEGER
 from components.ingest.columns_seen import reads_texts
 from components.ingest.keys import key_hashes
@@ -151,7 +152,8 @@ def _encoded(
     encoder = RecordBatchToExamplesEncoder()
     with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
         ahead: deque[tuple[pa.RecordBatch, pa.RecordBatch, Future[pa.Array]]] = deque()
-        for batch in batches:
+        # A batch gets the columns of all others here.
+        for batch in (part for read in batches for part in parts_of(read, len(typed.missing))):
             lists = typed.convert(batch, file)
             ahead.append((batch, lists, pool.submit(encoder.encode, lists)))
             if len(ahead) > 1:

@@ -19,9 +19,9 @@ import pyarrow.parquet
 
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
+from components.ingest.batch_size import BYTES, bounded_batches, rows_of
 from components.ingest.csv_options import DEFAULTS, CsvOptions, csv_head, csv_stream, undecodable
 from components.ingest.json_columns import UNTYPED, MixedColumnError, json_column
-from components.ingest.parquet_batches import BYTES, bounded_batches, rows_of
 from components.ingest.sources import is_local, open_file
 
 _CSV_BLOCK = 8 << 20
