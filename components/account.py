@@ -11,6 +11,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from components.own_folder import own_folder
+
 
 def ensure_account() -> None:
     """Sets the variables of a name and a home where the system knows none, for this process and those that it starts."""
@@ -33,12 +35,5 @@ def _home() -> str:
 
 
 def _made_home(number: int) -> Path:
-    folder = Path(tempfile.gettempdir()) / f"switchyard-home-{number}"
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        found = folder.lstat()
-        # In a folder that all may write to, somebody else may have been first.
-        if not folder.is_dir() or folder.is_symlink() or found.st_uid != number or found.st_mode & 0o022:
-            return Path(tempfile.mkdtemp(prefix=f"switchyard-home-{number}-"))
-    return folder
+    name = f"switchyard-home-{number}"
+    return own_folder(name) or Path(tempfile.mkdtemp(prefix=f"{name}-"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
 
 from components.bundle_code import load_predictor_class
 from components.bundle_manifest import FORMAT, verify
@@ -38,6 +40,7 @@ __all__ = [
 FILE = "bundle.json"
 # In `data/`: what a server is warmed up and checked with.
 ROWS = "rows.parquet"
+_MEANING = re.compile(r"\w*(\[\w+\])?")
 
 
 @dataclass(frozen=True)
@@ -200,20 +203,46 @@ def example_rows(folder: str | Path) -> pd.DataFrame | None:
 
 
 def _read_info(folder: Path) -> BundleInfo:
-    loaded = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    try:
+        loaded = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except RecursionError:
+        loaded = None
     if not isinstance(loaded, dict):
         raise UserError(f"model: {FILE} is no JSON object: it was changed. Train again.")
-    found = loaded.pop("format", 1)
+    written = loaded.pop("format", 1)
     loaded.pop(POSITIVE_CLASS, None)  # for people: it is the last of the classes
-    if found != FORMAT:
+    if written != FORMAT:
         raise UserError(
-            f"model: {FILE} has the format {found!r}, this version reads {FORMAT}. In format 1 column names are part of the "
+            f"model: {FILE} has the format {written!r}, this version reads {FORMAT}. In format 1 column names are part of the "
             "exported code: train again."
         )
     try:
-        return BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]]})
-    except (KeyError, TypeError) as error:
-        raise UserError(f"model: {FILE} cannot be read ({error}): it was changed, or a newer version made it.") from None
+        info = BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]]})
+        TypeAdapter(BundleInfo).validate_json(json.dumps(loaded), strict=True)
+        if problem := _problem(info):
+            raise ValueError(problem)
+    except (KeyError, TypeError, ValueError) as error:
+        found = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = f"{'.'.join(map(str, found['loc']))}: {found['msg']}" if found else str(error)[:300]
+        raise UserError(f"model: {FILE} cannot be read ({reason}): it was changed, or a newer version made it.") from None
+    return info
+
+
+def _problem(info: BundleInfo) -> str:
+    """Returns what no bundle says of itself; empty: nothing."""
+    names = [f.name for f in info.features]
+    if not names or len(set(names)) != len(names) or len(set(info.transformed)) != len(info.transformed):
+        return "its features have no names, or one twice"
+    for feature in info.features:
+        if feature.dtype not in ("float32", "int64", "string") or (feature.width is not None and feature.width < 1):
+            return f"the feature {feature.name[:60]!r} is {feature.dtype[:20]!r} of width {feature.width}"
+        if not _MEANING.fullmatch(feature.meaning):
+            return f"the feature {feature.name[:60]!r} means {feature.meaning[:60]!r}"
+    wanted = {"regression": 0, "binary": 2, "multiclass": max(2, len(info.classes))}.get(info.task)
+    kinds = set(map(type, info.classes))
+    if len(info.classes) != wanted or not (kinds <= {str} or kinds <= {int}) or len(set(info.classes)) != wanted:
+        return f"the task {info.task[:20]!r} has the classes {str(info.classes)[:60]}"
+    return ""
 
 
 def bundle_folder(folder: str | Path) -> str:

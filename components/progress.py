@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from components.redaction import mask
+from components.visible import visible
 
 _sinks: list[Callable[[str], None]] = []
 
@@ -45,7 +46,7 @@ def heard() -> bool:
 def say(text: str) -> None:
     """Tells the user how far the stage is, for example `12,000 rows` or `epoch 3 of 20, val_loss 0.31`."""
     for sink in _sinks:
-        sink(mask(text))
+        sink(visible(mask(text)))
 
 
 def warn(text: str) -> None:

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
 
+from components.visible import visible
+
 MASK = "***"
 TRACKING_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 TRACKING_URI = "MLFLOW_TRACKING_URI"
@@ -128,8 +130,8 @@ class _MaskedRecords:
             text = record.getMessage()
         except Exception:  # a call with wrong arguments, which logging reports
             return record
-        if mask(text) != text:
-            record.msg, record.args = mask(text), None
+        if visible(mask(text)) != text:
+            record.msg, record.args = visible(mask(text)), None
         if record.exc_info and record.exc_info[0] is not None:
             trace = logging.Formatter().formatException(record.exc_info)
             if mask(trace) != trace:

@@ -26,6 +26,7 @@ from components.errors import (
 )
 from components.full_disk import full_disk
 from components.redaction import mask
+from components.visible import visible
 
 # Set to anything: an error that no message was made for is shown with its trace.
 DEBUG = "SWITCHYARD_DEBUG"
@@ -105,7 +106,7 @@ def _of_the_tracking_store(error: Exception) -> bool:
 
 def _fail(message: str, code: int) -> NoReturn:
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(mask(message), err=True)
+    click.echo(visible(mask(message)), err=True)
     sys.exit(code)
 
 

@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from components import interpreter
 from components.errors import StageError
+from pipelines.console import PlainTextConsole
 from pipelines.runners.workspace import default_workspace
 from pipelines.ui_command import run_link
 
@@ -22,7 +22,7 @@ TRAINERS = ("tensorflow", "pytorch")
 
 def run_demo(workspace: Path | None) -> int:
     """Runs the example with both trainers in one run, as a user would, and says where to look; returns the exit code."""
-    console = Console(highlight=False)
+    console = PlainTextConsole(highlight=False)
     root = (workspace or default_workspace(EXAMPLE)).resolve()
     chosen = [part for trainer in TRAINERS for part in ("--trainer", trainer)]
     console.print(f"[bold]switchyard run {EXAMPLE.name} {' '.join(chosen)}[/]", soft_wrap=True)

@@ -15,6 +15,7 @@ from components import tracking
 from components.errors import EXIT_DATA_GATE, EXIT_DONE
 from components.serving.drift_report import ServedDrift, drift_html, served_drift
 from components.serving.model_source import Registered
+from components.visible import in_a_line
 from pipelines.runners.quiet import quiet, table_console
 from pipelines.serve_command import find_source
 
@@ -105,6 +106,6 @@ def _print(found: ServedDrift, run_id: str | None) -> None:
         click.echo(f"and {len(found.distances) - _SHOWN} more, with smaller distances")
     click.echo(found.verdict())
     if found.missing:
-        click.echo(f"not in the requests: {', '.join(found.missing)}")
+        click.echo(f"not in the requests: {in_a_line(found.missing)}")
     if run_id:
         click.echo(f"MLflow run {run_id}: drift/drift.html")

@@ -22,6 +22,7 @@ from components.errors import StageError, UserError
 from components.model_registry import Move, Version
 from components.redaction import TRACKING_URI, take_credentials
 from components.version_download import download_version
+from components.visible import in_a_line
 from pipelines.runners.quiet import quiet, table_console
 from pipelines.runners.workspace import Workspace, find_workspace
 
@@ -194,7 +195,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
                 raise UserError(f"{name}: {listed}, perhaps of other classes: they cannot be compared on the same rows.")
             frame = _read_rows(data, folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
             if info.label not in frame:
-                raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {', '.join(frame.columns)}.")
+                raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {in_a_line(frame.columns)}.")
             frame = frame[frame[info.label].notna()]
             if frame.empty:
                 raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
@@ -205,8 +206,8 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     labels = _labels(frame[info.label], classes)
     if np.isnan(labels).any():
         unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
-        known = f"the models know {', '.join(map(str, info.classes))}" if info.classes else "the models predict numbers"
-        raise UserError(f"{data}: {info.label} holds {', '.join(unknown)}; {known}.")
+        known = f"the models know {in_a_line(info.classes)}" if info.classes else "the models predict numbers"
+        raise UserError(f"{data}: {info.label} holds {in_a_line(unknown)}; {known}.")
     if info.classes:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
     ones = np.ones(len(labels))

@@ -22,6 +22,7 @@ from components.training.class_weights import class_weights
 from components.training.registry import trainer_class
 from components.user_code import UserCode, snapshot_file
 from components.validation.schema_text import check_label_values
+from components.visible import in_a_line
 from pipelines.config import PipelineConfig
 from pipelines.config_tuning import TUNE_METRICS
 from pipelines.settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
@@ -48,7 +49,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
     for name in {f for group in config.evaluation.slices for f in group}:
         if name not in found.types:
             raise UserError(
-                f"evaluation.slices: there is no column {name!r}.{did_you_mean(name, columns)} Columns: {', '.join(columns)}."
+                f"evaluation.slices: there is no column {name!r}.{did_you_mean(name, columns)} Columns: {in_a_line(columns)}."
             )
     checks = config.validation
     if checks.schema_path:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from components.evaluation.results import CHAMPION, verdict_of, with_blanks
 from pipelines.config_file import load_config
+from pipelines.console import PlainTextConsole
 from pipelines.runners.contract import RunResult
 from pipelines.runners.local import stop_on_sigterm
 from pipelines.runners.quiet import screen
@@ -60,7 +61,7 @@ def run_pipeline(
 
 
 def _console(file: TextIO) -> Console:
-    return Console(file=file, highlight=False, width=None if file.isatty() else 160)
+    return PlainTextConsole(file=file, highlight=False, width=None if file.isatty() else 160)
 
 
 def to_json(result: RunResult) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from components.serving.model_source import Registered, model_folder, name_and_w
 from components.serving.served_model import Limits
 from components.serving.server import ServeOptions, bind
 from components.serving.server import serve as run_server
+from components.tokens import read_token, token_in
 from components.training.import_order import import_tensorflow_without_keras, settle
 from pipelines.models_command import registry_uri
 from pipelines.runners.quiet import quiet
@@ -123,15 +124,11 @@ def _name(source: Registered | Path) -> str:
 
 
 def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(_TOKEN) or None
-    try:
-        token = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--token-file: cannot read {file}: {error}.") from None
-    if not token or not token.isascii() or " " in token:
-        raise UserError(f"--token-file: {file} must hold one token, printable ASCII without spaces.")
-    return token
+    if file is not None:
+        return read_token(file, "--token-file")
+    given = os.environ.get(_TOKEN)
+    # A variable that is there and empty is a token that got lost, and no wish to let everybody in.
+    return None if given is None else token_in(given, _TOKEN)
 
 
 def _allowed_hosts(given: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import asyncio
 import http
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 _REQUEST = "switchyard.request"
 _LINE_EXTRA = 16  # the method, the version and the spaces of a request line
 _OVERHEAD = 8  # bytes around each byte of a chunked body
+_PAUSE = 0.1  # seconds, when no connection can be accepted
+_REFUSED_AT_ONCE = 8  # connections beyond the limit that may end their handshake, to be answered with 503
 
 
 @dataclass(frozen=True)
@@ -60,20 +63,8 @@ def bounded_http(limits: ConnectionLimits) -> type[asyncio.Protocol]:
 
 
 async def listen_with_tls(server: uvicorn.Server, sockets: Sequence[socket.socket], handshake_seconds: float) -> None:
-    """Does what `uvicorn.Server.startup` does for given sockets, which leaves every handshake a minute."""
-    config = server.config
-
-    def connection() -> asyncio.Protocol:
-        made: Any = config.http_protocol_class
-        return cast("asyncio.Protocol", made(config=config, server_state=server.server_state, app_state={}))
-
-    loop = asyncio.get_running_loop()
-    server.servers = [
-        await loop.create_server(
-            connection, sock=sock, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=handshake_seconds
-        )
-        for sock in sockets
-    ]
+    """Does what `uvicorn.Server.startup` does for given sockets, which leaves every handshake a minute and counts none."""
+    server.servers = cast("list[asyncio.Server]", [_TlsServer(server, sock, handshake_seconds) for sock in sockets])
     server.started = True
 
 
@@ -152,6 +143,11 @@ class _BoundedHttp(HttpToolsProtocol):
             self._stop(431, f"the request has more than {self.limits.fields} header fields, the limit.")
         if self._field_bytes > self.limits.head:
             self._stop(431, f"the request's head has more than {self.limits.head} bytes, the limit.")
+        if not self._in_head:
+            # A trailer. uvicorn would add it to the head, behind the back of a proxy that has looked at that.
+            return
+        if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            self._stop(501, "of transfer encodings chunked is taken, and no other.")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -160,6 +156,8 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        if self.parser.get_http_version() == "1.0" and any(n == b"transfer-encoding" for n, _ in self.headers):
+            self._stop(400, "HTTP/1.0 has no transfer encodings.")
         if len(self.pipeline) >= self.limits.pipelined:
             self._real.abort()
             self._stop(503, "too many requests wait on this connection.")
@@ -236,6 +234,51 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._real.can_write_eof():
             self._real.write_eof()
         self.flow.resume_reading()
+
+
+class _TlsServer:
+    """Accepts connections that speak TLS. One whose handshake has not ended counts as open: no loop tells how many these are."""
+
+    def __init__(self, server: uvicorn.Server, listening: socket.socket, seconds: float) -> None:
+        self._server, self._listening, self._seconds = server, listening, seconds
+        self._pending: set[asyncio.Task[None]] = set()
+        listening.listen(server.config.backlog)
+        listening.setblocking(False)
+        self._accepting = asyncio.get_running_loop().create_task(self._accept())
+
+    def close(self) -> None:
+        for task in (self._accepting, *self._pending):
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        await asyncio.gather(self._accepting, *self._pending, return_exceptions=True)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        made: Any = self._server.config.http_protocol_class
+        while True:
+            try:
+                client, _ = await loop.sock_accept(self._listening)
+            except OSError:  # no file is left, or the client is gone
+                await asyncio.sleep(_PAUSE)
+                continue
+            if len(self._pending) + len(self._server.server_state.connections) >= made.limits.connections + _REFUSED_AT_ONCE:
+                client.close()
+                continue
+            task = loop.create_task(self._secure(client, made))
+            self._pending.add(task)
+            task.add_done_callback(self._pending.discard)
+
+    async def _secure(self, client: socket.socket, made: Any) -> None:
+        config = self._server.config
+        with suppress(OSError):  # of TLS, of the connection, of time
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: made(config=config, server_state=self._server.server_state, app_state={}),
+                client,
+                ssl=config.ssl,
+                ssl_handshake_timeout=self._seconds,
+            )
 
 
 class _Transport(asyncio.Transport):

@@ -37,6 +37,7 @@ from components.evaluation.tfma_results import read_metrics, read_plots
 from components.evaluation.trivial import Trivial
 from components.progress import say, warn
 from components.reports.evaluation import evaluation_html, models_table
+from components.visible import in_a_line
 
 PREDICTIONS = "predictions"
 
@@ -257,7 +258,7 @@ def check_slices(slices: Sequence[Sequence[str]], summary: DatasetSummary) -> No
         if name not in summary.columns:
             raise UserError(
                 f"evaluation.slices: there is no column {name!r}.{did_you_mean(name, summary.columns)} "
-                f"Columns: {', '.join(summary.columns)}."
+                f"Columns: {in_a_line(summary.columns)}."
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from components.errors import UserError
+from components.visible import in_line
 
 SAMPLES = 20
 _WIDTH = 200
@@ -34,4 +35,4 @@ class BadRows:
 
     def first(self, number: int) -> str:
         """Returns the first few of the samples, a line each."""
-        return "\n".join(f"  {s['file']}: {s['reason']}{': ' * bool(s['row'])}{s['row']}" for s in self.samples[:number])
+        return "\n".join(f"  {s['file']}: {s['reason']}{': ' * bool(s['row'])}{in_line(s['row'])}" for s in self.samples[:number])

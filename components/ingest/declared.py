@@ -13,6 +13,7 @@ from components.cells import as_text, is_text
 from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
 from components.ingest.scalars import longest, one_a_row
+from components.visible import in_a_line
 
 if TYPE_CHECKING:
     from components.ingest.csv_options import CsvOptions
@@ -63,7 +64,7 @@ def check_declared(columns: Mapping[str, str], excluded: Collection[str], names:
     for name in columns:
         if name not in names:
             raise UserError(
-                f"data.columns: there is no column {name!r}.{did_you_mean(name, names)} Columns: {', '.join(sorted(names))}."
+                f"data.columns: there is no column {name!r}.{did_you_mean(name, names)} Columns: {in_a_line(sorted(names))}."
             )
         if name in excluded:
             raise UserError(f"data.columns: {name!r} is left out by data.exclude; take it out of one of the two.")

@@ -18,6 +18,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
+from components.ingest.batch_size import parts_of
 from components.ingest.column_types import EMPTY, FLOAT, INTEGER
 from components.ingest.columns_seen import located, reads_texts
 from components.ingest.keys import key_hashes
@@ -26,6 +27,7 @@ from components.ingest.scan import InputSpec, Scan, read_batches, scan
 from components.ingest.typed import MisfitError, TypedColumns
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
+from components.visible import in_a_line
 
 
 def input_spec(exec_properties: dict[str, Any]) -> InputSpec:
@@ -55,7 +57,7 @@ class Executor(base_executor.BaseExecutor):
                 )
         empty = [n for n, t in found.types.items() if t.kind == EMPTY]
         if empty:
-            warn(f"columns without any value are left out: {', '.join(empty)}")
+            warn(f"columns without any value are left out: {in_a_line(empty)}")
         for note in [*found.notes, *typed.notes()]:
             warn(note)
         if found.missing_keys:
@@ -152,7 +154,8 @@ def _encoded(
     encoder = RecordBatchToExamplesEncoder()
     with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
         ahead: deque[tuple[pa.RecordBatch, pa.RecordBatch, Future[pa.Array]]] = deque()
-        for batch in batches:
+        # A batch gets the columns of all others here.
+        for batch in (part for read in batches for part in parts_of(read, len(typed.missing))):
             try:
                 lists = typed.convert(batch)
             except MisfitError as error:

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
+from components.ingest.batch_size import BYTES, rows_of
 from components.ingest.csv_options import marked
-from components.ingest.parquet_batches import BYTES, rows_of
 from components.ingest.reading import Batches, check_names, read_column, refusing
 from components.ingest.sources import check_compression, open_file
 

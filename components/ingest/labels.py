@@ -18,6 +18,7 @@ from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.scalars import longest, one_a_row
 from components.spelling import NUMBER
+from components.visible import in_a_line
 
 MAX_CLASSES = 1000
 # An integer label with more values than this is taken as a quantity when the task is not given.
@@ -176,7 +177,7 @@ def check_label(values: LabelValues, task: str) -> list[Any]:
         raise UserError(f"label: {name!r} holds fractions ({classes[:3]} ...); set task to regression.")
     if task == "binary" and len(classes) != 2:
         raise UserError(
-            f"label: {name!r} has {len(classes)} values ({', '.join(map(str, classes[:5]))} ...), a binary task has 2. "
+            f"label: {name!r} has {len(classes)} values ({in_a_line(classes[:5])} ...), a binary task has 2. "
             "Set task to multiclass."
         )
     return classes

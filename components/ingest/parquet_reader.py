@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from components.errors import UserError, first_line
 from components.ingest.bad_rows import BadRows
-from components.ingest.parquet_batches import bounded_batches
+from components.ingest.batch_size import bounded_batches
 from components.ingest.reading import Batches, check_doubled, check_names, refusing
 from components.ingest.sources import open_file
 

@@ -27,6 +27,7 @@ from components.ingest.scalars import check_values
 from components.ingest.sources import Listing, format_of, list_files, listed
 from components.progress import say
 from components.spelling import MISSING_LABELS
+from components.visible import in_a_line
 
 # Enough to tell a task by; also the limit of what is read before a run starts.
 PEEK_ROWS = 20_000
@@ -166,7 +167,7 @@ def read_batches(
 
 def _no_column(key: str, file: str, name: str, names: Collection[str]) -> UserError:
     return UserError(
-        f"{key}: {file} has no column {name!r}.{did_you_mean(name, names)} Columns: {', '.join(sorted(names)[:30])}."
+        f"{key}: {file} has no column {name!r}.{did_you_mean(name, names)} Columns: {in_a_line(sorted(names)[:30])}."
     )
 
 
@@ -226,7 +227,7 @@ def _layout_notes(spec: InputSpec, added: set[str]) -> list[str]:
         names = ", ".join(repr(n) for n in sorted(added))
         notes.append(f"left out: {names}, an index that was stored beside the columns; to use it, give it a name of its own")
     if folders:
-        notes.append(f"read from the names of folders, as text: {', '.join(sorted(folders))}")
+        notes.append(f"read from the names of folders, as text: {in_a_line(sorted(folders))}")
     skipped = [p for found in spec.listings.values() for p in found.skipped]
     if skipped:
         notes.append(f"{len(skipped)} files without rows are skipped (markers and empty parts): {listed(skipped)}")
@@ -240,7 +241,7 @@ def _check_names(spec: InputSpec, names: set[str], files: Sequence[str]) -> None
     for column in spec.exclude:
         if column not in names:
             raise UserError(
-                f"data.exclude: there is no column {column!r}.{did_you_mean(column, names)} Columns: {', '.join(sorted(names))}."
+                f"data.exclude: there is no column {column!r}.{did_you_mean(column, names)} Columns: {in_a_line(sorted(names))}."
             )
 
 
@@ -255,7 +256,7 @@ def _chosen(spec: InputSpec, classes: Sequence[Any]) -> Any | None:
         names = [str(c) for c in classes]
         raise UserError(
             f"{class_order.KEY}: {spec.label!r} has no class {spec.positive_class!r}.{did_you_mean(spec.positive_class, names)} "
-            f"The classes are {', '.join(names)}."
+            f"The classes are {in_a_line(names)}."
         )
     return chosen
 
@@ -281,5 +282,5 @@ def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) 
     if labels.spaced:
         found.notes.append(f"label: {labels.spaced:,} values of {spec.label!r} have spaces around them, which are taken off")
     if all(t.kind == EMPTY for n, t in found.types.items() if n != spec.label):
-        raise UserError(f"data: there is no usable feature beside the label {spec.label!r}. Columns: {', '.join(found.types)}.")
+        raise UserError(f"data: there is no usable feature beside the label {spec.label!r}. Columns: {in_a_line(found.types)}.")
     return found

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.ingest.parquet_batches import BYTES, rows_of
+from components.ingest.batch_size import BYTES, rows_of
 from components.ingest.reading import Batches, check_names, read_column, unreadable
 from components.ingest.sources import is_local, open_file
 

@@ -64,8 +64,9 @@ class TypedColumns:
             MisfitError: a value does not fit.
         """
         arrays = []
+        there = set(batch.schema.names)
         for name, wanted in self._targets.items():
-            column = batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
+            column = batch.column(name) if name in there else pa.nulls(batch.num_rows)
             found = fit_target(column, wanted)
             if found.misfits:
                 raise MisfitError(name, found.misfits[0].reason, wanted)

@@ -33,6 +33,7 @@ from components.model_bundle import BundleInfo, BundleModel, answers, load_bundl
 from components.progress import say
 from components.raw_features import RawFeature
 from components.spelling import FLOAT, INTEGER
+from components.visible import in_a_line
 
 BAD = ".bad.jsonl"
 _NO_LIMIT = 2**62
@@ -191,7 +192,7 @@ def _check_columns(info: BundleInfo, names: Sequence[str]) -> None:
     if missing:
         raise UserError(
             f"column {missing[0]!r} is missing{f' ({len(missing)} are)' if len(missing) > 1 else ''}. "
-            f"Columns: {', '.join(names)}. Needed: {', '.join(f.name for f in info.features if f.width is not None)}."
+            f"Columns: {in_a_line(names)}. Needed: {in_a_line(f.name for f in info.features if f.width is not None)}."
         )
     added = {*answers(info, np.zeros((0, max(1, len(info.classes))))), *([POSITIVE_CLASS] if info.task == "binary" else [])}
     taken = sorted(added & set(names))

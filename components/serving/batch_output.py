@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from components.base64_values import as_json
 from components.errors import UserError
+from components.ingest.batch_size import parts_of
 from components.ingest.scalars import longest, one_a_row
 from components.targets import is_list
 
@@ -35,10 +36,10 @@ def assemble(parts: Sequence[Path], target: Path, kind: str) -> int:
     try:
         with _WRITERS[kind](draft, schema) as write:
             for part in parts:
-                table = pa.parquet.read_table(part)
-                table = pa.table([_cast(table, f) for f in schema], schema=schema)
-                write(table)
-                rows += table.num_rows
+                # A part gets the columns of all others here.
+                for table in parts_of(pa.parquet.read_table(part), len(schema)):
+                    write(pa.table([_cast(table, f) for f in schema], schema=schema))
+                    rows += table.num_rows
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)

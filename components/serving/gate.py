@@ -135,7 +135,8 @@ class Gate:
                 "time": round(time.time(), 3),
                 "client": client[0] if client else "",
                 "method": scope["method"],
-                "path": scope["path"],
+                # As it was sent: what it decodes to may be a terminal's commands.
+                "path": scope["raw_path"].decode("ascii", "replace"),
                 "status": status,
                 "ms": round(seconds * 1e3, 2),
                 "rows": notes["rows"],

@@ -22,6 +22,7 @@ from components.serving.json_body import read_json
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _BOUNDS = Bounds()
+_MORE_COLUMNS = 1000  # than the model's that a CSV's first line is read of, to say which of them is unknown
 _ARROWS_COLUMN = re.compile(r"CSV column #([0-9]+)")
 
 
@@ -114,7 +115,7 @@ def _records(value: Any, key: str, info: BundleInfo, bounds: Bounds) -> dict[str
 def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
     names: list[str] = []
     try:
-        names, rest = _csv_names(body)
+        names, rest = _csv_names(body, info)
         if len(set(names)) != len(names):
             raise InputError("the CSV has a column twice.")
         check_names(info, names)
@@ -139,22 +140,24 @@ def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict
     return {n: table[n].combine_chunks() for n in names}
 
 
-def _csv_names(body: bytes | bytearray) -> tuple[list[str], memoryview]:
+def _csv_names(body: bytes | bytearray, info: BundleInfo) -> tuple[list[str], memoryview]:
     """Returns the first line's names, and what follows it."""
-    view = memoryview(body)
-    if body.startswith(b"\xef\xbb\xbf"):
-        view = view[3:]
+    # Python's reader would read empty lines one by one, and millions of names without letting other threads run.
+    content = body.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
+    most = _MORE_COLUMNS + sum(1 + f.name.count(",") for f in info.features)
     read = 0
 
     def lines(file: TextIO) -> Iterator[str]:
         nonlocal read
         for line in file:
+            if line.count(",") > most:
+                raise InputError(f"the first line of the CSV has more than {most} columns; the model has {len(info.features)}.")
             read += len(line.encode())
             yield line
 
-    with io.TextIOWrapper(io.BytesIO(view), "utf-8", newline="") as file:
+    with io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="") as file:
         names = next((row for row in csv.reader(lines(file)) if row), [])
-    return names, view[read:]
+    return names, memoryview(content)[read:]
 
 
 def encode(info: BundleInfo, scores: np.ndarray) -> bytes:

@@ -15,6 +15,7 @@ from components.serving.bounds import Bounds, InputError
 
 _SMALL = 64 << 10
 _CHUNK = 1 << 20
+_NESTED = (dict, list)
 # Of a column in a request's form, and of a request: names, parameters, an index that is left aside.
 _BESIDE, _AROUND = 32, 1000
 
@@ -41,7 +42,36 @@ def read_json(body: bytes | bytearray | memoryview, info: BundleInfo, bounds: Bo
             gc.enable()
     if not isinstance(document, dict):
         raise InputError("the body must be a JSON object.")
+    if not _all_read(body, document) and _pairs(document) != _colons(body):
+        raise InputError("a key stands twice in an object of the body: which of its values is meant?")
     return document
+
+
+def _all_read(body: bytes | bytearray | memoryview, document: dict[str, Any]) -> bool:
+    """Whether a small body's document certainly holds all of its keys: written again it has as many colons."""
+    content = bytes(body) if len(body) <= _SMALL else b"\\u"
+    try:
+        return b"\\u" not in content and orjson.dumps(document).count(b":") == content.count(b":")
+    except orjson.JSONEncodeError:  # nested more deeply than is written
+        return False
+
+
+def _pairs(document: dict[str, Any]) -> int:
+    """Returns how many keys all objects of a document have together."""
+    found = 0
+    todo: list[Any] = [document]
+    while todo:
+        each = todo.pop()
+        if type(each) is dict:
+            found += len(each)
+            each = each.values()
+        todo += [v for v in each if type(v) in _NESTED]
+    return found
+
+
+def _colons(body: bytes | bytearray | memoryview) -> int:
+    """Returns how many keys the objects of a JSON text have."""
+    return sum(int(np.count_nonzero(part == ord(":"))) for part in _outside_of_texts(body))
 
 
 def _check_counts(body: bytes | bytearray | memoryview, info: BundleInfo, bounds: Bounds) -> None:
@@ -88,13 +118,15 @@ def _with_infinite_numbers(body: bytes | bytearray | memoryview) -> Any:
     if len(body) > _SMALL:
         return None
     try:
-        return json.loads(
+        document = json.loads(
             bytes(body).decode(),
             parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits),
             parse_constant=_no_json,
         )
+        json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):
         return None
+    return document
 
 
 def _no_json(name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from components.errors import UserError
 from components.ingest.labels import class_of
+from components.visible import in_a_line
 
 _KEY = "trainer.hyperparameters.class_weights"
 
@@ -36,7 +37,7 @@ def class_weights(
     for name, weight in given.items():
         known = class_of(name, classes, untyped=True)
         if known is None:
-            raise UserError(f"{_KEY}: {name!r} is no class of {label!r}; the classes are {', '.join(map(str, classes))}.")
+            raise UserError(f"{_KEY}: {name!r} is no class of {label!r}; the classes are {in_a_line(classes)}.")
         if known in found:
             raise UserError(f"{_KEY}: the class {known} of {label!r} has two weights; keep one.")
         found[known] = float(weight)

@@ -39,7 +39,7 @@ def load_names(export_dir: Path) -> tuple[str, ...]:
     """
     try:
         names = json.loads((export_dir / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(

@@ -34,10 +34,13 @@ _JSON_BYTES = 256 << 20
 
 # What a graph calls: operators of PyTorch's that compute; no files, no Python's own functions.
 _OPERATOR = re.compile(
-    r"torch\.ops\.(aten|prims|quantized_decomposed)\.\w+\.\w+|torch\.ops\.higher_order\.\w+|torch\._?sym_\w+|math\.\w+"
+    r"torch\.ops\.(aten|prims|quantized_decomposed)\.\w+\.\w+|torch\._?sym_\w+|math\.\w+"
+    r"|torch\.ops\.higher_order\.(associative_scan|auto_functionalized(_v2)?|cond|flex_attention|hints_wrapper|invoke_subgraph|map_impl"
+    r"|out_dtype|scan|strict_mode|tag_activation_checkpoint|while_loop|wrap|wrap_activation_checkpoint|wrap_with_autocast"
+    r"|wrap_with_set_grad_enabled)"
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|xor|not_|lshift|rshift|getitem)"
 )
-_FORBIDDEN = re.compile(r"torch\.ops\.(aten\.(from_file|_print)|higher_order\.(triton_\w+|print|call_torchbind))\b.*")
+_FORBIDDEN = re.compile(r"torch\.ops\.aten\.(from_file|_print)\b.*|math\.(factorial|comb|perm)")
 # What sizes are written with, SymPy's and PyTorch's: `Mul(Integer(3), Symbol('s17', positive=True, integer=True))`.
 _FUNCTION = re.compile(
     r"Add|Mul|Pow|Max|Min|Mod|Integer|Float|Rational|Symbol|Eq|Equality|Ne|Unequality|Lt|StrictLessThan|Le|LessThan|Gt|"

@@ -13,6 +13,7 @@ from components.errors import UserError, text_of
 from components.progress import say
 from components.transform.index_ranges import note_ranges
 from components.user_code import blamed, load_function
+from components.visible import in_a_line
 
 Tensors = Mapping[str, Any]
 
@@ -83,7 +84,7 @@ def _users(features: Tensors, path: str, function: str, label: str) -> dict[str,
     def hint(error: BaseException) -> str:
         named = repr(label) in text_of(error)
         about_label = " The label is not handed to preprocessing_fn; it is encoded for you." if named else ""
-        return f".{about_label} Features: {', '.join(features)}."
+        return f".{about_label} Features: {in_a_line(features)}."
 
     with blamed(f"preprocessing: {name}: ", os.path.dirname(path), hint):
         outputs = load_function(path, function)(dict(features))

@@ -11,11 +11,12 @@ from pathlib import Path
 from rich.console import Console
 
 from components.redaction import masked
+from pipelines.console import PlainTextConsole
 
 
 def screen() -> Console:
     """Returns a console on standard error that `quiet` does not silence."""
-    return Console(file=masked(os.fdopen(os.dup(2), "w", encoding="utf-8")), stderr=True)
+    return PlainTextConsole(file=masked(os.fdopen(os.dup(2), "w", encoding="utf-8")), stderr=True)
 
 
 def table_console() -> Console:
@@ -23,7 +24,7 @@ def table_console() -> Console:
 
     What stands in a table is shown as it is: the name of a column may look like Rich's markup.
     """
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+    return PlainTextConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
 
 
 @contextmanager

@@ -162,6 +162,36 @@ def test_a_bundle_json_that_is_none_is_refused(content, folder):
         load_bundle(folder)
 
 
+def feature(**changed):
+    return {"features": [{"name": FEATURE, "dtype": "float32", "width": 1, "is_list": False, **changed}]}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        feature(width="9"), feature(width=0), feature(width=-1), feature(dtype="object"), feature(dtype=["x"]), feature(name=1),
+        feature(meaning="timestamp[%s]" * 10), feature(missing=[1]), feature(evil=1), {"features": []},
+        {"features": feature()["features"] * 2}, {"features": 1}, {"task": "evil"}, {"classes": ["a"]}, {"predictor": 7},
+        {"task": "binary", "classes": [1, 1]}, {"task": "multiclass", "classes": ["a", 1, None]}, {"label": None},
+        {"transformed": 5}, {"user_code": "yes"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_bundle_json_that_says_what_none_says_is_refused(changed, folder):
+    digest = make_bundle(folder, **changed)
+    with pytest.raises(UserError, match=r"model: bundle\.json cannot be read \(.*it was changed, or a newer version made it"):
+        load_bundle(folder, digest)
+
+
+@pytest.mark.parametrize("file", ["bundle.json", "model/features.json"])
+def test_json_that_is_nested_too_deeply_is_refused(file, folder):
+    make_bundle(folder)
+    (folder / "artifacts/bundle" / file).write_text("[" * 100_000)
+    write_manifest(folder)
+    with pytest.raises(UserError, match=r"model: .*train again|model: .*Train again"):
+        load_bundle(folder)
+
+
 @pytest.mark.parametrize("name", ["random.py", "json.py", "components/__init__.py"])
 def test_code_that_would_replace_a_module_is_refused(name, folder):
     digest = make_bundle(folder, predictor="mine_own.py:Mine", code={"mine_own.py": OWN.format(imports="", value=1), name: ""})

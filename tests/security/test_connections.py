@@ -37,7 +37,7 @@ BODY = json.dumps({"inputs": [GOOD]}).encode()
 
 
 @contextmanager
-def listening(limits=QUICK, *, seconds=1.0, token=None, hosts=None, tls=None):
+def listening(limits=QUICK, *, seconds=1.0, token=None, hosts=None, tls=None, handshake=0.5):
     """Yields the port of a server that takes bodies of 1 MiB."""
     taken = Limits(body=1 << 20, seconds=seconds)
     state = ServerState("m", rollout(taken), taken, Metrics(), "1")
@@ -45,7 +45,7 @@ def listening(limits=QUICK, *, seconds=1.0, token=None, hosts=None, tls=None):
     sock = bind("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn_config(app, limits, tls))
     if tls:
-        server.startup = lambda sockets: listen_with_tls(server, sockets, 0.5)
+        server.startup = lambda sockets: listen_with_tls(server, sockets, handshake)
 
     def serve():
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
@@ -389,6 +389,37 @@ def test_what_is_no_http_is_answered_with_400_and_closed(request_):
     assert b"connection: close" in answer
 
 
+@pytest.mark.core
+def test_what_follows_a_body_is_none_of_its_head():
+    """A proxy in front looks at the head: a token, a host or a length behind the body would pass it by."""
+    body = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
+    for trailer, status in ((b"authorization: Bearer s3cret", 401), (b"host: evil.example", 401), (b"x: y", 401)):
+        with listening(token="s3cret", hosts=AllowedHosts([], addresses=False)) as port, connected(port) as client:
+            client.sendall(head("POST", "/invocations", "transfer-encoding: chunked") + body + trailer + b"\r\n\r\n")
+            assert status_of(until_closed(client)) == status
+    with listening() as port, connected(port) as client:
+        fields = ("transfer-encoding: chunked", "content-type: application/json")
+        client.sendall(head("POST", "/invocations", *fields) + body + b"content-type: text/csv\r\n\r\n")
+        assert answer_to(client) == 200
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("version", "coding", "status"),
+    [("1.1", "gzip, chunked", 501), ("1.1", "xchunked", 501), ("1.0", "chunked", 400), ("1.1", "Chunked", 200)],
+)
+def test_of_transfer_encodings_chunked_alone_is_taken_and_none_of_http_1_0(version, coding, status):
+    lines = [
+        f"POST /invocations HTTP/{version}",
+        "host: localhost",
+        "content-type: application/json",
+        f"transfer-encoding: {coding}",
+    ]
+    with listening() as port, connected(port) as client:
+        client.sendall("\r\n".join([*lines, "", ""]).encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY))
+        assert answer_to(client) == status
+
+
 def host_of(port, host, path="/v2", version="1.1"):
     with connected(port) as client:
         fields = [f"host: {h}" for h in ([host] if isinstance(host, str) else host)]
@@ -542,18 +573,74 @@ def test_more_connections_than_the_system_has_files_for_are_refused():
     assert allow_connections(None) <= hard
 
 
-@pytest.mark.core
-def test_behind_tls_the_same_holds_and_a_handshake_has_its_time(tmp_path):
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Files of a certificate and its key, and a context of clients that trust it."""
+    folder = tmp_path_factory.mktemp("tls")
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"
-    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
-    trusting = ssl.create_default_context(cafile=tmp_path / "cert.pem")
-    with listening(tls=(tmp_path / "cert.pem", tmp_path / "key.pem")) as port:
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return (folder / "cert.pem", folder / "key.pem"), ssl.create_default_context(cafile=folder / "cert.pem")
+
+
+@contextmanager
+def secured(port, trusting):
+    with connected(port) as plain, trusting.wrap_socket(plain, server_hostname="localhost") as client:
+        yield client
+
+
+@pytest.mark.core
+def test_behind_tls_the_same_holds_and_a_handshake_has_its_time(certificate):
+    files, trusting = certificate
+    with listening(tls=files) as port:
         with connected(port) as client:
             began = time.monotonic()
             assert until_closed(client) == b""
             assert time.monotonic() - began < 3
         for begin, more, status in list(HEADS.values())[:2]:
-            with connected(port) as plain, trusting.wrap_socket(plain, server_hostname="localhost") as client:
+            with secured(port, trusting) as client:
                 client.sendall(begin)
                 sent_until_refused(client, (more for _ in range(100)), 1 << 20)
                 assert status_of(until_closed(client)) == status
+
+
+@pytest.mark.core
+def test_handshakes_that_do_not_end_count_as_connections(certificate):
+    files, trusting = certificate
+    with listening(tls=files, handshake=3) as port, ExitStack() as stack:
+        half = [stack.enter_context(connected(port)) for _ in range(40)]
+        for client in half[::2]:
+            client.sendall(b"\x16\x03\x01\x02\x00")
+        began = time.monotonic()
+        assert [until_closed(c) for c in half[28:]] == [b""] * 12
+        assert time.monotonic() - began < 2, "what is more than may be open is closed at once"
+        assert [until_closed(c) for c in half[:28]] == [b""] * 28
+        with secured(port, trusting) as client:
+            client.sendall(head())
+            assert answer_to(client) == 200
+
+
+@pytest.mark.core
+def test_requests_that_come_with_the_end_of_the_handshake_are_answered(certificate):
+    files, trusting = certificate
+    with listening(tls=files) as port:
+        for _ in range(20):
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = trusting.wrap_bio(incoming, outgoing, server_hostname="localhost")
+            with connected(port) as plain:
+                while True:
+                    try:
+                        client.do_handshake()
+                        break
+                    except ssl.SSLWantReadError:
+                        plain.sendall(outgoing.read())
+                        incoming.write(plain.recv(1 << 16))
+                client.write(head())
+                plain.sendall(outgoing.read())  # the handshake's last message and the request at once
+                found = b""
+                while b"\r\n\r\n" not in found:
+                    incoming.write(plain.recv(1 << 16))
+                    try:
+                        found += client.read(1 << 16)
+                    except ssl.SSLWantReadError:
+                        continue
+            assert status_of(found) == 200

@@ -9,9 +9,13 @@ import pyarrow.parquet
 import pytest
 import tensorflow as tf
 
-from components.ingest import parquet_batches
+from components.ingest import batch_size
 from components.ingest.bad_rows import BadRows
+from components.ingest.column_types import ColumnType
+from components.ingest.executor import _encoded
 from components.ingest.readers import READERS
+from components.ingest.typed import TypedColumns
+from components.serving.batch_output import assemble
 from tests.security.hostile import confined, read
 
 
@@ -30,7 +34,7 @@ def test_objects_that_share_no_names_are_read_a_part_at_a_time(child, tmp_path):
 
 @pytest.mark.core
 def test_records_that_share_no_names_are_read_a_part_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_batches, "CELLS", 2500)
+    monkeypatch.setattr(batch_size, "CELLS", 2500)
     with tf.io.TFRecordWriter(str(tmp_path / "x.tfrecord")) as writer:
         for i in range(120):
             one = tf.train.Feature(float_list=tf.train.FloatList(value=[i]))
@@ -61,12 +65,38 @@ def test_long_bytes_of_fixed_length_that_stand_for_many_rows_are_decoded_a_part_
 
 @pytest.mark.core
 def test_columns_that_hold_nothing_are_read_a_part_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_batches, "CELLS", 1000)
+    monkeypatch.setattr(batch_size, "CELLS", 1000)
     pa.parquet.write_table(pa.table({f"c{i}": pa.nulls(100, pa.float64()) for i in range(50)}), tmp_path / "x.parquet")
 
     batches = list(READERS["parquet"](str(tmp_path / "x.parquet"), BadRows(0), None))
 
     assert [b.num_rows for b in batches] == [20] * 5
+
+
+@pytest.mark.core
+def test_rows_that_get_the_columns_of_all_others_are_made_a_part_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_size, "CELLS", 1000)
+    batch = pa.record_batch({f"c{i}": [i] * 30 for i in range(10)})
+    typed = TypedColumns({f"c{i}": ColumnType("integer") for i in range(100)}, (), "c0")
+
+    made = list(_encoded(iter([batch]), typed, "x"))
+
+    assert [(lists.num_rows, lists.num_columns, len(records)) for _, lists, records in made] == [(10, 100, 10)] * 3
+
+
+@pytest.mark.core
+def test_predictions_that_get_the_columns_of_all_others_are_written_a_part_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_size, "CELLS", 1000)
+    for i in range(2):
+        table = pa.table({f"c{i}-{j}": [j] * 30 for j in range(50)} | {"prediction": [0.5] * 30})
+        pa.parquet.write_table(table, tmp_path / f"{i}.parquet")
+
+    rows = assemble([tmp_path / "0.parquet", tmp_path / "1.parquet"], tmp_path / "out.parquet", "parquet")
+
+    groups = pa.parquet.ParquetFile(tmp_path / "out.parquet").metadata
+    assert rows == groups.num_rows == 60
+    assert {groups.row_group(i).num_rows for i in range(groups.num_row_groups)} <= {9, 3}
+    assert groups.num_columns == 101
 
 
 @pytest.mark.core

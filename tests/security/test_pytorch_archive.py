@@ -129,6 +129,15 @@ def attacks(canary):
             "'_operator.methodcaller'",
         ),
         "PyTorch's functions": (graph(lambda g: g["nodes"][0].update(target="torch.load")), "'torch.load'"),
+        "compiled code of another file": (
+            graph(lambda g: g["nodes"][0].update(target="torch.ops.higher_order.aoti_call_delegate")),
+            "aoti_call_delegate",
+        ),
+        "a program of another runtime": (
+            graph(lambda g: g["nodes"][0].update(target="torch.ops.higher_order.executorch_call_delegate")),
+            "executorch_call_delegate",
+        ),
+        "numbers without end": (graph(lambda g: g["nodes"][0].update(target="math.factorial")), "'math.factorial'"),
         "files": (graph(lambda g: g["nodes"][0].update(target="torch.ops.aten.from_file.default")), "from_file"),
         "a kwarg of the call": (signed(in_spec=spec % '\\\\"x=1): pass\\\\"'), "features by place"),
         "a module of the call": (signed(in_spec=spec % enum.replace("\\", "\\\\")), "features by place"),

@@ -4,7 +4,9 @@ import asyncio
 import json
 import re
 import threading
+import time
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import httpx
@@ -138,6 +140,7 @@ def test_rows_filled_up_to_the_longest_list_are_counted(child):
 
 
 HEADERS = {
+    "empty lines": b"\r\n" * (2 << 20),
     "commas": b"," * (4 << 20),
     "commas in a quote that is not closed": b'"' + b"," * (4 << 20),
     "commas behind a quoted line's end": b'"a\n"' + b"," * (4 << 20),
@@ -148,6 +151,26 @@ HEADERS = {
 @pytest.mark.parametrize("case", list(HEADERS))
 def test_a_header_line_is_no_list_of_columns_until_its_names_are_known(child, case):
     assert child(decode, "csv", HEADERS[case] + b"\n1\n")[0] == 400
+
+
+def test_a_header_line_without_end_holds_up_no_other_request():
+    """Python's reader made millions of names of it without letting another thread run."""
+    switched = []
+    counting = threading.Thread(target=lambda: [(time.sleep(0.005), switched.append(time.monotonic())) for _ in range(60)])
+    counting.start()
+
+    refused = decode("csv", HEADERS["commas"] * 4)
+
+    counting.join()
+    assert refused == (400, "the first line of the CSV has more than 1007 columns; the model has 7.")
+    assert max(b - a for a, b in pairwise(switched)) < 0.3
+
+
+def test_empty_lines_without_end_are_skipped_at_once():
+    began = time.monotonic()
+
+    assert decode("csv", b"\r\n" * (8 << 20))[0] == 400
+    assert time.monotonic() - began < 2
 
 
 def test_a_csv_names_its_columns_as_csv_does(child):
@@ -278,6 +301,40 @@ def test_what_is_no_json_is_none_beside_a_number_beyond_float64_either():
         assert decode("json", body)[0] == 400
 
 
+TWICE = {
+    "a column": '{"inputs":{"a":[1.5],"a":[9],"i":[1],"s":["x"],"w":[[1,2,3]]}}',
+    "a column by another spelling": '{"inputs":{"a":[1.5],"\\u0061":[9],"i":[1],"s":["x:y"],"w":[[1,2,3]]}}',
+    "a record's column": '{"inputs":[{"a":1.5,"i":1,"s":"10:00","w":[1,2,3],"s":"a:b:c"}]}',
+    "the rows": '{"inputs":[{"a":1.5,"i":1,"s":"x","w":[1,2,3]}],"inputs":[]}',
+    "beside a colon that is written as an escape": '{"inputs":[{"a":1.5,"i":1,"s":"\\u003a","w":[1,2,3],"a":2}]}',
+    "in a big body": '{"inputs":[{"a":1.5,"i":1,"s":"' + "x" * 100_000 + '","w":[1,2,3],"a":2}]}',
+    "deep inside": '{"inputs":[{"a":' + "[" * 400 + '{"x":1,"x":2}' + "]" * 400 + ',"i":1,"s":"x","w":[1,2,3]}]}',
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_a_key_that_stands_twice_is_refused_as_it_is_in_data_files(case):
+    assert decode("json", TWICE[case].encode()) == (
+        400,
+        "a key stands twice in an object of the body: which of its values is meant?",
+    )
+
+
+@pytest.mark.parametrize("text", ["10:00", '"a":', "\\u003a", "\\", "é:ü", "x" * 100_000 + ":"])
+def test_colons_in_texts_are_no_keys(text):
+    assert decode("json", json.dumps({"inputs": [{**GOOD, "s": text}]}).encode()) == 1
+    assert decode("json", json.dumps({"inputs": [{**GOOD, "s": text}]}, ensure_ascii=False, indent=1).encode()) == 1
+
+
+def test_nesting_of_any_depth_is_refused_by_its_column():
+    for depth in (200, 300, 1000):
+        status, message = decode(
+            "json", ('{"inputs":[{"a":%s,"i":1,"s":"x","w":[1,2,3]}]}' % ("[" * depth + "]" * depth)).encode()
+        )
+        assert status == 400
+        assert "column 'a'" in message
+
+
 @pytest.mark.parametrize("datatype", [*DATATYPES, "BYTES"])
 @pytest.mark.parametrize("byte", [b"\x00", b"\x7f", b"\x80", b"\xff", b"\xf0"])
 def test_binary_tensors_of_any_type_and_value_fit_or_are_refused_by_name(datatype, byte):
@@ -305,6 +362,26 @@ def application(limits=None, **more):
     limits = limits or Limits()
     state = ServerState("m", rollout(limits), limits, Metrics(), "1", **more)
     return create_app(state, token=None, access_log=None)
+
+
+def test_half_a_surrogate_pair_beside_a_number_beyond_float64_is_no_json():
+    """Python's own reader, which such a number brings in, takes it, and no answer could repeat it."""
+    body = f'{{"parameters":{{"x":1e400}},"id":"\\ud800","inputs":{json.dumps(tensors())}}}'
+    [answer] = asyncio.run(_ask(application(), ("POST", "/v2/models/m/infer", {"content": body})))
+
+    assert answer.status_code == 400
+    assert "is not JSON" in answer.json()["error"]
+
+
+def test_the_access_log_holds_paths_as_they_were_sent():
+    """A control character that a path decodes to would be a command to the terminal that shows the log."""
+    entries = []
+    state = ServerState("m", rollout(Limits()), Limits(), Metrics(), "1")
+    app = create_app(state, token=None, access_log=entries.append)
+
+    asyncio.run(_ask(app, ("GET", "/%1b%5b2J%c2%9b2J%0aforged", {})))
+
+    assert [e["path"] for e in entries] == ["/%1b%5b2J%c2%9b2J%0aforged"]
 
 
 @pytest.mark.parametrize("digits", ["9" * 19, pytest.param("9" * 5000, id="5000 digits"), "٣", "1_0", "-1", ""])

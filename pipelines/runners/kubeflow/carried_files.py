@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import UserError
+from components.own_folder import own_folder
 
 PLACE = "{{files}}"
 # Linux hands a process no argument of more than 128 KiB, and the whole command of a task is one.
@@ -116,12 +117,16 @@ def _bytes(text: str) -> bytes:
 def unpack(contents: Mapping[str, str]) -> Path:
     """Writes the files below the temporary folder, at a place that their content decides, and returns it."""
     digest = hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()[:16]
-    target = Path(tempfile.gettempdir()) / f"switchyard-files-{os.getuid()}" / digest
+    name = f"switchyard-files-{os.getuid()}"
+    folder = own_folder(name)
+    if folder is None:  # before anything in it is taken for what was unpacked earlier
+        raise UserError(
+            f"{tempfile.gettempdir()}/{name} belongs to somebody else, or others may write to it: what lies there is run. Remove "
+            "it, or set TMPDIR to a folder of your own."
+        )
+    target = folder / digest
     if target.exists():
         return target
-    target.parent.mkdir(mode=0o700, exist_ok=True)
-    if target.parent.stat().st_uid != os.getuid():
-        raise UserError(f"{target.parent} belongs to somebody else; set TMPDIR to a folder of your own.")
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         wheels: dict[Path, dict[str, bytes]] = {}
         for path, text in contents.items():

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import StageError, UserError
-from components.redaction import mask, remember
+from components.redaction import mask
+from components.tokens import read_token, token_in
 from pipelines.runners.kubeflow.workflow import Workflow
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
@@ -75,7 +76,7 @@ class KubeflowClient:
             config.api_key["authorization"] = token
             config.api_key_prefix["authorization"] = "Bearer"
         self._api = kfp_server_api
-        self._client = kfp_server_api.ApiClient(config, cookie=os.environ.get(COOKIE_VARIABLE))
+        self._client = kfp_server_api.ApiClient(config, cookie=_cookie())
         self._runs = kfp_server_api.RunServiceApi(self._client)
         # What every call of the generated client gets.
         self.given: dict[str, Any] = {"_request_timeout": connection.timeout}
@@ -304,17 +305,18 @@ class KubeflowClient:
 
 
 def _token(connection: Connection) -> str | None:
-    token = _read_token(connection)
-    remember(token)
-    return token
-
-
-def _read_token(connection: Connection) -> str | None:
     if connection.token_file:
-        return connection.token_file.read_text(encoding="utf-8").strip()
-    if os.environ.get(TOKEN_VARIABLE):
-        return os.environ[TOKEN_VARIABLE]
-    return _POD_TOKEN.read_text(encoding="utf-8").strip() if _POD_TOKEN.is_file() else None
+        return read_token(connection.token_file, "--token-file")
+    if given := os.environ.get(TOKEN_VARIABLE):
+        return token_in(given, TOKEN_VARIABLE)
+    return read_token(_POD_TOKEN, "the pod's token") if _POD_TOKEN.is_file() else None
+
+
+def _cookie() -> str | None:
+    given = os.environ.get(COOKIE_VARIABLE, "").strip()
+    if not given.isascii() or not given.isprintable():
+        raise UserError(f"{COOKIE_VARIABLE}: must hold one line of printable ASCII, the session's cookie.")
+    return given or None
 
 
 def _message(error: Any) -> str:

@@ -7,7 +7,7 @@ therefore read as references to the file's dictionary, counted, and decoded a pa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from components.cells import is_list, is_text
 
+_Table = TypeVar("_Table", pa.Table, pa.RecordBatch)
 # A batch has at most so many rows, values and bytes (one row may have more).
 ROWS, CELLS, BYTES = 32_768, 16 << 20, 64 << 20
 
@@ -22,6 +23,13 @@ ROWS, CELLS, BYTES = 32_768, 16 << 20, 64 << 20
 def rows_of(columns: int, width: int = 1) -> int:
     """Returns how many rows a batch may have of so many columns, that hold so many bytes a row at least."""
     return max(1, min(ROWS, CELLS // max(1, columns), BYTES // max(1, width)))
+
+
+def parts_of(table: _Table, columns: int) -> Iterator[_Table]:
+    """Yields a table, or a batch, in parts that have room for so many columns."""
+    rows = rows_of(columns)
+    for at in range(0, table.num_rows, rows):
+        yield table.slice(at, rows)
 
 
 def bounded_batches(file: pa.parquet.ParquetFile, source: Any) -> Iterator[pa.RecordBatch]:

@@ -1,0 +1,72 @@
+"""In a temporary folder that all may write to, nothing that another user has put there is taken for one's own."""
+
+import os
+import stat
+
+import pytest
+
+from components.errors import UserError
+from components.own_folder import own_folder
+from pipelines.runners.kubeflow.carried_files import unpack
+
+pytestmark = pytest.mark.core
+CODE = {"code/my_model.py": "raise SystemExit('unpacked')"}
+
+
+@pytest.fixture
+def temporary(monkeypatch, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"
+
+
+def foreign(kind, folder, tmp_path, monkeypatch):
+    """What another user may have made before: a link to a folder of this user's, one that all may write to, one of theirs."""
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    elif kind == "file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o777 if kind == "open" else 0o700)
+    if kind == "theirs":
+        mine, number = os.getuid(), os.getuid() + 1
+        monkeypatch.setattr(os, "getuid", lambda: number)
+        folder.rename(folder.with_name(folder.name.replace(str(mine), str(number))))
+
+
+@pytest.mark.parametrize("kind", ["link", "open", "theirs", "file"])
+def test_carried_code_is_not_unpacked_beside_or_taken_from_a_folder_that_others_may_have_filled(
+    kind, temporary, tmp_path, monkeypatch
+):
+    place = unpack(CODE)
+    content = {p.relative_to(place.parent): p.read_text() for p in place.rglob("*") if p.is_file()}
+    place.parent.rename(tmp_path / "earlier")
+    folder = temporary / place.parent.name
+    foreign(kind, folder, tmp_path, monkeypatch)
+    for there in temporary.iterdir():
+        for name in content if there.is_dir() else ():
+            (there / name).parent.mkdir(parents=True)
+            (there / name).write_text("raise SystemExit('of somebody else')")
+
+    with pytest.raises(UserError, match="belongs to somebody else, or others may write to it"):
+        unpack(CODE)
+
+
+def test_what_was_unpacked_before_is_found_again(temporary):
+    place = unpack(CODE)
+
+    assert unpack(CODE) == place
+    assert (place / "code/my_model.py").read_text() == CODE["code/my_model.py"]
+
+
+def test_an_own_folder_is_closed_to_others_whatever_the_umask_is(temporary):
+    before = os.umask(0)
+    try:
+        folder = own_folder("x")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert own_folder("x") == folder

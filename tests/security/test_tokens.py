@@ -1,0 +1,62 @@
+"""A token that is lost or cannot be sent opens no server and is shown nowhere."""
+
+import pytest
+
+from components.errors import UserError
+from components.redaction import mask
+from pipelines.runners.kubeflow.client import COOKIE_VARIABLE, TOKEN_VARIABLE, Connection, KubeflowClient
+from pipelines.serve_command import _TOKEN, _token
+
+pytestmark = pytest.mark.core
+UNUSABLE = {
+    "empty": "",
+    "white space": " \n",
+    "two": "s3cret-a s3cret-b",
+    "lines": "s3cret-a\nx: y",
+    "no ASCII": "s3cret-ä",
+    "NUL": "s3cret\0",
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_server_does_not_start_open_or_closed_to_all_by_a_token_that_is_none(case, tmp_path, monkeypatch):
+    (tmp_path / "token").write_text(UNUSABLE[case])
+    with pytest.raises(UserError, match="must hold one token") as refused:
+        _token(tmp_path / "token")
+    assert "s3cret" not in str(refused.value)
+    if "\0" not in UNUSABLE[case]:
+        monkeypatch.setenv(_TOKEN, UNUSABLE[case])
+        with pytest.raises(UserError, match=f"{_TOKEN} .* must hold one token") as refused:
+            _token(None)
+        assert "s3cret" not in str(refused.value)
+
+
+def test_a_server_without_a_token_was_asked_for_none(monkeypatch):
+    monkeypatch.delenv(_TOKEN, raising=False)
+    assert _token(None) is None
+
+
+def test_a_servers_token_is_masked_from_then_on(tmp_path, monkeypatch):
+    (tmp_path / "token").write_bytes(b"canary-of-a-file\r\n")
+    monkeypatch.setenv(_TOKEN, "canary-of-a-variable\n")
+
+    assert [_token(tmp_path / "token"), _token(None)] == ["canary-of-a-file", "canary-of-a-variable"]
+    assert mask("x canary-of-a-file canary-of-a-variable") == "x *** ***"
+
+
+@pytest.mark.parametrize("case", [c for c in UNUSABLE if c != "empty" and c != "white space"])
+def test_what_no_header_can_carry_is_not_sent_to_kfp(case, tmp_path, monkeypatch):
+    (tmp_path / "token").write_text(UNUSABLE[case])
+    with pytest.raises(UserError, match=r"--token-file: .* must hold one token"):
+        KubeflowClient(Connection("http://127.0.0.1:9", token_file=tmp_path / "token"))
+    if "\0" not in UNUSABLE[case]:
+        monkeypatch.setenv(TOKEN_VARIABLE, UNUSABLE[case])
+        with pytest.raises(UserError, match=f"{TOKEN_VARIABLE} .* must hold one token"):
+            KubeflowClient(Connection("http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize("cookie", ["session=a\nx: y", "session=ä"])
+def test_a_cookie_that_no_header_can_carry_is_not_sent_to_kfp(cookie, monkeypatch):
+    monkeypatch.setenv(COOKIE_VARIABLE, cookie)
+    with pytest.raises(UserError, match=f"{COOKIE_VARIABLE}: must hold one line"):
+        KubeflowClient(Connection("http://127.0.0.1:9"))
