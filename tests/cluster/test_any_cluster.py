@@ -114,7 +114,7 @@ def test_a_schedule_starts_a_run_that_ends_well(cluster, ran):
 def stopped(cluster):
     """A run that was terminated while it trained."""
     run_id = cluster.submit("trainer.hyperparameters.batch_size=64")["run_id"]
-    cluster.until(lambda: str(cluster.client.run(run_id).state) == "RUNNING", 300, "its start")
+    cluster.until(lambda: cluster.client.run(run_id).state == "RUNNING", 300, "its start")
     cluster.runs("terminate", run_id)
     return run_id
 
@@ -135,7 +135,7 @@ def test_a_retry_of_it_ends_well_and_leaves_no_error_behind(cluster, stopped):
         return cluster.command("runs", "retry", stopped, *cluster.connection).code == 0
 
     cluster.until(retried, 120, "that KFP takes the retry")
-    cluster.until(lambda: str(cluster.client.run(stopped).state) in ("RUNNING", "SUCCEEDED"), 120, "its new start")
+    cluster.until(lambda: cluster.client.run(stopped).state in ("RUNNING", "SUCCEEDED"), 120, "its new start")
     assert cluster.ended(stopped) == "SUCCEEDED"
     if cluster.mlflow:
         cluster.runs("show", stopped)
@@ -265,7 +265,7 @@ def test_a_tfx_pipeline_that_is_not_ours_runs(cluster, request):
     )  # fmt: skip
     told = Told()
     run, states = follow(cluster.client, run.run_id, compiled.tasks, list(compiled.waits), told, Following(poll=1.0))
-    assert str(run.state) == "SUCCEEDED", told.said
+    assert run.state == "SUCCEEDED", told.said
     assert {"CsvExampleGen", "Transform", "Trainer", "Evaluator", "Pusher"} <= set(states)
 
 

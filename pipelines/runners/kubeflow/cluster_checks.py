@@ -17,7 +17,7 @@ from pipelines import kubectl
 from pipelines.config import PipelineConfig
 from pipelines.config_kubeflow import Device, KubeflowConfig, device
 from pipelines.kubectl import KubectlError
-from pipelines.runners.kubeflow.client import KubeflowClient
+from pipelines.runners.kubeflow.cluster.client import KubeflowClient
 from pipelines.runners.kubeflow.parent_run import of_plugin
 
 OK, FAILED, UNKNOWN = "ok", "failed", "not checked"
