@@ -29,9 +29,14 @@ def reconcile_ended(client: KubeflowClient, runs: Sequence[Run], given: str | No
         given: tracking server; None: the one that a run was submitted with, or that its tasks log to.
     """
     by_server: dict[str, dict[str, Run]] = defaultdict(dict)
+    # Of runs by reference the pipeline must be asked for: once a version.
+    known: dict[object, str | None] = {}
     for run in runs:
         if run.state in TERMINAL:
-            server = given or _server(client, run)
+            key = run.version or run.run_id
+            if not given and key not in known:
+                known[key] = _server(client, run)
+            server = given or known[key]
             if server:
                 by_server[server][run.run_id] = run
     unsaid = []
