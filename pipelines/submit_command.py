@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import click
 
 from components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError, first_line
 from components.mlflow_errors import is_denial, is_refusal, refusal
-from components.redaction import mask
+from components.redaction import TRACKING_URI, mask
 from pipelines.compile_command import compile_for_cluster
 from pipelines.config import PipelineConfig
 from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
@@ -115,7 +116,9 @@ def _schedule(
 def _parent(run: Run, config: PipelineConfig, record: RunRecord) -> Parent | None:
     """Finds or makes the parent MLflow run; None when no server is known, or it is away: the first task does it then."""
     uri = config.tracking.uri if (config.tracking.uri or "").startswith("http") else None
-    parent = of_plugin(run, uri)
+    # Whose run KFP's plugin made may be known here by the variable alone.
+    here = os.environ.get(TRACKING_URI, "")
+    parent = of_plugin(run, uri or (here if here.startswith("http") else None))
     try:
         if parent is None and uri:
             parent = find_or_make(uri, run.run_id, json.loads(record.to_json()))
