@@ -17,6 +17,8 @@ from tests.cluster.any_cluster import STAND_IN, AnyCluster
 from tests.cluster.pretending import Told
 from tests.command import BREAST_CANCER, STAGES
 
+# A cluster pulls images, and starts a pod a stage.
+pytestmark = pytest.mark.timeout(3600)
 LONG = ("trainer.hyperparameters.epochs=5000", "trainer.hyperparameters.early_stopping=null")
 # The scores of one small data set, by processors that may be of another kind.
 CLOSE = 5e-3
