@@ -64,8 +64,9 @@ test-%: ## One suite: contract, stages, e2e, kills, security, kubeflow, cluster,
 	@test -d tests/$* || { echo "make $@: there is no tests/$*. Suites: $(SUITES_OF_ALL)"; exit 2; }
 	@$(MAKE) --no-print-directory test-suites SUITES=$*
 
-# Any KFP: make test-cluster HOST=URL; or HOST=stand-in. Without HOST: the suite tests/cluster, which holds the same against the stand-in.
-ifdef HOST
+# Any KFP: make test-cluster HOST=URL, or HOST=stand-in. Without HOST: the suite tests/cluster, all of it against stand-ins.
+# As an argument alone: some shells export a HOST of their own.
+ifeq ($(origin HOST),command line)
 test-cluster: setup ## What holds on the KFP at HOST: [NAMESPACE= TOKEN_FILE= IMAGE= MLFLOW=URI SET='KEY=VALUE ...' DEPLOY='--OPTION ...']
 	$(PYTEST) -p no:xdist --timeout=7200 -m "" -rN tests/cluster/test_any_cluster.py --cluster-host="$(HOST)" $(if $(NAMESPACE),--cluster-namespace="$(NAMESPACE)") \
 	  $(if $(TOKEN_FILE),--cluster-token-file="$(TOKEN_FILE)") $(if $(IMAGE),--cluster-image="$(IMAGE)") \

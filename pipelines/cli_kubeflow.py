@@ -60,7 +60,7 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        from pipelines.runners.kubeflow.client import Connection
+        from pipelines.runners.kubeflow.cluster.client import Connection
 
         return command(*args, connection=Connection(host, namespace, token_file, ca_cert, insecure, timeout), **kwargs)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from components.errors import EXIT_DONE, EXIT_FAILED
 from pipelines.config import PipelineConfig
 from pipelines.config_file import load_config
-from pipelines.runners.kubeflow.client import Connection, KubeflowClient
+from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 from pipelines.runners.kubeflow.cluster_checks import FAILED, examine
 from pipelines.runners.quiet import table_console
 

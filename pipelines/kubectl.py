@@ -18,12 +18,9 @@ def run(*arguments: str) -> str:
     Raises:
         KubectlError: it failed.
     """
-    if not shutil.which("kubectl"):
-        raise KubectlError("kubectl is not on the PATH")
-    done = subprocess.run(["kubectl", "--request-timeout=10s", *arguments], capture_output=True, text=True, check=False)
+    done = _call(*arguments)
     if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise KubectlError(f"kubectl: {lines[-1]}")
+        raise _error(done)
     return done.stdout
 
 
@@ -61,10 +58,20 @@ def may(verb: str, resource: str, namespace: str, account: str) -> bool:
         KubectlError: that cannot be found out.
     """
     who = f"--as=system:serviceaccount:{namespace}:{account}"
-    try:
-        return run("auth", "can-i", verb, resource, "-n", namespace, who).strip().startswith("yes")
-    except KubectlError as error:
-        # It ends with 1 for `no` as for what it could not ask.
-        if str(error).removeprefix("kubectl: ").startswith("no"):
-            return False
-        raise
+    done = _call("auth", "can-i", verb, resource, "-n", namespace, who)
+    said = done.stdout.strip()
+    # It ends with 1 for `no` as for what it could not ask, and warns of a kind that the cluster lacks.
+    if said.startswith(("yes", "no")):
+        return said.startswith("yes")
+    raise _error(done)
+
+
+def _call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    if not shutil.which("kubectl"):
+        raise KubectlError("kubectl is not on the PATH")
+    return subprocess.run(["kubectl", "--request-timeout=10s", *arguments], capture_output=True, text=True, check=False)
+
+
+def _error(done: subprocess.CompletedProcess[str]) -> KubectlError:
+    lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+    return KubectlError(f"kubectl: {lines[-1]}")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from typing import Any
 
 import click
 from rich.table import Table
 
 from components.errors import UserError
-from pipelines.runners.kubeflow.client import TERMINAL, Connection, KubeflowClient
-from pipelines.runners.kubeflow.following import shown_states, state_of
+from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
+from pipelines.runners.kubeflow.cluster.schedules import Recurring, Schedules
+from pipelines.runners.kubeflow.cluster.workflow import Node, Workflow
+from pipelines.runners.kubeflow.following import shown_states
 from pipelines.runners.kubeflow.parent_run import of_plugin
 from pipelines.runners.kubeflow.plan import stage_names, task_name
 from pipelines.runners.kubeflow.reconciling import reconcile_ended
-from pipelines.runners.kubeflow.schedules import Schedules
-from pipelines.runners.kubeflow.workflow import Node, Workflow
 from pipelines.runners.quiet import table_console
 
 _POLL_SECONDS = 2.0
@@ -49,7 +51,7 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
     run = client.run(run_id)
     _reconcile(client, [run], tracking_uri)
     workflow = client.workflow(run_id)
-    names = workflow.task_names() if workflow else _shown_tasks(run)
+    names = workflow.task_names() if workflow else list(run.begun)
     stages = {n: ",".join(stage_names(n)) for n in names}
     states = workflow.stages(stages) if workflow else shown_states(run, stages)
     shared = {stage: n for n in names for stage in stage_names(n) if n != stage}
@@ -57,7 +59,7 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
         {"name": n, "state": s.state, "seconds": s.seconds, "error": s.message or None, "task": shared.get(n, n)}
         for n, s in states.items()
     ]
-    found = {**_summary(client, run), "error": run.error.message if run.error else None, "tasks": tasks}
+    found = {**_summary(client, run), "error": run.error or None, "tasks": tasks}
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -122,9 +124,9 @@ def _log(client: KubeflowClient, run_id: str, workflow: Workflow, node: Node) ->
     return client.log_of_pod(run_id, workflow.pod_name(node), workflow.namespace) if text is None else text
 
 
-def _follow_log(client: KubeflowClient, run: Any, workflow: Workflow, node: Node, text: str) -> None:
+def _follow_log(client: KubeflowClient, run: Run, workflow: Workflow, node: Node, text: str) -> None:
     """Prints what comes after `text`, until the run or the pod ends: KFP itself follows no log."""
-    while str(run.state) not in TERMINAL and not node.finished:
+    while run.state not in TERMINAL and not node.finished:
         time.sleep(_POLL_SECONDS)
         run = client.run(run.run_id)
         now = client.workflow(run.run_id) or workflow
@@ -171,7 +173,7 @@ def delete_schedule(connection: Connection, schedule: str, *, force: bool) -> No
     client = _client(connection)
     schedules = Schedules(client)
     schedules.exists(schedule)
-    running = [r.run_id for r in client.runs(None, _RECENT) if r.recurring_run_id == schedule and str(r.state) not in TERMINAL]
+    running = [r.run_id for r in client.runs(None, _RECENT) if r.schedule == schedule and r.state not in TERMINAL]
     if running and not force:
         raise UserError(
             f"recurring run {schedule} has runs under way: {', '.join(running)}. Kubernetes deletes their Workflows with it, and "
@@ -186,15 +188,15 @@ def terminate_run(connection: Connection, tracking_uri: str | None, run_id: str)
     """Stops a run and waits until it has ended; one that has ended already stays as it is."""
     client = _client(connection)
     run = client.run(run_id)
-    if state_of(run) in TERMINAL:
-        click.echo(f"run {run_id} has ended already: {state_of(run)}")
+    if run.state in TERMINAL:
+        click.echo(f"run {run_id} has ended already: {run.state}")
     else:
         client.terminate(run_id)
         deadline = time.monotonic() + _ENDED_SECONDS
-        while state_of(run := client.run(run_id)) not in TERMINAL and time.monotonic() < deadline:
+        while (run := client.run(run_id)).state not in TERMINAL and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS / 4)
-        ended = state_of(run) in TERMINAL
-        click.echo(f"run {run_id} " + (f"has ended: {state_of(run)}" if ended else "is being stopped; see switchyard runs show"))
+        ended = run.state in TERMINAL
+        click.echo(f"run {run_id} " + (f"has ended: {run.state}" if ended else "is being stopped; see switchyard runs show"))
     _reconcile(client, [run], tracking_uri)
 
 
@@ -205,7 +207,7 @@ def retry_run(connection: Connection, run_id: str) -> None:
     click.echo(f"run {run_id} is tried again: {client.url(run_id)}")
 
 
-def _reconcile(client: KubeflowClient, runs: list[Any], tracking_uri: str | None) -> None:
+def _reconcile(client: KubeflowClient, runs: list[Run], tracking_uri: str | None) -> None:
     for warning in reconcile_ended(client, runs, tracking_uri):
         click.echo(f"warning: {warning}", err=True)
 
@@ -216,34 +218,30 @@ def _client(connection: Connection) -> KubeflowClient:
     return client
 
 
-def _summary(client: KubeflowClient, run: Any) -> dict[str, Any]:
+def _summary(client: KubeflowClient, run: Run) -> dict[str, Any]:
     parent = of_plugin(run)
     return {
         "run_id": run.run_id,
-        "name": run.display_name,
-        "state": state_of(run),
-        "schedule": run.recurring_run_id or None,
-        "created_at": run.created_at.strftime("%Y-%m-%d %H:%M:%S") if run.created_at else "",
+        "name": run.name,
+        "state": run.state,
+        "schedule": run.schedule,
+        "created_at": _time(run.created),
         "url": client.url(run.run_id),
         "mlflow_url": parent.url if parent else None,
     }
 
 
-def _schedule(recurring: Any) -> dict[str, Any]:
-    trigger = recurring.trigger
+def _schedule(recurring: Recurring) -> dict[str, Any]:
     return {
         "recurring_run_id": recurring.recurring_run_id,
-        "name": recurring.display_name,
-        "state": str(recurring.status or ""),
-        "cron": trigger.cron_schedule.cron if trigger and trigger.cron_schedule else None,
-        "catchup": not recurring.no_catchup,
-        "max_concurrency": recurring.max_concurrency,
-        "created_at": recurring.created_at.strftime("%Y-%m-%d %H:%M:%S") if recurring.created_at else "",
+        "name": recurring.name,
+        "state": recurring.state,
+        "cron": recurring.cron,
+        "catchup": recurring.catchup,
+        "max_concurrency": recurring.most,
+        "created_at": _time(recurring.created),
     }
 
 
-def _shown_tasks(run: Any) -> list[str]:
-    """Returns the names of the tasks that v2beta1 shows as begun."""
-    details = (run.run_details.task_details if run.run_details else None) or []
-    names = [str(d.display_name).removesuffix("-driver") for d in details if str(d.display_name).endswith("-driver")]
-    return [n for n in dict.fromkeys(names) if n != "root"]
+def _time(when: datetime | None) -> str:
+    return when.strftime("%Y-%m-%d %H:%M:%S") if when else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,16 @@ import click
 
 from components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError, first_line
 from components.mlflow_errors import is_denial, is_refusal, refusal
-from components.redaction import mask
+from components.redaction import TRACKING_URI, mask
 from pipelines.compile_command import compile_for_cluster
 from pipelines.config import PipelineConfig
-from pipelines.runners.kubeflow.client import Connection, KubeflowClient
+from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from pipelines.runners.kubeflow.cluster.run import Run
+from pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow, six_fields
+from pipelines.runners.kubeflow.cluster.workflow import StageState
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
-from pipelines.runners.kubeflow.following import Following, follow, state_of
+from pipelines.runners.kubeflow.following import Following, follow
 from pipelines.runners.kubeflow.parent_run import Parent, find_or_make, of_plugin, reconcile
-from pipelines.runners.kubeflow.schedules import Schedule, Schedules, schedule_workflow, six_fields
-from pipelines.runners.kubeflow.workflow import StageState
 from pipelines.runners.progress_display import make_display
 from pipelines.runners.quiet import screen
 from pipelines.runners.run_record import RunRecord
@@ -111,13 +113,15 @@ def _schedule(
     _say({"recurring_run_id": made.recurring_run_id, "cron": cron, "name": wanted.name}, text, submission)
 
 
-def _parent(run: Any, config: PipelineConfig, record: RunRecord) -> Parent | None:
+def _parent(run: Run, config: PipelineConfig, record: RunRecord) -> Parent | None:
     """Finds or makes the parent MLflow run; None when no server is known, or it is away: the first task does it then."""
     uri = config.tracking.uri if (config.tracking.uri or "").startswith("http") else None
-    parent = of_plugin(run, uri)
+    # Whose run KFP's plugin made may be known here by the variable alone.
+    here = os.environ.get(TRACKING_URI, "")
+    parent = of_plugin(run, uri or (here if here.startswith("http") else None))
     try:
         if parent is None and uri:
-            parent = find_or_make(uri, str(run.run_id), json.loads(record.to_json()))
+            parent = find_or_make(uri, run.run_id, json.loads(record.to_json()))
         elif parent and uri:
             parent.describe(json.loads(record.to_json()))
     except Exception as error:  # MLflow raises what its many stores raise
@@ -138,9 +142,9 @@ def _warn_away(uri: str | None, error: Exception, more: str = "") -> None:
 
 
 def _ended(
-    run: Any, states: Mapping[str, StageState], parent: Parent | None, found: dict[str, Any], submission: Submission
+    run: Run, states: Mapping[str, StageState], parent: Parent | None, found: dict[str, Any], submission: Submission
 ) -> int:
-    state = state_of(run)
+    state = run.state
     tags: dict[str, str] = {}
     try:
         tags = reconcile(parent, state) if parent else {}
@@ -148,7 +152,7 @@ def _ended(
         _warn_away(parent.uri if parent else None, away, "; whether the model was blessed is not known here")
     code = EXIT_DONE if state == "SUCCEEDED" else EXIT_FAILED
     status = state.lower()
-    error = tags.get("switchyard.why", "") or (run.error.message if run.error else "")
+    error = tags.get("switchyard.why", "") or run.error
     if state != "SUCCEEDED":
         failed = {stage: s for stage, s in states.items() if s.state == "FAILED"}
         codes = {s.exit_code for s in failed.values()}

@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from components.errors import StageError, UserError
-from pipelines.runners.kubeflow.client import TERMINAL, Connection, KubeflowClient
-from pipelines.runners.kubeflow.following import state_of
+from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from pipelines.runners.kubeflow.cluster.run import TERMINAL
 from tests.command import BREAST_CANCER, Finished, switchyard
 
 STAND_IN = "stand-in"
@@ -112,7 +112,7 @@ class AnyCluster:
         raise AssertionError(f"{what}: not after {seconds} s")
 
     def ended(self, run_id, seconds=1800):
-        return self.until(lambda: state_of(r) if state_of(r := self.client.run(run_id)) in TERMINAL else None, seconds, "its end")
+        return self.until(lambda: r.state if (r := self.client.run(run_id)).state in TERMINAL else None, seconds, "its end")
 
     def store(self):
         """Returns MLflow's client, or skips."""
@@ -124,9 +124,9 @@ class AnyCluster:
         """Returns the MLflow run of a KFP run, and those below it by stage."""
         store = self.store()
         experiment = store.get_experiment_by_name(self.name).experiment_id
-        plugin = getattr((self.client.run(run_id).plugins_output or {}).get("mlflow"), "entries", None) or {}
-        if "root_run_id" in plugin:
-            parent = store.get_run(plugin["root_run_id"].value)
+        plugin = self.client.run(run_id).plugin
+        if plugin:
+            parent = store.get_run(plugin.run_id)
         else:
             [parent] = store.search_runs([experiment], f"tags.`switchyard.kfp_run_id` = '{run_id}'")
         below = store.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
@@ -146,7 +146,7 @@ class AnyCluster:
         if self.is_stand_in:
             request = urllib.request.Request(f"{self.host}/stand-in/recurringruns/{schedule}/tick", method="POST")
             return json.loads(urllib.request.urlopen(request).read())["run_id"]
-        found = lambda: next((r.run_id for r in self.client.runs(self.name, 50) if r.recurring_run_id == schedule), None)  # noqa: E731
+        found = lambda: next((r.run_id for r in self.client.runs(self.name, 50) if r.schedule == schedule), None)  # noqa: E731
         return self.until(found, 180, "the schedule's first run")
 
     # Kubernetes
@@ -221,7 +221,7 @@ class AnyCluster:
         for schedule in found or []:
             yield "schedule", call(schedules.recurring_run_service_delete_recurring_run, schedule.recurring_run_id)
         for run in self.client.runs(self.name, 200):
-            if state_of(run) not in TERMINAL:
+            if run.state not in TERMINAL:
                 yield "run", lambda run=run: (self.client.terminate(run.run_id), self.ended(run.run_id, 120))
             yield "run", call(runs.run_service_delete_run, run.run_id)
         yield "experiment", call(experiments.experiment_service_delete_experiment, experiment)

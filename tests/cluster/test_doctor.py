@@ -211,6 +211,14 @@ def test_who_may_not_ask_for_another_account_reads_that_roles_were_not_checked(c
     assert look()[1]["roles"][0] == "not checked"
 
 
+def test_a_role_that_lacks_is_named_also_where_kubectl_warns_beside_it(cluster, look, tmp_path):
+    script = (tmp_path / "bin" / "kubectl").read_text()
+    warned = 'echo "Warning: the server doesn\'t have a resource type" >&2; echo no; exit 1'
+    (tmp_path / "bin" / "kubectl").write_text(script.replace("echo yes", warned))
+    outcome, said = look()[1]["roles"]
+    assert (outcome, "pipeline-runner may not: get pods" in said) == ("failed", True)
+
+
 def test_a_host_that_is_down_or_a_pipeline_that_is_wrong_is_the_users_mistake(warm, kfp):
     assert warm("doctor", "--host", f"http://127.0.0.1:{free_port()}").code == 2
     host = kfp[1].host

@@ -7,7 +7,7 @@ import pytest
 
 from components.errors import UserError
 from pipelines import runs_command
-from pipelines.runners.kubeflow.client import Connection, KubeflowClient
+from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 from pipelines.runners.kubeflow.failure import last_words
 from pipelines.runners.kubeflow.following import Following, follow
 from tests.cluster.kfp_server import stand_in

@@ -8,10 +8,10 @@ import pytest
 
 from components.errors import StageError, UserError
 from pipelines import runs_command
+from pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
 from pipelines.runners.kubeflow.failure import last_words
-from pipelines.runners.kubeflow.following import Following, follow, state_of
-from pipelines.runners.kubeflow.schedules import Schedule, Schedules, schedule_workflow
+from pipelines.runners.kubeflow.following import Following, follow
 from tests.cluster.pretending import GIVEN, TASKS, Told, spec_of, submitted
 
 pytestmark = pytest.mark.core
@@ -34,15 +34,14 @@ def ended(client, run_id):
 def test_a_run_is_followed_to_its_end(kfp, retries):
     _, client = kfp
     run, states, _ = followed(client, submitted(client, retries=retries))
-    assert (str(run.state), states) == ("SUCCEEDED", dict.fromkeys(TASKS.values(), "SUCCEEDED"))
+    assert (run.state, states) == ("SUCCEEDED", dict.fromkeys(TASKS.values(), "SUCCEEDED"))
 
 
 def test_following_survives_that_the_states_are_compressed_and_v2beta1_is_frozen(kfp):
     server, client = kfp
     server.compresses, server.seconds = True, 0.3
     run, states, told = followed(client, submitted(client), still=0.1)
-    frozen = {t.display_name: str(t.state) for t in run.run_details.task_details}
-    assert frozen.get("training") is None, "v2beta1 never shows it"
+    assert "training" not in run.shown, "v2beta1 never shows it"
     assert states == dict.fromkeys(TASKS.values(), "SUCCEEDED")
     assert ("training", "running") in told.statuses, "progress is shown while it runs, not at the end alone"
 
@@ -60,7 +59,7 @@ def test_a_stage_fails_with_the_message_that_it_left_behind(kfp):
     server, client = kfp
     server.faults = {"data-gate": [("FAILED", "main: Error (exit code 1): column mean_radius is missing")]}
     run, states, told = followed(client, submitted(client), heal=2)
-    assert str(run.state) == "FAILED"
+    assert run.state == "FAILED"
     assert states == {"ingest": "SUCCEEDED", "data_gate": "FAILED"}
     assert "data_gate: warning: column mean_radius is missing" in told.said
 
@@ -120,8 +119,7 @@ def test_a_terminated_run_is_not_called_failed_though_kfp_says_so(kfp, capsys):
     run_id = submitted(client)
     threading.Timer(0.5, client.terminate, [run_id]).start()
     run, _, _ = followed(client, run_id, heal=2)
-    assert str(run.state) == "FAILED"
-    assert state_of(run) == "CANCELED"
+    assert (server.runs[run_id].state, run.state) == ("FAILED", "CANCELED")
     runs_command.terminate_run(client.connection, None, run_id)
     assert f"run {run_id} has ended already: CANCELED" in capsys.readouterr().out
 
@@ -133,7 +131,7 @@ def test_a_run_whose_pod_was_evicted_is_tried_again(kfp):
     server, client = kfp
     server.faults = {"training": [("ERROR", "pod deleted"), ("FAILED", "The node was low on resource: memory.")]}
     run, states, told = followed(client, submitted(client), heal=2)
-    assert str(run.state) == "SUCCEEDED"
+    assert run.state == "SUCCEEDED"
     assert states["training"] == "SUCCEEDED"
     assert len([s for s in told.said if "the pod of training was taken away" in s]) == 2
 
@@ -141,14 +139,14 @@ def test_a_run_whose_pod_was_evicted_is_tried_again(kfp):
 def test_a_run_is_healed_so_often_and_no_more(kfp):
     server, client = kfp
     server.faults = {"training": [("ERROR", "pod deleted")] * 2}
-    assert str(followed(client, submitted(client), heal=1)[0].state) == "FAILED"
+    assert followed(client, submitted(client), heal=1)[0].state == "FAILED"
 
 
 def test_healing_waits_for_a_server_that_has_just_been_restarted(kfp):
     server, client = kfp
     server.faults, server.busy = {"training": [("ERROR", "pod deleted")]}, 2
     run, _, told = followed(client, submitted(client), heal=1)
-    assert str(run.state) == "SUCCEEDED"
+    assert run.state == "SUCCEEDED"
     assert any("Workflow must be Failed/Error to retry" in s for s in told.said)
 
 
@@ -156,7 +154,7 @@ def test_a_task_that_failed_by_itself_is_not_tried_again_by_healing(kfp):
     server, client = kfp
     server.faults = {"training": [("FAILED", "main: Error (exit code 1): the loss is not finite")]}
     run, _, told = followed(client, submitted(client), heal=2)
-    assert str(run.state) == "FAILED"
+    assert run.state == "FAILED"
     assert not any("taken away" in s for s in told.said)
 
 
@@ -165,7 +163,7 @@ def test_a_users_error_is_not_tried_again_though_it_names_a_column_called_evicte
     words = "main: Error (exit code 1): label: there is no column 'evictd'. Did you mean 'evicted'? (switchyard exit code 2)"
     server.faults = {"training": [("FAILED", words)]}
     run, _, told = followed(client, submitted(client), heal=2)
-    assert str(run.state) == "FAILED"
+    assert run.state == "FAILED"
     assert not any("taken away" in s for s in told.said)
 
 
@@ -182,7 +180,7 @@ def test_healing_waits_for_a_workflow_that_cannot_be_asked_for_now(kfp, monkeypa
 
     monkeypatch.setattr(client, "workflow", workflow)
     run, _, _ = followed(client, submitted(client), heal=1)
-    assert str(run.state) == "SUCCEEDED"
+    assert run.state == "SUCCEEDED"
 
 
 # Seeing
@@ -252,8 +250,8 @@ def test_a_schedule_starts_runs_with_the_root_that_kfp_would_have_dropped(kfp):
     assert (kept["no_catchup"], kept["max_concurrency"]) == (False, "3")
     assert run.name.startswith(schedule_workflow("breast_cancer 0 3 * * *"))
     [listed] = [r for r in client.runs(None, 10) if r.run_id == run.id]
-    assert listed.recurring_run_id == made.recurring_run_id
-    assert str(ended(client, run.id).state) == "SUCCEEDED"
+    assert listed.schedule == made.recurring_run_id
+    assert ended(client, run.id).state == "SUCCEEDED"
 
 
 def test_a_recurring_run_with_an_inline_spec_and_plugins_never_starts_in_the_stand_in_either(kfp):
@@ -270,9 +268,7 @@ def test_a_recurring_run_with_an_inline_spec_and_plugins_never_starts_in_the_sta
 
 def test_the_same_pipeline_scheduled_again_is_uploaded_once_and_another_is_a_version_of_it(kfp):
     server, client = kfp
-    versions = [
-        scheduled(client, root=root).pipeline_version_reference.pipeline_version_id for root in ("s3://a", "s3://b", "s3://b")
-    ]
+    versions = [scheduled(client, root=root).version for root in ("s3://a", "s3://b", "s3://b")]
     assert len(server.pipelines) == 1
     assert versions[0] != versions[1] == versions[2]
 

@@ -7,9 +7,12 @@ import pytest
 from mlflow import MlflowClient
 
 from components import tracking
-from pipelines import runs_command
+from pipelines import runs_command, submit_command
+from pipelines.config_file import load_config
+from pipelines.runners.kubeflow.cluster.run import PluginRun, Run
 from pipelines.runners.kubeflow.parent_run import find_or_make
 from tests.cluster.pretending import spec_of, submitted
+from tests.command import BREAST_CANCER
 
 RECORD = {"name": "one", "experiment": "mine", "tags": {}}
 
@@ -148,3 +151,12 @@ def test_mlflow_that_is_not_reached_from_here_is_a_warning_that_says_how_to_name
     assert json.loads(said.out)["state"] == "SUCCEEDED"
     assert "warning: MLflow at http://127.0.0.1:9 cannot be reached from here" in said.err
     assert "--tracking-uri" in said.err
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("variable", "known"), [("http://127.0.0.1:5000", "http://127.0.0.1:5000"), ("sqlite:///x.db", None)])
+def test_the_run_that_kfps_plugin_made_is_known_here_by_the_variable_alone(monkeypatch, variable, known):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+    config = load_config(BREAST_CANCER, overrides=["task=binary"])
+    run = Run("r", "one", "RUNNING", None, "", None, None, PluginRun("1", "abc", "http://mlflow/#/x"), {}, None)
+    assert submit_command._parent(run, config, None).uri == known

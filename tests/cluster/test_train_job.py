@@ -45,13 +45,13 @@ def cluster(tmp_path):
     made.close()
 
 
-def stage(cluster, prepared, tmp_path, framework, run="run-1", **hyper):
-    """The training stage, in a process of its own."""
+def stage(cluster, prepared, tmp_path, framework, run="run-1", first="", **hyper):
+    """The training stage, in a process of its own; `first`: what it does before."""
     claim = tmp_path / "claim"
     claim.mkdir(exist_ok=True)
     *_, given = job(prepared, tmp_path / "stage", framework, {"nodes": 2}, **hyper)
     variables = {VARIABLE: json.dumps(settings(claim).__dict__), "KUBECONFIG": str(cluster.kubeconfig), "KFP_RUN_ID": run}
-    return start([sys.executable, "-c", STAGE, given], tmp_path / "stage", **variables)
+    return start([sys.executable, "-c", first + STAGE, given], tmp_path / "stage", **variables)
 
 
 def finish(process, tmp_path):
@@ -105,6 +105,22 @@ def test_a_stage_that_was_killed_finds_its_job_on_a_stand_in_cluster(cluster, pr
     assert "is there from an earlier try and is followed" in log
     assert len(cluster.made) == 1
     same_curve(alone("pytorch", epochs=20), found)
+
+
+def test_nodes_of_a_stage_that_is_gone_for_good_end_by_themselves_on_a_stand_in_cluster(cluster, prepared, tmp_path):
+    short = "from components.training import lease\nlease.SECONDS = 30.0\n"
+    process = stage(cluster, prepared, tmp_path, "pytorch", epochs=5000, first=short)
+    after_third_epoch(process)
+    process.kill()
+    process.communicate()
+    (running,) = cluster.jobs.values()
+    deadline = time.monotonic() + 240
+    while not running.status.get("conditions"):
+        assert time.monotonic() < deadline, [p.phase for p in running.pods]
+        time.sleep(1)
+    assert running.status["conditions"][0]["type"] == "Failed", "so that a stage that is tried again makes a new one"
+    assert {p.phase for p in running.pods} == {"Failed"}
+    assert "the training stage is gone for good" in "".join(p.log.read_text() for p in running.pods)
 
 
 def test_a_stage_survives_a_stand_in_cluster_that_does_not_answer_for_a_while(cluster, prepared, alone, tmp_path):

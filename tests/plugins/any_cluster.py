@@ -1,6 +1,12 @@
 """The options of tests/cluster/test_any_cluster.py, which runs against any KFP, and its table of what held there."""
 
 FILE = "tests/cluster/test_any_cluster.py"
+# The tests in the order in which they ran.
+_ran = {}
+
+
+def pytest_runtest_logreport(report):
+    _ran.setdefault(report.nodeid, None)
 
 
 def pytest_addoption(parser):
@@ -28,7 +34,7 @@ def pytest_terminal_summary(terminalreporter, config):
     if not rows:
         return
     terminalreporter.section(f"what holds on {config.getoption('--cluster-host')}")
-    for nodeid, (outcome, seconds, why) in sorted(rows.items(), key=lambda row: list(rows).index(row[0])):
+    for nodeid, (outcome, seconds, why) in sorted(rows.items(), key=lambda row: list(_ran).index(row[0])):
         terminalreporter.write_line(f"{outcome:<8}{seconds:5.0f} s  {_sentence(nodeid)}" + (f"\n{'':<17}{why}" if why else ""))
     counts = [o for o, _, _ in rows.values()]
     terminalreporter.write_line(", ".join(f"{counts.count(o)} {o}" for o in dict.fromkeys(counts)))

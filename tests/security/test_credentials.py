@@ -171,7 +171,7 @@ def test_a_secret_option_of_beams_is_not_in_the_recorded_config():
 
 @pytest.mark.core
 def test_kfps_errors_do_not_repeat_the_token(monkeypatch, tmp_path):
-    from pipelines.runners.kubeflow.client import Connection, KubeflowClient
+    from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 
     (tmp_path / "token").write_text(f"{CANARY}\n")
     monkeypatch.setenv("SWITCHYARD_KFP_COOKIE", f"authservice_session={CANARY}cookie")

@@ -14,6 +14,7 @@ from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import ColumnType
 from components.ingest.executor import _encoded
 from components.ingest.readers import READERS
+from components.ingest.scan import InputSpec
 from components.ingest.typed import TypedColumns
 from components.serving.batch_output import assemble
 from tests.security.hostile import confined, read
@@ -79,7 +80,8 @@ def test_rows_that_get_the_columns_of_all_others_are_made_a_part_at_a_time(tmp_p
     batch = pa.record_batch({f"c{i}": [i] * 30 for i in range(10)})
     typed = TypedColumns({f"c{i}": ColumnType("integer") for i in range(100)}, (), "c0")
 
-    made = list(_encoded(iter([batch]), typed, "x"))
+    spec = InputSpec(["x"], None, {}, None, "auto", [], 0, None, "c0", "auto")
+    made = list(_encoded(iter([batch]), spec, typed, "x"))
 
     assert [(lists.num_rows, lists.num_columns, len(records)) for _, lists, records in made] == [(10, 100, 10)] * 3
 

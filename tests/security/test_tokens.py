@@ -4,7 +4,7 @@ import pytest
 
 from components.errors import UserError
 from components.redaction import mask
-from pipelines.runners.kubeflow.client import COOKIE_VARIABLE, TOKEN_VARIABLE, Connection, KubeflowClient
+from pipelines.runners.kubeflow.cluster.client import COOKIE_VARIABLE, TOKEN_VARIABLE, Connection, KubeflowClient
 from pipelines.serve_command import _TOKEN, _token
 
 pytestmark = pytest.mark.core

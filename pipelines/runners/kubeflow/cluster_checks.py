@@ -17,7 +17,7 @@ from pipelines import kubectl
 from pipelines.config import PipelineConfig
 from pipelines.config_kubeflow import Device, KubeflowConfig, device
 from pipelines.kubectl import KubectlError
-from pipelines.runners.kubeflow.client import KubeflowClient
+from pipelines.runners.kubeflow.cluster.client import KubeflowClient
 from pipelines.runners.kubeflow.parent_run import of_plugin
 
 OK, FAILED, UNKNOWN = "ok", "failed", "not checked"
@@ -168,7 +168,9 @@ class _Examination:
     def mlflow_inside(self) -> Iterator[Finding]:
         """From outside it is known whether a service of that name is ready and whom it lets in, not whether a pod reaches it."""
         name = "MLflow from inside"
-        uri = self._wanted.defaults.environment.get("MLFLOW_TRACKING_URI") or self._uri
+        uri = self._wanted.defaults.environment.get("MLFLOW_TRACKING_URI") or (
+            self._config.tracking.uri if self._config else None
+        )
         if not uri:
             try:
                 uri = ((self._kfp_settings().get("plugins") or {}).get("mlflow") or {}).get("endpoint")

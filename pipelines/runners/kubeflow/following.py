@@ -6,12 +6,12 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from components.errors import StageError, UserError
-from pipelines.runners.kubeflow.client import TERMINAL, KubeflowClient
+from pipelines.runners.kubeflow.cluster.client import KubeflowClient
+from pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
+from pipelines.runners.kubeflow.cluster.workflow import StageState, Workflow
 from pipelines.runners.kubeflow.plan import stages_of
-from pipelines.runners.kubeflow.workflow import StageState, Workflow
 from pipelines.runners.progress_display import Display
 
 _SHOWN = {
@@ -50,35 +50,20 @@ class Following:
     stuck: float = 600.0
 
 
-def state_of(run: Any) -> str:
-    """Returns a run's state. One that was terminated ends as FAILED, and only its history says why: here it is CANCELED."""
-    state = str(run.state or "PENDING")
-    history = [str(h.state) for h in run.state_history or []]
-    began = max((i for i, s in enumerate(history) if s == "RUNNING"), default=0)
-    return "CANCELED" if state == "FAILED" and "CANCELING" in history[began:] else state
-
-
-def shown_states(run: Any, tasks: Mapping[str, str]) -> dict[str, StageState]:
-    """Returns stage -> its state, of those that v2beta1 shows as begun: frozen once Argo compresses them, and without messages.
+def shown_states(run: Run, tasks: Mapping[str, str]) -> dict[str, StageState]:
+    """Returns stage -> its state, of those that v2beta1 shows as begun.
 
     Args:
-        run: from the API.
+        run: that is looked at.
         tasks: name of the KFP task -> stage; of one that does several: those, with commas between.
     """
-    details = (run.run_details.task_details if run.run_details else None) or []
-    cached = {d.parent_task_id for d in details if str(d.state) == "SKIPPED" and d.parent_task_id}
-    found: dict[str, StageState] = {}
-    for task in details:
-        stage = tasks.get(task.display_name)
-        if stage and task.state:
-            state = "SKIPPED" if task.task_id in cached else str(task.state)
-            found |= StageState(state, task.error.message if task.error else "").of_each(stage)
-    return found
+    shown = (run.shown[task].of_each(stage) for task, stage in tasks.items() if task in run.shown)
+    return {stage: state for found in shown for stage, state in found.items()}
 
 
 def follow(
     client: KubeflowClient, run_id: str, tasks: Mapping[str, str], stages: Collection[str], display: Display, how: Following
-) -> tuple[Any, dict[str, StageState]]:
+) -> tuple[Run, dict[str, StageState]]:
     """Shows a run's stages until it ends; returns the run and stage -> how it ended. A server away for a while stops nothing.
 
     Args:
@@ -115,10 +100,10 @@ class _Follower:
         self._frozen = False
         self._left, self._refused = how.heal, 0
 
-    def follow(self) -> tuple[Any, dict[str, StageState]]:
+    def follow(self) -> tuple[Run, dict[str, StageState]]:
         while True:
             run = self._look()
-            if str(run.state) in TERMINAL:
+            if run.state in TERMINAL:
                 # The Workflow knows more than v2beta1 of how it ended, and v2beta1 may be behind.
                 workflow = self._workflow()
                 self._show(workflow.stages(self._tasks) if workflow else shown_states(run, self._tasks))
@@ -129,7 +114,7 @@ class _Follower:
                 self._check_stuck()
             time.sleep(self._how.poll)
 
-    def _look(self) -> Any:
+    def _look(self) -> Run:
         for left in range(_MISSES - 1, -1, -1):
             try:
                 return self._client.run(self._run_id)
@@ -141,7 +126,7 @@ class _Follower:
                 time.sleep(self._how.poll)
         raise AssertionError
 
-    def _states(self, run: Any) -> dict[str, StageState]:
+    def _states(self, run: Run) -> dict[str, StageState]:
         found = shown_states(run, self._tasks)
         if found != self._seen:
             self._seen, self._changed = found, time.monotonic()
@@ -185,12 +170,12 @@ class _Follower:
                     f"itself; end it with switchyard runs terminate {self._run_id}."
                 )
 
-    def _heal(self, run: Any) -> bool:
+    def _heal(self, run: Run) -> bool:
         """Tries a run again whose pods were taken away; returns whether it is still to be followed."""
-        ended = run.finished_at, len(run.state_history or [])
+        ended = run.end
         if ended == self._ended and time.monotonic() - self._revived < _REVIVED_SECONDS:
             return True  # KFP shows the end before until it has begun anew
-        if not self._left or state_of(run) != "FAILED":
+        if not self._left or run.state != "FAILED":
             return False
         try:
             workflow = self._client.workflow(self._run_id)

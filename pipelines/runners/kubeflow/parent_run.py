@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components import tracking
+from pipelines.runners.kubeflow.cluster.run import Run
 
 KFP_TAG = "switchyard.kfp_run_id"
 _ENDS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED", "SKIPPED": "FINISHED"}
@@ -37,14 +38,10 @@ class Parent:
             run.text(text, name)
 
 
-def of_plugin(run: Any, uri: str | None = None) -> Parent | None:
+def of_plugin(run: Run, uri: str | None = None) -> Parent | None:
     """Returns the run that KFP's plugin made, on the tracking server `uri`; None when the plugin is turned off."""
-    output = (run.plugins_output or {}).get("mlflow")
-    entries = getattr(output, "entries", None) or {}
-    values = {key: entry.value for key, entry in entries.items()}
-    if not values.get("root_run_id"):
-        return None
-    return Parent(uri, str(values.get("experiment_id", "")), str(values["root_run_id"]), str(values.get("run_url", "")))
+    made = run.plugin
+    return Parent(uri, made.experiment_id, made.run_id, made.url) if made else None
 
 
 def find_or_make(uri: str, kfp_run: str, record: Mapping[str, Any]) -> Parent:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import yaml
 
 from components import tracking
 from components.errors import StageError, UserError, first_line
 from components.redaction import mask
-from pipelines.runners.kubeflow.client import TERMINAL, KubeflowClient
-from pipelines.runners.kubeflow.following import state_of
+from pipelines.runners.kubeflow.cluster.client import KubeflowClient
+from pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
 from pipelines.runners.kubeflow.parent_run import KFP_TAG, Parent, of_plugin, reconcile
 from pipelines.runners.kubeflow.variables import RECORD
 
@@ -21,20 +20,25 @@ from pipelines.runners.kubeflow.variables import RECORD
 _MOST = 1000
 
 
-def reconcile_ended(client: KubeflowClient, runs: Sequence[Any], given: str | None) -> list[str]:
+def reconcile_ended(client: KubeflowClient, runs: Sequence[Run], given: str | None) -> list[str]:
     """Reconciles MLflow's runs of those KFP runs that are over; returns what could not be done, for a person to read.
 
     Args:
         client: of the KFP.
-        runs: from the API.
+        runs: some.
         given: tracking server; None: the one that a run was submitted with, or that its tasks log to.
     """
-    by_server: dict[str, dict[str, Any]] = defaultdict(dict)
+    by_server: dict[str, dict[str, Run]] = defaultdict(dict)
+    # Of runs by reference the pipeline must be asked for: once a version.
+    known: dict[object, str | None] = {}
     for run in runs:
-        if state_of(run) in TERMINAL:
-            server = given or _server(client, run)
+        if run.state in TERMINAL:
+            key = run.version or run.run_id
+            if not given and key not in known:
+                known[key] = _server(client, run)
+            server = given or known[key]
             if server:
-                by_server[server][str(run.run_id)] = run
+                by_server[server][run.run_id] = run
     unsaid = []
     for server, ended in by_server.items():
         try:
@@ -48,7 +52,7 @@ def reconcile_ended(client: KubeflowClient, runs: Sequence[Any], given: str | No
     return unsaid
 
 
-def _unreconciled(server: str, ended: Mapping[str, Any], *, every: bool) -> Iterator[tuple[Parent, str]]:
+def _unreconciled(server: str, ended: Mapping[str, Run], *, every: bool) -> Iterator[tuple[Parent, str]]:
     """Yields the parent runs, each with the KFP run's state; not `every`: those alone of which something is still running."""
     mlflow = tracking.client(server)
     experiments = [e.experiment_id for e in mlflow.search_experiments()]
@@ -59,16 +63,16 @@ def _unreconciled(server: str, ended: Mapping[str, Any], *, every: bool) -> Iter
     for found in mlflow.search_runs(experiments, f"tags.`{KFP_TAG}` LIKE '%'", order_by=newest, max_results=_MOST):
         run = ended.get(found.data.tags[KFP_TAG])
         if run is not None and (every or found.info.run_id in unfinished):
-            yield Parent(server, found.info.experiment_id, found.info.run_id, ""), state_of(run)
+            yield Parent(server, found.info.experiment_id, found.info.run_id, ""), run.state
     for run_id, run in plugins.items():
         if every or run_id in unfinished:
-            yield Parent(server, mlflow.get_run(run_id).info.experiment_id, run_id, ""), state_of(run)
+            yield Parent(server, mlflow.get_run(run_id).info.experiment_id, run_id, ""), run.state
 
 
-def _server(client: KubeflowClient, run: Any) -> str | None:
+def _server(client: KubeflowClient, run: Run) -> str | None:
     """Returns the tracking server as whoever submitted the run reached it, else as its tasks do; None: neither is known."""
     try:
-        spec = client.spec_of(run)
+        spec = client.pipeline_of(run)
     except (UserError, StageError):
         return None  # its pipeline was deleted
     variables: dict[str, str] = {}

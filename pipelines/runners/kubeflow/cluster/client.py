@@ -14,9 +14,9 @@ from typing import Any
 from components.errors import StageError, UserError
 from components.redaction import mask
 from components.tokens import read_token, token_in
-from pipelines.runners.kubeflow.workflow import Workflow
+from pipelines.runners.kubeflow.cluster.run import Run, run_of
+from pipelines.runners.kubeflow.cluster.workflow import Workflow
 
-TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 TOKEN_VARIABLE, COOKIE_VARIABLE = "SWITCHYARD_KFP_TOKEN", "SWITCHYARD_KFP_COOKIE"
 # Where Kubernetes puts the token of a pod that may use KFP.
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
@@ -113,7 +113,7 @@ class KubeflowClient:
             )
         return str(made.experiment_id)
 
-    def submit(self, name: str, experiment_id: str, spec: Mapping[str, Any], **settings: Any) -> Any:
+    def submit(self, name: str, experiment_id: str, spec: Mapping[str, Any], **settings: Any) -> Run:
         """Starts a run and returns it.
 
         Args:
@@ -126,16 +126,16 @@ class KubeflowClient:
             display_name=name, experiment_id=experiment_id, pipeline_spec=dict(spec), **self._settings(**settings)
         )
         with self.errors("start the run"):
-            return self._runs.run_service_create_run(run, experiment_id=experiment_id, **self.given)
+            return run_of(self._runs.run_service_create_run(run, experiment_id=experiment_id, **self.given))
 
-    def run(self, run_id: str) -> Any:
+    def run(self, run_id: str) -> Run:
         """Returns a run with the states of its tasks."""
         with self.errors(f"get run {run_id}", missing=f"there is no run {run_id}; list them with switchyard runs list"):
-            return self._runs.run_service_get_run(run_id, **self.given)
+            return run_of(self._runs.run_service_get_run(run_id, **self.given))
 
-    def runs(self, experiment: str | None, limit: int) -> list[Any]:
+    def runs(self, experiment: str | None, limit: int) -> list[Run]:
         """Returns the newest runs, of one experiment or of all."""
-        found: list[Any] = []
+        found: list[Run] = []
         token = ""
         given = dict(self.given)
         if experiment:
@@ -147,25 +147,21 @@ class KubeflowClient:
                 page = self._runs.run_service_list_runs(
                     page_token=token, page_size=min(_PAGE, limit - len(found)), sort_by="created_at desc", **given
                 )
-                found += page.runs or []
+                found += map(run_of, page.runs or [])
                 token = page.next_page_token
                 if not token:
                     break
         return found[:limit]
 
-    def spec_of(self, run: Any) -> dict[str, Any]:
+    def pipeline_of(self, run: Run) -> dict[str, Any]:
         """Returns the pipeline that a run is of; one that was started by reference has none in itself."""
-        found = run.pipeline_spec
-        reference = run.pipeline_version_reference
-        if not found and reference and reference.pipeline_version_id:
-            with self.errors("get the run's pipeline", missing="the run's pipeline was deleted"):
-                found = (
-                    self.service("PipelineServiceApi")
-                    .pipeline_service_get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id, **self.given)
-                    .pipeline_spec
-                )
-        found = dict(found or {})
-        return dict(found.get("pipeline_spec") or found)
+        if run.pipeline or not run.version:
+            return dict(run.pipeline or {})
+        with self.errors("get the run's pipeline", missing="the run's pipeline was deleted"):
+            found = (
+                self.service("PipelineServiceApi").pipeline_service_get_pipeline_version(*run.version, **self.given).pipeline_spec
+            )
+        return dict((found or {}).get("pipeline_spec") or found or {})
 
     def terminate(self, run_id: str) -> None:
         """Stops a run."""

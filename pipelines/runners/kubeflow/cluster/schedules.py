@@ -7,11 +7,12 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from components.errors import StageError, UserError
-from pipelines.runners.kubeflow.client import KubeflowClient
+from pipelines.runners.kubeflow.cluster.client import KubeflowClient
 from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
 
 
@@ -38,6 +39,29 @@ class Schedule:
     mlflow_experiment: str
 
 
+@dataclass(frozen=True)
+class Recurring:
+    """A recurring run that KFP has.
+
+    Attributes:
+        recurring_run_id: its id.
+        name, cron, catchup: see Schedule.
+        state: ENABLED or DISABLED.
+        most: as KFP has it, a text.
+        created: when it was made.
+        version: of the pipeline that its runs are of; None: its pipeline is its own.
+    """
+
+    recurring_run_id: str
+    name: str
+    state: str
+    cron: str | None
+    catchup: bool
+    most: str | None
+    created: datetime | None
+    version: str | None
+
+
 class Schedules:
     """The recurring runs of one KFP."""
 
@@ -46,7 +70,7 @@ class Schedules:
         self._recurring = client.service("RecurringRunServiceApi")
         self._pipelines = client.service("PipelineServiceApi")
 
-    def make(self, compiled: CompiledForKubeflow, root: str | None, wanted: Schedule) -> Any:
+    def make(self, compiled: CompiledForKubeflow, root: str | None, wanted: Schedule) -> Recurring:
         """Uploads the pipeline and returns the recurring run made of it.
 
         Args:
@@ -81,19 +105,19 @@ class Schedules:
                 f"KFP has kept no pipeline for the recurring run {made.recurring_run_id}: it would never start a run. It was "
                 "deleted again. Submit the pipeline once without --schedule to see whether this KFP runs it."
             )
-        return made
+        return _recurring(made)
 
-    def all(self, experiment_id: str | None) -> list[Any]:
+    def all(self, experiment_id: str | None) -> list[Recurring]:
         """Returns the recurring runs, of one experiment or of all."""
         given = {**self._given, **({"experiment_id": experiment_id} if experiment_id else {})}
         if not experiment_id:
             given["namespace"] = self._client.connection.namespace or ""
-        found: list[Any] = []
+        found: list[Recurring] = []
         token = ""
         with self._client.errors("list recurring runs"):
             while True:
                 page = self._recurring.recurring_run_service_list_recurring_runs(page_token=token, page_size=50, **given)
-                found += page.recurring_runs or []
+                found += map(_recurring, page.recurring_runs or [])
                 token = page.next_page_token
                 if not token:
                     return found
@@ -193,6 +217,20 @@ class Schedules:
                 reference.pipeline_id, reference.pipeline_version_id, **self._given
             )
         return bool(version.pipeline_spec)
+
+
+def _recurring(answer: Any) -> Recurring:
+    trigger, reference = answer.trigger, answer.pipeline_version_reference
+    return Recurring(
+        recurring_run_id=str(answer.recurring_run_id),
+        name=str(answer.display_name),
+        state=str(answer.status or ""),
+        cron=trigger.cron_schedule.cron if trigger and trigger.cron_schedule else None,
+        catchup=not answer.no_catchup,
+        most=answer.max_concurrency,
+        created=answer.created_at,
+        version=reference.pipeline_version_id if reference else None,
+    )
 
 
 def _missing(schedule: str) -> str:
