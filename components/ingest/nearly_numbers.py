@@ -28,6 +28,7 @@ _UNIT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?\s*([^\W\d_]{1,6})")
 _WORTH_SAYING = 0.5
 _REMEMBERED = 1000
 _SHOWN = 3
+_LONGEST = 60
 _PLAIN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _FRACTION = r"[.eE]"
 _PADDED = r"^\s*0[0-9]+\s*$"
@@ -187,7 +188,7 @@ def _sentence(name: str, column: _Column) -> str:
     counted = f"{column.numbers:,} of {column.present:,} values are numbers"
     if not column.others:
         return f"{name}: {counted}, which the files hold as text"
-    shown = [f"{t!r} ({n:,} row{'s' if n > 1 else ''})" for t, n in column.others.most_common(_SHOWN)]
+    shown = [f"{_shortened(t)!r} ({n:,} row{'s' if n > 1 else ''})" for t, n in column.others.most_common(_SHOWN)]
     more = len(column.others) - len(shown)
     are = "is" if len(column.others) == 1 else "are"
     return f"{name}: {counted}; {', '.join(shown)}{f' and {more:,} other texts' if more else ''} {are} not"
@@ -196,19 +197,24 @@ def _sentence(name: str, column: _Column) -> str:
 def _advice(name: str, column: _Column, matched: Mapping[str, pa.Array], missing: Sequence[str]) -> str:
     advice = []
     words = [t for t in column.others if not any(c.isdigit() for c in t)]
-    if words:
-        listed = [*missing, *sorted(words, key=lambda w: -column.others[w])][: len(missing) + _SHOWN]
+    short = [t for t in words if len(t) <= _LONGEST]
+    if short:
+        listed = [*missing, *sorted(short, key=lambda w: -column.others[w])][: len(missing) + _SHOWN]
         advice.append(f"data.missing_values: [{', '.join(map(_quoted, listed))}]")
     with_digits = [(i, t) for i, t in enumerate(column.others) if t not in words]
     covered = {r: sum(column.others[t] for i, t in with_digits if m[i].as_py()) for r, m in matched.items()}
     best = max(covered, key=lambda r: covered[r])
     if covered[best]:
         advice.append(_KEYS[best] if best in _KEYS and column.untyped else _CLEAN.get(best, "write plain numbers"))
-    if any(not matched[best][i].as_py() for i, _ in with_digits):
+    if len(short) < len(words) or any(not matched[best][i].as_py() for i, _ in with_digits):
         advice.append("mend the values that are no numbers")
     if not column.untyped:
         advice.append(f"data.columns: {{{_quoted(name)}: {{type: number}}}}")
     return " and ".join(advice)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _quoted(text: str) -> str:

@@ -26,6 +26,7 @@ from components.ingest.sources import check_compression, open_file
 _CSV_BLOCK = 8 << 20
 _HEADER_BYTES = 1 << 20
 _ROWS = 32_768
+_LONGEST_NAME = 2_000
 
 Batches = Generator[pa.RecordBatch, None, None]
 Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
@@ -132,6 +133,11 @@ def _check_names(path: str, names: Sequence[str]) -> None:
         if "\0" in name or "\ufffd" in name:
             what = "holds a NUL character" if "\0" in name else "is not UTF-8"
             raise UserError(f"data.path: {path}: the name of column {place}, {name[:50]!r}, {what}. Rename it.")
+        if len(name) > _LONGEST_NAME:
+            raise UserError(
+                f"data.path: {path}: the name of column {place}, {name[:50]!r}…, has {len(name):,} characters, at most "
+                f"{_LONGEST_NAME:,} are taken: perhaps a quote is not closed. Rename it."
+            )
 
 
 def _decoded(batch: pa.RecordBatch, path: str, bad: BadRows) -> pa.RecordBatch:
