@@ -29,6 +29,7 @@ _UNIT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?\s*([^\W\d_]{1,6})")
 _WORTH_SAYING = 0.5
 _REMEMBERED = 1000
 _SHOWN = 3
+_LONGEST = 60
 _PLAIN = f"^{spelling.NUMBER}$"
 _DATE = r"^\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?$"
 _FRACTION = r"[.eE]"
@@ -165,8 +166,9 @@ def _remember(counted: Counter[str], texts: pa.Array, counts: pa.Array, chosen: 
 def _note(name: str, column: _Column) -> str | None:
     if column.undated and column.dates >= _WORTH_SAYING * column.present:
         seen = f"{name}: {column.dates:,} of {column.present:,} values are dates; {_shown(column.undated)} not"
-        listed = ", ".join(_quoted(t) for t, _ in column.undated.most_common(_SHOWN))
-        return f"{seen}, so the column is text; data.missing_values: [{listed}] makes it dates where these mean missing"
+        listed = ", ".join(_quoted(t) for t, _ in column.undated.most_common(_SHOWN) if len(t) <= _LONGEST)
+        advice = f"; data.missing_values: [{listed}] makes it dates where these mean missing" if listed else ""
+        return f"{seen}, so the column is text{advice}"
     if column.others and column.numbers >= _WORTH_SAYING * column.present:
         return f"{_sentence(name, column)}, so the column is text; data.columns or data.missing_values can make it numbers"
     if unit := _unit(column):
@@ -225,7 +227,7 @@ def _sentence(name: str, column: _Column) -> str:
 
 def _shown(texts: Counter[str]) -> str:
     """Returns the most frequent texts with their rows, and `is` or `are`."""
-    shown = [f"{t!r} ({n:,} row{'s' if n > 1 else ''})" for t, n in texts.most_common(_SHOWN)]
+    shown = [f"{_shortened(t)!r} ({n:,} row{'s' if n > 1 else ''})" for t, n in texts.most_common(_SHOWN)]
     more = len(texts) - len(shown)
     return f"{', '.join(shown)}{f' and {more:,} other texts' if more else ''} {'is' if len(texts) == 1 else 'are'}"
 
@@ -233,19 +235,24 @@ def _shown(texts: Counter[str]) -> str:
 def _advice(name: str, column: _Column, matched: Mapping[str, pa.Array], missing: Sequence[str]) -> str:
     advice = []
     words = [t for t in column.others if not any(c.isdigit() for c in t)]
-    if words:
-        listed = [*missing, *sorted(words, key=lambda w: -column.others[w])][: len(missing) + _SHOWN]
+    short = [t for t in words if len(t) <= _LONGEST]
+    if short:
+        listed = [*missing, *sorted(short, key=lambda w: -column.others[w])][: len(missing) + _SHOWN]
         advice.append(f"data.missing_values: [{', '.join(map(_quoted, listed))}]")
     with_digits = [(i, t) for i, t in enumerate(column.others) if t not in words]
     covered = {r: sum(column.others[t] for i, t in with_digits if m[i].as_py()) for r, m in matched.items()}
     best = max(covered, key=lambda r: covered[r])
     if covered[best]:
         advice.append(_KEYS[best] if best in _KEYS and column.untyped else _CLEAN.get(best, "write plain numbers"))
-    if any(not matched[best][i].as_py() for i, _ in with_digits):
+    if len(short) < len(words) or any(not matched[best][i].as_py() for i, _ in with_digits):
         advice.append("mend the values that are no numbers")
     if not column.untyped:
         advice.append(f"data.columns: {{{_quoted(name)}: {{type: number}}}}")
     return " and ".join(advice)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _quoted(text: str) -> str:

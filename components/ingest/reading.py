@@ -14,6 +14,7 @@ from components.errors import UserError, first_line
 from components.ingest.json_columns import MixedColumnError, json_column
 
 Batches = Generator[pa.RecordBatch, None, None]
+_LONGEST_NAME = 20_000
 # Of Arrow, of a file and what decompresses it.
 _BROKEN = (pa.ArrowException, EOFError, OSError, zlib.error)
 
@@ -48,6 +49,11 @@ def check_names(path: str, names: Sequence[str]) -> None:
         if "\0" in name or "\ufffd" in name:
             what = "holds a NUL character" if "\0" in name else "is not UTF-8"
             raise UserError(f"data.path: {path}: the name of column {place}, {name[:50]!r}, {what}. Rename it.")
+        if len(name) > _LONGEST_NAME:
+            raise UserError(
+                f"data.path: {path}: the name of column {place}, {name[:50]!r}…, has {len(name):,} characters, at most "
+                f"{_LONGEST_NAME:,} are taken: perhaps a quote is not closed. Rename it."
+            )
 
 
 def check_doubled(path: str, names: Sequence[str]) -> None:

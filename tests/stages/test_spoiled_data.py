@@ -19,7 +19,7 @@ from tests.spoiled_files import FORMATS, shown, spoiled_file
 
 SEED = int(os.environ.get("SWITCHYARD_FUZZ_SEED", "1"))
 SECONDS = 20
-_LONGEST = 6000
+_LONGEST = 10_000
 
 
 @contextmanager

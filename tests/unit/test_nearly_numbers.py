@@ -163,3 +163,10 @@ def test_a_text_among_dates_is_said_with_the_key_that_makes_them_dates(odd, tmp_
     [note] = [n for n in scanned(path).notes if n.startswith("income:")]
     assert note.startswith(f"income: 197 of 200 values are dates; {odd!r} (3 rows) is not, so the column is text")
     assert scanned(path, missing_values=[odd]).types["income"].meaning == "timestamp[s]"
+
+
+def test_a_long_text_among_dates_is_said_shortened(tmp_path):
+    path = written(tmp_path, [*(f"2024-01-{1 + i % 28:02d}" for i in range(199)), "x" * 70_000])
+    [note] = [n for n in scanned(path).notes if n.startswith("income:")]
+    assert note.endswith("(1 row) is not, so the column is text")
+    assert len(note) < 500

@@ -218,3 +218,19 @@ def test_a_column_of_lists_of_one_can_be_declared_a_number(tmp_path):
     table = pa.table({"x": pa.array([[b"1.5"], [b"2"], []], pa.list_(pa.binary())), "y": pa.array([0, 1, 1])})
     pa.parquet.write_table(table, tmp_path / "d.parquet")
     assert scanned(tmp_path / "d.parquet", columns={"x": "number"}).types["x"].kind == "float"
+
+
+def test_a_name_without_an_end_is_refused_in_a_short_message(tmp_path):
+    message = refusal(write(tmp_path / "d.csv", b"x" * 70_000 + b",y\n1,2\n"), "csv")
+    assert "the name of column 1" in message
+    assert "has 70,000 characters" in message
+    assert len(message) < 500
+
+
+def test_a_text_of_any_length_is_shown_shortened(tmp_path):
+    rows = b"".join(b"%d,%d\n" % (i, i % 2) for i in range(50))
+    with pytest.raises(UserError) as caught:
+        scanned(write(tmp_path / "d.csv", b"x,y\n" + rows + b"a" * 70_000 + b",1\n"))
+    assert "50 of 51 values are numbers" in str(caught.value)
+    assert "mend the values that are no numbers" in str(caught.value)
+    assert len(str(caught.value)) < 500
