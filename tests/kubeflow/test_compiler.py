@@ -119,6 +119,14 @@ def test_what_the_first_task_tells_is_in_the_first_that_is_sure_to_run(uncached,
     assert set(given) == {"exec-one", "exec-two", "exec-three"}
 
 
+def test_what_the_first_task_tells_is_not_in_a_driver_which_tells_nothing(tmp_path):
+    gen = CsvExampleGen(input_base=str(tmp_path)).with_id("gen")
+    made = compiled(gen, StatisticsGen(examples=gen.outputs["examples"]).with_id("statistics"))
+    executors = with_environment(made, {"A": "short"}, first={"A": "whole"}).spec["deploymentSpec"]["executors"]
+    given = {k: {v["name"]: v["value"] for v in e["container"]["env"]}["A"] for k, e in executors.items()}
+    assert given == {"exec-drive-gen": "short", "exec-gen": "whole", "exec-statistics": "short"}
+
+
 def test_compressed_files_have_no_letter_that_json_or_kfp_would_take_for_more_than_it_is(tmp_path):
     import random
 

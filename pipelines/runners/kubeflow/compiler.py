@@ -199,7 +199,7 @@ def with_environment(
             such; where all may be cached, those that wait for none.
     """
     spec: dict[str, Any] = json.loads(json.dumps(compiled.spec))
-    earliest = _earliest(spec) if first else set()
+    earliest = _earliest(spec, compiled.tasks) if first else set()
     for label, executor in spec["deploymentSpec"]["executors"].items():
         container = executor.get("container")
         if container:
@@ -210,15 +210,17 @@ def with_environment(
     return replace(compiled, spec=spec)
 
 
-def _earliest(spec: Mapping[str, Any]) -> set[str]:
-    """Returns the executors of the first tasks that are sure to run."""
+def _earliest(spec: Mapping[str, Any], workers: Collection[str]) -> set[str]:
+    """Returns the executors of the first tasks that are sure to run, of those that do a node's work: a driver tells nothing."""
     tasks = spec["root"]["dag"]["tasks"]
-    uncached = {name for name, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")}
+    # What runs under a condition is in a pipeline of its own, and may never run.
+    working = {name for name in tasks if name in workers}
+    uncached = {name for name in working if not tasks[name].get("cachingOptions", {}).get("enableCache")}
 
     @cache
     def before(name: str) -> frozenset[str]:
         own = frozenset(tasks[name].get("dependentTasks", []))
         return own.union(*map(before, own))
 
-    found = {n for n in uncached if not before(n) & uncached} or {n for n in tasks if not before(n)}
+    found = {n for n in uncached if not before(n) & uncached} or {n for n in working if not before(n) & working}
     return {spec["components"][tasks[n]["componentRef"]["name"]].get("executorLabel", "") for n in found}

@@ -44,9 +44,9 @@ class WorkflowSize:
         sizes = sorted(self.tasks.items(), key=lambda t: -t[1])[:3]
         largest = ", ".join(f"{name} ({size:,})" for name, size in sizes)
         raise UserError(
-            f"the pipeline is too large for Kubeflow Pipelines: its Workflow would have about {self.nodes + self.arguments:,} "
-            f"bytes (its tasks' states {self.nodes:,}), and above {LIMIT:,} a cluster may lose the run. "
-            f"Largest: {largest}. Put data where the cluster reads it (data.path: "
+            "the pipeline is too large for Kubeflow Pipelines: its Workflow would be about "
+            f"{self.nodes + self.arguments:,} bytes (its tasks' states {self.nodes:,}), and above "
+            f"{LIMIT:,} a cluster may lose the run. Largest: {largest}. Put data where the cluster reads it (data.path: "
             "s3://, gs:// or a claim) and large code into the image (kubeflow.image), or train fewer models in one pipeline."
         )
 
