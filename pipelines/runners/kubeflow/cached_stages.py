@@ -73,12 +73,12 @@ def _show(client: Any, uri: str, made: Any, shown: Any, experiment: str, parent:
 
 
 def _copy_curves(client: Any, made: Any, target: str) -> None:
-    """Copies what has more than one step; a machine's own metrics are the work's, not the model's."""
+    """Copies what was logged by step; a machine's own metrics are the work's, not the model's."""
     points: list[Any] = []
     for key in made.data.metrics:
         if not key.startswith("system/"):
             history = client.get_metric_history(made.info.run_id, key)
-            points += history if len({p.step for p in history}) > 1 else []
+            points += history if any(p.step for p in history) else []
     for start in range(0, len(points), _BATCH):
         client.log_batch(target, metrics=points[start : start + _BATCH])
 
