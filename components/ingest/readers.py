@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,7 @@ from components.ingest.json_columns import UNTYPED, MixedColumnError, json_colum
 from components.ingest.sources import open_file
 
 _CSV_BLOCK = 8 << 20
-_HEADER_BYTES = 1 << 20
+_HEADER_BYTES = 8 << 20
 _FIRST_ROWS = 10
 _ROWS = 32_768
 
@@ -124,7 +125,7 @@ def _header(path: str, options: CsvOptions) -> _Header:
     else:
         names = [*names[:named], *unnamed]
     _check_names(path, names)
-    doubled = sorted({n for n in names if names.count(n) > 1})
+    doubled = sorted(n for n, times in Counter(names).items() if times > 1)
     if doubled:
         raise UserError(f"data.path: {path}: duplicate column name {', '.join(map(repr, doubled))}. Rename one.")
     return _Header(names, lines, unnamed)

@@ -12,6 +12,7 @@ from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY
 from components.ingest.keys import key_hashes
+from components.ingest.readers import read_csv
 from components.ingest.scan import InputSpec, read_batches, scan
 
 
@@ -121,3 +122,12 @@ def test_the_index_of_tables_that_were_put_together_and_mixed_is_left_out_and_sa
     found = scan(spec_of(tmp_path / "d.csv"), BadRows(0))
     assert list(found.types) == ["x", "y"]
     assert found.notes[0].startswith(f"left out: {name!r}, an index")
+
+
+def test_a_first_line_of_more_than_a_megabyte_is_read_whole(tmp_path):
+    names = [f"measured_{i:08d}" for i in range(70_000)]
+    path = tmp_path / "d.csv"
+    path.write_text(",".join([*names, "y"]) + "\n" + ",".join(["1"] * 70_001) + "\n")
+    assert path.read_text().index("\n") > 1 << 20
+    [batch] = read_csv(str(path), BadRows(0), None)
+    assert batch.schema.names == [*names, "y"]
