@@ -19,6 +19,8 @@ Tensors = Mapping[str, Any]
 
 # Words seen less often than the first 10,000 go to the out-of-vocabulary bucket.
 VOCABULARY_SIZE = 10_000
+# From here on many columns take so long that it is said how far they are.
+_WIDE = 50
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +44,9 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         note_ranges(outputs)
     if label in inputs:
         outputs[label] = encode_label(_dense(inputs[label]), custom_config["classes"])
-    # Most of the time comes now, in Beam, which works at all columns at once.
-    say(f"{len(features):,} columns are analysed and transformed")
+    if len(features) >= _WIDE:
+        # Most of the time comes now, in Beam, which works at all columns at once.
+        say(f"{len(features):,} columns are analysed and transformed")
     return outputs
 
 
@@ -54,7 +57,8 @@ def default_features(features: Tensors) -> dict[str, Any]:
     """
     outputs: dict[str, Any] = {}
     for number, (name, value) in enumerate(features.items(), start=1):
-        say(f"preparing column {number:,} of {len(features):,}")
+        if len(features) >= _WIDE:
+            say(f"preparing column {number:,} of {len(features):,}")
         if isinstance(value, tf.SparseTensor):
             outputs[_free(f"{name}_missing", features)] = 1.0 - _dense(
                 tf.SparseTensor(value.indices, tf.ones_like(value.values, tf.float32), value.dense_shape)
