@@ -72,7 +72,7 @@ def followed(client):
 
 def shown(client, run_id, capsys):
     capsys.readouterr()
-    runs_command.show_run(client.connection, run_id=run_id, as_json=True)
+    runs_command.show_run(client.connection, None, run_id, as_json=True)
     return {t["name"]: (t["state"], t["error"]) for t in json.loads(capsys.readouterr().out)["tasks"]}
 
 
