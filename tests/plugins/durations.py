@@ -1,4 +1,7 @@
-"""`--durations-file PATH`: seconds per test and per fixture, as JSON. `make durations` writes tests/durations.json with it."""
+"""`--durations-file PATH`: seconds per test and per fixture, as JSON. `make durations` writes tests/durations.json with it.
+
+A session that runs a part of the tests replaces what it ran; a test that is gone is dropped when its file is collected.
+"""
 
 import json
 import time
@@ -9,7 +12,7 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--durations-file", metavar="PATH", help="write seconds per test and per fixture to PATH")
+    parser.addoption("--durations-file", metavar="PATH", help="bring seconds per test and per fixture in PATH up to date")
 
 
 def pytest_configure(config):
@@ -21,8 +24,15 @@ class Durations:
     """Collects in every process of the session; the one in front writes."""
 
     def __init__(self, config):
-        self.config, self.started = config, time.monotonic()
+        self.config = config
         self.tests, self.fixtures = defaultdict(float), defaultdict(float)
+        self.collected, self.deselected = set(), set()
+
+    def pytest_deselected(self, items):
+        self.deselected.update(item.nodeid for item in items)
+
+    def pytest_itemcollected(self, item):
+        self.collected.add(_file_of(item.nodeid))
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(self, fixturedef):
@@ -38,24 +48,41 @@ class Durations:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node):
-        for name, seconds in getattr(node, "workeroutput", {}).get("fixtures", {}).items():
+        output = getattr(node, "workeroutput", {})
+        for name, seconds in output.get("fixtures", {}).items():
             self.fixtures[name] += seconds
+        self.collected.update(output.get("collected", ()))
+        self.deselected.update(output.get("deselected", ()))
 
     def pytest_sessionfinish(self, session):
         if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput["fixtures"] = dict(self.fixtures)
+            self.config.workeroutput |= {
+                "fixtures": dict(self.fixtures),
+                "collected": sorted(self.collected),
+                "deselected": sorted(self.deselected),
+            }
             return
+        path = Path(self.config.getoption("--durations-file"))
+        before = json.loads(path.read_text()) if path.exists() else {"tests": {}, "fixtures": {}}
+        tests = {name: seconds for name, seconds in before["tests"].items() if self._stays(name)} | self.tests
         suites = defaultdict(float)
-        for name, seconds in self.tests.items():
+        for name, seconds in tests.items():
             suites[name.split("/")[1]] += seconds
         document = {
-            "wall_seconds": round(time.monotonic() - self.started),
             "at_once": self.config.getoption("numprocesses", None) or 1,
             "suites": _longest_first(suites),
-            "fixtures": _longest_first(self.fixtures),
-            "tests": _longest_first(self.tests),
+            "fixtures": _longest_first({**before["fixtures"], **self.fixtures}),
+            "tests": _longest_first(tests),
         }
-        Path(self.config.getoption("--durations-file")).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+    def _stays(self, name):
+        """Returns whether an earlier session's test may still be there though this one did not run it."""
+        return name in self.deselected or (_file_of(name) not in self.collected and Path(_file_of(name)).exists())
+
+
+def _file_of(name):
+    return name.partition("::")[0]
 
 
 def _longest_first(seconds):
