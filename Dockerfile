@@ -65,5 +65,5 @@ ENV PATH=/opt/switchyard/bin:$PATH \
     TF_CPP_MIN_LOG_LEVEL=2
 USER 10001:10001
 WORKDIR /tmp
-HEALTHCHECK --interval=1h --timeout=2m --retries=1 CMD ["python3", "-m", "pipelines.runners.kubeflow.image_check"]
-CMD ["python3", "-m", "pipelines.runners.kubeflow.image_check"]
+HEALTHCHECK --interval=1h --timeout=2m --retries=1 CMD ["python3", "-m", "pipelines.runners.kubeflow.task.image_check"]
+CMD ["python3", "-m", "pipelines.runners.kubeflow.task.image_check"]

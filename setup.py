@@ -17,9 +17,9 @@ setup(
     packages=find_packages(include=["pipelines", "pipelines.*", "components", "components.*"]),
     package_data={
         "pipelines": ["py.typed", "examples/*/*.yaml", "examples/*/*.pbtxt", "examples/*/*.csv", "examples/*/*.parquet"],
-        "components": ["py.typed", "reports/*.html"],
+        "components": ["py.typed", "pages/*.html"],
     },
-    entry_points={"console_scripts": ["switchyard=pipelines.cli:entry", "switchyard-beam-worker=components.beam_worker:main"]},
+    entry_points={"console_scripts": ["switchyard=pipelines.cli:entry", "switchyard-beam-worker=components.beam.worker:main"]},
     install_requires=[
         "apache-beam>=2.72,<2.78",
         "boto3>=1.34",

@@ -32,10 +32,10 @@ import tensorflow_data_validation as tfdv  # noqa: E402
 from stock_tfx.trips import write_trips  # noqa: E402
 
 from components.compat.tfdv_quantiles import stats_options  # noqa: E402
-from components.validation.checks import Checks  # noqa: E402
-from components.validation.findings import Finding, merged  # noqa: E402
-from components.validation.growth import ordered  # noqa: E402
-from components.validation.inferred_schema import widen  # noqa: E402
+from components.data_gate.checks import Checks  # noqa: E402
+from components.data_gate.findings import Finding, merged  # noqa: E402
+from components.data_gate.growth import ordered  # noqa: E402
+from components.data_gate.inferred_schema import widen  # noqa: E402
 
 TAXI = ROOT.parent / "shared" / "data" / "chicago_taxi" / "data.csv"
 ROWS = 2_000

@@ -31,9 +31,9 @@ CONCURRENCY, ROWS = (1, 8, 32), (1, 64)
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 _CEILING = """
 import sys, time, pandas as pd
-from components.training.import_order import settle
+from components.import_order import settle
 settle()
-from components.model_bundle import load_bundle
+from components.bundle.model import load_bundle
 bundle = load_bundle(sys.argv[1])
 frame = pd.read_csv(sys.argv[2])
 frame = pd.concat([frame] * 2)[[f.name for f in bundle.info.features]]

@@ -57,8 +57,8 @@ def _expected(models: dict[str, Path], workspace: Path) -> dict[str, np.ndarray]
     """Returns version -> probability of each row, by the bundles themselves."""
     from mlflow import MlflowClient
 
-    from components.model_bundle import load_bundle
-    from components.training.import_order import settle
+    from components.bundle.model import load_bundle
+    from components.import_order import settle
 
     settle()
     client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")

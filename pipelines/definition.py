@@ -15,20 +15,19 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import channel
 
 from components.baseline.component import Baseline
+from components.data_gate.component import DataGate
+from components.data_gate.inferred_schema import FineStatistics, InferredSchema
 from components.errors import UserError
 from components.evaluation.component import Evaluate
 from components.infra_validation.component import InfraValidation
 from components.ingest.component import Ingest
-from components.registry.component import Register
-from components.reports.component import Report
+from components.registration.component import Register
+from components.report.component import Report
 from components.training.component import Training
 from components.transform.component import Transform
-from components.user_code import snapshot_file
-from components.validation.component import DataGate
-from components.validation.inferred_schema import FineStatistics, InferredSchema
-from pipelines.config import PipelineConfig
-from pipelines.config_trainer import trainer_name
-from pipelines.settings import (
+from components.user_code.loading import snapshot_file
+from pipelines.config.pipeline import PipelineConfig
+from pipelines.config.stage_settings import (
     VERSION,
     evaluation_settings,
     gate_settings,
@@ -38,6 +37,7 @@ from pipelines.settings import (
     trainer_settings,
     tune_settings,
 )
+from pipelines.config.trainer import trainer_name
 
 # What lies outside of the workspace (MLflow's registry) is looked at in every run. The data gate and evaluation, which
 # compare with it, run again because their input is new.

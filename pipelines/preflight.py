@@ -9,23 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.class_order import ordered, usual_positive
+from components.data.class_order import ordered, usual_positive
+from components.data_gate.schema_text import check_label_values
 from components.errors import DataGateError, UserError, did_you_mean, first_line
-from components.evaluation.metric_names import check_settings
+from components.evaluation.metrics import check_settings
 from components.evaluation.results import CHAMPION
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY
 from components.ingest.scan import PEEK_ROWS, Scan, scan
 from components.ingest.sources import find_files
 from components.progress import say
+from components.text.visible import in_a_line
 from components.training.class_weights import class_weights
-from components.training.registry import trainer_class
-from components.user_code import UserCode, snapshot_file
-from components.validation.schema_text import check_label_values
-from components.visible import in_a_line
-from pipelines.config import PipelineConfig
-from pipelines.config_tuning import TUNE_METRICS
-from pipelines.settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
+from components.training.trainers import trainer_class
+from components.user_code.loading import UserCode, snapshot_file
+from pipelines.config.pipeline import PipelineConfig
+from pipelines.config.stage_settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
+from pipelines.config.tuning import TUNE_METRICS
 
 # A share among the first rows below which a class is the rarer one of all rows too.
 _SURELY_RARER = 0.4

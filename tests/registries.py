@@ -2,7 +2,7 @@
 
 from mlflow import MlflowClient
 
-from components import model_registry
+from components.tracking import model_registry
 
 
 def described(name, bundle, **changes):

@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from components.accelerators import AcceleratorProfile
+from components.training.accelerator import AcceleratorProfile
 from components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest
-from components.training.input import TransformedExamples
-from components.training.pytorch_trainer import PytorchTrainer
-from components.training.tensorflow_trainer import TensorflowTrainer
+from components.training.examples import TransformedExamples
+from components.training.pytorch.trainer import PytorchTrainer
+from components.training.tensorflow.trainer import TensorflowTrainer
 
 FRAMEWORKS = [TensorflowTrainer, PytorchTrainer]
 TASKS = {"binary": 1, "multiclass": 3, "regression": 1}

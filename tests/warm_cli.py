@@ -13,9 +13,9 @@ from pathlib import Path
 
 def main():
     answers = os.fdopen(os.dup(1), "w")
-    from components.training.registry import TRAINERS
+    from components.training.trainers import TRAINERS
     from pipelines.cli import main as command
-    from pipelines.runners.stage_process import StageProcesses
+    from pipelines.runners.local.process import StageProcesses
 
     work = Path(tempfile.mkdtemp(prefix="warm-"))
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -13,17 +13,18 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components import data_source, tracking
 from components.artifacts import Baseline as BaselineArtifact
 from components.baseline.contents import BaselineContents, Misfit, champion_folder, previous_statistics
 from components.baseline.fit import ChampionFit, Reasons
-from components.dataset import DatasetSummary, split_files
+from components.bundle.model import bundle_info
+from components.data import source as data_source
+from components.data.summary import DatasetSummary, split_files
 from components.errors import UserError, first_line
-from components.mlflow_errors import is_denial, is_refusal
-from components.model_bundle import bundle_info
-from components.model_registry import CHAMPION, DATA, DIGEST, MODEL_URI, alias_version, check_own
 from components.progress import say, warn
-from components.version_download import download_version
+from components.tracking import run as tracking
+from components.tracking.mlflow_errors import is_denial, is_refusal
+from components.tracking.model_registry import CHAMPION, DATA, DIGEST, MODEL_URI, alias_version, check_own
+from components.tracking.version_download import download_version
 
 _log = logging.getLogger(__name__)
 

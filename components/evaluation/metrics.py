@@ -1,71 +1,86 @@
-"""TFMA's configuration for a task: which metrics under which names, models, slices. Names are the same for every trainer."""
+"""The metrics of each task, by the names that users see: the same for every trainer."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tensorflow_model_analysis.proto import config_pb2
+from components.errors import UserError, did_you_mean
 
-from components.evaluation.metric_names import METRICS
+# Multiclass accuracy and loss are means over rows; TFMA's own need one-hot labels, or have keys that thresholds miss.
+ROW_ACCURACY, ROW_LOSS = "__accuracy", "__loss"
 
-PLOTS = {
-    "binary": ("ConfusionMatrixPlot", "CalibrationPlot"),
-    "multiclass": ("MultiClassConfusionMatrixPlot",),
-    "regression": (),
+# Our name -> TFMA's class and its settings.
+METRICS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "binary": {
+        "example_count": ("ExampleCount", {}),
+        "loss": ("BinaryCrossEntropy", {}),
+        "accuracy": ("BinaryAccuracy", {}),
+        "auc": ("AUC", {}),
+        "auc_precision_recall": ("AUCPrecisionRecall", {}),
+        "precision": ("Precision", {}),
+        "recall": ("Recall", {}),
+        "f1": ("F1Score", {}),
+        "calibration": ("Calibration", {}),
+    },
+    "multiclass": {
+        "example_count": ("ExampleCount", {}),
+        "loss": ("Mean", {"feature_key_path": ["features", ROW_LOSS]}),
+        "accuracy": ("Mean", {"feature_key_path": ["features", ROW_ACCURACY]}),
+    },
+    "regression": {
+        "example_count": ("ExampleCount", {}),
+        "loss": ("MeanSquaredError", {}),
+        "mae": ("MeanAbsoluteError", {}),
+        "mean_label": ("MeanLabel", {}),
+        "mean_prediction": ("MeanPrediction", {}),
+    },
 }
 
 
-def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str]) -> config_pb2.EvalConfig:
-    """Returns TFMA's EvalConfig. It holds no thresholds: the verdict is `model_gate`'s, which knows of noise.
+# What decides between two models, unless the config names another.
+PRIMARY = {"binary": "auc", "multiclass": "accuracy", "regression": "loss"}
 
-    Args:
-        task: binary, multiclass or regression.
-        slices: features to slice by, each a list; the overall slice is always there.
-        models: names of the models, evaluated side by side on the same rows.
-    """
-    config = config_pb2.EvalConfig()
-    for name in models:
-        config.model_specs.add(name=name, label_key="label")
-    config.slicing_specs.add()
-    for features in slices:
-        config.slicing_specs.add(feature_keys=list(features))
-    # Means over rows read a feature of the model's own.
-    for group in [[m] for m in models] if task == "multiclass" else [list(models)]:
-        spec = config.metrics_specs.add(model_names=group if len(models) > 1 else [])
-        for name, (kind, settings) in METRICS[task].items():
-            spec.metrics.add(class_name=kind, config=json.dumps(_settings(settings, name, group[0])))
-        for kind in PLOTS[task]:
-            spec.metrics.add(class_name=kind)
-    return config
+# +1: higher is better, -1: lower is better. A metric that is not here says nothing about which model is better.
+DIRECTION = {
+    "auc": 1,
+    "auc_precision_recall": 1,
+    "accuracy": 1,
+    "precision": 1,
+    "recall": 1,
+    "f1": 1,
+    "precision_macro": 1,
+    "recall_macro": 1,
+    "f1_macro": 1,
+    "loss": -1,
+    "mae": -1,
+}
 
 
-def _settings(settings: dict[str, Any], name: str, model: str) -> dict[str, Any]:
-    path = settings.get("feature_key_path")
-    if not path:
-        return {**settings, "name": name}
-    # TFMA's Mean knows of no models: its name says which one it is of.
-    return {"feature_key_path": [path[0], row_feature(path[1], model)], "name": row_feature(name, model)}
+def check_settings(evaluation: Mapping[str, Any], task: str) -> None:
+    """Raises UserError for thresholds and comparisons that the task's metrics do not allow."""
+    thresholds = evaluation["thresholds"]
+    check_names(list(thresholds), task)
+    directed = [n for n in METRICS[task] if n in DIRECTION]
+    for name, bounds in thresholds.items():
+        if bounds["min_change"] is not None and name not in DIRECTION:
+            raise UserError(
+                f"evaluation.thresholds.{name}.min_change: neither more nor less of {name!r} is better. "
+                f"Allowed with min_change: {', '.join(directed)}."
+            )
+    metric = (evaluation["improvement"] or {}).get("metric")
+    if metric is not None and metric not in directed:
+        raise UserError(
+            f"evaluation.improvement.metric: {metric!r} cannot decide between two models of a {task} task."
+            f"{did_you_mean(metric, directed)} Allowed: {', '.join(directed)}."
+        )
 
 
-def row_feature(name: str, model: str) -> str:
-    """Returns the name of a per-row value of one model, among the extracts' features."""
-    return f"{name}_{model}"
-
-
-def default_thresholds(task: str, labels: Any) -> dict[str, dict[str, Any]]:
-    """Returns what the trivial predictor reaches: AUC 0.5, the majority class's share, the variance of the label.
-
-    Args:
-        task: binary, multiclass or regression.
-        labels: encoded labels of the held-out split, NumPy (n,).
-    """
-    import numpy as np
-
-    if task == "binary":
-        return {"auc": {"lower_bound": 0.5}}
-    if task == "multiclass":
-        share = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
-        return {"accuracy": {"lower_bound": share}}
-    return {"loss": {"upper_bound": float(np.var(labels))}}
+def check_names(thresholds: Sequence[str], task: str) -> None:
+    """Raises UserError for a threshold on a metric that the task does not have."""
+    for name in thresholds:
+        if name not in METRICS[task]:
+            raise UserError(
+                f"evaluation.thresholds: {name!r} is no metric of a {task} task.{did_you_mean(name, METRICS[task])} "
+                f"Allowed: {', '.join(METRICS[task])}."
+            )

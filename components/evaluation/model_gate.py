@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from components.evaluation.bootstrap import interval
-from components.evaluation.metric_names import DIRECTION
+from components.evaluation.metrics import DIRECTION
 from components.evaluation.results import Comparison, ModelResult
 from components.evaluation.trivial import Trivial
 

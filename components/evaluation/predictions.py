@@ -11,14 +11,14 @@ import pyarrow as pa
 from apache_beam.utils import shared
 
 from components.baseline.fit import ChampionFit
-from components.dataset import DatasetSummary
+from components.bundle.model import BundleModel, load_bundle
+from components.bundle.rows import column_values, encode_labels
+from components.data.summary import DatasetSummary
 from components.evaluation.batched_metrics import Batch
-from components.evaluation.metric_names import ROW_ACCURACY, ROW_LOSS
-from components.evaluation.metrics import row_feature
+from components.evaluation.metrics import ROW_ACCURACY, ROW_LOSS
 from components.evaluation.results import CHAMPION
 from components.evaluation.slices import SliceColumn, slice_column
-from components.example_frames import column_values, encode_labels
-from components.model_bundle import BundleModel, load_bundle
+from components.evaluation.tfma_config import row_feature
 
 _EPSILON = 1e-7
 ROWS = "rows"

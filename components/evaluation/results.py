@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.dataset import TEST
-from components.evaluation.metric_names import METRICS
+from components.data.summary import TEST
+from components.evaluation.metrics import METRICS
 
 FILE = "metrics.json"
 CANDIDATE, CHAMPION = "candidate", "champion"

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow_model_analysis as tfma
 from google.protobuf.json_format import MessageToDict
 
-from components.evaluation.metrics import row_feature
 from components.evaluation.results import Plots
+from components.evaluation.tfma_config import row_feature
 
 Slices = dict[str, dict[str, float]]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
-from components.evaluation.metric_names import DIRECTION, PRIMARY
+from components.evaluation.metrics import DIRECTION, PRIMARY
 from components.evaluation.results import ModelResult
 
 _NAME = "trivial"

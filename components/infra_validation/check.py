@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from components.bundle.model import BundleInfo, RawFeature, answers, load_bundle
+from components.bundle.rows import to_frame
 from components.errors import StageError
 from components.evaluation.servability import Servability
-from components.example_frames import to_frame
 from components.infra_validation.server_process import ServerProcess, server_process
-from components.model_bundle import BundleInfo, RawFeature, answers, load_bundle
 from components.serving.client import from_records, from_tensors, records, scores_in, tensors
 
 TOLERANCE = 1e-5

@@ -14,12 +14,12 @@ import threading
 from importlib import metadata
 from pathlib import Path
 
-from components.bundle_manifest import verify
+from components.bundle.manifest import verify
+from components.bundle.model import bundle_info
 from components.errors import StageError, UserError
-from components.model_bundle import bundle_info
-from components.redaction import install
+from components.import_order import import_tensorflow_without_keras, settle
 from components.serving.server import ServeOptions, serve
-from components.training.import_order import import_tensorflow_without_keras, settle
+from components.text.redaction import install
 
 NAME = "model"
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components import interpreter
 from components.errors import StageError, last_line
 from components.infra_validation.server_main import NAME
+from components.process import interpreter
 from components.serving.server import bind
 
 _HOST = "127.0.0.1"

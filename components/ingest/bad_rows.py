@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from components.errors import UserError
-from components.visible import in_line
+from components.text.visible import in_line
 
 SAMPLES = 20
 _WIDTH = 200

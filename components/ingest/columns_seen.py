@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.cells import is_text as holds_text
-from components.cells import plain
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import (
@@ -30,6 +28,8 @@ from components.ingest.labels import LabelValues
 from components.ingest.nearly_numbers import NearlyNumbers
 from components.ingest.readers import is_untyped, reader
 from components.ingest.sources import format_of
+from components.values.cells import is_text as holds_text
+from components.values.cells import plain
 
 if TYPE_CHECKING:
     from components.ingest.scan import InputSpec

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import spelling
-from components.cells import as_text, is_text
 from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
 from components.ingest.scalars import longest, one_a_row
-from components.visible import in_a_line
+from components.text.visible import in_a_line
+from components.values import spelling
+from components.values.cells import as_text, is_text
 
 if TYPE_CHECKING:
     from components.ingest.csv_options import CsvOptions

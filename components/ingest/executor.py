@@ -15,7 +15,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.dataset import EVAL, TEST, TRAIN, DatasetSummary
+from components.data.summary import EVAL, TEST, TRAIN, DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.batch_size import parts_of
@@ -27,7 +27,7 @@ from components.ingest.scan import InputSpec, Scan, read_batches, scan
 from components.ingest.typed import MisfitError, TypedColumns
 from components.ingest.writer import SplitWriter, assign, row_hashes, take
 from components.progress import say, warn
-from components.visible import in_a_line
+from components.text.visible import in_a_line
 
 
 def input_spec(exec_properties: dict[str, Any]) -> InputSpec:

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import spelling
-from components.cells import is_text, plain
 from components.errors import UserError
 from components.ingest.column_types import FLOAT, INTEGER, ColumnType
-from components.targets import EXACT
+from components.values import spelling
+from components.values.cells import is_text, plain
+from components.values.targets import EXACT
 
 KEY = "data.max_float32_loss"
 _SAMPLE = 2_000

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from components import class_order
+from components.data import class_order
 from components.errors import UserError, did_you_mean
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import EMPTY, INTEGER, STRING, ColumnType
@@ -26,8 +26,8 @@ from components.ingest.reading import Batches
 from components.ingest.scalars import check_values
 from components.ingest.sources import Listing, format_of, list_files, listed
 from components.progress import say
-from components.spelling import MISSING_LABELS
-from components.visible import in_a_line
+from components.text.visible import in_a_line
+from components.values.spelling import MISSING_LABELS
 
 # Enough to tell a task by; also the limit of what is read before a run starts.
 PEEK_ROWS = 20_000

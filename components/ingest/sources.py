@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from components.errors import UserError
-from components.escaping import pattern_of
 from components.ingest.layout import fixed_part, folder_columns
+from components.text.escaping import pattern_of
 
 ENDINGS = {
     ".csv": "csv",

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from components.model_bundle import Columns
+from components.bundle.model import Columns
 from components.serving import invocations, open_inference
 from components.serving.batcher import QueueFullError
 from components.serving.bodies import Bodies, Body

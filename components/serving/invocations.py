@@ -13,12 +13,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv
 
-from components.base64_values import from_base64
+from components.bundle.model import BundleInfo, answers
 from components.errors import first_line
-from components.model_bundle import BundleInfo, answers
 from components.serving.bounds import Bounds, InputError, shortened
 from components.serving.inputs import check_names
 from components.serving.json_body import read_json
+from components.values.base64_values import from_base64
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _BOUNDS = Bounds()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.model_bundle import BundleInfo
+from components.bundle.model import BundleInfo
 from components.serving.bounds import Bounds, InputError
 
 _SMALL = 64 << 10

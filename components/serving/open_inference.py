@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.base64_values import from_base64
-from components.class_order import KEY as POSITIVE_CLASS
-from components.model_bundle import BundleInfo, RawFeature, answers
+from components.bundle.model import BundleInfo, RawFeature, answers
+from components.data.class_order import KEY as POSITIVE_CLASS
 from components.serving.bounds import Bounds, InputError, brief, shortened
 from components.serving.inputs import check_names, wrong_width
 from components.serving.json_body import read_json
-from components.spelling import BOOLEAN, TIME, TIMESTAMP
+from components.values.base64_values import from_base64
+from components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 
 BINARY_HEADER = "inference-header-content-length"
 DATATYPES = {

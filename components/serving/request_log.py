@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from components.bundle.model import BundleInfo, Columns, Ragged, answers
 from components.errors import UserError
-from components.model_bundle import BundleInfo, Columns, Ragged, answers
 from components.serving.served_model import ServedModel
 
 _ROWS, _SECONDS, _MOST_ROWS = 5_000, 30.0, 100_000

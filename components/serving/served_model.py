@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from components.model_bundle import BundleInfo, BundleModel, example_rows, load_bundle
+from components.bundle.model import BundleInfo, BundleModel, example_rows, load_bundle
 from components.serving.batcher import Batcher
 from components.serving.bounds import Bounds
 

@@ -20,13 +20,13 @@ import numpy as np
 import orjson
 import uvicorn
 
+from components.bundle.model import Columns
+from components.bundle.source import Registered
 from components.compat.bounded_http import ConnectionLimits, listen_with_tls
 from components.errors import StageError, UserError
-from components.model_bundle import Columns
 from components.serving.app import ServerState, create_app
 from components.serving.connections import allow_connections, allowed_hosts, uvicorn_config
 from components.serving.metrics import Metrics
-from components.serving.model_source import Registered
 from components.serving.request_log import RequestLog
 from components.serving.rollout import Rollout, StopRule
 from components.serving.served_model import Limits, ServedModel, load_model

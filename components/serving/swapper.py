@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from components.bundle.source import Registered
 from components.errors import UserError, first_line
 from components.serving.metrics import Metrics
-from components.serving.model_source import Registered
 from components.serving.rollout import Rollout
 from components.serving.served_model import Limits, ServedModel, load_model
 

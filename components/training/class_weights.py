@@ -7,7 +7,7 @@ from typing import Any
 
 from components.errors import UserError
 from components.ingest.labels import class_of
-from components.visible import in_a_line
+from components.text.visible import in_a_line
 
 _KEY = "trainer.hyperparameters.class_weights"
 

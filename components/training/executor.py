@@ -14,21 +14,21 @@ import tensorflow_transform as tft
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from components import tracking
 from components.artifacts import DIVERGED
-from components.bundle_code import bundled_code
-from components.bundle_manifest import keep_digest
-from components.dataset import FILE as DATASET
-from components.dataset import DatasetSummary, split_files
-from components.example_frames import to_frame
-from components.model_bundle import BundleInfo, RawFeature
-from components.model_bundle_writer import raw_features, save_bundle
+from components.bundle.code import bundled_code
+from components.bundle.manifest import keep_digest
+from components.bundle.model import BundleInfo, RawFeature
+from components.bundle.rows import to_frame
+from components.bundle.writer import raw_features, save_bundle
+from components.data.summary import FILE as DATASET
+from components.data.summary import DatasetSummary, split_files
 from components.progress import say, warn
+from components.tracking import run as tracking
 from components.training.contract import TrainResult
 from components.training.job import TrainingJob
 from components.training.ledger import TrainingLedger, diverged
-from components.training.registry import trainer_class
-from components.training.worker_group import train
+from components.training.trainers import trainer_class
+from components.training.workers.group import train
 from components.tuning.results import best_values, with_values
 
 KEPT_ROWS = 16

@@ -12,7 +12,7 @@ import numpy as np
 
 from components.errors import UserError
 from components.training.contract import Batch, ExampleSource, ModelSpec
-from components.user_code import blamed, folder_of
+from components.user_code.loading import blamed, folder_of
 
 # Final operation -> the values it can give.
 _RANGES = {

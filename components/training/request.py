@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow_transform as tft
 
-from components.accelerators import AcceleratorProfile
-from components.dataset import DatasetSummary, split_files
+from components.data.summary import DatasetSummary, split_files
+from components.training.accelerator import AcceleratorProfile
 from components.training.class_weights import class_weights
 from components.training.contract import EARLY_STOPPING_EPOCHS, WHOLE, Hyperparameters, ModelSpec, Shard, TrainRequest
-from components.training.input import TransformedExamples, feature_specs
-from components.user_code import UserCode
+from components.training.examples import TransformedExamples, feature_specs
+from components.user_code.loading import UserCode
 
 DEFAULT_EPOCHS = 20
 # In the training's state folder.

@@ -9,7 +9,7 @@ from tfx.components import Transform as TfxTransform
 from tfx.dsl.components.base import executor_spec
 
 from components.transform.executor import Executor
-from components.user_code import UserCode
+from components.user_code.loading import UserCode
 
 
 class Transform(TfxTransform):

@@ -17,11 +17,11 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components import tracking
-from components.batched_io import WriteExamples
-from components.dataset import DatasetSummary
+from components.data.summary import DatasetSummary
+from components.data.tfrecords import WriteExamples
+from components.data_gate.schema_text import NO_VALUE, belongs, environment_of
 from components.progress import warn
-from components.validation.schema_text import NO_VALUE, belongs, environment_of
+from components.tracking import run as tracking
 
 
 class Executor(tfx_executor.Executor):

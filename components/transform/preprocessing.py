@@ -11,9 +11,9 @@ import tensorflow_transform as tft
 
 from components.errors import UserError, text_of
 from components.progress import say
+from components.text.visible import in_a_line
 from components.transform.index_ranges import note_ranges
-from components.user_code import blamed, load_function
-from components.visible import in_a_line
+from components.user_code.loading import blamed, load_function
 
 Tensors = Mapping[str, Any]
 

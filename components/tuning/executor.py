@@ -9,8 +9,8 @@ from typing import Any
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from components import tracking
-from components.training.registry import TRAINERS, is_file
+from components.tracking import run as tracking
+from components.training.trainers import TRAINERS, is_file
 from components.tuning.page import tuning_page
 from components.tuning.results import PAGE, TRIALS, TuningResult
 from components.tuning.search import Inputs, Search
@@ -46,7 +46,7 @@ class Executor(base_executor.BaseExecutor):
 
 def _module(framework: str) -> str:
     """Returns the module that is imported before the first trial."""
-    return "components.training.registry" if is_file(framework) else TRAINERS.get(framework, framework).partition(":")[0]
+    return "components.training.trainers" if is_file(framework) else TRAINERS.get(framework, framework).partition(":")[0]
 
 
 def _track(run: tracking.Run, result: TuningResult, folder: Path, log: Path) -> None:

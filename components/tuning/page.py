@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from components.reports.page import COLOURS, INK, axes, legend, number, render, svg, table
+from components.pages.page import COLOURS, INK, axes, legend, number, render, svg, table
 from components.tuning.results import TrialResult, TuningResult
 
 _BAR = 0.35

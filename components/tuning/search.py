@@ -18,10 +18,10 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from components import tracking
 from components.errors import TrainingError, UserError
-from components.escaping import sqlite_uri
 from components.progress import say, warn
+from components.text.escaping import sqlite_uri
+from components.tracking import run as tracking
 from components.tuning.results import MODEL_PARAMETER, TrialResult, TuningResult, with_values
 from components.tuning.trial_runner import TrialRunner
 
@@ -229,7 +229,7 @@ def _described(trial: FrozenTrial) -> TrialResult:
 
 
 def suggest(trial: optuna.Trial, name: str, dimension: Mapping[str, Any]) -> Any:
-    """Asks Optuna for a value of one dimension (`pipelines.config_tuning.Dimension` as plain data)."""
+    """Asks Optuna for a value of one dimension (`pipelines.config.tuning.Dimension` as plain data)."""
     if dimension["choices"]:
         return trial.suggest_categorical(name, dimension["choices"])
     low, high, step, log = (dimension[k] for k in ("low", "high", "step", "log"))

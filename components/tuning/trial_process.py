@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from components.redaction import install
-from components.training.import_order import settle
+from components.import_order import settle
+from components.text.redaction import install
 
 GO, PRUNE = "go", "prune"
 _POLL_MS = 100
@@ -35,7 +35,7 @@ def main(modules: list[str]) -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     install()
-    if modules != ["components.training.tensorflow_trainer"]:
+    if modules != ["components.training.tensorflow.trainer"]:
         settle()
     for module in ("components.training.executor", *modules):
         importlib.import_module(module)
@@ -76,7 +76,7 @@ def _line() -> str:
 
 def _trial(job: dict[str, Any], out: Any) -> None:
     from components.errors import TrainingError, UserError, in_one_line
-    from components.user_code import users_error
+    from components.user_code.loading import users_error
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         print(json.dumps({"step": step, "metrics": dict(metrics)}), file=out)
@@ -106,7 +106,7 @@ def _trial(job: dict[str, Any], out: Any) -> None:
 
 def _train(job: dict[str, Any], report: Any) -> dict[str, Any]:
     from components.training.job import TrainingJob
-    from components.training.worker_group import train
+    from components.training.workers.group import train
 
     return asdict(train(TrainingJob(**job), report))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from components import interpreter
 from components.errors import StageError, TrainingError, UserError, last_line
+from components.process import interpreter
 from components.tuning.trial_process import GO, PRUNE
 
 # Takes what a trial reports once an epoch (steps so far, metrics); True ends the trial.

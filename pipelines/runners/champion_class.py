@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from components import tracking
 from components.errors import first_line
-from components.model_registry import champions_positive_class
-from pipelines.config import PipelineConfig
-from pipelines.runners.run_tracker import tracking_uri
-from pipelines.runners.workspace import Workspace
+from components.tracking import run as tracking
+from components.tracking.model_registry import champions_positive_class
+from pipelines.config.pipeline import PipelineConfig
+from pipelines.runners.tracking.runs import tracking_uri
+from pipelines.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ from components.errors import (
 )
 from components.evaluation.results import Evaluation
 from components.evaluation.servability import verdicts
-from components.full_disk import full_disk
-from components.model_registry import CHALLENGER, PUT_OFF, REFUSED
-from components.redaction import mask
+from components.process.full_disk import full_disk
+from components.text.redaction import mask
+from components.tracking.model_registry import CHALLENGER, PUT_OFF, REFUSED
 from pipelines.runners.contract import RunResult, StageResult
-from pipelines.runners.run_tracker import RunTracker
+from pipelines.runners.tracking.runs import RunTracker
 
 KNOWN = (UserError, DataGateError, TrainingError, StageError)
 

@@ -8,9 +8,9 @@ from typing import Any
 from components.errors import UserError, did_you_mean
 
 RUNNERS = {
-    "local": "pipelines.runners.local:LocalRunner",
-    "kfp-local": "pipelines.runners.kubeflow.on_this_machine:KfpLocalRunner",
-    "kfp-docker": "pipelines.runners.kubeflow.on_this_machine:KfpDockerRunner",
+    "local": "pipelines.runners.local.runner:LocalRunner",
+    "kfp-local": "pipelines.runners.kubeflow.local.runner:KfpLocalRunner",
+    "kfp-docker": "pipelines.runners.kubeflow.local.runner:KfpDockerRunner",
 }
 
 

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from pipelines.doctor_command import doctor
+from pipelines.commands.doctor import doctor
 from tests.command import BREAST_CANCER, free_port
 
 SCRIPT = """#!/bin/sh

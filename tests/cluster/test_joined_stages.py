@@ -6,10 +6,10 @@ from contextlib import nullcontext
 import pytest
 
 from components.errors import UserError
-from pipelines import runs_command
+from pipelines.commands import runs as runs_command
 from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
-from pipelines.runners.kubeflow.failure import last_words
-from pipelines.runners.kubeflow.following import Following, follow
+from pipelines.runners.kubeflow.runs.following import Following, follow
+from pipelines.runners.kubeflow.task.failure import last_words
 from tests.cluster.kfp_server import stand_in
 
 pytestmark = pytest.mark.core

@@ -7,11 +7,11 @@ import time
 import pytest
 
 from components.errors import StageError, UserError
-from pipelines import runs_command
+from pipelines.commands import runs as runs_command
 from pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow
-from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
-from pipelines.runners.kubeflow.failure import last_words
-from pipelines.runners.kubeflow.following import Following, follow
+from pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
+from pipelines.runners.kubeflow.runs.following import Following, follow
+from pipelines.runners.kubeflow.task.failure import last_words
 from tests.cluster.pretending import GIVEN, TASKS, Told, spec_of, submitted
 
 pytestmark = pytest.mark.core

@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 import torch
 
-from components.accelerators import AcceleratorProfile
 from components.errors import TrainingError, UserError
+from components.training.accelerator import AcceleratorProfile
 from components.training.ledger import TrainingLedger
-from components.training.pytorch_trainer import PytorchTrainer
-from components.training.tensorflow_trainer import TensorflowTrainer
+from components.training.pytorch.trainer import PytorchTrainer
+from components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
 from tests.training_requests import FRAMEWORKS, TASKS, no_report
 

@@ -7,7 +7,7 @@ import orjson
 import pandas as pd
 import pytest
 
-from components.model_bundle import load_bundle
+from components.bundle.model import load_bundle
 from components.serving import invocations
 from components.serving.inputs import columns_of
 

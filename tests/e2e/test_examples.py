@@ -188,11 +188,11 @@ def test_offline_and_bundle_predictions_agree(runs, workspace):
     import tensorflow as tf
     import tensorflow_transform as tft
 
-    from components.dataset import split_files
-    from components.example_frames import to_frame
-    from components.model_bundle import load_bundle
-    from components.training.input import TransformedExamples
-    from components.training.registry import trainer_class
+    from components.bundle.model import load_bundle
+    from components.bundle.rows import to_frame
+    from components.data.summary import split_files
+    from components.training.examples import TransformedExamples
+    from components.training.trainers import trainer_class
 
     [examples] = artifact(workspace, "ingest", "examples")
     [graph] = artifact(workspace, "transform", "transform_graph")

@@ -16,10 +16,10 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import standard_artifacts
 
 from components.errors import UserError
-from pipelines.config_kubeflow import StageResources
+from pipelines.config.kubeflow import StageResources
 from pipelines.runners.kubeflow.carried_files import carry, unpack
-from pipelines.runners.kubeflow.check import complaints_of
-from pipelines.runners.kubeflow.compiler import compile_tfx_pipeline, with_environment
+from pipelines.runners.kubeflow.compiler.check import complaints_of
+from pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline, with_environment
 from tests.command import REPOSITORY
 from tests.kubeflow import constructs, taxi
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipelines.config import PipelineConfig
+from pipelines.config.pipeline import PipelineConfig
 from pipelines.runners.kubeflow.carried_files import carry
-from pipelines.runners.kubeflow.from_config import _data
+from pipelines.runners.kubeflow.compiler.from_config import _data
 
 
 @pytest.mark.parametrize("pattern", ["data", "data/*/*.csv", "data/**/*.csv"])

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from components.errors import UserError
-from pipelines.runners.kubeflow.user_modules import packaged_user_modules
+from pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
 from tests.kubeflow import taxi
 
 

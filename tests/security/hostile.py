@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from components.bundle.model import BundleInfo, Ragged, RawFeature
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.readers import READERS
-from components.model_bundle import BundleInfo, Ragged, RawFeature
 from components.serving import invocations, open_inference
 from components.serving.batcher import Batcher
 from components.serving.bounds import Bounds, InputError

@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from components.serving.model_source import Registered
+from components.bundle.source import Registered
 from tests.command import REPOSITORY, environment
 from tests.security.awkward import MARK, names
 from tests.serving.server import serving

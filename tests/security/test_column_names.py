@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import tracking
-from components.accelerators import AcceleratorProfile
 from components.errors import UserError
+from components.tracking import run as tracking
+from components.training.accelerator import AcceleratorProfile
 from components.training.contract import FeatureSpec, ModelSpec
-from components.training.input import TransformedExamples
+from components.training.examples import TransformedExamples
 from components.training.positional import FILE, load_names
-from components.training.pytorch_trainer import PytorchTrainer
-from components.training.tensorflow_trainer import TensorflowTrainer
+from components.training.pytorch.trainer import PytorchTrainer
+from components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
 from tests.security.awkward import MARK, names
 from tests.training_requests import FRAMEWORKS, no_report

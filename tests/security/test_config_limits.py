@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.errors import UserError
-from pipelines.config_file import load_config
+from pipelines.config.load import load_config
 from tests.command import REPOSITORY, environment
 
 pytestmark = pytest.mark.core

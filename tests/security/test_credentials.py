@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import redaction
 from components.errors import UserError, first_line
-from pipelines.config_file import load_config
+from components.text import redaction
+from pipelines.config.load import load_config
 from tests.command import mlflow_server
 from tests.refusing_server import served
 

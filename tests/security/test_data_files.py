@@ -16,7 +16,7 @@ from components.ingest.executor import _encoded
 from components.ingest.readers import READERS
 from components.ingest.scan import InputSpec
 from components.ingest.typed import TypedColumns
-from components.serving.batch_output import assemble
+from components.prediction.output import assemble
 from tests.security.hostile import confined, read
 
 

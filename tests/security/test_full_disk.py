@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from components import tracking
 from components.errors import StageError, UserError
-from components.full_disk import full_disk
-from components.tracking_journal import Journal
-from pipelines.runners import stage_preload
-from pipelines.runners.stage_process import Job, StageProcesses
+from components.process.full_disk import full_disk
+from components.tracking import run as tracking
+from components.tracking.journal import Journal
+from pipelines.runners.local import preload as stage_preload
+from pipelines.runners.local.process import Job, StageProcesses
 from tests.command import REPOSITORY
 
 WHAT_TO_DO = "Free some space there, or use another folder"

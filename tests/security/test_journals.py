@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.utils.validation import _validate_experiment_name, _validate_logged_model_name, _validate_model_name
 
-from components import tracking
 from components.errors import StageError, UserError
-from components.tracking_journal import Journal, write_header
-from pipelines.config_file import load_config
-from pipelines.runners.run_tracker import RunTracker
-from pipelines.runners.upload import upload
-from pipelines.runners.workspace import Workspace
+from components.tracking import run as tracking
+from components.tracking.journal import Journal, write_header
+from pipelines.config.load import load_config
+from pipelines.runners.tracking.runs import RunTracker
+from pipelines.runners.tracking.upload import upload
+from pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.core
 DOCUMENT = {"name": "x", "data": {"path": "a.csv"}, "label": "y"}

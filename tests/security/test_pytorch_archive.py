@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from components.errors import UserError
-from components.training.pytorch_archive import load_program, save_program
+from components.training.pytorch.archive import load_program, save_program
 
 pytestmark = pytest.mark.core
 

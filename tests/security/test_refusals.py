@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from components import tracking
 from components.errors import EXIT_BAD_INPUT, StageError, UserError
-from components.model_registry import PUT_OFF, REFUSED
-from components.tracking_journal import Journal, noted
+from components.tracking import run as tracking
+from components.tracking.journal import Journal, noted
+from components.tracking.model_registry import PUT_OFF, REFUSED
 from pipelines.cli import main
-from pipelines.config_file import load_config
+from pipelines.config.load import load_config
 from pipelines.runners.outcome import run_result
-from pipelines.runners.run_tracker import RunTracker, left_behind
-from pipelines.runners.upload import upload
-from pipelines.runners.workspace import Workspace
+from pipelines.runners.tracking.runs import RunTracker, left_behind
+from pipelines.runners.tracking.upload import upload
+from pipelines.workspace import Workspace
 from tests.refusing_server import refusing_proxy
 from tests.security.test_journals import journal, metric, model
 

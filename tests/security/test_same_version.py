@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from components import tracking
 from components.errors import UserError
-from pipelines.models_command import compare
+from components.tracking import run as tracking
+from pipelines.commands.models import compare
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from components.errors import UserError
-from components.own_folder import own_folder
+from components.process.own_folder import own_folder
 from pipelines.runners.kubeflow.carried_files import unpack
 
 pytestmark = pytest.mark.core

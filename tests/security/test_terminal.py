@@ -8,12 +8,13 @@ import pytest
 from click.testing import CliRunner
 from rich.table import Table
 
-from components import progress, redaction
+from components import progress
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
-from components.visible import in_a_line, visible
-from pipelines.cli_options import guarded
-from pipelines.console import PlainTextConsole
+from components.text import redaction
+from components.text.visible import in_a_line, visible
+from pipelines.commands.options import guarded
+from pipelines.terminal.console import PlainTextConsole
 
 pytestmark = pytest.mark.core
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202e"

@@ -3,9 +3,9 @@
 import pytest
 
 from components.errors import UserError
-from components.redaction import mask
+from components.text.redaction import mask
+from pipelines.commands.serve import _TOKEN, _token
 from pipelines.runners.kubeflow.cluster.client import COOKIE_VARIABLE, TOKEN_VARIABLE, Connection, KubeflowClient
-from pipelines.serve_command import _TOKEN, _token
 
 pytestmark = pytest.mark.core
 UNUSABLE = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components import interpreter
+from components.process import interpreter
 from tests.command import REPOSITORY, environment, free_port, kill_with_children, wait_for
 
 # Of the standard library, of what Switchyard stands on, of what MLflow and Beam use where it is installed, and its own.
@@ -101,7 +101,7 @@ def test_a_child_runs_the_same_switchyard_as_its_parent(tmp_path):
 def test_the_fork_server_does_not_look_in_the_working_directory(tmp_path):
     mark = shadow(tmp_path)
     code = (
-        "from components import interpreter\n"
+        "from components.process import interpreter\n"
         "import os\n"
         "if __name__ == '__main__':\n"
         "    os.chdir('HERE')\n"
@@ -152,7 +152,7 @@ def test_the_command_itself_does_not_look_in_the_working_directory(tmp_path, sta
 def test_interpreters_are_started_in_one_place():
     starting = {"executable", "Popen", "execve", "spawnv", "get_context", "set_start_method", "posix_spawn"}
     # These start programs that are no Python: a Java server.
-    other = {"pipelines/runners/job_server.py"}
+    other = {"pipelines/runners/local/flink.py"}
     found = set()
     for package in ("components", "pipelines"):
         for file in (REPOSITORY / package).rglob("*.py"):
@@ -160,7 +160,7 @@ def test_interpreters_are_started_in_one_place():
             annotations = {n.value for n in nodes if isinstance(n, ast.Subscript)}  # `Popen` in `Popen[str]` starts nothing
             if starting & {n.attr for n in nodes if isinstance(n, ast.Attribute) and n not in annotations}:
                 found.add(str(file.relative_to(REPOSITORY)))
-    assert found - other == {"components/interpreter.py"}
+    assert found - other == {"components/process/interpreter.py"}
 
 
 def test_a_run_beside_twenty_such_names_is_as_any_other(tmp_path):
@@ -181,13 +181,13 @@ def test_a_run_beside_twenty_such_names_is_as_any_other(tmp_path):
 
 
 def test_the_ui_beside_such_names_opens(tmp_path):
-    from pipelines.runners.workspace import Workspace
+    from pipelines.workspace import Workspace
 
     mark = shadow(tmp_path)
     place = Workspace(tmp_path / ".switchyard")
     place.create()
     made = subprocess.run(
-        [sys.executable, "-P", "-c", f"from components.tracking import client; client('sqlite:///{place.mlflow_database}')"],
+        [sys.executable, "-P", "-c", f"from components.tracking.run import client; client('sqlite:///{place.mlflow_database}')"],
         env=environment(PYTHONPATH=REPOSITORY),
         check=False,
     )

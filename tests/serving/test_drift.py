@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
-from components.model_bundle import BundleInfo, Ragged, RawFeature, bundle_info
+from components.bundle.model import BundleInfo, Ragged, RawFeature, bundle_info
 from components.serving.client import tensors
 from components.serving.request_log import RequestLog, _array
 from tests.serving.server import serving, wait_until

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 
-from components.model_bundle import load_bundle
+from components.bundle.model import load_bundle
 from tests.command import EXAMPLES, start, switchyard
 from tests.serving.server import wait_until
 

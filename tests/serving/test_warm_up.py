@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from components.bundle_manifest import write_manifest
-from components.model_bundle import ROWS, example_rows, training_data
+from components.bundle.manifest import write_manifest
+from components.bundle.model import ROWS, example_rows, training_data
 from components.serving.served_model import Limits, load_model
 from tests.security.bundles import FEATURE, make_bundle
 

@@ -6,12 +6,12 @@ import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 from mlflow import MlflowClient
 
-from components import tracking
-from components.batched_io import ReadExamples
 from components.compat import beam_local_globs, tensorflow_globs
-from components.escaping import sqlite_uri
+from components.data.tfrecords import ReadExamples
 from components.ingest.sources import find_files
-from components.model_registry import register_model, versions
+from components.text.escaping import sqlite_uri
+from components.tracking import run as tracking
+from components.tracking.model_registry import register_model, versions
 from tests.security.test_journals import bundle, model
 
 pytestmark = pytest.mark.core

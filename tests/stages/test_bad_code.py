@@ -10,20 +10,20 @@ import tensorflow_transform as tft
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 from tensorflow_transform.tf_metadata.metadata_io import write_metadata
 
-from components.accelerators import AcceleratorProfile
 from components.baseline.contents import BaselineContents
-from components.dataset import DatasetSummary
+from components.data.summary import DatasetSummary
+from components.data_gate.executor import Gate
 from components.errors import UserError
+from components.training.accelerator import AcceleratorProfile
 from components.training.contract import FeatureSpec, ModelSpec, TrainRequest
-from components.training.input import feature_specs
-from components.training.registry import trainer_class
+from components.training.examples import feature_specs
 from components.training.request import hyperparameters
+from components.training.trainers import trainer_class
 from components.transform.preprocessing import preprocessing_fn
-from components.user_code import UserCode
-from components.validation.executor import Gate
-from pipelines.config_file import load_config
+from components.user_code.loading import UserCode
+from pipelines.config.load import load_config
+from pipelines.config.stage_settings import gate_settings, preprocessing_code, trainer_settings
 from pipelines.preflight import check_environment, check_inputs
-from pipelines.settings import gate_settings, preprocessing_code, trainer_settings
 from tests.bad_input import Case, config
 
 pytestmark = pytest.mark.core

@@ -14,9 +14,9 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation.batched_metrics import Batch, MeasureBatches, SumBatches
-from components.evaluation.metric_names import METRICS, ROW_ACCURACY, ROW_LOSS
-from components.evaluation.metrics import eval_config, row_feature
+from components.evaluation.metrics import METRICS, ROW_ACCURACY, ROW_LOSS
 from components.evaluation.slices import slice_column
+from components.evaluation.tfma_config import eval_config, row_feature
 from components.evaluation.tfma_results import read_metrics
 
 ROWS = 150

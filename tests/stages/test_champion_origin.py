@@ -4,12 +4,13 @@ import pytest
 from mlflow import MlflowClient
 from tfx.types import standard_artifacts
 
-from components import data_source, progress
+from components import progress
 from components.artifacts import Baseline
 from components.baseline.component import Executor
 from components.baseline.contents import BaselineContents
-from components.dataset import DatasetSummary
-from components.model_registry import register_model
+from components.data import source as data_source
+from components.data.summary import DatasetSummary
+from components.tracking.model_registry import register_model
 from tests.registries import small_model
 
 

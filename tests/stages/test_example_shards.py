@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from components.training.contract import Shard
-from components.training.input import TransformedExamples
+from components.training.examples import TransformedExamples
 
 pytestmark = pytest.mark.core
 

@@ -11,14 +11,14 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.compat import tfdv_quantiles
 from components.compat.tfdv_quantiles import stats_options
+from components.data_gate.checks import Checks
+from components.data_gate.drift import TOO_FEW, TOO_MANY_VALUES, column_findings, distance_findings, distances
+from components.data_gate.findings import merged
+from components.data_gate.growth import ordered
+from components.data_gate.inferred_schema import widen
 from components.serving.drift_report import served_drift
 from components.transform.executor import unusable_features
-from components.validation.checks import Checks
-from components.validation.drift import TOO_FEW, TOO_MANY_VALUES, column_findings, distance_findings, distances
-from components.validation.findings import merged
-from components.validation.growth import ordered
-from components.validation.inferred_schema import widen
-from pipelines import schema_command
+from pipelines.commands import schema as schema_command
 from tests.stages.test_validation import summary
 
 pytestmark = pytest.mark.core

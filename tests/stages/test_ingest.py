@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
-from components import shards
-from components.dataset import DatasetSummary
+from components.data import shards
+from components.data.summary import DatasetSummary
 from components.errors import UserError
 from components.ingest import csv_reader
 from components.ingest.executor import Executor

@@ -4,9 +4,9 @@ import pytest
 import tensorflow as tf
 
 from components import progress
-from components.conversion import fit_values
-from components.raw_features import RawFeature
 from components.serving.tensorflow_serving import _present
+from components.values.conversion import fit_values
+from components.values.raw_features import RawFeature
 from tests.stages.test_ingest import ingest
 
 pytestmark = pytest.mark.core

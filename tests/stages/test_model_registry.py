@@ -7,9 +7,19 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from components import promotion_lock, tracking
 from components.errors import UserError
-from components.model_registry import CHALLENGER, CHAMPION, PREVIOUS, alias_version, moves, promote, register_model, rollback
+from components.tracking import promotion_lock
+from components.tracking import run as tracking
+from components.tracking.model_registry import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    alias_version,
+    moves,
+    promote,
+    register_model,
+    rollback,
+)
 from tests.registries import small_model
 
 pytestmark = pytest.mark.core

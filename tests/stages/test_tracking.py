@@ -6,11 +6,11 @@ import shutil
 import pytest
 from mlflow import MlflowClient
 
-from components import tracking
-from components.model_registry import alias_version
-from components.tracking_journal import Journal, pending, process_of_ones_own, replay, write_header
-from pipelines.runners.upload import upload
-from pipelines.runners.workspace import Workspace
+from components.tracking import run as tracking
+from components.tracking.journal import Journal, pending, process_of_ones_own, replay, write_header
+from components.tracking.model_registry import alias_version
+from pipelines.runners.tracking.upload import upload
+from pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.core
 

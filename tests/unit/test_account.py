@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from components.account import ensure_account
-from components.model_registry import user_name
+from components.process.account import ensure_account
+from components.tracking.model_registry import user_name
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import yaml
 from components.errors import DataGateError, StageError, TrainingError, UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.scan import scan
-from pipelines.cli_options import guarded
-from pipelines.config_file import load_config
+from pipelines.commands.options import guarded
+from pipelines.config.load import load_config
+from pipelines.config.stage_settings import input_spec
 from pipelines.preflight import check_code_loads, check_environment, check_inputs
-from pipelines.runners.job_server import find_jar
-from pipelines.settings import input_spec
+from pipelines.runners.local.flink import find_jar
 from tests.bad_input import GOOD, Case, command_in_this_process, config
 from tests.command import BREAST_CANCER
 

@@ -5,7 +5,7 @@ import pyarrow.parquet
 import pytest
 
 from components.errors import UserError
-from components.serving.batch_output import assemble
+from components.prediction.output import assemble
 
 LISTS = [pa.list_(pa.int64()), pa.large_list(pa.int64())]
 

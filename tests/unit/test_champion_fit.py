@@ -6,8 +6,8 @@ import pytest
 
 from components.baseline.contents import BaselineContents, Misfit
 from components.baseline.fit import ChampionFit
-from components.dataset import DatasetSummary
-from components.model_bundle import BundleInfo, RawFeature
+from components.bundle.model import BundleInfo, RawFeature
+from components.data.summary import DatasetSummary
 
 
 def summary(task="binary", classes=(0, 1), columns=None, label="y"):

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components import class_order
 from components.baseline.fit import ChampionFit
-from components.dataset import DatasetSummary
+from components.bundle.model import BundleInfo, reordered
+from components.data import class_order
+from components.data.summary import DatasetSummary
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.scan import scan
-from components.model_bundle import BundleInfo, reordered
-from pipelines.config import PipelineConfig
+from pipelines.config.pipeline import PipelineConfig
+from pipelines.config.stage_settings import input_spec
 from pipelines.preflight import check_inputs
-from pipelines.settings import input_spec
 
 BAD = {"data": {"path": "d.csv"}, "label": "y", "name": "p"}
 

@@ -4,7 +4,7 @@ import pytest
 
 from components.errors import UserError
 from components.training.class_weights import class_weights
-from pipelines.config_file import load_config
+from pipelines.config.load import load_config
 from pipelines.preflight import check_inputs
 from tests.bad_input import Case, config
 

@@ -2,8 +2,8 @@ import pytest
 import yaml
 
 from components.errors import UserError
-from pipelines.config import PipelineConfig
-from pipelines.config_file import load_config
+from pipelines.config.load import load_config
+from pipelines.config.pipeline import PipelineConfig
 
 BASE = {"name": "x", "data": {"path": "a.csv"}, "label": "y"}
 

@@ -3,9 +3,9 @@
 import pytest
 
 from components.errors import UserError
-from pipelines.config_beam import BeamConfig
-from pipelines.config_file import load_config
-from pipelines.runners.job_server import find_jar
+from pipelines.config.beam import BeamConfig
+from pipelines.config.load import load_config
+from pipelines.runners.local.flink import find_jar
 
 BASE = {"name": "x", "data": {"path": "a.csv"}, "label": "y"}
 DIRECT = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"

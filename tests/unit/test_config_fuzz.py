@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from pipelines.config_file import load_config
+from pipelines.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
 SEEDS = sorted(ROOT.glob("pipelines/examples/*/pipeline.yaml"))

@@ -3,7 +3,7 @@
 import pytest
 
 from components.errors import UserError
-from pipelines.config_file import load_config
+from pipelines.config.load import load_config
 
 pytestmark = pytest.mark.core
 WORDS = [

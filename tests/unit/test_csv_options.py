@@ -9,7 +9,7 @@ from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.csv_options import CsvOptions
 from components.ingest.scan import read_batches, scan
-from pipelines.config_file import load_config
+from pipelines.config.load import load_config
 from tests.unit.test_ingest import SPEC, InputSpec
 
 pytestmark = pytest.mark.core

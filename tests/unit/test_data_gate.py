@@ -10,14 +10,14 @@ from scipy import special
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.baseline.contents import BaselineContents, Misfit
-from components.dataset import DatasetSummary
-from components.validation.chance import critical, is_new, largest_by_chance, power_divergence
-from components.validation.comparability import comparability_findings, with_comparability
-from components.validation.drift import distance_findings, jensen_shannon, with_schemas_limits
-from components.validation.findings import Distance, Finding, Verdict, merged, option_for, remedy_for
-from components.validation.leakage import normalized_information
-from components.validation.schema_text import check_label_values
-from pipelines.config_file import load_config
+from components.data.summary import DatasetSummary
+from components.data_gate.chance import critical, is_new, largest_by_chance, power_divergence
+from components.data_gate.comparability import comparability_findings, with_comparability
+from components.data_gate.drift import distance_findings, jensen_shannon, with_schemas_limits
+from components.data_gate.findings import Distance, Finding, Verdict, merged, option_for, remedy_for
+from components.data_gate.leakage import normalized_information
+from components.data_gate.schema_text import check_label_values
+from pipelines.config.load import load_config
 
 ON_ANOMALY = {"error": "fail", "warning": "warn", "features": {}}
 LIMITS = {"warn": 0.1, "fail": 0.5, "features": {}}

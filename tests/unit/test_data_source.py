@@ -1,7 +1,7 @@
 """Which data set a champion was trained on."""
 
-from components import data_source
 from components.baseline.contents import BaselineContents
+from components.data import source as data_source
 
 
 def test_a_version_trained_on_other_patterns_is_named_by_them():

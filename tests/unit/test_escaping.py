@@ -4,8 +4,8 @@ import glob
 
 import pytest
 
-from components.escaping import equals, pattern_of, sqlite_file, sqlite_uri
-from components.redaction import mask, take_credentials
+from components.text.escaping import equals, pattern_of, sqlite_file, sqlite_uri
+from components.text.redaction import mask, take_credentials
 
 AWKWARD = [
     "plain",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import StageError, TerminatedError, UserError
-from pipelines.runners.stage_process import _not_started, explain
+from pipelines.runners.local.process import _not_started, explain
 
 
 def raised(*errors):

@@ -8,7 +8,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from components.conversion import fit_rows
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert, observe
@@ -17,7 +16,8 @@ from components.ingest.readers import READERS
 from components.ingest.scan import InputSpec, scan
 from components.ingest.sources import fingerprint, format_of, list_files
 from components.ingest.writer import assign
-from components.raw_features import RawFeature
+from components.values.conversion import fit_rows
+from components.values.raw_features import RawFeature
 from tests.command import REPOSITORY
 
 SPEC = dict(

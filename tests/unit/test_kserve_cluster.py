@@ -7,9 +7,9 @@ import stat
 import pytest
 
 from components.errors import StageError, UserError
-from pipelines.deploy_command import kserve_for, predictor_before
-from pipelines.kserve_cluster import await_ready, look
-from pipelines.kserve_manifests import Deployment, inference_service
+from pipelines.commands.deploy import kserve_for, predictor_before
+from pipelines.kserve.cluster import await_ready, look
+from pipelines.kserve.manifests import Deployment, inference_service
 from tests.unit.test_kserve_manifests import FROM_STORE
 
 SCRIPT = """#!/bin/sh

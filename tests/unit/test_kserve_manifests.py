@@ -5,8 +5,8 @@ import pytest
 import yaml
 
 from components.errors import UserError
-from pipelines.config_kubeflow import Secret, StageResources
-from pipelines.kserve_manifests import Deployment, inference_service, service_name
+from pipelines.config.kubeflow import Secret, StageResources
+from pipelines.kserve.manifests import Deployment, inference_service, service_name
 
 FROM_STORE = {
     "model": "breast_cancer", "version": "3", "location": "s3://models/1/abc", "tracking_uri": None, "name": "breast-cancer",

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.bundle.model import BundleInfo, RawFeature
 from components.errors import UserError
 from components.ingest.bad_rows import BadRows
 from components.ingest.column_types import STRING, ColumnType
 from components.ingest.layout import folder_columns
 from components.ingest.scan import InputSpec, scan
 from components.ingest.sources import find_files, fingerprint, list_files
-from components.model_bundle import BundleInfo, RawFeature
 from components.serving import invocations, open_inference
 from components.serving.bounds import InputError
 from components.serving.inputs import check_names, columns_of, left_aside

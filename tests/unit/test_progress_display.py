@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from components.progress import no_progress_bars
-from pipelines.runners.progress_display import LiveDisplay, PlainDisplay
+from pipelines.terminal.progress import LiveDisplay, PlainDisplay
 
 
 @pytest.fixture

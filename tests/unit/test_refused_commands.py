@@ -8,10 +8,10 @@ from rich.console import Console
 
 from components.errors import UserError
 from pipelines.cli import main
-from pipelines.config_file import load_config
-from pipelines.output_path import check_output, removed_when_refused
-from pipelines.runners.local import LocalRunner
-from pipelines.runners.workspace import Workspace
+from pipelines.commands.output_path import check_output, removed_when_refused
+from pipelines.config.load import load_config
+from pipelines.runners.local.runner import LocalRunner
+from pipelines.workspace import Workspace
 from tests.bad_input import command_in_this_process
 
 

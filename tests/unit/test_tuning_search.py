@@ -5,7 +5,7 @@ import pytest
 
 from components.tuning.results import with_values
 from components.tuning.search import suggest
-from pipelines.config_tuning import Dimension, TuneConfig
+from pipelines.config.tuning import Dimension, TuneConfig
 
 SETTINGS = {
     "framework": "pytorch",

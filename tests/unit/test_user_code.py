@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from components.user_code import snapshot
-from pipelines.config_file import load_config
-from pipelines.settings import preprocessing_code
+from components.user_code.loading import snapshot
+from pipelines.config.load import load_config
+from pipelines.config.stage_settings import preprocessing_code
 
 
 def put(folder, **files):

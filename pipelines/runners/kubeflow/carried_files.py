@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import UserError
-from components.own_folder import own_folder
+from components.process.own_folder import own_folder
 
 PLACE = "{{files}}"
 # Linux hands a process no argument of more than 128 KiB, and the whole command of a task is one.

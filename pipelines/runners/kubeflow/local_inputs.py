@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.ingest.layout import fixed_part
 from components.ingest.sources import find_files, is_local
-from pipelines.config import PipelineConfig
+from pipelines.config.pipeline import PipelineConfig
 
 
 def local_inputs(config: PipelineConfig) -> list[tuple[str, Path, list[Path]]]:

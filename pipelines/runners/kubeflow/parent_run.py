@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components import tracking
+from components.tracking import run as tracking
 from pipelines.runners.kubeflow.cluster.run import Run
 
 KFP_TAG = "switchyard.kfp_run_id"

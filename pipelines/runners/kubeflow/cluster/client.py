@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import StageError, UserError
-from components.redaction import mask
-from components.tokens import read_token, token_in
+from components.process.tokens import read_token, token_in
+from components.text.redaction import mask
 from pipelines.runners.kubeflow.cluster.run import Run, run_of
 from pipelines.runners.kubeflow.cluster.workflow import Workflow
 

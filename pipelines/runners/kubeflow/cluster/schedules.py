@@ -13,7 +13,7 @@ from typing import Any
 
 from components.errors import StageError, UserError
 from pipelines.runners.kubeflow.cluster.client import KubeflowClient
-from pipelines.runners.kubeflow.compiler import CompiledForKubeflow
+from pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
 
 
 @dataclass(frozen=True)

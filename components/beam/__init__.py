@@ -1,0 +1,1 @@
+"""Apache Beam's start and its workers."""

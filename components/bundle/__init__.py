@@ -1,0 +1,1 @@
+"""A model as it is kept: written, verified, opened."""

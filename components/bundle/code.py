@@ -1,0 +1,124 @@
+"""What `bundle.json` may name as its predictor: a framework, or a class in a Python file in the bundle's `code/`.
+
+Nothing else is imported: no absolute path, no `..`, no module that is installed. A user's trainer is copied into `code/` with
+the modules of its package that it imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from components.errors import UserError
+from components.training.trainers import PREDICTORS, file_of, is_file
+from components.user_code.loading import load_function
+
+FOLDER = "code"
+_REFERENCE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*)\.py:(?P<name>[A-Za-z_]\w*)", re.ASCII)
+
+
+def load_predictor_class(bundle: Path, predictor: str) -> Any:
+    """Returns the class that `predictor` names, which has `load_predictor`.
+
+    Raises:
+        UserError: it names something else than a framework or a class in `code/`.
+    """
+    if predictor in PREDICTORS:
+        module, _, name = PREDICTORS[predictor].partition(":")
+        return getattr(importlib.import_module(module), name)
+    found = _REFERENCE.fullmatch(predictor)
+    file = bundle / FOLDER / f"{found['module']}.py" if found else None
+    if found is None or file is None or not file.is_file() or not file.resolve().is_relative_to((bundle / FOLDER).resolve()):
+        raise UserError(
+            f"model: bundle.json names the predictor {predictor[:200]!r}; allowed: {', '.join(PREDICTORS)}, or a class in its "
+            f"{FOLDER}/, such as my_trainer.py:MyTrainer. Train again."
+        )
+    parts = found["module"].split("/")
+    for taken in {p.stem for p in (bundle / FOLDER).iterdir()} & (sys.stdlib_module_names | {"components", "pipelines"}):
+        raise UserError(
+            f"model: {FOLDER}/{taken} would replace a module of Python's or of Switchyard's. Rename it and train again."
+        )
+    # What Python would leave beside the code is none of the manifest's files.
+    sys.dont_write_bytecode = True
+    if len(parts) == 1:
+        return load_function(str(file), found["name"])
+    return _from_package(bundle / FOLDER, parts, found["name"])
+
+
+def _from_package(code: Path, parts: list[str], name: str) -> Any:
+    """Imports a module of a package under a name of its own: one that is installed under the same name is left alone."""
+    root = "_bundle_" + re.sub(r"\W", "_", str(code.resolve()))
+    if root not in sys.modules:
+        package = ModuleType(root)
+        package.__path__ = [str(code)]
+        sys.modules[root] = package
+    if str(code) not in sys.path:
+        sys.path.append(str(code))  # for what the package imports of itself by its whole name
+    try:
+        found: Any = getattr(importlib.import_module(".".join((root, *parts))), name)
+    except Exception as error:  # whatever the user's code raises
+        raise UserError(f"model: {FOLDER}/{'/'.join(parts)}.py: {type(error).__name__}: {error}") from error
+    return found
+
+
+def bundled_code(framework: str, trainer: type) -> tuple[str, Mapping[str, Path]]:
+    """Returns what `bundle.json` names as the predictor of a trainer, and the files for `code/`: name -> file.
+
+    Args:
+        framework: as the config has it: a framework, `FILE.py:Class` or `package.module:Class`.
+        trainer: its class.
+
+    Raises:
+        UserError: its source cannot be found.
+    """
+    if framework in PREDICTORS:
+        return framework, {}
+    if is_file(framework):
+        file = file_of(framework)
+        files = (f for f in file.parent.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+        return f"{file.name}:{trainer.__name__}", {f.relative_to(file.parent).as_posix(): f for f in files}
+    source = getattr(sys.modules[trainer.__module__], "__file__", None)
+    if source is None or not source.endswith(".py"):
+        raise UserError(
+            f"trainer.framework: the source of {framework!r} cannot be found, and a bundle holds a copy. Give a Python file."
+        )
+    parts = trainer.__module__.split(".")
+    if Path(source).name == "__init__.py":
+        parts.append("__init__")
+    root = Path(source).parents[len(parts) - 1]
+    return f"{'/'.join(parts)}.py:{trainer.__name__}", {f.relative_to(root).as_posix(): f for f in _package_files(root, parts)}
+
+
+def _package_files(root: Path, parts: list[str]) -> set[Path]:
+    """Returns a module's file, and what it imports of its own package."""
+    done: set[Path] = set()
+    todo = [root.joinpath(*parts).with_suffix(".py")]
+    while todo:
+        file = todo.pop()
+        if file in done:
+            continue
+        done.add(file)
+        place = file.relative_to(root).parent
+        todo += [f for p in (place, *place.parents) if p.parts and (f := root / p / "__init__.py").is_file()]
+        for name in _own_imports(file, place.parts, parts[0]):
+            base = root.joinpath(*name)
+            todo += [f for f in (base.with_suffix(".py"), base / "__init__.py") if f.is_file()]
+    return done
+
+
+def _own_imports(file: Path, package: tuple[str, ...], top: str) -> set[tuple[str, ...]]:
+    found: set[tuple[str, ...]] = set()
+    for node in ast.walk(ast.parse(file.read_bytes(), filename=str(file))):
+        if isinstance(node, ast.Import):
+            found |= {tuple(a.name.split(".")) for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            found |= {base, *((*base, a.name) for a in node.names)}
+    return {name for name in found if name[:1] == (top,)}

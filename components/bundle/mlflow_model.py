@@ -1,0 +1,25 @@
+"""MLflow's models-from-code entry: the same for every framework."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+
+from components.bundle.model import BundleModel, load_bundle
+
+
+class PyfuncModel(mlflow.pyfunc.PythonModel):
+    """What MLflow serves: a BundleModel behind MLflow's interface."""
+
+    def load_context(self, context: Any) -> None:
+        """Loads the bundle that lies in the MLflow Model, if its files are as the manifest beside this one says."""
+        self.bundle: BundleModel = load_bundle(Path(context.artifacts["bundle"]).parents[1])
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """See `BundleModel.predict`."""
+        return self.bundle.predict(model_input)
+
+
+mlflow.models.set_model(PyfuncModel())

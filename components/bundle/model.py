@@ -1,0 +1,253 @@
+"""The one format a trained model takes: an MLflow Model directory with raw features in and predictions out.
+
+Inside: `preprocess/` (the transform graph without the label, a SavedModel), `model/` (what the trainer exported), `data/`
+(statistics and schema of the training split, for drift, and a few rows, for the server's warm-up) and `bundle.json`.
+Evaluation, batch prediction, the registry and serving know nothing else of a model. MLflow's models-from-code loads
+`mlflow_model.py`, which loads the parts. The names of columns are in `bundle.json` alone: the transform graph and the exports
+take and give features by place. `model_bundle_writer.py` makes one; here it is read, after a look at `manifest.json`
+(`bundle_manifest.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
+from components.bundle.code import load_predictor_class
+from components.bundle.manifest import FORMAT, verify
+from components.compat import tensorflow_globs
+from components.data.class_order import KEY as POSITIVE_CLASS
+from components.data.class_order import places, positive_class, same_classes
+from components.errors import UserError
+from components.values.conversion import fit_frame, fit_rows
+from components.values.raw_features import Columns, Ragged, RawFeature, concatenate
+
+__all__ = [
+    "FILE", "BundleInfo", "BundleModel", "Columns", "Ragged", "RawFeature", "answers", "bundle_folder", "bundle_info",
+    "check_if_saved_model", "concatenate", "load_bundle", "training_data",
+]  # fmt: skip
+
+FILE = "bundle.json"
+# In `data/`: what a server is warmed up and checked with.
+ROWS = "rows.parquet"
+_MEANING = re.compile(r"\w*(\[\w+\])?")
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """What `bundle.json` holds.
+
+    Attributes:
+        framework: the trainer's name.
+        predictor: `pytorch`, `tensorflow`, or `my_trainer.py:Class` with `Trainer.load_predictor`, in the bundle's `code/`.
+        task: binary, multiclass or regression.
+        label: the label's column.
+        classes: label values in the order of the model's outputs, a binary task's positive one last; empty for a regression.
+        features: raw features; the transform graph takes them as `f0`, `f1`, ...
+        transformed: names of the transformed features; the transform graph gives them as `t0`, `t1`, ...
+        user_code: the user's code made the transform graph or the model.
+    """
+
+    framework: str
+    predictor: str
+    task: str
+    label: str
+    classes: list[Any]
+    features: list[RawFeature]
+    transformed: list[str] = field(default_factory=list)
+    user_code: bool = False
+
+    @property
+    def positive_class(self) -> Any | None:
+        """The class whose probability a binary model gives, else None."""
+        return positive_class(self.task, self.classes)
+
+
+class BundleModel:
+    """A loaded bundle: raw features as a DataFrame in, predictions as arrays or a DataFrame out.
+
+    Made by `load_bundle`, which verifies the files first.
+
+    Args:
+        folder: of `bundle.json`.
+        verified: its digest is the registered one, or the run's own.
+    """
+
+    def __init__(self, folder: Path, *, verified: bool) -> None:
+        self.info = _read_info(folder)
+        # The trainer's framework first: PyTorch must come into the process before TensorFlow.
+        trainer = load_predictor_class(folder, self.info.predictor)
+        if not (verified and self.info.user_code):
+            for place in (folder / "preprocess", folder / "model"):
+                check_if_saved_model(place)
+        import tensorflow as tf
+
+        tensorflow_globs.install()
+        self._tf = tf
+        self._predict = trainer.load_predictor(folder / "model")
+        self._preprocess = tf.saved_model.load(str(folder / "preprocess"))
+
+    def scores(self, rows: pd.DataFrame) -> np.ndarray:
+        """Returns float32 (B, outputs): probability of the last class, of each class, or the value.
+
+        Args:
+            rows: one column per raw feature; missing is None or NaN.
+
+        Raises:
+            UserError: a column is missing or its values do not fit.
+        """
+        return self.scores_of(fit_frame(rows, self.info.features))
+
+    def scores_of(self, columns: Columns) -> np.ndarray:
+        """Returns the same for columns that are ready: nothing is checked."""
+        constant = self._tf.constant
+        tensors = {}
+        for i, feature in enumerate(self.info.features):
+            column = columns[feature.name]
+            if isinstance(column, Ragged):
+                tensors[f"f{i}"] = constant(column.values, feature.dtype)
+                tensors[f"f{i}_lengths"] = constant(column.lengths)
+            else:
+                tensors[f"f{i}"] = constant(column)
+        outputs = self._preprocess.transform(tensors)
+        transformed = {name: outputs[f"t{i}"].numpy() for i, name in enumerate(self.info.transformed)}
+        return np.asarray(self._predict(transformed), dtype=np.float32)
+
+    def scores_of_batch(self, batch: pa.RecordBatch) -> np.ndarray:
+        """Returns the same for a batch of any Arrow types.
+
+        Raises:
+            UserError: a value does not fit.
+        """
+        fitted = fit_rows(batch, self.info.features)
+        if fitted.misfits:
+            row, why = min(fitted.misfits.items())
+            raise UserError(f"{why} (row {row}{f' and {len(fitted.misfits) - 1} more' if len(fitted.misfits) > 1 else ''}).")
+        return self.scores_of(fitted.columns)
+
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Returns `prediction` and, for classes, the probabilities, one row per input row."""
+        return self.table(self.scores(rows), rows.index)
+
+    def table(self, scores: np.ndarray, index: Any = None) -> pd.DataFrame:
+        """Returns scores (see `scores`) as the columns that a user sees."""
+        return pd.DataFrame(answers(self.info, scores), index=index)
+
+
+def answers(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns scores (see `BundleModel.scores`) as what a user sees: column -> values (B,), probabilities as float64."""
+    if info.task == "regression":
+        return {"prediction": scores[:, 0].astype("float64")}
+    classes = np.asarray(info.classes, dtype=object if isinstance(info.classes[0], str) else None)
+    if info.task == "binary":
+        return {"prediction": classes[(scores[:, 0] >= 0.5).astype(int)], "probability": scores[:, 0].astype("float64")}
+    columns = {"prediction": classes[scores.argmax(axis=1)]}
+    return columns | {f"probability_{c}": scores[:, i].astype("float64") for i, c in enumerate(info.classes)}
+
+
+def reordered(scores: np.ndarray, info: BundleInfo, classes: Sequence[Any]) -> np.ndarray:
+    """Returns a model's scores as of a model with the same classes in the order of `classes`."""
+    if [str(c) for c in info.classes] == [str(c) for c in classes] or not same_classes(info.classes, classes):
+        return scores
+    return 1 - scores if info.task == "binary" else scores[:, places(info.classes, classes)]
+
+
+def check_if_saved_model(folder: Path) -> None:
+    """Raises UserError for a folder with a SavedModel that could do more than compute."""
+    if any(folder.glob("saved_model*")):
+        from components.bundle.saved_model_check import check_saved_model
+
+        check_saved_model(folder)
+
+
+def load_bundle(folder: str | Path, digest: str | None = None, *, verified: bool = False) -> BundleModel:
+    """Loads the bundle inside an MLflow Model directory, without MLflow's own checks of the input.
+
+    Args:
+        folder: of the MLflow Model.
+        digest: that its manifest must have, from the registry or the run that made it; None: the files only have to be as
+            the manifest says.
+        verified: whoever calls has looked at the digest.
+
+    Raises:
+        UserError: the files are not as the manifest says, or hold what no bundle does.
+    """
+    verify(Path(folder), digest)
+    return BundleModel(Path(folder) / "artifacts" / bundle_folder(folder), verified=verified or digest is not None)
+
+
+def bundle_info(folder: str | Path) -> BundleInfo:
+    """Reads what a bundle says of itself, without loading the model."""
+    return _read_info(Path(folder) / "artifacts" / bundle_folder(folder))
+
+
+def training_data(folder: str | Path) -> Path:
+    """Folder in a bundle with the training split's `statistics.pb`, `schema.pbtxt`, `dataset.json`, and a few `rows.parquet`."""
+    return Path(folder) / "artifacts" / bundle_folder(folder) / "data"
+
+
+def example_rows(folder: str | Path) -> pd.DataFrame | None:
+    """Returns a few rows of the model's own data, as `BundleModel.scores` takes them; None for a bundle without any."""
+    file = training_data(folder) / ROWS
+    return pd.read_parquet(file) if file.is_file() else None
+
+
+def _read_info(folder: Path) -> BundleInfo:
+    try:
+        loaded = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except RecursionError:
+        loaded = None
+    if not isinstance(loaded, dict):
+        raise UserError(f"model: {FILE} is no JSON object: it was changed. Train again.")
+    written = loaded.pop("format", 1)
+    loaded.pop(POSITIVE_CLASS, None)  # for people: it is the last of the classes
+    if written != FORMAT:
+        raise UserError(
+            f"model: {FILE} has the format {written!r}, this version reads {FORMAT}. In format 1 column names are part of the "
+            "exported code: train again."
+        )
+    try:
+        info = BundleInfo(**{**loaded, "features": [RawFeature(**f) for f in loaded["features"]]})
+        TypeAdapter(BundleInfo).validate_json(json.dumps(loaded), strict=True)
+        if problem := _problem(info):
+            raise ValueError(problem)
+    except (KeyError, TypeError, ValueError) as error:
+        found = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = f"{'.'.join(map(str, found['loc']))}: {found['msg']}" if found else str(error)[:300]
+        raise UserError(f"model: {FILE} cannot be read ({reason}): it was changed, or a newer version made it.") from None
+    return info
+
+
+def _problem(info: BundleInfo) -> str:
+    """Returns what no bundle says of itself; empty: nothing."""
+    names = [f.name for f in info.features]
+    if not names or len(set(names)) != len(names) or len(set(info.transformed)) != len(info.transformed):
+        return "its features have no names, or one twice"
+    for feature in info.features:
+        if feature.dtype not in ("float32", "int64", "string") or (feature.width is not None and feature.width < 1):
+            return f"the feature {feature.name[:60]!r} is {feature.dtype[:20]!r} of width {feature.width}"
+        if not _MEANING.fullmatch(feature.meaning):
+            return f"the feature {feature.name[:60]!r} means {feature.meaning[:60]!r}"
+    wanted = {"regression": 0, "binary": 2, "multiclass": max(2, len(info.classes))}.get(info.task)
+    kinds = set(map(type, info.classes))
+    if len(info.classes) != wanted or not (kinds <= {str} or kinds <= {int}) or len(set(info.classes)) != wanted:
+        return f"the task {info.task[:20]!r} has the classes {str(info.classes)[:60]}"
+    return ""
+
+
+def bundle_folder(folder: str | Path) -> str:
+    """Name of the artifact folder that holds the bundle."""
+    names = os.listdir(Path(folder) / "artifacts")
+    if len(names) != 1:
+        raise FileNotFoundError(f"{folder} is not a model bundle: artifacts holds {names}")
+    return names[0]

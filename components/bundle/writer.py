@@ -1,0 +1,186 @@
+"""Makes a model bundle (see `model_bundle.py`) of a transform graph and of what a trainer exported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType, Array
+
+from components.bundle.code import FOLDER as CODE
+from components.bundle.manifest import FORMAT, write_manifest
+from components.bundle.model import FILE, ROWS, BundleInfo
+from components.data.class_order import KEY as POSITIVE_CLASS
+from components.data.summary import DatasetSummary
+from components.values.raw_features import RawFeature, raw_feature
+from components.values.spelling import BOOLEAN, TIME, TIMESTAMP
+
+_log = logging.getLogger(__name__)
+
+EXAMPLE_ROWS = 5
+_SERVE = Path(__file__).with_name("mlflow_model.py")
+
+
+def raw_features(feature_spec: Mapping[str, Any], summary: DatasetSummary) -> list[RawFeature]:
+    """Returns the raw features of a transform graph's `raw_feature_spec()`, without the label.
+
+    Args:
+        feature_spec: name -> TensorFlow's spec.
+        summary: of the training data.
+    """
+    found = []
+    for name, spec in sorted(feature_spec.items()):
+        if name != summary.label:
+            shape = getattr(spec, "shape", None)  # VarLenFeature has none
+            width = None if shape is None else int(np.prod(shape, dtype=int))
+            found.append(raw_feature(name, summary, spec.dtype.name, width))
+    return found
+
+
+def save_bundle(
+    target: Path,
+    *,
+    info: BundleInfo,
+    transform_graph: str,
+    export_dir: Path,
+    rows: pd.DataFrame,
+    code: Mapping[str, Path],
+    data: Mapping[str, Path],
+) -> str:
+    """Writes the MLflow Model and returns the digest of its manifest.
+
+    Args:
+        target: a folder that is not there yet.
+        info: goes into `bundle.json`, with the names of the transformed features.
+        transform_graph: URI of TFX's TransformGraph artifact.
+        export_dir: what the trainer exported; moved into the bundle.
+        rows: a few raw ones without the label: the first go into MLflow's input example, a server is warmed up with all.
+        code: name -> file of the user's own trainer.
+        data: name -> file, what later data is compared with; see `training_data`.
+    """
+    work = target.with_name(f"{target.name}.parts")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    info = dataclasses.replace(info, transformed=_save_preprocess(str(work / "preprocess"), info, transform_graph))
+    shutil.move(str(export_dir), work / "model")
+    for name, file in code.items():
+        copy = work / CODE / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    (work / "data").mkdir()
+    for name, file in data.items():
+        shutil.copyfile(file, work / "data" / name)
+    rows.to_parquet(work / "data" / ROWS, index=False)
+    content = {"format": FORMAT, **dataclasses.asdict(info), POSITIVE_CLASS: info.positive_class}
+    (work / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    settings: dict[str, Any] = {
+        "path": str(target),
+        "python_model": str(_SERVE),
+        # A URI: of a path MLflow decodes what looks like an escape.
+        "artifacts": {"bundle": work.absolute().as_uri()},
+        "signature": signature(info),
+        "pip_requirements": _requirements(info.framework),
+    }
+    try:
+        mlflow.pyfunc.save_model(**settings, input_example=_plain(rows.head(EXAMPLE_ROWS), info))
+    except MlflowException:
+        # An example that MLflow does not take must not cost the trained model.
+        _log.warning("the model is saved without an input example", exc_info=True)
+        shutil.rmtree(target, ignore_errors=True)
+        mlflow.pyfunc.save_model(**settings)
+    shutil.rmtree(work)
+    return write_manifest(target)
+
+
+def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
+    """Rows as a user would send them: texts, floats, lists of floats."""
+    columns: dict[str, Any] = {}
+    for feature in info.features:
+        values = rows[feature.name]
+        if feature.is_bytes:
+            columns[feature.name] = list(values)
+        elif feature.dtype == "string":
+            columns[feature.name] = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+        elif (feature.width or 1) > 1 or feature.is_list:
+            columns[feature.name] = [None if v is None else np.asarray(v, dtype=np.float64) for v in values]
+        else:
+            columns[feature.name] = pd.to_numeric(values).astype(np.float64)
+    return pd.DataFrame(columns)
+
+
+def signature(info: BundleInfo) -> ModelSignature:
+    """Numbers are declared as double: JSON and pandas know no float32, and a missing integer is NaN.
+
+    Booleans, dates and times come in several types, all of which the bundle takes: MLflow is to pass them on as they are.
+    """
+    inputs = []
+    for f in info.features:
+        kind: Any = DataType.double if f.dtype != "string" else DataType.binary if f.is_bytes else DataType.string
+        if f.meaning.partition("[")[0] in (BOOLEAN, TIMESTAMP, TIME) and not f.is_list:
+            kind = AnyType()
+        inputs.append(ColSpec(Array(kind) if (f.width or 1) > 1 or f.is_list else kind, f.name, required=f.width is not None))
+    outputs: list[Any] = []
+    if info.classes:
+        kind = DataType.string if isinstance(info.classes[0], str) else DataType.long
+        names = ["probability"] if info.task == "binary" else [f"probability_{c}" for c in info.classes]
+        outputs = [ColSpec(kind, "prediction"), *(ColSpec(DataType.double, n) for n in names)]
+    else:
+        outputs = [ColSpec(DataType.double, "prediction")]
+    return ModelSignature(Schema(inputs), Schema(cast(Any, outputs)))
+
+
+def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[str]:
+    """Saves the transform graph, raw and transformed features by place; returns the names of the transformed ones."""
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    graph = tft.TFTransformOutput(transform_graph)
+    specs: dict[str, tf.TensorSpec] = {}
+    for i, f in enumerate(info.features):
+        if f.width is None:
+            specs[f"f{i}"] = tf.TensorSpec([None], f.dtype, f"f{i}")
+            specs[f"f{i}_lengths"] = tf.TensorSpec([None], "int64", f"f{i}_lengths")
+        else:
+            specs[f"f{i}"] = tf.TensorSpec([None, f.width], f.dtype, f"f{i}")
+    names = sorted(name for name in graph.transformed_feature_spec() if name != info.label)
+    shapes = {name: tuple(getattr(spec, "shape", ())) for name, spec in graph.raw_feature_spec().items()}
+
+    class Preprocess(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = graph.transform_features_layer()
+
+        @tf.function(input_signature=[specs])
+        def transform(self, tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            features: dict[str, Any] = {}
+            for i, f in enumerate(info.features):
+                value = tensors[f"f{i}"]
+                if f.width is None:
+                    features[f.name] = tf.RaggedTensor.from_row_lengths(value, tensors[f"f{i}_lengths"]).to_sparse()
+                else:
+                    features[f.name] = tf.reshape(value, [-1, *shapes[f.name]])
+            outputs = self.layer(features)
+            # A scalar feature is a column, as trainers see it.
+            values = [outputs[name] for name in names]
+            return {f"t{i}": v[:, tf.newaxis] if v.shape.rank == 1 else v for i, v in enumerate(values)}
+
+    tf.saved_model.save(Preprocess(), path)
+    return names
+
+
+def _requirements(framework: str) -> list[str]:
+    packages = ["mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *(["torch"] if framework == "pytorch" else [])]
+    return [f"{p}=={metadata.version(p)}" for p in packages]

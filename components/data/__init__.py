@@ -1,0 +1,1 @@
+"""The data set: its summary, shards and records."""

@@ -1,0 +1,117 @@
+"""All checks of the data gate that statistics are enough for, on what was read: no files, no artifacts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
+
+from components.data_gate.anomalies import UNEXPECTED_VALUES, presence_findings, schema_findings
+from components.data_gate.drift import column_findings, distance_findings, distances, with_schemas_limits
+from components.data_gate.findings import DRIFT, GROWS, SKEW, SPLITS, WARNING, Distance, Finding, exclude_option
+from components.data_gate.growth import growth_findings
+from components.data_gate.statistics import Statistics, features_of
+
+CHAMPIONS, PREVIOUS = "train, against the champion's training data", "train, against the previous run"
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is judged, and what it is compared with.
+
+    Attributes:
+        statistics: split -> its statistics; `train` first.
+        schema: reviewed or inferred.
+        anomalies: split -> what TFDV says of it by the schema.
+        label: its column.
+        ordered: columns that the rows are in the order of, see `growth.ordered`.
+        settings: see `DataGateSpec`.
+        independent: share of the rows: with a split key, those of one key count as one.
+        champions: statistics of the champion's training split; None: there is none to compare with.
+        distances_of_champion: False when the champion was trained on these very files.
+        known: columns of the data and of the champion's, those without a value in a split too.
+        previous: statistics of the previous run's training split.
+        served: statistics of a sample of serving requests.
+    """
+
+    statistics: Mapping[str, Statistics]
+    schema: schema_pb2.Schema
+    anomalies: Mapping[str, anomalies_pb2.Anomalies]
+    label: str
+    ordered: Mapping[str, float]
+    settings: Mapping[str, Any]
+    independent: float = 1.0
+    champions: Statistics | None = None
+    distances_of_champion: bool = True
+    known: tuple[Collection[str], Collection[str]] = field(default=((), ()))
+    previous: Statistics | None = None
+    served: Statistics | None = None
+
+    def findings(self) -> tuple[list[Finding], list[Distance]]:
+        """Returns what is wrong, every check by itself, and all distances."""
+        train = self.statistics["train"]
+        found = [f for split in self.statistics for f in self._schemas(split)]
+        if self.champions:
+            found += column_findings(train, self.champions, "train", self.settings, set(), self.known)
+        found += self._skewed_columns()
+        measured = self._distances()
+        for check in (DRIFT, SKEW, SPLITS):
+            limits = with_schemas_limits(self.settings["drift"], self.schema, check)
+            found += distance_findings([d for d in measured if d.check == check], limits)
+        found += growth_findings(features_of(train), self.ordered, self.label)
+        return _with_growth(found, measured), measured
+
+    def _schemas(self, split: str) -> list[Finding]:
+        statistics = self.statistics[split]
+        train = self.statistics["train"] if split != "train" else None
+        found = schema_findings(self.anomalies[split], self.schema, statistics, split, self.settings, train)
+        # Splits that ingest makes of one input differ by chance alone.
+        if train and self.settings["split_paths"] and not self.settings["curated"]:
+            found += presence_findings(statistics, train, split, self.settings)
+        return found
+
+    def _skewed_columns(self) -> list[Finding]:
+        if not self.served:
+            return []
+        columns = column_findings(self.served, self.statistics["train"], _SERVED, self.settings, {self.label})
+        return [
+            dataclasses.replace(f, check=SKEW, expected=f.expected.replace("the champion was trained on", "in training"))
+            for f in columns
+            if f.anomaly != "new column"
+        ]
+
+    def _distances(self) -> list[Distance]:
+        train, in_order = self.statistics["train"], self.ordered.keys() - {self.label}
+        pairs: list[tuple[Statistics, Statistics | None, str, str, set[str]]] = [
+            (train, self.champions if self.distances_of_champion else None, DRIFT, CHAMPIONS, set()),
+            (train, self.previous, DRIFT, PREVIOUS, set()),
+        ]
+        if self.settings["split_paths"]:
+            others = {s: found for s, found in self.statistics.items() if s != "train"}
+            pairs += [(found, train, SPLITS, f"{split}, against train", set()) for split, found in others.items()]
+        if self.served:
+            pairs.append((self.served, train, SKEW, _SERVED, {self.label}))
+        return [
+            distance
+            for now, before, check, where, ignored in pairs
+            if before
+            for distance in distances(now, before, check, where, ignored, in_order, self.independent)
+        ]
+
+
+_SERVED = "serving sample, against train"
+
+
+def _with_growth(findings: Sequence[Finding], measured: Sequence[Distance]) -> list[Finding]:
+    """Returns the findings, one for each column that has grown instead of those on values that training has not."""
+    grown = {d.feature: d for d in reversed(measured) if d.reason == GROWS}
+    kept = [f for f in findings if f.feature not in grown or f.anomaly != UNEXPECTED_VALUES or f.action == "fail"]
+    said = {f.feature for f in kept if f.anomaly == GROWS}
+    return kept + [
+        Finding(d.check, d.where, name, GROWS, d.before, d.now, None, WARNING, "warn", exclude_option(name))
+        for name, d in sorted(grown.items())
+        if name not in said
+    ]

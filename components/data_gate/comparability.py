@@ -1,0 +1,85 @@
+"""Whether the champion can judge the new rows, as findings: said before training, not after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from components.baseline.contents import BaselineContents
+from components.data.summary import DatasetSummary
+from components.data_gate.anomalies import action_for
+from components.data_gate.findings import CHAMPION, WARNING, Finding, remedy_for
+
+# What `drift.column_findings` says of a column by its statistics.
+_TYPE = "another type"
+
+
+def with_comparability(
+    findings: Sequence[Finding], baseline: BaselineContents, summary: DatasetSummary, settings: Mapping[str, Any]
+) -> list[Finding]:
+    """Returns the findings without those of a column's type that the champion can take all the same, and with what it cannot.
+
+    Of another label the candidate is kept as challenger, which is what is said: nothing is wrong with the data.
+    """
+
+    def settled(finding: Finding) -> bool:
+        if finding.check != CHAMPION or finding.anomaly != _TYPE or baseline.version is None:
+            return False
+        return finding.feature == summary.label or _takes(baseline, finding.feature, settings)
+
+    kept = [f for f in findings if not settled(f)]
+    return [*kept, *comparability_findings(baseline, summary.held_out, settings)]
+
+
+def _takes(baseline: BaselineContents, column: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the champion can take enough of a column to be compared with, whatever statistics say of its type."""
+    if baseline.obstacle or not baseline.rows:
+        return False
+    misfits = sum(m.rows for m in baseline.misfits if m.column == column)
+    return bool(misfits / baseline.rows <= 1 - settings["comparable"])
+
+
+def comparability_findings(baseline: BaselineContents, split: str, settings: Mapping[str, Any]) -> list[Finding]:
+    """Returns one finding for each reason why the champion cannot judge some rows, or one that it can judge too few.
+
+    Args:
+        baseline: what the baseline stage found.
+        split: that models are judged by.
+        settings: `comparable`, `incomparable_champion` and `on_anomaly`.
+    """
+    if baseline.version is None:
+        return []
+    where, who = f"{split}, before training", f"version {baseline.version} of {baseline.name}"
+    if why := baseline.why_not(settings["comparable"]):
+        keeps = settings["incomparable_champion"] == "keep"
+        return [
+            Finding(
+                CHAMPION,
+                where,
+                "",
+                why,
+                f"rows that {who} can judge, to compare it with what is trained now",
+                "the candidate will be kept as challenger, whatever comes of it"
+                if keeps
+                else "it is replaced without a comparison",
+                1 - baseline.share,
+                WARNING,
+                action_for("", WARNING, settings["on_anomaly"]),
+                "--set evaluation.incomparable_champion=replace" if keeps else "",
+            )
+        ]
+    return [
+        Finding(
+            CHAMPION,
+            where,
+            m.column,
+            f"the champion cannot judge {m.rows:,} of {baseline.rows:,} rows",
+            f"values as {who} was trained on; both models are compared on the other rows",
+            m.reason,
+            m.rows / baseline.rows,
+            WARNING,
+            action_for(m.column, WARNING, settings["on_anomaly"]),
+            remedy_for(m.column, reviewed=False),
+        )
+        for m in baseline.misfits
+    ]

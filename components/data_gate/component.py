@@ -1,0 +1,60 @@
+"""The data gate as a TFX component. What it compares with lies outside of the workspace: run it uncached."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+
+from components.artifacts import Baseline, DataVerdict
+from components.data_gate.executor import Executor
+
+
+class DataGateSpec(types.ComponentSpec):
+    """`settings`: JSON of the config's `validation`."""
+
+    PARAMETERS = {"settings": ExecutionParameter(type=str)}
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+        "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        "baseline": ChannelParameter(type=Baseline),
+    }
+    OUTPUTS = {"verdict": ChannelParameter(type=DataVerdict)}
+
+
+class DataGate(base_component.BaseComponent):
+    """Stops the run when the data has anomalies, has drifted, is skewed or leaks, as far as the settings say so.
+
+    Outputs:
+        verdict: see `components.data_gate.findings.Verdict`.
+    """
+
+    SPEC_CLASS = DataGateSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        statistics: types.BaseChannel,
+        schema: types.BaseChannel,
+        anomalies: types.BaseChannel,
+        baseline: types.BaseChannel,
+        settings: dict[str, Any],
+    ) -> None:
+        super().__init__(
+            DataGateSpec(
+                settings=json.dumps(settings, sort_keys=True),
+                examples=examples,
+                statistics=statistics,
+                schema=schema,
+                anomalies=anomalies,
+                baseline=baseline,
+                verdict=types.Channel(DataVerdict),
+            )
+        )

@@ -1,0 +1,228 @@
+"""Columns that name or count rows (an id, an index, an order), and how much of the label they give away."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components.data.summary import DatasetSummary
+from components.data_gate.findings import ERROR, LEAKAGE, WARNING, Finding, exclude_option, option_for, percent
+
+_UNIQUE_SHARE = 0.95
+_FEWEST_ROWS = 50
+# Chance alone would give about this many pairs of equal values; a column without any was counted, not measured.
+_EXPECTED_PAIRS = 12
+# Of the gaps between sorted values, deviation by mean: 1 for values drawn at random, 0 for a count.
+_EVEN_GAPS = 0.75
+_MONOTONE = 0.99
+_LONGEST_TEXT, _MOST_WORDS = 64, 4
+_STORED_NAMES = re.compile(r"level_[0-9]+|Unnamed: [0-9.]+")  # pandas' own
+_MOST_TABLES, _WIDEST, _SURELY = 5, 20, 4
+_ID_NAMES = re.compile("ids?|idx|index|key|uuid|guid|rows?|rownum(ber)?|rowname|nr|no|number|seq(uence)?|serial|order")
+
+
+def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings: Mapping[str, Any]) -> list[Finding]:
+    """Returns a finding for each id, index or order among the features; one that predicts the label stops the run.
+
+    Args:
+        sample: rows of the training split, in their order.
+        summary: of the examples.
+        settings: `leakage` (`max_id_information`; `max_information` for an order whose values come back, as days do) and
+            `on_anomaly` (`features`: what lets a column pass).
+    """
+    found = []
+    for name, kind in summary.columns.items():
+        if name == summary.label or name not in sample:
+            continue
+        present = sample[name].dropna()
+        if kind == "float" and _has_fractions(present.iloc[:_FEWEST_ROWS]):
+            continue  # most columns: said without a look at all of their values
+        meaning = summary.meanings.get(name, "")
+        what = identifier(name, present, kind)
+        if meaning.startswith("time") and not summary.classes:
+            what = None  # of a quantity that is to be forecast, a time may rightly say much
+        order = "" if what else _order(present, kind, meaning, has_classes=bool(summary.classes))
+        if not what and not order:
+            continue
+        share = explained(present, sample[summary.label].loc[present.index], has_classes=bool(summary.classes))
+        counted = f"{present.nunique():,} different values in {len(present):,} rows"
+        limit = settings["leakage"]["max_id_information" if what else "max_information"]
+        if share > limit:
+            what = what or order
+            action = settings["on_anomaly"]["features"].get(name, "fail")
+            found.append(_predicts_the_label(name, what, f"{counted}; neighbours by it explain {percent(share)}", limit, action))
+        elif what:
+            found.append(_used_as_a_feature(name, counted, present.nunique() / len(present)))
+    return found
+
+
+def _predicts_the_label(name: str, what: str, seen: str, limit: float, action: str) -> Finding:
+    return Finding(
+        check=LEAKAGE,
+        where="train",
+        feature=name,
+        anomaly=f"{what} that predicts the label alone, as in files that were sorted or collected by the label",
+        expected=f"{what} explains at most {percent(limit)} of the label",
+        seen=seen,
+        severity=ERROR,
+        action=action,
+        remedy=f"{exclude_option(name)} (to use it all the same: {option_for('validation.on_anomaly.features', name, 'warn')})",
+    )
+
+
+def _used_as_a_feature(name: str, seen: str, share: float) -> Finding:
+    return Finding(
+        check=LEAKAGE,
+        where="train",
+        feature=name,
+        anomaly="looks like an id and is used as a feature",
+        expected="values that come back",
+        seen=seen,
+        share=share,
+        severity=WARNING,
+        action="warn",
+        remedy=exclude_option(name),
+    )
+
+
+def identifier(name: str, values: pd.Series, kind: str) -> str | None:
+    """Returns what a column is (an id, an index, an order) where its values name or count the rows, else None.
+
+    A quantity of whole numbers, an income or a price, has many different values too. It is told from a count by chance:
+    of measured values some are equal, and the gaps between them are uneven.
+
+    Args:
+        name: of the column.
+        values: present ones, in the order of the rows.
+        kind: integer, float or string.
+    """
+    if len(values) < _FEWEST_ROWS:
+        return None
+    if values.nunique() < _UNIQUE_SHARE * len(values):
+        is_named = _ID_NAMES.fullmatch(_last_word(name)) or _STORED_NAMES.fullmatch(name)
+        return "an index" if is_named and counts_rows_of_tables(values, kind) else None
+    if kind == "string":
+        return None if _is_prose(values) else "an id"
+    return _numbered(name, values, kind)
+
+
+def _numbered(name: str, values: pd.Series, kind: str) -> str | None:
+    numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
+    if kind not in ("integer", "float") or not np.isfinite(numbers).all() or _has_fractions(values):
+        return None
+    if orders_rows(values, kind):
+        return "an order of the rows"
+    ordered = np.unique(numbers)
+    gaps = np.diff(ordered)
+    if gaps.std() < _EVEN_GAPS * gaps.mean() or _repeats_less_than_chance(numbers, ordered):
+        return "an index"
+    return "an id" if _ID_NAMES.fullmatch(_last_word(name)) else None
+
+
+def orders_rows(values: pd.Series, kind: str) -> bool:
+    """Whether whole numbers or texts of many values only grow, or only fall, from row to row, as a log's times do."""
+    if values.nunique() < _FEWEST_ROWS or kind not in ("integer", "float", "string"):
+        return False
+    if kind == "string":
+        ranks = pd.Series([_natural(v) for v in values]).rank(method="dense").to_numpy()
+    else:
+        ranks = pd.to_numeric(values).to_numpy(dtype=np.float64)
+        if not np.isfinite(ranks).all() or _has_fractions(values):
+            return False
+    steps = np.sign(np.diff(ranks))
+    moved = steps[steps != 0]
+    return bool(abs(moved.sum()) >= _MONOTONE * len(moved))
+
+
+def _order(values: pd.Series, kind: str, meaning: str, *, has_classes: bool) -> str:
+    """Returns what a column whose values come back is, where it orders the rows; a time does in any order of the file."""
+    if orders_rows(values, kind):
+        return "an order of the rows"
+    return "a time" if has_classes and meaning.startswith("time") and values.nunique() >= _FEWEST_ROWS else ""
+
+
+def explained(values: pd.Series, label: pd.Series, *, has_classes: bool) -> float:
+    """Returns the share of the label's variance that a row's neighbours by `values` explain, 0 to 1: for any order in blocks.
+
+    Texts are sorted from the front and, for ids that end in something telling, from the back.
+    """
+    # Of equal values the order is left to chance: that of the file would tell what the column does not.
+    mixed = np.random.default_rng(0).permutation(len(values))
+    values, label = values.iloc[mixed], label.iloc[mixed]
+    targets = _targets(label, has_classes=has_classes)
+    if isinstance(values.iloc[0], str | bytes):
+        texts = [_natural(v) for v in values]
+        orders = [np.argsort(np.asarray(t, dtype=object), kind="stable") for t in (texts, [t[::-1] for t in texts])]
+    else:
+        orders = [np.argsort(values.to_numpy(), kind="stable")]
+    return max(_explained_by_neighbours(targets, order) for order in orders)
+
+
+def _targets(label: pd.Series, *, has_classes: bool) -> list[np.ndarray]:
+    """A column of 0 and 1 for each class; the ranks of a regression's values, which one outlier cannot move."""
+    if not has_classes:
+        return [label.rank().to_numpy()]
+    codes = pd.factorize(label)[0]
+    return [(codes == code).astype(np.float64) for code in range(codes.max() + 1)]
+
+
+def _explained_by_neighbours(targets: list[np.ndarray], order: np.ndarray) -> float:
+    rows = len(order)
+    half = max(5, int(np.sqrt(rows) / 2))
+    first = np.maximum(np.arange(rows) - half, 0)
+    behind = np.minimum(np.arange(rows) + half + 1, rows)
+    wrong = total = 0.0
+    for target in targets:
+        ordered = target[order]
+        sums = np.concatenate([[0.0], np.cumsum(ordered)])
+        others = (sums[behind] - sums[first] - ordered) / (behind - first - 1)
+        wrong += float(((ordered - others) ** 2).sum())
+        total += float(((ordered - ordered.mean()) ** 2).sum())
+    return float(np.clip(1 - wrong / total, 0, 1)) if total > 0 else 0.0
+
+
+def counts_rows_of_tables(values: pd.Series, kind: str) -> bool:
+    """Whether whole numbers count the rows of several tables that were put together: each comes about equally often.
+
+    Of measured values some come more often by chance: their number varies as much as it is large (Poisson), and more.
+    """
+    if kind not in ("integer", "float"):
+        return False
+    numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
+    if not np.isfinite(numbers).all() or _has_fractions(values):
+        return False
+    span = int(numbers.max() - numbers.min()) + 1
+    if not _FEWEST_ROWS <= span <= _WIDEST * len(numbers):
+        return False
+    often = np.bincount((numbers - numbers.min()).astype(np.int64), minlength=span)
+    return bool(often.mean() <= _MOST_TABLES and often.var() < (1 - _SURELY * np.sqrt(2 / span)) * often.mean())
+
+
+def _repeats_less_than_chance(numbers: np.ndarray, ordered: np.ndarray) -> bool:
+    expected = len(numbers) ** 2 / (2 * (ordered[-1] - ordered[0] + 1))
+    return len(numbers) == len(ordered) and bool(expected >= _EXPECTED_PAIRS)
+
+
+def _has_fractions(values: pd.Series) -> bool:
+    numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
+    return bool((numbers != np.trunc(numbers)).any())
+
+
+def _natural(text: str | bytes) -> str:
+    """Numbers in a text padded to one length: user_9 comes before user_10."""
+    plain = text.decode(errors="replace") if isinstance(text, bytes) else text
+    return re.sub(r"\d+", lambda m: m[0].zfill(20), plain)
+
+
+def _is_prose(values: pd.Series) -> bool:
+    texts = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in values.iloc[:1000]]
+    return bool(np.median([len(t) for t in texts]) > _LONGEST_TEXT or np.median([len(t.split()) for t in texts]) > _MOST_WORDS)
+
+
+def _last_word(name: str) -> str:
+    words: list[str] = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    return words[-1].lower() if words else ""

@@ -1,0 +1,117 @@
+"""The statistics and schema stages: TFX's, with finer quantiles, and a schema that the rows of every split fit.
+
+What is inferred from the training split alone says what its rows happen to have. One missing value that falls into another split
+then contradicts it, and cannot be parsed. So presence and shape come from all splits, and the type of a column
+without values in `train`; domains come from the training split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.components import SchemaGen, StatisticsGen
+from tfx.components.schema_gen import executor as schema_executor
+from tfx.components.statistics_gen import executor as statistics_executor
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils
+
+from components.compat.tfdv_quantiles import stats_options
+from components.data_gate.schema_text import NO_VALUE
+from components.data_gate.statistics import Statistics, common, features_of, has_values, read_statistics, type_name
+
+SCHEMA_FILE = "schema.pbtxt"
+
+
+class StatisticsExecutor(statistics_executor.Executor):
+    """TFX's, with the patch for fine quantiles in its process."""
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
+        """See the base class."""
+        stats_options()
+        super().Do(input_dict, output_dict, exec_properties)
+
+
+class FineStatistics(StatisticsGen):
+    """Statistics with a hundred quantiles of each number: drift looks at them."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(StatisticsExecutor)
+
+    def __init__(self, examples: Any) -> None:
+        super().__init__(examples=examples, stats_options=stats_options())
+
+
+class SchemaExecutor(schema_executor.Executor):
+    """TFX's, and what the splits that it does not look at have."""
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
+        """See the base class."""
+        super().Do(input_dict, output_dict, exec_properties)
+        statistics = artifact_utils.get_single_instance(input_dict["statistics"])
+        splits = artifact_utils.decode_split_names(statistics.split_names)
+        found = {s: read_statistics(Path(statistics.uri) / f"Split-{s}" / "FeatureStats.pb") for s in splits}
+        path = str(Path(artifact_utils.get_single_uri(output_dict["schema"])) / SCHEMA_FILE)
+        schema = tfdv.load_schema_text(path)
+        widen(schema, found["train"], [s for split, s in found.items() if split != "train"])
+        tfdv.write_schema_text(schema, path)
+
+
+class InferredSchema(SchemaGen):
+    """A schema inferred from the training split that the other splits' rows can be parsed by."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(SchemaExecutor)
+
+
+def widen(schema: schema_pb2.Schema, train: Statistics, others: Sequence[Statistics]) -> None:
+    """Lets a schema's features lack values, and have as many and of the type, as in any split."""
+    trained = features_of(train)
+    by_name = {f.name: f for f in schema.feature}
+    for other in others:
+        for name, seen in features_of(other).items():
+            if not has_values(seen):
+                if name in by_name:
+                    _may_be_missing(by_name[name])
+                continue
+            if name not in trained or not has_values(trained[name]):
+                by_name[name] = _without_values(schema, by_name.get(name), name, seen)
+            elif common(seen).num_missing:
+                _may_be_missing(by_name[name])
+            _allow_numbers_of_values(by_name[name], seen)
+        for name in by_name.keys() - features_of(other).keys():
+            _may_be_missing(by_name[name])
+
+
+def _may_be_missing(feature: schema_pb2.Feature) -> None:
+    feature.presence.Clear()
+    if feature.HasField("shape"):
+        feature.value_count.min = feature.value_count.max = _size(feature)
+
+
+def _allow_numbers_of_values(feature: schema_pb2.Feature, seen: Any) -> None:
+    counts = common(seen)
+    if feature.HasField("shape"):
+        if counts.min_num_values == counts.max_num_values == _size(feature):
+            return
+        feature.value_count.min = feature.value_count.max = _size(feature)
+    if feature.HasField("value_count"):
+        feature.value_count.min = min(feature.value_count.min, counts.min_num_values)
+        feature.value_count.max = max(feature.value_count.max, counts.max_num_values)
+
+
+def _size(feature: schema_pb2.Feature) -> int:
+    return math.prod(d.size for d in feature.shape.dim)
+
+
+def _without_values(schema: schema_pb2.Schema, feature: Any, name: str, seen: Any) -> schema_pb2.Feature:
+    if feature is None:
+        feature = schema.feature.add(name=name)
+    feature.type = schema_pb2.FeatureType.Value({"STRING": "BYTES"}.get(type_name(seen), type_name(seen)))
+    feature.presence.Clear()
+    feature.value_count.min = feature.value_count.max = 1
+    if NO_VALUE not in feature.annotation.tag:
+        feature.annotation.tag.append(NO_VALUE)
+    return feature

@@ -1,0 +1,171 @@
+"""Leaks that people forget: rows in two splits, a feature that is the label in disguise, an id used as a feature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from components.bundle.rows import column_values
+from components.data.summary import DatasetSummary, split_files
+from components.data_gate.findings import ERROR, LEAKAGE, WARNING, Finding, percent
+from components.data_gate.identifiers import identifier_findings
+from components.ingest.writer import row_hashes
+
+SAMPLE_ROWS = 20_000
+_BATCH = 8192
+_BINS = 20
+
+
+def leakage_findings(
+    examples_uri: str, summary: DatasetSummary, settings: Mapping[str, Any], sample: pd.DataFrame
+) -> list[Finding]:
+    """Returns the findings.
+
+    Args:
+        examples_uri: of ingest's examples.
+        summary: theirs.
+        settings: `leakage` (`max_duplicates`, `max_information`, `max_id_information`), `on_anomaly` and `split_paths`:
+            whether splits are separate inputs.
+        sample: see `sample_rows`.
+    """
+    limits = settings["leakage"]
+    found = []
+    if settings["split_paths"]:
+        # Rows that ingest assigns by their hash cannot be in two splits.
+        found += _duplicates(examples_uri, summary, limits["max_duplicates"])
+    ids = identifier_findings(sample, summary, settings)
+    stopping = {f.feature for f in ids if f.severity == ERROR}
+    found += ids
+    # An id that predicts the label is told once.
+    found += [f for f in _label_in_disguise(sample, summary, limits["max_information"]) if f.feature not in stopping]
+    return found
+
+
+def _batches(examples_uri: str, split: str, every: int = 1) -> Iterator[pa.RecordBatch]:
+    """Yields every n-th record of a split, in the order of its files."""
+    import tensorflow as tf
+    from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
+    decoder = ExamplesToRecordBatchDecoder()
+    records_of = tf.data.TFRecordDataset(split_files(examples_uri, split)).shard(every, 0)
+    for records in records_of.batch(_BATCH).as_numpy_iterator():
+        yield decoder.DecodeBatch(list(records))
+
+
+def _duplicates(examples_uri: str, summary: DatasetSummary, limit: float) -> list[Finding]:
+    train = np.concatenate([_hashes(b, summary) for b in _batches(examples_uri, "train")])
+    unique, counts = np.unique(train, return_counts=True)
+    # Data of few columns repeats itself by nature: that much is no leak.
+    natural = counts[counts > 1].sum() / len(train)
+    found = []
+    for split in summary.rows:
+        if split == "train" or not summary.rows[split]:
+            continue
+        hashes = np.concatenate([_hashes(b, summary) for b in _batches(examples_uri, split)])
+        doubled = int(np.isin(hashes, unique).sum())
+        share = doubled / len(hashes)
+        if share - natural > limit:
+            severity, action = ERROR, "fail"
+        elif doubled and share > natural:
+            severity, action = WARNING, "warn"
+        else:
+            continue
+        found.append(
+            Finding(
+                LEAKAGE,
+                split,
+                "",
+                "rows are duplicated across splits",
+                f"at most {percent(limit)} of rows that are in train too (train repeats {percent(natural)} of its own)",
+                f"{doubled:,} of {len(hashes):,} rows are in train",
+                share,
+                severity,
+                action,
+                "--set validation.leakage.max_duplicates=1",
+            )
+        )
+    return found
+
+
+def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
+    # The decoder gives the columns of a batch in any order, and leaves out those without a value.
+    columns = [
+        batch.column(n) if n in batch.schema.names else pa.nulls(batch.num_rows, pa.list_(pa.int64())) for n in summary.columns
+    ]
+    columns = [pa.nulls(batch.num_rows, pa.list_(pa.int64())) if pa.types.is_null(c.type) else c for c in columns]
+    return row_hashes(pa.RecordBatch.from_arrays(columns, names=list(summary.columns)))
+
+
+def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
+    """Returns rows of the training split in their order, columns of one value a row only.
+
+    From all over: the first rows of a file that is sorted by its label have one label only.
+    """
+    batches = _batches(examples_uri, "train", every=max(1, -(-summary.rows["train"] // SAMPLE_ROWS)))
+    scalar = [n for n, kind in summary.columns.items() if not kind.startswith("list")]
+    frames = [pd.DataFrame({n: column_values(b, n, wide=False) for n in scalar}) for b in batches]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _label_in_disguise(sample: pd.DataFrame, summary: DatasetSummary, limit: float) -> list[Finding]:
+    label = _codes(sample[summary.label], numeric=not summary.classes)
+    entropy = _entropy(np.bincount(label))
+    if entropy <= 0:
+        return []
+    found = []
+    for name in sample.columns:
+        if name == summary.label:
+            continue
+        kind = summary.columns[name]
+        values = sample[name]
+        if kind == "string" and values.nunique() > len(values) / 5:
+            continue  # an id says everything about the rows it names, and nothing about others
+        share = normalized_information(_codes(values, numeric=kind != "string"), label)
+        if share > limit:
+            found.append(
+                Finding(
+                    LEAKAGE,
+                    "train",
+                    name,
+                    "predicts the label alone",
+                    f"at most {percent(limit)} of the label's information in one feature",
+                    f"normalized mutual information {share:.2f}; is it known before the label is?",
+                    None,
+                    WARNING,
+                    "warn",
+                    f"--set 'data.exclude=[{name}]'",
+                )
+            )
+    return found
+
+
+def normalized_information(feature: np.ndarray, label: np.ndarray) -> float:
+    """Returns the mutual information of two arrays of codes, int (n,), as a share of the label's entropy, 0 to 1.
+
+    With the bias correction of Miller and Madow (1955): a feature of many values knows more of a small sample by chance.
+    """
+    table = np.zeros((int(feature.max()) + 1, int(label.max()) + 1))
+    np.add.at(table, (feature, label), 1)
+    n = table.sum()
+    joint = _entropy(table.ravel()) + (np.count_nonzero(table) - 1) / (2 * n)
+    mine = _entropy(table.sum(axis=1)) + (np.count_nonzero(table.sum(axis=1)) - 1) / (2 * n)
+    theirs = _entropy(table.sum(axis=0)) + (np.count_nonzero(table.sum(axis=0)) - 1) / (2 * n)
+    return float(np.clip((mine + theirs - joint) / theirs, 0, 1)) if theirs > 0 else 0.0
+
+
+def _entropy(counts: np.ndarray) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def _codes(values: pd.Series, *, numeric: bool) -> np.ndarray:
+    """Values as codes from 0; numbers of many values by quantile, missing ones as a value of their own."""
+    if numeric:
+        numbers = pd.to_numeric(values)
+        if numbers.nunique() > _BINS:
+            values = pd.qcut(numbers, _BINS, labels=False, duplicates="drop")
+    return np.asarray(pd.factorize(values, use_na_sentinel=False)[0])

@@ -1,0 +1,81 @@
+"""Statistics of a sample of serving requests: a file of raw rows without the label, in any format that ingest reads."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import tensorflow_data_validation as tfdv
+
+from components.compat.tfdv_quantiles import stats_options
+from components.data.added_columns import may_be_added
+from components.data.summary import DatasetSummary
+from components.data_gate.statistics import Statistics
+from components.errors import UserError
+from components.ingest.bad_rows import BadRows
+from components.ingest.csv_options import CsvOptions
+from components.ingest.declared import plain_numbers
+from components.ingest.readers import reader
+from components.ingest.sources import find_files, format_of
+from components.values.conversion import fit, single
+from components.values.raw_features import raw_feature
+
+_BATCHES = 10
+
+
+def sample_statistics(
+    paths: Sequence[str], summary: DatasetSummary, missing_values: Sequence[str] | None, key: str = "validation.serving_sample"
+) -> Statistics:
+    """Returns the statistics of each file's first rows (some 300,000), columns typed as the examples' are; `key` is for errors.
+
+    Raises:
+        UserError: it cannot be read, or has no rows.
+    """
+    listed = tuple(missing_values or ())
+    options = CsvOptions.of(summary.csv)
+    numbers = {n for n, kind in summary.columns.items() if kind != "string"}
+    frames = []
+    for file in find_files(paths, key):
+        # A request that cannot be read is left out: what is served is not the user's to mend.
+        kind = format_of(file, "auto")
+        with closing(reader(kind, options)(file, BadRows(limit=2**31), listed)) as batches:
+            read = itertools.islice(batches, _BATCHES)
+            plain = (plain_numbers(b, numbers, options) for b in read) if kind == "csv" else read
+            frames += [_typed(b, summary, listed) for b in plain]
+    if not frames or not sum(map(len, frames)):
+        raise UserError(f"{key}: no rows in {', '.join(paths)}. Check the file.")
+    sample = pd.concat(frames, ignore_index=True)
+    for name in sample.columns:
+        # Text in some files, where numbers were trained on: kept as text, so that the types are seen to differ.
+        if sample[name].map(lambda v: isinstance(v, str)).any():
+            sample[name] = sample[name].map(lambda v: None if pd.isna(v) else str(v))
+    return tfdv.generate_statistics_from_dataframe(sample, stats_options=stats_options())
+
+
+def _typed(batch: pa.RecordBatch, summary: DatasetSummary, missing: Sequence[str]) -> pd.DataFrame:
+    """Rows as they would be served: values that do not fit are missing, unless most of a column does not."""
+    typed: dict[str, Any] = {}
+    for name in batch.schema.names:
+        if name not in summary.columns and may_be_added(name):
+            continue
+        kind = summary.columns.get(name, "string")
+        if kind.startswith("list"):
+            continue
+        feature = raw_feature(name, summary)
+        column = batch.column(name)
+        found = fit(column, replace(feature, missing=[*feature.missing, *missing]))
+        present = len(column) - found.values.null_count
+        if len(found.misfits) > present or (kind == "string" and found.misfits):
+            typed[name] = [None if v is None else str(v) for v in column.to_pylist()]
+        elif feature.is_bytes:
+            typed[name] = single(found.values).to_pylist()  # as the training data's statistics saw them
+        elif kind == "string":
+            typed[name] = [v.decode("utf-8", "replace") if v is not None else None for v in single(found.values).to_pylist()]
+        else:
+            typed[name] = single(found.values).to_pandas().astype("float64")
+    return pd.DataFrame(typed, index=range(batch.num_rows))

@@ -1,0 +1,1 @@
+"""HTML pages and charts of any report."""

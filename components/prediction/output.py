@@ -1,0 +1,136 @@
+"""From the parts of a batch prediction to one file, in the input's order; nothing is held in memory but one part."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from components.errors import UserError
+from components.ingest.batch_size import parts_of
+from components.ingest.scalars import longest, one_a_row
+from components.values.base64_values import as_json
+from components.values.targets import is_list
+
+Write = Callable[[pa.Table], None]
+
+
+def assemble(parts: Sequence[Path], target: Path, kind: str) -> int:
+    """Writes `target` of all parts, under another name first; returns the number of rows.
+
+    Raises:
+        UserError: the format cannot hold a column.
+    """
+    schema = _common(parts)
+    if kind == "csv":
+        schema = pa.schema([pa.field(f.name, _csv_type(f)) for f in schema])
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    rows = 0
+    try:
+        with _WRITERS[kind](draft, schema) as write:
+            for part in parts:
+                # A part gets the columns of all others here.
+                for table in parts_of(pa.parquet.read_table(part), len(schema)):
+                    write(pa.table([_cast(table, f) for f in schema], schema=schema))
+                    rows += table.num_rows
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return rows
+
+
+def _common(parts: Sequence[Path]) -> pa.Schema:
+    schemas = [pa.parquet.read_schema(p).remove_metadata() for p in parts]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        # JSON Lines whose columns change their type on the way: as text.
+        names = list(dict.fromkeys(name for s in schemas for name in s.names))
+        types = {n: {s.field(n).type for s in schemas if n in s.names} for n in names}
+        return pa.schema([pa.field(n, types[n].pop() if len(types[n]) == 1 else pa.string()) for n in names])
+
+
+def _cast(table: pa.Table, field: pa.Field) -> Any:
+    if field.name not in table.column_names:
+        return pa.nulls(table.num_rows, field.type)
+    column = table[field.name].combine_chunks()
+    if is_list(column.type) and not is_list(field.type):
+        if longest(column) > 1:
+            raise UserError(f"column {field.name!r} holds lists, which a CSV cannot. Write .parquet or .jsonl.")
+        column = one_a_row(column)
+    if pa.types.is_null(column.type):
+        return pa.nulls(table.num_rows, field.type)
+    try:
+        return column.cast(field.type)
+    except pa.ArrowInvalid as error:
+        if not (pa.types.is_binary(column.type) and pa.types.is_string(field.type)):
+            raise
+        raise UserError(
+            f"column {field.name!r} holds bytes that are no UTF-8 text, which a CSV cannot. Write .parquet, .tfrecord or .jsonl."
+        ) from error
+
+
+def _csv_type(field: pa.Field) -> pa.DataType:
+    kind = field.type.value_type if is_list(field.type) else field.type
+    return pa.string() if pa.types.is_binary(kind) or pa.types.is_null(kind) else kind
+
+
+@contextmanager
+def _parquet(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    with pa.parquet.ParquetWriter(path, schema) as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def _csv(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    with pa.csv.CSVWriter(path, schema) as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def _jsonl(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    def plain(value: Any) -> Any:
+        return as_json(value) if isinstance(value, bytes) else str(value)
+
+    with open(path, "wb") as file:
+        yield lambda table: file.writelines(orjson.dumps(row, default=plain) + b"\n" for row in _rows(table))
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for row in table.to_pylist():
+        yield {k: [_text(x) for x in v] if isinstance(v, list) else _text(v) for k, v in row.items()}
+
+
+def _text(value: Any) -> Any:
+    return as_json(value) if isinstance(value, bytes) else value
+
+
+@contextmanager
+def _tfrecord(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    import tensorflow as tf
+    from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+    from components.ingest.column_types import convert, observe
+
+    encoder = RecordBatchToExamplesEncoder()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+
+        def write(table: pa.Table) -> None:
+            for batch in table.to_batches():
+                columns = {
+                    n: convert(c, observe(n, c, is_text=False)) for n, c in zip(batch.schema.names, batch.columns, strict=True)
+                }
+                for record in encoder.encode(pa.RecordBatch.from_pydict(columns)):
+                    writer.write(record)
+
+        yield write
+
+
+_WRITERS: dict[str, Any] = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl, "tfrecord": _tfrecord}

@@ -1,0 +1,40 @@
+"""Tokens that go into an HTTP header: what cannot be sent in one is refused, and none is written anywhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from components.errors import UserError
+from components.text.redaction import remember
+
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+def token_in(text: str, where: str) -> str:
+    """Returns the token that a file or a variable holds, without white space around it.
+
+    Raises:
+        UserError: it holds none, several, or one that no header can carry; the token is not in the message.
+    """
+    token = text.strip()
+    if not _TOKEN.fullmatch(token):
+        held = "is empty" if not token else "holds something else"
+        raise UserError(f"{where} {held}: it must hold one token, printable ASCII without spaces.")
+    remember(token)
+    return token
+
+
+def read_token(file: Path, option: str) -> str:
+    """Returns the token in a file.
+
+    Raises:
+        UserError: the file cannot be read, or see `token_in`.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{option}: cannot read {file}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        text = "not UTF-8"
+    return token_in(text, f"{option}: {file}")

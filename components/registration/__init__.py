@@ -1,0 +1,1 @@
+"""Registers a trained model and moves the champion."""

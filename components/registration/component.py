@@ -1,0 +1,145 @@
+"""The registry stage as a TFX component. It is cheap, and what it does lies outside of the workspace: run it uncached."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+
+from components.bundle.manifest import digest_of
+from components.data import source as data_source
+from components.data.summary import DatasetSummary
+from components.errors import UserError
+from components.evaluation.results import CHAMPION, Evaluation, ModelResult
+from components.evaluation.servability import verdicts
+from components.progress import say, warn
+from components.tracking import run as tracking
+from components.tracking.model_registry import CHALLENGER, POSITIVE_CLASS, PUT_OFF, REFUSED, Registration
+from components.tracking.model_registry import CHAMPION as REGISTERED_CHAMPION
+
+FILE = "registration.json"
+
+
+class Executor(base_executor.BaseExecutor):
+    """`examples` (for their fingerprint), `model`s, `evaluation` and perhaps `infra_blessing` in; `registration` out."""
+
+    def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
+        """See the base class."""
+        name = exec_properties["model_name"]
+        summary = DatasetSummary.load(artifact_utils.get_single_uri(input_dict["examples"]))
+        infra = input_dict.get("infra_blessing")
+        evaluation = verdicts(
+            artifact_utils.get_single_uri(input_dict["evaluation"]), artifact_utils.get_single_uri(infra) if infra else None
+        )
+        run = tracking.ambient(parent=True)
+        _track_verdict(run, evaluation)
+        registrations = {}
+        models = {m.get_string_custom_property("framework"): m for m in input_dict["model"]}
+        # The best one last: of those that do not become champion, the best is the challenger.
+        for framework in sorted(models, key=lambda n: (n == evaluation.best, -list(evaluation.models).index(n))):
+            model = models[framework]
+            registrations[framework] = run.register(_described(model, evaluation.models[framework], evaluation, name, summary))
+        best = registrations[evaluation.best]
+        _tell(name, best)
+        if evaluation.blessed and best.status == CHALLENGER:
+            _track_overtaken(run, best)
+        tracking.ambient().tags({"registration": best.status, "model_version": best.version or "", "why": best.why})
+        folder = Path(artifact_utils.get_single_uri(output_dict["registration"]))
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"name": name, **asdict(best), "models": {n: asdict(r) for n, r in registrations.items()}}
+        (folder / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        if best.status == REFUSED and not os.environ.get(tracking.JOURNAL):
+            # On a cluster nothing keeps it, and nobody comes after the stages to say so.
+            raise UserError(f"{name} is not registered. {best.why}")
+
+
+def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: str, summary: DatasetSummary) -> dict[str, Any]:
+    against = next((c for c in evaluation.comparisons if (c.model, c.other) == (result.name, CHAMPION)), None)
+    notes = "; ".join(n for n in evaluation.notes if n)
+    alone = f"without a comparison: {evaluation.not_compared}" if evaluation.not_compared else notes
+    why = against.sentence() if against else alone
+    facts = [result.framework, *([evaluation.positive] if evaluation.positive else [])]
+    return {
+        "name": name,
+        "bundle": str(Path(model.uri) / "Format-Serving"),
+        "uri": model.uri,
+        "passed": result.passed,
+        "blessed": result.blessed,
+        "compared_with": evaluation.standing_champion,
+        "why": why,
+        "metrics": result.metrics,
+        "data": summary.fingerprint,
+        "digest": digest_of(model),
+        "tags": {"framework": result.framework, **_positive_tag(evaluation), **data_source.tags_of(summary.source)},
+        "description": ", ".join([*facts, *(f"{k} {v:.4g}" for k, v in result.metrics.items())]),
+    }
+
+
+def _positive_tag(evaluation: Evaluation) -> dict[str, str]:
+    return {} if evaluation.positive_class is None else {POSITIVE_CLASS: evaluation.positive_class}
+
+
+def _track_verdict(run: tracking.Run, evaluation: Evaluation) -> None:
+    """The run as a whole is as good as its best candidate; on a cluster nobody comes after the stages to say so."""
+    run.metrics(evaluation.metrics)
+    if evaluation.blessed:
+        run.tags({"blessed": "true", "switchyard.status": "blessed"})
+    else:
+        why = "not blessed: " + "; ".join(evaluation.failures)
+        run.tags({"blessed": "false", "switchyard.status": "not_blessed", "switchyard.why": why})
+
+
+def _track_overtaken(run: tracking.Run, found: Registration) -> None:
+    run.tags({"blessed": "false", "switchyard.status": "not_blessed", "switchyard.why": f"not promoted: {found.why}"})
+
+
+def _tell(name: str, found: Registration) -> None:
+    if found.status == PUT_OFF:
+        warn(f"{name} could not be registered now; `switchyard upload` does it")
+    elif found.status == REFUSED:
+        warn(f"{name} is not registered. {found.why}")
+    elif found.status == REGISTERED_CHAMPION:
+        say(f"{name} version {found.version} is champion")
+    elif found.version:
+        standing = f"champion stays version {found.champion}" if found.champion else "there is no champion"
+        say(f"{name} version {found.version} is kept as challenger, {standing}")
+        if found.why:
+            warn(found.why)
+    else:
+        say("recorded, not registered")
+
+
+class RegistrySpec(types.ComponentSpec):
+    """`model_name`: name in the registry."""
+
+    PARAMETERS = {"model_name": ExecutionParameter(type=str)}
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
+    }
+    OUTPUTS = {"registration": ChannelParameter(type=standard_artifacts.PushedModel)}
+
+
+class Register(base_component.BaseComponent):
+    """Records every candidate with MLflow; those that passed become versions, the blessed one the champion.
+
+    Outputs:
+        registration: `registration.json`, the `Registration` of the best candidate and of all.
+    """
+
+    SPEC_CLASS = RegistrySpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(self, inputs: Mapping[str, types.BaseChannel], model_name: str) -> None:
+        registration = types.Channel(standard_artifacts.PushedModel)
+        super().__init__(RegistrySpec(**inputs, model_name=model_name, registration=registration))

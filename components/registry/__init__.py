@@ -1,1 +1,0 @@
-"""Registry: a blessed model becomes a version in MLflow's model registry and its champion."""

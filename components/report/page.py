@@ -1,0 +1,176 @@
+"""The page on one run: data, schema and anomalies, training, evaluation, verdicts, lineage, how to run it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.data.summary import DatasetSummary
+from components.data_gate.findings import Verdict, percent
+from components.evaluation.page import evaluation_sections, verdict_section
+from components.evaluation.results import Evaluation
+from components.evaluation.servability import Servability
+from components.pages.page import COLOURS, axes, legend, number, render, svg, table
+from components.pages.statistics import Statistics, statistics_sections
+
+_MOST_DISTANCES = 12
+_CURVES = ("loss", "auc", "accuracy", "mae")
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """What a report says of the data: summary, split -> statistics, the gate's verdict."""
+
+    summary: DatasetSummary
+    statistics: Statistics
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """What a report says of the models.
+
+    Attributes:
+        histories: model -> metrics of each epoch.
+        tuned: model -> hyperparameters that were searched for, and what was found; empty without a search.
+        evaluation: of all of them.
+        lineage: (what, identity, where) from the data to the registry.
+        reproduce: commands.
+        config: YAML.
+        servability: candidate -> what infra validation found; empty without that stage.
+    """
+
+    histories: Mapping[str, Sequence[Mapping[str, float]]]
+    tuned: Mapping[str, Mapping[str, Any]]
+    evaluation: Evaluation
+    lineage: Sequence[tuple[str, str, str]]
+    reproduce: str
+    config: str
+    servability: Mapping[str, Servability]
+
+
+def data_report(data: DataPart) -> str:
+    """Returns the page on the data alone; with its distributions when the gate stopped the run, which nothing else shows."""
+    sections = _gate_sections(data) if data.verdict.passed else _data_sections(data)
+    return render(f"Data for {data.summary.label}", _subtitle(data.summary), sections)
+
+
+def run_report(name: str, data: DataPart, models: ModelPart) -> str:
+    """Returns the page of a whole run."""
+    sections = [
+        verdict_section(models.evaluation),
+        *evaluation_sections(models.evaluation, data.summary),
+        *_serving_sections(models.servability),
+        *_training_sections(models.histories, models.tuned),
+        *_data_sections(data),
+        {"title": "Lineage", "table": table(("", "identity", "where"), models.lineage)},
+        {"title": "Run it again", "code": models.reproduce},
+        {"title": "The resolved config", "code": models.config, "folded": True},
+    ]
+    return render(f"{name}: {models.evaluation.best}", _subtitle(data.summary), sections)
+
+
+def _subtitle(summary: DatasetSummary) -> str:
+    rows = ", ".join(f"{n:,} {split}" for split, n in summary.rows.items())
+    positive = "" if summary.positive_class is None else f", positive class {summary.positive_class}"
+    return f"{summary.task} on {summary.label}{positive}; examples: {rows}; data {summary.fingerprint[:12]}"
+
+
+def _data_sections(data: DataPart) -> list[dict[str, Any]]:
+    return [*_gate_sections(data), *statistics_sections(data.statistics)]
+
+
+def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
+    verdict = data.verdict
+    head = ("check", "where", "feature", "anomaly", "expected", "seen", "rows", "also", "severity", "does", "option")
+    rows = [
+        [
+            f.check,
+            f.where,
+            f.feature,
+            f.anomaly,
+            f.expected,
+            f.seen,
+            "" if f.share is None else percent(f.share),
+            "; ".join(f.also),
+            f.severity,
+            f.action,
+            f.remedy,
+        ]
+        for f in verdict.findings
+    ]
+    text = "No anomalies, no drift, no leaks." if not rows else ""
+    sections: list[dict[str, Any]] = [
+        {
+            "title": "Data gate",
+            "good": verdict.passed,
+            "verdict": "passed" if verdict.passed else "stopped the run",
+            "text": text,
+            "lines": verdict.notes,
+            "table": table(head, rows),
+        }
+    ]
+    if verdict.distances:
+        ordered = sorted(verdict.distances, key=lambda d: (not d.judged, -d.largest))
+        cells = [
+            [
+                d.feature,
+                d.where,
+                number(d.jensen_shannon),
+                number(d.l_infinity),
+                number(d.noise),
+                d.reason,
+            ]
+            for d in ordered[:_MOST_DISTANCES]
+        ]
+        columns = ("feature", "compared", "Jensen-Shannon", "L-infinity", "by chance", "")
+        note = f"The largest {_MOST_DISTANCES} of {len(ordered)}." if len(ordered) > _MOST_DISTANCES else ""
+        sections.append({"title": "Drift and skew", "text": note, "table": table(columns, cells)})
+    summary = data.summary
+    if summary.classes:
+        total = sum(summary.class_counts.values()) or 1
+        classes = [[c, number(n), percent(n / total)] for c, n in summary.class_counts.items()]
+        sections.append({"title": "Classes in train", "table": table((summary.label, "examples", "share"), classes)})
+    return sections
+
+
+def _serving_sections(found: Mapping[str, Servability]) -> list[dict[str, Any]]:
+    if not found:
+        return []
+    latencies = list(dict.fromkeys(name for each in found.values() for name in each.latency_ms))
+    head = ("", "rows sent", "largest difference", "ready after, s", *(f"{n.replace('_', ' ')}, ms" for n in latencies))
+    rows = [
+        [
+            name,
+            number(each.rows),
+            "" if each.difference is None else f"{each.difference:.1e}",
+            number(each.startup_seconds),
+            *(number(each.latency_ms.get(n)) for n in latencies),
+        ]
+        for name, each in found.items()
+    ]
+    good = all(each.servable for each in found.values())
+    lines = [f"{name} cannot be served: {each.reason}." for name, each in found.items() if not each.servable]
+    verdict = "can be served" if good else "cannot be served"
+    return [{"title": "Infra validation", "good": good, "verdict": verdict, "lines": lines, "table": table(head, rows)}]
+
+
+def _training_sections(
+    histories: Mapping[str, Sequence[Mapping[str, float]]], tuned: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    plots = []
+    for metric in _CURVES:
+        if not any(f"val_{metric}" in epoch for history in histories.values() for epoch in history):
+            continue
+        figure, ax = axes(title=metric, x="epoch")
+        for i, (name, history) in enumerate(histories.items()):
+            epochs = range(1, len(history) + 1)
+            colour = COLOURS[i % len(COLOURS)]
+            ax.plot(epochs, [e.get(f"val_{metric}") for e in history], color=colour, label=f"{name}, eval")
+            if any(metric in e for e in history):
+                ax.plot(epochs, [e.get(metric) for e in history], color=colour, linestyle=":", label=f"{name}, train")
+        legend(ax)
+        plots.append(svg(figure, f"{metric} by epoch"))
+    lines = [f"{name}, tuned: {', '.join(f'{k} {v}' for k, v in values.items())}" for name, values in tuned.items()]
+    return [{"title": "Training", "lines": lines, "plots": plots}] if plots or lines else []

@@ -1,1 +1,0 @@
-"""HTML pages about data and models: one file each, nothing fetched from the network, light and dark."""

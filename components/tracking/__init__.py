@@ -1,0 +1,1 @@
+"""MLflow: runs, the journal while it is unreachable, the registry."""

@@ -1,0 +1,209 @@
+"""What could not be sent to MLflow: one folder per pipeline run, one file of operations per MLflow run, replayed in order.
+
+Layout: `<journal>/pipeline.json` (tracking URI, experiment, the runs that exist already, the process while it runs) and
+`<journal>/<key>.jsonl`, where the key is `pipeline` for the parent run, else the stage's name; `<journal>/files/` has what is to
+be sent as files, since what they come from may be gone by then. Beside the journals, `refused/` holds those operations that
+MLflow does not take, in journals of their own: what was wrong is in `why.txt`, and one that is moved back is tried again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from components.errors import first_line
+from components.tracking.journal_files import local_files, located, with_its_files
+
+HEADER = "pipeline.json"
+PARENT_KEY = "pipeline"
+REFUSED, WHY = "refused", "why.txt"
+# A clock that is set while a process runs moves when it seems to have begun.
+_CLOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The operations of one MLflow run."""
+
+    folder: Path
+    key: str
+
+    def append(self, operation: dict[str, Any]) -> None:
+        """Adds one operation, on disk before it returns."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        operation = with_its_files(operation, self.folder)
+        with open(self.folder / f"{self.key}.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(operation) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def note(self, why: str) -> None:
+        """Writes down why MLflow did not take something, once, for the sentence at the end of the run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / WHY
+        said = path.read_text(encoding="utf-8") if path.exists() else ""
+        if f"{why}\n" not in said:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(f"{why}\n")
+
+
+def noted(folder: Path) -> str | None:
+    """Returns the first reason that was written down in a journal, None when there is none."""
+    path = folder / WHY
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return lines[0] if lines else None
+
+
+def write_header(folder: Path, header: dict[str, Any]) -> None:
+    """Writes `pipeline.json`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{HEADER}.new"
+    temporary.write_text(json.dumps(header, indent=1), encoding="utf-8")
+    os.replace(temporary, folder / HEADER)
+
+
+def process_of_ones_own() -> dict[str, Any]:
+    """Returns what a header says of its process: `pid`, and as numbers come again, `pid_since` (seconds since 1970)."""
+    process = psutil.Process()
+    return {"pid": process.pid, "pid_since": process.create_time()}
+
+
+def goes_on(header: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a header still runs, and has not said that its run is over (`pid` is None then)."""
+    pid, since = header.get("pid"), header.get("pid_since")
+    if pid is None or since is None:
+        return False
+    try:
+        return bool(abs(psutil.Process(pid).create_time() - since) < _CLOCK_SECONDS)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def pending(root: Path) -> list[Path]:
+    """Returns the journals under `root` that hold something, oldest first."""
+    if not root.is_dir():
+        return []
+    return sorted(f for f in root.iterdir() if (f / HEADER).exists() and any(f.glob("*.jsonl")))
+
+
+def set_aside(folder: Path, why: str) -> Path:
+    """Moves a whole journal out of the others' way; returns where it lies."""
+    target = _free(folder)
+    target.parent.mkdir(exist_ok=True)
+    os.replace(folder, target)
+    (target / WHY).write_text(f"{why}\n", encoding="utf-8")
+    return target
+
+
+def _free(folder: Path) -> Path:
+    names = itertools.chain([folder.name], (f"{folder.name}-{n}" for n in itertools.count(2)))
+    return next(t for name in names if not (t := folder.parent / REFUSED / name).exists())
+
+
+def replay(
+    folder: Path,
+    create: Callable[[dict[str, Any], str], str],
+    send: Callable[[str, dict[str, Any]], None],
+    is_refused: Callable[[Exception], bool] = lambda error: False,
+) -> tuple[int, Refused | None]:
+    """Sends what a journal holds and removes what is sent, so that a second try goes on where this one stopped.
+
+    Args:
+        folder: one journal.
+        create: (header, key) -> id of a new run, for runs that do not exist yet; `pipeline` comes first.
+        send: (run id, operation).
+        is_refused: whether an error of `send` is the operation's fault: it is set aside then, and the next one is sent.
+
+    Returns:
+        How many operations were sent, and those that were set aside, if any.
+    """
+    header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+    refused = Refused(folder, _free(folder), header, is_refused, [])
+    files = sorted(folder.glob("*.jsonl"), key=lambda f: (f.stem != PARENT_KEY, f.stem))
+    sent = 0
+    if PARENT_KEY not in header["runs"]:
+        header["runs"][PARENT_KEY] = create(header, PARENT_KEY)
+        write_header(folder, header)
+    for file in files:
+        if file.stem not in header["runs"]:
+            header["runs"][file.stem] = create(header, file.stem)
+            write_header(folder, header)
+        sent += _replay_file(file, header["runs"][file.stem], send, refused)
+    if not any(folder.glob("*.jsonl")):
+        shutil.rmtree(folder)
+    return sent, refused if refused.reasons else None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The operations of a journal that MLflow does not take.
+
+    Attributes:
+        folder: the journal.
+        target: the journal that they are moved to, made with the first one.
+        header: of both.
+        is_refused: see `replay`.
+        reasons: one a refused operation.
+    """
+
+    folder: Path
+    target: Path
+    header: Mapping[str, Any]
+    is_refused: Callable[[Exception], bool]
+    reasons: list[str]
+
+    def add(self, key: str, line: str, error: Exception) -> None:
+        """Sets an operation aside, with its files."""
+        self.reasons.append(f"{key}: {_title(line)}: {first_line(error)}")
+        write_header(self.target, dict(self.header))
+        with suppress(ValueError, KeyError):  # a damaged line names no files
+            for path in local_files(json.loads(line)):
+                if not Path(path).is_absolute() and (self.folder / path).exists():
+                    (self.target / path).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(self.folder / path, self.target / path)
+        for name, text in ((f"{key}.jsonl", line), (WHY, f"{self.reasons[-1]}\n")):
+            with open(self.target / name, "a", encoding="utf-8") as file:
+                file.write(text)
+
+
+def _title(line: str) -> str:
+    try:
+        operation = json.loads(line)
+        named = operation.get("name") or operation.get("path") or operation.get("model", {}).get("name") or ""
+        return f"{operation['op']} {named}".strip()
+    except (ValueError, KeyError):
+        return "a line that is damaged"
+
+
+def _replay_file(file: Path, run_id: str, send: Callable[[str, dict[str, Any]], None], refused: Refused) -> int:
+    # A line that a kill cut short is the last one and was never acknowledged: left out.
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    done = sent = 0
+    try:
+        for line in lines:
+            try:
+                send(run_id, located(json.loads(line), file.parent))
+                sent += 1
+            except Exception as error:  # MLflow raises what its many stores raise
+                if not refused.is_refused(error):
+                    raise
+                refused.add(file.stem, line, error)
+            done += 1
+    finally:
+        rest = "".join(lines[done:])
+        if rest:
+            temporary = file.with_suffix(".new")
+            temporary.write_text(rest, encoding="utf-8")
+            os.replace(temporary, file)
+        else:
+            file.unlink()
+    return sent

@@ -1,0 +1,68 @@
+"""What an error of MLflow means: a refusal of what was sent, a denial of this account, or an unreachable server."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from components.errors import UserError, first_line
+from components.text.redaction import mask
+
+# What MLflow says of a request that it will not take tomorrow either; all else may be the server's or the network's.
+_REFUSALS = frozenset(
+    {
+        "BAD_REQUEST",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_CONFLICT",
+        "RESOURCE_DOES_NOT_EXIST",
+    }
+)
+_UNKNOWN = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"})
+_NO_ROOM = frozenset({"RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_LIMIT_EXCEEDED", "QUOTA_EXCEEDED"})
+# What a server, or a proxy before it, says by its status alone: not to this account, no room, and come again.
+_UNKNOWN_STATUS, _NO_ROOM_STATUS, _LATER_STATUS = (401, 403, 407), (402, 429, 507), (408, 425)
+_IN_TEXT = re.compile(r"(?:failed with error code|too many) (\d{3})")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether what was to be sent is at fault (a name, a file that is gone), not the server or the way to it."""
+    gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+    damaged = (json.JSONDecodeError, KeyError)
+    if isinstance(error, (UserError, *gone, *damaged)):
+        return True
+    code, status = getattr(error, "error_code", None), _status(error)
+    others = (*_UNKNOWN_STATUS, *_NO_ROOM_STATUS, *_LATER_STATUS)
+    return code in _REFUSALS or (status is not None and 400 <= status < 500 and status not in others)
+
+
+def is_denial(error: Exception) -> bool:
+    """Whether the server is there and takes nothing from us: it does not let us in, or has no room left for us."""
+    code, status = getattr(error, "error_code", None), _status(error)
+    return code in _UNKNOWN | _NO_ROOM or status in (*_UNKNOWN_STATUS, *_NO_ROOM_STATUS)
+
+
+def refusal(uri: str, error: Exception) -> str:
+    """Returns what to tell a person of an error that is a refusal or a denial: the reason, and what to do."""
+    why = first_line(error).rstrip(".")
+    place = f"MLflow at {mask(uri)}" if uri else "MLflow"
+    if getattr(error, "error_code", None) in _NO_ROOM or _status(error) in _NO_ROOM_STATUS:
+        return f"{place} takes no more: {why}. Ask whoever runs it for room, or try again later."
+    if is_denial(error):
+        return (
+            f"{place} does not let you in: {why}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN, of an account that may write to the experiment and the registry."
+        )
+    if "'active' state" in why:
+        restore = "Restore it (mlflow experiments restore, or runs), or set another tracking.experiment."
+        return f"{place} refuses: {why}. {restore}"
+    return f"{place} refuses: {why}."
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status that an error is of, where there is one: of artifacts MLflow raises what `requests` does."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None and (found := _IN_TEXT.search(str(error))):
+        status = found[1]
+    return None if status is None else int(status)

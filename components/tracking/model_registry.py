@@ -1,0 +1,364 @@
+"""The registered model's versions and the aliases `champion`, `previous` and `challenger`: every move under a lock, recorded.
+
+The lock is `promotion_lock.py`'s.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from components.bundle.manifest import own_digest, verify
+from components.errors import UserError
+from components.text.escaping import equals
+from components.tracking.promotion_lock import locked
+
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+# What became of a candidate that MLflow has not.
+PUT_OFF, REFUSED = "put off", "refused"
+MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed", "switchyard.metrics", "switchyard.data"
+# Of the bundle's manifest: what is downloaded is compared with it.
+DIGEST = "switchyard.digest"
+POSITIVE_CLASS = "switchyard.positive_class"
+_MOVE = "switchyard.move."
+
+
+class ForeignModelError(UserError):
+    """The registered model holds versions that Switchyard did not make: its aliases are not ours to move."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of the alias `champion`.
+
+    Attributes:
+        action: `promote` or `rollback`; `outside`: something else than Switchyard had set the alias, which was seen later.
+        version: the champion from now on.
+        before: the champion until now; None: there was none.
+        who, why: of a person or of the run that decided.
+        at: seconds since 1970.
+        run_id: the MLflow run whose evaluation is behind it.
+        metrics: what that evaluation measured.
+    """
+
+    action: str
+    version: str
+    before: str | None
+    who: str
+    why: str
+    at: float
+    run_id: str | None
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model, as `switchyard models list` shows it."""
+
+    version: str
+    framework: str
+    created: float
+    aliases: tuple[str, ...]
+    blessed: bool
+    metrics: Mapping[str, float]
+    run_id: str | None
+    data: str
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What became of a candidate: `status` is champion, challenger, not blessed, put off or refused."""
+
+    status: str
+    version: str | None
+    champion: str | None
+    why: str = ""
+
+
+def user_name() -> str:
+    """The person (or the container's user id) that acts."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def alias_version(client: Any, name: str, alias: str) -> str | None:
+    """Returns the version that has an alias, None when there is no such model or alias.
+
+    Raises:
+        MlflowException: the store cannot be reached.
+    """
+    return aliases(client, name).get(alias)
+
+
+def champions_positive_class(client: Any, name: str) -> str | None:
+    """Returns the positive class of the champion; None when there is no champion, or none of a binary task.
+
+    Raises:
+        MlflowException: the store cannot be reached.
+    """
+    version = alias_version(client, name, CHAMPION)
+    found: str | None = client.get_model_version(name, version).tags.get(POSITIVE_CLASS) if version else None
+    return found
+
+
+def aliases(client: Any, name: str) -> dict[str, str]:
+    """Returns a model's aliases and their versions; none when there is no such model.
+
+    Raises:
+        MlflowException: the store cannot be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        # Not `get_model_version_by_alias`: its error says the same for a missing alias and some server errors.
+        found = client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def check_own(client: Any, name: str) -> None:
+    """Refuses a registered model with versions that Switchyard did not make: somebody's aliases, which are not ours to move.
+
+    Raises:
+        ForeignModelError: see above.
+        MlflowException: the store cannot be reached.
+    """
+    foreign = sorted((str(v.version) for v in _model_versions(client, name) if MODEL_URI not in v.tags), key=int)
+    if foreign:
+        raise ForeignModelError(
+            f"serving.model_name: the registered model {name!r} belongs to somebody else: Switchyard did not make version"
+            f"{'s' * (len(foreign) > 1)} {', '.join(foreign[:5])}{', …' * (len(foreign) > 5)}, and moves none of its aliases. "
+            f"Set serving.model_name to a name of your own, for example {name}_switchyard."
+        )
+
+
+def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Registration:
+    """Records a bundle as a model of the run; one that passed becomes a version, one that is blessed the champion.
+
+    The same bundle is never recorded twice: it is known by its artifact's URI. A blessing holds against the champion it
+    was compared with: when another one has taken its place meanwhile, the version stays challenger.
+
+    Args:
+        client: an MlflowClient.
+        run_id: the pipeline's run.
+        model: `name`, `bundle` (folder), `uri` (of the model artifact), `passed`, `blessed`, `compared_with` (version or
+            None), `why`, `metrics`, `data` (fingerprint), `digest` (of the manifest; may be left out), `tags`, `description`.
+
+    Raises:
+        UserError: the bundle is not as its digest says, or the registered model is not Switchyard's.
+    """
+    check_own(client, model["name"])
+    logged, tags = _log_model(client, run_id, model)
+    if not model["passed"]:
+        return Registration("not blessed", None, alias_version(client, model["name"], CHAMPION))
+    version = _version(client, run_id, model, logged, tags)
+    name = model["name"]
+    with locked(client, name) as check:
+        current = alias_version(client, name, CHAMPION)
+        if current == version:
+            return Registration(CHAMPION, version, version, "it is the champion already")
+        if model["blessed"] and current == model["compared_with"]:
+            _move(client, name, _new_move("promote", version, current, model["why"], run_id, model["metrics"]), check)
+            return Registration(CHAMPION, version, version, model["why"])
+        client.set_registered_model_alias(name, CHALLENGER, version)
+    why = overtaken(name, version, model["compared_with"], current) if model["blessed"] else ""
+    return Registration(CHALLENGER, version, current, why)
+
+
+def overtaken(name: str, version: str, before: str | None, now: str | None) -> str:
+    """Returns why a blessed version is no champion: its blessing is against another one than there is."""
+    then = f"version {before}" if before else "not known (there was none, or the registry was unreachable)"
+    return (
+        f"{name}: the champion was {then} when version {version} was evaluated and is {f'version {now}' if now else 'none'} now "
+        f"(switchyard models list {name} says who moved it); run again, so that they are compared"
+    )
+
+
+def promote(client: Any, name: str, version: str, *, why: str, force: bool = False) -> Move:
+    """Makes a version the champion; the one before keeps the alias `previous`.
+
+    Raises:
+        UserError: there is no such version, it is the champion already, it is not blessed and `force` is not given, or the
+            registered model is not Switchyard's.
+    """
+    check_own(client, name)
+    known = {v.version: v for v in versions(client, name)}
+    if version not in known:
+        raise UserError(f"{name} has no version {version}. Versions: {', '.join(known)}.")
+    if not known[version].blessed and not force:
+        raise UserError(
+            f"{name} version {version} was not blessed: it was not surely better than the champion of its day. "
+            "Compare them (switchyard models compare), then give --force to promote it all the same."
+        )
+    with locked(client, name) as check:
+        current = alias_version(client, name, CHAMPION)
+        if current == version:
+            raise UserError(f"{name} version {version} is the champion already.")
+        chosen = known[version]
+        move = _new_move("promote", version, current, why, chosen.run_id, chosen.metrics)
+        _move(client, name, move, check)
+    return move
+
+
+def rollback(client: Any, name: str, *, why: str) -> Move:
+    """Makes `previous` the champion again; the champion becomes `previous`.
+
+    Raises:
+        UserError: there is nothing to go back to, or the registered model is not Switchyard's.
+    """
+    check_own(client, name)
+    known = {v.version: v for v in versions(client, name)}
+    with locked(client, name) as check:
+        current, before = (alias_version(client, name, a) for a in (CHAMPION, PREVIOUS))
+        if before is None or before not in known:
+            raise UserError(f"{name} has no version with the alias {PREVIOUS!r}: there is nothing to go back to.")
+        move = _new_move("rollback", before, current, why, known[before].run_id, known[before].metrics)
+        _move(client, name, move, check)
+    return move
+
+
+def versions(client: Any, name: str) -> list[Version]:
+    """Returns a registered model's versions, oldest first.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        known = [m.name for m in client.search_registered_models()]
+        raise UserError(f"there is no registered model {name!r}. Known: {', '.join(known) or 'none'}.") from None
+    by_version: dict[str, list[str]] = {}
+    for alias, version in aliases.items():
+        by_version.setdefault(str(version), []).append(alias)
+    found = [
+        Version(
+            version=str(v.version),
+            framework=v.tags.get("framework", ""),
+            created=v.creation_timestamp / 1000,
+            aliases=tuple(sorted(by_version.get(str(v.version), ()))),
+            blessed=v.tags.get(BLESSED) == "true",
+            metrics=json.loads(v.tags.get(METRICS, "{}")),
+            run_id=v.run_id or None,
+            data=v.tags.get(DATA, ""),
+        )
+        for v in _model_versions(client, name)
+    ]
+    return sorted(found, key=lambda v: int(v.version))
+
+
+def _model_versions(client: Any, name: str) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(equals("name", name), max_results=1000, page_token=token)
+        found += [v for v in page if v.name == name]
+        token = page.token
+        if not token:
+            return found
+
+
+def moves(client: Any, name: str) -> list[Move]:
+    """Returns every move of the alias `champion`, oldest first."""
+    tags = client.get_registered_model(name).tags
+    return [Move(**json.loads(v)) for k, v in sorted(tags.items()) if k.startswith(_MOVE)]
+
+
+def _new_move(action: str, version: str, before: str | None, why: str, run_id: str | None, metrics: Mapping[str, float]) -> Move:
+    return Move(action, version, before, user_name(), why[:1000], time.time(), run_id, dict(metrics))
+
+
+def _move(client: Any, name: str, move: Move, check: Callable[[], None]) -> None:
+    """The record first: a process that dies in between leaves a record too many, not a move that is not explained."""
+    known = moves(client, name)
+    recorded = known[-1].version if known else None
+    made = [move]
+    if move.before is not None and move.before != recorded:
+        made.insert(
+            0, Move("outside", move.before, recorded, "unknown", "the alias was set without Switchyard", move.at, None, {})
+        )
+    number = 1 + max((int(k[len(_MOVE) :]) for k in client.get_registered_model(name).tags if k.startswith(_MOVE)), default=0)
+    check()
+    for i, each in enumerate(made):
+        client.set_registered_model_tag(name, f"{_MOVE}{number + i:06d}", json.dumps(asdict(each)))
+    if move.before is not None:
+        client.set_registered_model_alias(name, PREVIOUS, move.before)
+    # One statement in the store: there is a champion at every moment.
+    client.set_registered_model_alias(name, CHAMPION, move.version)
+    if alias_version(client, name, CHALLENGER) == move.version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+    from mlflow.entities import LoggedModelOutput
+
+    run = client.get_run(run_id)
+    experiment = run.info.experiment_id
+    # Without one from the run that made it, whoever registers vouches for what is there.
+    digest = model.get("digest") or own_digest(Path(model["bundle"]))
+    tags = {
+        **({DIGEST: digest} if digest else {}),
+        **model["tags"],
+        MODEL_URI: model["uri"],
+        BLESSED: str(model["blessed"]).lower(),
+        METRICS: json.dumps({k: round(v, 6) for k, v in model["metrics"].items()})[:4900],
+        DATA: model["data"],
+    }
+    uri = str(model["uri"])
+    known = [
+        m
+        for m in client.search_logged_models([experiment], filter_string=equals(f"tags.`{MODEL_URI}`", uri))
+        if m.tags.get(MODEL_URI) == uri
+    ]
+    if known:
+        logged = known[0]
+    else:
+        if digest:
+            verify(Path(model["bundle"]), digest)
+        logged = client.create_logged_model(experiment, model["name"], source_run_id=run_id, tags=tags, model_type="bundle")
+        client.log_model_artifacts(logged.model_id, model["bundle"])
+        logged = client.finalize_logged_model(logged.model_id, "READY")
+    if logged.model_id not in {o.model_id for o in (run.outputs.model_outputs if run.outputs else [])}:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+    return logged, tags
+
+
+def _version(client: Any, run_id: str, model: Mapping[str, Any], logged: Any, tags: dict[str, str]) -> str:
+    from mlflow.exceptions import MlflowException
+
+    name = model["name"]
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = [v for v in _model_versions(client, name) if v.tags.get(MODEL_URI) == model["uri"]]
+    if found:
+        version = str(found[0].version)
+        for key in (BLESSED, METRICS, DATA):
+            client.set_model_version_tag(name, version, key, tags[key])
+        return version
+    made = client.create_model_version(
+        name,
+        logged.artifact_location,
+        run_id=run_id,
+        tags=tags,
+        description=model["description"],
+        model_id=logged.model_id,
+    )
+    return str(made.version)

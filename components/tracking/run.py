@@ -1,0 +1,349 @@
+"""MLflow, and the only file that writes to it. What cannot be sent is kept on disk (`tracking_journal`) and sent later.
+
+A runner makes the runs; a stage logs to the one it is given (`ambient`) and starts none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError, first_line
+from components.process.full_disk import full_disk
+from components.text.redaction import TRACKING_URI, mask, take_credentials
+from components.tracking.database import database_of_ones_own, files_beside
+from components.tracking.journal import PARENT_KEY, Journal
+from components.tracking.journal_files import local_files
+from components.tracking.mlflow_errors import is_denial, is_refusal, refusal
+from components.tracking.model_registry import PUT_OFF, REFUSED, ForeignModelError, Registration, register_model
+
+_log = logging.getLogger(__name__)
+
+JOURNAL = "SWITCHYARD_TRACKING_JOURNAL"
+STAGE = "SWITCHYARD_STAGE"
+PARENT = "SWITCHYARD_PARENT_RUN_ID"
+# A server that does not answer must not hold up training: two tries, then the journal.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+_BATCH = 100
+# MLflow takes keys of 250 characters, prefix and all.
+_KEY_LENGTH = 150
+_SYSTEM_METRICS_SECONDS = 2.0
+
+# Set on the data gate's runs: where the previous run's statistics are found.
+GATE_TAG = "switchyard.data_gate"
+
+Operation = dict[str, Any]
+
+
+class Run:
+    """One MLflow run to log to. No method raises when the server is away."""
+
+    def __init__(self, uri: str | None, run_id: str | None, journal: Journal | None = None) -> None:
+        self._uri, self.run_id, self._journal = uri, run_id, journal
+        self._away = uri is None or run_id is None
+        # Why MLflow took something not, and why it takes nothing; None: it took all, or is away.
+        self.refused: str | None = None
+        self._denied: str | None = None
+        # What a person is to know of what neither MLflow nor the journal has.
+        self.lost: str | None = None
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Logs parameters (texts are cut at MLflow's 6,000 characters)."""
+        self._do({"op": "params", "values": {k: mask(str(v))[:6000] for k, v in values.items()}})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Sets tags."""
+        self._do({"op": "tags", "values": {k: mask(str(v))[:8000] for k, v in values.items()}})
+
+    def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Logs metrics at a step (an epoch)."""
+        self._do({"op": "metrics", "values": dict(values), "step": step, "time": int(time.time() * 1000)})
+
+    def file(self, path: str, folder: str = "") -> None:
+        """Uploads a file as an artifact."""
+        self._do({"op": "file", "path": os.path.abspath(path), "folder": folder})
+
+    def file_as(self, path: str, name: str) -> None:
+        """Uploads a file as an artifact of another name (folders in it by `/`)."""
+        self._do({"op": "file_as", "path": os.path.abspath(path), "name": name})
+
+    def text(self, content: str, name: str) -> None:
+        """Uploads a text as an artifact."""
+        self._do({"op": "text", "content": mask(content), "name": name})
+
+    def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        """Logs a table that MLflow's UI shows as one, and compares between runs."""
+        self._do({"op": "table", "columns": dict(columns), "name": name})
+
+    def dataset(self, name: str, digest: str, source: str, profile: str) -> None:
+        """Records a data set as the run's input."""
+        self._do({"op": "dataset", "name": name, "digest": digest[:36], "source": mask(source), "profile": profile})
+
+    def end(self, status: str) -> None:
+        """Ends the run: FINISHED, FAILED or KILLED."""
+        self._do({"op": "end", "status": status, "time": int(time.time() * 1000)})
+
+    def register(self, model: Mapping[str, Any]) -> Registration:
+        """Records a model, see `model_registry.register_model`; its status is `put off` when the server is away.
+
+        It is `refused`, with the reason, when the server is there and does not take it.
+
+        Raises:
+            ForeignModelError: the registered model is somebody else's.
+        """
+        refused = self._denied
+        if not self._away:
+            try:
+                return register_model(client(self._uri or ""), self.run_id or "", model)
+            except ForeignModelError:
+                raise
+            except Exception as error:  # MLflow raises what its many stores raise
+                self._put_off(error, f"to register {model['name']}")
+                refused = refusal(self._uri or "", error) if is_refusal(error) or is_denial(error) else None
+        self._keep({"op": "register", "model": dict(model)})
+        return Registration(REFUSED, None, None, refused) if refused else Registration(PUT_OFF, None, None)
+
+    @property
+    def away(self) -> bool:
+        """The server could not be reached."""
+        return self._away
+
+    def _do(self, operation: Operation) -> None:
+        if not self._away:
+            try:
+                apply(client(self._uri or ""), self.run_id or "", operation)
+                return
+            except Exception as error:  # see register
+                self._put_off(error, f"{operation['op']} {operation.get('name') or operation.get('path') or ''}".strip())
+        self._keep(operation)
+
+    def _put_off(self, error: Exception, what: str) -> None:
+        from components.progress import warn
+
+        if is_refusal(error):
+            _log.warning("MLflow refuses %s", what, exc_info=True)
+            self._note(f"{what}: {first_line(error)}")
+            warn(f"MLflow refuses {what}: {first_line(error)}. It is kept on disk, and the rest is sent")
+            return
+        self._away = True
+        _log.warning("MLflow at %s: %s", mask(self._uri or ""), mask(str(error)))
+        if is_denial(error):
+            self._denied = refusal(self._uri or "", error)
+            self._note(self._denied)
+            warn(f"{self._denied} The run continues, and its record is kept on disk")
+            return
+        warn(full_disk(error) or "MLflow cannot be reached; the run continues, and its record is kept on disk")
+
+    def _note(self, why: str) -> None:
+        self.refused = why
+        if self._journal:
+            with suppress(OSError):  # see _keep
+                self._journal.note(why)
+
+    def _keep(self, operation: Operation) -> None:
+        from components.progress import warn
+
+        if self._journal:
+            try:
+                self._journal.append(operation)
+            except OSError as error:
+                full = full_disk(error)
+                if full is None:
+                    raise
+                # Whatever the run comes to is worth more than its record.
+                self.lost = f"a part of the run's record is lost ({operation['op']}): {full}"
+                warn(self.lost)
+
+
+_clients: dict[str, Any] = {}
+
+
+def client(uri: str) -> Any:
+    """Returns the MlflowClient of a tracking server or database."""
+    uri = take_credentials(uri)
+    if uri not in _clients:
+        for key, value in _PATIENCE.items():
+            os.environ.setdefault(key, value)
+        from mlflow import MlflowClient
+
+        with database_of_ones_own(uri):
+            _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return _clients[uri]
+
+
+def ambient(*, parent: bool = False) -> Run:
+    """Returns the run that the runner made for this stage, or its parent, the pipeline's run.
+
+    Without one, what is logged goes to the runner's journal, or nowhere when there is no runner.
+    """
+    folder = os.environ.get(JOURNAL)
+    key = PARENT_KEY if parent else os.environ.get(STAGE, "stage")
+    journal = Journal(Path(folder), key) if folder else None
+    return Run(os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get(PARENT if parent else "MLFLOW_RUN_ID"), journal)
+
+
+def nested(name: str, tags: Mapping[str, str]) -> Run:
+    """Makes a run below this stage's. One that leads nowhere while MLflow is away: tables of the stage's own are kept then."""
+    stage = ambient()
+    uri, experiment = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if stage.away or not uri or not experiment:
+        return Run(None, None)
+    try:
+        return Run(uri, create_run(uri, experiment, name, {"mlflow.parentRunId": stage.run_id or "", **tags}))
+    except Exception as error:  # MLflow raises what its many stores raise
+        from components.progress import warn
+
+        _log.warning("MLflow at %s: %s", mask(uri), mask(str(error)))
+        if is_refusal(error) or is_denial(error):
+            warn(refusal(uri, error))
+        return Run(None, None)
+
+
+def public_uri() -> str | None:
+    """Returns the tracking server's address without its password."""
+    uri = os.environ.get(TRACKING_URI)
+    return uri and mask(uri)
+
+
+def _check_files(operation: Operation) -> None:
+    """Of a folder that is gone MLflow would send nothing, and say nothing."""
+    for path in local_files(operation):
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"{path}, which is to be sent, is gone")
+
+
+def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration | None:
+    """Sends one operation of `Run` to MLflow; returns what became of a model."""
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+
+    kind = operation["op"]
+    _check_files(operation)
+    values = list(operation.get("values", {}).items())
+    for start in range(0, len(values), _BATCH):
+        part = values[start : start + _BATCH]
+        if kind == "params":
+            mlflow_client.log_batch(run_id, params=[Param(k, v) for k, v in part])
+        elif kind == "tags":
+            mlflow_client.log_batch(run_id, tags=[RunTag(k, v) for k, v in part])
+        elif kind == "metrics":
+            metrics = [Metric(k, float(v), operation["time"], operation["step"]) for k, v in part]
+            mlflow_client.log_batch(run_id, metrics=metrics)
+    if kind == "file":
+        mlflow_client.log_artifact(run_id, operation["path"], operation["folder"] or None)
+    elif kind == "file_as":
+        folder, _, name = operation["name"].rpartition("/")
+        with tempfile.TemporaryDirectory() as temporary:
+            renamed = os.path.join(temporary, name)
+            shutil.copyfile(operation["path"], renamed)
+            mlflow_client.log_artifact(run_id, renamed, folder or None)
+    elif kind == "text":
+        mlflow_client.log_text(run_id, operation["content"], operation["name"])
+    elif kind == "table":
+        mlflow_client.log_table(run_id, operation["columns"], operation["name"])
+    elif kind == "dataset":
+        source = json.dumps({"uri": operation["source"]})
+        dataset = Dataset(operation["name"], operation["digest"], "local", source, profile=operation["profile"])
+        mlflow_client.log_inputs(run_id, datasets=[DatasetInput(dataset)])
+    elif kind == "end":
+        mlflow_client.set_terminated(run_id, operation["status"], operation["time"])
+    elif kind == "register":
+        return register_model(mlflow_client, run_id, operation["model"])
+    return None
+
+
+def key_of(name: str) -> str:
+    """Returns a name of data as part of a metric's or tag's key: as it is if MLflow takes it, else cut, with a hash."""
+    plain = re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII).strip()[:_KEY_LENGTH]
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
+    """Returns the experiment's id; a new one in a file keeps its files beside that, in a database elsewhere under `artifacts`.
+
+    Raises:
+        UserError: it was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    mlflow_client = client(uri)
+    found = mlflow_client.get_experiment_by_name(name)
+    if found is None:
+        # Beside, as two workspaces (one may be a copy of the other) may log to one database.
+        place = files_beside(uri, artifacts) or (None if uri.startswith(("http", "databricks")) else artifacts)
+        location = place and place.resolve().as_uri()
+        try:
+            return str(mlflow_client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # another run made it in the meantime
+            found = mlflow_client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"tracking.experiment: {name!r} is deleted in MLflow. Restore it, or set another name: "
+            f"MLFLOW_TRACKING_URI={shlex.quote(mask(uri))} mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return str(found.experiment_id)
+
+
+def last_passed_gate(mlflow_client: Any, experiment_id: str, pipeline: str) -> str | None:
+    """Returns the run of the last data gate that let a pipeline's data pass."""
+    where = f"tags.`{GATE_TAG}` = 'passed' AND tags.`switchyard.pipeline` = '{pipeline}'"
+    runs = mlflow_client.search_runs([experiment_id], where, order_by=["attributes.start_time DESC"], max_results=1)
+    return str(runs[0].info.run_id) if runs else None
+
+
+def create_run(uri: str, experiment_id: str, name: str, tags: Mapping[str, str], start_time: int | None = None) -> str:
+    """Makes a run and returns its id."""
+    run = client(uri).create_run(experiment_id, start_time=start_time or int(time.time() * 1000), run_name=name, tags=dict(tags))
+    return str(run.info.run_id)
+
+
+def end_if_running(uri: str, run_id: str) -> None:
+    """Marks a run, and those below it, as KILLED unless they have ended; says nothing when MLflow is away."""
+    try:
+        info = client(uri).get_run(run_id).info
+        if info.status == "RUNNING":
+            client(uri).set_terminated(run_id, "KILLED")
+            end_nested(uri, info.experiment_id, run_id)
+    except Exception:  # MLflow raises what its many stores raise
+        _log.warning("could not end run %s", run_id, exc_info=True)
+
+
+def end_nested(uri: str, experiment_id: str, run_id: str) -> None:
+    """Marks the runs below a run as KILLED that have not ended, and those below them; says nothing when MLflow is away."""
+    where = f"tags.mlflow.parentRunId = '{run_id}' AND attributes.status = 'RUNNING'"
+    try:
+        for run in client(uri).search_runs([experiment_id], where):
+            client(uri).set_terminated(run.info.run_id, "KILLED")
+            end_nested(uri, experiment_id, run.info.run_id)
+    except Exception:  # see end_if_running
+        _log.warning("could not end what runs below %s", run_id, exc_info=True)
+
+
+def watch_system() -> Any:
+    """Starts MLflow's monitor of CPU, memory, disk, network and GPU on the ambient run; returns it, to `finish()`."""
+    run = ambient()
+    if run.away:
+        return None
+    try:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(
+            run.run_id, sampling_interval=_SYSTEM_METRICS_SECONDS, tracking_uri=os.environ["MLFLOW_TRACKING_URI"]
+        )
+        monitor.start()
+    except Exception:
+        _log.warning("no system metrics", exc_info=True)
+        return None
+    return monitor

@@ -1,0 +1,53 @@
+"""The files of a registered version: copied, then compared with the digest of its registration before they are opened."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from components.bundle.manifest import verify
+from components.errors import UserError
+from components.tracking.model_registry import DIGEST
+
+
+def registered_digest(client: Any, name: str, version: str) -> str | None:
+    """Returns the digest that a version's manifest must have; None: it was registered without one."""
+    found: str | None = client.get_model_version(name, version).tags.get(DIGEST)
+    return found
+
+
+def download_version(client: Any, uri: str, name: str, version: str, target: Path, *, trust: bool = False) -> str | None:
+    """Copies a version's MLflow Model to `target`, a folder that is not there yet; returns the digest that it was verified by.
+
+    Args:
+        client: an MlflowClient.
+        uri: of MLflow's server or database.
+        name: of the registered model.
+        version: of it.
+        target: see above.
+        trust: take one that was registered without a digest, too; then None is returned.
+
+    Raises:
+        UserError: its files are not those that were registered, or there is no digest. Nothing of it was opened.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    digest = registered_digest(client, name, version)
+    if digest is None and not trust:
+        raise UserError(
+            f"{name} version {version} was registered without a digest, so nothing shows that its files are those that were "
+            "trained. Train and register it again; serve, predict, drift and deploy take it with --trust."
+        )
+    source = client.get_model_version_download_uri(name, version)
+    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+        # The folder that comes is named like the last part of the source.
+        shutil.move(download_artifacts(artifact_uri=source, dst_path=work, tracking_uri=uri), target)
+    if digest is not None:
+        try:
+            verify(target, digest)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+    return digest

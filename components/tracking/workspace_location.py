@@ -1,0 +1,181 @@
+"""Where a workspace lies: both of its databases name files by absolute paths, so one that was moved or copied is made its own.
+
+The place is recorded in the workspace and looked at whenever it, or MLflow's database in it, is opened. At another place every
+location is rewritten, before anything is read: a copy never writes to its original, and needs it for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import uuid
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from components.errors import UserError
+from components.tracking.workspace_rewrite import (
+    Move,
+    copied_journals,
+    files_of_ones_own,
+    rewrite_databases,
+    rewrite_files,
+    writer,
+)
+
+RECORD = "location.json"
+METADATA, MLFLOW, TRACKING = "metadata.sqlite", "mlflow.db", "tracking"
+_LOCKS = ("location.lock", "metadata.lock", f"{MLFLOW}.lock")
+_WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Location:
+    """What a workspace holds of itself.
+
+    Attributes:
+        root: the folder, absolute, where all that is recorded in it is true.
+        id: the same in a workspace that was moved; a copy is given one of its own.
+    """
+
+    root: str
+    id: str
+
+
+def is_workspace(folder: Path) -> bool:
+    """Whether a folder is a workspace, and not just one in which MLflow keeps a database."""
+    made_by_us = [METADATA, "artifacts", "logs", "state"]  # before there was a record
+    return (folder / RECORD).exists() or all((folder / name).exists() for name in made_by_us)
+
+
+def settle_in(root: Path) -> str | None:
+    """Makes a workspace name its files by where it lies now; returns a sentence if it lay elsewhere before.
+
+    Raises:
+        UserError: a run still writes to it at its old place, or it cannot be written to.
+    """
+    root = root.resolve()
+    if not root.is_dir() or (known := _recorded(root)) == str(root):
+        return None
+    if known is None and not any((root / name).exists() for name in (METADATA, MLFLOW)):
+        _record(root, Location(str(root), uuid.uuid4().hex))
+        return None
+    if known is not None and _same_folder(Path(known), root):
+        return None  # one folder by two names: what it holds is true by either
+    if not os.access(root, os.W_OK):
+        _refuse_what_moved(root)
+        return None
+    with ExitStack() as stack:
+        _lock(root, stack)
+        return _settle(root)
+
+
+def _settle(root: Path) -> str | None:
+    """With the locks held: another process may have been first."""
+    location = _read(root)
+    if location and location.root == str(root):
+        return None
+    identity = location.id if location else uuid.uuid4().hex
+    before = [location.root] if location else sorted(_places_named_in(root) - {str(root)})
+    copied = False
+    for place in map(Path, before):
+        move = Move(place, root, copied=_holds(place, location))
+        copied |= move.copied
+        if not move.copied and (pid := writer(root / TRACKING)):
+            raise UserError(
+                f"workspace {root}: it was moved from {place} while a run writes to it (process {pid}). "
+                "Stop that run or wait for its end, then try again."
+            )
+        copied_journals(move, root / TRACKING)
+        rewrite_files(move)
+        try:
+            files_of_ones_own(move, [root / METADATA, root / MLFLOW])
+            rewrite_databases(move, [root / METADATA, root / MLFLOW])
+        except sqlite3.Error as error:
+            raise UserError(
+                f"workspace {root}: it lay at {place} before, and its databases cannot be changed to where it is now: {error}. "
+                "End what else uses it, or use another --workspace."
+            ) from error
+    _record(root, Location(str(root), uuid.uuid4().hex if copied else identity))
+    if not before:
+        return None
+    return f"workspace {root}: {'copied' if copied else 'moved'} from {before[0]}; what it records now names this folder"
+
+
+def _refuse_what_moved(root: Path) -> None:
+    location = _read(root)
+    before = {location.root} if location else _places_named_in(root) - {str(root)}
+    if before:
+        raise UserError(
+            f"workspace {root}: it lay at {min(before)} before, and names its files by that path; it cannot be written to, "
+            "so that cannot be changed. Make it writable, copy it to a folder that is, or put it back."
+        )
+
+
+def _recorded(root: Path) -> str | None:
+    location = _read(root)
+    return location.root if location else None
+
+
+def _read(root: Path) -> Location | None:
+    try:
+        found = Location(**json.loads((root / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # made before there was such a file, not by us, or not for us to read
+        return None
+    return found if isinstance(found.root, str) and Path(found.root).is_absolute() else None
+
+
+def _record(root: Path, location: Location) -> None:
+    if not os.access(root, os.W_OK):
+        return
+    new = root / f"{RECORD}.{os.getpid()}"
+    new.write_text(json.dumps(asdict(location)), encoding="utf-8")
+    os.replace(new, root / RECORD)
+
+
+def _holds(place: Path, location: Location | None) -> bool:
+    """Whether the workspace that this one was is still there: then this one is its copy."""
+    there = _read(place)
+    if location and there:
+        return there.id == location.id
+    return location is None and any(os.path.exists(place / name) for name in (METADATA, MLFLOW))
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    return os.path.exists(one) and one.samefile(other)
+
+
+def _lock(root: Path, stack: ExitStack) -> None:
+    from filelock import FileLock, Timeout
+
+    for name in _LOCKS:
+        if (root / name).is_symlink():  # in a copy that is made of links; a lock is no lock through one
+            (root / name).unlink()
+        try:
+            stack.enter_context(FileLock(root / name, timeout=_WAIT_SECONDS))
+        except Timeout:
+            raise UserError(
+                f"workspace {root}: it lay elsewhere before, and another process holds {name}. End that process, then try again."
+            ) from None
+
+
+def _places_named_in(root: Path) -> set[str]:
+    """The places at which a workspace without a record has lain, by what its databases say."""
+    found = set()
+    for name, query, pattern in (
+        (METADATA, "SELECT uri FROM Artifact", r"(.+)/artifacts/[^/]+/[^/]+/\d+"),
+        (MLFLOW, "SELECT artifact_location FROM experiments", r"(.+)/mlflow"),
+    ):
+        if not (root / name).exists():
+            continue
+        with closing(sqlite3.connect(f"{(root / name).as_uri()}?mode=ro", uri=True)) as database:
+            try:
+                uris = [str(uri) for (uri,) in database.execute(query)]
+            except sqlite3.Error:  # half made: nothing is in it yet
+                continue
+        paths = [unquote(urlsplit(uri).path) if uri.startswith("file:") else uri for uri in uris]
+        found |= {match.group(1) for path in paths if (match := re.fullmatch(pattern, path))}
+    return found

@@ -1,0 +1,1 @@
+"""The PyTorch trainer and predictor."""

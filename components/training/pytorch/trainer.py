@@ -1,0 +1,333 @@
+"""The PyTorch trainer: Lightning. The mirror image of `tensorflow_trainer.py`: same names, same order."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from components.import_order import settle
+
+settle()
+
+import joblib
+import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_model, save_model
+from torch import nn
+from torch.nn import functional
+
+from components.errors import UserError, first_line
+from components.training.accelerator import AcceleratorProfile
+from components.training.contract import (
+    Predictor,
+    Report,
+    Shard,
+    Trainer,
+    TrainRequest,
+    TrainResult,
+    WorkerGroup,
+    check_output,
+)
+from components.training.examples import placeholder_batch
+from components.training.ledger import TrainingLedger, check_finite
+from components.training.model_check import explained
+from components.training.positional import by_name, positional, save_names
+from components.training.pytorch.archive import MODEL_FILE, save_program
+from components.training.pytorch.batches import EvalBatches, TrainBatches, eval_batch_size, loader
+from components.training.pytorch.compile import compiled
+from components.training.pytorch.default_model import default_model
+from components.training.pytorch.metrics import Metrics
+from components.training.pytorch.model_check import check_logits, check_training
+from components.training.pytorch.placement import placement, save_weights, spread, tpus, xla_on_cpu
+from components.training.pytorch.predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
+from components.user_code.loading import blamed, folder_of
+
+_PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+# Weights times rows of a step.
+_LARGE_STEP = 30_000_000
+_LAST, _BEST = ".ckpt", ".safetensors"
+_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+Features = dict[str, torch.Tensor]
+
+
+class PytorchTrainer(Trainer):
+    """`torch.nn.Module`s that take a dict of tensors; exported with `torch.export` (no pickle, no user code to load)."""
+
+    name = "pytorch"
+
+    def prepare(self, accelerator: AcceleratorProfile, group: WorkerGroup | None = None) -> None:
+        """See Trainer."""
+        hide_gpus_from_tensorflow()
+
+    def available_devices(self) -> Mapping[str, int]:
+        """See Trainer."""
+        return {"cpu": os.cpu_count() or 1, "gpu": torch.cuda.device_count(), "tpu": tpus()}
+
+    def processes(self, accelerator: AcceleratorProfile) -> int:
+        """See Trainer. A process per device."""
+        if accelerator.kind == "tpu" and accelerator.workers > 1:
+            raise UserError(
+                f"trainer.accelerator: the PyTorch trainer trains on one TPU, received {accelerator.workers}; set count and "
+                "nodes to 1, or use the TensorFlow trainer"
+            )
+        return accelerator.count
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """See Trainer."""
+        # On a CPU and on XLA's devices it is a RuntimeError like any other.
+        said = ("DefaultCPUAllocator", "RESOURCE_EXHAUSTED")
+        return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in str(error) for s in said)
+
+    def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
+        hyper, shard = request.hyperparameters, request.shard
+        lightning.seed_everything(hyper.seed, verbose=False)
+        ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
+        model = self._build(request)
+        if request.build_model and not ledger.epochs and shard.first:
+            self._try_out(model, request)
+        torch.manual_seed(hyper.seed + shard.index)  # workers drop out different units
+        torch.set_num_threads(threads(model, hyper.batch_size // shard.count))
+        module = _Module(model, request)
+        if not ledger.finished:
+            trainer = lightning.Trainer(
+                **placement(request),
+                precision="32-true" if request.accelerator.kind == "tpu" else _PRECISIONS[request.accelerator.precision],
+                max_epochs=hyper.epochs,
+                callbacks=[_Epochs(ledger, report, shard)],
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                default_root_dir=request.checkpoint_dir,
+            )
+            trainer.fit(
+                module,
+                loader(TrainBatches(request, ledger)),
+                loader(EvalBatches(request)),
+                ckpt_path=ledger.last(_LAST) if ledger.epochs else None,
+                weights_only=True,
+            )
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if shard.first:
+            model = self._build(request) if request.accelerator.shard_model else model
+            load_model(model, ledger.best(_BEST))
+            model = model.cpu().eval()
+            if request.build_model:
+                check_logits(model, request)
+            _export(model, request)
+        return ledger.result(parameters=parameters, device=_device(request.accelerator.kind), workers=shard.count)
+
+    def _build(self, request: TrainRequest) -> nn.Module:
+        build = request.build_model or default_model
+        with blamed("trainer.model: build_model failed: ", folder_of(build)):
+            model = build(request.spec)
+            batch = {k: torch.from_numpy(v) for k, v in placeholder_batch(request.spec, 2).items()}
+            output = model.eval()(batch) if isinstance(model, nn.Module) else None
+        if output is None:
+            raise UserError(f"trainer.model: build_model must return a torch.nn.Module, received {type(model).__name__}.")
+        check_output(tuple(output.shape), 2, request.spec)
+        return cast(nn.Module, model.train())
+
+    def _try_out(self, model: nn.Module, request: TrainRequest) -> None:
+        """Does all that comes after training with the untrained model, so that what fails there costs no training."""
+        check_training(model)
+        with explained(request.build_model):
+            check_logits(model.eval(), request)
+        with tempfile.TemporaryDirectory(prefix="switchyard-") as folder:
+            _export(model, replace(request, export_dir=Path(folder)))
+            self.load_predictor(Path(folder))(placeholder_batch(request.spec, 3))
+        model.train()
+
+    @classmethod
+    def load_predictor(cls, export_dir: Path) -> Predictor:
+        """See Trainer."""
+        return PytorchPredictor.load_predictor(export_dir)
+
+
+class _Module(lightning.LightningModule):
+    """The user's model with the task's loss and metrics."""
+
+    def __init__(self, model: nn.Module, request: TrainRequest) -> None:
+        super().__init__()
+        self.model = model
+        # Not a part of this module: its weights are the model's.
+        self.__dict__["_run"] = compiled(model, request) if request.accelerator.compile else model
+        # Lightning has no mixed precision for XLA, PyTorch has.
+        on_xla = request.accelerator.kind == "tpu" and request.accelerator.precision == "bf16"
+        self._precision = partial(torch.autocast, "xla", dtype=torch.bfloat16) if on_xla else nullcontext
+        self._task, self._hyper = request.spec.task, request.hyperparameters
+        self._shard, self._train_rows = request.shard, request.train.rows
+        self._eval_rows = request.eval.rows
+        self._spread = request.accelerator.shard_model and request.shard.count > 1
+        weights = request.hyperparameters.class_weights
+        self.register_buffer("class_weights", torch.tensor(weights) if weights else None, persistent=False)
+        self.train_metrics = Metrics(request.spec, prefix="")
+        self.val_metrics = Metrics(request.spec, prefix="val_")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning writes down the hook that it is in many times a step, and PyTorch looks whether that is a weight.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def configure_model(self) -> None:
+        if self._spread and self.device_mesh is not None:
+            spread(self.model, self.device_mesh)
+            self._spread = False  # Lightning calls this more than once
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        losses, output, labels = self._step(batch, weighted=True)
+        own, of_all = self._rows(index, self._hyper.batch_size, self._train_rows)
+        if own:
+            self.train_metrics.add(losses.detach(), output.detach(), labels)
+        if self._shard.count == 1:
+            return losses.mean()
+        # Workers' gradients are averaged: each row is to count alike, also where a last batch is not shared equally.
+        return losses.sum() * (self._shard.count / of_all if own else 0.0)
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        losses, output, labels = self._step(batch, weighted=False)
+        if self._rows(index, eval_batch_size(self._hyper, self._shard), self._eval_rows)[0]:
+            self.val_metrics.add(losses, output, labels)
+
+    def _rows(self, index: int, batch_size: int, rows: int) -> tuple[int, int]:
+        """Returns how many rows of a split's batch are this worker's, and how many there are."""
+        of_all = min(batch_size, rows - index * batch_size)
+        return self._shard.rows(of_all), of_all
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return _optimizer(self._hyper.optimizer, self._hyper.learning_rate, self.parameters(), self.device.type)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.device_mesh is not None:
+            # A checkpoint of a spread model is read only when there is a state for each weight, those that lie idle too.
+            for weight in self.parameters():
+                if weight.grad is None and weight.requires_grad and weight not in optimizer.state:
+                    weight.grad = torch.zeros_like(weight)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        # Lightning walks through the batch to see that it is there.
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def _step(self, batch: Any, *, weighted: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        features, labels = batch
+        one_row = self.training and len(labels) == 1
+        with self._precision(), _batch_norm_at_rest(self.model) if one_row else nullcontext():
+            output = self._run(features).float()
+        losses = _losses(self._task, output, labels)
+        if weighted and self.class_weights is not None:
+            # As in Keras: weighted losses over the number of examples, not over the sum of the weights.
+            losses = losses * self.class_weights[labels]
+        return losses, output, labels
+
+
+@contextmanager
+def _batch_norm_at_rest(model: nn.Module) -> Iterator[None]:
+    """Has batch normalization use what it knows: a batch of one row has no variance, and PyTorch refuses it."""
+    layers = [m for m in model.modules() if isinstance(m, _BATCH_NORM) and m.training]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
+
+
+class _Epochs(Callback):
+    """At each epoch's end: metrics out, checkpoint, stop when the ledger says so."""
+
+    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard) -> None:
+        self._ledger, self._report, self._shard = ledger, report, shard
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        metrics = {**pl_module.train_metrics.result(), **pl_module.val_metrics.result()}
+        check_finite("loss", metrics["loss"], trainer.current_epoch + 1)
+        best = self._ledger.record(trainer.global_step, metrics)
+        if best:
+            save_weights(pl_module.model, self._ledger.best(_BEST), first=self._shard.first)
+        self._report(trainer.global_step, self._ledger.history[-1])
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        # Runs after validation: Lightning's loop state is whole here.
+        path = self._ledger.last(_LAST)
+        trainer.save_checkpoint(path.with_name(f"new_{path.name}"))  # all workers take part, one writes
+        if self._shard.first:
+            os.replace(path.with_name(f"new_{path.name}"), path)
+            self._ledger.save()
+        trainer.should_stop = self._ledger.finished
+
+
+def _export(model: nn.Module, request: TrainRequest) -> None:
+    names = [f.name for f in request.spec.features]
+
+    class Served(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, features: Features) -> torch.Tensor:
+            logits: torch.Tensor = self.model(by_name(features, names)).float()
+            task = request.spec.task
+            return logits.sigmoid() if task == "binary" else logits.softmax(dim=1) if task == "multiclass" else logits
+
+    example = positional({k: torch.from_numpy(v) for k, v in placeholder_batch(request.spec, 4).items()}, names)
+    shapes = {k: {0: torch.export.Dim.DYNAMIC} for k in example}
+    try:
+        program = torch.export.export(Served().eval(), (example,), dynamic_shapes=(shapes,))
+    except Exception as error:
+        raise UserError(
+            f"trainer.model: torch.export cannot export the model: {first_line(error)}. Keep Python control flow on "
+            "tensor values, and shapes fixed to one batch size, out of forward."
+        ) from error
+    save_program(program, request.export_dir / MODEL_FILE, features=len(names))
+    save_names(request.export_dir, names)
+    save_model(model, request.export_dir / "weights.safetensors")
+
+
+def _optimizer(name: str, learning_rate: float, parameters: Any, device: str) -> torch.optim.Optimizer:
+    fused = device in ("cpu", "cuda")  # one call for all parameters
+    return {
+        "adam": lambda: torch.optim.Adam(parameters, learning_rate, eps=1e-7, fused=fused),
+        "adamw": lambda: torch.optim.AdamW(parameters, learning_rate, weight_decay=0.01, eps=1e-7, fused=fused),
+        "sgd": lambda: torch.optim.SGD(parameters, learning_rate, fused=fused),
+        "rmsprop": lambda: torch.optim.RMSprop(parameters, learning_rate, alpha=0.9, eps=1e-7),
+    }[name]()
+
+
+def threads(model: nn.Module, batch_size: int) -> int:
+    """Returns the threads of a step on the CPU: `OMP_NUM_THREADS`, else one for small steps and all cores for large ones.
+
+    A small step is over before a second thread has its part: on two cores, two threads take 1.4 times as long at
+    5 million weights times rows, and 0.65 times as long from 300 million on.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return THREADS
+    weights = sum(p.numel() for p in model.parameters())
+    return joblib.cpu_count() if weights * batch_size >= _LARGE_STEP else 1
+
+
+def _losses(task: str, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    if task == "multiclass":
+        return functional.cross_entropy(output, labels, reduction="none")
+    target = labels.to(output.dtype)
+    if task == "binary":
+        return functional.binary_cross_entropy_with_logits(output[:, 0], target, reduction="none")
+    return functional.mse_loss(output[:, 0], target, reduction="none")
+
+
+def _device(kind: str) -> str:
+    if kind == "tpu" and xla_on_cpu():
+        return "tpu (PyTorch/XLA on a CPU)"
+    return f"gpu ({torch.cuda.get_device_name(0)})" if kind == "gpu" else kind

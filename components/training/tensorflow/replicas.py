@@ -1,0 +1,199 @@
+"""Training on several TensorFlow devices: a distribution strategy and its custom loop.
+
+Keras' own `fit` averages replicas' mean losses, so that a row of a batch that is not shared equally counts more or less than
+another; and it fails under MultiWorkerMirroredStrategy (Keras 3.15: keras-team/keras#20585, #20329). Source of the loop:
+https://www.tensorflow.org/tutorials/distribute/custom_training
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from components.errors import UserError
+from components.training.accelerator import AcceleratorProfile
+from components.training.contract import Hyperparameters, Shard, TrainRequest, WorkerGroup
+
+Losses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def strategy_for(accelerator: AcceleratorProfile, group: WorkerGroup | None) -> tf.distribute.Strategy:
+    """Returns the strategy, before TensorFlow's first operation.
+
+    Args:
+        accelerator: resolved.
+        group: the processes that train together; None: this one alone.
+    """
+    kind, count = accelerator.kind, accelerator.count
+    if kind == "tpu":
+        # The machine's own TPUs, unless Google's tools have named others.
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", "local"))
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        tpus = tf.distribute.TPUStrategy(resolver)
+        if tpus.num_replicas_in_sync != count:
+            raise UserError(
+                f"trainer.accelerator.count: TensorFlow takes all TPUs of a machine, {tpus.num_replicas_in_sync} here, "
+                f"received {count}; set it to {tpus.num_replicas_in_sync}"
+            )
+        return tpus
+    if kind == "gpu":
+        first = group.local_index * count if group and accelerator.nodes > 1 else 0
+        tf.config.set_visible_devices(tf.config.list_physical_devices("GPU")[first : first + count], "GPU")
+    if group:
+        task = {"type": "worker", "index": group.index}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": group.exchange_addresses()}, "task": task})
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if count > 1:
+        if kind == "cpu":
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+        return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
+    return tf.distribute.get_strategy()
+
+
+class Replicas:
+    """The model on every device of a strategy, trained in step: one global batch at a time.
+
+    A step's loss is the mean over the global batch's rows, whatever the number of replicas.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        request: TrainRequest,
+        losses: Losses,
+        metrics: Callable[[], list[Any]],
+    ) -> None:
+        """Takes a model that was made, as this is, in the strategy's scope.
+
+        Args:
+            strategy: of several replicas.
+            model: compiled.
+            request: what to train.
+            losses: labels (B,) or (B, 1) and outputs (B, outputs) to the loss of each row, shape (B,).
+            metrics: makes the task's metrics.
+        """
+        self._strategy, self._model, self._request, self._losses = strategy, model, request, losses
+        self._replicas = strategy.num_replicas_in_sync
+        self._metrics = {split: [keras.metrics.Mean(name="loss"), *metrics()] for split in ("", "val_")}
+        weights = request.hyperparameters.class_weights
+        self._class_weights = tf.constant(weights) if weights else None
+        # A TPU's programs have fixed shapes.
+        self._fixed = request.accelerator.kind == "tpu"
+
+    def fit(self, first_epoch: int, callback: keras.callbacks.Callback) -> None:
+        """Trains; the callback is told what Keras' `fit` tells, and stops it by `model.stop_training`."""
+        hyper, rows = self._request.hyperparameters, self._request.train.rows
+        if rows < self._replicas:
+            raise UserError(f"trainer.accelerator: {self._replicas} workers cannot share {rows} training examples; ask for fewer")
+        train_step, eval_step = (tf.function(each) for each in (self._train_step, self._eval_step))
+        steps = math.ceil(rows / hyper.batch_size)
+        epochs = {"seed": hyper.seed, "first_epoch": first_epoch, "epochs": hyper.epochs - first_epoch}
+        batches = iter(self._distributed(self._request.train, hyper.batch_size, **epochs))
+        evaluated = self._distributed(self._request.eval, eval_batch_size(hyper, self._replicas))
+        callback.set_model(self._model)
+        self._model.stop_training = False
+        for epoch in range(first_epoch, hyper.epochs):
+            for step in range(steps):
+                train_step(next(batches))
+                callback.on_train_batch_end(step)
+                if self._model.stop_training:
+                    break
+            for batch in evaluated:
+                eval_step(batch)
+            callback.on_epoch_end(epoch, self._results())
+            if self._model.stop_training:
+                return
+
+    def barrier(self) -> None:
+        """Waits for all workers."""
+        self._strategy.reduce("SUM", self._strategy.run(lambda: tf.constant(1)), axis=None)
+
+    def _results(self) -> dict[str, float]:
+        found = {}
+        for prefix, metrics in self._metrics.items():
+            for metric in metrics:
+                found[prefix + metric.name] = float(metric.result())
+                metric.reset_state()
+        return found
+
+    def _distributed(self, source: Any, batch_size: int, **epochs: Any) -> Any:
+        """Returns batches of (features, labels, mask, share): `mask` (B,) is 0 for rows that do not count."""
+        here = self._replicas // max(1, self._request.shard.count)
+
+        def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            shards = [Shard(context.input_pipeline_id * here + i, self._replicas) for i in range(here)]
+            parts = [self._part(source, batch_size, shard, **epochs) for shard in shards]
+            return tf.data.Dataset.choose_from_datasets(parts, tf.data.Dataset.range(here).repeat())
+
+        return self._strategy.distribute_datasets_from_function(pipeline)
+
+    def _part(self, source: Any, batch_size: int, shard: Shard, **epochs: Any) -> tf.data.Dataset:
+        in_batch = [min(batch_size, source.rows - start) for start in range(0, source.rows, batch_size)]
+        last = len(in_batch) - 1
+        rows = batch_size // self._replicas
+
+        def add(index: tf.Tensor, batch: Any) -> Any:
+            features, labels = batch
+            is_last = index % len(in_batch) == last
+            of_all = tf.where(is_last, in_batch[last], batch_size)
+            own = tf.where(is_last, shard.rows(in_batch[last]), rows)
+            if self._fixed:
+                features = {name: _padded(values, rows) for name, values in features.items()}
+                labels = _padded(labels, rows)
+            mask = tf.cast(tf.range(tf.shape(labels)[0]) < own, tf.float32)
+            return features, labels, mask, 1.0 / tf.cast(of_all, tf.float32)
+
+        return source.dataset(batch_size, shard=shard, **epochs).enumerate().map(add, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _train_step(self, batch: Any) -> None:
+        self._strategy.run(self._train_replica, args=(batch,))
+
+    def _eval_step(self, batch: Any) -> None:
+        self._strategy.run(self._eval_replica, args=(batch,))
+
+    def _train_replica(self, batch: Any) -> None:
+        features, labels, mask, share = batch
+        model, optimizer = self._model, self._model.optimizer
+        with tf.GradientTape() as tape:
+            output = tf.cast(model(features, training=True), tf.float32)
+            losses = self._losses(labels, output) * mask
+            if self._class_weights is not None:
+                losses *= tf.gather(self._class_weights, labels)
+            # The optimizer adds up what the replicas found.
+            loss = tf.reduce_sum(losses) * share + tf.add_n([tf.constant(0.0), *model.losses]) / self._replicas
+            scaled = optimizer.scale_loss(loss)
+        optimizer.apply_gradients(zip(tape.gradient(scaled, model.trainable_variables), model.trainable_variables, strict=True))
+        self._count("", losses, labels, output, mask)
+
+    def _eval_replica(self, batch: Any) -> None:
+        features, labels, mask, _ = batch
+        output = tf.cast(self._model(features, training=False), tf.float32)
+        self._count("val_", self._losses(labels, output) * mask, labels, output, mask)
+
+    def _count(self, split: str, losses: tf.Tensor, labels: tf.Tensor, output: tf.Tensor, mask: tf.Tensor) -> None:
+        mean, *others = self._metrics[split]
+        mean.update_state(losses, sample_weight=mask)
+        if self._request.spec.task != "multiclass":
+            labels = labels[:, tf.newaxis]  # like the output: with (B,) Keras broadcasts
+        for metric in others:
+            metric.update_state(labels, output, sample_weight=mask)
+
+
+def eval_batch_size(hyperparameters: Hyperparameters, replicas: int) -> int:
+    """Returns the rows of a batch of the eval split, all replicas' together."""
+    return math.ceil(max(hyperparameters.batch_size, 1024) / replicas) * replicas
+
+
+def _padded(values: tf.Tensor, rows: int) -> tf.Tensor:
+    missing = rows - tf.shape(values)[0]
+    padded = tf.concat([values, tf.repeat(values[:1], missing, axis=0)], axis=0)
+    return tf.ensure_shape(padded, [rows, *values.shape[1:]])

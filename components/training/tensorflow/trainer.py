@@ -1,0 +1,301 @@
+"""The TensorFlow trainer: Keras 3 `fit`. The mirror image of `pytorch_trainer.py`: same names, same order."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components.errors import UserError, first_line
+from components.progress import warn
+from components.training.accelerator import AcceleratorProfile
+from components.training.contract import (
+    Predictor,
+    Report,
+    Shard,
+    Trainer,
+    TrainRequest,
+    TrainResult,
+    WorkerGroup,
+    check_output,
+)
+from components.training.examples import placeholder_batch
+from components.training.ledger import TrainingLedger, check_finite
+from components.training.model_check import explained
+from components.training.positional import by_name, save_names
+from components.training.tensorflow.default_model import default_model
+from components.training.tensorflow.model_check import check_logits, check_training
+from components.training.tensorflow.predictor import TensorflowPredictor
+from components.training.tensorflow.replicas import Replicas, strategy_for
+from components.user_code.loading import blamed, folder_of
+
+_POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
+_LAST = _BEST = ".weights.h5"
+
+
+class TensorflowTrainer(Trainer):
+    """Keras models; exported as a SavedModel whose `serve` takes transformed features and gives probabilities."""
+
+    name = "tensorflow"
+
+    def __init__(self) -> None:
+        self._strategy = tf.distribute.get_strategy()
+
+    def prepare(self, accelerator: AcceleratorProfile, group: WorkerGroup | None = None) -> None:
+        """See Trainer."""
+        resolved = self.resolve(accelerator)
+        if resolved.kind == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        else:
+            for gpu in tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.set_memory_growth(gpu, True)
+        if resolved.workers > 1 or resolved.kind == "tpu":
+            self._strategy = strategy_for(resolved, group)
+
+    def available_devices(self) -> Mapping[str, int]:
+        """See Trainer."""
+        found = {kind: len(tf.config.list_physical_devices(kind.upper())) for kind in ("gpu", "tpu")}
+        return {"cpu": os.cpu_count() or 1, **found}
+
+    def processes(self, accelerator: AcceleratorProfile) -> int:
+        """See Trainer. A process for all devices of a node, but for the CPUs of several nodes."""
+        if accelerator.shard_model and accelerator.workers > 1:
+            raise UserError(
+                "trainer.accelerator.shard_model: TensorFlow copies a model to every device; use the PyTorch trainer, or set it "
+                "to false"
+            )
+        if accelerator.kind == "tpu" and accelerator.nodes > 1:
+            raise UserError(
+                f"trainer.accelerator.nodes: TensorFlow trains on the TPUs of one machine, received {accelerator.nodes}; set it "
+                "to 1"
+            )
+        return accelerator.count if accelerator.nodes > 1 and accelerator.kind == "cpu" else 1
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """See Trainer."""
+        return isinstance(error, tf.errors.ResourceExhaustedError | MemoryError)
+
+    def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
+        hyper = request.hyperparameters
+        keras.utils.set_random_seed(hyper.seed)
+        keras.mixed_precision.set_global_policy(_POLICIES[request.accelerator.precision])
+        ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
+        task = request.spec.task
+        replicas = None
+        if request.build_model and not ledger.epochs and request.shard.first:
+            self._try_out(request)
+        with self._strategy.scope():
+            model = self._build(request)
+            model.compile(
+                optimizer=_optimizer(hyper.optimizer, hyper.learning_rate),
+                loss=_loss(task),
+                metrics=_metrics(task),
+                jit_compile=_jit(model, request, self._strategy.num_replicas_in_sync),
+            )
+            model.optimizer.build(model.trainable_variables)
+            if self._strategy.num_replicas_in_sync > 1:
+                replicas = Replicas(self._strategy, model, request, _row_losses(task), lambda: _metrics(task))
+        if ledger.epochs:
+            model.load_weights(ledger.last(_LAST))
+        callback = _Epochs(ledger, report, request.shard)
+        if not ledger.finished and replicas:
+            replicas.fit(ledger.epochs, callback)
+        elif not ledger.finished:
+            steps_per_epoch = -(-request.train.rows // hyper.batch_size)
+            left = hyper.epochs - ledger.epochs + 1  # Keras looks one batch ahead, and warns when there is none
+            dataset = request.train.dataset(hyper.batch_size, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
+            model.fit(
+                dataset.map(_column_labels(task)),
+                steps_per_epoch=steps_per_epoch,
+                initial_epoch=ledger.epochs,
+                epochs=hyper.epochs,
+                validation_data=request.eval.dataset(max(hyper.batch_size, 1024)).map(_column_labels(task)),
+                class_weight=dict(enumerate(hyper.class_weights)) if hyper.class_weights else None,
+                callbacks=[callback],
+                verbose=0,
+            )
+        parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        if request.shard.first:
+            if replicas:
+                # An ordinary copy: what strategies make of variables and layers is not for a SavedModel.
+                model = self._build(request)
+                model.compile(optimizer=_optimizer(hyper.optimizer, hyper.learning_rate))
+                model.optimizer.build(model.trainable_variables)
+            model.load_weights(ledger.best(_BEST))
+            model = self._in_float32(model, request)
+            if request.build_model:
+                check_logits(model, request)
+            _export(model, request)
+        if replicas:
+            replicas.barrier()
+        workers = self._strategy.num_replicas_in_sync
+        return ledger.result(parameters=parameters, device=_device(request.accelerator.kind), workers=workers)
+
+    def _build(self, request: TrainRequest) -> keras.Model:
+        build = request.build_model or default_model
+        with blamed("trainer.model: build_model failed: ", folder_of(build)):
+            model = build(request.spec)
+            output = model(placeholder_batch(request.spec, 2)) if isinstance(model, keras.Model) else None
+        if output is None:
+            raise UserError(f"trainer.model: build_model must return a keras.Model, received {type(model).__name__}.")
+        check_output(tuple(output.shape), 2, request.spec)
+        return model
+
+    def _try_out(self, request: TrainRequest) -> None:
+        """Does all that comes after training with an untrained model, so that what fails there costs no training."""
+        policy = keras.mixed_precision.global_policy()
+        keras.mixed_precision.set_global_policy("float32")
+        model = self._build(request)
+        check_training(model, replicas=self._strategy.num_replicas_in_sync)
+        with explained(request.build_model):
+            check_logits(model, request)
+        with tempfile.TemporaryDirectory(prefix="switchyard-") as folder:
+            _export(model, replace(request, export_dir=Path(folder)))
+            self.load_predictor(Path(folder))(placeholder_batch(request.spec, 3))
+        keras.mixed_precision.set_global_policy(policy)
+        keras.utils.set_random_seed(request.hyperparameters.seed)
+
+    def _in_float32(self, model: keras.Model, request: TrainRequest) -> keras.Model:
+        """Returns the model as it is served: in the precision of its weights, whatever it was trained in and on."""
+        if request.accelerator.precision == "float32":
+            return model
+        keras.mixed_precision.set_global_policy("float32")
+        served = self._build(request)
+        served.set_weights(model.get_weights())
+        return served
+
+    @classmethod
+    def load_predictor(cls, export_dir: Path) -> Predictor:
+        """See Trainer."""
+        return TensorflowPredictor.load_predictor(export_dir)
+
+
+class _Epochs(keras.callbacks.Callback):
+    """At each epoch's end: metrics out, checkpoint, stop when the ledger says so."""
+
+    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard) -> None:
+        super().__init__()
+        self._ledger, self._report, self._steps, self._shard = ledger, report, ledger.steps, shard
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._steps += 1
+        limit = self._ledger.hyperparameters.steps
+        if limit is not None and self._steps >= limit:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        check_finite("loss", float(logs["loss"]), epoch + 1)
+        best = self._ledger.record(self._steps, logs)
+        if self._shard.first:
+            if best:
+                _save(self.model, self._ledger.best(_BEST))
+            _save(self.model, self._ledger.last(_LAST))
+            self._ledger.save()
+        self._report(self._steps, self._ledger.history[-1])
+        self.model.stop_training = self._ledger.finished
+
+
+def _save(model: keras.Model, path: Path) -> None:
+    temporary = path.with_name(f"new_{path.name}")
+    model.save_weights(temporary, overwrite=True)
+    os.replace(temporary, path)
+
+
+def _export(model: keras.Model, request: TrainRequest) -> None:
+    activation = {"binary": keras.ops.sigmoid, "multiclass": keras.ops.softmax, "regression": lambda x: x}[request.spec.task]
+    names = [f.name for f in request.spec.features]
+    signature = {f"f{i}": tf.TensorSpec((None, *f.shape), f.dtype, f"f{i}") for i, f in enumerate(request.spec.features)}
+    archive = keras.export.ExportArchive()
+    try:
+        archive.track(model)
+        archive.add_endpoint(
+            "serve",
+            lambda features: keras.ops.cast(
+                activation(keras.ops.cast(model(by_name(features, names), training=False), "float32")), "float32"
+            ),
+            input_signature=[signature],
+        )
+        archive.write_out(str(request.export_dir), verbose=False)
+    except Exception as error:
+        raise UserError(
+            f"trainer.model: the model cannot be exported as a SavedModel: {first_line(error)}. Keep Python control flow on "
+            "tensor values, NumPy and files out of call()."
+        ) from error
+    save_names(request.export_dir, names)
+
+
+def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str:
+    """Returns Keras' `jit_compile`. XLA that is asked for and cannot do the model is left out, with a warning."""
+    if not request.accelerator.compile:
+        return "auto" if request.accelerator.kind == "tpu" else False
+    if replicas > 1:
+        warn("trainer.accelerator.compile: several devices are trained without XLA")
+        return False
+    try:
+        tf.function(model, jit_compile=True)(placeholder_batch(request.spec, 2))
+    except Exception as error:
+        reason = first_line(error)
+        warn(f"trainer.accelerator.compile: XLA cannot do this model, it is trained as it is: {reason}")
+        return False
+    return True
+
+
+def _optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
+    return {
+        "adam": lambda: keras.optimizers.Adam(learning_rate, epsilon=1e-7),
+        "adamw": lambda: keras.optimizers.AdamW(learning_rate, weight_decay=0.01, epsilon=1e-7),
+        "sgd": lambda: keras.optimizers.SGD(learning_rate),
+        "rmsprop": lambda: keras.optimizers.RMSprop(learning_rate, rho=0.9, epsilon=1e-7),
+    }[name]()
+
+
+def _loss(task: str) -> Any:
+    return {
+        "binary": lambda: keras.losses.BinaryCrossentropy(from_logits=True),
+        "multiclass": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "regression": keras.losses.MeanSquaredError,
+    }[task]()
+
+
+def _row_losses(task: str) -> Any:
+    return {
+        "binary": lambda y, output: keras.losses.binary_crossentropy(_column(y), output, from_logits=True),
+        "multiclass": lambda y, output: keras.losses.sparse_categorical_crossentropy(y, output, from_logits=True),
+        "regression": lambda y, output: keras.losses.mean_squared_error(_column(y), output),
+    }[task]
+
+
+def _metrics(task: str) -> list[Any]:
+    return {
+        "binary": lambda: [
+            keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
+            keras.metrics.AUC(from_logits=True, name="auc"),
+        ],
+        "multiclass": lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        "regression": lambda: [keras.metrics.MeanAbsoluteError(name="mae")],
+    }[task]()
+
+
+def _column_labels(task: str) -> Any:
+    # (B, 1) like the model's output: with (B,) Keras broadcasts, and doubles updates under a distribution strategy.
+    if task == "multiclass":
+        return lambda x, y: (x, y)
+    return lambda x, y: (x, _column(y))
+
+
+def _column(labels: tf.Tensor) -> tf.Tensor:
+    return tf.cast(labels, tf.float32)[:, tf.newaxis]
+
+
+def _device(kind: str) -> str:
+    if kind != "gpu":
+        return kind
+    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+    return f"gpu ({details.get('device_name', 'unknown')})"

@@ -1,0 +1,58 @@
+"""Name of a framework -> its trainer, imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from components.errors import UserError, did_you_mean
+from components.training.contract import Trainer
+from components.user_code.loading import load_function
+
+TRAINERS = {
+    "tensorflow": "components.training.tensorflow.trainer:TensorflowTrainer",
+    "pytorch": "components.training.pytorch.trainer:PytorchTrainer",
+}
+# Framework -> what a bundle names: loads what the trainer exported, without the trainer's own imports.
+PREDICTORS = {
+    "tensorflow": "components.training.tensorflow.predictor:TensorflowPredictor",
+    "pytorch": "components.training.pytorch.predictor:PytorchPredictor",
+}
+
+
+def trainer_class(framework: str) -> type[Trainer]:
+    """Returns the class behind a name, `package.module:Class` or `/path/to/file.py:Class`.
+
+    Raises:
+        UserError: there is none, or it is no Trainer.
+    """
+    reference = TRAINERS.get(framework, framework)
+    module, colon, name = reference.rpartition(":")
+    if not colon:
+        raise UserError(
+            f"trainer.framework: {framework!r} is not a trainer; allowed: {', '.join(TRAINERS)}, or 'package.module:Class'."
+            f"{did_you_mean(framework, TRAINERS)}"
+        )
+    if module.endswith(".py"):
+        found: object = load_function(module, name)
+    else:
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"trainer.framework: cannot import {framework!r}: {error}. Give 'module:Class', the module installed or "
+                "beside the YAML."
+            ) from error
+    if not (isinstance(found, type) and issubclass(found, Trainer)):
+        raise UserError(f"trainer.framework: {framework!r} is not a subclass of components.training.contract.Trainer.")
+    return found
+
+
+def is_file(framework: str) -> bool:
+    """Whether the trainer is a Python file of the user's."""
+    return framework.rpartition(":")[0].endswith(".py")
+
+
+def file_of(framework: str) -> Path:
+    """The user's Python file."""
+    return Path(framework.rpartition(":")[0])

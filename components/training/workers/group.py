@@ -1,0 +1,83 @@
+"""Several worker processes on this machine, started by PyTorch's launcher, and what they tell the stage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from components.errors import StageError
+from components.process import interpreter
+from components.training.contract import Report, TrainResult
+from components.training.job import TrainingJob
+from components.training.workers.launcher import RESTARTS, STAGE_PIPE
+from components.training.workers.listener import Listener
+from components.training.workers.train_job_settings import settings
+
+JOB = "job.json"
+_STOP_SECONDS = 30
+
+
+def train(job: TrainingJob, report: Report) -> TrainResult:
+    """Trains in this process, or in as many as the job's accelerator takes; raises as `Trainer.train`.
+
+    Raises:
+        StageError: workers died more often than they are started again.
+    """
+    if job.accelerator.nodes > 1:
+        given = settings()
+        if given:
+            from components.training.workers import train_job  # with Kubernetes' client, which one machine does not need
+
+            return train_job.train(job, report, given)
+    processes = job.processes()
+    return job.run(report) if processes == 1 else _train(job, processes, report)
+
+
+def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
+    state = Path(job.state)
+    state.mkdir(parents=True, exist_ok=True)
+    file = state / JOB
+    file.write_text(job.to_json(), encoding="utf-8")
+    listener = Listener(report, lambda line: sys.stderr.write(f"{line}\n"))
+    pipe = subprocess.PIPE
+    launcher = interpreter.start(
+        "components.training.workers.launcher", arguments(processes, file), stdin=pipe, stdout=pipe, text=True, env=_environment()
+    )
+    assert launcher.stdout is not None
+    try:
+        for line in launcher.stdout:
+            listener.hear(line.rstrip("\n"))
+        code = launcher.wait()
+    finally:
+        _stop(launcher)
+    if listener.result is None:
+        raise StageError(f"training: the workers ended with exit code {code}, after {RESTARTS} restarts. The log has the reason.")
+    return listener.result
+
+
+def arguments(processes: int, job: Path) -> list[str]:
+    """Returns the launcher's arguments for workers on this machine alone."""
+    counts = [f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}"]
+    return ["--standalone", "--local-addr=127.0.0.1", *counts, "-m", "components.training.workers.worker", str(job)]
+
+
+def _environment() -> dict[str, str]:
+    # Workers on one machine talk over the loopback interface.
+    return {**os.environ, "GLOO_SOCKET_IFNAME": "lo", STAGE_PIPE: "1"}
+
+
+def _stop(launcher: subprocess.Popen[str]) -> None:
+    if launcher.poll() is None:
+        launcher.send_signal(signal.SIGTERM)
+        try:
+            launcher.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            launcher.kill()
+            launcher.wait()
+    assert launcher.stdin is not None
+    assert launcher.stdout is not None
+    launcher.stdin.close()
+    launcher.stdout.close()

@@ -1,0 +1,258 @@
+"""One TrainJob on a cluster: made or taken up again, its nodes' logs read, taken away at the end."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from components.errors import StageError, UserError, first_line
+from components.progress import say, warn
+from components.training.workers.listener import Listener
+
+_GROUP, _VERSION, _PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_POLL_SECONDS = 2.0
+# The API server may be away so long.
+_PATIENCE_SECONDS = 600.0
+# To connect, and without a line: a server that went away without a word must not be listened to for ever.
+_LOG_TIMEOUT = (10, 300)
+_LOG_LINES = 15
+_NOT_FOUND, _FORBIDDEN = 404, 403
+
+
+class TrainJobClient:
+    """A context: inside of it the TrainJob is there; it ends with it, however it ends."""
+
+    def __init__(self, manifest: dict[str, Any]) -> None:
+        self._manifest = manifest
+        self._name = manifest["metadata"]["name"]
+        self._namespace = _connect()
+        self._jobs, self._core = client.CustomObjectsApi(), client.CoreV1Api()
+        # By run of a pod: who reads its log, how many lines were read; and which logs were read whole.
+        self._readers: dict[str, threading.Thread] = {}
+        self._seen: dict[str, int] = {}
+        self._whole: set[str] = set()
+        self._lines: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._shown = ""
+        self._away_since: float | None = None
+
+    def __enter__(self) -> Self:
+        """Makes the job, or takes up the one that an earlier try of this stage made.
+
+        Raises:
+            UserError: the cluster has no Kubeflow Trainer, or does not allow it.
+            StageError: Kubernetes does not answer, or refuses the job.
+        """
+        try:
+            self._make()
+        except ApiException as error:
+            if error.status == _FORBIDDEN:
+                raise UserError(_forbidden(error)) from error
+            raise StageError(f"training: Kubernetes refused TrainJob {self._name}: {error.reason}: {error.body}") from error
+        except (urllib3.exceptions.HTTPError, ConnectionError) as error:
+            raise StageError(f"training: Kubernetes does not answer: {error}") from error
+        return self
+
+    def _make(self) -> None:
+        old = self._get()
+        if old is not None and _condition(old, "Failed"):
+            self.delete()
+            deadline = time.monotonic() + _PATIENCE_SECONDS
+            while self._get() is not None:
+                if time.monotonic() > deadline:
+                    raise StageError(
+                        f"training: TrainJob {self._name} failed in an earlier try and is still there {_PATIENCE_SECONDS:g} s "
+                        f"after it was deleted. See why: kubectl -n {self._namespace} describe trainjob {self._name}"
+                    )
+                time.sleep(_POLL_SECONDS)
+            old = None
+        if old is None:
+            self._create()
+            say(f"TrainJob {self._name} in namespace {self._namespace}")
+        else:
+            warn(f"TrainJob {self._name} is there from an earlier try and is followed")
+
+    def __exit__(self, *_: object) -> None:
+        """Takes the job and its pods away."""
+        try:
+            self.delete()
+        except (ApiException, urllib3.exceptions.HTTPError) as error:
+            warn(f"TrainJob {self._name} could not be deleted: {first_line(error)}")
+
+    def follow(self, listener: Listener) -> None:
+        """Hands the nodes' logs to the listener until the job is over: any of them may have the first worker.
+
+        Raises:
+            StageError: the job failed, is gone, or the API server is away for too long.
+        """
+        while True:
+            complete = failed = None
+            try:
+                job = self._get()
+                if job is None:
+                    raise StageError(f"training: TrainJob {self._name} was deleted by someone else.")
+                pods = self._pods()
+                self._away_since = None
+                self._show(pods)
+                self._read_logs(pods)
+                complete, failed = _condition(job, "Complete"), _condition(job, "Failed")
+            except (ApiException, urllib3.exceptions.HTTPError, ConnectionError) as error:
+                self._bear(error)
+            over = complete or failed
+            if over and not self._readers:
+                self._hear(listener, 0)
+                if failed:
+                    raise StageError(f"training: TrainJob {self._name} failed: {failed.get('message', '')}{self._tails()}")
+                return
+            self._hear(listener, _POLL_SECONDS)
+
+    def delete(self) -> None:
+        """Takes the job and its pods away, if it is there."""
+        try:
+            self._jobs.delete_namespaced_custom_object(
+                _GROUP, _VERSION, self._namespace, _PLURAL, self._name, propagation_policy="Foreground"
+            )
+        except ApiException as error:
+            if error.status != _NOT_FOUND:
+                raise
+
+    def _hear(self, listener: Listener, seconds: float) -> None:
+        """Hands on what the readers read, for so long."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                source, line = self._lines.get(timeout=max(0, end - time.monotonic()))
+            except queue.Empty:
+                return
+            listener.hear(line, source)
+
+    def _read_logs(self, pods: list[Any]) -> None:
+        """Sees to it that the log of every pod is being read until it was read whole."""
+        self._readers = {run: reader for run, reader in self._readers.items() if reader.is_alive()}
+        for pod in pods:
+            run = f"{pod.metadata.uid}/{sum(s.restart_count for s in pod.status.container_statuses or [])}"
+            phase = pod.status.phase
+            if phase in ("Running", "Succeeded", "Failed") and run not in self._readers and run not in self._whole:
+                self._readers[run] = threading.Thread(
+                    target=self._read_log, args=(pod.metadata.name, _index(pod), run, phase != "Running"), daemon=True
+                )
+                self._readers[run].start()
+
+    def _read_log(self, pod: str, index: str, run: str, over: bool) -> None:
+        """Puts what a run of a pod has printed since it was last read in the queue, until it ends or the connection does."""
+        try:
+            response = self._core.read_namespaced_pod_log(
+                pod, self._namespace, container="node", follow=True, _preload_content=False, _request_timeout=_LOG_TIMEOUT
+            )
+            seen, number, rest = self._seen.get(run, 0), 0, b""
+            try:
+                for chunk in response.stream():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        number += 1
+                        if number > seen:
+                            self._lines.put((f"[node {index}] ", line.decode(errors="replace")))
+                            self._seen[run] = number
+            finally:
+                response.release_conn()
+        except (ApiException, urllib3.exceptions.HTTPError, ConnectionError):
+            return  # it is read again, from there, while the pod is there
+        if over:
+            self._whole.add(run)
+
+    def _pods(self) -> list[Any]:
+        selector = f"jobset.sigs.k8s.io/jobset-name={self._name}"
+        found: list[Any] = self._core.list_namespaced_pod(self._namespace, label_selector=selector).items
+        return sorted(found, key=lambda pod: str(pod.metadata.creation_timestamp))
+
+    def _show(self, pods: list[Any]) -> None:
+        phases = [str(pod.status.phase) for pod in pods]
+        shown = ", ".join(f"{phases.count(p)} {p.lower()}" for p in sorted(set(phases))) or "none yet"
+        if shown != self._shown:
+            self._shown = shown
+            say(f"nodes: {shown}")
+
+    def _tails(self) -> str:
+        """The last lines of every node: the one that failed may not be the first."""
+        found = ""
+        for pod in self._pods():
+            try:
+                text = self._core.read_namespaced_pod_log(
+                    pod.metadata.name, self._namespace, container="node", tail_lines=_LOG_LINES
+                )
+            except ApiException as error:
+                text = f"(no log: {error.reason})"
+            found += f"\n--- {pod.metadata.name} ({pod.status.phase})\n{text}"
+        return found
+
+    def _bear(self, error: Exception) -> None:
+        if isinstance(error, ApiException) and error.status == _FORBIDDEN:
+            raise UserError(_forbidden(error)) from error
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            warn(f"Kubernetes does not answer; the job goes on: {first_line(error)}")
+        if now - self._away_since > _PATIENCE_SECONDS:
+            raise StageError(f"training: Kubernetes did not answer for {_PATIENCE_SECONDS:.0f} s: {error}") from error
+
+    def _get(self) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = self._jobs.get_namespaced_custom_object(
+                _GROUP, _VERSION, self._namespace, _PLURAL, self._name
+            )
+        except ApiException as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+        return found
+
+    def _create(self) -> None:
+        try:
+            self._jobs.create_namespaced_custom_object(_GROUP, _VERSION, self._namespace, _PLURAL, self._manifest)
+        except ApiException as error:
+            if error.status == _NOT_FOUND:
+                raise UserError(
+                    "trainer.accelerator.nodes: the cluster has no Kubeflow Trainer (trainer.kubeflow.org/v1alpha1). Install "
+                    "Kubeflow Trainer 2, or set nodes to 1."
+                ) from error
+            raise
+
+
+def _connect() -> str:
+    """Finds the cluster and returns the namespace: the pod's own, or the kubeconfig's."""
+    try:
+        if _NAMESPACE_FILE.exists():
+            config.load_incluster_config()
+            return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+        config.load_kube_config()
+        _, active = config.list_kube_config_contexts()
+    except config.ConfigException as error:
+        raise UserError(
+            f"trainer.accelerator.nodes: no cluster is known to this stage ({error}). It runs in a pod with a service account, "
+            "or where KUBECONFIG names a file."
+        ) from error
+    return str(active["context"].get("namespace", "default"))
+
+
+def _condition(job: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    conditions = job.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == kind and c["status"] == "True"), None)
+
+
+def _index(pod: Any) -> str:
+    labels: dict[str, str] = pod.metadata.labels or {}
+    return labels.get("batch.kubernetes.io/job-completion-index", "")
+
+
+def _forbidden(error: ApiException) -> str:
+    return (
+        f"trainer.accelerator.nodes: the stage's service account may not do this: {error.reason}: {str(error.body)[:300]}. Apply "
+        "infra/kubeflow-trainer, and set kubeflow.service_account to its account."
+    )

@@ -1,0 +1,47 @@
+"""`python -m components.training.workers.launcher`: PyTorch's launcher, which ends, with its workers, when the stage does.
+
+Takes the arguments of `python -m torch.distributed.run`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+
+from components.training.workers import lease
+
+# A worker that died, for want of memory say, is started again so often, from the last checkpoint.
+RESTARTS = 3
+# Set where standard input is a pipe from the stage, whose end it tells.
+STAGE_PIPE = "SWITCHYARD_STAGE_PIPE"
+
+
+def _end_with_the_stage() -> None:
+    stage = select.poll()
+    stage.register(0, 0)  # a hang-up is always told
+    stage.poll()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_with_the_lease(given: str) -> None:
+    lease.await_expiry(given)
+    sys.stderr.write("the training stage is gone for good: this node ends\n")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    leased = os.environ.get(lease.VARIABLE)
+    if leased and lease.expired(leased):
+        sys.exit("the training stage is gone for good: this node does not begin")
+    from torch.distributed.run import main
+
+    # One store for all restarts would hand the workers what those before them left there.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    if leased:
+        threading.Thread(target=_end_with_the_lease, args=(leased,), daemon=True).start()
+    if os.environ.get(STAGE_PIPE):
+        threading.Thread(target=_end_with_the_stage, daemon=True).start()
+    main()

@@ -1,0 +1,48 @@
+"""What workers tell, taken by the stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from components.errors import TrainingError, UserError
+from components.progress import say, warn
+from components.training.contract import Report, TrainResult
+from components.training.workers.messages import read_message
+
+
+class Listener:
+    """Takes the workers' lines: reports go to `report`, the rest to `log`.
+
+    Attributes:
+        result: what the workers found; None: they are not done.
+    """
+
+    def __init__(self, report: Report, log: Callable[[str], object]) -> None:
+        self._report, self._log = report, log
+        self._steps = -1
+        self.result: TrainResult | None = None
+
+    def hear(self, line: str, source: str = "") -> None:
+        """Takes one line; `source` stands before it in the log.
+
+        Raises:
+            UserError, TrainingError: a worker says so.
+        """
+        said = read_message(line)
+        if said is None:
+            self._log(source + line)
+        elif "metrics" in said:
+            if said["step"] <= self._steps:
+                warn("a worker was lost: training went on from the last checkpoint")
+            else:
+                self._steps = said["step"]
+                self._report(said["step"], said["metrics"])
+        elif "said" in said:
+            say(said["said"])
+        elif "done" in said:
+            found = said["done"]
+            self.result = TrainResult(**{**found, "history": tuple(found["history"])})
+        elif "user_error" in said:
+            raise UserError(said["user_error"])
+        else:
+            raise TrainingError(said["diverged"])

@@ -1,0 +1,150 @@
+"""Training on several nodes of a cluster: a Kubeflow Trainer TrainJob that the training stage makes, follows and takes away.
+
+The job's nodes run PyTorch's launcher and our workers, for every trainer. What they read and write lies on a claim that
+they and the stage mount at the same path: copies of the stage's inputs, the user's code, checkpoints, the exported model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from components.data.summary import FILE as DATASET
+from components.errors import StageError
+from components.process.at_termination import at_termination
+from components.progress import say
+from components.training.contract import NODE_VARIABLE, Report, TrainResult
+from components.training.job import TrainingJob
+from components.training.trainers import file_of, is_file, trainer_class
+from components.training.workers import lease
+from components.training.workers.kubernetes import TrainJobClient
+from components.training.workers.launcher import RESTARTS
+from components.training.workers.lease import Lease
+from components.training.workers.listener import Listener
+from components.training.workers.train_job_settings import TrainJobSettings
+
+API_VERSION = "trainer.kubeflow.org/v1alpha1"
+_RUN_ID = "KFP_RUN_ID"
+_PORT = 29400  # of Kubeflow Trainer's headless service
+
+
+def train(job: TrainingJob, report: Report, given: TrainJobSettings) -> TrainResult:
+    """Trains the job on the cluster and brings the exported model to `job.export_dir`.
+
+    Raises:
+        UserError, TrainingError: as `Trainer.train`; the workers say so.
+        StageError: the TrainJob failed, or cannot be made.
+    """
+    accelerator = job.accelerator
+    per_node = trainer_class(job.settings["framework"])().processes(accelerator)
+    name = _name(job)
+    folder = Path(given.path) / "switchyard" / name
+    say(f"copying the examples to {folder}")
+    shared = _share(job, folder)
+    file = folder / "job.json"
+    file.write_text(shared.to_json(), encoding="utf-8")
+    listener = Listener(report, lambda line: sys.stderr.write(f"{line}\n"))
+    manifest = train_job(given, name, file, nodes=accelerator.nodes, processes=per_node)
+    with Lease(_lease(file)), TrainJobClient(manifest) as running, at_termination(running.delete):
+        running.follow(listener)
+    if listener.result is None:
+        raise StageError(f"training: TrainJob {name} ended without a result; its log is above.")
+    job.export_dir.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(shared.export_dir, job.export_dir, dirs_exist_ok=True)
+    shutil.rmtree(folder)
+    return listener.result
+
+
+def train_job(given: TrainJobSettings, name: str, job_file: Path, *, nodes: int, processes: int) -> dict[str, Any]:
+    """Returns the manifest.
+
+    It holds only fields that Kubeflow Trainer 2.0 to 2.3 share: what they do not (volumes) is the runtime's.
+
+    Args:
+        given: the cluster's settings.
+        name: of the TrainJob.
+        job_file: `TrainingJob` as JSON, on the claim.
+        nodes: how many.
+        processes: how many on each node.
+    """
+    launcher = ["python3", "-m", "components.training.workers.launcher", f"--max-restarts={RESTARTS}", f"--rdzv-id={name}"]
+    rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=$(PET_MASTER_ADDR):{_PORT}"]
+    environment = {**given.environment, NODE_VARIABLE: "1", lease.VARIABLE: lease.variable(_lease(job_file))}
+    trainer: dict[str, Any] = {
+        "image": given.image,
+        "command": [*launcher, *rendezvous, "-m", "components.training.workers.worker", str(job_file)],
+        "numNodes": nodes,
+        "numProcPerNode": processes,
+        "env": [{"name": k, "value": v} for k, v in environment.items()],
+    }
+    if given.resources:
+        trainer["resourcesPerNode"] = {"limits": given.resources, "requests": given.resources}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "TrainJob",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "switchyard"}},
+        "spec": {
+            "runtimeRef": {"apiGroup": API_VERSION.partition("/")[0], "kind": given.kind, "name": given.runtime},
+            "trainer": trainer,
+        },
+    }
+
+
+def _lease(job_file: Path) -> Path:
+    return job_file.with_name("lease")
+
+
+def _name(job: TrainingJob) -> str:
+    """The same for a task that is tried again, so that it finds its job and its checkpoints."""
+    framework = re.sub(r"[^a-z0-9]+", "-", trainer_class(job.settings["framework"]).name.lower()).strip("-")
+    key = json.dumps([os.environ.get(_RUN_ID, job.state), job.settings], sort_keys=True)
+    return f"switchyard-{framework[:20]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def _share(job: TrainingJob, folder: Path) -> TrainingJob:
+    """Copies what the nodes need to the claim; what lies in an object store or on the claim already stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def on_claim(uri: str) -> bool:
+        return "://" in uri or Path(uri).is_relative_to(folder.parent.parent)
+
+    def copied(uri: str, name: str) -> str:
+        if on_claim(uri):
+            return uri
+        target = folder / name
+        if not target.exists():
+            # Whole or not at all: the stage may have been cut off here.
+            shutil.rmtree(folder / f"new_{name}", ignore_errors=True)
+            shutil.copytree(uri, folder / f"new_{name}", ignore=shutil.ignore_patterns(".switchyard", "__pycache__"))
+            (folder / f"new_{name}").rename(target)
+        return str(target)
+
+    examples = job.examples
+    if not on_claim(examples):
+        # Of the raw examples only what is known of them is looked at.
+        (folder / "examples").mkdir(exist_ok=True)
+        shutil.copy(Path(examples) / DATASET, folder / "examples" / DATASET)
+        examples = str(folder / "examples")
+    settings = dict(job.settings)
+    if settings["code"]:
+        path = Path(settings["code"]["path"])
+        settings["code"] = {**settings["code"], "path": str(Path(copied(str(path.parent), "code")) / path.name)}
+    if is_file(settings["framework"]):
+        path = file_of(settings["framework"])
+        class_name = settings["framework"].rpartition(":")[2]
+        settings["framework"] = f"{Path(copied(str(path.parent), 'trainer')) / path.name}:{class_name}"
+    return replace(
+        job,
+        settings=settings,
+        examples=examples,
+        transform_graph=copied(job.transform_graph, "transform_graph"),
+        transformed_examples=copied(job.transformed_examples, "transformed_examples"),
+        state=str(folder / "state"),
+    )

@@ -1,0 +1,96 @@
+"""`python -m torch.distributed.run ... -m components.training.workers.worker JOB.json`: one of the processes that train a model.
+
+PyTorch's launcher starts these, whatever the trainer, and starts all of them again when one dies; training then goes on from the
+last checkpoint. The first worker tells what comes of it in lines of JSON on standard output (`components.training.workers.group`
+reads them): what each epoch brought, and how it ended. What is the user's mistake, or diverged, ends with 0: to start it again
+would not help.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from components.import_order import settle
+
+settle()
+
+from torch import distributed  # noqa: E402 (after Triton's matter is settled)
+
+from components.errors import TrainingError, UserError  # noqa: E402
+from components.progress import set_sink  # noqa: E402
+from components.text.redaction import install  # noqa: E402
+from components.training.contract import WorkerGroup  # noqa: E402
+from components.training.workers.messages import message  # noqa: E402
+from components.user_code.loading import users_error  # noqa: E402
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def main(job_file: str) -> None:
+    """Trains this worker's part."""
+    install()
+    group = _group()
+    from components.training.job import TrainingJob  # with TensorFlow: after PyTorch
+
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        if group.shard.first:
+            _tell(step=step, metrics=dict(metrics))
+
+    if group.shard.first:
+        set_sink(lambda text: _tell(said=text))
+    try:
+        result = TrainingJob.from_json(Path(job_file).read_text(encoding="utf-8")).run(report, group)
+        if group.shard.first:
+            _tell(done=asdict(result))
+    except UserError as error:
+        _tell(user_error=str(error))
+    except TrainingError as error:
+        _tell(diverged=str(error))
+    except BaseException as error:
+        traceback.print_exc()
+        # What came of another worker's end is no mistake: that worker is started again.
+        if not (said := users_error(error, directly=True)):
+            _leave(1)
+        _tell(user_error=said)
+    _leave(0)
+
+
+def _group() -> WorkerGroup:
+    """Finds this worker's place by the launcher's variables."""
+    index, count, local_index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return WorkerGroup(index, count, local_index, _exchange_addresses)
+
+
+def _exchange_addresses() -> tuple[str, ...]:
+    host = "127.0.0.1" if os.environ["MASTER_ADDR"] in _LOOPBACK else socket.gethostbyname(socket.gethostname())
+    with socket.socket() as free:
+        free.bind((host, 0))
+        own = f"{host}:{free.getsockname()[1]}"
+    distributed.init_process_group("gloo")
+    addresses: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(addresses, own)
+    distributed.destroy_process_group()
+    return tuple(addresses)
+
+
+def _tell(**said: Any) -> None:
+    # In one write: several processes share the pipe.
+    os.write(1, (message(said) + "\n").encode())
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads and native libraries must not hold the others up.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

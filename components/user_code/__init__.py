@@ -1,0 +1,1 @@
+"""The user's Python files: loaded, and found with what they open."""

@@ -1,0 +1,295 @@
+"""The user's Python files: snapshotted by content, so that a run keeps the code it used and the cache sees a change.
+
+A snapshot holds the file, those files of its folder that it imports, directly or not, the files that these name, and the
+config's `files`; nothing else of the folder can change a stage's cache key.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import os
+import re
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from components.errors import UserError, in_one_line, text_of
+from components.user_code.files import named_files
+
+# Where users' code was loaded from in this process.
+_folders: set[str] = set()
+
+
+@dataclass(frozen=True)
+class UserCode:
+    """A function of the user's: the file inside the snapshot, and the function's name."""
+
+    path: str
+    function: str
+
+    def load(self) -> Callable[..., Any]:
+        """Imports the file and returns the function.
+
+        Raises:
+            UserError: the file does not import, or has no such function; the message holds file and line.
+        """
+        return load_function(self.path, self.function)
+
+
+def split_reference(reference: str, default_function: str) -> tuple[Path, str]:
+    """Splits `file.py:function`."""
+    file, colon, function = reference.rpartition(":")
+    if colon and file.endswith(".py"):
+        return Path(file), function
+    return Path(reference), default_function
+
+
+def snapshot(reference: str, default_function: str, store: Path, *, key: str, files: Sequence[Path] = ()) -> UserCode:
+    """Copies the code behind `reference` into `store/<hash>/` (once) and returns where it lies.
+
+    Args:
+        reference: `file.py` or `file.py:function`, absolute.
+        default_function: the function when `reference` names none.
+        store: folder of snapshots.
+        key: the config's key, for the error.
+        files: the config's `files`; those in the code's folder are copied, too.
+
+    Raises:
+        UserError: there is no such file, or it is no Python.
+    """
+    path, function = split_reference(reference, default_function)
+    closure = _closure(path, key)
+    for file in closure:
+        if file.suffix == ".py":
+            _refuse_taken_name(file, path.parent, store, key)
+    copied = sorted(closure | {f for f in files if f.is_relative_to(path.parent)})
+    digest = hashlib.sha256()
+    for file in copied:
+        digest.update(str(file.relative_to(path.parent)).encode() + b"\0" + _read(file, key))
+    target = store / digest.hexdigest()[:16]
+    if not target.exists():
+        store.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=store))
+        for file in copied:
+            copy = temporary / file.relative_to(path.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+        try:
+            os.replace(temporary, target)
+        except OSError:  # another run was first: same hash, same content
+            shutil.rmtree(temporary)
+    return UserCode(str(target / path.name), function)
+
+
+def imported_files(path: Path, key: str) -> set[Path]:
+    """Returns a Python file and those of its folder that it imports, directly or not.
+
+    Raises:
+        UserError: there is no such file, or one is no Python.
+    """
+    root, todo, done = path.parent, [path], set[Path]()
+    while todo:
+        file = todo.pop()
+        if file in done:
+            continue
+        done.add(file)
+        for name in _imports(_parse(file, key)):
+            base = root.joinpath(*name.split("."))
+            todo += [c for c in (base.with_suffix(".py"), base / "__init__.py") if c.is_file()]
+    return done
+
+
+def _refuse_taken_name(file: Path, folder: Path, store: Path, key: str) -> None:
+    """A user's `keras.py` would be taken for Keras by everything in the stage's process."""
+    name = file.relative_to(folder).parts[0].removesuffix(".py")
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module that was made by hand
+        return
+    origin = spec.origin if spec else None
+    users = (folder, folder.resolve(), store, store.resolve(), *map(Path, _folders))
+    if origin and not any(Path(origin).is_relative_to(place) for place in users):
+        raise UserError(
+            f"{key}: {file}: {name!r} is also an installed module ({origin}), which it would replace. Rename the file."
+        )
+
+
+def _closure(path: Path, key: str) -> set[Path]:
+    files = imported_files(path, key)
+    return files.union(*(named_files(f, _parse(f, key), path.parent, key) for f in files))
+
+
+def _parse(file: Path, key: str) -> ast.Module:
+    try:
+        return ast.parse(_read(file, key), filename=str(file))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", "?")
+        raise UserError(f"{key}: {file}, line {line}: not valid Python: {getattr(error, 'msg', error)}") from None
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(f"{node.module}.{a.name}" if node.module else a.name for a in node.names)}
+    return names - {""}
+
+
+def _read(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{key}: {path}: no such file. Check the path (relative ones are relative to the YAML).") from None
+    except IsADirectoryError:
+        raise UserError(f"{key}: {path} is a folder; give a file.") from None
+    except PermissionError:
+        raise UserError(f"{key}: not allowed to read {path}. Check its permissions.") from None
+    except OSError as error:
+        raise UserError(f"{key}: {path}: cannot be read: {error.strerror}. Check the path.") from None
+
+
+def load_function(path: str, function: str) -> Callable[..., Any]:
+    """See `UserCode.load`."""
+    folder, name = os.path.dirname(path), Path(path).stem
+    _make_room(folder)
+    module = sys.modules.get(name)
+    if module is None or getattr(module, "__file__", None) != path:
+        with blamed(f"{os.path.basename(path)}: ", folder, _hint):
+            module = _imported(name, path)
+    found: Callable[..., Any] | None = getattr(module, function, None)
+    if not callable(found):
+        raise UserError(f"{os.path.basename(path)}: has no function {function!r}. Define `def {function}(...)` in it.")
+    return found
+
+
+def _imported(name: str, path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return ". The code runs in a copy of its folder: list the files that it opens, in the YAML: files: [...]"
+    return ". Take out what ends the process" if isinstance(error, SystemExit) else ""
+
+
+def _make_room(folder: str) -> None:
+    """Puts a folder first on the path, and forgets modules of the same names that came from another of the user's folders.
+
+    Two bundles in one process (a candidate and the champion) may each bring a `helpers.py`.
+    """
+    if folder in sys.path:
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
+    for other in _folders - {folder}:
+        for file in Path(folder).glob("*.py"):
+            loaded = getattr(sys.modules.get(file.stem), "__file__", None)
+            if loaded and os.path.dirname(loaded) == other:
+                del sys.modules[file.stem]
+    _folders.add(folder)
+
+
+def where(error: BaseException, folder: str) -> str:
+    """Returns `m.py, line 12: KeyError: 'x'`, in one line: the place is the innermost one that lies in the user's folder."""
+    place = _place(error, folder)
+    return f"{place}: {in_one_line(error)}" if place else in_one_line(error)
+
+
+def _place(error: BaseException, folder: str) -> str:
+    """Returns file and line of the user's code that an error came from; empty where none of it is in the trace."""
+    if not folder:
+        return ""
+    if isinstance(error, SyntaxError) and (error.filename or "").startswith(folder + os.sep):
+        return f"{os.path.basename(error.filename or '')}, line {error.lineno}"
+    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(folder + os.sep)]
+    if own:
+        return f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}"
+    # TensorFlow runs a translation of the code, and writes into the message where it is from.
+    told = re.findall(rf'File "{re.escape(folder + os.sep)}([^"]+)", line (\d+)', text_of(error))
+    return f"{os.path.basename(told[-1][0])}, line {told[-1][1]}" if told else ""
+
+
+@contextmanager
+def blamed(message: str, folder: str, hint: Callable[[BaseException], str] = lambda _: "") -> Iterator[None]:
+    """Turns whatever the user's code raises, SystemExit too, into a UserError with the place in it.
+
+    Args:
+        message: what stands before the place and the error, for example `trainer.model: build_model failed: `.
+        folder: the code's.
+        hint: what stands behind it.
+
+    Raises:
+        UserError: see above.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise UserError(f"{message}{where(error, folder)}{hint(error)}") from error
+
+
+def users_error(error: BaseException | None, *, directly: bool = False) -> str:
+    """Returns `m.py, line 12: KeyError: 'x'` where code of the user's that this process runs is behind an error; else "".
+
+    Args:
+        error: and what it came of.
+        directly: the code itself raised it, no library that it calls.
+    """
+    while error is not None:
+        for folder in _folders:
+            innermost = traceback.extract_tb(error.__traceback__)[-1:]
+            if directly and not (innermost and innermost[0].filename.startswith(folder + os.sep)):
+                continue
+            if _place(error, folder):
+                return where(error, folder)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def folder_of(function: Any) -> str:
+    """Returns the folder that a function or class was loaded from; empty if it is not one of a file."""
+    function = inspect.unwrap(getattr(function, "func", function))
+    try:
+        return os.path.dirname(
+            inspect.getfile(function if inspect.isroutine(function) or inspect.isclass(function) else type(function))
+        )
+    except (TypeError, OSError):
+        return ""
+
+
+def snapshot_file(path: Path, store: Path, *, key: str) -> Path:
+    """Copies one file to a name that holds its content's hash, and returns that.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    content = _read(path, key)
+    store.mkdir(parents=True, exist_ok=True)
+    target = store / f"{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}{path.suffix}"
+    if not target.exists():
+        temporary = target.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(content)
+        os.replace(temporary, target)
+    return target

@@ -1,0 +1,1 @@
+"""One converter of values: what a raw value becomes, in training and serving alike."""

@@ -1,0 +1,122 @@
+"""Whole columns in a target's type, as lists of values a row, and the rows that do not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.values.cells import fit_cells
+from components.values.targets import Target, arrow_type, is_list, reason_of
+
+MISSING = "must not be missing"
+_GAP = "must hold lists without gaps (null or NaN)"
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A value that a column cannot take.
+
+    Attributes:
+        row: its place in the column, from 0.
+        value: as it was received; None: it is missing.
+        reason: what the column must hold.
+    """
+
+    row: int
+    value: Any
+    reason: str
+
+    def sentence(self, name: str) -> str:
+        """Returns what is wrong, in one sentence without an end."""
+        if self.reason == MISSING:
+            return f"column {name!r} is missing"
+        text = repr(self.value[:40]) if isinstance(self.value, str | bytes) else str(self.value)[:40]
+        return f"column {name!r} {self.reason}, received {text}"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A column in a trained column's type.
+
+    Attributes:
+        values: a list array of int64, float64 or binary, one list a row; null where a row is missing or does not fit.
+        misfits: the rows that do not fit, in order.
+        words: texts that were taken as missing -> how many.
+    """
+
+    values: pa.Array
+    misfits: list[Misfit]
+    words: Mapping[str, int] = field(default_factory=dict)
+
+
+def fit_target(column: pa.Array, target: Target) -> Fitted:
+    """Converts a column of any Arrow type; how many values a row must have is not looked at."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if is_list(column.type):
+        column = column.cast(pa.list_(column.type.value_type)) if not pa.types.is_list(column.type) else column
+        if is_list(column.type.value_type):
+            nested = [_misfit(column, i, target) for i in np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))]
+            return Fitted(pa.nulls(len(column), pa.list_(arrow_type(target))), nested)
+        return _fit_lists(column, target) if target.is_list else _fit_single(column, target)
+    cells = fit_cells(column, target)
+    bad = np.flatnonzero(pc.and_not(cells.values.is_null(), cells.absent).to_numpy(zero_copy_only=False))
+    return Fitted(_lists_of_one(cells.values), [_misfit(column, i, target) for i in bad], cells.words)
+
+
+def _lists_of_one(values: pa.Array) -> pa.Array:
+    """Returns one list of one value a row, null where it is missing."""
+    valid = values.is_valid()
+    lengths = pc.cumulative_sum(valid.cast(pa.int32()))
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), lengths])
+    mask = pc.invert(valid) if values.null_count else None
+    return pa.ListArray.from_arrays(offsets, values.drop_null(), mask=mask)
+
+
+def _fit_single(column: pa.Array, target: Target) -> Fitted:
+    """Lists where a row has one value: a list of one is that value, an empty one is missing."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    one = lengths == 1
+    places = np.cumsum(lengths) - lengths
+    single = column.flatten().take(pa.array(places, pa.int64(), mask=~one))
+    found = fit_target(single, dataclasses.replace(target, is_list=False))
+    several = [Misfit(int(i), column[int(i)].as_py(), "must hold one value a row") for i in np.flatnonzero(lengths > 1)]
+    return Fitted(found.values, sorted([*found.misfits, *several], key=lambda m: m.row), found.words)
+
+
+def _fit_lists(column: pa.Array, target: Target) -> Fitted:
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    flat = column.flatten()
+    # An element is what it is: a word or an empty text in a list is no missing row.
+    cells = fit_cells(flat, dataclasses.replace(target, missing=()))
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    values = cells.values
+    misfits: list[Misfit] = []
+    if values.null_count:
+        wrong = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
+        absent = cells.absent.to_numpy(zero_copy_only=False)
+        first = {int(rows[i]): int(i) for i in wrong[::-1]}
+        for row, i in sorted(first.items()):
+            misfits.append(Misfit(row, column[row].as_py(), _GAP) if absent[i] else _misfit(flat, i, target, row))
+        values = values.filter(pa.array(~np.isin(rows, list(first))))
+        lengths = lengths.copy()
+        lengths[list(first)] = 0
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    mask = pa.array(lengths == 0) if (lengths == 0).any() else None
+    return Fitted(pa.ListArray.from_arrays(offsets, values, mask=mask), misfits)
+
+
+def _misfit(column: pa.Array, place: Any, target: Target, row: int | None = None) -> Misfit:
+    try:
+        value = column[int(place)].as_py()
+    except (ValueError, OverflowError, pa.ArrowException):  # what Python's own types cannot hold
+        value = str(column[int(place)])
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return Misfit(int(place) if row is None else row, value, reason_of(value, target))

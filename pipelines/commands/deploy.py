@@ -1,0 +1,220 @@
+"""`switchyard deploy`: manifests for KServe, or the folder that TensorFlow Serving watches."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import yaml
+from pydantic import ValidationError
+
+from components.bundle.source import Registered, name_and_wanted
+from components.errors import StageError, UserError
+from components.tracking import run as tracking
+from pipelines.commands.output_path import check_output
+from pipelines.commands.serve import find_source
+from pipelines.config.kubeflow import Secret, StageResources
+from pipelines.kserve.cluster import KNATIVE, STANDARD, KServe, await_ready, look
+from pipelines.kserve.manifests import Deployment, in_store, inference_service, service_name
+
+# Requests of a replica before Knative starts another.
+_CONCURRENCY = 32
+_LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is refused)
+
+
+def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, output: Path, options: Mapping[str, Any]) -> None:
+    """Writes the manifests, and applies them when asked.
+
+    Raises:
+        UserError: the model is none of the registry, or an option does not fit, or KServe would not look at it.
+        StageError: kubectl could not apply them, or the new version does not start.
+    """
+    if name_and_wanted(model) is None:
+        raise UserError(f"--target kserve: {model} is no model of the registry; for example breast_cancer@champion.")
+    check_output(output, is_folder=True)
+    if options["apply"]:
+        _check_kubectl()
+    source, _ = find_source(model, tracking_uri, workspace, trust=options["trust"])
+    assert isinstance(source, Registered)
+    version = source.version()
+    client = tracking.client(source.uri)
+    digest = source.digest(version)
+    if digest is None and not options["trust"]:
+        raise UserError(
+            f"{source.name} version {version} was registered without a digest, which the server would compare its files with. "
+            "Train and register it again; or, if you trust whoever can write to its place, add --trust."
+        )
+    name = options["name"] or service_name(source.name)
+    kserve = kserve_for(name, options)
+    location = str(client.get_model_version_download_uri(source.name, version))
+    wanted = Deployment(
+        model=source.name,
+        version=version,
+        location=location,
+        tracking_uri=None if in_store(location) else _cluster_uri(source, options["cluster_tracking_uri"]),
+        name=name,
+        namespace=options["namespace"],
+        image=options["image"] or f"switchyard:{metadata.version('switchyard')}",
+        service_account=options["service_account"],
+        resources=_resources(options),
+        replicas=_replicas(options["min_replicas"], options["max_replicas"]),
+        concurrency=options["concurrency"] or (_CONCURRENCY if kserve.mode == KNATIVE else None),
+        canary=options["canary"],
+        before=predictor_before(name, kserve, options),
+        token=_secret("--token-secret", options["token_secret"]),
+        digest=digest,
+    )
+    manifest = inference_service(wanted)
+    output.mkdir(parents=True, exist_ok=True)
+    files = {"inference-service.yaml": manifest}
+    files["kustomization.yaml"] = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["inference-service.yaml"],
+    }
+    for name, content in files.items():
+        (output / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    share = f", {wanted.canary} % of the requests" if wanted.canary is not None else ""
+    click.echo(f"{output}: {source.name} version {version}{share}")
+    if options["apply"]:
+        _apply(output)
+        await_ready(name, options["namespace"])
+        click.echo(f"{name}: version {version} serves{share}")
+    else:
+        click.echo(f"kubectl apply -k {output}")
+
+
+def kserve_for(name: str, options: Mapping[str, Any]) -> KServe:
+    """Returns the cluster's KServe, where what is asked for depends on its mode.
+
+    Raises:
+        UserError: the mode does not look at what is asked for, or is not known.
+    """
+    needs = {
+        "--canary": options["canary"] is not None,
+        "--concurrency": options["concurrency"] is not None,
+        "--min-replicas 0": options["min_replicas"] == 0,
+    }
+    asked = [option for option, given in needs.items() if given]
+    if not asked and not options["apply"]:
+        return KServe(options["mode"])
+    kserve = look(name, options["namespace"], options["mode"])
+    if asked and kserve.mode is None:
+        raise UserError(
+            f"{asked[0]}: what KServe does with it depends on its deployment mode, which kubectl cannot read here. Give --mode "
+            "standard or --mode knative (kubectl get inferenceservice NAME -o jsonpath={.status.deploymentMode})."
+        )
+    if kserve.mode == STANDARD:
+        for option in asked:
+            if option != "--canary":
+                raise UserError(
+                    f"{option}: KServe's standard mode does not look at it: it scales by the CPU, down to one replica. Leave it "
+                    "out, or deploy with Knative (--mode knative)."
+                )
+    return kserve
+
+
+def predictor_before(name: str, kserve: KServe, options: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns the predictor that a canary stands beside in standard mode; None: no canary, or Knative keeps the one before."""
+    if options["canary"] is None or kserve.mode != STANDARD:
+        return None
+    if not kserve.splits_standard:
+        version = ".".join(map(str, kserve.version)) if kserve.version else "of a version that kubectl cannot read here"
+        raise UserError(
+            f"--canary: KServe {version} gives the new version every request in standard mode; it splits them from 0.20 on. What "
+            f"works: switchyard serve NAME@champion --canary {options['canary']} as the one server of both versions, KServe with "
+            "Knative (--mode knative), or KServe 0.20."
+        )
+    predictor = ((kserve.service or {}).get("spec") or {}).get("predictor")
+    if not predictor:
+        raise UserError(
+            f"--canary: there is no InferenceService {name} in namespace {options['namespace']} whose requests could be split. "
+            "Deploy the version that is to get the others first, without --canary."
+        )
+    return dict(predictor)
+
+
+def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: Path | None, output: Path, *, trust: bool) -> None:
+    """Writes `OUTPUT/NAME/VERSION`.
+
+    Raises:
+        UserError: the model does not fit TensorFlow Serving, or the version is there already.
+    """
+    from components.serving.tensorflow_serving import export_for_tensorflow_serving
+
+    check_output(output, is_folder=True)
+    source, owned = find_source(model, tracking_uri, workspace, trust=trust)
+    registered = isinstance(source, Registered)
+    version = source.version() if isinstance(source, Registered) else "1"
+    name = source.name if isinstance(source, Registered) else "model"
+    target = output / name / version
+    if target.exists():
+        raise UserError(f"--output: {target} is there already. TensorFlow Serving takes another version, or remove it.")
+    folder = source.download(version) if isinstance(source, Registered) else source
+    try:
+        digest = source.digest(version) if isinstance(source, Registered) else None
+        export_for_tensorflow_serving(folder, target, verified=digest is not None)
+    finally:
+        if owned or registered:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+    click.echo(f"tensorflow_model_server --rest_api_port=8501 --model_name={name} --model_base_path={(output / name).resolve()}")
+
+
+def _cluster_uri(source: Registered, given: str | None) -> str | None:
+    """Returns the registry's address for pods; None: the one that is known is of this machine alone."""
+    uri = given or source.uri
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        if given:
+            raise UserError(f"--cluster-tracking-uri: {given!r} must be http(s)://HOST[:PORT].")
+        return None
+    if parts.username or parts.password:
+        raise UserError("--cluster-tracking-uri: no passwords in manifests; give MLFLOW_TRACKING_PASSWORD by --secret-env.")
+    return None if parts.hostname in _LOOPBACK else uri
+
+
+def _replicas(fewest: int, most: int) -> tuple[int, int]:
+    if most < fewest:
+        raise UserError(f"--max-replicas: {most} is less than --min-replicas {fewest}.")
+    return fewest, most
+
+
+def _resources(options: Mapping[str, Any]) -> StageResources:
+    given = {k: options[k] for k in ("cpu", "memory", "accelerator") if options[k]}
+    secrets = {}
+    for text in options["secret_env"]:
+        variable, _, reference = text.partition("=")
+        secrets[variable] = reference
+    try:
+        return StageResources.model_validate({**given, "secrets": secrets})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "--secret-env" if first["loc"][:1] == ("secrets",) else f"--{'.'.join(map(str, first['loc'])) or 'accelerator'}"
+        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def _secret(option: str, text: str | None) -> Secret | None:
+    if text is None:
+        return None
+    try:
+        return Secret.model_validate(text)
+    except ValidationError as error:
+        raise UserError(f"{option}: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
+
+
+def _check_kubectl() -> None:
+    if not shutil.which("kubectl"):
+        raise UserError("--apply: kubectl is not on the PATH. Install it, or apply the manifests elsewhere.")
+
+
+def _apply(folder: Path) -> None:
+    done = subprocess.run(["kubectl", "apply", "-k", str(folder)], capture_output=True, text=True, check=False)
+    click.echo(done.stdout, nl=False)
+    if done.returncode:
+        raise StageError(f"kubectl apply: {done.stderr.strip() or f'exit code {done.returncode}'}")

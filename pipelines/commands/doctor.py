@@ -1,0 +1,49 @@
+"""`switchyard doctor`: whether a cluster is fit for a first run, as far as it can be known from here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from components.errors import EXIT_DONE, EXIT_FAILED
+from pipelines.config.load import load_config
+from pipelines.config.pipeline import PipelineConfig
+from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from pipelines.runners.kubeflow.runs.cluster_checks import FAILED, examine
+from pipelines.terminal.output import table_console
+
+
+def doctor(
+    connection: Connection, pipeline: Path | None, overrides: Sequence[str], tracking_uri: str | None, *, as_json: bool
+) -> int:
+    """Prints what was looked at and found; returns the exit code.
+
+    Args:
+        connection: of the KFP.
+        pipeline: what is to run there, which decides what it needs; None: what every pipeline needs.
+        overrides: of its values.
+        tracking_uri: MLflow as this machine reaches it; default: the pipeline's.
+        as_json: print JSON.
+
+    Raises:
+        UserError: no KFP answers there, or the pipeline is wrong.
+    """
+    config: PipelineConfig | None = load_config(pipeline, overrides=overrides) if pipeline else None
+    client = KubeflowClient(connection)
+    client.check()
+    findings = examine(client, config, tracking_uri or (config.tracking.uri if config else None))
+    failed = any(f.outcome == FAILED for f in findings)
+    if as_json:
+        click.echo(json.dumps([{"check": f.check, "outcome": f.outcome, "said": f.said} for f in findings]))
+        return EXIT_FAILED if failed else EXIT_DONE
+    table = Table(box=None, pad_edge=False)
+    for column in ("check", "outcome", "what was found"):
+        table.add_column(column, no_wrap=column != "what was found")
+    for finding in findings:
+        table.add_row(finding.check, finding.outcome, finding.said)
+    table_console().print(table)
+    return EXIT_FAILED if failed else EXIT_DONE

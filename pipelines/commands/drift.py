@@ -1,0 +1,111 @@
+"""`switchyard drift`: requests in service against the training data, reported in MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from components.bundle.source import Registered
+from components.errors import EXIT_DATA_GATE, EXIT_DONE
+from components.serving.drift_report import ServedDrift, drift_html, served_drift
+from components.text.visible import in_a_line
+from components.tracking import run as tracking
+from pipelines.commands.serve import find_source
+from pipelines.terminal.output import quiet, table_console
+
+_SHOWN = 20
+
+
+def drift(
+    model: str,
+    tracking_uri: str | None,
+    workspace: Path | None,
+    requests: Sequence[str],
+    limits: tuple[float, float],
+    *,
+    as_json: bool,
+    trust: bool = False,
+) -> int:
+    """Prints and records the distances; returns the exit code.
+
+    Raises:
+        UserError: the model or the requests cannot be read.
+    """
+    source, owned = find_source(model, tracking_uri, workspace, trust=trust)
+    version = source.version() if isinstance(source, Registered) else ""
+    folder = source.download(version) if isinstance(source, Registered) else source
+    try:
+        with quiet():
+            found = served_drift(folder, requests, warn=limits[0], fail=limits[1])
+    finally:
+        if owned or isinstance(source, Registered):
+            shutil.rmtree(folder.parent, ignore_errors=True)
+    run_id = _record(source, version, found) if isinstance(source, Registered) else None
+    if as_json:
+        values = [{**dataclasses.asdict(d), "largest": d.largest} for d in found.distances]
+        findings = [dataclasses.asdict(f) for f in found.findings]
+        click.echo(
+            json.dumps(
+                {
+                    "rows": found.rows,
+                    "distances": values,
+                    "findings": findings,
+                    "verdict": found.verdict(),
+                    "mlflow_run_id": run_id,
+                }
+            )
+        )
+    else:
+        _print(found, run_id)
+    return EXIT_DATA_GATE if any(f.action == "fail" for f in found.findings) else EXIT_DONE
+
+
+def _record(source: Registered, version: str, found: ServedDrift) -> str:
+    """A run of its own in the experiment that the version was made in."""
+    client = tracking.client(source.uri)
+    made_by = client.get_model_version(source.name, version).run_id
+    experiment = (
+        client.get_run(made_by).info.experiment_id if made_by else tracking.ensure_experiment(source.uri, source.name, None)
+    )
+    title = f"drift {source.name} {version}"
+    tags = {"switchyard.kind": "drift", "switchyard.model": source.name, "switchyard.model_version": version}
+    page = drift_html(f"Requests of {source.name} version {version}", found)
+    run_id = tracking.create_run(source.uri, experiment, title, tags)
+    run = tracking.Run(source.uri, run_id)
+    named = {f"drift.{tracking.key_of(d.feature)}": d.largest for d in found.distances}
+    largest = max((d.largest for d in found.distances if d.judged), default=0.0)
+    changed = {"rows": float(found.rows), "largest_drift": largest, "features_changed": float(len(found.findings))}
+    try:
+        run.metrics({**changed, **named})
+        run.text(page, "drift/drift.html")
+    except BaseException:
+        run.end("KILLED")
+        raise
+    run.end("FINISHED")
+    return run_id
+
+
+def _print(found: ServedDrift, run_id: str | None) -> None:
+    out = Table(
+        title=f"{found.rows:,} rows of requests against the training data", title_justify="left", box=None, pad_edge=False
+    )
+    for column in ("feature", "distance", "chance", ""):
+        out.add_column(column)
+    actions = {f.feature: f.action for f in found.findings}
+    for distance in found.distances[:_SHOWN]:
+        said = actions.get(distance.feature, distance.reason)
+        out.add_row(distance.feature, f"{distance.largest:.3f}", f"{distance.noise:.3f}", said)
+    table_console().print(out)
+    if len(found.distances) > _SHOWN:
+        click.echo(f"and {len(found.distances) - _SHOWN} more, with smaller distances")
+    click.echo(found.verdict())
+    if found.missing:
+        click.echo(f"not in the requests: {in_a_line(found.missing)}")
+    if run_id:
+        click.echo(f"MLflow run {run_id}: drift/drift.html")

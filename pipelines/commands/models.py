@@ -1,0 +1,280 @@
+"""`switchyard models`: the registry's versions, who is champion and why, and moving the alias by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from components.errors import StageError, UserError
+from components.text.redaction import TRACKING_URI, take_credentials
+from components.text.visible import in_a_line
+from components.tracking import model_registry
+from components.tracking import run as tracking
+from components.tracking.model_registry import Move, Version
+from components.tracking.version_download import download_version
+from pipelines.terminal.output import quiet, table_console
+from pipelines.workspace import Workspace, find_workspace
+
+_HEADLINE = ("auc", "accuracy", "mae", "loss")
+
+
+def registry_uri(uri: str | None, workspace: Path | None) -> str:
+    """Returns the server given, else MLFLOW_TRACKING_URI's, else the database of the workspace given or found."""
+    if uri:
+        return take_credentials(uri)
+    if not workspace and (server := os.environ.get(TRACKING_URI)):
+        return take_credentials(server)
+    place = Workspace(find_workspace(workspace, None))
+    place.contain_libraries()
+    return place.mlflow_uri
+
+
+def show(uri: str, name: str | None, *, as_json: bool) -> None:
+    """Prints a model's versions and moves, or all models."""
+    client = tracking.client(uri)
+    names = [name] if name else sorted(m.name for m in client.search_registered_models())
+    if not names:
+        click.echo("no registered models yet; a run registers the first")
+    console = table_console()
+    for each in names:
+        versions, moves = model_registry.versions(client, each), model_registry.moves(client, each)
+        if as_json:
+            click.echo(json.dumps({"name": each, "versions": [asdict(v) for v in versions], "moves": [asdict(m) for m in moves]}))
+            continue
+        console.print(_versions_table(each, versions))
+        if name:
+            console.print(_moves_table(moves))
+
+
+def compare(uri: str, name: str, wanted: Sequence[str], data: Path | None, *, as_json: bool) -> None:
+    """Prints two versions' recorded metrics side by side; with `data`, evaluates both on the same rows."""
+    client = tracking.client(uri)
+    chosen = [find_version(client, name, w) for w in wanted]
+    if len({v.version for v in chosen}) < len(chosen):
+        others = [_title(v) for v in model_registry.versions(client, name) if v.version != chosen[0].version]
+        raise UserError(
+            f"{name}: {' and '.join(wanted)} are the same version, {_title(chosen[0])}: there is nothing to compare. "
+            f"Other versions: {', '.join(others) or 'none yet'}."
+        )
+    if data is not None:
+        click.echo(f"evaluating versions {' and '.join(v.version for v in chosen)} on {data}", err=True)
+        with quiet():
+            found = _evaluate_on(uri, name, chosen, data)
+        _print_comparison(found, chosen, data, as_json=as_json)
+        return
+    if as_json:
+        click.echo(json.dumps({"name": name, "versions": [asdict(v) for v in chosen]}))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("metric", *(_title(v) for v in chosen)):
+        table.add_column(column)
+    for metric in dict.fromkeys(m for v in chosen for m in v.metrics):
+        table.add_row(metric, *(_number(v.metrics.get(metric)) for v in chosen))
+    table_console().print(table)
+    if len({v.data for v in chosen}) > 1:
+        click.echo("They were evaluated on different data; --data FILE evaluates both on the same rows.")
+
+
+def find_version(client: Any, name: str, wanted: str) -> Version:
+    """Returns a version by its number or alias.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = model_registry.versions(client, name)
+    for version in known:
+        if wanted == version.version or wanted in version.aliases:
+            return version
+    listed = ", ".join(_title(v) for v in known)
+    raise UserError(f"{name} has no version or alias {wanted!r}. Versions: {listed}.")
+
+
+def promote(uri: str, name: str, wanted: str, why: str, *, force: bool) -> None:
+    """Makes a version champion."""
+    client = tracking.client(uri)
+    _tell(name, model_registry.promote(client, name, find_version(client, name, wanted).version, why=why, force=force))
+
+
+def rollback(uri: str, name: str, why: str) -> None:
+    """Makes the version before champion again."""
+    _tell(name, model_registry.rollback(tracking.client(uri), name, why=why))
+
+
+def _tell(name: str, move: Move) -> None:
+    before = f"; version {move.before} is previous" if move.before else ""
+    click.echo(f"{name}: version {move.version} is champion{before}")
+
+
+def _title(version: Version) -> str:
+    aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
+    return f"{version.version}{aliases}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _versions_table(name: str, versions: Sequence[Version]) -> Table:
+    metrics = [m for m in _HEADLINE if any(m in v.metrics for v in versions)]
+    table = Table(title=name, title_justify="left", box=None, pad_edge=False)
+    for column in ("version", "framework", "made", *metrics, "blessed", "aliases", "run"):
+        table.add_column(column)
+    for v in versions:
+        values = (_number(v.metrics.get(m)) for m in metrics)
+        table.add_row(
+            v.version,
+            v.framework,
+            _when(v.created),
+            *values,
+            "yes" if v.blessed else "no",
+            ", ".join(v.aliases),
+            (v.run_id or "")[:8],
+        )
+    return table
+
+
+def _moves_table(moves: Sequence[Move]) -> Table:
+    table = Table(title="moves of the champion", title_justify="left", box=None, pad_edge=False)
+    for column in ("when", "who", "what", "why"):
+        table.add_column(column)
+    for m in moves:
+        table.add_row(_when(m.at), m.who, f"{m.action} {m.before or 'none'} -> {m.version}", m.why)
+    return table
+
+
+@dataclass(frozen=True)
+class OnSameRows:
+    """Two versions on the same rows: metric -> values, and metric -> (difference, interval) for the better.
+
+    What does not exist is None: the AUC of one class, the precision of who never says yes.
+    """
+
+    rows: int
+    primary: str
+    metrics: dict[str, dict[str, float | None]]
+    better: dict[str, tuple[float | None, tuple[float, float] | None]]
+
+
+def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> OnSameRows:
+    from components.import_order import settle
+
+    settle()
+    from components.bundle.model import load_bundle, reordered
+    from components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
+    from components.evaluation.metrics import DIRECTION, PRIMARY
+
+    scores: dict[str, Any] = {}
+    asked: dict[str, Any] = {}
+    classes: list[Any] = []
+    with tempfile.TemporaryDirectory() as work:
+        for version in chosen:
+            folder = Path(work) / version.version
+            digest = download_version(tracking.client(uri), uri, name, version.version, folder)
+            bundle = load_bundle(folder, digest)
+            info = bundle.info
+            # The positive class may differ: a version's scores are turned into those of the first one's.
+            asked[version.version] = (info.task, info.label, sorted(map(str, info.classes)))
+            classes = classes or info.classes
+            if len(set(map(repr, asked.values()))) > 1:
+                listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, _) in asked.items())
+                raise UserError(f"{name}: {listed}, perhaps of other classes: they cannot be compared on the same rows.")
+            frame = _read_rows(data, folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
+            if info.label not in frame:
+                raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {in_a_line(frame.columns)}.")
+            frame = frame[frame[info.label].notna()]
+            if frame.empty:
+                raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
+            try:
+                scores[version.version] = reordered(bundle.scores(frame), info, classes)
+            except UserError as error:
+                raise UserError(f"{data}: {error}") from None
+    labels = _labels(frame[info.label], classes)
+    if np.isnan(labels).any():
+        unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
+        known = f"the models know {in_a_line(info.classes)}" if info.classes else "the models predict numbers"
+        raise UserError(f"{data}: {info.label} holds {in_a_line(unknown)}; {known}.")
+    if info.classes:
+        scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
+    ones = np.ones(len(labels))
+    measured = {v: {m: float(f(ones)) for m, f in weighted_metrics(info.task, labels, s).items()} for v, s in scores.items()}
+    samples = replicates(Rows(info.task, labels, scores))
+    first, second = (v.version for v in chosen)
+    better = {
+        m: (
+            _existing(DIRECTION[m] * (measured[second][m] - measured[first][m])),
+            interval(DIRECTION[m] * (samples[second][m] - samples[first][m])),
+        )
+        for m in measured[first]
+    }
+    existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
+    return OnSameRows(len(labels), PRIMARY[info.task], existing, better)
+
+
+def _existing(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+        return
+    table = Table(title=f"{found.rows:,} rows of {data}", title_justify="left", box=None, pad_edge=False)
+    second = chosen[1].version
+    for column in ("metric", *(_title(v) for v in chosen), f"version {second} is better by", "95 % interval"):
+        table.add_column(column)
+    for metric, (difference, bounds) in sorted(found.better.items(), key=lambda kv: kv[0] != found.primary):
+        between = f"{bounds[0]:+.4f} to {bounds[1]:+.4f}" if bounds else ""
+        change = "" if difference is None else f"{difference:+.4f}"
+        table.add_row(metric, *(_number(found.metrics[v.version][metric]) for v in chosen), change, between)
+    table_console().print(table)
+
+
+def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFrame:
+    """Reads rows as the model's training data was read."""
+    from components.bundle.model import training_data
+    from components.data.summary import DatasetSummary
+    from components.ingest.bad_rows import BadRows
+    from components.ingest.csv_options import CsvOptions
+    from components.ingest.declared import plain_numbers
+    from components.ingest.readers import reader
+    from components.ingest.sources import find_files, format_of
+
+    summary = DatasetSummary.load(str(training_data(model)))
+    options = CsvOptions.of(summary.csv)
+    frames = []
+    for file in find_files([str(data)], "--data"):
+        kind = format_of(file, "auto")
+        with closing(reader(kind, options)(file, BadRows(0), summary.missing_values)) as batches:
+            plain = (plain_numbers(b, numbers, options) if kind == "csv" else b for b in batches)
+            frames += [b.to_pandas(integer_object_nulls=True) for b in plain]
+    if not frames:
+        raise StageError(f"{data}: no rows.")
+    rows: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    return rows
+
+
+def _labels(column: pd.Series, classes: Sequence[Any]) -> np.ndarray:
+    """Returns class indices, or the values of a regression, float64 (B,); NaN for what is no class, or no number."""
+    from components.ingest.labels import class_of
+
+    if not classes:
+        return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    index = {c: float(i) for i, c in enumerate(classes)}
+    found = (class_of(v.item() if isinstance(v, np.generic) else v, classes, untyped=True) for v in column)
+    return np.asarray([np.nan if c is None else index[c] for c in found])

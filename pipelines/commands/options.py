@@ -1,0 +1,137 @@
+"""What the parts of the `switchyard` command share: options, exit codes, and how a user's mistake ends."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from components.errors import (
+    CANCELLED,
+    EXIT_BAD_INPUT,
+    EXIT_DATA_GATE,
+    EXIT_FAILED,
+    DataGateError,
+    StageError,
+    TrainingError,
+    UserError,
+    first_line,
+)
+from components.process.full_disk import full_disk
+from components.text.redaction import mask
+from components.text.visible import visible
+
+# Set to anything: an error that no message was made for is shown with its trace.
+DEBUG = "SWITCHYARD_DEBUG"
+_PATHS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.EROFS,
+    errno.ELOOP,
+)
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  2  bad input: config, data, code or devices
+  3  stopped by the data gate
+  4  trained, but not blessed
+  1  anything else"""
+
+
+def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's mistake ends with one message and a code, not with a stack trace."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            _fail(str(error), EXIT_BAD_INPUT)
+        except DataGateError as error:
+            _fail(str(error), EXIT_DATA_GATE)
+        except (StageError, TrainingError) as error:
+            _fail(str(error), EXIT_FAILED)
+        except KeyboardInterrupt:
+            _fail(CANCELLED, EXIT_FAILED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if full := full_disk(error):
+                _fail(full, EXIT_FAILED)
+            if not _of_the_tracking_store(error):
+                _unexpected(error)
+            from components.tracking.mlflow_errors import is_denial, is_refusal, refusal
+
+            if is_refusal(error) or is_denial(error):
+                _fail(refusal("", error), EXIT_BAD_INPUT)
+            _fail(
+                f"MLflow cannot be asked: {first_line(error)}\n"
+                "Is the server up, the database whole? Asked is --tracking-uri, else MLFLOW_TRACKING_URI, else the workspace's.",
+                EXIT_FAILED,
+            )
+
+    return run
+
+
+def _unexpected(error: Exception) -> NoReturn:
+    """A path that the system refuses is the user's to mend; all else is ours, and its trace is for who asks for it."""
+    if os.environ.get(DEBUG):
+        raise error
+    if isinstance(error, OSError) and error.filename and error.errno in _PATHS:
+        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}. Check the path and its permissions.", EXIT_BAD_INPUT)
+    _fail(
+        f"{type(error).__name__}: {first_line(error)}\n"
+        f"No message was made for this: it is a fault of Switchyard. {DEBUG}=1 shows where, for a report.",
+        EXIT_FAILED,
+    )
+
+
+def _of_the_tracking_store(error: Exception) -> bool:
+    """By the module's name: help texts come without importing MLflow."""
+    return type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(visible(mask(message)), err=True)
+    sys.exit(code)
+
+
+workspace_option = click.option(
+    "--workspace",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for everything a run writes.  [default: .switchyard beside the YAML]",
+)
+
+trainers_option = click.option(
+    "--trainer",
+    "trainers",
+    metavar="NAME",
+    multiple=True,
+    help="tensorflow, pytorch, or module:Class; repeat it to train several and bless the best. Sets trainer.framework.",
+)
+
+
+def chosen(overrides: tuple[str, ...], trainers: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the overrides with the chosen trainers among them."""
+    if not trainers:
+        return overrides
+    return (*overrides, f"trainer.framework={trainers[0] if len(trainers) == 1 else json.dumps(trainers)}")
+
+
+overrides_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML.")
+pipeline_argument = click.argument("pipeline", type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

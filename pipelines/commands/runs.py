@@ -1,0 +1,247 @@
+"""`switchyard runs`: the runs of a Kubeflow cluster: list, show, logs, terminate, retry; and its recurring runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.table import Table
+
+from components.errors import UserError
+from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
+from pipelines.runners.kubeflow.cluster.schedules import Recurring, Schedules
+from pipelines.runners.kubeflow.cluster.workflow import Node, Workflow
+from pipelines.runners.kubeflow.compiler.plan import stage_names, task_name
+from pipelines.runners.kubeflow.parent_run import of_plugin
+from pipelines.runners.kubeflow.runs.following import shown_states
+from pipelines.runners.kubeflow.runs.reconciling import reconcile_ended
+from pipelines.terminal.output import table_console
+
+_POLL_SECONDS = 2.0
+# Runs that are looked at for those of a recurring run.
+_RECENT = 200
+# So long a run that is terminated is waited for; KFP takes about six seconds.
+_ENDED_SECONDS = 30.0
+
+
+def list_runs(connection: Connection, tracking_uri: str | None, experiment: str | None, limit: int, *, as_json: bool) -> None:
+    """Prints the newest runs."""
+    client = _client(connection)
+    runs = client.runs(experiment, limit)
+    _reconcile(client, runs, tracking_uri)
+    rows = [_summary(client, run) for run in runs]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "name", "state", "created", "schedule"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(row["run_id"], row["name"], row["state"], row["created_at"], row["schedule"] or "")
+    table_console().print(table if rows else "no runs")
+
+
+def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, as_json: bool) -> None:
+    """Prints a run and its tasks."""
+    client = _client(connection)
+    run = client.run(run_id)
+    _reconcile(client, [run], tracking_uri)
+    workflow = client.workflow(run_id)
+    names = workflow.task_names() if workflow else list(run.begun)
+    stages = {n: ",".join(stage_names(n)) for n in names}
+    states = workflow.stages(stages) if workflow else shown_states(run, stages)
+    shared = {stage: n for n in names for stage in stage_names(n) if n != stage}
+    tasks = [
+        {"name": n, "state": s.state, "seconds": s.seconds, "error": s.message or None, "task": shared.get(n, n)}
+        for n, s in states.items()
+    ]
+    found = {**_summary(client, run), "error": run.error or None, "tasks": tasks}
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for key in ("run_id", "name", "state", "created_at", "schedule", "url", "mlflow_url", "error"):
+        if found[key]:
+            click.echo(f"{key}: {found[key]}")
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "state", "seconds", "message"):
+        table.add_column(column)
+    before = None
+    for task in tasks:
+        # Of stages that are one task, KFP knows the seconds of all of them together.
+        seconds = "" if task["seconds"] is None else "”" if task["task"] == before else f"{task['seconds']:.0f}"
+        before = task["task"]
+        table.add_row(str(task["name"]), str(task["state"]), seconds, str(task["error"] or ""))
+    table_console().print(table)
+
+
+def print_logs(connection: Connection, run_id: str, stage: str | None, *, follow: bool) -> None:
+    """Prints what the pods of a stage, or of all, have printed.
+
+    Raises:
+        UserError: there is no such stage, or none of KFP's sources has the log.
+    """
+    client = _client(connection)
+    run = client.run(run_id)
+    workflow = client.workflow(run_id)
+    if workflow is None:
+        raise UserError(
+            f"the logs of run {run_id} cannot be found: this KFP keeps no Workflow of it. Use kubectl logs with the label "
+            f"pipeline/runid={run_id}."
+        )
+    wanted = task_name(stage) if stage else None
+    names = [n for n in workflow.task_names() if wanted in (None, n, *stage_names(n))]
+    nodes = [node for name in names for node in workflow.executors(name)]
+    if not nodes:
+        known = ", ".join(s for n in workflow.task_names() for s in stage_names(n)) or "none yet"
+        raise UserError(f"run {run_id} has no pod" + (f" of a stage {stage!r}; its stages: {known}" if stage else " yet"))
+    missing = []
+    for node in nodes:
+        pod = workflow.pod_name(node)
+        if len(nodes) > 1:
+            click.echo(f"==> {pod} <==")
+        text = _log(client, run_id, workflow, node)
+        if text is None:
+            missing.append(pod)
+            continue
+        click.echo(text, nl=False)
+        if follow and node is nodes[-1]:
+            _follow_log(client, run, workflow, node, text)
+    if missing:
+        raise UserError(
+            f"KFP has no log of {', '.join(missing)}: it keeps those of finished pods alone, and the page of KFP "
+            f"({client.host}) shows those of running ones only where --host is the page. Try kubectl logs POD -n "
+            f"{connection.namespace or workflow.namespace or 'kubeflow'}."
+        )
+
+
+def _log(client: KubeflowClient, run_id: str, workflow: Workflow, node: Node) -> str | None:
+    """Asks every source in turn: KFP's API knows finished pods of runs that Argo has not compressed, its page running ones."""
+    text = client.log_of_node(run_id, node.id) if node.finished and not workflow.compressed else None
+    return client.log_of_pod(run_id, workflow.pod_name(node), workflow.namespace) if text is None else text
+
+
+def _follow_log(client: KubeflowClient, run: Run, workflow: Workflow, node: Node, text: str) -> None:
+    """Prints what comes after `text`, until the run or the pod ends: KFP itself follows no log."""
+    while run.state not in TERMINAL and not node.finished:
+        time.sleep(_POLL_SECONDS)
+        run = client.run(run.run_id)
+        now = client.workflow(run.run_id) or workflow
+        workflow, node = now, now.nodes.get(node.id, node)
+        found = _log(client, run.run_id, workflow, node)
+        if found is not None:
+            click.echo(found[len(text) :] if found.startswith(text) else found, nl=False)
+            text = found
+
+
+def list_schedules(connection: Connection, experiment: str | None, *, as_json: bool) -> None:
+    """Prints the recurring runs."""
+    client = _client(connection)
+    rows = [_schedule(s) for s in Schedules(client).all(client.experiment(experiment) if experiment else None)]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("schedule", "name", "state", "cron", "catchup", "most"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*(str(row[k]) for k in ("recurring_run_id", "name", "state", "cron", "catchup", "max_concurrency")))
+    table_console().print(table if rows else "no recurring runs")
+
+
+def pause_schedule(connection: Connection, schedule: str) -> None:
+    """Has a recurring run start no more runs."""
+    Schedules(_client(connection)).pause(schedule)
+    click.echo(f"recurring run {schedule} is paused; resume it with switchyard runs schedules resume {schedule}")
+
+
+def resume_schedule(connection: Connection, schedule: str) -> None:
+    """Has a recurring run start runs again."""
+    Schedules(_client(connection)).resume(schedule)
+    click.echo(f"recurring run {schedule} is resumed")
+
+
+def delete_schedule(connection: Connection, schedule: str, *, force: bool) -> None:
+    """Deletes a recurring run.
+
+    Raises:
+        UserError: runs of it are under way, which KFP would orphan, and it is not forced.
+    """
+    client = _client(connection)
+    schedules = Schedules(client)
+    schedules.exists(schedule)
+    running = [r.run_id for r in client.runs(None, _RECENT) if r.schedule == schedule and r.state not in TERMINAL]
+    if running and not force:
+        raise UserError(
+            f"recurring run {schedule} has runs under way: {', '.join(running)}. Kubernetes deletes their Workflows with it, and "
+            "KFP shows them as running for ever. Pause it and wait for them, end them (switchyard runs terminate), or give "
+            "--force."
+        )
+    schedules.delete(schedule)
+    click.echo(f"recurring run {schedule} is deleted" + (f"; orphaned: {', '.join(running)}" if running else ""))
+
+
+def terminate_run(connection: Connection, tracking_uri: str | None, run_id: str) -> None:
+    """Stops a run and waits until it has ended; one that has ended already stays as it is."""
+    client = _client(connection)
+    run = client.run(run_id)
+    if run.state in TERMINAL:
+        click.echo(f"run {run_id} has ended already: {run.state}")
+    else:
+        client.terminate(run_id)
+        deadline = time.monotonic() + _ENDED_SECONDS
+        while (run := client.run(run_id)).state not in TERMINAL and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS / 4)
+        ended = run.state in TERMINAL
+        click.echo(f"run {run_id} " + (f"has ended: {run.state}" if ended else "is being stopped; see switchyard runs show"))
+    _reconcile(client, [run], tracking_uri)
+
+
+def retry_run(connection: Connection, run_id: str) -> None:
+    """Runs what failed again."""
+    client = _client(connection)
+    client.retry(run_id)
+    click.echo(f"run {run_id} is tried again: {client.url(run_id)}")
+
+
+def _reconcile(client: KubeflowClient, runs: list[Run], tracking_uri: str | None) -> None:
+    for warning in reconcile_ended(client, runs, tracking_uri):
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _client(connection: Connection) -> KubeflowClient:
+    client = KubeflowClient(connection)
+    client.check()
+    return client
+
+
+def _summary(client: KubeflowClient, run: Run) -> dict[str, Any]:
+    parent = of_plugin(run)
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "state": run.state,
+        "schedule": run.schedule,
+        "created_at": _time(run.created),
+        "url": client.url(run.run_id),
+        "mlflow_url": parent.url if parent else None,
+    }
+
+
+def _schedule(recurring: Recurring) -> dict[str, Any]:
+    return {
+        "recurring_run_id": recurring.recurring_run_id,
+        "name": recurring.name,
+        "state": recurring.state,
+        "cron": recurring.cron,
+        "catchup": recurring.catchup,
+        "max_concurrency": recurring.most,
+        "created_at": _time(recurring.created),
+    }
+
+
+def _time(when: datetime | None) -> str:
+    return when.strftime("%Y-%m-%d %H:%M:%S") if when else ""

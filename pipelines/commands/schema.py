@@ -1,0 +1,189 @@
+"""`switchyard schema`: a reviewed schema in the user's repository, made from the data, compared with it, brought up to date."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from google.protobuf import text_format
+from rich.table import Table
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from components.data_gate.findings import listed
+from components.data_gate.schema_text import belongs, domain, environment_of
+from components.data_gate.statistics import Statistics, read_statistics
+from components.errors import StageError, UserError, did_you_mean
+from pipelines.commands.output_path import check_output
+from pipelines.config.load import load_config
+from pipelines.config.pipeline import PipelineConfig
+from pipelines.runners.local.runner import LocalRunner, stop_on_sigterm
+from pipelines.terminal.output import quiet, screen, table_console
+from pipelines.workspace import Workspace, default_workspace
+
+STAGES = ("ingest", "statistics", "schema")
+DEFAULT_NAME = "schema.pbtxt"
+
+
+def infer(pipeline: Path, overrides: Sequence[str], workspace: Path | None, output: Path | None) -> None:
+    """Writes the schema that the data has, for a person to review: of the training split, and what other splits have besides.
+
+    Raises:
+        UserError: the file is there already.
+    """
+    target = output or pipeline.parent / DEFAULT_NAME
+    if target.exists():
+        raise UserError(f"{target} is there already. Compare with switchyard schema diff, or give another file with -o.")
+    check_output(target)
+    _, statistics = _examine(pipeline, overrides, workspace)
+    with quiet():
+        import tensorflow_data_validation as tfdv
+    # Of the training split alone it would refuse the rare values that chance has put into another one.
+    schema = _updated(tfdv.infer_schema(statistics["train"]), statistics, None, None)
+    target.write_text(text_format.MessageToString(schema), encoding="utf-8")
+    click.echo(f"wrote {target}")
+    click.echo("Review it: types, presence, domains, value ranges. Then name it in the pipeline: validation: {schema: ...}")
+
+
+def show(source: Path) -> None:
+    """Prints a schema, or a pipeline's."""
+    schema = _read(source if source.suffix in (".pbtxt", ".txt") else _curated(load_config(source)))
+    table = Table(box=None, pad_edge=False)
+    for column in ("feature", "type", "present in", "values", "drift above"):
+        table.add_column(column)
+    for feature in schema.feature:
+        table.add_row(feature.name, _type(feature), _presence(feature), _values(schema, feature), _comparator(feature))
+    table_console().print(table)
+    if schema.default_environment:
+        click.echo(f"environments: {', '.join(schema.default_environment)}")
+
+
+def diff(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -> int:
+    """Prints what would change for the data to fit the reviewed schema; returns 1 when something would."""
+    config, statistics = _examine(pipeline, overrides, workspace)
+    path = _curated(config)
+    changed = _difference(_read(path), _updated(_read(path), statistics, None, config.validation.environment), path)
+    click.echo("".join(changed) if changed else f"{path}: the data fits")
+    return 1 if changed else 0
+
+
+def accept(pipeline: Path, overrides: Sequence[str], workspace: Path | None, features: Sequence[str]) -> None:
+    """Changes the reviewed schema so that the data fits: all of it, or the features named."""
+    config, statistics = _examine(pipeline, overrides, workspace)
+    path = _curated(config)
+    schema = _read(path)
+    updated = _updated(schema, statistics, list(features) or None, config.validation.environment)
+    changed = _difference(schema, updated, path)
+    if not changed:
+        click.echo(f"{path}: the data fits already")
+        return
+    click.echo("".join(changed))
+    path.write_text(text_format.MessageToString(updated), encoding="utf-8")
+    click.echo(f"changed {path}; review and commit it")
+
+
+def _examine(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -> tuple[PipelineConfig, Mapping[str, Statistics]]:
+    """Runs ingest and statistics (from the cache where they ran before) and reads what they found, by split."""
+    config = load_config(pipeline, overrides=overrides)
+    stop_on_sigterm()
+    place = Workspace((workspace or default_workspace(pipeline)).resolve())
+    place.contain_libraries()
+    runner = LocalRunner(place, screen(), pipeline.resolve(), only=STAGES)
+    # The reviewed schema is not needed for this, and may be what is wrong.
+    plain = config.model_copy(update={"validation": config.validation.model_copy(update={"schema_path": None})})
+    try:
+        result = runner.submit(runner.compile(plain))
+    finally:
+        runner.cancel()
+    if result.error:
+        raise (UserError if result.exit_code == 2 else StageError)(result.error)
+    folder = Path(result.outputs["statistics"]["statistics"])
+    return config, {p.name.removeprefix("Split-"): read_statistics(p / "FeatureStats.pb") for p in sorted(folder.glob("Split-*"))}
+
+
+def _curated(config: PipelineConfig) -> Path:
+    path = config.validation.schema_path
+    if path is None:
+        raise UserError("validation.schema: the pipeline names no reviewed schema. Make one: switchyard schema infer PIPELINE.")
+    return Path(path)
+
+
+def _read(path: Path) -> schema_pb2.Schema:
+    try:
+        schema: schema_pb2.Schema = text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
+    except text_format.ParseError as error:
+        raise UserError(f"{path} is not a schema in text form: {error}") from None
+    return schema
+
+
+def _updated(
+    schema: schema_pb2.Schema,
+    statistics: Mapping[str, Statistics],
+    features: Sequence[str] | None,
+    environment: str | None,
+) -> schema_pb2.Schema:
+    with quiet():
+        import tensorflow_data_validation as tfdv
+    updated = schema_pb2.Schema()
+    updated.CopyFrom(schema)
+    # What belongs to another environment is not expected here; TFDV's update knows no environments.
+    chosen_environment = environment_of(schema, environment)
+    elsewhere = [f for f in schema.feature if not belongs(f, chosen_environment, schema.default_environment)]
+    for feature in elsewhere:
+        updated.feature.remove(feature)
+    # The training split first: it says most.
+    for split in sorted(statistics, key=lambda s: s != "train"):
+        updated = tfdv.update_schema(updated, statistics[split])
+    updated.feature.extend(elsewhere)
+    if features is None:
+        return updated
+    known = {f.name: f for f in updated.feature}
+    for name in features:
+        if name not in known:
+            raise UserError(
+                f"--feature: there is no feature {name!r}.{did_you_mean(name, known)} Features: {listed(list(known))}."
+            )
+    chosen = schema_pb2.Schema()
+    chosen.CopyFrom(schema)
+    domains = {d.name: d for d in updated.string_domain}
+    for name in features:
+        mine = next((f for f in chosen.feature if f.name == name), None)
+        (mine or chosen.feature.add()).CopyFrom(known[name])
+        if known[name].domain in domains:
+            domain = next((d for d in chosen.string_domain if d.name == known[name].domain), None)
+            (domain or chosen.string_domain.add()).CopyFrom(domains[known[name].domain])
+    return chosen
+
+
+def _difference(before: schema_pb2.Schema, after: schema_pb2.Schema, path: Path) -> list[str]:
+    texts = [text_format.MessageToString(s).splitlines(keepends=True) for s in (before, after)]
+    return list(difflib.unified_diff(texts[0], texts[1], str(path), f"{path} for this data", n=4))
+
+
+def _type(feature: Any) -> str:
+    return str(schema_pb2.FeatureType.Name(feature.type))
+
+
+def _presence(feature: Any) -> str:
+    least = feature.presence.min_fraction
+    where = f", not in {', '.join(feature.not_in_environment)}" if feature.not_in_environment else ""
+    return (f"{least:.0%} of rows" if least else "some rows or none") + where
+
+
+def _values(schema: schema_pb2.Schema, feature: Any) -> str:
+    for kind in ("int_domain", "float_domain"):
+        if feature.HasField(kind):
+            bounds = getattr(feature, kind)
+            low, high = (f"{getattr(bounds, b):g}" if bounds.HasField(b) else "any" for b in ("min", "max"))
+            return f"{low} to {high}"
+    return listed(domain(schema, feature))
+
+
+def _comparator(feature: Any) -> str:
+    found = feature.drift_comparator
+    parts = [("L-infinity", found.infinity_norm), ("Jensen-Shannon", found.jensen_shannon_divergence)]
+    return ", ".join(f"{name} {measure.threshold:g}" for name, measure in parts if measure.threshold)

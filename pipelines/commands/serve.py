@@ -1,0 +1,153 @@
+"""`switchyard serve`: from the command's options to a server."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.bundle.manifest import verify
+from components.bundle.source import Registered, model_folder, name_and_wanted
+from components.errors import UserError
+from components.import_order import import_tensorflow_without_keras, settle
+from components.process.tokens import read_token, token_in
+from components.serving.served_model import Limits
+from components.serving.server import ServeOptions, bind
+from components.serving.server import serve as run_server
+from components.text.redaction import take_credentials
+from pipelines.commands.models import registry_uri
+from pipelines.terminal.output import quiet
+
+_HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
+_TOKEN = "SWITCHYARD_SERVE_TOKEN"  # noqa: S105 (a variable's name)
+
+
+def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, options: Mapping[str, Any]) -> None:
+    """Serves until it is told to end.
+
+    Raises:
+        UserError: there is no such model, or an option does not fit.
+        StageError: the model cannot be served.
+    """
+    allowed_hosts = _allowed_hosts(options["allowed_hosts"])
+    digest = options["digest"]
+    if digest is not None and name_and_wanted(model):
+        raise UserError("--digest: belongs to a folder or URI; a version of the registry has its own.")
+    source, owned = find_source(model, tracking_uri, workspace, trust=options["trust"], digest=digest)
+    canary = options["canary"]
+    if canary and not isinstance(source, Registered):
+        raise UserError("--canary: needs a model of the registry, for example breast_cancer@champion.")
+    settings = ServeOptions(
+        name=options["name"] or _name(source),
+        limits=Limits(
+            body=options["max_body"] << 20,
+            rows=options["max_rows"],
+            batch_rows=options["batch_rows"],
+            waiting=options["queue"],
+            seconds=options["timeout"],
+        ),
+        poll_seconds=options["poll"],
+        canary_alias=options["canary_alias"] if canary else None,
+        canary_share=(canary or 0) / 100,
+        token=_token(options["token_file"]),
+        tls=_tls(options["tls_cert"], options["tls_key"]),
+        access_log=None if options["access_log"] == "off" else options["access_log"],
+        request_log=options["request_log"],
+        request_share=options["sample"] / 100,
+        redacted=options["redact"],
+        drain_seconds=options["drain"],
+        digest=digest,
+        allowed_hosts=allowed_hosts,
+        max_connections=options["max_connections"],
+        idle_seconds=options["idle_timeout"],
+    )
+    listening = bind(options["host"], options["port"])
+    _say(f"loading {settings.name}")
+    with quiet():
+        # What TensorFlow says of devices when it starts is not for whoever reads a server's log.
+        settle()
+        import_tensorflow_without_keras()
+        import tensorflow as tf
+
+        tf.constant(0)
+    run_server(source, listening, settings, metadata.version("switchyard"), _say, owned=owned)
+
+
+def find_source(
+    model: str, tracking_uri: str | None, workspace: Path | None, *, trust: bool, digest: str | None = None
+) -> tuple[Registered | Path, bool]:
+    """Returns where MODEL comes from, and whether it is a copy that the caller removes; a registered one is looked up.
+
+    Args:
+        model: as the command line has it.
+        tracking_uri: of MLflow's server or database; None: the workspace's.
+        workspace: the one given, if any.
+        trust: take a model that no registered digest vouches for.
+        digest: that the manifest of a folder or URI must have.
+
+    Raises:
+        UserError: there is none, or it is not trusted, or not as its digest says.
+        StageError: the registry cannot be reached.
+    """
+    parts = name_and_wanted(model)
+    if parts:
+        registered = Registered(registry_uri(tracking_uri, workspace), *parts, trust=trust)
+        registered.version()
+        return registered, False
+    folder, owned = model_folder(model, tracking_uri and take_credentials(tracking_uri), trusted=trust or digest is not None)
+    if digest is not None:
+        try:
+            verify(folder, digest)
+        except UserError:
+            if owned:
+                shutil.rmtree(folder.parent, ignore_errors=True)
+            raise
+    return folder, owned
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+    sys.stderr.flush()
+
+
+def _name(source: Registered | Path) -> str:
+    if isinstance(source, Registered):
+        return source.name
+    return "model" if source.name == "Format-Serving" else source.name
+
+
+def _token(file: Path | None) -> str | None:
+    if file is not None:
+        return read_token(file, "--token-file")
+    given = os.environ.get(_TOKEN)
+    # A variable that is there and empty is a token that got lost, and no wish to let everybody in.
+    return None if given is None else token_in(given, _TOKEN)
+
+
+def _allowed_hosts(given: Sequence[str]) -> tuple[str, ...]:
+    names = [name.strip() for value in given for name in value.split(",")]
+    for name in names:
+        if name != "*" and not _HOST.fullmatch(name):
+            raise UserError(
+                f"--allowed-hosts: {name!r} is not a host's name. Give it without scheme, port and path (models.example.org), "
+                "several separated by commas or by repeating the option; * takes any."
+            )
+    return tuple(names)
+
+
+def _tls(cert: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    if (cert is None) != (key is None):
+        raise UserError("--tls-cert and --tls-key belong together: give both.")
+    if cert is None or key is None:
+        return None
+    for option, file in (("--tls-cert", cert), ("--tls-key", key)):
+        if not os.access(file, os.R_OK):
+            raise UserError(f"{option}: cannot read {file}.")
+    return cert, key

@@ -1,0 +1,60 @@
+"""`switchyard ui`: MLflow's own UI on a workspace."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import click
+
+from components.errors import UserError
+from components.process import interpreter
+from pipelines.workspace import Workspace
+
+# MLflow 3 opens in its view for generative models otherwise.
+VIEW = "workflowType=machine_learning"
+
+
+def run_link(host: str, port: int, experiment_id: str, run_id: str | None = None) -> str:
+    """Returns a link into the UI."""
+    run = f"/runs/{run_id}" if run_id else ""
+    return f"http://{host}:{port}/#/experiments/{experiment_id}{run}?{VIEW}"
+
+
+def _empty_folder(workspace: Workspace) -> Path:
+    """Uvicorn's command looks for modules in its working directory first, whatever Python was told."""
+    folder = workspace.root / "caches" / "ui"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def serve_ui(workspace: Workspace, host: str, port: int) -> None:
+    """Replaces this process by MLflow's server.
+
+    Raises:
+        UserError: the workspace has no runs, or the port is taken.
+    """
+    if not workspace.mlflow_database.exists():
+        raise UserError(
+            f"workspace {workspace.root}: has no MLflow database; its runs went to another tracking server, or failed."
+        )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port with --port.") from None
+    click.echo(f"MLflow on {workspace.root}: http://{host}:{port}/#/experiments?{VIEW} (Ctrl-C ends it)")
+    sys.stdout.flush()
+    # Without its job runners MLflow starts 2 processes instead of 10.
+    workspace.contain_libraries()
+    os.chdir(_empty_folder(workspace))
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    arguments = [
+        *("server", "--backend-store-uri", workspace.mlflow_uri),
+        *("--artifacts-destination", workspace.mlflow_artifacts.as_uri()),
+        *("--host", host, "--port", str(port), "--workers", "1"),
+    ]
+    interpreter.replace_this_process("mlflow", arguments, environment)

@@ -1,0 +1,1 @@
+"""The pipeline's configuration: read, checked, typed."""

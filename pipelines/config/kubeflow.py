@@ -1,0 +1,287 @@
+"""The config's `kubeflow`: what a run on Kubeflow Pipelines needs, for all stages and for each. Local runs do not look at it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Field, StrictInt, model_validator
+
+from components.config import Names, Number, Positive, Section
+from pipelines.config.beam import BeamConfig
+
+_QUANTITY = r"(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
+_DURATION = r"[1-9][0-9]{0,8}(s|m|h)"
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+# https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus: accelerator label, most chips of one machine.
+TPUS: Mapping[str, tuple[str, int]] = {
+    "v4": ("tpu-v4-podslice", 4),
+    "v5e": ("tpu-v5-lite-podslice", 8),
+    "v5p": ("tpu-v5p-slice", 4),
+    "v6e": ("tpu-v6e-slice", 8),
+}
+GPUS: Mapping[str, str] = {"gpu": "nvidia.com/gpu", "amd-gpu": "amd.com/gpu"}
+_ACCELERATORS = "gpu, gpu:2, amd-gpu, tpu:v5e:2x2, or a resource of the cluster as vendor/name:count"
+
+
+def _text(value: Any) -> Any:
+    # `cpu: 4` and `cpu: 0.5` are numbers in YAML, quantities in Kubernetes.
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _quantity(value: Any) -> Any:
+    value = _text(value)
+    if isinstance(value, str) and not re.fullmatch(_QUANTITY, value):
+        raise ValueError(f"{value!r} is not a Kubernetes quantity; allowed: 4, 500m, 16Gi and the like")
+    return value
+
+
+def seconds(duration: str) -> int:
+    """Returns the seconds of `90s`, `15m` or `2h`."""
+    return int(duration[:-1]) * _SECONDS[duration[-1]]
+
+
+def _duration(value: Any) -> Any:
+    if not isinstance(value, str) or not re.fullmatch(_DURATION, value):
+        raise ValueError(f"must be a duration such as 90s, 15m or 2h, received {value!r}")
+    return value
+
+
+Quantity = Annotated[str, BeforeValidator(_quantity)]
+Duration = Annotated[str, BeforeValidator(_duration)]
+
+
+class Toleration(Section):
+    """A Kubernetes toleration, by its own keys (in camel case too)."""
+
+    key: str | None = None
+    operator: Literal["Equal", "Exists"] | None = None
+    value: str | None = None
+    effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = None
+    toleration_seconds: Annotated[StrictInt | None, Field(alias="tolerationSeconds")] = None
+
+
+class Retries(Section):
+    """How often a task that failed is tried again: after `backoff`, then `factor` times as long as the time before."""
+
+    count: Annotated[StrictInt, Field(ge=0, le=100)]
+    backoff: Duration = "30s"
+    factor: Annotated[Number, Field(ge=1)] = 2.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "longest" in value:
+            raise ValueError(
+                "longest: is no key any more: Kubeflow Pipelines measures it from the start of the first try, so that a task "
+                "which runs longer than that was never tried again. Remove it; all `count` tries happen."
+            )
+        return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Secret(Section):
+    """A Kubernetes secret's key. In YAML also in short: `name/key`. Its value is never in a file of ours."""
+
+    name: str
+    key: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            name, slash, key = value.partition("/")
+            if not slash or not re.fullmatch(_NAME, name) or not re.fullmatch(r"[-._a-zA-Z0-9]+", key):
+                raise ValueError("must name a Kubernetes secret and its key as NAME/KEY (never the value itself)")
+            return {"name": name, "key": key}
+        return value
+
+
+class Volume(Section):
+    """A PersistentVolumeClaim, mounted at `path`."""
+
+    claim: str
+    path: Annotated[str, Field(pattern=r"^/.+")]
+
+
+class Workspace(Section):
+    """The volume that lives as long as a run. In YAML also in short: its size.
+
+    Attributes:
+        size: of the PersistentVolumeClaim.
+        access_modes: of the claim (`accessModes` too). With ReadWriteOnce all pods of a run that mount it share a node.
+        storage_class_name: of the claim (`storageClassName` too); null: the cluster's default.
+    """
+
+    size: Quantity
+    access_modes: Annotated[
+        tuple[Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"], ...],
+        BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
+        Field(min_length=1, validation_alias=AliasChoices("access_modes", "accessModes")),
+    ] = ("ReadWriteOnce",)
+    storage_class_name: Annotated[
+        str | None,
+        Field(pattern=f"^{_NAME}$", validation_alias=AliasChoices("storage_class_name", "storageClassName")),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return value if isinstance(value, dict | Workspace) else {"size": value}
+
+
+class Device(Section):
+    """What a pod asks for: `resource` in its limits, `count` of it, and where it can run."""
+
+    resource: str
+    count: Positive
+    node_selector: dict[str, str]
+
+
+def device(accelerator: str) -> Device:
+    """Returns what a pod asks for to have `gpu:2`, `tpu:v5e:2x2` or any `vendor/name:count`.
+
+    Raises:
+        ValueError: there is no such accelerator.
+    """
+    kind, _, rest = accelerator.partition(":")
+    if kind == "tpu":
+        version, _, topology = rest.partition(":")
+        if version not in TPUS or not re.fullmatch(r"[0-9]{1,4}(x[0-9]{1,4}){1,2}", topology):
+            raise ValueError(
+                f"{accelerator!r} is not a TPU; allowed: tpu:TYPE:TOPOLOGY, types {', '.join(TPUS)}, e.g. tpu:v5e:2x2"
+            )
+        chips = 1
+        for side in topology.split("x"):
+            chips *= int(side)
+        label, most = TPUS[version]
+        if not 1 <= chips <= most:
+            raise ValueError(
+                f"{accelerator!r} has {chips} chips, one machine of {version} at most {most}: no slices of several machines"
+            )
+        selector = {"cloud.google.com/gke-tpu-accelerator": label, "cloud.google.com/gke-tpu-topology": topology}
+        return Device(resource="google.com/tpu", count=chips, node_selector=selector)
+    resource = GPUS.get(kind, kind)
+    if "/" not in resource or not re.fullmatch(r"[1-9][0-9]{0,8}|", rest):
+        raise ValueError(f"{accelerator!r} is not an accelerator; allowed: {_ACCELERATORS}")
+    return Device(resource=resource, count=int(rest or 1), node_selector={})
+
+
+class StageResources(Section):
+    """What one stage's pod gets.
+
+    Attributes:
+        cpu, memory: request and limit, as Kubernetes writes them (`4`, `500m`, `16Gi`).
+        accelerator: `gpu`, `gpu:2`, `amd-gpu`, `tpu:v5e:2x2`, or any resource as `vendor/name:count`; null: none.
+        node_selector, tolerations: where the pod may run, besides what the accelerator needs.
+        shared_memory: size of `/dev/shm`; with a GPU it has the pod's memory as its limit.
+        retries: a number, or count, backoff, factor; default: one, of every stage.
+        timeout: after this the task has failed.
+        environment: plain variables.
+        secrets: variable -> NAME/KEY of a Kubernetes secret.
+        secret_files: folder -> NAME of a Kubernetes secret, whose keys are files there.
+        volumes: claims to mount.
+        cache: false: never take the outputs of an earlier run.
+        image: another image than the pipeline's.
+    """
+
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+    accelerator: str | None = None
+    node_selector: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    shared_memory: Quantity | None = None
+    retries: Retries | None = None
+    timeout: Duration | None = None
+    environment: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(default_factory=dict)
+    secrets: dict[str, Secret] = Field(default_factory=dict)
+    secret_files: dict[str, str] = Field(default_factory=dict)
+    volumes: tuple[Volume, ...] = ()
+    cache: bool | None = None
+    image: str | None = None
+
+    def over(self, defaults: StageResources) -> StageResources:
+        """Returns these resources, with those of `defaults` where nothing is said."""
+        given = self.model_dump(exclude_unset=True)
+        merged = defaults.model_dump(exclude_unset=True)
+        for key, value in given.items():
+            both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "retries"
+            merged[key] = {**merged[key], **value} if both else value
+        return StageResources.model_validate(merged)
+
+    @model_validator(mode="after")
+    def _check(self) -> StageResources:
+        if self.accelerator is not None:
+            try:
+                device(self.accelerator)
+            except ValueError as error:
+                raise ValueError(f"accelerator: {error}") from None
+        for name in (*self.environment, *self.secrets):
+            if not re.fullmatch(_VARIABLE, name):
+                raise ValueError(f"{name!r} is not the name of an environment variable")
+        for name in self.environment:
+            if re.search(r"(PASSWORD|TOKEN|SECRET|ACCESS_KEY)$", name.upper()):
+                raise ValueError(
+                    f"environment: {name} looks like a secret; put it under secrets as NAME/KEY of a Kubernetes secret"
+                )
+        return self
+
+
+class TrainJobConfig(Section):
+    """Training on several nodes: a TrainJob of Kubeflow Trainer, made by the training stage (infra/kubeflow-trainer).
+
+    Attributes:
+        runtime, kind: what the nodes are made of; it mounts the claim.
+        path: where the nodes mount the claim, and the training stage too (`kubeflow.stages.training.volumes`).
+    """
+
+    path: Annotated[str, Field(pattern=r"^/.+")]
+    runtime: Annotated[str, Field(pattern=f"^{_NAME}$")] = "switchyard"
+    kind: Literal["TrainingRuntime", "ClusterTrainingRuntime"] = "TrainingRuntime"
+
+
+class KubeflowConfig(Section):
+    """Runs on Kubeflow Pipelines.
+
+    Attributes:
+        image: what every stage runs in (`make image`); use tags that never change: the cache goes by the name.
+        pipeline_root: where artifacts go (`s3://`, `gs://`, `minio://`); default: the cluster's.
+        service_account: of all pods of a run.
+        image_pull_policy: Always, IfNotPresent or Never; default: Kubernetes' own.
+        image_pull_secrets: names of secrets.
+        data_root: where examples go, past KFP's launcher, which copies every artifact to a pod's disk and back: gs://, hdfs://,
+            or a folder of a claim that all stages mount.
+        workspace: a volume that lives as long as the run: checkpoints survive a pod's end. Its size, or see `Workspace`.
+        train_job: how several nodes train (`trainer.accelerator.nodes`); `kubeflow.stages.training` is then what each node gets.
+        beam: takes the place of the pipeline's `beam`.
+        defaults: resources of every stage.
+        stages: stage -> resources, over the defaults.
+    """
+
+    image: str | None = None
+    pipeline_root: str | None = None
+    service_account: str | None = None
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    image_pull_secrets: Names = ()
+    data_root: str | None = None
+    workspace: Workspace | None = None
+    train_job: TrainJobConfig | None = None
+    beam: BeamConfig | None = None
+    defaults: StageResources = StageResources()
+    stages: dict[str, StageResources] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> KubeflowConfig:
+        if self.pipeline_root is not None and not re.match(r"[a-z0-9]+://", self.pipeline_root):
+            raise ValueError(
+                f"pipeline_root: must be the URI of an object store (s3://, gs://, minio://), received {self.pipeline_root!r}"
+            )
+        if self.data_root is not None and not re.match(r"(gs|hdfs)://.|/.", self.data_root):
+            # TensorFlow 2.21 reads no s3://: tensorflow-io, which taught it, has no release for it.
+            raise ValueError(
+                f"data_root: must be gs://..., hdfs://... or a folder of a mounted claim, received {self.data_root!r} "
+                "(TensorFlow reads no s3://; data.path may be s3://)"
+            )
+        return self

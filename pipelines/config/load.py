@@ -1,0 +1,162 @@
+"""From a pipeline's YAML and the command line's overrides to a PipelineConfig with absolute paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from components.errors import UserError
+from components.text.redaction import mask, names_a_secret, remember
+from pipelines.config.document import LIMIT_BYTES, LIMIT_DEPTH, ConfigYamlError, is_text, read_yaml
+from pipelines.config.errors import explain
+from pipelines.config.pipeline import PipelineConfig
+from pipelines.config.spelling import Spelled, resolve
+
+
+def load_config(
+    path: Path | None, *, document: Mapping[str, Any] | None = None, overrides: Sequence[str] = (), base: Path | None = None
+) -> PipelineConfig:
+    """Reads and checks a pipeline's YAML.
+
+    Args:
+        path: the YAML file; None when `document` is the whole config.
+        document: values under the file's (CLI options that make up a config without a YAML).
+        overrides: `a.b.c=value`, value in YAML, applied last.
+        base: folder that relative paths start from; default: the YAML's.
+
+    Raises:
+        UserError: names the key, the value received and what is allowed.
+    """
+    data = _read(path) if path else {}
+    merged: dict[str, Any] = {**(document or {}), **data}
+    for override in overrides:
+        _override(merged, override)
+    where = str(path) if path else "the command line"
+    try:
+        merged = resolve(merged, PipelineConfig)
+    except UserError as problem:
+        raise UserError(f"{where}: {problem}") from None
+    _refuse_no_texts(merged, where)
+    try:
+        config = PipelineConfig.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, PipelineConfig)}") from None
+    for beam in filter(None, (config.beam, config.kubeflow.beam)):
+        for name, value in beam.options.items():
+            if names_a_secret(name):
+                remember(str(value))
+    return _absolute(config, base or (path.parent if path else Path.cwd()))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            # One byte more than is read shows that there is more, of a device without end too.
+            content = file.read(LIMIT_BYTES + 1)
+        loaded = read_yaml(content.decode("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Give a pipeline.yaml, or --data and --label.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; give the pipeline's YAML file, for example {path / 'pipeline.yaml'}") from None
+    except PermissionError:
+        raise UserError(f"{path}: not allowed to read it. Check its permissions.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; a pipeline is described in YAML.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}. Give a pipeline.yaml, or --data and --label.") from None
+    except ConfigYamlError as problem:
+        raise UserError(f"{path}: {problem}") from None
+    if not isinstance(loaded, dict):
+        kind = type(loaded.value if isinstance(loaded, Spelled) else loaded).__name__
+        raise UserError(f"{path}: must hold a mapping (name: ..., data: ..., label: ...), received {kind}")
+    return loaded
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {_short(override)}: must be key=value, for example trainer.hyperparameters.learning_rate=0.01")
+    if len(parts) > LIMIT_DEPTH:
+        raise UserError(f"--set {_short(override)}: the key is nested deeper than {LIMIT_DEPTH} levels")
+    try:
+        value = read_yaml(text)
+    except ConfigYamlError as problem:
+        example = f"{key}='\"{text}\"'"
+        hint = f" (text that is no YAML is quoted: {example})" if len(example) < 80 and text.isprintable() else ""
+        raise UserError(f"--set {_short(override)}: value: {problem.why}{hint}") from None
+    node = document
+    for part in parts[:-1]:
+        child = node.get(part)
+        # `accelerator: gpu` and the like give way to the long form.
+        short = {"accelerator": "kind", "on_anomaly": "error"}
+        node[part] = dict(child) if isinstance(child, dict) else {short[part]: child} if part in short and child else {}
+        node = node[part]
+    node[parts[-1]] = value
+
+
+def _short(text: str) -> str:
+    text = mask(text)
+    return repr(text if len(text) < 200 else f"{text[:200]}...")
+
+
+def _refuse_no_texts(value: Any, where: str) -> None:
+    """Also what came by the command line, whose bytes may be any."""
+    if isinstance(value, str) and not is_text(value):
+        raise UserError(f"{where}: {_short(value)}: is not UTF-8 text without NUL; rename or convert it")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _refuse_no_texts(key, where)
+            _refuse_no_texts(inner, f"{where}: {key}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_no_texts(inner, where)
+
+
+def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
+    def fix(text: str) -> str:
+        return text if "://" in text or Path(text).is_absolute() else str((base / text).resolve())
+
+    def fix_code(text: str) -> str:
+        file, colon, function = text.rpartition(":")
+        return f"{fix(file)}:{function}" if colon and file.endswith(".py") else fix(text)
+
+    data = config.data.model_copy(
+        update={
+            "path": tuple(fix(p) for p in config.data.path),
+            "splits": {k: tuple(fix(p) for p in v) if isinstance(v, tuple) else v for k, v in config.data.splits.items()},
+        }
+    )
+    model = config.trainer.model
+    frameworks = tuple(_absolute_framework(f, base) for f in config.trainer.frameworks)
+    trainer = config.trainer.model_copy(
+        update={
+            "framework": frameworks[0] if isinstance(config.trainer.framework, str) else frameworks,
+            "model": {k: fix_code(v) for k, v in model.items()} if isinstance(model, dict) else model and fix_code(model),
+        }
+    )
+    jars = {k: fix(str(v)) for k, v in config.beam.options.items() if k.endswith("_job_server_jar")}
+    checks = config.validation
+    files = {"schema_path": checks.schema_path, "serving_sample": checks.serving_sample}
+    return config.model_copy(
+        update={
+            "data": data,
+            "trainer": trainer,
+            "beam": config.beam.model_copy(update={"options": {**config.beam.options, **jars}}),
+            "preprocessing": config.preprocessing and fix_code(config.preprocessing),
+            "files": tuple(fix(f) for f in config.files),
+            "validation": checks.model_copy(update={k: v and fix(v) for k, v in files.items()}),
+        }
+    )
+
+
+def _absolute_framework(framework: str, base: Path) -> str:
+    """A trainer in a file beside the YAML becomes `/path/to/file.py:Class`."""
+    module, _, name = framework.rpartition(":")
+    if module.endswith(".py"):
+        return f"{module if Path(module).is_absolute() else (base / module).resolve()}:{name}"
+    file = base / f"{module.replace('.', '/')}.py"
+    return f"{file.resolve()}:{name}" if module and file.is_file() else framework

@@ -1,0 +1,117 @@
+"""From the config to what each stage is given, as plain data. Light: nothing here imports TFX or a framework."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from components.bundle.manifest import FORMAT
+from components.errors import UserError
+from components.ingest.scan import InputSpec
+from components.training.trainers import file_of, is_file
+from components.user_code.files import listed_files
+from components.user_code.loading import UserCode, snapshot, split_reference
+from pipelines.config.pipeline import PipelineConfig
+
+# In the settings of our stages, so that a newer Switchyard does not take an older one's results from the cache.
+VERSION = metadata.version("switchyard")
+
+
+def input_spec(config: PipelineConfig) -> InputSpec:
+    """Returns what ingest reads."""
+    data = config.data
+    return InputSpec(
+        path=data.path,
+        split_paths=data.split_paths,
+        weights={} if data.split_paths else {k: float(v) for k, v in data.splits.items() if not isinstance(v, tuple)},
+        split_key=data.split_key,
+        format=data.format,
+        exclude=data.exclude,
+        max_bad_rows=data.max_bad_rows,
+        missing_values=data.missing_values,
+        label=config.label,
+        task=config.task,
+        positive_class=config.positive_class,
+        max_float32_loss=data.max_float32_loss,
+        columns={name: column.type for name, column in data.columns.items()},
+        csv=data.csv.model_dump(exclude_defaults=True),
+    )
+
+
+def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
+    """Returns the snapshot of the user's `preprocessing_fn`."""
+    code = config.preprocessing
+    return snapshot(code, "preprocessing_fn", store, key="preprocessing", files=code_files(config)) if code else None
+
+
+def code_files(config: PipelineConfig) -> list[Path]:
+    """Returns the files that travel with the user's code because the config lists them.
+
+    Raises:
+        UserError: one is not there, or there is no code in a folder around it.
+    """
+    files = listed_files(config.files)
+    trainer = config.trainer
+    models = [m for f in trainer.frameworks if (m := trainer.model_for(f))]
+    code = [split_reference(c, "")[0] for c in (config.preprocessing, *models) if c]
+    folders = {f.parent for f in (*code, *(file_of(f) for f in trainer.frameworks if is_file(f)))}
+    for file in files:
+        if not any(file.is_relative_to(folder) for folder in folders):
+            known = f"in {', '.join(map(str, sorted(folders)))}" if folders else "there is none (preprocessing, trainer.model)"
+            raise UserError(f"files: {file} lies in no folder of the code: {known}. Move it beside the code that opens it.")
+    return files
+
+
+def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> dict[str, Any]:
+    """Returns the config's `trainer` as the training stage of one framework takes it, the user's code as snapshots."""
+    trainer = config.trainer
+    model = trainer.model_for(framework)
+    files = code_files(config)
+    if is_file(framework):
+        name = framework.rpartition(":")[2]
+        taken = snapshot(str(file_of(framework)), name, store, key="trainer.framework", files=files)
+        framework = f"{taken.path}:{name}"
+    code = snapshot(model, "build_model", store, key="trainer.model", files=files) if model else None
+    return {
+        "version": VERSION,
+        # Bundles of another format are not taken from the cache.
+        "bundle": FORMAT,
+        "framework": framework,
+        "own_preprocessing": config.preprocessing is not None,
+        "code": asdict(code) if code else None,
+        "model_parameters": trainer.model_parameters,
+        "hyperparameters": trainer.hyperparameters.model_dump(mode="json"),
+        "accelerator": trainer.accelerator.model_dump(mode="json"),
+    }
+
+
+def tune_settings(config: PipelineConfig) -> dict[str, Any] | None:
+    """Returns the config's `tune` as its stage takes it; None: there is no such stage."""
+    return {"version": VERSION, **config.tune.model_dump(mode="json")} if config.tune else None
+
+
+def gate_settings(config: PipelineConfig) -> dict[str, Any]:
+    """Returns the config's `validation` as the data gate takes it."""
+    checks = config.validation.model_dump(mode="json", exclude={"schema_path"})
+    return {
+        "version": VERSION,
+        **checks,
+        "curated": config.validation.schema_path is not None,
+        "excluded": list(config.data.exclude),
+        "split_paths": bool(config.data.split_paths),
+        **config.evaluation.model_dump(mode="json", include={"comparable", "incomparable_champion"}),
+        "missing_values": list(config.data.missing_values) if config.data.missing_values is not None else None,
+    }
+
+
+def infra_validation_settings(config: PipelineConfig) -> dict[str, Any] | None:
+    """Returns the config's `serving.infra_validation` as its stage takes it; None: there is no such stage."""
+    wanted = config.serving.infra_validation
+    return {"version": VERSION, **wanted.model_dump(mode="json")} if wanted else None
+
+
+def evaluation_settings(config: PipelineConfig) -> dict[str, Any]:
+    """Returns the config's `evaluation` as the evaluation stage takes it."""
+    return {"version": VERSION, **config.evaluation.model_dump(mode="json")}

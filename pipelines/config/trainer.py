@@ -1,0 +1,146 @@
+"""The config's `trainer`: which framework, which model, which hyperparameters, on which devices."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StrictInt, model_validator
+
+from components.config import Number, Positive, Section
+from components.errors import did_you_mean
+from components.training.accelerator import AcceleratorProfile
+
+FRAMEWORKS = ("tensorflow", "pytorch")
+# YAML reads the class 1 as a number; the label's classes are known by their text.
+ClassWeights = Annotated[
+    dict[str, Annotated[Number, Field(gt=0)]],
+    BeforeValidator(lambda v: {str(k): w for k, w in v.items()} if isinstance(v, dict) else v),
+]
+
+
+class EarlyStopping(Section):
+    """Stop when `val_loss` has not improved by `min_delta` for `patience` epochs; the best weights are kept."""
+
+    patience: Positive = 5
+    min_delta: Annotated[Number, Field(ge=0)] = 0.0
+
+
+class Hyperparameters(Section):
+    """The same names and meanings for every trainer. Give `epochs` or `steps`, not both."""
+
+    epochs: Positive | None = None
+    steps: Positive | None = None
+    batch_size: Positive = 64
+    learning_rate: Annotated[Number, Field(gt=0)] = 0.001
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 42
+    early_stopping: EarlyStopping | None = EarlyStopping()
+    class_weights: Literal["balanced"] | ClassWeights | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Hyperparameters:
+        if self.epochs and self.steps:
+            raise ValueError("epochs and steps exclude each other: give one")
+        return self
+
+
+class Accelerator(Section):
+    """See `components.training.accelerator.AcceleratorProfile`. In YAML also in short: `gpu` or `gpu:2`."""
+
+    kind: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    count: Positive = 1
+    nodes: Positive = 1
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    shard_model: bool = False
+    compile: bool = False
+
+    def profile(self) -> AcceleratorProfile:
+        """Returns the plain-data form that trainers take."""
+        return AcceleratorProfile(**self.model_dump())
+
+    @model_validator(mode="after")
+    def _check(self) -> Accelerator:
+        if self.precision == "fp16" and self.kind in ("cpu", "tpu"):
+            raise ValueError(f"precision fp16 needs a GPU, kind is {self.kind!r}; use float32 or bf16")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            kind, _, count = value.partition(":")
+            return (
+                {"kind": kind, "count": int(count) if re.fullmatch(r"[0-9]{1,9}", count) else count} if count else {"kind": kind}
+            )
+        return value
+
+
+class TrainerConfig(Section):
+    """Which trainer, which model.
+
+    Attributes:
+        framework: `tensorflow`, `pytorch`, or `package.module:Class` of a `Trainer` of your own; or a list of them, which
+            are trained side by side and compared: the best that passes is blessed.
+        model: a Python file with `build_model(spec)`, or `file.py:function`, or one of these per framework (a trainer of your
+            own by its class or as it stands in `framework`); without it the trainer's default model for the task.
+        model_parameters: free values, handed to `build_model` as `spec.parameters`.
+    """
+
+    framework: str | tuple[str, ...] = "tensorflow"
+    model: str | dict[str, str] | None = None
+    model_parameters: dict[str, Any] = Field(default_factory=dict)
+    hyperparameters: Hyperparameters = Hyperparameters()
+    accelerator: Accelerator = Accelerator()
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """One or several trainers."""
+        return (self.framework,) if isinstance(self.framework, str) else self.framework
+
+    def model_for(self, framework: str) -> str | None:
+        """The model file of a framework, if any."""
+        if not isinstance(self.model, dict):
+            return self.model
+        return next((m for key, m in self.model.items() if trainer_name(key) == trainer_name(framework)), None)
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainerConfig:
+        own = r"([A-Za-z_][\w.]*|.*\.py):[A-Za-z_]\w*"
+        if not self.frameworks:
+            raise ValueError(f"framework: the list is empty; allowed: {', '.join(FRAMEWORKS)}, or 'package.module:Class'")
+        for framework in self.frameworks:
+            if framework not in FRAMEWORKS and not re.fullmatch(own, framework):
+                raise ValueError(
+                    f"framework: {framework!r} is not a trainer; allowed: {', '.join(FRAMEWORKS)}, or "
+                    f"'package.module:Class'.{did_you_mean(framework, FRAMEWORKS)}"
+                )
+            if isinstance(self.model, dict) and framework in FRAMEWORKS and not self.model_for(framework):
+                raise ValueError(
+                    f"model: has no entry for the framework {framework!r}, received {sorted(self.model)}; "
+                    "add one, or leave model out for the default model"
+                )
+        for key in self.model if isinstance(self.model, dict) else ():
+            known = (*FRAMEWORKS, *(trainer_name(f) for f in self.frameworks))
+            if trainer_name(key) not in known and not re.fullmatch(own, key):
+                raise ValueError(f"model: {key!r} is no framework; allowed: {', '.join(known)}.{did_you_mean(key, known)}")
+        if isinstance(self.model, str) and len(self.frameworks) > 1:
+            raise ValueError(
+                f"model: several frameworks need one file each, received {self.model!r}; "
+                f"write {{{', '.join(f'{f}: FILE' for f in self.frameworks)}}}"
+            )
+        workers, batch = self.accelerator.profile().workers, self.hyperparameters.batch_size
+        if batch % workers:
+            raise ValueError(
+                f"hyperparameters.batch_size: {batch} rows cannot be shared equally by {workers} workers "
+                f"(accelerator: count times nodes); try {-(-batch // workers) * workers}"
+            )
+        short = [trainer_name(f) for f in self.frameworks]
+        if len(set(short)) != len(short):
+            raise ValueError(f"framework: lists a trainer twice, received {', '.join(short)}")
+        return self
+
+
+def trainer_name(framework: str) -> str:
+    """Returns a framework's name as it stands in a stage's name: `tensorflow`, `pytorch`, or the class in small letters."""
+    return framework.rpartition(":")[2].lower()

@@ -1,0 +1,150 @@
+"""The config's `tune`: which hyperparameters are searched, where, how long, and by what they are judged."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictInt, model_validator
+
+from components.config import LARGEST, Number, Positive, Section
+from components.errors import did_you_mean
+
+MODEL_PARAMETER = "model_parameters."
+# Hyperparameter -> what may be searched: whole numbers, numbers above 0, or a choice of these.
+SEARCHABLE: dict[str, str | tuple[str, ...]] = {
+    "learning_rate": "number",
+    "batch_size": "whole",
+    "epochs": "whole",
+    "optimizer": ("adam", "adamw", "sgd", "rmsprop"),
+}
+
+# Task -> what trainers measure of the eval split, see `Trainer.train`.
+TUNE_METRICS = {
+    "binary": ("val_loss", "val_accuracy", "val_auc"),
+    "multiclass": ("val_loss", "val_accuracy"),
+    "regression": ("val_loss", "val_mae"),
+}
+
+
+class Dimension(Section):
+    """One hyperparameter's values: `{low, high}` with both ends, or a list of `choices` (in YAML also just the list).
+
+    Attributes:
+        low, high: two whole numbers are a range of whole numbers.
+        step: distance between the values that are tried.
+        log: even in the logarithm, as learning rates should be.
+        choices: the values themselves.
+    """
+
+    low: StrictInt | Number | None = None
+    high: StrictInt | Number | None = None
+    step: Annotated[StrictInt | Number, Field(gt=0)] | None = None
+    log: bool = False
+    choices: tuple[StrictInt | Number | bool | str, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        given = {"choices": value} if isinstance(value, list) else value
+        if isinstance(given, dict) and isinstance(given.get("choices"), list):
+            return {**given, "choices": [_read(v) for v in given["choices"]]}
+        return given
+
+    @model_validator(mode="after")
+    def _check(self) -> Dimension:
+        if self.choices is not None:
+            if {"low", "high", "step", "log"} & self.model_fields_set:
+                raise ValueError("choices and low, high, step, log exclude each other: give one")
+            if len(set(map(repr, self.choices))) < 2:
+                raise ValueError(f"choices: two different values are the least, received {list(self.choices)}")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("needs low and high, or choices")
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: low must be above 0, received {self.low}")
+        if self.log and self.step is not None:
+            raise ValueError("log and step exclude each other: give one")
+        if self.whole and isinstance(self.step, float):
+            raise ValueError(f"step: low and high are whole numbers, so must step be, received {self.step}")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """It is a range of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class TuneConfig(Section):
+    """The search: each trainer of the pipeline is tuned by itself, and then trained with what was found.
+
+    Attributes:
+        space: hyperparameter -> dimension; `model_parameters.NAME` for one of the model's own.
+        trials: how many combinations are tried, at most.
+        parallel: how many at the same time, each in a process of its own.
+        metric: of the eval split, in its best epoch.
+        sampler: `tpe` learns from the trials before, `random` does not.
+        pruner: `median` ends a trial that is worse than half of those before it were at the same epoch; null: none is ended.
+        minutes: no trial is begun after that.
+        seed: of the sampler.
+    """
+
+    space: dict[str, Dimension]
+    trials: Positive = 20
+    parallel: Positive = 1
+    metric: Literal["val_loss", "val_accuracy", "val_auc", "val_mae"] = "val_loss"
+    sampler: Literal["tpe", "random"] = "tpe"
+    pruner: Literal["median"] | None = "median"
+    minutes: Annotated[Number, Field(gt=0)] | None = None
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 42
+
+    @model_validator(mode="after")
+    def _check(self) -> TuneConfig:
+        if not self.space:
+            raise ValueError(f"space: is empty; name what is searched: {', '.join(SEARCHABLE)} or {MODEL_PARAMETER}NAME")
+        for name, dimension in self.space.items():
+            if name.startswith(MODEL_PARAMETER) and len(name) > len(MODEL_PARAMETER):
+                continue
+            if name not in SEARCHABLE:
+                raise ValueError(
+                    f"space: {name!r} cannot be searched; allowed: {', '.join(SEARCHABLE)}, "
+                    f"{MODEL_PARAMETER}NAME.{did_you_mean(name, SEARCHABLE)}"
+                )
+            _fits(name, dimension)
+        return self
+
+    def batch_size_not_shared_by(self, workers: int) -> int | None:
+        """Returns a batch size in the space that so many workers cannot share equally, if there is one."""
+        dimension = self.space.get("batch_size")
+        if dimension is None:
+            return None
+        if dimension.choices is not None:
+            values = [int(v) for v in dimension.choices]
+        else:
+            low = int(dimension.low or 1)
+            values = [low, low + int(dimension.step or 1)]
+        return next((v for v in values if v % workers), None)
+
+
+def _read(value: Any) -> Any:
+    # PyYAML reads 1e-3 as text.
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
+
+
+def _whole(value: float) -> bool:
+    return isinstance(value, int) and value <= LARGEST
+
+
+def _fits(name: str, dimension: Dimension) -> None:
+    kind = SEARCHABLE[name]
+    values = dimension.choices if dimension.choices is not None else (dimension.low, dimension.high)
+    if isinstance(kind, tuple):
+        if dimension.choices is None or not set(values) <= set(kind):
+            raise ValueError(f"space.{name}: takes choices of {', '.join(kind)}; received {list(values)}")
+        return
+    for value in values:
+        if isinstance(value, bool | str) or value is None or value <= 0 or (kind == "whole" and not _whole(value)):
+            wanted = f"whole numbers up to {LARGEST}" if kind == "whole" else "numbers"
+            raise ValueError(f"space.{name}: takes {wanted}, above 0; received {list(values)}")

@@ -1,0 +1,1 @@
+"""KServe: manifests, and what a cluster says of them."""

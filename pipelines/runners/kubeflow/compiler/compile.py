@@ -1,0 +1,226 @@
+"""Any TFX pipeline -> Kubeflow Pipelines v2: readable Python source, and the IR YAML that KFP's compiler makes of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.errors import UserError, did_you_mean
+from pipelines.config.kubeflow import StageResources
+from pipelines.runners.kubeflow.carried_files import LIMIT, Carried, carry
+from pipelines.runners.kubeflow.compiler.check import check
+from pipelines.runners.kubeflow.compiler.joining import join
+from pipelines.runners.kubeflow.compiler.plan import NODE, Plan, Task, task_name
+from pipelines.runners.kubeflow.compiler.resources import PipelineResources
+from pipelines.runners.kubeflow.compiler.source import to_source
+from pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
+from pipelines.runners.kubeflow.contract import LAST
+from pipelines.terminal.output import quiet
+
+
+@dataclass(frozen=True)
+class CompiledForKubeflow:
+    """A compiled pipeline.
+
+    Attributes:
+        source: the generated Python module.
+        spec: KFP's pipeline spec.
+        platform: its Kubernetes part; None when there is none.
+        tasks: name of the KFP task -> TFX node, of those that do a node's work; of a joint task: its nodes, with commas between.
+        waits: TFX node -> the nodes it waits for, in topological order.
+        outputs: name of a joint KFP task -> its outputs -> node, and the output's name there.
+    """
+
+    source: str
+    spec: dict[str, Any]
+    platform: dict[str, Any] | None
+    tasks: Mapping[str, str]
+    waits: Mapping[str, tuple[str, ...]]
+    outputs: Mapping[str, Mapping[str, tuple[str, str]]] = field(default_factory=dict)
+
+    def to_yaml(self) -> str:
+        """Returns what KFP's API, UI and SDK take: one document, or two."""
+        documents = [self.spec] if self.platform is None else [self.spec, self.platform]
+        return yaml.safe_dump_all(documents, sort_keys=True, width=2**31)
+
+
+def compile_tfx_pipeline(
+    pipeline: Any,
+    *,
+    image: str,
+    stages: Mapping[str, StageResources] | None = None,
+    resources: PipelineResources | None = None,
+    environment: Mapping[str, str] | None = None,
+    local_files: Mapping[Path, Sequence[Path]] | None = None,
+    readers: Mapping[Path, Collection[str]] | None = None,
+    driven: Collection[str] = (),
+    views: bool = True,
+    joined: bool = False,
+    alone: Collection[str] = (),
+) -> CompiledForKubeflow:
+    """Compiles a TFX pipeline: Switchyard's or any other. Starts nothing, reaches no cluster.
+
+    Args:
+        pipeline: a `tfx.dsl.Pipeline`.
+        image: container image of every node; it holds Switchyard, and the modules of your components.
+        stages: node id -> resources.
+        resources: what all nodes share.
+        environment: variables of every node; never secrets (see `StageResources.secrets`).
+        local_files: folder -> files under it which travel with the pipeline: wherever an exec property names the folder, the
+            task finds them. User modules that TFX packaged (`module_file=`) travel without being named here.
+        readers: folder -> the nodes that its files travel to; all that name it, where it is not here.
+        driven: nodes whose drivers look at nothing but files that travel: they run now, and need no task of their own.
+        views: also write outputs that KFP's pages show.
+        joined: nodes that belong together are one task, see `joining`; else each is one.
+        alone: nodes that are tasks by themselves all the same.
+
+    Raises:
+        UserError: a node cannot be compiled (the message names it and says why), or `stages` names none.
+    """
+    from pipelines.runners.kubeflow.compiler.from_tfx import to_plan
+
+    with packaged_user_modules(pipeline) as wheels:
+        carried = carry({**wheels, **(local_files or {})}, readers or {})
+        plan = to_plan(pipeline, carried, views=views)
+    plan = replace(plan, tasks=[_driven(t, carried) if t.driver and t.id in driven else t for t in plan.tasks])
+    nodes = [t.id for t in plan.tasks]
+    for name in stages or {}:
+        if name not in nodes:
+            raise UserError(
+                f"kubeflow.stages: there is no stage {name!r}.{did_you_mean(name, nodes)} Stages: {', '.join(nodes)}."
+            )
+    last = _last(plan)
+    waits = {t.id: tuple(dict.fromkeys([*sorted(t.producers), *t.after])) for t in plan.tasks}
+    if joined:
+        plan = join(plan, stages or {}, alone, LIMIT, {f: len(c) for f, c in carried.contents.items()})
+    source = to_source(
+        plan,
+        image,
+        carried,
+        stages or {},
+        resources or PipelineResources(),
+        {**(environment or {}), LAST: ",".join(last)},
+    )
+    spec, platform = _compile(source)
+    check(spec)
+    tasks = {task_name(t.function): t.id for t in plan.tasks if t.kind != "importer"} | _importers(spec)
+    return CompiledForKubeflow(source, spec, platform, tasks, waits, {task_name(t.function): _outputs(t) for t in plan.tasks})
+
+
+def _outputs(task: Task) -> dict[str, tuple[str, str]]:
+    """Returns a joint task's outputs, those for KFP's pages too, by the node that makes each and its name there."""
+    return {
+        m.arguments[name]: (m.task.id, name)
+        for m in task.members
+        for name in (*(o.argument for o in m.task.outputs), *(v.argument for v in m.task.views))
+    }
+
+
+def _driven(task: Task, carried: Carried) -> Task:
+    """Returns the task with what its driver says of the files that travel with it."""
+    from pipelines.runners.kubeflow.task.runtime import driver_output_of
+
+    properties = {p.key: p.value for p in task.properties}
+    files = {f: carried.contents[f] for f in task.files}
+    with quiet():
+        said = driver_output_of(task.spec, inputs={}, properties=properties, files=files)
+    spec = {k: v for k, v in task.spec.items() if k != "driver"}
+    return replace(task, spec=spec, driver=False, driver_output=said)
+
+
+def _importers(spec: Mapping[str, Any]) -> dict[str, str]:
+    """KFP gives importers names of its own."""
+    nodes = {
+        label: executor["importer"]["metadata"][NODE]
+        for label, executor in spec["deploymentSpec"]["executors"].items()
+        if "importer" in executor
+    }
+    components = spec["components"]
+    found = {}
+    for component in [spec["root"], *components.values()]:
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            label = components[task["componentRef"]["name"]].get("executorLabel")
+            if label in nodes:
+                found[name] = nodes[label]
+    return found
+
+
+def _last(plan: Plan) -> list[str]:
+    needed = {n for t in plan.tasks for n in (*t.producers, *t.after)}
+    # What runs under a condition may never run.
+    return [t.id for t in plan.tasks if t.id not in needed and not t.conditions]
+
+
+def _compile(source: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    from kfp import compiler
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # KFP reads a component's code from its source file.
+        path = Path(folder) / "kfp_pipeline.py"
+        path.write_text(source, encoding="utf-8")
+        name = f"switchyard_generated_{Path(folder).name}"
+        module_spec = importlib.util.spec_from_file_location(name, path)
+        if module_spec is None or module_spec.loader is None:
+            raise RuntimeError(f"cannot load {path}")
+        module = importlib.util.module_from_spec(module_spec)
+        sys.modules[name] = module
+        try:
+            module_spec.loader.exec_module(module)
+            target = Path(folder) / "pipeline.yaml"
+            compiler.Compiler().compile(module.pipeline, str(target))
+        finally:
+            del sys.modules[name]
+        documents = list(yaml.safe_load_all(target.read_text(encoding="utf-8")))
+    return documents[0], documents[1] if len(documents) > 1 else None
+
+
+def with_environment(
+    compiled: CompiledForKubeflow, environment: Mapping[str, str], first: Mapping[str, str] | None = None
+) -> CompiledForKubeflow:
+    """Returns the pipeline with more variables in every task, those that it has kept: what only one run knows.
+
+    They do not enter the backend's cache key.
+
+    Args:
+        compiled: the pipeline.
+        environment: of every task.
+        first: of the first tasks that are sure to run, in place of `environment`: those that are never cached and wait for none
+            such; where all may be cached, those that wait for none.
+    """
+    spec: dict[str, Any] = json.loads(json.dumps(compiled.spec))
+    earliest = _earliest(spec, compiled.tasks) if first else set()
+    for label, executor in spec["deploymentSpec"]["executors"].items():
+        container = executor.get("container")
+        if container:
+            more = {**environment, **(first or {})} if label in earliest else environment
+            there = container.get("env", [])
+            names = {e["name"] for e in there}
+            container["env"] = there + [{"name": k, "value": v} for k, v in more.items() if k not in names]
+    return replace(compiled, spec=spec)
+
+
+def _earliest(spec: Mapping[str, Any], workers: Collection[str]) -> set[str]:
+    """Returns the executors of the first tasks that are sure to run, of those that do a node's work: a driver tells nothing."""
+    tasks = spec["root"]["dag"]["tasks"]
+    # What runs under a condition is in a pipeline of its own, and may never run.
+    working = {name for name in tasks if name in workers}
+    uncached = {name for name in working if not tasks[name].get("cachingOptions", {}).get("enableCache")}
+
+    @cache
+    def before(name: str) -> frozenset[str]:
+        own = frozenset(tasks[name].get("dependentTasks", []))
+        return own.union(*map(before, own))
+
+    found = {n for n in uncached if not before(n) & uncached} or {n for n in working if not before(n) & working}
+    return {spec["components"][tasks[n]["componentRef"]["name"]].get("executorLabel", "") for n in found}

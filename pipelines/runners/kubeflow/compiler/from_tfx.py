@@ -1,0 +1,357 @@
+"""TFX's intermediate representation -> the plan. What cannot run on Kubeflow Pipelines is refused here, by name and reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from google.protobuf import json_format
+from tfx.dsl.compiler import compiler, placeholder_utils
+from tfx.dsl.components.base import base_node
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.pipeline import Pipeline
+from tfx.types import artifact as tfx_artifact
+from tfx.utils import import_utils
+
+from pipelines.runners.kubeflow.carried_files import Carried
+from pipelines.runners.kubeflow.compiler.container_command import container_spec
+from pipelines.runners.kubeflow.compiler.errors import CompileError
+from pipelines.runners.kubeflow.compiler.plan import (
+    NODE,
+    TYPE,
+    Condition,
+    ExecProperty,
+    InputArtifact,
+    Names,
+    OutputArtifact,
+    PipelineParameter,
+    Plan,
+    Task,
+    View,
+    snake,
+)
+from pipelines.runners.kubeflow.compiler.plan_check import check_conditions, check_importable, check_names
+from pipelines.runners.kubeflow.task.views import VIEWS
+
+# The backend refuses longer parameters.
+_LONGEST_PARAMETER = 10_000
+_KINDS = {"string_value": "str", "int_value": "int", "double_value": "float"}
+_RUNTIME_KINDS = {1: "int", 2: "float", 3: "str"}
+_RUN_ID = "pipeline-run-id"
+
+
+def to_plan(pipeline: Pipeline, carried: Carried, *, views: bool) -> Plan:
+    """Returns the plan of a pipeline.
+
+    Raises:
+        CompileError: naming the node and the reason.
+    """
+    return _Planner(pipeline, carried, views=views).plan()
+
+
+class _Planner:
+    def __init__(self, pipeline: Pipeline, carried: Carried, *, views: bool) -> None:
+        self._pipeline, self._carried, self._views = pipeline, carried, views
+        for component in pipeline.components:
+            if isinstance(component, Pipeline):
+                raise CompileError(
+                    component.id, "a pipeline inside a pipeline is not supported; put its nodes into the outer one"
+                )
+        self._ir = compiler.Compiler().compile(pipeline)
+        self._deployment = runner_utils.extract_local_deployment_config(self._ir)
+        self._components: dict[str, base_node.BaseNode] = {c.id: c for c in pipeline.components}
+        self._functions = Names(taken=("pipeline", "everywhere", "dsl", "kubernetes", "image"))
+        self._conditions: dict[str, Condition] = {}
+        self._parameters: dict[str, PipelineParameter] = {}
+
+    def plan(self) -> Plan:
+        nodes = [n.pipeline_node for n in self._ir.nodes]
+        tasks = [self._task(node) for node in nodes]
+        check_names(tasks)
+        check_conditions({t.id: t for t in tasks}, self._conditions)
+        return Plan(self._pipeline.pipeline_info.pipeline_name, tasks, self._conditions, list(self._parameters.values()))
+
+    def _task(self, node: Any) -> Task:
+        name, kind = node.node_info.id, node.node_info.type.name
+        if kind.endswith("importer.Importer"):
+            return self._importer(node)
+        if kind.endswith("resolver.Resolver"):
+            raise CompileError(
+                name,
+                "a Resolver asks ML Metadata, which tasks cannot reach. Fetch what you need in an ordinary component "
+                "(Switchyard's `baseline` stage asks MLflow's registry), or use an Importer for a fixed artifact",
+            )
+        spec = runner_utils.extract_executor_spec(self._deployment, name)
+        if spec is None:
+            raise CompileError(name, f"it has no executor ({kind})")
+        function = self._functions.give(name)
+        arguments = Names(taken=("driver_output", "workspace"))
+        groups, inputs = self._inputs(node, arguments)
+        outputs = self._outputs(node, arguments)
+        properties, dynamic, schemas, files = self._properties(node, arguments)
+        groups, inputs = _needed(groups, inputs, node, dynamic)
+        common: dict[str, Any] = {
+            "id": name,
+            "function": function,
+            "inputs": inputs,
+            "outputs": outputs,
+            "properties": properties,
+            "groups": groups,
+            "conditions": self._conditions_of(node),
+            "cached": node.execution_options.caching_options.enable_cache,
+            "files": files,
+        }
+        fed = {i.producer for i in inputs}
+        common["after"] = [u for u in node.upstream_nodes if u not in fed]
+        if type(spec).__name__ == "ContainerExecutableSpec":
+            return Task(kind="container", spec=container_spec(name, spec, common), **common)
+        details: dict[str, Any] = {
+            "id": name,
+            "pipeline": self._pipeline.pipeline_info.pipeline_name,
+            "executor": _message(spec),
+        }
+        check_importable(name, str(details["executor"]["spec"]))
+        driver = runner_utils.extract_custom_driver_spec(self._deployment, name)
+        types = self._types(node, groups)
+        component = self._components[name]
+        own = _declared_types(component) if driver is None else {}
+        # What the component's class says of its artifacts need not be said again.
+        details |= {"component": _path(type(component))} if own else {}
+        details["types"] = {key: path for key, path in types.items() if own.get(key) != path}
+        if driver is not None:
+            details["driver"] = _message(driver)
+        if dynamic:
+            details["dynamic"] = dynamic
+        if schemas:
+            details["schemas"] = schemas
+        return Task(
+            kind="python",
+            spec=details,
+            views=self._views_of(outputs, types, arguments),
+            driver=driver is not None,
+            **common,
+        )
+
+    def _importer(self, node: Any) -> Task:
+        name = node.node_info.id
+        given = {k: _value(v.field_value) for k, v in node.parameters.parameters.items() if v.HasField("field_value")}
+        key = str(given["output_key"])
+        spec = node.outputs.outputs[key].artifact_spec
+        metadata = {
+            k: _value(v.field_value)
+            for properties in (spec.additional_properties, spec.additional_custom_properties)
+            for k, v in properties.items()
+        }
+        cls = self._components[name].outputs[key].type
+        uri, files = self._carried.replaced(str(given["artifact_uri"]), name)
+        if files:
+            raise CompileError(name, f"{given['artifact_uri']} is a folder of this machine; tasks read gs://, s3:// and the like")
+        return Task(
+            id=name,
+            function=self._functions.give(name),
+            kind="importer",
+            spec={"uri": uri, "reimport": bool(given["reimport"]), "metadata": {**metadata, TYPE: cls.TYPE_NAME, NODE: name}},
+            outputs=[OutputArtifact(key, "artifact", _kfp_type(cls))],
+            conditions=self._conditions_of(node),
+            after=list(node.upstream_nodes),
+        )
+
+    def _inputs(self, node: Any, arguments: Names) -> tuple[dict[str, list[str]], list[InputArtifact]]:
+        found: dict[tuple[str, str], InputArtifact] = {}
+        groups: dict[str, list[str]] = {}
+        specs = node.inputs.inputs
+        for key in sorted(specs, key=lambda k: (k.startswith("_"), k)):
+            spec = specs[key]
+            if spec.HasField("input_graph_ref"):
+                raise CompileError(
+                    node.node_info.id, f"input {key!r} is picked by a resolver function, which asks ML Metadata; see Resolver"
+                )
+            for channel in _channels(node, key):
+                where = (channel.producer_node_query.id, channel.output_key)
+                if where[0] not in self._components:
+                    raise CompileError(node.node_info.id, f"input {key!r} comes from another pipeline")
+                if where not in found:
+                    cls = self._components[where[0]].outputs[where[1]].type
+                    found[where] = InputArtifact(arguments.give(key), _kfp_type(cls), *where)
+                groups.setdefault(key, []).append(found[where].argument)
+        return groups, list(found.values())
+
+    def _outputs(self, node: Any, arguments: Names) -> list[OutputArtifact]:
+        component = self._components[node.node_info.id]
+        return [
+            OutputArtifact(key, arguments.give(key), _kfp_type(component.outputs[key].type))
+            for key in sorted(node.outputs.outputs)
+        ]
+
+    def _views_of(self, outputs: list[OutputArtifact], types: Mapping[str, str], arguments: Names) -> list[View]:
+        if not self._views:
+            return []
+        return [
+            View(output.key, arguments.give(f"{output.key}_{suffix}"), kfp_type)
+            for output in outputs
+            for suffix, (kfp_type, _) in VIEWS.get(types[output.key].rpartition(".")[2], {}).items()
+        ]
+
+    def _types(self, node: Any, groups: Mapping[str, list[str]]) -> dict[str, str]:
+        name = node.node_info.id
+        component = self._components[name]
+        found = {key: _class_path(name, component.outputs[key].type) for key in sorted(node.outputs.outputs)}
+        for key in groups:
+            channel = next(_channels(node, key))
+            cls = self._components[channel.producer_node_query.id].outputs[channel.output_key].type
+            found[key] = _class_path(name, cls)
+        return found
+
+    def _properties(self, node: Any, arguments: Names) -> tuple[list[ExecProperty], dict[str, Any], dict[str, Any], set[str]]:
+        name = node.node_info.id
+        properties, dynamic, schemas = [], {}, {}
+        files: set[str] = set()
+        for key, value in sorted(node.parameters.parameters.items()):
+            which = value.WhichOneof("value")
+            if value.HasField("schema"):
+                schemas[key] = json_format.MessageToDict(value.schema)
+            if which == "placeholder":
+                dynamic[key] = json_format.MessageToDict(value.placeholder)
+            elif which == "runtime_parameter":
+                parameter = self._parameter(name, value.runtime_parameter)
+                properties.append(ExecProperty(key, arguments.give(key), parameter.kind, None, parameter.name))
+            else:
+                kind = value.field_value.WhichOneof("value")
+                if kind not in _KINDS:
+                    raise CompileError(
+                        name, f"exec property {key!r} is a {kind}; allowed: text, integers, floats and lists of them"
+                    )
+                constant = _value(value.field_value)
+                if isinstance(constant, str):
+                    constant, used = self._carried.replaced(constant, name)
+                    files |= used
+                    if len(constant.encode()) > _LONGEST_PARAMETER:
+                        raise CompileError(
+                            name,
+                            f"exec property {key!r} is {len(constant.encode()):,} bytes long, the backend takes "
+                            f"{_LONGEST_PARAMETER:,}; put it into a file or into the image",
+                        )
+                properties.append(ExecProperty(key, arguments.give(key), _KINDS[kind], constant))
+        return properties, dynamic, schemas, files
+
+    def _parameter(self, node: str, given: Any) -> PipelineParameter:
+        kind = _RUNTIME_KINDS.get(given.type)
+        if kind is None:
+            raise CompileError(node, f"runtime parameter {given.name!r} is of a type that pipelines have not")
+        default = _value(given.default_value) if given.HasField("default_value") else None
+        found = PipelineParameter(snake(given.name), kind, default)
+        before = self._parameters.setdefault(found.name, found)
+        if before != found:
+            raise CompileError(
+                node, f"runtime parameter {given.name!r} has another type or default than elsewhere in the pipeline"
+            )
+        return found
+
+    def _conditions_of(self, node: Any) -> tuple[str, ...]:
+        ids = sorted(node.inputs.conditionals, key=lambda c: int(c.rpartition("_")[2]) if c.rpartition("_")[2].isdigit() else 0)
+        for condition in ids:
+            if condition not in self._conditions:
+                self._conditions[condition] = self._condition(node, condition)
+        return tuple(ids)
+
+    def _condition(self, node: Any, condition: str) -> Condition:
+        expression = node.inputs.conditionals[condition].placeholder_expression
+        message = json_format.MessageToDict(expression)
+        arguments = Names()
+        groups, inputs = self._inputs(node, arguments)
+        used = set(_placeholder_keys(message))
+        groups = {k: v for k, v in groups.items() if k in used}
+        kept = {a for names in groups.values() for a in names}
+        return Condition(
+            id=condition,
+            function=self._functions.give(condition),
+            spec={"id": condition, "predicate": message, "types": self._types_of_groups(node, groups)},
+            inputs=[i for i in inputs if i.argument in kept],
+            groups=groups,
+            text=placeholder_utils.debug_str(expression),
+        )
+
+    def _types_of_groups(self, node: Any, groups: Mapping[str, list[str]]) -> dict[str, str]:
+        component = self._components[node.node_info.id]
+        types = self._types(node, groups)
+        return {k: v for k, v in types.items() if k in groups or k not in component.outputs}
+
+
+def _channels(node: Any, key: str) -> Iterator[Any]:
+    spec = node.inputs.inputs[key]
+    if spec.HasField("mixed_inputs"):
+        for inner in spec.mixed_inputs.input_keys:
+            yield from _channels(node, inner)
+    yield from spec.channels
+
+
+def _needed(
+    groups: Mapping[str, list[str]], inputs: list[InputArtifact], node: Any, dynamic: Mapping[str, Any]
+) -> tuple[dict[str, list[str]], list[InputArtifact]]:
+    """Leaves out the hidden inputs that serve only conditions and unions: those are taken care of elsewhere."""
+    used = set(_placeholder_keys(dynamic))
+    kept = {k: v for k, v in groups.items() if (not node.inputs.inputs[k].hidden and not k.startswith("_")) or k in used}
+    arguments = {a for names in kept.values() for a in names}
+    return kept, [i for i in inputs if i.argument in arguments]
+
+
+def _placeholder_keys(message: Any) -> Iterator[str]:
+    if isinstance(message, dict):
+        for key, value in message.items():
+            if key == "placeholder" and isinstance(value, dict) and "key" in value:
+                yield value["key"]
+            yield from _placeholder_keys(value)
+    elif isinstance(message, list):
+        for value in message:
+            yield from _placeholder_keys(value)
+
+
+def _message(message: Any) -> dict[str, Any]:
+    spec = json_format.MessageToDict(message)
+    if spec.get("beamPipelineArgsPlaceholders"):
+        # The same, which TFX's operators do not look at.
+        spec.pop("beamPipelineArgs", None)
+    return {"kind": type(message).__name__, "spec": spec}
+
+
+def _value(value: Any) -> Any:
+    return getattr(value, value.WhichOneof("value")) if value.WhichOneof("value") else None
+
+
+def _kfp_type(cls: type[tfx_artifact.Artifact]) -> str:
+    annotation = getattr(cls, "TYPE_ANNOTATION", None)
+    # Titles other than system.* and google.* are refused by the backend: the rest of the type is in the task's spec.
+    return annotation.__name__ if annotation is not None and annotation.__name__ in ("Dataset", "Model") else "Artifact"
+
+
+def _declared_types(component: base_node.BaseNode) -> dict[str, str]:
+    """Returns key -> class path, as the component's class declares; empty: a task cannot import the class, or it is no help."""
+    cls = type(component)
+    try:
+        if import_utils.import_class_by_path(_path(cls)) is not cls:
+            return {}
+        inputs, outputs = cls.SPEC_CLASS.INPUTS, cls.SPEC_CLASS.OUTPUTS
+    except (AttributeError, ImportError, ValueError):
+        return {}
+    if set(inputs) & set(outputs):
+        return {}
+    return {key: _path(channel.type) for key, channel in {**inputs, **outputs}.items()}
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _class_path(node: str, cls: type[tfx_artifact.Artifact]) -> str:
+    """Returns the path of an artifact class, or of the nearest base that tasks can import."""
+    for base in cls.__mro__:
+        path = f"{base.__module__}.{base.__qualname__}"
+        if base.__module__ != "__main__" and issubclass(base, tfx_artifact.Artifact) and getattr(base, "TYPE_NAME", None):
+            try:
+                if import_utils.import_class_by_path(path) is base:
+                    return path
+            except (ImportError, AttributeError):
+                continue
+    raise CompileError(
+        node, f"artifact type {cls.__qualname__} is defined in a script; put it into a module that the image holds"
+    )

@@ -1,0 +1,195 @@
+"""Which tasks of a plan become one: a pod costs a cluster 20 to 30 seconds, and its bytes five times, whatever it does.
+
+Worked out from the plan alone. Joined are tasks that get the same of a cluster (image, memory, devices, retries, secrets), and
+none that is to be a task by itself, has a time limit or is no Python. They stay cached as before: what is taken from the cache is
+not joined with what runs every time, unless all that takes its outputs runs every time too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pipelines.config.kubeflow import StageResources
+from pipelines.runners.kubeflow.compiler.plan import (
+    ExecProperty,
+    InputArtifact,
+    Member,
+    Names,
+    OutputArtifact,
+    Plan,
+    Task,
+    View,
+    snake,
+)
+
+# Argo takes names of 128 letters, and KFP and Argo add to them.
+_LONGEST_NAME = 100
+# What a task's source has besides its files and what it is called with.
+_FRAME = 1_500
+
+
+def join(plan: Plan, stages: Mapping[str, StageResources], alone: Collection[str], room: int, sizes: Mapping[str, int]) -> Plan:
+    """Returns the plan with the tasks joined that belong together.
+
+    Args:
+        plan: a task per node.
+        stages: node id -> resources.
+        alone: nodes that stay tasks by themselves: what is long, and goes on where an earlier try of it ended.
+        room: bytes that the source of one task may have.
+        sizes: name of a file that travels -> its bytes.
+    """
+    cached = effectively_cached(plan, stages)
+    taken = {producer for task in plan.tasks if task.id in cached for producer in task.producers}
+    groups: list[_Group] = []
+    for task in plan.tasks:
+        group = _Group([task], must_cache=task.id in cached and task.id in taken, can_cache=task.id in cached)
+        resources = _resources(task, stages)
+        if resources is not None and task.id not in alone:
+            group.key = (resources, task.conditions)
+        for other in groups:
+            if other.takes(group, room, sizes) and not _circular(plan, [*groups, group], other, group):
+                other.add(group)
+                break
+        else:
+            groups.append(group)
+    units = [_joint(g.tasks, cached=g.can_cache) if len(g.tasks) > 1 else g.tasks[0] for g in groups]
+    return replace(plan, tasks=units)
+
+
+def effectively_cached(plan: Plan, stages: Mapping[str, StageResources]) -> set[str]:
+    """Returns the nodes whose outputs KFP may find in its cache: what takes an output of one that runs every time never is."""
+    found: set[str] = set()
+    for task in plan.tasks:
+        if own_cache(task, stages) and task.producers <= found:
+            found.add(task.id)
+    return found
+
+
+def own_cache(task: Task, stages: Mapping[str, StageResources]) -> bool:
+    """Returns whether a task asks for the cache."""
+    stage = stages.get(task.id)
+    return task.cached if stage is None or stage.cache is None else stage.cache and task.cached
+
+
+def members(task: Task) -> Sequence[Task]:
+    """Returns the tasks that a task consists of: itself, where it is not a joint one."""
+    return [m.task for m in task.members] or [task]
+
+
+@dataclass
+class _Group:
+    """Tasks that are to be one.
+
+    Attributes:
+        tasks: in order.
+        must_cache: something that is cached takes an output of them.
+        can_cache: all of them are cached.
+        key: what they have in common; None: nothing may join.
+    """
+
+    tasks: list[Task]
+    must_cache: bool
+    can_cache: bool
+    key: object = None
+
+    def takes(self, other: _Group, room: int, sizes: Mapping[str, int]) -> bool:
+        """Returns whether another group may become a part of this one, whatever lies between them."""
+        if self.key is None or self.key != other.key:
+            return False
+        if (self.must_cache and not other.can_cache) or (other.must_cache and not self.can_cache):
+            return False
+        ids, both = {t.id for t in self.tasks}, [*self.tasks, *other.tasks]
+        if any(t.driver and t.producers & ids for t in other.tasks):
+            return False  # its driver is a task before this one
+        return len("_then_".join(t.function for t in both)) <= _LONGEST_NAME and _size(both, sizes) <= room
+
+    def add(self, other: _Group) -> None:
+        self.tasks += other.tasks
+        self.must_cache |= other.must_cache
+        self.can_cache &= other.can_cache
+
+
+def _resources(task: Task, stages: Mapping[str, StageResources]) -> StageResources | None:
+    """Returns what a task gets of a cluster, but for its cache; None: it is to be a task by itself."""
+    found = stages.get(task.id, StageResources())
+    if task.kind != "python" or found.timeout:
+        return None
+    return found.model_copy(update={"cache": None})
+
+
+def _size(tasks: Sequence[Task], sizes: Mapping[str, int]) -> int:
+    files = {f for t in tasks for f in t.files}
+    return sum(sizes.get(f, 0) for f in files) + sum(len(repr(t.spec)) + len(t.driver_output) + _FRAME for t in tasks)
+
+
+def _circular(plan: Plan, groups: Sequence[_Group], one: _Group, other: _Group) -> bool:
+    """Returns whether two groups as one would wait for something that waits for them."""
+    units = [[*one.tasks, *other.tasks], *(g.tasks for g in groups if g is not one and g is not other)]
+    unit_of = {t.id: number for number, unit in enumerate(units) for t in unit}
+    todo, seen = [0], {0}
+    while todo:
+        current = todo.pop()
+        for unit in {unit_of[n] for t in units[current] for n in _needs(plan, t)} - {current}:
+            if unit == 0:
+                return True
+            if unit not in seen:
+                seen.add(unit)
+                todo.append(unit)
+    return False
+
+
+def _needs(plan: Plan, task: Task) -> set[str]:
+    conditions = {i.producer for c in task.conditions for i in plan.conditions[c].inputs}
+    return {*task.producers, *task.after, *conditions}
+
+
+def _joint(tasks: Sequence[Task], *, cached: bool) -> Task:
+    made = _Joint(tasks)
+    ids = {t.id for t in tasks}
+    return Task(
+        id=",".join(t.id for t in tasks),
+        function="_then_".join(t.function for t in tasks),
+        kind="joint",
+        spec={},
+        inputs=made.inputs,
+        outputs=made.outputs,
+        properties=made.properties,
+        views=made.views,
+        conditions=tasks[0].conditions,
+        after=[u for u in dict.fromkeys(u for t in tasks for u in t.after) if u not in ids],
+        cached=cached,
+        files={f for t in tasks for f in t.files},
+        members=made.members,
+    )
+
+
+class _Joint:
+    """The arguments of a joint task, each with a name of its own: the stage's, with its name before it where it is taken."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.inputs: list[InputArtifact] = []
+        self.outputs: list[OutputArtifact] = []
+        self.properties: list[ExecProperty] = []
+        self.views: list[View] = []
+        self._names = Names(taken=("workspace",))
+        self._artifacts: dict[tuple[str, str], str] = {}
+        self.members = [self._member(task) for task in tasks]
+
+    def _member(self, task: Task) -> Member:
+        own = {}
+        for artifact in task.inputs:
+            where = (artifact.producer, artifact.output_key)
+            if where not in self._artifacts:
+                self._artifacts[where] = self._name(task, artifact.argument)
+                self.inputs.append(replace(artifact, argument=self._artifacts[where]))
+            own[artifact.argument] = self._artifacts[where]
+        own |= {argument: self._name(task, argument) for argument in task.own_arguments}
+        self.outputs += [replace(o, argument=own[o.argument]) for o in task.outputs]
+        self.properties += [replace(p, argument=own[p.argument]) for p in task.properties]
+        self.views += [replace(v, argument=own[v.argument]) for v in task.views]
+        self._artifacts |= {(task.id, o.key): own[o.argument] for o in task.outputs}
+        return Member(task, own, self._names.give("driver_output") if task.driver else "")
+
+    def _name(self, task: Task, argument: str) -> str:
+        return self._names.give(snake(f"{task.function}_{argument}") if argument in self._names else argument)

@@ -1,0 +1,360 @@
+"""The plan -> Python source that a person can read, and that KFP's own compiler compiles.
+
+One function per task, one for the pipeline. KFP takes a component's code from its source file: hence a real file.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+from pipelines.config.kubeflow import StageResources
+from pipelines.runners.kubeflow.carried_files import LIMIT, Carried, is_binary
+from pipelines.runners.kubeflow.compiler.errors import CompileError
+from pipelines.runners.kubeflow.compiler.joining import members, own_cache
+from pipelines.runners.kubeflow.compiler.plan import Condition, InputArtifact, Member, PipelineParameter, Plan, Task
+from pipelines.runners.kubeflow.compiler.resources import PipelineResources, pipeline_config_source, resource_lines, shared_lines
+
+_RUNTIME = "pipelines.runners.kubeflow.task.runtime"
+_WIDTH = 100
+_PIECE = 96
+
+
+def to_source(
+    plan: Plan,
+    image: str,
+    carried: Carried,
+    stages: Mapping[str, StageResources],
+    resources: PipelineResources,
+    environment: Mapping[str, str],
+) -> str:
+    """Returns the source of a module with one `@dsl.pipeline` function named `pipeline`.
+
+    Args:
+        plan: of the pipeline.
+        image: what every task runs in, unless its stage says otherwise.
+        carried: local files that travel.
+        stages: node id -> resources.
+        resources: of the pipeline.
+        environment: variables of every task.
+    """
+    writer = _Writer(plan, carried, stages, resources, environment)
+    functions = [writer.condition(c) for c in plan.conditions.values()]
+    for task in plan.tasks:
+        functions += [writer.driver(member) for member in members(task) if member.driver]
+        if task.kind in ("python", "joint"):
+            functions.append(writer.task(task))
+        elif task.kind == "container":
+            functions.append(writer.container(task))
+    body = "\n\n\n".join([*functions, writer.everywhere(), writer.pipeline()])
+    return f"{_header(plan, image, body)}\n\n\n{body}\n"
+
+
+def _header(plan: Plan, image: str, body: str) -> str:
+    types = ("Artifact", "ClassificationMetrics", "Dataset", "HTML", "Input", "Markdown", "Metrics", "Model", "Output")
+    used = [t for t in types if f"[{t}]" in body or f": {t}[" in body]
+    lines = [
+        f'"""TFX pipeline {plan.name!r} for Kubeflow Pipelines, written by `switchyard compile`: do not change it here."""',
+        "",
+        "from kfp import dsl" + (", kubernetes" if "kubernetes." in body else ""),
+        f"from kfp.dsl import {', '.join(used)}" if used else "",
+        "",
+        f"IMAGE = {json.dumps(image)}",
+    ]
+    return "\n".join(line for i, line in enumerate(lines) if line or lines[i - 1])
+
+
+class _Writer:
+    def __init__(
+        self,
+        plan: Plan,
+        carried: Carried,
+        stages: Mapping[str, StageResources],
+        resources: PipelineResources,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._plan, self._carried = plan, carried
+        self._stages, self._resources, self._environment = stages, resources, environment
+        self._by_id = {t.id: t for t in plan.tasks}
+        self._unit_of = {m.id: t for t in plan.tasks for m in members(t)}
+        self._members = {m.task.id: m for t in plan.tasks for m in t.members or [Member.alone(t)]}
+
+    def task(self, task: Task) -> str:
+        each = task.members or [Member.alone(task)]
+        signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in task.inputs]
+        signature += [f"{p.argument}: {p.kind}" for p in task.properties]
+        signature += [f"{m.driver_output}: str" for m in each if m.driver_output]
+        signature += ["workspace: str"] if self._resources.workspace else []
+        signature += [f"{o.argument}: Output[{o.kfp_type}]" for o in task.outputs]
+        signature += [f"{v.argument}: Output[{v.kfp_type}]" for v in task.views]
+        shared = ["workspace=workspace,"] if self._resources.workspace else []
+        shared += self._files(task)
+        if not task.members:
+            said = f"TFX node {task.id}."
+            return self._function(task, task.function, signature, "run_node", said, [*_call(each[0]), *shared])
+        call = ["[", *_indented(line for m in each for line in ("dict(", *_indented(_call(m)), "),")), "],"]
+        said = f"TFX nodes {', '.join(m.task.id for m in each)}, one after the other."
+        return self._function(task, task.function, signature, "run_nodes", said, [*call, *shared])
+
+    def driver(self, task: Task) -> str:
+        spec = {k: v for k, v in task.spec.items() if k not in ("executor", "dynamic")}
+        signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in task.inputs]
+        signature += [f"{p.argument}: {p.kind}" for p in task.properties]
+        call = [
+            _argument(spec),
+            f"inputs={_lists(task.groups)},",
+            f"properties={_mapping({p.key: p.argument for p in task.properties})},",
+        ]
+        said = f"Driver of TFX node {task.id}: what its input is now. Never cached."
+        name = f"drive_{task.function}"
+        return self._function(task, name, signature, "run_driver", said, [*call, *self._files(task)], returns="str")
+
+    def condition(self, condition: Condition) -> str:
+        signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in condition.inputs]
+        call = [_argument(condition.spec), f"inputs={_lists(condition.groups)},"]
+        said = f"Whether {condition.text}."
+        return self._function(None, condition.function, signature, "evaluate_condition", said, call, returns="str")
+
+    def container(self, task: Task) -> str:
+        signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in task.inputs]
+        signature += [f"{p.argument}: {p.kind}" for p in task.properties]
+        signature += [f"{o.argument}: Output[{o.kfp_type}]" for o in task.outputs]
+        lines = ["@dsl.container_component", *_definition(task.function, signature, None)]
+        lines += [
+            f'    """TFX node {task.id}."""',
+            "    return dsl.ContainerSpec(",
+            f"        image={json.dumps(task.spec['image'])},",
+        ]
+        for key in ("command", "args"):
+            if task.spec[key]:
+                parts = [p[0] if len(p) == 1 else f"dsl.ConcatPlaceholder([{', '.join(p)}])" for p in task.spec[key]]
+                lines.append(f"        {key}=[{', '.join(parts)}],")
+        return "\n".join([*lines, "    )"])
+
+    def pipeline(self) -> str:
+        arguments = [_parameter(p) for p in self._plan.parameters]
+        config = pipeline_config_source(self._resources)
+        name = self._plan.name.lower().replace("_", "-")
+        lines = [f"@dsl.pipeline(name={json.dumps(name)}{', pipeline_config=' + config if config else ''})"]
+        lines += _definition("pipeline", arguments, None)
+        lines += [f'    """TFX pipeline {self._plan.name}."""']
+        lines += [f"    {line}" if line else "" for line in self._block([t.id for t in self._plan.tasks], ())]
+        return "\n".join(lines)
+
+    def everywhere(self) -> str:
+        lines = ["def everywhere(task: dsl.PipelineTask) -> None:", '    """What every task gets."""']
+        return "\n".join([*lines, *(f"    {line}" for line in shared_lines("task", self._resources, self._environment))])
+
+    def _function(
+        self,
+        task: Task | None,
+        name: str,
+        signature: list[str],
+        target: str,
+        said: str,
+        call: list[str],
+        returns: str | None = None,
+    ) -> str:
+        stage = self._stages.get(members(task)[0].id) if task else None
+        image = stage.image if stage else None
+        lines = [
+            f"@dsl.component(base_image={json.dumps(image) if image else 'IMAGE'}, install_kfp_package=False)",
+            *_definition(name, signature, returns),
+            f'    """{said}"""',
+            f"    from {_RUNTIME} import {target}",
+            "",
+            f"    {'return ' if returns else ''}{target}(",
+            *(textwrap.indent(c, " " * 8) for c in call),
+            "    )",
+        ]
+        source = "\n".join(lines)
+        if task and len(source.encode()) > LIMIT:
+            sizes = {f: len(self._carried.contents[f]) for f in task.files}
+            largest = ", ".join(f"{f} ({sizes[f]:,} bytes)" for f in sorted(sizes, key=sizes.__getitem__, reverse=True)[:3])
+            raise CompileError(
+                task.id,
+                f"its code and files are {len(source.encode()):,} bytes, a task can carry {LIMIT:,}. Largest: {largest}. "
+                "Put data into an object store (s3://, gs://), and large code into the image",
+            )
+        return source
+
+    def _files(self, task: Task) -> list[str]:
+        if not task.files:
+            return []
+        return ["files=" + _literal({f: self._carried.contents[f] for f in sorted(task.files)}) + ","]
+
+    def _block(self, ids: Sequence[str], outer: tuple[str, ...]) -> list[str]:
+        """Returns the calls of the tasks `ids`, all of which run under the conditions `outer`, in an order that works."""
+        units: dict[str, list[str]] = {}
+        for task in (self._by_id[i] for i in ids):
+            inner = [c for c in task.conditions if c not in outer]
+            units.setdefault(inner[0] if inner else task.id, []).append(task.id)
+        unit_of = {i: unit for unit, members in units.items() for i in members}
+        needs = {
+            unit: {unit_of[n] for i in members for n in self._needs(i) if n in unit_of and unit_of[n] != unit}
+            for unit, members in units.items()
+        }
+        lines: list[str] = []
+        for unit in _in_order(needs):
+            if unit in self._plan.conditions:
+                condition = self._plan.conditions[unit]
+                arguments = ", ".join(f"{i.argument}={self._reference(i)}" for i in condition.inputs)
+                lines.append(f"{condition.function}_task = {condition.function}({arguments})")
+                lines += self._extras(condition.function, None)
+                # Negation and such are worked out inside: KFP's own conditions only compare parameters.
+                lines.append(f'with dsl.If({condition.function}_task.output == "true", name={json.dumps(condition.text[:60])}):')
+                lines += [f"    {line}" for line in self._block(units[unit], (*outer, unit))]
+            else:
+                lines += self._call(self._by_id[unit])
+        # Texts hold no line ends as such: what breaks a line here is layout.
+        return [line for block in lines for line in block.split("\n")]
+
+    def _needs(self, task_id: str) -> set[str]:
+        task = self._by_id[task_id]
+        conditions = {i.producer for c in task.conditions for i in self._plan.conditions[c].inputs}
+        return {self._unit_of[n].id for n in (*task.producers, *task.after, *conditions)}
+
+    def _call(self, task: Task) -> list[str]:
+        variable = f"{task.function}_task"
+        if task.kind == "importer":
+            lines = [
+                f"{variable} = dsl.importer(",
+                f"    artifact_uri={json.dumps(task.spec['uri'])},",
+                f"    artifact_class=dsl.{task.outputs[0].kfp_type},",
+                f"    reimport={task.spec['reimport']},",
+                f"    metadata={task.spec['metadata']!r},",
+                ")",
+            ]
+            return [*lines, *self._after(task, variable)]
+        given, lines = self._given(task), []
+        for member in (self._members[m.id] for m in members(task) if m.driver):
+            lines += self._drive(member.task)
+            given.append(f"{member.driver_output}=drive_{member.task.function}_task.output")
+        if task.kind != "container" and self._resources.workspace:
+            # KFP mounts the workspace where its path is an input.
+            given.append("workspace=dsl.WORKSPACE_PATH_PLACEHOLDER")
+        lines += _calls(task.function, given)
+        lines.append(f"{variable}.set_display_name({json.dumps(' then '.join(m.id for m in members(task)))})")
+        if not task.driver:
+            lines += self._after(task, variable)
+        if not (task.cached if task.members else own_cache(task, self._stages)):
+            lines.append(f"{variable}.set_caching_options(enable_caching=False)")
+        return [*lines, *self._extras(task.function, task)]
+
+    def _given(self, task: Task) -> list[str]:
+        given = [f"{i.argument}={self._reference(i)}" for i in task.inputs]
+        return given + [f"{p.argument}={p.parameter or _literal(p.value)}" for p in task.properties]
+
+    def _drive(self, task: Task) -> list[str]:
+        function = f"drive_{task.function}"
+        lines = _calls(function, self._given(task))
+        lines.append(f"{function}_task.set_display_name({json.dumps('drive ' + task.id)})")
+        lines += self._after(task, f"{function}_task")
+        lines.append(f"{function}_task.set_caching_options(enable_caching=False)")
+        return [*lines, *self._extras(function, task)]
+
+    def _after(self, task: Task, variable: str) -> list[str]:
+        units = dict.fromkeys(self._unit_of[u].function for u in task.after)
+        return [f"{variable}.after({', '.join(f'{u}_task' for u in units)})"] if units else []
+
+    def _extras(self, function: str, task: Task | None) -> list[str]:
+        lines = [f"everywhere({function}_task)"]
+        stage = self._stages.get(members(task)[0].id) if task else None
+        if task and stage:
+            lines += resource_lines(f"{function}_task", stage, main=function == task.function)
+        return lines
+
+    def _reference(self, artifact: InputArtifact) -> str:
+        unit, producer = self._unit_of[artifact.producer], self._members[artifact.producer]
+        if unit.kind == "importer":
+            return f"{unit.function}_task.output"
+        argument = next(o.argument for o in producer.task.outputs if o.key == artifact.output_key)
+        return f"{unit.function}_task.outputs[{json.dumps(producer.arguments[argument])}]"
+
+
+def _call(member: Member) -> list[str]:
+    """Returns the arguments that a node is run with."""
+    task, own = member.task, member.arguments
+    call = [
+        f"node={_literal({k: v for k, v in task.spec.items() if k != 'driver'})},",
+        f"inputs={_lists({key: [own[n] for n in names] for key, names in task.groups.items()})},",
+        f"outputs={_mapping({o.key: own[o.argument] for o in task.outputs})},",
+        f"properties={_mapping({p.key: own[p.argument] for p in task.properties})},",
+    ]
+    if task.views:
+        call.append(f"views={_mapping({v.argument: own[v.argument] for v in task.views})},")
+    if task.driver_output:
+        call.append(f"driver_output={task.driver_output!r},")
+    elif member.driver_output:
+        call.append(f"driver_output={member.driver_output},")
+    return call
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [textwrap.indent(line, "    ") for line in lines]
+
+
+def _in_order(needs: Mapping[str, set[str]]) -> list[str]:
+    """Returns the keys in an order that works, as near to their own as can be."""
+    done: dict[str, None] = {}
+    while len(done) < len(needs):
+        ready = next((unit for unit in needs if unit not in done and needs[unit] <= done.keys()), None)
+        if ready is None:
+            stuck = sorted(set(needs) - set(done))
+            raise CompileError(stuck[0], f"it and {', '.join(stuck[1:])} wait for each other across conditions")
+        done[ready] = None
+    return list(done)
+
+
+def _definition(name: str, signature: Sequence[str], returns: str | None) -> list[str]:
+    tail = f") -> {returns}:" if returns else "):"
+    if not signature:
+        return [f"def {name}({tail}"]
+    return [f"def {name}(", *(f"    {s}," for s in signature), tail]
+
+
+def _calls(function: str, given: Sequence[str]) -> list[str]:
+    if sum(map(len, given)) < 90:
+        return [f"{function}_task = {function}({', '.join(given)})"]
+    return [f"{function}_task = {function}(", *(textwrap.indent(f"{g},", "    ") for g in given), ")"]
+
+
+def _parameter(parameter: PipelineParameter) -> str:
+    return f"{parameter.name}: {parameter.kind}" + (f" = {parameter.default!r}" if parameter.default is not None else "")
+
+
+def _argument(value: object) -> str:
+    return f"{_literal(value)},"
+
+
+def _literal(value: object) -> str:
+    """Returns a value as source: on one line, or on one a part, with no more space than it takes to be read."""
+    if isinstance(value, str):
+        return _string(value)
+    line = repr(value)
+    if len(line) <= _WIDTH or not isinstance(value, dict | list):
+        return line
+    if isinstance(value, dict):
+        parts = [f"{key!r}: {_literal(v)}," for key, v in value.items()]
+        return "\n".join(["{", *(textwrap.indent(p, "  ") for p in parts), "}"])
+    return "\n".join(["[", *(textwrap.indent(f"{_literal(v)},", "  ") for v in value), "]"])
+
+
+def _string(value: str) -> str:
+    """Returns a text as source: a long one in pieces, line by line."""
+    if is_binary(value) or (len(value) <= _PIECE and "\n" not in value[:-1]):
+        return repr(value)
+    pieces = [line[i : i + _PIECE] for line in value.splitlines(keepends=True) for i in range(0, len(line), _PIECE)]
+    return "\n".join(["(", *(f"    {piece!r}" for piece in pieces), ")"])
+
+
+def _lists(groups: Mapping[str, Sequence[str]]) -> str:
+    return _mapping({key: f"[{', '.join(names)}]" for key, names in groups.items()})
+
+
+def _mapping(values: Mapping[str, str]) -> str:
+    items = [f"{json.dumps(k)}: {v}" for k, v in values.items()]
+    if sum(map(len, items)) < _PIECE:
+        return "{" + ", ".join(items) + "}"
+    return "\n".join(["{", *(f"    {item}," for item in items), "}"])

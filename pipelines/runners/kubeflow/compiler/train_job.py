@@ -1,0 +1,62 @@
+"""A training stage whose work is done by a TrainJob's nodes: what the stage's pod and what a node gets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import PurePosixPath
+
+from components.errors import UserError
+from components.training.workers.train_job_settings import VARIABLE, TrainJobSettings
+from pipelines.config.kubeflow import StageResources, device
+from pipelines.config.pipeline import PipelineConfig
+
+
+def on_several_nodes(config: PipelineConfig, stage: str, wanted: StageResources, image: str) -> StageResources:
+    """Returns the resources of the stage's own pod, which only waits: what was asked for goes to each node.
+
+    Args:
+        config: with `trainer.accelerator.nodes` above 1.
+        stage: name of the training stage.
+        wanted: what the config gives it.
+        image: what a pipeline runs in unless it says otherwise.
+
+    Raises:
+        UserError: the config does not say how several nodes train.
+    """
+    accelerator, job = config.trainer.accelerator, config.kubeflow.train_job
+    if job is None:
+        raise UserError(
+            f"trainer.accelerator.nodes: {accelerator.nodes} nodes of a cluster are a TrainJob of Kubeflow Trainer; say where it "
+            "finds its data with kubeflow.train_job, e.g. {path: /mnt/training} (docs/kubeflow.md), or set nodes to 1."
+        )
+    if accelerator.kind not in ("cpu", "gpu"):
+        raise UserError(
+            f"trainer.accelerator.kind: several nodes of a cluster are cpu or gpu, received {accelerator.kind!r}; the stage that "
+            "asks for them cannot look what they have."
+        )
+    if not any(PurePosixPath(job.path).is_relative_to(v.path) for v in wanted.volumes):
+        raise UserError(
+            f"kubeflow.train_job.path: {job.path} is on no claim that the stage mounts; add its claim to "
+            f"kubeflow.stages.{stage}.volumes as {{claim: NAME, path: {job.path}}}."
+        )
+    limits = {"cpu": wanted.cpu, "memory": wanted.memory}
+    if wanted.accelerator:
+        found = device(wanted.accelerator)
+        if found.count != accelerator.count:
+            raise UserError(
+                f"trainer.accelerator.count: {accelerator.count} for each node, but kubeflow.stages.{stage}.accelerator asks for "
+                f"{found.count}; give the same."
+            )
+        limits[found.resource] = str(found.count)
+    given = TrainJobSettings(
+        runtime=job.runtime,
+        kind=job.kind,
+        path=job.path,
+        image=wanted.image or config.kubeflow.image or image,
+        resources={name: value for name, value in limits.items() if value},
+        environment=wanted.environment,
+    )
+    own = {"cpu": None, "memory": None, "accelerator": None, "shared_memory": None}
+    environment = {**wanted.environment, VARIABLE: json.dumps(asdict(given), sort_keys=True)}
+    return wanted.model_copy(update={**own, "environment": environment})

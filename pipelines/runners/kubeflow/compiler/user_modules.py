@@ -1,0 +1,52 @@
+"""The `module_file`s of TFX's components as wheels that travel: each with what it imports, where TFX takes its whole folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.user_code.loading import imported_files
+from pipelines.terminal.output import quiet
+
+
+@contextmanager
+def packaged_user_modules(pipeline: Any) -> Iterator[dict[Path, list[Path]]]:
+    """Has TFX package the nodes' `module_file`s, as its own runners do; yields the wheels. The pipeline stays as it was.
+
+    Raises:
+        UserError: a file is missing, or is no Python.
+    """
+    nodes = [c for c in pipeline.components if hasattr(c, "_resolve_pip_dependencies")]
+    before = [(dict(c.spec.exec_properties), list(c._pip_dependencies)) for c in nodes]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with quiet(stdout=True):
+                for number, component in enumerate(nodes):
+                    _narrow(component, Path(folder) / str(number))
+                    component._resolve_pip_dependencies(folder)
+            yield {wheel: [wheel] for wheel in sorted((Path(folder) / "_wheels").glob("*.whl"))}
+        finally:
+            for component, (properties, dependencies) in zip(nodes, before, strict=True):
+                component.spec.exec_properties.update(properties)
+                component._pip_dependencies = dependencies
+
+
+def _narrow(component: Any, folder: Path) -> None:
+    """Has the component's files lie in a folder of their own, beside what they import: TFX packages all that is in it."""
+    for dependency in component._pip_dependencies:
+        key = getattr(dependency, "module_file_key", None)
+        path = component.spec.exec_properties.get(key) if key else None
+        # Else it is a parameter of the run, or lies in a bucket.
+        if not isinstance(path, str) or "://" in path:
+            continue
+        module = Path(path)
+        folder.mkdir()
+        for file in imported_files(module, f"{component.id}.{key}"):
+            target = folder / file.relative_to(module.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        component.spec.exec_properties[key] = str(folder / module.name)

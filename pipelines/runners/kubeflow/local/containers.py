@@ -1,0 +1,113 @@
+"""A task in a container, by Docker's API. KFP's own function for it takes a failed container for a success under podman."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.errors import StageError, UserError, first_line
+from pipelines.runners.kubeflow.task.failure import KINDS, MARK
+
+_log = logging.getLogger(__name__)
+
+
+class Containers:
+    """Runs tasks as containers that see some folders of this machine."""
+
+    def __init__(self, mounts: Mapping[str, str]) -> None:
+        self._mounts = mounts
+
+    @staticmethod
+    def check(images: Collection[str]) -> None:
+        """Raises UserError when there is no Docker, or not one of the images."""
+        client = _client()
+        try:
+            for image in sorted(images):
+                if not _there(client, image):
+                    raise UserError(f"image {image!r} is not on this machine. Build it with `make image`, or set kubeflow.image.")
+        finally:
+            client.close()
+
+    def run(
+        self,
+        stages: Sequence[str],
+        image: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        volumes: Mapping[str, Any],
+        log: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        """Runs a command to its end; what it prints goes to `log`, what its stages say to `say`: of several, each with its name.
+
+        Raises:
+            UserError, DataGateError, StageError: as the task said.
+        """
+        binds = {folder: {"bind": folder, "mode": mode} for folder, mode in self._mounts.items()}
+        client = _client()
+        try:
+            container = client.containers.run(
+                image=image,
+                command=list(command),
+                environment=dict(environment),
+                volumes={**volumes, **binds},
+                # What it writes is to belong to whoever runs this.
+                user=f"{os.getuid()}:{os.getgid()}",
+                network_mode="host",
+                detach=True,
+            )
+            try:
+                errors = _follow(container, stages, log, say)
+                code = int(container.wait()["StatusCode"])
+            finally:
+                container.remove(force=True)
+        finally:
+            client.close()
+        if code:
+            message = "\n".join(errors) or f"its container ended with exit code {code}. Log: {log}"
+            raise KINDS.get(code, StageError)(message) if errors else StageError(message)
+
+
+def _follow(container: Any, stages: Sequence[str], log: Path, say: Callable[[str], None]) -> list[str]:
+    errors: list[str] = []
+    names = tuple(f"{stage}: " for stage in stages)
+    with open(log, "ab") as file:
+        rest = b""
+        for chunk in container.logs(stream=True, follow=True):
+            file.write(chunk)
+            file.flush()
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                text = line.decode("utf-8", "replace")
+                if text.startswith(MARK):
+                    errors.append(text.removeprefix(MARK))
+                elif text.startswith(names):
+                    say(text if len(stages) > 1 else text.removeprefix(names[0]))
+    return errors
+
+
+def _client() -> Any:
+    import docker
+
+    try:
+        client = docker.from_env()
+        client.ping()
+    except docker.errors.DockerException as error:
+        raise UserError(
+            f"no Docker answers ({first_line(error)}). Start it, or set DOCKER_HOST to podman's socket: "
+            "podman system service --time=0 unix:///run/podman/podman.sock"
+        ) from None
+    return client
+
+
+def _there(client: Any, image: str) -> bool:
+    import docker
+
+    try:
+        client.images.get(image)
+    except docker.errors.ImageNotFound:
+        return False
+    return True

@@ -1,0 +1,82 @@
+"""A compiled pipeline on this machine, without a cluster or a config: for people with a TFX pipeline of their own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.errors import StageError
+from pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
+from pipelines.runners.kubeflow.contract import STATE
+from pipelines.runners.kubeflow.local.backend import run_pipeline
+from pipelines.runners.local.process import Job, StageProcesses
+
+
+def run_compiled(
+    compiled: CompiledForKubeflow,
+    folder: Path,
+    arguments: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Runs a compiled pipeline by KFP's local runner, each task in a process that has TFX imported already.
+
+    Args:
+        compiled: by `compile_tfx_pipeline`.
+        folder: for artifacts, the cache of finished tasks, and logs. A second run goes on from it.
+        arguments: of the pipeline.
+        say: is told how far it is; default: standard error.
+
+    Returns:
+        TFX node -> output -> `dsl.Artifact`, of the nodes that ran. Those under a condition that did not hold are not there.
+
+    Raises:
+        UserError, DataGateError, StageError: a task failed; the message names it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    processes = StageProcesses(folder / "preload.log", ["kfp.dsl.executor_main", "pipelines.runners.kubeflow.task.node"])
+    tasks = _Tasks(compiled, processes, folder, say or _to_stderr)
+    try:
+        if not run_pipeline(compiled.spec, arguments or {}, folder.resolve(), folder / "kfp.log", tasks, containers=False):
+            raise tasks.error or StageError(f"KFP's local runner failed. Log: {folder / 'kfp.log'}")
+    finally:
+        processes.cancel()
+    return tasks.outputs
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+class _Tasks:
+    """See `local_backend.Tasks`."""
+
+    def __init__(
+        self, compiled: CompiledForKubeflow, processes: StageProcesses, folder: Path, say: Callable[[str], None]
+    ) -> None:
+        self._nodes, self._processes, self._folder, self._say = compiled.tasks, processes, folder, say
+        self._task = ""
+        self.outputs: dict[str, dict[str, Any]] = {}
+        self.error: Exception | None = None
+
+    def started(self, task: str) -> None:
+        self._task = task
+        self._say(f"{task}: running")
+
+    def ended(self, task: str, outputs: Mapping[str, Any], *, succeeded: bool) -> None:
+        self._say(f"{task}: {'done' if succeeded else 'failed'}")
+        if succeeded and task in self._nodes:
+            self.outputs[self._nodes[task]] = dict(outputs)
+
+    def run_command(self, command: Sequence[str], environment: Mapping[str, str], image: str, volumes: Mapping[str, Any]) -> int:
+        log = self._folder / f"{self._task}.log"
+        variables = {**environment, STATE: str((self._folder / "state").resolve())}
+        job = Job("pipelines.runners.kubeflow.local.task_process:run", list(command), log, variables)
+        try:
+            self._processes.run(job, lambda text: self._say(f"{self._task}: {text}"))
+        except Exception as error:
+            self.error = type(error)(f"{self._task}: {error}")
+            return 1
+        return 0

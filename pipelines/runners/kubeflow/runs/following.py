@@ -1,0 +1,202 @@
+"""A run on Kubeflow from outside: how far its stages are, and what is done when one of its pods was taken away."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from components.errors import StageError, UserError
+from pipelines.runners.kubeflow.cluster.client import KubeflowClient
+from pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
+from pipelines.runners.kubeflow.cluster.workflow import StageState, Workflow
+from pipelines.runners.kubeflow.compiler.plan import stages_of
+from pipelines.terminal.progress import Display
+
+_SHOWN = {
+    "PENDING": "waiting",
+    "RUNNING": "running",
+    "SUCCEEDED": "ran",
+    "SKIPPED": "cached",
+    "FAILED": "failed",
+    "CANCELED": "cancelled",
+    "CANCELING": "running",
+    "PAUSED": "waiting",
+}
+# So long v2beta1 may show the same before the Workflow itself is looked at.
+_STILL_SECONDS = 30.0
+# So long a run that is tried again may still be shown as failed.
+_REVIVED_SECONDS = 60.0
+_MISSES = 10
+# What Kubernetes says of a pod that waits for somebody to mend something.
+_STUCK = re.compile(r"ImagePull|ErrImage|InvalidImageName|Unschedulable|ConfigError|exceeded quota|forbidden", re.I)
+
+
+@dataclass(frozen=True)
+class Following:
+    """How a run is followed.
+
+    Attributes:
+        poll: seconds between looks at it.
+        heal: so often a run whose pods were taken away (an eviction, a drained node) is tried again.
+        still: so long v2beta1 may show the same before the Workflow itself is looked at.
+        stuck: so long a pod may be unable to start (its image, a secret, no node for it) before following ends.
+    """
+
+    poll: float = 5.0
+    heal: int = 2
+    still: float = _STILL_SECONDS
+    stuck: float = 600.0
+
+
+def shown_states(run: Run, tasks: Mapping[str, str]) -> dict[str, StageState]:
+    """Returns stage -> its state, of those that v2beta1 shows as begun.
+
+    Args:
+        run: that is looked at.
+        tasks: name of the KFP task -> stage; of one that does several: those, with commas between.
+    """
+    shown = (run.shown[task].of_each(stage) for task, stage in tasks.items() if task in run.shown)
+    return {stage: state for found in shown for stage, state in found.items()}
+
+
+def follow(
+    client: KubeflowClient, run_id: str, tasks: Mapping[str, str], stages: Collection[str], display: Display, how: Following
+) -> tuple[Run, dict[str, StageState]]:
+    """Shows a run's stages until it ends; returns the run and stage -> how it ended. A server away for a while stops nothing.
+
+    Args:
+        client: of the KFP.
+        run_id: of the run.
+        tasks: name of the KFP task -> stage.
+        stages: all of them, in order.
+        display: shows them.
+        how: see Following.
+
+    Raises:
+        UserError: the server stays away.
+        StageError: a stage cannot start.
+        KeyboardInterrupt: the user ends the following; the run continues.
+    """
+    with display:
+        display.stages(stages)
+        try:
+            return _Follower(client, run_id, tasks, display, how).follow()
+        except KeyboardInterrupt:
+            display.say("submit", f"warning: the run continues; end it with switchyard runs terminate {run_id}")
+            raise
+
+
+class _Follower:
+    def __init__(self, client: KubeflowClient, run_id: str, tasks: Mapping[str, str], display: Display, how: Following) -> None:
+        self._client, self._run_id, self._tasks, self._display, self._how = client, run_id, tasks, display, how
+        self._shown: dict[str, StageState] = {}
+        self._since: dict[str, float] = {}
+        self._stuck: dict[str, float] = {}
+        self._changed, self._revived = time.monotonic(), 0.0
+        self._ended: object = None
+        self._seen: object = None
+        self._frozen = False
+        self._left, self._refused = how.heal, 0
+
+    def follow(self) -> tuple[Run, dict[str, StageState]]:
+        while True:
+            run = self._look()
+            if run.state in TERMINAL:
+                # The Workflow knows more than v2beta1 of how it ended, and v2beta1 may be behind.
+                workflow = self._workflow()
+                self._show(workflow.stages(self._tasks) if workflow else shown_states(run, self._tasks))
+                if not self._heal(run):
+                    return run, self._shown
+            else:
+                self._show(self._states(run))
+                self._check_stuck()
+            time.sleep(self._how.poll)
+
+    def _look(self) -> Run:
+        for left in range(_MISSES - 1, -1, -1):
+            try:
+                return self._client.run(self._run_id)
+            except (UserError, StageError) as error:
+                if not left:
+                    again = f"The run continues; look at it later with switchyard runs show {self._run_id}."
+                    raise UserError(f"{error} {again}") from None
+                self._display.say("submit", f"warning: {error} Trying again.")
+                time.sleep(self._how.poll)
+        raise AssertionError
+
+    def _states(self, run: Run) -> dict[str, StageState]:
+        found = shown_states(run, self._tasks)
+        if found != self._seen:
+            self._seen, self._changed = found, time.monotonic()
+        # Which stage of a task has failed, the Workflow alone says.
+        unsaid = any(s.shared and s.state == "FAILED" and not s.failed for s in found.values())
+        if self._frozen or unsaid or time.monotonic() - self._changed > self._how.still:
+            workflow = self._workflow()
+            if workflow is not None:
+                self._frozen = self._frozen or workflow.compressed
+                self._changed = time.monotonic()
+                return workflow.stages(self._tasks)
+        # What the Workflow has shown is not taken back by v2beta1, which may be behind, and has no messages.
+        return {stage: s for stage, s in found.items() if self._newer(s, self._shown.get(stage))}
+
+    @staticmethod
+    def _newer(found: StageState, shown: StageState | None) -> bool:
+        return shown is None or (found.state != shown.state and (shown.state not in TERMINAL or found.state in TERMINAL))
+
+    def _show(self, states: Mapping[str, StageState]) -> None:
+        for stage, found in states.items():
+            before = self._shown.get(stage)
+            self._shown[stage] = found
+            if before is None or before.state != found.state:
+                self._since.setdefault(stage, time.monotonic())
+                seconds = None
+                if found.state in TERMINAL and not found.shared:
+                    seconds = found.seconds if found.seconds is not None else time.monotonic() - self._since[stage]
+                self._display.status(stage, _SHOWN.get(found.state, "running"), seconds)
+            if found.message and (before is None or before.message != found.message):
+                self._display.say(stage, f"warning: {found.message}")
+
+    def _check_stuck(self) -> None:
+        """Raises StageError for a stage that has been unable to start for too long."""
+        now = time.monotonic()
+        waiting = {s: f.message for s, f in self._shown.items() if f.state == "PENDING" and _STUCK.search(f.message)}
+        self._stuck = {stage: self._stuck.get(stage, now) for stage in waiting}
+        for stage, since in self._stuck.items():
+            if now - since > self._how.stuck:
+                raise StageError(
+                    f"{stage} has been unable to start for {now - since:.0f} s: {waiting[stage]}. Mend it and the run resumes by "
+                    f"itself; end it with switchyard runs terminate {self._run_id}."
+                )
+
+    def _heal(self, run: Run) -> bool:
+        """Tries a run again whose pods were taken away; returns whether it is still to be followed."""
+        ended = run.end
+        if ended == self._ended and time.monotonic() - self._revived < _REVIVED_SECONDS:
+            return True  # KFP shows the end before until it has begun anew
+        if not self._left or run.state != "FAILED":
+            return False
+        try:
+            workflow = self._client.workflow(self._run_id)
+            lost = workflow.only_lost() if workflow else []
+            if not lost:
+                return False
+            self._client.retry(self._run_id)
+        except (UserError, StageError) as error:
+            # Away for a while; or just after its own restart the server takes the run for one that has not failed.
+            self._refused += 1
+            self._display.say("submit", f"warning: {error}")
+            return self._refused < _MISSES
+        self._left -= 1
+        self._ended, self._revived = ended, time.monotonic()
+        names = ", ".join(stage for task in lost for stage in stages_of(self._tasks.get(task, task)))
+        self._display.say("submit", f"warning: the pod of {names} was taken away (evicted, drained or deleted); trying it again")
+        self._shown.clear()
+        return True
+
+    def _workflow(self) -> Workflow | None:
+        try:
+            return self._client.workflow(self._run_id)
+        except (UserError, StageError):
+            return None  # away for a while; the next look says so, if it lasts

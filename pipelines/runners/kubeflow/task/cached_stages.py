@@ -1,0 +1,87 @@
+"""The MLflow runs of stages that KFP took from its cache, where no task ran that could make them: made by the run's last task.
+
+Such a run says whose work it shows, and has the curves of a training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from components.tracking import run as tracking
+from pipelines.runners.contract import WORKED_IN
+from pipelines.runners.kubeflow.contract import LAST
+from pipelines.runners.tracking.record import NESTED_TAGS
+
+STAGE_TAG = "switchyard.stage"
+_BATCH = 1000
+
+
+def worked_in(inputs: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Returns the MLflow runs in which a task's inputs were made, each once."""
+    found = [str(a.metadata[WORKED_IN]) for artifacts in inputs.values() for a in artifacts if a.metadata.get(WORKED_IN)]
+    return list(dict.fromkeys(found))
+
+
+def show_cached(stage: str, makers: Iterable[str]) -> None:
+    """Gives the pipeline's MLflow run a nested one for each of `makers` that is of another pipeline run.
+
+    Args:
+        stage: the task that runs. Only one that nothing comes after does it, so that it is done once.
+        makers: see `worked_in`.
+    """
+    uri, parent = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get(tracking.PARENT)
+    if not uri or not parent or os.environ.get(tracking.JOURNAL) or stage not in os.environ.get(LAST, "").split(","):
+        return
+    client = tracking.client(uri)
+    experiment = client.get_run(parent).info.experiment_id
+    nested = {_stage(r): r for r in client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")}
+    for run_id in makers:
+        made = client.get_run(run_id)
+        if made.data.tags.get("mlflow.parentRunId") == parent:
+            continue
+        name = _stage(made)
+        # KFP's plugin has made one for the task, and has nothing to say in it.
+        shown = nested.get(name) or nested.get(name.replace("_", "-"))
+        if shown is not None and shown.data.tags.get(STAGE_TAG) and "switchyard.cached_from_run" not in shown.data.tags:
+            continue  # it ran here, and something else of it is from the cache
+        _show(client, uri, made, shown, experiment, parent, name)
+
+
+def _show(client: Any, uri: str, made: Any, shown: Any, experiment: str, parent: str, name: str) -> None:
+    run_id = made.info.run_id
+    link = f"#/experiments/{made.info.experiment_id}/runs/{run_id}"
+    tags = {
+        **{k: v for k, v in made.data.tags.items() if k in NESTED_TAGS},
+        "mlflow.parentRunId": parent,
+        "mlflow.runName": name,
+        STAGE_TAG: name,
+        "switchyard.status": "cached",
+        "switchyard.cached_from_run": run_id,
+        "mlflow.note.content": f"Cached: the work was done in run [{run_id}]({link}).",
+    }
+    if shown is None:
+        target = tracking.create_run(uri, experiment, name, tags)
+        # A second try of this task finds them, and adds nothing: MLflow keeps a curve's points by step and time.
+    else:
+        target = shown.info.run_id
+        tracking.Run(uri, target).tags(tags)
+    if shown is None or not shown.data.metrics:
+        _copy_curves(client, made, target)
+    client.set_terminated(target, "FINISHED")
+
+
+def _copy_curves(client: Any, made: Any, target: str) -> None:
+    """Copies what was logged by step; a machine's own metrics are the work's, not the model's."""
+    points: list[Any] = []
+    for key in made.data.metrics:
+        if not key.startswith("system/"):
+            history = client.get_metric_history(made.info.run_id, key)
+            points += history if any(p.step for p in history) else []
+    for start in range(0, len(points), _BATCH):
+        client.log_batch(target, metrics=points[start : start + _BATCH])
+
+
+def _stage(run: Any) -> str:
+    return str(run.data.tags.get(STAGE_TAG) or run.info.run_name)

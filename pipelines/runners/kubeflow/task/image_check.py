@@ -1,0 +1,46 @@
+"""Whether an image can run tasks: every import, and its parts. `python -m pipelines.runners.kubeflow.task.image_check`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import sys
+from importlib import metadata
+
+_MODULES = (
+    "components.import_order",
+    "torch",
+    "tensorflow",
+    "kfp.dsl.executor_main",
+    "pipelines.runners.kubeflow.task.node",
+    "pipelines.runners.local.preload",
+)
+_PACKAGES = ("switchyard", "tfx", "tensorflow", "torch", "torch_xla", "libtpu", "mlflow", "kfp", "apache-beam")
+
+
+def main() -> int:
+    """Imports what tasks import; prints versions as JSON, or what is wrong; returns the exit code."""
+    from components.import_order import settle
+
+    settle()
+    for module in _MODULES:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a broken package raises anything
+            sys.stderr.write(f"{module}: {type(error).__name__}: {error}\n")
+            return 1
+    found = {p: _version(p) for p in _PACKAGES}
+    sys.stdout.write(json.dumps({"python": platform.python_version(), **{p: v for p, v in found.items() if v}}) + "\n")
+    return 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Beam's Flink job server for as long as a run: takes the stages' Beam pipelines and has Flink run them.
+
+Beam's Python SDK would start one by itself in every stage, and leave it behind when the stage is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from components.errors import StageError, UserError, last_line
+from pipelines.config.beam import BeamConfig
+
+_HOST = "localhost"
+_START_SECONDS = 120
+_STOP_SECONDS = 10
+_POLL_SECONDS = 0.1
+
+
+def find_jar(beam: BeamConfig) -> Path:
+    """Returns the job server's jar: the one named in the config, or what `make flink` made.
+
+    Raises:
+        UserError: there is none, or no Java to run it.
+    """
+    named = beam.options.get("flink_job_server_jar")
+    jar = Path(str(named)) if named else Path(__file__).parents[3] / ".cache" / "flink" / "job-server.jar"
+    if not jar.is_file():
+        if named:
+            raise UserError(
+                f"beam.options.flink_job_server_jar: {jar}: no such file. `make flink` makes one; leave this out to use it."
+            )
+        raise UserError(
+            f"beam.runner: Beam's Flink job server is not there ({jar}). Get it once with `make flink`, or name one that runs "
+            "(beam.options.job_endpoint: host:port) or its jar (beam.options.flink_job_server_jar)."
+        )
+    if not shutil.which(_java(beam)):
+        raise UserError(f"beam.runner: Flink needs Java 11 or 17, and there is no {_java(beam)!r} on the PATH. Install one.")
+    return jar
+
+
+def _java(beam: BeamConfig) -> str:
+    return str(beam.options.get("job_server_java_launcher", "java"))
+
+
+class JobServer:
+    """A job server that is starting; it ends with this process whatever happens.
+
+    Args:
+        beam: a config that needs a job server.
+        log: file for what it prints.
+
+    Raises:
+        UserError: it cannot be started, see `find_jar`.
+    """
+
+    def __init__(self, beam: BeamConfig, log: Path) -> None:
+        jar = find_jar(beam)
+        self._log = log
+        self._folder = tempfile.TemporaryDirectory(prefix="switchyard-", ignore_cleanup_errors=True)
+        with socket.socket() as probe:
+            probe.bind((_HOST, 0))
+            self._port: int = probe.getsockname()[1]
+        properties = beam.options.get("job_server_jvm_properties", ())
+        command = [_java(beam), *(properties if isinstance(properties, tuple) else [str(properties)])]
+        # The JVM keeps its own temporary files (Flink's RPC system among them) in a folder that goes with it.
+        command += [f"-Djava.io.tmpdir={self._folder.name}", "-jar", str(jar)]
+        command += ["--job-host", _HOST, "--job-port", str(self._port), "--artifact-port", "0", "--expansion-port", "0"]
+        command += ["--artifacts-dir", os.path.join(self._folder.name, "artifacts"), "--flink-master", beam.flink_master]
+        if shutil.which("setpriv"):
+            # A run that is killed can stop nothing any more: the kernel does it.
+            command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    @property
+    def endpoint(self) -> str:
+        """For Beam's `--job_endpoint`."""
+        return f"{_HOST}:{self._port}"
+
+    def wait(self) -> None:
+        """Waits until it listens.
+
+        Raises:
+            StageError: it ended, or does not listen in time.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            if self._process.poll() is not None:
+                why = last_line(self._log) or "it left no word."
+                raise StageError(f"Flink's job server ended with exit code {self._process.returncode}: {why} Log: {self._log}")
+            try:
+                socket.create_connection((_HOST, self._port), timeout=1).close()
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise StageError(f"Flink's job server does not listen after {_START_SECONDS} s. Log: {self._log}") from None
+                time.sleep(_POLL_SECONDS)
+            else:
+                return
+
+    def stop(self) -> None:
+        """Ends it; again does nothing."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._folder.cleanup()

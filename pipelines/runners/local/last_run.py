@@ -1,0 +1,150 @@
+"""The same run again: when nothing that goes into a run has changed since the last one, its results stand.
+
+Found out before a framework is imported, like `make` does. What goes in: the config, the contents of data, code, schema and
+serving sample, the packages' versions; and from outside of the workspace the registry's aliases and the data that the data
+gate let pass last. Only the last run counts: what two runs in turn would give is not looked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from components.data.summary import DatasetSummary
+from components.ingest.sources import find_files, fingerprint
+from components.tracking import run as tracking
+from components.tracking.model_registry import aliases
+from pipelines.config.pipeline import PipelineConfig
+from pipelines.config.stage_settings import VERSION, input_spec, preprocessing_code, trainer_settings
+from pipelines.runners.contract import RunResult, StageResult
+from pipelines.runners.outcome import run_result, track_result
+from pipelines.runners.tracking.record import versions
+from pipelines.runners.tracking.runs import RunTracker, tracking_uri
+from pipelines.terminal.progress import Display
+from pipelines.workspace import Workspace
+
+_log = logging.getLogger(__name__)
+_FINAL = ("blessed", "not_blessed")
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """What the last run in a workspace was given, and what it left.
+
+    Attributes:
+        settings: digest of the config and of all that it names, but for the data.
+        data: fingerprint of the input files.
+        registry: alias -> version, after the run.
+        gate: the MLflow run of the last data gate that let data pass, after the run.
+        run_id: the parent MLflow run.
+        trainer: names of all trainers.
+        work: stage -> the MLflow run that did its work.
+        outputs: stage -> output's key -> URI.
+    """
+
+    settings: str
+    data: str
+    registry: dict[str, str]
+    gate: str | None
+    run_id: str
+    trainer: str
+    work: dict[str, str]
+    outputs: dict[str, dict[str, str]]
+
+
+def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
+    """Returns a digest of everything that a run is given but for the data; `config` with `task` decided."""
+    sample = config.validation.serving_sample
+    schema = config.validation.schema_path
+    code = preprocessing_code(config, workspace.code)
+    given = {
+        "switchyard": VERSION,
+        "versions": versions(),
+        "config": config.model_dump(mode="json"),
+        "uri": tracking_uri(config, workspace),
+        # Snapshots are named by their contents.
+        "trainers": [trainer_settings(config, workspace.code, framework) for framework in config.trainer.frameworks],
+        "preprocessing": asdict(code) if code else None,
+        "schema": fingerprint([schema]) if schema else None,
+        "sample": fingerprint(find_files([sample], "validation.serving_sample")) if sample else None,
+    }
+    text = workspace.neutral(json.dumps(given, sort_keys=True, default=str))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRun | None:
+    """Returns the last run in the workspace if this one would do the same, else None; also when MLflow is away."""
+    try:
+        last = LastRun(**json.loads(workspace.last_run.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # there is none, or an older version's
+        return None
+    if last.settings != settings or not all(os.path.exists(uri) for keys in last.outputs.values() for uri in keys.values()):
+        return None
+    files = [f for group in input_spec(config).files().values() for f in group]
+    if last.data != fingerprint(files):
+        return None
+    try:
+        outside = _outside(config, workspace)
+    except Exception as error:  # MLflow raises what its many stores raise
+        _log.warning("MLflow: %s", error)
+        return None
+    return last if outside == (last.registry, last.gate) else None
+
+
+def forget(workspace: Workspace) -> None:
+    """Called as a run begins: when it does not come to its end, nothing is known."""
+    workspace.last_run.unlink(missing_ok=True)
+
+
+def remember(
+    config: PipelineConfig, workspace: Workspace, settings: str, trainer: str, result: RunResult, work: Mapping[str, str | None]
+) -> None:
+    """Keeps what `find` looks at, if the run came to a verdict and MLflow has all of it."""
+    known = {stage: run_id for stage in result.stages if (run_id := work.get(stage))}
+    if result.status not in _FINAL or not result.mlflow_run_id or len(known) < len(result.stages):
+        return
+    if result.evaluation and result.evaluation.blessed and not result.blessed:
+        return  # another champion came meanwhile: to run again is to be compared with it
+    try:
+        registry, gate = _outside(config, workspace)
+    except Exception as error:  # see find
+        _log.warning("MLflow: %s", error)
+        return
+    outputs = {stage: dict(by_key) for stage, by_key in result.outputs.items()}
+    data = DatasetSummary.load(outputs["ingest"]["examples"]).fingerprint
+    last = LastRun(settings, data, registry, gate, result.mlflow_run_id, trainer, known, outputs)
+    temporary = workspace.last_run.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(asdict(last), indent=1), encoding="utf-8")
+    os.replace(temporary, workspace.last_run)
+
+
+def run_again(
+    config: PipelineConfig, workspace: Workspace, last: LastRun, display: Display, run_key: str, source: Path | None
+) -> RunResult:
+    """Records a run of which every stage is cached, and returns the last run's result as its own."""
+    tracker = RunTracker(config, workspace, run_key, last.trainer, source)
+    results = {}
+    for stage, worked_in in last.work.items():
+        tracker.stage_started(stage)
+        tracker.stage_ended(stage, "cached", 0.0, worked_in=worked_in, error=None)
+        results[stage] = StageResult("cached", 0.0)
+        display.status(stage, "cached", 0.0)
+    result = run_result(config.name, last.trainer, tracker, last.work, results, last.outputs, [])
+    result = replace(result, unchanged_since=last.run_id)
+    report = Path(last.outputs.get("report", {}).get("report", "")) / "report.html"
+    tracker.unchanged_since(last.run_id, result.metrics, report if report.is_file() else None)
+    track_result(tracker, result)
+    display.say("run", f"nothing has changed since MLflow run {last.run_id}; --even-if-unchanged runs it all the same")
+    return result
+
+
+def _outside(config: PipelineConfig, workspace: Workspace) -> tuple[dict[str, str], str | None]:
+    client = tracking.client(tracking_uri(config, workspace))
+    experiment = client.get_experiment_by_name(config.experiment)
+    gate = tracking.last_passed_gate(client, experiment.experiment_id, config.name) if experiment else None
+    return aliases(client, config.model_name), gate

@@ -1,0 +1,81 @@
+"""TFX's executor operator for the local runner: what the launcher calls to run a stage's executor."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.runners.contract import WORKED_IN
+from pipelines.runners.local.process import Job, StageProcesses
+
+
+class StageOperator:
+    """TFX's executor operator that runs the executor in a child process. The launcher calls it.
+
+    `beam` are Beam's arguments in place of those that were compiled, which TFX's cache goes by: what has been found on one
+    engine is not computed again on another.
+    """
+
+    def __init__(
+        self,
+        processes: StageProcesses,
+        log: Path,
+        state: Path,
+        neutral: Callable[[str], str],
+        environment: dict[str, str],
+        say: Callable[[str], None],
+        beam: Sequence[str],
+        executor_spec: Any,
+        platform_config: Any = None,
+    ) -> None:
+        self._processes, self._log, self._state, self._environment, self._say = processes, log, state, environment, say
+        self._spec, self._beam, self._neutral = executor_spec, beam, neutral
+
+    def with_execution_watcher(self, address: str) -> StageOperator:
+        """The launcher offers executors a way to change their execution's metadata; none of ours does."""
+        return self
+
+    def run_executor(self, info: Any) -> Any:
+        """Returns the executor's output; raises what it raised."""
+        from tfx.proto.orchestration import execution_result_pb2
+
+        # TFX's own stateful folder is new in every run; this one is the same for the same inputs and settings.
+        folder = self._state / f"{info.pipeline_node.node_info.id}-{_key(info, self._neutral)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        original, info.stateful_working_dir = info.stateful_working_dir, str(folder)
+        try:
+            payload = (type(self._spec).__name__, self._with_beam().SerializeToString(), info.to_proto().SerializeToString())
+        finally:
+            info.stateful_working_dir = original
+        answer = self._processes.run(
+            Job("pipelines.runners.local.executor:run_executor", payload, self._log, self._environment), self._say
+        )
+        output = execution_result_pb2.ExecutorOutput.FromString(answer)
+        run_id = self._environment.get("MLFLOW_RUN_ID", "")
+        for artifacts in output.output_artifacts.values():
+            for artifact in artifacts.artifacts:
+                artifact.custom_properties[WORKED_IN].string_value = run_id
+        shutil.rmtree(folder, ignore_errors=True)
+        return output
+
+    def _with_beam(self) -> Any:
+        spec = type(self._spec)()
+        spec.CopyFrom(self._spec)
+        if hasattr(spec, "beam_pipeline_args_placeholders"):
+            del spec.beam_pipeline_args_placeholders[:]
+            for argument in self._beam:
+                spec.beam_pipeline_args_placeholders.add().value.string_value = argument
+        return spec
+
+
+def _key(info: Any, neutral: Callable[[str], str]) -> str:
+    """The same at another place: a training that was killed resumes where its workspace has been moved to."""
+    digest = hashlib.sha256()
+    for key, artifacts in sorted(info.input_dict.items()):
+        digest.update(neutral(f"{key}={[a.uri for a in artifacts]}").encode())
+    for key, value in sorted(info.exec_properties.items()):
+        digest.update(neutral(f"{key}={value}").encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,48 @@
+"""Imported once by the process that stages are forked from: what every stage would otherwise pay for again.
+
+PyTorch comes before TensorFlow, or not at all where only TensorFlow trains: see `components.import_order`.
+"""
+
+import importlib
+import os
+from contextlib import nullcontext
+
+from components.import_order import settle, without_pytorch
+
+LOG = "SWITCHYARD_PRELOAD_LOG"
+TRAINERS = "SWITCHYARD_PRELOAD_TRAINERS"
+MODULES = (
+    "pipelines.definition",
+    "pipelines.preflight",
+    "pipelines.runners.local.executor",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.system_metrics.system_metrics_monitor",
+)
+
+
+def preload() -> None:
+    """Imports it all; output goes to the file named by `LOG`."""
+    log = os.environ.pop(LOG, None)
+    if log:
+        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+    trainers = os.environ.pop(TRAINERS, "").split(",")
+    only_tensorflow = trainers == ["components.training.tensorflow.trainer"]
+    if not only_tensorflow:
+        settle()
+    with without_pytorch() if only_tensorflow else nullcontext():
+        for module in (*MODULES, *filter(None, trainers)):
+            importlib.import_module(module)
+    from components.beam.startup import remember
+    from components.compat import beam_local_globs, tensorflow_globs
+    from components.data import tfrecords as batched_io
+
+    remember()
+    beam_local_globs.install()
+    tensorflow_globs.install()
+    batched_io.install()
+
+
+if LOG in os.environ:
+    preload()

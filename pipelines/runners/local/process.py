@@ -1,0 +1,289 @@
+"""The child process that runs one job (a stage's executor, or the checks before a run): forked warm, logs to a file.
+
+A crash, an out-of-memory kill or a leak in one stage leaves the runner and the other stages alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from components.errors import (
+    CancelledError,
+    DataGateError,
+    StageError,
+    TerminatedError,
+    TrainingError,
+    UserError,
+    in_one_line,
+    last_line,
+    text_of,
+)
+from components.process import interpreter
+from components.process.full_disk import disk_is_full, full_disk
+from components.text.redaction import install, mask, masked
+from components.user_code.loading import users_error
+from pipelines.runners.local import preload as stage_preload
+
+_KINDS: dict[str, type[Exception]] = {
+    "user": UserError,
+    "gate": DataGateError,
+    "training": TrainingError,
+    "stage": StageError,
+}
+_SAID: dict[type[Exception], str] = {kind: name for name, kind in _KINDS.items() if kind is not StageError}
+
+
+_HINTS = {
+    "SIGKILL": "Perhaps the machine ran out of memory.",
+    "SIGBUS": "Perhaps a disk, or the shared memory in /dev/shm, is full.",
+    "SIGXFSZ": "A file has reached the limit on its size (ulimit -f).",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child does.
+
+    Attributes:
+        target: `module:function`, called with `payload`; what it returns comes back (it must pickle).
+        payload: its argument.
+        log: file for everything it prints.
+        env: environment variables on top of the runner's.
+    """
+
+    target: str
+    payload: Any
+    log: Path
+    env: Mapping[str, str]
+
+
+class StageProcesses:
+    """Starts children from one warm process and follows them."""
+
+    def __init__(self, log: Path, trainers: Sequence[str]) -> None:
+        os.environ[stage_preload.LOG] = str(log)
+        os.environ[stage_preload.TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
+        self._context = interpreter.fork_server("pipelines.runners.local.preload")
+        self._preload = log
+        self._running: set[Any] = set()
+        self._lock = threading.Lock()
+        self._cancelled = False
+
+    def warm(self) -> None:
+        """Starts the imports; returns at once."""
+        interpreter.ensure_fork_server()
+
+    def run(self, job: Job, say: Callable[[str], None]) -> Any:
+        """Runs a job to its end and returns its result.
+
+        Raises:
+            UserError, TrainingError, StageError: as the job did, or because its process died.
+        """
+        # TensorFlow and TFX leave files in the temporary folder; a child that is ended at once cannot tidy up.
+        try:
+            temporary = tempfile.TemporaryDirectory(prefix="switchyard-", ignore_cleanup_errors=True)
+        except OSError as error:
+            raise StageError(f"no temporary folder: {full_disk(error) or error}") from error
+        with temporary as folder:
+            return self._run(replace(job, env={"TMPDIR": folder, **job.env}), say)
+
+    def _run(self, job: Job, say: Callable[[str], None]) -> Any:
+        receiver, sender = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_main, args=(sender, job), daemon=True)
+        with self._lock:
+            if self._cancelled:
+                raise CancelledError
+            try:
+                self.warm()  # here too: it may have been killed since
+                process.start()
+            except (OSError, EOFError) as error:
+                receiver.close()
+                sender.close()
+                raise StageError(_not_started(self._preload)) from error
+            self._running.add(process)
+        sender.close()
+        outcome: tuple[str, Any] | None = None
+        try:
+            while True:
+                kind, value = receiver.recv()
+                if kind == "say":
+                    say(value)
+                else:
+                    outcome = (kind, value)
+        except EOFError:
+            process.join()
+        finally:
+            receiver.close()
+            with self._lock:
+                self._running.discard(process)
+        if self._cancelled and (outcome is None or outcome[0] != "done"):
+            raise CancelledError
+        if outcome is None:
+            if not job.log.exists():
+                raise StageError(_not_started(self._preload))
+            raise StageError(_death(process.exitcode, job.log))
+        kind, value = outcome
+        if kind == "done":
+            return value
+        raise _KINDS[kind](value)
+
+    def cancel(self) -> None:
+        """Stops all children; what they had not finished is not published."""
+        with self._lock:
+            self._cancelled = True
+            running = list(self._running)
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+
+
+def _not_started(preload: Path) -> str:
+    """Why there is no child: what stages are forked from died, or the child before its first line."""
+    if full := disk_is_full(preload):
+        return f"a stage's process could not be started: {full} Log: {preload}"
+    why = last_line(preload).rstrip(".") or "it left no word; perhaps it was killed, or the machine is out of memory"
+    return f"the process that imports the libraries and starts the stages has ended: {why}. Log: {preload}"
+
+
+def _death(code: int | None, log: Path) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = f" {_HINTS[name]}" if name in _HINTS else ""
+        full = disk_is_full(log) if name in ("SIGBUS", "SIGXFSZ") else None
+        return f"its process was killed by {name}.{hint}{f' Now {full}' if full else ''} Log: {log}"
+    if full := disk_is_full(log):
+        return f"its process ended with exit code {code} and no result: {full} Log: {log}"
+    return f"its process ended with exit code {code} and no result. Log: {log}"
+
+
+def _main(sender: Connection, job: Job) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _die_with_the_runner()
+    lock = threading.Lock()
+
+    def send(kind: str, value: Any) -> None:
+        with lock:
+            sender.send((kind, value))
+
+    code = 0
+    try:
+        _log_to(job.log)
+        send("done", _work(job, lambda text: send("say", text)))
+    except BaseException as error:
+        # The reason first: where the disk is full, the log takes no more.
+        send(*explain(error, job.log))
+        code = 1
+        with suppress(OSError):
+            traceback.print_exc()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    sender.close()
+    # Not sys.exit: threads and native libraries that do not stop by themselves must not hold the stage up.
+    os._exit(code)
+
+
+def _log_to(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    sys.stdout = masked(os.fdopen(1, "w", buffering=1))
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+
+
+def _work(job: Job, say: Callable[[str], None]) -> Any:
+    from components import progress
+
+    sys.argv = sys.argv[:1]  # TFX hands the command line's arguments to executors
+    os.environ.update(job.env)
+    install()
+    # Stages that run side by side share a GPU; TensorFlow would take all of its memory.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    tempfile.tempdir = None  # looked up again
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    progress.set_sink(say)
+    module, _, function = job.target.partition(":")
+    __import__(module)
+    return getattr(sys.modules[module], function)(job.payload)
+
+
+def explain(error: BaseException, log: Path | None) -> tuple[str, str]:
+    """Returns (kind, message) for an exception: the user's error behind it if there is one, else its first line.
+
+    `kind` is `user`, `gate`, `training` or `stage`; `log` is named for what is nobody's mistake in particular. No message
+    holds a secret.
+    """
+    kind, message = _explain(error, log)
+    return kind, mask(message)
+
+
+def _explain(error: BaseException, log: Path | None) -> tuple[str, str]:
+    if isinstance(error, SystemExit) and error.__cause__ is not None:
+        error = error.__cause__
+    where = f" Log: {log}" if log else ""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        # Nothing of ours, nor of the libraries, ends a child so.
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        place = f"{os.path.basename(last[0].filename)}, line {last[0].lineno}: " if last else ""
+        said = users_error(error) or f"{place}{in_one_line(error)}"
+        return "user", f"{said} ends the process. Raise an error of another class instead.{where}"
+    chain = list(_chain(error))
+    for seen in chain:
+        if isinstance(seen, TerminatedError):
+            # What came of it counts for nothing: a model that could not be exported, say, since that was cut short.
+            error, chain = seen, [seen]
+    if not isinstance(error, TerminatedError) and (full := full_disk(error, *([log] if log else []))):
+        return "stage", f"{full}{where}"
+    for seen in chain:
+        for kind, name in _SAID.items():
+            if isinstance(seen, kind):
+                # Beam adds where it was raised.
+                return name, re.sub(r"\s*\[while running .*", "", text_of(seen), flags=re.DOTALL)
+    if isinstance(error, MemoryError):
+        return "stage", f"out of memory.{where}"
+    for seen in chain:
+        # What came of it counts for less: a file that could not be closed, say, since the stage was told to end while it wrote.
+        if isinstance(seen, StageError):
+            return "stage", f"{seen}{where}"
+    said = users_error(error)
+    lines = text_of(error).strip().splitlines()
+    unexplained = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return ("user" if said else "stage"), f"{said or unexplained}.{where}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _die_with_the_runner() -> None:
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="runner-watch").start()

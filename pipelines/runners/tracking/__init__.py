@@ -1,0 +1,1 @@
+"""A run's record in MLflow, whichever runner it has."""

@@ -1,0 +1,143 @@
+"""Sends what a run could not send to MLflow. What MLflow refuses is set aside and named; nothing waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from components.errors import StageError, UserError, first_line
+from components.text.redaction import TRACKING_URI, mask, take_credentials
+from components.tracking import run as tracking
+from components.tracking.journal import HEADER, PARENT_KEY, REFUSED, Refused, goes_on, pending, replay, set_aside
+from components.tracking.mlflow_errors import is_denial, is_refusal
+from pipelines.workspace import Workspace
+
+_MASKED = "***@"
+
+
+def upload(workspace: Workspace, say: Callable[[str], None]) -> int:
+    """Replays every journal of a workspace but those of runs that still go on; returns how many runs were sent.
+
+    Raises:
+        UserError: the database's address holds a password, and MLFLOW_TRACKING_URI is not set.
+        StageError: MLflow is away, and what was not sent is still there; or it refused something, which is set aside.
+    """
+    sent, refused, failed = 0, 0, 0
+    # Two uploads at once would send everything twice.
+    with FileLock(workspace.upload_lock):
+        for folder in pending(workspace.journal):
+            outcome = _send_one(folder)
+            sent += outcome.sent
+            refused += outcome.refused
+            failed += outcome.failed
+            for line in outcome.lines:
+                say(f"{folder.name}: {line}")
+    if refused or failed:
+        aside = f" What it refuses is kept in {workspace.journal / REFUSED}: mend it, move the folder back, and upload again."
+        again = " What it failed over is where it was: try again later, or look at the server's log."
+        raise StageError(
+            f"MLflow did not take all of {refused + failed} of the journals, see above; the others are sent."
+            f"{aside if refused else ''}{again if failed else ''}"
+        )
+    return sent
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a journal, and what to say of it."""
+
+    lines: list[str]
+    sent: bool = False
+    refused: bool = False
+    failed: bool = False
+
+
+def _send_one(folder: Path) -> _Outcome:
+    try:
+        header: dict[str, Any] = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+        known, uri = list(header["runs"].values()), str(header["uri"])
+        running = goes_on(header)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        return _aside(folder, f"its {HEADER} is damaged: {first_line(error)}")
+    if running:
+        return _Outcome([f"still runs (process {header['pid']}); send it when it has ended"])
+    uri = _uri(uri)
+    try:
+        records, refused, registered = _send(folder, uri, known)
+    except Exception as error:  # MLflow raises what its many stores raise
+        if is_refusal(error):
+            return _aside(folder, first_line(error))
+        _check_that_it_answers(uri, error)
+        return _Outcome([f"MLflow failed over it, and it stays where it is: {first_line(error)}"], failed=True)
+    reasons = [f"refused, kept in {refused.target}: {reason}" for reason in refused.reasons] if refused else []
+    return _Outcome([f"{records} records sent", *registered, *reasons], sent=True, refused=bool(refused))
+
+
+def _aside(folder: Path, why: str) -> _Outcome:
+    return _Outcome([f"refused, kept in {set_aside(folder, why)}: {why}"], refused=True)
+
+
+def _check_that_it_answers(uri: str, error: Exception) -> None:
+    """Raises a StageError when the server does not answer, or does not let us in."""
+    try:
+        tracking.client(uri).search_experiments(max_results=1)
+    except Exception as asked:  # see _send_one
+        error = asked
+    else:
+        if not is_denial(error):
+            return
+    why = first_line(error)
+    if is_denial(error):
+        raise StageError(
+            f"MLflow at {mask(uri)} does not let you in: {why}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN. Nothing is lost."
+        ) from error
+    raise StageError(f"MLflow cannot be reached: {why}. Nothing is lost; try again later.") from error
+
+
+def _uri(address: str) -> str:
+    if given := os.environ.get(TRACKING_URI):
+        return take_credentials(given)
+    if _MASKED in address and not address.startswith("http"):
+        raise UserError("the database's address holds a password, which is not kept: set MLFLOW_TRACKING_URI.")
+    # Of a server only older journals hold a trace of it.
+    return address.replace(_MASKED, "", 1)
+
+
+def _send(folder: Path, uri: str, known: Iterable[str]) -> tuple[int, Refused | None, list[str]]:
+    """Returns how many records were sent, what was refused, and what became of models, in words."""
+    runs, registered = list(known), []
+    for run_id in runs:
+        # On another server than theirs none of it would find its place.
+        tracking.client(uri).get_run(run_id)
+
+    def create(header: dict[str, Any], key: str) -> str:
+        runs.append(_create(uri, header, key))
+        return runs[-1]
+
+    def send(run_id: str, operation: dict[str, Any]) -> None:
+        found = tracking.apply(tracking.client(uri), run_id, operation)
+        if found and found.version:
+            why = f": {found.why}" if found.why else ""
+            registered.append(f"{operation['model']['name']} version {found.version} is {found.status}{why}")
+
+    records, refused = replay(folder, create, send, is_refusal)
+    # A run that was killed could not write down that it ended.
+    for run_id in runs:
+        tracking.end_if_running(uri, run_id)
+    return records, refused, registered
+
+
+def _create(uri: str, header: dict[str, Any], key: str) -> str:
+    experiment = tracking.ensure_experiment(uri, header["experiment"], Path(header["artifacts"]))
+    new = header["new"][key]
+    tags = dict(new["tags"])
+    if key != PARENT_KEY:
+        tags["mlflow.parentRunId"] = header["runs"][PARENT_KEY]
+    return tracking.create_run(uri, experiment, new["name"], tags, new["started"])

@@ -1,0 +1,50 @@
+"""Keeps what libraries print, in Python and below it, off the screen and in a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from components.text.redaction import masked
+from pipelines.terminal.console import PlainTextConsole
+
+
+def screen() -> Console:
+    """Returns a console on standard error that `quiet` does not silence."""
+    return PlainTextConsole(file=masked(os.fdopen(os.dup(2), "w", encoding="utf-8")), stderr=True)
+
+
+def table_console() -> Console:
+    """Returns a console for tables on standard output, wide enough for all columns when that is no terminal.
+
+    What stands in a table is shown as it is: the name of a column may look like Rich's markup.
+    """
+    return PlainTextConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+
+
+@contextmanager
+def quiet(log: Path | None = None, *, stdout: bool = False) -> Iterator[None]:
+    """Sends file descriptor 2 to `log` (None: nowhere) while inside (TensorFlow's C++ writes there, past Python's `sys.stderr`).
+
+    What is meant for the screen goes through `screen()`, made before. `stdout`: file descriptor 1 too.
+    """
+    streams = {2: sys.stderr, **({1: sys.stdout} if stdout else {})}
+    for stream in streams.values():
+        stream.flush()
+    saved = {fd: os.dup(fd) for fd in streams}
+    target = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        for fd in streams:
+            os.dup2(target, fd)
+        yield
+    finally:
+        for fd, stream in streams.items():
+            stream.flush()
+            os.dup2(saved[fd], fd)
+            os.close(saved[fd])
+        os.close(target)
