@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.data.class_order import ordered, usual_positive
-from components.data_gate.schema_text import check_label_values
+from components.data_gate.label_check import check_label_values
 from components.errors import DataGateError, UserError, did_you_mean, first_line
 from components.evaluation.metrics import check_settings
 from components.evaluation.results import CHAMPION

@@ -16,10 +16,14 @@ from types import ModuleType
 from typing import Any
 
 from components.errors import UserError
-from components.training.trainers import PREDICTORS, file_of, is_file
-from components.user_code.loading import load_function
+from components.user_code.loading import file_of, is_file, load_function
 
 FOLDER = "code"
+# Framework -> its predictor: loads what the trainer exported, without the trainer's own imports.
+PREDICTORS = {
+    "tensorflow": "components.training.tensorflow.predictor:TensorflowPredictor",
+    "pytorch": "components.training.pytorch.predictor:PytorchPredictor",
+}
 _REFERENCE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*)\.py:(?P<name>[A-Za-z_]\w*)", re.ASCII)
 
 

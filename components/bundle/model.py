@@ -24,11 +24,11 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from components.bundle.code import load_predictor_class
-from components.bundle.manifest import FORMAT, verify
 from components.compat import tensorflow_globs
 from components.data.class_order import KEY as POSITIVE_CLASS
 from components.data.class_order import places, positive_class, same_classes
 from components.errors import UserError
+from components.tracking.manifest import FORMAT, verify
 from components.values.conversion import fit_frame, fit_rows
 from components.values.raw_features import Columns, Ragged, RawFeature, concatenate
 

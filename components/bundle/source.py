@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.bundle.manifest import verify
 from components.bundle.model import bundle_info
 from components.errors import StageError, UserError, first_line
 from components.text.redaction import mask
 from components.tracking import run as tracking
+from components.tracking.manifest import verify
 from components.tracking.mlflow_errors import is_denial, refusal
 from components.tracking.model_registry import alias_version, versions
 from components.tracking.version_download import download_version, registered_digest

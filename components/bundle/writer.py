@@ -20,10 +20,10 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Array
 
 from components.bundle.code import FOLDER as CODE
-from components.bundle.manifest import FORMAT, write_manifest
 from components.bundle.model import FILE, ROWS, BundleInfo
 from components.data.class_order import KEY as POSITIVE_CLASS
 from components.data.summary import DatasetSummary
+from components.tracking.manifest import FORMAT, write_manifest
 from components.values.raw_features import RawFeature, raw_feature
 from components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 

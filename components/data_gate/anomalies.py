@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
+from components.data.schema import domain
 from components.data_gate.chance import is_below, is_new
 from components.data_gate.findings import ERROR, SCHEMA, WARNING, Finding, listed, percent, remedy_for
-from components.data_gate.schema_text import domain
 from components.data_gate.statistics import (
     Statistics,
     common,

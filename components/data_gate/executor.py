@@ -16,18 +16,18 @@ from tfx.types import artifact_utils
 from components.baseline.component import STATISTICS_FOLDER
 from components.baseline.contents import BaselineContents, champion_folder, previous_statistics
 from components.bundle.model import training_data
+from components.data.schema import environment_of
 from components.data.summary import DatasetSummary
 from components.data_gate.checks import Checks
 from components.data_gate.comparability import with_comparability
 from components.data_gate.findings import FILE, Verdict, merged
 from components.data_gate.growth import ordered
 from components.data_gate.leakage import leakage_findings, sample_rows
-from components.data_gate.schema_text import environment_of
+from components.data_gate.page import DataPart, data_report
 from components.data_gate.serving_sample import sample_statistics
 from components.data_gate.statistics import Statistics, features_of, read_statistics
 from components.errors import DataGateError, UserError, did_you_mean
 from components.progress import say, warn
-from components.report.page import DataPart, data_report
 from components.tracking import run as tracking
 
 _MOST_WARNINGS = 15

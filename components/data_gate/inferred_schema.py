@@ -21,7 +21,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 
 from components.compat.tfdv_quantiles import stats_options
-from components.data_gate.schema_text import NO_VALUE
+from components.data.schema import NO_VALUE
 from components.data_gate.statistics import Statistics, common, features_of, has_values, read_statistics, type_name
 
 SCHEMA_FILE = "schema.pbtxt"

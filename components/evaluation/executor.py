@@ -20,7 +20,6 @@ from tfx.types import artifact_utils
 
 from components.artifacts import DIVERGED
 from components.baseline.contents import BaselineContents, champion_folder
-from components.bundle.manifest import digest_of
 from components.data.summary import DatasetSummary, split_files
 from components.data.tfrecords import ReadExamples
 from components.errors import UserError, did_you_mean
@@ -38,6 +37,7 @@ from components.evaluation.trivial import Trivial
 from components.progress import say, warn
 from components.text.visible import in_a_line
 from components.tracking import run as tracking
+from components.tracking.manifest import digest_of
 
 PREDICTIONS = "predictions"
 

@@ -14,12 +14,12 @@ import threading
 from importlib import metadata
 from pathlib import Path
 
-from components.bundle.manifest import verify
 from components.bundle.model import bundle_info
 from components.errors import StageError, UserError
 from components.import_order import import_tensorflow_without_keras, settle
 from components.serving.server import ServeOptions, serve
 from components.text.redaction import install
+from components.tracking.manifest import verify
 
 NAME = "model"
 

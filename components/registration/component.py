@@ -14,7 +14,6 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.bundle.manifest import digest_of
 from components.data import source as data_source
 from components.data.summary import DatasetSummary
 from components.errors import UserError
@@ -22,6 +21,7 @@ from components.evaluation.results import CHAMPION, Evaluation, ModelResult
 from components.evaluation.servability import verdicts
 from components.progress import say, warn
 from components.tracking import run as tracking
+from components.tracking.manifest import digest_of
 from components.tracking.model_registry import CHALLENGER, POSITIVE_CLASS, PUT_OFF, REFUSED, Registration
 from components.tracking.model_registry import CHAMPION as REGISTERED_CHAMPION
 

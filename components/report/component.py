@@ -18,10 +18,11 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from components.artifacts import DataVerdict, RunReport
 from components.data.summary import DatasetSummary
 from components.data_gate.findings import Verdict
+from components.data_gate.page import DataPart
 from components.data_gate.statistics import read_statistics
 from components.evaluation.results import Evaluation
 from components.evaluation.servability import load, verdicts
-from components.report.page import DataPart, ModelPart, run_report
+from components.report.page import ModelPart, run_report
 from components.tracking import run as tracking
 from components.training.executor import RESULT, TUNED
 

@@ -6,25 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.data.summary import DatasetSummary
-from components.data_gate.findings import Verdict, percent
+from components.data_gate.page import DataPart, data_sections, subtitle
 from components.evaluation.page import evaluation_sections, verdict_section
 from components.evaluation.results import Evaluation
 from components.evaluation.servability import Servability
 from components.pages.page import COLOURS, axes, legend, number, render, svg, table
-from components.pages.statistics import Statistics, statistics_sections
 
-_MOST_DISTANCES = 12
 _CURVES = ("loss", "auc", "accuracy", "mae")
-
-
-@dataclass(frozen=True)
-class DataPart:
-    """What a report says of the data: summary, split -> statistics, the gate's verdict."""
-
-    summary: DatasetSummary
-    statistics: Statistics
-    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -50,12 +38,6 @@ class ModelPart:
     servability: Mapping[str, Servability]
 
 
-def data_report(data: DataPart) -> str:
-    """Returns the page on the data alone; with its distributions when the gate stopped the run, which nothing else shows."""
-    sections = _gate_sections(data) if data.verdict.passed else _data_sections(data)
-    return render(f"Data for {data.summary.label}", _subtitle(data.summary), sections)
-
-
 def run_report(name: str, data: DataPart, models: ModelPart) -> str:
     """Returns the page of a whole run."""
     sections = [
@@ -63,76 +45,12 @@ def run_report(name: str, data: DataPart, models: ModelPart) -> str:
         *evaluation_sections(models.evaluation, data.summary),
         *_serving_sections(models.servability),
         *_training_sections(models.histories, models.tuned),
-        *_data_sections(data),
+        *data_sections(data),
         {"title": "Lineage", "table": table(("", "identity", "where"), models.lineage)},
         {"title": "Run it again", "code": models.reproduce},
         {"title": "The resolved config", "code": models.config, "folded": True},
     ]
-    return render(f"{name}: {models.evaluation.best}", _subtitle(data.summary), sections)
-
-
-def _subtitle(summary: DatasetSummary) -> str:
-    rows = ", ".join(f"{n:,} {split}" for split, n in summary.rows.items())
-    positive = "" if summary.positive_class is None else f", positive class {summary.positive_class}"
-    return f"{summary.task} on {summary.label}{positive}; examples: {rows}; data {summary.fingerprint[:12]}"
-
-
-def _data_sections(data: DataPart) -> list[dict[str, Any]]:
-    return [*_gate_sections(data), *statistics_sections(data.statistics)]
-
-
-def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
-    verdict = data.verdict
-    head = ("check", "where", "feature", "anomaly", "expected", "seen", "rows", "also", "severity", "does", "option")
-    rows = [
-        [
-            f.check,
-            f.where,
-            f.feature,
-            f.anomaly,
-            f.expected,
-            f.seen,
-            "" if f.share is None else percent(f.share),
-            "; ".join(f.also),
-            f.severity,
-            f.action,
-            f.remedy,
-        ]
-        for f in verdict.findings
-    ]
-    text = "No anomalies, no drift, no leaks." if not rows else ""
-    sections: list[dict[str, Any]] = [
-        {
-            "title": "Data gate",
-            "good": verdict.passed,
-            "verdict": "passed" if verdict.passed else "stopped the run",
-            "text": text,
-            "lines": verdict.notes,
-            "table": table(head, rows),
-        }
-    ]
-    if verdict.distances:
-        ordered = sorted(verdict.distances, key=lambda d: (not d.judged, -d.largest))
-        cells = [
-            [
-                d.feature,
-                d.where,
-                number(d.jensen_shannon),
-                number(d.l_infinity),
-                number(d.noise),
-                d.reason,
-            ]
-            for d in ordered[:_MOST_DISTANCES]
-        ]
-        columns = ("feature", "compared", "Jensen-Shannon", "L-infinity", "by chance", "")
-        note = f"The largest {_MOST_DISTANCES} of {len(ordered)}." if len(ordered) > _MOST_DISTANCES else ""
-        sections.append({"title": "Drift and skew", "text": note, "table": table(columns, cells)})
-    summary = data.summary
-    if summary.classes:
-        total = sum(summary.class_counts.values()) or 1
-        classes = [[c, number(n), percent(n / total)] for c, n in summary.class_counts.items()]
-        sections.append({"title": "Classes in train", "table": table((summary.label, "examples", "share"), classes)})
-    return sections
+    return render(f"{name}: {models.evaluation.best}", subtitle(data.summary), sections)
 
 
 def _serving_sections(found: Mapping[str, Servability]) -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from components.bundle.manifest import verify
 from components.bundle.model import BundleInfo, RawFeature, bundle_folder, bundle_info, check_if_saved_model
 from components.compat import tensorflow_globs
 from components.errors import UserError
+from components.tracking.manifest import verify
 from components.training.positional import load_names, positional
 from components.values.cells import number_of
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.bundle.manifest import own_digest, verify
 from components.errors import UserError
 from components.text.escaping import equals
+from components.tracking.manifest import own_digest, verify
 from components.tracking.promotion_lock import locked
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.bundle.manifest import verify
 from components.errors import UserError
+from components.tracking.manifest import verify
 from components.tracking.model_registry import DIGEST
 
 

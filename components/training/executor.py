@@ -16,7 +16,6 @@ from tfx.types import artifact_utils
 
 from components.artifacts import DIVERGED
 from components.bundle.code import bundled_code
-from components.bundle.manifest import keep_digest
 from components.bundle.model import BundleInfo, RawFeature
 from components.bundle.rows import to_frame
 from components.bundle.writer import raw_features, save_bundle
@@ -24,12 +23,13 @@ from components.data.summary import FILE as DATASET
 from components.data.summary import DatasetSummary, split_files
 from components.progress import say, warn
 from components.tracking import run as tracking
+from components.tracking.manifest import keep_digest
 from components.training.contract import TrainResult
 from components.training.job import TrainingJob
 from components.training.ledger import TrainingLedger, diverged
 from components.training.trainers import trainer_class
+from components.training.tuned import best_values, with_values
 from components.training.workers.group import train
-from components.tuning.results import best_values, with_values
 
 KEPT_ROWS = 16
 RESULT = "result.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 from components.errors import UserError, did_you_mean
 from components.training.contract import Trainer
@@ -12,11 +11,6 @@ from components.user_code.loading import load_function
 TRAINERS = {
     "tensorflow": "components.training.tensorflow.trainer:TensorflowTrainer",
     "pytorch": "components.training.pytorch.trainer:PytorchTrainer",
-}
-# Framework -> what a bundle names: loads what the trainer exported, without the trainer's own imports.
-PREDICTORS = {
-    "tensorflow": "components.training.tensorflow.predictor:TensorflowPredictor",
-    "pytorch": "components.training.pytorch.predictor:PytorchPredictor",
 }
 
 
@@ -46,13 +40,3 @@ def trainer_class(framework: str) -> type[Trainer]:
     if not (isinstance(found, type) and issubclass(found, Trainer)):
         raise UserError(f"trainer.framework: {framework!r} is not a subclass of components.training.contract.Trainer.")
     return found
-
-
-def is_file(framework: str) -> bool:
-    """Whether the trainer is a Python file of the user's."""
-    return framework.rpartition(":")[0].endswith(".py")
-
-
-def file_of(framework: str) -> Path:
-    """The user's Python file."""
-    return Path(framework.rpartition(":")[0])

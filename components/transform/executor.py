@@ -17,9 +17,9 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
+from components.data.schema import NO_VALUE, belongs, environment_of
 from components.data.summary import DatasetSummary
 from components.data.tfrecords import WriteExamples
-from components.data_gate.schema_text import NO_VALUE, belongs, environment_of
 from components.progress import warn
 from components.tracking import run as tracking
 

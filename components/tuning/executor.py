@@ -10,11 +10,12 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from components.tracking import run as tracking
-from components.training.trainers import TRAINERS, is_file
+from components.training.trainers import TRAINERS
 from components.tuning.page import tuning_page
 from components.tuning.results import PAGE, TRIALS, TuningResult
 from components.tuning.search import Inputs, Search
 from components.tuning.trial_runner import trial_runner
+from components.user_code.loading import is_file
 
 _LOG = "trials.log"
 

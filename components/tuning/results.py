@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MODEL_PARAMETER = "model_parameters."
-BEST, TRIALS, PAGE = "best.json", "trials.json", "tuning.html"
+from components.training.tuned import BEST
+
+TRIALS, PAGE = "trials.json", "tuning.html"
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,3 @@ class TuningResult:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / BEST).write_text(json.dumps(self.values, indent=1), encoding="utf-8")
         (folder / TRIALS).write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
-
-
-def best_values(folder: str | Path) -> dict[str, Any]:
-    """Returns hyperparameter -> value as the tuning stage found them."""
-    found: dict[str, Any] = json.loads((Path(folder) / BEST).read_text(encoding="utf-8"))
-    return found
-
-
-def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config's `trainer` (plain data) with other values: hyperparameters, and `model_parameters.NAME`."""
-    hyper = {k: v for k, v in values.items() if not k.startswith(MODEL_PARAMETER)}
-    model = {k.removeprefix(MODEL_PARAMETER): v for k, v in values.items() if k.startswith(MODEL_PARAMETER)}
-    own = {**settings["hyperparameters"], **hyper}
-    if "epochs" in hyper:
-        own["steps"] = None
-    return {**settings, "hyperparameters": own, "model_parameters": {**settings["model_parameters"], **model}}

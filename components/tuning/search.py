@@ -22,7 +22,8 @@ from components.errors import TrainingError, UserError
 from components.progress import say, warn
 from components.text.escaping import sqlite_uri
 from components.tracking import run as tracking
-from components.tuning.results import MODEL_PARAMETER, TrialResult, TuningResult, with_values
+from components.training.tuned import MODEL_PARAMETER, with_values
+from components.tuning.results import TrialResult, TuningResult
 from components.tuning.trial_runner import TrialRunner
 
 _MAXIMIZED = ("val_accuracy", "val_auc")

@@ -293,3 +293,13 @@ def snapshot_file(path: Path, store: Path, *, key: str) -> Path:
         temporary.write_bytes(content)
         os.replace(temporary, target)
     return target
+
+
+def is_file(framework: str) -> bool:
+    """Whether the trainer is a Python file of the user's."""
+    return framework.rpartition(":")[0].endswith(".py")
+
+
+def file_of(framework: str) -> Path:
+    """The user's Python file."""
+    return Path(framework.rpartition(":")[0])

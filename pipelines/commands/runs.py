@@ -16,8 +16,8 @@ from pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
 from pipelines.runners.kubeflow.cluster.schedules import Recurring, Schedules
 from pipelines.runners.kubeflow.cluster.workflow import Node, Workflow
 from pipelines.runners.kubeflow.compiler.plan import stage_names, task_name
-from pipelines.runners.kubeflow.parent_run import of_plugin
 from pipelines.runners.kubeflow.runs.following import shown_states
+from pipelines.runners.kubeflow.runs.plugin import of_plugin
 from pipelines.runners.kubeflow.runs.reconciling import reconcile_ended
 from pipelines.terminal.output import table_console
 

@@ -12,8 +12,8 @@ from google.protobuf import text_format
 from rich.table import Table
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from components.data.schema import belongs, domain, environment_of
 from components.data_gate.findings import listed
-from components.data_gate.schema_text import belongs, domain, environment_of
 from components.data_gate.statistics import Statistics, read_statistics
 from components.errors import StageError, UserError, did_you_mean
 from pipelines.commands.output_path import check_output

@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from components.bundle.manifest import verify
 from components.bundle.source import Registered, model_folder, name_and_wanted
 from components.errors import UserError
 from components.import_order import import_tensorflow_without_keras, settle
@@ -22,6 +21,7 @@ from components.serving.served_model import Limits
 from components.serving.server import ServeOptions, bind
 from components.serving.server import serve as run_server
 from components.text.redaction import take_credentials
+from components.tracking.manifest import verify
 from pipelines.commands.models import registry_uri
 from pipelines.terminal.output import quiet
 

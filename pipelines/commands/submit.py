@@ -23,8 +23,9 @@ from pipelines.runners.kubeflow.cluster.run import Run
 from pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow, six_fields
 from pipelines.runners.kubeflow.cluster.workflow import StageState
 from pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
-from pipelines.runners.kubeflow.parent_run import Parent, find_or_make, of_plugin, reconcile
+from pipelines.runners.kubeflow.parent_run import Parent, find_or_make, reconcile
 from pipelines.runners.kubeflow.runs.following import Following, follow
+from pipelines.runners.kubeflow.runs.plugin import of_plugin
 from pipelines.runners.tracking.record import RunRecord
 from pipelines.terminal.output import screen
 from pipelines.terminal.progress import make_display

@@ -7,12 +7,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from components.bundle.manifest import FORMAT
 from components.errors import UserError
 from components.ingest.scan import InputSpec
-from components.training.trainers import file_of, is_file
+from components.tracking.manifest import FORMAT
 from components.user_code.files import listed_files
-from components.user_code.loading import UserCode, snapshot, split_reference
+from components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
 from pipelines.config.pipeline import PipelineConfig
 
 # In the settings of our stages, so that a newer Switchyard does not take an older one's results from the cache.

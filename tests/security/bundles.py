@@ -4,7 +4,7 @@ import json
 
 import tensorflow as tf
 
-from components.bundle.manifest import FORMAT, write_manifest
+from components.tracking.manifest import FORMAT, write_manifest
 
 FEATURE = 'a"'
 

@@ -9,11 +9,11 @@ import tensorflow as tf
 from mlflow import MlflowClient
 
 from components.bundle.code import bundled_code
-from components.bundle.manifest import write_manifest
 from components.bundle.model import load_bundle
 from components.bundle.source import Registered, model_folder, name_and_wanted
 from components.errors import UserError
 from components.tracking import model_registry
+from components.tracking.manifest import write_manifest
 from pipelines.commands.deploy import deploy_tensorflow_serving
 from pipelines.commands.models import compare
 from pipelines.commands.serve import find_source

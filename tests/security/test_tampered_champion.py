@@ -8,11 +8,11 @@ from tfx.types import standard_artifacts
 from components.artifacts import Baseline
 from components.baseline.component import Executor
 from components.baseline.contents import BaselineContents, champion_folder
-from components.bundle.manifest import write_manifest
 from components.data.summary import DatasetSummary
 from components.errors import UserError
 from components.evaluation.predictions import Loaded
 from components.tracking import model_registry
+from components.tracking.manifest import write_manifest
 from tests.security.bundles import FEATURE, make_bundle
 
 

@@ -15,8 +15,8 @@ from components.data_gate.chance import critical, is_new, largest_by_chance, pow
 from components.data_gate.comparability import comparability_findings, with_comparability
 from components.data_gate.drift import distance_findings, jensen_shannon, with_schemas_limits
 from components.data_gate.findings import Distance, Finding, Verdict, merged, option_for, remedy_for
+from components.data_gate.label_check import check_label_values
 from components.data_gate.leakage import normalized_information
-from components.data_gate.schema_text import check_label_values
 from pipelines.config.load import load_config
 
 ON_ANOMALY = {"error": "fail", "warning": "warn", "features": {}}

@@ -3,7 +3,7 @@
 import optuna
 import pytest
 
-from components.tuning.results import with_values
+from components.training.tuned import with_values
 from components.tuning.search import suggest
 from pipelines.config.tuning import Dimension, TuneConfig
 

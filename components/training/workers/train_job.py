@@ -22,13 +22,14 @@ from components.process.at_termination import at_termination
 from components.progress import say
 from components.training.contract import NODE_VARIABLE, Report, TrainResult
 from components.training.job import TrainingJob
-from components.training.trainers import file_of, is_file, trainer_class
+from components.training.trainers import trainer_class
 from components.training.workers import lease
 from components.training.workers.kubernetes import TrainJobClient
 from components.training.workers.launcher import RESTARTS
 from components.training.workers.lease import Lease
 from components.training.workers.listener import Listener
 from components.training.workers.train_job_settings import TrainJobSettings
+from components.user_code.loading import file_of, is_file
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 _RUN_ID = "KFP_RUN_ID"

@@ -1,4 +1,7 @@
-"""The environment variables by which a task is told what its command must not hold: they do not enter the backend's cache key."""
+"""What the compiler and a task agree on: keys of an artifact's metadata, and variables of a task's environment.
+
+The variables hold what a task's command must not: they do not enter the backend's cache key.
+"""
 
 # Kubernetes' own name for the run that a pod belongs to.
 RUN_ID = "KFP_RUN_ID"
@@ -13,3 +16,8 @@ DATA_ROOT = "SWITCHYARD_DATA_ROOT"
 STATE = "SWITCHYARD_STATE"
 # Of a task that does several stages: each one's variables, as JSON, where a runner on this machine has them.
 OF_STAGES = "SWITCHYARD_VARIABLES_OF_STAGES"
+
+# In an artifact's metadata: its type in TFX, the importer that it came by, where its content is if KFP did not carry it.
+TYPE = "tfx_type"
+NODE = "tfx_node"
+URI = "tfx_uri"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.tracking import run as tracking
-from pipelines.runners.kubeflow.cluster.run import Run
 
 KFP_TAG = "switchyard.kfp_run_id"
 _ENDS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED", "SKIPPED": "FINISHED"}
@@ -36,12 +35,6 @@ class Parent:
         run.params(record["params"])
         for name, text in record["texts"].items():
             run.text(text, name)
-
-
-def of_plugin(run: Run, uri: str | None = None) -> Parent | None:
-    """Returns the run that KFP's plugin made, on the tracking server `uri`; None when the plugin is turned off."""
-    made = run.plugin
-    return Parent(uri, made.experiment_id, made.run_id, made.url) if made else None
 
 
 def find_or_make(uri: str, kfp_run: str, record: Mapping[str, Any]) -> Parent:

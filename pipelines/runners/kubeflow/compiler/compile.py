@@ -20,11 +20,11 @@ from pipelines.config.kubeflow import StageResources
 from pipelines.runners.kubeflow.carried_files import LIMIT, Carried, carry
 from pipelines.runners.kubeflow.compiler.check import check
 from pipelines.runners.kubeflow.compiler.joining import join
-from pipelines.runners.kubeflow.compiler.plan import NODE, Plan, Task, task_name
+from pipelines.runners.kubeflow.compiler.plan import Plan, Task, task_name
 from pipelines.runners.kubeflow.compiler.resources import PipelineResources
 from pipelines.runners.kubeflow.compiler.source import to_source
 from pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
-from pipelines.runners.kubeflow.contract import LAST
+from pipelines.runners.kubeflow.contract import LAST, NODE
 from pipelines.terminal.output import quiet
 
 

@@ -17,8 +17,6 @@ from pipelines.runners.kubeflow.carried_files import Carried
 from pipelines.runners.kubeflow.compiler.container_command import container_spec
 from pipelines.runners.kubeflow.compiler.errors import CompileError
 from pipelines.runners.kubeflow.compiler.plan import (
-    NODE,
-    TYPE,
     Condition,
     ExecProperty,
     InputArtifact,
@@ -31,6 +29,7 @@ from pipelines.runners.kubeflow.compiler.plan import (
     snake,
 )
 from pipelines.runners.kubeflow.compiler.plan_check import check_conditions, check_importable, check_names
+from pipelines.runners.kubeflow.contract import NODE, TYPE
 from pipelines.runners.kubeflow.task.views import VIEWS
 
 # The backend refuses longer parameters.

@@ -18,7 +18,7 @@ from pipelines.config.kubeflow import Device, KubeflowConfig, device
 from pipelines.config.pipeline import PipelineConfig
 from pipelines.kubectl import KubectlError
 from pipelines.runners.kubeflow.cluster.client import KubeflowClient
-from pipelines.runners.kubeflow.parent_run import of_plugin
+from pipelines.runners.kubeflow.runs.plugin import of_plugin
 
 OK, FAILED, UNKNOWN = "ok", "failed", "not checked"
 # Has the fixes of what was found in the versions before.

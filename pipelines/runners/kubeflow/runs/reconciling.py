@@ -14,7 +14,8 @@ from components.tracking import run as tracking
 from pipelines.runners.kubeflow.cluster.client import KubeflowClient
 from pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
 from pipelines.runners.kubeflow.contract import RECORD
-from pipelines.runners.kubeflow.parent_run import KFP_TAG, Parent, of_plugin, reconcile
+from pipelines.runners.kubeflow.parent_run import KFP_TAG, Parent, reconcile
+from pipelines.runners.kubeflow.runs.plugin import of_plugin
 
 # As many as MLflow returns at once; the newest come first.
 _MOST = 1000

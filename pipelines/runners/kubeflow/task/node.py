@@ -26,8 +26,7 @@ from tfx.utils import import_utils
 from components.errors import StageError
 from components.pages.artifacts import track_outputs
 from pipelines.runners.contract import WORKED_IN
-from pipelines.runners.kubeflow.compiler.plan import URI
-from pipelines.runners.kubeflow.contract import DATA_ROOT, RUN_ID
+from pipelines.runners.kubeflow.contract import DATA_ROOT, RUN_ID, URI
 from pipelines.runners.kubeflow.task.artifacts import present, to_kfp, to_tfx
 from pipelines.runners.kubeflow.task.views import write_views
 

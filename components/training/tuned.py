@@ -1,0 +1,27 @@
+"""Hyperparameters that a search has found, as training takes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MODEL_PARAMETER = "model_parameters."
+BEST = "best.json"
+
+
+def best_values(folder: str | Path) -> dict[str, Any]:
+    """Returns hyperparameter -> value as the tuning stage found them."""
+    found: dict[str, Any] = json.loads((Path(folder) / BEST).read_text(encoding="utf-8"))
+    return found
+
+
+def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config's `trainer` (plain data) with other values: hyperparameters, and `model_parameters.NAME`."""
+    hyper = {k: v for k, v in values.items() if not k.startswith(MODEL_PARAMETER)}
+    model = {k.removeprefix(MODEL_PARAMETER): v for k, v in values.items() if k.startswith(MODEL_PARAMETER)}
+    own = {**settings["hyperparameters"], **hyper}
+    if "epochs" in hyper:
+        own["steps"] = None
+    return {**settings, "hyperparameters": own, "model_parameters": {**settings["model_parameters"], **model}}

@@ -1,0 +1,12 @@
+"""The MLflow run that KFP's plugin made of a run."""
+
+from __future__ import annotations
+
+from pipelines.runners.kubeflow.cluster.run import Run
+from pipelines.runners.kubeflow.parent_run import Parent
+
+
+def of_plugin(run: Run, uri: str | None = None) -> Parent | None:
+    """Returns the run that KFP's plugin made, on the tracking server `uri`; None when the plugin is turned off."""
+    made = run.plugin
+    return Parent(uri, made.experiment_id, made.run_id, made.url) if made else None
