@@ -49,6 +49,7 @@ RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
       ./without-cuda.sh requirements.gpu.lock "${TORCH_CPU_INDEX}"; \
     else uv pip sync --require-hashes --compile-bytecode "requirements.${lock}.lock"; fi
 COPY setup.py README.md pyproject.toml /opt/switchyard/src/
+COPY switchyard /opt/switchyard/src/switchyard
 COPY components /opt/switchyard/src/components
 COPY pipelines /opt/switchyard/src/pipelines
 RUN --mount=type=bind,from=build,source=/opt/uv,target=/opt/uv \
@@ -65,5 +66,5 @@ ENV PATH=/opt/switchyard/bin:$PATH \
     TF_CPP_MIN_LOG_LEVEL=2
 USER 10001:10001
 WORKDIR /tmp
-HEALTHCHECK --interval=1h --timeout=2m --retries=1 CMD ["python3", "-m", "pipelines.runners.kubeflow.task.image_check"]
-CMD ["python3", "-m", "pipelines.runners.kubeflow.task.image_check"]
+HEALTHCHECK --interval=1h --timeout=2m --retries=1 CMD ["python3", "-m", "switchyard.pipelines.runners.kubeflow.task.image_check"]
+CMD ["python3", "-m", "switchyard.pipelines.runners.kubeflow.task.image_check"]

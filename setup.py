@@ -14,12 +14,24 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
-    packages=find_packages(include=["pipelines", "pipelines.*", "components", "components.*"]),
+    packages=find_packages(include=["switchyard", "switchyard.*"]),
     package_data={
-        "pipelines": ["py.typed", "examples/*/*.yaml", "examples/*/*.pbtxt", "examples/*/*.csv", "examples/*/*.parquet"],
-        "components": ["py.typed", "pages/*.html"],
+        "switchyard": ["py.typed"],
+        "switchyard.pipelines": [
+            "py.typed",
+            "examples/*/*.yaml",
+            "examples/*/*.pbtxt",
+            "examples/*/*.csv",
+            "examples/*/*.parquet",
+        ],
+        "switchyard.components": ["py.typed", "pages/*.html"],
     },
-    entry_points={"console_scripts": ["switchyard=pipelines.cli:entry", "switchyard-beam-worker=components.beam.worker:main"]},
+    entry_points={
+        "console_scripts": [
+            "switchyard=switchyard.pipelines.cli:entry",
+            "switchyard-beam-worker=switchyard.components.beam.worker:main",
+        ]
+    },
     install_requires=[
         "apache-beam>=2.72,<2.78",
         "boto3>=1.34",

@@ -31,11 +31,11 @@ sys.path.insert(0, str(ROOT))
 import tensorflow_data_validation as tfdv  # noqa: E402
 from stock_tfx.trips import write_trips  # noqa: E402
 
-from components.compat.tfdv_quantiles import stats_options  # noqa: E402
-from components.data_gate.checks import Checks  # noqa: E402
-from components.data_gate.findings import Finding, merged  # noqa: E402
-from components.data_gate.growth import ordered  # noqa: E402
-from components.data_gate.inferred_schema import widen  # noqa: E402
+from switchyard.components.compat.tfdv_quantiles import stats_options  # noqa: E402
+from switchyard.components.data_gate.checks import Checks  # noqa: E402
+from switchyard.components.data_gate.findings import Finding, merged  # noqa: E402
+from switchyard.components.data_gate.growth import ordered  # noqa: E402
+from switchyard.components.data_gate.inferred_schema import widen  # noqa: E402
 
 TAXI = ROOT.parent / "shared" / "data" / "chicago_taxi" / "data.csv"
 ROWS = 2_000

@@ -21,17 +21,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "pipelines" / "examples" / "breast_cancer" / "pipeline.yaml"
-_BEAM = ("apache_beam", "components.data.tfrecords", "tfx.orchestration.portable.beam_executor_operator")
-_KFP = ("kfp.dsl.executor_main", "pipelines.runners.kubeflow.task.runtime")
+_BEAM = ("apache_beam", "switchyard.components.data.tfrecords", "tfx.orchestration.portable.beam_executor_operator")
+_KFP = ("kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.runtime")
 # What every task imported, whatever it did.
 _BEFORE = (*_KFP, "tfx.orchestration.portable.launcher", *_BEAM)
 
 
 def compiled(pipeline: Path, overrides: Sequence[str], *, joined: bool) -> Any:
     """Returns the pipeline, compiled for a cluster."""
-    from pipelines.config.load import load_config
-    from pipelines.preflight import check_inputs
-    from pipelines.runners.kubeflow.compiler.from_config import compile_config
+    from switchyard.pipelines.config.load import load_config
+    from switchyard.pipelines.preflight import check_inputs
+    from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 
     with tempfile.TemporaryDirectory() as folder:
         config = load_config(pipeline, overrides=overrides)
@@ -42,7 +42,7 @@ def compiled(pipeline: Path, overrides: Sequence[str], *, joined: bool) -> Any:
 
 def shape(made: Any) -> dict[str, int]:
     """Returns how many tasks there are, pods in series, and bytes of the Workflow."""
-    from pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
+    from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
 
     tasks: Mapping[str, Any] = made.spec["root"]["dag"]["tasks"]
     size = workflow_size(made.spec, made.platform)
@@ -65,7 +65,7 @@ def imports(made: Any) -> list[tuple[str, ...]]:
             if "'classPath'" in line
         }
         beam = _BEAM if "BeamExecutableSpec" in source else ()
-        found.append((*_KFP, "pipelines.runners.kubeflow.task.node", *sorted(classes), *beam))
+        found.append((*_KFP, "switchyard.pipelines.runners.kubeflow.task.node", *sorted(classes), *beam))
     return found
 
 

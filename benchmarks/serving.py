@@ -31,9 +31,9 @@ CONCURRENCY, ROWS = (1, 8, 32), (1, 64)
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 _CEILING = """
 import sys, time, pandas as pd
-from components.import_order import settle
+from switchyard.components.import_order import settle
 settle()
-from components.bundle.model import load_bundle
+from switchyard.components.bundle.model import load_bundle
 bundle = load_bundle(sys.argv[1])
 frame = pd.read_csv(sys.argv[2])
 frame = pd.concat([frame] * 2)[[f.name for f in bundle.info.features]]
@@ -100,7 +100,7 @@ def _print(found: list[dict[str, Any]], ceilings: dict[str, dict[int, float]]) -
 def train(work: Path) -> dict[str, Path]:
     """Returns framework -> bundle of a run of the example in `work/w`."""
     print("training both models", file=sys.stderr)
-    command = [sys.executable, "-m", "pipelines.cli", "run", EXAMPLE / "pipeline.yaml", "--workspace", work / "w"]
+    command = [sys.executable, "-m", "switchyard.pipelines.cli", "run", EXAMPLE / "pipeline.yaml", "--workspace", work / "w"]
     command += ["--trainer", "tensorflow", "--trainer", "pytorch"]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 4):
@@ -146,7 +146,18 @@ def _load(port: int, script: Path, concurrency: int, seconds: int) -> dict[str, 
 @contextmanager
 def _ours(bundle: Path) -> Iterator[int]:
     port = free_port()
-    command = [sys.executable, "-m", "pipelines.cli", "serve", str(bundle), "--trust", "--port", str(port), "--access-log", "off"]
+    command = [
+        sys.executable,
+        "-m",
+        "switchyard.pipelines.cli",
+        "serve",
+        str(bundle),
+        "--trust",
+        "--port",
+        str(port),
+        "--access-log",
+        "off",
+    ]
     with server(command, port):
         yield port
 

@@ -41,7 +41,7 @@ def main() -> None:
         workspace = Path(work) / "w"
         right = _expected(models, workspace)
         port = free_port()
-        command = [sys.executable, "-m", "pipelines.cli", "serve", f"{NAME}@champion", "--workspace", str(workspace)]
+        command = [sys.executable, "-m", "switchyard.pipelines.cli", "serve", f"{NAME}@champion", "--workspace", str(workspace)]
         command += ["--port", str(port), "--poll", "1", "--access-log", "off"]
         with server(command, port) as process:
             found = _soak(port, process.pid, right, workspace, options)
@@ -57,8 +57,8 @@ def _expected(models: dict[str, Path], workspace: Path) -> dict[str, np.ndarray]
     """Returns version -> probability of each row, by the bundles themselves."""
     from mlflow import MlflowClient
 
-    from components.bundle.model import load_bundle
-    from components.import_order import settle
+    from switchyard.components.bundle.model import load_bundle
+    from switchyard.components.import_order import settle
 
     settle()
     client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
@@ -109,7 +109,7 @@ def _soak(port: int, pid: int, right: dict[str, np.ndarray], workspace: Path, op
 
 def _change(workspace: Path, right: dict[str, np.ndarray], *, first: bool) -> str:
     """Promotes the other version, later goes back, by the commands that a person uses; returns the champion."""
-    base = [sys.executable, "-m", "pipelines.cli", "models"]
+    base = [sys.executable, "-m", "switchyard.pipelines.cli", "models"]
     where = ["--workspace", str(workspace)]
     before = _champion(workspace)
     if first:

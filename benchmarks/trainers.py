@@ -165,9 +165,9 @@ def _side(side: str, folder: Path, setting: Setting) -> dict[str, float]:
 def _request(folder: Path, setting: Setting) -> Any:
     import tensorflow as tf
 
-    from components.training.accelerator import AcceleratorProfile
-    from components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest
-    from components.training.examples import TransformedExamples
+    from switchyard.components.training.accelerator import AcceleratorProfile
+    from switchyard.components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest
+    from switchyard.components.training.examples import TransformedExamples
 
     names = [f"x{i}" for i in range(setting.features)]
     specs = {n: tf.io.FixedLenFeature([1], tf.float32) for n in names} | {"y": tf.io.FixedLenFeature([], tf.int64)}
@@ -205,10 +205,10 @@ def _wide(spec: Any, hidden: int) -> Any:
 def _trainer(framework: str, folder: Path, setting: Setting, epoch_ended: Callable[[float], None], *, in_memory: bool) -> None:
     from dataclasses import replace
 
-    from components.import_order import settle
+    from switchyard.components.import_order import settle
 
     settle()
-    from components.training.trainers import trainer_class
+    from switchyard.components.training.trainers import trainer_class
 
     trainer = trainer_class(framework)()
     request = _request(folder, setting)
@@ -224,8 +224,8 @@ def _make_batches_first(request: Any, epochs: int) -> None:
     """Lets the PyTorch trainer find the batches of each epoch in a list."""
     from torch.utils.data import IterableDataset
 
-    from components.training.ledger import TrainingLedger
-    from components.training.pytorch import trainer as pytorch_trainer
+    from switchyard.components.training.ledger import TrainingLedger
+    from switchyard.components.training.pytorch import trainer as pytorch_trainer
 
     ledger = TrainingLedger.open(request.checkpoint_dir, request.hyperparameters)
     batches = pytorch_trainer.TrainBatches(request, ledger)
@@ -266,7 +266,7 @@ def _arrays(folder: Path, setting: Setting) -> tuple[Any, Any, Any]:
 def _keras_fit(folder: Path, setting: Setting, epoch_ended: Callable[[float], None]) -> None:
     import keras
 
-    from components.training.tensorflow.trainer import default_model
+    from switchyard.components.training.tensorflow.trainer import default_model
 
     spec, (x, y), (x_eval, y_eval) = _arrays(folder, setting)
     keras.utils.set_random_seed(1)
@@ -293,14 +293,14 @@ def _keras_fit(folder: Path, setting: Setting, epoch_ended: Callable[[float], No
 
 
 def _pytorch_loop(folder: Path, setting: Setting, epoch_ended: Callable[[float], None]) -> None:
-    from components.import_order import settle
+    from switchyard.components.import_order import settle
 
     settle()
     import torch
     import torchmetrics
     from torch.nn import functional
 
-    from components.training.pytorch.trainer import default_model
+    from switchyard.components.training.pytorch.trainer import default_model
 
     spec, (x, y), (x_eval, y_eval) = _arrays(folder, setting)
     torch.set_num_threads(1)  # as the trainer: faster on so small a model

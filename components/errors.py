@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from components.text.redaction import mask
+from switchyard.components.text.redaction import mask
 
 EXIT_DONE = 0
 EXIT_FAILED = 1

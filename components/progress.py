@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from components.text.redaction import mask
-from components.text.visible import visible
+from switchyard.components.text.redaction import mask
+from switchyard.components.text.visible import visible
 
 _sinks: list[Callable[[str], None]] = []
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import click
 
-from components.errors import UserError
-from components.process.account import ensure_account
-from components.process.interpreter import protect_children
-from components.progress import no_progress_bars
-from components.text.redaction import install
-from pipelines.commands.cli_kubeflow import compile_, doctor, runs, submit
-from pipelines.commands.cli_serving import deploy, drift, predict, registry_option, serve
-from pipelines.commands.options import (
+from switchyard.components.errors import UserError
+from switchyard.components.process.account import ensure_account
+from switchyard.components.process.interpreter import protect_children
+from switchyard.components.progress import no_progress_bars
+from switchyard.components.text.redaction import install
+from switchyard.pipelines.commands.cli_kubeflow import compile_, doctor, runs, submit
+from switchyard.pipelines.commands.cli_serving import deploy, drift, predict, registry_option, serve
+from switchyard.pipelines.commands.options import (
     EXIT_CODES,
     chosen,
     guarded,
@@ -75,7 +75,7 @@ def run(
     switchyard run pipeline.yaml --set trainer.hyperparameters.learning_rate=0.01
     switchyard run --data rides.csv --label big_tipper
     """  # noqa: D301 (click wants the character)
-    from pipelines.commands.run import run_pipeline
+    from switchyard.pipelines.commands.run import run_pipeline
 
     document = _document(pipeline, data, label)
     wanted = chosen(overrides, trainers)
@@ -91,7 +91,7 @@ def _document(pipeline: Path | None, data: tuple[str, ...], label: str | None) -
         return {}
     if not data or not label:
         raise UserError("give a pipeline.yaml, or both --data PATH and --label COLUMN. See switchyard run --help.")
-    from pipelines.config.data_name import name_of
+    from switchyard.pipelines.config.data_name import name_of
 
     return {"name": name_of(data), "data": {"path": list(data)}, "label": label}
 
@@ -101,7 +101,7 @@ def _document(pipeline: Path | None, data: tuple[str, ...], label: str | None) -
 @guarded
 def demo(workspace: Path | None) -> None:
     """Run the breast_cancer example with both trainers and compare them."""
-    from pipelines.commands.demo import run_demo
+    from switchyard.pipelines.commands.demo import run_demo
 
     sys.exit(run_demo(workspace))
 
@@ -114,8 +114,8 @@ def demo(workspace: Path | None) -> None:
 @guarded
 def ui(pipeline: Path | None, host: str, port: int, workspace: Path | None) -> None:
     """Open MLflow's UI on a workspace's runs (that of PIPELINE, or the only one below this folder)."""
-    from pipelines.commands.ui import serve_ui
-    from pipelines.workspace import Workspace, find_workspace
+    from switchyard.pipelines.commands.ui import serve_ui
+    from switchyard.pipelines.workspace import Workspace, find_workspace
 
     serve_ui(Workspace(find_workspace(workspace, pipeline)), host, port)
 
@@ -126,8 +126,8 @@ def ui(pipeline: Path | None, host: str, port: int, workspace: Path | None) -> N
 @guarded
 def upload(pipeline: Path | None, workspace: Path | None) -> None:
     """Send MLflow what could not be sent while it was away."""
-    from pipelines.runners.tracking.upload import upload as send
-    from pipelines.workspace import Workspace, find_workspace
+    from switchyard.pipelines.runners.tracking.upload import upload as send
+    from switchyard.pipelines.workspace import Workspace, find_workspace
 
     place = Workspace(find_workspace(workspace, pipeline))
     place.contain_libraries()
@@ -148,7 +148,7 @@ def schema() -> None:
 @guarded
 def schema_infer(pipeline: Path, output: Path | None, overrides: tuple[str, ...], workspace: Path | None) -> None:
     """Write the schema of PIPELINE's training split, for you to review."""
-    from pipelines.commands.schema import infer
+    from switchyard.pipelines.commands.schema import infer
 
     infer(pipeline, overrides, workspace, output)
 
@@ -158,7 +158,7 @@ def schema_infer(pipeline: Path, output: Path | None, overrides: tuple[str, ...]
 @guarded
 def schema_show(source: Path) -> None:
     """Print a schema: SOURCE is a schema.pbtxt, or a pipeline.yaml that names one."""
-    from pipelines.commands.schema import show
+    from switchyard.pipelines.commands.schema import show
 
     show(source)
 
@@ -170,7 +170,7 @@ def schema_show(source: Path) -> None:
 @guarded
 def schema_diff(pipeline: Path, overrides: tuple[str, ...], workspace: Path | None) -> None:
     """Print what PIPELINE's data would change in its reviewed schema; exit code 1 when it would change something."""
-    from pipelines.commands.schema import diff
+    from switchyard.pipelines.commands.schema import diff
 
     sys.exit(diff(pipeline, overrides, workspace))
 
@@ -183,7 +183,7 @@ def schema_diff(pipeline: Path, overrides: tuple[str, ...], workspace: Path | No
 @guarded
 def schema_accept(pipeline: Path, features: tuple[str, ...], overrides: tuple[str, ...], workspace: Path | None) -> None:
     """Change PIPELINE's reviewed schema so that its data fits."""
-    from pipelines.commands.schema import accept
+    from switchyard.pipelines.commands.schema import accept
 
     accept(pipeline, overrides, workspace, features)
 
@@ -204,7 +204,7 @@ def models() -> None:
 @guarded
 def models_list(name: str | None, as_json: bool, tracking_uri: str | None, workspace: Path | None) -> None:
     """List versions of the model NAME and every move of its champion; without NAME all models."""
-    from pipelines.commands.models import registry_uri, show
+    from switchyard.pipelines.commands.models import registry_uri, show
 
     show(registry_uri(tracking_uri, workspace), name, as_json=as_json)
 
@@ -221,7 +221,7 @@ def models_compare(
     name: str, versions: tuple[str, str], data: Path | None, as_json: bool, tracking_uri: str | None, workspace: Path | None
 ) -> None:
     """Compare two versions (numbers or aliases) of the model NAME."""
-    from pipelines.commands.models import compare, registry_uri
+    from switchyard.pipelines.commands.models import compare, registry_uri
 
     compare(registry_uri(tracking_uri, workspace), name, versions, data, as_json=as_json)
 
@@ -236,7 +236,7 @@ def models_compare(
 @guarded
 def models_promote(name: str, version: str, why: str, force: bool, tracking_uri: str | None, workspace: Path | None) -> None:
     """Make VERSION (a number or an alias) of the model NAME its champion; the one before becomes `previous`."""
-    from pipelines.commands.models import promote, registry_uri
+    from switchyard.pipelines.commands.models import promote, registry_uri
 
     promote(registry_uri(tracking_uri, workspace), name, version, why, force=force)
 
@@ -249,7 +249,7 @@ def models_promote(name: str, version: str, why: str, force: bool, tracking_uri:
 @guarded
 def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Path | None) -> None:
     """Make `previous` the champion of the model NAME again."""
-    from pipelines.commands.models import registry_uri, rollback
+    from switchyard.pipelines.commands.models import registry_uri, rollback
 
     rollback(registry_uri(tracking_uri, workspace), name, why)
 

@@ -14,20 +14,20 @@ from tfx.orchestration import metadata as tfx_metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import channel
 
-from components.baseline.component import Baseline
-from components.data_gate.component import DataGate
-from components.data_gate.inferred_schema import FineStatistics, InferredSchema
-from components.errors import UserError
-from components.evaluation.component import Evaluate
-from components.infra_validation.component import InfraValidation
-from components.ingest.component import Ingest
-from components.registration.component import Register
-from components.report.component import Report
-from components.training.component import Training
-from components.transform.component import Transform
-from components.user_code.loading import snapshot_file
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.config.stage_settings import (
+from switchyard.components.baseline.component import Baseline
+from switchyard.components.data_gate.component import DataGate
+from switchyard.components.data_gate.inferred_schema import FineStatistics, InferredSchema
+from switchyard.components.errors import UserError
+from switchyard.components.evaluation.component import Evaluate
+from switchyard.components.infra_validation.component import InfraValidation
+from switchyard.components.ingest.component import Ingest
+from switchyard.components.registration.component import Register
+from switchyard.components.report.component import Report
+from switchyard.components.training.component import Training
+from switchyard.components.transform.component import Transform
+from switchyard.components.user_code.loading import snapshot_file
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.config.stage_settings import (
     VERSION,
     evaluation_settings,
     gate_settings,
@@ -37,7 +37,7 @@ from pipelines.config.stage_settings import (
     trainer_settings,
     tune_settings,
 )
-from pipelines.config.trainer import trainer_name
+from switchyard.pipelines.config.trainer import trainer_name
 
 # What lies outside of the workspace (MLflow's registry) is looked at in every run. The data gate and evaluation, which
 # compare with it, run again because their input is new.
@@ -89,7 +89,7 @@ def create_pipeline(
         transformed, graph = transform.outputs["transformed_examples"], transform.outputs["transform_graph"]
         best = None
         if tune := tune_settings(config):
-            from components.tuning.component import Tuning  # with Optuna, which other pipelines need not import
+            from switchyard.components.tuning.component import Tuning  # with Optuna, which other pipelines need not import
 
             tunings.append(Tuning(examples, transformed, graph, settings, tune).with_id(tuning_stage(stage)))
             best = tunings[-1].outputs["best_hyperparameters"]

@@ -9,23 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.data.class_order import ordered, usual_positive
-from components.data_gate.label_check import check_label_values
-from components.errors import DataGateError, UserError, did_you_mean, first_line
-from components.evaluation.metrics import check_settings
-from components.evaluation.results import CHAMPION
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY
-from components.ingest.scan import PEEK_ROWS, Scan, scan
-from components.ingest.sources import find_files
-from components.progress import say
-from components.text.visible import in_a_line
-from components.training.class_weights import class_weights
-from components.training.trainers import trainer_class
-from components.user_code.loading import UserCode, snapshot_file
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.config.stage_settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
-from pipelines.config.tuning import TUNE_METRICS
+from switchyard.components.data.class_order import ordered, usual_positive
+from switchyard.components.data_gate.label_check import check_label_values
+from switchyard.components.errors import DataGateError, UserError, did_you_mean, first_line
+from switchyard.components.evaluation.metrics import check_settings
+from switchyard.components.evaluation.results import CHAMPION
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import EMPTY
+from switchyard.components.ingest.scan import PEEK_ROWS, Scan, scan
+from switchyard.components.ingest.sources import find_files
+from switchyard.components.progress import say
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.training.class_weights import class_weights
+from switchyard.components.training.trainers import trainer_class
+from switchyard.components.user_code.loading import UserCode, snapshot_file
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.config.stage_settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
+from switchyard.pipelines.config.tuning import TUNE_METRICS
 
 # A share among the first rows below which a class is the rarer one of all rows too.
 _SURELY_RARER = 0.4

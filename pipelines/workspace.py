@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from components.errors import UserError
-from components.progress import no_progress_bars
-from components.text.escaping import sqlite_uri
-from components.tracking.workspace_location import settle_in
+from switchyard.components.errors import UserError
+from switchyard.components.progress import no_progress_bars
+from switchyard.components.text.escaping import sqlite_uri
+from switchyard.components.tracking.workspace_location import settle_in
 
 NAME = ".switchyard"
 

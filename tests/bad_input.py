@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from click.testing import CliRunner
 
-from pipelines.cli import main
+from switchyard.pipelines.cli import main
 
 # Values that come back, in no order: nothing for the data gate to stop at.
 GOOD = "x,word,y\n" + "".join(f"{i * 37 % 50},{'ab'[i % 3 % 2]},{int(i * 37 % 50 > 25)}\n" for i in range(200))

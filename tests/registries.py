@@ -2,7 +2,7 @@
 
 from mlflow import MlflowClient
 
-from components.tracking import model_registry
+from switchyard.components.tracking import model_registry
 
 
 def described(name, bundle, **changes):

@@ -55,12 +55,12 @@ def build_model(spec):
 # Trains what was prepared by a run, and writes the TrainResult down.
 TRAIN = """
 import json, sys
-from components.import_order import settle
+from switchyard.components.import_order import settle
 settle()  # as in a stage's process
 from dataclasses import asdict
 from pathlib import Path
-from components.training.job import TrainingJob
-from components.training.workers.group import train
+from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.workers.group import train
 
 job = TrainingJob.from_json(Path(sys.argv[1]).read_text())
 result = train(job, lambda step, metrics: print("STEP", step, flush=True))

@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from components.training.accelerator import AcceleratorProfile
-from components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest
-from components.training.examples import TransformedExamples
-from components.training.pytorch.trainer import PytorchTrainer
-from components.training.tensorflow.trainer import TensorflowTrainer
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest
+from switchyard.components.training.examples import TransformedExamples
+from switchyard.components.training.pytorch.trainer import PytorchTrainer
+from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 
 FRAMEWORKS = [TensorflowTrainer, PytorchTrainer]
 TASKS = {"binary": 1, "multiclass": 3, "regression": 1}

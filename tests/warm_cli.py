@@ -13,9 +13,9 @@ from pathlib import Path
 
 def main():
     answers = os.fdopen(os.dup(1), "w")
-    from components.training.trainers import TRAINERS
-    from pipelines.cli import main as command
-    from pipelines.runners.local.process import StageProcesses
+    from switchyard.components.training.trainers import TRAINERS
+    from switchyard.pipelines.cli import main as command
+    from switchyard.pipelines.runners.local.process import StageProcesses
 
     work = Path(tempfile.mkdtemp(prefix="warm-"))
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -66,7 +66,7 @@ def _eval_config() -> Any:
     """The metrics, plots and slices that Switchyard computes."""
     from tensorflow_model_analysis.proto import config_pb2
 
-    from components.evaluation.tfma_config import eval_config
+    from switchyard.components.evaluation.tfma_config import eval_config
 
     config = eval_config("binary", [[SLICE]], [""])
     del config.model_specs[:]

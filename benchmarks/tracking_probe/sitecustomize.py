@@ -9,7 +9,7 @@ import threading
 import time
 
 _SPENT = os.environ.get("TRACKING_PROBE")
-# What `components.tracking.run` has that asks MLflow; one of them inside of another counts once.
+# What `switchyard.components.tracking.run` has that asks MLflow; one of them inside of another counts once.
 _CALLS = ("client", "apply", "ensure_experiment", "create_run", "end_if_running", "last_passed_gate", "register_model")
 _inside = threading.local()
 
@@ -32,7 +32,7 @@ def _timed(function):
 
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name != "components.tracking.run":
+        if name != "switchyard.components.tracking.run":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

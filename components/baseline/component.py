@@ -13,18 +13,18 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.artifacts import Baseline as BaselineArtifact
-from components.baseline.contents import BaselineContents, Misfit, champion_folder, previous_statistics
-from components.baseline.fit import ChampionFit, Reasons
-from components.bundle.model import bundle_info
-from components.data import source as data_source
-from components.data.summary import DatasetSummary, split_files
-from components.errors import UserError, first_line
-from components.progress import say, warn
-from components.tracking import run as tracking
-from components.tracking.mlflow_errors import is_denial, is_refusal
-from components.tracking.model_registry import CHAMPION, DATA, DIGEST, MODEL_URI, alias_version, check_own
-from components.tracking.version_download import download_version
+from switchyard.components.artifacts import Baseline as BaselineArtifact
+from switchyard.components.baseline.contents import BaselineContents, Misfit, champion_folder, previous_statistics
+from switchyard.components.baseline.fit import ChampionFit, Reasons
+from switchyard.components.bundle.model import bundle_info
+from switchyard.components.data import source as data_source
+from switchyard.components.data.summary import DatasetSummary, split_files
+from switchyard.components.errors import UserError, first_line
+from switchyard.components.progress import say, warn
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
+from switchyard.components.tracking.model_registry import CHAMPION, DATA, DIGEST, MODEL_URI, alias_version, check_own
+from switchyard.components.tracking.version_download import download_version
 
 _log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.bundle.model import BundleInfo
-from components.data.summary import DatasetSummary
-from components.values.conversion import MISSING, Misfit, fit, model_column
-from components.values.raw_features import Columns
-from components.values.spelling import BOOLEAN, TIME, TIMESTAMP
+from switchyard.components.bundle.model import BundleInfo
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.values.conversion import MISSING, Misfit, fit, model_column
+from switchyard.components.values.raw_features import Columns
+from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 
 # Column and reason -> rows.
 Reasons = Counter[tuple[str, str]]

@@ -1,7 +1,7 @@
 """A Beam worker where Switchyard is installed: the command of Beam's PROCESS environment, or of a worker pool.
 
 Does what the boot program of Beam's containers does (https://beam.apache.org/documentation/runtime/environments/), but stages
-nothing: what the pipeline's code needs is here. PyTorch comes first, see `components.import_order`.
+nothing: what the pipeline's code needs is here. PyTorch comes first, see `switchyard.components.import_order`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import json
 import os
 from collections.abc import Sequence
 
-from components.process.account import ensure_account
-from components.process.interpreter import protect_children
+from switchyard.components.process.account import ensure_account
+from switchyard.components.process.interpreter import protect_children
 
 # Flink's task manager waits a minute for its worker.
 _PATIENCE_SECONDS = 60
@@ -31,12 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # As many workers as an engine likes share a GPU; TensorFlow would take all of its memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-    from components.import_order import settle
+    from switchyard.components.import_order import settle
 
     settle()
     from apache_beam.runners.worker import sdk_worker_main
 
-    from components.compat import beam_local_globs, tensorflow_globs
+    from switchyard.components.compat import beam_local_globs, tensorflow_globs
 
     beam_local_globs.install()
     tensorflow_globs.install()

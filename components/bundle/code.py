@@ -15,14 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from components.errors import UserError
-from components.user_code.loading import file_of, is_file, load_function
+from switchyard.components.errors import UserError
+from switchyard.components.user_code.loading import file_of, is_file, load_function
 
 FOLDER = "code"
 # Framework -> its predictor: loads what the trainer exported, without the trainer's own imports.
 PREDICTORS = {
-    "tensorflow": "components.training.tensorflow.predictor:TensorflowPredictor",
-    "pytorch": "components.training.pytorch.predictor:PytorchPredictor",
+    "tensorflow": "switchyard.components.training.tensorflow.predictor:TensorflowPredictor",
+    "pytorch": "switchyard.components.training.pytorch.predictor:PytorchPredictor",
 }
 _REFERENCE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*)\.py:(?P<name>[A-Za-z_]\w*)", re.ASCII)
 
@@ -44,7 +44,7 @@ def load_predictor_class(bundle: Path, predictor: str) -> Any:
             f"{FOLDER}/, such as my_trainer.py:MyTrainer. Train again."
         )
     parts = found["module"].split("/")
-    for taken in {p.stem for p in (bundle / FOLDER).iterdir()} & (sys.stdlib_module_names | {"components", "pipelines"}):
+    for taken in {p.stem for p in (bundle / FOLDER).iterdir()} & (sys.stdlib_module_names | {"switchyard"}):
         raise UserError(
             f"model: {FOLDER}/{taken} would replace a module of Python's or of Switchyard's. Rename it and train again."
         )

@@ -7,7 +7,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from components.bundle.model import BundleModel, load_bundle
+from switchyard.components.bundle.model import BundleModel, load_bundle
 
 
 class PyfuncModel(mlflow.pyfunc.PythonModel):

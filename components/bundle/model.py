@@ -23,14 +23,14 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from components.bundle.code import load_predictor_class
-from components.compat import tensorflow_globs
-from components.data.class_order import KEY as POSITIVE_CLASS
-from components.data.class_order import places, positive_class, same_classes
-from components.errors import UserError
-from components.tracking.manifest import FORMAT, verify
-from components.values.conversion import fit_frame, fit_rows
-from components.values.raw_features import Columns, Ragged, RawFeature, concatenate
+from switchyard.components.bundle.code import load_predictor_class
+from switchyard.components.compat import tensorflow_globs
+from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
+from switchyard.components.data.class_order import places, positive_class, same_classes
+from switchyard.components.errors import UserError
+from switchyard.components.tracking.manifest import FORMAT, verify
+from switchyard.components.values.conversion import fit_frame, fit_rows
+from switchyard.components.values.raw_features import Columns, Ragged, RawFeature, concatenate
 
 __all__ = [
     "FILE", "BundleInfo", "BundleModel", "Columns", "Ragged", "RawFeature", "answers", "bundle_folder", "bundle_info",
@@ -165,7 +165,7 @@ def reordered(scores: np.ndarray, info: BundleInfo, classes: Sequence[Any]) -> n
 def check_if_saved_model(folder: Path) -> None:
     """Raises UserError for a folder with a SavedModel that could do more than compute."""
     if any(folder.glob("saved_model*")):
-        from components.bundle.saved_model_check import check_saved_model
+        from switchyard.components.bundle.saved_model_check import check_saved_model
 
         check_saved_model(folder)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-from components.bundle.model import RawFeature
+from switchyard.components.bundle.model import RawFeature
 
 
 def to_frame(records: Sequence[bytes], features: Iterable[RawFeature]) -> pd.DataFrame:

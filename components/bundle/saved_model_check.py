@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 # No state, and yet files, sockets, Python, other processes, or the end of this one.
 _REACHES_OUT = re.compile(

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.bundle.model import bundle_info
-from components.errors import StageError, UserError, first_line
-from components.text.redaction import mask
-from components.tracking import run as tracking
-from components.tracking.manifest import verify
-from components.tracking.mlflow_errors import is_denial, refusal
-from components.tracking.model_registry import alias_version, versions
-from components.tracking.version_download import download_version, registered_digest
+from switchyard.components.bundle.model import bundle_info
+from switchyard.components.errors import StageError, UserError, first_line
+from switchyard.components.text.redaction import mask
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.manifest import verify
+from switchyard.components.tracking.mlflow_errors import is_denial, refusal
+from switchyard.components.tracking.model_registry import alias_version, versions
+from switchyard.components.tracking.version_download import download_version, registered_digest
 
 _REGISTERED = re.compile(r"(models:/)?(?P<name>[^@/:]+)@(?P<wanted>[A-Za-z0-9_.-]+)|models:/(?P<model>[^@/:]+)/(?P<version>\d+)")
 

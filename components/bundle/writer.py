@@ -19,13 +19,13 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Array
 
-from components.bundle.code import FOLDER as CODE
-from components.bundle.model import FILE, ROWS, BundleInfo
-from components.data.class_order import KEY as POSITIVE_CLASS
-from components.data.summary import DatasetSummary
-from components.tracking.manifest import FORMAT, write_manifest
-from components.values.raw_features import RawFeature, raw_feature
-from components.values.spelling import BOOLEAN, TIME, TIMESTAMP
+from switchyard.components.bundle.code import FOLDER as CODE
+from switchyard.components.bundle.model import FILE, ROWS, BundleInfo
+from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.tracking.manifest import FORMAT, write_manifest
+from switchyard.components.values.raw_features import RawFeature, raw_feature
+from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 from apache_beam.io.filesystem import MatchResult
 from apache_beam.io.localfilesystem import LocalFileSystem
 
-from components.text.escaping import MAGIC, split_pattern
+from switchyard.components.text.escaping import MAGIC, split_pattern
 
 
 def install() -> None:

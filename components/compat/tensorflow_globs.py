@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from components.text.escaping import pattern_of
+from switchyard.components.text.escaping import pattern_of
 
 # Of `*` and `?` the pattern matches the name itself, too.
 _FINDS_SOMETHING_ELSE = re.compile(r"[\[\\]")

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.data.class_order import positive_class
+from switchyard.components.data.class_order import positive_class
 
 FILE = "dataset.json"
 TRAIN, EVAL, TEST = "train", "eval", "test"

@@ -22,8 +22,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
-from components.data.shards import ShardWriter, rename
-from components.text.escaping import pattern_of
+from switchyard.components.data.shards import ShardWriter, rename
+from switchyard.components.text.escaping import pattern_of
 
 # What TFX's own sources make of it.
 BATCH_ROWS = 1000

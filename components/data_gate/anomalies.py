@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-from components.data.schema import domain
-from components.data_gate.chance import is_below, is_new
-from components.data_gate.findings import ERROR, SCHEMA, WARNING, Finding, listed, percent, remedy_for
-from components.data_gate.statistics import (
+from switchyard.components.data.schema import domain
+from switchyard.components.data_gate.chance import is_below, is_new
+from switchyard.components.data_gate.findings import ERROR, SCHEMA, WARNING, Finding, listed, percent, remedy_for
+from switchyard.components.data_gate.statistics import (
     Statistics,
     common,
     features_of,

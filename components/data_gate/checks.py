@@ -9,11 +9,11 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-from components.data_gate.anomalies import UNEXPECTED_VALUES, presence_findings, schema_findings
-from components.data_gate.drift import column_findings, distance_findings, distances, with_schemas_limits
-from components.data_gate.findings import DRIFT, GROWS, SKEW, SPLITS, WARNING, Distance, Finding, exclude_option
-from components.data_gate.growth import growth_findings
-from components.data_gate.statistics import Statistics, features_of
+from switchyard.components.data_gate.anomalies import UNEXPECTED_VALUES, presence_findings, schema_findings
+from switchyard.components.data_gate.drift import column_findings, distance_findings, distances, with_schemas_limits
+from switchyard.components.data_gate.findings import DRIFT, GROWS, SKEW, SPLITS, WARNING, Distance, Finding, exclude_option
+from switchyard.components.data_gate.growth import growth_findings
+from switchyard.components.data_gate.statistics import Statistics, features_of
 
 CHAMPIONS, PREVIOUS = "train, against the champion's training data", "train, against the previous run"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.baseline.contents import BaselineContents
-from components.data.summary import DatasetSummary
-from components.data_gate.anomalies import action_for
-from components.data_gate.findings import CHAMPION, WARNING, Finding, remedy_for
+from switchyard.components.baseline.contents import BaselineContents
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.anomalies import action_for
+from switchyard.components.data_gate.findings import CHAMPION, WARNING, Finding, remedy_for
 
 # What `drift.column_findings` says of a column by its statistics.
 _TYPE = "another type"

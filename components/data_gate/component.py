@@ -10,8 +10,8 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.artifacts import Baseline, DataVerdict
-from components.data_gate.executor import Executor
+from switchyard.components.artifacts import Baseline, DataVerdict
+from switchyard.components.data_gate.executor import Executor
 
 
 class DataGateSpec(types.ComponentSpec):
@@ -32,7 +32,7 @@ class DataGate(base_component.BaseComponent):
     """Stops the run when the data has anomalies, has drifted, is skewed or leaks, as far as the settings say so.
 
     Outputs:
-        verdict: see `components.data_gate.findings.Verdict`.
+        verdict: see `switchyard.components.data_gate.findings.Verdict`.
     """
 
     SPEC_CLASS = DataGateSpec

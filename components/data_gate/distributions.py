@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.data_gate.chance import LEAST_EXPECTED
-from components.data_gate.statistics import Quantiles, common, is_numeric, quantiles
+from switchyard.components.data_gate.chance import LEAST_EXPECTED
+from switchyard.components.data_gate.statistics import Quantiles, common, is_numeric, quantiles
 
 _CELLS = 10
 _ROWS_A_CELL = 8

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.data_gate.anomalies import action_for
-from components.data_gate.chance import critical, is_new, largest_by_chance, power_divergence
-from components.data_gate.distributions import Cells, cells
-from components.data_gate.findings import (
+from switchyard.components.data_gate.anomalies import action_for
+from switchyard.components.data_gate.chance import critical, is_new, largest_by_chance, power_divergence
+from switchyard.components.data_gate.distributions import Cells, cells
+from switchyard.components.data_gate.findings import (
     CHAMPION,
     ERROR,
     GROWS,
@@ -24,8 +24,8 @@ from components.data_gate.findings import (
     percent,
     remedy_for,
 )
-from components.data_gate.growth import has_grown
-from components.data_gate.statistics import (
+from switchyard.components.data_gate.growth import has_grown
+from switchyard.components.data_gate.statistics import (
     Statistics,
     common,
     features_of,

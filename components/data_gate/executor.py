@@ -13,22 +13,22 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from components.baseline.component import STATISTICS_FOLDER
-from components.baseline.contents import BaselineContents, champion_folder, previous_statistics
-from components.bundle.model import training_data
-from components.data.schema import environment_of
-from components.data.summary import DatasetSummary
-from components.data_gate.checks import Checks
-from components.data_gate.comparability import with_comparability
-from components.data_gate.findings import FILE, Verdict, merged
-from components.data_gate.growth import ordered
-from components.data_gate.leakage import leakage_findings, sample_rows
-from components.data_gate.page import DataPart, data_report
-from components.data_gate.serving_sample import sample_statistics
-from components.data_gate.statistics import Statistics, features_of, read_statistics
-from components.errors import DataGateError, UserError, did_you_mean
-from components.progress import say, warn
-from components.tracking import run as tracking
+from switchyard.components.baseline.component import STATISTICS_FOLDER
+from switchyard.components.baseline.contents import BaselineContents, champion_folder, previous_statistics
+from switchyard.components.bundle.model import training_data
+from switchyard.components.data.schema import environment_of
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.checks import Checks
+from switchyard.components.data_gate.comparability import with_comparability
+from switchyard.components.data_gate.findings import FILE, Verdict, merged
+from switchyard.components.data_gate.growth import ordered
+from switchyard.components.data_gate.leakage import leakage_findings, sample_rows
+from switchyard.components.data_gate.page import DataPart, data_report
+from switchyard.components.data_gate.serving_sample import sample_statistics
+from switchyard.components.data_gate.statistics import Statistics, features_of, read_statistics
+from switchyard.components.errors import DataGateError, UserError, did_you_mean
+from switchyard.components.progress import say, warn
+from switchyard.components.tracking import run as tracking
 
 _MOST_WARNINGS = 15
 

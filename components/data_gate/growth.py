@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from components.data_gate.findings import DRIFT, GROWS, WARNING, Finding, exclude_option
-from components.data_gate.statistics import Quantiles, common, has_values, is_numeric, quantiles
+from switchyard.components.data_gate.findings import DRIFT, GROWS, WARNING, Finding, exclude_option
+from switchyard.components.data_gate.statistics import Quantiles, common, has_values, is_numeric, quantiles
 
 _ISO = re.compile(r"\d{4}[-/]\d{2}|\d{4}[-/]\d{2}[-/]\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?( ?(Z|[+-]\d{2}:?\d{2}))?")
 _FORMATS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d.%m.%Y %H:%M:%S")

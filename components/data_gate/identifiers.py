@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.data.summary import DatasetSummary
-from components.data_gate.findings import ERROR, LEAKAGE, WARNING, Finding, exclude_option, option_for, percent
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.findings import ERROR, LEAKAGE, WARNING, Finding, exclude_option, option_for, percent
 
 _UNIQUE_SHARE = 0.95
 _FEWEST_ROWS = 50

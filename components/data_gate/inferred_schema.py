@@ -20,9 +20,9 @@ from tfx.components.statistics_gen import executor as statistics_executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 
-from components.compat.tfdv_quantiles import stats_options
-from components.data.schema import NO_VALUE
-from components.data_gate.statistics import Statistics, common, features_of, has_values, read_statistics, type_name
+from switchyard.components.compat.tfdv_quantiles import stats_options
+from switchyard.components.data.schema import NO_VALUE
+from switchyard.components.data_gate.statistics import Statistics, common, features_of, has_values, read_statistics, type_name
 
 SCHEMA_FILE = "schema.pbtxt"
 

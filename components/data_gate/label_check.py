@@ -9,8 +9,8 @@ from typing import Any
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.data.schema import domain
-from components.data_gate.findings import ERROR, SCHEMA, Finding, Verdict, listed, remedy_for
+from switchyard.components.data.schema import domain
+from switchyard.components.data_gate.findings import ERROR, SCHEMA, Finding, Verdict, listed, remedy_for
 
 
 def check_label_values(path: Path, label: str, counts: Mapping[str, int], on_anomaly: Mapping[str, Any]) -> Verdict:

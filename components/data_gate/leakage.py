@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from components.bundle.rows import column_values
-from components.data.summary import DatasetSummary, split_files
-from components.data_gate.findings import ERROR, LEAKAGE, WARNING, Finding, percent
-from components.data_gate.identifiers import identifier_findings
-from components.ingest.writer import row_hashes
+from switchyard.components.bundle.rows import column_values
+from switchyard.components.data.summary import DatasetSummary, split_files
+from switchyard.components.data_gate.findings import ERROR, LEAKAGE, WARNING, Finding, percent
+from switchyard.components.data_gate.identifiers import identifier_findings
+from switchyard.components.ingest.writer import row_hashes
 
 SAMPLE_ROWS = 20_000
 _BATCH = 8192

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from components.data.summary import DatasetSummary
-from components.data_gate.findings import Verdict, percent
-from components.pages.page import number, render, table
-from components.pages.statistics import Statistics, statistics_sections
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.findings import Verdict, percent
+from switchyard.components.pages.page import number, render, table
+from switchyard.components.pages.statistics import Statistics, statistics_sections
 
 _MOST_DISTANCES = 12
 

@@ -12,18 +12,18 @@ import pandas as pd
 import pyarrow as pa
 import tensorflow_data_validation as tfdv
 
-from components.compat.tfdv_quantiles import stats_options
-from components.data.added_columns import may_be_added
-from components.data.summary import DatasetSummary
-from components.data_gate.statistics import Statistics
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.csv_options import CsvOptions
-from components.ingest.declared import plain_numbers
-from components.ingest.readers import reader
-from components.ingest.sources import find_files, format_of
-from components.values.conversion import fit, single
-from components.values.raw_features import raw_feature
+from switchyard.components.compat.tfdv_quantiles import stats_options
+from switchyard.components.data.added_columns import may_be_added
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.statistics import Statistics
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.csv_options import CsvOptions
+from switchyard.components.ingest.declared import plain_numbers
+from switchyard.components.ingest.readers import reader
+from switchyard.components.ingest.sources import find_files, format_of
+from switchyard.components.values.conversion import fit, single
+from switchyard.components.values.raw_features import raw_feature
 
 _BATCHES = 10
 

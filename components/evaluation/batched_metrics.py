@@ -29,7 +29,7 @@ from tensorflow_model_analysis.metrics import (
 )
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluation.slices import SliceColumn, SliceKey, slices_of
+from switchyard.components.evaluation.slices import SliceColumn, SliceKey, slices_of
 
 Computed = tuple[SliceKey, dict[Any, Any]]
 

@@ -10,8 +10,8 @@ from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.artifacts import Baseline
-from components.evaluation.executor import Executor
+from switchyard.components.artifacts import Baseline
+from switchyard.components.evaluation.executor import Executor
 
 
 class EvaluationSpec(types.ComponentSpec):

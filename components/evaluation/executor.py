@@ -18,26 +18,26 @@ import tensorflow_model_analysis as tfma
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 
-from components.artifacts import DIVERGED
-from components.baseline.contents import BaselineContents, champion_folder
-from components.data.summary import DatasetSummary, split_files
-from components.data.tfrecords import ReadExamples
-from components.errors import UserError, did_you_mean
-from components.evaluation.batched_metrics import MeasureBatches
-from components.evaluation.bootstrap import Rows, interval, replicates
-from components.evaluation.metrics import METRICS, PRIMARY, check_settings
-from components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
-from components.evaluation.page import evaluation_html, models_table
-from components.evaluation.predictions import ROWS, Predict, beside, rows_schema
-from components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
-from components.evaluation.row_plots import confusion_metrics, row_plots
-from components.evaluation.tfma_config import default_thresholds, eval_config
-from components.evaluation.tfma_results import read_metrics, read_plots
-from components.evaluation.trivial import Trivial
-from components.progress import say, warn
-from components.text.visible import in_a_line
-from components.tracking import run as tracking
-from components.tracking.manifest import digest_of
+from switchyard.components.artifacts import DIVERGED
+from switchyard.components.baseline.contents import BaselineContents, champion_folder
+from switchyard.components.data.summary import DatasetSummary, split_files
+from switchyard.components.data.tfrecords import ReadExamples
+from switchyard.components.errors import UserError, did_you_mean
+from switchyard.components.evaluation.batched_metrics import MeasureBatches
+from switchyard.components.evaluation.bootstrap import Rows, interval, replicates
+from switchyard.components.evaluation.metrics import METRICS, PRIMARY, check_settings
+from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
+from switchyard.components.evaluation.page import evaluation_html, models_table
+from switchyard.components.evaluation.predictions import ROWS, Predict, beside, rows_schema
+from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
+from switchyard.components.evaluation.row_plots import confusion_metrics, row_plots
+from switchyard.components.evaluation.tfma_config import default_thresholds, eval_config
+from switchyard.components.evaluation.tfma_results import read_metrics, read_plots
+from switchyard.components.evaluation.trivial import Trivial
+from switchyard.components.progress import say, warn
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.manifest import digest_of
 
 PREDICTIONS = "predictions"
 

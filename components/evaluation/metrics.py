@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.errors import UserError, did_you_mean
+from switchyard.components.errors import UserError, did_you_mean
 
 # Multiclass accuracy and loss are means over rows; TFMA's own need one-hot labels, or have keys that thresholds miss.
 ROW_ACCURACY, ROW_LOSS = "__accuracy", "__loss"

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluation.bootstrap import interval
-from components.evaluation.metrics import DIRECTION
-from components.evaluation.results import Comparison, ModelResult
-from components.evaluation.trivial import Trivial
+from switchyard.components.evaluation.bootstrap import interval
+from switchyard.components.evaluation.metrics import DIRECTION
+from switchyard.components.evaluation.results import Comparison, ModelResult
+from switchyard.components.evaluation.trivial import Trivial
 
 # Of the trivial predictor's check where the config compares with no champion.
 DEFAULT_CONFIDENCE = 0.95

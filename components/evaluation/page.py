@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from components.data.summary import DatasetSummary
-from components.evaluation.results import CHAMPION, Evaluation, verdict_of
-from components.pages.page import COLOURS, INK, axes, legend, number, render, svg, table
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.evaluation.results import CHAMPION, Evaluation, verdict_of
+from switchyard.components.pages.page import COLOURS, INK, axes, legend, number, render, svg, table
 
 _MOST_CLASSES = 10
 

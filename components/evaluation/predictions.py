@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.utils import shared
 
-from components.baseline.fit import ChampionFit
-from components.bundle.model import BundleModel, load_bundle
-from components.bundle.rows import column_values, encode_labels
-from components.data.summary import DatasetSummary
-from components.evaluation.batched_metrics import Batch
-from components.evaluation.metrics import ROW_ACCURACY, ROW_LOSS
-from components.evaluation.results import CHAMPION
-from components.evaluation.slices import SliceColumn, slice_column
-from components.evaluation.tfma_config import row_feature
+from switchyard.components.baseline.fit import ChampionFit
+from switchyard.components.bundle.model import BundleModel, load_bundle
+from switchyard.components.bundle.rows import column_values, encode_labels
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.evaluation.batched_metrics import Batch
+from switchyard.components.evaluation.metrics import ROW_ACCURACY, ROW_LOSS
+from switchyard.components.evaluation.results import CHAMPION
+from switchyard.components.evaluation.slices import SliceColumn, slice_column
+from switchyard.components.evaluation.tfma_config import row_feature
 
 _EPSILON = 1e-7
 ROWS = "rows"

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.data.summary import TEST
-from components.evaluation.metrics import METRICS
+from switchyard.components.data.summary import TEST
+from switchyard.components.evaluation.metrics import METRICS
 
 FILE = "metrics.json"
 CANDIDATE, CHAMPION = "candidate", "champion"

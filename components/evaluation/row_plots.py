@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.evaluation.bootstrap import Rows
-from components.evaluation.results import Plots
+from switchyard.components.evaluation.bootstrap import Rows
+from switchyard.components.evaluation.results import Plots
 
 _THRESHOLDS = np.linspace(0, 1, 101)
 _MOST_POINTS = 400

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from components.evaluation.results import CANDIDATE, Evaluation, ModelResult
+from switchyard.components.evaluation.results import CANDIDATE, Evaluation, ModelResult
 
 FILE = "infra_validation.json"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluation.metrics import METRICS
+from switchyard.components.evaluation.metrics import METRICS
 
 PLOTS = {
     "binary": ("ConfusionMatrixPlot", "CalibrationPlot"),

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow_model_analysis as tfma
 from google.protobuf.json_format import MessageToDict
 
-from components.evaluation.results import Plots
-from components.evaluation.tfma_config import row_feature
+from switchyard.components.evaluation.results import Plots
+from switchyard.components.evaluation.tfma_config import row_feature
 
 Slices = dict[str, dict[str, float]]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
-from components.evaluation.metrics import DIRECTION, PRIMARY
-from components.evaluation.results import ModelResult
+from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
+from switchyard.components.evaluation.metrics import DIRECTION, PRIMARY
+from switchyard.components.evaluation.results import ModelResult
 
 _NAME = "trivial"
 _EPSILON = 1e-7

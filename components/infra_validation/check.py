@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.bundle.model import BundleInfo, RawFeature, answers, load_bundle
-from components.bundle.rows import to_frame
-from components.errors import StageError
-from components.evaluation.servability import Servability
-from components.infra_validation.server_process import ServerProcess, server_process
-from components.serving.client import from_records, from_tensors, records, scores_in, tensors
+from switchyard.components.bundle.model import BundleInfo, RawFeature, answers, load_bundle
+from switchyard.components.bundle.rows import to_frame
+from switchyard.components.errors import StageError
+from switchyard.components.evaluation.servability import Servability
+from switchyard.components.infra_validation.server_process import ServerProcess, server_process
+from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
 
 TOLERANCE = 1e-5
 _BATCH = 50

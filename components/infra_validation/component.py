@@ -10,7 +10,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.infra_validation.executor import Executor
+from switchyard.components.infra_validation.executor import Executor
 
 
 class InfraValidationSpec(types.ComponentSpec):

@@ -13,12 +13,12 @@ import tensorflow as tf
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from components.data.summary import DatasetSummary, split_files
-from components.evaluation.servability import FILE, Servability, save
-from components.infra_validation.check import check
-from components.progress import say, warn
-from components.tracking import run as tracking
-from components.tracking.manifest import digest_of
+from switchyard.components.data.summary import DatasetSummary, split_files
+from switchyard.components.evaluation.servability import FILE, Servability, save
+from switchyard.components.infra_validation.check import check
+from switchyard.components.progress import say, warn
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.manifest import digest_of
 
 # Each server holds the frameworks, more than a gigabyte.
 _AT_ONCE = 2

@@ -1,4 +1,4 @@
-"""`python -m components.infra_validation.server_main FD FOLDER DIGEST`: a bundle's server on a socket that it inherits.
+"""`python -m switchyard.components.infra_validation.server_main FD FOLDER DIGEST`: a bundle's server on an inherited socket.
 
 A fresh interpreter, as in production: what only the training process had (modules, variables) is not there. It ends
 when its standard input does, so that it never outlives the stage, however that dies.
@@ -14,12 +14,12 @@ import threading
 from importlib import metadata
 from pathlib import Path
 
-from components.bundle.model import bundle_info
-from components.errors import StageError, UserError
-from components.import_order import import_tensorflow_without_keras, settle
-from components.serving.server import ServeOptions, serve
-from components.text.redaction import install
-from components.tracking.manifest import verify
+from switchyard.components.bundle.model import bundle_info
+from switchyard.components.errors import StageError, UserError
+from switchyard.components.import_order import import_tensorflow_without_keras, settle
+from switchyard.components.serving.server import ServeOptions, serve
+from switchyard.components.text.redaction import install
+from switchyard.components.tracking.manifest import verify
 
 NAME = "model"
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageError, last_line
-from components.infra_validation.server_main import NAME
-from components.process import interpreter
-from components.serving.server import bind
+from switchyard.components.errors import StageError, last_line
+from switchyard.components.infra_validation.server_main import NAME
+from switchyard.components.process import interpreter
+from switchyard.components.serving.server import bind
 
 _HOST = "127.0.0.1"
 _STOP_SECONDS = 30
@@ -76,7 +76,7 @@ def server_process(folder: str, digest: str | None, log: Path, patience_seconds:
     with bind(_HOST, 0) as listening, log.open("wb") as output:
         port = listening.getsockname()[1]
         process = interpreter.start(
-            "components.infra_validation.server_main",
+            "switchyard.components.infra_validation.server_main",
             [str(listening.fileno()), folder, digest or ""],
             env=_environment(),
             stdin=subprocess.PIPE,

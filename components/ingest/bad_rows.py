@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from components.errors import UserError
-from components.text.visible import in_line
+from switchyard.components.errors import UserError
+from switchyard.components.text.visible import in_line
 
 SAMPLES = 20
 _WIDTH = 200

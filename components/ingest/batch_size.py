@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from components.values.cells import is_list, is_text
+from switchyard.components.values.cells import is_list, is_text
 
 _Table = TypeVar("_Table", pa.Table, pa.RecordBatch)
 # A batch has at most so many rows, values and bytes (one row may have more).

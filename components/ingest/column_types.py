@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError
-from components.values import spelling
-from components.values.cells import FLOAT32_MAX, Target, counted, is_list, is_moment, number_of, plain
-from components.values.cells import is_text as holds_text
-from components.values.conversion import Fitted, fit_target
-from components.values.spelling import BOOLEAN, TEXT, TIME, TIMESTAMP, UNITS
+from switchyard.components.errors import UserError
+from switchyard.components.values import spelling
+from switchyard.components.values.cells import FLOAT32_MAX, Target, counted, is_list, is_moment, number_of, plain
+from switchyard.components.values.cells import is_text as holds_text
+from switchyard.components.values.conversion import Fitted, fit_target
+from switchyard.components.values.spelling import BOOLEAN, TEXT, TIME, TIMESTAMP, UNITS
 
 EMPTY, INTEGER, FLOAT, STRING = "empty", "integer", "float", "string"
 # More than 64 bits hold: told from the other integers, as these become floats where floats are among them.

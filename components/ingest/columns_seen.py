@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import (
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import (
     EMPTY,
     STRING,
     TEXTS_OF_NUMBERS,
@@ -20,19 +20,19 @@ from components.ingest.column_types import (
     mixed_times,
     observe,
 )
-from components.ingest.csv_options import CsvOptions
-from components.ingest.declared import NUMBER, TEXT, plain_numbers
-from components.ingest.float_precision import FloatPrecision
-from components.ingest.keys import check_keys, missing_keys
-from components.ingest.labels import LabelValues
-from components.ingest.nearly_numbers import NearlyNumbers
-from components.ingest.readers import is_untyped, reader
-from components.ingest.sources import format_of
-from components.values.cells import is_text as holds_text
-from components.values.cells import plain
+from switchyard.components.ingest.csv_options import CsvOptions
+from switchyard.components.ingest.declared import NUMBER, TEXT, plain_numbers
+from switchyard.components.ingest.float_precision import FloatPrecision
+from switchyard.components.ingest.keys import check_keys, missing_keys
+from switchyard.components.ingest.labels import LabelValues
+from switchyard.components.ingest.nearly_numbers import NearlyNumbers
+from switchyard.components.ingest.readers import is_untyped, reader
+from switchyard.components.ingest.sources import format_of
+from switchyard.components.values.cells import is_text as holds_text
+from switchyard.components.values.cells import plain
 
 if TYPE_CHECKING:
-    from components.ingest.scan import InputSpec
+    from switchyard.components.ingest.scan import InputSpec
 
 
 class ColumnsSeen:

@@ -11,9 +11,9 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.ingest.driver import Driver
-from components.ingest.executor import Executor
-from components.ingest.scan import InputSpec
+from switchyard.components.ingest.driver import Driver
+from switchyard.components.ingest.executor import Executor
+from switchyard.components.ingest.scan import InputSpec
 
 
 class IngestSpec(types.ComponentSpec):

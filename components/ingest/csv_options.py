@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError
-from components.ingest.sources import arrow_stream, check_compression, open_file
-from components.values.cells import is_text
-from components.values.spelling import NUMBER
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.sources import arrow_stream, check_compression, open_file
+from switchyard.components.values.cells import is_text
+from switchyard.components.values.spelling import NUMBER
 
 _CHUNK = 1 << 20
 _SPACES = " \u00a0\u202f"  # typists and programs put any of them between thousands

@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from components.compat.arrow_invalid_rows import watched
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.csv_options import DEFAULTS, CsvOptions, csv_head, csv_stream, undecodable
-from components.ingest.reading import Batches, check_doubled, check_names, refusing
+from switchyard.components.compat.arrow_invalid_rows import watched
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.csv_options import DEFAULTS, CsvOptions, csv_head, csv_stream, undecodable
+from switchyard.components.ingest.reading import Batches, check_doubled, check_names, refusing
 
 _BLOCK = 8 << 20
 # Of the first line; the second, where it is longer than the first.

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError, did_you_mean
-from components.ingest.bad_rows import BadRows
-from components.ingest.scalars import longest, one_a_row
-from components.text.visible import in_a_line
-from components.values import spelling
-from components.values.cells import as_text, is_text
+from switchyard.components.errors import UserError, did_you_mean
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.scalars import longest, one_a_row
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.values import spelling
+from switchyard.components.values.cells import as_text, is_text
 
 if TYPE_CHECKING:
-    from components.ingest.csv_options import CsvOptions
+    from switchyard.components.ingest.csv_options import CsvOptions
 
 NUMBER, TEXT = "number", "text"
 _NUMBER = f"^({spelling.NUMBER}|[+-]?[iI][nN][fF]([iI][nN][iI][tT][yY])?)$"

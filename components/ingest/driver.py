@@ -9,8 +9,8 @@ from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import base_driver as portable_driver
 from tfx.proto.orchestration import driver_output_pb2
 
-from components.ingest.executor import input_spec
-from components.ingest.sources import fingerprint
+from switchyard.components.ingest.executor import input_spec
+from switchyard.components.ingest.sources import fingerprint
 
 
 class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):

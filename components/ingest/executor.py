@@ -15,19 +15,19 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.data.summary import EVAL, TEST, TRAIN, DatasetSummary
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.batch_size import parts_of
-from components.ingest.column_types import EMPTY, FLOAT, INTEGER
-from components.ingest.columns_seen import located, reads_texts
-from components.ingest.keys import key_hashes
-from components.ingest.labels import class_column
-from components.ingest.scan import InputSpec, Scan, read_batches, scan
-from components.ingest.typed import MisfitError, TypedColumns
-from components.ingest.writer import SplitWriter, assign, row_hashes, take
-from components.progress import say, warn
-from components.text.visible import in_a_line
+from switchyard.components.data.summary import EVAL, TEST, TRAIN, DatasetSummary
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.batch_size import parts_of
+from switchyard.components.ingest.column_types import EMPTY, FLOAT, INTEGER
+from switchyard.components.ingest.columns_seen import located, reads_texts
+from switchyard.components.ingest.keys import key_hashes
+from switchyard.components.ingest.labels import class_column
+from switchyard.components.ingest.scan import InputSpec, Scan, read_batches, scan
+from switchyard.components.ingest.typed import MisfitError, TypedColumns
+from switchyard.components.ingest.writer import SplitWriter, assign, row_hashes, take
+from switchyard.components.progress import say, warn
+from switchyard.components.text.visible import in_a_line
 
 
 def input_spec(exec_properties: dict[str, Any]) -> InputSpec:

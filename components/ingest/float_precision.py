@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError
-from components.ingest.column_types import FLOAT, INTEGER, ColumnType
-from components.values import spelling
-from components.values.cells import is_text, plain
-from components.values.targets import EXACT
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.column_types import FLOAT, INTEGER, ColumnType
+from switchyard.components.values import spelling
+from switchyard.components.values.cells import is_text, plain
+from switchyard.components.values.targets import EXACT
 
 KEY = "data.max_float32_loss"
 _SAMPLE = 2_000

@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from components.values.base64_values import holds_bytes, may_hold_bytes, unwrapped
-from components.values.conversion import typed_rows
-from components.values.spelling import MISSING_WORDS, clash, styles
-from components.values.targets import EXACT
+from switchyard.components.values.base64_values import holds_bytes, may_hold_bytes, unwrapped
+from switchyard.components.values.conversion import typed_rows
+from switchyard.components.values.spelling import MISSING_WORDS, clash, styles
+from switchyard.components.values.targets import EXACT
 
 _NOT_ONE_TYPE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
 _NUMBERS = frozenset({bool, int, float})

@@ -8,12 +8,12 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.batch_size import BYTES, rows_of
-from components.ingest.csv_options import marked
-from components.ingest.reading import Batches, check_names, read_column, refusing
-from components.ingest.sources import check_compression, open_file
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.batch_size import BYTES, rows_of
+from switchyard.components.ingest.csv_options import marked
+from switchyard.components.ingest.reading import Batches, check_names, read_column, refusing
+from switchyard.components.ingest.sources import check_compression, open_file
 
 # What a compressed file unpacks to has no end of its own.
 _LINE_BYTES = 64 << 20

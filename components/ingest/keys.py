@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError
-from components.ingest.scalars import longest, one_a_row
-from components.values.cells import is_list
-from components.values.spelling import NUMBER
-from components.values.targets import EXACT
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.scalars import longest, one_a_row
+from switchyard.components.values.cells import is_list
+from switchyard.components.values.spelling import NUMBER
+from switchyard.components.values.targets import EXACT
 
 # Whole numbers up to here are exact in a float of so many bytes.
 _EXACT = {2: 2.0**11, 4: 2.0**24, 8: float(EXACT)}

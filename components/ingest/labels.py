@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.scalars import longest, one_a_row
-from components.text.visible import in_a_line
-from components.values.cells import is_text
-from components.values.spelling import NUMBER
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.scalars import longest, one_a_row
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.values.cells import is_text
+from switchyard.components.values.spelling import NUMBER
 
 MAX_CLASSES = 1000
 # An integer label with more values than this is taken as a quantity when the task is not given.

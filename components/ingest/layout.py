@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from components.data.added_columns import UNNAMED, is_added, may_be_added
-from components.errors import UserError
-from components.text.escaping import split_pattern
+from switchyard.components.data.added_columns import UNNAMED, is_added, may_be_added
+from switchyard.components.errors import UserError
+from switchyard.components.text.escaping import split_pattern
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 

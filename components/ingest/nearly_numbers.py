@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.values import spelling
-from components.values.cells import as_text
+from switchyard.components.values import spelling
+from switchyard.components.values.cells import as_text
 
 # Above this share of the present values a column is one of numbers.
 _SHARE = 0.9

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from components.errors import UserError, first_line
-from components.ingest.bad_rows import BadRows
-from components.ingest.batch_size import bounded_batches
-from components.ingest.reading import Batches, check_doubled, check_names, refusing
-from components.ingest.sources import open_file
+from switchyard.components.errors import UserError, first_line
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.batch_size import bounded_batches
+from switchyard.components.ingest.reading import Batches, check_doubled, check_names, refusing
+from switchyard.components.ingest.sources import open_file
 
 
 @refusing("Parquet")

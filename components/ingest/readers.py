@@ -7,14 +7,14 @@ from functools import partial
 
 import pyarrow as pa
 
-from components.ingest.bad_rows import BadRows
-from components.ingest.csv_options import CsvOptions
-from components.ingest.csv_reader import read_csv
-from components.ingest.json_columns import UNTYPED
-from components.ingest.jsonl_reader import read_jsonl
-from components.ingest.parquet_reader import read_parquet
-from components.ingest.reading import Batches
-from components.ingest.tfrecord_reader import read_tfrecord
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.csv_options import CsvOptions
+from switchyard.components.ingest.csv_reader import read_csv
+from switchyard.components.ingest.json_columns import UNTYPED
+from switchyard.components.ingest.jsonl_reader import read_jsonl
+from switchyard.components.ingest.parquet_reader import read_parquet
+from switchyard.components.ingest.reading import Batches
+from switchyard.components.ingest.tfrecord_reader import read_tfrecord
 
 Reader = Callable[[str, BadRows, Sequence[str] | None], Batches]
 READERS: dict[str, Reader] = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_jsonl, "tfrecord": read_tfrecord}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from components.errors import UserError, first_line
-from components.ingest.json_columns import MixedColumnError, json_column
+from switchyard.components.errors import UserError, first_line
+from switchyard.components.ingest.json_columns import MixedColumnError, json_column
 
 Batches = Generator[pa.RecordBatch, None, None]
 _LONGEST_NAME = 20_000

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError
-from components.values.cells import counted, is_list, is_moment, is_text, plain
-from components.values.spelling import FIRST_SECOND, LAST_SECOND, UNITS
+from switchyard.components.errors import UserError
+from switchyard.components.values.cells import counted, is_list, is_moment, is_text, plain
+from switchyard.components.values.spelling import FIRST_SECOND, LAST_SECOND, UNITS
 
 _DAY = 86_400
 

@@ -10,24 +10,24 @@ from typing import Any
 
 import pyarrow as pa
 
-from components.data import class_order
-from components.errors import UserError, did_you_mean
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY, INTEGER, STRING, ColumnType
-from components.ingest.columns_seen import ColumnsSeen
-from components.ingest.csv_options import CsvOptions
-from components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
-from components.ingest.float_precision import settled
-from components.ingest.keys import with_key
-from components.ingest.labels import LabelValues, check_label, class_of, infer_task, labelled
-from components.ingest.layout import added_columns, folder_columns, with_folders
-from components.ingest.readers import reader
-from components.ingest.reading import Batches
-from components.ingest.scalars import check_values
-from components.ingest.sources import Listing, format_of, list_files, listed
-from components.progress import say
-from components.text.visible import in_a_line
-from components.values.spelling import MISSING_LABELS
+from switchyard.components.data import class_order
+from switchyard.components.errors import UserError, did_you_mean
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import EMPTY, INTEGER, STRING, ColumnType
+from switchyard.components.ingest.columns_seen import ColumnsSeen
+from switchyard.components.ingest.csv_options import CsvOptions
+from switchyard.components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
+from switchyard.components.ingest.float_precision import settled
+from switchyard.components.ingest.keys import with_key
+from switchyard.components.ingest.labels import LabelValues, check_label, class_of, infer_task, labelled
+from switchyard.components.ingest.layout import added_columns, folder_columns, with_folders
+from switchyard.components.ingest.readers import reader
+from switchyard.components.ingest.reading import Batches
+from switchyard.components.ingest.scalars import check_values
+from switchyard.components.ingest.sources import Listing, format_of, list_files, listed
+from switchyard.components.progress import say
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.values.spelling import MISSING_LABELS
 
 # Enough to tell a task by; also the limit of what is read before a run starts.
 PEEK_ROWS = 20_000
@@ -38,7 +38,7 @@ class InputSpec:
     """What to read: the plain-data form of the config's `data` and `label`.
 
     Attributes:
-        columns: column -> its declared type, see `components.ingest.declared`.
+        columns: column -> its declared type, see `switchyard.components.ingest.declared`.
         csv: what differs from the defaults of `CsvOptions`.
     """
 

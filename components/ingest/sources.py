@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from components.errors import UserError
-from components.ingest.layout import fixed_part, folder_columns
-from components.text.escaping import pattern_of
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.layout import fixed_part, folder_columns
+from switchyard.components.text.escaping import pattern_of
 
 ENDINGS = {
     ".csv": "csv",

@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.batch_size import BYTES, rows_of
-from components.ingest.reading import Batches, check_names, read_column, unreadable
-from components.ingest.sources import is_local, open_file
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.batch_size import BYTES, rows_of
+from switchyard.components.ingest.reading import Batches, check_names, read_column, unreadable
+from switchyard.components.ingest.sources import is_local, open_file
 
 _RECORDS_AT_ONCE = 1024
 # A record: its length, the length's checksum, its bytes, their checksum.

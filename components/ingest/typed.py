@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError
-from components.ingest.column_types import EMPTY, STRING, ColumnType, UnusableColumnError, stored, target
-from components.values import spelling
-from components.values.cells import Target, is_list, is_text, plain
-from components.values.conversion import fit_target
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.column_types import EMPTY, STRING, ColumnType, UnusableColumnError, stored, target
+from switchyard.components.values import spelling
+from switchyard.components.values.cells import Target, is_list, is_text, plain
+from switchyard.components.values.conversion import fit_target
 
 _SHOWN = 10
 

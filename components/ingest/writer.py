@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pandas.util import hash_array
 
-from components.data.shards import ShardWriter, rename
+from switchyard.components.data.shards import ShardWriter, rename
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -12,10 +12,10 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from tfx.types import artifact_utils
 
-from components.data.summary import FILE as DATASET
-from components.data.summary import DatasetSummary
-from components.pages.statistics import statistics_html
-from components.tracking import run as tracking
+from switchyard.components.data.summary import FILE as DATASET
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.pages.statistics import statistics_html
+from switchyard.components.tracking import run as tracking
 
 
 def track_outputs(outputs: Mapping[str, Iterable[Any]]) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 matplotlib.rcParams["svg.fonttype"] = "none"  # texts stay texts
 matplotlib.rcParams["text.parse_math"] = False  # a column may be called "price ($)"
-_templates = Environment(loader=PackageLoader("components.pages", ""), autoescape=select_autoescape(["html"]))
+_templates = Environment(loader=PackageLoader("switchyard.components.pages", ""), autoescape=select_autoescape(["html"]))
 INK = "#7a8699"
 COLOURS = ("#2f6fde", "#e07b39", "#3a9d6e", "#a05cc9", "#c94f6d", "#4fa3c9", "#9c8a3c", "#6d7bd1", "#5c8f8a", "#b0713f")
 

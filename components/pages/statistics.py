@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.pages.page import COLOURS, axes, number, render, svg, table
+from switchyard.components.pages.page import COLOURS, axes, number, render, svg, table
 
 _MOST_PLOTS = 100
 _TOP_VALUES = 12

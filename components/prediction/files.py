@@ -19,21 +19,21 @@ import pyarrow as pa
 import pyarrow.parquet
 from apache_beam.utils import shared
 
-from components.bundle.model import BundleInfo, BundleModel, answers, load_bundle, training_data
-from components.data.added_columns import may_be_added
-from components.data.class_order import KEY as POSITIVE_CLASS
-from components.data.summary import DatasetSummary
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.csv_options import CsvOptions
-from components.ingest.declared import plain_numbers
-from components.ingest.layout import folder_columns, with_folders
-from components.ingest.readers import reader
-from components.progress import say
-from components.text.visible import in_a_line
-from components.values.conversion import MISSING, Fitted, fit_rows, single
-from components.values.raw_features import RawFeature
-from components.values.spelling import FLOAT, INTEGER
+from switchyard.components.bundle.model import BundleInfo, BundleModel, answers, load_bundle, training_data
+from switchyard.components.data.added_columns import may_be_added
+from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.csv_options import CsvOptions
+from switchyard.components.ingest.declared import plain_numbers
+from switchyard.components.ingest.layout import folder_columns, with_folders
+from switchyard.components.ingest.readers import reader
+from switchyard.components.progress import say
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.values.conversion import MISSING, Fitted, fit_rows, single
+from switchyard.components.values.raw_features import RawFeature
+from switchyard.components.values.spelling import FLOAT, INTEGER
 
 BAD = ".bad.jsonl"
 _NO_LIMIT = 2**62
@@ -83,7 +83,7 @@ class _Loaded:
     """A bundle; a class because Beam shares only what can be referred to weakly."""
 
     def __init__(self, folder: str, digest: str | None, missing_values: Sequence[str]) -> None:
-        from components.import_order import settle
+        from switchyard.components.import_order import settle
 
         settle()
         self.bundle: BundleModel = load_bundle(folder, digest)

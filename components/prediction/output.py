@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from components.errors import UserError
-from components.ingest.batch_size import parts_of
-from components.ingest.scalars import longest, one_a_row
-from components.values.base64_values import as_json
-from components.values.targets import is_list
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.batch_size import parts_of
+from switchyard.components.ingest.scalars import longest, one_a_row
+from switchyard.components.values.base64_values import as_json
+from switchyard.components.values.targets import is_list
 
 Write = Callable[[pa.Table], None]
 
@@ -117,7 +117,7 @@ def _tfrecord(path: Path, schema: pa.Schema) -> Iterator[Write]:
     import tensorflow as tf
     from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-    from components.ingest.column_types import convert, observe
+    from switchyard.components.ingest.column_types import convert, observe
 
     encoder = RecordBatchToExamplesEncoder()
     with tf.io.TFRecordWriter(str(path)) as writer:

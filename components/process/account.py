@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from components.process.own_folder import own_folder
+from switchyard.components.process.own_folder import own_folder
 
 
 def ensure_account() -> None:

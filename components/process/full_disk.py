@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.errors import DataGateError, UserError, text_of
+from switchyard.components.errors import DataGateError, UserError, text_of
 
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAYS = re.compile(r"[Nn]o space left on device|Disk quota exceeded|database or disk is full|File too large")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:  # help texts do not wait for these
 
 _SAFE = "PYTHONSAFEPATH"
 _PATH = "PYTHONPATH"
-_ROOT = Path(__file__).resolve().parents[2]
+# In a clone and where it is installed; not by this file, which links lead to.
+_ROOT = Path(str(sys.modules["switchyard"].__file__)).resolve().parents[1]
 
 
 def start(module: str, arguments: Sequence[str], *, env: Mapping[str, str] | None = None, **pipes: Any) -> subprocess.Popen[Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from components.errors import UserError
-from components.text.redaction import remember
+from switchyard.components.errors import UserError
+from switchyard.components.text.redaction import remember
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 

@@ -14,16 +14,16 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.data import source as data_source
-from components.data.summary import DatasetSummary
-from components.errors import UserError
-from components.evaluation.results import CHAMPION, Evaluation, ModelResult
-from components.evaluation.servability import verdicts
-from components.progress import say, warn
-from components.tracking import run as tracking
-from components.tracking.manifest import digest_of
-from components.tracking.model_registry import CHALLENGER, POSITIVE_CLASS, PUT_OFF, REFUSED, Registration
-from components.tracking.model_registry import CHAMPION as REGISTERED_CHAMPION
+from switchyard.components.data import source as data_source
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.errors import UserError
+from switchyard.components.evaluation.results import CHAMPION, Evaluation, ModelResult
+from switchyard.components.evaluation.servability import verdicts
+from switchyard.components.progress import say, warn
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.manifest import digest_of
+from switchyard.components.tracking.model_registry import CHALLENGER, POSITIVE_CLASS, PUT_OFF, REFUSED, Registration
+from switchyard.components.tracking.model_registry import CHAMPION as REGISTERED_CHAMPION
 
 FILE = "registration.json"
 

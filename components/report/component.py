@@ -15,16 +15,16 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.artifacts import DataVerdict, RunReport
-from components.data.summary import DatasetSummary
-from components.data_gate.findings import Verdict
-from components.data_gate.page import DataPart
-from components.data_gate.statistics import read_statistics
-from components.evaluation.results import Evaluation
-from components.evaluation.servability import load, verdicts
-from components.report.page import ModelPart, run_report
-from components.tracking import run as tracking
-from components.training.executor import RESULT, TUNED
+from switchyard.components.artifacts import DataVerdict, RunReport
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.findings import Verdict
+from switchyard.components.data_gate.page import DataPart
+from switchyard.components.data_gate.statistics import read_statistics
+from switchyard.components.evaluation.results import Evaluation
+from switchyard.components.evaluation.servability import load, verdicts
+from switchyard.components.report.page import ModelPart, run_report
+from switchyard.components.tracking import run as tracking
+from switchyard.components.training.executor import RESULT, TUNED
 
 FILE = "report.html"
 

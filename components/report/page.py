@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.data_gate.page import DataPart, data_sections, subtitle
-from components.evaluation.page import evaluation_sections, verdict_section
-from components.evaluation.results import Evaluation
-from components.evaluation.servability import Servability
-from components.pages.page import COLOURS, axes, legend, number, render, svg, table
+from switchyard.components.data_gate.page import DataPart, data_sections, subtitle
+from switchyard.components.evaluation.page import evaluation_sections, verdict_section
+from switchyard.components.evaluation.results import Evaluation
+from switchyard.components.evaluation.servability import Servability
+from switchyard.components.pages.page import COLOURS, axes, legend, number, render, svg, table
 
 _CURVES = ("loss", "auc", "accuracy", "mae")
 

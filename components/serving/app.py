@@ -15,17 +15,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from components.bundle.model import Columns
-from components.serving import invocations, open_inference
-from components.serving.batcher import QueueFullError
-from components.serving.bodies import Bodies, Body
-from components.serving.bounds import Bounds, InputError, shortened
-from components.serving.gate import AllowedHosts, Gate, fault
-from components.serving.inputs import columns_of, left_aside
-from components.serving.metrics import Metrics
-from components.serving.openapi import openapi
-from components.serving.rollout import Rollout
-from components.serving.served_model import Limits, ServedModel
+from switchyard.components.bundle.model import Columns
+from switchyard.components.serving import invocations, open_inference
+from switchyard.components.serving.batcher import QueueFullError
+from switchyard.components.serving.bodies import Bodies, Body
+from switchyard.components.serving.bounds import Bounds, InputError, shortened
+from switchyard.components.serving.gate import AllowedHosts, Gate, fault
+from switchyard.components.serving.inputs import columns_of, left_aside
+from switchyard.components.serving.metrics import Metrics
+from switchyard.components.serving.openapi import openapi
+from switchyard.components.serving.rollout import Rollout
+from switchyard.components.serving.served_model import Limits, ServedModel
 
 _JSON = "application/json"
 _ANSWER_BYTES = 20  # of a score in JSON

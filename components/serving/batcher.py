@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.bundle.model import Columns, concatenate
+from switchyard.components.bundle.model import Columns, concatenate
 
 _log = logging.getLogger(__name__)
 

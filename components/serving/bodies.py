@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from components.serving.batcher import QueueFullError
-from components.serving.bounds import InputError
+from switchyard.components.serving.batcher import QueueFullError
+from switchyard.components.serving.bounds import InputError
 
 _TOGETHER = 4
 _TOGETHER_AT_LEAST = 64 << 20

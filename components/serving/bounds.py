@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 _SPARSE_CELLS = 8 << 20
 _CELLS_A_BYTE = 2

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.bundle.model import BundleInfo, RawFeature
-from components.values.base64_values import KEY, as_json, holds_bytes, in_base64
+from switchyard.components.bundle.model import BundleInfo, RawFeature
+from switchyard.components.values.base64_values import KEY, as_json, holds_bytes, in_base64
 
 _DATATYPES = {"string": "BYTES", "int64": "INT64", "float32": "FP64"}
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import uvicorn
 
-from components.compat.bounded_http import ConnectionLimits, bounded_http
-from components.errors import UserError
-from components.serving.gate import AllowedHosts
+from switchyard.components.compat.bounded_http import ConnectionLimits, bounded_http
+from switchyard.components.errors import UserError
+from switchyard.components.serving.gate import AllowedHosts
 
 _GRACE_SECONDS = 30
 _OTHER_FILES = 256

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from components.bundle.model import training_data
-from components.data.summary import DatasetSummary
-from components.data_gate.drift import TOO_FEW, column_findings, distance_findings, distances
-from components.data_gate.findings import DRIFT, Distance, Finding, merged
-from components.data_gate.serving_sample import sample_statistics
-from components.data_gate.statistics import Statistics, features_of, read_statistics, rows_of
-from components.errors import UserError
-from components.pages.page import number, render, table
-from components.pages.statistics import statistics_sections
+from switchyard.components.bundle.model import training_data
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.drift import TOO_FEW, column_findings, distance_findings, distances
+from switchyard.components.data_gate.findings import DRIFT, Distance, Finding, merged
+from switchyard.components.data_gate.serving_sample import sample_statistics
+from switchyard.components.data_gate.statistics import Statistics, features_of, read_statistics, rows_of
+from switchyard.components.errors import UserError
+from switchyard.components.pages.page import number, render, table
+from switchyard.components.pages.statistics import statistics_sections
 
 _WHERE = "requests, against the training data"
 _SETTINGS: dict[str, Any] = {"excluded": [], "on_anomaly": {"error": "fail", "warning": "warn", "features": {}}}

@@ -15,9 +15,9 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from components.compat.bounded_http import received
-from components.serving.metrics import Metrics
-from components.serving.served_model import Limits
+from switchyard.components.compat.bounded_http import received
+from switchyard.components.serving.metrics import Metrics
+from switchyard.components.serving.served_model import Limits
 
 _HOST = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^\[\]:/@?#\s]+))(:[0-9]{1,5})?")
 _log = logging.getLogger(__name__)

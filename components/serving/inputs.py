@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from components.bundle.model import BundleInfo
-from components.data.added_columns import may_be_added
-from components.errors import did_you_mean
-from components.serving.bounds import Bounds, InputError, shortened, shown
-from components.values.cells import FLOAT32_MAX, number_of
-from components.values.conversion import MISSING, Misfit, fit_values, model_column
-from components.values.raw_features import Columns, Ragged, RawFeature
-from components.values.spelling import BOOLEAN, FLOAT, INTEGER, missing_test
-from components.values.targets import EXACT
+from switchyard.components.bundle.model import BundleInfo
+from switchyard.components.data.added_columns import may_be_added
+from switchyard.components.errors import did_you_mean
+from switchyard.components.serving.bounds import Bounds, InputError, shortened, shown
+from switchyard.components.values.cells import FLOAT32_MAX, number_of
+from switchyard.components.values.conversion import MISSING, Misfit, fit_values, model_column
+from switchyard.components.values.raw_features import Columns, Ragged, RawFeature
+from switchyard.components.values.spelling import BOOLEAN, FLOAT, INTEGER, missing_test
+from switchyard.components.values.targets import EXACT
 
 _BOUNDS = Bounds()
 # In an answer: columns of the request that were not used.

@@ -13,12 +13,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv
 
-from components.bundle.model import BundleInfo, answers
-from components.errors import first_line
-from components.serving.bounds import Bounds, InputError, shortened
-from components.serving.inputs import check_names
-from components.serving.json_body import read_json
-from components.values.base64_values import from_base64
+from switchyard.components.bundle.model import BundleInfo, answers
+from switchyard.components.errors import first_line
+from switchyard.components.serving.bounds import Bounds, InputError, shortened
+from switchyard.components.serving.inputs import check_names
+from switchyard.components.serving.json_body import read_json
+from switchyard.components.values.base64_values import from_base64
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _BOUNDS = Bounds()
@@ -27,7 +27,7 @@ _ARROWS_COLUMN = re.compile(r"CSV column #([0-9]+)")
 
 
 def decode(body: bytes | bytearray, content_type: str, info: BundleInfo, bounds: Bounds = _BOUNDS) -> dict[str, Any]:
-    """Returns raw feature -> values, see `components.serving.inputs.columns_of`.
+    """Returns raw feature -> values, see `switchyard.components.serving.inputs.columns_of`.
 
     A text in a column of bytes is base64: that is how MLflow's clients send what a signature calls binary.
 

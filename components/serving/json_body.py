@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.bundle.model import BundleInfo
-from components.serving.bounds import Bounds, InputError
+from switchyard.components.bundle.model import BundleInfo
+from switchyard.components.serving.bounds import Bounds, InputError
 
 _SMALL = 64 << 10
 _CHUNK = 1 << 20

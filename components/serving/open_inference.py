@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.bundle.model import BundleInfo, RawFeature, answers
-from components.data.class_order import KEY as POSITIVE_CLASS
-from components.serving.bounds import Bounds, InputError, brief, shortened
-from components.serving.inputs import check_names, wrong_width
-from components.serving.json_body import read_json
-from components.values.base64_values import from_base64
-from components.values.spelling import BOOLEAN, TIME, TIMESTAMP
+from switchyard.components.bundle.model import BundleInfo, RawFeature, answers
+from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
+from switchyard.components.serving.bounds import Bounds, InputError, brief, shortened
+from switchyard.components.serving.inputs import check_names, wrong_width
+from switchyard.components.serving.json_body import read_json
+from switchyard.components.values.base64_values import from_base64
+from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 
 BINARY_HEADER = "inference-header-content-length"
 DATATYPES = {
@@ -42,7 +42,7 @@ class InferRequest:
 
     Attributes:
         id: the client's, or a new one.
-        given: raw feature -> values, see `components.serving.inputs.columns_of`.
+        given: raw feature -> values, see `switchyard.components.serving.inputs.columns_of`.
         outputs: output -> whether it is wanted as binary; empty: all of them.
         binary: whether outputs that are not named are wanted as binary.
     """

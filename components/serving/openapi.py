@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.bundle.model import BundleInfo, RawFeature
-from components.serving.open_inference import DATATYPES, input_metadata, output_metadata
-from components.serving.served_model import Limits
-from components.values.spelling import BOOLEAN, FIRST_SECOND, LAST_SECOND, TIME, TIMESTAMP, UNITS, unit_of
-from components.values.targets import EXACT
+from switchyard.components.bundle.model import BundleInfo, RawFeature
+from switchyard.components.serving.open_inference import DATATYPES, input_metadata, output_metadata
+from switchyard.components.serving.served_model import Limits
+from switchyard.components.values.spelling import BOOLEAN, FIRST_SECOND, LAST_SECOND, TIME, TIMESTAMP, UNITS, unit_of
+from switchyard.components.values.targets import EXACT
 
 _OTHER_HOST = "The Host header names another host than is served here"
 

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from components.bundle.model import BundleInfo, Columns, Ragged, answers
-from components.errors import UserError
-from components.serving.served_model import ServedModel
+from switchyard.components.bundle.model import BundleInfo, Columns, Ragged, answers
+from switchyard.components.errors import UserError
+from switchyard.components.serving.served_model import ServedModel
 
 _ROWS, _SECONDS, _MOST_ROWS = 5_000, 30.0, 100_000
 TIME, VERSION = "switchyard_time", "switchyard_version"

@@ -7,7 +7,7 @@ import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
-from components.serving.served_model import ServedModel
+from switchyard.components.serving.served_model import ServedModel
 
 _WINDOW = 200
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from components.bundle.model import BundleInfo, BundleModel, example_rows, load_bundle
-from components.serving.batcher import Batcher
-from components.serving.bounds import Bounds
+from switchyard.components.bundle.model import BundleInfo, BundleModel, example_rows, load_bundle
+from switchyard.components.serving.batcher import Batcher
+from switchyard.components.serving.bounds import Bounds
 
 _WARM_UP_ROWS = (1, 2, 16)
 

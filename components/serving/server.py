@@ -20,17 +20,17 @@ import numpy as np
 import orjson
 import uvicorn
 
-from components.bundle.model import Columns
-from components.bundle.source import Registered
-from components.compat.bounded_http import ConnectionLimits, listen_with_tls
-from components.errors import StageError, UserError
-from components.serving.app import ServerState, create_app
-from components.serving.connections import allow_connections, allowed_hosts, uvicorn_config
-from components.serving.metrics import Metrics
-from components.serving.request_log import RequestLog
-from components.serving.rollout import Rollout, StopRule
-from components.serving.served_model import Limits, ServedModel, load_model
-from components.serving.swapper import Swapper, settle_memory
+from switchyard.components.bundle.model import Columns
+from switchyard.components.bundle.source import Registered
+from switchyard.components.compat.bounded_http import ConnectionLimits, listen_with_tls
+from switchyard.components.errors import StageError, UserError
+from switchyard.components.serving.app import ServerState, create_app
+from switchyard.components.serving.connections import allow_connections, allowed_hosts, uvicorn_config
+from switchyard.components.serving.metrics import Metrics
+from switchyard.components.serving.request_log import RequestLog
+from switchyard.components.serving.rollout import Rollout, StopRule
+from switchyard.components.serving.served_model import Limits, ServedModel, load_model
+from switchyard.components.serving.swapper import Swapper, settle_memory
 
 _log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from components.bundle.source import Registered
-from components.errors import UserError, first_line
-from components.serving.metrics import Metrics
-from components.serving.rollout import Rollout
-from components.serving.served_model import Limits, ServedModel, load_model
+from switchyard.components.bundle.source import Registered
+from switchyard.components.errors import UserError, first_line
+from switchyard.components.serving.metrics import Metrics
+from switchyard.components.serving.rollout import Rollout
+from switchyard.components.serving.served_model import Limits, ServedModel, load_model
 
 _log = logging.getLogger(__name__)
 _KEPT = 1

@@ -11,12 +11,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from components.bundle.model import BundleInfo, RawFeature, bundle_folder, bundle_info, check_if_saved_model
-from components.compat import tensorflow_globs
-from components.errors import UserError
-from components.tracking.manifest import verify
-from components.training.positional import load_names, positional
-from components.values.cells import number_of
+from switchyard.components.bundle.model import BundleInfo, RawFeature, bundle_folder, bundle_info, check_if_saved_model
+from switchyard.components.compat import tensorflow_globs
+from switchyard.components.errors import UserError
+from switchyard.components.tracking.manifest import verify
+from switchyard.components.training.positional import load_names, positional
+from switchyard.components.values.cells import number_of
 
 # Names that a SavedModel's signature keeps as they are.
 _NAME = r"[A-Za-z][A-Za-z0-9_]*"
@@ -119,7 +119,7 @@ def _spec(feature: RawFeature) -> Any:
 
 
 def _outputs(info: BundleInfo, scores: Any) -> dict[str, Any]:
-    """See `components.bundle.model.answers`: the same names and rules."""
+    """See `switchyard.components.bundle.model.answers`: the same names and rules."""
     import tensorflow as tf
 
     if info.task == "regression":

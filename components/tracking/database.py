@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.text.escaping import sqlite_file, sqlite_uri
-from components.tracking.workspace_location import is_workspace, settle_in
+from switchyard.components.text.escaping import sqlite_file, sqlite_uri
+from switchyard.components.tracking.workspace_location import is_workspace, settle_in
 
 # The folder of MLflow's files, beside its database.
 FILES = "mlflow"

@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
-from components.errors import first_line
-from components.tracking.journal_files import local_files, located, with_its_files
+from switchyard.components.errors import first_line
+from switchyard.components.tracking.journal_files import local_files, located, with_its_files
 
 HEADER = "pipeline.json"
 PARENT_KEY = "pipeline"

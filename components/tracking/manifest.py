@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 MANIFEST = "manifest.json"
 _PROPERTY = "digest"

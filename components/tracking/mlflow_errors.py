@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from components.errors import UserError, first_line
-from components.text.redaction import mask
+from switchyard.components.errors import UserError, first_line
+from switchyard.components.text.redaction import mask
 
 # What MLflow says of a request that it will not take tomorrow either; all else may be the server's or the network's.
 _REFUSALS = frozenset(

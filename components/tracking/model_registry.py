@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError
-from components.text.escaping import equals
-from components.tracking.manifest import own_digest, verify
-from components.tracking.promotion_lock import locked
+from switchyard.components.errors import UserError
+from switchyard.components.text.escaping import equals
+from switchyard.components.tracking.manifest import own_digest, verify
+from switchyard.components.tracking.promotion_lock import locked
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 # What became of a candidate that MLflow has not.

@@ -19,14 +19,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError, first_line
-from components.process.full_disk import full_disk
-from components.text.redaction import TRACKING_URI, mask, take_credentials
-from components.tracking.database import database_of_ones_own, files_beside
-from components.tracking.journal import PARENT_KEY, Journal
-from components.tracking.journal_files import local_files
-from components.tracking.mlflow_errors import is_denial, is_refusal, refusal
-from components.tracking.model_registry import PUT_OFF, REFUSED, ForeignModelError, Registration, register_model
+from switchyard.components.errors import UserError, first_line
+from switchyard.components.process.full_disk import full_disk
+from switchyard.components.text.redaction import TRACKING_URI, mask, take_credentials
+from switchyard.components.tracking.database import database_of_ones_own, files_beside
+from switchyard.components.tracking.journal import PARENT_KEY, Journal
+from switchyard.components.tracking.journal_files import local_files
+from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
+from switchyard.components.tracking.model_registry import PUT_OFF, REFUSED, ForeignModelError, Registration, register_model
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Run:
         self._keep(operation)
 
     def _put_off(self, error: Exception, what: str) -> None:
-        from components.progress import warn
+        from switchyard.components.progress import warn
 
         if is_refusal(error):
             _log.warning("MLflow refuses %s", what, exc_info=True)
@@ -152,7 +152,7 @@ class Run:
                 self._journal.note(why)
 
     def _keep(self, operation: Operation) -> None:
-        from components.progress import warn
+        from switchyard.components.progress import warn
 
         if self._journal:
             try:
@@ -202,7 +202,7 @@ def nested(name: str, tags: Mapping[str, str]) -> Run:
     try:
         return Run(uri, create_run(uri, experiment, name, {"mlflow.parentRunId": stage.run_id or "", **tags}))
     except Exception as error:  # MLflow raises what its many stores raise
-        from components.progress import warn
+        from switchyard.components.progress import warn
 
         _log.warning("MLflow at %s: %s", mask(uri), mask(str(error)))
         if is_refusal(error) or is_denial(error):

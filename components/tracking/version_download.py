@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError
-from components.tracking.manifest import verify
-from components.tracking.model_registry import DIGEST
+from switchyard.components.errors import UserError
+from switchyard.components.tracking.manifest import verify
+from switchyard.components.tracking.model_registry import DIGEST
 
 
 def registered_digest(client: Any, name: str, version: str) -> str | None:

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from components.errors import UserError
-from components.tracking.workspace_rewrite import (
+from switchyard.components.errors import UserError
+from switchyard.components.tracking.workspace_rewrite import (
     Move,
     copied_journals,
     files_of_ones_own,

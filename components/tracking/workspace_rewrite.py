@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.text.escaping import sqlite_uri
-from components.tracking.journal import HEADER, goes_on
+from switchyard.components.text.escaping import sqlite_uri
+from switchyard.components.tracking.journal import HEADER, goes_on
 
 _TRACKING = "tracking"
 _LAST_RUN = Path("state", "last_run.json")

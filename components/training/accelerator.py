@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 KINDS = ("auto", "cpu", "gpu", "tpu")
 PRECISIONS = ("float32", "bf16", "fp16")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.errors import UserError
-from components.ingest.labels import class_of
-from components.text.visible import in_a_line
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.labels import class_of
+from switchyard.components.text.visible import in_a_line
 
 _KEY = "trainer.hyperparameters.class_weights"
 

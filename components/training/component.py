@@ -10,7 +10,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.training.executor import Executor
+from switchyard.components.training.executor import Executor
 
 
 class TrainingSpec(types.ComponentSpec):

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from components.errors import TrainingError, UserError, first_line
-from components.training.accelerator import AcceleratorProfile
+from switchyard.components.errors import TrainingError, UserError, first_line
+from switchyard.components.training.accelerator import AcceleratorProfile
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 Report = Callable[[int, Mapping[str, float]], None]
@@ -64,7 +64,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """See `pipelines.config.pipeline.Hyperparameters`; here with everything decided.
+    """See `switchyard.pipelines.config.pipeline.Hyperparameters`; here with everything decided.
 
     Attributes:
         epochs: the most passes over the training split.

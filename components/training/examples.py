@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from components.errors import UserError
-from components.training.contract import WHOLE, Batch, FeatureSpec, ModelSpec, Shard
+from switchyard.components.errors import UserError
+from switchyard.components.training.contract import WHOLE, Batch, FeatureSpec, ModelSpec, Shard
 
 # Serialized size up to which a split is decoded once and kept.
 MEMORY_BYTES = 1 << 30

@@ -14,22 +14,22 @@ import tensorflow_transform as tft
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from components.artifacts import DIVERGED
-from components.bundle.code import bundled_code
-from components.bundle.model import BundleInfo, RawFeature
-from components.bundle.rows import to_frame
-from components.bundle.writer import raw_features, save_bundle
-from components.data.summary import FILE as DATASET
-from components.data.summary import DatasetSummary, split_files
-from components.progress import say, warn
-from components.tracking import run as tracking
-from components.tracking.manifest import keep_digest
-from components.training.contract import TrainResult
-from components.training.job import TrainingJob
-from components.training.ledger import TrainingLedger, diverged
-from components.training.trainers import trainer_class
-from components.training.tuned import best_values, with_values
-from components.training.workers.group import train
+from switchyard.components.artifacts import DIVERGED
+from switchyard.components.bundle.code import bundled_code
+from switchyard.components.bundle.model import BundleInfo, RawFeature
+from switchyard.components.bundle.rows import to_frame
+from switchyard.components.bundle.writer import raw_features, save_bundle
+from switchyard.components.data.summary import FILE as DATASET
+from switchyard.components.data.summary import DatasetSummary, split_files
+from switchyard.components.progress import say, warn
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.manifest import keep_digest
+from switchyard.components.training.contract import TrainResult
+from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.ledger import TrainingLedger, diverged
+from switchyard.components.training.trainers import trainer_class
+from switchyard.components.training.tuned import best_values, with_values
+from switchyard.components.training.workers.group import train
 
 KEPT_ROWS = 16
 RESULT = "result.json"

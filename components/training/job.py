@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.data.summary import DatasetSummary
-from components.training.accelerator import AcceleratorProfile
-from components.training.contract import WHOLE, Hyperparameters, Report, TrainResult, WorkerGroup
-from components.training.request import CHECKPOINTS, EXPORT, hyperparameters, train_request
-from components.training.trainers import trainer_class
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.contract import WHOLE, Hyperparameters, Report, TrainResult, WorkerGroup
+from switchyard.components.training.request import CHECKPOINTS, EXPORT, hyperparameters, train_request
+from switchyard.components.training.trainers import trainer_class
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.errors import TrainingError
-from components.training.contract import Hyperparameters, TrainResult
+from switchyard.components.errors import TrainingError
+from switchyard.components.training.contract import Hyperparameters, TrainResult
 
 FILE = "ledger.json"
 _LAST, _BEST = "last-", "best-"

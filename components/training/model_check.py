@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from components.errors import UserError
-from components.training.contract import Batch, ExampleSource, ModelSpec
-from components.user_code.loading import blamed, folder_of
+from switchyard.components.errors import UserError
+from switchyard.components.training.contract import Batch, ExampleSource, ModelSpec
+from switchyard.components.user_code.loading import blamed, folder_of
 
 # Final operation -> the values it can give.
 _RANGES = {

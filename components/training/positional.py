@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 FILE = "features.json"
 _Value = TypeVar("_Value")

@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow_transform as tft
 
-from components.data.summary import DatasetSummary, split_files
-from components.training.accelerator import AcceleratorProfile
-from components.training.class_weights import class_weights
-from components.training.contract import EARLY_STOPPING_EPOCHS, WHOLE, Hyperparameters, ModelSpec, Shard, TrainRequest
-from components.training.examples import TransformedExamples, feature_specs
-from components.user_code.loading import UserCode
+from switchyard.components.data.summary import DatasetSummary, split_files
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.class_weights import class_weights
+from switchyard.components.training.contract import EARLY_STOPPING_EPOCHS, WHOLE, Hyperparameters, ModelSpec, Shard, TrainRequest
+from switchyard.components.training.examples import TransformedExamples, feature_specs
+from switchyard.components.user_code.loading import UserCode
 
 DEFAULT_EPOCHS = 20
 # In the training's state folder.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 
-from components.errors import UserError, did_you_mean
-from components.training.contract import Trainer
-from components.user_code.loading import load_function
+from switchyard.components.errors import UserError, did_you_mean
+from switchyard.components.training.contract import Trainer
+from switchyard.components.user_code.loading import load_function
 
 TRAINERS = {
-    "tensorflow": "components.training.tensorflow.trainer:TensorflowTrainer",
-    "pytorch": "components.training.pytorch.trainer:PytorchTrainer",
+    "tensorflow": "switchyard.components.training.tensorflow.trainer:TensorflowTrainer",
+    "pytorch": "switchyard.components.training.pytorch.trainer:PytorchTrainer",
 }
 
 
@@ -38,5 +38,5 @@ def trainer_class(framework: str) -> type[Trainer]:
                 "beside the YAML."
             ) from error
     if not (isinstance(found, type) and issubclass(found, Trainer)):
-        raise UserError(f"trainer.framework: {framework!r} is not a subclass of components.training.contract.Trainer.")
+        raise UserError(f"trainer.framework: {framework!r} is not a subclass of switchyard.components.training.contract.Trainer.")
     return found

@@ -8,8 +8,8 @@ from tfx import types
 from tfx.components import Transform as TfxTransform
 from tfx.dsl.components.base import executor_spec
 
-from components.transform.executor import Executor
-from components.user_code.loading import UserCode
+from switchyard.components.transform.executor import Executor
+from switchyard.components.user_code.loading import UserCode
 
 
 class Transform(TfxTransform):
@@ -34,7 +34,7 @@ class Transform(TfxTransform):
         super().__init__(
             examples=examples,
             schema=schema,
-            preprocessing_fn="components.transform.preprocessing.preprocessing_fn",
+            preprocessing_fn="switchyard.components.transform.preprocessing.preprocessing_fn",
             custom_config={
                 "version": version,
                 "code": dataclasses.asdict(code) if code else None,

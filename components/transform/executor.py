@@ -17,11 +17,11 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.data.schema import NO_VALUE, belongs, environment_of
-from components.data.summary import DatasetSummary
-from components.data.tfrecords import WriteExamples
-from components.progress import warn
-from components.tracking import run as tracking
+from switchyard.components.data.schema import NO_VALUE, belongs, environment_of
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data.tfrecords import WriteExamples
+from switchyard.components.progress import warn
+from switchyard.components.tracking import run as tracking
 
 
 class Executor(tfx_executor.Executor):

@@ -9,11 +9,11 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from components.errors import UserError, text_of
-from components.progress import say
-from components.text.visible import in_a_line
-from components.transform.index_ranges import note_ranges
-from components.user_code.loading import blamed, load_function
+from switchyard.components.errors import UserError, text_of
+from switchyard.components.progress import say
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.transform.index_ranges import note_ranges
+from switchyard.components.user_code.loading import blamed, load_function
 
 Tensors = Mapping[str, Any]
 

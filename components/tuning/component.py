@@ -10,7 +10,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.tuning.executor import Executor
+from switchyard.components.tuning.executor import Executor
 
 
 class TuningSpec(types.ComponentSpec):
@@ -29,7 +29,7 @@ class Tuning(base_component.BaseComponent):
     """Searches one trainer's hyperparameters on the eval split.
 
     Outputs:
-        best_hyperparameters: `best.json`, `trials.json` and a page; see `components.tuning.results`.
+        best_hyperparameters: `best.json`, `trials.json` and a page; see `switchyard.components.tuning.results`.
     """
 
     SPEC_CLASS = TuningSpec

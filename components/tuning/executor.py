@@ -9,13 +9,13 @@ from typing import Any
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from components.tracking import run as tracking
-from components.training.trainers import TRAINERS
-from components.tuning.page import tuning_page
-from components.tuning.results import PAGE, TRIALS, TuningResult
-from components.tuning.search import Inputs, Search
-from components.tuning.trial_runner import trial_runner
-from components.user_code.loading import is_file
+from switchyard.components.tracking import run as tracking
+from switchyard.components.training.trainers import TRAINERS
+from switchyard.components.tuning.page import tuning_page
+from switchyard.components.tuning.results import PAGE, TRIALS, TuningResult
+from switchyard.components.tuning.search import Inputs, Search
+from switchyard.components.tuning.trial_runner import trial_runner
+from switchyard.components.user_code.loading import is_file
 
 _LOG = "trials.log"
 
@@ -47,7 +47,9 @@ class Executor(base_executor.BaseExecutor):
 
 def _module(framework: str) -> str:
     """Returns the module that is imported before the first trial."""
-    return "components.training.trainers" if is_file(framework) else TRAINERS.get(framework, framework).partition(":")[0]
+    return (
+        "switchyard.components.training.trainers" if is_file(framework) else TRAINERS.get(framework, framework).partition(":")[0]
+    )
 
 
 def _track(run: tracking.Run, result: TuningResult, folder: Path, log: Path) -> None:

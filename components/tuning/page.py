@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from components.pages.page import COLOURS, INK, axes, legend, number, render, svg, table
-from components.tuning.results import TrialResult, TuningResult
+from switchyard.components.pages.page import COLOURS, INK, axes, legend, number, render, svg, table
+from switchyard.components.tuning.results import TrialResult, TuningResult
 
 _BAR = 0.35
 # A wider range of values is drawn in logarithms.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.training.tuned import BEST
+from switchyard.components.training.tuned import BEST
 
 TRIALS, PAGE = "trials.json", "tuning.html"
 

@@ -18,13 +18,13 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from components.errors import TrainingError, UserError
-from components.progress import say, warn
-from components.text.escaping import sqlite_uri
-from components.tracking import run as tracking
-from components.training.tuned import MODEL_PARAMETER, with_values
-from components.tuning.results import TrialResult, TuningResult
-from components.tuning.trial_runner import TrialRunner
+from switchyard.components.errors import TrainingError, UserError
+from switchyard.components.progress import say, warn
+from switchyard.components.text.escaping import sqlite_uri
+from switchyard.components.tracking import run as tracking
+from switchyard.components.training.tuned import MODEL_PARAMETER, with_values
+from switchyard.components.tuning.results import TrialResult, TuningResult
+from switchyard.components.tuning.trial_runner import TrialRunner
 
 _MAXIMIZED = ("val_accuracy", "val_auc")
 # In a trial's attributes.
@@ -230,7 +230,7 @@ def _described(trial: FrozenTrial) -> TrialResult:
 
 
 def suggest(trial: optuna.Trial, name: str, dimension: Mapping[str, Any]) -> Any:
-    """Asks Optuna for a value of one dimension (`pipelines.config.tuning.Dimension` as plain data)."""
+    """Asks Optuna for a value of one dimension (`switchyard.pipelines.config.tuning.Dimension` as plain data)."""
     if dimension["choices"]:
         return trial.suggest_categorical(name, dimension["choices"])
     low, high, step, log = (dimension[k] for k in ("low", "high", "step", "log"))

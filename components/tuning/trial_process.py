@@ -1,4 +1,4 @@
-"""`python -m components.tuning.trial_process TRAINER...`: trains one trial after the other, each in a fork of this process.
+"""`python -m switchyard.components.tuning.trial_process TRAINER...`: trains trials, each in a fork of this process.
 
 The frameworks are imported once and never used here, so every trial starts from the same clean state, and one that crashes
 or is killed for memory takes nothing with it. Talks in lines of JSON: a trial's job on standard input; on standard output what
@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from components.import_order import settle
-from components.text.redaction import install
+from switchyard.components.import_order import settle
+from switchyard.components.text.redaction import install
 
 GO, PRUNE = "go", "prune"
 _POLL_MS = 100
@@ -35,9 +35,9 @@ def main(modules: list[str]) -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     install()
-    if modules != ["components.training.tensorflow.trainer"]:
+    if modules != ["switchyard.components.training.tensorflow.trainer"]:
         settle()
-    for module in ("components.training.executor", *modules):
+    for module in ("switchyard.components.training.executor", *modules):
         importlib.import_module(module)
     print(json.dumps({"ready": True}), file=out)
     while line := _line():
@@ -75,8 +75,8 @@ def _line() -> str:
 
 
 def _trial(job: dict[str, Any], out: Any) -> None:
-    from components.errors import TrainingError, UserError, in_one_line
-    from components.user_code.loading import users_error
+    from switchyard.components.errors import TrainingError, UserError, in_one_line
+    from switchyard.components.user_code.loading import users_error
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         print(json.dumps({"step": step, "metrics": dict(metrics)}), file=out)
@@ -105,8 +105,8 @@ def _trial(job: dict[str, Any], out: Any) -> None:
 
 
 def _train(job: dict[str, Any], report: Any) -> dict[str, Any]:
-    from components.training.job import TrainingJob
-    from components.training.workers.group import train
+    from switchyard.components.training.job import TrainingJob
+    from switchyard.components.training.workers.group import train
 
     return asdict(train(TrainingJob(**job), report))
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from components.errors import StageError, TrainingError, UserError, last_line
-from components.process import interpreter
-from components.tuning.trial_process import GO, PRUNE
+from switchyard.components.errors import StageError, TrainingError, UserError, last_line
+from switchyard.components.process import interpreter
+from switchyard.components.tuning.trial_process import GO, PRUNE
 
 # Takes what a trial reports once an epoch (steps so far, metrics); True ends the trial.
 Report = Callable[[int, Mapping[str, float]], bool]
@@ -100,7 +100,7 @@ def trial_runner(processes: int, trainer_module: str, log: Path) -> Iterator[Tri
     with log.open("ab") as output:
         started = [
             interpreter.start(
-                "components.tuning.trial_process", [trainer_module], stdin=pipe, stdout=pipe, stderr=output, text=True
+                "switchyard.components.tuning.trial_process", [trainer_module], stdin=pipe, stdout=pipe, stderr=output, text=True
             )
             for _ in range(processes)
         ]

@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from components.errors import UserError
-from components.text.escaping import pattern_of
+from switchyard.components.errors import UserError
+from switchyard.components.text.escaping import pattern_of
 
 _LARGEST_NAMED = 256 << 20
 _LONGEST_NAME = 1024

@@ -23,8 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from components.errors import UserError, in_one_line, text_of
-from components.user_code.files import named_files
+from switchyard.components.errors import UserError, in_one_line, text_of
+from switchyard.components.user_code.files import named_files
 
 # Where users' code was loaded from in this process.
 _folders: set[str] = set()

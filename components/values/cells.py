@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.values import spelling
-from components.values.moments import counted, in_unit, within_kind
-from components.values.spelling import FLOAT, INTEGER, TEXT, TIME, TIMESTAMP, UNITS
-from components.values.targets import (  # fmt: skip
+from switchyard.components.values import spelling
+from switchyard.components.values.moments import counted, in_unit, within_kind
+from switchyard.components.values.spelling import FLOAT, INTEGER, TEXT, TIME, TIMESTAMP, UNITS
+from switchyard.components.values.targets import (
     FLOAT32_MAX,
     Target,
     any_true,
@@ -27,7 +27,7 @@ from components.values.targets import (  # fmt: skip
     plain,
     reason_of,
 )
-from components.values.text_cells import as_text, read, read_what_fits, written
+from switchyard.components.values.text_cells import as_text, read, read_what_fits, written
 
 __all__ = [
     "FLOAT32_MAX", "Cells", "Target", "arrow_type", "as_text", "counted", "fit_cells", "is_list", "is_moment", "is_text",

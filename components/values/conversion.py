@@ -18,12 +18,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.errors import UserError
-from components.values.base64_values import may_hold_bytes, unwrapped
-from components.values.fitted import MISSING, Fitted, Misfit, fit_target
-from components.values.raw_features import Columns, Ragged, RawFeature
-from components.values.spelling import FLOAT, INTEGER, TEXT, unit_of
-from components.values.targets import FLOAT32_MAX, Target, arrow_type, reason_of
+from switchyard.components.errors import UserError
+from switchyard.components.values.base64_values import may_hold_bytes, unwrapped
+from switchyard.components.values.fitted import MISSING, Fitted, Misfit, fit_target
+from switchyard.components.values.raw_features import Columns, Ragged, RawFeature
+from switchyard.components.values.spelling import FLOAT, INTEGER, TEXT, unit_of
+from switchyard.components.values.targets import FLOAT32_MAX, Target, arrow_type, reason_of
 
 __all__ = [
     "MISSING", "Fitted", "FittedRows", "Misfit", "fit", "fit_frame", "fit_rows", "fit_target", "fit_values", "model_column",

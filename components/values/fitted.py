@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.values.cells import fit_cells
-from components.values.targets import Target, arrow_type, is_list, reason_of
+from switchyard.components.values.cells import fit_cells
+from switchyard.components.values.targets import Target, arrow_type, is_list, reason_of
 
 MISSING = "must not be missing"
 _GAP = "must hold lists without gaps (null or NaN)"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.values import spelling
-from components.values.spelling import BOOLEAN, TIME, TIMESTAMP, UNITS
-from components.values.targets import Target, null_unless
+from switchyard.components.values import spelling
+from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP, UNITS
+from switchyard.components.values.targets import Target, null_unless
 
 _DAY = 86_400
 _GENERATION = 30 * 365 * _DAY

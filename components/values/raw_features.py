@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from components.data.summary import DatasetSummary
+from switchyard.components.data.summary import DatasetSummary
 
 
 @dataclass(frozen=True)

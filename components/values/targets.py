@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.values.spelling import BOOLEAN, FLOAT, INTEGER, TEXT, TIME, TIMESTAMP
+from switchyard.components.values.spelling import BOOLEAN, FLOAT, INTEGER, TEXT, TIME, TIMESTAMP
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 EXACT = 2**53  # up to here float64 holds every whole number

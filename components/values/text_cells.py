@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.values import spelling
-from components.values.moments import in_unit, within_kind
-from components.values.spelling import BOOLEAN, FLOAT, INTEGER
-from components.values.targets import EXACT, Target, arrow_type, is_moment, null_unless
+from switchyard.components.values import spelling
+from switchyard.components.values.moments import in_unit, within_kind
+from switchyard.components.values.spelling import BOOLEAN, FLOAT, INTEGER
+from switchyard.components.values.targets import EXACT, Target, arrow_type, is_moment, null_unless
 
 
 def as_text(column: pa.Array) -> pa.Array:

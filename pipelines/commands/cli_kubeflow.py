@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipelines.commands.options import (
+from switchyard.pipelines.commands.options import (
     EXIT_CODES,
     chosen,
     guarded,
@@ -41,7 +41,7 @@ def compile_(
     workspace: Path | None,
 ) -> None:
     """Compile PIPELINE for Kubeflow Pipelines v2; no cluster is needed."""
-    from pipelines.commands.compile import write_compiled
+    from switchyard.pipelines.commands.compile import write_compiled
 
     click.echo(write_compiled(pipeline, chosen(overrides, trainers), workspace, output, source))
 
@@ -60,7 +60,7 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        from pipelines.runners.kubeflow.cluster.client import Connection
+        from switchyard.pipelines.runners.kubeflow.cluster.client import Connection
 
         return command(*args, connection=Connection(host, namespace, token_file, ca_cert, insecure, timeout), **kwargs)
 
@@ -134,10 +134,10 @@ def submit(
     workspace: Path | None,
 ) -> None:
     """Run PIPELINE on Kubeflow Pipelines: now, or by a schedule."""
-    from components.errors import UserError
-    from pipelines.commands.submit import Submission
-    from pipelines.commands.submit import submit as send
-    from pipelines.runners.kubeflow.runs.following import Following
+    from switchyard.components.errors import UserError
+    from switchyard.pipelines.commands.submit import Submission
+    from switchyard.pipelines.commands.submit import submit as send
+    from switchyard.pipelines.runners.kubeflow.runs.following import Following
 
     if not schedule and (catchup is not None or max_concurrency is not None):
         raise UserError("--catchup, --no-catchup and --max-concurrency belong to --schedule; add it, or leave them out.")
@@ -176,8 +176,8 @@ def doctor(
 
     What Kubernetes alone knows is asked by kubectl, with its current context.
     """
-    from components.errors import UserError
-    from pipelines.commands.doctor import doctor as examine
+    from switchyard.components.errors import UserError
+    from switchyard.pipelines.commands.doctor import doctor as examine
 
     if pipeline is None and (overrides or trainers):
         raise UserError("--set and --trainer change a pipeline: give PIPELINE, or leave them out.")
@@ -198,7 +198,7 @@ def runs() -> None:
 @guarded
 def runs_list(experiment: str | None, limit: int, connection: Any, tracking_uri: str | None, as_json: bool) -> None:
     """List runs, the newest first."""
-    from pipelines.commands.runs import list_runs
+    from switchyard.pipelines.commands.runs import list_runs
 
     list_runs(connection, tracking_uri, experiment, limit, as_json=as_json)
 
@@ -211,7 +211,7 @@ def runs_list(experiment: str | None, limit: int, connection: Any, tracking_uri:
 @guarded
 def runs_show(run_id: str, connection: Any, tracking_uri: str | None, as_json: bool) -> None:
     """Show a run and its tasks."""
-    from pipelines.commands.runs import show_run
+    from switchyard.pipelines.commands.runs import show_run
 
     show_run(connection, tracking_uri, run_id, as_json=as_json)
 
@@ -224,7 +224,7 @@ def runs_show(run_id: str, connection: Any, tracking_uri: str | None, as_json: b
 @guarded
 def runs_logs(run_id: str, stage: str | None, follow: bool, connection: Any) -> None:
     """Print the logs of a run's pods, or of one STAGE's."""
-    from pipelines.commands.runs import print_logs
+    from switchyard.pipelines.commands.runs import print_logs
 
     print_logs(connection, run_id, stage, follow=follow)
 
@@ -236,7 +236,7 @@ def runs_logs(run_id: str, stage: str | None, follow: bool, connection: Any) -> 
 @guarded
 def runs_terminate(run_id: str, connection: Any, tracking_uri: str | None) -> None:
     """Stop a run."""
-    from pipelines.commands.runs import terminate_run
+    from switchyard.pipelines.commands.runs import terminate_run
 
     terminate_run(connection, tracking_uri, run_id)
 
@@ -247,7 +247,7 @@ def runs_terminate(run_id: str, connection: Any, tracking_uri: str | None) -> No
 @guarded
 def runs_retry(run_id: str, connection: Any) -> None:
     """Run the failed tasks of a run again; finished ones are kept."""
-    from pipelines.commands.runs import retry_run
+    from switchyard.pipelines.commands.runs import retry_run
 
     retry_run(connection, run_id)
 
@@ -264,7 +264,7 @@ def schedules() -> None:
 @guarded
 def schedules_list(experiment: str | None, connection: Any, as_json: bool) -> None:
     """List recurring runs."""
-    from pipelines.commands.runs import list_schedules
+    from switchyard.pipelines.commands.runs import list_schedules
 
     list_schedules(connection, experiment, as_json=as_json)
 
@@ -275,7 +275,7 @@ def schedules_list(experiment: str | None, connection: Any, as_json: bool) -> No
 @guarded
 def schedules_pause(schedule: str, connection: Any) -> None:
     """Have a recurring run start no more runs; those under way end as they would."""
-    from pipelines.commands.runs import pause_schedule
+    from switchyard.pipelines.commands.runs import pause_schedule
 
     pause_schedule(connection, schedule)
 
@@ -286,7 +286,7 @@ def schedules_pause(schedule: str, connection: Any) -> None:
 @guarded
 def schedules_resume(schedule: str, connection: Any) -> None:
     """Have a paused recurring run start runs again."""
-    from pipelines.commands.runs import resume_schedule
+    from switchyard.pipelines.commands.runs import resume_schedule
 
     resume_schedule(connection, schedule)
 
@@ -298,6 +298,6 @@ def schedules_resume(schedule: str, connection: Any) -> None:
 @guarded
 def schedules_delete(schedule: str, force: bool, connection: Any) -> None:
     """Delete a recurring run."""
-    from pipelines.commands.runs import delete_schedule
+    from switchyard.pipelines.commands.runs import delete_schedule
 
     delete_schedule(connection, schedule, force=force)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipelines.commands.options import guarded, json_option, workspace_option
+from switchyard.pipelines.commands.options import guarded, json_option, workspace_option
 
 registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow server or database.  [default: the workspace's]")
 
@@ -92,7 +92,7 @@ def serve(model: str, tracking_uri: str | None, workspace: Path | None, **option
     switchyard serve breast_cancer@champion --port 8080
     switchyard serve breast_cancer@champion --canary 10
     """  # noqa: D301 (click wants the character)
-    from pipelines.commands.serve import serve_model
+    from switchyard.pipelines.commands.serve import serve_model
 
     serve_model(model, tracking_uri, workspace, options)
 
@@ -142,11 +142,11 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, **opti
     \b
     switchyard predict breast_cancer@champion rows.csv -o scores.parquet
     """  # noqa: D301 (click wants the character)
-    from pipelines.terminal.output import quiet
+    from switchyard.pipelines.terminal.output import quiet
 
     with quiet():  # what TensorFlow says of devices
-        from pipelines.commands.predict import PredictOptions
-        from pipelines.commands.predict import predict as predict_rows
+        from switchyard.pipelines.commands.predict import PredictOptions
+        from switchyard.pipelines.commands.predict import predict as predict_rows
 
     predict_rows(model, tracking_uri, workspace, PredictOptions(**options))
 
@@ -201,8 +201,8 @@ def deploy(model: str, target: str, output: Path, tracking_uri: str | None, work
     switchyard deploy breast_cancer@challenger --target kserve -o manifests/ --canary 10 --apply
     switchyard deploy breast_cancer@champion --target tf-serving -o models/
     """  # noqa: D301 (click wants the character)
-    from pipelines.commands.deploy import deploy_kserve, deploy_tensorflow_serving
-    from pipelines.terminal.output import quiet
+    from switchyard.pipelines.commands.deploy import deploy_kserve, deploy_tensorflow_serving
+    from switchyard.pipelines.terminal.output import quiet
 
     if target == "kserve":
         deploy_kserve(model, tracking_uri, workspace, output, options)
@@ -238,9 +238,9 @@ def drift(
     \b
     switchyard drift breast_cancer@champion 'requests/*.parquet'
     """  # noqa: D301 (click wants the character)
-    from pipelines.terminal.output import quiet
+    from switchyard.pipelines.terminal.output import quiet
 
     with quiet():  # what TensorFlow says of devices
-        from pipelines.commands.drift import drift as compare
+        from switchyard.pipelines.commands.drift import drift as compare
 
     sys.exit(compare(model, tracking_uri, workspace, requests, (warn, fail), as_json=as_json, trust=trust))

@@ -6,21 +6,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from components.errors import DataGateError, UserError
-from components.import_order import settle
-from components.ingest.sources import is_local
-from pipelines.commands.output_path import check_output
-from pipelines.config.load import load_config
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.config.trainer import trainer_name
-from pipelines.preflight import check_code, check_code_loads, check_inputs
-from pipelines.runners.champion_class import champions_class
-from pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, with_environment
-from pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
-from pipelines.runners.kubeflow.contract import RECORD
-from pipelines.runners.tracking.record import RunRecord, run_record
-from pipelines.terminal.output import quiet, screen
-from pipelines.workspace import Workspace, default_workspace
+from switchyard.components.errors import DataGateError, UserError
+from switchyard.components.import_order import settle
+from switchyard.components.ingest.sources import is_local
+from switchyard.pipelines.commands.output_path import check_output
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.config.trainer import trainer_name
+from switchyard.pipelines.preflight import check_code, check_code_loads, check_inputs
+from switchyard.pipelines.runners.champion_class import champions_class
+from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, with_environment
+from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
+from switchyard.pipelines.runners.kubeflow.contract import RECORD
+from switchyard.pipelines.runners.tracking.record import RunRecord, run_record
+from switchyard.pipelines.terminal.output import quiet, screen
+from switchyard.pipelines.workspace import Workspace, default_workspace
 
 _ROOT = "/tmp/switchyard"  # noqa: S108 (TFX wants one; tasks do not look at it)
 
@@ -71,7 +71,7 @@ def _compiled(
         if config.preprocessing or config.trainer.model:
             settle()  # the user's code imports a framework, and TFX the other one
             check_code_loads(config, place.code)
-        from pipelines.runners.kubeflow.compiler.from_config import compile_config
+        from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 
         record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), pipeline.resolve())
         compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True)

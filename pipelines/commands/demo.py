@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.table import Table
 
-from components.errors import StageError
-from components.process import interpreter
-from pipelines.commands.ui import run_link
-from pipelines.terminal.console import PlainTextConsole
-from pipelines.workspace import default_workspace
+from switchyard.components.errors import StageError
+from switchyard.components.process import interpreter
+from switchyard.pipelines.commands.ui import run_link
+from switchyard.pipelines.terminal.console import PlainTextConsole
+from switchyard.pipelines.workspace import default_workspace
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "breast_cancer" / "pipeline.yaml"
 TRAINERS = ("tensorflow", "pytorch")
@@ -27,7 +27,7 @@ def run_demo(workspace: Path | None) -> int:
     chosen = [part for trainer in TRAINERS for part in ("--trainer", trainer)]
     console.print(f"[bold]switchyard run {EXAMPLE.name} {' '.join(chosen)}[/]", soft_wrap=True)
     arguments = ["run", str(EXAMPLE), *chosen, "--workspace", str(root), "--json"]
-    with interpreter.start("pipelines.cli", arguments, stdout=subprocess.PIPE, text=True) as run:
+    with interpreter.start("switchyard.pipelines.cli", arguments, stdout=subprocess.PIPE, text=True) as run:
         said, _ = run.communicate()
     if run.returncode:
         raise StageError(f"the run ended with exit code {run.returncode}")

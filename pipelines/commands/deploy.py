@@ -14,14 +14,14 @@ import click
 import yaml
 from pydantic import ValidationError
 
-from components.bundle.source import Registered, name_and_wanted
-from components.errors import StageError, UserError
-from components.tracking import run as tracking
-from pipelines.commands.output_path import check_output
-from pipelines.commands.serve import find_source
-from pipelines.config.kubeflow import Secret, StageResources
-from pipelines.kserve.cluster import KNATIVE, STANDARD, KServe, await_ready, look
-from pipelines.kserve.manifests import Deployment, in_store, inference_service, service_name
+from switchyard.components.bundle.source import Registered, name_and_wanted
+from switchyard.components.errors import StageError, UserError
+from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.commands.output_path import check_output
+from switchyard.pipelines.commands.serve import find_source
+from switchyard.pipelines.config.kubeflow import Secret, StageResources
+from switchyard.pipelines.kserve.cluster import KNATIVE, STANDARD, KServe, await_ready, look
+from switchyard.pipelines.kserve.manifests import Deployment, in_store, inference_service, service_name
 
 # Requests of a replica before Knative starts another.
 _CONCURRENCY = 32
@@ -146,7 +146,7 @@ def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: P
     Raises:
         UserError: the model does not fit TensorFlow Serving, or the version is there already.
     """
-    from components.serving.tensorflow_serving import export_for_tensorflow_serving
+    from switchyard.components.serving.tensorflow_serving import export_for_tensorflow_serving
 
     check_output(output, is_folder=True)
     source, owned = find_source(model, tracking_uri, workspace, trust=trust)

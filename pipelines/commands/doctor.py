@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from components.errors import EXIT_DONE, EXIT_FAILED
-from pipelines.config.load import load_config
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
-from pipelines.runners.kubeflow.runs.cluster_checks import FAILED, examine
-from pipelines.terminal.output import table_console
+from switchyard.components.errors import EXIT_DONE, EXIT_FAILED
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from switchyard.pipelines.runners.kubeflow.runs.cluster_checks import FAILED, examine
+from switchyard.pipelines.terminal.output import table_console
 
 
 def doctor(

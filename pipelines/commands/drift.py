@@ -11,13 +11,13 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from components.bundle.source import Registered
-from components.errors import EXIT_DATA_GATE, EXIT_DONE
-from components.serving.drift_report import ServedDrift, drift_html, served_drift
-from components.text.visible import in_a_line
-from components.tracking import run as tracking
-from pipelines.commands.serve import find_source
-from pipelines.terminal.output import quiet, table_console
+from switchyard.components.bundle.source import Registered
+from switchyard.components.errors import EXIT_DATA_GATE, EXIT_DONE
+from switchyard.components.serving.drift_report import ServedDrift, drift_html, served_drift
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.commands.serve import find_source
+from switchyard.pipelines.terminal.output import quiet, table_console
 
 _SHOWN = 20
 

@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from components.errors import StageError, UserError
-from components.text.redaction import TRACKING_URI, take_credentials
-from components.text.visible import in_a_line
-from components.tracking import model_registry
-from components.tracking import run as tracking
-from components.tracking.model_registry import Move, Version
-from components.tracking.version_download import download_version
-from pipelines.terminal.output import quiet, table_console
-from pipelines.workspace import Workspace, find_workspace
+from switchyard.components.errors import StageError, UserError
+from switchyard.components.text.redaction import TRACKING_URI, take_credentials
+from switchyard.components.text.visible import in_a_line
+from switchyard.components.tracking import model_registry
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.model_registry import Move, Version
+from switchyard.components.tracking.version_download import download_version
+from switchyard.pipelines.terminal.output import quiet, table_console
+from switchyard.pipelines.workspace import Workspace, find_workspace
 
 _HEADLINE = ("auc", "accuracy", "mae", "loss")
 
@@ -172,12 +172,12 @@ class OnSameRows:
 
 
 def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> OnSameRows:
-    from components.import_order import settle
+    from switchyard.components.import_order import settle
 
     settle()
-    from components.bundle.model import load_bundle, reordered
-    from components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
-    from components.evaluation.metrics import DIRECTION, PRIMARY
+    from switchyard.components.bundle.model import load_bundle, reordered
+    from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
+    from switchyard.components.evaluation.metrics import DIRECTION, PRIMARY
 
     scores: dict[str, Any] = {}
     asked: dict[str, Any] = {}
@@ -247,13 +247,13 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
 
 def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFrame:
     """Reads rows as the model's training data was read."""
-    from components.bundle.model import training_data
-    from components.data.summary import DatasetSummary
-    from components.ingest.bad_rows import BadRows
-    from components.ingest.csv_options import CsvOptions
-    from components.ingest.declared import plain_numbers
-    from components.ingest.readers import reader
-    from components.ingest.sources import find_files, format_of
+    from switchyard.components.bundle.model import training_data
+    from switchyard.components.data.summary import DatasetSummary
+    from switchyard.components.ingest.bad_rows import BadRows
+    from switchyard.components.ingest.csv_options import CsvOptions
+    from switchyard.components.ingest.declared import plain_numbers
+    from switchyard.components.ingest.readers import reader
+    from switchyard.components.ingest.sources import find_files, format_of
 
     summary = DatasetSummary.load(str(training_data(model)))
     options = CsvOptions.of(summary.csv)
@@ -271,7 +271,7 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
 
 def _labels(column: pd.Series, classes: Sequence[Any]) -> np.ndarray:
     """Returns class indices, or the values of a regression, float64 (B,); NaN for what is no class, or no number."""
-    from components.ingest.labels import class_of
+    from switchyard.components.ingest.labels import class_of
 
     if not classes:
         return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)

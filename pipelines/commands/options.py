@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from components.errors import (
+from switchyard.components.errors import (
     CANCELLED,
     EXIT_BAD_INPUT,
     EXIT_DATA_GATE,
@@ -24,9 +24,9 @@ from components.errors import (
     UserError,
     first_line,
 )
-from components.process.full_disk import full_disk
-from components.text.redaction import mask
-from components.text.visible import visible
+from switchyard.components.process.full_disk import full_disk
+from switchyard.components.text.redaction import mask
+from switchyard.components.text.visible import visible
 
 # Set to anything: an error that no message was made for is shown with its trace.
 DEBUG = "SWITCHYARD_DEBUG"
@@ -73,7 +73,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
                 _fail(full, EXIT_FAILED)
             if not _of_the_tracking_store(error):
                 _unexpected(error)
-            from components.tracking.mlflow_errors import is_denial, is_refusal, refusal
+            from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 
             if is_refusal(error) or is_denial(error):
                 _fail(refusal("", error), EXIT_BAD_INPUT)

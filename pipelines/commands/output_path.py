@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 
 def check_output(path: Path, option: str = "--output", *, is_folder: bool = False) -> None:

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import click
 
-from components import progress
-from components.bundle.source import Registered
-from components.errors import UserError
-from components.ingest.sources import fingerprint, format_of, list_files, listed
-from components.prediction.files import BAD, BatchJob, predict_files
-from components.prediction.output import assemble
-from pipelines.commands.output_path import check_output, removed_when_refused
-from pipelines.commands.serve import find_source
-from pipelines.config.beam import FLINK, BeamConfig
-from pipelines.runners.local.flink import find_jar
-from pipelines.terminal.output import quiet, screen
+from switchyard.components import progress
+from switchyard.components.bundle.source import Registered
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.sources import fingerprint, format_of, list_files, listed
+from switchyard.components.prediction.files import BAD, BatchJob, predict_files
+from switchyard.components.prediction.output import assemble
+from switchyard.pipelines.commands.output_path import check_output, removed_when_refused
+from switchyard.pipelines.commands.serve import find_source
+from switchyard.pipelines.config.beam import FLINK, BeamConfig
+from switchyard.pipelines.runners.local.flink import find_jar
+from switchyard.pipelines.terminal.output import quiet, screen
 
 
 @dataclass(frozen=True)

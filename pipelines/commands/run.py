@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from components.evaluation.results import CHAMPION, verdict_of, with_blanks
-from pipelines.config.load import load_config
-from pipelines.runners.contract import RunResult
-from pipelines.runners.local.runner import stop_on_sigterm
-from pipelines.runners.registry import runner_class
-from pipelines.terminal.console import PlainTextConsole
-from pipelines.terminal.output import screen
-from pipelines.workspace import Workspace, default_workspace
+from switchyard.components.evaluation.results import CHAMPION, verdict_of, with_blanks
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.contract import RunResult
+from switchyard.pipelines.runners.local.runner import stop_on_sigterm
+from switchyard.pipelines.runners.registry import runner_class
+from switchyard.pipelines.terminal.console import PlainTextConsole
+from switchyard.pipelines.terminal.output import screen
+from switchyard.pipelines.workspace import Workspace, default_workspace
 
 _HEADLINE = ("auc", "accuracy", "mae", "loss")
 

@@ -10,16 +10,16 @@ from typing import Any
 import click
 from rich.table import Table
 
-from components.errors import UserError
-from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
-from pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
-from pipelines.runners.kubeflow.cluster.schedules import Recurring, Schedules
-from pipelines.runners.kubeflow.cluster.workflow import Node, Workflow
-from pipelines.runners.kubeflow.compiler.plan import stage_names, task_name
-from pipelines.runners.kubeflow.runs.following import shown_states
-from pipelines.runners.kubeflow.runs.plugin import of_plugin
-from pipelines.runners.kubeflow.runs.reconciling import reconcile_ended
-from pipelines.terminal.output import table_console
+from switchyard.components.errors import UserError
+from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
+from switchyard.pipelines.runners.kubeflow.cluster.schedules import Recurring, Schedules
+from switchyard.pipelines.runners.kubeflow.cluster.workflow import Node, Workflow
+from switchyard.pipelines.runners.kubeflow.compiler.plan import stage_names, task_name
+from switchyard.pipelines.runners.kubeflow.runs.following import shown_states
+from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
+from switchyard.pipelines.runners.kubeflow.runs.reconciling import reconcile_ended
+from switchyard.pipelines.terminal.output import table_console
 
 _POLL_SECONDS = 2.0
 # Runs that are looked at for those of a recurring run.

@@ -12,16 +12,16 @@ from google.protobuf import text_format
 from rich.table import Table
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.data.schema import belongs, domain, environment_of
-from components.data_gate.findings import listed
-from components.data_gate.statistics import Statistics, read_statistics
-from components.errors import StageError, UserError, did_you_mean
-from pipelines.commands.output_path import check_output
-from pipelines.config.load import load_config
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.runners.local.runner import LocalRunner, stop_on_sigterm
-from pipelines.terminal.output import quiet, screen, table_console
-from pipelines.workspace import Workspace, default_workspace
+from switchyard.components.data.schema import belongs, domain, environment_of
+from switchyard.components.data_gate.findings import listed
+from switchyard.components.data_gate.statistics import Statistics, read_statistics
+from switchyard.components.errors import StageError, UserError, did_you_mean
+from switchyard.pipelines.commands.output_path import check_output
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.runners.local.runner import LocalRunner, stop_on_sigterm
+from switchyard.pipelines.terminal.output import quiet, screen, table_console
+from switchyard.pipelines.workspace import Workspace, default_workspace
 
 STAGES = ("ingest", "statistics", "schema")
 DEFAULT_NAME = "schema.pbtxt"

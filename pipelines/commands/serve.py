@@ -13,17 +13,17 @@ from typing import Any
 
 import click
 
-from components.bundle.source import Registered, model_folder, name_and_wanted
-from components.errors import UserError
-from components.import_order import import_tensorflow_without_keras, settle
-from components.process.tokens import read_token, token_in
-from components.serving.served_model import Limits
-from components.serving.server import ServeOptions, bind
-from components.serving.server import serve as run_server
-from components.text.redaction import take_credentials
-from components.tracking.manifest import verify
-from pipelines.commands.models import registry_uri
-from pipelines.terminal.output import quiet
+from switchyard.components.bundle.source import Registered, model_folder, name_and_wanted
+from switchyard.components.errors import UserError
+from switchyard.components.import_order import import_tensorflow_without_keras, settle
+from switchyard.components.process.tokens import read_token, token_in
+from switchyard.components.serving.served_model import Limits
+from switchyard.components.serving.server import ServeOptions, bind
+from switchyard.components.serving.server import serve as run_server
+from switchyard.components.text.redaction import take_credentials
+from switchyard.components.tracking.manifest import verify
+from switchyard.pipelines.commands.models import registry_uri
+from switchyard.pipelines.terminal.output import quiet
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
 _TOKEN = "SWITCHYARD_SERVE_TOKEN"  # noqa: S105 (a variable's name)

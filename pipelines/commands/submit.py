@@ -13,22 +13,30 @@ from typing import Any
 
 import click
 
-from components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_DONE, EXIT_FAILED, EXIT_NOT_BLESSED, UserError, first_line
-from components.text.redaction import TRACKING_URI, mask
-from components.tracking.mlflow_errors import is_denial, is_refusal, refusal
-from pipelines.commands.compile import compile_for_cluster
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
-from pipelines.runners.kubeflow.cluster.run import Run
-from pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow, six_fields
-from pipelines.runners.kubeflow.cluster.workflow import StageState
-from pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
-from pipelines.runners.kubeflow.parent_run import Parent, find_or_make, reconcile
-from pipelines.runners.kubeflow.runs.following import Following, follow
-from pipelines.runners.kubeflow.runs.plugin import of_plugin
-from pipelines.runners.tracking.record import RunRecord
-from pipelines.terminal.output import screen
-from pipelines.terminal.progress import make_display
+from switchyard.components.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DATA_GATE,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_NOT_BLESSED,
+    UserError,
+    first_line,
+)
+from switchyard.components.text.redaction import TRACKING_URI, mask
+from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
+from switchyard.pipelines.commands.compile import compile_for_cluster
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from switchyard.pipelines.runners.kubeflow.cluster.run import Run
+from switchyard.pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow, six_fields
+from switchyard.pipelines.runners.kubeflow.cluster.workflow import StageState
+from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
+from switchyard.pipelines.runners.kubeflow.parent_run import Parent, find_or_make, reconcile
+from switchyard.pipelines.runners.kubeflow.runs.following import Following, follow
+from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
+from switchyard.pipelines.runners.tracking.record import RunRecord
+from switchyard.pipelines.terminal.output import screen
+from switchyard.pipelines.terminal.progress import make_display
 
 
 @dataclass(frozen=True)

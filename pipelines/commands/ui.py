@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from components.errors import UserError
-from components.process import interpreter
-from pipelines.workspace import Workspace
+from switchyard.components.errors import UserError
+from switchyard.components.process import interpreter
+from switchyard.pipelines.workspace import Workspace
 
 # MLflow 3 opens in its view for generative models otherwise.
 VIEW = "workflowType=machine_learning"

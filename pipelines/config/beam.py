@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from components.config import Section
+from switchyard.components.config import Section
 
 # What Beam's DirectRunner falls back to; naming it keeps Beam from trying to download another one first.
 _DIRECT = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import field_validator, model_validator
 
-from components.config import Section
+from switchyard.components.config import Section
 
 
 class ColumnConfig(Section):

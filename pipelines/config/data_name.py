@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from components.text.escaping import MAGIC, split_pattern
+from switchyard.components.text.escaping import MAGIC, split_pattern
 
 _SAYS_NOTHING = frozenset(
     (

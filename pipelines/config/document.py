@@ -13,8 +13,8 @@ import yaml
 from yaml.events import AliasEvent
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from components.text.redaction import mask
-from pipelines.config.spelling import Spelled
+from switchyard.components.text.redaction import mask
+from switchyard.pipelines.config.spelling import Spelled
 
 # Of the text, and of what it stands for with every alias written out.
 LIMIT_BYTES = 1 << 20

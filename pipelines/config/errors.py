@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from components.errors import did_you_mean
-from components.text.redaction import mask
-from pipelines.config.spelling import branches
+from switchyard.components.errors import did_you_mean
+from switchyard.components.text.redaction import mask
+from switchyard.pipelines.config.spelling import branches
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from components.config import Names, Number, Positive, Section
+from switchyard.components.config import Names, Number, Positive, Section
 
 Action = Literal["fail", "warn"]
 Share = Annotated[Number, Field(ge=0, le=1)]

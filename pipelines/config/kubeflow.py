@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, StrictInt, model_validator
 
-from components.config import Names, Number, Positive, Section
-from pipelines.config.beam import BeamConfig
+from switchyard.components.config import Names, Number, Positive, Section
+from switchyard.pipelines.config.beam import BeamConfig
 
 _QUANTITY = r"(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 _DURATION = r"[1-9][0-9]{0,8}(s|m|h)"

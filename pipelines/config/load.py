@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from components.errors import UserError
-from components.text.redaction import mask, names_a_secret, remember
-from pipelines.config.document import LIMIT_BYTES, LIMIT_DEPTH, ConfigYamlError, is_text, read_yaml
-from pipelines.config.errors import explain
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.config.spelling import Spelled, resolve
+from switchyard.components.errors import UserError
+from switchyard.components.text.redaction import mask, names_a_secret, remember
+from switchyard.pipelines.config.document import LIMIT_BYTES, LIMIT_DEPTH, ConfigYamlError, is_text, read_yaml
+from switchyard.pipelines.config.errors import explain
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.config.spelling import Spelled, resolve
 
 
 def load_config(

@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BeforeValidator, Field, StrictInt, field_validator, model_validator
 
-from components.config import LARGEST, Names, Number, Positive, Section
-from components.text.redaction import mask
-from pipelines.config.beam import BeamConfig
-from pipelines.config.columns import ColumnConfig, CsvConfig
-from pipelines.config.gates import EvaluationConfig, ValidationConfig
-from pipelines.config.kubeflow import KubeflowConfig
-from pipelines.config.trainer import FRAMEWORKS, TrainerConfig
-from pipelines.config.tuning import MODEL_PARAMETER, TuneConfig
+from switchyard.components.config import LARGEST, Names, Number, Positive, Section
+from switchyard.components.text.redaction import mask
+from switchyard.pipelines.config.beam import BeamConfig
+from switchyard.pipelines.config.columns import ColumnConfig, CsvConfig
+from switchyard.pipelines.config.gates import EvaluationConfig, ValidationConfig
+from switchyard.pipelines.config.kubeflow import KubeflowConfig
+from switchyard.pipelines.config.trainer import FRAMEWORKS, TrainerConfig
+from switchyard.pipelines.config.tuning import MODEL_PARAMETER, TuneConfig
 
 FORMATS = ("auto", "csv", "parquet", "jsonl", "tfrecord")
 # MLflow's own rules (of registered and of logged models, of experiments, of its database's columns), which it would apply at the

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 # What YAML 1.1 reads with another base than ten.
 _OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-9]+)+(\.[0-9_]*)?)")

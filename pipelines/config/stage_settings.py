@@ -7,12 +7,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError
-from components.ingest.scan import InputSpec
-from components.tracking.manifest import FORMAT
-from components.user_code.files import listed_files
-from components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
-from pipelines.config.pipeline import PipelineConfig
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.scan import InputSpec
+from switchyard.components.tracking.manifest import FORMAT
+from switchyard.components.user_code.files import listed_files
+from switchyard.components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
+from switchyard.pipelines.config.pipeline import PipelineConfig
 
 # In the settings of our stages, so that a newer Switchyard does not take an older one's results from the cache.
 VERSION = metadata.version("switchyard")

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
-from components.config import Number, Positive, Section
-from components.errors import did_you_mean
-from components.training.accelerator import AcceleratorProfile
+from switchyard.components.config import Number, Positive, Section
+from switchyard.components.errors import did_you_mean
+from switchyard.components.training.accelerator import AcceleratorProfile
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 # YAML reads the class 1 as a number; the label's classes are known by their text.
@@ -46,7 +46,7 @@ class Hyperparameters(Section):
 
 
 class Accelerator(Section):
-    """See `components.training.accelerator.AcceleratorProfile`. In YAML also in short: `gpu` or `gpu:2`."""
+    """See `switchyard.components.training.accelerator.AcceleratorProfile`. In YAML also in short: `gpu` or `gpu:2`."""
 
     kind: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     count: Positive = 1

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictInt, model_validator
 
-from components.config import LARGEST, Number, Positive, Section
-from components.errors import did_you_mean
+from switchyard.components.config import LARGEST, Number, Positive, Section
+from switchyard.components.errors import did_you_mean
 
 MODEL_PARAMETER = "model_parameters."
 # Hyperparameter -> what may be searched: whole numbers, numbers above 0, or a choice of these.

@@ -1,6 +1,6 @@
 """Writes the examples' data, which scikit-learn carries, as the files that the pipelines ingest.
 
-Run as `python -m pipelines.examples.make_data`; the files are part of the repository.
+Run as `python -m switchyard.pipelines.examples.make_data`; the files are part of the repository.
 """
 
 from __future__ import annotations

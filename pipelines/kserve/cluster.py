@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.errors import StageError
+from switchyard.components.errors import StageError
 
 STANDARD, KNATIVE = "standard", "knative"
 # KServe's names before and since 0.16.

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.errors import UserError
-from pipelines.config.kubeflow import Secret, StageResources, device
+from switchyard.components.errors import UserError
+from switchyard.pipelines.config.kubeflow import Secret, StageResources, device
 
 _PORT = 8080
 # KServe's storage initializer copies STORAGE_URI here before the container starts.

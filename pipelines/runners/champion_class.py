@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from components.errors import first_line
-from components.tracking import run as tracking
-from components.tracking.model_registry import champions_positive_class
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.runners.tracking.runs import tracking_uri
-from pipelines.workspace import Workspace
+from switchyard.components.errors import first_line
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.model_registry import champions_positive_class
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.runners.tracking.runs import tracking_uri
+from switchyard.pipelines.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 

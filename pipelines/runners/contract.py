@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from components.evaluation.results import Evaluation
-from pipelines.config.pipeline import PipelineConfig
+from switchyard.components.evaluation.results import Evaluation
+from switchyard.pipelines.config.pipeline import PipelineConfig
 
 StageStatus = Literal["ran", "cached", "failed", "cancelled"]
 # In an artifact's properties: the MLflow run that made it, for those who take it from a cache.

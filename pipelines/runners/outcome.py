@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.errors import (
+from switchyard.components.errors import (
     CANCELLED,
     EXIT_BAD_INPUT,
     EXIT_DATA_GATE,
@@ -19,13 +19,13 @@ from components.errors import (
     TrainingError,
     UserError,
 )
-from components.evaluation.results import Evaluation
-from components.evaluation.servability import verdicts
-from components.process.full_disk import full_disk
-from components.text.redaction import mask
-from components.tracking.model_registry import CHALLENGER, PUT_OFF, REFUSED
-from pipelines.runners.contract import RunResult, StageResult
-from pipelines.runners.tracking.runs import RunTracker
+from switchyard.components.evaluation.results import Evaluation
+from switchyard.components.evaluation.servability import verdicts
+from switchyard.components.process.full_disk import full_disk
+from switchyard.components.text.redaction import mask
+from switchyard.components.tracking.model_registry import CHALLENGER, PUT_OFF, REFUSED
+from switchyard.pipelines.runners.contract import RunResult, StageResult
+from switchyard.pipelines.runners.tracking.runs import RunTracker
 
 KNOWN = (UserError, DataGateError, TrainingError, StageError)
 

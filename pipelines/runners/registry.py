@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from components.errors import UserError, did_you_mean
+from switchyard.components.errors import UserError, did_you_mean
 
 RUNNERS = {
-    "local": "pipelines.runners.local.runner:LocalRunner",
-    "kfp-local": "pipelines.runners.kubeflow.local.runner:KfpLocalRunner",
-    "kfp-docker": "pipelines.runners.kubeflow.local.runner:KfpDockerRunner",
+    "local": "switchyard.pipelines.runners.local.runner:LocalRunner",
+    "kfp-local": "switchyard.pipelines.runners.kubeflow.local.runner:KfpLocalRunner",
+    "kfp-docker": "switchyard.pipelines.runners.kubeflow.local.runner:KfpDockerRunner",
 }
 
 

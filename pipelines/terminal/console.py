@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from components.text.visible import visible
+from switchyard.components.text.visible import visible
 
 
 class PlainTextConsole(Console):

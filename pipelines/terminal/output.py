@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from components.text.redaction import masked
-from pipelines.terminal.console import PlainTextConsole
+from switchyard.components.text.redaction import masked
+from switchyard.pipelines.terminal.console import PlainTextConsole
 
 
 def screen() -> Console:

@@ -14,9 +14,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from components.errors import StageError, UserError
-from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
-from pipelines.runners.kubeflow.cluster.run import TERMINAL
+from switchyard.components.errors import StageError, UserError
+from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL
 from tests.command import BREAST_CANCER, Finished, switchyard
 
 STAND_IN = "stand-in"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 from tests.cluster.kfp_server import stand_in
 
 

@@ -10,11 +10,11 @@ import time
 import uuid
 import zlib
 
-from pipelines.runners.kubeflow.compiler.check import check
-from pipelines.runners.kubeflow.compiler.plan import THEN
-from pipelines.runners.kubeflow.local.backend import run_pipeline
-from pipelines.runners.kubeflow.task import failure
-from pipelines.runners.local.process import Job
+from switchyard.pipelines.runners.kubeflow.compiler.check import check
+from switchyard.pipelines.runners.kubeflow.compiler.plan import THEN
+from switchyard.pipelines.runners.kubeflow.local.backend import run_pipeline
+from switchyard.pipelines.runners.kubeflow.task import failure
+from switchyard.pipelines.runners.local.process import Job
 
 UNFINISHED_RUN, UNFINISHED_TASK = "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z"
 _PHASES = {"RUNNING": "Running", "PENDING": "Pending", "SUCCEEDED": "Succeeded", "FAILED": "Failed", "ERROR": "Error"}
@@ -254,7 +254,7 @@ class Run:
             environment = {**environment, **plugin}
         log = self.folder / f"pod-{self._task}.log"
         at = [""]
-        job = Job("pipelines.runners.kubeflow.local.task_process:run", list(command), log, environment)
+        job = Job("switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, environment)
 
         def say(text):
             # In a pod it goes to standard error.

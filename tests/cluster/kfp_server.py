@@ -48,9 +48,9 @@ class Server:
         self.faults, self.cached, self.seconds, self.compresses, self.busy = {}, set(), 0.02, False, 0
         self.version = "2.17.0"
         if not pretend:
-            from pipelines.runners.local.process import StageProcesses
+            from switchyard.pipelines.runners.local.process import StageProcesses
 
-            modules = ["kfp.dsl.executor_main", "pipelines.runners.kubeflow.task.node"]
+            modules = ["kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.node"]
             self.processes = StageProcesses(folder / "preload.log", modules)
             self.processes.warm()
 

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipelines.config.kubeflow import StageResources
-from pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline
-from pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
-from pipelines.runners.kubeflow.runs.following import Following, follow
+from switchyard.pipelines.config.kubeflow import StageResources
+from switchyard.pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline
+from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
+from switchyard.pipelines.runners.kubeflow.runs.following import Following, follow
 from tests.cluster.any_cluster import STAND_IN, AnyCluster
 from tests.cluster.pretending import Told
 from tests.command import BREAST_CANCER, STAGES
@@ -30,7 +30,7 @@ from pathlib import Path
 
 
 def build_model(spec):
-    from components.training.tensorflow.default_model import default_model
+    from switchyard.components.training.tensorflow.default_model import default_model
 
     if os.environ.get("SWITCHYARD_CHECK") != {WORD!r} or Path("/etc/switchyard-check/word").read_text() != {WORD!r}:
         raise ValueError("the secret did not arrive")

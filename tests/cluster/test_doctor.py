@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from pipelines.commands.doctor import doctor
+from switchyard.pipelines.commands.doctor import doctor
 from tests.command import BREAST_CANCER, free_port
 
 SCRIPT = """#!/bin/sh

@@ -5,11 +5,11 @@ from contextlib import nullcontext
 
 import pytest
 
-from components.errors import UserError
-from pipelines.commands import runs as runs_command
-from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
-from pipelines.runners.kubeflow.runs.following import Following, follow
-from pipelines.runners.kubeflow.task.failure import last_words
+from switchyard.components.errors import UserError
+from switchyard.pipelines.commands import runs as runs_command
+from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from switchyard.pipelines.runners.kubeflow.runs.following import Following, follow
+from switchyard.pipelines.runners.kubeflow.task.failure import last_words
 from tests.cluster.kfp_server import stand_in
 
 pytestmark = pytest.mark.core

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from components.errors import StageError, UserError
-from pipelines.commands import runs as runs_command
-from pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow
-from pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
-from pipelines.runners.kubeflow.runs.following import Following, follow
-from pipelines.runners.kubeflow.task.failure import last_words
+from switchyard.components.errors import StageError, UserError
+from switchyard.pipelines.commands import runs as runs_command
+from switchyard.pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow
+from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
+from switchyard.pipelines.runners.kubeflow.runs.following import Following, follow
+from switchyard.pipelines.runners.kubeflow.task.failure import last_words
 from tests.cluster.pretending import GIVEN, TASKS, Told, spec_of, submitted
 
 pytestmark = pytest.mark.core

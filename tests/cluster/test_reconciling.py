@@ -6,12 +6,12 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from components.tracking import run as tracking
-from pipelines.commands import runs as runs_command
-from pipelines.commands import submit as submit_command
-from pipelines.config.load import load_config
-from pipelines.runners.kubeflow.cluster.run import PluginRun, Run
-from pipelines.runners.kubeflow.parent_run import find_or_make
+from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.commands import runs as runs_command
+from switchyard.pipelines.commands import submit as submit_command
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.kubeflow.cluster.run import PluginRun, Run
+from switchyard.pipelines.runners.kubeflow.parent_run import find_or_make
 from tests.cluster.pretending import spec_of, submitted
 from tests.command import BREAST_CANCER
 
@@ -120,7 +120,7 @@ def test_why_a_model_was_not_blessed_is_no_failure_and_stays(kfp, mlflow):
 @pytest.mark.core
 def test_where_mlflow_is_stands_in_the_run_as_whoever_submitted_it_reached_it(kfp, monkeypatch):
     """With the server's answer mocked: what is looked at is whom it asks."""
-    from pipelines.runners.kubeflow.runs import reconciling
+    from switchyard.pipelines.runners.kubeflow.runs import reconciling
 
     server, client = kfp
     spec = spec_of()

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV1alpha1TrainJob
 
-from components.errors import UserError
-from components.training.workers.train_job import train_job
-from components.training.workers.train_job_settings import VARIABLE, TrainJobSettings
-from pipelines.config.load import load_config
-from pipelines.runners.kubeflow.compiler.from_config import compile_config
+from switchyard.components.errors import UserError
+from switchyard.components.training.workers.train_job import train_job
+from switchyard.components.training.workers.train_job_settings import VARIABLE, TrainJobSettings
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 from tests.cluster.trainer_cluster import TrainerCluster
 from tests.command import BREAST_CANCER, REPOSITORY
 from tests.training_jobs import TRAIN, after_third_epoch, job, same_curve, start
@@ -108,7 +108,7 @@ def test_a_stage_that_was_killed_finds_its_job_on_a_stand_in_cluster(cluster, pr
 
 
 def test_nodes_of_a_stage_that_is_gone_for_good_end_by_themselves_on_a_stand_in_cluster(cluster, prepared, tmp_path):
-    short = "from components.training.workers import lease\nlease.SECONDS = 30.0\n"
+    short = "from switchyard.components.training.workers import lease\nlease.SECONDS = 30.0\n"
     process = stage(cluster, prepared, tmp_path, "pytorch", epochs=5000, first=short)
     after_third_epoch(process)
     process.kill()

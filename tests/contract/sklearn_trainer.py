@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import log_loss, roc_auc_score
 
-from components.training.contract import Trainer, TrainResult
+from switchyard import Trainer, TrainResult
 
 
 class SklearnTrainer(Trainer):

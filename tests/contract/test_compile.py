@@ -3,10 +3,10 @@
 import pytest
 import tensorflow as tf
 
-from components.errors import TrainingError
-from components.training.accelerator import AcceleratorProfile
-from components.training.pytorch.trainer import PytorchTrainer
-from components.training.tensorflow.trainer import TensorflowTrainer
+from switchyard.components.errors import TrainingError
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.pytorch.trainer import PytorchTrainer
+from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.training_requests import FRAMEWORKS, no_report
 
 COMPILED = AcceleratorProfile("cpu", compile=True)

@@ -1,15 +1,15 @@
-"""One suite for every trainer: what `components.training.contract` promises."""
+"""One suite for every trainer: what `switchyard.components.training.contract` promises."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
 
-from components.errors import TrainingError, UserError
-from components.training.accelerator import AcceleratorProfile
-from components.training.ledger import TrainingLedger
-from components.training.pytorch.trainer import PytorchTrainer
-from components.training.tensorflow.trainer import TensorflowTrainer
+from switchyard.components.errors import TrainingError, UserError
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.ledger import TrainingLedger
+from switchyard.components.training.pytorch.trainer import PytorchTrainer
+from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
 from tests.training_requests import FRAMEWORKS, TASKS, no_report
 

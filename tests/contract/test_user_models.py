@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from components.errors import UserError
-from components.training.pytorch.trainer import PytorchTrainer
-from components.training.tensorflow.trainer import TensorflowTrainer
-from components.user_code.loading import load_function
-from pipelines.runners.local.process import explain
+from switchyard.components.errors import UserError
+from switchyard.components.training.pytorch.trainer import PytorchTrainer
+from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
+from switchyard.components.user_code.loading import load_function
+from switchyard.pipelines.runners.local.process import explain
 from tests.training_requests import FRAMEWORKS, TASKS, no_report
 
 
@@ -220,7 +220,7 @@ def test_a_last_batch_of_one_row_is_trained_beside_batch_normalization(trainer, 
 
 
 def test_one_row_leaves_the_statistics_of_batch_normalization_as_they_are():
-    from components.training.pytorch.trainer import _batch_norm_at_rest
+    from switchyard.components.training.pytorch.trainer import _batch_norm_at_rest
 
     layer = nn.BatchNorm1d(3)
     layer(torch.randn(50, 3))
@@ -243,7 +243,7 @@ def test_looking_at_a_model_first_does_not_change_how_it_is_trained(trainer, tas
 
 @pytest.mark.core
 def test_a_large_step_takes_all_cores_and_a_small_one_a_single_thread(monkeypatch):
-    from components.training.pytorch import trainer as pytorch_trainer
+    from switchyard.components.training.pytorch import trainer as pytorch_trainer
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(pytorch_trainer.joblib, "cpu_count", lambda: 8)

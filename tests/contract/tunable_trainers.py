@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.errors import TrainingError, UserError
-from components.training.contract import Trainer, TrainResult
+from switchyard.components.errors import TrainingError, UserError
+from switchyard.components.training.contract import Trainer, TrainResult
 
 
 class BowlTrainer(Trainer):

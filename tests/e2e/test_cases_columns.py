@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from components.tracking import run as tracking
-from components.tracking.model_registry import CHAMPION, MODEL_URI, POSITIVE_CLASS, alias_version
-from pipelines.workspace import Workspace
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.model_registry import CHAMPION, MODEL_URI, POSITIVE_CLASS, alias_version
+from switchyard.pipelines.workspace import Workspace
 
 QUICK = {"framework": "pytorch", "hyperparameters": {"epochs": 5}}
 SECONDS = 1_700_000_000

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from components.tracking.model_registry import CHAMPION, alias_version, moves
+from switchyard.components.tracking.model_registry import CHAMPION, alias_version, moves
 
 QUICK = ["--trainer", "pytorch", "--set", "serving.infra_validation=null", "--set", "trainer.hyperparameters.epochs=4"]
 
@@ -159,7 +159,7 @@ OVERTAKE = """
 def build_model(spec):
     import torch
     from mlflow import MlflowClient
-    from components.tracking.model_registry import promote
+    from switchyard.components.tracking.model_registry import promote
 
     # Between the baseline stage, which looks for the champion, and the registry: a person promotes another one.
     client = MlflowClient({uri!r}, {uri!r})

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from components.text.escaping import sqlite_uri
+from switchyard.components.text.escaping import sqlite_uri
 from tests.command import COMMAND, REPOSITORY, environment, mlflow_server, switchyard
 from tests.refusing_server import refusing_proxy
 

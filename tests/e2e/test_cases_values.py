@@ -7,9 +7,9 @@ import orjson
 import pandas as pd
 import pytest
 
-from components.bundle.model import load_bundle
-from components.serving import invocations
-from components.serving.inputs import columns_of
+from switchyard.components.bundle.model import load_bundle
+from switchyard.components.serving import invocations
+from switchyard.components.serving.inputs import columns_of
 
 ROWS = 700
 PIPELINE = """

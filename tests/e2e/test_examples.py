@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.models import Model
 
-from pipelines.examples import make_data
+from switchyard.pipelines.examples import make_data
 from tests.command import ANEW, BEFORE_TRAINING, BREAST_CANCER, EXAMPLES, NO_CONTEST, STAGES, TRAINERS, environment, settings_of
 
 
@@ -188,11 +188,11 @@ def test_offline_and_bundle_predictions_agree(runs, workspace):
     import tensorflow as tf
     import tensorflow_transform as tft
 
-    from components.bundle.model import load_bundle
-    from components.bundle.rows import to_frame
-    from components.data.summary import split_files
-    from components.training.examples import TransformedExamples
-    from components.training.trainers import trainer_class
+    from switchyard.components.bundle.model import load_bundle
+    from switchyard.components.bundle.rows import to_frame
+    from switchyard.components.data.summary import split_files
+    from switchyard.components.training.examples import TransformedExamples
+    from switchyard.components.training.trainers import trainer_class
 
     [examples] = artifact(workspace, "ingest", "examples")
     [graph] = artifact(workspace, "transform", "transform_graph")

@@ -75,7 +75,7 @@ def _server():
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for each in psutil.process_iter(["cmdline"]):
-            if "components.infra_validation.server_main" in (each.info["cmdline"] or []):
+            if "switchyard.components.infra_validation.server_main" in (each.info["cmdline"] or []):
                 return each
         time.sleep(0.05)
     raise AssertionError("no server was started")

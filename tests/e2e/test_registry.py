@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from components.tracking.model_registry import CHAMPION, PREVIOUS, alias_version, moves, register_model
+from switchyard.components.tracking.model_registry import CHAMPION, PREVIOUS, alias_version, moves, register_model
 from tests.command import (
     BREAST_CANCER,
     REPOSITORY,
@@ -30,7 +30,7 @@ from tests.registries import registry, small_model
 RACER = """
 import sys
 from mlflow import MlflowClient
-from components.tracking.model_registry import promote
+from switchyard.components.tracking.model_registry import promote
 client = MlflowClient(sys.argv[1], sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

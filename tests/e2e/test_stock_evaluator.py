@@ -13,8 +13,8 @@ from tensorflow_model_analysis.proto import config_pb2
 from tfx.components.evaluator import executor
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.evaluation.metrics import METRICS
-from pipelines.config.beam import BeamConfig
+from switchyard.components.evaluation.metrics import METRICS
+from switchyard.pipelines.config.beam import BeamConfig
 
 
 @pytest.fixture(scope="module")

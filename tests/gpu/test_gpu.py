@@ -10,10 +10,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from components.errors import TrainingError
-from components.training.accelerator import AcceleratorProfile
-from components.training.pytorch.trainer import PytorchTrainer
-from components.training.tensorflow.trainer import TensorflowTrainer
+from switchyard.components.errors import TrainingError
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.pytorch.trainer import PytorchTrainer
+from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.command import BREAST_CANCER, REPOSITORY, run
 from tests.contract.test_compile import keras_model, much_tensorflow, much_torch, torch_model
 from tests.training_jobs import train
@@ -95,8 +95,8 @@ def test_a_model_that_makes_tensors_is_served_on_the_gpu(make):
 
 def test_tensorflow_takes_memory_as_it_needs_it():
     code = (
-        "from components.training.accelerator import AcceleratorProfile\n"
-        "from components.training.tensorflow.trainer import TensorflowTrainer\n"
+        "from switchyard.components.training.accelerator import AcceleratorProfile\n"
+        "from switchyard.components.training.tensorflow.trainer import TensorflowTrainer\n"
         "TensorflowTrainer().prepare(AcceleratorProfile('gpu'))\n"
         "import tensorflow as tf\n"
         "print([tf.config.experimental.get_memory_growth(g) for g in tf.config.list_physical_devices('GPU')])"

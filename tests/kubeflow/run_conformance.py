@@ -5,13 +5,13 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline
-from pipelines.runners.kubeflow.local.try_out import run_compiled
-from pipelines.runners.local.process import StageProcesses
+from switchyard.pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline
+from switchyard.pipelines.runners.kubeflow.local.try_out import run_compiled
+from switchyard.pipelines.runners.local.process import StageProcesses
 
 
 def main(folder: Path) -> None:
-    StageProcesses(folder / "preload.log", ["kfp.dsl.executor_main", "pipelines.runners.kubeflow.task.node"]).warm()
+    StageProcesses(folder / "preload.log", ["kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.node"]).warm()
     from tests.kubeflow import backend_rules, constructs, taxi
 
     (folder / "watched.txt").write_text("seen")

@@ -15,11 +15,11 @@ from tfx.orchestration import data_types
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import standard_artifacts
 
-from components.errors import UserError
-from pipelines.config.kubeflow import StageResources
-from pipelines.runners.kubeflow.carried_files import carry, unpack
-from pipelines.runners.kubeflow.compiler.check import complaints_of
-from pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline, with_environment
+from switchyard.components.errors import UserError
+from switchyard.pipelines.config.kubeflow import StageResources
+from switchyard.pipelines.runners.kubeflow.carried_files import carry, unpack
+from switchyard.pipelines.runners.kubeflow.compiler.check import complaints_of
+from switchyard.pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline, with_environment
 from tests.command import REPOSITORY
 from tests.kubeflow import constructs, taxi
 

@@ -112,7 +112,7 @@ def test_a_retry_that_succeeds_is_no_failure(warm, tmp_path):
     """The stage's code fails once; KFP tries again."""
     (tmp_path / "model.py").write_text(
         "from pathlib import Path\n"
-        "from components.training.tensorflow.trainer import default_model\n\n\n"
+        "from switchyard.components.training.tensorflow.trainer import default_model\n\n\n"
         "def build_model(spec):\n"
         f"    seen = Path({str(tmp_path / 'seen')!r})\n"
         "    if not seen.exists():\n"

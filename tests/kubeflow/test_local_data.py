@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.runners.kubeflow.carried_files import carry
-from pipelines.runners.kubeflow.compiler.from_config import _data
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.runners.kubeflow.carried_files import carry
+from switchyard.pipelines.runners.kubeflow.compiler.from_config import _data
 
 
 @pytest.mark.parametrize("pattern", ["data", "data/*/*.csv", "data/**/*.csv"])

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.errors import UserError
-from components.ingest.sources import fingerprint
-from pipelines.config.kubeflow import StageResources, Workspace
-from pipelines.config.load import load_config
-from pipelines.runners.kubeflow.compiler.from_config import compile_config
-from pipelines.runners.kubeflow.compiler.plan import stages_of
-from pipelines.runners.kubeflow.compiler.resources import PipelineResources
-from pipelines.runners.kubeflow.compiler.workflow_size import WorkflowSize, workflow_size
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.sources import fingerprint
+from switchyard.pipelines.config.kubeflow import StageResources, Workspace
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
+from switchyard.pipelines.runners.kubeflow.compiler.plan import stages_of
+from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineResources
+from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import WorkflowSize, workflow_size
 from tests.command import REPOSITORY
 from tests.kubeflow import constructs
 from tests.kubeflow.test_compiler import compiled, numbers
@@ -303,7 +303,7 @@ def test_the_example_is_six_tasks_in_series(path):
 def test_the_largest_pipeline_that_is_supported_fits_a_cluster(tmp_path):
     """Three trainers, each with a search before it and on two nodes."""
     (tmp_path / "third.py").write_text(
-        "from components.training.pytorch.trainer import Trainer\n\n\nclass Third(Trainer):\n    pass\n"
+        "from switchyard.components.training.pytorch.trainer import Trainer\n\n\nclass Third(Trainer):\n    pass\n"
     )
     overrides = [
         "task=binary",

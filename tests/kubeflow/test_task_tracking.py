@@ -8,10 +8,10 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from components.errors import TerminatedError, UserError
-from components.process import at_termination
-from components.tracking import run as tracking
-from pipelines.runners.kubeflow.task import tracking as task_tracking
+from switchyard.components.errors import TerminatedError, UserError
+from switchyard.components.process import at_termination
+from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.runners.kubeflow.task import tracking as task_tracking
 
 SHORT = {"name": "taxi pytorch", "experiment": "taxi", "tags": {"switchyard.pipeline": "taxi"}}
 WHOLE = {**SHORT, "params": {"trainer": "pytorch"}, "texts": {"config/pipeline.yaml": "name: taxi\n"}}

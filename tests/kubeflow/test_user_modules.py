@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from components.errors import UserError
-from pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
+from switchyard.components.errors import UserError
+from switchyard.pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
 from tests.kubeflow import taxi
 
 

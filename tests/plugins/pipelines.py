@@ -65,7 +65,7 @@ def eval_rows():
     def read(place, features):
         import tensorflow as tf
 
-        from components.bundle.rows import to_frame
+        from switchyard.components.bundle.rows import to_frame
 
         [examples] = (place / "artifacts" / "ingest" / "examples").iterdir()
         files = [str(f) for f in sorted((examples / "Split-eval").iterdir())]

@@ -34,7 +34,7 @@ def make(data, tmp_path):
 @pytest.fixture
 def said():
     """What a trainer tells the user."""
-    from components.progress import set_sink
+    from switchyard.components.progress import set_sink
 
     found = []
     set_sink(found.append)

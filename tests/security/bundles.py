@@ -4,7 +4,7 @@ import json
 
 import tensorflow as tf
 
-from components.tracking.manifest import FORMAT, write_manifest
+from switchyard.components.tracking.manifest import FORMAT, write_manifest
 
 FEATURE = 'a"'
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from components.bundle.model import BundleInfo, Ragged, RawFeature
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.readers import READERS
-from components.serving import invocations, open_inference
-from components.serving.batcher import Batcher
-from components.serving.bounds import Bounds, InputError
-from components.serving.inputs import columns_of
-from components.serving.metrics import Metrics
-from components.serving.rollout import Rollout, StopRule
-from components.serving.served_model import ServedModel
+from switchyard.components.bundle.model import BundleInfo, Ragged, RawFeature
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.readers import READERS
+from switchyard.components.serving import invocations, open_inference
+from switchyard.components.serving.batcher import Batcher
+from switchyard.components.serving.bounds import Bounds, InputError
+from switchyard.components.serving.inputs import columns_of
+from switchyard.components.serving.metrics import Metrics
+from switchyard.components.serving.rollout import Rollout, StopRule
+from switchyard.components.serving.served_model import ServedModel
 
 FEATURES = [
     RawFeature("a", "float32", 1),

@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from components.bundle.source import Registered
+from switchyard.components.bundle.source import Registered
 from tests.command import REPOSITORY, environment
 from tests.security.awkward import MARK, names
 from tests.serving.server import serving

@@ -8,15 +8,15 @@ import pytest
 import tensorflow as tf
 from mlflow import MlflowClient
 
-from components.bundle.code import bundled_code
-from components.bundle.model import load_bundle
-from components.bundle.source import Registered, model_folder, name_and_wanted
-from components.errors import UserError
-from components.tracking import model_registry
-from components.tracking.manifest import write_manifest
-from pipelines.commands.deploy import deploy_tensorflow_serving
-from pipelines.commands.models import compare
-from pipelines.commands.serve import find_source
+from switchyard.components.bundle.code import bundled_code
+from switchyard.components.bundle.model import load_bundle
+from switchyard.components.bundle.source import Registered, model_folder, name_and_wanted
+from switchyard.components.errors import UserError
+from switchyard.components.tracking import model_registry
+from switchyard.components.tracking.manifest import write_manifest
+from switchyard.pipelines.commands.deploy import deploy_tensorflow_serving
+from switchyard.pipelines.commands.models import compare
+from switchyard.pipelines.commands.serve import find_source
 from tests.command import switchyard
 from tests.security.bundles import FEATURE, make_bundle
 
@@ -88,7 +88,8 @@ def test_a_bundle_of_an_older_format_is_refused_and_says_what_to_do(folder):
     "predictor",
     [
         "os:system", "subprocess:Popen", "pickle:loads", "builtins:exec", "/etc/x.py:X", "../x.py:X", "a/../../x.py:X",
-        "components.training.pytorch.predictor:PytorchPredictor", "components/x.py:X", "x.py", "x.py:X:Y", "x.py:X.y", "",
+        "switchyard.components.training.pytorch.predictor:PytorchPredictor",
+        "components/x.py:X", "x.py", "x.py:X:Y", "x.py:X.y", "",
         "x y.py:X", "missing.py:X",
     ],
 )  # fmt: skip

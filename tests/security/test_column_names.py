@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.errors import UserError
-from components.tracking import run as tracking
-from components.training.accelerator import AcceleratorProfile
-from components.training.contract import FeatureSpec, ModelSpec
-from components.training.examples import TransformedExamples
-from components.training.positional import FILE, load_names
-from components.training.pytorch.trainer import PytorchTrainer
-from components.training.tensorflow.trainer import TensorflowTrainer
+from switchyard.components.errors import UserError
+from switchyard.components.tracking import run as tracking
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.contract import FeatureSpec, ModelSpec
+from switchyard.components.training.examples import TransformedExamples
+from switchyard.components.training.positional import FILE, load_names
+from switchyard.components.training.pytorch.trainer import PytorchTrainer
+from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
 from tests.security.awkward import MARK, names
 from tests.training_requests import FRAMEWORKS, no_report

@@ -19,14 +19,14 @@ import psutil
 import pytest
 import uvicorn
 
-from components.compat.bounded_http import ConnectionLimits, listen_with_tls
-from components.errors import UserError
-from components.serving.app import ServerState, create_app
-from components.serving.connections import allow_connections, uvicorn_config
-from components.serving.gate import AllowedHosts
-from components.serving.metrics import Metrics
-from components.serving.served_model import Limits
-from components.serving.server import bind
+from switchyard.components.compat.bounded_http import ConnectionLimits, listen_with_tls
+from switchyard.components.errors import UserError
+from switchyard.components.serving.app import ServerState, create_app
+from switchyard.components.serving.connections import allow_connections, uvicorn_config
+from switchyard.components.serving.gate import AllowedHosts
+from switchyard.components.serving.metrics import Metrics
+from switchyard.components.serving.served_model import Limits
+from switchyard.components.serving.server import bind
 from tests.security.hostile import GOOD, rollout
 from tests.serving.server import serving
 

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.errors import UserError, first_line
-from components.text import redaction
-from pipelines.config.load import load_config
+from switchyard.components.errors import UserError, first_line
+from switchyard.components.text import redaction
+from switchyard.pipelines.config.load import load_config
 from tests.command import mlflow_server
 from tests.refusing_server import served
 
@@ -171,7 +171,7 @@ def test_a_secret_option_of_beams_is_not_in_the_recorded_config():
 
 @pytest.mark.core
 def test_kfps_errors_do_not_repeat_the_token(monkeypatch, tmp_path):
-    from pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+    from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 
     (tmp_path / "token").write_text(f"{CANARY}\n")
     monkeypatch.setenv("SWITCHYARD_KFP_COOKIE", f"authservice_session={CANARY}cookie")

@@ -9,14 +9,14 @@ import pyarrow.parquet
 import pytest
 import tensorflow as tf
 
-from components.ingest import batch_size
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import ColumnType
-from components.ingest.executor import _encoded
-from components.ingest.readers import READERS
-from components.ingest.scan import InputSpec
-from components.ingest.typed import TypedColumns
-from components.prediction.output import assemble
+from switchyard.components.ingest import batch_size
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import ColumnType
+from switchyard.components.ingest.executor import _encoded
+from switchyard.components.ingest.readers import READERS
+from switchyard.components.ingest.scan import InputSpec
+from switchyard.components.ingest.typed import TypedColumns
+from switchyard.components.prediction.output import assemble
 from tests.security.hostile import confined, read
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import StageError, UserError
-from components.process.full_disk import full_disk
-from components.tracking import run as tracking
-from components.tracking.journal import Journal
-from pipelines.runners.local import preload as stage_preload
-from pipelines.runners.local.process import Job, StageProcesses
+from switchyard.components.errors import StageError, UserError
+from switchyard.components.process.full_disk import full_disk
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.journal import Journal
+from switchyard.pipelines.runners.local import preload as stage_preload
+from switchyard.pipelines.runners.local.process import Job, StageProcesses
 from tests.command import REPOSITORY
 
 WHAT_TO_DO = "Free some space there, or use another folder"

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.utils.validation import _validate_experiment_name, _validate_logged_model_name, _validate_model_name
 
-from components.errors import StageError, UserError
-from components.tracking import run as tracking
-from components.tracking.journal import Journal, write_header
-from pipelines.config.load import load_config
-from pipelines.runners.tracking.runs import RunTracker
-from pipelines.runners.tracking.upload import upload
-from pipelines.workspace import Workspace
+from switchyard.components.errors import StageError, UserError
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.journal import Journal, write_header
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.tracking.runs import RunTracker
+from switchyard.pipelines.runners.tracking.upload import upload
+from switchyard.pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.core
 DOCUMENT = {"name": "x", "data": {"path": "a.csv"}, "label": "y"}
@@ -154,7 +154,7 @@ def test_a_server_that_is_away_sets_nothing_aside(workspace):
 
 
 def test_while_a_run_goes_on_a_refusal_is_told_as_one_and_the_rest_is_sent_at_once(here, tmp_path, workspace):
-    from components import progress
+    from switchyard.components import progress
 
     said = []
     progress.set_sink(said.append)

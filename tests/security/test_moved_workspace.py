@@ -14,13 +14,13 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 from mlflow.tracking._tracking_service import utils as mlflow_utils
 
-from components.errors import UserError
-from components.tracking import run as tracking
-from components.tracking import workspace_location, workspace_rewrite
-from components.tracking.journal import HEADER, process_of_ones_own
-from components.tracking.workspace_location import settle_in
-from pipelines.commands.models import show
-from pipelines.workspace import Workspace, find_workspace
+from switchyard.components.errors import UserError
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking import workspace_location, workspace_rewrite
+from switchyard.components.tracking.journal import HEADER, process_of_ones_own
+from switchyard.components.tracking.workspace_location import settle_in
+from switchyard.pipelines.commands.models import show
+from switchyard.pipelines.workspace import Workspace, find_workspace
 from tests.command import BREAST_CANCER
 
 SERVER = "http://127.0.0.1:9"

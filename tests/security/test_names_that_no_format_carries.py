@@ -7,9 +7,9 @@ import pyarrow.parquet
 import pytest
 import tensorflow as tf
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.readers import READERS
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.readers import READERS
 from tests.security.awkward import names
 
 pytestmark = pytest.mark.core

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from components.errors import UserError
-from components.training.pytorch.archive import load_program, save_program
+from switchyard.components.errors import UserError
+from switchyard.components.training.pytorch.archive import load_program, save_program
 
 pytestmark = pytest.mark.core
 

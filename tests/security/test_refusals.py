@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from components.errors import EXIT_BAD_INPUT, StageError, UserError
-from components.tracking import run as tracking
-from components.tracking.journal import Journal, noted
-from components.tracking.model_registry import PUT_OFF, REFUSED
-from pipelines.cli import main
-from pipelines.config.load import load_config
-from pipelines.runners.outcome import run_result
-from pipelines.runners.tracking.runs import RunTracker, left_behind
-from pipelines.runners.tracking.upload import upload
-from pipelines.workspace import Workspace
+from switchyard.components.errors import EXIT_BAD_INPUT, StageError, UserError
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.journal import Journal, noted
+from switchyard.components.tracking.model_registry import PUT_OFF, REFUSED
+from switchyard.pipelines.cli import main
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.outcome import run_result
+from switchyard.pipelines.runners.tracking.runs import RunTracker, left_behind
+from switchyard.pipelines.runners.tracking.upload import upload
+from switchyard.pipelines.workspace import Workspace
 from tests.refusing_server import refusing_proxy
 from tests.security.test_journals import journal, metric, model
 
@@ -98,7 +98,7 @@ def test_a_blessed_model_that_is_not_registered_is_no_success(tmp_path, monkeypa
     folder = tmp_path / "registration"
     folder.mkdir()
     (folder / "registration.json").write_text(json.dumps({"status": REFUSED, "why": "MLflow refuses: no room."}))
-    monkeypatch.setattr("pipelines.runners.outcome._evaluation", _blessed)
+    monkeypatch.setattr("switchyard.pipelines.runners.outcome._evaluation", _blessed)
     found = run_result("x", "pytorch", _Tracker, [], {}, {"registry": {"registration": str(folder)}}, [])
     assert found.status == "not_registered"
     assert found.exit_code == EXIT_BAD_INPUT

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.serving.app import ServerState, create_app
-from components.serving.batcher import QueueFullError
-from components.serving.bodies import Bodies, Body
-from components.serving.bounds import Bounds
-from components.serving.metrics import Metrics
-from components.serving.open_inference import DATATYPES
-from components.serving.served_model import Limits
+from switchyard.components.serving.app import ServerState, create_app
+from switchyard.components.serving.batcher import QueueFullError
+from switchyard.components.serving.bodies import Bodies, Body
+from switchyard.components.serving.bounds import Bounds
+from switchyard.components.serving.metrics import Metrics
+from switchyard.components.serving.open_inference import DATATYPES
+from switchyard.components.serving.served_model import Limits
 from tests.security.hostile import GOOD, INFO, WIDE, confined, decode, rollout
 
 pytestmark = pytest.mark.core

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import UserError
-from components.tracking import run as tracking
-from pipelines.commands.models import compare
+from switchyard.components.errors import UserError
+from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.commands.models import compare
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from components.bundle.saved_model_check import check_saved_model
-from components.errors import UserError
+from switchyard.components.bundle.saved_model_check import check_saved_model
+from switchyard.components.errors import UserError
 
 pytestmark = pytest.mark.core
 NUMBERS = {"f0": tf.TensorSpec([None, 1], tf.float32)}

@@ -5,14 +5,14 @@ import tensorflow as tf
 from mlflow import MlflowClient
 from tfx.types import standard_artifacts
 
-from components.artifacts import Baseline
-from components.baseline.component import Executor
-from components.baseline.contents import BaselineContents, champion_folder
-from components.data.summary import DatasetSummary
-from components.errors import UserError
-from components.evaluation.predictions import Loaded
-from components.tracking import model_registry
-from components.tracking.manifest import write_manifest
+from switchyard.components.artifacts import Baseline
+from switchyard.components.baseline.component import Executor
+from switchyard.components.baseline.contents import BaselineContents, champion_folder
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.errors import UserError
+from switchyard.components.evaluation.predictions import Loaded
+from switchyard.components.tracking import model_registry
+from switchyard.components.tracking.manifest import write_manifest
 from tests.security.bundles import FEATURE, make_bundle
 
 

@@ -5,9 +5,9 @@ import stat
 
 import pytest
 
-from components.errors import UserError
-from components.process.own_folder import own_folder
-from pipelines.runners.kubeflow.carried_files import unpack
+from switchyard.components.errors import UserError
+from switchyard.components.process.own_folder import own_folder
+from switchyard.pipelines.runners.kubeflow.carried_files import unpack
 
 pytestmark = pytest.mark.core
 CODE = {"code/my_model.py": "raise SystemExit('unpacked')"}

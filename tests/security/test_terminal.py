@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner
 from rich.table import Table
 
-from components import progress
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.text import redaction
-from components.text.visible import in_a_line, visible
-from pipelines.commands.options import guarded
-from pipelines.terminal.console import PlainTextConsole
+from switchyard.components import progress
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.text import redaction
+from switchyard.components.text.visible import in_a_line, visible
+from switchyard.pipelines.commands.options import guarded
+from switchyard.pipelines.terminal.console import PlainTextConsole
 
 pytestmark = pytest.mark.core
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202e"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from components.errors import UserError
-from components.text.redaction import mask
-from pipelines.commands.serve import _TOKEN, _token
-from pipelines.runners.kubeflow.cluster.client import COOKIE_VARIABLE, TOKEN_VARIABLE, Connection, KubeflowClient
+from switchyard.components.errors import UserError
+from switchyard.components.text.redaction import mask
+from switchyard.pipelines.commands.serve import _TOKEN, _token
+from switchyard.pipelines.runners.kubeflow.cluster.client import COOKIE_VARIABLE, TOKEN_VARIABLE, Connection, KubeflowClient
 
 pytestmark = pytest.mark.core
 UNUSABLE = {

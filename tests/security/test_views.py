@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from components.data_gate.findings import Finding, Verdict
-from pipelines.runners.kubeflow.task.markdown import plain
-from pipelines.runners.kubeflow.task.views import write_views
+from switchyard.components.data_gate.findings import Finding, Verdict
+from switchyard.pipelines.runners.kubeflow.task.markdown import plain
+from switchyard.pipelines.runners.kubeflow.task.views import write_views
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.process import interpreter
+from switchyard.components.process import interpreter
 from tests.command import REPOSITORY, environment, free_port, kill_with_children, wait_for
 
 # Of the standard library, of what Switchyard stands on, of what MLflow and Beam use where it is installed, and its own.
@@ -17,7 +17,7 @@ MODULES = (
     *("random", "yaml", "click", "types", "site", "logging", "socket", "queue", "copy", "numpy", "torch", "tensorflow", "keras"),
     *("tfx", "apache_beam", "mlflow", "pandas", "sklearn", "optuna", "uvicorn", "sitecustomize", "usercustomize"),
 )
-PACKAGES = ("components", "pipelines", "tests")
+PACKAGES = ("components", "pipelines", "switchyard", "tests")
 # Names that people give to folders, and libraries have: a folder is enough for `importlib.util.find_spec`.
 EMPTY = ("polars", "datasets", "pyspark", "xgboost", "wandb", "data", "evaluate", "transformers", "comet_ml", "cupy", "dask")
 
@@ -39,7 +39,7 @@ def shadow(folder: Path) -> Path:
 def console(*arguments, cwd, **env):
     """The command as the console script runs it: the working directory is not on the path of the first process."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", "from pipelines.cli import entry; entry()", *map(str, arguments)],
+        [sys.executable, "-P", "-c", "from switchyard.pipelines.cli import entry; entry()", *map(str, arguments)],
         cwd=cwd,
         env=environment(PYTHONPATH=REPOSITORY, **env),
         stdout=subprocess.PIPE,
@@ -93,15 +93,15 @@ def test_an_empty_entry_of_pythonpath_is_not_the_working_directory():
 
 @pytest.mark.core
 def test_a_child_runs_the_same_switchyard_as_its_parent(tmp_path):
-    out = ask(tmp_path, "import components; print(components.__file__)")
-    assert out == f"{REPOSITORY / 'components' / '__init__.py'}\n"
+    out = ask(tmp_path, "import switchyard; print(switchyard.__file__)")
+    assert out == f"{REPOSITORY / 'switchyard' / '__init__.py'}\n"
 
 
 @pytest.mark.core
 def test_the_fork_server_does_not_look_in_the_working_directory(tmp_path):
     mark = shadow(tmp_path)
     code = (
-        "from components.process import interpreter\n"
+        "from switchyard.components.process import interpreter\n"
         "import os\n"
         "if __name__ == '__main__':\n"
         "    os.chdir('HERE')\n"
@@ -128,10 +128,12 @@ def test_the_fork_server_does_not_look_in_the_working_directory(tmp_path):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("start", [("-P", "-c", "from pipelines.cli import entry; entry()"), ("-m", "pipelines.cli")])
+@pytest.mark.parametrize(
+    "start", [("-P", "-c", "from switchyard.pipelines.cli import entry; entry()"), ("-m", "switchyard.pipelines.cli")]
+)
 def test_the_command_itself_does_not_look_in_the_working_directory(tmp_path, start):
     mark = shadow(tmp_path)
-    for file in ("pipelines/__init__.py", "pipelines"):
+    for file in ("switchyard/__init__.py", "switchyard"):
         # As `-m` finds this one before any of our code runs, no such program can be helped.
         (tmp_path / file).unlink() if file.endswith(".py") else (tmp_path / file).rmdir()
     done = subprocess.run(
@@ -181,13 +183,18 @@ def test_a_run_beside_twenty_such_names_is_as_any_other(tmp_path):
 
 
 def test_the_ui_beside_such_names_opens(tmp_path):
-    from pipelines.workspace import Workspace
+    from switchyard.pipelines.workspace import Workspace
 
     mark = shadow(tmp_path)
     place = Workspace(tmp_path / ".switchyard")
     place.create()
     made = subprocess.run(
-        [sys.executable, "-P", "-c", f"from components.tracking.run import client; client('sqlite:///{place.mlflow_database}')"],
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            f"from switchyard.components.tracking.run import client; client('sqlite:///{place.mlflow_database}')",
+        ],
         env=environment(PYTHONPATH=REPOSITORY),
         check=False,
     )

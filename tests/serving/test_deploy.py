@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from components.bundle.model import bundle_info, load_bundle
+from switchyard.components.bundle.model import bundle_info, load_bundle
 from tests.registries import registry
 from tests.serving.server import serving
 

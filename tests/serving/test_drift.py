@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
-from components.bundle.model import BundleInfo, Ragged, RawFeature, bundle_info
-from components.serving.client import tensors
-from components.serving.request_log import RequestLog, _array
+from switchyard.components.bundle.model import BundleInfo, Ragged, RawFeature, bundle_info
+from switchyard.components.serving.client import tensors
+from switchyard.components.serving.request_log import RequestLog, _array
 from tests.serving.server import serving, wait_until
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 
-from components.bundle.model import load_bundle
+from switchyard.components.bundle.model import load_bundle
 from tests.command import EXAMPLES, start, switchyard
 from tests.serving.server import wait_until
 
@@ -26,7 +26,7 @@ def inputs(model, tmp_path_factory):
     import tensorflow as tf
     from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-    from components.ingest.column_types import convert, observe
+    from switchyard.components.ingest.column_types import convert, observe
 
     folder = tmp_path_factory.mktemp("inputs")
     frame = pd.read_csv(DATA)

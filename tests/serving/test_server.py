@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.bundle.model import bundle_info, load_bundle
-from components.serving.client import records, tensors
+from switchyard.components.bundle.model import bundle_info, load_bundle
+from switchyard.components.serving.client import records, tensors
 from tests.command import free_port, switchyard
 from tests.serving.server import serving, start_server, until_ready
 

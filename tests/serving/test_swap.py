@@ -15,10 +15,10 @@ import numpy as np
 import psutil
 import pytest
 
-from components.bundle.model import RawFeature, bundle_info, load_bundle
-from components.serving.client import tensors
-from components.tracking import model_registry
-from components.tracking.manifest import write_manifest
+from switchyard.components.bundle.model import RawFeature, bundle_info, load_bundle
+from switchyard.components.serving.client import tensors
+from switchyard.components.tracking import model_registry
+from switchyard.components.tracking.manifest import write_manifest
 from tests.command import environment, free_port
 from tests.registries import registry
 from tests.serving.server import serving, wait_until

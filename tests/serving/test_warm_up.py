@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from components.bundle.model import ROWS, example_rows, training_data
-from components.serving.served_model import Limits, load_model
-from components.tracking.manifest import write_manifest
+from switchyard.components.bundle.model import ROWS, example_rows, training_data
+from switchyard.components.serving.served_model import Limits, load_model
+from switchyard.components.tracking.manifest import write_manifest
 from tests.security.bundles import FEATURE, make_bundle
 
 pytestmark = pytest.mark.core

@@ -6,12 +6,12 @@ import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 from mlflow import MlflowClient
 
-from components.compat import beam_local_globs, tensorflow_globs
-from components.data.tfrecords import ReadExamples
-from components.ingest.sources import find_files
-from components.text.escaping import sqlite_uri
-from components.tracking import run as tracking
-from components.tracking.model_registry import register_model, versions
+from switchyard.components.compat import beam_local_globs, tensorflow_globs
+from switchyard.components.data.tfrecords import ReadExamples
+from switchyard.components.ingest.sources import find_files
+from switchyard.components.text.escaping import sqlite_uri
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.model_registry import register_model, versions
 from tests.security.test_journals import bundle, model
 
 pytestmark = pytest.mark.core

@@ -10,20 +10,20 @@ import tensorflow_transform as tft
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 from tensorflow_transform.tf_metadata.metadata_io import write_metadata
 
-from components.baseline.contents import BaselineContents
-from components.data.summary import DatasetSummary
-from components.data_gate.executor import Gate
-from components.errors import UserError
-from components.training.accelerator import AcceleratorProfile
-from components.training.contract import FeatureSpec, ModelSpec, TrainRequest
-from components.training.examples import feature_specs
-from components.training.request import hyperparameters
-from components.training.trainers import trainer_class
-from components.transform.preprocessing import preprocessing_fn
-from components.user_code.loading import UserCode
-from pipelines.config.load import load_config
-from pipelines.config.stage_settings import gate_settings, preprocessing_code, trainer_settings
-from pipelines.preflight import check_environment, check_inputs
+from switchyard.components.baseline.contents import BaselineContents
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.executor import Gate
+from switchyard.components.errors import UserError
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.contract import FeatureSpec, ModelSpec, TrainRequest
+from switchyard.components.training.examples import feature_specs
+from switchyard.components.training.request import hyperparameters
+from switchyard.components.training.trainers import trainer_class
+from switchyard.components.transform.preprocessing import preprocessing_fn
+from switchyard.components.user_code.loading import UserCode
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.stage_settings import gate_settings, preprocessing_code, trainer_settings
+from switchyard.pipelines.preflight import check_environment, check_inputs
 from tests.bad_input import Case, config
 
 pytestmark = pytest.mark.core

@@ -14,9 +14,9 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
-from components.data import shards
-from components.data import tfrecords as batched_io
-from components.data.tfrecords import ReadExamples, WriteExamples
+from switchyard.components.data import shards
+from switchyard.components.data import tfrecords as batched_io
+from switchyard.components.data.tfrecords import ReadExamples, WriteExamples
 
 pytestmark = pytest.mark.core
 

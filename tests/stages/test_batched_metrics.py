@@ -13,11 +13,11 @@ import pytest
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluation.batched_metrics import Batch, MeasureBatches, SumBatches
-from components.evaluation.metrics import METRICS, ROW_ACCURACY, ROW_LOSS
-from components.evaluation.slices import slice_column
-from components.evaluation.tfma_config import eval_config, row_feature
-from components.evaluation.tfma_results import read_metrics
+from switchyard.components.evaluation.batched_metrics import Batch, MeasureBatches, SumBatches
+from switchyard.components.evaluation.metrics import METRICS, ROW_ACCURACY, ROW_LOSS
+from switchyard.components.evaluation.slices import slice_column
+from switchyard.components.evaluation.tfma_config import eval_config, row_feature
+from switchyard.components.evaluation.tfma_results import read_metrics
 
 ROWS = 150
 SLICES = [["city"], ["city", "count"], ["share"], ["absent"]]

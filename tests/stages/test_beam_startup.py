@@ -32,7 +32,7 @@ def asked():
     return arguments, found, [get_dofn_specs(d) for d in dofns]
 
 before = asked()
-from components.beam.startup import remember
+from switchyard.components.beam.startup import remember
 remember()
 remember()
 assert asked() == before == asked()

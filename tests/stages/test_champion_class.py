@@ -3,10 +3,10 @@
 import pytest
 from mlflow import MlflowClient
 
-from components.tracking.model_registry import CHAMPION, POSITIVE_CLASS
-from pipelines.commands.compile import _checked
-from pipelines.config.load import load_config
-from pipelines.workspace import Workspace
+from switchyard.components.tracking.model_registry import CHAMPION, POSITIVE_CLASS
+from switchyard.pipelines.commands.compile import _checked
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.workspace import Workspace
 from tests.command import free_port
 
 ROWS = "x,y\n" + "".join(f"{i},{'bad' if i % 10 < 3 else 'good'}\n" for i in range(100))

@@ -4,13 +4,13 @@ import pytest
 from mlflow import MlflowClient
 from tfx.types import standard_artifacts
 
-from components import progress
-from components.artifacts import Baseline
-from components.baseline.component import Executor
-from components.baseline.contents import BaselineContents
-from components.data import source as data_source
-from components.data.summary import DatasetSummary
-from components.tracking.model_registry import register_model
+from switchyard.components import progress
+from switchyard.components.artifacts import Baseline
+from switchyard.components.baseline.component import Executor
+from switchyard.components.baseline.contents import BaselineContents
+from switchyard.components.data import source as data_source
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.tracking.model_registry import register_model
 from tests.registries import small_model
 
 

@@ -5,17 +5,17 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from components.bundle.model import BundleInfo, Columns
-from components.data.summary import DatasetSummary
-from components.evaluation.bootstrap import Rows
-from components.evaluation.executor import read_rows
-from components.evaluation.metrics import ROW_ACCURACY
-from components.evaluation.predictions import ROWS, Predict, beside, rows_schema
-from components.evaluation.results import CHAMPION
-from components.evaluation.row_plots import confusion_metrics
-from components.evaluation.tfma_config import row_feature
-from components.values.conversion import fit_rows
-from components.values.raw_features import RawFeature
+from switchyard.components.bundle.model import BundleInfo, Columns
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.evaluation.bootstrap import Rows
+from switchyard.components.evaluation.executor import read_rows
+from switchyard.components.evaluation.metrics import ROW_ACCURACY
+from switchyard.components.evaluation.predictions import ROWS, Predict, beside, rows_schema
+from switchyard.components.evaluation.results import CHAMPION
+from switchyard.components.evaluation.row_plots import confusion_metrics
+from switchyard.components.evaluation.tfma_config import row_feature
+from switchyard.components.values.conversion import fit_rows
+from switchyard.components.values.raw_features import RawFeature
 
 pytestmark = pytest.mark.core
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.training.contract import Shard
-from components.training.examples import TransformedExamples
+from switchyard.components.training.contract import Shard
+from switchyard.components.training.examples import TransformedExamples
 
 pytestmark = pytest.mark.core
 

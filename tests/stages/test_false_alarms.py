@@ -9,16 +9,16 @@ from tensorflow_data_validation.statistics.generators import basic_stats_generat
 from tensorflow_data_validation.utils import quantiles_util
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.compat import tfdv_quantiles
-from components.compat.tfdv_quantiles import stats_options
-from components.data_gate.checks import Checks
-from components.data_gate.drift import TOO_FEW, TOO_MANY_VALUES, column_findings, distance_findings, distances
-from components.data_gate.findings import merged
-from components.data_gate.growth import ordered
-from components.data_gate.inferred_schema import widen
-from components.serving.drift_report import served_drift
-from components.transform.executor import unusable_features
-from pipelines.commands import schema as schema_command
+from switchyard.components.compat import tfdv_quantiles
+from switchyard.components.compat.tfdv_quantiles import stats_options
+from switchyard.components.data_gate.checks import Checks
+from switchyard.components.data_gate.drift import TOO_FEW, TOO_MANY_VALUES, column_findings, distance_findings, distances
+from switchyard.components.data_gate.findings import merged
+from switchyard.components.data_gate.growth import ordered
+from switchyard.components.data_gate.inferred_schema import widen
+from switchyard.components.serving.drift_report import served_drift
+from switchyard.components.transform.executor import unusable_features
+from switchyard.pipelines.commands import schema as schema_command
 from tests.stages.test_validation import summary
 
 pytestmark = pytest.mark.core

@@ -25,10 +25,11 @@ def run(code):
 def test_a_server_imports_nothing_that_trains(trainer):
     code = f"""
 import sys
-from components.import_order import import_tensorflow_without_keras, settle
+from switchyard.components.import_order import import_tensorflow_without_keras, settle
 settle() if {trainer!r} == "pytorch" else None
 import_tensorflow_without_keras()
-import components.serving.server, components.bundle.model, components.training.{trainer}_predictor
+import switchyard.components.serving.server, switchyard.components.bundle.model
+import switchyard.components.training.{trainer}.predictor
 print(*[name for name in ("tensorflow", "torch", "keras", "lightning", "torchmetrics", "tfx") if name in sys.modules])
 """
     assert run(code) == ["tensorflow", *(["torch"] if trainer == "pytorch" else [])]
@@ -37,7 +38,7 @@ print(*[name for name in ("tensorflow", "torch", "keras", "lightning", "torchmet
 def test_keras_can_be_imported_later():
     code = """
 import sys
-from components.import_order import import_tensorflow_without_keras
+from switchyard.components.import_order import import_tensorflow_without_keras
 import_tensorflow_without_keras()
 import tensorflow as tf
 assert "keras" not in sys.modules
@@ -54,7 +55,7 @@ print(len(model.weights))
 def test_a_run_without_pytorch_can_have_it_later():
     code = """
 import sys
-from components.import_order import without_pytorch
+from switchyard.components.import_order import without_pytorch
 with without_pytorch():
     import apache_beam, tensorflow
 assert "torch" not in sys.modules

@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
-from components.data import shards
-from components.data.summary import DatasetSummary
-from components.errors import UserError
-from components.ingest import csv_reader
-from components.ingest.executor import Executor
-from components.ingest.scan import InputSpec
+from switchyard.components.data import shards
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.errors import UserError
+from switchyard.components.ingest import csv_reader
+from switchyard.components.ingest.executor import Executor
+from switchyard.components.ingest.scan import InputSpec
 
 pytestmark = pytest.mark.core
 

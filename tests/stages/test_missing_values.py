@@ -3,10 +3,10 @@
 import pytest
 import tensorflow as tf
 
-from components import progress
-from components.serving.tensorflow_serving import _present
-from components.values.conversion import fit_values
-from components.values.raw_features import RawFeature
+from switchyard.components import progress
+from switchyard.components.serving.tensorflow_serving import _present
+from switchyard.components.values.conversion import fit_values
+from switchyard.components.values.raw_features import RawFeature
 from tests.stages.test_ingest import ingest
 
 pytestmark = pytest.mark.core

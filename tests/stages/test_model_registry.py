@@ -7,10 +7,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from components.errors import UserError
-from components.tracking import promotion_lock
-from components.tracking import run as tracking
-from components.tracking.model_registry import (
+from switchyard.components.errors import UserError
+from switchyard.components.tracking import promotion_lock
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.model_registry import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,

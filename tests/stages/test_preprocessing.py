@@ -8,8 +8,8 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import schema_utils
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
-from components import progress
-from components.transform.preprocessing import default_features, preprocessing_fn
+from switchyard.components import progress
+from switchyard.components.transform.preprocessing import default_features, preprocessing_fn
 
 pytestmark = pytest.mark.core
 

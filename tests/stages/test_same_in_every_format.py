@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder, RecordBatchToExamplesEncoder
 
-from components.bundle.model import BundleInfo
-from components.data.summary import DatasetSummary
-from components.ingest.bad_rows import BadRows
-from components.ingest.scan import InputSpec, read_batches, scan
-from components.ingest.typed import TypedColumns
-from components.ingest.writer import row_hashes
-from components.serving import invocations
-from components.serving.inputs import columns_of
-from components.values.conversion import fit_frame, fit_rows
-from components.values.raw_features import Ragged, raw_feature
+from switchyard.components.bundle.model import BundleInfo
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.scan import InputSpec, read_batches, scan
+from switchyard.components.ingest.typed import TypedColumns
+from switchyard.components.ingest.writer import row_hashes
+from switchyard.components.serving import invocations
+from switchyard.components.serving.inputs import columns_of
+from switchyard.components.values.conversion import fit_frame, fit_rows
+from switchyard.components.values.raw_features import Ragged, raw_feature
 
 pytestmark = pytest.mark.core
 

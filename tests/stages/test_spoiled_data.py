@@ -11,10 +11,10 @@ from dataclasses import asdict
 import pytest
 from tfx.types import standard_artifacts
 
-from components.errors import DataGateError, UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.executor import Executor
-from components.ingest.scan import InputSpec, scan
+from switchyard.components.errors import DataGateError, UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.executor import Executor
+from switchyard.components.ingest.scan import InputSpec, scan
 from tests.spoiled_files import FORMATS, shown, spoiled_file
 
 SEED = int(os.environ.get("SWITCHYARD_FUZZ_SEED", "1"))

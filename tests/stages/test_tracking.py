@@ -6,11 +6,11 @@ import shutil
 import pytest
 from mlflow import MlflowClient
 
-from components.tracking import run as tracking
-from components.tracking.journal import Journal, pending, process_of_ones_own, replay, write_header
-from components.tracking.model_registry import alias_version
-from pipelines.runners.tracking.upload import upload
-from pipelines.workspace import Workspace
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.journal import Journal, pending, process_of_ones_own, replay, write_header
+from switchyard.components.tracking.model_registry import alias_version
+from switchyard.pipelines.runners.tracking.upload import upload
+from switchyard.pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.core
 

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from components.tracking import run as tracking
+from switchyard.components.tracking import run as tracking
 from tests.bad_input import command_in_this_process
 
 FIRST_RUN = """
 import sys
-from components.tracking import run as tracking
+from switchyard.components.tracking import run as tracking
 sys.stdin.readline()
 experiment = tracking.ensure_experiment(sys.argv[1], "e", None)
 print(tracking.create_run(sys.argv[1], experiment, "r", {}))

@@ -8,12 +8,12 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.data.summary import DatasetSummary
-from components.data_gate import leakage
-from components.data_gate.anomalies import schema_findings
-from components.data_gate.drift import column_findings, distance_findings, distances
-from components.data_gate.leakage import leakage_findings
-from components.data_gate.serving_sample import sample_statistics
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate import leakage
+from switchyard.components.data_gate.anomalies import schema_findings
+from switchyard.components.data_gate.drift import column_findings, distance_findings, distances
+from switchyard.components.data_gate.leakage import leakage_findings
+from switchyard.components.data_gate.serving_sample import sample_statistics
 
 pytestmark = pytest.mark.core
 

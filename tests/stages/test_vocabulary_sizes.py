@@ -7,8 +7,8 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import schema_utils
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
-from components.training.examples import feature_specs
-from components.transform.preprocessing import preprocessing_fn
+from switchyard.components.training.examples import feature_specs
+from switchyard.components.transform.preprocessing import preprocessing_fn
 
 # Four words; with a bucket for unknown ones there are five indices.
 CODE = """

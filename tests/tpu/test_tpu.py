@@ -15,7 +15,7 @@ from tests.training_jobs import TRAIN, after_third_epoch, job, same_curve, start
 PYTHON = os.environ.get("SWITCHYARD_TPU_PYTHON", str(REPOSITORY / ".venv-tpu" / "bin" / "python"))
 XLA = {"SWITCHYARD_TRY_XLA_ON_CPU": "1", "PJRT_DEVICE": "CPU", "PYTHONPATH": str(REPOSITORY)}
 AS_ON_A_TPU = """
-from components.training.tensorflow import replicas as tensorflow_replicas
+from switchyard.components.training.tensorflow import replicas as tensorflow_replicas
 made = tensorflow_replicas.Replicas.__init__
 
 def fixed(self, *arguments):
@@ -97,8 +97,8 @@ def test_tensorflow_with_the_fixed_shapes_of_a_tpu_has_the_same_loss_curve(prepa
 def test_tensorflow_asks_for_the_machines_own_tpus():
     """TPUStrategy as far as TensorFlow goes without one: up to the initialization of the hardware."""
     code = (
-        "from components.training.accelerator import AcceleratorProfile\n"
-        "from components.training.tensorflow.replicas import strategy_for\n"
+        "from switchyard.components.training.accelerator import AcceleratorProfile\n"
+        "from switchyard.components.training.tensorflow.replicas import strategy_for\n"
         "strategy_for(AcceleratorProfile('tpu'), None)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from components.process.account import ensure_account
-from components.tracking.model_registry import user_name
+from switchyard.components.process.account import ensure_account
+from switchyard.components.tracking.model_registry import user_name
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import sys
 import pytest
 import yaml
 
-from components.errors import DataGateError, StageError, TrainingError, UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.scan import scan
-from pipelines.commands.options import guarded
-from pipelines.config.load import load_config
-from pipelines.config.stage_settings import input_spec
-from pipelines.preflight import check_code_loads, check_environment, check_inputs
-from pipelines.runners.local.flink import find_jar
+from switchyard.components.errors import DataGateError, StageError, TrainingError, UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.scan import scan
+from switchyard.pipelines.commands.options import guarded
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.stage_settings import input_spec
+from switchyard.pipelines.preflight import check_code_loads, check_environment, check_inputs
+from switchyard.pipelines.runners.local.flink import find_jar
 from tests.bad_input import GOOD, Case, command_in_this_process, config
 from tests.command import BREAST_CANCER
 

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from components.errors import UserError
-from components.prediction.output import assemble
+from switchyard.components.errors import UserError
+from switchyard.components.prediction.output import assemble
 
 LISTS = [pa.list_(pa.int64()), pa.large_list(pa.int64())]
 

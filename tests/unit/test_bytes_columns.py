@@ -10,22 +10,22 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from components.bundle.model import BundleInfo
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import ColumnType
-from components.ingest.readers import READERS
-from components.ingest.typed import TypedColumns
-from components.prediction.output import assemble
-from components.serving import invocations, open_inference
-from components.serving.bounds import InputError
-from components.serving.client import records, tensors
-from components.serving.inputs import columns_of
-from components.serving.openapi import openapi
-from components.serving.served_model import Limits
-from components.values.base64_values import as_json, from_base64
-from components.values.conversion import fit_frame, fit_values
-from components.values.raw_features import RawFeature
+from switchyard.components.bundle.model import BundleInfo
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import ColumnType
+from switchyard.components.ingest.readers import READERS
+from switchyard.components.ingest.typed import TypedColumns
+from switchyard.components.prediction.output import assemble
+from switchyard.components.serving import invocations, open_inference
+from switchyard.components.serving.bounds import InputError
+from switchyard.components.serving.client import records, tensors
+from switchyard.components.serving.inputs import columns_of
+from switchyard.components.serving.openapi import openapi
+from switchyard.components.serving.served_model import Limits
+from switchyard.components.values.base64_values import as_json, from_base64
+from switchyard.components.values.conversion import fit_frame, fit_values
+from switchyard.components.values.raw_features import RawFeature
 
 IMAGE, OTHER = b"\xff\xd8\xff\x00\n", b"\x89PNG"
 FEATURE = RawFeature("image", "string", 1, meaning="text", missing=[""], is_bytes=True)

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components.baseline.contents import BaselineContents, Misfit
-from components.baseline.fit import ChampionFit
-from components.bundle.model import BundleInfo, RawFeature
-from components.data.summary import DatasetSummary
+from switchyard.components.baseline.contents import BaselineContents, Misfit
+from switchyard.components.baseline.fit import ChampionFit
+from switchyard.components.bundle.model import BundleInfo, RawFeature
+from switchyard.components.data.summary import DatasetSummary
 
 
 def summary(task="binary", classes=(0, 1), columns=None, label="y"):

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.baseline.fit import ChampionFit
-from components.bundle.model import BundleInfo, reordered
-from components.data import class_order
-from components.data.summary import DatasetSummary
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.scan import scan
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.config.stage_settings import input_spec
-from pipelines.preflight import check_inputs
+from switchyard.components.baseline.fit import ChampionFit
+from switchyard.components.bundle.model import BundleInfo, reordered
+from switchyard.components.data import class_order
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.scan import scan
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.config.stage_settings import input_spec
+from switchyard.pipelines.preflight import check_inputs
 
 BAD = {"data": {"path": "d.csv"}, "label": "y", "name": "p"}
 

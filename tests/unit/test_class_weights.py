@@ -2,10 +2,10 @@
 
 import pytest
 
-from components.errors import UserError
-from components.training.class_weights import class_weights
-from pipelines.config.load import load_config
-from pipelines.preflight import check_inputs
+from switchyard.components.errors import UserError
+from switchyard.components.training.class_weights import class_weights
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.preflight import check_inputs
 from tests.bad_input import Case, config
 
 pytestmark = pytest.mark.core

@@ -6,7 +6,7 @@ import sys
 from click import Context
 from click.testing import CliRunner
 
-from pipelines.cli import main
+from switchyard.pipelines.cli import main
 from tests.command import REPOSITORY, environment, switchyard
 
 HEAVY = ("tensorflow", "torch", "tfx", "mlflow", "apache_beam", "pandas", "pydantic", "psutil")
@@ -14,7 +14,7 @@ HEAVY = ("tensorflow", "torch", "tfx", "mlflow", "apache_beam", "pandas", "pydan
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys\nfrom pipelines.cli import main\n"
+        "import sys\nfrom switchyard.pipelines.cli import main\n"
         "for arguments in (['--help'], ['run', '--help'], ['ui', '--help']):\n"
         "    try: main(arguments)\n    except SystemExit: pass\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"

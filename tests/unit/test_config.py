@@ -1,9 +1,9 @@
 import pytest
 import yaml
 
-from components.errors import UserError
-from pipelines.config.load import load_config
-from pipelines.config.pipeline import PipelineConfig
+from switchyard.components.errors import UserError
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.pipeline import PipelineConfig
 
 BASE = {"name": "x", "data": {"path": "a.csv"}, "label": "y"}
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from components.errors import UserError
-from pipelines.config.beam import BeamConfig
-from pipelines.config.load import load_config
-from pipelines.runners.local.flink import find_jar
+from switchyard.components.errors import UserError
+from switchyard.pipelines.config.beam import BeamConfig
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.local.flink import find_jar
 
 BASE = {"name": "x", "data": {"path": "a.csv"}, "label": "y"}
 DIRECT = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"

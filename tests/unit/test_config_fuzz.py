@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import UserError
-from pipelines.config.load import load_config
+from switchyard.components.errors import UserError
+from switchyard.pipelines.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
 SEEDS = sorted(ROOT.glob("pipelines/examples/*/pipeline.yaml"))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.errors import UserError
-from pipelines.config.load import load_config
+from switchyard.components.errors import UserError
+from switchyard.pipelines.config.load import load_config
 
 pytestmark = pytest.mark.core
 WORDS = [

@@ -10,14 +10,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from components.bundle.model import BundleInfo
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.csv_options import DEFAULTS
-from components.ingest.readers import reader
-from components.serving.inputs import columns_of
-from components.values.conversion import fit, fit_frame, fit_rows, fit_values
-from components.values.raw_features import Ragged, RawFeature
+from switchyard.components.bundle.model import BundleInfo
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.csv_options import DEFAULTS
+from switchyard.components.ingest.readers import reader
+from switchyard.components.serving.inputs import columns_of
+from switchyard.components.values.conversion import fit, fit_frame, fit_rows, fit_values
+from switchyard.components.values.raw_features import Ragged, RawFeature
 
 INTEGER = RawFeature("x", "int64", None, meaning="integer")
 FLOAT = RawFeature("x", "float32", None, meaning="float")

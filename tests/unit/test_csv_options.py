@@ -5,11 +5,11 @@ import gzip
 import pyarrow as pa
 import pytest
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.csv_options import CsvOptions
-from components.ingest.scan import read_batches, scan
-from pipelines.config.load import load_config
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.csv_options import CsvOptions
+from switchyard.components.ingest.scan import read_batches, scan
+from switchyard.pipelines.config.load import load_config
 from tests.unit.test_ingest import SPEC, InputSpec
 
 pytestmark = pytest.mark.core

@@ -9,15 +9,15 @@ from google.protobuf import text_format
 from scipy import special
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from components.baseline.contents import BaselineContents, Misfit
-from components.data.summary import DatasetSummary
-from components.data_gate.chance import critical, is_new, largest_by_chance, power_divergence
-from components.data_gate.comparability import comparability_findings, with_comparability
-from components.data_gate.drift import distance_findings, jensen_shannon, with_schemas_limits
-from components.data_gate.findings import Distance, Finding, Verdict, merged, option_for, remedy_for
-from components.data_gate.label_check import check_label_values
-from components.data_gate.leakage import normalized_information
-from pipelines.config.load import load_config
+from switchyard.components.baseline.contents import BaselineContents, Misfit
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.chance import critical, is_new, largest_by_chance, power_divergence
+from switchyard.components.data_gate.comparability import comparability_findings, with_comparability
+from switchyard.components.data_gate.drift import distance_findings, jensen_shannon, with_schemas_limits
+from switchyard.components.data_gate.findings import Distance, Finding, Verdict, merged, option_for, remedy_for
+from switchyard.components.data_gate.label_check import check_label_values
+from switchyard.components.data_gate.leakage import normalized_information
+from switchyard.pipelines.config.load import load_config
 
 ON_ANOMALY = {"error": "fail", "warning": "warn", "features": {}}
 LIMITS = {"warn": 0.1, "fail": 0.5, "features": {}}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipelines.config.data_name import name_of
-from pipelines.config.load import load_config
+from switchyard.pipelines.config.data_name import name_of
+from switchyard.pipelines.config.load import load_config
 
 
 @pytest.mark.parametrize(

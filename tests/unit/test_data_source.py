@@ -1,7 +1,7 @@
 """Which data set a champion was trained on."""
 
-from components.baseline.contents import BaselineContents
-from components.data import source as data_source
+from switchyard.components.baseline.contents import BaselineContents
+from switchyard.components.data import source as data_source
 
 
 def test_a_version_trained_on_other_patterns_is_named_by_them():

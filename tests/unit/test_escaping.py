@@ -4,8 +4,8 @@ import glob
 
 import pytest
 
-from components.text.escaping import equals, pattern_of, sqlite_file, sqlite_uri
-from components.text.redaction import mask, take_credentials
+from switchyard.components.text.escaping import equals, pattern_of, sqlite_file, sqlite_uri
+from switchyard.components.text.redaction import mask, take_credentials
 
 AWKWARD = [
     "plain",

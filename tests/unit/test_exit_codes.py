@@ -7,9 +7,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from components import errors
-from components.errors import CancelledError, DataGateError, StageError, TrainingError, UserError
-from pipelines.commands.options import DEBUG, EXIT_CODES, guarded
+from switchyard.components import errors
+from switchyard.components.errors import CancelledError, DataGateError, StageError, TrainingError, UserError
+from switchyard.pipelines.commands.options import DEBUG, EXIT_CODES, guarded
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import StageError, TerminatedError, UserError
-from pipelines.runners.local.process import _not_started, explain
+from switchyard.components.errors import StageError, TerminatedError, UserError
+from switchyard.pipelines.runners.local.process import _not_started, explain
 
 
 def raised(*errors):

@@ -5,10 +5,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import FLOAT, INTEGER, ColumnType, convert
-from components.ingest.scan import InputSpec, scan
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import FLOAT, INTEGER, ColumnType, convert
+from switchyard.components.ingest.scan import InputSpec, scan
 
 SECONDS = 1_700_000_000
 ROWS = 4000

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.data.summary import DatasetSummary
-from components.data_gate.identifiers import explained, identifier, identifier_findings
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.identifiers import explained, identifier, identifier_findings
 
 ROWS = 2000
 RNG = np.random.default_rng(0)

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.scan import InputSpec, read_batches, scan
-from components.ingest.typed import TypedColumns
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.scan import InputSpec, read_batches, scan
+from switchyard.components.ingest.typed import TypedColumns
 
 INF = float("inf")
 

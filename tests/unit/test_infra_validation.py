@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.bundle.model import BundleInfo, RawFeature, answers
-from components.errors import StageError
-from components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
-from components.evaluation.servability import Servability, load, save, with_servability
-from components.infra_validation.check import _compare, _sendable
-from components.serving.client import from_records, from_tensors, records, scores_in, tensors
+from switchyard.components.bundle.model import BundleInfo, RawFeature, answers
+from switchyard.components.errors import StageError
+from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
+from switchyard.components.evaluation.servability import Servability, load, save, with_servability
+from switchyard.components.infra_validation.check import _compare, _sendable
+from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
 
 BROKEN = Servability("it is broken")
 

@@ -8,16 +8,16 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert, observe
-from components.ingest.keys import key_hashes
-from components.ingest.readers import READERS
-from components.ingest.scan import InputSpec, scan
-from components.ingest.sources import fingerprint, format_of, list_files
-from components.ingest.writer import assign
-from components.values.conversion import fit_rows
-from components.values.raw_features import RawFeature
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import FLOAT, INTEGER, STRING, ColumnType, convert, observe
+from switchyard.components.ingest.keys import key_hashes
+from switchyard.components.ingest.readers import READERS
+from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.ingest.sources import fingerprint, format_of, list_files
+from switchyard.components.ingest.writer import assign
+from switchyard.components.values.conversion import fit_rows
+from switchyard.components.values.raw_features import RawFeature
 from tests.command import REPOSITORY
 
 SPEC = dict(
@@ -122,8 +122,8 @@ def test_an_ending_that_says_nothing_is_refused():
 
 EARLY = """
 import sys
-from components.ingest import csv_reader, scan, sources
-from components.ingest.bad_rows import BadRows
+from switchyard.components.ingest import csv_reader, scan, sources
+from switchyard.components.ingest.bad_rows import BadRows
 
 path, remote = sys.argv[1:]
 
@@ -290,7 +290,7 @@ def test_infinity_among_whole_floats_leaves_them_floats(tmp_path):
 
 
 def test_the_files_are_listed_once(tmp_path, monkeypatch):
-    from components.ingest import scan as module
+    from switchyard.components.ingest import scan as module
 
     (tmp_path / "d.csv").write_text("x,y\n1,0\n2,1\n")
     calls = []

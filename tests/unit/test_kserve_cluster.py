@@ -6,10 +6,10 @@ import stat
 
 import pytest
 
-from components.errors import StageError, UserError
-from pipelines.commands.deploy import kserve_for, predictor_before
-from pipelines.kserve.cluster import await_ready, look
-from pipelines.kserve.manifests import Deployment, inference_service
+from switchyard.components.errors import StageError, UserError
+from switchyard.pipelines.commands.deploy import kserve_for, predictor_before
+from switchyard.pipelines.kserve.cluster import await_ready, look
+from switchyard.pipelines.kserve.manifests import Deployment, inference_service
 from tests.unit.test_kserve_manifests import FROM_STORE
 
 SCRIPT = """#!/bin/sh

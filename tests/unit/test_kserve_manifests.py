@@ -4,9 +4,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from components.errors import UserError
-from pipelines.config.kubeflow import Secret, StageResources
-from pipelines.kserve.manifests import Deployment, inference_service, service_name
+from switchyard.components.errors import UserError
+from switchyard.pipelines.config.kubeflow import Secret, StageResources
+from switchyard.pipelines.kserve.manifests import Deployment, inference_service, service_name
 
 FROM_STORE = {
     "model": "breast_cancer", "version": "3", "location": "s3://models/1/abc", "tracking_uri": None, "name": "breast-cancer",

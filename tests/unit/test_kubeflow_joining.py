@@ -2,11 +2,19 @@
 
 import pytest
 
-from pipelines.config.kubeflow import StageResources
-from pipelines.runners.kubeflow.cluster.workflow import StageState, Workflow
-from pipelines.runners.kubeflow.compiler.joining import effectively_cached, join, members
-from pipelines.runners.kubeflow.compiler.plan import InputArtifact, Names, OutputArtifact, Plan, Task, stage_names, task_name
-from pipelines.runners.kubeflow.task.failure import last_words
+from switchyard.pipelines.config.kubeflow import StageResources
+from switchyard.pipelines.runners.kubeflow.cluster.workflow import StageState, Workflow
+from switchyard.pipelines.runners.kubeflow.compiler.joining import effectively_cached, join, members
+from switchyard.pipelines.runners.kubeflow.compiler.plan import (
+    InputArtifact,
+    Names,
+    OutputArtifact,
+    Plan,
+    Task,
+    stage_names,
+    task_name,
+)
+from switchyard.pipelines.runners.kubeflow.task.failure import last_words
 
 UNCACHED = StageResources(cache=False)
 # Stage -> the stages whose output it takes; as breast_cancer's, with the schema inferred.

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.labels import LabelValues, check_label, class_column, infer_task, labelled
-from components.ingest.scan import InputSpec, scan
-from components.values.spelling import MISSING_LABELS
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.labels import LabelValues, check_label, class_column, infer_task, labelled
+from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.values.spelling import MISSING_LABELS
 from tests.unit.test_ingest import SPEC
 
 pytestmark = pytest.mark.core

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.bundle.model import BundleInfo, RawFeature
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import STRING, ColumnType
-from components.ingest.layout import folder_columns
-from components.ingest.scan import InputSpec, scan
-from components.ingest.sources import find_files, fingerprint, list_files
-from components.serving import invocations, open_inference
-from components.serving.bounds import InputError
-from components.serving.inputs import check_names, columns_of, left_aside
+from switchyard.components.bundle.model import BundleInfo, RawFeature
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import STRING, ColumnType
+from switchyard.components.ingest.layout import folder_columns
+from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.ingest.sources import find_files, fingerprint, list_files
+from switchyard.components.serving import invocations, open_inference
+from switchyard.components.serving.bounds import InputError
+from switchyard.components.serving.inputs import check_names, columns_of, left_aside
 
 ROWS = 40
 FRAME = pd.DataFrame({"x": np.arange(ROWS) % 7, "y": np.arange(ROWS) % 2}).iloc[np.random.default_rng(0).permutation(ROWS)]

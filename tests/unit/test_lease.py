@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from components.training.workers import lease
+from switchyard.components.training.workers import lease
 
 
 @pytest.fixture

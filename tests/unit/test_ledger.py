@@ -1,8 +1,8 @@
 import pytest
 
-from components.errors import TrainingError
-from components.training.contract import Hyperparameters
-from components.training.ledger import TrainingLedger, diverged
+from switchyard.components.errors import TrainingError
+from switchyard.components.training.contract import Hyperparameters
+from switchyard.components.training.ledger import TrainingLedger, diverged
 
 
 def ledger(folder, **settings):

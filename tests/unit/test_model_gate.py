@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score, roc_auc_score
 
-from components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
-from components.evaluation.model_gate import SameRows, check_thresholds, compare, judge
-from components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
-from components.evaluation.trivial import Trivial, trivial_scores
+from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
+from switchyard.components.evaluation.model_gate import SameRows, check_thresholds, compare, judge
+from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
+from switchyard.components.evaluation.trivial import Trivial, trivial_scores
 
 
 def binary(n, skill, seed):

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import STRING
-from components.ingest.scan import scan
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import STRING
+from switchyard.components.ingest.scan import scan
 from tests.unit.test_ingest import SPEC, InputSpec
 
 pytestmark = pytest.mark.core

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from components.evaluation.results import CANDIDATE, Evaluation, ModelResult
-from pipelines.runners.outcome import run_result
+from switchyard.components.evaluation.results import CANDIDATE, Evaluation, ModelResult
+from switchyard.pipelines.runners.outcome import run_result
 
 
 class NoTracking:

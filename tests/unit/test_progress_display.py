@@ -7,8 +7,8 @@ import time
 import pytest
 from rich.console import Console
 
-from components.progress import no_progress_bars
-from pipelines.terminal.progress import LiveDisplay, PlainDisplay
+from switchyard.components.progress import no_progress_bars
+from switchyard.pipelines.terminal.progress import LiveDisplay, PlainDisplay
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from components.errors import UserError
-from pipelines.cli import main
-from pipelines.commands.output_path import check_output, removed_when_refused
-from pipelines.config.load import load_config
-from pipelines.runners.local.runner import LocalRunner
-from pipelines.workspace import Workspace
+from switchyard.components.errors import UserError
+from switchyard.pipelines.cli import main
+from switchyard.pipelines.commands.output_path import check_output, removed_when_refused
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.local.runner import LocalRunner
+from switchyard.pipelines.workspace import Workspace
 from tests.bad_input import command_in_this_process
 
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.bundle.model import BundleInfo, Ragged, RawFeature, concatenate
-from components.serving import invocations, open_inference
-from components.serving.batcher import Batcher, QueueFullError
-from components.serving.inputs import InputError, columns_of
-from components.serving.rollout import Rollout, StopRule
-from components.serving.served_model import ServedModel
+from switchyard.components.bundle.model import BundleInfo, Ragged, RawFeature, concatenate
+from switchyard.components.serving import invocations, open_inference
+from switchyard.components.serving.batcher import Batcher, QueueFullError
+from switchyard.components.serving.inputs import InputError, columns_of
+from switchyard.components.serving.rollout import Rollout, StopRule
+from switchyard.components.serving.served_model import ServedModel
 
 FEATURES = [
     RawFeature("a", "float32", 1),
@@ -145,7 +145,7 @@ def test_a_refusal_says_which_value_of_which_row_does_not_fit(name, values, word
 
 def test_the_frame_and_the_request_agree():
     """The offline path (a DataFrame) and the server's make the same columns."""
-    from components.values.conversion import fit_frame
+    from switchyard.components.values.conversion import fit_frame
 
     frame = pd.DataFrame({
         "a": [1.5, 2.5], "b": [np.nan, 3.5], "i": [1, 2], "j": [4.0, np.nan], "s": ["x", "y"], "t": [None, "z"],

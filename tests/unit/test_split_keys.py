@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components.errors import UserError
-from components.ingest.keys import check_keys, key_hashes, missing_keys
-from components.ingest.writer import row_hashes
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.keys import check_keys, key_hashes, missing_keys
+from switchyard.components.ingest.writer import row_hashes
 
 pytestmark = pytest.mark.core
 

@@ -8,7 +8,7 @@ import pytest
 FRAME = """
 import atexit, sys, time
 {name}
-from pipelines.runners.kubeflow.task.process_end import end_at_once
+from switchyard.pipelines.runners.kubeflow.task.process_end import end_at_once
 atexit.register(lambda: print("taken apart"))
 print("done", end="")
 end_at_once()

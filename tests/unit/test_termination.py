@@ -10,8 +10,8 @@ from tests.command import REPOSITORY, environment
 
 HEAD = """
 import os, signal, time
-from pipelines.runners.kubeflow.task import termination
-from pipelines.runners.kubeflow.task.termination import until_terminated
+from switchyard.pipelines.runners.kubeflow.task import termination
+from switchyard.pipelines.runners.kubeflow.task.termination import until_terminated
 
 # A case that waits for the signal to come again need not wait for a second.
 termination._AGAIN_SECONDS = {again}
@@ -77,7 +77,7 @@ CASES = {
     "what is to be done at once does not wait for a library that hears no signal": (
         """
         import hashlib, threading
-        from components.process.at_termination import at_termination
+        from switchyard.components.process.at_termination import at_termination
         def duty():
             print("at once", end=" ", flush=True)
         def long():

@@ -3,9 +3,9 @@
 import optuna
 import pytest
 
-from components.training.tuned import with_values
-from components.tuning.search import suggest
-from pipelines.config.tuning import Dimension, TuneConfig
+from switchyard.components.training.tuned import with_values
+from switchyard.components.tuning.search import suggest
+from switchyard.pipelines.config.tuning import Dimension, TuneConfig
 
 SETTINGS = {
     "framework": "pytorch",

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipelines.config.load import load_config
-from pipelines.runners.local.last_run import settings_digest
-from pipelines.workspace import Workspace
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.local.last_run import settings_digest
+from switchyard.pipelines.workspace import Workspace
 
 YAML = """
 name: x
@@ -50,5 +50,5 @@ def test_the_digest_changes_with_a_setting(digest, override):
 
 def test_the_digest_changes_with_the_versions(digest, monkeypatch):
     before = digest()
-    monkeypatch.setattr("pipelines.runners.local.last_run.versions", lambda: ["tensorflow==0"])
+    monkeypatch.setattr("switchyard.pipelines.runners.local.last_run.versions", lambda: ["tensorflow==0"])
     assert digest() != before

@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import ColumnType
-from components.ingest.columns_seen import located
-from components.ingest.csv_options import CsvOptions
-from components.ingest.float_precision import FloatPrecision
-from components.ingest.readers import READERS
-from components.ingest.scan import InputSpec, scan
-from components.ingest.typed import MisfitError, TypedColumns
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import ColumnType
+from switchyard.components.ingest.columns_seen import located
+from switchyard.components.ingest.csv_options import CsvOptions
+from switchyard.components.ingest.float_precision import FloatPrecision
+from switchyard.components.ingest.readers import READERS
+from switchyard.components.ingest.scan import InputSpec, scan
+from switchyard.components.ingest.typed import MisfitError, TypedColumns
 
 ROWS = "".join(json.dumps({"x": i, "y": i % 2}) + "\n" for i in range(200)).encode()
 CSV = b"x,y\n" + b"".join(b"%d,%d\n" % (i, i % 2) for i in range(200))

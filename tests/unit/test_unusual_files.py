@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from components.errors import UserError
-from components.ingest.bad_rows import BadRows
-from components.ingest.column_types import EMPTY
-from components.ingest.keys import key_hashes
-from components.ingest.readers import read_csv
-from components.ingest.scan import InputSpec, read_batches, scan
+from switchyard.components.errors import UserError
+from switchyard.components.ingest.bad_rows import BadRows
+from switchyard.components.ingest.column_types import EMPTY
+from switchyard.components.ingest.keys import key_hashes
+from switchyard.components.ingest.readers import read_csv
+from switchyard.components.ingest.scan import InputSpec, read_batches, scan
 
 
 def spec_of(*paths, **settings):

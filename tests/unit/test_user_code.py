@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import UserError
-from components.user_code.loading import snapshot
-from pipelines.config.load import load_config
-from pipelines.config.stage_settings import preprocessing_code
+from switchyard.components.errors import UserError
+from switchyard.components.user_code.loading import snapshot
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.stage_settings import preprocessing_code
 
 
 def put(folder, **files):

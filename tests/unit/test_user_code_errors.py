@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import TerminatedError, UserError
-from components.user_code import loading as user_code
-from components.user_code.loading import blamed, folder_of, load_function, users_error
-from pipelines.runners.local.process import explain
+from switchyard.components.errors import TerminatedError, UserError
+from switchyard.components.user_code import loading as user_code
+from switchyard.components.user_code.loading import blamed, folder_of, load_function, users_error
+from switchyard.pipelines.runners.local.process import explain
 
 RAISES = {
     "an error": ("raise ValueError('no such luck')", "ValueError: no such luck"),

@@ -22,7 +22,7 @@ from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive._package import load_pt2
 from torch.utils import _pytree as pytree
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 MODEL_FILE = "model.pt2"
 _MODEL, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"

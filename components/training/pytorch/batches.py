@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from components.errors import UserError
-from components.training.contract import Hyperparameters, Shard, TrainRequest
-from components.training.ledger import TrainingLedger
+from switchyard.components.errors import UserError
+from switchyard.components.training.contract import Hyperparameters, Shard, TrainRequest
+from switchyard.components.training.ledger import TrainingLedger
 
 # Rows that are taken from TensorFlow at once; at least a batch.
 _BLOCK_ROWS = 4096

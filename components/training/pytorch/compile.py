@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from components.errors import first_line
-from components.progress import warn
-from components.training.contract import TrainRequest
-from components.training.examples import placeholder_batch
-from components.training.positional import by_name, positional
+from switchyard.components.errors import first_line
+from switchyard.components.progress import warn
+from switchyard.components.training.contract import TrainRequest
+from switchyard.components.training.examples import placeholder_batch
+from switchyard.components.training.positional import by_name, positional
 
 
 def compiled(model: nn.Module, request: TrainRequest) -> Callable[[Any], torch.Tensor]:

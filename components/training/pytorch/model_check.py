@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from components.training.contract import TrainRequest
-from components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
+from switchyard.components.training.contract import TrainRequest
+from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
 
 # What has no influence on the values' range, by PyTorch's names in autograd's graph.
 _PASSED = (

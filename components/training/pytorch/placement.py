@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from safetensors.torch import save_file, save_model
 from torch import nn
 
-from components.training.contract import TrainRequest
+from switchyard.components.training.contract import TrainRequest
 
 # PJRT_DEVICE=CPU does not say that it is wanted: torch_xla sets it by itself where it finds no TPU.
 TRY_XLA_ON_CPU = "SWITCHYARD_TRY_XLA_ON_CPU"

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from components.import_order import settle
-from components.training.contract import Predictor
-from components.training.positional import load_names, positional
+from switchyard.components.import_order import settle
+from switchyard.components.training.contract import Predictor
+from switchyard.components.training.positional import load_names, positional
 
 settle()
 
 import torch  # noqa: E402 (after Triton's matter is settled)
 from torch.export.passes import move_to_device_pass  # noqa: E402
 
-from components.training.pytorch.archive import MODEL_FILE, load_program  # noqa: E402
+from switchyard.components.training.pytorch.archive import MODEL_FILE, load_program  # noqa: E402
 
 _log = logging.getLogger(__name__)
 # One row at a time keeps no second core busy.

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from components.import_order import settle
+from switchyard.components.import_order import settle
 
 settle()
 
@@ -23,9 +23,9 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional
 
-from components.errors import UserError, first_line
-from components.training.accelerator import AcceleratorProfile
-from components.training.contract import (
+from switchyard.components.errors import UserError, first_line
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.contract import (
     Predictor,
     Report,
     Shard,
@@ -35,19 +35,19 @@ from components.training.contract import (
     WorkerGroup,
     check_output,
 )
-from components.training.examples import placeholder_batch
-from components.training.ledger import TrainingLedger, check_finite
-from components.training.model_check import explained
-from components.training.positional import by_name, positional, save_names
-from components.training.pytorch.archive import MODEL_FILE, save_program
-from components.training.pytorch.batches import EvalBatches, TrainBatches, eval_batch_size, loader
-from components.training.pytorch.compile import compiled
-from components.training.pytorch.default_model import default_model
-from components.training.pytorch.metrics import Metrics
-from components.training.pytorch.model_check import check_logits, check_training
-from components.training.pytorch.placement import placement, save_weights, spread, tpus, xla_on_cpu
-from components.training.pytorch.predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
-from components.user_code.loading import blamed, folder_of
+from switchyard.components.training.examples import placeholder_batch
+from switchyard.components.training.ledger import TrainingLedger, check_finite
+from switchyard.components.training.model_check import explained
+from switchyard.components.training.positional import by_name, positional, save_names
+from switchyard.components.training.pytorch.archive import MODEL_FILE, save_program
+from switchyard.components.training.pytorch.batches import EvalBatches, TrainBatches, eval_batch_size, loader
+from switchyard.components.training.pytorch.compile import compiled
+from switchyard.components.training.pytorch.default_model import default_model
+from switchyard.components.training.pytorch.metrics import Metrics
+from switchyard.components.training.pytorch.model_check import check_logits, check_training
+from switchyard.components.training.pytorch.placement import placement, save_weights, spread, tpus, xla_on_cpu
+from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
+from switchyard.components.user_code.loading import blamed, folder_of
 
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 # Weights times rows of a step.

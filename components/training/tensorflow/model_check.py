@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.training.contract import TrainRequest
-from components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
+from switchyard.components.training.contract import TrainRequest
+from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
 
 # What has no influence on the values' range, by TensorFlow's names.
 _PASSED = ("Identity", "Reshape", "Squeeze", "ExpandDims", "Cast", "StridedSlice", "StopGradient", "EnsureShape", "Transpose")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from components.training.contract import Predictor
-from components.training.positional import load_names, positional
+from switchyard.components.training.contract import Predictor
+from switchyard.components.training.positional import load_names, positional
 
 
 class TensorflowPredictor:

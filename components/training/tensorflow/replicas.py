@@ -16,9 +16,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from components.errors import UserError
-from components.training.accelerator import AcceleratorProfile
-from components.training.contract import Hyperparameters, Shard, TrainRequest, WorkerGroup
+from switchyard.components.errors import UserError
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.contract import Hyperparameters, Shard, TrainRequest, WorkerGroup
 
 Losses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.errors import UserError, first_line
-from components.progress import warn
-from components.training.accelerator import AcceleratorProfile
-from components.training.contract import (
+from switchyard.components.errors import UserError, first_line
+from switchyard.components.progress import warn
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.contract import (
     Predictor,
     Report,
     Shard,
@@ -26,15 +26,15 @@ from components.training.contract import (
     WorkerGroup,
     check_output,
 )
-from components.training.examples import placeholder_batch
-from components.training.ledger import TrainingLedger, check_finite
-from components.training.model_check import explained
-from components.training.positional import by_name, save_names
-from components.training.tensorflow.default_model import default_model
-from components.training.tensorflow.model_check import check_logits, check_training
-from components.training.tensorflow.predictor import TensorflowPredictor
-from components.training.tensorflow.replicas import Replicas, strategy_for
-from components.user_code.loading import blamed, folder_of
+from switchyard.components.training.examples import placeholder_batch
+from switchyard.components.training.ledger import TrainingLedger, check_finite
+from switchyard.components.training.model_check import explained
+from switchyard.components.training.positional import by_name, save_names
+from switchyard.components.training.tensorflow.default_model import default_model
+from switchyard.components.training.tensorflow.model_check import check_logits, check_training
+from switchyard.components.training.tensorflow.predictor import TensorflowPredictor
+from switchyard.components.training.tensorflow.replicas import Replicas, strategy_for
+from switchyard.components.user_code.loading import blamed, folder_of
 
 _POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 _LAST = _BEST = ".weights.h5"

@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from components.errors import StageError
-from components.process import interpreter
-from components.training.contract import Report, TrainResult
-from components.training.job import TrainingJob
-from components.training.workers.launcher import RESTARTS, STAGE_PIPE
-from components.training.workers.listener import Listener
-from components.training.workers.train_job_settings import settings
+from switchyard.components.errors import StageError
+from switchyard.components.process import interpreter
+from switchyard.components.training.contract import Report, TrainResult
+from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.workers.launcher import RESTARTS, STAGE_PIPE
+from switchyard.components.training.workers.listener import Listener
+from switchyard.components.training.workers.train_job_settings import settings
 
 JOB = "job.json"
 _STOP_SECONDS = 30
@@ -29,7 +29,9 @@ def train(job: TrainingJob, report: Report) -> TrainResult:
     if job.accelerator.nodes > 1:
         given = settings()
         if given:
-            from components.training.workers import train_job  # with Kubernetes' client, which one machine does not need
+            from switchyard.components.training.workers import (
+                train_job,  # with Kubernetes' client, which one machine does not need
+            )
 
             return train_job.train(job, report, given)
     processes = job.processes()
@@ -44,7 +46,12 @@ def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
     listener = Listener(report, lambda line: sys.stderr.write(f"{line}\n"))
     pipe = subprocess.PIPE
     launcher = interpreter.start(
-        "components.training.workers.launcher", arguments(processes, file), stdin=pipe, stdout=pipe, text=True, env=_environment()
+        "switchyard.components.training.workers.launcher",
+        arguments(processes, file),
+        stdin=pipe,
+        stdout=pipe,
+        text=True,
+        env=_environment(),
     )
     assert launcher.stdout is not None
     try:
@@ -61,7 +68,7 @@ def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
 def arguments(processes: int, job: Path) -> list[str]:
     """Returns the launcher's arguments for workers on this machine alone."""
     counts = [f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}"]
-    return ["--standalone", "--local-addr=127.0.0.1", *counts, "-m", "components.training.workers.worker", str(job)]
+    return ["--standalone", "--local-addr=127.0.0.1", *counts, "-m", "switchyard.components.training.workers.worker", str(job)]
 
 
 def _environment() -> dict[str, str]:

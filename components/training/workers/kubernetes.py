@@ -12,9 +12,9 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from components.errors import StageError, UserError, first_line
-from components.progress import say, warn
-from components.training.workers.listener import Listener
+from switchyard.components.errors import StageError, UserError, first_line
+from switchyard.components.progress import say, warn
+from switchyard.components.training.workers.listener import Listener
 
 _GROUP, _VERSION, _PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")

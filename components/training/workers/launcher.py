@@ -1,4 +1,4 @@
-"""`python -m components.training.workers.launcher`: PyTorch's launcher, which ends, with its workers, when the stage does.
+"""`python -m switchyard.components.training.workers.launcher`: PyTorch's launcher; ends, with its workers, with the stage.
 
 Takes the arguments of `python -m torch.distributed.run`.
 """
@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 
-from components.training.workers import lease
+from switchyard.components.training.workers import lease
 
 # A worker that died, for want of memory say, is started again so often, from the last checkpoint.
 RESTARTS = 3

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from components.errors import TrainingError, UserError
-from components.progress import say, warn
-from components.training.contract import Report, TrainResult
-from components.training.workers.messages import read_message
+from switchyard.components.errors import TrainingError, UserError
+from switchyard.components.progress import say, warn
+from switchyard.components.training.contract import Report, TrainResult
+from switchyard.components.training.workers.messages import read_message
 
 
 class Listener:

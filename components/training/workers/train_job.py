@@ -16,20 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.data.summary import FILE as DATASET
-from components.errors import StageError
-from components.process.at_termination import at_termination
-from components.progress import say
-from components.training.contract import NODE_VARIABLE, Report, TrainResult
-from components.training.job import TrainingJob
-from components.training.trainers import trainer_class
-from components.training.workers import lease
-from components.training.workers.kubernetes import TrainJobClient
-from components.training.workers.launcher import RESTARTS
-from components.training.workers.lease import Lease
-from components.training.workers.listener import Listener
-from components.training.workers.train_job_settings import TrainJobSettings
-from components.user_code.loading import file_of, is_file
+from switchyard.components.data.summary import FILE as DATASET
+from switchyard.components.errors import StageError
+from switchyard.components.process.at_termination import at_termination
+from switchyard.components.progress import say
+from switchyard.components.training.contract import NODE_VARIABLE, Report, TrainResult
+from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.trainers import trainer_class
+from switchyard.components.training.workers import lease
+from switchyard.components.training.workers.kubernetes import TrainJobClient
+from switchyard.components.training.workers.launcher import RESTARTS
+from switchyard.components.training.workers.lease import Lease
+from switchyard.components.training.workers.listener import Listener
+from switchyard.components.training.workers.train_job_settings import TrainJobSettings
+from switchyard.components.user_code.loading import file_of, is_file
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 _RUN_ID = "KFP_RUN_ID"
@@ -75,12 +75,18 @@ def train_job(given: TrainJobSettings, name: str, job_file: Path, *, nodes: int,
         nodes: how many.
         processes: how many on each node.
     """
-    launcher = ["python3", "-m", "components.training.workers.launcher", f"--max-restarts={RESTARTS}", f"--rdzv-id={name}"]
+    launcher = [
+        "python3",
+        "-m",
+        "switchyard.components.training.workers.launcher",
+        f"--max-restarts={RESTARTS}",
+        f"--rdzv-id={name}",
+    ]
     rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=$(PET_MASTER_ADDR):{_PORT}"]
     environment = {**given.environment, NODE_VARIABLE: "1", lease.VARIABLE: lease.variable(_lease(job_file))}
     trainer: dict[str, Any] = {
         "image": given.image,
-        "command": [*launcher, *rendezvous, "-m", "components.training.workers.worker", str(job_file)],
+        "command": [*launcher, *rendezvous, "-m", "switchyard.components.training.workers.worker", str(job_file)],
         "numNodes": nodes,
         "numProcPerNode": processes,
         "env": [{"name": k, "value": v} for k, v in environment.items()],

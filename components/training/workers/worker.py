@@ -1,4 +1,4 @@
-"""`python -m torch.distributed.run ... -m components.training.workers.worker JOB.json`: one of the processes that train a model.
+"""`python -m torch.distributed.run ... -m switchyard.components.training.workers.worker JOB.json`: one of a model's processes.
 
 PyTorch's launcher starts these, whatever the trainer, and starts all of them again when one dies; training then goes on from the
 last checkpoint. The first worker tells what comes of it in lines of JSON on standard output (`components.training.workers.group`
@@ -17,18 +17,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from components.import_order import settle
+from switchyard.components.import_order import settle
 
 settle()
 
 from torch import distributed  # noqa: E402 (after Triton's matter is settled)
 
-from components.errors import TrainingError, UserError  # noqa: E402
-from components.progress import set_sink  # noqa: E402
-from components.text.redaction import install  # noqa: E402
-from components.training.contract import WorkerGroup  # noqa: E402
-from components.training.workers.messages import message  # noqa: E402
-from components.user_code.loading import users_error  # noqa: E402
+from switchyard.components.errors import TrainingError, UserError  # noqa: E402
+from switchyard.components.progress import set_sink  # noqa: E402
+from switchyard.components.text.redaction import install  # noqa: E402
+from switchyard.components.training.contract import WorkerGroup  # noqa: E402
+from switchyard.components.training.workers.messages import message  # noqa: E402
+from switchyard.components.user_code.loading import users_error  # noqa: E402
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -37,7 +37,7 @@ def main(job_file: str) -> None:
     """Trains this worker's part."""
     install()
     group = _group()
-    from components.training.job import TrainingJob  # with TensorFlow: after PyTorch
+    from switchyard.components.training.job import TrainingJob  # with TensorFlow: after PyTorch
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         if group.shard.first:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import UserError
-from components.process.own_folder import own_folder
+from switchyard.components.errors import UserError
+from switchyard.components.process.own_folder import own_folder
 
 PLACE = "{{files}}"
 # Linux hands a process no argument of more than 128 KiB, and the whole command of a task is one.

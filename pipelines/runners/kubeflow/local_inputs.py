@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.ingest.layout import fixed_part
-from components.ingest.sources import find_files, is_local
-from pipelines.config.pipeline import PipelineConfig
+from switchyard.components.ingest.layout import fixed_part
+from switchyard.components.ingest.sources import find_files, is_local
+from switchyard.pipelines.config.pipeline import PipelineConfig
 
 
 def local_inputs(config: PipelineConfig) -> list[tuple[str, Path, list[Path]]]:

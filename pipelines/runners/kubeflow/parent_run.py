@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.tracking import run as tracking
+from switchyard.components.tracking import run as tracking
 
 KFP_TAG = "switchyard.kfp_run_id"
 _ENDS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED", "SKIPPED": "FINISHED"}

@@ -8,9 +8,9 @@ from tfx.orchestration.portable import beam_executor_operator, data_types, pytho
 from tfx.proto.orchestration import executable_spec_pb2, execution_invocation_pb2
 from tfx.types import artifact_utils
 
-from components.pages.artifacts import track_outputs
-from components.text.redaction import names_a_secret, remember
-from components.tracking import run as tracking
+from switchyard.components.pages.artifacts import track_outputs
+from switchyard.components.text.redaction import names_a_secret, remember
+from switchyard.components.tracking import run as tracking
 
 OPERATORS = {
     "PythonClassExecutableSpec": python_executor_operator.PythonExecutorOperator,

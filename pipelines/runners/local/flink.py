@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from components.errors import StageError, UserError, last_line
-from pipelines.config.beam import BeamConfig
+from switchyard.components.errors import StageError, UserError, last_line
+from switchyard.pipelines.config.beam import BeamConfig
 
 _HOST = "localhost"
 _START_SECONDS = 120
@@ -29,7 +29,7 @@ def find_jar(beam: BeamConfig) -> Path:
         UserError: there is none, or no Java to run it.
     """
     named = beam.options.get("flink_job_server_jar")
-    jar = Path(str(named)) if named else Path(__file__).parents[3] / ".cache" / "flink" / "job-server.jar"
+    jar = Path(str(named)) if named else Path(__file__).resolve().parents[3] / ".cache" / "flink" / "job-server.jar"
     if not jar.is_file():
         if named:
             raise UserError(

@@ -15,18 +15,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from components.data.summary import DatasetSummary
-from components.ingest.sources import find_files, fingerprint
-from components.tracking import run as tracking
-from components.tracking.model_registry import aliases
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.config.stage_settings import VERSION, input_spec, preprocessing_code, trainer_settings
-from pipelines.runners.contract import RunResult, StageResult
-from pipelines.runners.outcome import run_result, track_result
-from pipelines.runners.tracking.record import versions
-from pipelines.runners.tracking.runs import RunTracker, tracking_uri
-from pipelines.terminal.progress import Display
-from pipelines.workspace import Workspace
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.ingest.sources import find_files, fingerprint
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.model_registry import aliases
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.config.stage_settings import VERSION, input_spec, preprocessing_code, trainer_settings
+from switchyard.pipelines.runners.contract import RunResult, StageResult
+from switchyard.pipelines.runners.outcome import run_result, track_result
+from switchyard.pipelines.runners.tracking.record import versions
+from switchyard.pipelines.runners.tracking.runs import RunTracker, tracking_uri
+from switchyard.pipelines.terminal.progress import Display
+from switchyard.pipelines.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 _FINAL = ("blessed", "not_blessed")

@@ -11,7 +11,7 @@ from filelock import FileLock
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 CACHED = metadata_store_pb2.Execution.CACHED
 COMPLETE = metadata_store_pb2.Execution.COMPLETE

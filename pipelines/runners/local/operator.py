@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.runners.contract import WORKED_IN
-from pipelines.runners.local.process import Job, StageProcesses
+from switchyard.pipelines.runners.contract import WORKED_IN
+from switchyard.pipelines.runners.local.process import Job, StageProcesses
 
 
 class StageOperator:
@@ -51,7 +51,7 @@ class StageOperator:
         finally:
             info.stateful_working_dir = original
         answer = self._processes.run(
-            Job("pipelines.runners.local.executor:run_executor", payload, self._log, self._environment), self._say
+            Job("switchyard.pipelines.runners.local.executor:run_executor", payload, self._log, self._environment), self._say
         )
         output = execution_result_pb2.ExecutorOutput.FromString(answer)
         run_id = self._environment.get("MLFLOW_RUN_ID", "")

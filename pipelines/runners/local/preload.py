@@ -1,20 +1,20 @@
 """Imported once by the process that stages are forked from: what every stage would otherwise pay for again.
 
-PyTorch comes before TensorFlow, or not at all where only TensorFlow trains: see `components.import_order`.
+PyTorch comes before TensorFlow, or not at all where only TensorFlow trains: see `switchyard.components.import_order`.
 """
 
 import importlib
 import os
 from contextlib import nullcontext
 
-from components.import_order import settle, without_pytorch
+from switchyard.components.import_order import settle, without_pytorch
 
 LOG = "SWITCHYARD_PRELOAD_LOG"
 TRAINERS = "SWITCHYARD_PRELOAD_TRAINERS"
 MODULES = (
-    "pipelines.definition",
-    "pipelines.preflight",
-    "pipelines.runners.local.executor",
+    "switchyard.pipelines.definition",
+    "switchyard.pipelines.preflight",
+    "switchyard.pipelines.runners.local.executor",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.system_metrics.system_metrics_monitor",
 )
@@ -28,15 +28,15 @@ def preload() -> None:
         os.dup2(target, 1)
         os.dup2(target, 2)
     trainers = os.environ.pop(TRAINERS, "").split(",")
-    only_tensorflow = trainers == ["components.training.tensorflow.trainer"]
+    only_tensorflow = trainers == ["switchyard.components.training.tensorflow.trainer"]
     if not only_tensorflow:
         settle()
     with without_pytorch() if only_tensorflow else nullcontext():
         for module in (*MODULES, *filter(None, trainers)):
             importlib.import_module(module)
-    from components.beam.startup import remember
-    from components.compat import beam_local_globs, tensorflow_globs
-    from components.data import tfrecords as batched_io
+    from switchyard.components.beam.startup import remember
+    from switchyard.components.compat import beam_local_globs, tensorflow_globs
+    from switchyard.components.data import tfrecords as batched_io
 
     remember()
     beam_local_globs.install()

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from components.errors import (
+from switchyard.components.errors import (
     CancelledError,
     DataGateError,
     StageError,
@@ -32,11 +32,11 @@ from components.errors import (
     last_line,
     text_of,
 )
-from components.process import interpreter
-from components.process.full_disk import disk_is_full, full_disk
-from components.text.redaction import install, mask, masked
-from components.user_code.loading import users_error
-from pipelines.runners.local import preload as stage_preload
+from switchyard.components.process import interpreter
+from switchyard.components.process.full_disk import disk_is_full, full_disk
+from switchyard.components.text.redaction import install, mask, masked
+from switchyard.components.user_code.loading import users_error
+from switchyard.pipelines.runners.local import preload as stage_preload
 
 _KINDS: dict[str, type[Exception]] = {
     "user": UserError,
@@ -77,7 +77,7 @@ class StageProcesses:
     def __init__(self, log: Path, trainers: Sequence[str]) -> None:
         os.environ[stage_preload.LOG] = str(log)
         os.environ[stage_preload.TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
-        self._context = interpreter.fork_server("pipelines.runners.local.preload")
+        self._context = interpreter.fork_server("switchyard.pipelines.runners.local.preload")
         self._preload = log
         self._running: set[Any] = set()
         self._lock = threading.Lock()
@@ -211,7 +211,7 @@ def _log_to(log: Path) -> None:
 
 
 def _work(job: Job, say: Callable[[str], None]) -> Any:
-    from components import progress
+    from switchyard.components import progress
 
     sys.argv = sys.argv[:1]  # TFX hands the command line's arguments to executors
     os.environ.update(job.env)

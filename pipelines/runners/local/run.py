@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.errors import CancelledError, StageError
-from pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
-from pipelines.runners.local.operator import StageOperator
-from pipelines.runners.local.process import StageProcesses
-from pipelines.runners.outcome import KNOWN, named, run_result, track_result
-from pipelines.runners.tracking.runs import left_behind
-from pipelines.terminal.progress import Display
-from pipelines.workspace import Workspace
+from switchyard.components.errors import CancelledError, StageError
+from switchyard.pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
+from switchyard.pipelines.runners.local.operator import StageOperator
+from switchyard.pipelines.runners.local.process import StageProcesses
+from switchyard.pipelines.runners.outcome import KNOWN, named, run_result, track_result
+from switchyard.pipelines.runners.tracking.runs import left_behind
+from switchyard.pipelines.terminal.progress import Display
+from switchyard.pipelines.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +42,9 @@ class LocalRun:
         from tfx.orchestration.local import runner_utils
         from tfx.orchestration.portable import runtime_parameter_utils
 
-        from components.compat import tfx_cache_keys
-        from pipelines.runners.local.metadata import LockedMetadata
-        from pipelines.runners.tracking.runs import RunTracker
+        from switchyard.components.compat import tfx_cache_keys
+        from switchyard.pipelines.runners.local.metadata import LockedMetadata
+        from switchyard.pipelines.runners.tracking.runs import RunTracker
 
         self._compiled, self._processes, self._display, self._logs = compiled, processes, display, logs
         self._workspace, self._trainer, self._beam = workspace, trainer, beam
@@ -154,7 +154,7 @@ class LocalRun:
         from tfx.orchestration.portable import launcher
         from tfx.proto.orchestration import executable_spec_pb2
 
-        from pipelines.runners.local.metadata import CACHED, COMPLETE
+        from switchyard.pipelines.runners.local.metadata import CACHED, COMPLETE
 
         stage = node.node_info.id
         operator = partial(

@@ -18,21 +18,21 @@ from typing import Any, ClassVar
 
 from rich.console import Console
 
-from components.errors import CancelledError, DataGateError, UserError
-from components.import_order import without_pytorch
-from components.training.trainers import TRAINERS
-from pipelines.config.beam import BeamConfig
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.preflight import check_inputs
-from pipelines.runners.champion_class import champions_class
-from pipelines.runners.contract import CompiledPipeline, Runner, RunResult
-from pipelines.runners.local import last_run as unchanged
-from pipelines.runners.local.flink import JobServer
-from pipelines.runners.local.process import Job, StageProcesses
-from pipelines.runners.local.run import LocalRun
-from pipelines.terminal.output import quiet
-from pipelines.terminal.progress import Display, make_display
-from pipelines.workspace import Workspace
+from switchyard.components.errors import CancelledError, DataGateError, UserError
+from switchyard.components.import_order import without_pytorch
+from switchyard.components.training.trainers import TRAINERS
+from switchyard.pipelines.config.beam import BeamConfig
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.preflight import check_inputs
+from switchyard.pipelines.runners.champion_class import champions_class
+from switchyard.pipelines.runners.contract import CompiledPipeline, Runner, RunResult
+from switchyard.pipelines.runners.local import last_run as unchanged
+from switchyard.pipelines.runners.local.flink import JobServer
+from switchyard.pipelines.runners.local.process import Job, StageProcesses
+from switchyard.pipelines.runners.local.run import LocalRun
+from switchyard.pipelines.terminal.output import quiet
+from switchyard.pipelines.terminal.progress import Display, make_display
+from switchyard.pipelines.workspace import Workspace
 
 # Several runs of one process may start in the same second.
 _numbers = itertools.count(1)
@@ -116,7 +116,10 @@ class LocalRunner(Runner):
                     # TFX's import takes as long as the child's: at the same time.
                     imports = pool.submit(_import)
                     job = Job(
-                        "pipelines.preflight:check_environment", (config, self._workspace.code), self._logs / "check.log", {}
+                        "switchyard.pipelines.preflight:check_environment",
+                        (config, self._workspace.code),
+                        self._logs / "check.log",
+                        {},
                     )
                     found = self._processes.run(job, partial(self._display.say, "check"))
                     imports.result()
@@ -167,7 +170,7 @@ class LocalRunner(Runner):
     def _compile(self, config: PipelineConfig) -> CompiledPipeline:
         from tfx.dsl.compiler.compiler import Compiler
 
-        from pipelines.definition import UNCACHED, create_pipeline
+        from switchyard.pipelines.definition import UNCACHED, create_pipeline
 
         pipeline = create_pipeline(
             config,
@@ -189,8 +192,8 @@ class LocalRunner(Runner):
 
 # All that a run imports in this process, for a moment in which it waits anyway.
 _NEEDED = (
-    "pipelines.definition",
-    "pipelines.runners.local.metadata",
+    "switchyard.pipelines.definition",
+    "switchyard.pipelines.runners.local.metadata",
     "tfx.dsl.compiler.compiler",
     "tfx.orchestration.local.runner_utils",
     "tfx.orchestration.portable.launcher",

@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from components.tracking.model_registry import user_name
-from pipelines.config.pipeline import PipelineConfig
+from switchyard.components.tracking.model_registry import user_name
+from switchyard.pipelines.config.pipeline import PipelineConfig
 
 _PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "kfp", "mlflow", "numpy", "pyarrow")
 # What the runs of stages have of their parent's tags.

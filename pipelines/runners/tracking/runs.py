@@ -14,15 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError
-from components.text.redaction import TRACKING_URI, mask, take_credentials, tracking_variables
-from components.tracking import run as tracking
-from components.tracking.journal import HEADER, PARENT_KEY, Journal, goes_on, noted, process_of_ones_own, write_header
-from components.tracking.mlflow_errors import is_denial, is_refusal, refusal
-from components.tracking.model_registry import user_name
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.runners.tracking.record import run_record
-from pipelines.workspace import Workspace
+from switchyard.components.errors import UserError
+from switchyard.components.text.redaction import TRACKING_URI, mask, take_credentials, tracking_variables
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.journal import HEADER, PARENT_KEY, Journal, goes_on, noted, process_of_ones_own, write_header
+from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
+from switchyard.components.tracking.model_registry import user_name
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.runners.tracking.record import run_record
+from switchyard.pipelines.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from components.errors import StageError, UserError, first_line
-from components.text.redaction import TRACKING_URI, mask, take_credentials
-from components.tracking import run as tracking
-from components.tracking.journal import HEADER, PARENT_KEY, REFUSED, Refused, goes_on, pending, replay, set_aside
-from components.tracking.mlflow_errors import is_denial, is_refusal
-from pipelines.workspace import Workspace
+from switchyard.components.errors import StageError, UserError, first_line
+from switchyard.components.text.redaction import TRACKING_URI, mask, take_credentials
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.journal import HEADER, PARENT_KEY, REFUSED, Refused, goes_on, pending, replay, set_aside
+from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
+from switchyard.pipelines.workspace import Workspace
 
 _MASKED = "***@"
 

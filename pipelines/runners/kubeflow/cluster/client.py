@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageError, UserError
-from components.process.tokens import read_token, token_in
-from components.text.redaction import mask
-from pipelines.runners.kubeflow.cluster.run import Run, run_of
-from pipelines.runners.kubeflow.cluster.workflow import Workflow
+from switchyard.components.errors import StageError, UserError
+from switchyard.components.process.tokens import read_token, token_in
+from switchyard.components.text.redaction import mask
+from switchyard.pipelines.runners.kubeflow.cluster.run import Run, run_of
+from switchyard.pipelines.runners.kubeflow.cluster.workflow import Workflow
 
 TOKEN_VARIABLE, COOKIE_VARIABLE = "SWITCHYARD_KFP_TOKEN", "SWITCHYARD_KFP_COOKIE"
 # Where Kubernetes puts the token of a pod that may use KFP.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pipelines.runners.kubeflow.cluster.workflow import StageState
+from switchyard.pipelines.runners.kubeflow.cluster.workflow import StageState
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageError, UserError
-from pipelines.runners.kubeflow.cluster.client import KubeflowClient
-from pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
+from switchyard.components.errors import StageError, UserError
+from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
+from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
 
 
 @dataclass(frozen=True)

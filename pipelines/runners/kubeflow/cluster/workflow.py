@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from pipelines.runners.kubeflow.compiler.plan import stages_of, task_name
-from pipelines.runners.kubeflow.task.failure import exit_code, failed_stage
+from switchyard.pipelines.runners.kubeflow.compiler.plan import stages_of, task_name
+from switchyard.pipelines.runners.kubeflow.task.failure import exit_code, failed_stage
 
 _EXIT = re.compile(r"^(main|wait): Error \(exit code \d+\)(: )?")
 # What Argo and Kubernetes say of a pod that was taken away, not of one that failed.

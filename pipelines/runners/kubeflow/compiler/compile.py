@@ -15,17 +15,17 @@ from typing import Any
 
 import yaml
 
-from components.errors import UserError, did_you_mean
-from pipelines.config.kubeflow import StageResources
-from pipelines.runners.kubeflow.carried_files import LIMIT, Carried, carry
-from pipelines.runners.kubeflow.compiler.check import check
-from pipelines.runners.kubeflow.compiler.joining import join
-from pipelines.runners.kubeflow.compiler.plan import Plan, Task, task_name
-from pipelines.runners.kubeflow.compiler.resources import PipelineResources
-from pipelines.runners.kubeflow.compiler.source import to_source
-from pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
-from pipelines.runners.kubeflow.contract import LAST, NODE
-from pipelines.terminal.output import quiet
+from switchyard.components.errors import UserError, did_you_mean
+from switchyard.pipelines.config.kubeflow import StageResources
+from switchyard.pipelines.runners.kubeflow.carried_files import LIMIT, Carried, carry
+from switchyard.pipelines.runners.kubeflow.compiler.check import check
+from switchyard.pipelines.runners.kubeflow.compiler.joining import join
+from switchyard.pipelines.runners.kubeflow.compiler.plan import Plan, Task, task_name
+from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineResources
+from switchyard.pipelines.runners.kubeflow.compiler.source import to_source
+from switchyard.pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
+from switchyard.pipelines.runners.kubeflow.contract import LAST, NODE
+from switchyard.pipelines.terminal.output import quiet
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def compile_tfx_pipeline(
     Raises:
         UserError: a node cannot be compiled (the message names it and says why), or `stages` names none.
     """
-    from pipelines.runners.kubeflow.compiler.from_tfx import to_plan
+    from switchyard.pipelines.runners.kubeflow.compiler.from_tfx import to_plan
 
     with packaged_user_modules(pipeline) as wheels:
         carried = carry({**wheels, **(local_files or {})}, readers or {})
@@ -128,7 +128,7 @@ def _outputs(task: Task) -> dict[str, tuple[str, str]]:
 
 def _driven(task: Task, carried: Carried) -> Task:
     """Returns the task with what its driver says of the files that travel with it."""
-    from pipelines.runners.kubeflow.task.runtime import driver_output_of
+    from switchyard.pipelines.runners.kubeflow.task.runtime import driver_output_of
 
     properties = {p.key: p.value for p in task.properties}
     files = {f: carried.contents[f] for f in task.files}

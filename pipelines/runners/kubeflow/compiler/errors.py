@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 
 class CompileError(UserError):

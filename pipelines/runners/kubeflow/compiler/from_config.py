@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.errors import UserError
-from pipelines.config.kubeflow import StageResources
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.config.stage_settings import VERSION
-from pipelines.definition import UNCACHED, create_pipeline, training_stages, tuning_stage
-from pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, compile_tfx_pipeline
-from pipelines.runners.kubeflow.compiler.resources import PipelineResources
-from pipelines.runners.kubeflow.compiler.train_job import on_several_nodes
-from pipelines.runners.kubeflow.contract import DATA_ROOT
-from pipelines.runners.kubeflow.local_inputs import local_inputs
+from switchyard.components.errors import UserError
+from switchyard.pipelines.config.kubeflow import StageResources
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.config.stage_settings import VERSION
+from switchyard.pipelines.definition import UNCACHED, create_pipeline, training_stages, tuning_stage
+from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, compile_tfx_pipeline
+from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineResources
+from switchyard.pipelines.runners.kubeflow.compiler.train_job import on_several_nodes
+from switchyard.pipelines.runners.kubeflow.contract import DATA_ROOT
+from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
 
 # On a cluster. Every stage is safe to repeat: its outputs are written anew, the registry knows a model by its artifact. Where
 # Kubernetes' or KFP's API is away for seconds, the tasks that end just then fail.

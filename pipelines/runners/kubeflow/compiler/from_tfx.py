@@ -13,10 +13,10 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import artifact as tfx_artifact
 from tfx.utils import import_utils
 
-from pipelines.runners.kubeflow.carried_files import Carried
-from pipelines.runners.kubeflow.compiler.container_command import container_spec
-from pipelines.runners.kubeflow.compiler.errors import CompileError
-from pipelines.runners.kubeflow.compiler.plan import (
+from switchyard.pipelines.runners.kubeflow.carried_files import Carried
+from switchyard.pipelines.runners.kubeflow.compiler.container_command import container_spec
+from switchyard.pipelines.runners.kubeflow.compiler.errors import CompileError
+from switchyard.pipelines.runners.kubeflow.compiler.plan import (
     Condition,
     ExecProperty,
     InputArtifact,
@@ -28,9 +28,9 @@ from pipelines.runners.kubeflow.compiler.plan import (
     View,
     snake,
 )
-from pipelines.runners.kubeflow.compiler.plan_check import check_conditions, check_importable, check_names
-from pipelines.runners.kubeflow.contract import NODE, TYPE
-from pipelines.runners.kubeflow.task.views import VIEWS
+from switchyard.pipelines.runners.kubeflow.compiler.plan_check import check_conditions, check_importable, check_names
+from switchyard.pipelines.runners.kubeflow.contract import NODE, TYPE
+from switchyard.pipelines.runners.kubeflow.task.views import VIEWS
 
 # The backend refuses longer parameters.
 _LONGEST_PARAMETER = 10_000

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipelines.config.kubeflow import StageResources
-from pipelines.runners.kubeflow.compiler.plan import (
+from switchyard.pipelines.config.kubeflow import StageResources
+from switchyard.pipelines.runners.kubeflow.compiler.plan import (
     ExecProperty,
     InputArtifact,
     Member,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipelines.runners.kubeflow.compiler.errors import CompileError
-from pipelines.runners.kubeflow.compiler.plan import Condition, Task
+from switchyard.pipelines.runners.kubeflow.compiler.errors import CompileError
+from switchyard.pipelines.runners.kubeflow.compiler.plan import Condition, Task
 
 
 def check_names(tasks: Sequence[Task]) -> None:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.config.kubeflow import GPUS, StageResources, Toleration, Workspace, device, seconds
-from pipelines.runners.kubeflow.contract import RUN_ID
+from switchyard.pipelines.config.kubeflow import GPUS, StageResources, Toleration, Workspace, device, seconds
+from switchyard.pipelines.runners.kubeflow.contract import RUN_ID
 
 # Argo counts it from the start of the first try: longer than any task runs, or there is no second one.
 _WHOLE_TIME = "8760h"

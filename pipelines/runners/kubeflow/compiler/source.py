@@ -9,14 +9,19 @@ import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipelines.config.kubeflow import StageResources
-from pipelines.runners.kubeflow.carried_files import LIMIT, Carried, is_binary
-from pipelines.runners.kubeflow.compiler.errors import CompileError
-from pipelines.runners.kubeflow.compiler.joining import members, own_cache
-from pipelines.runners.kubeflow.compiler.plan import Condition, InputArtifact, Member, PipelineParameter, Plan, Task
-from pipelines.runners.kubeflow.compiler.resources import PipelineResources, pipeline_config_source, resource_lines, shared_lines
+from switchyard.pipelines.config.kubeflow import StageResources
+from switchyard.pipelines.runners.kubeflow.carried_files import LIMIT, Carried, is_binary
+from switchyard.pipelines.runners.kubeflow.compiler.errors import CompileError
+from switchyard.pipelines.runners.kubeflow.compiler.joining import members, own_cache
+from switchyard.pipelines.runners.kubeflow.compiler.plan import Condition, InputArtifact, Member, PipelineParameter, Plan, Task
+from switchyard.pipelines.runners.kubeflow.compiler.resources import (
+    PipelineResources,
+    pipeline_config_source,
+    resource_lines,
+    shared_lines,
+)
 
-_RUNTIME = "pipelines.runners.kubeflow.task.runtime"
+_RUNTIME = "switchyard.pipelines.runners.kubeflow.task.runtime"
 _WIDTH = 100
 _PIECE = 96
 

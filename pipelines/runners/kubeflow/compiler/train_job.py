@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict
 from pathlib import PurePosixPath
 
-from components.errors import UserError
-from components.training.workers.train_job_settings import VARIABLE, TrainJobSettings
-from pipelines.config.kubeflow import StageResources, device
-from pipelines.config.pipeline import PipelineConfig
+from switchyard.components.errors import UserError
+from switchyard.components.training.workers.train_job_settings import VARIABLE, TrainJobSettings
+from switchyard.pipelines.config.kubeflow import StageResources, device
+from switchyard.pipelines.config.pipeline import PipelineConfig
 
 
 def on_several_nodes(config: PipelineConfig, stage: str, wanted: StageResources, image: str) -> StageResources:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.user_code.loading import imported_files
-from pipelines.terminal.output import quiet
+from switchyard.components.user_code.loading import imported_files
+from switchyard.pipelines.terminal.output import quiet
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.errors import UserError
+from switchyard.components.errors import UserError
 
 # Of the states of nodes, which Argo compresses above 1,048,576, and the arguments, which etcd keeps in the same object.
 LIMIT = 900_000

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageError, UserError, first_line
-from pipelines.runners.kubeflow.task.failure import KINDS, MARK
+from switchyard.components.errors import StageError, UserError, first_line
+from switchyard.pipelines.runners.kubeflow.task.failure import KINDS, MARK
 
 _log = logging.getLogger(__name__)
 

@@ -13,19 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.errors import CancelledError, StageError
-from components.text.escaping import sqlite_file
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
-from pipelines.runners.kubeflow.compiler.plan import stage_names, stages_of
-from pipelines.runners.kubeflow.contract import OF_STAGES, STATE
-from pipelines.runners.kubeflow.local.backend import run_pipeline
-from pipelines.runners.kubeflow.local.containers import Containers
-from pipelines.runners.kubeflow.local_inputs import local_inputs
-from pipelines.runners.local.process import Job
-from pipelines.runners.local.runner import LocalRunner
-from pipelines.runners.outcome import KNOWN, named, run_result, track_result
-from pipelines.runners.tracking.runs import RunTracker, left_behind, tracking_uri
+from switchyard.components.errors import CancelledError, StageError
+from switchyard.components.text.escaping import sqlite_file
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
+from switchyard.pipelines.runners.kubeflow.compiler.plan import stage_names, stages_of
+from switchyard.pipelines.runners.kubeflow.contract import OF_STAGES, STATE
+from switchyard.pipelines.runners.kubeflow.local.backend import run_pipeline
+from switchyard.pipelines.runners.kubeflow.local.containers import Containers
+from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
+from switchyard.pipelines.runners.local.process import Job
+from switchyard.pipelines.runners.local.runner import LocalRunner
+from switchyard.pipelines.runners.outcome import KNOWN, named, run_result, track_result
+from switchyard.pipelines.runners.tracking.runs import RunTracker, left_behind, tracking_uri
 
 _log = logging.getLogger(__name__)
 _DRIVER = "drive-"
@@ -37,13 +37,13 @@ class KfpLocalRunner(LocalRunner):
     """Tasks as processes, forked from one that has imported TFX."""
 
     name = "kfp-local"
-    _also_preloaded = ("kfp.dsl.executor_main", "pipelines.runners.kubeflow.task.node")
+    _also_preloaded = ("kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.node")
     _remembers = False
     _containers = False
 
     def submit(self, compiled: CompiledPipeline) -> RunResult:
         """See Runner."""
-        from pipelines.terminal.output import quiet
+        from switchyard.pipelines.terminal.output import quiet
 
         if self._processes is None:
             raise RuntimeError("compile first")
@@ -55,7 +55,7 @@ class KfpLocalRunner(LocalRunner):
         """None: a task goes by what is compiled, as it does in a pod."""
 
     def _compile(self, config: PipelineConfig) -> CompiledPipeline:
-        from pipelines.runners.kubeflow.compiler.from_config import compile_config
+        from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 
         root = self._workspace.root / "kubeflow"
         compiled = compile_config(config, self._workspace.code, str(root), {}, carry_data=False)
@@ -214,7 +214,7 @@ class _Run:
             if self._in_containers:
                 self._in_containers.run(stages, image, command, variables, volumes, log, say)
             elif self._runner._processes:
-                job = Job("pipelines.runners.kubeflow.local.task_process:run", list(command), log, variables)
+                job = Job("switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, variables)
                 self._runner._processes.run(job, say)
         except Exception as error:
             if not isinstance(error, KNOWN):

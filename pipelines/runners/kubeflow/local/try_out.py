@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageError
-from pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
-from pipelines.runners.kubeflow.contract import STATE
-from pipelines.runners.kubeflow.local.backend import run_pipeline
-from pipelines.runners.local.process import Job, StageProcesses
+from switchyard.components.errors import StageError
+from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
+from switchyard.pipelines.runners.kubeflow.contract import STATE
+from switchyard.pipelines.runners.kubeflow.local.backend import run_pipeline
+from switchyard.pipelines.runners.local.process import Job, StageProcesses
 
 
 def run_compiled(
@@ -35,7 +35,9 @@ def run_compiled(
         UserError, DataGateError, StageError: a task failed; the message names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    processes = StageProcesses(folder / "preload.log", ["kfp.dsl.executor_main", "pipelines.runners.kubeflow.task.node"])
+    processes = StageProcesses(
+        folder / "preload.log", ["kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.node"]
+    )
     tasks = _Tasks(compiled, processes, folder, say or _to_stderr)
     try:
         if not run_pipeline(compiled.spec, arguments or {}, folder.resolve(), folder / "kfp.log", tasks, containers=False):
@@ -73,7 +75,7 @@ class _Tasks:
     def run_command(self, command: Sequence[str], environment: Mapping[str, str], image: str, volumes: Mapping[str, Any]) -> int:
         log = self._folder / f"{self._task}.log"
         variables = {**environment, STATE: str((self._folder / "state").resolve())}
-        job = Job("pipelines.runners.kubeflow.local.task_process:run", list(command), log, variables)
+        job = Job("switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, variables)
         try:
             self._processes.run(job, lambda text: self._say(f"{self._task}: {text}"))
         except Exception as error:

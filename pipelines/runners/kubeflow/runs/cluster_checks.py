@@ -10,15 +10,15 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.errors import StageError, UserError, first_line
-from components.text.redaction import mask
-from components.tracking import run as tracking
-from pipelines import kubectl
-from pipelines.config.kubeflow import Device, KubeflowConfig, device
-from pipelines.config.pipeline import PipelineConfig
-from pipelines.kubectl import KubectlError
-from pipelines.runners.kubeflow.cluster.client import KubeflowClient
-from pipelines.runners.kubeflow.runs.plugin import of_plugin
+from switchyard.components.errors import StageError, UserError, first_line
+from switchyard.components.text.redaction import mask
+from switchyard.components.tracking import run as tracking
+from switchyard.pipelines import kubectl
+from switchyard.pipelines.config.kubeflow import Device, KubeflowConfig, device
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.kubectl import KubectlError
+from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
+from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 
 OK, FAILED, UNKNOWN = "ok", "failed", "not checked"
 # Has the fixes of what was found in the versions before.

@@ -7,12 +7,12 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from components.errors import StageError, UserError
-from pipelines.runners.kubeflow.cluster.client import KubeflowClient
-from pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
-from pipelines.runners.kubeflow.cluster.workflow import StageState, Workflow
-from pipelines.runners.kubeflow.compiler.plan import stages_of
-from pipelines.terminal.progress import Display
+from switchyard.components.errors import StageError, UserError
+from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
+from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
+from switchyard.pipelines.runners.kubeflow.cluster.workflow import StageState, Workflow
+from switchyard.pipelines.runners.kubeflow.compiler.plan import stages_of
+from switchyard.pipelines.terminal.progress import Display
 
 _SHOWN = {
     "PENDING": "waiting",

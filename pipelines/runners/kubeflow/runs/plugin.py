@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.runners.kubeflow.cluster.run import Run
-from pipelines.runners.kubeflow.parent_run import Parent
+from switchyard.pipelines.runners.kubeflow.cluster.run import Run
+from switchyard.pipelines.runners.kubeflow.parent_run import Parent
 
 
 def of_plugin(run: Run, uri: str | None = None) -> Parent | None:

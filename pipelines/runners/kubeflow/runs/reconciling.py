@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
-from components.errors import StageError, UserError, first_line
-from components.text.redaction import mask
-from components.tracking import run as tracking
-from pipelines.runners.kubeflow.cluster.client import KubeflowClient
-from pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
-from pipelines.runners.kubeflow.contract import RECORD
-from pipelines.runners.kubeflow.parent_run import KFP_TAG, Parent, reconcile
-from pipelines.runners.kubeflow.runs.plugin import of_plugin
+from switchyard.components.errors import StageError, UserError, first_line
+from switchyard.components.text.redaction import mask
+from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
+from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
+from switchyard.pipelines.runners.kubeflow.contract import RECORD
+from switchyard.pipelines.runners.kubeflow.parent_run import KFP_TAG, Parent, reconcile
+from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 
 # As many as MLflow returns at once; the newest come first.
 _MOST = 1000

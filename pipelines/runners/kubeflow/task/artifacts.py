@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import artifact as tfx_artifact
 
-from pipelines.runners.kubeflow.contract import NODE, TYPE, URI
+from switchyard.pipelines.runners.kubeflow.contract import NODE, TYPE, URI
 
 _ADDED_BY_KFP = {"display_name", "store_session_info"}
 _JSON = "json:"

@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from components.tracking import run as tracking
-from pipelines.runners.contract import WORKED_IN
-from pipelines.runners.kubeflow.contract import LAST
-from pipelines.runners.tracking.record import NESTED_TAGS
+from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.runners.contract import WORKED_IN
+from switchyard.pipelines.runners.kubeflow.contract import LAST
+from switchyard.pipelines.runners.tracking.record import NESTED_TAGS
 
 STAGE_TAG = "switchyard.stage"
 _BATCH = 1000

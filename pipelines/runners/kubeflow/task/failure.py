@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_FAILED, DataGateError, UserError
-from components.text.redaction import install
-from pipelines.runners.local.process import explain
+from switchyard.components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_FAILED, DataGateError, UserError
+from switchyard.components.text.redaction import install
+from switchyard.pipelines.runners.local.process import explain
 
 # Kubernetes shows what a container writes here as the reason of its end.
 _TERMINATION_LOG = Path("/dev/termination-log")

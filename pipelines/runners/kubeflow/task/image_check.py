@@ -1,4 +1,4 @@
-"""Whether an image can run tasks: every import, and its parts. `python -m pipelines.runners.kubeflow.task.image_check`."""
+"""Whether an image can run tasks, and its parts. `python -m switchyard.pipelines.runners.kubeflow.task.image_check`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import sys
 from importlib import metadata
 
 _MODULES = (
-    "components.import_order",
+    "switchyard.components.import_order",
     "torch",
     "tensorflow",
     "kfp.dsl.executor_main",
-    "pipelines.runners.kubeflow.task.node",
-    "pipelines.runners.local.preload",
+    "switchyard.pipelines.runners.kubeflow.task.node",
+    "switchyard.pipelines.runners.local.preload",
 )
 _PACKAGES = ("switchyard", "tfx", "tensorflow", "torch", "torch_xla", "libtpu", "mlflow", "kfp", "apache-beam")
 
 
 def main() -> int:
     """Imports what tasks import; prints versions as JSON, or what is wrong; returns the exit code."""
-    from components.import_order import settle
+    from switchyard.components.import_order import settle
 
     settle()
     for module in _MODULES:

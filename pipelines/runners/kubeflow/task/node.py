@@ -23,12 +23,12 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.value_artifact import ValueArtifact
 from tfx.utils import import_utils
 
-from components.errors import StageError
-from components.pages.artifacts import track_outputs
-from pipelines.runners.contract import WORKED_IN
-from pipelines.runners.kubeflow.contract import DATA_ROOT, RUN_ID, URI
-from pipelines.runners.kubeflow.task.artifacts import present, to_kfp, to_tfx
-from pipelines.runners.kubeflow.task.views import write_views
+from switchyard.components.errors import StageError
+from switchyard.components.pages.artifacts import track_outputs
+from switchyard.pipelines.runners.contract import WORKED_IN
+from switchyard.pipelines.runners.kubeflow.contract import DATA_ROOT, RUN_ID, URI
+from switchyard.pipelines.runners.kubeflow.task.artifacts import present, to_kfp, to_tfx
+from switchyard.pipelines.runners.kubeflow.task.views import write_views
 
 
 class NodeRun:

@@ -15,15 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from components import progress
-from components.process.account import ensure_account
-from pipelines.runners.kubeflow.carried_files import PLACE, unpack
-from pipelines.runners.kubeflow.contract import STATE
-from pipelines.runners.kubeflow.task import failure
-from pipelines.runners.kubeflow.task import tracking as task_tracking
-from pipelines.runners.kubeflow.task.cached_stages import worked_in
-from pipelines.runners.kubeflow.task.process_end import end_at_once
-from pipelines.runners.kubeflow.task.termination import until_terminated
+from switchyard.components import progress
+from switchyard.components.process.account import ensure_account
+from switchyard.pipelines.runners.kubeflow.carried_files import PLACE, unpack
+from switchyard.pipelines.runners.kubeflow.contract import STATE
+from switchyard.pipelines.runners.kubeflow.task import failure
+from switchyard.pipelines.runners.kubeflow.task import tracking as task_tracking
+from switchyard.pipelines.runners.kubeflow.task.cached_stages import worked_in
+from switchyard.pipelines.runners.kubeflow.task.process_end import end_at_once
+from switchyard.pipelines.runners.kubeflow.task.termination import until_terminated
 
 
 def run_node(
@@ -96,7 +96,7 @@ def _run_stage(
     failing.name = stage if joint else ""
     with task_tracking.task(stage, worked_in(inputs), joint=joint), until_terminated():
         started = time.monotonic()
-        from pipelines.runners.kubeflow.task import node as node_run
+        from switchyard.pipelines.runners.kubeflow.task import node as node_run
 
         _patch(beam=node["executor"]["kind"] == "BeamExecutableSpec")
         progress.say("running")
@@ -110,13 +110,13 @@ def _run_stage(
 
 def _patch(*, beam: bool) -> None:
     """Mends the libraries that a stage uses; Beam, which takes seconds to import, for its stages alone."""
-    from components.compat import tensorflow_globs
+    from switchyard.components.compat import tensorflow_globs
 
     tensorflow_globs.install()
     if beam or "apache_beam" in sys.modules:
-        from components.beam.startup import remember
-        from components.compat import beam_local_globs
-        from components.data import tfrecords as batched_io
+        from switchyard.components.beam.startup import remember
+        from switchyard.components.compat import beam_local_globs
+        from switchyard.components.data import tfrecords as batched_io
 
         remember()
         beam_local_globs.install()
@@ -148,7 +148,7 @@ def driver_output_of(
     files: Mapping[str, str] | None = None,
 ) -> str:
     """Runs a node's driver, here and now; see `run_driver`."""
-    from pipelines.runners.kubeflow.task import node as node_run
+    from switchyard.pipelines.runners.kubeflow.task import node as node_run
 
     with tempfile.TemporaryDirectory() as temporary:
         changed = node_run.NodeRun(node, inputs, {}, _resolved(properties, files), key="").drive(temporary)
@@ -160,7 +160,7 @@ def driver_output_of(
 def evaluate_condition(node: Mapping[str, Any], *, inputs: Mapping[str, Sequence[Any]]) -> str:
     """Returns `true` or `false` for a predicate over artifacts."""
     with failure.said():
-        from pipelines.runners.kubeflow.task import node as node_run
+        from switchyard.pipelines.runners.kubeflow.task import node as node_run
 
         holds = "true" if node_run.holds(node, inputs) else "false"
     end_at_once()

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from components.errors import TerminatedError
-from components.process.at_termination import perform
+from switchyard.components.errors import TerminatedError
+from switchyard.components.process.at_termination import perform
 
 _AGAIN_SECONDS = 1.0
 # What is left in order after SIGTERM (a TrainJob taken away, say) has so long; Kubernetes kills a pod after thirty.

@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from components.process.at_termination import at_termination
-from components.tracking import run as tracking
-from pipelines.runners.kubeflow.contract import LAST, OF_STAGES, RECORD, RUN_ID
-from pipelines.runners.kubeflow.parent_run import find_or_make
-from pipelines.runners.kubeflow.task.cached_stages import STAGE_TAG, show_cached
-from pipelines.runners.local.process import explain
-from pipelines.runners.tracking.record import NESTED_TAGS
+from switchyard.components.process.at_termination import at_termination
+from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.runners.kubeflow.contract import LAST, OF_STAGES, RECORD, RUN_ID
+from switchyard.pipelines.runners.kubeflow.parent_run import find_or_make
+from switchyard.pipelines.runners.kubeflow.task.cached_stages import STAGE_TAG, show_cached
+from switchyard.pipelines.runners.local.process import explain
+from switchyard.pipelines.runners.tracking.record import NESTED_TAGS
 
 _log = logging.getLogger(__name__)
 _AMBIENT = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", tracking.PARENT, tracking.STAGE, tracking.JOURNAL}

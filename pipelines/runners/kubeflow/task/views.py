@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.runners.kubeflow.task.markdown import plain
+from switchyard.pipelines.runners.kubeflow.task.markdown import plain
 
 # The page draws every point.
 _MOST_POINTS = 200
@@ -17,7 +17,7 @@ _MOST_POINTS = 200
 def _statistics(uri: str, view: Any) -> None:
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
-    from components.pages.statistics import statistics_html
+    from switchyard.components.pages.statistics import statistics_html
 
     found = {
         split: statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes())
@@ -40,7 +40,7 @@ def _anomalies(uri: str, view: Any) -> None:
 
 
 def _verdict(uri: str, view: Any) -> None:
-    from components.data_gate.findings import Verdict
+    from switchyard.components.data_gate.findings import Verdict
 
     verdict = Verdict.load(uri)
     lines = [f"* {f.action}: {plain(f.sentence())}\n" for f in verdict.findings]
@@ -59,7 +59,7 @@ def _metrics(uri: str, view: Any) -> None:
 
 
 def _evaluated(uri: str) -> dict[str, float]:
-    from components.evaluation.results import Evaluation
+    from switchyard.components.evaluation.results import Evaluation
 
     if (Path(uri) / "metrics.json").exists():
         result = Evaluation.load(uri)
@@ -94,8 +94,8 @@ def _roc(uri: str, view: Any) -> None:
 
 
 def _confusion(uri: str) -> list[dict[str, float]]:
-    from components.evaluation.results import Evaluation
-    from components.evaluation.tfma_results import read_plots
+    from switchyard.components.evaluation.results import Evaluation
+    from switchyard.components.evaluation.tfma_results import read_plots
 
     if (Path(uri) / "metrics.json").exists():
         return list(Evaluation.load(uri).candidate.plots.get("confusion", []))

@@ -1,0 +1,64 @@
+"""Switchyard's public names; each is imported when it is first used.
+
+`pipelines` and `components` beside this folder are its subpackages, by links: see docs/decisions/.
+"""
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# `python -m switchyard...`: the working directory comes first on the path, and what lies there is not taken for a library. Not by
+# `components.process.interpreter`, which might be found there; `-m` stands in the arguments until the module is found.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] != os.path.dirname(os.path.dirname(__file__)):
+    del sys.path[0]
+
+if TYPE_CHECKING:
+    from switchyard.components.errors import DataGateError, StageError, UserError
+    from switchyard.components.training.contract import ModelSpec, Trainer, TrainRequest, TrainResult
+    from switchyard.pipelines.config.kubeflow import StageResources
+    from switchyard.pipelines.config.load import load_config
+    from switchyard.pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline
+    from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
+    from switchyard.pipelines.runners.kubeflow.local.try_out import run_compiled
+
+_MODULES = {
+    "DataGateError": "switchyard.components.errors",
+    "ModelSpec": "switchyard.components.training.contract",
+    "StageError": "switchyard.components.errors",
+    "StageResources": "switchyard.pipelines.config.kubeflow",
+    "TrainRequest": "switchyard.components.training.contract",
+    "TrainResult": "switchyard.components.training.contract",
+    "Trainer": "switchyard.components.training.contract",
+    "UserError": "switchyard.components.errors",
+    "compile_tfx_pipeline": "switchyard.pipelines.runners.kubeflow.compiler.compile",
+    "load_config": "switchyard.pipelines.config.load",
+    "run_compiled": "switchyard.pipelines.runners.kubeflow.local.try_out",
+    "workflow_size": "switchyard.pipelines.runners.kubeflow.compiler.workflow_size",
+}
+__all__ = [
+    "DataGateError",
+    "ModelSpec",
+    "StageError",
+    "StageResources",
+    "TrainRequest",
+    "TrainResult",
+    "Trainer",
+    "UserError",
+    "compile_tfx_pipeline",
+    "load_config",
+    "run_compiled",
+    "workflow_size",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'switchyard' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    found = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
