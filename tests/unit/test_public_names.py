@@ -1,0 +1,67 @@
+"""`import switchyard`: the public names, and that the docs import no other."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import switchyard
+from tests.command import REPOSITORY
+
+MODULE = ast.parse((REPOSITORY / "switchyard" / "__init__.py").read_text())
+
+
+def defined(module):
+    """Returns the names that a module defines or imports at its top level, without importing it."""
+    tree = ast.parse((REPOSITORY / Path(*module.split(".")[1:]).with_suffix(".py")).read_text())
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
+def test_import_switchyard_imports_no_other_module_of_ours():
+    code = "import switchyard, sys; print([m for m in sys.modules if m.startswith('switchyard.')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", switchyard.__all__)
+def test_every_public_name_is_defined_where_it_comes_from(name):
+    assert name in defined(switchyard._MODULES[name])
+
+
+def test_what_type_checkers_see_is_what_is_imported():
+    [block] = [node for node in MODULE.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"]
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == switchyard._MODULES
+    assert sorted(seen) == sorted(switchyard.__all__)
+
+
+def test_a_name_that_is_not_public_is_refused_with_those_that_are():
+    with pytest.raises(AttributeError, match=r"has no attribute 'PipelineConfig'; public names: .*load_config"):
+        switchyard.PipelineConfig  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", *sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "docs").glob("*.md"))]
+)
+def test_the_docs_import_public_names_alone(file):
+    blocks = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / file).read_text(), re.DOTALL | re.MULTILINE)
+    imports = [
+        line
+        for block in blocks
+        for line in block.splitlines()
+        if re.match(r"\s*(from|import) (switchyard|components|pipelines)\b", line)
+    ]
+    for line in imports:
+        [statement] = ast.parse(line.strip()).body
+        assert isinstance(statement, ast.ImportFrom), line
+        assert statement.module == "switchyard", line
+        assert {alias.name for alias in statement.names} <= set(switchyard.__all__), line
