@@ -31,8 +31,8 @@ CONCURRENCY, ROWS = (1, 8, 32), (1, 64)
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 _CEILING = """
 import sys, time, pandas as pd
-from switchyard.components.import_order import settle
-settle()
+from switchyard.components.import_order import import_torch_first
+import_torch_first()
 from switchyard.components.bundle.model import load_bundle
 bundle = load_bundle(sys.argv[1])
 frame = pd.read_csv(sys.argv[2])

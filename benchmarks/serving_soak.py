@@ -58,9 +58,9 @@ def _expected(models: dict[str, Path], workspace: Path) -> dict[str, np.ndarray]
     from mlflow import MlflowClient
 
     from switchyard.components.bundle.model import load_bundle
-    from switchyard.components.import_order import settle
+    from switchyard.components.import_order import import_torch_first
 
-    settle()
+    import_torch_first()
     client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
     rows = _rows()
     return {

@@ -205,9 +205,9 @@ def _wide(spec: Any, hidden: int) -> Any:
 def _trainer(framework: str, folder: Path, setting: Setting, epoch_ended: Callable[[float], None], *, in_memory: bool) -> None:
     from dataclasses import replace
 
-    from switchyard.components.import_order import settle
+    from switchyard.components.import_order import import_torch_first
 
-    settle()
+    import_torch_first()
     from switchyard.components.training.trainers import trainer_class
 
     trainer = trainer_class(framework)()
@@ -293,9 +293,9 @@ def _keras_fit(folder: Path, setting: Setting, epoch_ended: Callable[[float], No
 
 
 def _pytorch_loop(folder: Path, setting: Setting, epoch_ended: Callable[[float], None]) -> None:
-    from switchyard.components.import_order import settle
+    from switchyard.components.import_order import import_torch_first
 
-    settle()
+    import_torch_first()
     import torch
     import torchmetrics
     from torch.nn import functional

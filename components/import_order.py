@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, cast
 
 
-def settle() -> None:
+def import_torch_first() -> None:
     """Imports PyTorch, Triton and PyTorch/XLA now, or, when TensorFlow was first, keeps the last two out for good.
 
     Without Triton PyTorch does all but `torch.compile` on GPUs, without PyTorch/XLA all but TPUs.
@@ -35,7 +35,7 @@ def settle() -> None:
 def without_pytorch() -> Iterator[None]:
     """Keeps PyTorch, which Beam imports where it is installed, out of what is imported in here: two seconds less.
 
-    For a process that may never need it. Where it does after all, `settle` has kept Triton out.
+    For a process that may never need it. Where it does after all, `import_torch_first` has kept Triton out.
     """
     if "torch" in sys.modules:
         yield
@@ -46,7 +46,7 @@ def without_pytorch() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(_NoPyTorch)
-        settle()
+        import_torch_first()
 
 
 def import_tensorflow_without_keras() -> None:

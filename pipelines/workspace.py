@@ -54,7 +54,7 @@ class Workspace:
 
     @property
     def last_run(self) -> Path:
-        """What the last run was given and left, see `unchanged`."""
+        """What the last run was given and left, see `last_run`."""
         return self.state / "last_run.json"
 
     @property

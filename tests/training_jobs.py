@@ -55,8 +55,8 @@ def build_model(spec):
 # Trains what was prepared by a run, and writes the TrainResult down.
 TRAIN = """
 import json, sys
-from switchyard.components.import_order import settle
-settle()  # as in a stage's process
+from switchyard.components.import_order import import_torch_first
+import_torch_first()  # as in a stage's process
 from dataclasses import asdict
 from pathlib import Path
 from switchyard.components.training.job import TrainingJob

@@ -57,7 +57,7 @@ class Executor(base_executor.BaseExecutor):
         contents.save(uri)
         if contents.trained_on:
             warn(f"{contents.origin}; they are compared all the same. serving.model_name gives this data a model of its own")
-        tracking.ambient().tags({"champion": contents.version or "none", "champion.note": contents.note})
+        tracking.current_run().tags({"champion": contents.version or "none", "champion.note": contents.note})
         say(contents.note)
 
 

@@ -17,7 +17,7 @@ from apache_beam.transforms import core
 _Arguments = tuple[list[str], list[Any]]
 
 
-def remember() -> None:
+def patch_beam_caches() -> None:
     """Makes Beam remember, in this process and those forked from it. Calling it again changes nothing."""
     if core.get_function_args_defaults.__module__ == __name__:
         return

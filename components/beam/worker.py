@@ -31,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # As many workers as an engine likes share a GPU; TensorFlow would take all of its memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-    from switchyard.components.import_order import settle
+    from switchyard.components.import_order import import_torch_first
 
-    settle()
+    import_torch_first()
     from apache_beam.runners.worker import sdk_worker_main
 
     from switchyard.components.compat import beam_local_globs, tensorflow_globs

@@ -33,8 +33,19 @@ from switchyard.components.values.conversion import fit_frame, fit_rows
 from switchyard.components.values.raw_features import Columns, Ragged, RawFeature, concatenate
 
 __all__ = [
-    "FILE", "BundleInfo", "BundleModel", "Columns", "Ragged", "RawFeature", "answers", "bundle_folder", "bundle_info",
-    "check_if_saved_model", "concatenate", "load_bundle", "training_data",
+    "FILE",
+    "BundleInfo",
+    "BundleModel",
+    "Columns",
+    "Ragged",
+    "RawFeature",
+    "bundle_folder",
+    "bundle_info",
+    "check_if_saved_model",
+    "concatenate",
+    "format_predictions",
+    "load_bundle",
+    "training_data",
 ]  # fmt: skip
 
 FILE = "bundle.json"
@@ -106,9 +117,9 @@ class BundleModel:
         Raises:
             UserError: a column is missing or its values do not fit.
         """
-        return self.scores_of(fit_frame(rows, self.info.features))
+        return self.score_columns(fit_frame(rows, self.info.features))
 
-    def scores_of(self, columns: Columns) -> np.ndarray:
+    def score_columns(self, columns: Columns) -> np.ndarray:
         """Returns the same for columns that are ready: nothing is checked."""
         constant = self._tf.constant
         tensors = {}
@@ -123,7 +134,7 @@ class BundleModel:
         transformed = {name: outputs[f"t{i}"].numpy() for i, name in enumerate(self.info.transformed)}
         return np.asarray(self._predict(transformed), dtype=np.float32)
 
-    def scores_of_batch(self, batch: pa.RecordBatch) -> np.ndarray:
+    def score_batch(self, batch: pa.RecordBatch) -> np.ndarray:
         """Returns the same for a batch of any Arrow types.
 
         Raises:
@@ -133,7 +144,7 @@ class BundleModel:
         if fitted.misfits:
             row, why = min(fitted.misfits.items())
             raise UserError(f"{why} (row {row}{f' and {len(fitted.misfits) - 1} more' if len(fitted.misfits) > 1 else ''}).")
-        return self.scores_of(fitted.columns)
+        return self.score_columns(fitted.columns)
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Returns `prediction` and, for classes, the probabilities, one row per input row."""
@@ -141,10 +152,10 @@ class BundleModel:
 
     def table(self, scores: np.ndarray, index: Any = None) -> pd.DataFrame:
         """Returns scores (see `scores`) as the columns that a user sees."""
-        return pd.DataFrame(answers(self.info, scores), index=index)
+        return pd.DataFrame(format_predictions(self.info, scores), index=index)
 
 
-def answers(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
+def format_predictions(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
     """Returns scores (see `BundleModel.scores`) as what a user sees: column -> values (B,), probabilities as float64."""
     if info.task == "regression":
         return {"prediction": scores[:, 0].astype("float64")}

@@ -31,7 +31,7 @@ BATCH_BYTES = 32 << 20
 _AHEAD = 2
 
 
-def install() -> None:
+def patch_tfx_reader() -> None:
     """Makes TFX's components read in batches, in this process. Calling it again changes nothing."""
     if TFExampleRecord.BeamSource.__module__ != __name__:
         TFExampleRecord.BeamSource = _beam_source(TFExampleRecord.BeamSource)

@@ -140,7 +140,7 @@ def _columns(summary: DatasetSummary) -> set[str]:
 
 
 def _track(verdict: Verdict, gate: Gate) -> None:
-    run, parent = tracking.ambient(), tracking.ambient(parent=True)
+    run, parent = tracking.current_run(), tracking.current_run(parent=True)
     outcome = "passed" if verdict.passed else "failed"
     run.tags({tracking.GATE_TAG: outcome})
     parent.tags({"data_gate": outcome})

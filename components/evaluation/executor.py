@@ -277,7 +277,7 @@ def _bless(blessing: Any, model: Any, result: Evaluation) -> None:
 
 
 def _track(result: Evaluation, output: str, summary: DatasetSummary) -> None:
-    run, parent = tracking.ambient(), tracking.ambient(parent=True)
+    run, parent = tracking.current_run(), tracking.current_run(parent=True)
     run.metrics(result.metrics)
     several = {f"{n}.{k}": v for n, m in result.models.items() for k, v in m.metrics.items()} if len(result.models) > 1 else {}
     run.metrics(several)

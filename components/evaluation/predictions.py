@@ -66,7 +66,7 @@ class Predict(beam.DoFn):
                 if self._partly:
                     judged[name] = rows
             else:
-                scores[name] = _clipped(bundle.scores_of_batch(batch), summary)
+                scores[name] = _clipped(bundle.score_batch(batch), summary)
         yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged))
         for name in [n for n in scores if n != CHAMPION and self._partly]:
             scores[beside(name)], judged[beside(name)] = scores[name], judged[CHAMPION]
@@ -97,7 +97,7 @@ def _champion_scores(bundle: BundleModel, summary: DatasetSummary, batch: pa.Rec
     taken = champion.take(batch)
     scores = np.full((batch.num_rows, champion.outputs), np.nan, dtype=np.float32)
     if taken.mask.any():
-        found = bundle.scores_of(taken.columns)
+        found = bundle.score_columns(taken.columns)
         scores[taken.mask] = _clipped(champion.aligned(found), summary)
     return scores, taken.mask
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from switchyard.components.bundle.model import BundleInfo, RawFeature, answers, load_bundle
+from switchyard.components.bundle.model import BundleInfo, RawFeature, format_predictions, load_bundle
 from switchyard.components.bundle.rows import to_frame
 from switchyard.components.errors import StageError
 from switchyard.components.evaluation.servability import Servability
@@ -93,7 +93,7 @@ def _compare(answered: dict[str, list[Any]], offline: np.ndarray, info: BundleIn
         raise StageError("it answered with what is no number")
     if served.shape != offline.shape:
         raise StageError(f"it answered {len(served)} rows for {len(offline)}")
-    if info.classes and list(answers(info, served.astype(np.float32))["prediction"]) != answered["prediction"]:
+    if info.classes and list(format_predictions(info, served.astype(np.float32))["prediction"]) != answered["prediction"]:
         raise StageError("its predictions are not those of the probabilities beside them")
     scale = 1.0 if info.classes else np.maximum(1.0, np.abs(offline))
     return float(np.max(np.abs(served - offline) / scale))

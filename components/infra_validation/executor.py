@@ -74,7 +74,7 @@ def _tell(name: str, found: Servability) -> None:
 
 
 def _track(found: Mapping[str, Servability], folder: Path) -> None:
-    run = tracking.ambient()
+    run = tracking.current_run()
     run.tags({"infra_blessed": str(all(f.servable for f in found.values())).lower()})
     for name, each in found.items():
         prefix = "serving." if len(found) == 1 else f"serving.{name}."

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from switchyard.components.bundle.model import bundle_info
 from switchyard.components.errors import StageError, UserError
-from switchyard.components.import_order import import_tensorflow_without_keras, settle
+from switchyard.components.import_order import import_tensorflow_without_keras, import_torch_first
 from switchyard.components.serving.server import ServeOptions, serve
 from switchyard.components.text.redaction import install
 from switchyard.components.tracking.manifest import verify
@@ -35,7 +35,7 @@ def main(listening: socket.socket, folder: Path, digest: str | None) -> int:
         print(error, flush=True)  # noqa: T201
         return 1
     if framework != "tensorflow":
-        settle()  # PyTorch comes first; a SavedModel needs none
+        import_torch_first()  # PyTorch comes first; a SavedModel needs none
     import_tensorflow_without_keras()
     options = ServeOptions(NAME, access_log=None, digest=digest)
     try:

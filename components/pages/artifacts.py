@@ -19,7 +19,7 @@ from switchyard.components.tracking import run as tracking
 
 
 def track_outputs(outputs: Mapping[str, Iterable[Any]]) -> None:
-    """Logs the views of a finished stage to the ambient run."""
+    """Logs the views of a finished stage to the current run."""
     for artifacts in outputs.values():
         for artifact in artifacts:
             view = _VIEWS.get(artifact.type_name)
@@ -32,7 +32,7 @@ def _examples(artifact: Any) -> None:
         summary = DatasetSummary.load(artifact.uri)
     except FileNotFoundError:
         return  # transformed examples
-    run = tracking.ambient()
+    run = tracking.current_run()
     run.tags(
         {"data_fingerprint": summary.fingerprint, "task": summary.task, "unusable_columns": ", ".join(summary.empty_columns)}
     )
@@ -47,16 +47,16 @@ def _statistics(artifact: Any) -> None:
         with open(os.path.join(artifact.uri, f"Split-{split}", "FeatureStats.pb"), "rb") as file:
             found[split] = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read())
     page = statistics_html(found)
-    tracking.ambient().text(page, "statistics/statistics.html")
+    tracking.current_run().text(page, "statistics/statistics.html")
 
 
 def _schema(artifact: Any) -> None:
-    tracking.ambient().file(os.path.join(artifact.uri, "schema.pbtxt"), "schema")
+    tracking.current_run().file(os.path.join(artifact.uri, "schema.pbtxt"), "schema")
 
 
 def _anomalies(artifact: Any) -> None:
     lines: dict[str, str] = {}
-    run = tracking.ambient()
+    run = tracking.current_run()
     for split in artifact_utils.decode_split_names(artifact.split_names):
         with open(os.path.join(artifact.uri, f"Split-{split}", "SchemaDiff.pb"), "rb") as file:
             anomalies = anomalies_pb2.Anomalies.FromString(file.read())

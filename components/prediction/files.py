@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from apache_beam.utils import shared
 
-from switchyard.components.bundle.model import BundleInfo, BundleModel, answers, load_bundle, training_data
+from switchyard.components.bundle.model import BundleInfo, BundleModel, format_predictions, load_bundle, training_data
 from switchyard.components.data.added_columns import may_be_added
 from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.data.summary import DatasetSummary
@@ -83,9 +83,9 @@ class _Loaded:
     """A bundle; a class because Beam shares only what can be referred to weakly."""
 
     def __init__(self, folder: str, digest: str | None, missing_values: Sequence[str]) -> None:
-        from switchyard.components.import_order import settle
+        from switchyard.components.import_order import import_torch_first
 
-        settle()
+        import_torch_first()
         self.bundle: BundleModel = load_bundle(folder, digest)
         self.features = [replace(f, missing=[*f.missing, *missing_values]) for f in self.bundle.info.features]
         self.numbers = {f.name for f in self.features if f.dtype != "string"}
@@ -160,11 +160,11 @@ def predict_batch(
     outputs = len(info.classes) if info.task == "multiclass" else 1
     scores = np.full((batch.num_rows, outputs), np.nan, dtype=np.float32)
     if good.any():
-        scores[good] = bundle.scores_of(fitted.columns)
+        scores[good] = bundle.score_columns(fitted.columns)
     for i in np.flatnonzero(good & ~np.isfinite(scores).all(axis=1)):
         bad[int(i)] = "the model has no finite answer: the values lie too far from what it was trained on"
     missing = np.asarray([i in bad for i in range(batch.num_rows)], dtype=bool)
-    for name, values in answers(info, np.nan_to_num(scores)).items():
+    for name, values in format_predictions(info, np.nan_to_num(scores)).items():
         table = table.append_column(name, pa.array(values, mask=missing, type=_type_of(info, name)))
     if info.positive_class is not None:
         # What the probability beside it is of.
@@ -194,7 +194,10 @@ def _check_columns(info: BundleInfo, names: Sequence[str]) -> None:
             f"column {missing[0]!r} is missing{f' ({len(missing)} are)' if len(missing) > 1 else ''}. "
             f"Columns: {in_a_line(names)}. Needed: {in_a_line(f.name for f in info.features if f.width is not None)}."
         )
-    added = {*answers(info, np.zeros((0, max(1, len(info.classes))))), *([POSITIVE_CLASS] if info.task == "binary" else [])}
+    added = {
+        *format_predictions(info, np.zeros((0, max(1, len(info.classes))))),
+        *([POSITIVE_CLASS] if info.task == "binary" else []),
+    }
     taken = sorted(added & set(names))
     if taken:
         raise UserError(f"the input has a column {taken[0]!r}, which predictions are written to. Rename it.")

@@ -39,7 +39,7 @@ class Executor(base_executor.BaseExecutor):
         evaluation = verdicts(
             artifact_utils.get_single_uri(input_dict["evaluation"]), artifact_utils.get_single_uri(infra) if infra else None
         )
-        run = tracking.ambient(parent=True)
+        run = tracking.current_run(parent=True)
         _track_verdict(run, evaluation)
         registrations = {}
         models = {m.get_string_custom_property("framework"): m for m in input_dict["model"]}
@@ -51,7 +51,7 @@ class Executor(base_executor.BaseExecutor):
         _tell(name, best)
         if evaluation.blessed and best.status == CHALLENGER:
             _track_overtaken(run, best)
-        tracking.ambient().tags({"registration": best.status, "model_version": best.version or "", "why": best.why})
+        tracking.current_run().tags({"registration": best.status, "model_version": best.version or "", "why": best.why})
         folder = Path(artifact_utils.get_single_uri(output_dict["registration"]))
         folder.mkdir(parents=True, exist_ok=True)
         content = {"name": name, **asdict(best), "models": {n: asdict(r) for n, r in registrations.items()}}

@@ -62,7 +62,7 @@ class Executor(base_executor.BaseExecutor):
         target = Path(artifact_utils.get_single_uri(output_dict["report"]))
         target.mkdir(parents=True, exist_ok=True)
         (target / FILE).write_text(page, encoding="utf-8")
-        tracking.ambient(parent=True).file(str(target / FILE), "report")
+        tracking.current_run(parent=True).file(str(target / FILE), "report")
 
 
 def _lineage(
@@ -91,7 +91,7 @@ def _digest(folder: Path) -> str:
 
 
 def _reproduce() -> str:
-    run = tracking.ambient(parent=True).run_id
+    run = tracking.current_run(parent=True).run_id
     lines = []
     if run:
         server = f"export MLFLOW_TRACKING_URI={shlex.quote(tracking.public_uri() or '')}"

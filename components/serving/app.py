@@ -20,7 +20,7 @@ from switchyard.components.serving import invocations, open_inference
 from switchyard.components.serving.batcher import QueueFullError
 from switchyard.components.serving.bodies import Bodies, Body
 from switchyard.components.serving.bounds import Bounds, InputError, shortened
-from switchyard.components.serving.gate import AllowedHosts, Gate, fault
+from switchyard.components.serving.gate import AllowedHosts, RequestMiddleware, fault
 from switchyard.components.serving.inputs import columns_of, left_aside
 from switchyard.components.serving.metrics import Metrics
 from switchyard.components.serving.openapi import openapi
@@ -74,7 +74,7 @@ def create_app(
     app = Starlette(routes=routes.table(), exception_handlers=_HANDLERS)
     # A redirect would lead to whatever the Host header names.
     app.router.redirect_slashes = False
-    return Gate(app, state.metrics, state.limits, token=token, access_log=access_log, hosts=hosts)
+    return RequestMiddleware(app, state.metrics, state.limits, token=token, access_log=access_log, hosts=hosts)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class AllowedHosts:
             return False
 
 
-class Gate:
+class RequestMiddleware:
     """ASGI middleware around the routes; see `create_app`."""
 
     def __init__(

@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv
 
-from switchyard.components.bundle.model import BundleInfo, answers
+from switchyard.components.bundle.model import BundleInfo, format_predictions
 from switchyard.components.errors import first_line
 from switchyard.components.serving.bounds import Bounds, InputError, shortened
 from switchyard.components.serving.inputs import check_names
@@ -162,5 +162,5 @@ def _csv_names(body: bytes | bytearray, info: BundleInfo) -> tuple[list[str], me
 
 def encode(info: BundleInfo, scores: np.ndarray) -> bytes:
     """Returns `{"predictions": [one object a row]}`, as MLflow answers for a DataFrame."""
-    columns = {k: v.tolist() for k, v in answers(info, scores).items()}
+    columns = {k: v.tolist() for k, v in format_predictions(info, scores).items()}
     return orjson.dumps({"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]})

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from switchyard.components.bundle.model import BundleInfo, RawFeature, answers
+from switchyard.components.bundle.model import BundleInfo, RawFeature, format_predictions
 from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.serving.bounds import Bounds, InputError, brief, shortened
 from switchyard.components.serving.inputs import check_names, wrong_width
@@ -243,7 +243,7 @@ def encode(name: str, version: str, request: InferRequest, info: BundleInfo, sco
     outputs: list[dict[str, Any]] = []
     tails: list[bytes] = []
     kinds = {o["name"]: o["datatype"] for o in output_metadata(info)}
-    for key, values in answers(info, scores).items():
+    for key, values in format_predictions(info, scores).items():
         if request.outputs and key not in request.outputs:
             continue
         output: dict[str, Any] = {"name": key, "datatype": kinds[key], "shape": [len(values)]}

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from switchyard.components.bundle.model import BundleInfo, Columns, Ragged, answers
+from switchyard.components.bundle.model import BundleInfo, Columns, Ragged, format_predictions
 from switchyard.components.errors import UserError
 from switchyard.components.serving.served_model import ServedModel
 
@@ -109,7 +109,7 @@ def _table(
             kind = {"string": text, "int64": pa.int64(), "float32": pa.float32()}[feature.dtype]
             found[feature.name] = _array(columns[feature.name], kind, is_list=feature.is_list)
     # A feature may be called as an answer is: the answer is then left out.
-    found |= {k: pa.array(v) for k, v in answers(info, scores).items() if k not in found}
+    found |= {k: pa.array(v) for k, v in format_predictions(info, scores).items() if k not in found}
     return pa.table(found)
 
 

@@ -77,7 +77,7 @@ def load_model(
     rows = example_rows(folder)
     if rows is not None:
         _warm_up(bundle, rows)
-    batcher = Batcher(bundle.scores_of, max_rows=limits.batch_rows, max_waiting=limits.waiting, observe=observe)
+    batcher = Batcher(bundle.score_columns, max_rows=limits.batch_rows, max_waiting=limits.waiting, observe=observe)
     return ServedModel(version, bundle.info, batcher, folder if owned else None)
 
 

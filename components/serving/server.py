@@ -30,7 +30,7 @@ from switchyard.components.serving.metrics import Metrics
 from switchyard.components.serving.request_log import RequestLog
 from switchyard.components.serving.rollout import Rollout, StopRule
 from switchyard.components.serving.served_model import Limits, ServedModel, load_model
-from switchyard.components.serving.swapper import Swapper, settle_memory
+from switchyard.components.serving.swapper import ModelReloader, freeze_gc
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ async def _run(
         if isinstance(source, Path):
             await _load_folder(state, source, options)
         else:
-            swapper = Swapper(source, state.rollout, options.limits, state.metrics, options.canary_alias, say)
+            swapper = ModelReloader(source, state.rollout, options.limits, state.metrics, options.canary_alias, say)
             state.canary_stopped = swapper.canary_stopped
             await swapper.start(await asyncio.to_thread(source.version))
             if source.follows or options.canary_alias:
@@ -192,7 +192,7 @@ async def _load_folder(state: ServerState, folder: Path, options: ServeOptions) 
     version = folder.parent.name if folder.name == "Format-Serving" else folder.name
     observe = state.metrics.batch_rows.labels(version).observe
     model = await asyncio.to_thread(load_model, folder, version, options.limits, observe, owned=False, digest=options.digest)
-    settle_memory()
+    freeze_gc()
     state.rollout.set_champion(model)
     state.metrics.model.labels(options.name, version, model.info.framework, "champion").set(1)
 

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 _KEPT = 1
 
 
-def settle_memory() -> None:
+def freeze_gc() -> None:
     """Takes everything that is there out of the garbage collector's sight.
 
     With TensorFlow and PyTorch in memory a full collection stops all requests for tenths of a second (decision 9).
@@ -29,7 +29,7 @@ def settle_memory() -> None:
     gc.freeze()
 
 
-class Swapper:
+class ModelReloader:
     """Brings versions in, checks them, and takes them out.
 
     Args:
@@ -96,9 +96,9 @@ class Swapper:
                 before, was_canary = rollout.champion, rollout.canary
                 rollout.set_champion(model)
                 self._swapped(f"version {model.version} answers, version {before.version} is out")
-                self._rest(before)
+                self._keep_standby(before)
                 if was_canary is not None and rollout.canary is None and was_canary is not model:
-                    self._rest(was_canary)
+                    self._keep_standby(was_canary)
         if self._canary_alias:
             await self._look_for_canary(await asyncio.to_thread(self._source.alias, self._canary_alias))
 
@@ -110,7 +110,7 @@ class Swapper:
         if now is not None and now.version != version:
             rollout.set_canary(None)
             self._swapped(f"canary version {now.version} is out")
-            self._rest(now)
+            self._keep_standby(now)
         if version is not None and self._canary_alias and (now is None or now.version != version):
             model = await self._try(self._canary_alias, version)
             if model is not None:
@@ -123,7 +123,7 @@ class Swapper:
             self._refused[self._canary_alias] = model.version
         self._metrics.canary_stops.inc()
         self._swapped(f"canary version {model.version} is stopped: {why}")
-        self._rest(model)
+        self._keep_standby(model)
 
     async def close(self) -> None:
         """Answers what waits, forgets all models."""
@@ -168,9 +168,9 @@ class Swapper:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise
         finally:
-            settle_memory()
+            freeze_gc()
 
-    def _rest(self, model: ServedModel) -> None:
+    def _keep_standby(self, model: ServedModel) -> None:
         """Kept for a moment: what a rollback needs is there at once."""
         self._resting.append(model)
         while len(self._resting) > _KEPT:

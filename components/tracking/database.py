@@ -19,7 +19,7 @@ FILES = "mlflow"
 
 
 @contextmanager
-def database_of_ones_own(uri: str) -> Iterator[None]:
+def locked_database(uri: str) -> Iterator[None]:
     """Makes the database that a URI names if it is not there, and keeps others of this file out meanwhile.
 
     Open MLflow's client inside: its store looks for what it needs and makes what is missing (the default experiment).

@@ -71,13 +71,13 @@ def write_header(folder: Path, header: dict[str, Any]) -> None:
     os.replace(temporary, folder / HEADER)
 
 
-def process_of_ones_own() -> dict[str, Any]:
+def process_identity() -> dict[str, Any]:
     """Returns what a header says of its process: `pid`, and as numbers come again, `pid_since` (seconds since 1970)."""
     process = psutil.Process()
     return {"pid": process.pid, "pid_since": process.create_time()}
 
 
-def goes_on(header: Mapping[str, Any]) -> bool:
+def is_alive(header: Mapping[str, Any]) -> bool:
     """Whether the process that wrote a header still runs, and has not said that its run is over (`pid` is None then)."""
     pid, since = header.get("pid"), header.get("pid_since")
     if pid is None or since is None:

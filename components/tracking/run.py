@@ -1,6 +1,6 @@
 """MLflow, and the only file that writes to it. What cannot be sent is kept on disk (`tracking_journal`) and sent later.
 
-A runner makes the runs; a stage logs to the one it is given (`ambient`) and starts none.
+A runner makes the runs; a stage logs to the one it is given (`current_run`) and starts none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.process.full_disk import full_disk
 from switchyard.components.text.redaction import TRACKING_URI, mask, take_credentials
-from switchyard.components.tracking.database import database_of_ones_own, files_beside
+from switchyard.components.tracking.database import files_beside, locked_database
 from switchyard.components.tracking.journal import PARENT_KEY, Journal
 from switchyard.components.tracking.journal_files import local_files
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
@@ -177,12 +177,12 @@ def client(uri: str) -> Any:
             os.environ.setdefault(key, value)
         from mlflow import MlflowClient
 
-        with database_of_ones_own(uri):
+        with locked_database(uri):
             _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
     return _clients[uri]
 
 
-def ambient(*, parent: bool = False) -> Run:
+def current_run(*, parent: bool = False) -> Run:
     """Returns the run that the runner made for this stage, or its parent, the pipeline's run.
 
     Without one, what is logged goes to the runner's journal, or nowhere when there is no runner.
@@ -195,7 +195,7 @@ def ambient(*, parent: bool = False) -> Run:
 
 def nested(name: str, tags: Mapping[str, str]) -> Run:
     """Makes a run below this stage's. One that leads nowhere while MLflow is away: tables of the stage's own are kept then."""
-    stage = ambient()
+    stage = current_run()
     uri, experiment = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_EXPERIMENT_ID")
     if stage.away or not uri or not experiment:
         return Run(None, None)
@@ -332,8 +332,8 @@ def end_nested(uri: str, experiment_id: str, run_id: str) -> None:
 
 
 def watch_system() -> Any:
-    """Starts MLflow's monitor of CPU, memory, disk, network and GPU on the ambient run; returns it, to `finish()`."""
-    run = ambient()
+    """Starts MLflow's monitor of CPU, memory, disk, network and GPU on the current run; returns it, to `finish()`."""
+    run = current_run()
     if run.away:
         return None
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.text.escaping import sqlite_uri
-from switchyard.components.tracking.journal import HEADER, goes_on
+from switchyard.components.tracking.journal import HEADER, is_alive
 
 _TRACKING = "tracking"
 _LAST_RUN = Path("state", "last_run.json")
@@ -72,7 +72,7 @@ def _lies_in(text: str, place: str) -> bool:
 
 def writer(journals: Path) -> int | None:
     """Returns the process of a run that still writes to a workspace, None when there is none."""
-    return next((header["pid"] for _, header in _headers(journals) if goes_on(header)), None)
+    return next((header["pid"] for _, header in _headers(journals) if is_alive(header)), None)
 
 
 def copied_journals(move: Move, journals: Path) -> None:

@@ -146,7 +146,7 @@ class TrainRequest:
         spec: what the model looks at and gives.
         train, eval: the two splits; early stopping watches `eval`.
         hyperparameters: the same for every framework.
-        accelerator: devices; resolved (never `auto`) when `_fit` sees it.
+        accelerator: devices; resolved (never `auto`) when `fit` sees it.
         shard: which of several worker processes this is, and how many there are.
         build_model: the user's function, or None for the trainer's default model.
         checkpoint_dir: kept between a killed run and the next one; empty at first.
@@ -238,7 +238,7 @@ class Trainer(abc.ABC):
         request.export_dir.mkdir(parents=True, exist_ok=True)
         request = replace(request, accelerator=accelerator)
         try:
-            return self._fit(request, report)
+            return self.fit(request, report)
         except Exception as error:
             if self.is_out_of_memory(error):
                 raise _out_of_memory(request, error) from error
@@ -286,13 +286,13 @@ class Trainer(abc.ABC):
         """Returns kind (cpu, gpu, tpu) -> how many are there."""
 
     @abc.abstractmethod
-    def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
+    def fit(self, request: TrainRequest, report: Report) -> TrainResult:
         """Trains, resuming from `checkpoint_dir` when there is something, and exports the best weights."""
 
     @classmethod
     @abc.abstractmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
-        """Loads what `_fit` exported.
+        """Loads what `fit` exported.
 
         Returns:
             A function from transformed features (name -> (B, *shape)) to float32 (B, outputs): the probability of the last

@@ -90,7 +90,7 @@ class Executor(base_executor.BaseExecutor):
 
 
 def _tuned(settings: dict[str, Any], values: dict[str, Any], trainer: str) -> dict[str, Any]:
-    tracking.ambient(parent=True).tags({f"tuned.{trainer}": json.dumps(values)})
+    tracking.current_run(parent=True).tags({f"tuned.{trainer}": json.dumps(values)})
     say("with " + ", ".join(f"{name} {value}" for name, value in values.items()))
     return with_values(settings, values)
 
@@ -107,7 +107,7 @@ def _training_data(input_dict: Any, summary: DatasetSummary, folder: Path) -> di
 
 def _train(trainer: str, job: TrainingJob) -> TrainResult:
     hyper, accelerator = job.hyperparameters, job.accelerator
-    run = tracking.ambient()
+    run = tracking.current_run()
     run.params({"framework": trainer, **{k: v for k, v in asdict(hyper).items() if v is not None}})
     run.params({"accelerator": accelerator.kind, "workers": accelerator.workers, "precision": accelerator.precision})
 

@@ -38,7 +38,7 @@ class Executor(tfx_executor.Executor):
             config["unusable"] = unusable_features(schema, summary.label)
             for name, reason in config["unusable"].items():
                 warn(f"feature {name!r} is not used: {reason}")
-            tracking.ambient().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
+            tracking.current_run().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
         properties = {**exec_properties, "custom_config": json_utils.dumps(config)}
         # TFX's executor names its processor's class itself: there is no other way to give it one that writes in batches.
         batched = mock.patch.object(tfx_executor, "TransformProcessor", _Processor)

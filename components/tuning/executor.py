@@ -33,7 +33,7 @@ class Executor(base_executor.BaseExecutor):
         # Kept by the runner between a killed run and the next one of the same inputs and settings.
         state = Path(self._context.stateful_working_dir)
         search = Search(tune, inputs, state / "search")
-        run = tracking.ambient()
+        run = tracking.current_run()
         run.params({k: v for k, v in tune.items() if k != "space" and v is not None})
         run.text(json.dumps(tune["space"], indent=1), "tuning/space.json")
         with trial_runner(min(tune["parallel"], tune["trials"]), _module(settings["framework"]), state / _LOG) as trials:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from switchyard.components.import_order import settle
+from switchyard.components.import_order import import_torch_first
 from switchyard.components.text.redaction import install
 
 GO, PRUNE = "go", "prune"
@@ -36,7 +36,7 @@ def main(modules: list[str]) -> None:
     os.dup2(2, 1)
     install()
     if modules != ["switchyard.components.training.tensorflow.trainer"]:
-        settle()
+        import_torch_first()
     for module in ("switchyard.components.training.executor", *modules):
         importlib.import_module(module)
     print(json.dumps({"ready": True}), file=out)

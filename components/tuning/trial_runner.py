@@ -49,7 +49,7 @@ class TrialRunner:
     def _run(self, process: subprocess.Popen[str], job: Mapping[str, Any], report: Report) -> dict[str, Any] | None:
         self._say(process, json.dumps(job))
         while True:
-            said = self._hear(process)
+            said = self._drain_logs(process)
             if "metrics" in said:
                 self._say(process, self._answer(process, said, report))
             elif "done" in said:
@@ -68,7 +68,7 @@ class TrialRunner:
         except BaseException:
             # It waits for an answer, and the process for the next trial.
             self._say(process, PRUNE)
-            while not {"pruned", "died"} & self._hear(process).keys():
+            while not {"pruned", "died"} & self._drain_logs(process).keys():
                 pass
             raise
 
@@ -80,7 +80,7 @@ class TrialRunner:
         except BrokenPipeError:
             raise self._gone(process) from None
 
-    def _hear(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+    def _drain_logs(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from switchyard.components.errors import DataGateError, UserError
-from switchyard.components.import_order import settle
+from switchyard.components.import_order import import_torch_first
 from switchyard.components.ingest.sources import is_local
 from switchyard.pipelines.commands.output_path import check_output
 from switchyard.pipelines.config.load import load_config
@@ -19,7 +19,7 @@ from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKu
 from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
 from switchyard.pipelines.runners.kubeflow.contract import RECORD
 from switchyard.pipelines.runners.tracking.record import RunRecord, run_record
-from switchyard.pipelines.terminal.output import quiet, screen
+from switchyard.pipelines.terminal.output import quiet, stderr_console
 from switchyard.pipelines.workspace import Workspace, default_workspace
 
 _ROOT = "/tmp/switchyard"  # noqa: S108 (TFX wants one; tasks do not look at it)
@@ -64,12 +64,12 @@ def compile_for_cluster(
 def _compiled(
     pipeline: Path, config: PipelineConfig, place: Workspace, log: Path
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
-    console = screen()
+    console = stderr_console()
     with quiet(log):
         config = _checked(config, place, lambda text: console.print(text, highlight=False, markup=False))
         console.print("compiling", highlight=False)
         if config.preprocessing or config.trainer.model:
-            settle()  # the user's code imports a framework, and TFX the other one
+            import_torch_first()  # the user's code imports a framework, and TFX the other one
             check_code_loads(config, place.code)
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 

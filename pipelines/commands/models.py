@@ -172,9 +172,9 @@ class OnSameRows:
 
 
 def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> OnSameRows:
-    from switchyard.components.import_order import settle
+    from switchyard.components.import_order import import_torch_first
 
-    settle()
+    import_torch_first()
     from switchyard.components.bundle.model import load_bundle, reordered
     from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
     from switchyard.components.evaluation.metrics import DIRECTION, PRIMARY

@@ -21,7 +21,7 @@ from switchyard.pipelines.commands.output_path import check_output, removed_when
 from switchyard.pipelines.commands.serve import find_source
 from switchyard.pipelines.config.beam import FLINK, BeamConfig
 from switchyard.pipelines.runners.local.flink import find_jar
-from switchyard.pipelines.terminal.output import quiet, screen
+from switchyard.pipelines.terminal.output import quiet, stderr_console
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
     version = source.version() if isinstance(source, Registered) else source.parent.name
     folder = source.download(version) if isinstance(source, Registered) else source
     parts = options.output.with_name(f"{options.output.name}.parts")
-    console = screen()
+    console = stderr_console()
     progress.set_sink(lambda text: console.print(text, highlight=False, markup=False))
     try:
         digest = source.digest(version) if isinstance(source, Registered) else None

@@ -19,7 +19,7 @@ from switchyard.pipelines.runners.contract import RunResult
 from switchyard.pipelines.runners.local.runner import stop_on_sigterm
 from switchyard.pipelines.runners.registry import runner_class
 from switchyard.pipelines.terminal.console import PlainTextConsole
-from switchyard.pipelines.terminal.output import screen
+from switchyard.pipelines.terminal.output import stderr_console
 from switchyard.pipelines.workspace import Workspace, default_workspace
 
 _HEADLINE = ("auc", "accuracy", "mae", "loss")
@@ -46,7 +46,7 @@ def run_pipeline(
     stop_on_sigterm()
     place = Workspace(root)
     place.contain_libraries()
-    runner = kind(place, screen(), pipeline.resolve() if pipeline else None, even_if_unchanged=even_if_unchanged)
+    runner = kind(place, stderr_console(), pipeline.resolve() if pipeline else None, even_if_unchanged=even_if_unchanged)
     try:
         result: RunResult = runner.submit(runner.compile(config))
     finally:

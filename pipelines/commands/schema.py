@@ -20,7 +20,7 @@ from switchyard.pipelines.commands.output_path import check_output
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.runners.local.runner import LocalRunner, stop_on_sigterm
-from switchyard.pipelines.terminal.output import quiet, screen, table_console
+from switchyard.pipelines.terminal.output import quiet, stderr_console, table_console
 from switchyard.pipelines.workspace import Workspace, default_workspace
 
 STAGES = ("ingest", "statistics", "schema")
@@ -90,7 +90,7 @@ def _examine(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -
     stop_on_sigterm()
     place = Workspace((workspace or default_workspace(pipeline)).resolve())
     place.contain_libraries()
-    runner = LocalRunner(place, screen(), pipeline.resolve(), only=STAGES)
+    runner = LocalRunner(place, stderr_console(), pipeline.resolve(), only=STAGES)
     # The reviewed schema is not needed for this, and may be what is wrong.
     plain = config.model_copy(update={"validation": config.validation.model_copy(update={"schema_path": None})})
     try:

@@ -15,7 +15,7 @@ import click
 
 from switchyard.components.bundle.source import Registered, model_folder, name_and_wanted
 from switchyard.components.errors import UserError
-from switchyard.components.import_order import import_tensorflow_without_keras, settle
+from switchyard.components.import_order import import_tensorflow_without_keras, import_torch_first
 from switchyard.components.process.tokens import read_token, token_in
 from switchyard.components.serving.served_model import Limits
 from switchyard.components.serving.server import ServeOptions, bind
@@ -72,7 +72,7 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
     _say(f"loading {settings.name}")
     with quiet():
         # What TensorFlow says of devices when it starts is not for whoever reads a server's log.
-        settle()
+        import_torch_first()
         import_tensorflow_without_keras()
         import tensorflow as tf
 

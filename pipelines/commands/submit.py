@@ -35,7 +35,7 @@ from switchyard.pipelines.runners.kubeflow.parent_run import Parent, find_or_mak
 from switchyard.pipelines.runners.kubeflow.runs.following import Following, follow
 from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 from switchyard.pipelines.runners.tracking.record import RunRecord
-from switchyard.pipelines.terminal.output import screen
+from switchyard.pipelines.terminal.output import stderr_console
 from switchyard.pipelines.terminal.progress import make_display
 
 
@@ -91,7 +91,7 @@ def submit(pipeline: Path, overrides: Sequence[str], workspace: Path | None, sub
         _say(found, "\n".join(links), submission)
         return EXIT_DONE
     click.echo("\n".join(links), err=True)
-    display = make_display(screen())
+    display = make_display(stderr_console())
     run, states = follow(client, run.run_id, compiled.tasks, compiled.waits, display, submission.following)
     return _ended(run, states, parent, found, submission)
 

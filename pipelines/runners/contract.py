@@ -12,7 +12,7 @@ from switchyard.pipelines.config.pipeline import PipelineConfig
 
 StageStatus = Literal["ran", "cached", "failed", "cancelled"]
 # In an artifact's properties: the MLflow run that made it, for those who take it from a cache.
-WORKED_IN = "switchyard_mlflow_run"
+PRODUCER_RUN_ID = "switchyard_mlflow_run"
 
 
 @dataclass(frozen=True)

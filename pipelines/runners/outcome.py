@@ -27,7 +27,7 @@ from switchyard.components.tracking.model_registry import CHALLENGER, PUT_OFF, R
 from switchyard.pipelines.runners.contract import RunResult, StageResult
 from switchyard.pipelines.runners.tracking.runs import RunTracker
 
-KNOWN = (UserError, DataGateError, TrainingError, StageError)
+EXPECTED_ERRORS = (UserError, DataGateError, TrainingError, StageError)
 
 
 def run_result(
@@ -102,11 +102,11 @@ def track_result(tracker: RunTracker, result: RunResult) -> None:
     tracker.ended({"failed": "FAILED", "cancelled": "KILLED"}.get(result.status, "FINISHED"), tags)
 
 
-def named(stage: str, error: Exception) -> Exception:
+def prefix_stage(stage: str, error: Exception) -> Exception:
     """Returns a stage's error with the stage's name in front; the data gate's speaks for itself."""
     if isinstance(error, DataGateError):
         return error
-    if isinstance(error, KNOWN):
+    if isinstance(error, EXPECTED_ERRORS):
         return type(error)(mask(f"{stage}: {error}"))
     return StageError(mask(f"{stage}: {full_disk(error) or f'{type(error).__name__}: {error}'}"))
 

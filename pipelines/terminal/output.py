@@ -14,7 +14,7 @@ from switchyard.components.text.redaction import masked
 from switchyard.pipelines.terminal.console import PlainTextConsole
 
 
-def screen() -> Console:
+def stderr_console() -> Console:
     """Returns a console on standard error that `quiet` does not silence."""
     return PlainTextConsole(file=masked(os.fdopen(os.dup(2), "w", encoding="utf-8")), stderr=True)
 
@@ -31,7 +31,7 @@ def table_console() -> Console:
 def quiet(log: Path | None = None, *, stdout: bool = False) -> Iterator[None]:
     """Sends file descriptor 2 to `log` (None: nowhere) while inside (TensorFlow's C++ writes there, past Python's `sys.stderr`).
 
-    What is meant for the screen goes through `screen()`, made before. `stdout`: file descriptor 1 too.
+    What is meant for the screen goes through `stderr_console()`, made before. `stdout`: file descriptor 1 too.
     """
     streams = {2: sys.stderr, **({1: sys.stdout} if stdout else {})}
     for stream in streams.values():

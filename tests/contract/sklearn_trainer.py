@@ -16,7 +16,7 @@ class SklearnTrainer(Trainer):
     def available_devices(self):
         return {"cpu": 1}
 
-    def _fit(self, request, report):
+    def fit(self, request, report):
         hyper = request.hyperparameters
         model = SGDClassifier(loss="log_loss", random_state=hyper.seed, learning_rate="constant", eta0=hyper.learning_rate)
         classes = np.arange(max(2, request.spec.outputs))

@@ -88,7 +88,7 @@ def test_rows_have_the_same_scores_in_every_format_and_from_the_server(new, trai
     served, _ = columns_of(bundle.info, invocations.decode(body, "application/json", bundle.info))
     np.testing.assert_allclose(scores["parquet"], scores["csv"], atol=1e-6)
     np.testing.assert_allclose(scores["jsonl"], scores["csv"], atol=1e-6)
-    np.testing.assert_allclose(bundle.scores_of(served)[:, 0], scores["csv"], atol=1e-6)
+    np.testing.assert_allclose(bundle.score_columns(served)[:, 0], scores["csv"], atol=1e-6)
 
 
 def test_a_gap_in_a_list_is_refused_before_anything_runs(warm, tmp_path):

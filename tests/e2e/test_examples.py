@@ -60,8 +60,8 @@ def test_a_second_identical_run_trains_nothing(runs, workspace, warm):
     )
     training = next(r for r in children if r.info.run_name == "training")
     assert training.data.tags["switchyard.status"] == "cached"
-    worked_in = client.get_run(training.data.tags["switchyard.cached_from_run"])
-    assert worked_in.data.tags["mlflow.parentRunId"] == runs["pytorch"].json["mlflow_run_id"]
+    producer_run_id = client.get_run(training.data.tags["switchyard.cached_from_run"])
+    assert producer_run_id.data.tags["mlflow.parentRunId"] == runs["pytorch"].json["mlflow_run_id"]
 
 
 def test_the_champion_run_again_stays_champion(runs, workspace, warm):

@@ -43,7 +43,7 @@ def try_stage(monkeypatch, stage, record, error=None, made_in=()):
             process.setenv(variable, "")
             process.delenv(variable)
         try:
-            with task_tracking.task(stage, made_in):
+            with task_tracking.mlflow_run_for_task(stage, made_in):
                 if error:
                     raise error
         except UserError:
@@ -102,19 +102,19 @@ def test_a_cached_training_links_to_the_run_that_trained_it_and_shows_its_curve(
     try_stage(monkeypatch, "evaluation", SHORT)
     found, client = runs(uri)
     parent, experiment = found["parent"].info.run_id, found["parent"].info.experiment_id
-    worked_in = made(client, experiment)
+    producer_run_id = made(client, experiment)
     if plugin:
         # KFP's plugin makes a run for a task that was cached too, by KFP's name, and leaves it empty.
         client.create_run(experiment, run_name="training", tags={"mlflow.parentRunId": parent})
     for _ in range(2):  # a second try adds nothing
-        try_stage(monkeypatch, "report", SHORT, made_in=[worked_in, found["evaluation"].info.run_id])
+        try_stage(monkeypatch, "report", SHORT, made_in=[producer_run_id, found["evaluation"].info.run_id])
     nested = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert sorted(r.info.run_name for r in nested) == ["evaluation", "report", "training"]
     [training] = [r for r in nested if r.info.run_name == "training"]
     assert training.info.status == "FINISHED"
     assert training.data.tags["switchyard.status"] == "cached"
-    assert training.data.tags["switchyard.cached_from_run"] == worked_in
-    assert worked_in in training.data.tags["mlflow.note.content"]
+    assert training.data.tags["switchyard.cached_from_run"] == producer_run_id
+    assert producer_run_id in training.data.tags["mlflow.note.content"]
     assert [(p.step, p.value) for p in client.get_metric_history(training.info.run_id, "val_loss")] == [
         (1, 0.9),
         (2, 0.5),
@@ -151,7 +151,7 @@ def test_sigterm_ends_the_runs_at_once_while_the_stage_still_unwinds(uri, monkey
         for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "SWITCHYARD_PARENT_RUN_ID", "SWITCHYARD_STAGE"):
             process.setenv(variable, "")
             process.delenv(variable)
-        with pytest.raises(TerminatedError), task_tracking.task("training"):
+        with pytest.raises(TerminatedError), task_tracking.mlflow_run_for_task("training"):
             raise unwinding()
     assert statuses == {"parent": "FAILED", "training": "FAILED"}
     assert "terminated" in runs(uri)[0]["training"].data.tags["switchyard.error"]
@@ -163,9 +163,9 @@ def try_together(monkeypatch, stages, record, failing=None):
         process.setenv("SWITCHYARD_RUN_RECORD", json.dumps(record))
         try:
             for stage in stages:
-                with task_tracking.task(stage, joint=True):
-                    assert tracking.ambient().run_id
-                    tracking.ambient().metrics({stage: 1.0})
+                with task_tracking.mlflow_run_for_task(stage, joint=True):
+                    assert tracking.current_run().run_id
+                    tracking.current_run().metrics({stage: 1.0})
                     if stage == failing:
                         raise UserError("no such luck")
         except UserError:
@@ -220,9 +220,9 @@ def test_sigterm_in_a_task_that_does_several_stages_ends_the_stages_own_run_and_
             below = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
             statuses.update({r.info.run_name: r.info.status for r in below})
 
-    with task_tracking.task("a", joint=True):
+    with task_tracking.mlflow_run_for_task("a", joint=True):
         pass
-    with task_tracking.task("b", joint=True):
+    with task_tracking.mlflow_run_for_task("b", joint=True):
         at_termination.perform()
         statuses_until("b", "FAILED")
     assert statuses == {"a-then-b": "RUNNING", "a": "FINISHED", "b": "FAILED"}
@@ -232,11 +232,11 @@ def test_sigterm_in_a_task_that_does_several_stages_ends_the_stages_own_run_and_
 def test_the_last_of_a_task_that_does_several_stages_shows_what_was_cached(uri, monkeypatch):
     monkeypatch.setenv("SWITCHYARD_LAST_STAGES", "report")
     monkeypatch.setenv("SWITCHYARD_RUN_RECORD", json.dumps(SHORT))
-    with task_tracking.task("evaluation", joint=True):
+    with task_tracking.mlflow_run_for_task("evaluation", joint=True):
         pass
     found, client = runs(uri)
-    worked_in = made(client, found["parent"].info.experiment_id)
-    with task_tracking.task("report", [worked_in, found["evaluation"].info.run_id], joint=True):
+    producer_run_id = made(client, found["parent"].info.experiment_id)
+    with task_tracking.mlflow_run_for_task("report", [producer_run_id, found["evaluation"].info.run_id], joint=True):
         pass
     parent = found["parent"].info.run_id
     nested = client.search_runs([found["parent"].info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")

@@ -40,9 +40,9 @@ def pytest_configure(config):
 def pytest_pycollect_makemodule(module_path):
     """Imports PyTorch before a module may import TensorFlow, as the product does: see `import_order`."""
     if suite_of(module_path) != FRAMEWORK_FREE:
-        from switchyard.components.import_order import settle
+        from switchyard.components.import_order import import_torch_first
 
-        settle()
+        import_torch_first()
 
 
 @pytest.hookimpl(tryfirst=True)

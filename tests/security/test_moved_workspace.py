@@ -17,7 +17,7 @@ from mlflow.tracking._tracking_service import utils as mlflow_utils
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking import workspace_location, workspace_rewrite
-from switchyard.components.tracking.journal import HEADER, process_of_ones_own
+from switchyard.components.tracking.journal import HEADER, process_identity
 from switchyard.components.tracking.workspace_location import settle_in
 from switchyard.pipelines.commands.models import show
 from switchyard.pipelines.workspace import Workspace, find_workspace
@@ -244,7 +244,7 @@ def test_both_databases_or_none(original, monkeypatch):
 def test_moved_from_under_a_run(original):
     folder = original / "tracking" / "now"
     folder.mkdir()
-    (folder / HEADER).write_text(json.dumps({"uri": SERVER, "runs": {}, **process_of_ones_own()}))
+    (folder / HEADER).write_text(json.dumps({"uri": SERVER, "runs": {}, **process_identity()}))
     there = moved(original)
 
     with pytest.raises(UserError, match=rf"while a run writes to it \(process {os.getpid()}\)"):
@@ -255,7 +255,7 @@ def test_copied_from_under_a_run(original):
     """The run is the original's: the copy is free to be used, and ends the run in its own database."""
     folder = original / "tracking" / "now"
     folder.mkdir()
-    (folder / HEADER).write_text(json.dumps({"uri": Workspace(original).mlflow_uri, "runs": {}, **process_of_ones_own()}))
+    (folder / HEADER).write_text(json.dumps({"uri": Workspace(original).mlflow_uri, "runs": {}, **process_identity()}))
     copy = copy_of(original)
 
     settle_in(copy)

@@ -57,9 +57,9 @@ def test_what_tfx_reads_in_batches_is_what_it_reads_by_the_record(files: str, tm
     stock = _read(tfxio.BeamSource(7), tmp_path / "stock")
     original = TFExampleRecord.BeamSource
     try:
-        batched_io.install()
+        batched_io.patch_tfx_reader()
         installed = TFExampleRecord.BeamSource
-        batched_io.install()
+        batched_io.patch_tfx_reader()
         assert TFExampleRecord.BeamSource is installed is not original
         batched = _read(tfxio.BeamSource(7), tmp_path / "batched")
         projected = _read(tfxio.Project(["text"]).BeamSource(), tmp_path / "projected")

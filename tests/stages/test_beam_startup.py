@@ -32,9 +32,9 @@ def asked():
     return arguments, found, [get_dofn_specs(d) for d in dofns]
 
 before = asked()
-from switchyard.components.beam.startup import remember
-remember()
-remember()
+from switchyard.components.beam.startup import patch_beam_caches
+patch_beam_caches()
+patch_beam_caches()
 assert asked() == before == asked()
 
 # Options of one pipeline stay its own.

@@ -26,11 +26,11 @@ class LinearModel:
     def __init__(self, info: BundleInfo, outputs: int) -> None:
         self.info, self._outputs = info, outputs
 
-    def scores_of(self, columns: Columns) -> np.ndarray:
+    def score_columns(self, columns: Columns) -> np.ndarray:
         return np.asarray(columns["x"], dtype=np.float32)[:, : self._outputs] / 10
 
-    def scores_of_batch(self, batch: pa.RecordBatch) -> np.ndarray:
-        return self.scores_of(fit_rows(batch, self.info.features).columns)
+    def score_batch(self, batch: pa.RecordBatch) -> np.ndarray:
+        return self.score_columns(fit_rows(batch, self.info.features).columns)
 
 
 def predicted(task, classes, champions_classes, batch, width=1):

@@ -25,8 +25,8 @@ def run(code):
 def test_a_server_imports_nothing_that_trains(trainer):
     code = f"""
 import sys
-from switchyard.components.import_order import import_tensorflow_without_keras, settle
-settle() if {trainer!r} == "pytorch" else None
+from switchyard.components.import_order import import_tensorflow_without_keras, import_torch_first
+import_torch_first() if {trainer!r} == "pytorch" else None
 import_tensorflow_without_keras()
 import switchyard.components.serving.server, switchyard.components.bundle.model
 import switchyard.components.training.{trainer}.predictor

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from switchyard.components.tracking import run as tracking
-from switchyard.components.tracking.journal import Journal, pending, process_of_ones_own, replay, write_header
+from switchyard.components.tracking.journal import Journal, pending, process_identity, replay, write_header
 from switchyard.components.tracking.model_registry import alias_version
 from switchyard.pipelines.runners.tracking.upload import upload
 from switchyard.pipelines.workspace import Workspace
@@ -81,13 +81,13 @@ def test_what_a_killed_run_left_is_sent_and_ended(here, tmp_path):
     experiment = tracking.ensure_experiment(here, "e", tmp_path / "files")
     parent, stage = (tracking.create_run(here, experiment, name, {}) for name in ("p", "training"))
     header = {"uri": here, "experiment": "e", "artifacts": "", "runs": {"pipeline": parent, "training": stage}, "new": {}}
-    write_header(workspace.journal / "run1", header | process_of_ones_own())
+    write_header(workspace.journal / "run1", header | process_identity())
     Journal(workspace.journal / "run1", "training").append({"op": "metrics", "values": {"loss": 1.0}, "step": 1, "time": 1})
     said = []
     assert upload(workspace, said.append) == 0, "it may still write to its journal"
     assert "still runs" in said[0]
     # Another process with the same number, as after a restart of the machine.
-    write_header(workspace.journal / "run1", header | process_of_ones_own() | {"pid_since": 1000.0})
+    write_header(workspace.journal / "run1", header | process_identity() | {"pid_since": 1000.0})
     assert upload(workspace, said.append) == 1
     client = MlflowClient(here)
     assert client.get_run(stage).data.metrics == {"loss": 1.0}

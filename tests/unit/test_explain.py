@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from switchyard.components.errors import StageError, TerminatedError, UserError
-from switchyard.pipelines.runners.local.process import _not_started, explain
+from switchyard.pipelines.runners.local.process import _not_started, classify
 
 
 def raised(*errors):
@@ -35,7 +35,7 @@ def raised(*errors):
     ],
 )
 def test_a_failed_stage_is_explained_in_one_line(errors, kind, message):
-    found = explain(raised(*errors), Path("x.log"))
+    found = classify(raised(*errors), Path("x.log"))
     assert found[0] == kind
     assert found[1].startswith(message)
 
@@ -45,7 +45,7 @@ def test_code_that_ends_the_process_itself_is_told_where(error):
     try:
         raise error
     except BaseException as ended:
-        kind, message = explain(ended, Path("x.log"))
+        kind, message = classify(ended, Path("x.log"))
     assert kind == "user"
     assert type(error).__name__ in message
     assert re.search(r"test_explain\.py, line \d+", message)

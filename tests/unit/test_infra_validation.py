@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from switchyard.components.bundle.model import BundleInfo, RawFeature, answers
+from switchyard.components.bundle.model import BundleInfo, RawFeature, format_predictions
 from switchyard.components.errors import StageError
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
 from switchyard.components.evaluation.servability import Servability, load, save, with_servability
@@ -101,7 +101,7 @@ def test_rows_that_json_cannot_carry_are_not_sent(rows):
 def test_scores_and_what_follows_from_them_are_compared(task, classes, scores):
     info = BundleInfo("x", "y:Z", task, "label", classes, [])
     offline = np.asarray(scores, dtype=np.float32)
-    answer = {k: v.tolist() for k, v in answers(info, offline).items()}
+    answer = {k: v.tolist() for k, v in format_predictions(info, offline).items()}
     predictions = [dict(zip(answer, row, strict=True)) for row in zip(*answer.values(), strict=True)]
     assert from_records(predictions) == answer == from_tensors([{"name": k, "data": v} for k, v in answer.items()])
     np.testing.assert_array_equal(scores_in(answer, info), offline)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from switchyard.components.import_order import settle
+from switchyard.components.import_order import import_torch_first
 from switchyard.components.training.contract import Predictor
 from switchyard.components.training.positional import load_names, positional
 
-settle()
+import_torch_first()
 
 import torch  # noqa: E402 (after Triton's matter is settled)
 from torch.export.passes import move_to_device_pass  # noqa: E402

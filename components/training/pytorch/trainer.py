@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from switchyard.components.import_order import settle
+from switchyard.components.import_order import import_torch_first
 
-settle()
+import_torch_first()
 
 import joblib
 import lightning.pytorch as lightning
@@ -86,7 +86,8 @@ class PytorchTrainer(Trainer):
         said = ("DefaultCPUAllocator", "RESOURCE_EXHAUSTED")
         return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in str(error) for s in said)
 
-    def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
+    def fit(self, request: TrainRequest, report: Report) -> TrainResult:
+        """See the base class."""
         hyper, shard = request.hyperparameters, request.shard
         lightning.seed_everything(hyper.seed, verbose=False)
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)

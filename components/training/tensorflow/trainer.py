@@ -82,7 +82,8 @@ class TensorflowTrainer(Trainer):
         """See Trainer."""
         return isinstance(error, tf.errors.ResourceExhaustedError | MemoryError)
 
-    def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
+    def fit(self, request: TrainRequest, report: Report) -> TrainResult:
+        """See the base class."""
         hyper = request.hyperparameters
         keras.utils.set_random_seed(hyper.seed)
         keras.mixed_precision.set_global_policy(_POLICIES[request.accelerator.precision])

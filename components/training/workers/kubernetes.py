@@ -104,14 +104,14 @@ class TrainJobClient:
                 self._read_logs(pods)
                 complete, failed = _condition(job, "Complete"), _condition(job, "Failed")
             except (ApiException, urllib3.exceptions.HTTPError, ConnectionError) as error:
-                self._bear(error)
+                self._tolerate_outage(error)
             over = complete or failed
             if over and not self._readers:
-                self._hear(listener, 0)
+                self._drain_logs(listener, 0)
                 if failed:
                     raise StageError(f"training: TrainJob {self._name} failed: {failed.get('message', '')}{self._tails()}")
                 return
-            self._hear(listener, _POLL_SECONDS)
+            self._drain_logs(listener, _POLL_SECONDS)
 
     def delete(self) -> None:
         """Takes the job and its pods away, if it is there."""
@@ -123,7 +123,7 @@ class TrainJobClient:
             if error.status != _NOT_FOUND:
                 raise
 
-    def _hear(self, listener: Listener, seconds: float) -> None:
+    def _drain_logs(self, listener: Listener, seconds: float) -> None:
         """Hands on what the readers read, for so long."""
         end = time.monotonic() + seconds
         while True:
@@ -192,7 +192,7 @@ class TrainJobClient:
             found += f"\n--- {pod.metadata.name} ({pod.status.phase})\n{text}"
         return found
 
-    def _bear(self, error: Exception) -> None:
+    def _tolerate_outage(self, error: Exception) -> None:
         if isinstance(error, ApiException) and error.status == _FORBIDDEN:
             raise UserError(_forbidden(error)) from error
         now = time.monotonic()

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 # The stage is told in it, by what it runs on, that several nodes are a TrainJob: `TrainJobSettings` as JSON.
-VARIABLE = "SWITCHYARD_TRAIN_JOB"
+TRAIN_JOB_ENV = "SWITCHYARD_TRAIN_JOB"
 
 
 @dataclass(frozen=True)
@@ -33,5 +33,5 @@ class TrainJobSettings:
 
 def settings() -> TrainJobSettings | None:
     """Returns the settings, or None: this is not a cluster, and this machine plays all nodes."""
-    text = os.environ.get(VARIABLE)
+    text = os.environ.get(TRAIN_JOB_ENV)
     return TrainJobSettings(**json.loads(text)) if text else None

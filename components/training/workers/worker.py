@@ -17,9 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from switchyard.components.import_order import settle
+from switchyard.components.import_order import import_torch_first
 
-settle()
+import_torch_first()
 
 from torch import distributed  # noqa: E402 (after Triton's matter is settled)
 

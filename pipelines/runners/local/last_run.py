@@ -77,7 +77,7 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def find(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRun | None:
+def match(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRun | None:
     """Returns the last run in the workspace if this one would do the same, else None; also when MLflow is away."""
     try:
         last = LastRun(**json.loads(workspace.last_run.read_text(encoding="utf-8")))
@@ -96,12 +96,12 @@ def find(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRun
     return last if outside == (last.registry, last.gate) else None
 
 
-def forget(workspace: Workspace) -> None:
+def invalidate(workspace: Workspace) -> None:
     """Called as a run begins: when it does not come to its end, nothing is known."""
     workspace.last_run.unlink(missing_ok=True)
 
 
-def remember(
+def save(
     config: PipelineConfig, workspace: Workspace, settings: str, trainer: str, result: RunResult, work: Mapping[str, str | None]
 ) -> None:
     """Keeps what `find` looks at, if the run came to a verdict and MLflow has all of it."""
@@ -123,15 +123,15 @@ def remember(
     os.replace(temporary, workspace.last_run)
 
 
-def run_again(
+def replay(
     config: PipelineConfig, workspace: Workspace, last: LastRun, display: Display, run_key: str, source: Path | None
 ) -> RunResult:
     """Records a run of which every stage is cached, and returns the last run's result as its own."""
     tracker = RunTracker(config, workspace, run_key, last.trainer, source)
     results = {}
-    for stage, worked_in in last.work.items():
+    for stage, producer_run_id in last.work.items():
         tracker.stage_started(stage)
-        tracker.stage_ended(stage, "cached", 0.0, worked_in=worked_in, error=None)
+        tracker.stage_ended(stage, "cached", 0.0, producer_run_id=producer_run_id, error=None)
         results[stage] = StageResult("cached", 0.0)
         display.status(stage, "cached", 0.0)
     result = run_result(config.name, last.trainer, tracker, last.work, results, last.outputs, [])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from switchyard.pipelines.runners.contract import WORKED_IN
+from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID
 from switchyard.pipelines.runners.local.process import Job, StageProcesses
 
 
@@ -57,7 +57,7 @@ class StageOperator:
         run_id = self._environment.get("MLFLOW_RUN_ID", "")
         for artifacts in output.output_artifacts.values():
             for artifact in artifacts.artifacts:
-                artifact.custom_properties[WORKED_IN].string_value = run_id
+                artifact.custom_properties[PRODUCER_RUN_ID].string_value = run_id
         shutil.rmtree(folder, ignore_errors=True)
         return output
 

@@ -7,7 +7,7 @@ import importlib
 import os
 from contextlib import nullcontext
 
-from switchyard.components.import_order import settle, without_pytorch
+from switchyard.components.import_order import import_torch_first, without_pytorch
 
 LOG = "SWITCHYARD_PRELOAD_LOG"
 TRAINERS = "SWITCHYARD_PRELOAD_TRAINERS"
@@ -30,18 +30,18 @@ def preload() -> None:
     trainers = os.environ.pop(TRAINERS, "").split(",")
     only_tensorflow = trainers == ["switchyard.components.training.tensorflow.trainer"]
     if not only_tensorflow:
-        settle()
+        import_torch_first()
     with without_pytorch() if only_tensorflow else nullcontext():
         for module in (*MODULES, *filter(None, trainers)):
             importlib.import_module(module)
-    from switchyard.components.beam.startup import remember
+    from switchyard.components.beam.startup import patch_beam_caches
     from switchyard.components.compat import beam_local_globs, tensorflow_globs
     from switchyard.components.data import tfrecords as batched_io
 
-    remember()
+    patch_beam_caches()
     beam_local_globs.install()
     tensorflow_globs.install()
-    batched_io.install()
+    batched_io.patch_tfx_reader()
 
 
 if LOG in os.environ:

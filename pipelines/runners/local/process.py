@@ -135,7 +135,7 @@ class StageProcesses:
         if outcome is None:
             if not job.log.exists():
                 raise StageError(_not_started(self._preload))
-            raise StageError(_death(process.exitcode, job.log))
+            raise StageError(_exit_reason(process.exitcode, job.log))
         kind, value = outcome
         if kind == "done":
             return value
@@ -162,7 +162,7 @@ def _not_started(preload: Path) -> str:
     return f"the process that imports the libraries and starts the stages has ended: {why}. Log: {preload}"
 
 
-def _death(code: int | None, log: Path) -> str:
+def _exit_reason(code: int | None, log: Path) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         hint = f" {_HINTS[name]}" if name in _HINTS else ""
@@ -189,7 +189,7 @@ def _main(sender: Connection, job: Job) -> None:
         send("done", _work(job, lambda text: send("say", text)))
     except BaseException as error:
         # The reason first: where the disk is full, the log takes no more.
-        send(*explain(error, job.log))
+        send(*classify(error, job.log))
         code = 1
         with suppress(OSError):
             traceback.print_exc()
@@ -228,7 +228,7 @@ def _work(job: Job, say: Callable[[str], None]) -> Any:
     return getattr(sys.modules[module], function)(job.payload)
 
 
-def explain(error: BaseException, log: Path | None) -> tuple[str, str]:
+def classify(error: BaseException, log: Path | None) -> tuple[str, str]:
     """Returns (kind, message) for an exception: the user's error behind it if there is one, else its first line.
 
     `kind` is `user`, `gate`, `training` or `stage`; `log` is named for what is nobody's mistake in particular. No message

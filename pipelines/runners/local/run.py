@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import CancelledError, StageError
-from switchyard.pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
+from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, RunResult, StageResult, StageStatus
 from switchyard.pipelines.runners.local.operator import StageOperator
 from switchyard.pipelines.runners.local.process import StageProcesses
-from switchyard.pipelines.runners.outcome import KNOWN, named, run_result, track_result
+from switchyard.pipelines.runners.outcome import EXPECTED_ERRORS, prefix_stage, run_result, track_result
 from switchyard.pipelines.runners.tracking.runs import left_behind
 from switchyard.pipelines.terminal.progress import Display
 from switchyard.pipelines.workspace import Workspace
@@ -120,7 +120,7 @@ class LocalRun:
                     stage = running.pop(future)
                     error = future.exception()
                     if isinstance(error, Exception):
-                        self._errors.append(error if isinstance(error, KNOWN) else named(stage, error))
+                        self._errors.append(error if isinstance(error, EXPECTED_ERRORS) else prefix_stage(stage, error))
                     elif error:
                         raise error
         except BaseException:
@@ -144,9 +144,9 @@ class LocalRun:
         except Exception as error:
             status = "cancelled" if isinstance(error, CancelledError) else "failed"
             self._finish(stage, status, started, error=str(error))
-            if not isinstance(error, KNOWN):
+            if not isinstance(error, EXPECTED_ERRORS):
                 _log.exception("%s failed", stage)
-            raise named(stage, error) from error
+            raise prefix_stage(stage, error) from error
         self._finish(stage, status, started)
 
     def _launch(self, node: Any, environment: dict[str, str]) -> tuple[StageStatus, dict[str, Any]]:
@@ -191,10 +191,10 @@ class LocalRun:
         seconds = time.monotonic() - started
         self._results[stage] = StageResult(status, round(seconds, 2))
         self._display.status(stage, status, seconds)
-        worked_in = None
+        producer_run_id = None
         if status == "cached":
             artifact = next(iter(self._outputs[stage].values()))
-            worked_in = artifact.custom_properties[WORKED_IN].string_value or None
-        self.work[stage] = worked_in or self._tracker.stage_run_id(stage)
+            producer_run_id = artifact.custom_properties[PRODUCER_RUN_ID].string_value or None
+        self.work[stage] = producer_run_id or self._tracker.stage_run_id(stage)
         self._tracker.log_file(self._logs / f"{stage}.log", "logs")
-        self._tracker.stage_ended(stage, status, seconds, worked_in=worked_in, error=error)
+        self._tracker.stage_ended(stage, status, seconds, producer_run_id=producer_run_id, error=error)

@@ -26,7 +26,7 @@ from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.preflight import check_inputs
 from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.contract import CompiledPipeline, Runner, RunResult
-from switchyard.pipelines.runners.local import last_run as unchanged
+from switchyard.pipelines.runners.local import last_run
 from switchyard.pipelines.runners.local.flink import JobServer
 from switchyard.pipelines.runners.local.process import Job, StageProcesses
 from switchyard.pipelines.runners.local.run import LocalRun
@@ -46,7 +46,7 @@ class LocalRunner(Runner):
         console: for progress.
         source: the YAML.
         only: these stages, not all.
-        even_if_unchanged: run also when nothing that goes in has changed since the last run, see `unchanged`.
+        even_if_unchanged: run also when nothing that goes in has changed since the last run, see `last_run`.
     """
 
     name = "local"
@@ -98,8 +98,8 @@ class LocalRunner(Runner):
                     "check", f"warning: positive_class: {config.positive_class}, as of the champion; the key chooses another"
                 )
             if self._remembers and self._only is None:
-                self._settings = unchanged.settings_digest(config, self._workspace)
-                last = unchanged.find(config, self._workspace, self._settings) if not self._even_if_unchanged else None
+                self._settings = last_run.settings_digest(config, self._workspace)
+                last = last_run.match(config, self._workspace, self._settings) if not self._even_if_unchanged else None
                 if last:
                     return CompiledPipeline(config, last, dict.fromkeys(last.work, ()))
         self._start_engine(config)
@@ -136,14 +136,14 @@ class LocalRunner(Runner):
         """See Runner."""
         with quiet(self._logs / "runner.log"), self._display:
             self._display.stages(compiled.stages)
-            if isinstance(compiled.program, unchanged.LastRun):
-                return unchanged.run_again(
+            if isinstance(compiled.program, last_run.LastRun):
+                return last_run.replay(
                     compiled.config, self._workspace, compiled.program, self._display, self._logs.name, self._source
                 )
             if self._processes is None:
                 raise RuntimeError("compile first")
             if self._settings:
-                unchanged.forget(self._workspace)
+                last_run.invalidate(self._workspace)
             beam = compiled.config.beam.arguments()
             if self._job_server:
                 self._job_server.wait()
@@ -153,7 +153,7 @@ class LocalRunner(Runner):
             )
             result = run.run()
             if self._settings and not run.away:
-                unchanged.remember(compiled.config, self._workspace, self._settings, self._trainer, result, run.work)
+                last_run.save(compiled.config, self._workspace, self._settings, self._trainer, result, run.work)
             return result
 
     def cancel(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from switchyard.components.errors import UserError
 from switchyard.components.text.redaction import TRACKING_URI, mask, take_credentials, tracking_variables
 from switchyard.components.tracking import run as tracking
-from switchyard.components.tracking.journal import HEADER, PARENT_KEY, Journal, goes_on, noted, process_of_ones_own, write_header
+from switchyard.components.tracking.journal import HEADER, PARENT_KEY, Journal, is_alive, noted, process_identity, write_header
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.components.tracking.model_registry import user_name
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -57,7 +57,7 @@ class RunTracker:
             "artifacts": str(workspace.mlflow_artifacts),
             "runs": {},
             "new": {},
-            **process_of_ones_own(),
+            **process_identity(),
         }
         _close_dead_runs(workspace.journal, self._uri)
         self.experiment_id: str | None = None
@@ -109,7 +109,7 @@ class RunTracker:
         """The MLflow run of a stage."""
         return self._runs[stage].run_id
 
-    def stage_ended(self, stage: str, status: str, seconds: float, *, worked_in: str | None, error: str | None) -> None:
+    def stage_ended(self, stage: str, status: str, seconds: float, *, producer_run_id: str | None, error: str | None) -> None:
         """Ends the stage's run: `ran`, `cached` (with the run that did the work), `failed` or `cancelled`."""
         run = self._runs[stage]
         if status in ("failed", "cancelled") and run.run_id and self.experiment_id:
@@ -119,9 +119,9 @@ class RunTracker:
         if error:
             tags["switchyard.error"] = error
         if status == "cached":
-            link = f"#/experiments/{self.experiment_id}/runs/{worked_in}"
-            tags["switchyard.cached_from_run"] = worked_in or ""
-            tags["mlflow.note.content"] = f"Cached: the work was done in run [{worked_in}]({link})."
+            link = f"#/experiments/{self.experiment_id}/runs/{producer_run_id}"
+            tags["switchyard.cached_from_run"] = producer_run_id or ""
+            tags["mlflow.note.content"] = f"Cached: the work was done in run [{producer_run_id}]({link})."
         run.tags(tags)
         run.end({"failed": "FAILED", "cancelled": "KILLED"}.get(status, "FINISHED"))
 
@@ -202,7 +202,7 @@ def _close_dead_runs(journals: Path, uri: str) -> None:
             header = json.loads(header_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):  # that run has just ended; or damaged, which is for upload to say
             continue
-        if goes_on(header) or header["uri"] != mask(uri) or any(header_file.parent.glob("*.jsonl")):
+        if is_alive(header) or header["uri"] != mask(uri) or any(header_file.parent.glob("*.jsonl")):
             continue
         for run_id in header["runs"].values():
             tracking.end_if_running(uri, run_id)

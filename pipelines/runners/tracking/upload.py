@@ -14,7 +14,7 @@ from filelock import FileLock
 from switchyard.components.errors import StageError, UserError, first_line
 from switchyard.components.text.redaction import TRACKING_URI, mask, take_credentials
 from switchyard.components.tracking import run as tracking
-from switchyard.components.tracking.journal import HEADER, PARENT_KEY, REFUSED, Refused, goes_on, pending, replay, set_aside
+from switchyard.components.tracking.journal import HEADER, PARENT_KEY, REFUSED, Refused, is_alive, pending, replay, set_aside
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
 from switchyard.pipelines.workspace import Workspace
 
@@ -62,7 +62,7 @@ def _send_one(folder: Path) -> _Outcome:
     try:
         header: dict[str, Any] = json.loads((folder / HEADER).read_text(encoding="utf-8"))
         known, uri = list(header["runs"].values()), str(header["uri"])
-        running = goes_on(header)
+        running = is_alive(header)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         return _aside(folder, f"its {HEADER} is damaged: {first_line(error)}")
     if running:

@@ -121,7 +121,7 @@ def two(
     )
 
 
-def everywhere(task: dsl.PipelineTask) -> None:
+def apply_defaults(task: dsl.PipelineTask) -> None:
     """What every task gets."""
     task.set_env_variable("SWITCHYARD_LAST_STAGES", "four,three,two")
     kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
@@ -135,7 +135,7 @@ def pipeline():
     one_task = one(flag='x', loud='true', n=1, weights='[]', workspace=dsl.WORKSPACE_PATH_PLACEHOLDER)
     one_task.set_display_name("one")
     one_task.set_caching_options(enable_caching=False)
-    everywhere(one_task)
+    apply_defaults(one_task)
     one_task.set_cpu_request("4")
     one_task.set_cpu_limit("4")
     one_task.set_memory_request("16Gi")
@@ -154,21 +154,21 @@ def pipeline():
     kubernetes.mount_pvc(one_task, pvc_name="data", mount_path="/data")
     four_task = four(examples=one_task.outputs["examples"], workspace=dsl.WORKSPACE_PATH_PLACEHOLDER)
     four_task.set_display_name("four")
-    everywhere(four_task)
+    apply_defaults(four_task)
     four_task.set_accelerator_type("habana.ai/gaudi")
     four_task.set_accelerator_limit(8)
     kubernetes.add_toleration(four_task, key="habana.ai/gaudi", operator="Exists", effect="NoSchedule")
     four_task.set_retry(num_retries=1, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="8760h")
     three_task = three(examples=one_task.outputs["examples"], workspace=dsl.WORKSPACE_PATH_PLACEHOLDER)
     three_task.set_display_name("three")
-    everywhere(three_task)
+    apply_defaults(three_task)
     three_task.set_accelerator_type("amd.com/gpu")
     three_task.set_accelerator_limit(1)
     kubernetes.add_toleration(three_task, key="amd.com/gpu", operator="Exists", effect="NoSchedule")
     kubernetes.empty_dir_mount(three_task, volume_name="shared-memory", mount_path="/dev/shm", medium="Memory")
     two_task = two(examples=one_task.outputs["examples"], workspace=dsl.WORKSPACE_PATH_PLACEHOLDER)
     two_task.set_display_name("two")
-    everywhere(two_task)
+    apply_defaults(two_task)
     two_task.set_accelerator_type("google.com/tpu")
     two_task.set_accelerator_limit(4)
     kubernetes.add_node_selector(two_task, label_key="cloud.google.com/gke-tpu-accelerator", label_value="tpu-v5-lite-podslice")

@@ -19,8 +19,8 @@ from switchyard.pipelines.runners.kubeflow.compiler.errors import CompileError
 from switchyard.pipelines.runners.kubeflow.compiler.plan import (
     Condition,
     ExecProperty,
+    IdentifierAllocator,
     InputArtifact,
-    Names,
     OutputArtifact,
     PipelineParameter,
     Plan,
@@ -59,7 +59,7 @@ class _Planner:
         self._ir = compiler.Compiler().compile(pipeline)
         self._deployment = runner_utils.extract_local_deployment_config(self._ir)
         self._components: dict[str, base_node.BaseNode] = {c.id: c for c in pipeline.components}
-        self._functions = Names(taken=("pipeline", "everywhere", "dsl", "kubernetes", "image"))
+        self._functions = IdentifierAllocator(taken=("pipeline", "apply_defaults", "dsl", "kubernetes", "image"))
         self._conditions: dict[str, Condition] = {}
         self._parameters: dict[str, PipelineParameter] = {}
 
@@ -83,8 +83,8 @@ class _Planner:
         spec = runner_utils.extract_executor_spec(self._deployment, name)
         if spec is None:
             raise CompileError(name, f"it has no executor ({kind})")
-        function = self._functions.give(name)
-        arguments = Names(taken=("driver_output", "workspace"))
+        function = self._functions.allocate(name)
+        arguments = IdentifierAllocator(taken=("driver_output", "workspace"))
         groups, inputs = self._inputs(node, arguments)
         outputs = self._outputs(node, arguments)
         properties, dynamic, schemas, files = self._properties(node, arguments)
@@ -147,7 +147,7 @@ class _Planner:
             raise CompileError(name, f"{given['artifact_uri']} is a folder of this machine; tasks read gs://, s3:// and the like")
         return Task(
             id=name,
-            function=self._functions.give(name),
+            function=self._functions.allocate(name),
             kind="importer",
             spec={"uri": uri, "reimport": bool(given["reimport"]), "metadata": {**metadata, TYPE: cls.TYPE_NAME, NODE: name}},
             outputs=[OutputArtifact(key, "artifact", _kfp_type(cls))],
@@ -155,7 +155,7 @@ class _Planner:
             after=list(node.upstream_nodes),
         )
 
-    def _inputs(self, node: Any, arguments: Names) -> tuple[dict[str, list[str]], list[InputArtifact]]:
+    def _inputs(self, node: Any, arguments: IdentifierAllocator) -> tuple[dict[str, list[str]], list[InputArtifact]]:
         found: dict[tuple[str, str], InputArtifact] = {}
         groups: dict[str, list[str]] = {}
         specs = node.inputs.inputs
@@ -171,22 +171,22 @@ class _Planner:
                     raise CompileError(node.node_info.id, f"input {key!r} comes from another pipeline")
                 if where not in found:
                     cls = self._components[where[0]].outputs[where[1]].type
-                    found[where] = InputArtifact(arguments.give(key), _kfp_type(cls), *where)
+                    found[where] = InputArtifact(arguments.allocate(key), _kfp_type(cls), *where)
                 groups.setdefault(key, []).append(found[where].argument)
         return groups, list(found.values())
 
-    def _outputs(self, node: Any, arguments: Names) -> list[OutputArtifact]:
+    def _outputs(self, node: Any, arguments: IdentifierAllocator) -> list[OutputArtifact]:
         component = self._components[node.node_info.id]
         return [
-            OutputArtifact(key, arguments.give(key), _kfp_type(component.outputs[key].type))
+            OutputArtifact(key, arguments.allocate(key), _kfp_type(component.outputs[key].type))
             for key in sorted(node.outputs.outputs)
         ]
 
-    def _views_of(self, outputs: list[OutputArtifact], types: Mapping[str, str], arguments: Names) -> list[View]:
+    def _views_of(self, outputs: list[OutputArtifact], types: Mapping[str, str], arguments: IdentifierAllocator) -> list[View]:
         if not self._views:
             return []
         return [
-            View(output.key, arguments.give(f"{output.key}_{suffix}"), kfp_type)
+            View(output.key, arguments.allocate(f"{output.key}_{suffix}"), kfp_type)
             for output in outputs
             for suffix, (kfp_type, _) in VIEWS.get(types[output.key].rpartition(".")[2], {}).items()
         ]
@@ -201,7 +201,9 @@ class _Planner:
             found[key] = _class_path(name, cls)
         return found
 
-    def _properties(self, node: Any, arguments: Names) -> tuple[list[ExecProperty], dict[str, Any], dict[str, Any], set[str]]:
+    def _properties(
+        self, node: Any, arguments: IdentifierAllocator
+    ) -> tuple[list[ExecProperty], dict[str, Any], dict[str, Any], set[str]]:
         name = node.node_info.id
         properties, dynamic, schemas = [], {}, {}
         files: set[str] = set()
@@ -213,7 +215,7 @@ class _Planner:
                 dynamic[key] = json_format.MessageToDict(value.placeholder)
             elif which == "runtime_parameter":
                 parameter = self._parameter(name, value.runtime_parameter)
-                properties.append(ExecProperty(key, arguments.give(key), parameter.kind, None, parameter.name))
+                properties.append(ExecProperty(key, arguments.allocate(key), parameter.kind, None, parameter.name))
             else:
                 kind = value.field_value.WhichOneof("value")
                 if kind not in _KINDS:
@@ -230,7 +232,7 @@ class _Planner:
                             f"exec property {key!r} is {len(constant.encode()):,} bytes long, the backend takes "
                             f"{_LONGEST_PARAMETER:,}; put it into a file or into the image",
                         )
-                properties.append(ExecProperty(key, arguments.give(key), _KINDS[kind], constant))
+                properties.append(ExecProperty(key, arguments.allocate(key), _KINDS[kind], constant))
         return properties, dynamic, schemas, files
 
     def _parameter(self, node: str, given: Any) -> PipelineParameter:
@@ -256,14 +258,14 @@ class _Planner:
     def _condition(self, node: Any, condition: str) -> Condition:
         expression = node.inputs.conditionals[condition].placeholder_expression
         message = json_format.MessageToDict(expression)
-        arguments = Names()
+        arguments = IdentifierAllocator()
         groups, inputs = self._inputs(node, arguments)
         used = set(_placeholder_keys(message))
         groups = {k: v for k, v in groups.items() if k in used}
         kept = {a for names in groups.values() for a in names}
         return Condition(
             id=condition,
-            function=self._functions.give(condition),
+            function=self._functions.allocate(condition),
             spec={"id": condition, "predicate": message, "types": self._types_of_groups(node, groups)},
             inputs=[i for i in inputs if i.argument in kept],
             groups=groups,

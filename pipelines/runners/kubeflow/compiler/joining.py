@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.runners.kubeflow.compiler.plan import (
     ExecProperty,
+    IdentifierAllocator,
     InputArtifact,
     Member,
-    Names,
     OutputArtifact,
     Plan,
     Task,
@@ -172,7 +172,7 @@ class _Joint:
         self.outputs: list[OutputArtifact] = []
         self.properties: list[ExecProperty] = []
         self.views: list[View] = []
-        self._names = Names(taken=("workspace",))
+        self._names = IdentifierAllocator(taken=("workspace",))
         self._artifacts: dict[tuple[str, str], str] = {}
         self.members = [self._member(task) for task in tasks]
 
@@ -189,7 +189,7 @@ class _Joint:
         self.properties += [replace(p, argument=own[p.argument]) for p in task.properties]
         self.views += [replace(v, argument=own[v.argument]) for v in task.views]
         self._artifacts |= {(task.id, o.key): own[o.argument] for o in task.outputs}
-        return Member(task, own, self._names.give("driver_output") if task.driver else "")
+        return Member(task, own, self._names.allocate("driver_output") if task.driver else "")
 
     def _name(self, task: Task, argument: str) -> str:
-        return self._names.give(snake(f"{task.function}_{argument}") if argument in self._names else argument)
+        return self._names.allocate(snake(f"{task.function}_{argument}") if argument in self._names else argument)

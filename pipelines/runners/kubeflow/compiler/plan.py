@@ -173,7 +173,7 @@ def stages_of(task_id: str) -> list[str]:
     return task_id.split(",")
 
 
-class Names:
+class IdentifierAllocator:
     """Python identifiers, each given once."""
 
     def __init__(self, taken: Collection[str] = ()) -> None:
@@ -182,7 +182,7 @@ class Names:
     def __contains__(self, name: str) -> bool:
         return name in self._taken
 
-    def give(self, wanted: str) -> str:
+    def allocate(self, wanted: str) -> str:
         """Returns an identifier like `wanted`, not given before."""
         base = name = snake(wanted)
         number = 2

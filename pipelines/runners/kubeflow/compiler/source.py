@@ -52,7 +52,7 @@ def to_source(
             functions.append(writer.task(task))
         elif task.kind == "container":
             functions.append(writer.container(task))
-    body = "\n\n\n".join([*functions, writer.everywhere(), writer.pipeline()])
+    body = "\n\n\n".join([*functions, writer.apply_defaults(), writer.pipeline()])
     return f"{_header(plan, image, body)}\n\n\n{body}\n"
 
 
@@ -147,8 +147,8 @@ class _Writer:
         lines += [f"    {line}" if line else "" for line in self._block([t.id for t in self._plan.tasks], ())]
         return "\n".join(lines)
 
-    def everywhere(self) -> str:
-        lines = ["def everywhere(task: dsl.PipelineTask) -> None:", '    """What every task gets."""']
+    def apply_defaults(self) -> str:
+        lines = ["def apply_defaults(task: dsl.PipelineTask) -> None:", '    """What every task gets."""']
         return "\n".join([*lines, *(f"    {line}" for line in shared_lines("task", self._resources, self._environment))])
 
     def _function(
@@ -264,7 +264,7 @@ class _Writer:
         return [f"{variable}.after({', '.join(f'{u}_task' for u in units)})"] if units else []
 
     def _extras(self, function: str, task: Task | None) -> list[str]:
-        lines = [f"everywhere({function}_task)"]
+        lines = [f"apply_defaults({function}_task)"]
         stage = self._stages.get(members(task)[0].id) if task else None
         if task and stage:
             lines += resource_lines(f"{function}_task", stage, main=function == task.function)

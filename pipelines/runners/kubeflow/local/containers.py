@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import StageError, UserError, first_line
-from switchyard.pipelines.runners.kubeflow.task.failure import KINDS, MARK
+from switchyard.pipelines.runners.kubeflow.task.failure import ERROR_PREFIX, KINDS
 
 _log = logging.getLogger(__name__)
 
@@ -82,8 +82,8 @@ def _follow(container: Any, stages: Sequence[str], log: Path, say: Callable[[str
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 text = line.decode("utf-8", "replace")
-                if text.startswith(MARK):
-                    errors.append(text.removeprefix(MARK))
+                if text.startswith(ERROR_PREFIX):
+                    errors.append(text.removeprefix(ERROR_PREFIX))
                 elif text.startswith(names):
                     say(text if len(stages) > 1 else text.removeprefix(names[0]))
     return errors

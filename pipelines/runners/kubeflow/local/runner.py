@@ -16,7 +16,7 @@ from typing import Any
 from switchyard.components.errors import CancelledError, StageError
 from switchyard.components.text.escaping import sqlite_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.runners.contract import WORKED_IN, CompiledPipeline, RunResult, StageResult, StageStatus
+from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, RunResult, StageResult, StageStatus
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stage_names, stages_of
 from switchyard.pipelines.runners.kubeflow.contract import OF_STAGES, STATE
 from switchyard.pipelines.runners.kubeflow.local.backend import run_pipeline
@@ -24,7 +24,7 @@ from switchyard.pipelines.runners.kubeflow.local.containers import Containers
 from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
 from switchyard.pipelines.runners.local.process import Job
 from switchyard.pipelines.runners.local.runner import LocalRunner
-from switchyard.pipelines.runners.outcome import KNOWN, named, run_result, track_result
+from switchyard.pipelines.runners.outcome import EXPECTED_ERRORS, prefix_stage, run_result, track_result
 from switchyard.pipelines.runners.tracking.runs import RunTracker, left_behind, tracking_uri
 
 _log = logging.getLogger(__name__)
@@ -166,14 +166,14 @@ class _Run:
         self._results[stage] = StageResult(status, round(seconds, 2))
         if artifacts:
             self._outputs[stage] = {k: a.uri for k, a in artifacts.items()}
-        worked_in = next((a.metadata[WORKED_IN] for a in artifacts.values() if WORKED_IN in a.metadata), None)
+        producer_run_id = next((a.metadata[PRODUCER_RUN_ID] for a in artifacts.values() if PRODUCER_RUN_ID in a.metadata), None)
         if stage not in self._done:
             self._display.status(stage, status, seconds)
         self._tracker.stage_ended(
             stage,
             status,
             seconds,
-            worked_in=worked_in if status == "cached" else None,
+            producer_run_id=producer_run_id if status == "cached" else None,
             error=str(self._errors[stage]) if stage in self._errors else None,
         )
 
@@ -217,9 +217,9 @@ class _Run:
                 job = Job("switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, variables)
                 self._runner._processes.run(job, say)
         except Exception as error:
-            if not isinstance(error, KNOWN):
+            if not isinstance(error, EXPECTED_ERRORS):
                 _log.exception("%s failed", self._current)
-            self._errors[self._current] = named(self._current, error)
+            self._errors[self._current] = prefix_stage(self._current, error)
             return 1
         for stage in stages:
             self._errors.pop(stage, None)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from switchyard.components.tracking import run as tracking
-from switchyard.pipelines.runners.contract import WORKED_IN
+from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID
 from switchyard.pipelines.runners.kubeflow.contract import LAST
 from switchyard.pipelines.runners.tracking.record import NESTED_TAGS
 
@@ -18,9 +18,11 @@ STAGE_TAG = "switchyard.stage"
 _BATCH = 1000
 
 
-def worked_in(inputs: Mapping[str, Sequence[Any]]) -> list[str]:
+def producer_run_id(inputs: Mapping[str, Sequence[Any]]) -> list[str]:
     """Returns the MLflow runs in which a task's inputs were made, each once."""
-    found = [str(a.metadata[WORKED_IN]) for artifacts in inputs.values() for a in artifacts if a.metadata.get(WORKED_IN)]
+    found = [
+        str(a.metadata[PRODUCER_RUN_ID]) for artifacts in inputs.values() for a in artifacts if a.metadata.get(PRODUCER_RUN_ID)
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -29,7 +31,7 @@ def show_cached(stage: str, makers: Iterable[str]) -> None:
 
     Args:
         stage: the task that runs. Only one that nothing comes after does it, so that it is done once.
-        makers: see `worked_in`.
+        makers: see `producer_run_id`.
     """
     uri, parent = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get(tracking.PARENT)
     if not uri or not parent or os.environ.get(tracking.JOURNAL) or stage not in os.environ.get(LAST, "").split(","):

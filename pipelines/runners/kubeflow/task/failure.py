@@ -13,14 +13,14 @@ from pathlib import Path
 
 from switchyard.components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_FAILED, DataGateError, UserError
 from switchyard.components.text.redaction import install
-from switchyard.pipelines.runners.local.process import explain
+from switchyard.pipelines.runners.local.process import classify
 
 # Kubernetes shows what a container writes here as the reason of its end.
 _TERMINATION_LOG = Path("/dev/termination-log")
 # Kubernetes keeps 4096 bytes.
 _LONGEST = 4_000
 _EXIT_CODE = re.compile(r" \(switchyard exit code (\d+)(?: in ([^()\s]+))?\)\s*$")
-MARK = "switchyard: error: "
+ERROR_PREFIX = "switchyard: error: "
 _CODES = {"user": EXIT_BAD_INPUT, "gate": EXIT_DATA_GATE}
 KINDS = {EXIT_BAD_INPUT: UserError, EXIT_DATA_GATE: DataGateError}
 
@@ -38,7 +38,7 @@ class Stage:
 
 
 @contextmanager
-def said() -> Iterator[Stage]:
+def report_failure() -> Iterator[Stage]:
     """Turns an exception into a message on standard error and an exit code; yields what to set while it does several stages."""
     stage = Stage()
     install()
@@ -46,11 +46,11 @@ def said() -> Iterator[Stage]:
     try:
         yield stage
     except Exception as error:
-        kind, message = explain(error, None)
+        kind, message = classify(error, None)
         if kind == "stage":
             traceback.print_exc()
         code = _CODES.get(kind, EXIT_FAILED)
-        write(MARK + message.replace("\n", "\n" + MARK) + "\n")
+        write(ERROR_PREFIX + message.replace("\n", "\n" + ERROR_PREFIX) + "\n")
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             with suppress(OSError):
                 _TERMINATION_LOG.write_text(last_words(message, code, stage.name), encoding="utf-8")

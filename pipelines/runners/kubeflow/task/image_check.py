@@ -21,9 +21,9 @@ _PACKAGES = ("switchyard", "tfx", "tensorflow", "torch", "torch_xla", "libtpu", 
 
 def main() -> int:
     """Imports what tasks import; prints versions as JSON, or what is wrong; returns the exit code."""
-    from switchyard.components.import_order import settle
+    from switchyard.components.import_order import import_torch_first
 
-    settle()
+    import_torch_first()
     for module in _MODULES:
         try:
             importlib.import_module(module)

@@ -25,7 +25,7 @@ from tfx.utils import import_utils
 
 from switchyard.components.errors import StageError
 from switchyard.components.pages.artifacts import track_outputs
-from switchyard.pipelines.runners.contract import WORKED_IN
+from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID
 from switchyard.pipelines.runners.kubeflow.contract import DATA_ROOT, RUN_ID, URI
 from switchyard.pipelines.runners.kubeflow.task.artifacts import present, to_kfp, to_tfx
 from switchyard.pipelines.runners.kubeflow.task.views import write_views
@@ -94,7 +94,7 @@ class NodeRun:
                 to_kfp(artifacts.artifacts[0], self._outputs[key], self._types[key])
                 if "MLFLOW_RUN_ID" in os.environ:
                     # A later run that takes it from the cache says where it was made.
-                    self._outputs[key].metadata[WORKED_IN] = os.environ["MLFLOW_RUN_ID"]
+                    self._outputs[key].metadata[PRODUCER_RUN_ID] = os.environ["MLFLOW_RUN_ID"]
                 kind = self._types[key]().artifact_type
                 self._finished[key] = [artifact_utils.deserialize_artifact(kind, a) for a in artifacts.artifacts]
         shutil.rmtree(info.stateful_working_dir, ignore_errors=True)

@@ -21,7 +21,7 @@ from switchyard.pipelines.runners.kubeflow.carried_files import PLACE, unpack
 from switchyard.pipelines.runners.kubeflow.contract import STATE
 from switchyard.pipelines.runners.kubeflow.task import failure
 from switchyard.pipelines.runners.kubeflow.task import tracking as task_tracking
-from switchyard.pipelines.runners.kubeflow.task.cached_stages import worked_in
+from switchyard.pipelines.runners.kubeflow.task.cached_stages import producer_run_id
 from switchyard.pipelines.runners.kubeflow.task.process_end import end_at_once
 from switchyard.pipelines.runners.kubeflow.task.termination import until_terminated
 
@@ -83,7 +83,7 @@ def _said() -> Iterator[failure.Stage]:
     ensure_account()
     progress.no_progress_bars()
     # Twice: what MLflow is told at its end is the reason, and SIGTERM is heard while it is told.
-    with failure.said() as stage, until_terminated():
+    with failure.report_failure() as stage, until_terminated():
         yield stage
     end_at_once()
 
@@ -94,7 +94,7 @@ def _run_stage(
     node, inputs, properties = given["node"], given["inputs"], given["properties"]
     stage = str(node["id"])
     failing.name = stage if joint else ""
-    with task_tracking.task(stage, worked_in(inputs), joint=joint), until_terminated():
+    with task_tracking.mlflow_run_for_task(stage, producer_run_id(inputs), joint=joint), until_terminated():
         started = time.monotonic()
         from switchyard.pipelines.runners.kubeflow.task import node as node_run
 
@@ -114,13 +114,13 @@ def _patch(*, beam: bool) -> None:
 
     tensorflow_globs.install()
     if beam or "apache_beam" in sys.modules:
-        from switchyard.components.beam.startup import remember
+        from switchyard.components.beam.startup import patch_beam_caches
         from switchyard.components.compat import beam_local_globs
         from switchyard.components.data import tfrecords as batched_io
 
-        remember()
+        patch_beam_caches()
         beam_local_globs.install()
-        batched_io.install()
+        batched_io.patch_tfx_reader()
 
 
 def run_driver(
@@ -131,7 +131,7 @@ def run_driver(
     files: Mapping[str, str] | None = None,
 ) -> str:
     """Runs a node's driver; returns what it changed as JSON, for `run_node`. The same input gives the same text."""
-    with failure.said():
+    with failure.report_failure():
         ensure_account()
         progress.no_progress_bars()
         _listen(f"{node['id']}: ")
@@ -159,7 +159,7 @@ def driver_output_of(
 
 def evaluate_condition(node: Mapping[str, Any], *, inputs: Mapping[str, Sequence[Any]]) -> str:
     """Returns `true` or `false` for a predicate over artifacts."""
-    with failure.said():
+    with failure.report_failure():
         from switchyard.pipelines.runners.kubeflow.task import node as node_run
 
         holds = "true" if node_run.holds(node, inputs) else "false"

@@ -24,7 +24,7 @@ from switchyard.components.tracking import run as tracking
 from switchyard.pipelines.runners.kubeflow.contract import LAST, OF_STAGES, RECORD, RUN_ID
 from switchyard.pipelines.runners.kubeflow.parent_run import find_or_make
 from switchyard.pipelines.runners.kubeflow.task.cached_stages import STAGE_TAG, show_cached
-from switchyard.pipelines.runners.local.process import explain
+from switchyard.pipelines.runners.local.process import classify
 from switchyard.pipelines.runners.tracking.record import NESTED_TAGS
 
 _log = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ _OF_A_FAILURE = {"switchyard.status", "switchyard.error", "switchyard.why"}
 
 
 @contextmanager
-def task(stage: str, made_in: Sequence[str] = (), *, joint: bool = False) -> Iterator[None]:
-    """Has MLflow's ambient run set for what runs inside, and ends it. MLflow being away stops nothing.
+def mlflow_run_for_task(stage: str, made_in: Sequence[str] = (), *, joint: bool = False) -> Iterator[None]:
+    """Has MLflow's current run set for what runs inside, and ends it. MLflow being away stops nothing.
 
     Args:
         stage: that runs.
@@ -165,7 +165,7 @@ def _ended(run: _OwnRun | None, status: str = "FAILED", parent: str = "FAILED") 
 def _failed(run: _OwnRun | None, error: BaseException) -> None:
     if run is None:
         return
-    kind, message = explain(error, None)
+    kind, message = classify(error, None)
     gate = kind == "gate"
     _ended(run, parent="FINISHED" if gate else "FAILED")
     client = tracking.client(run.uri)
