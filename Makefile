@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-unit test-all test-suites durations mutants landed flink tpu lint format lock audit sbom sbom-image image clean
+.PHONY: help setup demo test test-unit test-all test-suites durations pictures mutants landed flink tpu lint format lock audit sbom sbom-image image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -75,6 +75,9 @@ endif
 
 durations: setup flink-if-possible tpu-if-possible ## Measure every test and fixture into tests/durations.json
 	$(PYTEST) $(SIDE_BY_SIDE) --durations-file tests/durations.json
+
+pictures: setup ## Make the pictures of README.md: the demo, its report, its run in MLflow
+	$(VENV)/bin/python docs/make_pictures.py
 
 mutants: setup ## Break twenty lines, one at a time, and see which of them `make test` catches
 	$(VENV)/bin/python -m tests.mutants

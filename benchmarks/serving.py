@@ -212,7 +212,7 @@ def environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Returns a port that nobody has."""
+    """Returns a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

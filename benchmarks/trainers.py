@@ -237,7 +237,7 @@ def _make_batches_first(request: Any, epochs: int) -> None:
         def __iter__(self) -> Iterator[Any]:
             return iter(next(remaining))
 
-    # This process measures one side and ends: nobody is given the trainer's own batches back.
+    # This process measures one side and ends: the trainer's own batches are not given back.
     mock.patch.object(pytorch_trainer, "TrainBatches", Ready).start()
 
 

@@ -1,4 +1,4 @@
-"""Artifact types that TFX has not."""
+"""Artifact types beside TFX's."""
 
 from __future__ import annotations
 

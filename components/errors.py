@@ -41,7 +41,7 @@ class StageError(Exception):
 
 
 class TerminatedError(StageError):
-    """The stage was told to end (SIGTERM). Nobody's mistake, whatever else came of it."""
+    """Received SIGTERM; takes precedence over errors raised during shutdown."""
 
     def __init__(self) -> None:
         super().__init__("terminated (SIGTERM): checkpoints up to here are kept where the run has a workspace")

@@ -19,7 +19,7 @@ def no_progress_bars() -> None:
 
 
 def set_sink(sink: Callable[[str], None] | None) -> None:
-    """Sends what `say` says to `sink` from now on (None: to nobody)."""
+    """Sends what `say` says to `sink` from now on (None: drops it)."""
     _sinks[:] = [sink] if sink else []
 
 

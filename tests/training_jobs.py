@@ -146,6 +146,6 @@ def same_curve(one, many):
 
 
 def after_third_epoch(process):
-    # An epoch is told before its checkpoint is whole: two of them are.
+    # An epoch is reported before its checkpoint is whole: two of them are.
     for _ in range(3):
         assert process.stdout.readline().startswith("STEP"), "it ended before its third epoch"

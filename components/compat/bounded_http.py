@@ -237,7 +237,7 @@ class _BoundedHttp(HttpToolsProtocol):
 
 
 class _TlsServer:
-    """Accepts connections that speak TLS. One whose handshake has not ended counts as open: no loop tells how many these are."""
+    """Accepts connections that speak TLS. One in its handshake counts as open: no loop tells how many these are."""
 
     def __init__(self, server: uvicorn.Server, listening: socket.socket, seconds: float) -> None:
         self._server, self._listening, self._seconds = server, listening, seconds

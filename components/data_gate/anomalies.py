@@ -24,7 +24,7 @@ from switchyard.components.data_gate.statistics import (
 
 UNEXPECTED_VALUES = "unexpected string values"
 _TYPE = anomalies_pb2.AnomalyInfo.Type
-# Values that the training split has not.
+# Values that are not in the training split.
 _OF_VALUES = {
     "ENUM_TYPE_UNEXPECTED_STRING_VALUES",
     "INT_TYPE_BIG_INT",
@@ -62,7 +62,7 @@ def schema_findings(
         statistics: of the split.
         split: its name.
         settings: `curated` (a reviewed schema), `excluded` (columns left out on purpose), `on_anomaly`, `split_paths` (splits are
-            files of their own: ingest has not made them at random).
+            files of their own: ingest did not make them at random).
         train: statistics of the training split, when this is another one.
     """
     in_schema = {f.name: f for f in schema.feature}
@@ -174,7 +174,7 @@ def presence_findings(statistics: Statistics, train: Statistics, split: str, set
 
 
 def _is_weak(kind: str, expected: Any) -> bool:
-    """Whether an inferred schema says too little for this to be an error: nobody said that there are no other values."""
+    """Whether an inferred schema says too little for this to be an error: it does not say that there are no other values."""
     if kind in _PRESENCE | {"SCHEMA_MISSING_COLUMN"}:
         # Missing here and there in the training split too: the model knows how to do without.
         return expected is not None and expected.presence.min_fraction < 1

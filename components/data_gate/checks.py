@@ -106,7 +106,7 @@ _SERVED = "serving sample, against train"
 
 
 def _with_growth(findings: Sequence[Finding], measured: Sequence[Distance]) -> list[Finding]:
-    """Returns the findings, one for each column that has grown instead of those on values that training has not."""
+    """Returns the findings, one for each column that has grown instead of those on values that training lacks."""
     grown = {d.feature: d for d in reversed(measured) if d.reason == GROWS}
     kept = [f for f in findings if f.feature not in grown or f.anomaly != UNEXPECTED_VALUES or f.action == "fail"]
     said = {f.feature for f in kept if f.anomaly == GROWS}

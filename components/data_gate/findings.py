@@ -114,7 +114,7 @@ class Verdict:
         return not self.failures
 
     def message(self) -> str:
-        """Returns what the user is told when the run stops."""
+        """Returns the message with which the run stops."""
         failures = self.failures
         lines = [f"the data gate stopped the run: {len(failures)} finding{'s' * (len(failures) > 1)}."]
         lines += [f"  - {f.sentence()}" for f in failures[:_SHOWN]]

@@ -1,4 +1,4 @@
-"""Columns that only grow: dates, timestamps, counters. Later rows have values that training has not seen, which is no drift."""
+"""Columns that only grow: dates, timestamps, counters. Later rows have values that training did not see, which is no drift."""
 
 from __future__ import annotations
 

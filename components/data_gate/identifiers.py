@@ -92,7 +92,7 @@ def _used_as_a_feature(name: str, seen: str, share: float) -> Finding:
 def identifier(name: str, values: pd.Series, kind: str) -> str | None:
     """Returns what a column is (an id, an index, an order) where its values name or count the rows, else None.
 
-    A quantity of whole numbers, an income or a price, has many different values too. It is told from a count by chance:
+    A quantity of whole numbers, an income or a price, has many different values too. Chance tells it from a count:
     of measured values some are equal, and the gaps between them are uneven.
 
     Args:

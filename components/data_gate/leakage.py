@@ -40,7 +40,7 @@ def leakage_findings(
     ids = identifier_findings(sample, summary, settings)
     stopping = {f.feature for f in ids if f.severity == ERROR}
     found += ids
-    # An id that predicts the label is told once.
+    # An id that predicts the label is one finding.
     found += [f for f in _label_in_disguise(sample, summary, limits["max_information"]) if f.feature not in stopping]
     return found
 

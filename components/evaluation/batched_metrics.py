@@ -139,7 +139,7 @@ class SumBatches(beam.CombineFn):
     """TFMA's combiners side by side, which take a `Batch` at a time.
 
     Raises:
-        TypeError: a combiner is of a metric whose batches nobody has said how to sum.
+        TypeError: a combiner is of a metric without a rule to sum its batches.
     """
 
     def __init__(self, combiners: Sequence[Any]) -> None:

@@ -25,7 +25,7 @@ NAME = "model"
 
 
 def main(listening: socket.socket, folder: Path, digest: str | None) -> int:
-    """Serves until it is told to end; returns the exit code."""
+    """Serves until SIGTERM; returns the exit code."""
     install()
     threading.Thread(target=_end_with_the_stage, daemon=True, name="stage-watch").start()
     try:

@@ -113,7 +113,7 @@ def csv_stream(path: str, options: CsvOptions) -> Iterator[Any]:
 
 
 def csv_head(path: str, options: CsvOptions, size: int) -> tuple[str, bool]:
-    """Returns the beginning of a CSV as text, and whether the file goes on.
+    """Returns the beginning of a CSV as text, and whether more follows.
 
     Raises:
         UserError: its first line is not in the encoding.

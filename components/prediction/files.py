@@ -1,6 +1,6 @@
 """Predictions for whole files on Beam: the readers and conversions of ingest, the bundle, one part a batch of rows.
 
-A part is written under another name and then renamed: what is there is whole, and a job that died goes on behind it.
+A part is written under another name and then renamed: what is there is whole, and a job that died resumes behind it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Executor(base_executor.BaseExecutor):
         content = {"name": name, **asdict(best), "models": {n: asdict(r) for n, r in registrations.items()}}
         (folder / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
         if best.status == REFUSED and not os.environ.get(tracking.JOURNAL):
-            # On a cluster nothing keeps it, and nobody comes after the stages to say so.
+            # On a cluster nothing keeps it, and no runner comes after the stages to say so.
             raise UserError(f"{name} is not registered. {best.why}")
 
 
@@ -88,7 +88,7 @@ def _positive_tag(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _track_verdict(run: tracking.Run, evaluation: Evaluation) -> None:
-    """The run as a whole is as good as its best candidate; on a cluster nobody comes after the stages to say so."""
+    """The run as a whole is as good as its best candidate; on a cluster no runner comes after the stages to say so."""
     run.metrics(evaluation.metrics)
     if evaluation.blessed:
         run.tags({"blessed": "true", "switchyard.status": "blessed"})

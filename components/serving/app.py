@@ -40,11 +40,11 @@ class ServerState:
         name: the model's, in URLs.
         rollout: who answers.
         limits: what is taken.
-        metrics: what is told.
+        metrics: what it counts in.
         version: of Switchyard.
         draining: the server is about to end: it is not ready any more.
         canary_stopped: called when the stop rule took a canary out.
-        log_request: called with the model, the columns and the scores of an answered request; None: nobody asked.
+        log_request: called with the model, the columns and the scores of an answered request; None: no log is kept.
     """
 
     name: str

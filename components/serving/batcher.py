@@ -1,4 +1,4 @@
-"""Dynamic batching: what waits while the model works becomes the next batch. Nobody is made to wait for company."""
+"""Dynamic batching: what waits while the model works becomes the next batch. An idle model never waits for a batch to fill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told of a server. Versions are labels: a canary and the champion are told apart."""
+"""A server's metrics for Prometheus. Versions are labels: a canary and the champion are told apart."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ class _Server(uvicorn.Server):
         self._state, self._drain_seconds = state, drain_seconds
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called for SIGINT and SIGTERM; for a second one nobody is waited for."""
+        """Called for SIGINT and SIGTERM; a second one ends it at once."""
         if self._state.draining or sig == signal.SIGINT or not self._drain_seconds:
             self._state.draining = True
             self.force_exit = self.should_exit and sig == signal.SIGINT

@@ -75,7 +75,7 @@ class ModelReloader:
                 await self.look()
             except Exception as error:  # MLflow raises what its many stores raise
                 if not self._away:
-                    self._say(f"the registry cannot be asked, serving goes on: {first_line(error)}")
+                    self._say(f"registry unreachable; still serving the current version: {first_line(error)}")
                     _log.warning("registry", exc_info=True)
                 self._away = True
                 self._metrics.registry_reachable.set(0)

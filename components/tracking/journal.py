@@ -78,7 +78,7 @@ def process_identity() -> dict[str, Any]:
 
 
 def is_alive(header: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a header still runs, and has not said that its run is over (`pid` is None then)."""
+    """Whether the process that wrote a header still runs, and its run is not over (`pid` is None then)."""
     pid, since = header.get("pid"), header.get("pid_since")
     if pid is None or since is None:
         return False
@@ -115,7 +115,7 @@ def replay(
     send: Callable[[str, dict[str, Any]], None],
     is_refused: Callable[[Exception], bool] = lambda error: False,
 ) -> tuple[int, Refused | None]:
-    """Sends what a journal holds and removes what is sent, so that a second try goes on where this one stopped.
+    """Sends what a journal holds and removes what is sent, so that a second try resumes where this one stopped.
 
     Args:
         folder: one journal.

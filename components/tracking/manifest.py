@@ -44,7 +44,7 @@ def keep_digest(artifact: Any, digest: str) -> None:
 
 
 def digest_of(artifact: Any) -> str | None:
-    """Returns the digest that the stage which made a model artifact has noted."""
+    """Returns the digest that the stage which made a model artifact noted."""
     return artifact.get_string_custom_property(_PROPERTY) or None
 
 

@@ -20,7 +20,7 @@ from switchyard.components.tracking.manifest import own_digest, verify
 from switchyard.components.tracking.promotion_lock import locked
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-# What became of a candidate that MLflow has not.
+# What became of a candidate that is not in MLflow.
 PUT_OFF, REFUSED = "put off", "refused"
 MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed", "switchyard.metrics", "switchyard.data"
 # Of the bundle's manifest: what is downloaded is compared with it.

@@ -23,7 +23,7 @@ class AcceleratorProfile:
         shard_model: weights, gradients and the optimizer's state are spread over the workers, for models that do not fit
             on one device; else each worker holds all of them.
         compile: the framework's compiler (torch.compile, XLA) makes the model's steps; where it cannot, they are run as they
-            are, and the user is told.
+            are, with a warning.
     """
 
     kind: str = "auto"

@@ -113,7 +113,7 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
 
     done = TrainingLedger.open(job.checkpoint_dir, hyper).epochs
     if done:
-        warn(f"an earlier run was cut off: training goes on after epoch {done}")
+        warn(f"an earlier run was cut off: training resumes after epoch {done}")
     result = train(job, _Reporter(run, hyper.epochs, done))
     run.tags({"device": result.device, "resumed_from_epoch": str(result.resumed_from_epoch)})
     run.params({"trainable_weights": result.parameters})

@@ -42,7 +42,7 @@ class TrainingJob:
 
     @property
     def checkpoint_dir(self) -> Path:
-        """Where training goes on from."""
+        """Where training resumes from."""
         return Path(self.state) / CHECKPOINTS
 
     @property

@@ -34,7 +34,7 @@ _SUMS = frozenset({"Add", "AddV2", "Sub"})
 
 
 def note_ranges(outputs: Mapping[str, Any]) -> None:
-    """Notes the range of every dense int64 output that is made of vocabulary indices alone, where Transform has not."""
+    """Notes the range of every dense int64 output that is made of vocabulary indices alone, where Transform does not."""
     for value in outputs.values():
         if isinstance(value, tf.Tensor) and value.dtype == tf.int64 and _noted(value) is None:
             found, of_vocabulary = _range(value)

@@ -1,4 +1,4 @@
-"""The search: Optuna suggests, trials are trained, MLflow is told. Kept on disk, so that a killed search goes on."""
+"""The search: Optuna suggests, trials are trained, MLflow records. Kept on disk, so that a killed search resumes."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Search:
             try:
                 self._run(trial, values, folder, trials)
             except Exception as error:
-                # Nobody will do better.
+                # No trial can do better.
                 with self._lock:
                     self._stop = self._stop or error
 
@@ -140,7 +140,7 @@ class Search:
                 # Its checkpoints are where it left them.
                 self.study.enqueue_trial(trial.params, user_attrs={FOLDER: trial.user_attrs.get(FOLDER, str(trial.number))})
         if self.finished:
-            warn(f"an earlier search was cut off: it goes on after {len(self.finished)} of {self._tune['trials']} trials")
+            warn(f"an earlier search was cut off: it resumes after {len(self.finished)} of {self._tune['trials']} trials")
         if not trials:
             self.study.enqueue_trial(self._configured(), skip_if_exists=True)
 

@@ -112,7 +112,7 @@ def answers(report: Mapping[str, list[dict[str, Any]]]) -> Answers:
 
 
 def accepted(file: Path, today: datetime.date) -> dict[tuple[str, str, str], str]:
-    """Returns (identifier, package, version) -> reason, of the entries whose day has not come."""
+    """Returns (identifier, package, version) -> reason, of the entries whose day is still to come."""
     entries = tomllib.loads(file.read_text())["accepted"]
     return {
         (e["id"], canonical(e["package"]), version): e["reason"].strip()

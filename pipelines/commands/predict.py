@@ -91,7 +91,7 @@ def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _plain(error: BaseException) -> BaseException:
-    """Beam wraps what a worker raised; a user's mistake is told as one."""
+    """Beam wraps what a worker raised; a user's mistake is raised as one."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, UserError):

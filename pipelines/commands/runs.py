@@ -119,7 +119,7 @@ def print_logs(connection: Connection, run_id: str, stage: str | None, *, follow
 
 
 def _log(client: KubeflowClient, run_id: str, workflow: Workflow, node: Node) -> str | None:
-    """Asks every source in turn: KFP's API knows finished pods of runs that Argo has not compressed, its page running ones."""
+    """Asks every source in turn: KFP's API knows finished pods of runs that Argo did not compress, its page running ones."""
     text = client.log_of_node(run_id, node.id) if node.finished and not workflow.compressed else None
     return client.log_of_pod(run_id, workflow.pod_name(node), workflow.namespace) if text is None else text
 

@@ -30,7 +30,7 @@ _TOKEN = "SWITCHYARD_SERVE_TOKEN"  # noqa: S105 (a variable's name)
 
 
 def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, options: Mapping[str, Any]) -> None:
-    """Serves until it is told to end.
+    """Serves until SIGTERM.
 
     Raises:
         UserError: there is no such model, or an option does not fit.

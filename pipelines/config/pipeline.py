@@ -103,7 +103,7 @@ class ServingConfig(Section):
 
     Attributes:
         model_name: in MLflow's registry; default: the pipeline's name.
-        infra_validation: null: nobody looks whether a model can be served before it is promoted.
+        infra_validation: null disables it.
     """
 
     model_name: str | None = None

@@ -20,7 +20,7 @@ ClassWeights = Annotated[
 
 
 class EarlyStopping(Section):
-    """Stop when `val_loss` has not improved by `min_delta` for `patience` epochs; the best weights are kept."""
+    """Stop when `val_loss` does not improve by `min_delta` for `patience` epochs; the best weights are kept."""
 
     patience: Positive = 5
     min_delta: Annotated[Number, Field(ge=0)] = 0.0

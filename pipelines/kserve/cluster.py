@@ -76,7 +76,7 @@ def await_ready(name: str, namespace: str, *, seconds: float = _READY_SECONDS, p
         StageError: its pod fails, or is not there in time.
     """
     deadline = time.monotonic() + seconds
-    said = "KServe has not looked at it"
+    said = "not yet seen by KServe"
     while time.monotonic() < deadline:
         service = _get("inferenceservice.serving.kserve.io", name, namespace) or {}
         status = service.get("status") or {}

@@ -20,7 +20,8 @@ def main(arguments):
     late = plan.overdue(plan.table(), document, {c.name for c in choices if c.runs})
     for name, landings in late.items():
         print(
-            f"{name}: has not passed for {landings} landings, {plan.MOST_LANDINGS} is too many; make test-{name}", file=sys.stderr
+            f"{name}: did not pass within {landings} landings, {plan.MOST_LANDINGS} is too many; make test-{name}",
+            file=sys.stderr,
         )
     print(" ".join(c.name for c in choices if c.runs))
     return 1 if late else 0

@@ -36,12 +36,12 @@ def test_a_run_that_is_ended_keeps_its_checkpoint(submit, mlflow, warm, host):
     assert wait_for_end(warm, host, run_id)["state"] == "CANCELED"
     first_run, done = epochs()
     assert warm("runs", "retry", run_id, "--host", host).code == 0
-    assert "an earlier run was cut off: training goes on after epoch" in log("an earlier run was cut off")
+    assert "an earlier run was cut off: training resumes after epoch" in log("an earlier run was cut off")
     log(f"epoch {max(done) + 2} of")
     assert warm("runs", "terminate", run_id, "--host", host).code == 0
     wait_for_end(warm, host, run_id)
     second_run, then = epochs()
-    assert first_run == second_run, "the retry goes on in the MLflow run of the first try"
+    assert first_run == second_run, "the retry continues in the MLflow run of the first try"
     assert sorted(set(then)) == list(range(1, max(then) + 1)), "no epoch is left out"
 
 

@@ -130,7 +130,7 @@ def test_a_stage_survives_a_stand_in_cluster_that_does_not_answer_for_a_while(cl
     time.sleep(5)
     cluster.away = False
     found, log = finish(process, tmp_path)
-    assert "Kubernetes does not answer; the job goes on" in log
+    assert "Kubernetes is unreachable; the job continues" in log
     assert len(cluster.made) == 1
     same_curve(alone("pytorch", epochs=20), found)
 

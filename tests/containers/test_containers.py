@@ -62,7 +62,7 @@ def image(docker):
     return IMAGE
 
 
-def test_the_image_imports_what_tasks_import_as_nobody_in_particular(docker, image):
+def test_the_image_imports_what_tasks_import_as_any_user(docker, image):
     done = podman("run", "--rm", "--user", "12345:12345", "--read-only", "--tmpfs", "/tmp", image, **docker)
     assert done.returncode == 0, done.stderr
     versions = json.loads(done.stdout.splitlines()[-1])
@@ -107,7 +107,7 @@ def test_a_failing_container_is_a_failing_stage(docker, image, tmp_path):
 
 
 def test_an_image_that_is_not_there_is_said_before_anything_runs(docker, tmp_path):
-    arguments = ["--runner", "kfp-docker", "--set", "kubeflow.image=nobody/nothing:1"]
+    arguments = ["--runner", "kfp-docker", "--set", "kubeflow.image=none/nothing:1"]
     done = switchyard("run", BREAST_CANCER, "--workspace", tmp_path, *arguments, env=docker)
     assert done.code == 2
     assert "make image" in done.stderr

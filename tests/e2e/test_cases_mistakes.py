@@ -123,7 +123,7 @@ def test_a_model_that_mlflow_refuses_is_no_success_and_is_registered_later(tmp_p
         assert MlflowClient(server).get_model_version_by_alias("odd_folder", "champion").version == "1"
 
 
-def test_a_server_that_lets_nobody_in_stops_a_run_before_training(tmp_path):
+def test_a_server_that_refuses_everyone_stops_a_run_before_training(tmp_path):
     folder = case(tmp_path / "project")
     with refusing_proxy(lambda method, path: 401) as uri:
         done = switchyard("run", folder / "pipeline.yaml", env={"MLFLOW_TRACKING_URI": uri})

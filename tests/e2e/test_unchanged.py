@@ -1,4 +1,4 @@
-"""The same run again has nothing to do, unless something that goes in, or the registry, has changed since."""
+"""The same run again finds nothing to do, unless something that goes in, or the registry, changed since."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A TFX pipeline that has nothing of Switchyard's: every construct that the compiler knows, each small."""
+"""A TFX pipeline that holds nothing of Switchyard's: every construct that the compiler knows, each small."""
 
 import json
 import os

@@ -90,8 +90,8 @@ def test_broken_references_are_found():
     artifact = tasks["annotate"]["inputs"]["artifacts"]["examples"]["taskOutputArtifact"]
     artifact["outputArtifactKey"] = "nothing"
     assert complaints_of(spec) == ["root/annotate: examples: 'one' has no output 'nothing'"]
-    artifact["producerTask"] = "nobody"
-    assert complaints_of(spec) == ["root/annotate: examples: there is no task 'nobody'"]
+    artifact["producerTask"] = "no_task"
+    assert complaints_of(spec) == ["root/annotate: examples: there is no task 'no_task'"]
     tasks["annotate"]["inputs"]["artifacts"] = {}
     assert complaints_of(spec) == ["root/annotate: input examples is not given"]
 

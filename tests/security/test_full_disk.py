@@ -51,7 +51,7 @@ class Processes(StageProcesses):
 
 @pytest.fixture
 def failure(monkeypatch):
-    """What a job that fails is told to have failed with."""
+    """The error that a failing job reports."""
 
     def run(job, payload, log):
         monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))

@@ -104,7 +104,7 @@ def test_what_is_refused_is_set_aside_and_named_and_the_rest_is_sent(here, works
     assert upload(workspace, said.append) == 0, "nothing is sent twice, and nothing is in the way"
 
 
-def test_a_journal_that_is_damaged_is_in_nobodys_way(here, workspace):
+def test_a_damaged_journal_is_in_no_ones_way(here, workspace):
     folder = journal(workspace, "1-bad", here, metric("loss"))
     (folder / "pipeline.json").write_text("{")
     journal(workspace, "2-good", here, metric("loss"))

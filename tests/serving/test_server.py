@@ -270,7 +270,7 @@ def test_mistakes_of_serve_are_refused(bundles, workspace, tmp_path):
     assert done.code == 2
     assert "Choose another port" in done.stderr
     cases = {
-        ("breast_cancer@nobody",): "has no version or alias 'nobody'",
+        ("breast_cancer@no_alias",): "has no version or alias 'no_alias'",
         ("nothing@champion",): "there is no registered model 'nothing'",
         (str(tmp_path),): "no model bundle of Switchyard's",
         ("nowhere",): "NAME@ALIAS",

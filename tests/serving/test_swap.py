@@ -160,7 +160,7 @@ def test_canary_gets_its_share_and_becomes_champion(registered, bundles, rows, t
         assert 0.15 < share < 0.35
         of_canary = server.metric('switchyard_requests_total{code="200",route="/v2/models/{model}/infer",version="2"}')
         assert of_canary == sum(version == "2" for _, version, *_ in answers)
-        # The challenger becomes champion: nothing is loaded again, nobody waits.
+        # The challenger becomes champion: nothing is loaded again, no request waits.
         model_registry.promote(client, NAME, "2", why="test")
         wait_until(lambda: server.infer(tensors(rows.head(1), bundle_features(rows)))[2]["model_version"] == "2", 30)
         assert server.metric("switchyard_model_loads_total") == 2
@@ -207,7 +207,7 @@ def test_the_registry_going_away_stops_nothing(registered, rows, tmp_path, works
             wait_until(lambda: server.metric("switchyard_registry_reachable") == 0, 60, "the server notices")
             assert server.infer(tensors(rows.head(1), bundle_features(rows)))[0] == 200
             assert server.request("/v2/health/ready")[0] == 200
-        assert "serving goes on" in (tmp_path / "log").read_text()
+        assert "still serving" in (tmp_path / "log").read_text()
     finally:
         if tracking.poll() is None:
             os.killpg(tracking.pid, signal.SIGKILL)

@@ -201,6 +201,6 @@ def test_metrics_that_do_not_exist_are_left_out_where_tfma_says_0(tmp_path: Path
 
 
 @pytest.mark.core
-def test_a_metric_that_nobody_sums_over_batches_is_refused() -> None:
+def test_a_metric_without_a_sum_over_batches_is_refused() -> None:
     with pytest.raises(TypeError, match="no sum over batches for TFMA's CountCombineFn"):
         SumBatches([beam.combiners.CountCombineFn()])

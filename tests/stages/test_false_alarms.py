@@ -1,4 +1,4 @@
-"""What the gate says of data that has not changed (nothing), and of data that has (one finding), on TFDV's own statistics."""
+"""What the gate says of unchanged data (nothing), and of changed data (one finding), on TFDV's own statistics."""
 
 import numpy as np
 import pandas as pd

@@ -62,7 +62,7 @@ def spec(path, rng):
 
 
 def outcome(path, given, out):
-    """Reads a file as the check before a run and then ingest do; returns what a person is told: "" when all is well."""
+    """Reads a file as the check before a run and then ingest do; returns the message: "" when all is well."""
     examples = standard_artifacts.Examples()
     examples.uri = str(out)
     try:

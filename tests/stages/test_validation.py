@@ -67,7 +67,7 @@ def test_the_config_decides_what_an_anomaly_does():
     actions = {**ON_ANOMALY, "features": {"new": "warn"}}
     found = {f.feature: f.action for f in findings_of(data, on_anomaly=actions)}
     assert found == {"w": "fail", "new": "warn"}
-    # Of an inferred schema nobody said that there are no other values.
+    # Of an inferred schema it does not say that there are no other values.
     assert {f.feature: f.action for f in findings_of(data, curated=False)} == {"w": "warn", "new": "fail"}
     assert [f.feature for f in findings_of(frame(), excluded=["gone"])] == []
 

@@ -27,7 +27,7 @@ def pipeline(folder, tune, **trainer):
 
 
 def bowl(folder, tune, **trainer):
-    """Thresholds off: nobody looks at the model."""
+    """Thresholds off: no gate on the model."""
     path = pipeline(folder, tune, framework=BOWL, **trainer)
     document = yaml.safe_load(path.read_text())
     document["evaluation"] = {"improvement": None, "thresholds": {"example_count": {"lower_bound": 1}}}
@@ -152,7 +152,7 @@ def test_a_killed_search_resumes(warm, tmp_path):
     process.communicate()
     all_gone(started)
     done = warm.run(path, tmp_path / "w")
-    assert "an earlier search was cut off: it goes on after" in done.stderr
+    assert "an earlier search was cut off: it resumes after" in done.stderr
     client = MlflowClient(f"sqlite:///{tmp_path / 'w' / 'mlflow.db'}")
     stage = stage_run(client, done.json, "tuning")
     found = json.loads(open(client.download_artifacts(stage.info.run_id, "tuning/trials.json")).read())

@@ -38,7 +38,7 @@ def test_a_simulated_user_without_an_account_gets_a_name_and_a_home(no_account):
     assert Path("~/x").expanduser().parent == Path.home()
 
 
-def test_the_home_is_nobody_elses_and_the_same_in_the_next_process(no_account, monkeypatch, tmp_path):
+def test_the_home_is_private_and_the_same_in_the_next_process(no_account, monkeypatch, tmp_path):
     ensure_account()
     home = Path.home()
     assert stat.S_IMODE(home.stat().st_mode) == 0o700

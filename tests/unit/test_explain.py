@@ -1,4 +1,4 @@
-"""What a person is told of a stage that failed: the reason, not what came of it."""
+"""What a person sees of a stage that failed: the reason, not what came of it."""
 
 import re
 from pathlib import Path

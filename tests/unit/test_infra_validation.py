@@ -1,4 +1,4 @@
-"""What cannot be served has not passed, and what is compared is what a client reads."""
+"""What cannot be served does not pass, and what is compared is what a client reads."""
 
 import dataclasses
 

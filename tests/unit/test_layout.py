@@ -1,4 +1,4 @@
-"""Columns that nobody put into a file, and files that hold no rows: left out or read as text, and said."""
+"""Columns that a format adds to a file, and files that hold no rows: left out or read as text, and said."""
 
 import gzip
 

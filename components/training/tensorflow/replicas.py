@@ -90,7 +90,7 @@ class Replicas:
         self._fixed = request.accelerator.kind == "tpu"
 
     def fit(self, first_epoch: int, callback: keras.callbacks.Callback) -> None:
-        """Trains; the callback is told what Keras' `fit` tells, and stops it by `model.stop_training`."""
+        """Trains; the callback gets what Keras' `fit` gives it, and stops it by `model.stop_training`."""
         hyper, rows = self._request.hyperparameters, self._request.train.rows
         if rows < self._replicas:
             raise UserError(f"trainer.accelerator: {self._replicas} workers cannot share {rows} training examples; ask for fewer")

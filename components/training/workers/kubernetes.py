@@ -198,7 +198,7 @@ class TrainJobClient:
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
-            warn(f"Kubernetes does not answer; the job goes on: {first_line(error)}")
+            warn(f"Kubernetes is unreachable; the job continues: {first_line(error)}")
         if now - self._away_since > _PATIENCE_SECONDS:
             raise StageError(f"training: Kubernetes did not answer for {_PATIENCE_SECONDS:.0f} s: {error}") from error
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-# The node is told in it: seconds, a colon, the file.
+# Holds for a node: seconds, a colon, the file.
 VARIABLE = "SWITCHYARD_LEASE"
 # Longer than a stage that was killed takes to be tried again, and than Kubernetes may be away.
 SECONDS = 900.0
@@ -47,17 +47,17 @@ class Lease:
 
 
 def variable(path: Path) -> str:
-    """Returns what a node is told."""
+    """Returns the variable's value."""
     return f"{SECONDS:g}:{path}"
 
 
 def expired(given: str) -> bool:
-    """Returns whether another node has found the lease expired, and the stage has not taken it again."""
+    """Returns whether another node has found the lease expired, and the stage did not take it again."""
     return _content(Path(given.partition(":")[2])) == _EXPIRED
 
 
 def await_expiry(given: str) -> None:
-    """Returns when the lease has not been renewed for its time; the nodes that come after know it at once.
+    """Returns when the lease was not renewed for its time; the nodes that come after know it at once.
 
     Args:
         given: see `variable`.

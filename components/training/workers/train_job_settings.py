@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 
-# The stage is told in it, by what it runs on, that several nodes are a TrainJob: `TrainJobSettings` as JSON.
+# Set by what the stage runs on: several nodes are a TrainJob: `TrainJobSettings` as JSON.
 TRAIN_JOB_ENV = "SWITCHYARD_TRAIN_JOB"
 
 

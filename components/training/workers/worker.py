@@ -1,6 +1,6 @@
 """`python -m torch.distributed.run ... -m switchyard.components.training.workers.worker JOB.json`: one of a model's processes.
 
-PyTorch's launcher starts these, whatever the trainer, and starts all of them again when one dies; training then goes on from the
+PyTorch's launcher starts these, whatever the trainer, and starts all of them again when one dies; training then resumes from the
 last checkpoint. The first worker tells what comes of it in lines of JSON on standard output (`components.training.workers.group`
 reads them): what each epoch brought, and how it ended. What is the user's mistake, or diverged, ends with 0: to start it again
 would not help.

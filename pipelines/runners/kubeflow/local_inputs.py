@@ -14,7 +14,7 @@ def local_inputs(config: PipelineConfig) -> list[tuple[str, Path, list[Path]]]:
 
     With them goes the folder that the pattern names: what lies between it and a file may carry columns.
 
-    What lies on a mounted claim is the cluster's; what lies in an object store is nobody's.
+    What lies on a mounted claim is the cluster's; what lies in an object store stays there.
 
     Raises:
         UserError: a pattern matches nothing.

@@ -18,7 +18,7 @@ COMPLETE = metadata_store_pb2.Execution.COMPLETE
 
 
 class LockedMetadata:
-    """A `Metadata` handle that TFX's launcher enters and leaves; in between nobody else in the workspace is at it."""
+    """A `Metadata` handle that TFX's launcher enters and leaves; in between no other process in the workspace has it."""
 
     def __init__(self, database: Path, lock: Path, neutral: Callable[[str], str] | None = None) -> None:
         """`neutral`: makes a text that is the same wherever the workspace lies, for TFX's cache keys."""

@@ -231,7 +231,7 @@ def _work(job: Job, say: Callable[[str], None]) -> Any:
 def classify(error: BaseException, log: Path | None) -> tuple[str, str]:
     """Returns (kind, message) for an exception: the user's error behind it if there is one, else its first line.
 
-    `kind` is `user`, `gate`, `training` or `stage`; `log` is named for what is nobody's mistake in particular. No message
+    `kind` is `user`, `gate`, `training` or `stage`; `log` is named for what is no known mistake. No message
     holds a secret.
     """
     kind, message = _explain(error, log)

@@ -156,7 +156,7 @@ class RunTracker:
         self._parent.tags(tags)
         self._parent.end(status)
         if status != "FINISHED" and not self.away and self.run_id and self.experiment_id:
-            # Of a stage that was cut short nobody else says that it is over.
+            # Only here is a stage that was cut short ended.
             tracking.end_nested(self._uri, self.experiment_id, self.run_id)
         if self.away:
             self._header["pid"] = None

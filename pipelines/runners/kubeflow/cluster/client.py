@@ -191,7 +191,7 @@ class KubeflowClient:
         return Workflow(json.loads(manifest)) if manifest else None
 
     def log_of_node(self, run_id: str, node: str) -> str | None:
-        """Returns what a stage's pod has printed, by KFP's API: only of finished stages whose states Argo has not compressed."""
+        """Returns what a stage's pod has printed, by KFP's API: only of finished stages of runs that Argo did not compress."""
         with self.errors(f"read the log of {node}"):
             answer = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log", missing=_NO_LOG)
         if answer is None:

@@ -32,7 +32,7 @@ class StageState:
     Attributes:
         state: as KFP's; SKIPPED: its outputs were taken from the cache.
         message: why it waits or failed.
-        seconds: that it took; None: it has not ended.
+        seconds: that it took; None: it runs.
         exit_code: that it ended with before KFP's launcher made 1 of it; None: it did not say.
         failed: which stage it was, of a task that does several; empty: it did not say.
         shared: the task does others too, which its seconds are of as well.

@@ -35,7 +35,7 @@ def join(plan: Plan, stages: Mapping[str, StageResources], alone: Collection[str
     Args:
         plan: a task per node.
         stages: node id -> resources.
-        alone: nodes that stay tasks by themselves: what is long, and goes on where an earlier try of it ended.
+        alone: nodes that stay tasks by themselves: what is long, and resumes where an earlier try ended.
         room: bytes that the source of one task may have.
         sizes: name of a file that travels -> its bytes.
     """

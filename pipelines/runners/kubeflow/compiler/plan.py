@@ -75,7 +75,7 @@ class Task:
         spec: what the runtime needs besides: executor, driver, artifact types; for other kinds what `source` writes out.
         groups: TFX input key -> the arguments whose artifacts it holds.
         driver: a task of its own runs TFX's driver first.
-        driver_output: what the driver said when the pipeline was compiled; empty: it has not run.
+        driver_output: what the driver said when the pipeline was compiled; empty: it did not run.
         conditions: ids of the conditions that it runs under, outermost first.
         after: nodes that it waits for without taking anything from them.
         cached: the backend may take the outputs of an earlier task.

@@ -9,7 +9,7 @@ from switchyard.pipelines.runners.kubeflow.compiler.plan import Condition, Task
 
 
 def check_names(tasks: Sequence[Task]) -> None:
-    """Argo gets two steps for each KFP task, `x` and `x-driver`: nobody else may be called so."""
+    """Argo gets two steps for each KFP task, `x` and `x-driver`: no other may be called so."""
     functions = {t.function: t.id for t in tasks}
     functions |= {f"drive_{t.function}": t.id for t in tasks if t.driver}
     for function, node in functions.items():

@@ -1,4 +1,4 @@
-"""KFP's own local runner, with a seam: who runs a task's command, and who is told how a task ended.
+"""KFP's own local runner, with a seam: what runs a task's command, and what learns how a task ended.
 
 KFP gives no way to plug in a runner, and its subprocess runner pays TFX's imports for every task: its two functions that
 start a process or a container are replaced while a pipeline runs, and the one that runs a task is wrapped.
@@ -39,7 +39,7 @@ def run_pipeline(
         arguments: of the pipeline.
         root: where artifacts go; the cache of finished tasks lies there too.
         log: file for what KFP prints.
-        tasks: runs them, and is told.
+        tasks: runs them, and learns how they ended.
         containers: they are containers, not processes.
     """
     from google.protobuf import json_format

@@ -24,9 +24,9 @@ def run_compiled(
 
     Args:
         compiled: by `compile_tfx_pipeline`.
-        folder: for artifacts, the cache of finished tasks, and logs. A second run goes on from it.
+        folder: for artifacts, the cache of finished tasks, and logs. A second run resumes from it.
         arguments: of the pipeline.
-        say: is told how far it is; default: standard error.
+        say: gets its progress; default: standard error.
 
     Returns:
         TFX node -> output -> `dsl.Artifact`, of the nodes that ran. Those under a condition that did not hold are not there.

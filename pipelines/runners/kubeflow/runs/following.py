@@ -184,7 +184,7 @@ class _Follower:
                 return False
             self._client.retry(self._run_id)
         except (UserError, StageError) as error:
-            # Away for a while; or just after its own restart the server takes the run for one that has not failed.
+            # Away for a while; or just after its own restart the server takes the run for one that did not fail.
             self._refused += 1
             self._display.say("submit", f"warning: {error}")
             return self._refused < _MISSES

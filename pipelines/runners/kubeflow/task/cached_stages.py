@@ -44,7 +44,7 @@ def show_cached(stage: str, makers: Iterable[str]) -> None:
         if made.data.tags.get("mlflow.parentRunId") == parent:
             continue
         name = _stage(made)
-        # KFP's plugin has made one for the task, and has nothing to say in it.
+        # KFP's plugin has made one for the task, and holds nothing more.
         shown = nested.get(name) or nested.get(name.replace("_", "-"))
         if shown is not None and shown.data.tags.get(STAGE_TAG) and "switchyard.cached_from_run" not in shown.data.tags:
             continue  # it ran here, and something else of it is from the cache

@@ -82,7 +82,7 @@ def run_nodes(nodes: Sequence[Mapping[str, Any]], *, workspace: str = "", files:
 def _said() -> Iterator[failure.Stage]:
     ensure_account()
     progress.no_progress_bars()
-    # Twice: what MLflow is told at its end is the reason, and SIGTERM is heard while it is told.
+    # Twice: the reason goes to MLflow at its end, and SIGTERM may arrive meanwhile.
     with failure.report_failure() as stage, until_terminated():
         yield stage
     end_at_once()

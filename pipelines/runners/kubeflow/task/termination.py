@@ -1,6 +1,6 @@
 """SIGTERM, Kubernetes' way to end a pod, as an exception in the main thread that arrives.
 
-An exception that a signal handler raises may come up where nobody passes it on: in a `__del__`, in a callback from C, before an
+An exception that a signal handler raises may come up where it is not passed on: in a `__del__`, in a callback from C, before an
 `except Exception` that carries on (seen once in sixty while Keras trains). It is raised again until it has come out.
 """
 
