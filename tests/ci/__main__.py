@@ -23,8 +23,11 @@ def main(arguments):
             f"{name}: did not pass within {landings} landings, {plan.MOST_LANDINGS} is too many; make test-{name}",
             file=sys.stderr,
         )
+    forgotten = history.commits_under_way(document) > plan.MOST_UNDER_WAY
+    if forgotten:
+        print(f"more than {plan.MOST_UNDER_WAY} commits since the last landing that was noted: make landed", file=sys.stderr)
     print(" ".join(c.name for c in choices if c.runs))
-    return 1 if late else 0
+    return 1 if late or forgotten else 0
 
 
 if __name__ == "__main__":

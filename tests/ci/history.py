@@ -54,10 +54,22 @@ def land(commit="HEAD"):
 
 
 def landings_since(commit, document):
-    """Returns the number of landings after `commit` (None: since the first that was noted)."""
-    start = commit or (document["landings"] or [None])[0]
-    commits = git("rev-list", "--count", "--first-parent", f"{start}..HEAD") if start else None
+    """Returns the number of landings after `commit` (None: since the first that was noted).
+
+    Those that were noted, or, where one was forgotten, what the commits up to the last noted one make. The commits after it
+    are one change that is under way: no landing yet, however many they are.
+    """
+    landings = document["landings"]
+    start = commit or (landings or [None])[0]
+    last = landings[-1] if landings else "HEAD"
+    commits = git("rev-list", "--count", "--first-parent", f"{start}..{last}") if start else None
     if commits is None:
         return 0
-    noted = [c for c in document["landings"] if git("merge-base", "--is-ancestor", c, start) is None]
+    noted = [c for c in landings if git("merge-base", "--is-ancestor", c, start) is None]
     return max(len(noted), int(commits) // COMMITS_OF_A_LANDING)
+
+
+def commits_under_way(document):
+    """Returns the number of commits of the main line after the last landing that was noted."""
+    last = document["landings"][-1] if document["landings"] else None
+    return int(git("rev-list", "--count", "--first-parent", f"{last}..HEAD") or 0) if last else 0

@@ -126,6 +126,13 @@ def test_a_suite_that_runs_now_is_not_overdue(repository):
     assert plan.overdue({"flink": {}, "serving": {}}, document, runs={"flink"}) == {"serving": 10}
 
 
+def test_the_commits_of_a_change_that_is_under_way_are_no_landings(repository):
+    document = {"landings": [repository[2]], "suites": {}}
+    assert history.landings_since(repository[1], document) == 1
+    assert history.landings_since(repository[3], document) == 0
+    assert history.commits_under_way(document) == 27
+
+
 def test_a_merged_branch_is_one_commit_of_the_main_line(repository, tmp_path):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
