@@ -193,7 +193,7 @@ def test_json_that_is_nested_too_deeply_is_refused(file, folder):
         load_bundle(folder)
 
 
-@pytest.mark.parametrize("name", ["random.py", "json.py", "components/__init__.py"])
+@pytest.mark.parametrize("name", ["random.py", "json.py", "switchyard/__init__.py"])
 def test_code_that_would_replace_a_module_is_refused(name, folder):
     digest = make_bundle(folder, predictor="mine_own.py:Mine", code={"mine_own.py": OWN.format(imports="", value=1), name: ""})
     with pytest.raises(UserError, match="would replace a module"):

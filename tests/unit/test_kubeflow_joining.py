@@ -6,8 +6,8 @@ from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import StageState, Workflow
 from switchyard.pipelines.runners.kubeflow.compiler.joining import effectively_cached, join, members
 from switchyard.pipelines.runners.kubeflow.compiler.plan import (
+    IdentifierAllocator,
     InputArtifact,
-    Names,
     OutputArtifact,
     Plan,
     Task,
@@ -139,7 +139,9 @@ def test_every_artifact_stays_an_output_of_its_own():
 def test_a_tasks_name_says_which_stages_it_does():
     [joint] = join(plan({"data_gate": [], "baseline": ["data_gate"]}), {}, (), 90_000, {}).tasks
     assert stage_names(task_name(joint.function)) == ["data-gate", "baseline"]
-    assert stage_names(task_name(Names().give("first_then_second"))) == ["first-next-second"], "one stage, whatever it is called"
+    assert stage_names(task_name(IdentifierAllocator().allocate("first_then_second"))) == ["first-next-second"], (
+        "one stage, whatever it is called"
+    )
 
 
 def failing(message):

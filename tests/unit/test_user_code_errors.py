@@ -1,6 +1,8 @@
 """Whatever the user's code raises, and wherever: one clear line with the file and the line of that code, exit code 2."""
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,13 @@ RAISES = {
 @pytest.fixture(autouse=True)
 def no_folders(monkeypatch):
     monkeypatch.setattr(user_code, "_folders", set())
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    # A file of the same name in another test is another module.
+    for name in set(sys.modules) - before:
+        if os.path.dirname(getattr(sys.modules[name], "__file__", None) or "") in user_code._folders:
+            del sys.modules[name]
 
 
 def written(tmp_path, text):
