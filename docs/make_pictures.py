@@ -104,7 +104,8 @@ def photograph(workspace: Path, link: str) -> None:
             page.goto(link.replace("127.0.0.1:5000", f"127.0.0.1:{port}"))
             page.get_by_text("Metrics").first.wait_for(timeout=60_000)
             page.wait_for_timeout(3_000)  # the tables come one after the other
-            page.screenshot(path=IMAGES / "mlflow.png")
+            # Without the assistant beside it.
+            page.screenshot(path=IMAGES / "mlflow.png", clip={"x": 0, "y": 0, "width": 1035, "height": 1000})
             browser.close()
     finally:
         server.terminate()

@@ -102,7 +102,10 @@ class LiveDisplay:
         self._console = console
         self._lock = threading.Lock()
         self._rows: dict[str, tuple[str, float, str]] = {}
-        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4)
+        # What libraries print goes where `quiet` sends it, not above the table.
+        self._live = Live(
+            console=console, get_renderable=self._table, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False
+        )
 
     def __enter__(self) -> Self:
         self._live.start()

@@ -1,7 +1,8 @@
-"""What a person sees of a run where no terminal is."""
+"""What a person sees of a run, on a terminal and where none is."""
 
 import io
 import os
+import sys
 import time
 
 import pytest
@@ -60,6 +61,15 @@ def test_a_cancelled_stage_is_cancelled_and_not_failed(kind, out):
     assert "training: cancelled" in out.getvalue() or "■  training" in out.getvalue()
     assert "failed" not in out.getvalue()
     assert "✘" not in out.getvalue()
+
+
+def test_what_libraries_print_is_not_shown_above_the_table_of_a_terminal(out):
+    with LiveDisplay(Console(file=out, width=200, force_terminal=True)) as display:
+        display.status("training", "running")
+        print("WARNING: of a library", file=sys.stderr)
+        print("INFO: of a library")
+    assert "training" in out.getvalue()
+    assert "of a library" not in out.getvalue()
 
 
 def test_libraries_show_no_bars(monkeypatch):
