@@ -163,6 +163,9 @@ class Search:
         run.params(values)
         metric, epoch = self._tune["metric"], 0
 
+        hyper = with_values(self._inputs.settings, values)["hyperparameters"]
+        last = hyper["epochs"] if hyper["steps"] is None else None
+
         def report(step: int, metrics: Mapping[str, float]) -> bool:
             nonlocal epoch
             epoch += 1
@@ -171,7 +174,8 @@ class Search:
             run.metrics(metrics, step=epoch)
             with self._lock:
                 trial.report(metrics[metric], epoch)
-                return trial.should_prune()
+                # A trial that has trained to its end is complete, whatever its value.
+                return epoch != last and trial.should_prune()
 
         result, why = None, ""
         try:

@@ -231,13 +231,13 @@ def test_a_bundle_has_no_pickle(runs, workspace):
         assert not [p for p in model.rglob("*") if p.suffix in (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")]
 
 
-def test_a_model_below_its_bound_is_not_blessed_and_ends_with_code_4(runs, workspace, warm):
-    done = warm.run(BREAST_CANCER, workspace, "--set", "evaluation.thresholds.auc.lower_bound=0.99999", expect=4)
+def test_a_model_beyond_its_bound_is_not_blessed_and_ends_with_code_4(runs, workspace, warm):
+    done = warm.run(BREAST_CANCER, workspace, "--set", "evaluation.thresholds.loss.upper_bound=0.0001", expect=4)
     assert done.json["status"] == "not_blessed"
     assert done.json["blessed"] is False
     assert done.json["model_version"] is None
-    assert "auc is 0.9" in done.json["error"]
-    assert "below its lower bound 1.0000" in done.json["error"]
+    assert "loss is 0.0" in done.json["error"]
+    assert "above its upper bound 0.0001" in done.json["error"]
     client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
     assert client.get_run(done.json["mlflow_run_id"]).data.tags["blessed"] == "false"
 

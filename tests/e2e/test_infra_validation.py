@@ -36,7 +36,7 @@ def test_the_best_that_can_be_served_is_promoted(warm, tmp_path):
     assert stage.data.tags["infra_blessed"] == "false"
     assert "SWITCHYARD_STAGE" in stage.data.tags["forgetful.cannot_be_served"]
     found = json.load(open(client.download_artifacts(stage.info.run_id, "infra_validation/infra_validation.json")))
-    assert found["sklearn"]["rows"] == 113
+    assert found["sklearn"]["rows"] == 101
     page = open(client.download_artifacts(run.info.run_id, "report/report.html")).read()
     assert "Infra validation" in page
     assert "forgetful cannot be served" in page
