@@ -33,5 +33,5 @@ def perform() -> None:
 def _safely(duty: Callable[[], None]) -> None:
     try:
         duty()
-    except Exception:  # a server that is away, say; what unwinds does it again, and says so
+    except Exception:  # an unreachable server, for example; unwinding tries again, and reports it
         _log.warning("could not be done at once", exc_info=True)

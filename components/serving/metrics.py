@@ -1,4 +1,4 @@
-"""A server's metrics for Prometheus. Versions are labels: a canary and the champion are told apart."""
+"""A server's metrics for Prometheus. Versions are labels: a canary and the champion are different series."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def locked(client: Any, name: str) -> Iterator[Callable[[], None]]:
             client.create_registered_model(lock, tags={_LOCK: token}, description="Held for a moment.")
             break
         except MlflowException as error:
-            # MLflow looks at what is in the way before it says so; released in that moment, it does not exist.
+            # MLflow reads what is in the way before it raises; released in that moment, it does not exist.
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
         if time.monotonic() > deadline:

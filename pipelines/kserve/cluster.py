@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from switchyard.components.errors import StageError
+from switchyard.pipelines import kubectl
 
 STANDARD, KNATIVE = "standard", "knative"
 # KServe's names before and since 0.16.
@@ -107,9 +106,7 @@ def _failure(info: Mapping[str, Any]) -> str:
 
 
 def _get(kind: str, name: str, namespace: str) -> dict[str, Any] | None:
-    if not shutil.which("kubectl"):
+    try:
+        return kubectl.get(kind, name, namespace)
+    except kubectl.KubectlError:  # not known from here, as `KServe` says
         return None
-    command = ["kubectl", "get", kind, name, "-n", namespace, "-o", "json", "--request-timeout=10s"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found: dict[str, Any] | None = json.loads(done.stdout) if done.returncode == 0 else None
-    return found

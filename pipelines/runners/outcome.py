@@ -25,7 +25,9 @@ from switchyard.components.process.full_disk import full_disk
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking.model_registry import CHALLENGER, PUT_OFF, REFUSED
 from switchyard.pipelines.runners.contract import RunResult, StageResult
-from switchyard.pipelines.runners.tracking.runs import RunTracker
+from switchyard.pipelines.runners.tracking.runs import RunTracker, left_behind
+from switchyard.pipelines.terminal.progress import Display
+from switchyard.pipelines.workspace import Workspace
 
 EXPECTED_ERRORS = (UserError, DataGateError, TrainingError, StageError)
 
@@ -94,12 +96,16 @@ def run_result(
     )
 
 
-def track_result(tracker: RunTracker, result: RunResult) -> None:
-    """Ends the parent run as the result says."""
+def track_result(tracker: RunTracker, result: RunResult, display: Display, workspace: Workspace) -> None:
+    """Ends the parent run as the result says, and shows what of it MLflow did not get."""
     tags = {"switchyard.status": result.status, "blessed": str(result.blessed).lower()}
     if result.error:
         tags["switchyard.why"] = result.error
     tracker.ended({"failed": "FAILED", "cancelled": "KILLED"}.get(result.status, "FINISHED"), tags)
+    if tracker.away:
+        display.say("tracking", left_behind(workspace, tracker.refused))
+    if tracker.lost:
+        display.say("tracking", f"warning: {tracker.lost}")
 
 
 def prefix_stage(stage: str, error: Exception) -> Exception:

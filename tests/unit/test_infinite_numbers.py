@@ -1,4 +1,4 @@
-"""Numbers that float32 cannot hold: refused before training with their place, or missing where the config says so."""
+"""Numbers that float32 cannot hold: refused before training with their place, or missing by the config."""
 
 import gzip
 import json

@@ -13,8 +13,8 @@ from switchyard.pipelines.kserve.manifests import Deployment, inference_service
 from tests.unit.test_kserve_manifests import FROM_STORE
 
 SCRIPT = """#!/bin/sh
-# kubectl get KIND NAME -n NAMESPACE -o json ...
-cat "{folder}/$2.$3.$5.json" 2>/dev/null || exit 1
+# kubectl --request-timeout=10s get KIND NAME -o json -n NAMESPACE
+cat "{folder}/$3.$4.$8.json" 2>/dev/null || exit 1
 """
 BEFORE = {"minReplicas": 2, "containers": [{"name": "kserve-container", "args": ["breast_cancer@2"]}]}
 ASKED = {"mode": None, "namespace": "serving", "canary": None, "concurrency": None, "min_replicas": 1, "apply": False}

@@ -138,7 +138,7 @@ def replay(
     result = replace(result, unchanged_since=last.run_id)
     report = Path(last.outputs.get("report", {}).get("report", "")) / "report.html"
     tracker.unchanged_since(last.run_id, result.metrics, report if report.is_file() else None)
-    track_result(tracker, result)
+    track_result(tracker, result, display, workspace)
     display.say("run", f"nothing has changed since MLflow run {last.run_id}; --even-if-unchanged runs it all the same")
     return result
 

@@ -18,7 +18,6 @@ from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipel
 from switchyard.pipelines.runners.local.operator import StageOperator
 from switchyard.pipelines.runners.local.process import StageProcesses
 from switchyard.pipelines.runners.outcome import EXPECTED_ERRORS, prefix_stage, run_result, track_result
-from switchyard.pipelines.runners.tracking.runs import left_behind
 from switchyard.pipelines.terminal.progress import Display
 from switchyard.pipelines.workspace import Workspace
 
@@ -94,11 +93,7 @@ class LocalRun:
             self._errors,
             cancelled=cancelled,
         )
-        track_result(self._tracker, result)
-        if self._tracker.away:
-            self._display.say("tracking", left_behind(self._workspace, self._tracker.refused))
-        if self._tracker.lost:
-            self._display.say("tracking", f"warning: {self._tracker.lost}")
+        track_result(self._tracker, result, self._display, self._workspace)
         return result
 
     def _run_stages(self) -> None:

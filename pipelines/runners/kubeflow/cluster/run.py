@@ -30,7 +30,7 @@ class Run:
         name: for people.
         state: PENDING, RUNNING, CANCELING, PAUSED or one of TERMINAL. One that was terminated is CANCELED: KFP says FAILED.
         end: differs from one end to the next, of a run that was tried again.
-        error: why it failed, where KFP says so.
+        error: why it failed; empty where KFP gives no reason.
         created: when it was made.
         schedule: recurring run that started it; None: a person did.
         plugin: of KFP's MLflow plugin; None: it is turned off.

@@ -25,7 +25,7 @@ from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
 from switchyard.pipelines.runners.local.process import Job
 from switchyard.pipelines.runners.local.runner import LocalRunner
 from switchyard.pipelines.runners.outcome import EXPECTED_ERRORS, prefix_stage, run_result, track_result
-from switchyard.pipelines.runners.tracking.runs import RunTracker, left_behind, tracking_uri
+from switchyard.pipelines.runners.tracking.runs import RunTracker, tracking_uri
 
 _log = logging.getLogger(__name__)
 _DRIVER = "drive-"
@@ -123,11 +123,7 @@ class _Run:
             list(self._errors.values()),
             cancelled=cancelled,
         )
-        track_result(self._tracker, result)
-        if self._tracker.away:
-            self._display.say("tracking", left_behind(self._workspace, self._tracker.refused))
-        if self._tracker.lost:
-            self._display.say("tracking", f"warning: {self._tracker.lost}")
+        track_result(self._tracker, result, self._display, self._workspace)
         return result
 
     def started(self, task: str) -> None:
