@@ -18,7 +18,6 @@ import urllib.request
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
@@ -69,8 +68,9 @@ def draw(lines: list[str], file: Path) -> None:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True, color_system="truecolor")
         for line in lines:
             console.print(Text.from_ansi(line), no_wrap=True, overflow="crop")
-        style = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace("Fira Code, ", "")
-        console.save_svg(str(file), title="switchyard demo", code_format=style)
+        svg = console.export_svg(title="switchyard demo")
+    # Rich names a font in the network.
+    file.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code, ", ""), encoding="utf-8")
 
 
 def free_port() -> int:
