@@ -113,6 +113,9 @@ class LiveDisplay:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._live.stop()
+        # These stay on the screen: entered again, it draws what comes after them.
+        with self._lock:
+            self._rows.clear()
 
     def stages(self, names: Iterable[str]) -> None:
         """See Display."""

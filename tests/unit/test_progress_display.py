@@ -63,6 +63,16 @@ def test_a_cancelled_stage_is_cancelled_and_not_failed(kind, out):
     assert "✘" not in out.getvalue()
 
 
+def test_what_one_table_has_shown_is_not_in_the_next(out):
+    display = LiveDisplay(Console(file=out, width=200))
+    with display:
+        display.status("check", "ran", 1.0)
+    with display:
+        display.status("ingest", "ran", 2.0)
+    assert out.getvalue().count("check") == 1
+    assert out.getvalue().count("ingest") == 1
+
+
 def test_what_libraries_print_is_not_shown_above_the_table_of_a_terminal(out):
     with LiveDisplay(Console(file=out, width=200, force_terminal=True)) as display:
         display.status("training", "running")
