@@ -18,11 +18,12 @@ _LOCAL = ("[local]", "[auto]")
 
 
 class BeamConfig(Section):
-    """The engine of all Beam stages.
+    """The engine of all Beam stages: statistics, transform, evaluation.
 
     Attributes:
-        runner: `direct` (the stage's own process), `FlinkRunner` or in short `flink`, or any other of Beam's.
-        options: the runner's own, without `--`.
+        runner: `direct` (in the stage's own process), `FlinkRunner`, `SparkRunner`, `DataflowRunner`, `PortableRunner` (short:
+            `flink`, `spark`, ...), or any other Beam runner.
+        options: options of the runner, without leading dashes.
     """
 
     runner: str = "direct"

@@ -11,19 +11,26 @@ from switchyard.components.config import Section
 
 
 class ColumnConfig(Section):
-    """What a column is declared to be: a value of another type is a bad row (see `data.max_bad_rows`)."""
+    """The declared type of a column, in every data format.
+
+    Attributes:
+        type: `number` or `text`. A value that is no number makes its row a bad row (`data.max_bad_rows`); in a text column
+            every value is kept as text, including the words that mean "missing" elsewhere.
+    """
 
     type: Literal["number", "text"]
 
 
 class CsvConfig(Section):
-    """How CSVs are written; the model reads CSVs with new rows in the same way.
+    """How CSV files are written.
+
+    Stored with the model: `predict`, `drift` and `models compare` read CSVs in the same way. Refused when no file is a CSV.
 
     Attributes:
-        separator: between two fields, one character.
-        decimal: the decimal point.
-        thousands: between groups of three digits.
-        encoding: of the text, by Python's name.
+        separator: character between two fields.
+        decimal: decimal point of numbers.
+        thousands: separator between groups of three digits.
+        encoding: Python's name of the text encoding, for example `latin-1`, `cp1252` or `utf-16`.
     """
 
     separator: str = ","

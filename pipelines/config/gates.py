@@ -13,7 +13,13 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class AnomalyActions(Section):
-    """What an anomaly does: by TFDV's severity, or for one feature whatever the severity. In YAML also in short: `warn`."""
+    """The action on an anomaly, by TFDV's severity or by feature. Short form in YAML: `warn` or `fail` for errors.
+
+    Attributes:
+        error: action on anomalies of severity ERROR.
+        warning: action on anomalies of severity WARNING.
+        features: feature to action, whatever the severity.
+    """
 
     error: Action = "fail"
     warning: Action = "warn"
@@ -26,9 +32,13 @@ class AnomalyActions(Section):
 
 
 class Distances(Section):
-    """Distances between two distributions, 0 (the same) to 1, above which a feature warns or stops the run.
+    """Distances between two distributions, from 0 (identical) to 1, above which a feature warns or stops the run.
 
-    Both hold for the Jensen-Shannon divergence (base 2) and, of categorical features, the L-infinity distance.
+    Both apply to the Jensen-Shannon divergence (base 2) and, for categorical features, to the L-infinity distance.
+
+    Attributes:
+        warn: distance above which the run warns.
+        fail: distance above which the run stops.
     """
 
     warn: Share = 0.1
@@ -42,25 +52,26 @@ class Distances(Section):
 
 
 class DriftConfig(Distances):
-    """Drift against the champion's training data and the previous run, skew against a sample of serving requests.
+    """Drift against the champion's training data and the previous run, and skew against a sample of serving requests.
 
     Attributes:
-        features: feature -> distances of its own.
+        warn: distance above which the run warns.
+        fail: distance above which the run stops.
+        features: feature to distances of its own.
     """
 
     features: dict[str, Distances] = Field(default_factory=dict)
 
 
 class LeakageConfig(Section):
-    """What of the label or of the training split may leak.
+    """Limits on leakage of the label or of training rows.
 
     Attributes:
-        max_duplicates: share of a split's rows that may also be in the training split, beyond what the training split
-            repeats in itself; above it the run stops.
-        max_information: share of the label's entropy that one feature may hold (normalized mutual information); above
-            it the run warns.
-        max_id_information: share of the label's variance that the neighbours of a row explain in a column that is an id, an
-            index or an order; above it the run stops, unless `on_anomaly.features` says `warn` for the column.
+        max_duplicates: largest share of a split's rows that may also be in `train`, beyond the duplicates within `train`; above
+            it the run stops.
+        max_information: largest normalized mutual information between one feature and the label; above it the run warns.
+        max_id_information: largest share of the label's variance explained by a row's neighbours in an id, index or order
+            column; above it the run stops. `validation.on_anomaly.features.COLUMN: warn` lets one column pass.
     """
 
     max_duplicates: Share = 0.1
@@ -72,10 +83,13 @@ class ValidationConfig(Section):
     """The data gate.
 
     Attributes:
-        schema_path: a reviewed `schema.pbtxt`; without it the schema is inferred from the training split, and values
-            that the other splits alone have are warnings, not errors.
-        environment: the schema environment that the examples are checked in.
-        serving_sample: a file of requests as they are served; compared with the training split.
+        schema_path: reviewed `schema.pbtxt`; `switchyard schema infer` writes the first. Without it the schema is inferred from
+            the training split, and values that occur only in other splits are warnings, not errors.
+        environment: schema environment in which examples are checked. Default: `TRAINING` if the schema has it.
+        on_anomaly: action on anomalies against the schema.
+        drift: limits on drift and skew.
+        serving_sample: file of requests as served; compared with the training split by the distances of `drift`.
+        leakage: limits on leakage.
     """
 
     schema_path: str | None = Field(default=None, alias="schema")
@@ -88,12 +102,14 @@ class ValidationConfig(Section):
 
 
 class Threshold(Section):
-    """Bounds, inclusive, that a metric must keep.
+    """Inclusive bounds on a metric; at least one of `lower_bound`, `upper_bound` and `min_change` is required.
 
     Attributes:
-        min_change: the least change against the champion on the same rows, in the direction that is better for the
-            metric; -0.01 lets it get worse by 0.01.
-        per_slice: the bounds hold for every slice with `min_slice_examples` too, not only for the whole held-out split.
+        lower_bound: smallest accepted value.
+        upper_bound: largest accepted value.
+        min_change: smallest accepted change against the champion on the same rows, in the metric's better direction; -0.01
+            accepts a loss of 0.01.
+        per_slice: apply the bounds to every slice with at least `min_slice_examples` too.
     """
 
     lower_bound: Number | None = None
@@ -111,14 +127,16 @@ class Threshold(Section):
 
 
 class Improvement(Section):
-    """By how much, and how surely, a model must be better than the champion to take its place.
+    """By how much, and how surely, a candidate must be better than the champion to replace it.
 
-    The metric and the confidence are those of the trivial predictor's check too, see `EvaluationConfig`.
+    The metric and the confidence also apply to the comparison with the trivial predictor, see `EvaluationConfig`.
 
     Attributes:
-        metric: default: `auc` (binary), `accuracy` (multiclass), `loss` (regression).
-        minimum: in the metric's own unit, in the direction that is better.
-        confidence: of the one-sided bootstrap bound that must lie above `minimum`; null: the bare difference must.
+        metric: metric that decides between candidate and champion, and between candidates. Default: `auc` (binary), `accuracy`
+            (multiclass), `loss` (regression).
+        minimum: required improvement, in the metric's unit and better direction.
+        confidence: confidence of the paired bootstrap: a one-sided bound above `minimum` against the champion, the two-sided
+            interval shown in the table against the trivial predictor; `null` compares the bare differences.
     """
 
     metric: str | None = None
@@ -127,18 +145,21 @@ class Improvement(Section):
 
 
 class EvaluationConfig(Section):
-    """Slices (a feature or a list of features each), thresholds, and the comparison with the champion.
+    """The model gate: slices, thresholds and the comparison with the champion.
 
     Whatever is set here, a model becomes champion only if it is surely better than the trivial predictor, which knows the
     label's distribution and no feature: AUC 0.5, the majority class's accuracy, the mean's MSE.
 
     Attributes:
-        improvement: null: any model that is surely better than the trivial predictor and keeps the thresholds replaces the
-            champion, which it is not compared with.
-        comparable: share of the held-out rows that the champion must be able to judge; both models are compared on these.
-        incomparable_champion: what becomes of a candidate whose champion can judge fewer: `keep` leaves the champion and keeps
-            the candidate as challenger, `replace` promotes it without a comparison.
-        min_slice_examples: smaller slices are shown and not judged.
+        slices: columns, or lists of columns, to slice by.
+        thresholds: metric to bounds. Default: at least as good as the trivial predictor.
+        improvement: required improvement over the champion; with `null` any model that keeps the thresholds and is surely
+            better than the trivial predictor replaces the champion without a comparison.
+        comparable: share of the held-out rows that the champion must be able to predict; both models are compared on these
+            rows.
+        incomparable_champion: if the champion can predict fewer rows, `keep` it and register the candidate as challenger (exit
+            code 4), or `replace` it without a comparison.
+        min_slice_examples: smaller slices are shown but not judged.
     """
 
     slices: tuple[Names, ...] = ()

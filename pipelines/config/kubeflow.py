@@ -55,7 +55,15 @@ Duration = Annotated[str, BeforeValidator(_duration)]
 
 
 class Toleration(Section):
-    """A Kubernetes toleration, by its own keys (in camel case too)."""
+    """A Kubernetes toleration, with Kubernetes' own keys (camel case is accepted too).
+
+    Attributes:
+        key: taint key.
+        operator: comparison of the value.
+        value: taint value.
+        effect: taint effect.
+        toleration_seconds: seconds for which a NoExecute taint is tolerated.
+    """
 
     key: str | None = None
     operator: Literal["Equal", "Exists"] | None = None
@@ -65,7 +73,13 @@ class Toleration(Section):
 
 
 class Retries(Section):
-    """How often a task that failed is tried again: after `backoff`, then `factor` times as long as the time before."""
+    """How often a failed task is tried again. Short form in YAML: the count.
+
+    Attributes:
+        count: retries after the first try.
+        backoff: wait before the first retry.
+        factor: growth of the wait from one retry to the next.
+    """
 
     count: Annotated[StrictInt, Field(ge=0, le=100)]
     backoff: Duration = "30s"
@@ -83,7 +97,12 @@ class Retries(Section):
 
 
 class Secret(Section):
-    """A Kubernetes secret's key. In YAML also in short: `name/key`. Its value is never in a file of ours."""
+    """A key of a Kubernetes secret, never its value. Short form in YAML: `NAME/KEY`.
+
+    Attributes:
+        name: name of the secret.
+        key: key in the secret.
+    """
 
     name: str
     key: str
@@ -100,19 +119,25 @@ class Secret(Section):
 
 
 class Volume(Section):
-    """A PersistentVolumeClaim, mounted at `path`."""
+    """A PersistentVolumeClaim to mount.
+
+    Attributes:
+        claim: name of the claim.
+        path: absolute mount path.
+    """
 
     claim: str
     path: Annotated[str, Field(pattern=r"^/.+")]
 
 
 class Workspace(Section):
-    """The volume that lives as long as a run. In YAML also in short: its size.
+    """The volume that lives as long as a run. Short form in YAML: its size.
 
     Attributes:
-        size: of the PersistentVolumeClaim.
-        access_modes: of the claim (`accessModes` too). With ReadWriteOnce all pods of a run that mount it share a node.
-        storage_class_name: of the claim (`storageClassName` too); null: the cluster's default.
+        size: size of the PersistentVolumeClaim.
+        access_modes: access modes of the claim (`accessModes` too). With ReadWriteOnce all pods of a run that mount it share a
+            node.
+        storage_class_name: storage class of the claim (`storageClassName` too); `null`: the cluster's default.
     """
 
     size: Quantity
@@ -170,21 +195,23 @@ def device(accelerator: str) -> Device:
 
 
 class StageResources(Section):
-    """What one stage's pod gets.
+    """Resources of one stage's pod.
 
     Attributes:
-        cpu, memory: request and limit, as Kubernetes writes them (`4`, `500m`, `16Gi`).
-        accelerator: `gpu`, `gpu:2`, `amd-gpu`, `tpu:v5e:2x2`, or any resource as `vendor/name:count`; null: none.
-        node_selector, tolerations: where the pod may run, besides what the accelerator needs.
-        shared_memory: size of `/dev/shm`; with a GPU it has the pod's memory as its limit.
-        retries: a number, or count, backoff, factor; default: one, of every stage.
-        timeout: after this the task has failed.
-        environment: plain variables.
-        secrets: variable -> NAME/KEY of a Kubernetes secret.
-        secret_files: folder -> NAME of a Kubernetes secret, whose keys are files there.
+        cpu: CPU request and limit as a Kubernetes quantity (`4`, `500m`).
+        memory: memory request and limit as a Kubernetes quantity (`16Gi`).
+        accelerator: `gpu`, `gpu:2`, `amd-gpu`, `tpu:v5e:2x2`, or any resource as `vendor/name:count`; `null`: none.
+        node_selector: node labels that the pod requires, in addition to those of the accelerator.
+        tolerations: tolerations of the pod, in addition to those of the accelerator.
+        shared_memory: size of `/dev/shm`; with a GPU the default is limited by the pod's memory only.
+        retries: retries of a failed task. Default: one.
+        timeout: time after which the task fails, for example `90s`, `15m` or `2h`.
+        environment: environment variables in plain text.
+        secrets: environment variable to `NAME/KEY` of a Kubernetes secret.
+        secret_files: folder to the name of a Kubernetes secret, whose keys are mounted there as files.
         volumes: claims to mount.
-        cache: false: never take the outputs of an earlier run.
-        image: another image than the pipeline's.
+        cache: `false` never reuses the outputs of an earlier run.
+        image: image of this stage instead of the pipeline's.
     """
 
     cpu: Quantity | None = None
@@ -230,11 +257,12 @@ class StageResources(Section):
 
 
 class TrainJobConfig(Section):
-    """Training on several nodes: a TrainJob of Kubeflow Trainer, made by the training stage (infra/kubeflow-trainer).
+    """Training on several nodes by a TrainJob of Kubeflow Trainer (infra/kubeflow-trainer).
 
     Attributes:
-        runtime, kind: what the nodes are made of; it mounts the claim.
-        path: where the nodes mount the claim, and the training stage too (`kubeflow.stages.training.volumes`).
+        path: mount path of the shared claim, in the nodes and in the training stage (`kubeflow.stages.training.volumes`).
+        runtime: name of the runtime that the nodes use; it mounts the claim.
+        kind: kind of the runtime.
     """
 
     path: Annotated[str, Field(pattern=r"^/.+")]
@@ -243,21 +271,22 @@ class TrainJobConfig(Section):
 
 
 class KubeflowConfig(Section):
-    """Runs on Kubeflow Pipelines.
+    """Settings for runs on Kubeflow Pipelines.
 
     Attributes:
-        image: what every stage runs in (`make image`); use tags that never change: the cache goes by the name.
-        pipeline_root: where artifacts go (`s3://`, `gs://`, `minio://`); default: the cluster's.
-        service_account: of all pods of a run.
-        image_pull_policy: Always, IfNotPresent or Never; default: Kubernetes' own.
-        image_pull_secrets: names of secrets.
-        data_root: where examples go, past KFP's launcher, which copies every artifact to a pod's disk and back: gs://, hdfs://,
-            or a folder of a claim that all stages mount.
-        workspace: a volume that lives as long as the run: checkpoints survive a pod's end. Its size, or see `Workspace`.
-        train_job: how several nodes train (`trainer.accelerator.nodes`); `kubeflow.stages.training` is then what each node gets.
-        beam: takes the place of the pipeline's `beam`.
+        image: image of every stage (`make image`). Use immutable tags: the cache identifies the image by its name.
+        pipeline_root: object store for artifacts (`s3://`, `gs://`, `minio://`). Default: the cluster's.
+        service_account: service account of all pods of a run.
+        image_pull_policy: image pull policy. Default: Kubernetes' own.
+        image_pull_secrets: names of the image pull secrets.
+        data_root: where stages write and read examples directly, bypassing KFP's launcher, which copies every artifact to a
+            pod's disk and back: `gs://`, `hdfs://`, or a folder of a claim that all stages mount.
+        workspace: volume that lives as long as the run, so that checkpoints survive their pod. A size, or the keys below.
+        train_job: TrainJob for training on several nodes (`trainer.accelerator.nodes`); each node gets the resources of
+            `kubeflow.stages.training`.
+        beam: engine of the Beam stages on the cluster instead of the pipeline's `beam`.
         defaults: resources of every stage.
-        stages: stage -> resources, over the defaults.
+        stages: stage to resources that override the defaults.
     """
 
     image: str | None = None

@@ -37,19 +37,25 @@ class DataConfig(Section):
     """Where the examples come from and how they are split.
 
     Attributes:
-        path: a file, a glob or a list of them, local or any URI that Beam's filesystems open.
-        format: `auto` goes by the file name's ending.
-        exclude: columns that are never read into the pipeline.
-        splits: split -> weight (rows are assigned by hash), or split -> path. `train` and `eval` must be there; early stopping
-            and tuning look at `eval`, so `test`, where there is one, is what the model gate and the report judge by.
-        split_key: the hash is of this column (all rows of a user in one split), else of the whole row.
-        max_bad_rows: ragged, undecodable or unlabelled rows that are tolerated (and left out).
-        missing_values: texts that mean "missing" in every column and format, besides an empty one, and besides the usual words
-            (NA, NaN, null, ...) in a column that is no text.
-        max_float32_loss: share of the distinct values of a column of fractions that may become one as float32 (what
-            examples hold); above it the run stops. Whole numbers are kept as integers instead.
-        csv: how CSVs are written.
-        columns: column -> what it is declared to be; the others are what all their values are.
+        path: a file, a folder (searched recursively), a glob or a list of these, local or a URI of a Beam filesystem. Existing
+            files and folders are taken literally, even with `[`, `*` or `?` in their names. Required unless `splits` holds
+            paths.
+        format: file format; `auto` infers it from the file name's ending.
+        exclude: columns that the pipeline never reads.
+        splits: split to weight (rows are assigned by hash), or split to path. `train` and `eval` are required; other names are
+            free. Early stopping, the best epoch and tuning use `eval`; the model gate, the report, infra validation and the
+            comparison with the champion use `test` only. Without `test` they use `eval`, and the report warns that the metrics
+            are optimistic.
+        split_key: column whose value's hash decides the split, so that all rows of one key share a split; `5`, `5.0`, `"5"` and
+            `" 5"` are one key in every format. A row without a key forms a group of its own and is counted. A key listed in
+            `data.exclude` still splits but is no feature. Default: the hash of all features.
+        max_bad_rows: ragged, undecodable or unlabelled rows to drop before the run fails.
+        missing_values: texts that mean "missing" in every column, format and request, in addition to the empty text and, in
+            columns that are not text, the usual words (`NA`, `NaN`, `null`, ...).
+        max_float32_loss: largest share of distinct values in a column of fractions that may collapse when stored as float32;
+            above it the run fails. Whole numbers are kept as integers instead.
+        csv: CSV dialect.
+        columns: column to declared type. The type of other columns is inferred from all their values.
     """
 
     path: Names = ()
@@ -92,18 +98,24 @@ class DataConfig(Section):
 
 
 class InfraValidation(Section):
-    """Before promotion: `rows` of the held-out split go over HTTP to a server of the model's own, ready in `startup_seconds`."""
+    """Serve each candidate before promotion and compare its answers with the offline predictions.
+
+    Attributes:
+        rows: rows of the held-out split to send over HTTP.
+        startup_seconds: seconds until the server must be ready.
+    """
 
     rows: Positive = 200
     startup_seconds: Annotated[Number, Field(gt=0)] = 120.0
 
 
 class ServingConfig(Section):
-    """How the model is served.
+    """How the model is registered and checked for serving.
 
     Attributes:
-        model_name: in MLflow's registry; default: the pipeline's name.
-        infra_validation: null disables it.
+        model_name: name in MLflow's model registry: up to 241 printable characters, none of `/ : . % " ' @`. Default: the
+            pipeline's name.
+        infra_validation: serving check before promotion; `null` disables infra validation.
     """
 
     model_name: str | None = None
@@ -125,7 +137,14 @@ class ServingConfig(Section):
 
 
 class TrackingConfig(Section):
-    """`uri`: an MLflow tracking server or database; default: SQLite in the workspace. `experiment`: default: the name."""
+    """Where runs and models are tracked.
+
+    Attributes:
+        uri: MLflow tracking server or database. Default: `MLFLOW_TRACKING_URI`, then SQLite in the workspace. A password in it
+            is never written to a file; for servers `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD` can be set
+            instead.
+        experiment: MLflow experiment, up to 256 printable characters; a deleted one is refused. Default: the pipeline's name.
+    """
 
     uri: str | None = None
     experiment: str | None = None
@@ -151,11 +170,30 @@ class TrackingConfig(Section):
 
 
 class PipelineConfig(Section):
-    """The whole pipeline. Everything but `name`, `data` and `label` has a default.
+    """The whole pipeline; only `name`, `data` and `label` are required.
 
     Attributes:
-        positive_class: of a binary task: whose probability is predicted, and which the metrics are about; default: the one
-            with a usual name (1, true, yes, ...), else the champion's, else the rarer one.
+        name: name of the pipeline, its runs and its model: 1 to 63 lower-case letters, digits, `_` or `-`, starting with a
+            letter. Without a YAML it is derived from the data: `rides.csv` is `rides`, `churn/*.csv` is `churn`,
+            `fraud/part-*.csv` is `fraud_part`, `churn/data/train.csv` is `churn_data_train`.
+        data: the examples.
+        label: column to predict.
+        task: `auto` infers the task from the first 20,000 labels.
+        positive_class: class of a binary task whose probability is predicted and to which the metrics refer. Default: the one
+            with a usual name (`1`, `true`, `yes`, `positive`, ...), then the champion's, then the rarer one. `compile` and
+            `submit` read the champion's when `tracking.uri` is set and infer from data readable on this machine; a schedule
+            keeps the result.
+        preprocessing: `file.py` with `preprocessing_fn(inputs)`, or `file.py:function`. Default: z-scores and vocabularies.
+        files: extra files, folders or globs in the folder of the user's code that the code opens; they travel with it to the
+            cluster and into the bundle. Files that the code names by literals are found without it.
+        trainer: framework, model, hyperparameters and devices.
+        tune: hyperparameter search before training, for each trainer separately; `null` disables it.
+        validation: the data gate.
+        evaluation: the model gate.
+        serving: registration and infra validation.
+        tracking: MLflow.
+        beam: engine of the Beam stages.
+        kubeflow: settings for Kubeflow Pipelines; local runs ignore them.
     """
 
     name: str

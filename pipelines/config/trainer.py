@@ -20,14 +20,30 @@ ClassWeights = Annotated[
 
 
 class EarlyStopping(Section):
-    """Stop when `val_loss` does not improve by `min_delta` for `patience` epochs; the best weights are kept."""
+    """Stop training when `val_loss` stops improving; the best epoch's weights are kept either way.
+
+    Attributes:
+        patience: epochs without improvement before training stops.
+        min_delta: smallest decrease of `val_loss` that counts as an improvement.
+    """
 
     patience: Positive = 5
     min_delta: Annotated[Number, Field(ge=0)] = 0.0
 
 
 class Hyperparameters(Section):
-    """The same names and meanings for every trainer. Give `epochs` or `steps`, not both."""
+    """Hyperparameters with the same names and meanings for every trainer. Give `epochs` or `steps`, not both.
+
+    Attributes:
+        epochs: passes over the training split, at most. Default: 50 with early stopping, 20 without.
+        steps: optimizer steps instead of epochs.
+        batch_size: examples per step, across all workers; must be divisible by the number of workers.
+        learning_rate: learning rate, whatever the number of workers.
+        optimizer: optimizer; `adamw` uses weight decay 0.01.
+        seed: seed of weights, shuffling and dropout.
+        early_stopping: early stopping on `val_loss`; `null` disables it.
+        class_weights: `balanced`, or class to weight (classes not listed weigh 1).
+    """
 
     epochs: Positive | None = None
     steps: Positive | None = None
@@ -46,7 +62,19 @@ class Hyperparameters(Section):
 
 
 class Accelerator(Section):
-    """See `switchyard.components.training.accelerator.AcceleratorProfile`. In YAML also in short: `gpu` or `gpu:2`."""
+    """The devices and the precision of training. Short form in YAML: `gpu` or `gpu:2`.
+
+    A device that is missing is an error; only `auto` falls back to the CPU.
+
+    Attributes:
+        kind: type of device.
+        count: devices per node that share the training; on CPUs, workers that share the cores.
+        nodes: machines. A local run simulates them by processes; on a cluster they form a TrainJob.
+        precision: floating-point precision; `fp16` requires a GPU.
+        shard_model: PyTorch only: shard weights, gradients and optimizer state over the workers (FSDP), for models that do not
+            fit on one device.
+        compile: compile the training step with `torch.compile` or XLA; falls back to eager mode with a warning.
+    """
 
     kind: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     count: Positive = 1
@@ -80,11 +108,13 @@ class TrainerConfig(Section):
     """Which trainer, which model.
 
     Attributes:
-        framework: `tensorflow`, `pytorch`, or `package.module:Class` of a `Trainer` of your own; or a list of them, which
-            are trained side by side and compared: the best that passes is blessed.
-        model: a Python file with `build_model(spec)`, or `file.py:function`, or one of these per framework (a trainer of your
-            own by its class or as it stands in `framework`); without it the trainer's default model for the task.
-        model_parameters: free values, handed to `build_model` as `spec.parameters`.
+        framework: `tensorflow`, `pytorch`, or `module:Class` of your own `Trainer` (installed or beside the YAML); or a list of
+            these, trained side by side and compared: the best that passes is blessed.
+        model: `file.py` with `build_model(spec)`, or `file.py:function`, or one of these per framework (your own trainer by its
+            class or as written in `framework`). Default: embeddings and two dense layers.
+        model_parameters: arbitrary values passed to `build_model` as `spec.parameters`.
+        hyperparameters: hyperparameters of training.
+        accelerator: devices and precision.
     """
 
     framework: str | tuple[str, ...] = "tensorflow"

@@ -28,13 +28,14 @@ TUNE_METRICS = {
 
 
 class Dimension(Section):
-    """One hyperparameter's values: `{low, high}` with both ends, or a list of `choices` (in YAML also just the list).
+    """The values of one hyperparameter: `{low, high}`, both inclusive, or `choices`. Short form in YAML: a list of choices.
 
     Attributes:
-        low, high: two whole numbers are a range of whole numbers.
-        step: distance between the values that are tried.
-        log: even in the logarithm, as learning rates should be.
-        choices: the values themselves.
+        low: smallest value; with two whole numbers only whole numbers are tried.
+        high: largest value.
+        step: distance between the values tried.
+        log: sample uniformly in the logarithm, as suits learning rates.
+        choices: list of values.
     """
 
     low: StrictInt | Number | None = None
@@ -78,17 +79,18 @@ class Dimension(Section):
 
 
 class TuneConfig(Section):
-    """The search: each trainer of the pipeline is tuned by itself, and then trained with what was found.
+    """The hyperparameter search. Each trainer is tuned separately and then trained with the best values.
 
     Attributes:
-        space: hyperparameter -> dimension; `model_parameters.NAME` for one of the model's own.
-        trials: how many combinations are tried, at most.
-        parallel: how many at the same time, each in a process of its own.
-        metric: of the eval split, in its best epoch.
-        sampler: `tpe` learns from the trials before, `random` does not.
-        pruner: `median` ends a trial that is worse than half of those before it were at the same epoch; null: none is ended.
-        minutes: no trial is begun after that.
-        seed: of the sampler.
+        space: hyperparameter to values: `learning_rate`, `batch_size`, `epochs`, `optimizer` or `model_parameters.NAME`.
+        trials: combinations to try, including failed and pruned ones.
+        parallel: trials at the same time, each in a process of its own with all devices.
+        metric: metric of the eval split, in the trial's best epoch; `val_auc` for binary tasks, `val_mae` for regression.
+        sampler: `tpe` learns from earlier trials, `random` does not.
+        pruner: `median` ends a trial that is worse than the median of earlier trials at the same epoch; `null` disables
+            pruning.
+        minutes: minutes after which no new trial starts.
+        seed: seed of the sampler; with `parallel` above 1 the order in which trials end also matters.
     """
 
     space: dict[str, Dimension]
