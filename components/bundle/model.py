@@ -41,6 +41,7 @@ __all__ = [
     "RawFeature",
     "bundle_folder",
     "bundle_info",
+    "bundle_path",
     "check_if_saved_model",
     "concatenate",
     "format_predictions",
@@ -195,6 +196,11 @@ def load_bundle(folder: str | Path, digest: str | None = None, *, verified: bool
     """
     verify(Path(folder), digest)
     return BundleModel(Path(folder) / "artifacts" / bundle_folder(folder), verified=verified or digest is not None)
+
+
+def bundle_path(uri: str | Path) -> Path:
+    """Where the MLflow Model lies in a TFX Model artifact; the name is TFX's, whose own components look for it."""
+    return Path(uri) / "Format-Serving"
 
 
 def bundle_info(folder: str | Path) -> BundleInfo:

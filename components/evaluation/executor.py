@@ -20,6 +20,7 @@ from tfx.types import artifact_utils
 
 from switchyard.components.artifacts import DIVERGED
 from switchyard.components.baseline.contents import BaselineContents, champion_folder
+from switchyard.components.bundle.model import bundle_path
 from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.data.tfrecords import ReadExamples
 from switchyard.components.errors import UserError, did_you_mean
@@ -60,7 +61,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         models = {
             n: ModelResult(n, CANDIDATE, n, a.uri, None, {}, {}, {}, {}, failures=_diverged(a)) for n, a in artifacts.items()
         }
-        bundles = {n: (os.path.join(a.uri, "Format-Serving"), digest_of(a)) for n, a in artifacts.items()}
+        bundles = {n: (str(bundle_path(a.uri)), digest_of(a)) for n, a in artifacts.items()}
         if baseline.comparable(settings["comparable"]):
             models[CHAMPION] = ModelResult(
                 CHAMPION, CHAMPION, baseline.framework, baseline.model_uri, baseline.version, {}, {}, {}, {}

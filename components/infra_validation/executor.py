@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import tensorflow as tf
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
+from switchyard.components.bundle.model import bundle_path
 from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.evaluation.servability import FILE, Servability, save
 from switchyard.components.infra_validation.check import check
@@ -33,8 +33,7 @@ class Executor(base_executor.BaseExecutor):
         examples = artifact_utils.get_single_uri(input_dict["examples"])
         rows = read_rows(split_files(examples, DatasetSummary.load(examples).held_out), settings["rows"])
         bundles = {
-            m.get_string_custom_property("framework"): (os.path.join(m.uri, "Format-Serving"), digest_of(m))
-            for m in input_dict["model"]
+            m.get_string_custom_property("framework"): (str(bundle_path(m.uri)), digest_of(m)) for m in input_dict["model"]
         }
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         folder = Path(blessing.uri)

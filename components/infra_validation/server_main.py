@@ -15,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 
 from switchyard.components.bundle.model import bundle_info
+from switchyard.components.bundle.source import open_model
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.import_order import import_tensorflow_without_keras, import_torch_first
 from switchyard.components.serving.server import ServeOptions, serve
 from switchyard.components.text.redaction import install
-from switchyard.components.tracking.manifest import verify
 
 NAME = "model"
 
@@ -29,17 +29,13 @@ def main(listening: socket.socket, folder: Path, digest: str | None) -> int:
     install()
     threading.Thread(target=_end_with_the_stage, daemon=True, name="stage-watch").start()
     try:
-        verify(folder, digest)
-        framework = bundle_info(folder).framework
-    except UserError as error:
-        print(error, flush=True)  # noqa: T201
-        return 1
-    if framework != "tensorflow":
-        import_torch_first()  # PyTorch comes first; a SavedModel needs none
-    import_tensorflow_without_keras()
-    options = ServeOptions(NAME, access_log=None, digest=digest)
-    try:
-        serve(folder, listening, options, metadata.version("switchyard"), lambda line: print(line, flush=True))  # noqa: T201
+        # The stage that starts this server has the digest from the one that made the bundle, if that noted one.
+        with open_model(folder, digest=digest, trust=True) as opened:
+            if bundle_info(opened.folder).framework != "tensorflow":
+                import_torch_first()  # PyTorch comes first; a SavedModel needs none
+            import_tensorflow_without_keras()
+            options = ServeOptions(NAME, access_log=None)
+            serve(opened, listening, options, metadata.version("switchyard"), lambda line: print(line, flush=True))  # noqa: T201
     except (UserError, StageError) as error:
         print(error, flush=True)  # noqa: T201
         return 1

@@ -14,6 +14,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from switchyard.components.bundle.model import bundle_path
 from switchyard.components.data import source as data_source
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
@@ -69,7 +70,7 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
     facts = [result.framework, *([evaluation.positive] if evaluation.positive else [])]
     return {
         "name": name,
-        "bundle": str(Path(model.uri) / "Format-Serving"),
+        "bundle": str(bundle_path(model.uri)),
         "uri": model.uri,
         "passed": result.passed,
         "blessed": result.blessed,

@@ -16,6 +16,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from switchyard.components.artifacts import DataVerdict, RunReport
+from switchyard.components.bundle.model import bundle_path
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.findings import Verdict
 from switchyard.components.data_gate.page import DataPart
@@ -75,7 +76,7 @@ def _lineage(
         ("examples", f"{sum(summary.rows.values()):,} rows", uris["examples"]),
         ("schema", f"SHA-256 {_digest(Path(uris['schema']))}", uris["schema"]),
         ("transform graph", f"SHA-256 {_digest(Path(uris['transform_graph']) / 'transform_fn')}", uris["transform_graph"]),
-        *((f"model {n}", f"SHA-256 {_digest(Path(u) / 'Format-Serving' / 'artifacts')}", u) for n, u in models.items()),
+        *((f"model {n}", f"SHA-256 {_digest(bundle_path(u) / 'artifacts')}", u) for n, u in models.items()),
         ("blessing", "BLESSED" if evaluation.blessed else "NOT_BLESSED", uris["blessing"]),
         ("registry", f"{registration['name']} {version}, {registration['status']}", registration["why"]),
     ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from switchyard.components.bundle.model import BundleInfo, BundleModel, example_rows, load_bundle
+from switchyard.components.bundle.source import OpenedModel
 from switchyard.components.serving.batcher import Batcher
 from switchyard.components.serving.bounds import Bounds
 
@@ -44,41 +43,40 @@ class ServedModel:
         version: in the registry; of a plain folder its name.
         info: of its bundle.
         batcher: takes its requests.
-        folder: the copy on this disk; None: not ours to remove.
+        release: removes the copy on this disk, if it is one.
     """
 
     version: str
     info: BundleInfo
     batcher: Batcher
-    folder: Path | None
+    release: Callable[[], None]
 
     async def close(self) -> None:
         """Answers what waits and forgets the model."""
         await self.batcher.close()
-        if self.folder is not None:
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
+        self.release()
 
 
 def load_model(
-    folder: Path,
-    version: str,
-    limits: Limits,
-    observe: Callable[[int], None],
-    *,
-    owned: bool,
-    digest: str | None = None,
+    opened: OpenedModel, limits: Limits, observe: Callable[[int], None], release: Callable[[], None] = lambda: None
 ) -> ServedModel:
     """Loads a bundle and has it predict, so that no request pays for what happens once. Takes seconds: not in the loop.
+
+    Args:
+        opened: the bundle.
+        limits: of the server.
+        observe: called with the rows of every batch.
+        release: called when the model is closed.
 
     Raises:
         Exception: whatever is wrong with the bundle; it must not be served.
     """
-    bundle = load_bundle(folder, digest)
-    rows = example_rows(folder)
+    bundle = load_bundle(opened.folder, opened.digest)
+    rows = example_rows(opened.folder)
     if rows is not None:
         _warm_up(bundle, rows)
     batcher = Batcher(bundle.score_columns, max_rows=limits.batch_rows, max_waiting=limits.waiting, observe=observe)
-    return ServedModel(version, bundle.info, batcher, folder if owned else None)
+    return ServedModel(opened.version, bundle.info, batcher, release)
 
 
 def _warm_up(bundle: BundleModel, rows: pd.DataFrame) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import shutil
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ import orjson
 import uvicorn
 
 from switchyard.components.bundle.model import Columns
-from switchyard.components.bundle.source import Registered
+from switchyard.components.bundle.source import ModelRef, OpenedModel
 from switchyard.components.compat.bounded_http import ConnectionLimits, listen_with_tls
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.serving.app import ServerState, create_app
@@ -53,7 +52,6 @@ class ServeOptions:
         request_share: of requests that are kept there, 0 to 1.
         redacted: raw features that are never written there.
         drain_seconds: from SIGTERM, answering as not ready, to the end of taking connections.
-        digest: that the manifest of a folder must have; None: its files only have to be as the manifest says.
         allowed_hosts: names in Host headers that are taken; empty: on loopback those of loopback, elsewhere any; `*`: any.
         max_connections: open at once; None: see `allow_connections`.
         idle_seconds: after which a connection without a request is closed.
@@ -72,7 +70,6 @@ class ServeOptions:
     request_share: float = 0.1
     redacted: tuple[str, ...] = ()
     drain_seconds: float = 0.0
-    digest: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     max_connections: int | None = None
     idle_seconds: int = 5
@@ -97,23 +94,20 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    source: Registered | Path,
+    source: ModelRef | OpenedModel,
     listening: socket.socket,
     options: ServeOptions,
     version: str,
     say: Callable[[str], None],
-    *,
-    owned: bool = False,
 ) -> None:
     """Serves until SIGINT or SIGTERM; answers what it has taken before it ends.
 
     Args:
-        source: a registered model, or the folder of a bundle.
+        source: a model of the registry, whose aliases are followed, or the files of one.
         listening: see `bind`.
         options: see there.
         version: of Switchyard.
         say: tells a person, one line at a time.
-        owned: the folder is a copy, to be removed at the end.
 
     Raises:
         UserError: there is no such version, or the certificate cannot be used.
@@ -139,15 +133,13 @@ def serve(
                 runner.run(_run(config, listening, state, source, options, say))
         finally:
             gc.unfreeze()
-            if owned and isinstance(source, Path):
-                shutil.rmtree(source.parent, ignore_errors=True)
 
 
 async def _run(
     config: uvicorn.Config,
     listening: socket.socket,
     state: ServerState,
-    source: Registered | Path,
+    source: ModelRef | OpenedModel,
     options: ServeOptions,
     say: Callable[[str], None],
 ) -> None:
@@ -158,13 +150,13 @@ async def _run(
     swapper = None
     following = None
     try:
-        if isinstance(source, Path):
-            await _load_folder(state, source, options)
+        if isinstance(source, OpenedModel):
+            await _load_opened(state, source, options)
         else:
             swapper = ModelReloader(source, state.rollout, options.limits, state.metrics, options.canary_alias, say)
             state.canary_stopped = swapper.canary_stopped
             await swapper.start(await asyncio.to_thread(source.version))
-            if source.follows or options.canary_alias:
+            if source.tracks_alias or options.canary_alias:
                 following = asyncio.create_task(swapper.follow(options.poll_seconds))
         champion = state.rollout.champion
         if champion is not None and not server.should_exit:
@@ -188,13 +180,12 @@ async def _run(
                 await model.close()
 
 
-async def _load_folder(state: ServerState, folder: Path, options: ServeOptions) -> None:
-    version = folder.parent.name if folder.name == "Format-Serving" else folder.name
-    observe = state.metrics.batch_rows.labels(version).observe
-    model = await asyncio.to_thread(load_model, folder, version, options.limits, observe, owned=False, digest=options.digest)
+async def _load_opened(state: ServerState, opened: OpenedModel, options: ServeOptions) -> None:
+    observe = state.metrics.batch_rows.labels(opened.version).observe
+    model = await asyncio.to_thread(load_model, opened, options.limits, observe)
     freeze_gc()
     state.rollout.set_champion(model)
-    state.metrics.model.labels(options.name, version, model.info.framework, "champion").set(1)
+    state.metrics.model.labels(options.name, opened.version, model.info.framework, "champion").set(1)
 
 
 class _Server(uvicorn.Server):

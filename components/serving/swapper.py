@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import shutil
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import ExitStack
 
-from switchyard.components.bundle.source import Registered
+from switchyard.components.bundle.source import ModelRef, OpenedModel
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.serving.metrics import Metrics
 from switchyard.components.serving.rollout import Rollout
@@ -43,7 +42,7 @@ class ModelReloader:
 
     def __init__(
         self,
-        source: Registered,
+        source: ModelRef,
         rollout: Rollout,
         limits: Limits,
         metrics: Metrics,
@@ -64,8 +63,7 @@ class ModelReloader:
         Raises:
             Exception: it cannot be served.
         """
-        folder = await asyncio.to_thread(self._source.download, version)
-        self._rollout.set_champion(await self._load(folder, version))
+        self._rollout.set_champion(await self._load(*await self._open(version)))
         self._tell_metrics()
 
     async def follow(self, seconds: float) -> None:
@@ -89,9 +87,9 @@ class ModelReloader:
     async def look(self) -> None:
         """Asks the registry once and does what it says."""
         rollout = self._rollout
-        champion = await asyncio.to_thread(self._source.alias, self._source.wanted) if self._source.follows else None
+        champion = await asyncio.to_thread(self._source.alias, self._source.selector) if self._source.tracks_alias else None
         if champion is not None and rollout.champion is not None and champion != rollout.champion.version:
-            model = await self._try(self._source.wanted, champion)
+            model = await self._try(self._source.selector, champion)
             if model is not None:
                 before, was_canary = rollout.champion, rollout.canary
                 rollout.set_champion(model)
@@ -141,12 +139,12 @@ class ModelReloader:
             return known
         # Trouble with the store is not the model's: it is asked again the next time. Files that were changed are the model's.
         try:
-            folder = await asyncio.to_thread(self._source.download, version)
+            opened, files = await self._open(version)
         except UserError as error:
             self._refuse(alias, version, error)
             return None
         try:
-            return await self._load(folder, version)
+            return await self._load(opened, files)
         except Exception as error:
             self._refuse(alias, version, error)
             return None
@@ -157,15 +155,19 @@ class ModelReloader:
         self._metrics.failed_swaps.inc()
         self._say(f"version {version} cannot be served and is not put in: {(str(error).splitlines() or [''])[0][:200]}")
 
-    async def _load(self, folder: Path, version: str) -> ServedModel:
-        observe = self._metrics.batch_rows.labels(version).observe
+    async def _open(self, version: str) -> tuple[OpenedModel, ExitStack]:
+        """Returns a version's files and what removes them."""
+        files = ExitStack()
+        return await asyncio.to_thread(files.enter_context, self._source.open(version)), files
+
+    async def _load(self, opened: OpenedModel, files: ExitStack) -> ServedModel:
+        observe = self._metrics.batch_rows.labels(opened.version).observe
         try:
-            digest = await asyncio.to_thread(self._source.digest, version)
-            model = await asyncio.to_thread(load_model, folder, version, self._limits, observe, owned=True, digest=digest)
+            model = await asyncio.to_thread(load_model, opened, self._limits, observe, files.close)
             self._metrics.loads.inc()
             return model
         except BaseException:
-            shutil.rmtree(folder.parent, ignore_errors=True)
+            files.close()
             raise
         finally:
             freeze_gc()

@@ -16,7 +16,7 @@ from tfx.types import artifact_utils
 
 from switchyard.components.artifacts import DIVERGED
 from switchyard.components.bundle.code import bundled_code
-from switchyard.components.bundle.model import BundleInfo, RawFeature
+from switchyard.components.bundle.model import BundleInfo, RawFeature, bundle_path
 from switchyard.components.bundle.rows import to_frame
 from switchyard.components.bundle.writer import raw_features, save_bundle
 from switchyard.components.data.summary import FILE as DATASET
@@ -73,7 +73,7 @@ class Executor(base_executor.BaseExecutor):
             user_code=settings["own_preprocessing"] or settings["code"] is not None or bool(code),
         )
         digest = save_bundle(
-            Path(model.uri) / "Format-Serving",
+            bundle_path(model.uri),
             info=info,
             transform_graph=graph_uri,
             export_dir=job.export_dir,

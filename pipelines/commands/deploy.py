@@ -14,11 +14,11 @@ import click
 import yaml
 from pydantic import ValidationError
 
-from switchyard.components.bundle.source import Registered, name_and_wanted
+from switchyard.components.bundle.source import ModelRef, name_and_selector
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.commands.model_argument import model_ref, open_model
 from switchyard.pipelines.commands.output_path import check_output
-from switchyard.pipelines.commands.serve import find_source
 from switchyard.pipelines.config.kubeflow import Secret, StageResources
 from switchyard.pipelines.kserve.cluster import KNATIVE, STANDARD, KServe, await_ready, look
 from switchyard.pipelines.kserve.manifests import Deployment, in_store, inference_service, service_name
@@ -35,13 +35,13 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
         UserError: the model is none of the registry, or an option does not fit, or KServe would not look at it.
         StageError: kubectl could not apply them, or the new version does not start.
     """
-    if name_and_wanted(model) is None:
+    if name_and_selector(model) is None:
         raise UserError(f"--target kserve: {model} is no model of the registry; for example breast_cancer@champion.")
     check_output(output, is_folder=True)
     if options["apply"]:
         _check_kubectl()
-    source, _ = find_source(model, tracking_uri, workspace, trust=options["trust"])
-    assert isinstance(source, Registered)
+    source = model_ref(model, tracking_uri, workspace, trust=options["trust"])
+    assert source is not None
     version = source.version()
     client = tracking.client(source.uri)
     digest = source.digest(version)
@@ -149,24 +149,16 @@ def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: P
     from switchyard.components.serving.tensorflow_serving import export_for_tensorflow_serving
 
     check_output(output, is_folder=True)
-    source, owned = find_source(model, tracking_uri, workspace, trust=trust)
-    registered = isinstance(source, Registered)
-    version = source.version() if isinstance(source, Registered) else "1"
-    name = source.name if isinstance(source, Registered) else "model"
-    target = output / name / version
-    if target.exists():
-        raise UserError(f"--output: {target} is there already. TensorFlow Serving takes another version, or remove it.")
-    folder = source.download(version) if isinstance(source, Registered) else source
-    try:
-        digest = source.digest(version) if isinstance(source, Registered) else None
-        export_for_tensorflow_serving(folder, target, verified=digest is not None)
-    finally:
-        if owned or registered:
-            shutil.rmtree(folder.parent, ignore_errors=True)
+    with open_model(model, tracking_uri, workspace, trust=trust) as opened:
+        name, version = (opened.name, opened.version) if opened.ref else ("model", "1")
+        target = output / name / version
+        if target.exists():
+            raise UserError(f"--output: {target} is there already. TensorFlow Serving takes another version, or remove it.")
+        export_for_tensorflow_serving(opened.folder, target, verified=opened.digest is not None)
     click.echo(f"tensorflow_model_server --rest_api_port=8501 --model_name={name} --model_base_path={(output / name).resolve()}")
 
 
-def _cluster_uri(source: Registered, given: str | None) -> str | None:
+def _cluster_uri(source: ModelRef, given: str | None) -> str | None:
     """Returns the registry's address for pods; None: the one that is known is of this machine alone."""
     uri = given or source.uri
     parts = urlsplit(uri)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.table import Table
 
-from switchyard.components.bundle.source import Registered
+from switchyard.components.bundle.source import ModelRef
 from switchyard.components.errors import EXIT_DATA_GATE, EXIT_DONE
 from switchyard.components.serving.drift_report import ServedDrift, drift_html, served_drift
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import run as tracking
-from switchyard.pipelines.commands.serve import find_source
+from switchyard.pipelines.commands.model_argument import open_model
 from switchyard.pipelines.terminal.output import quiet, table_console
 
 _SHOWN = 20
@@ -37,16 +36,9 @@ def drift(
     Raises:
         UserError: the model or the requests cannot be read.
     """
-    source, owned = find_source(model, tracking_uri, workspace, trust=trust)
-    version = source.version() if isinstance(source, Registered) else ""
-    folder = source.download(version) if isinstance(source, Registered) else source
-    try:
-        with quiet():
-            found = served_drift(folder, requests, warn=limits[0], fail=limits[1])
-    finally:
-        if owned or isinstance(source, Registered):
-            shutil.rmtree(folder.parent, ignore_errors=True)
-    run_id = _record(source, version, found) if isinstance(source, Registered) else None
+    with open_model(model, tracking_uri, workspace, trust=trust) as opened, quiet():
+        found = served_drift(opened.folder, requests, warn=limits[0], fail=limits[1])
+    run_id = _record(opened.ref, opened.version, found) if opened.ref else None
     if as_json:
         values = [{**dataclasses.asdict(d), "largest": d.largest} for d in found.distances]
         findings = [dataclasses.asdict(f) for f in found.findings]
@@ -66,7 +58,7 @@ def drift(
     return EXIT_DATA_GATE if any(f.action == "fail" for f in found.findings) else EXIT_DONE
 
 
-def _record(source: Registered, version: str, found: ServedDrift) -> str:
+def _record(source: ModelRef, version: str, found: ServedDrift) -> str:
     """A run of its own in the experiment that the version was made in."""
     client = tracking.client(source.uri)
     made_by = client.get_model_version(source.name, version).run_id

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Collection, Sequence
 from contextlib import closing
@@ -23,7 +22,6 @@ from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import Move, Version
-from switchyard.components.tracking.version_download import download_version
 from switchyard.pipelines.terminal.output import quiet, table_console
 from switchyard.pipelines.workspace import Workspace, find_workspace
 
@@ -176,17 +174,16 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
 
     import_torch_first()
     from switchyard.components.bundle.model import load_bundle, reordered
+    from switchyard.components.bundle.source import ModelRef
     from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
     from switchyard.components.evaluation.metrics import DIRECTION, PRIMARY
 
     scores: dict[str, Any] = {}
     asked: dict[str, Any] = {}
     classes: list[Any] = []
-    with tempfile.TemporaryDirectory() as work:
-        for version in chosen:
-            folder = Path(work) / version.version
-            digest = download_version(tracking.client(uri), uri, name, version.version, folder)
-            bundle = load_bundle(folder, digest)
+    for version in chosen:
+        with ModelRef(uri, name, version.version).open() as opened:
+            bundle = load_bundle(opened.folder, opened.digest)
             info = bundle.info
             # The positive class may differ: a version's scores are turned into those of the first one's.
             asked[version.version] = (info.task, info.label, sorted(map(str, info.classes)))
@@ -194,7 +191,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             if len(set(map(repr, asked.values()))) > 1:
                 listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, _) in asked.items())
                 raise UserError(f"{name}: {listed}, perhaps of other classes: they cannot be compared on the same rows.")
-            frame = _read_rows(data, folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
+            frame = _read_rows(data, opened.folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
             if info.label not in frame:
                 raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {in_a_line(frame.columns)}.")
             frame = frame[frame[info.label].notna()]

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from switchyard.components import progress
-from switchyard.components.bundle.source import Registered
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.sources import fingerprint, format_of, list_files, listed
 from switchyard.components.prediction.files import BAD, BatchJob, predict_files
 from switchyard.components.prediction.output import assemble
+from switchyard.pipelines.commands.model_argument import open_model
 from switchyard.pipelines.commands.output_path import check_output, removed_when_refused
-from switchyard.pipelines.commands.serve import find_source
 from switchyard.pipelines.config.beam import FLINK, BeamConfig
 from switchyard.pipelines.runners.local.flink import find_jar
 from switchyard.pipelines.terminal.output import quiet, stderr_console
@@ -53,17 +53,11 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
     if found.skipped:
         click.echo(f"{len(found.skipped)} files without rows are skipped: {listed(found.skipped)}", err=True)
     kinds = {f: format_of(f, options.input_format) for f in found.files}
-    source, owned = find_source(model, tracking_uri, workspace, trust=options.trust)
-    version = source.version() if isinstance(source, Registered) else source.parent.name
-    folder = source.download(version) if isinstance(source, Registered) else source
     parts = options.output.with_name(f"{options.output.name}.parts")
-    console = stderr_console()
-    progress.set_sink(lambda text: console.print(text, highlight=False, markup=False))
-    try:
-        digest = source.digest(version) if isinstance(source, Registered) else None
-        _prepare(parts, _plan(folder, kinds, kind, options), fresh=options.fresh)
+    with open_model(model, tracking_uri, workspace, trust=options.trust) as opened, _shown_progress():
+        _prepare(parts, _plan(opened.folder, kinds, kind, options), fresh=options.fresh)
         missing, bad_rows = tuple(options.missing_values), options.max_bad_rows
-        job = BatchJob(str(folder), digest, kinds, str(parts), missing, bad_rows, typed=kind != "csv")
+        job = BatchJob(str(opened.folder), opened.digest, kinds, str(parts), missing, bad_rows, typed=kind != "csv")
         with removed_when_refused(parts), quiet(parts / "log"):
             try:
                 predict_files(job, beam)
@@ -71,15 +65,21 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
                 raise _plain(error) from error
             rows = assemble(sorted(parts.glob("[0-9]*.parquet")), options.output, kind)
         bad = _bad_rows(parts, options.output.with_name(options.output.name + BAD))
-    finally:
-        progress.set_sink(None)
-        if owned or isinstance(source, Registered):
-            shutil.rmtree(folder.parent, ignore_errors=True)
     shutil.rmtree(parts)
-    told = f"{rows:,} rows in {options.output}, predicted by {model}" + (f" (version {version})" if "@" in model else "")
-    click.echo(told)
+    version = f" (version {opened.version})" if opened.ref else ""
+    click.echo(f"{rows:,} rows in {options.output}, predicted by {model}{version}")
     if bad:
         click.echo(f"{bad:,} rows have no prediction; {options.output}{BAD} says why", err=True)
+
+
+@contextmanager
+def _shown_progress() -> Iterator[None]:
+    console = stderr_console()
+    progress.set_sink(lambda text: console.print(text, highlight=False, markup=False))
+    try:
+        yield
+    finally:
+        progress.set_sink(None)
 
 
 def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
 
-from switchyard.components.bundle.source import Registered, model_folder, name_and_wanted
+from switchyard.components.bundle.source import ModelRef, OpenedModel, name_and_selector
 from switchyard.components.errors import UserError
 from switchyard.components.import_order import import_tensorflow_without_keras, import_torch_first
 from switchyard.components.process.tokens import read_token, token_in
 from switchyard.components.serving.served_model import Limits
 from switchyard.components.serving.server import ServeOptions, bind
 from switchyard.components.serving.server import serve as run_server
-from switchyard.components.text.redaction import take_credentials
-from switchyard.components.tracking.manifest import verify
-from switchyard.pipelines.commands.models import registry_uri
+from switchyard.pipelines.commands.model_argument import model_ref, open_model
 from switchyard.pipelines.terminal.output import quiet
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
@@ -36,16 +34,23 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         UserError: there is no such model, or an option does not fit.
         StageError: the model cannot be served.
     """
-    allowed_hosts = _allowed_hosts(options["allowed_hosts"])
     digest = options["digest"]
-    if digest is not None and name_and_wanted(model):
+    if digest is not None and name_and_selector(model):
         raise UserError("--digest: belongs to a folder or URI; a version of the registry has its own.")
-    source, owned = find_source(model, tracking_uri, workspace, trust=options["trust"], digest=digest)
+    trust = options["trust"]
+    with ExitStack() as files:
+        source: ModelRef | OpenedModel | None = model_ref(model, tracking_uri, workspace, trust=trust)
+        if source is None:
+            source = files.enter_context(open_model(model, tracking_uri, workspace, trust=trust, digest=digest))
+        _serve(source, options)
+
+
+def _serve(source: ModelRef | OpenedModel, options: Mapping[str, Any]) -> None:
     canary = options["canary"]
-    if canary and not isinstance(source, Registered):
+    if canary and not isinstance(source, ModelRef):
         raise UserError("--canary: needs a model of the registry, for example breast_cancer@champion.")
     settings = ServeOptions(
-        name=options["name"] or _name(source),
+        name=options["name"] or source.name,
         limits=Limits(
             body=options["max_body"] << 20,
             rows=options["max_rows"],
@@ -63,8 +68,7 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         request_share=options["sample"] / 100,
         redacted=options["redact"],
         drain_seconds=options["drain"],
-        digest=digest,
-        allowed_hosts=allowed_hosts,
+        allowed_hosts=_allowed_hosts(options["allowed_hosts"]),
         max_connections=options["max_connections"],
         idle_seconds=options["idle_timeout"],
     )
@@ -77,50 +81,12 @@ def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, op
         import tensorflow as tf
 
         tf.constant(0)
-    run_server(source, listening, settings, metadata.version("switchyard"), _say, owned=owned)
-
-
-def find_source(
-    model: str, tracking_uri: str | None, workspace: Path | None, *, trust: bool, digest: str | None = None
-) -> tuple[Registered | Path, bool]:
-    """Returns where MODEL comes from, and whether it is a copy that the caller removes; a registered one is looked up.
-
-    Args:
-        model: as the command line has it.
-        tracking_uri: of MLflow's server or database; None: the workspace's.
-        workspace: the one given, if any.
-        trust: take a model that no registered digest vouches for.
-        digest: that the manifest of a folder or URI must have.
-
-    Raises:
-        UserError: there is none, or it is not trusted, or not as its digest says.
-        StageError: the registry cannot be reached.
-    """
-    parts = name_and_wanted(model)
-    if parts:
-        registered = Registered(registry_uri(tracking_uri, workspace), *parts, trust=trust)
-        registered.version()
-        return registered, False
-    folder, owned = model_folder(model, tracking_uri and take_credentials(tracking_uri), trusted=trust or digest is not None)
-    if digest is not None:
-        try:
-            verify(folder, digest)
-        except UserError:
-            if owned:
-                shutil.rmtree(folder.parent, ignore_errors=True)
-            raise
-    return folder, owned
+    run_server(source, listening, settings, metadata.version("switchyard"), _say)
 
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
     sys.stderr.flush()
-
-
-def _name(source: Registered | Path) -> str:
-    if isinstance(source, Registered):
-        return source.name
-    return "model" if source.name == "Format-Serving" else source.name
 
 
 def _token(file: Path | None) -> str | None:

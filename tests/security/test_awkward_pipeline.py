@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from switchyard.components.bundle.source import Registered
+from switchyard.components.bundle.source import ModelRef
 from tests.command import REPOSITORY, environment
 from tests.security.awkward import MARK, names
 from tests.serving.server import serving
@@ -168,18 +168,17 @@ for place in sys.argv[3:]:
 """
 
 
-def test_mlflow_loads_what_was_registered_and_refuses_what_was_changed(awkward):
+def test_mlflow_loads_what_was_registered_and_refuses_what_was_changed(awkward, tmp_path):
     uri = f"sqlite:///{awkward.workspace / 'mlflow.db'}"
     changed = []
     for version in "123":
-        changed.append(Registered(uri, "awkward", version).download(version))
+        with ModelRef(uri, "awkward", version).open() as opened:
+            changed.append(shutil.copytree(opened.folder, tmp_path / version))
         [info] = changed[-1].glob("artifacts/*/bundle.json")
         info.write_text(info.read_text() + " ")
     places = [*(f"models:/awkward/{v}" for v in "123"), *map(str, changed)]
     command = [sys.executable, "-c", LOAD, uri, str(awkward.data), *places]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
-    for folder in changed:
-        shutil.rmtree(folder.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:3] == ["600"] * 3
     assert done.stdout.count("bundle.json' was changed") == 3

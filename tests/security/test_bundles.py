@@ -9,14 +9,14 @@ import tensorflow as tf
 from mlflow import MlflowClient
 
 from switchyard.components.bundle.code import bundled_code
-from switchyard.components.bundle.model import load_bundle
-from switchyard.components.bundle.source import Registered, model_folder, name_and_wanted
+from switchyard.components.bundle.model import bundle_path, load_bundle
+from switchyard.components.bundle.source import ModelRef, name_and_selector, open_model
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking.manifest import write_manifest
 from switchyard.pipelines.commands.deploy import deploy_tensorflow_serving
+from switchyard.pipelines.commands.model_argument import model_ref
 from switchyard.pipelines.commands.models import compare
-from switchyard.pipelines.commands.serve import find_source
 from tests.command import switchyard
 from tests.security.bundles import FEATURE, make_bundle
 
@@ -237,13 +237,15 @@ def registry(tmp_path):
 
 def test_what_is_downloaded_is_what_was_registered(registry):
     uri, files = registry
-    source = Registered(uri, "m", "1")
-    assert load_bundle(source.download("1"), source.digest("1")).predict(ROWS) is not None
+    with open_model("m@1", uri) as opened:
+        assert load_bundle(opened.folder, opened.digest).predict(ROWS) is not None
+        assert (opened.name, opened.version, opened.digest) == ("m", "1", ModelRef(uri, "m", "1").digest("1"))
+    assert not opened.folder.parent.exists()
     for changed in files.rglob("bundle.json"):
         change(changed)
         write_manifest(changed.parents[2])  # whoever can write there can write a manifest, too
-    with pytest.raises(UserError, match=r"manifest\.json was changed"):
-        source.download("1")
+    with pytest.raises(UserError, match=r"manifest\.json was changed"), open_model("m@1", uri):
+        pass
 
 
 @pytest.mark.parametrize("file", ["saved_model.pb", "bundle.json"])
@@ -262,28 +264,64 @@ def test_a_registered_version_that_was_changed_is_neither_deployed_nor_compared(
 
 def test_a_version_without_a_digest_needs_trust(registry):
     uri, _ = registry
-    with pytest.raises(UserError, match=r"version 2 was registered without a digest.*--trust"):
-        Registered(uri, "m", "2").download("2")
-    assert Registered(uri, "m", "2", trust=True).download("2").is_dir()
+    with pytest.raises(UserError, match=r"version 2 was registered without a digest.*--trust"), open_model("m@2", uri):
+        pass
+    with open_model("m@2", uri, trust=True) as opened:
+        assert opened.digest is None
+        assert load_bundle(opened.folder).predict(ROWS) is not None
 
 
 @pytest.mark.parametrize("text", ["m@1", "models:/m/1", "models:/m@champion"])
 def test_mlflows_uris_of_versions_are_versions_of_the_registry(text, registry):
-    assert name_and_wanted(text) is not None
-    source, _ = find_source(text, registry[0], None, trust=False)
-    assert source.version() == "1"
+    assert name_and_selector(text) is not None
+    assert model_ref(text, registry[0], None, trust=False).version() == "1"
+    with open_model(text, registry[0]) as opened:
+        assert opened.version == "1"
+    with pytest.raises(UserError, match="give the address of the registry"), open_model(text):
+        pass
 
 
 def test_a_folder_and_a_uri_need_trust_or_a_digest(folder, tmp_path):
     digest = make_bundle(folder)
-    with pytest.raises(UserError, match=r"no version of a registry.*--trust"):
-        model_folder(str(folder))
-    with pytest.raises(UserError, match=r"no version of a registry.*--trust"):
-        model_folder("runs:/1/model", f"sqlite:///{tmp_path}/mlflow.db")
-    assert find_source(str(folder), None, None, trust=True) == (folder, False)
-    assert find_source(str(folder), None, None, trust=False, digest=digest) == (folder, False)
-    with pytest.raises(UserError, match="its digest is not 0000"):
-        find_source(str(folder), None, None, trust=False, digest="0000")
+    for ref in (folder, "runs:/1/model", folder.as_uri(), "mlflow-artifacts:/model"):
+        with (
+            pytest.raises(UserError, match=r"no version of a registry.*--trust"),
+            open_model(ref, f"sqlite:///{tmp_path}/mlflow.db"),
+        ):
+            pass
+    for vouched in ({"trust": True}, {"digest": digest}):
+        with open_model(folder, **vouched) as opened:
+            assert (opened.folder, opened.version, opened.digest) == (folder, "model", vouched.get("digest"))
+        assert folder.is_dir()
+    with pytest.raises(UserError, match="its digest is not 0000"), open_model(folder, digest="0000"):
+        pass
+
+
+@pytest.fixture
+def temporary(monkeypatch, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"
+
+
+def test_what_was_downloaded_is_removed_also_when_it_is_refused(folder, temporary):
+    digest = make_bundle(folder)
+    with open_model(folder.as_uri(), digest=digest) as opened:
+        assert opened.folder.is_relative_to(temporary)
+        assert load_bundle(opened.folder, digest).predict(ROWS) is not None
+    change(folder / "artifacts/bundle/bundle.json")
+    with pytest.raises(UserError, match=r"bundle\.json' was changed"), open_model(folder.as_uri(), trust=True):
+        pass
+    with pytest.raises(UserError, match="cannot be downloaded"), open_model((folder / "gone").as_uri(), trust=True):
+        pass
+    assert list(temporary.iterdir()) == []
+    assert folder.is_dir()
+
+
+def test_a_training_stages_output_is_opened_like_the_model_in_it(tmp_path):
+    make_bundle(bundle_path(tmp_path / "7"))
+    with open_model(tmp_path / "7", trust=True) as opened:
+        assert (opened.folder, opened.name, opened.version) == (bundle_path(tmp_path / "7"), "model", "7")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from switchyard.components.bundle.model import bundle_info, load_bundle
+from switchyard.components.bundle.model import bundle_info, bundle_path, load_bundle
 from switchyard.components.serving.client import records, tensors
 from tests.command import free_port, switchyard
 from tests.serving.server import serving, start_server, until_ready
@@ -45,7 +45,7 @@ def test_served_is_what_was_evaluated_on_every_row(bundles, workspace, digits, r
     cases["messy"] = (model, messy)
     assert len(cases) == 6
     for name, (folder, place) in cases.items():
-        model_folder = folder / "Format-Serving" if (folder / "Format-Serving").is_dir() else folder
+        model_folder = bundle_path(folder) if bundle_path(folder).is_dir() else folder
         features = bundle_info(model_folder).features
         frame = eval_rows(place, features)
         evaluated = load_bundle(model_folder).predict(frame)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from switchyard.components.bundle.model import ROWS, example_rows, training_data
+from switchyard.components.bundle.source import OpenedModel
 from switchyard.components.serving.served_model import Limits, load_model
 from switchyard.components.tracking.manifest import write_manifest
 from tests.security.bundles import FEATURE, make_bundle
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.core
 
 
 def served(folder):
-    model = load_model(folder, "1", Limits(), lambda rows: None, owned=False)
+    model = load_model(OpenedModel(folder, "m", "1", None), Limits(), lambda rows: None)
     asyncio.run(model.close())
     return model.version
 
