@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-unit test-all test-suites durations pictures mutants landed flink tpu lint format lock audit sbom sbom-image image clean
+.PHONY: help setup demo test test-unit test-all test-suites durations pictures reference docs mutants landed flink tpu lint format lock audit sbom sbom-image image clean
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -79,6 +79,22 @@ durations: setup flink-if-possible tpu-if-possible ## Measure every test and fix
 pictures: setup ## Make the pictures of README.md: the demo, its report, its run in MLflow
 	$(VENV)/bin/python docs/make_pictures.py
 
+reference: setup ## Generate docs/reference from the code: config keys, commands, API
+	$(VENV)/bin/python docs/make_reference.py
+
+# Zensical, apart from the environment that the code runs in.
+DOCS := .tools/docs
+DOCS_STAMP := $(DOCS)/.installed
+
+$(DOCS_STAMP): infra/docs/requirements.lock | $(UV)
+	@echo "==> Zensical in $(DOCS)"
+	test -x $(DOCS)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(DOCS)
+	$(UV) pip sync --quiet --python $(DOCS)/bin/python --require-hashes infra/docs/requirements.lock
+	@touch $@
+
+docs: $(DOCS_STAMP) ## Build the site of docs/ into .cache/docs/site and check its links; it reads offline
+	@$(DOCS)/bin/python docs/make_site.py
+
 mutants: setup ## Break twenty lines, one at a time, and see which of them `make test` catches
 	$(VENV)/bin/python -m tests.mutants
 
@@ -133,7 +149,7 @@ format: setup ## Rewrite the code in the house style
 # pip-audit and CycloneDX's tool, apart from the environment that they look at.
 AUDIT := .tools/audit
 AUDIT_STAMP := $(AUDIT)/.installed
-LOCKS := requirements.lock infra/image/requirements.gpu.lock infra/image/requirements.tpu.lock infra/audit/requirements.lock
+LOCKS := requirements.lock infra/image/requirements.gpu.lock infra/image/requirements.tpu.lock infra/audit/requirements.lock infra/docs/requirements.lock
 
 $(AUDIT_STAMP): infra/audit/requirements.lock | $(UV)
 	@echo "==> pip-audit and CycloneDX's tool in $(AUDIT)"
@@ -167,8 +183,8 @@ lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.tx
 	$(COMPILE) setup.py --extra dev --output-file requirements.lock
 	$(COMPILE) setup.py --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
 	$(COMPILE) setup.py infra/image/tpu.in --output-file infra/image/requirements.tpu.lock
-	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
-	  --python-version 3.11 --python-platform x86_64-manylinux_2_36 infra/audit/requirements.in --output-file infra/audit/requirements.lock
+	for tool in audit docs; do $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_36 infra/$$tool/requirements.in --output-file infra/$$tool/requirements.lock || exit; done
 
 ACCELERATOR ?= cpu
 CONTAINERS ?= $(firstword $(foreach tool,docker podman,$(shell command -v $(tool) 2>/dev/null)))
