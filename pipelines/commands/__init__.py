@@ -1,1 +1,19 @@
-"""The commands of `switchyard`, a module each."""
+"""The commands: each is `command` in the module of its name, with its options; imported when it is called."""
+
+# Name -> what `switchyard --help` says of it, for which no command is imported.
+COMMANDS = {
+    "run": "Run a pipeline on this machine.",
+    "demo": "Run the breast_cancer example with both trainers and compare them.",
+    "ui": "Open MLflow's UI on a workspace's runs.",
+    "upload": "Send MLflow the records kept while it was unreachable.",
+    "schema": "Keep a reviewed schema: infer, show, diff, accept.",
+    "models": "See, compare, promote and roll back registered models.",
+    "predict": "Predict the rows of files.",
+    "serve": "Serve a model over HTTP.",
+    "deploy": "Write what KServe or TensorFlow Serving needs.",
+    "drift": "Compare requests in service with the training data.",
+    "compile": "Compile a pipeline for Kubeflow Pipelines v2.",
+    "submit": "Run a pipeline on Kubeflow Pipelines, now or by a schedule.",
+    "runs": "See and steer runs on Kubeflow Pipelines.",
+    "doctor": "Check whether a cluster is fit for a first run.",
+}

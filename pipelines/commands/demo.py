@@ -5,19 +5,33 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.table import Table
 
 from switchyard.components.errors import StageError
 from switchyard.components.process import interpreter
+from switchyard.pipelines.commands.options import (
+    handle_errors,
+    workspace_option,
+)
 from switchyard.pipelines.commands.ui import run_link
 from switchyard.pipelines.terminal.console import PlainTextConsole
 from switchyard.pipelines.workspace import default_workspace
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "breast_cancer" / "pipeline.yaml"
 TRAINERS = ("tensorflow", "pytorch")
+
+
+@click.command("demo")
+@workspace_option
+@handle_errors
+def command(workspace: Path | None) -> None:
+    """Run the breast_cancer example with both trainers and compare them."""
+    sys.exit(run_demo(workspace))
 
 
 def run_demo(workspace: Path | None) -> int:

@@ -7,25 +7,88 @@ import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 import yaml
-from pydantic import ValidationError
 
-from switchyard.components.bundle.source import ModelRef, name_and_selector
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.tracking import run as tracking
-from switchyard.pipelines.commands.model_argument import model_ref, open_model
-from switchyard.pipelines.commands.output_path import check_output
-from switchyard.pipelines.config.kubeflow import Secret, StageResources
+from switchyard.pipelines.api.output_path import check_output
+from switchyard.pipelines.commands.options import (
+    handle_errors,
+    registry_option,
+    trust_option,
+    workspace_option,
+)
 from switchyard.pipelines.kserve.cluster import KNATIVE, STANDARD, KServe, await_ready, look
-from switchyard.pipelines.kserve.manifests import Deployment, in_store, inference_service, service_name
+from switchyard.pipelines.terminal.output import quiet
+
+if TYPE_CHECKING:
+    from switchyard.components.bundle.source import ModelRef
+    from switchyard.pipelines.config.kubeflow import Secret, StageResources
 
 # Requests of a replica before Knative starts another.
 _CONCURRENCY = 32
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is refused)
+
+
+@click.command("deploy")
+@click.argument("model")
+@click.option("--target", required=True, type=click.Choice(["kserve", "tf-serving"]), help="Where it is to be served.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.")
+@click.option("--apply", is_flag=True, help="kserve: kubectl apply the manifests, and wait until the version serves.")
+@click.option(
+    "--canary",
+    type=click.IntRange(0, 100),
+    metavar="PERCENT",
+    help="kserve: requests that this version gets; the one before gets the others.",
+)
+@click.option("--name", metavar="NAME", help="kserve: of the InferenceService.  [default: the model's]")
+@click.option("--namespace", default="serving", show_default=True, help="kserve: see infra/serving.")
+@click.option("--image", metavar="IMAGE", help="kserve: made by make image.  [default: switchyard:VERSION]")
+@click.option("--service-account", default="model-reader", show_default=True, help="kserve: may read the object store.")
+@click.option(
+    "--cluster-tracking-uri", metavar="URI", help="kserve: MLflow's address inside of the cluster, where no object store is."
+)
+@click.option("--cpu", metavar="QUANTITY", help="kserve: of a replica.  [default: 2]")
+@click.option("--memory", metavar="QUANTITY", help="kserve: of a replica.  [default: 4Gi]")
+@click.option("--accelerator", metavar="NAME", help="kserve: gpu, gpu:2, amd-gpu, or vendor/name:count.")
+@click.option("--min-replicas", default=1, show_default=True, type=click.IntRange(0), help="kserve: 0 needs Knative.")
+@click.option("--max-replicas", default=3, show_default=True, type=click.IntRange(1), help="kserve.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1),
+    help="kserve: requests of a replica before another is started; needs Knative.  [default: 32 there]",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["standard", "knative"]),
+    help="kserve: its deployment mode.  [default: what kubectl reads, where it matters]",
+)
+@click.option("--token-secret", metavar="NAME/KEY", help="kserve: secret with the token that clients must send.")
+@click.option("--secret-env", multiple=True, metavar="VARIABLE=NAME/KEY", help="kserve: variable from a secret; may be repeated.")
+@trust_option
+@registry_option
+@workspace_option
+@handle_errors
+def command(model: str, target: str, output: Path, tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
+    """Deploy MODEL: write what KServe or TensorFlow Serving needs.
+
+    kserve: an InferenceService that runs switchyard serve, with MODEL's version of now. tf-serving: OUTPUT/NAME/VERSION, a
+    SavedModel with raw features in (TensorFlow models alone).
+
+    \b
+    switchyard deploy breast_cancer@champion --target kserve -o manifests/
+    switchyard deploy breast_cancer@challenger --target kserve -o manifests/ --canary 10 --apply
+    switchyard deploy breast_cancer@champion --target tf-serving -o models/
+    """  # noqa: D301 (click wants the character)
+    if target == "kserve":
+        deploy_kserve(model, tracking_uri, workspace, output, options)
+        return
+    with quiet():  # what TensorFlow says of devices
+        deploy_tensorflow_serving(model, tracking_uri, workspace, output, trust=options["trust"])
 
 
 def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, output: Path, options: Mapping[str, Any]) -> None:
@@ -35,6 +98,10 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
         UserError: the model is none of the registry, or an option does not fit, or KServe would not look at it.
         StageError: kubectl could not apply them, or the new version does not start.
     """
+    from switchyard.components.bundle.source import name_and_selector
+    from switchyard.pipelines.api.model_argument import model_ref
+    from switchyard.pipelines.kserve.manifests import Deployment, in_store, inference_service, service_name
+
     if name_and_selector(model) is None:
         raise UserError(f"--target kserve: {model} is no model of the registry; for example breast_cancer@champion.")
     check_output(output, is_folder=True)
@@ -147,6 +214,7 @@ def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: P
         UserError: the model does not fit TensorFlow Serving, or the version is there already.
     """
     from switchyard.components.serving.tensorflow_serving import export_for_tensorflow_serving
+    from switchyard.pipelines.api.model_argument import open_model
 
     check_output(output, is_folder=True)
     with open_model(model, tracking_uri, workspace, trust=trust) as opened:
@@ -178,6 +246,10 @@ def _replicas(fewest: int, most: int) -> tuple[int, int]:
 
 
 def _resources(options: Mapping[str, Any]) -> StageResources:
+    from pydantic import ValidationError
+
+    from switchyard.pipelines.config.kubeflow import StageResources
+
     given = {k: options[k] for k in ("cpu", "memory", "accelerator") if options[k]}
     secrets = {}
     for text in options["secret_env"]:
@@ -192,6 +264,10 @@ def _resources(options: Mapping[str, Any]) -> StageResources:
 
 
 def _secret(option: str, text: str | None) -> Secret | None:
+    from pydantic import ValidationError
+
+    from switchyard.pipelines.config.kubeflow import Secret
+
     if text is None:
         return None
     try:

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
-from switchyard.components.errors import EXIT_DONE, EXIT_FAILED
-from switchyard.pipelines.config.load import load_config
-from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
-from switchyard.pipelines.runners.kubeflow.runs.cluster_checks import FAILED, examine
+from switchyard.components.errors import EXIT_DONE, EXIT_FAILED, UserError
+from switchyard.pipelines.commands.options import (
+    connection_options,
+    handle_errors,
+    json_option,
+    overrides_option,
+    tracking_uri_option,
+    trainers_option,
+    with_trainer_overrides,
+)
 from switchyard.pipelines.terminal.output import table_console
+
+if TYPE_CHECKING:
+    from switchyard.pipelines.runners.kubeflow.cluster.client import Connection
+
+
+@click.command("doctor")
+@click.argument("pipeline", type=click.Path(path_type=Path), required=False)
+@connection_options
+@tracking_uri_option
+@trainers_option
+@overrides_option
+@json_option
+@handle_errors
+def command(
+    pipeline: Path | None,
+    connection: Connection,
+    tracking_uri: str | None,
+    trainers: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Look whether a cluster is fit for a first run, of PIPELINE or of any; exit code 1 when something is not.
+
+    What Kubernetes alone knows is asked by kubectl, with its current context.
+    """
+    if pipeline is None and (overrides or trainers):
+        raise UserError("--set and --trainer change a pipeline: give PIPELINE, or leave them out.")
+    sys.exit(doctor(connection, pipeline, with_trainer_overrides(overrides, trainers), tracking_uri, as_json=as_json))
 
 
 def doctor(
@@ -32,7 +67,11 @@ def doctor(
     Raises:
         UserError: no KFP answers there, or the pipeline is wrong.
     """
-    config: PipelineConfig | None = load_config(pipeline, overrides=overrides) if pipeline else None
+    from switchyard.pipelines.config.load import load_config
+    from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
+    from switchyard.pipelines.runners.kubeflow.runs.cluster_checks import FAILED, examine
+
+    config = load_config(pipeline, overrides=overrides) if pipeline else None
     client = KubeflowClient(connection)
     client.check()
     findings = examine(client, config, tracking_uri or (config.tracking.uri if config else None))

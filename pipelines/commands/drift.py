@@ -4,21 +4,61 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
-from switchyard.components.bundle.source import ModelRef
 from switchyard.components.errors import EXIT_DATA_GATE, EXIT_DONE
-from switchyard.components.serving.drift_report import ServedDrift, drift_html, served_drift
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import run as tracking
-from switchyard.pipelines.commands.model_argument import open_model
+from switchyard.pipelines.commands.options import (
+    handle_errors,
+    json_option,
+    registry_option,
+    trust_option,
+    workspace_option,
+)
 from switchyard.pipelines.terminal.output import quiet, table_console
 
+if TYPE_CHECKING:
+    from switchyard.components.bundle.source import ModelRef
+    from switchyard.components.serving.drift_report import ServedDrift
+
 _SHOWN = 20
+
+
+@click.command("drift")
+@click.argument("model")
+@click.argument("requests", nargs=-1, required=True, metavar="REQUESTS...")
+@click.option("--warn", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Distance that is worth a word.")
+@click.option("--fail", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Distance that ends with exit code 3.")
+@trust_option
+@json_option
+@registry_option
+@workspace_option
+@handle_errors
+def command(
+    model: str,
+    requests: tuple[str, ...],
+    warn: float,
+    fail: float,
+    trust: bool,
+    as_json: bool,
+    tracking_uri: str | None,
+    workspace: Path | None,
+) -> None:
+    """Compare requests in service with what MODEL was trained on; a model of the registry gets a report in MLflow.
+
+    REQUESTS are files or globs of raw rows: what serve --request-log wrote, or any CSV, Parquet, JSON Lines or TFRecord.
+
+    \b
+    switchyard drift breast_cancer@champion 'requests/*.parquet'
+    """  # noqa: D301 (click wants the character)
+    sys.exit(drift(model, tracking_uri, workspace, requests, (warn, fail), as_json=as_json, trust=trust))
 
 
 def drift(
@@ -36,6 +76,10 @@ def drift(
     Raises:
         UserError: the model or the requests cannot be read.
     """
+    with quiet():  # what TensorFlow says of devices
+        from switchyard.components.serving.drift_report import served_drift
+    from switchyard.pipelines.api.model_argument import open_model
+
     with open_model(model, tracking_uri, workspace, trust=trust) as opened, quiet():
         found = served_drift(opened.folder, requests, warn=limits[0], fail=limits[1])
     run_id = _record(opened.ref, opened.version, found) if opened.ref else None
@@ -60,6 +104,8 @@ def drift(
 
 def _record(source: ModelRef, version: str, found: ServedDrift) -> str:
     """A run of its own in the experiment that the version was made in."""
+    from switchyard.components.serving.drift_report import drift_html
+
     client = tracking.client(source.uri)
     made_by = client.get_model_version(source.name, version).run_id
     experiment = (

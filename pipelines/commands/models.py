@@ -3,40 +3,94 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import time
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-import pandas as pd
 from rich.table import Table
 
 from switchyard.components.errors import StageError, UserError
-from switchyard.components.text.redaction import TRACKING_URI, take_credentials
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import Move, Version
+from switchyard.pipelines.commands.options import (
+    handle_errors,
+    json_option,
+    registry_option,
+    workspace_option,
+)
 from switchyard.pipelines.terminal.output import quiet, table_console
-from switchyard.pipelines.workspace import Workspace, find_workspace
+from switchyard.pipelines.workspace import registry_uri
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 _HEADLINE = ("auc", "accuracy", "mae", "loss")
 
 
-def registry_uri(uri: str | None, workspace: Path | None) -> str:
-    """Returns the server given, else MLFLOW_TRACKING_URI's, else the database of the workspace given or found."""
-    if uri:
-        return take_credentials(uri)
-    if not workspace and (server := os.environ.get(TRACKING_URI)):
-        return take_credentials(server)
-    place = Workspace(find_workspace(workspace, None))
-    place.contain_libraries()
-    return place.mlflow_uri
+_why = click.option("--why", required=True, metavar="TEXT", help="The reason, kept in the registry.")
+
+
+@click.group("models")
+def command() -> None:
+    """See, compare, promote and roll back registered models."""
+
+
+@command.command("list")
+@click.argument("name", required=False)
+@json_option
+@registry_option
+@workspace_option
+@handle_errors
+def models_list(name: str | None, as_json: bool, tracking_uri: str | None, workspace: Path | None) -> None:
+    """List versions of the model NAME and every move of its champion; without NAME all models."""
+    show(registry_uri(tracking_uri, workspace), name, as_json=as_json)
+
+
+@command.command("compare")
+@click.argument("name")
+@click.argument("versions", nargs=2, metavar="VERSION VERSION")
+@click.option("--data", type=click.Path(path_type=Path), help="Evaluate both on the rows of this file; it holds the label.")
+@json_option
+@registry_option
+@workspace_option
+@handle_errors
+def models_compare(
+    name: str, versions: tuple[str, str], data: Path | None, as_json: bool, tracking_uri: str | None, workspace: Path | None
+) -> None:
+    """Compare two versions (numbers or aliases) of the model NAME."""
+    compare(registry_uri(tracking_uri, workspace), name, versions, data, as_json=as_json)
+
+
+@command.command("promote")
+@click.argument("name")
+@click.argument("version")
+@_why
+@click.option("--force", is_flag=True, help="Also a version that was not blessed.")
+@registry_option
+@workspace_option
+@handle_errors
+def models_promote(name: str, version: str, why: str, force: bool, tracking_uri: str | None, workspace: Path | None) -> None:
+    """Make VERSION (a number or an alias) of the model NAME its champion; the one before becomes `previous`."""
+    promote(registry_uri(tracking_uri, workspace), name, version, why, force=force)
+
+
+@command.command("rollback")
+@click.argument("name")
+@_why
+@registry_option
+@workspace_option
+@handle_errors
+def models_rollback(name: str, why: str, tracking_uri: str | None, workspace: Path | None) -> None:
+    """Make `previous` the champion of the model NAME again."""
+    rollback(registry_uri(tracking_uri, workspace), name, why)
 
 
 def show(uri: str, name: str | None, *, as_json: bool) -> None:
@@ -170,6 +224,8 @@ class OnSameRows:
 
 
 def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> OnSameRows:
+    import numpy as np
+
     from switchyard.components.import_order import import_torch_first
 
     import_torch_first()
@@ -224,7 +280,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
 
 
 def _existing(value: float) -> float | None:
-    return None if np.isnan(value) else value
+    return None if math.isnan(value) else value
 
 
 def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, *, as_json: bool) -> None:
@@ -244,6 +300,8 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
 
 def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFrame:
     """Reads rows as the model's training data was read."""
+    import pandas as pd
+
     from switchyard.components.bundle.model import training_data
     from switchyard.components.data.summary import DatasetSummary
     from switchyard.components.ingest.bad_rows import BadRows
@@ -268,6 +326,9 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
 
 def _labels(column: pd.Series, classes: Sequence[Any]) -> np.ndarray:
     """Returns class indices, or the values of a regression, float64 (B,); NaN for what is no class, or no number."""
+    import numpy as np
+    import pandas as pd
+
     from switchyard.components.ingest.labels import class_of
 
     if not classes:

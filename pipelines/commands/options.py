@@ -51,7 +51,7 @@ Exit codes:
   1  anything else"""
 
 
-def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+def handle_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """A user's mistake ends with one message and a code, not with a stack trace."""
 
     @wraps(command)
@@ -125,7 +125,7 @@ trainers_option = click.option(
 )
 
 
-def chosen(overrides: tuple[str, ...], trainers: tuple[str, ...]) -> tuple[str, ...]:
+def with_trainer_overrides(overrides: tuple[str, ...], trainers: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the overrides with the chosen trainers among them."""
     if not trainers:
         return overrides
@@ -135,3 +135,50 @@ def chosen(overrides: tuple[str, ...], trainers: tuple[str, ...]) -> tuple[str, 
 overrides_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML.")
 pipeline_argument = click.argument("pipeline", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow server or database.  [default: the workspace's]")
+
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Take a MODEL that no registered digest vouches for: loading it can run what is in it (docs/security.md).",
+)
+
+tracking_uri_option = click.option(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    metavar="URI",
+    help="MLflow as this machine reaches it.  [default: the pipeline's]",
+)
+
+
+def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say where Kubeflow Pipelines is, and hands them on as one `connection`."""
+
+    @wraps(command)
+    def run(
+        host: str,
+        namespace: str | None,
+        token_file: Path | None,
+        ca_cert: Path | None,
+        insecure: bool,
+        timeout: float,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        from switchyard.pipelines.runners.kubeflow.cluster.client import Connection
+
+        return command(*args, connection=Connection(host, namespace, token_file, ca_cert, insecure, timeout), **kwargs)
+
+    options = (
+        click.option("--host", envvar="SWITCHYARD_KFP_HOST", required=True, metavar="URL", help="Kubeflow Pipelines."),
+        click.option("--namespace", envvar="SWITCHYARD_KFP_NAMESPACE", help="Yours, on a Kubeflow of several users."),
+        click.option(
+            "--token-file", type=click.Path(path_type=Path), help="File with a bearer token.  [default: SWITCHYARD_KFP_TOKEN]"
+        ),
+        click.option("--ca-cert", type=click.Path(path_type=Path), help="File with the authority of the server's certificate."),
+        click.option("--insecure", is_flag=True, help="Do not check the server's certificate."),
+        click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=1), help="Seconds for a request."),
+    )
+    for option in reversed(options):
+        run = option(run)
+    return run

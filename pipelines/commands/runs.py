@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
 from switchyard.components.errors import UserError
+from switchyard.pipelines.commands.options import (
+    connection_options,
+    handle_errors,
+    json_option,
+    tracking_uri_option,
+)
 from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
-from switchyard.pipelines.runners.kubeflow.cluster.schedules import Recurring, Schedules
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import Node, Workflow
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stage_names, task_name
 from switchyard.pipelines.runners.kubeflow.runs.following import shown_states
@@ -21,11 +26,115 @@ from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 from switchyard.pipelines.runners.kubeflow.runs.reconciling import reconcile_ended
 from switchyard.pipelines.terminal.output import table_console
 
+if TYPE_CHECKING:
+    from switchyard.pipelines.runners.kubeflow.cluster.schedules import Recurring, Schedules
+
 _POLL_SECONDS = 2.0
 # Runs that are looked at for those of a recurring run.
 _RECENT = 200
 # So long a run that is terminated is waited for; KFP takes about six seconds.
 _ENDED_SECONDS = 30.0
+
+
+@click.group("runs")
+def command() -> None:
+    """See and steer runs on Kubeflow Pipelines."""
+
+
+@command.command("list")
+@click.option("--experiment", metavar="NAME", help="Only of this experiment.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="So many, the newest first.")
+@connection_options
+@tracking_uri_option
+@json_option
+@handle_errors
+def runs_list(experiment: str | None, limit: int, connection: Connection, tracking_uri: str | None, as_json: bool) -> None:
+    """List runs, the newest first."""
+    list_runs(connection, tracking_uri, experiment, limit, as_json=as_json)
+
+
+@command.command("show")
+@click.argument("run_id", metavar="RUN")
+@connection_options
+@tracking_uri_option
+@json_option
+@handle_errors
+def runs_show(run_id: str, connection: Connection, tracking_uri: str | None, as_json: bool) -> None:
+    """Show a run and its tasks."""
+    show_run(connection, tracking_uri, run_id, as_json=as_json)
+
+
+@command.command("logs")
+@click.argument("run_id", metavar="RUN")
+@click.argument("stage", required=False)
+@click.option("--follow", is_flag=True, help="Print what the pod prints until it ends, by polling.")
+@connection_options
+@handle_errors
+def runs_logs(run_id: str, stage: str | None, follow: bool, connection: Connection) -> None:
+    """Print the logs of a run's pods, or of one STAGE's."""
+    print_logs(connection, run_id, stage, follow=follow)
+
+
+@command.command("terminate")
+@click.argument("run_id", metavar="RUN")
+@connection_options
+@tracking_uri_option
+@handle_errors
+def runs_terminate(run_id: str, connection: Connection, tracking_uri: str | None) -> None:
+    """Stop a run."""
+    terminate_run(connection, tracking_uri, run_id)
+
+
+@command.command("retry")
+@click.argument("run_id", metavar="RUN")
+@connection_options
+@handle_errors
+def runs_retry(run_id: str, connection: Connection) -> None:
+    """Run the failed tasks of a run again; finished ones are kept."""
+    retry_run(connection, run_id)
+
+
+@command.group("schedules")
+def schedules() -> None:
+    """See and steer recurring runs (submit --schedule)."""
+
+
+@schedules.command("list")
+@click.option("--experiment", metavar="NAME", help="Only of this experiment.")
+@connection_options
+@json_option
+@handle_errors
+def schedules_list(experiment: str | None, connection: Connection, as_json: bool) -> None:
+    """List recurring runs."""
+    list_schedules(connection, experiment, as_json=as_json)
+
+
+@schedules.command("pause")
+@click.argument("schedule", metavar="SCHEDULE")
+@connection_options
+@handle_errors
+def schedules_pause(schedule: str, connection: Connection) -> None:
+    """Have a recurring run start no more runs; those under way end as they would."""
+    pause_schedule(connection, schedule)
+
+
+@schedules.command("resume")
+@click.argument("schedule", metavar="SCHEDULE")
+@connection_options
+@handle_errors
+def schedules_resume(schedule: str, connection: Connection) -> None:
+    """Have a paused recurring run start runs again."""
+    resume_schedule(connection, schedule)
+
+
+@schedules.command("delete")
+@click.argument("schedule", metavar="SCHEDULE")
+@click.option("--force", is_flag=True, help="Also when runs of it are under way: KFP shows those as running for ever.")
+@connection_options
+@handle_errors
+def schedules_delete(schedule: str, force: bool, connection: Connection) -> None:
+    """Delete a recurring run."""
+    delete_schedule(connection, schedule, force=force)
 
 
 def list_runs(connection: Connection, tracking_uri: str | None, experiment: str | None, limit: int, *, as_json: bool) -> None:
@@ -140,7 +249,7 @@ def _follow_log(client: KubeflowClient, run: Run, workflow: Workflow, node: Node
 def list_schedules(connection: Connection, experiment: str | None, *, as_json: bool) -> None:
     """Prints the recurring runs."""
     client = _client(connection)
-    rows = [_schedule(s) for s in Schedules(client).all(client.experiment(experiment) if experiment else None)]
+    rows = [_schedule(s) for s in _schedules(client).all(client.experiment(experiment) if experiment else None)]
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -154,13 +263,13 @@ def list_schedules(connection: Connection, experiment: str | None, *, as_json: b
 
 def pause_schedule(connection: Connection, schedule: str) -> None:
     """Has a recurring run start no more runs."""
-    Schedules(_client(connection)).pause(schedule)
+    _schedules(_client(connection)).pause(schedule)
     click.echo(f"recurring run {schedule} is paused; resume it with switchyard runs schedules resume {schedule}")
 
 
 def resume_schedule(connection: Connection, schedule: str) -> None:
     """Has a recurring run start runs again."""
-    Schedules(_client(connection)).resume(schedule)
+    _schedules(_client(connection)).resume(schedule)
     click.echo(f"recurring run {schedule} is resumed")
 
 
@@ -171,7 +280,7 @@ def delete_schedule(connection: Connection, schedule: str, *, force: bool) -> No
         UserError: runs of it are under way, which KFP would orphan, and it is not forced.
     """
     client = _client(connection)
-    schedules = Schedules(client)
+    schedules = _schedules(client)
     schedules.exists(schedule)
     running = [r.run_id for r in client.runs(None, _RECENT) if r.schedule == schedule and r.state not in TERMINAL]
     if running and not force:
@@ -216,6 +325,12 @@ def _client(connection: Connection) -> KubeflowClient:
     client = KubeflowClient(connection)
     client.check()
     return client
+
+
+def _schedules(client: KubeflowClient) -> Schedules:
+    from switchyard.pipelines.runners.kubeflow.cluster.schedules import Schedules
+
+    return Schedules(client)
 
 
 def _summary(client: KubeflowClient, run: Run) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from google.protobuf import text_format
@@ -14,17 +15,68 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from switchyard.components.data.schema import belongs, domain, environment_of
 from switchyard.components.data_gate.findings import listed
-from switchyard.components.data_gate.statistics import Statistics, read_statistics
 from switchyard.components.errors import StageError, UserError, did_you_mean
-from switchyard.pipelines.commands.output_path import check_output
-from switchyard.pipelines.config.load import load_config
-from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.runners.local.runner import LocalRunner, stop_on_sigterm
+from switchyard.pipelines.api.output_path import check_output
+from switchyard.pipelines.commands.options import (
+    handle_errors,
+    overrides_option,
+    pipeline_argument,
+    workspace_option,
+)
 from switchyard.pipelines.terminal.output import quiet, stderr_console, table_console
 from switchyard.pipelines.workspace import Workspace, default_workspace
 
+if TYPE_CHECKING:
+    from switchyard.components.data_gate.statistics import Statistics
+    from switchyard.pipelines.config.pipeline import PipelineConfig
+
 STAGES = ("ingest", "statistics", "schema")
 DEFAULT_NAME = "schema.pbtxt"
+
+
+@click.group("schema")
+def command() -> None:
+    """Keep a reviewed schema: infer it, show it, compare it with the data, accept what changed."""
+
+
+@command.command("infer")
+@pipeline_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: schema.pbtxt beside the YAML]")
+@overrides_option
+@workspace_option
+@handle_errors
+def schema_infer(pipeline: Path, output: Path | None, overrides: tuple[str, ...], workspace: Path | None) -> None:
+    """Write the schema of PIPELINE's training split, for you to review."""
+    infer(pipeline, overrides, workspace, output)
+
+
+@command.command("show")
+@click.argument("source", type=click.Path(path_type=Path))
+@handle_errors
+def schema_show(source: Path) -> None:
+    """Print a schema: SOURCE is a schema.pbtxt, or a pipeline.yaml that names one."""
+    show(source)
+
+
+@command.command("diff")
+@pipeline_argument
+@overrides_option
+@workspace_option
+@handle_errors
+def schema_diff(pipeline: Path, overrides: tuple[str, ...], workspace: Path | None) -> None:
+    """Print what PIPELINE's data would change in its reviewed schema; exit code 1 when it would change something."""
+    sys.exit(diff(pipeline, overrides, workspace))
+
+
+@command.command("accept")
+@pipeline_argument
+@click.option("--feature", "features", multiple=True, metavar="NAME", help="Only this feature; may be repeated.")
+@overrides_option
+@workspace_option
+@handle_errors
+def schema_accept(pipeline: Path, features: tuple[str, ...], overrides: tuple[str, ...], workspace: Path | None) -> None:
+    """Change PIPELINE's reviewed schema so that its data fits."""
+    accept(pipeline, overrides, workspace, features)
 
 
 def infer(pipeline: Path, overrides: Sequence[str], workspace: Path | None, output: Path | None) -> None:
@@ -49,6 +101,8 @@ def infer(pipeline: Path, overrides: Sequence[str], workspace: Path | None, outp
 
 def show(source: Path) -> None:
     """Prints a schema, or a pipeline's."""
+    from switchyard.pipelines.config.load import load_config
+
     schema = _read(source if source.suffix in (".pbtxt", ".txt") else _curated(load_config(source)))
     table = Table(box=None, pad_edge=False)
     for column in ("feature", "type", "present in", "values", "drift above"):
@@ -86,6 +140,10 @@ def accept(pipeline: Path, overrides: Sequence[str], workspace: Path | None, fea
 
 def _examine(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -> tuple[PipelineConfig, Mapping[str, Statistics]]:
     """Runs ingest and statistics (from the cache where they ran before) and reads what they found, by split."""
+    from switchyard.components.data_gate.statistics import read_statistics
+    from switchyard.pipelines.config.load import load_config
+    from switchyard.pipelines.runners.local.runner import LocalRunner, stop_on_sigterm
+
     config = load_config(pipeline, overrides=overrides)
     stop_on_sigterm()
     place = Workspace((workspace or default_workspace(pipeline)).resolve())

@@ -11,10 +11,25 @@ import click
 
 from switchyard.components.errors import UserError
 from switchyard.components.process import interpreter
-from switchyard.pipelines.workspace import Workspace
+from switchyard.pipelines.commands.options import (
+    handle_errors,
+    workspace_option,
+)
+from switchyard.pipelines.workspace import Workspace, find_workspace
 
 # MLflow 3 opens in its view for generative models otherwise.
 VIEW = "workflowType=machine_learning"
+
+
+@click.command("ui")
+@click.argument("pipeline", type=click.Path(path_type=Path), required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@workspace_option
+@handle_errors
+def command(pipeline: Path | None, host: str, port: int, workspace: Path | None) -> None:
+    """Open MLflow's UI on a workspace's runs (that of PIPELINE, or the only one below this folder)."""
+    serve_ui(Workspace(find_workspace(workspace, pipeline)), host, port)
 
 
 def run_link(host: str, port: int, experiment_id: str, run_id: str | None = None) -> str:

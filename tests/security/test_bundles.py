@@ -14,8 +14,8 @@ from switchyard.components.bundle.source import ModelRef, name_and_selector, ope
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking.manifest import write_manifest
+from switchyard.pipelines.api.model_argument import model_ref
 from switchyard.pipelines.commands.deploy import deploy_tensorflow_serving
-from switchyard.pipelines.commands.model_argument import model_ref
 from switchyard.pipelines.commands.models import compare
 from tests.command import switchyard
 from tests.security.bundles import FEATURE, make_bundle

@@ -13,7 +13,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.text import redaction
 from switchyard.components.text.visible import in_a_line, visible
-from switchyard.pipelines.commands.options import guarded
+from switchyard.pipelines.commands.options import handle_errors
 from switchyard.pipelines.terminal.console import PlainTextConsole
 
 pytestmark = pytest.mark.core
@@ -29,7 +29,7 @@ def test_what_acts_is_written_out_and_all_else_stays():
 
 def test_an_error_that_repeats_it_writes_it_out():
     @click.command()
-    @guarded
+    @handle_errors
     def command():
         raise UserError(f"column {HOSTILE}")
 

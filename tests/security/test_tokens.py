@@ -4,7 +4,7 @@ import pytest
 
 from switchyard.components.errors import UserError
 from switchyard.components.text.redaction import mask
-from switchyard.pipelines.commands.serve import _TOKEN, _token
+from switchyard.pipelines.api.serve import _TOKEN, _token
 from switchyard.pipelines.runners.kubeflow.cluster.client import COOKIE_VARIABLE, TOKEN_VARIABLE, Connection, KubeflowClient
 
 pytestmark = pytest.mark.core

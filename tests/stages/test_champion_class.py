@@ -4,7 +4,7 @@ import pytest
 from mlflow import MlflowClient
 
 from switchyard.components.tracking.model_registry import CHAMPION, POSITIVE_CLASS
-from switchyard.pipelines.commands.compile import _checked
+from switchyard.pipelines.api.compile import _checked
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.workspace import Workspace
 from tests.command import free_port

@@ -12,7 +12,7 @@ import yaml
 from switchyard.components.errors import DataGateError, StageError, TrainingError, UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.scan import scan
-from switchyard.pipelines.commands.options import guarded
+from switchyard.pipelines.commands.options import handle_errors
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.stage_settings import input_spec
 from switchyard.pipelines.preflight import check_code_loads, check_environment, check_inputs
@@ -228,7 +228,7 @@ def test_arguments_that_cannot_work_are_refused_with_one_message(case, command, 
 
 @pytest.mark.parametrize(("kind", "code"), [(UserError, 2), (DataGateError, 3), (StageError, 1), (TrainingError, 1)])
 def test_each_kind_of_error_ends_the_command_with_its_code_and_no_stack_trace(kind, code, capsys):
-    @guarded
+    @handle_errors
     def fails():
         raise kind("what is wrong")
 

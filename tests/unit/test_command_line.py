@@ -3,26 +3,57 @@
 import subprocess
 import sys
 
-from click import Context
+import pytest
+from click import Context, Group
 from click.testing import CliRunner
 
 from switchyard.pipelines.cli import main
+from switchyard.pipelines.commands import COMMANDS
 from tests.command import REPOSITORY, environment, switchyard
 
-HEAVY = ("tensorflow", "torch", "tfx", "mlflow", "apache_beam", "pandas", "pydantic", "psutil")
+HEAVY = ("tensorflow", "torch", "tfx", "mlflow", "apache_beam", "pandas", "numpy", "pydantic", "kfp", "kfp_server_api")
 
 
-def test_help_imports_nothing_heavy():
+def imported_by_help(*commands):
     code = (
         "import sys\nfrom switchyard.pipelines.cli import main\n"
-        "for arguments in (['--help'], ['run', '--help'], ['ui', '--help']):\n"
-        "    try: main(arguments)\n    except SystemExit: pass\n"
-        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+        f"for name in {commands!r}:\n"
+        "    try: main([name, '--help'] if name else ['--help'])\n    except SystemExit: pass\n"
+        "print(*sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "[]"
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_imports_neither_a_command_nor_anything_heavy():
+    found = imported_by_help("")
+    assert not found & {*HEAVY, "rich", "psutil"}
+    commands = {name for name in found if name.startswith("switchyard.pipelines.commands.")}
+    assert commands == {"switchyard.pipelines.commands.options"}
+
+
+def test_no_help_of_a_command_imports_anything_heavy():
+    assert not imported_by_help(*COMMANDS) & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_found_by_the_name_of_its_module(name):
+    found = main.get_command(Context(main), name)
+    assert found.name == name
+    assert (REPOSITORY / "pipelines" / "commands" / f"{name}.py").is_file()
+
+
+def test_every_module_of_commands_is_one_or_holds_their_options():
+    modules = {path.stem for path in (REPOSITORY / "pipelines" / "commands").glob("*.py")}
+    assert modules == {*COMMANDS, "__init__", "options"}
+
+
+def test_a_command_that_there_is_not_is_named():
+    done = CliRunner().invoke(main, ["trian"])
+    assert done.exit_code == 2
+    assert "No such command 'trian'" in done.stderr
 
 
 def test_the_help_of_run_names_its_options_and_exit_codes():
@@ -35,8 +66,9 @@ def test_the_help_of_run_names_its_options_and_exit_codes():
 def test_no_help_text_shows_its_markup():
     def texts(command, name):
         yield name, command.get_help(Context(command))
-        for inner, each in getattr(command, "commands", {}).items():
-            yield from texts(each, f"{name} {inner}")
+        context = Context(command)
+        for inner in command.list_commands(context) if isinstance(command, Group) else ():
+            yield from texts(command.get_command(context, inner), f"{name} {inner}")
 
     for name, text in texts(main, "switchyard"):
         assert "\\b" not in text, name

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from switchyard.components import errors
 from switchyard.components.errors import CancelledError, DataGateError, StageError, TrainingError, UserError
-from switchyard.pipelines.commands.options import DEBUG, EXIT_CODES, guarded
+from switchyard.pipelines.commands.options import DEBUG, EXIT_CODES, handle_errors
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
@@ -17,7 +17,7 @@ CODES = {name: value for name, value in vars(errors).items() if name.startswith(
 
 def ended(error):
     @click.command()
-    @guarded
+    @handle_errors
     def command():
         raise error
 

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from switchyard.components.errors import UserError
+from switchyard.pipelines.api.output_path import check_output, removed_when_refused
 from switchyard.pipelines.cli import main
-from switchyard.pipelines.commands.output_path import check_output, removed_when_refused
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.local.runner import LocalRunner
 from switchyard.pipelines.workspace import Workspace

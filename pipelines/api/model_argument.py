@@ -8,7 +8,7 @@ from pathlib import Path
 from switchyard.components.bundle.source import ModelRef, OpenedModel, name_and_selector
 from switchyard.components.bundle.source import open_model as open_any
 from switchyard.components.text.redaction import take_credentials
-from switchyard.pipelines.commands.models import registry_uri
+from switchyard.pipelines.workspace import registry_uri
 
 
 def model_ref(model: str, tracking_uri: str | None, workspace: Path | None, *, trust: bool) -> ModelRef | None:
