@@ -170,7 +170,7 @@ def _command(command: click.Command, context: click.Context) -> str:
     ]
     rows = [f"| `{_cell(names)}` | {_cell(_escaped(text))} |" for names, text in filter(None, records)]
     table = "\n| option | description |\n| --- | --- |\n" + "\n".join(rows) + "\n" if rows else ""
-    return f"\n## `{context.command_path}`\n\n```\n{usage}\n```\n\n{_help(command)}\n{table}"
+    return f"\n## `{context.command_path}`\n\n```text\n{usage}\n```\n\n{_help(command)}\n{table}"
 
 
 def _help(command: click.Command) -> str:
@@ -219,23 +219,26 @@ def _methods(found: type) -> Iterator[tuple[str, Any]]:
 
 
 def _signature(name: str, found: Any) -> str:
-    try:
-        signature = inspect.signature(found)
-    except ValueError:
-        return ""
-    parameters = [str(p).replace("'", "") for p in signature.parameters.values() if p.name not in ("self", "cls")]
-    returns = (
-        "" if inspect.isclass(found) or signature.return_annotation is signature.empty else f" -> {signature.return_annotation}"
-    )
-    one_line = f"{name}({', '.join(_markers(signature, parameters))}){returns}"
-    if len(one_line) <= 110:
-        return f"```python\n{one_line}\n```\n\n"
-    lines = "".join(f"    {part},\n" for part in _markers(signature, parameters))
-    return f"```python\n{name}(\n{lines}){returns}\n```\n\n"
+    """Returns a function's signature, or a class's fields, as Python that parses."""
+    signature = inspect.signature(found)
+    parameters = [str(p).replace("'", "").replace("<factory>", "...") for p in _parameters(signature)]
+    if inspect.isclass(found):
+        lines = [f"class {name}:", *(f"    {part}" for part in parameters)] if parameters else [f"class {name}: ..."]
+        return "```python\n" + "\n".join(lines) + "\n```\n\n"
+    returns = "" if signature.return_annotation is signature.empty else f" -> {signature.return_annotation}"
+    parts = _markers(signature, parameters)
+    one_line = f"def {name}({', '.join(parts)}){returns}: ..."
+    if len(one_line) > 110:
+        one_line = f"def {name}(\n{''.join(f'    {part},' + chr(10) for part in parts)}){returns}: ..."
+    return f"```python\n{one_line}\n```\n\n"
+
+
+def _parameters(signature: inspect.Signature) -> list[inspect.Parameter]:
+    return [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
 
 
 def _markers(signature: inspect.Signature, parameters: list[str]) -> list[str]:
-    kept = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    kept = _parameters(signature)
     first = next((i for i, p in enumerate(kept) if p.kind is p.KEYWORD_ONLY), None)
     if first is None or any(p.kind is p.VAR_POSITIONAL for p in kept):
         return parameters
