@@ -42,18 +42,16 @@ def spans():
 
 def typed():
     """Yields (page, arguments) of every `switchyard` command that a fence shows, as a shell splits it."""
-    for language in ("", "sh", "console"):
-        for page, _, text in fences(language):
-            variables = {}
-            for line in re.sub(r"\\\n\s*", "", text).splitlines():
-                if assigned := re.fullmatch(r"([A-Z]+)=(\S+|\".*\")", line):
-                    variables[assigned[1]] = assigned[2].strip('"')
-                line = re.sub(
-                    r"\$([A-Z]+)\b", lambda found, known=variables: known.get(found[1], found[0]), line.removeprefix("$ ")
-                )
-                for command in re.split(r"&&|;", re.sub(r"\s#\s.*", "", line)):
-                    if re.match(r"\s*(\.venv/bin/)?switchyard ", command):
-                        yield page, tuple(word for word in shlex.split(command, comments=True)[1:] if word != "&")
+    for page, _, text in (fence for language in ("", "sh", "console") for fence in fences(language)):
+        whole = re.sub(r"\\\n\s*", "", text)
+        variables = {name: value.strip('"') for name, value in re.findall(r"^([A-Z]+)=(\S+|\".*\")$", whole, re.MULTILINE)}
+        for line in whole.splitlines():
+            said = re.sub(r"\s#\s.*", "", line.removeprefix("$ "))
+            for name, value in variables.items():
+                said = said.replace(f"${name}", value)
+            for command in re.split(r"&&|;", said):
+                if re.match(r"\s*(\.venv/bin/)?switchyard ", command):
+                    yield page, tuple(word for word in shlex.split(command, comments=True)[1:] if word != "&")
 
 
 TYPED = sorted(set(typed()))
