@@ -12,12 +12,13 @@ from typing import Any
 from switchyard.components.data.class_order import ordered, usual_positive
 from switchyard.components.data_gate.label_check import check_label_values
 from switchyard.components.errors import DataGateError, UserError, did_you_mean, first_line
-from switchyard.components.evaluation.metrics import check_settings
 from switchyard.components.evaluation.results import CHAMPION
+from switchyard.components.evaluation.thresholds import check_settings
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.column_types import EMPTY
 from switchyard.components.ingest.scan import PEEK_ROWS, Scan, scan
 from switchyard.components.ingest.sources import find_files
+from switchyard.components.metrics import trained_names
 from switchyard.components.progress import say
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
@@ -25,7 +26,6 @@ from switchyard.components.training.trainers import trainer_class
 from switchyard.components.user_code.loading import UserCode, snapshot_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
-from switchyard.pipelines.config.tuning import TUNE_METRICS
 
 # A share among the first rows below which a class is the rarer one of all rows too.
 _SURELY_RARER = 0.4
@@ -92,10 +92,9 @@ def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
 
 
 def _check_tuning(config: PipelineConfig, task: str) -> None:
-    if config.tune and config.tune.metric not in TUNE_METRICS[task]:
-        raise UserError(
-            f"tune.metric: {config.tune.metric!r} is not measured in a {task} task; allowed: {', '.join(TUNE_METRICS[task])}"
-        )
+    allowed = trained_names(task)
+    if config.tune and config.tune.metric not in allowed:
+        raise UserError(f"tune.metric: {config.tune.metric!r} is not measured in a {task} task; allowed: {', '.join(allowed)}")
 
 
 def check_code(config: PipelineConfig, store: Path) -> None:

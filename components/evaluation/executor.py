@@ -26,15 +26,17 @@ from switchyard.components.data.tfrecords import ReadExamples
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.batched_metrics import MeasureBatches
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates
-from switchyard.components.evaluation.metrics import METRICS, PRIMARY, check_settings
 from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
 from switchyard.components.evaluation.page import evaluation_html, models_table
 from switchyard.components.evaluation.predictions import ROWS, Predict, beside, rows_schema
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
 from switchyard.components.evaluation.row_plots import confusion_metrics, row_plots
-from switchyard.components.evaluation.tfma_config import default_thresholds, eval_config
+from switchyard.components.evaluation.tfma_config import eval_config
 from switchyard.components.evaluation.tfma_results import read_metrics, read_plots
+from switchyard.components.evaluation.thresholds import check_settings, default_thresholds
 from switchyard.components.evaluation.trivial import Trivial
+from switchyard.components.metrics import PRIMARY
+from switchyard.components.metrics import names as metric_names
 from switchyard.components.progress import say, warn
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import run as tracking
@@ -189,7 +191,7 @@ def _measured(
     output: str, models: Mapping[str, ModelResult], names: Sequence[str], rows: Rows, summary: DatasetSummary
 ) -> dict[str, ModelResult]:
     """Returns the models, and the candidates on the champion's rows, with TFMA's metrics and plots."""
-    metrics, plots = read_metrics(output, names, list(METRICS[summary.task])), read_plots(output, names)
+    metrics, plots = read_metrics(output, names, metric_names(summary.task)), read_plots(output, names)
     found = {}
     for name in names:
         slices = dict(metrics[name])

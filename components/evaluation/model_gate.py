@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from switchyard.components.evaluation.bootstrap import interval
-from switchyard.components.evaluation.metrics import DIRECTION
 from switchyard.components.evaluation.results import Comparison, ModelResult
 from switchyard.components.evaluation.trivial import Trivial
+from switchyard.components.metrics import direction
 
 # Of the trivial predictor's check where the config compares with no champion.
 DEFAULT_CONFIDENCE = 0.95
@@ -142,7 +142,7 @@ def check_thresholds(
                 notes.append(f"{name}.min_change was not checked: there is no champion to compare with")
                 break
             before, value = ((m.slices.get(place, {}) if place else m.metrics).get(name, math.nan) for m in (champion, beside))
-            difference = DIRECTION[name] * (value - before)
+            difference = direction(name) * (value - before)
             if not difference >= change:
                 failures.append(
                     f"{name}{where} is {value:.4f}, the champion's {before:.4f}: a change for the better of "
@@ -167,7 +167,7 @@ def out_of_bounds(name: str, value: float, bounds: Mapping[str, Any]) -> str:
 
 def compare(model: ModelResult, other: ModelResult, metric: str, samples: Replicates) -> Comparison:
     """Returns how two models differ in a metric on the same rows."""
-    sign = DIRECTION[metric]
+    sign = direction(metric)
     difference = sign * (model.metrics.get(metric, math.nan) - other.metrics.get(metric, math.nan))
     drawn = _differences(model.name, other.name, metric, samples)
     if drawn is None:
@@ -211,13 +211,13 @@ def _differences(model: str, other: str, metric: str, samples: Replicates) -> np
     mine, theirs = samples.get(model, {}).get(metric), samples.get(other, {}).get(metric)
     if mine is None or theirs is None:
         return None
-    drawn = DIRECTION[metric] * (mine - theirs)
+    drawn = direction(metric) * (mine - theirs)
     return np.asarray(drawn[np.isfinite(drawn)])
 
 
 def _goodness(model: ModelResult, metric: str) -> float:
     value = model.metrics.get(metric, math.nan)
-    return -math.inf if math.isnan(value) else DIRECTION[metric] * value
+    return -math.inf if math.isnan(value) else direction(metric) * value
 
 
 def ranked(models: Sequence[ModelResult], metric: str) -> list[ModelResult]:

@@ -15,10 +15,10 @@ from switchyard.components.bundle.model import BundleModel, load_bundle
 from switchyard.components.bundle.rows import column_values, encode_labels
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation.batched_metrics import Batch
-from switchyard.components.evaluation.metrics import ROW_ACCURACY, ROW_LOSS
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.slices import SliceColumn, slice_column
 from switchyard.components.evaluation.tfma_config import row_feature
+from switchyard.components.metrics import ROW_ACCURACY, ROW_LOSS
 
 _EPSILON = 1e-7
 ROWS = "rows"

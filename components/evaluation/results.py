@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from switchyard.components.data.summary import TEST
-from switchyard.components.evaluation.metrics import METRICS
+from switchyard.components.metrics import names
 
 FILE = "metrics.json"
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -198,7 +198,7 @@ class Evaluation:
 
 def with_blanks(metrics: Mapping[str, float], task: str) -> dict[str, float | None]:
     """Returns metrics as a file or `--json` shows them: null where a metric of the task does not exist."""
-    return {**dict.fromkeys(METRICS[task]), **metrics}
+    return {**dict.fromkeys(names(task)), **metrics}
 
 
 def _present(metrics: Mapping[str, float | None]) -> dict[str, float]:

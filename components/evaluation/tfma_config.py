@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from switchyard.components.evaluation.metrics import METRICS
+from switchyard.components.metrics import METRICS
 
 PLOTS = {
     "binary": ("ConfusionMatrixPlot", "CalibrationPlot"),
@@ -34,14 +34,16 @@ def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str
     # Means over rows read a feature of the model's own.
     for group in [[m] for m in models] if task == "multiclass" else [list(models)]:
         spec = config.metrics_specs.add(model_names=group if len(models) > 1 else [])
-        for name, (kind, settings) in METRICS[task].items():
-            spec.metrics.add(class_name=kind, config=json.dumps(_settings(settings, name, group[0])))
+        for metric in METRICS:
+            if metric.has_threshold(task):
+                formula = metric.formulas[task]
+                spec.metrics.add(class_name=formula.tfma, config=json.dumps(_settings(formula.settings, metric.name, group[0])))
         for kind in PLOTS[task]:
             spec.metrics.add(class_name=kind)
     return config
 
 
-def _settings(settings: dict[str, Any], name: str, model: str) -> dict[str, Any]:
+def _settings(settings: Mapping[str, Any], name: str, model: str) -> dict[str, Any]:
     path = settings.get("feature_key_path")
     if not path:
         return {**settings, "name": name}
@@ -52,20 +54,3 @@ def _settings(settings: dict[str, Any], name: str, model: str) -> dict[str, Any]
 def row_feature(name: str, model: str) -> str:
     """Returns the name of a per-row value of one model, among the extracts' features."""
     return f"{name}_{model}"
-
-
-def default_thresholds(task: str, labels: Any) -> dict[str, dict[str, Any]]:
-    """Returns what the trivial predictor reaches: AUC 0.5, the majority class's share, the variance of the label.
-
-    Args:
-        task: binary, multiclass or regression.
-        labels: encoded labels of the held-out split, NumPy (n,).
-    """
-    import numpy as np
-
-    if task == "binary":
-        return {"auc": {"lower_bound": 0.5}}
-    if task == "multiclass":
-        share = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
-        return {"accuracy": {"lower_bound": share}}
-    return {"loss": {"upper_bound": float(np.var(labels))}}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
-from switchyard.components.evaluation.metrics import DIRECTION, PRIMARY
 from switchyard.components.evaluation.results import ModelResult
+from switchyard.components.metrics import PRIMARY, direction
 
 _NAME = "trivial"
 _EPSILON = 1e-7
@@ -52,14 +52,14 @@ class Trivial:
         metric, value = self.metric, model.metrics.get(self.metric, math.nan)
         said = f"{metric} is {value:.4f}, the trivial predictor's {self.value:.4f}"
         if confidence is None:
-            return "" if DIRECTION[metric] * (value - self.value) > 0 else f"{said}: not better"
-        bounds = None if samples is None else interval(DIRECTION[metric] * (samples - self.samples), confidence)
+            return "" if direction(metric) * (value - self.value) > 0 else f"{said}: not better"
+        bounds = None if samples is None else interval(direction(metric) * (samples - self.samples), confidence)
         if bounds is None or math.isnan(value):
             return f"{said}: how sure the difference is cannot be told on so few rows, so it is not promoted"
         if bounds[0] > 0:
             return ""
         return (
-            f"{said}: not surely better (change for the better {DIRECTION[metric] * (value - self.value):+.4f}, {confidence:.0%} "
+            f"{said}: not surely better (change for the better {direction(metric) * (value - self.value):+.4f}, {confidence:.0%} "
             f"interval {bounds[0]:+.4f} to {bounds[1]:+.4f}; it must lie above 0). More rows or better features are needed"
         )
 

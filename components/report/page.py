@@ -10,9 +10,8 @@ from switchyard.components.data_gate.page import DataPart, data_sections, subtit
 from switchyard.components.evaluation.page import evaluation_sections, verdict_section
 from switchyard.components.evaluation.results import Evaluation
 from switchyard.components.evaluation.servability import Servability
+from switchyard.components.metrics import TRAINED
 from switchyard.components.pages.page import COLOURS, axes, legend, number, render, svg, table
-
-_CURVES = ("loss", "auc", "accuracy", "mae")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _training_sections(
     histories: Mapping[str, Sequence[Mapping[str, float]]], tuned: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     plots = []
-    for metric in _CURVES:
+    for metric in TRAINED:
         if not any(f"val_{metric}" in epoch for history in histories.values() for epoch in history):
             continue
         figure, ax = axes(title=metric, x="epoch")

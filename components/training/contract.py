@@ -7,6 +7,7 @@ To add a trainer, subclass `Trainer`, fill in the three abstract methods and nam
 from __future__ import annotations
 
 import abc
+import math
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ import numpy as np
 
 from switchyard.components.errors import TrainingError, UserError, first_line
 from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.names import Optimizer
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 Report = Callable[[int, Mapping[str, float]], None]
@@ -77,11 +79,15 @@ class Hyperparameters:
     steps: int | None
     batch_size: int
     learning_rate: float
-    optimizer: str
+    optimizer: Optimizer
     seed: int
     patience: int | None
     min_delta: float
     class_weights: tuple[float, ...] | None
+
+    def eval_batch_size(self, parts: int) -> int:
+        """Returns the rows of a batch of the eval split, of all workers or replicas together; they share it equally."""
+        return math.ceil(max(self.batch_size, 1024) / parts) * parts
 
 
 @dataclass(frozen=True)

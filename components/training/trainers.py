@@ -6,12 +6,10 @@ import importlib
 
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.training.contract import Trainer
+from switchyard.components.training.names import FRAMEWORKS
 from switchyard.components.user_code.loading import load_function
 
-TRAINERS = {
-    "tensorflow": "switchyard.components.training.tensorflow.trainer:TensorflowTrainer",
-    "pytorch": "switchyard.components.training.pytorch.trainer:PytorchTrainer",
-}
+TRAINERS = {name: f"switchyard.components.training.{name}.trainer:{name.capitalize()}Trainer" for name in FRAMEWORKS}
 
 
 def trainer_class(framework: str) -> type[Trainer]:

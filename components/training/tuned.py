@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MODEL_PARAMETER = "model_parameters."
+from switchyard.components.training.names import MODEL_PARAMETER
+
 BEST = "best.json"
 
 

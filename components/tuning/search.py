@@ -19,14 +19,15 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from switchyard.components.errors import TrainingError, UserError
+from switchyard.components.metrics import direction
 from switchyard.components.progress import say, warn
 from switchyard.components.text.escaping import sqlite_uri
 from switchyard.components.tracking import run as tracking
-from switchyard.components.training.tuned import MODEL_PARAMETER, with_values
+from switchyard.components.training.names import MODEL_PARAMETER
+from switchyard.components.training.tuned import with_values
 from switchyard.components.tuning.results import TrialResult, TuningResult
 from switchyard.components.tuning.trial_runner import TrialRunner
 
-_MAXIMIZED = ("val_accuracy", "val_auc")
 # In a trial's attributes.
 WHY, BEST_EPOCH, SECONDS, FOLDER = "why", "best_epoch", "seconds", "folder"
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -59,7 +60,7 @@ class Search:
             storage=RDBStorage(sqlite_uri(folder / "study.db"), engine_kwargs={"connect_args": {"timeout": _PATIENCE_SECONDS}}),
             sampler=_sampler(tune),
             pruner=pruner,
-            direction="maximize" if tune["metric"] in _MAXIMIZED else "minimize",
+            direction="maximize" if direction(tune["metric"]) > 0 else "minimize",
             load_if_exists=True,
         )
         # Optuna is asked and told by one thread at a time: on SQLite two may be given the same trial.

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from switchyard.components.evaluation.results import CHAMPION, verdict_of, with_blanks
+from switchyard.components.metrics import HEADLINE
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.contract import RunResult
 from switchyard.pipelines.runners.local.runner import stop_on_sigterm
@@ -21,8 +22,6 @@ from switchyard.pipelines.runners.registry import runner_class
 from switchyard.pipelines.terminal.console import PlainTextConsole
 from switchyard.pipelines.terminal.output import stderr_console
 from switchyard.pipelines.workspace import Workspace, default_workspace
-
-_HEADLINE = ("auc", "accuracy", "mae", "loss")
 
 
 def run_pipeline(
@@ -121,7 +120,7 @@ def print_models(result: RunResult, out: Console) -> None:
     if evaluation is None:
         return
     table = Table(box=None, pad_edge=False)
-    names = list(dict.fromkeys([evaluation.metric, *(n for n in _HEADLINE if n in evaluation.metrics)]))
+    names = list(dict.fromkeys([evaluation.metric, *(n for n in HEADLINE if n in evaluation.metrics)]))
     for name in ("model", *names, f"{evaluation.metric}, 95 % interval", "verdict"):
         table.add_column(name)
     for name, model in evaluation.models.items():

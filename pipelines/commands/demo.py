@@ -13,7 +13,9 @@ import click
 from rich.table import Table
 
 from switchyard.components.errors import StageError
+from switchyard.components.metrics import HEADLINE
 from switchyard.components.process import interpreter
+from switchyard.components.training.names import FRAMEWORKS
 from switchyard.pipelines.commands.options import (
     handle_errors,
     workspace_option,
@@ -23,7 +25,6 @@ from switchyard.pipelines.terminal.console import PlainTextConsole
 from switchyard.pipelines.workspace import default_workspace
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "breast_cancer" / "pipeline.yaml"
-TRAINERS = ("tensorflow", "pytorch")
 
 
 @click.command("demo")
@@ -38,7 +39,7 @@ def run_demo(workspace: Path | None) -> int:
     """Runs the example with both trainers in one run, as a user would, and says where to look; returns the exit code."""
     console = PlainTextConsole(highlight=False)
     root = (workspace or default_workspace(EXAMPLE)).resolve()
-    chosen = [part for trainer in TRAINERS for part in ("--trainer", trainer)]
+    chosen = [part for trainer in FRAMEWORKS for part in ("--trainer", trainer)]
     console.print(f"[bold]switchyard run {EXAMPLE.name} {' '.join(chosen)}[/]", soft_wrap=True)
     arguments = ["run", str(EXAMPLE), *chosen, "--workspace", str(root), "--json"]
     with interpreter.start("switchyard.pipelines.cli", arguments, stdout=subprocess.PIPE, text=True) as run:
@@ -58,8 +59,9 @@ def _table(result: dict[str, Any]) -> Table:
     table = Table(title="breast_cancer, both trainers", title_justify="left")
     for column in ("", *models):
         table.add_column(column, justify="right" if column else "left")
-    for name in ("auc", "accuracy", "loss"):
-        table.add_row(name, *(f"{m['metrics'][name]:.4f}" for m in models.values()))
+    for name in HEADLINE:
+        if all(name in m["metrics"] for m in models.values()):
+            table.add_row(name, *(f"{m['metrics'][name]:.4f}" for m in models.values()))
     seconds = [result["stages"].get(f"training_{name}") for name in models]
     table.add_row("training, s", *(_seconds(s) if s else "" for s in seconds))
     table.add_row("verdict", *("blessed" if m["blessed"] and m["role"] == "candidate" else "" for m in models.values()))

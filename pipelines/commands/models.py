@@ -15,6 +15,7 @@ import click
 from rich.table import Table
 
 from switchyard.components.errors import StageError, UserError
+from switchyard.components.metrics import HEADLINE, PRIMARY, direction
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
@@ -31,8 +32,6 @@ from switchyard.pipelines.workspace import registry_uri
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-_HEADLINE = ("auc", "accuracy", "mae", "loss")
 
 
 _why = click.option("--why", required=True, metavar="TEXT", help="The reason, kept in the registry.")
@@ -183,7 +182,7 @@ def _when(seconds: float) -> str:
 
 
 def _versions_table(name: str, versions: Sequence[Version]) -> Table:
-    metrics = [m for m in _HEADLINE if any(m in v.metrics for v in versions)]
+    metrics = [m for m in HEADLINE if any(m in v.metrics for v in versions)]
     table = Table(title=name, title_justify="left", box=None, pad_edge=False)
     for column in ("version", "framework", "made", *metrics, "blessed", "aliases", "run"):
         table.add_column(column)
@@ -232,7 +231,6 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     from switchyard.components.bundle.model import load_bundle, reordered
     from switchyard.components.bundle.source import ModelRef
     from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
-    from switchyard.components.evaluation.metrics import DIRECTION, PRIMARY
 
     scores: dict[str, Any] = {}
     asked: dict[str, Any] = {}
@@ -270,8 +268,8 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     first, second = (v.version for v in chosen)
     better = {
         m: (
-            _existing(DIRECTION[m] * (measured[second][m] - measured[first][m])),
-            interval(DIRECTION[m] * (samples[second][m] - samples[first][m])),
+            _existing(direction(m) * (measured[second][m] - measured[first][m])),
+            interval(direction(m) * (samples[second][m] - samples[first][m])),
         )
         for m in measured[first]
     }

@@ -13,12 +13,13 @@ from pydantic import BeforeValidator, Field, StrictInt, field_validator, model_v
 
 from switchyard.components.config import LARGEST, Names, Number, Positive, Section
 from switchyard.components.text.redaction import mask
+from switchyard.components.training.names import FRAMEWORKS, MODEL_PARAMETER
 from switchyard.pipelines.config.beam import BeamConfig
 from switchyard.pipelines.config.columns import ColumnConfig, CsvConfig
 from switchyard.pipelines.config.gates import EvaluationConfig, ValidationConfig
 from switchyard.pipelines.config.kubeflow import KubeflowConfig
-from switchyard.pipelines.config.trainer import FRAMEWORKS, TrainerConfig
-from switchyard.pipelines.config.tuning import MODEL_PARAMETER, TuneConfig
+from switchyard.pipelines.config.trainer import TrainerConfig
+from switchyard.pipelines.config.tuning import TuneConfig
 
 FORMATS = ("auto", "csv", "parquet", "jsonl", "tfrecord")
 # MLflow's own rules (of registered and of logged models, of experiments, of its database's columns), which it would apply at the

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 from switchyard.components.config import Number, Positive, Section
 from switchyard.components.errors import did_you_mean
 from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.names import FRAMEWORKS, Optimizer
 
-FRAMEWORKS = ("tensorflow", "pytorch")
 # YAML reads the class 1 as a number; the label's classes are known by their text.
 ClassWeights = Annotated[
     dict[str, Annotated[Number, Field(gt=0)]],
@@ -49,7 +49,7 @@ class Hyperparameters(Section):
     steps: Positive | None = None
     batch_size: Positive = 64
     learning_rate: Annotated[Number, Field(gt=0)] = 0.001
-    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    optimizer: Optimizer = "adam"
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 42
     early_stopping: EarlyStopping | None = EarlyStopping()
     class_weights: Literal["balanced"] | ClassWeights | None = None

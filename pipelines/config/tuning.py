@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, StrictInt, model_validator
 
 from switchyard.components.config import LARGEST, Number, Positive, Section
 from switchyard.components.errors import did_you_mean
+from switchyard.components.metrics import trained_names
+from switchyard.components.training.names import MODEL_PARAMETER, Optimizer
 
-MODEL_PARAMETER = "model_parameters."
 # Hyperparameter -> what may be searched: whole numbers, numbers above 0, or a choice of these.
 SEARCHABLE: dict[str, str | tuple[str, ...]] = {
     "learning_rate": "number",
     "batch_size": "whole",
     "epochs": "whole",
-    "optimizer": ("adam", "adamw", "sgd", "rmsprop"),
+    "optimizer": get_args(Optimizer),
 }
-
-# Task -> what trainers measure of the eval split, see `Trainer.train`.
-TUNE_METRICS = {
-    "binary": ("val_loss", "val_accuracy", "val_auc"),
-    "multiclass": ("val_loss", "val_accuracy"),
-    "regression": ("val_loss", "val_mae"),
-}
+if TYPE_CHECKING:
+    TuneMetric = str
+else:  # what the table of metrics has, which mypy cannot read
+    TuneMetric = Literal[tuple(trained_names())]
 
 
 class Dimension(Section):
@@ -96,7 +94,7 @@ class TuneConfig(Section):
     space: dict[str, Dimension]
     trials: Positive = 20
     parallel: Positive = 1
-    metric: Literal["val_loss", "val_accuracy", "val_auc", "val_mae"] = "val_loss"
+    metric: TuneMetric = "val_loss"
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Literal["median"] | None = "median"
     minutes: Annotated[Number, Field(gt=0)] | None = None

@@ -13,7 +13,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from tfx.components.evaluator import executor
 from tfx.types import artifact_utils, standard_artifacts
 
-from switchyard.components.evaluation.metrics import METRICS
+from switchyard.components.metrics import METRICS, names
 from switchyard.pipelines.config.beam import BeamConfig
 
 
@@ -80,8 +80,9 @@ def test_the_figures_are_those_of_stock_tfx(evaluated, tmp_path):
     config.slicing_specs.add()
     config.slicing_specs.add(feature_keys=["word"])
     spec = config.metrics_specs.add()
-    for name, (kind, settings) in METRICS["binary"].items():
-        spec.metrics.add(class_name=kind, config=json.dumps({**settings, "name": name}))
+    for metric in METRICS:
+        if metric.has_threshold("binary"):
+            spec.metrics.add(class_name=metric.formulas["binary"].tfma, config=json.dumps({"name": metric.name}))
     stock = executor.Executor(executor.Executor.Context(beam_pipeline_args=list(BeamConfig().arguments()), tmp_dir=str(tmp_path)))
     stock.Do(
         {"examples": [examples], "model": [model]},
@@ -95,4 +96,4 @@ def test_the_figures_are_those_of_stock_tfx(evaluated, tmp_path):
         theirs = {m.key.name: m.value.double_value.value for m in record.metric_keys_and_values if m.key.name in mine}
         assert theirs == pytest.approx(mine, abs=1e-6)
         compared += len(theirs)
-    assert compared == 4 * len(METRICS["binary"])
+    assert compared == 4 * len(names("binary"))

@@ -14,10 +14,10 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from switchyard.components.evaluation.batched_metrics import Batch, MeasureBatches, SumBatches
-from switchyard.components.evaluation.metrics import METRICS, ROW_ACCURACY, ROW_LOSS
 from switchyard.components.evaluation.slices import slice_column
 from switchyard.components.evaluation.tfma_config import eval_config, row_feature
 from switchyard.components.evaluation.tfma_results import read_metrics
+from switchyard.components.metrics import ROW_ACCURACY, ROW_LOSS, names
 
 ROWS = 150
 SLICES = [["city"], ["city", "count"], ["share"], ["absent"]]
@@ -144,9 +144,9 @@ def test_every_metric_and_plot_of_every_slice_is_tfmas(tmp_path: Path, task: str
     for key, values in stock.items():
         for ours_, theirs_ in zip(mine[key], values, strict=True):
             np.testing.assert_allclose(ours_, theirs_, rtol=1e-9, atol=1e-9, err_msg=str(key))
-    read = read_metrics(ours, models, list(METRICS[task]))
-    names = set(read["a"])
-    assert {"", "city=Ä", "city=missing", "city=b, count=2", "share=0.5", "share=2", "share=missing", "absent=missing"} <= names
+    read = read_metrics(ours, models, names(task))
+    slices = set(read["a"])
+    assert {"", "city=Ä", "city=missing", "city=b, count=2", "share=0.5", "share=2", "share=missing", "absent=missing"} <= slices
     assert all(math.isfinite(v) for v in read["a"][""].values())
 
 
@@ -166,8 +166,8 @@ def test_a_model_that_judges_some_rows_is_measured_on_these_alone(tmp_path: Path
     judged = np.random.default_rng(1).random(ROWS) < 0.7
     # What it has no answer to may be anything.
     batch.predictions["b"][~judged] = np.nan
-    names = ["b", *(n for n in batch.features if n.endswith("_b"))]
-    partly = Batch(batch.labels, batch.predictions, batch.features, batch.slices, dict.fromkeys(names, judged))
+    own = ["b", *(n for n in batch.features if n.endswith("_b"))]
+    partly = Batch(batch.labels, batch.predictions, batch.features, batch.slices, dict.fromkeys(own, judged))
     alone = Batch(batch.labels, {"b": batch.predictions["b"]}, batch.features, batch.slices).take(np.flatnonzero(judged))
     config = eval_config(task, [], ["a", "b"])
     _by_batches(str(tmp_path / "partly"), partly, config)
@@ -175,8 +175,8 @@ def test_a_model_that_judges_some_rows_is_measured_on_these_alone(tmp_path: Path
         measured = pipeline | beam.Create([alone]) | MeasureBatches(eval_config(task, [], ["b"]))
         writers = tfma.default_writers(output_path=str(tmp_path / "alone"), eval_config=config)
         _ = measured | tfma.WriteResults(writers=writers)
-    found = read_metrics(str(tmp_path / "partly"), ["a", "b"], list(METRICS[task]))["b"][""]
-    expected = read_metrics(str(tmp_path / "alone"), ["b"], list(METRICS[task]))["b"][""]
+    found = read_metrics(str(tmp_path / "partly"), ["a", "b"], names(task))["b"][""]
+    expected = read_metrics(str(tmp_path / "alone"), ["b"], names(task))["b"][""]
     # Rows have no model: whoever knows which were judged counts them.
     assert found.pop("example_count") == ROWS
     assert expected.pop("example_count") == judged.sum()
@@ -190,7 +190,7 @@ def test_metrics_that_do_not_exist_are_left_out_where_tfma_says_0(tmp_path: Path
     sure = np.where(labels == 1, 0.1, 0.2).astype(np.float32)[:, np.newaxis]
     batch = Batch(labels, {"a": sure}, {}, whole.slices)
     _by_batches(str(tmp_path), batch, eval_config("binary", [["share"]], ["a"]))
-    slices = read_metrics(str(tmp_path), ["a"], list(METRICS["binary"]))["a"]
+    slices = read_metrics(str(tmp_path), ["a"], names("binary"))["a"]
     assert {"auc", "recall", "f1"} <= slices[""].keys(), "there are both classes"
     assert "precision" not in slices[""], "it never says yes"
     of_one_class = [s for key, s in slices.items() if key]

@@ -9,11 +9,11 @@ from switchyard.components.bundle.model import BundleInfo, Columns
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation.bootstrap import Rows
 from switchyard.components.evaluation.executor import read_rows
-from switchyard.components.evaluation.metrics import ROW_ACCURACY
 from switchyard.components.evaluation.predictions import ROWS, Predict, beside, rows_schema
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.row_plots import confusion_metrics
 from switchyard.components.evaluation.tfma_config import row_feature
+from switchyard.components.metrics import ROW_ACCURACY
 from switchyard.components.values.conversion import fit_rows
 from switchyard.components.values.raw_features import RawFeature
 

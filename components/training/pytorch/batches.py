@@ -11,7 +11,7 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from switchyard.components.errors import UserError
-from switchyard.components.training.contract import Hyperparameters, Shard, TrainRequest
+from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.ledger import TrainingLedger
 
 # Rows that are taken from TensorFlow at once; at least a batch.
@@ -69,16 +69,11 @@ class EvalBatches(torch.utils.data.IterableDataset):
     """The eval split, the same in every pass; this worker's part of it."""
 
     def __init__(self, request: TrainRequest) -> None:
-        size = eval_batch_size(request.hyperparameters, request.shard)
+        size = request.hyperparameters.eval_batch_size(request.shard.count)
         self._dataset = request.eval.dataset(size, shard=request.shard)
 
     def __iter__(self) -> Iterator[Any]:
         return map(_to_torch, self._dataset)
-
-
-def eval_batch_size(hyperparameters: Hyperparameters, shard: Shard) -> int:
-    """Returns the rows of a batch of the eval split, all workers' together."""
-    return math.ceil(max(hyperparameters.batch_size, 1024) / shard.count) * shard.count
 
 
 def _to_torch(batch: Any) -> Any:

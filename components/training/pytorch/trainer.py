@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -38,9 +38,10 @@ from switchyard.components.training.contract import (
 from switchyard.components.training.examples import placeholder_batch
 from switchyard.components.training.ledger import TrainingLedger, check_finite
 from switchyard.components.training.model_check import explained
+from switchyard.components.training.names import Optimizer
 from switchyard.components.training.positional import by_name, positional, save_names
 from switchyard.components.training.pytorch.archive import MODEL_FILE, save_program
-from switchyard.components.training.pytorch.batches import EvalBatches, TrainBatches, eval_batch_size, loader
+from switchyard.components.training.pytorch.batches import EvalBatches, TrainBatches, loader
 from switchyard.components.training.pytorch.compile import compiled
 from switchyard.components.training.pytorch.default_model import default_model
 from switchyard.components.training.pytorch.metrics import Metrics
@@ -199,7 +200,7 @@ class _Module(lightning.LightningModule):
 
     def validation_step(self, batch: Any, index: int) -> None:
         losses, output, labels = self._step(batch, weighted=False)
-        if self._rows(index, eval_batch_size(self._hyper, self._shard), self._eval_rows)[0]:
+        if self._rows(index, self._hyper.eval_batch_size(self._shard.count), self._eval_rows)[0]:
             self.val_metrics.add(losses, output, labels)
 
     def _rows(self, index: int, batch_size: int, rows: int) -> tuple[int, int]:
@@ -297,14 +298,15 @@ def _export(model: nn.Module, request: TrainRequest) -> None:
     save_model(model, request.export_dir / "weights.safetensors")
 
 
-def _optimizer(name: str, learning_rate: float, parameters: Any, device: str) -> torch.optim.Optimizer:
+def _optimizer(name: Optimizer, learning_rate: float, parameters: Any, device: str) -> torch.optim.Optimizer:
     fused = device in ("cpu", "cuda")  # one call for all parameters
-    return {
+    optimizers: dict[Optimizer, Callable[[], torch.optim.Optimizer]] = {
         "adam": lambda: torch.optim.Adam(parameters, learning_rate, eps=1e-7, fused=fused),
         "adamw": lambda: torch.optim.AdamW(parameters, learning_rate, weight_decay=0.01, eps=1e-7, fused=fused),
         "sgd": lambda: torch.optim.SGD(parameters, learning_rate, fused=fused),
         "rmsprop": lambda: torch.optim.RMSprop(parameters, learning_rate, alpha=0.9, eps=1e-7),
-    }[name]()
+    }
+    return optimizers[name]()
 
 
 def threads(model: nn.Module, batch_size: int) -> int:

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.contract import Hyperparameters, Shard, TrainRequest, WorkerGroup
+from switchyard.components.training.contract import Shard, TrainRequest, WorkerGroup
 
 Losses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -98,7 +98,7 @@ class Replicas:
         steps = math.ceil(rows / hyper.batch_size)
         epochs = {"seed": hyper.seed, "first_epoch": first_epoch, "epochs": hyper.epochs - first_epoch}
         batches = iter(self._distributed(self._request.train, hyper.batch_size, **epochs))
-        evaluated = self._distributed(self._request.eval, eval_batch_size(hyper, self._replicas))
+        evaluated = self._distributed(self._request.eval, hyper.eval_batch_size(self._replicas))
         callback.set_model(self._model)
         self._model.stop_training = False
         for epoch in range(first_epoch, hyper.epochs):
@@ -186,11 +186,6 @@ class Replicas:
             labels = labels[:, tf.newaxis]  # like the output: with (B,) Keras broadcasts
         for metric in others:
             metric.update_state(labels, output, sample_weight=mask)
-
-
-def eval_batch_size(hyperparameters: Hyperparameters, replicas: int) -> int:
-    """Returns the rows of a batch of the eval split, all replicas' together."""
-    return math.ceil(max(hyperparameters.batch_size, 1024) / replicas) * replicas
 
 
 def _padded(values: tf.Tensor, rows: int) -> tf.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from switchyard.components.training.contract import (
 from switchyard.components.training.examples import placeholder_batch
 from switchyard.components.training.ledger import TrainingLedger, check_finite
 from switchyard.components.training.model_check import explained
+from switchyard.components.training.names import Optimizer
 from switchyard.components.training.positional import by_name, save_names
 from switchyard.components.training.tensorflow.default_model import default_model
 from switchyard.components.training.tensorflow.model_check import check_logits, check_training
@@ -248,13 +249,14 @@ def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str
     return True
 
 
-def _optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
-    return {
+def _optimizer(name: Optimizer, learning_rate: float) -> keras.optimizers.Optimizer:
+    optimizers: dict[Optimizer, Callable[[], keras.optimizers.Optimizer]] = {
         "adam": lambda: keras.optimizers.Adam(learning_rate, epsilon=1e-7),
         "adamw": lambda: keras.optimizers.AdamW(learning_rate, weight_decay=0.01, epsilon=1e-7),
         "sgd": lambda: keras.optimizers.SGD(learning_rate),
         "rmsprop": lambda: keras.optimizers.RMSprop(learning_rate, rho=0.9, epsilon=1e-7),
-    }[name]()
+    }
+    return optimizers[name]()
 
 
 def _loss(task: str) -> Any:

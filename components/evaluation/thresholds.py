@@ -1,0 +1,50 @@
+"""Thresholds on the metrics of a task: which may be set, and what holds where none is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from switchyard.components.errors import UserError, did_you_mean
+from switchyard.components.metrics import DIRECTION, names
+
+
+def check_settings(evaluation: Mapping[str, Any], task: str) -> None:
+    """Raises UserError for thresholds and comparisons that the task's metrics do not allow."""
+    thresholds, allowed = evaluation["thresholds"], names(task)
+    for name in thresholds:
+        if name not in allowed:
+            raise UserError(
+                f"evaluation.thresholds: {name!r} is no metric of a {task} task.{did_you_mean(name, allowed)} "
+                f"Allowed: {', '.join(allowed)}."
+            )
+    directed = names(task, lambda metric: metric.direction != 0)
+    for name, bounds in thresholds.items():
+        if bounds["min_change"] is not None and name not in DIRECTION:
+            raise UserError(
+                f"evaluation.thresholds.{name}.min_change: neither more nor less of {name!r} is better. "
+                f"Allowed with min_change: {', '.join(directed)}."
+            )
+    metric = (evaluation["improvement"] or {}).get("metric")
+    if metric is not None and metric not in directed:
+        raise UserError(
+            f"evaluation.improvement.metric: {metric!r} cannot decide between two models of a {task} task."
+            f"{did_you_mean(metric, directed)} Allowed: {', '.join(directed)}."
+        )
+
+
+def default_thresholds(task: str, labels: Any) -> dict[str, dict[str, Any]]:
+    """Returns what the trivial predictor reaches: AUC 0.5, the majority class's share, the variance of the label.
+
+    Args:
+        task: binary, multiclass or regression.
+        labels: encoded labels of the held-out split, NumPy (n,).
+    """
+    import numpy as np
+
+    if task == "binary":
+        return {"auc": {"lower_bound": 0.5}}
+    if task == "multiclass":
+        share = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+        return {"accuracy": {"lower_bound": share}}
+    return {"loss": {"upper_bound": float(np.var(labels))}}

@@ -1,0 +1,149 @@
+"""The one table of metrics. Thresholds, the comparison of models, tuning, curves, tables and the docs read it.
+
+The area under the ROC curve has three implementations:
+
+- `components.evaluation`: what decides, over 10,000 bins of probability: TFMA's of the metric, `bootstrap` of its interval and of
+  `models compare`, with the same bins;
+- Keras's and torchmetrics' streaming ones over 200 thresholds, of each epoch: a trainer measures on its device, without keeping
+  what the model said of every row, and a framework's own loop takes the framework's own metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Means over rows. TFMA's own accuracy and loss of several classes need one-hot labels, or have keys that thresholds miss.
+ROW_ACCURACY, ROW_LOSS = "__accuracy", "__loss"
+BINARY, MULTICLASS, REGRESSION = TASKS = ("binary", "multiclass", "regression")
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A metric's formula in one task.
+
+    Attributes:
+        tfma: TFMA's class that computes it, of all rows and of each slice; empty: it is made of the confusion matrix of all rows.
+        meaning: in words.
+        settings: of the class.
+    """
+
+    tfma: str
+    meaning: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, by the name that users see; the same for every trainer.
+
+    Attributes:
+        name: in thresholds, tables, files and MLflow.
+        direction: +1: higher is better, -1: lower is better, 0: it says nothing about which model is better.
+        formulas: task -> formula.
+        interval: `bootstrap` draws it, so that it and differences in it have a confidence interval.
+        primary: tasks in which it decides between two models, unless the config names another.
+        trained: trainers report it each epoch, of the training split and, with `val_` before it, of the eval split: what `tune`
+            may optimize, and the curves of the report show.
+        headline: place in the tables of a terminal; None: it is in files and on pages only.
+    """
+
+    name: str
+    direction: int
+    formulas: Mapping[str, Formula]
+    interval: bool = False
+    primary: tuple[str, ...] = ()
+    trained: bool = False
+    headline: int | None = None
+
+    def has_threshold(self, task: str) -> bool:
+        """Whether a threshold may be set on it: it is measured in every slice, too."""
+        return task in self.formulas and bool(self.formulas[task].tfma)
+
+
+def _row_mean(value: str, meaning: str) -> Formula:
+    return Formula("Mean", meaning, {"feature_key_path": ["features", value]})
+
+
+def _by_class(what: str) -> dict[str, Formula]:
+    return {MULTICLASS: Formula("", f"mean of the classes' {what}")}
+
+
+METRICS = (
+    Metric("example_count", 0, {task: Formula("ExampleCount", "rows") for task in TASKS}),
+    Metric(
+        "loss",
+        -1,
+        {
+            BINARY: Formula("BinaryCrossEntropy", "cross-entropy, natural logarithm"),
+            MULTICLASS: _row_mean(ROW_LOSS, "cross-entropy, natural logarithm"),
+            REGRESSION: Formula("MeanSquaredError", "mean squared error"),
+        },
+        interval=True,
+        primary=(REGRESSION,),
+        trained=True,
+        headline=4,
+    ),
+    Metric(
+        "accuracy",
+        1,
+        {
+            BINARY: Formula("BinaryAccuracy", "share of rows in the right class"),
+            MULTICLASS: _row_mean(ROW_ACCURACY, "share of rows in the right class"),
+        },
+        interval=True,
+        primary=(MULTICLASS,),
+        trained=True,
+        headline=2,
+    ),
+    Metric(
+        "auc",
+        1,
+        {BINARY: Formula("AUC", "area under the ROC curve")},
+        interval=True,
+        primary=(BINARY,),
+        trained=True,
+        headline=1,
+    ),
+    Metric("auc_precision_recall", 1, {BINARY: Formula("AUCPrecisionRecall", "area under the precision-recall curve")}),
+    Metric("precision", 1, {BINARY: Formula("Precision", "right share of what is called positive")}, interval=True),
+    Metric("recall", 1, {BINARY: Formula("Recall", "share of the positive that is called so")}, interval=True),
+    Metric("f1", 1, {BINARY: Formula("F1Score", "harmonic mean of precision and recall")}, interval=True),
+    Metric("calibration", 0, {BINARY: Formula("Calibration", "mean prediction by mean label")}),
+    Metric("precision_macro", 1, _by_class("precision")),
+    Metric("recall_macro", 1, _by_class("recall")),
+    Metric("f1_macro", 1, _by_class("F1")),
+    Metric("mae", -1, {REGRESSION: Formula("MeanAbsoluteError", "mean absolute error")}, interval=True, trained=True, headline=3),
+    Metric("mean_label", 0, {REGRESSION: Formula("MeanLabel", "mean label")}),
+    Metric("mean_prediction", 0, {REGRESSION: Formula("MeanPrediction", "mean prediction")}),
+)
+
+DIRECTION = {m.name: m.direction for m in METRICS if m.direction}
+PRIMARY = {task: m.name for m in METRICS for task in m.primary}
+TRAINED = [m.name for m in METRICS if m.trained]
+HEADLINE = [m.name for m in sorted(METRICS, key=lambda m: m.headline or 0) if m.headline]
+
+
+def names(task: str, wanted: Callable[[Metric], bool] = lambda metric: True) -> list[str]:
+    """Returns the names of a task's metrics that have thresholds, in their order in tables and files.
+
+    Args:
+        task: binary, multiclass or regression.
+        wanted: which of them.
+    """
+    return [m.name for m in METRICS if m.has_threshold(task) and wanted(m)]
+
+
+def trained_names(*tasks: str) -> list[str]:
+    """Returns what trainers measure of the eval split in any of some tasks; without tasks: in any."""
+    return [f"val_{m.name}" for m in METRICS if m.trained and m.formulas.keys() & set(tasks or TASKS)]
+
+
+def direction(name: str) -> int:
+    """Returns +1 where more of a metric is better, -1 where less is; `val_` before its name changes nothing.
+
+    Raises:
+        KeyError: neither more nor less of it is better, or there is no such metric.
+    """
+    return DIRECTION[name.removeprefix("val_")]

@@ -1,0 +1,53 @@
+"""The table of metrics is what the code that computes, draws and describes them does."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from switchyard.components.evaluation.bootstrap import weighted_metrics
+from switchyard.components.metrics import DIRECTION, HEADLINE, METRICS, PRIMARY, TASKS, direction, names, trained_names
+from switchyard.pipelines.config.tuning import TuneMetric
+from tests.command import REPOSITORY
+
+pytestmark = pytest.mark.core
+BETTER = {1: "higher", -1: "lower", 0: "neither"}
+
+
+def test_each_metric_stands_in_the_table_once_and_each_task_has_one_that_decides():
+    assert len({m.name for m in METRICS}) == len(METRICS)
+    assert sorted(PRIMARY) == sorted(TASKS)
+    assert sum(len(m.primary) for m in METRICS) == len(TASKS)
+    for task, name in PRIMARY.items():
+        assert name in names(task, lambda m: m.direction and m.interval and m.headline)
+    assert HEADLINE == ["auc", "accuracy", "mae", "loss"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_bootstrap_draws_what_the_table_gives_an_interval(task):
+    scores = np.full((4, 3 if task == "multiclass" else 1), 0.3, dtype=np.float32)
+    drawn = weighted_metrics(task, np.array([0.0, 1.0, 1.0, 0.0]), scores)
+    assert set(drawn) == set(names(task, lambda m: m.interval))
+
+
+def test_a_search_may_optimize_what_trainers_measure_and_knows_its_direction():
+    assert list(get_args(TuneMetric)) == trained_names() == ["val_loss", "val_accuracy", "val_auc", "val_mae"]
+    assert trained_names("regression") == ["val_loss", "val_mae"]
+    assert [direction(name) for name in trained_names()] == [-1, 1, 1, -1]
+    assert "example_count" not in DIRECTION
+
+
+def row(metric):
+    """A metric's row in the docs; a threshold may be set on what TFMA measures in slices, too."""
+    meanings = {}
+    for task, formula in metric.formulas.items():
+        meanings.setdefault(formula.meaning, []).append(task)
+    every = [f"{meaning} ({', '.join(tasks)})" if set(tasks) < set(TASKS) else meaning for meaning, tasks in meanings.items()]
+    marks = ["yes" if yes else "no" for yes in (any(map(metric.has_threshold, TASKS)), metric.interval, metric.trained)]
+    return f"| {' | '.join([f'`{metric.name}`', '; '.join(every), BETTER[metric.direction], *marks])} |"
+
+
+def test_the_docs_have_the_table():
+    text = "\n".join(path.read_text() for path in (REPOSITORY / "docs").rglob("*.md"))
+    missing = [line for line in map(row, METRICS) if line not in text]
+    assert not missing, "\n".join(["add to docs:", *missing])
