@@ -133,7 +133,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
     for framework in config.trainer.frameworks:
         settings = trainer_settings(config, store, framework)
         trainer = trainer_class(settings["framework"])
-        trainer().resolve(config.trainer.accelerator.profile())
+        trainer().resolve(config.trainer.profile())
         if trainer.name in (CHAMPION, *names):
             raise UserError(f"trainer.framework: {framework!r} calls itself {trainer.name!r}, which is taken. Rename it.")
         names.append(trainer.name)

@@ -23,6 +23,7 @@ class Servability:
         difference: largest difference between a served and an offline score; None: nothing was answered.
         startup_seconds: from the process's start until it was ready; None: it never was.
         latency_ms: `p50_batch_1`, `p99_batch_1` and the like, milliseconds from request to answer over one connection.
+        own_difference: largest change of an offline score when its row is in a batch of another size; None: not measured.
     """
 
     reason: str
@@ -30,6 +31,7 @@ class Servability:
     difference: float | None = None
     startup_seconds: float | None = None
     latency_ms: Mapping[str, float] = field(default_factory=dict)
+    own_difference: float | None = None
 
     @property
     def servable(self) -> bool:

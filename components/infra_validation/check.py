@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from switchyard.components.bundle.model import BundleInfo, RawFeature, format_predictions, load_bundle
+from switchyard.components.bundle.model import BundleInfo, BundleModel, RawFeature, format_predictions, load_bundle
 from switchyard.components.bundle.rows import to_frame
 from switchyard.components.errors import StageError
 from switchyard.components.evaluation.servability import Servability
 from switchyard.components.infra_validation.server_process import ServerProcess, server_process
 from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
 
-TOLERANCE = 1e-5
-_BATCH = 50
+# What float32 loses by adding up in another order. Where a model's own scores change more with the batch's size, twice that.
+_TOLERANCE = 1e-5
+# A model whose scores change by more with what else is in the batch has no score of a row.
+_BOUND = 1e-3
+_BATCH, _ODD_BATCH = 50, 7
 _Ask = Callable[[pd.DataFrame], dict[str, list[Any]]]
 
 
@@ -46,11 +49,31 @@ def check(bundle: str, digest: str | None, serialized: Sequence[bytes], log: Pat
                 found, milliseconds = _ask_all(frame, size, ask)
                 answered.append(found)
                 latency |= {f"p{p}_batch_{size}": round(float(np.percentile(milliseconds, p)), 2) for p in (50, 99) if rows}
-        difference = max((_compare(a, offline.scores(frame), offline.info) for a in answered if rows), default=0.0)
+        scores = offline.scores(frame) if rows else np.empty((0, 1))
+        own = _own_difference(offline, frame, scores)
+        difference = max((_compare(a, scores, offline.info) for a in answered if rows), default=0.0)
     except StageError as error:
         return Servability(str(error), rows, None, started)
-    reason = "" if difference <= TOLERANCE else f"its served scores differ from the offline ones by up to {difference:.3g}"
-    return Servability(reason, rows, difference, started, latency)
+    return Servability(_reason(difference, own), rows, difference, started, latency, own)
+
+
+def _own_difference(bundle: BundleModel, frame: pd.DataFrame, scores: np.ndarray) -> float:
+    """Returns by how much the bundle's own scores change, offline and on this device, in batches of another size."""
+    parts = [bundle.scores(frame.iloc[start : start + _ODD_BATCH]) for start in range(0, len(frame), _ODD_BATCH)]
+    return _distance(np.concatenate(parts), scores, bundle.info) if parts else 0.0
+
+
+def _reason(difference: float, own: float) -> str:
+    """Returns why a model cannot be served by these differences; empty: it can."""
+    if own > _BOUND:
+        return (
+            f"its score of a row changes by up to {own:.3g} with the other rows of its batch, allowed: {_BOUND:g}; let no layer "
+            "compute over the batch when the model is not training"
+        )
+    allowed = max(_TOLERANCE, 2 * own)
+    if difference > allowed:
+        return f"its served scores differ from the offline ones by up to {difference:.3g}, allowed: {allowed:.3g}"
+    return ""
 
 
 def _requests(server: ServerProcess, info: BundleInfo) -> list[tuple[int, _Ask]]:
@@ -95,8 +118,12 @@ def _compare(answered: dict[str, list[Any]], offline: np.ndarray, info: BundleIn
         raise StageError(f"it answered {len(served)} rows for {len(offline)}")
     if info.classes and list(format_predictions(info, served.astype(np.float32))["prediction"]) != answered["prediction"]:
         raise StageError("its predictions are not those of the probabilities beside them")
-    scale = 1.0 if info.classes else np.maximum(1.0, np.abs(offline))
-    return float(np.max(np.abs(served - offline) / scale))
+    return _distance(served, offline, info)
+
+
+def _distance(scores: np.ndarray, others: np.ndarray, info: BundleInfo) -> float:
+    scale = 1.0 if info.classes else np.maximum(1.0, np.abs(others))
+    return float(np.max(np.abs(scores - others) / scale))
 
 
 def _sendable(frame: pd.DataFrame, features: Sequence[RawFeature]) -> pd.DataFrame:

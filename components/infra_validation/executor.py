@@ -69,6 +69,11 @@ def _tell(name: str, found: Servability) -> None:
         return
     latency = found.latency_ms.get("p50_batch_1")
     speed = "" if latency is None else f", {latency:.1f} ms for one row (median)"
+    if found.difference and found.difference > 1e-5:
+        warn(
+            f"{name}: served scores differ from the offline ones by up to {found.difference:.1g}, as the model's own scores do "
+            f"with the size of the batch ({found.own_difference:.1g})"
+        )
     say(f"{name} serves: {found.rows} rows answered as offline, ready after {found.startup_seconds:.1f} s{speed}")
 
 
@@ -80,6 +85,7 @@ def _track(found: Mapping[str, Servability], folder: Path) -> None:
         measured = {
             "rows": each.rows,
             "difference": each.difference,
+            "own_difference": each.own_difference,
             "startup_seconds": each.startup_seconds,
             **{f"latency_{k}_ms": v for k, v in each.latency_ms.items()},
         }

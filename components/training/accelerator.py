@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from switchyard.components.errors import UserError
 
 KINDS = ("auto", "cpu", "gpu", "tpu")
-PRECISIONS = ("float32", "bf16", "fp16")
+PRECISIONS = ("float32", "tf32", "bf16", "fp16")
+# What only NVIDIA's GPUs do.
+GPU_ONLY = ("tf32", "fp16")
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,15 @@ class AcceleratorProfile:
     Attributes:
         kind: one of `KINDS`; `auto` takes a GPU where there is one, else the CPU.
         count: devices of that kind on each node. On CPUs these are workers that share the cores.
-        precision: one of `PRECISIONS`; bf16 and fp16 are mixed precision (weights stay float32).
+        precision: one of `PRECISIONS`, the same in every framework. `float32`: matrix products and convolutions in IEEE float32;
+            `tf32`: both with 10 bits of mantissa on an NVIDIA GPU's tensor cores; `bf16` and `fp16`: mixed precision (weights,
+            losses and the optimizer stay float32).
         nodes: machines.
         shard_model: weights, gradients and the optimizer's state are spread over the workers, for models that do not fit
             on one device; else each worker holds all of them.
         compile: the framework's compiler (torch.compile, XLA) makes the model's steps; where it cannot, they are run as they
             are, with a warning.
+        deterministic: the same bits twice on the same devices and versions; what has no such implementation is refused.
     """
 
     kind: str = "auto"
@@ -32,6 +37,7 @@ class AcceleratorProfile:
     nodes: int = 1
     shard_model: bool = False
     compile: bool = False
+    deterministic: bool = False
 
     @property
     def workers(self) -> int:
@@ -57,8 +63,9 @@ class AcceleratorProfile:
             raise UserError(
                 f"trainer.accelerator asks for {wanted} {kind}, this machine has: {there}. Ask for what is there, or use 'auto'."
             )
-        if self.precision == "fp16" and kind != "gpu":
+        if self.precision in GPU_ONLY and kind != "gpu":
             raise UserError(
-                f"trainer.accelerator.precision: 'fp16' needs a GPU, the device is a {kind.upper()}. Use 'float32' or 'bf16'."
+                f"trainer.accelerator.precision: {self.precision!r} needs a GPU, the device is a {kind.upper()}; use 'float32' "
+                "or 'bf16'"
             )
         return replace(self, kind=kind)

@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from switchyard.components.errors import TrainingError, UserError, first_line
+from switchyard.components.errors import TrainingError, UserError, first_line, text_of
+from switchyard.components.text.redaction import mask
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.names import Optimizer
 
@@ -221,9 +222,16 @@ class WorkerGroup:
 
 
 class Trainer(abc.ABC):
-    """Trains and exports one model. Subclasses fill in the three abstract methods."""
+    """Trains and exports one model. Subclasses fill in the three abstract methods.
+
+    Attributes:
+        name: stands in stage names, metrics and messages.
+        supports: which of `precision`, `compile` and `deterministic` this trainer follows; a profile that asks for another is
+            refused.
+    """
 
     name: ClassVar[str]
+    supports: ClassVar[frozenset[str]] = frozenset()
 
     def train(self, request: TrainRequest, report: Report) -> TrainResult:
         """Checks the devices, seeds and trains; leaves the model in `request.export_dir`.
@@ -258,6 +266,13 @@ class Trainer(abc.ABC):
         """Returns the profile with `auto` replaced. Raises UserError when this machine or this trainer cannot do it."""
         nodes_here = 1 if NODE_VARIABLE in os.environ else accelerator.nodes
         resolved = accelerator.resolve(self.available_devices(), nodes_here=nodes_here)
+        for name in ("precision", "compile", "deterministic"):
+            if name not in self.supports and getattr(accelerator, name) != getattr(AcceleratorProfile, name):
+                key = "trainer.deterministic" if name == "deterministic" else f"trainer.accelerator.{name}"
+                raise UserError(
+                    f"{key}: the trainer {self.name!r} does not support it, received {getattr(accelerator, name)!r}; leave it "
+                    f"out, or add {name!r} to the trainer's `supports` and follow it"
+                )
         self.processes(resolved)
         return resolved
 
@@ -309,7 +324,9 @@ class Trainer(abc.ABC):
 def _out_of_memory(request: TrainRequest, error: Exception) -> TrainingError:
     batch, workers = request.hyperparameters.batch_size, request.accelerator.workers
     share = f" ({batch // workers} rows for each of {workers} workers)" if workers > 1 else ""
-    reason = first_line(error)
+    # TensorFlow's begins with "Graph execution error:", and names operations before the allocation.
+    lines = [line.strip() for line in text_of(error).splitlines() if "alloc" in line.lower()]
+    reason = mask(lines[0])[:300].rstrip(".") if lines else first_line(error)
     return TrainingError(
         f"training ran out of memory on the {request.accelerator.kind} with trainer.hyperparameters.batch_size {batch}{share}: "
         f"{reason}. Try a smaller batch_size, trainer.accelerator.precision bf16, more workers (trainer.accelerator.count), or a "

@@ -109,7 +109,8 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
     hyper, accelerator = job.hyperparameters, job.accelerator
     run = tracking.current_run()
     run.params({"framework": trainer, **{k: v for k, v in asdict(hyper).items() if v is not None}})
-    run.params({"accelerator": accelerator.kind, "workers": accelerator.workers, "precision": accelerator.precision})
+    devices = {"accelerator": accelerator.kind, "workers": accelerator.workers}
+    run.params({**devices, "precision": accelerator.precision, "deterministic": accelerator.deterministic})
 
     done = TrainingLedger.open(job.checkpoint_dir, hyper).epochs
     if done:

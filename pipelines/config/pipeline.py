@@ -253,7 +253,7 @@ class PipelineConfig(Section):
                     f"tune.space: {untold[0]!r} is a parameter of a model of your own; the default model has none. "
                     "Set trainer.model."
                 )
-            workers = self.trainer.accelerator.profile().workers
+            workers = self.trainer.profile().workers
             uneven = self.tune.batch_size_not_shared_by(workers)
             if uneven:
                 raise ValueError(

@@ -82,7 +82,7 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> dic
         "code": asdict(code) if code else None,
         "model_parameters": trainer.model_parameters,
         "hyperparameters": trainer.hyperparameters.model_dump(mode="json"),
-        "accelerator": trainer.accelerator.model_dump(mode="json"),
+        "accelerator": asdict(trainer.profile()),
     }
 
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from switchyard.components.config import Number, Positive, Section
 from switchyard.components.errors import did_you_mean
-from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProfile
 from switchyard.components.training.names import FRAMEWORKS, Optimizer
 
 # YAML reads the class 1 as a number; the label's classes are known by their text.
@@ -70,7 +70,9 @@ class Accelerator(Section):
         kind: type of device.
         count: devices per node that share the training; on CPUs, workers that share the cores.
         nodes: machines. A local run simulates them by processes; on a cluster they form a TrainJob.
-        precision: floating-point precision; `fp16` requires a GPU.
+        precision: the same in every framework. `float32` is IEEE float32 in matrix products and convolutions, on GPUs too; `tf32`
+            computes both on an NVIDIA GPU's tensor cores with 10 bits of mantissa; `bf16` and `fp16` are mixed precision. `tf32` and
+            `fp16` require a GPU.
         shard_model: PyTorch only: shard weights, gradients and optimizer state over the workers (FSDP), for models that do not
             fit on one device.
         compile: compile the training step with `torch.compile` or XLA; falls back to eager mode with a warning.
@@ -79,18 +81,14 @@ class Accelerator(Section):
     kind: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     count: Positive = 1
     nodes: Positive = 1
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
     shard_model: bool = False
     compile: bool = False
 
-    def profile(self) -> AcceleratorProfile:
-        """Returns the plain-data form that trainers take."""
-        return AcceleratorProfile(**self.model_dump())
-
     @model_validator(mode="after")
     def _check(self) -> Accelerator:
-        if self.precision == "fp16" and self.kind in ("cpu", "tpu"):
-            raise ValueError(f"precision fp16 needs a GPU, kind is {self.kind!r}; use float32 or bf16")
+        if self.precision in GPU_ONLY and self.kind in ("cpu", "tpu"):
+            raise ValueError(f"precision {self.precision} needs a GPU, kind is {self.kind!r}; use float32 or bf16")
         return self
 
     @model_validator(mode="before")
@@ -115,6 +113,8 @@ class TrainerConfig(Section):
         model_parameters: arbitrary values passed to `build_model` as `spec.parameters`.
         hyperparameters: hyperparameters of training.
         accelerator: devices and precision.
+        deterministic: the same bits twice on the same devices and versions, in every framework; an operation without a deterministic
+            implementation is an error.
     """
 
     framework: str | tuple[str, ...] = "tensorflow"
@@ -122,6 +122,11 @@ class TrainerConfig(Section):
     model_parameters: dict[str, Any] = Field(default_factory=dict)
     hyperparameters: Hyperparameters = Hyperparameters()
     accelerator: Accelerator = Accelerator()
+    deterministic: bool = False
+
+    def profile(self) -> AcceleratorProfile:
+        """Returns devices, precision and determinism in the plain-data form that trainers take."""
+        return AcceleratorProfile(**self.accelerator.model_dump(), deterministic=self.deterministic)
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -159,7 +164,7 @@ class TrainerConfig(Section):
                 f"model: several frameworks need one file each, received {self.model!r}; "
                 f"write {{{', '.join(f'{f}: FILE' for f in self.frameworks)}}}"
             )
-        workers, batch = self.accelerator.profile().workers, self.hyperparameters.batch_size
+        workers, batch = self.profile().workers, self.hyperparameters.batch_size
         if batch % workers:
             raise ValueError(
                 f"hyperparameters.batch_size: {batch} rows cannot be shared equally by {workers} workers "

@@ -57,7 +57,7 @@ def much_tensorflow(x):
 )
 def test_no_memory_left_is_an_error_that_names_the_batch_size(trainer, build_model, make):
     with pytest.raises(
-        TrainingError, match=r"ran out of memory on the cpu with trainer.hyperparameters.batch_size 32: .*smaller"
+        TrainingError, match=r"ran out of memory on the cpu with trainer.hyperparameters.batch_size 32: .*alloc.*smaller"
     ):
         trainer().train(make(build_model=build_model), no_report)
 

@@ -78,7 +78,7 @@ def test_a_model_spread_over_two_gpus(prepared, alone, tmp_path):
 )
 def test_no_memory_left_is_an_error_that_names_the_batch_size(trainer, build_model, make):
     with pytest.raises(
-        TrainingError, match=r"ran out of memory on the gpu with trainer.hyperparameters.batch_size 32: .*smaller"
+        TrainingError, match=r"ran out of memory on the gpu with trainer.hyperparameters.batch_size 32: .*alloc.*smaller"
     ):
         trainer().train(make(build_model=build_model, accelerator=AcceleratorProfile("gpu")), no_report)
 

@@ -10,7 +10,7 @@ from switchyard.components.bundle.model import BundleInfo, RawFeature, format_pr
 from switchyard.components.errors import StageError
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
 from switchyard.components.evaluation.servability import Servability, load, save, with_servability
-from switchyard.components.infra_validation.check import _compare, _sendable
+from switchyard.components.infra_validation.check import _compare, _reason, _sendable
 from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
 
 BROKEN = Servability("it is broken")
@@ -55,6 +55,21 @@ def test_the_verdict_is_read_as_it_was_written(tmp_path):
     found = {"a": Servability("", 10, 1e-7, 2.5, {"p50_batch_1": 3.0}), "b": BROKEN}
     save(found, tmp_path)
     assert load(tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    ("difference", "own", "why"),
+    [
+        (9e-6, 0.0, ""),
+        (2e-5, 0.0, "its served scores differ from the offline ones by up to 2e-05, allowed: 1e-05"),
+        (8e-5, 6e-5, ""),
+        (3e-4, 6e-5, "its served scores differ from the offline ones by up to 0.0003, allowed: 0.00012"),
+        (0.0, 2e-3, "its score of a row changes by up to 0.002 with the other rows of its batch, allowed: 0.001"),
+    ],
+)
+def test_a_served_score_may_differ_by_what_the_models_own_scores_do(difference, own, why):
+    found = _reason(difference, own)
+    assert found.startswith(why) if why else not found
 
 
 @pytest.fixture

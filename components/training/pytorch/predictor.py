@@ -19,6 +19,7 @@ import torch  # noqa: E402 (after Triton's matter is settled)
 from torch.export.passes import move_to_device_pass  # noqa: E402
 
 from switchyard.components.training.pytorch.archive import MODEL_FILE, load_program  # noqa: E402
+from switchyard.components.training.pytorch.numerics import allow_tf32  # noqa: E402
 
 _log = logging.getLogger(__name__)
 # One row at a time keeps no second core busy.
@@ -37,8 +38,7 @@ class PytorchPredictor:
         names = load_names(export_dir)
         program = load_program(export_dir / MODEL_FILE, features=len(names))
         if device == "cuda":
-            # Convolutions would round, and another size of a batch would give other answers.
-            torch.backends.cudnn.allow_tf32 = False
+            allow_tf32(False)  # another size of a batch would give other answers
             program = move_to_device_pass(program, device)  # tensors that its code makes, too
         # Guards are Python source that is made of the archive's texts; what is asked is checked before it comes here.
         serve = program.module(check_guards=False)

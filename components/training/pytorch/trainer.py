@@ -46,11 +46,12 @@ from switchyard.components.training.pytorch.compile import compiled
 from switchyard.components.training.pytorch.default_model import default_model
 from switchyard.components.training.pytorch.metrics import Metrics
 from switchyard.components.training.pytorch.model_check import check_logits, check_training
+from switchyard.components.training.pytorch.numerics import numerics
 from switchyard.components.training.pytorch.placement import placement, save_weights, spread, tpus, xla_on_cpu
 from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
 from switchyard.components.user_code.loading import blamed, folder_of
 
-_PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_PRECISIONS: dict[str, Any] = {"float32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 # Weights times rows of a step.
 _LARGE_STEP = 30_000_000
 _LAST, _BEST = ".ckpt", ".safetensors"
@@ -63,6 +64,7 @@ class PytorchTrainer(Trainer):
     """`torch.nn.Module`s that take a dict of tensors; exported with `torch.export` (no pickle, no user code to load)."""
 
     name = "pytorch"
+    supports = frozenset({"precision", "compile", "deterministic"})
 
     def prepare(self, accelerator: AcceleratorProfile, group: WorkerGroup | None = None) -> None:
         """See Trainer."""
@@ -89,6 +91,10 @@ class PytorchTrainer(Trainer):
 
     def fit(self, request: TrainRequest, report: Report) -> TrainResult:
         """See the base class."""
+        with numerics(request.accelerator):
+            return self._fit(request, report)
+
+    def _fit(self, request: TrainRequest, report: Report) -> TrainResult:
         hyper, shard = request.hyperparameters, request.shard
         lightning.seed_everything(hyper.seed, verbose=False)
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)

@@ -37,7 +37,7 @@ from switchyard.components.training.tensorflow.predictor import TensorflowPredic
 from switchyard.components.training.tensorflow.replicas import Replicas, strategy_for
 from switchyard.components.user_code.loading import blamed, folder_of
 
-_POLICIES = {"float32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
+_POLICIES = {"float32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 _LAST = _BEST = ".weights.h5"
 
 
@@ -45,6 +45,7 @@ class TensorflowTrainer(Trainer):
     """Keras models; exported as a SavedModel whose `serve` takes transformed features and gives probabilities."""
 
     name = "tensorflow"
+    supports = frozenset({"precision", "compile", "deterministic"})
 
     def __init__(self) -> None:
         self._strategy = tf.distribute.get_strategy()
@@ -88,6 +89,10 @@ class TensorflowTrainer(Trainer):
         hyper = request.hyperparameters
         keras.utils.set_random_seed(hyper.seed)
         keras.mixed_precision.set_global_policy(_POLICIES[request.accelerator.precision])
+        # By itself TensorFlow multiplies in TF32 on a GPU.
+        tf.config.experimental.enable_tensor_float_32_execution(request.accelerator.precision == "tf32")
+        if request.accelerator.deterministic:
+            tf.config.experimental.enable_op_determinism()
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
         task = request.spec.task
         replicas = None
@@ -166,7 +171,7 @@ class TensorflowTrainer(Trainer):
 
     def _in_float32(self, model: keras.Model, request: TrainRequest) -> keras.Model:
         """Returns the model as it is served: in the precision of its weights, whatever it was trained in and on."""
-        if request.accelerator.precision == "float32":
+        if keras.mixed_precision.global_policy().name == "float32":
             return model
         keras.mixed_precision.set_global_policy("float32")
         served = self._build(request)
