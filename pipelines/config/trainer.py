@@ -71,8 +71,8 @@ class Accelerator(Section):
         count: devices per node that share the training; on CPUs, workers that share the cores.
         nodes: machines. A local run simulates them by processes; on a cluster they form a TrainJob.
         precision: the same in every framework. `float32` is IEEE float32 in matrix products and convolutions, on GPUs too; `tf32`
-            computes both on an NVIDIA GPU's tensor cores with 10 bits of mantissa; `bf16` and `fp16` are mixed precision. `tf32` and
-            `fp16` require a GPU.
+            computes both on an NVIDIA GPU's tensor cores with 10 bits of mantissa; `bf16` and `fp16` are mixed precision. `tf32`
+            and `fp16` require a GPU.
         shard_model: PyTorch only: shard weights, gradients and optimizer state over the workers (FSDP), for models that do not
             fit on one device.
         compile: compile the training step with `torch.compile` or XLA; falls back to eager mode with a warning.
@@ -113,8 +113,8 @@ class TrainerConfig(Section):
         model_parameters: arbitrary values passed to `build_model` as `spec.parameters`.
         hyperparameters: hyperparameters of training.
         accelerator: devices and precision.
-        deterministic: the same bits twice on the same devices and versions, in every framework; an operation without a deterministic
-            implementation is an error.
+        deterministic: the same bits twice on the same devices and versions, in every framework; an operation without a
+            deterministic implementation is an error.
     """
 
     framework: str | tuple[str, ...] = "tensorflow"
