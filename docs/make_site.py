@@ -4,6 +4,7 @@ Runs in an environment that has Zensical alone, which takes links between pages 
 README.md, CONTRIBUTING.md and the like become links to their copies, links to code become the text of the link.
 """
 
+import json
 import posixpath
 import re
 import shutil
@@ -45,6 +46,15 @@ def rewrite(text: str, source: str, sources: dict[str, str]) -> str:
     return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)
 
 
+def settings() -> str:
+    """Returns Zensical's settings, with the decisions in the navigation by their titles."""
+    decisions = [
+        f'{{ {json.dumps(page.read_text().splitlines()[0].removeprefix("# "))} = "decisions/{page.name}" }}'
+        for page in sorted((DOCS / "decisions").glob("*.md"))
+    ]
+    return (DOCS / "zensical.toml").read_text().replace('"Decisions" = []', f'"Decisions" = [{", ".join(decisions)}]')
+
+
 def stage() -> None:
     """Copy the pages and images."""
     shutil.rmtree(WORK, ignore_errors=True)
@@ -57,7 +67,7 @@ def stage() -> None:
             to.write_text(rewrite((REPOSITORY / source).read_text(), source, sources))
         else:
             shutil.copyfile(REPOSITORY / source, to)
-    shutil.copyfile(DOCS / "zensical.toml", WORK / "zensical.toml")
+    (WORK / "zensical.toml").write_text(settings())
 
 
 def fetched_from_elsewhere() -> list[str]:

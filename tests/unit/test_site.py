@@ -25,9 +25,15 @@ def pages_of(nav):
 
 
 def test_every_page_has_its_place_in_the_navigation():
-    nav = tomllib.loads((DOCS / "zensical.toml").read_text())["project"]["nav"]
+    nav = tomllib.loads(make_site["settings"]())["project"]["nav"]
     there = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} | set(make_site["PROJECT"].values())
     assert sorted(pages_of(nav)) == sorted(there)
+
+
+def test_every_decision_has_a_number_of_its_own_that_is_its_titles():
+    pages = sorted((DOCS / "decisions").glob("*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    assert [page.name for page in pages if not page.read_text().startswith(f"# {int(page.name[:4])}. ")] == []
 
 
 @pytest.mark.parametrize(
