@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import sys
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import click
 
+from switchyard.components.compat.python_exit import exit_at_once
 from switchyard.components.process.account import ensure_account
 from switchyard.components.process.interpreter import protect_children
 from switchyard.components.progress import no_progress_bars
@@ -62,11 +60,7 @@ def entry() -> None:
         code = error.code
     if isinstance(code, str):
         click.echo(code, err=True)
-    atexit._run_exitfuncs()  # what was to be done at the end is done
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    exit_at_once(code if isinstance(code, int) else int(code is not None))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Patches of libraries and subclasses of what they do not make public, one module each: why, and until which version."""
+"""Patches of libraries, and what is used of one that it does not make public: one module each, with its `PRIVATE` (see `patch`)."""

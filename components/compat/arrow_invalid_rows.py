@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from switchyard.components.compat.patch import Private
+
+PRIVATE = Private("pyarrow", ("18",), (), "https://github.com/apache/arrow/blob/apache-arrow-18.1.0/python/pyarrow/_csv.pyx")
 _watched: dict[int, list[str]] = {}
 
 

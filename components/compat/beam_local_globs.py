@@ -14,13 +14,21 @@ from typing import Any
 from apache_beam.io.filesystem import MatchResult
 from apache_beam.io.localfilesystem import LocalFileSystem
 
+from switchyard.components.compat.patch import Private
 from switchyard.components.text.escaping import MAGIC, split_pattern
+
+PRIVATE = Private(
+    "apache-beam",
+    ("2.77",),
+    ("apache_beam.io.filesystem:FileSystem.match", "apache_beam.io.localfilesystem:LocalFileSystem._list"),
+    "https://github.com/apache/beam/blob/v2.77.0/sdks/python/apache_beam/io/filesystem.py",
+)
 
 
 def install() -> None:
     """Patches `LocalFileSystem.match`, in this process and those forked from it. Calling it again changes nothing."""
     original: Callable[..., list[Any]] = LocalFileSystem.match
-    if hasattr(original, "__wrapped__"):
+    if hasattr(original, "__wrapped__") or not PRIVATE.fits():
         return
 
     @functools.wraps(original)

@@ -18,6 +18,19 @@ import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from switchyard.components.compat.patch import Private
+
+# Not left out for other versions: a server without bounds is worse than one that does not start.
+PRIVATE = Private(
+    "uvicorn",
+    ("0.54",),
+    (
+        "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",
+        "uvicorn.protocols.http.httptools_impl:RequestResponseCycle",
+        "uvicorn.server:Server.startup",
+    ),
+    "https://github.com/encode/uvicorn/blob/0.54.0/uvicorn/protocols/http/httptools_impl.py",
+)
 _REQUEST = "switchyard.request"
 _LINE_EXTRA = 16  # the method, the version and the spaces of a request line
 _OVERHEAD = 8  # bytes around each byte of a chunked body

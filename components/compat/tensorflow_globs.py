@@ -16,10 +16,21 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from switchyard.components.compat.patch import Private
 from switchyard.components.text.escaping import pattern_of
 
 # Of `*` and `?` the pattern matches the name itself, too.
 _FINDS_SOMETHING_ELSE = re.compile(r"[\[\\]")
+PRIVATE = Private(
+    "tensorflow",
+    ("2.21",),
+    (
+        "tensorflow.python.saved_model.path_helpers:get_variables_path",
+        "tensorflow.python.lib.io._pywrap_file_io:GetMatchingFiles",
+        "tensorflow.python.lib.io.file_io:get_matching_files_v2",
+    ),
+    "https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/saved_model/path_helpers.py",
+)
 
 
 def install() -> None:
@@ -29,7 +40,7 @@ def install() -> None:
 
     found: Callable[[bytes], list[bytes]] = _pywrap_file_io.GetMatchingFiles
     place: Callable[[str], str] = path_helpers.get_variables_path
-    if hasattr(place, "__wrapped__"):
+    if hasattr(place, "__wrapped__") or not PRIVATE.fits():
         return
 
     def matching(pattern: bytes) -> list[bytes]:

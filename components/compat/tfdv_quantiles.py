@@ -7,6 +7,7 @@ statistics take longer. Needed as long as the factor is a constant of TFDV's.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,18 @@ from tensorflow_data_validation.statistics.generators import basic_stats_generat
 from tensorflow_data_validation.utils import quantiles_util
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
+from switchyard.components.compat.patch import Private
+
+PRIVATE = Private(
+    "tensorflow-data-validation",
+    ("1.16", "1.21"),
+    (
+        "tensorflow_data_validation.utils.quantiles_util:_get_bin_weights",
+        "tensorflow_data_validation.utils.quantiles_util:generate_equi_width_histogram",
+        "tensorflow_data_validation.statistics.generators.basic_stats_generator:_NUM_QUANTILES_FACTOR_FOR_STD_HISTOGRAM",
+    ),
+    "https://github.com/tensorflow/data-validation/blob/v1.16.1/tensorflow_data_validation/utils/quantiles_util.py",
+)
 BUCKETS = 100
 _QUANTILES = 1000
 _original = quantiles_util.generate_equi_width_histogram
@@ -23,9 +36,10 @@ _original_weights = quantiles_util._get_bin_weights
 
 def stats_options() -> tfdv.StatsOptions:
     """Installs the patch; returns the options of statistics whose quantile histograms have `BUCKETS` buckets."""
-    basic_stats_generator._NUM_QUANTILES_FACTOR_FOR_STD_HISTOGRAM = _QUANTILES // BUCKETS
-    quantiles_util._get_bin_weights = _bin_weights
-    quantiles_util.generate_equi_width_histogram = _equal_widths
+    if PRIVATE.fits():
+        basic_stats_generator._NUM_QUANTILES_FACTOR_FOR_STD_HISTOGRAM = _QUANTILES // BUCKETS
+        quantiles_util._get_bin_weights = functools.wraps(_original_weights)(_bin_weights)
+        quantiles_util.generate_equi_width_histogram = functools.wraps(_original)(_equal_widths)
     return tfdv.StatsOptions(num_quantiles_histogram_buckets=BUCKETS)
 
 

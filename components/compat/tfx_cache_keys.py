@@ -13,11 +13,20 @@ from typing import Any
 
 from tfx.orchestration.portable import cache_utils
 
+from switchyard.components.compat.patch import Private
+
+PRIVATE = Private(
+    "tfx",
+    ("1.21",),
+    ("tfx.orchestration.portable.cache_utils:get_cache_context",),
+    "https://github.com/tensorflow/tfx/blob/v1.21.0/tfx/orchestration/portable/cache_utils.py",
+)
+
 
 def install() -> None:
     """Patches `cache_utils.get_cache_context`, once."""
     original: Callable[..., Any] = cache_utils.get_cache_context
-    if hasattr(original, "__wrapped__"):
+    if hasattr(original, "__wrapped__") or not PRIVATE.fits():
         return
 
     @functools.wraps(original)

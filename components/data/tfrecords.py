@@ -20,7 +20,6 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
-from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
 from switchyard.components.data.shards import ShardWriter, rename
 from switchyard.components.text.escaping import pattern_of
@@ -29,22 +28,6 @@ from switchyard.components.text.escaping import pattern_of
 BATCH_ROWS = 1000
 BATCH_BYTES = 32 << 20
 _AHEAD = 2
-
-
-def patch_tfx_reader() -> None:
-    """Makes TFX's components read in batches, in this process. Calling it again changes nothing."""
-    if TFExampleRecord.BeamSource.__module__ != __name__:
-        TFExampleRecord.BeamSource = _beam_source(TFExampleRecord.BeamSource)
-
-
-def _beam_source(stock: Any) -> Any:
-    def source(self: TFExampleRecord, batch_size: int | None = None) -> beam.PTransform:
-        if self.raw_record_column_name is not None:
-            return stock(self, batch_size)
-        return ReadExamples(self._file_pattern, self._GetSchemaForDecoding(), batch_size)
-
-    source.__module__ = __name__
-    return source
 
 
 def _fitting(file: str, compression: str) -> int:

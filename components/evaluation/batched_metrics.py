@@ -7,28 +7,17 @@ values and everything that is derived from them stay TFMA's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.contrib.aggregates import binary_confusion_matrices as matrices
-from tensorflow_model_analysis.metrics import (
-    binary_confusion_matrices,
-    calibration,
-    calibration_histogram,
-    cross_entropy_metrics,
-    example_count,
-    mean_regression_error,
-    metric_specs,
-    metric_types,
-    multi_class_confusion_matrix_metrics,
-    stats,
-)
+from tensorflow_model_analysis.metrics import binary_confusion_matrices, metric_specs, metric_types
 from tensorflow_model_analysis.proto import config_pb2
 
+from switchyard.components.compat.tfma_combiners import summary
 from switchyard.components.evaluation.slices import SliceColumn, SliceKey, slices_of
 
 Computed = tuple[SliceKey, dict[Any, Any]]
@@ -145,7 +134,7 @@ class SumBatches(beam.CombineFn):
     def __init__(self, combiners: Sequence[Any]) -> None:
         self._combiners = list(combiners)
         for combiner in self._combiners:
-            _summary(combiner)
+            summary(combiner)
 
     def create_accumulator(self) -> tuple[Any, ...]:
         """See the base class."""
@@ -153,7 +142,7 @@ class SumBatches(beam.CombineFn):
 
     def add_input(self, accumulator: tuple[Any, ...], batch: Batch) -> tuple[Any, ...]:
         """See the base class."""
-        return self.merge_accumulators([accumulator, tuple(_summary(c)(c, batch) for c in self._combiners)])
+        return self.merge_accumulators([accumulator, tuple(summary(c)(c, batch) for c in self._combiners)])
 
     def merge_accumulators(self, accumulators: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
         """See the base class."""
@@ -167,98 +156,3 @@ class SumBatches(beam.CombineFn):
         for combiner, summed in zip(self._combiners, accumulator, strict=True):
             found |= combiner.extract_output(summed)
         return found
-
-
-def _count(combiner: Any, batch: Batch) -> float:
-    return float(len(batch.labels))
-
-
-def _cross_entropy(combiner: Any, batch: Batch) -> Any:
-    summed = combiner.create_accumulator()
-    labels, predictions = batch.of(combiner._metric_key.model_name)
-    summed.total_example_weights = float(len(labels))
-    # TFMA's formula, which is the mean over what it is given.
-    if len(labels):
-        summed.total_cross_entropy = len(labels) * combiner._cross_entropy(labels[:, None], predictions)
-    return summed
-
-
-def _regression_error(error: Callable[[np.ndarray], np.ndarray]) -> Callable[[Any, Batch], Any]:
-    def summary(combiner: Any, batch: Batch) -> Any:
-        summed = combiner.create_accumulator()
-        labels, predictions = batch.of(combiner._metric_key.model_name)
-        errors = error(labels - predictions[:, 0])
-        there = ~np.isnan(errors)
-        summed.total_regression_error = float(errors[there].sum())
-        summed.total_example_weights = float(there.sum())
-        return summed
-
-    return summary
-
-
-def _totals(combiner: Any, batch: Batch) -> Any:
-    summed = combiner.create_accumulator()
-    labels, predictions = batch.of(combiner._key.model_name)
-    summed.total_weighted_examples = float(len(labels))
-    summed.total_weighted_labels = float(labels.sum())
-    summed.total_weighted_predictions = float(predictions.sum(dtype=np.float64))
-    return summed
-
-
-def _mean(combiner: Any, batch: Batch) -> Any:
-    summed = combiner.create_accumulator()
-    values = batch.feature(combiner._feature_key_path[-1])
-    summed.count, summed.total = float(len(values)), float(values.sum())
-    return summed
-
-
-def _histogram(combiner: Any, batch: Batch) -> Any:
-    labels, scores = batch.of(combiner._key.model_name)
-    predictions = scores[:, 0].astype(np.float64)
-    position = (predictions - combiner._left) / combiner._range * combiner._num_buckets + 1
-    buckets, index = np.unique(np.clip(position, 0, combiner._num_buckets + 1).astype(np.int64), return_inverse=True)
-    sums = [np.bincount(index, weights).tolist() for weights in (labels, predictions, np.ones(len(index)))]
-    return {b: calibration_histogram.Bucket(b, *row) for b, *row in zip(buckets.tolist(), *sums, strict=True)}
-
-
-def _confusion(combiner: Any, batch: Batch) -> Any:
-    labels, scores = batch.of(combiner._key.model_name)
-    predictions, positive = scores[:, 0], labels == 1
-    found = {}
-    for threshold in combiner._binary_confusion_matrices._thresholds:
-        said = predictions > threshold
-        counts = (positive & said, ~positive & ~said, ~positive & said, positive & ~said)
-        matrix = matrices.Matrix(**{n: float(c.sum()) for n, c in zip(("tp", "tn", "fp", "fn"), counts, strict=True)})
-        found[threshold] = matrices._ThresholdEntry(matrix, [], [], [], [])
-    return found
-
-
-def _classes(combiner: Any, batch: Batch) -> Any:
-    summed, kind = combiner.create_accumulator(), multi_class_confusion_matrix_metrics
-    labels, scores = batch.of(combiner._key.model_name)
-    for threshold in combiner._thresholds:
-        predicted = np.where(scores.max(axis=1) <= threshold, kind.NO_PREDICTED_CLASS_ID, scores.argmax(axis=1))
-        pairs, counts = np.unique(np.stack([labels.astype(np.int64), predicted]), axis=1, return_counts=True)
-        entries = zip(*pairs.tolist(), counts.tolist(), strict=True)
-        summed[threshold] = {kind.MatrixEntryKey(actual, said): float(n) for actual, said, n in entries}
-    return summed
-
-
-_SUMMARIES: dict[type, Callable[[Any, Batch], Any]] = {
-    example_count._ExampleCountCombiner: _count,
-    cross_entropy_metrics._BinaryCrossEntropyCombiner: _cross_entropy,
-    binary_confusion_matrices._BinaryConfusionMatrixCombiner: _confusion,
-    calibration_histogram._CalibrationHistogramCombiner: _histogram,
-    calibration._WeightedLabelsPredictionsExamplesCombiner: _totals,
-    multi_class_confusion_matrix_metrics._MultiClassConfusionMatrixCombiner: _classes,
-    stats._MeanCombiner: _mean,
-    mean_regression_error._MeanSquaredErrorCombiner: _regression_error(np.square),
-    mean_regression_error._MeanAbsoluteErrorCombiner: _regression_error(np.abs),
-}
-
-
-def _summary(combiner: Any) -> Callable[[Any, Batch], Any]:
-    try:
-        return _SUMMARIES[type(combiner)]
-    except KeyError:
-        raise TypeError(f"no sum over batches for TFMA's {type(combiner).__name__}: add it to {__name__}") from None

@@ -21,6 +21,7 @@ from tfx.types import artifact_utils
 from switchyard.components.artifacts import DIVERGED
 from switchyard.components.baseline.contents import BaselineContents, champion_folder
 from switchyard.components.bundle.model import bundle_path
+from switchyard.components.compat.tfx_components import beam_pipeline
 from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.data.tfrecords import ReadExamples
 from switchyard.components.errors import UserError, did_you_mean
@@ -96,7 +97,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             tfma.types.EvalSharedModel(model_name=name, model_path=path, model_type="switchyard_bundle")
             for name, (path, _) in bundles.items()
         ]
-        with self._make_beam_pipeline() as pipeline:
+        with beam_pipeline(self) as pipeline:
             predicted = (
                 pipeline
                 | "Examples" >> ReadExamples(files)

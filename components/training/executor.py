@@ -40,6 +40,11 @@ TUNED = "tuned"
 class Executor(base_executor.BaseExecutor):
     """The examples, raw and transformed, and what is known of them in; `model` (the bundle) and `model_run` out."""
 
+    def __init__(self, context: base_executor.BaseExecutor.Context) -> None:
+        super().__init__(context)
+        # Kept by the runner between a killed run and the next one of the same inputs and settings.
+        self._state = Path(context.stateful_working_dir)
+
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
         settings = json.loads(exec_properties["settings"])
@@ -54,8 +59,7 @@ class Executor(base_executor.BaseExecutor):
         )
         model = artifact_utils.get_single_instance(output_dict["model"])
         summary = DatasetSummary.load(examples_uri)
-        # Kept by the runner between a killed run and the next one of the same inputs and settings.
-        state = Path(self._context.stateful_working_dir)
+        state = self._state
         job = TrainingJob(settings, examples_uri, graph_uri, transformed, str(state))
         result = _train(trainer.name, job)
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))

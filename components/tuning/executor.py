@@ -23,6 +23,11 @@ _LOG = "trials.log"
 class Executor(base_executor.BaseExecutor):
     """`examples` (for what is known of the data), transformed ones and the graph in; `best_hyperparameters` out."""
 
+    def __init__(self, context: base_executor.BaseExecutor.Context) -> None:
+        super().__init__(context)
+        # Kept by the runner between a killed run and the next one of the same inputs and settings.
+        self._state = Path(context.stateful_working_dir)
+
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. Runs no TensorFlow operation itself: trials have the devices to themselves."""
         settings, tune = (json.loads(exec_properties[key]) for key in ("settings", "tune"))
@@ -30,8 +35,7 @@ class Executor(base_executor.BaseExecutor):
             settings,
             *(artifact_utils.get_single_uri(input_dict[key]) for key in ("examples", "transform_graph", "transformed_examples")),
         )
-        # Kept by the runner between a killed run and the next one of the same inputs and settings.
-        state = Path(self._context.stateful_working_dir)
+        state = self._state
         search = Search(tune, inputs, state / "search")
         run = tracking.current_run()
         run.params({k: v for k, v in tune.items() if k != "space" and v is not None})

@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
+from switchyard.components.compat import tfx_reader
 from switchyard.components.data import shards
 from switchyard.components.data import tfrecords as batched_io
 from switchyard.components.data.tfrecords import ReadExamples, WriteExamples
@@ -57,9 +58,9 @@ def test_what_tfx_reads_in_batches_is_what_it_reads_by_the_record(files: str, tm
     stock = _read(tfxio.BeamSource(7), tmp_path / "stock")
     original = TFExampleRecord.BeamSource
     try:
-        batched_io.patch_tfx_reader()
+        tfx_reader.install(ReadExamples)
         installed = TFExampleRecord.BeamSource
-        batched_io.patch_tfx_reader()
+        tfx_reader.install(ReadExamples)
         assert TFExampleRecord.BeamSource is installed is not original
         batched = _read(tfxio.BeamSource(7), tmp_path / "batched")
         projected = _read(tfxio.Project(["text"]).BeamSource(), tmp_path / "projected")

@@ -32,9 +32,9 @@ def asked():
     return arguments, found, [get_dofn_specs(d) for d in dofns]
 
 before = asked()
-from switchyard.components.beam.startup import patch_beam_caches
-patch_beam_caches()
-patch_beam_caches()
+from switchyard.components.compat import beam_caches
+beam_caches.install()
+beam_caches.install()
 assert asked() == before == asked()
 
 # Options of one pipeline stay its own.

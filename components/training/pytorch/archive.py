@@ -19,9 +19,8 @@ from typing import Any
 
 import torch
 from torch.export.pt2_archive import PT2ArchiveReader
-from torch.export.pt2_archive._package import load_pt2
-from torch.utils import _pytree as pytree
 
+from switchyard.components.compat.torch_archive import load_current, remove_guards
 from switchyard.components.errors import UserError
 
 MODEL_FILE = "model.pt2"
@@ -55,8 +54,8 @@ _EXPRESSION_LENGTH, _POWERS, _LARGEST_POWER = 4000, 4, 8
 
 def save_program(program: torch.export.ExportedProgram, path: Path, *, features: int) -> None:
     """Writes an exported program: without sample inputs (a pickle), guards (Python source) and the trainer's source lines."""
-    program._example_inputs = None
-    program._guards_code = []
+    program.example_inputs = None
+    remove_guards(program)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)
@@ -86,7 +85,7 @@ def load_program(path: Path, *, features: int) -> torch.export.ExportedProgram:
         raise UserError(
             f"model: {path.name} is refused: {error}. It was changed, or not made by this version; train again."
         ) from None
-    return load_pt2(io.BytesIO(content)).exported_programs["model"]
+    return load_current(content)
 
 
 def check_archive(content: bytes, features: int) -> None:
@@ -232,15 +231,23 @@ def _check_name(name: str) -> None:
         raise ValueError(f"its name {name[:100]!r} is no identifier")
 
 
+_LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
+
+
+def _node(kind: str, *children: dict[str, Any], keys: list[str] | None = None) -> dict[str, Any]:
+    """Returns a tuple's or dict's part of a call signature, as the archive writes it."""
+    return {"type": f"builtins.{kind}", "context": json.dumps(keys), "children_spec": list(children)}
+
+
 def _check_calls(calls: list[dict[str, Any]], features: int) -> None:
     """How it is called goes into generated source as well: one dict `f0`, `f1`, ..., one tensor back."""
     signatures = [c["signature"] for c in calls if c.get("signature")]
     if len(signatures) != 1:
         raise ValueError("it must have exactly one call signature")
     signature = signatures[0]
-    example: Any = (({f"f{i}": 0 for i in range(features)},), {})
-    wanted = [pytree.treespec_dumps(pytree.tree_structure(e)) for e in (example, 0)]
-    if [signature["in_spec"], signature["out_spec"]] != wanted:
+    by_place = _node("dict", *[_LEAF] * features, keys=[f"f{i}" for i in range(features)])
+    taken = _node("tuple", _node("tuple", by_place), _node("dict", keys=[]))
+    if [signature["in_spec"], signature["out_spec"]] != [json.dumps([1, taken]), json.dumps([1, _LEAF])]:
         raise ValueError("it does not take the features by place")
     for name in signature.get("forward_arg_names") or []:
         _check_name(name)

@@ -34,14 +34,13 @@ def preload() -> None:
     with without_pytorch() if only_tensorflow else nullcontext():
         for module in (*MODULES, *filter(None, trainers)):
             importlib.import_module(module)
-    from switchyard.components.beam.startup import patch_beam_caches
-    from switchyard.components.compat import beam_local_globs, tensorflow_globs
-    from switchyard.components.data import tfrecords as batched_io
+    from switchyard.components.compat import beam_caches, beam_local_globs, tensorflow_globs, tfx_reader
+    from switchyard.components.data.tfrecords import ReadExamples
 
-    patch_beam_caches()
+    beam_caches.install()
     beam_local_globs.install()
     tensorflow_globs.install()
-    batched_io.patch_tfx_reader()
+    tfx_reader.install(ReadExamples)
 
 
 if LOG in os.environ:

@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from switchyard.components.compat.tfx_components import (
+    modules_to_package,
+    package_modules,
+    packages_modules,
+    set_modules_to_package,
+)
 from switchyard.components.user_code.loading import imported_files
 from switchyard.pipelines.terminal.output import quiet
 
@@ -20,24 +26,24 @@ def packaged_user_modules(pipeline: Any) -> Iterator[dict[Path, list[Path]]]:
     Raises:
         UserError: a file is missing, or is no Python.
     """
-    nodes = [c for c in pipeline.components if hasattr(c, "_resolve_pip_dependencies")]
-    before = [(dict(c.spec.exec_properties), list(c._pip_dependencies)) for c in nodes]
+    nodes = [c for c in pipeline.components if packages_modules(c)]
+    before = [(dict(c.spec.exec_properties), modules_to_package(c)) for c in nodes]
     with tempfile.TemporaryDirectory() as folder:
         try:
             with quiet(stdout=True):
                 for number, component in enumerate(nodes):
                     _narrow(component, Path(folder) / str(number))
-                    component._resolve_pip_dependencies(folder)
+                    package_modules(component, folder)
             yield {wheel: [wheel] for wheel in sorted((Path(folder) / "_wheels").glob("*.whl"))}
         finally:
             for component, (properties, dependencies) in zip(nodes, before, strict=True):
                 component.spec.exec_properties.update(properties)
-                component._pip_dependencies = dependencies
+                set_modules_to_package(component, dependencies)
 
 
 def _narrow(component: Any, folder: Path) -> None:
     """Has the component's files lie in a folder of their own, beside what they import: TFX packages all that is in it."""
-    for dependency in component._pip_dependencies:
+    for dependency in modules_to_package(component):
         key = getattr(dependency, "module_file_key", None)
         path = component.spec.exec_properties.get(key) if key else None
         # Else it is a parameter of the run, or lies in a bucket.

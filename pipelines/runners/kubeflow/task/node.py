@@ -56,10 +56,10 @@ class NodeRun:
         self._output_dict = {key: [self._types[key]()] for key in self._types if key not in self._inputs}
         before = dict(self._properties)
         spec = _spec(self._node["driver"])
-        operator = PythonDriverOperator(spec, None)
-        if isinstance(operator._driver, base_driver.BaseDriver) and not hasattr(operator._driver, "run"):
-            raise StageError(f"driver {type(operator._driver).__name__} needs ML Metadata, which a task cannot reach")
-        result = operator.run_driver(self._info(temporary, None))
+        driver = import_utils.import_class_by_path(spec.class_path)
+        if issubclass(driver, base_driver.BaseDriver) and not hasattr(driver, "run"):
+            raise StageError(f"driver {driver.__name__} needs ML Metadata, which a task cannot reach")
+        result = PythonDriverOperator(spec, None).run_driver(self._info(temporary, None))
         changed = {k: data_types_utils.get_metadata_value(v) for k, v in result.exec_properties.items()}
         return {
             "exec_properties": {k: v for k, v in changed.items() if before.get(k) != v},

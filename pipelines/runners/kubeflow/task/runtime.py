@@ -114,13 +114,12 @@ def _patch(*, beam: bool) -> None:
 
     tensorflow_globs.install()
     if beam or "apache_beam" in sys.modules:
-        from switchyard.components.beam.startup import patch_beam_caches
-        from switchyard.components.compat import beam_local_globs
-        from switchyard.components.data import tfrecords as batched_io
+        from switchyard.components.compat import beam_caches, beam_local_globs, tfx_reader
+        from switchyard.components.data.tfrecords import ReadExamples
 
-        patch_beam_caches()
+        beam_caches.install()
         beam_local_globs.install()
-        batched_io.patch_tfx_reader()
+        tfx_reader.install(ReadExamples)
 
 
 def run_driver(

@@ -1,7 +1,8 @@
 """What Beam works out over and over while it builds and starts a pipeline, remembered: a third of a small pipeline's time.
 
 Beam asks `inspect` for the signature of every method of every DoFn at each step of a pipeline's life, and makes an argument
-parser for every look at its options (measured with Beam 2.77: docs/performance.md). Neither answer changes.
+parser for every look at its options (measured with Beam 2.77: docs/performance.md). Neither answer changes. Without the patch all
+is the same and slower.
 """
 
 from __future__ import annotations
@@ -14,12 +15,25 @@ from weakref import WeakKeyDictionary
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms import core
 
+from switchyard.components.compat.patch import Private
+
+PRIVATE = Private(
+    "apache-beam",
+    ("2.77",),
+    (
+        "apache_beam.transforms.core:get_function_args_defaults",
+        "apache_beam.options.pipeline_options:PipelineOptions.view_as",
+        "apache_beam.options.pipeline_options:PipelineOptions.__init__",
+        "apache_beam.options.pipeline_options:PipelineOptions._visible_option_list",
+    ),
+    "https://github.com/apache/beam/blob/v2.77.0/sdks/python/apache_beam/options/pipeline_options.py",
+)
 _Arguments = tuple[list[str], list[Any]]
 
 
-def patch_beam_caches() -> None:
+def install() -> None:
     """Makes Beam remember, in this process and those forked from it. Calling it again changes nothing."""
-    if core.get_function_args_defaults.__module__ == __name__:
+    if core.get_function_args_defaults.__module__ == __name__ or not PRIVATE.fits():
         return
     core.get_function_args_defaults = _remembering_arguments(core.get_function_args_defaults)
     PipelineOptions.view_as = _remembering_views(PipelineOptions.view_as)

@@ -1,0 +1,40 @@
+"""What `torch.export` saves and loads beside tensors and a graph.
+
+`torch.export.save` writes guards, which are Python source that a loader compiles, and has no option to leave them out.
+Where an archive is none of the current format, `torch.export.load` falls back to an older one and unpickles it; `load_pt2`, which
+it calls first, does not.
+"""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from torch.export.pt2_archive._package import load_pt2
+
+from switchyard.components.compat.patch import Private
+
+PRIVATE = Private(
+    "torch",
+    ("2.10",),
+    (
+        "torch.export.pt2_archive._package:load_pt2",
+        "torch.export:load",
+        "torch.export.exported_program:ExportedProgram.__init__",
+    ),
+    "https://github.com/pytorch/pytorch/blob/v2.10.0/torch/export/pt2_archive/_package.py",
+)
+
+
+def remove_guards(program: torch.export.ExportedProgram) -> None:
+    """Removes the guards: Python source."""
+    program._guards_code = []
+
+
+def load_current(content: bytes) -> torch.export.ExportedProgram:
+    """Loads a program of PyTorch's current format.
+
+    Raises:
+        RuntimeError: it is of another one.
+    """
+    return load_pt2(io.BytesIO(content)).exported_programs["model"]

@@ -1,0 +1,86 @@
+"""What is used of a library's private names is as it was when it was written: a change of one is looked at before it is taken."""
+
+import hashlib
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+from switchyard.components import compat
+from switchyard.components.compat.patch import Private
+
+pytestmark = pytest.mark.core
+# These say how to treat a library, or hold no name of one.
+OTHERS = {"patch", "python_exit"}
+# Target -> the digest of its source. When a library changes one: compare old and new, mend the module of `compat` and its versions,
+# then put here what the test says.
+KNOWN = {
+    "apache_beam.transforms.core:get_function_args_defaults": "5e41a60ff81fe8ca",
+    "apache_beam.options.pipeline_options:PipelineOptions.view_as": "3fd63693be9c56f3",
+    "apache_beam.options.pipeline_options:PipelineOptions.__init__": "d51172d3bd0f03eb",
+    "apache_beam.options.pipeline_options:PipelineOptions._visible_option_list": "a7edd7ce74aaef5f",
+    "apache_beam.io.filesystem:FileSystem.match": "c7d7ea96bb768089",
+    "apache_beam.io.localfilesystem:LocalFileSystem._list": "fa2064545c19f530",
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol": "18fdf324b11bf160",
+    "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": "e67d470d435dcc1c",
+    "uvicorn.server:Server.startup": "2aa1d70a244bfcf2",
+    "tensorflow.python.saved_model.path_helpers:get_variables_path": "c6e6cb8e98168d4b",
+    "tensorflow.python.lib.io._pywrap_file_io:GetMatchingFiles": "builtin_function_or_method",
+    "tensorflow.python.lib.io.file_io:get_matching_files_v2": "3fe029a19bdcc08b",
+    "tensorflow_data_validation.utils.quantiles_util:_get_bin_weights": "d16432bff3d22d6e",
+    "tensorflow_data_validation.utils.quantiles_util:generate_equi_width_histogram": "c02059d1e960b335",
+    "tensorflow_data_validation.statistics.generators.basic_stats_generator:_NUM_QUANTILES_FACTOR_FOR_STD_HISTOGRAM": "int",
+    "tensorflow_model_analysis.contrib.aggregates.binary_confusion_matrices:_ThresholdEntry": "6823c29c784ae020",
+    "tensorflow_model_analysis.metrics.example_count:_ExampleCountCombiner": "611fcda4e4eaab77",
+    "tensorflow_model_analysis.metrics.cross_entropy_metrics:_BinaryCrossEntropyCombiner": "d932013c6f7a54b3",
+    "tensorflow_model_analysis.metrics.binary_confusion_matrices:_BinaryConfusionMatrixCombiner": "d53cf54529e40285",
+    "tensorflow_model_analysis.metrics.calibration_histogram:_CalibrationHistogramCombiner": "40a96a73b5d7fa3b",
+    "tensorflow_model_analysis.metrics.calibration:_WeightedLabelsPredictionsExamplesCombiner": "d662737ea3a1c1d2",
+    "tensorflow_model_analysis.metrics.multi_class_confusion_matrix_metrics:_MultiClassConfusionMatrixCombiner": "a8dd178d4e85c539",
+    "tensorflow_model_analysis.metrics.stats:_MeanCombiner": "ced75df34fe7d223",
+    "tensorflow_model_analysis.metrics.mean_regression_error:_MeanSquaredErrorCombiner": "d2476cf2ac695467",
+    "tensorflow_model_analysis.metrics.mean_regression_error:_MeanAbsoluteErrorCombiner": "bafdaa24173fd49f",
+    "tfx.orchestration.portable.cache_utils:get_cache_context": "3b8b587efcd72e0a",
+    "tfx.dsl.components.base.base_beam_executor:BaseBeamExecutor._make_beam_pipeline": "36227afec0aece25",
+    "tfx.dsl.components.base.base_component:BaseComponent._resolve_pip_dependencies": "93248d3992abf1b8",
+    "tfx.dsl.components.base.base_component:BaseComponent.__init__": "bbac4740d328fab4",
+    "tfx_bsl.tfxio.tf_example_record:TFExampleRecord.BeamSource": "447f572eefaf63c6",
+    "tfx_bsl.tfxio.tf_example_record:TFExampleRecord.__init__": "0a8fe6ee21f756a0",
+    "tfx_bsl.tfxio.tf_example_record:_TFExampleRecordBase._GetSchemaForDecoding": "d4cc2c89b83d43ec",
+    "torch.export.pt2_archive._package:load_pt2": "3adc37177f0078c3",
+    "torch.export:load": "4573a6110da0b430",
+    "torch.export.exported_program:ExportedProgram.__init__": "12689c01a94a573a",
+}
+
+
+def modules():
+    return [m.name for m in pkgutil.iter_modules(compat.__path__) if m.name not in OTHERS]
+
+
+def digest(target):
+    """Returns the digest of a target's source, of one without a source its type; of what is patched the library's own."""
+    module, _, name = target.partition(":")
+    found = importlib.import_module(module)
+    for part in name.split("."):
+        found = inspect.getattr_static(found, part)
+    found = inspect.unwrap(found) if callable(found) else found
+    try:
+        return hashlib.sha256(inspect.getsource(found).encode()).hexdigest()[:16]
+    except TypeError:
+        return type(found).__name__
+
+
+@pytest.mark.parametrize("name", modules())
+def test_a_private_name_is_of_the_version_and_has_the_source_that_it_was_written_for(name):
+    private = importlib.import_module(f"switchyard.components.compat.{name}").PRIVATE
+    assert private.fits()
+    assert private.upstream.startswith("https://github.com/")
+    assert {t: digest(t) for t in private.targets} == {t: KNOWN.get(t) for t in private.targets}
+
+
+def test_a_patch_is_left_out_for_another_version_and_the_log_says_so(caplog):
+    assert Private("apache-beam", ("1", "2"), ("x:y",), "").fits()
+    assert not Private("apache-beam", ("2.7", "3"), ("x:y",), "").fits()
+    assert "apache-beam" in caplog.text
+    assert "x:y" in caplog.text
