@@ -1,1 +1,1 @@
-"""Patches of libraries, and what is used of one that it does not make public: one module each, with its `PRIVATE` (see `patch`)."""
+"""Patches of libraries, and what is used of one that is not public: one module each, with its `PRIVATE` (see `patch`)."""
