@@ -16,7 +16,8 @@ from switchyard.components.serving.bounds import InputError
 
 _TOGETHER = 4
 _TOGETHER_AT_LEAST = 64 << 20
-_AT_ONCE = 64 << 10
+_AT_ONCE = 16 << 10
+_LARGE = 1 << 20
 _T = TypeVar("_T")
 
 
@@ -38,8 +39,8 @@ class Bodies:
     def __init__(self, limit: int) -> None:
         self._limit, self._held = limit, 0
         self._together = max(_TOGETHER * limit, _TOGETHER_AT_LEAST)
-        # One at a time: what is decoded takes up to some thirty times the memory of its JSON.
-        self._thread = ThreadPoolExecutor(1, "decode")
+        # One at a time: what is decoded takes up to thirty times the memory of its JSON. Small ones do not wait for large ones.
+        self._thread, self._large = ThreadPoolExecutor(1, "decode"), ThreadPoolExecutor(1, "decode-large")
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[Body]:
@@ -85,7 +86,8 @@ class Bodies:
         """Returns what a function returns; in a thread where `size`, of its input or output in bytes, is not small."""
         if size <= _AT_ONCE:
             return function(*args)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        thread = self._thread if size <= _LARGE else self._large
+        return await asyncio.get_running_loop().run_in_executor(thread, function, *args)
 
     def _too_large(self) -> InputError:
         return InputError(f"the body has more than {self._limit} bytes, the limit. Send several requests.", 413)

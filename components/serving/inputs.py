@@ -13,16 +13,16 @@ from switchyard.components.bundle.model import BundleInfo
 from switchyard.components.data.added_columns import may_be_added
 from switchyard.components.errors import did_you_mean
 from switchyard.components.serving.bounds import Bounds, InputError, shortened, shown
-from switchyard.components.values.cells import FLOAT32_MAX, number_of
+from switchyard.components.serving.lists import check_unusual, is_plain, plain_lists
+from switchyard.components.values.cells import FLOAT32_MAX
 from switchyard.components.values.conversion import MISSING, Misfit, fit_values, model_column
 from switchyard.components.values.raw_features import Columns, Ragged, RawFeature
-from switchyard.components.values.spelling import BOOLEAN, FLOAT, INTEGER, missing_test
+from switchyard.components.values.spelling import BOOLEAN, missing_test
 from switchyard.components.values.targets import EXACT
 
 _BOUNDS = Bounds()
 # In an answer: columns of the request that were not used.
 IGNORED_HEADER = "x-switchyard-ignored"
-_PLAIN = ("", INTEGER, FLOAT)
 _NAMED = 200  # columns, in a message
 
 
@@ -91,7 +91,7 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
 
     Thirty columns checked one by one are a large part of a small request (decision 9).
     """
-    scalars = [f for f in info.features if _is_plain(f) and f.width in (1, None) and not f.is_list and f.name in given]
+    scalars = [f for f in info.features if is_plain(f) and f.width in (1, None) and not f.is_list and f.name in given]
     flat = array("d")
     try:
         for feature in scalars:
@@ -110,13 +110,6 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
         typed = values.astype(feature.dtype)
         found[feature.name] = typed[:, np.newaxis] if feature.width else Ragged(typed, np.ones(rows, dtype=np.int64))
     return found
-
-
-def _is_plain(feature: RawFeature) -> bool:
-    """Whether any number that its dtype holds is a value of a feature."""
-    if feature.dtype == "string" or feature.meaning not in _PLAIN:
-        return False
-    return not feature.missing or all(number_of(m) is None for m in feature.missing)
 
 
 def _as_doubles(values: Any) -> array[float]:
@@ -159,10 +152,14 @@ def _column(feature: RawFeature, values: Any, rows: int, bounds: Bounds) -> np.n
         # A transform graph may fill rows up to the longest of them.
         longest = max(len(v) if isinstance(v, list | tuple | np.ndarray) else 1 for v in values)
         bounds.check_cells(rows, longest, feature.name)
-    if isinstance(values, list) and not feature.is_list and feature.width in (1, None):
-        ready = _of_its_own_type(feature, values)
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        values = values.tolist()
+    if isinstance(values, list):
+        holds_lists = feature.is_list or feature.width not in (1, None)
+        ready = plain_lists(feature, values) if holds_lists else _of_its_own_type(feature, values)
         if ready is not None:
             return ready
+        check_unusual(feature, values, rows)
     found = fit_values(values, feature)
     if found.misfits:
         raise _refusal(feature, found.misfits, rows)
@@ -202,7 +199,7 @@ def _plain_texts(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged 
 
 
 def _numbers_with_gaps(feature: RawFeature, values: list[Any]) -> Ragged | None:
-    if feature.width is not None or not _is_plain(feature) or not set(map(type, values)) <= {int, float, type(None)}:
+    if feature.width is not None or not is_plain(feature) or not set(map(type, values)) <= {int, float, type(None)}:
         return None
     try:
         cells = np.array(values, dtype=np.float64)

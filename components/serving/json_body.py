@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,10 @@ import orjson
 
 from switchyard.components.bundle.model import BundleInfo
 from switchyard.components.serving.bounds import Bounds, InputError
+from switchyard.components.serving.json_pieces import KeyTwiceError, loads_in_pieces, outside_of_texts
 
 _SMALL = 64 << 10
-_CHUNK = 1 << 20
+_TWICE = "a key stands twice in an object of the body: which of its values is meant?"
 _NESTED = (dict, list)
 # Of a column in a request's form, and of a request: names, parameters, an index that is left aside.
 _BESIDE, _AROUND = 32, 1000
@@ -32,18 +32,18 @@ def read_json(body: bytes | bytearray | memoryview, info: BundleInfo, bounds: Bo
     # JSON has no cycles: among millions of new objects the collector finds nothing, in several times the time that reading takes.
     gc.disable()
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        document = _with_infinite_numbers(body) if "infinity" in str(error) else None
-        if document is None:
-            raise InputError(f"the body is not JSON: {error}") from None
+        document = _small(body) if len(body) <= _SMALL else loads_in_pieces(bytes(body))
+    except KeyTwiceError:
+        raise InputError(_TWICE) from None
+    except ValueError as error:
+        raise InputError(f"the body is not JSON: {error}") from None
     finally:
         if collects:
             gc.enable()
     if not isinstance(document, dict):
         raise InputError("the body must be a JSON object.")
     if not _all_read(body, document) and _pairs(document) != _colons(body):
-        raise InputError("a key stands twice in an object of the body: which of its values is meant?")
+        raise InputError(_TWICE)
     return document
 
 
@@ -71,28 +71,27 @@ def _pairs(document: dict[str, Any]) -> int:
 
 def _colons(body: bytes | bytearray | memoryview) -> int:
     """Returns how many keys the objects of a JSON text have."""
-    return sum(int(np.count_nonzero(part == ord(":"))) for part in _outside_of_texts(body))
+    return sum(int(np.count_nonzero((part == ord(":")) & outside)) for _, part, outside in outside_of_texts(bytes(body)))
 
 
 def _check_counts(body: bytes | bytearray | memoryview, info: BundleInfo, bounds: Bounds) -> None:
-    """Refuses what would only be thrown away: reading it holds Python's lock, and so up all other requests, for most of a second.
-
-    NumPy counts without that lock.
-    """
+    """Refuses what would only be thrown away, before it takes the memory of millions of Python's objects."""
     columns = len(info.features)
     cells = bounds.rows * sum((f.width or 1) + 1 for f in info.features)
     most = {
         "{": bounds.rows + _BESIDE * columns + _AROUND,
         "[": bounds.rows * (columns + 2) + _BESIDE * columns + _AROUND,
+        ":": bounds.rows * columns + _BESIDE * (bounds.rows + columns) + _AROUND,
         ",": cells + _BESIDE * (bounds.rows + columns) + _AROUND,
     }
     if any(f.is_list for f in info.features):
         del most[","]
     found = dict.fromkeys(most, 0)
-    for part in _outside_of_texts(body):
+    for _, part, outside in outside_of_texts(bytes(body)):
+        signs = part[outside]
         for sign in found:
-            found[sign] += int(np.count_nonzero(part == ord(sign)))
-    for sign, what in (("{", "objects"), ("[", "lists"), (",", "values")):
+            found[sign] += int(np.count_nonzero(signs == ord(sign)))
+    for sign, what in (("{", "objects"), ("[", "lists"), (":", "names"), (",", "values")):
         if found.get(sign, 0) > most.get(sign, 0):
             raise InputError(
                 f"the body holds {found[sign]} {what}, more than {bounds.rows} rows of this model have. Send several requests.",
@@ -100,23 +99,18 @@ def _check_counts(body: bytes | bytearray | memoryview, info: BundleInfo, bounds
             )
 
 
-def _outside_of_texts(body: bytes | bytearray | memoryview) -> Iterator[np.ndarray]:
-    """Yields the bytes of JSON that lie in no text."""
-    content = bytes(body)
-    if b"\\" in content:
-        content = content.replace(b"\\\\", b"").replace(b'\\"', b"")
-    inside = np.uint8(0)
-    for at in range(0, len(content), _CHUNK):
-        part = np.frombuffer(content, np.uint8, min(_CHUNK, len(content) - at), at)
-        within = np.bitwise_xor.accumulate((part == ord('"')).view(np.uint8)) ^ inside
-        inside = within[-1]
-        yield part[within == 0]
+def _small(body: bytes | bytearray | memoryview) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        document = _with_infinite_numbers(body) if "infinity" in str(error) else None
+        if document is None:
+            raise
+        return document
 
 
 def _with_infinite_numbers(body: bytes | bytearray | memoryview) -> Any:
-    """Returns a document with numbers beyond float64, so that they are refused by their column; None: large, or no JSON."""
-    if len(body) > _SMALL:
-        return None
+    """Returns a document with numbers beyond float64, so that they are refused by their column; None: it is no JSON."""
     try:
         document = json.loads(
             bytes(body).decode(),

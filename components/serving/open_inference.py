@@ -20,6 +20,7 @@ from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.serving.bounds import Bounds, InputError, brief, shortened
 from switchyard.components.serving.inputs import check_names, wrong_width
 from switchyard.components.serving.json_body import read_json
+from switchyard.components.serving.lists import kinds_of
 from switchyard.components.values.base64_values import from_base64
 from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 
@@ -162,7 +163,7 @@ def _from_json(name: str, tensor: Mapping[str, Any], shape: list[int]) -> Any:
     count = math.prod(shape)
     if len(data) != count:
         raise InputError(f"column {name!r}: the shape {shape} takes {count} values, 'data' has {len(data)}.")
-    kinds = set(map(type, data)) - {type(None)}
+    kinds = kinds_of(data) - {type(None)}
     # An object with bytes in it is looked at with its column.
     allowed = {str, dict} if datatype == _TEXT else {bool} if datatype == "BOOL" else {int, float}
     if not kinds <= allowed:

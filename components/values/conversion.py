@@ -222,14 +222,45 @@ def _fit_group(kind: Any, values: list[Any], feature: RawFeature) -> Fitted:
     try:
         return fit(pa.array(values), feature)
     except _NOT_ARROW:
-        if len(values) > 1:
-            return _concatenated([_fit_group(kind, [v], feature) for v in values])
+        return _by_arrow_type(values, feature)
+
+
+def _by_arrow_type(values: list[Any], feature: RawFeature) -> Fitted:
+    """Values that Arrow does not take together: those of one type at once, for to convert a value costs as much as thousands."""
+    groups: defaultdict[pa.DataType | None, list[int]] = defaultdict(list)
+    for i, value in enumerate(values):
+        groups[_arrow_type_of(value)].append(i)
+    parts = {kind: _of_one_type(kind, [values[i] for i in places], feature) for kind, places in groups.items()}
+    misfits = [dataclasses.replace(m, row=groups[kind][m.row]) for kind, part in parts.items() for m in part.misfits]
+    back = np.argsort(np.concatenate([np.asarray(places, dtype=np.int64) for places in groups.values()]))
+    joined = pa.concat_arrays([p.values for p in parts.values()]).take(pa.array(back))
+    return Fitted(joined, sorted(misfits, key=lambda m: m.row))
+
+
+def _arrow_type_of(value: Any) -> pa.DataType | None:
+    """Returns the type that Arrow gives a value alone; None where there is none, and for objects: each may have its own."""
+    if isinstance(value, dict) or (isinstance(value, list | tuple) and any(isinstance(v, dict | list | tuple) for v in value)):
+        return None
+    try:
+        return pa.array([value]).type
+    except _NOT_ARROW:
+        return None
+
+
+def _of_one_type(kind: pa.DataType | None, values: list[Any], feature: RawFeature) -> Fitted:
+    if kind is not None:
+        try:
+            return fit(pa.array(values, kind), feature)
+        except _NOT_ARROW:
+            if len(values) > 1:
+                half = len(values) // 2
+                return _concatenated([_of_one_type(kind, part, feature) for part in (values[:half], values[half:])])
     target = target_of(feature)
-    value = values[0]
-    reason = reason_of(value, target)
-    return Fitted(pa.nulls(1, pa.list_(arrow_type(target))), [Misfit(0, value, reason)])
+    misfits = [Misfit(i, value, reason_of(value, target)) for i, value in enumerate(values)]
+    return Fitted(pa.nulls(len(values), pa.list_(arrow_type(target))), misfits)
 
 
 def _concatenated(parts: Sequence[Fitted]) -> Fitted:
-    misfits = [dataclasses.replace(m, row=i) for i, part in enumerate(parts) for m in part.misfits]
+    starts = np.cumsum([0, *(len(p.values) for p in parts)])
+    misfits = [dataclasses.replace(m, row=m.row + int(at)) for at, p in zip(starts, parts, strict=False) for m in p.misfits]
     return Fitted(pa.concat_arrays([p.values for p in parts]), misfits)
