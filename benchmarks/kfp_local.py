@@ -25,7 +25,7 @@ def measure(pipeline: Path, runner: str) -> tuple[float, dict[str, float]]:
         command = [
             sys.executable,
             "-m",
-            "switchyard.pipelines.cli",
+            "switchyard",
             "run",
             str(pipeline),
             "--runner",

@@ -56,13 +56,15 @@ def _depth(tasks: Mapping[str, Any], name: str) -> int:
 
 def imports(made: Any) -> list[tuple[str, ...]]:
     """Returns what each task imports: its stages' executors, and Beam where one of them uses it."""
+    from switchyard.stages import CLASSES
+
     found = []
     for executor in made.spec["deploymentSpec"]["executors"].values():
         source = executor["container"]["command"][-1]
         classes = {
-            line.split("'classPath': '")[1].split("'")[0].rpartition(".")[0]
+            CLASSES[line.split("'classPath': 'switchyard.stages.")[1].split("'")[0]].rpartition(".")[0]
             for line in source.splitlines()
-            if "'classPath'" in line
+            if "'classPath': 'switchyard.stages." in line
         }
         beam = _BEAM if "BeamExecutableSpec" in source else ()
         found.append((*_KFP, "switchyard.pipelines.runners.kubeflow.task.node", *sorted(classes), *beam))

@@ -103,7 +103,7 @@ def our_command(folder: Path, data: Path) -> list[str]:
     }
     pipeline = folder / "pipeline.yaml"
     pipeline.write_text(yaml.safe_dump(document), encoding="utf-8")
-    return [sys.executable, "-m", "switchyard.pipelines.cli", "run", str(pipeline), "--workspace", str(folder / "w"), "--json"]
+    return [sys.executable, "-m", "switchyard", "run", str(pipeline), "--workspace", str(folder / "w"), "--json"]
 
 
 def _ours(folder: Path, data: Path) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _print(found: list[dict[str, Any]], ceilings: dict[str, dict[int, float]]) -
 def train(work: Path) -> dict[str, Path]:
     """Returns framework -> bundle of a run of the example in `work/w`."""
     print("training both models", file=sys.stderr)
-    command = [sys.executable, "-m", "switchyard.pipelines.cli", "run", EXAMPLE / "pipeline.yaml", "--workspace", work / "w"]
+    command = [sys.executable, "-m", "switchyard", "run", EXAMPLE / "pipeline.yaml", "--workspace", work / "w"]
     command += ["--trainer", "tensorflow", "--trainer", "pytorch"]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 4):
@@ -149,7 +149,7 @@ def _ours(bundle: Path) -> Iterator[int]:
     command = [
         sys.executable,
         "-m",
-        "switchyard.pipelines.cli",
+        "switchyard",
         "serve",
         str(bundle),
         "--trust",

@@ -41,7 +41,7 @@ def main() -> None:
         workspace = Path(work) / "w"
         right = _expected(models, workspace)
         port = free_port()
-        command = [sys.executable, "-m", "switchyard.pipelines.cli", "serve", f"{NAME}@champion", "--workspace", str(workspace)]
+        command = [sys.executable, "-m", "switchyard", "serve", f"{NAME}@champion", "--workspace", str(workspace)]
         command += ["--port", str(port), "--poll", "1", "--access-log", "off"]
         with server(command, port) as process:
             found = _soak(port, process.pid, right, workspace, options)
@@ -109,7 +109,7 @@ def _soak(port: int, pid: int, right: dict[str, np.ndarray], workspace: Path, op
 
 def _change(workspace: Path, right: dict[str, np.ndarray], *, first: bool) -> str:
     """Promotes the other version, later goes back, by the commands that a person uses; returns the champion."""
-    base = [sys.executable, "-m", "switchyard.pipelines.cli", "models"]
+    base = [sys.executable, "-m", "switchyard", "models"]
     where = ["--workspace", str(workspace)]
     before = _champion(workspace)
     if first:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SIDES = {"switchyard --help": ["-m", "switchyard.pipelines.cli", "--help"], "python, nothing": ["-c", "pass"]}
+SIDES = {"switchyard --help": ["-m", "switchyard", "--help"], "python, nothing": ["-c", "pass"]}
 TARGET = 0.5
 
 

@@ -23,7 +23,7 @@ from rich.text import Text
 
 IMAGES = Path(__file__).parent / "images"
 COLUMNS, ROWS = 120, 40
-COMMAND = [sys.executable, "-m", "switchyard.pipelines.cli"]
+COMMAND = [sys.executable, "-m", "switchyard"]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

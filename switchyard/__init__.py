@@ -14,6 +14,7 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] != os.path
     del sys.path[0]
 
 if TYPE_CHECKING:
+    from switchyard.components.bundle.pyfunc import PyfuncModel as PyfuncModel
     from switchyard.components.errors import DataGateError, StageError, UserError
     from switchyard.components.training.contract import ModelSpec, Trainer, TrainRequest, TrainResult
     from switchyard.pipelines.config.kubeflow import StageResources
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from switchyard.pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline
     from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
     from switchyard.pipelines.runners.kubeflow.local.try_out import run_compiled
+    from switchyard.pipelines.runners.kubeflow.task.runtime import evaluate_condition as evaluate_condition
+    from switchyard.pipelines.runners.kubeflow.task.runtime import run_driver as run_driver
+    from switchyard.pipelines.runners.kubeflow.task.runtime import run_node as run_node
+    from switchyard.pipelines.runners.kubeflow.task.runtime import run_nodes as run_nodes
 
 _MODULES = {
     "DataGateError": "switchyard.components.errors",
@@ -35,6 +40,14 @@ _MODULES = {
     "load_config": "switchyard.pipelines.config.load",
     "run_compiled": "switchyard.pipelines.runners.kubeflow.local.try_out",
     "workflow_size": "switchyard.pipelines.runners.kubeflow.compiler.workflow_size",
+}
+# What bundles and compiled pipelines import: as stable as the public names, and nothing to write by hand. Classes: `stages.py`.
+_PERSISTED = {
+    "PyfuncModel": "switchyard.components.bundle.pyfunc",
+    "evaluate_condition": "switchyard.pipelines.runners.kubeflow.task.runtime",
+    "run_driver": "switchyard.pipelines.runners.kubeflow.task.runtime",
+    "run_node": "switchyard.pipelines.runners.kubeflow.task.runtime",
+    "run_nodes": "switchyard.pipelines.runners.kubeflow.task.runtime",
 }
 __all__ = [
     "DataGateError",
@@ -53,9 +66,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    module = _MODULES.get(name) or _PERSISTED.get(name)
+    if module is None:
         raise AttributeError(f"module 'switchyard' has no attribute {name!r}; public names: {', '.join(__all__)}")
-    found = getattr(import_module(_MODULES[name]), name)
+    found = getattr(import_module(module), name)
     globals()[name] = found
     return found
 

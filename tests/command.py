@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parent.parent
 EXAMPLES = REPOSITORY / "pipelines" / "examples"
 BREAST_CANCER = EXAMPLES / "breast_cancer" / "pipeline.yaml"
 DIGITS = EXAMPLES / "digits" / "pipeline.yaml"
-COMMAND = [sys.executable, "-m", "switchyard.pipelines.cli"]
+COMMAND = [sys.executable, "-m", "switchyard"]
 # The third trainer is one of a user's own.
 SKLEARN = REPOSITORY / "tests" / "contract" / "sklearn_trainer.py"
 TRAINERS = {"tensorflow": "tensorflow", "pytorch": "pytorch", "sklearn": f"{SKLEARN}:SklearnTrainer"}

@@ -2,10 +2,9 @@
 
 Inside: `preprocess/` (the transform graph without the label, a SavedModel), `model/` (what the trainer exported), `data/`
 (statistics and schema of the training split, for drift, and a few rows, for the server's warm-up) and `bundle.json`.
-Evaluation, batch prediction, the registry and serving know nothing else of a model. MLflow's models-from-code loads
-`mlflow_model.py`, which loads the parts. The names of columns are in `bundle.json` alone: the transform graph and the exports
-take and give features by place. `model_bundle_writer.py` makes one; here it is read, after a look at `manifest.json`
-(`bundle_manifest.py`).
+Evaluation, batch prediction, the registry and serving know nothing else of a model. MLflow's models-from-code loads a copy of
+`switchyard/mlflow_model.py`, which loads the parts. The names of columns are in `bundle.json` alone: the transform graph and the
+exports take and give features by place. `writer.py` makes one; here it is read, after a look at `manifest.json`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +31,8 @@ from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 _log = logging.getLogger(__name__)
 
 EXAMPLE_ROWS = 5
-_SERVE = Path(__file__).with_name("mlflow_model.py")
+# A file of its own, which MLflow copies; not by `__file__`, which a link leads to.
+_SERVE = Path(str(sys.modules["switchyard"].__file__)).with_name("mlflow_model.py")
 
 
 def raw_features(feature_spec: Mapping[str, Any], summary: DatasetSummary) -> list[RawFeature]:

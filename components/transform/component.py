@@ -34,7 +34,7 @@ class Transform(TfxTransform):
         super().__init__(
             examples=examples,
             schema=schema,
-            preprocessing_fn="switchyard.components.transform.preprocessing.preprocessing_fn",
+            preprocessing_fn="switchyard.stages.preprocessing_fn",
             custom_config={
                 "version": version,
                 "code": dataclasses.asdict(code) if code else None,

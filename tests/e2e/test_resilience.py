@@ -114,7 +114,7 @@ def test_a_full_disk_ends_a_run_with_a_message_and_the_next_one_works(tmp_path, 
     data = tmp_path / "d.csv"
     data.write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60_000)))
     limited = subprocess.run(
-        [sys.executable, "-m", "switchyard.pipelines.cli", "run", "--data", data, "--label", "y", "--workspace", tmp_path / "w"],
+        [sys.executable, "-m", "switchyard", "run", "--data", data, "--label", "y", "--workspace", tmp_path / "w"],
         cwd=REPOSITORY,
         env=environment(),
         capture_output=True,

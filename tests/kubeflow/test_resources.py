@@ -1,6 +1,7 @@
 """What a cluster is asked for: devices, memory, secrets, volumes. Golden files."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,12 @@ def golden(name, text):
         path.write_text(text)
         pytest.fail(f"{path} was missing and has been written: look at it, then run again")
     assert text == path.read_text(), f"compiled differently than {path}; if that is wanted, delete it, run again, and look at it"
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda p: p.name)
+def test_what_is_compiled_names_no_private_module(path):
+    named = set(re.findall(r"switchyard\.\w+", path.read_text()))
+    assert named <= {"switchyard.stages"}
 
 
 @pytest.mark.core

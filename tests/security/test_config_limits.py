@@ -107,7 +107,7 @@ def test_is_refused_with_its_place_and_what_to_do(load, text, message):
 def test_an_alias_bomb_takes_little_memory_and_time(tmp_path, size):
     (tmp_path / "pipeline.yaml").write_text(BASE + bomb(size))
     done = subprocess.run(
-        [sys.executable, "-m", "switchyard.pipelines.cli", "schema", "show", tmp_path / "pipeline.yaml"],
+        [sys.executable, "-m", "switchyard", "schema", "show", tmp_path / "pipeline.yaml"],
         cwd=REPOSITORY,
         env=environment(PYTHONPATH=REPOSITORY),
         capture_output=True,

@@ -129,7 +129,12 @@ def test_the_fork_server_does_not_look_in_the_working_directory(tmp_path):
 
 @pytest.mark.core
 @pytest.mark.parametrize(
-    "start", [("-P", "-c", "from switchyard.pipelines.cli import entry; entry()"), ("-m", "switchyard.pipelines.cli")]
+    "start",
+    [
+        ("-P", "-c", "from switchyard.pipelines.cli import entry; entry()"),
+        ("-m", "switchyard.pipelines.cli"),
+        ("-m", "switchyard"),
+    ],
 )
 def test_the_command_itself_does_not_look_in_the_working_directory(tmp_path, start):
     mark = shadow(tmp_path)

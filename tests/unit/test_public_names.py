@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import switchyard
+from switchyard import stages
 from tests.command import REPOSITORY
 
 MODULE = ast.parse((REPOSITORY / "switchyard" / "__init__.py").read_text())
@@ -32,16 +33,39 @@ def test_import_switchyard_imports_no_other_module_of_ours():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", switchyard.__all__)
+LAZY = {**switchyard._MODULES, **switchyard._PERSISTED}
+
+
+@pytest.mark.parametrize("name", LAZY)
 def test_every_public_name_is_defined_where_it_comes_from(name):
-    assert name in defined(switchyard._MODULES[name])
+    assert name in defined(LAZY[name])
+
+
+@pytest.mark.parametrize("name", stages.CLASSES)
+def test_every_class_that_a_compiled_pipeline_names_is_there(name):
+    module, _, attribute = stages.CLASSES[name].rpartition(".")
+    assert attribute in defined(module)
+
+
+def test_a_compiled_pipeline_names_no_private_class():
+    assert stages.public_path("tfx.types.standard_artifacts.Examples") == "tfx.types.standard_artifacts.Examples"
+    assert stages.public_path("switchyard.components.ingest.executor.Executor") == "switchyard.stages.IngestExecutor"
+    with pytest.raises(LookupError, match=r"private path; give the class a name in switchyard\.stages"):
+        stages.public_path("switchyard.components.ingest.executor.Other")
+
+
+def test_the_code_in_every_bundle_imports_public_names_alone():
+    tree = ast.parse((REPOSITORY / "switchyard" / "mlflow_model.py").read_text())
+    imports = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert imports == ["import mlflow", "from switchyard import PyfuncModel"]
+    assert "PyfuncModel" in LAZY
 
 
 def test_what_type_checkers_see_is_what_is_imported():
     [block] = [node for node in MODULE.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"]
     seen = {alias.name: node.module for node in block.body for alias in node.names}
-    assert seen == switchyard._MODULES
-    assert sorted(seen) == sorted(switchyard.__all__)
+    assert seen == LAZY
+    assert sorted(switchyard._MODULES) == sorted(switchyard.__all__)
 
 
 def test_a_name_that_is_not_public_is_refused_with_those_that_are():

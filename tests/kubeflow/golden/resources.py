@@ -19,7 +19,7 @@ def one(
     whole: Output[Artifact],
 ):
     """TFX node one."""
-    from switchyard.pipelines.runners.kubeflow.task.runtime import run_node
+    from switchyard import run_node
 
     run_node(
         node={
@@ -47,7 +47,7 @@ def four(
     notes: Output[Artifact],
 ):
     """TFX node four."""
-    from switchyard.pipelines.runners.kubeflow.task.runtime import run_node
+    from switchyard import run_node
 
     run_node(
         node={
@@ -74,7 +74,7 @@ def three(
     notes: Output[Artifact],
 ):
     """TFX node three."""
-    from switchyard.pipelines.runners.kubeflow.task.runtime import run_node
+    from switchyard import run_node
 
     run_node(
         node={
@@ -101,7 +101,7 @@ def two(
     notes: Output[Artifact],
 ):
     """TFX node two."""
-    from switchyard.pipelines.runners.kubeflow.task.runtime import run_node
+    from switchyard import run_node
 
     run_node(
         node={

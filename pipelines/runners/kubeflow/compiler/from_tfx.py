@@ -31,6 +31,7 @@ from switchyard.pipelines.runners.kubeflow.compiler.plan import (
 from switchyard.pipelines.runners.kubeflow.compiler.plan_check import check_conditions, check_importable, check_names
 from switchyard.pipelines.runners.kubeflow.contract import NODE, TYPE
 from switchyard.pipelines.runners.kubeflow.task.views import VIEWS
+from switchyard.stages import public_path
 
 # The backend refuses longer parameters.
 _LONGEST_PARAMETER = 10_000
@@ -115,8 +116,8 @@ class _Planner:
         component = self._components[name]
         own = _declared_types(component) if driver is None else {}
         # What the component's class says of its artifacts need not be said again.
-        details |= {"component": _path(type(component))} if own else {}
-        details["types"] = {key: path for key, path in types.items() if own.get(key) != path}
+        details |= {"component": public_path(_path(type(component)))} if own else {}
+        details["types"] = {key: public_path(path) for key, path in types.items() if own.get(key) != path}
         if driver is not None:
             details["driver"] = _message(driver)
         if dynamic:
@@ -312,6 +313,9 @@ def _message(message: Any) -> dict[str, Any]:
     if spec.get("beamPipelineArgsPlaceholders"):
         # The same, which TFX's operators do not look at.
         spec.pop("beamPipelineArgs", None)
+    for owner in (spec, spec.get("pythonExecutorSpec", {})):
+        if "classPath" in owner:
+            owner["classPath"] = public_path(owner["classPath"])
     return {"kind": type(message).__name__, "spec": spec}
 
 

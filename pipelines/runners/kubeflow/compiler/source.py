@@ -21,7 +21,6 @@ from switchyard.pipelines.runners.kubeflow.compiler.resources import (
     shared_lines,
 )
 
-_RUNTIME = "switchyard.pipelines.runners.kubeflow.task.runtime"
 _WIDTH = 100
 _PIECE = 96
 
@@ -167,7 +166,7 @@ class _Writer:
             f"@dsl.component(base_image={json.dumps(image) if image else 'IMAGE'}, install_kfp_package=False)",
             *_definition(name, signature, returns),
             f'    """{said}"""',
-            f"    from {_RUNTIME} import {target}",
+            f"    from switchyard import {target}",
             "",
             f"    {'return ' if returns else ''}{target}(",
             *(textwrap.indent(c, " " * 8) for c in call),

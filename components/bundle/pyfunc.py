@@ -1,4 +1,4 @@
-"""MLflow's models-from-code entry: the same for every framework."""
+"""A bundle as MLflow serves it: the same for every framework."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from switchyard.components.bundle.model import BundleModel, load_bundle
 
 
 class PyfuncModel(mlflow.pyfunc.PythonModel):
-    """What MLflow serves: a BundleModel behind MLflow's interface."""
+    """MLflow's interface of a bundle: raw features in, `prediction` and probabilities out."""
 
     def load_context(self, context: Any) -> None:
         """Loads the bundle that lies in the MLflow Model, if its files are as the manifest beside this one says."""
@@ -20,6 +20,3 @@ class PyfuncModel(mlflow.pyfunc.PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """See `BundleModel.predict`."""
         return self.bundle.predict(model_input)
-
-
-mlflow.models.set_model(PyfuncModel())
