@@ -127,20 +127,26 @@ def _run(side: str, folder: Path) -> dict[str, float]:
 
 def _write(folder: Path, rows: int, features: int) -> None:
     """Transformed examples of both splits, as the transform stage writes them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import pyarrow as pa
-    import tensorflow as tf
-    from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+    from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, features_json
+    from switchyard.components.training.contract import blocks
 
     random = np.random.default_rng(0)
+    specs = _specs(features)
+    (folder / FILE).write_text(features_json(specs))
     for split, n in (("train", rows), ("eval", rows // 4)):
         x = random.normal(size=(n, features)).astype(np.float32)
         y = (x @ np.linspace(-1, 1, features) + random.normal(size=n) > 0).astype(np.int64)
-        columns = {f"x{i}": pa.array([[v] for v in x[:, i].tolist()], pa.large_list(pa.float32())) for i in range(features)}
-        columns["y"] = pa.array([[v] for v in y.tolist()], pa.large_list(pa.int64()))
-        with tf.io.TFRecordWriter(str(folder / split)) as writer:
-            for record in RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_pydict(columns)):
-                writer.write(record)
+        (folder / f"Split-{split}").mkdir()
+        with (folder / f"Split-{split}" / f"examples{SUFFIX}").open("wb") as file:
+            writer = ColumnsWriter(file, blocks(specs), "int64")
+            writer.write(((x,), y))
+            writer.close()
+
+
+def _specs(features: int) -> Any:
+    from switchyard.components.training.contract import FeatureSpec
+
+    return tuple(FeatureSpec(f"x{i}", "float32", (1,)) for i in range(features))
 
 
 def _side(side: str, folder: Path, setting: Setting) -> dict[str, float]:
@@ -163,18 +169,14 @@ def _side(side: str, folder: Path, setting: Setting) -> dict[str, float]:
 
 
 def _request(folder: Path, setting: Setting) -> Any:
-    import tensorflow as tf
-
     from switchyard.components.training.accelerator import AcceleratorProfile
-    from switchyard.components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest
-    from switchyard.components.training.examples import TransformedExamples
+    from switchyard.components.training.contract import Hyperparameters, ModelSpec, TrainRequest
+    from switchyard.components.training.examples import transformed_examples
 
-    names = [f"x{i}" for i in range(setting.features)]
-    specs = {n: tf.io.FixedLenFeature([1], tf.float32) for n in names} | {"y": tf.io.FixedLenFeature([], tf.int64)}
-    train, held_out = (TransformedExamples([str(folder / split)], specs, "y") for split in ("train", "eval"))
+    train, held_out = (transformed_examples(folder, split) for split in ("train", "eval"))
     work = Path(tempfile.mkdtemp(dir=folder))
     return TrainRequest(
-        spec=ModelSpec(tuple(FeatureSpec(n, "float32", (1,)) for n in names), "binary", 1),
+        spec=ModelSpec(_specs(setting.features), "binary", 1),
         train=train,
         eval=held_out,
         hyperparameters=Hyperparameters(setting.epochs, None, setting.batch, LEARNING_RATE, "adam", 1, None, 0.0, None),
@@ -203,8 +205,6 @@ def _wide(spec: Any, hidden: int) -> Any:
 
 
 def _trainer(framework: str, folder: Path, setting: Setting, epoch_ended: Callable[[float], None], *, in_memory: bool) -> None:
-    from dataclasses import replace
-
     from switchyard.components.import_order import import_torch_first
 
     import_torch_first()
@@ -216,7 +216,7 @@ def _trainer(framework: str, folder: Path, setting: Setting, epoch_ended: Callab
     if in_memory and framework == "pytorch":
         _make_batches_first(request, setting.epochs)
     elif in_memory:
-        request = replace(request, train=_Memory(request.train, setting))
+        _make_dataset_first(setting)
     trainer.train(request, lambda step, metrics: epoch_ended(metrics["val_loss"]))
 
 
@@ -241,25 +241,31 @@ def _make_batches_first(request: Any, epochs: int) -> None:
     mock.patch.object(pytorch_trainer, "TrainBatches", Ready).start()
 
 
-class _Memory:
-    """An `ExampleSource` whose batches are all made before training starts."""
+def _make_dataset_first(setting: Setting) -> None:
+    """Lets the TensorFlow trainer find the batches of all epochs in tensors."""
+    import tensorflow as tf
 
-    def __init__(self, source: Any, setting: Setting) -> None:
-        self.rows = source.rows
-        self._batches = [b for e in range(setting.epochs) for b in source.dataset(setting.batch, seed=1, first_epoch=e)]
+    from switchyard.components.training.tensorflow import trainer as tensorflow_trainer
 
-    def dataset(self, batch_size: int, *, seed: int | None = None, first_epoch: int = 0, epochs: int = 1) -> Any:
-        import tensorflow as tf
+    real = tensorflow_trainer.dataset
 
+    def ready(source: Any, batch_size: int, *, seed: int | None = None, **order: Any) -> Any:
+        if seed is None:
+            return real(source, batch_size, **order)
         # Keras' fit takes no list. What is left over of the rows after whole batches is left out.
-        whole = [b for b in self._batches if len(b[1]) == batch_size]
+        batches = [b for epoch in range(setting.epochs) for b in source.batches(batch_size, seed=seed, epoch=epoch)]
+        whole = [b for b in batches if len(b[1]) == batch_size]
         features = {k: tf.stack([x[k] for x, _ in whole]) for k in whole[0][0]}
         return tf.data.Dataset.from_tensor_slices((features, tf.stack([y for _, y in whole]))).repeat()
+
+    # This process measures one side and ends: the trainer's own batches are not given back.
+    mock.patch.object(tensorflow_trainer, "dataset", ready).start()
 
 
 def _arrays(folder: Path, setting: Setting) -> tuple[Any, Any, Any]:
     request = _request(folder, setting)
-    train, held_out = (next(iter(s.dataset(s.rows))) for s in (request.train, request.eval))
+    found = (next(s.batches(s.rows)) for s in (request.train, request.eval))
+    train, held_out = (({k: np.ascontiguousarray(v) for k, v in x.items()}, y) for x, y in found)
     return request.spec, train, held_out
 
 
@@ -278,11 +284,10 @@ def _keras_fit(folder: Path, setting: Setting, epoch_ended: Callable[[float], No
         jit_compile=False,
     )
     at_end = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epoch_ended(float(logs["val_loss"])))
-    held_out = ({k: v.numpy() for k, v in x_eval.items()}, y_eval.numpy()[:, None])
-    x = {k: v.numpy() for k, v in x.items()}
+    held_out = (x_eval, y_eval[:, None])
     model.fit(
         x,
-        y.numpy()[:, None],
+        y[:, None],
         batch_size=setting.batch,
         epochs=setting.epochs,
         verbose=0,
@@ -308,8 +313,8 @@ def _pytorch_loop(folder: Path, setting: Setting, epoch_ended: Callable[[float],
     device = torch.device("cuda" if setting.device == "gpu" else "cpu")
     model = (_wide(spec, setting.hidden) if setting.hidden else default_model(spec)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, eps=1e-7)
-    x, x_eval = ({k: torch.from_numpy(v.numpy()).to(device) for k, v in features.items()} for features in (x, x_eval))
-    y, y_eval = torch.from_numpy(y.numpy()).to(device), torch.from_numpy(y_eval.numpy()).to(device)
+    x, x_eval = ({k: torch.from_numpy(v).to(device) for k, v in features.items()} for features in (x, x_eval))
+    y, y_eval = torch.from_numpy(y).to(device), torch.from_numpy(y_eval).to(device)
     accuracy = torchmetrics.classification.BinaryAccuracy().to(device)
     auc = torchmetrics.classification.BinaryAUROC(thresholds=200).to(device)
     for _ in range(setting.epochs):

@@ -91,7 +91,7 @@ def create_pipeline(
         if tune := tune_settings(config):
             from switchyard.components.tuning.component import Tuning  # with Optuna, which other pipelines need not import
 
-            tunings.append(Tuning(examples, transformed, graph, settings, tune).with_id(tuning_stage(stage)))
+            tunings.append(Tuning(examples, transformed, settings, tune).with_id(tuning_stage(stage)))
             best = tunings[-1].outputs["best_hyperparameters"]
         trainings.append(Training(examples, statistics, schema, transformed, graph, settings, best).with_id(stage))
     for before, after in itertools.pairwise(trainings):

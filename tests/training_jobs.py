@@ -106,7 +106,6 @@ def job(prepared, state, framework, accelerator, **hyper):
     parts = {
         "settings": settings,
         "examples": uri("ingest/examples/*"),
-        "transform_graph": uri("transform/transform_graph/*"),
         "transformed_examples": uri("transform/transformed_examples/*"),
         "state": str(state),
     }

@@ -43,11 +43,11 @@ class ShardWriter:
         self._writer = self._open(self._parts[-1])
 
 
-def rename(parts: list[str], prefix: str) -> list[str]:
-    """Gives finished files their final names `<prefix>-<i>-of-<n>`, and returns these. It may be done again."""
+def rename(parts: list[str], prefix: str, suffix: str = "") -> list[str]:
+    """Gives finished files their final names `<prefix>-<i>-of-<n><suffix>`, and returns these. It may be done again."""
     import tensorflow as tf
 
-    names = [f"{prefix}-{i:05d}-of-{len(parts):05d}" for i in range(len(parts))]
+    names = [f"{prefix}-{i:05d}-of-{len(parts):05d}{suffix}" for i in range(len(parts))]
     for part, name in zip(parts, names, strict=True):
         # On a second try some have their name already.
         if tf.io.gfile.exists(part):

@@ -1,4 +1,4 @@
-"""`tf.Example` TFRecords read and written by Beam a batch at a time, by TensorFlow's C++ instead of record by record in Python.
+"""`tf.Example` TFRecords read by Beam a batch at a time, by TensorFlow's C++ instead of record by record in Python.
 
 Of a stage that reads 500,000 rows through Beam's own TFRecord source, half the time is Beam's for each of the records
 (docs/performance.md).
@@ -6,22 +6,17 @@ Of a stage that reads 500,000 rows through Beam's own TFRecord source, half the 
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import tensorflow as tf
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-from switchyard.components.data.shards import ShardWriter, rename
 from switchyard.components.text.escaping import pattern_of
 
 # What TFX's own sources make of it.
@@ -76,50 +71,3 @@ def _read(file: str, schema: bytes | None, rows: int | None) -> Iterator[pa.Reco
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-
-
-class WriteExamples(beam.PTransform):
-    """Lists of serialized examples to the shards `<prefix>-<i>-of-<n>`, of bounded size.
-
-    Shards get these names once all are there: a run that died leaves none of them, a worker that is tried again no half one.
-    """
-
-    def __init__(self, prefix: str) -> None:
-        super().__init__()
-        self._prefix = prefix
-
-    def expand(self, batches: Any) -> Any:
-        """See the base class."""
-        return (
-            batches
-            | "Write" >> beam.ParDo(_Write(self._prefix))
-            | "Gather" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
-            | "Name" >> beam.Map(_name, self._prefix)
-        )
-
-
-def _parts(prefix: str) -> str:
-    return os.path.join(os.path.dirname(prefix), f".{os.path.basename(prefix)}-parts")
-
-
-class _Write(beam.DoFn):
-    def __init__(self, prefix: str) -> None:
-        self._folder = _parts(prefix)
-
-    def start_bundle(self) -> None:
-        self._shards = ShardWriter(self._folder, uuid.uuid4().hex)
-
-    def process(self, records: Iterable[bytes]) -> None:
-        self._shards.write(records)
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        window = GlobalWindow()
-        for part in self._shards.close():
-            yield WindowedValue(part, window.max_timestamp(), [window])
-
-
-def _name(parts: list[str], prefix: str) -> list[str]:
-    names = rename(parts, prefix)
-    if tf.io.gfile.exists(_parts(prefix)):
-        tf.io.gfile.rmtree(_parts(prefix))
-    return names

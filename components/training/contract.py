@@ -10,7 +10,7 @@ import abc
 import math
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -116,33 +116,82 @@ class Shard:
 WHOLE = Shard()
 
 
+@dataclass(frozen=True)
+class Block:
+    """Features that lie side by side in one array (rows, width): all scalars of one type, or one wider feature.
+
+    Attributes:
+        dtype: `float32` or `int64`.
+        names: of the features, from left to right.
+        shape: of each of them, without the batch dimension.
+    """
+
+    dtype: str
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Columns of one feature."""
+        return math.prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """Columns of all."""
+        return self.size * len(self.names)
+
+    def features(self, array: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the features in the block's array, shape (rows, width), by name: views of shape (rows, *shape)."""
+        parts = np.split(array, len(self.names), axis=1) if len(self.names) > 1 else [array]
+        return {name: part.reshape(-1, *self.shape) for name, part in zip(self.names, parts, strict=True)}
+
+
+def blocks(features: Sequence[FeatureSpec]) -> tuple[Block, ...]:
+    """Returns how features are laid out in blocks."""
+    scalars: dict[str, list[str]] = {}
+    for feature in features:
+        if feature.shape == (1,):
+            scalars.setdefault(feature.dtype, []).append(feature.name)
+    wide = [Block(dtype, tuple(names), (1,)) for dtype, names in sorted(scalars.items())]
+    return (*wide, *(Block(f.dtype, (f.name,), f.shape) for f in features if f.shape != (1,)))
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Several batches, one after the other: what a framework is handed at once.
+
+    Attributes:
+        arrays: of each block, shape (rows, width).
+        labels: shape (rows,).
+        sizes: rows of each batch.
+    """
+
+    arrays: tuple[np.ndarray, ...]
+    labels: np.ndarray
+    sizes: tuple[int, ...]
+
+
 class ExampleSource(Protocol):
-    """One split of transformed examples, the same for every trainer."""
+    """One split of transformed examples, the same for every trainer.
+
+    Labels are int64 class indices, or float32 values in a regression. Without `seed` rows come in the order of the files; with
+    it the order depends on `seed` and `epoch` alone, whatever the shard. Of each batch of `batch_size` rows there is the
+    shard's part. A shard that has no row of the last batch gets the batch's first row instead, which is not to count.
+    """
 
     @property
     def rows(self) -> int:
         """Number of examples."""
 
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Where the features lie in a stretch's arrays."""
+
     def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
-        """Yields one epoch: features by name, shape (B, *feature shape), and labels, shape (B,).
+        """Yields one epoch: features by name, shape (B, *feature shape), and labels, shape (B,)."""
 
-        Labels are int64 class indices, or float32 values in a regression. Without `seed` the order is that of the files;
-        with it the order depends on `seed` and `epoch` alone, whatever the shard.
-
-        Of each batch of `batch_size` rows this gives the shard's part. A shard that has no row of the last batch gets the
-        batch's first row instead, which is not to count.
-        """
-
-    def dataset(
-        self,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        first_epoch: int = 0,
-        epochs: int = 1,
-        shard: Shard = WHOLE,
-    ) -> Any:
-        """The same batches of several epochs as a `tf.data.Dataset`."""
+    def stretches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Stretch]:
+        """Yields the same batches, several at once: a hundred scalar features are one array, which the framework may cut."""
 
 
 @dataclass(frozen=True)
@@ -293,9 +342,7 @@ class Trainer(abc.ABC):
         return 1
 
     def prepare(self, accelerator: AcceleratorProfile, group: WorkerGroup | None = None) -> None:  # noqa: B027 (most need none)
-        """Called first in the training process, before the input is opened: the time to keep devices from other frameworks.
-
-        The input is read by TensorFlow, which takes every GPU that it sees on its first operation.
+        """Called first in the training process, before its framework's first operation: the time to choose devices.
 
         Args:
             accelerator: the profile, `auto` included.

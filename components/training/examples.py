@@ -1,132 +1,171 @@
-"""One input for every trainer: transformed examples as batches, from memory when they fit, else streamed.
+"""One input for every trainer: transformed examples as NumPy batches, from memory when they fit, else a window of them.
 
-Parsing is batched (`parse_example` on a batch of serialized examples) and never row by row in Python.
+No framework is imported here, and nothing is parsed: columns are memory-mapped (see `columns`), and a batch is a choice of rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any
+from itertools import accumulate, pairwise
+from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_transform as tft
 
-from switchyard.components.errors import UserError
-from switchyard.components.training.contract import WHOLE, Batch, FeatureSpec, ModelSpec, Shard
+from switchyard.components.training.columns import Columns, column_files, joined, layout_of, nbytes, read_columns
+from switchyard.components.training.contract import WHOLE, Batch, Block, FeatureSpec, ModelSpec, Shard, Stretch, blocks
 
-# Serialized size up to which a split is decoded once and kept.
+# Size up to which a split is in memory whole.
 MEMORY_BYTES = 1 << 30
-_PARSE_ROWS = 4096
-_SHUFFLE_ROWS = 100_000
+# Beyond it: two windows of so many pieces are in memory, the one that batches are taken from and the next.
+WINDOW_BYTES = 256 << 20
+_PIECES = 64
+# Rows, and bytes, that are taken at once; at least a batch.
+_STRETCH_ROWS, _STRETCH_BYTES = 4096, 32 << 20
 
 
-class TransformedExamples:
-    """An `ExampleSource` over the TFRecords of one split."""
+class Examples:
+    """An `ExampleSource` over columns in memory, or mapped there.
+
+    Beyond `memory_bytes` an epoch's order is that of shuffled pieces, consecutive rows each: so many pieces at a time are
+    shuffled together. It depends on neither the files' number nor the shard.
+
+    Args:
+        layout: the blocks.
+        parts: the rows, in their order.
+        memory_bytes: the split's size up to which all of it is shuffled together.
+        window_bytes: else, what is shuffled together.
+    """
 
     def __init__(
-        self, files: Sequence[str], feature_spec: dict[str, Any], label: str, *, memory_bytes: int = MEMORY_BYTES
+        self,
+        layout: Sequence[Block],
+        parts: Sequence[Columns],
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
-        self._files = list(files)
-        if not self._files:
-            raise FileNotFoundError("there are no transformed examples")
-        self._spec = feature_spec
-        self._label = label
-        self._in_memory = sum(tf.io.gfile.stat(f).length for f in self._files) <= memory_bytes
+        self.blocks = tuple(layout)
+        self._parts = list(parts)
+        self._starts = list(accumulate((len(labels) for _, labels in self._parts), initial=0))
+        self._row_bytes = max(1, sum(map(nbytes, self._parts)) // max(1, self.rows))
+        self._in_memory = self._row_bytes * self.rows <= memory_bytes
+        self._piece = max(1, window_bytes // _PIECES // self._row_bytes)
 
-    @cached_property
+    @property
     def rows(self) -> int:
         """See ExampleSource."""
-        if self._in_memory:
-            return int(self._arrays[1].shape[0])
-        counted = self._records().batch(_PARSE_ROWS).reduce(np.int64(0), lambda n, b: n + tf.shape(b, tf.int64)[0])
-        return int(counted.numpy())
+        return self._starts[-1]
 
     def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
         """See ExampleSource."""
-        yield from self.dataset(batch_size, seed=seed, first_epoch=epoch, shard=shard).as_numpy_iterator()
+        for stretch in self.stretches(batch_size, seed=seed, epoch=epoch, shard=shard):
+            for start, end in pairwise(accumulate(stretch.sizes, initial=0)):
+                features: dict[str, np.ndarray] = {}
+                for block, array in zip(self.blocks, stretch.arrays, strict=True):
+                    features |= block.features(array[start:end])
+                yield features, stretch.labels[start:end]
 
-    def dataset(
-        self, batch_size: int, *, seed: int | None = None, first_epoch: int = 0, epochs: int = 1, shard: Shard = WHOLE
-    ) -> tf.data.Dataset:
+    def stretches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Stretch]:
         """See ExampleSource."""
+        at_once = max(1, min(_STRETCH_ROWS, _STRETCH_BYTES // self._row_bytes) // batch_size) * batch_size
+        carried: Columns | None = None  # what is left over of a window, less than a batch
+        for columns, window in self._windows(seed, epoch):
+            order = window
+            if carried is not None:
+                missing = batch_size - len(carried[1])
+                carried, order = joined([carried, _taken(columns, window[:missing])]), window[missing:]
+                if len(carried[1]) < batch_size:
+                    continue
+                yield _stretch(carried, np.arange(batch_size), batch_size, shard)
+                carried = None
+            whole = len(order) // batch_size * batch_size
+            for start in range(0, whole, at_once):
+                yield _stretch(columns, order[start : min(start + at_once, whole)], batch_size, shard)
+            if whole < len(order):
+                carried = _taken(columns, order[whole:])
+        if carried is not None:
+            yield _stretch(carried, np.arange(len(carried[1])), batch_size, shard)
+
+    def _windows(self, seed: int | None, epoch: int) -> Iterator[tuple[Columns, np.ndarray]]:
+        """Yields rows that are in memory, and their order."""
+        random = None if seed is None else np.random.default_rng((seed, epoch))
         if self._in_memory:
-            _ = self._arrays  # now, eagerly: inside of flat_map this would be traced into a graph
-        build = self._epoch_in_memory if self._in_memory else self._epoch_streamed
-        numbers = tf.data.Dataset.range(first_epoch, first_epoch + epochs)
-        return numbers.flat_map(lambda epoch: build(batch_size, seed, epoch, shard)).prefetch(tf.data.AUTOTUNE)
-
-    def _epoch_in_memory(self, batch_size: int, seed: int | None, epoch: tf.Tensor, shard: Shard) -> tf.data.Dataset:
-        features, labels = self._arrays
-        order = tf.range(self.rows, dtype=tf.int64)
-        if seed is not None:
-            order = tf.random.experimental.stateless_shuffle(order, seed=tf.stack([tf.cast(seed, tf.int64), epoch]))
-
-        def gather(start: tf.Tensor) -> Any:
-            index = _part(order[start : start + batch_size], shard)
-            return {k: tf.gather(v, index) for k, v in features.items()}, tf.gather(labels, index)
-
-        return tf.data.Dataset.range(0, self.rows, batch_size).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
-
-    def _epoch_streamed(self, batch_size: int, seed: int | None, epoch: tf.Tensor, shard: Shard) -> tf.data.Dataset:
-        # Every worker reads all records and parses its own: the same batches, whatever the number of workers.
-        records = self._records()
-        if seed is not None:
-            records = records.shuffle(_SHUFFLE_ROWS, seed=seed + epoch)
-        return records.batch(batch_size).map(lambda r: self._parse(_part(r, shard)), num_parallel_calls=tf.data.AUTOTUNE)
+            yield self._all, _order(self.rows, random)
+            return
+        pieces = _order(-(-self.rows // self._piece), random)
+        windows = [pieces[i : i + _PIECES] for i in range(0, len(pieces), _PIECES)]
+        with ThreadPoolExecutor(1, thread_name_prefix="examples") as pool:
+            ahead = pool.submit(self._window, windows[0])
+            for following in (*windows[1:], None):
+                columns = ahead.result()
+                if following is not None:
+                    ahead = pool.submit(self._window, following)
+                yield columns, _order(len(columns[1]), random)
 
     @cached_property
-    def _arrays(self) -> Any:
-        parts = list(self._records().batch(_PARSE_ROWS).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE))
-        names = parts[0][0].keys()
-        with tf.device("CPU:0"):
-            return {k: tf.concat([f[k] for f, _ in parts], 0) for k in names}, tf.concat([y for _, y in parts], 0)
+    def _all(self) -> Columns:
+        return joined(self._parts)
 
-    def _records(self) -> tf.data.Dataset:
-        compression = "GZIP" if self._files[0].endswith(".gz") else ""
-        return tf.data.TFRecordDataset(self._files, compression_type=compression, buffer_size=8 << 20)
+    def _window(self, pieces: np.ndarray) -> Columns:
+        return joined([part for piece in pieces.tolist() for part in self._read(piece * self._piece)])
 
-    def _parse(self, records: tf.Tensor) -> Any:
-        features = tf.io.parse_example(records, self._spec)
-        label = tf.reshape(features.pop(self._label), [-1])
-        return {k: _scalar_to_column(v) for k, v in features.items()}, label
-
-
-def _part(batch: tf.Tensor, shard: Shard) -> tf.Tensor:
-    if shard.count == 1:
-        return batch
-    mine = batch[shard.index :: shard.count]
-    return tf.cond(tf.size(mine) > 0, lambda: mine, lambda: batch[:1])
+    def _read(self, start: int) -> Iterator[Columns]:
+        """Yields the piece that begins with a row, copied: what lies in a file is read here, in its order."""
+        end = min(start + self._piece, self.rows)
+        part = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < end:
+            first, last = start - self._starts[part], min(end, self._starts[part + 1]) - self._starts[part]
+            arrays, labels = self._parts[part]
+            yield tuple(a[first:last].copy() for a in arrays), labels[first:last].copy()
+            start += last - first
+            part += 1
 
 
-def _scalar_to_column(value: tf.Tensor) -> tf.Tensor:
-    return value[:, tf.newaxis] if value.shape.rank == 1 else value
+def transformed_examples(folder: Path, split: str) -> Examples:
+    """Returns what the transform stage has left of a split.
 
-
-def feature_specs(transform: tft.TFTransformOutput, label: str) -> tuple[FeatureSpec, ...]:
-    """Returns the transformed features, in alphabetical order.
+    Args:
+        folder: the artifact, on this machine.
+        split: `train` or `eval`.
 
     Raises:
-        UserError: one of them is nothing a model can take.
+        UserError: it holds no columns.
+        FileNotFoundError: it has no such split.
     """
-    domains = {f.name: f.int_domain for f in transform.transformed_metadata.schema.feature if f.HasField("int_domain")}
-    found = []
-    for name, spec in sorted(transform.transformed_feature_spec().items()):
-        if name == label:
-            continue
-        if not isinstance(spec, tf.io.FixedLenFeature) or spec.dtype not in (tf.float32, tf.int64):
-            raise UserError(
-                f"preprocessing: the transformed feature {name!r} is {getattr(spec.dtype, 'name', '')} "
-                f"({type(spec).__name__}); a model takes dense float32 or int64. Encode it, for example with "
-                "tft.compute_and_apply_vocabulary."
-            )
-        domain = domains.get(name)
-        size = int(domain.max) + 1 if domain is not None and domain.is_categorical and domain.min >= -1 else None
-        found.append(FeatureSpec(name, spec.dtype.name, tuple(spec.shape) or (1,), size))
-    return tuple(found)
+    layout = layout_of(folder)
+    files = column_files(folder, split)
+    if not files:
+        raise FileNotFoundError(f"there are no transformed examples of the split {split!r} in {folder}")
+    return Examples(layout, [part for file in files for part in read_columns(file, layout)])
+
+
+def columns_of(features: Mapping[str, np.ndarray], labels: np.ndarray, specs: Sequence[FeatureSpec]) -> Columns:
+    """Returns arrays by name, shape (rows, *feature shape), as columns."""
+    rows = len(labels)
+    arrays = (np.concatenate([features[n].reshape(rows, -1) for n in b.names], axis=1, dtype=b.dtype) for b in blocks(specs))
+    return tuple(arrays), labels
 
 
 def placeholder_batch(spec: ModelSpec, rows: int) -> dict[str, np.ndarray]:
     """Returns zeros in the shape of a batch: enough to see whether a model fits."""
     return {f.name: np.zeros((rows, *f.shape), dtype=f.dtype) for f in spec.features}
+
+
+def _order(count: int, random: np.random.Generator | None) -> np.ndarray:
+    return np.arange(count) if random is None else random.permutation(count)
+
+
+def _taken(columns: Columns, index: np.ndarray) -> Columns:
+    arrays, labels = columns
+    return tuple(a.take(index, axis=0) for a in arrays), labels.take(index)
+
+
+def _stretch(columns: Columns, order: np.ndarray, batch_size: int, shard: Shard) -> Stretch:
+    """Returns a shard's part of the batches of `order`."""
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if shard.count > 1:
+        batches = [b[shard.index :: shard.count] if len(b) > shard.index else b[:1] for b in batches]
+        order = np.concatenate(batches)
+    return Stretch(*_taken(columns, order), tuple(map(len, batches)))

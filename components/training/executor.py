@@ -25,6 +25,7 @@ from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import keep_digest
 from switchyard.components.training.contract import TrainResult
+from switchyard.components.training.inputs import local_columns, local_summary
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.ledger import TrainingLedger, diverged
 from switchyard.components.training.trainers import trainer_class
@@ -60,7 +61,7 @@ class Executor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(output_dict["model"])
         summary = DatasetSummary.load(examples_uri)
         state = self._state
-        job = TrainingJob(settings, examples_uri, graph_uri, transformed, str(state))
+        job = TrainingJob(settings, local_summary(summary, state), local_columns(transformed, state), str(state))
         result = _train(trainer.name, job)
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
         run_folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ class Executor(base_executor.BaseExecutor):
             export_dir=job.export_dir,
             rows=raw_rows(examples_uri, "eval", features, KEPT_ROWS),
             code=code,
-            data=_training_data(input_dict, summary, state),
+            data=_training_data(input_dict, state),
         )
         model.set_string_custom_property("framework", trainer.name)
         why = diverged(summary.task, len(summary.classes), result.metrics)
@@ -99,9 +100,8 @@ def _tuned(settings: dict[str, Any], values: dict[str, Any], trainer: str) -> di
     return with_values(settings, values)
 
 
-def _training_data(input_dict: Any, summary: DatasetSummary, folder: Path) -> dict[str, Path]:
-    """What later data is compared with: see `model_bundle.training_data`. The examples may lie elsewhere than on this disk."""
-    summary.save(str(folder))
+def _training_data(input_dict: Any, folder: Path) -> dict[str, Path]:
+    """What later data is compared with: see `model_bundle.training_data`."""
     return {
         "statistics.pb": Path(artifact_utils.get_single_uri(input_dict["statistics"])) / "Split-train" / "FeatureStats.pb",
         "schema.pbtxt": Path(artifact_utils.get_single_uri(input_dict["schema"])) / "schema.pbtxt",

@@ -20,13 +20,13 @@ class TrainingJob:
 
     Attributes:
         settings: the config's `trainer` as plain data, the user's code as a snapshot.
-        examples, transform_graph, transformed_examples: URIs.
+        examples: folder of `dataset.json`.
+        transformed_examples: folder of the columns.
         state: folder of checkpoints and of the exported model; kept between a killed run and the next one.
     """
 
     settings: dict[str, Any]
     examples: str
-    transform_graph: str
     transformed_examples: str
     state: str
 
@@ -72,7 +72,7 @@ class TrainingJob:
         state = Path(self.state)
         state.mkdir(parents=True, exist_ok=True)
         shard = group.shard if group else WHOLE
-        request = train_request(self.settings, summary, self.transform_graph, self.transformed_examples, state, shard)
+        request = train_request(self.settings, summary, Path(self.transformed_examples), state, shard)
         return trainer.train(request, report)
 
     def processes(self) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import tensorflow_transform as tft
-
-from switchyard.components.data.summary import DatasetSummary, split_files
+from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.class_weights import class_weights
+from switchyard.components.training.columns import read_features
 from switchyard.components.training.contract import EARLY_STOPPING_EPOCHS, WHOLE, Hyperparameters, ModelSpec, Shard, TrainRequest
-from switchyard.components.training.examples import TransformedExamples, feature_specs
+from switchyard.components.training.examples import transformed_examples
 from switchyard.components.user_code.loading import UserCode
 
 DEFAULT_EPOCHS = 20
@@ -22,29 +21,22 @@ CHECKPOINTS, EXPORT = "checkpoints", "export"
 def train_request(
     settings: dict[str, Any],
     summary: DatasetSummary,
-    graph_uri: str,
-    transformed_uri: str,
+    transformed: Path,
     state: Path,
     shard: Shard = WHOLE,
 ) -> TrainRequest:
     """Returns the request for the stage's settings (the config's `trainer`, as plain data) and inputs."""
-    graph = tft.TFTransformOutput(graph_uri)
     spec = ModelSpec(
-        features=feature_specs(graph, summary.label),
+        features=read_features(transformed),
         task=summary.task,
         outputs=len(summary.classes) if summary.task == "multiclass" else 1,
         parameters=settings["model_parameters"],
     )
-    feature_spec = graph.transformed_feature_spec()
-
-    def source(split: str) -> TransformedExamples:
-        return TransformedExamples(split_files(transformed_uri, split), feature_spec, summary.label)
-
     code = settings["code"]
     return TrainRequest(
         spec=spec,
-        train=source("train"),
-        eval=source("eval"),
+        train=transformed_examples(transformed, TRAIN),
+        eval=transformed_examples(transformed, EVAL),
         hyperparameters=hyperparameters(settings["hyperparameters"], summary),
         accelerator=AcceleratorProfile(**settings["accelerator"]),
         build_model=UserCode(**code).load() if code else None,

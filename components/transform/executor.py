@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import apache_beam as beam
-import pyarrow as pa
 import tensorflow_data_validation as tfdv
+import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components.transform import executor as tfx_executor
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
-from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from switchyard.components.data.schema import NO_VALUE, belongs, environment_of
 from switchyard.components.data.summary import DatasetSummary
-from switchyard.components.data.tfrecords import WriteExamples
 from switchyard.components.progress import warn
 from switchyard.components.tracking import run as tracking
+from switchyard.components.training.columns import FILE, features_json
+from switchyard.components.transform.columns import WriteColumns, feature_specs
 
 
 class Executor(tfx_executor.Executor):
@@ -40,41 +40,28 @@ class Executor(tfx_executor.Executor):
                 warn(f"feature {name!r} is not used: {reason}")
             tracking.current_run().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
         properties = {**exec_properties, "custom_config": json_utils.dumps(config)}
-        # TFX's executor names its processor's class itself: there is no other way to give it one that writes in batches.
-        batched = mock.patch.object(tfx_executor, "TransformProcessor", _Processor)
-        with tempfile.TemporaryDirectory() as folder, batched:
+        # TFX's executor names its processor's class itself: there is no other way to give it one that writes columns.
+        ours = mock.patch.object(tfx_executor, "TransformProcessor", partial(_Processor, summary.label))
+        with tempfile.TemporaryDirectory() as folder, ours:
             super().Do(
                 {**input_dict, "schema": [_in_environment(schema, config.get("environment"), folder)]}, output_dict, properties
             )
+        graph = tft.TFTransformOutput(artifact_utils.get_single_uri(output_dict["transform_graph"]))
+        # How large a vocabulary is, is known only now.
+        described = features_json(feature_specs(graph.transformed_metadata.schema, summary.label))
+        for artifact in output_dict.get("transformed_examples", ()):
+            io_utils.write_string_file(os.path.join(artifact.uri, FILE), described)
 
 
 class _Processor(tfx_executor.TransformProcessor):
-    """TFX's, but for the materialised examples: written in batches and not compressed, as ingest's are."""
+    """TFX's, but for the materialised examples: columns, as trainers read them, in place of `tf.Example`s."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self._label = label
 
     def _EncodeAndWrite(self, schema: schema_pb2.Schema, file_format: str, output_path: str) -> beam.PTransform:  # noqa: N802
-        return _EncodeAndWrite(schema, output_path)
-
-
-class _EncodeAndWrite(beam.PTransform):
-    def __init__(self, schema: schema_pb2.Schema, prefix: str) -> None:
-        super().__init__()
-        self._schema, self._prefix = schema, prefix
-
-    def expand(self, transformed: Any) -> Any:
-        return transformed | "Encode" >> beam.ParDo(_Encode(self._schema)) | "Examples" >> WriteExamples(self._prefix)
-
-
-class _Encode(beam.DoFn):
-    def __init__(self, schema: schema_pb2.Schema) -> None:
-        self._schema = schema
-
-    def setup(self) -> None:
-        self._encoder = RecordBatchToExamplesEncoder(self._schema)
-
-    def process(self, transformed: tuple[pa.RecordBatch, Any]) -> Any:
-        batch, _ = transformed
-        examples: Sequence[bytes] = self._encoder.encode(batch)
-        yield examples
+        return WriteColumns(schema, self._label, output_path)
 
 
 def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) -> Any:

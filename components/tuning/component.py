@@ -20,7 +20,6 @@ class TuningSpec(types.ComponentSpec):
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "transformed_examples": ChannelParameter(type=standard_artifacts.Examples),
-        "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph),
     }
     OUTPUTS = {"best_hyperparameters": ChannelParameter(type=standard_artifacts.HyperParameters)}
 
@@ -39,7 +38,6 @@ class Tuning(base_component.BaseComponent):
         self,
         examples: types.BaseChannel,
         transformed_examples: types.BaseChannel,
-        transform_graph: types.BaseChannel,
         settings: dict[str, Any],
         tune: dict[str, Any],
     ) -> None:
@@ -49,7 +47,6 @@ class Tuning(base_component.BaseComponent):
                 tune=json.dumps(tune, sort_keys=True),
                 examples=examples,
                 transformed_examples=transformed_examples,
-                transform_graph=transform_graph,
                 best_hyperparameters=types.Channel(standard_artifacts.HyperParameters),
             )
         )

@@ -9,7 +9,9 @@ from typing import Any
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
+from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tracking import run as tracking
+from switchyard.components.training.inputs import local_columns, local_summary
 from switchyard.components.training.trainers import TRAINERS
 from switchyard.components.tuning.page import tuning_page
 from switchyard.components.tuning.results import PAGE, TRIALS, TuningResult
@@ -21,7 +23,7 @@ _LOG = "trials.log"
 
 
 class Executor(base_executor.BaseExecutor):
-    """`examples` (for what is known of the data), transformed ones and the graph in; `best_hyperparameters` out."""
+    """`examples` (for what is known of the data) and transformed ones in; `best_hyperparameters` out."""
 
     def __init__(self, context: base_executor.BaseExecutor.Context) -> None:
         super().__init__(context)
@@ -31,11 +33,9 @@ class Executor(base_executor.BaseExecutor):
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. Runs no TensorFlow operation itself: trials have the devices to themselves."""
         settings, tune = (json.loads(exec_properties[key]) for key in ("settings", "tune"))
-        inputs = Inputs(
-            settings,
-            *(artifact_utils.get_single_uri(input_dict[key]) for key in ("examples", "transform_graph", "transformed_examples")),
-        )
         state = self._state
+        examples, transformed = (artifact_utils.get_single_uri(input_dict[key]) for key in ("examples", "transformed_examples"))
+        inputs = Inputs(settings, local_summary(DatasetSummary.load(examples), state), local_columns(transformed, state))
         search = Search(tune, inputs, state / "search")
         run = tracking.current_run()
         run.params({k: v for k, v in tune.items() if k != "space" and v is not None})

@@ -38,11 +38,10 @@ _PATIENCE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every trial is given: URIs, and the config's `trainer` as plain data."""
+    """What every trial is given: folders, and the config's `trainer` as plain data."""
 
     settings: Mapping[str, Any]
     examples: str
-    transform_graph: str
     transformed_examples: str
 
 
@@ -212,7 +211,6 @@ class Search:
         return {
             "settings": with_values(self._inputs.settings, values),
             "examples": self._inputs.examples,
-            "transform_graph": self._inputs.transform_graph,
             "transformed_examples": self._inputs.transformed_examples,
             "state": str(self._folder / "trials" / folder),
         }

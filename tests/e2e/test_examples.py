@@ -186,22 +186,16 @@ def test_the_registered_model_loads_alone_and_takes_raw_rows(trainer, first, run
 def test_offline_and_bundle_predictions_agree(runs, workspace):
     """The trainer's export on transformed rows against the bundle on raw rows, every row of the eval split."""
     import tensorflow as tf
-    import tensorflow_transform as tft
 
     from switchyard.components.bundle.model import load_bundle
     from switchyard.components.bundle.rows import to_frame
-    from switchyard.components.data.summary import split_files
-    from switchyard.components.training.examples import TransformedExamples
+    from switchyard.components.training.examples import transformed_examples
     from switchyard.components.training.trainers import trainer_class
 
     [examples] = artifact(workspace, "ingest", "examples")
-    [graph] = artifact(workspace, "transform", "transform_graph")
     [transformed] = artifact(workspace, "transform", "transformed_examples")
     records = [r.numpy() for r in tf.data.TFRecordDataset([str(f) for f in sorted((examples / "Split-eval").iterdir())])]
-    source = TransformedExamples(
-        split_files(str(transformed), "eval"), tft.TFTransformOutput(str(graph)).transformed_feature_spec(), "diagnosis"
-    )
-    features, _ = next(iter(source.batches(10_000)))
+    features, _ = next(transformed_examples(transformed, "eval").batches(10_000))
     frameworks = set()
     for model in artifact(workspace, "training", "model"):
         bundle = load_bundle(model / "Format-Serving")

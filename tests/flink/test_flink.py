@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-import tensorflow as tf
 import tensorflow_data_validation as tfdv
 import yaml
 from google.protobuf.json_format import MessageToDict
 
+from switchyard.components.training.examples import transformed_examples
 from tests.command import all_gone, free_port, lines_until, run, start, switchyard
 from tests.flink.cluster import JAR, flink_cluster
 
@@ -91,12 +91,9 @@ def transformed(artifacts):
     """The transformed examples, sorted: engines write rows in orders of their own."""
     found = {}
     for split in sorted(only(artifacts / "transform" / "transformed_examples").glob("Split-*")):
-        rows = []
-        for record in tf.data.TFRecordDataset([str(f) for f in split.glob("*")]).as_numpy_iterator():
-            features = tf.train.Example.FromString(record).features.feature
-            values = {n: [*f.float_list.value, *f.int64_list.value] for n, f in sorted(features.items())}
-            rows.append(np.concatenate(list(values.values())))
-        table = np.array(rows)
+        source = transformed_examples(split.parent, split.name.removeprefix("Split-"))
+        features, labels = next(source.batches(source.rows))
+        table = np.concatenate([labels[:, None], *(v.reshape(len(labels), -1) for v in features.values())], axis=1)
         found[split.name] = table[np.lexsort(np.round(table, 4).T)]
     return found
 

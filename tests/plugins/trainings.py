@@ -6,7 +6,7 @@ from tests.plugins.made_once import made_once
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory):
+def data():
     """Returns a function: task -> its transformed examples, train and eval."""
     from tests.training_requests import sources
 
@@ -14,7 +14,7 @@ def data(tmp_path_factory):
 
     def get(task):
         if task not in made:
-            made[task] = sources(tmp_path_factory.mktemp(task), task)
+            made[task] = sources(task)
         return made[task]
 
     return get

@@ -5,19 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import FeatureSpec, ModelSpec
-from switchyard.components.training.examples import TransformedExamples
 from switchyard.components.training.positional import FILE, load_names
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
 from tests.security.awkward import MARK, names
-from tests.training_requests import FRAMEWORKS, no_report
+from tests.training_requests import FRAMEWORKS, in_memory, no_report
 
 
 def quick(*values):
@@ -25,23 +23,15 @@ def quick(*values):
 
 
 @pytest.fixture
-def request_of(make, tmp_path):
+def request_of(make):
     """Returns a function: names of the features -> a request whose label is 1 where the first of them is above 0."""
 
     def build(columns, **changes):
         rng = np.random.default_rng(0)
         values = rng.normal(size=(200, len(columns))).astype(np.float32)
-        file = tmp_path / "examples"
-        with tf.io.TFRecordWriter(str(file)) as writer:
-            for row in values:
-                feature = {
-                    c: tf.train.Feature(float_list=tf.train.FloatList(value=[v])) for c, v in zip(columns, row, strict=True)
-                }
-                feature["y"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[int(row[0] > 0)]))
-                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-        spec = {c: tf.io.FixedLenFeature([1], tf.float32) for c in columns} | {"y": tf.io.FixedLenFeature([], tf.int64)}
-        source = TransformedExamples([str(file)], spec, "y")
         features = tuple(FeatureSpec(c, "float32", (1,)) for c in sorted(columns))
+        arrays = {c: values[:, [i]] for i, c in enumerate(columns)}
+        source = in_memory(arrays, (values[:, 0] > 0).astype(np.int64), features)
         return replace(make(epochs=1), spec=ModelSpec(features, "binary", 1), train=source, eval=source, **changes)
 
     return build

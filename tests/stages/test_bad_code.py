@@ -6,9 +6,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
-import tensorflow_transform as tft
-from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
-from tensorflow_transform.tf_metadata.metadata_io import write_metadata
+from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
 
 from switchyard.components.baseline.contents import BaselineContents
 from switchyard.components.data.summary import DatasetSummary
@@ -16,9 +14,9 @@ from switchyard.components.data_gate.executor import Gate
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import FeatureSpec, ModelSpec, TrainRequest
-from switchyard.components.training.examples import feature_specs
 from switchyard.components.training.request import hyperparameters
 from switchyard.components.training.trainers import trainer_class
+from switchyard.components.transform.columns import feature_specs
 from switchyard.components.transform.preprocessing import preprocessing_fn
 from switchyard.components.user_code.loading import UserCode
 from switchyard.pipelines.config.load import load_config
@@ -152,11 +150,10 @@ def test_weights_of_classes_that_the_label_does_not_have_are_refused(tmp_path):
         hyperparameters(settings["hyperparameters"], SUMMARY)
 
 
-def test_a_transformed_feature_that_is_text_is_refused(tmp_path):
+def test_a_transformed_feature_that_is_text_is_refused():
     spec = {"a": tf.io.FixedLenFeature([1], tf.string), "y": tf.io.FixedLenFeature([], tf.int64)}
-    write_metadata(DatasetMetadata.from_feature_spec(spec), tmp_path / tft.TFTransformOutput.TRANSFORMED_METADATA_DIR)
     with pytest.raises(UserError, match=r"'a' is string .*a model takes dense float32 or int64"):
-        feature_specs(tft.TFTransformOutput(str(tmp_path)), "y")
+        feature_specs(schema_from_feature_spec(spec), "y")
 
 
 def test_an_environment_that_the_schema_does_not_have_is_refused_by_the_data_gate(tmp_path):

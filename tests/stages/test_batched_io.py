@@ -1,4 +1,4 @@
-"""Examples read and written in batches against TFX's and Beam's own sources, of the same files."""
+"""Examples read in batches against TFX's and Beam's own sources, of the same files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import apache_beam as beam
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from apache_beam.testing.util import assert_that, equal_to
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
 from switchyard.components.compat import tfx_reader
-from switchyard.components.data import shards
 from switchyard.components.data import tfrecords as batched_io
-from switchyard.components.data.tfrecords import ReadExamples, WriteExamples
+from switchyard.components.data.tfrecords import ReadExamples
 
 pytestmark = pytest.mark.core
 
@@ -102,30 +100,3 @@ def test_a_file_that_ends_in_the_middle_of_a_record_fails_the_pipeline(tmp_path:
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(Exception, match="truncated record"):
         _read(ReadExamples([str(file)]), tmp_path / "read")
-
-
-def test_examples_are_written_in_shards_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_ROWS", 10)
-    records = [_example(i) for i in range(25)]
-    prefix = str(tmp_path / "out" / "examples")
-    with beam.Pipeline() as pipeline:
-        batches = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: [records[:4], [], records[4:13], records[13:]])
-        written = batches | WriteExamples(prefix)
-        assert_that(written, equal_to([[f"{prefix}-{i:05d}-of-00003" for i in range(3)]]))
-    files = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert files == [f"examples-{i:05d}-of-00003" for i in range(3)], "and nothing else is left"
-    written_shards = [list(tf.data.TFRecordDataset(str(tmp_path / "out" / f)).as_numpy_iterator()) for f in files]
-    assert [len(s) for s in written_shards] == [10, 10, 5]
-    assert [r for s in written_shards for r in s] == records
-
-
-def test_a_run_that_dies_while_it_writes_leaves_no_shard(tmp_path: Path) -> None:
-    prefix = str(tmp_path / "out" / "examples")
-
-    def batches(_: int) -> object:
-        yield [_example(1)]
-        raise RuntimeError("died")
-
-    with pytest.raises(RuntimeError, match="died"), beam.Pipeline() as pipeline:
-        _ = pipeline | beam.Create([0]) | beam.FlatMap(batches) | WriteExamples(prefix)
-    assert not list((tmp_path / "out").glob("examples*"))

@@ -4,27 +4,21 @@ import functools
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from switchyard.components.training.contract import Shard
-from switchyard.components.training.examples import TransformedExamples
+from switchyard.components.training.contract import FeatureSpec, Shard
+from tests.training_requests import in_memory
 
 pytestmark = pytest.mark.core
 
 ROWS = 103
-SPEC = {"x": tf.io.FixedLenFeature([1], tf.int64), "y": tf.io.FixedLenFeature([], tf.int64)}
 
 
-@pytest.fixture(scope="module", params=["memory", "streamed"])
-def source(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("examples")
-    for file, rows in enumerate(np.array_split(np.arange(ROWS), [70])):  # files of unequal size
-        with tf.io.TFRecordWriter(str(folder / f"examples-{file}")) as writer:
-            for row in rows:
-                feature = {k: tf.train.Feature(int64_list=tf.train.Int64List(value=[int(row)])) for k in ("x", "y")}
-                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    files = sorted(map(str, folder.iterdir()))
-    return TransformedExamples(files, SPEC, "y", memory_bytes=1 << 30 if request.param == "memory" else 0)
+@pytest.fixture(scope="module", params=["memory", "windows"])
+def source(request):
+    rows = np.arange(ROWS)
+    # Rows of 16 bytes: pieces of 3 rows, windows of all 64.
+    limits = {} if request.param == "memory" else {"memory_bytes": 0, "window_bytes": 64 * 3 * 16}
+    return in_memory({"x": rows[:, None]}, rows, [FeatureSpec("x", "int64", (1,))], **limits)
 
 
 @functools.cache

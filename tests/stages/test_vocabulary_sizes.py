@@ -7,7 +7,7 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import schema_utils
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
-from switchyard.components.training.examples import feature_specs
+from switchyard.components.transform.columns import feature_specs
 from switchyard.components.transform.preprocessing import preprocessing_fn
 
 # Four words; with a bucket for unknown ones there are five indices.
@@ -53,7 +53,7 @@ def sizes(tmp_path_factory):
     with tft_beam.Context(str(folder / "tmp")):
         _, graph = (rows, metadata) | tft_beam.AnalyzeAndTransformDataset(lambda inputs: preprocessing_fn(inputs, settings))
         _ = graph | tft_beam.WriteTransformFn(str(folder))
-    return {f.name: f.vocabulary_size for f in feature_specs(tft.TFTransformOutput(str(folder)), "y")}
+    return {f.name: f.vocabulary_size for f in feature_specs(tft.TFTransformOutput(str(folder)).transformed_metadata.schema, "y")}
 
 
 @pytest.mark.parametrize(

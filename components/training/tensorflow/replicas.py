@@ -19,6 +19,7 @@ import tensorflow as tf
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import Shard, TrainRequest, WorkerGroup
+from switchyard.components.training.tensorflow.batches import dataset
 
 Losses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -152,7 +153,7 @@ class Replicas:
             mask = tf.cast(tf.range(tf.shape(labels)[0]) < own, tf.float32)
             return features, labels, mask, 1.0 / tf.cast(of_all, tf.float32)
 
-        return source.dataset(batch_size, shard=shard, **epochs).enumerate().map(add, num_parallel_calls=tf.data.AUTOTUNE)
+        return dataset(source, batch_size, shard=shard, **epochs).enumerate().map(add, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _train_step(self, batch: Any) -> None:
         self._strategy.run(self._train_replica, args=(batch,))

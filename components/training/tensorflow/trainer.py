@@ -31,6 +31,7 @@ from switchyard.components.training.ledger import TrainingLedger, check_finite
 from switchyard.components.training.model_check import explained
 from switchyard.components.training.names import Optimizer
 from switchyard.components.training.positional import by_name, save_names
+from switchyard.components.training.tensorflow.batches import dataset
 from switchyard.components.training.tensorflow.default_model import default_model
 from switchyard.components.training.tensorflow.model_check import check_logits, check_training
 from switchyard.components.training.tensorflow.predictor import TensorflowPredictor
@@ -117,13 +118,13 @@ class TensorflowTrainer(Trainer):
         elif not ledger.finished:
             steps_per_epoch = -(-request.train.rows // hyper.batch_size)
             left = hyper.epochs - ledger.epochs + 1  # Keras looks one batch ahead, and warns when there is none
-            dataset = request.train.dataset(hyper.batch_size, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
+            batches = dataset(request.train, hyper.batch_size, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
             model.fit(
-                dataset.map(_column_labels(task)),
+                batches.map(_column_labels(task)),
                 steps_per_epoch=steps_per_epoch,
                 initial_epoch=ledger.epochs,
                 epochs=hyper.epochs,
-                validation_data=request.eval.dataset(max(hyper.batch_size, 1024)).map(_column_labels(task)),
+                validation_data=dataset(request.eval, hyper.eval_batch_size(1)).map(_column_labels(task)),
                 class_weight=dict(enumerate(hyper.class_weights)) if hyper.class_weights else None,
                 callbacks=[callback],
                 verbose=0,

@@ -116,11 +116,11 @@ def _name(job: TrainingJob) -> str:
 
 
 def _share(job: TrainingJob, folder: Path) -> TrainingJob:
-    """Copies what the nodes need to the claim; what lies in an object store or on the claim already stays."""
+    """Copies what the nodes need to the claim; what lies on the claim already stays."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def on_claim(uri: str) -> bool:
-        return "://" in uri or Path(uri).is_relative_to(folder.parent.parent)
+        return Path(uri).is_relative_to(folder.parent.parent)
 
     def copied(uri: str, name: str) -> str:
         if on_claim(uri):
@@ -133,12 +133,7 @@ def _share(job: TrainingJob, folder: Path) -> TrainingJob:
             (folder / f"new_{name}").rename(target)
         return str(target)
 
-    examples = job.examples
-    if not on_claim(examples):
-        # Of the raw examples only what is known of them is looked at.
-        (folder / "examples").mkdir(exist_ok=True)
-        shutil.copy(Path(examples) / DATASET, folder / "examples" / DATASET)
-        examples = str(folder / "examples")
+    shutil.copy(Path(job.examples) / DATASET, folder / DATASET)
     settings = dict(job.settings)
     if settings["code"]:
         path = Path(settings["code"]["path"])
@@ -150,8 +145,7 @@ def _share(job: TrainingJob, folder: Path) -> TrainingJob:
     return replace(
         job,
         settings=settings,
-        examples=examples,
-        transform_graph=copied(job.transform_graph, "transform_graph"),
+        examples=str(folder),
         transformed_examples=copied(job.transformed_examples, "transformed_examples"),
         state=str(folder / "state"),
     )

@@ -1,0 +1,134 @@
+"""Transformed examples as columns: Arrow files that are read in place, and `columns.json`, which says what is in them.
+
+A file holds the label and one column for each `Block`, of lists of one size: rows lie side by side in memory as they do in
+the file, and scalars of one type in one array. Not compressed, so that a file is memory-mapped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from switchyard.components.errors import UserError
+from switchyard.components.training.contract import Block, FeatureSpec, blocks
+
+FILE, SUFFIX = "columns.json", ".arrow"
+LABEL = "label"
+# Of one record batch, in the writer's memory.
+_BATCH_BYTES = 8 << 20
+
+# The arrays of each block, shape (rows, width), and the labels, shape (rows,).
+Columns = tuple[tuple[np.ndarray, ...], np.ndarray]
+
+
+class ColumnsWriter:
+    """Writes one file.
+
+    Args:
+        sink: an open binary file.
+        layout: the blocks.
+        label_dtype: `int64`, or `float32` in a regression.
+
+    Attributes:
+        digest: SHA-256 of what was written.
+    """
+
+    def __init__(self, sink: Any, layout: Sequence[Block], label_dtype: str) -> None:
+        self._schema = pa.schema(
+            [
+                pa.field(LABEL, pa.from_numpy_dtype(label_dtype)),
+                *(pa.field(f"block_{i}", pa.list_(pa.from_numpy_dtype(b.dtype), b.width)) for i, b in enumerate(layout)),
+            ]
+        )
+        self._writer = pa.ipc.new_file(sink, self._schema)
+        self._waiting: list[Columns] = []
+        self._bytes = 0
+        self.digest = hashlib.sha256()
+
+    def write(self, columns: Columns) -> None:
+        """Appends rows."""
+        self._waiting.append(columns)
+        self._bytes += nbytes(columns)
+        if self._bytes >= _BATCH_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """Finishes the file."""
+        if self._waiting:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        arrays, labels = joined(self._waiting)
+        self._waiting, self._bytes = [], 0
+        for array in (labels, *arrays):
+            self.digest.update(np.ascontiguousarray(array).data)
+        types = [field.type for field in self._schema][1:]
+        lists = [
+            pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), type=kind)
+            for array, kind in zip(arrays, types, strict=True)
+        ]
+        self._writer.write_batch(pa.record_batch([pa.array(labels), *lists], schema=self._schema))
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """Returns parts as one; a single one is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    arrays = tuple(np.concatenate(each) for each in zip(*(arrays for arrays, _ in parts), strict=True))
+    return arrays, np.concatenate([labels for _, labels in parts])
+
+
+def nbytes(columns: Columns) -> int:
+    """Returns the size of all arrays."""
+    return sum(a.nbytes for a in (*columns[0], columns[1]))
+
+
+def read_columns(file: Path, layout: Sequence[Block]) -> list[Columns]:
+    """Returns a file's record batches, memory-mapped: nothing is read yet."""
+    with pa.memory_map(str(file)) as mapped:
+        reader = pa.ipc.open_file(mapped)
+        return [_arrays(reader.get_batch(i), layout) for i in range(reader.num_record_batches)]
+
+
+def _arrays(batch: pa.RecordBatch, layout: Sequence[Block]) -> Columns:
+    lists = [batch.column(i + 1).flatten().to_numpy().reshape(batch.num_rows, b.width) for i, b in enumerate(layout)]
+    return tuple(lists), batch.column(0).to_numpy()
+
+
+def features_json(features: Sequence[FeatureSpec]) -> str:
+    """Returns the content of `columns.json`."""
+    return json.dumps({"features": [dataclasses.asdict(f) for f in features]}, indent=1)
+
+
+def read_features(folder: Path) -> tuple[FeatureSpec, ...]:
+    """Returns the features of an artifact.
+
+    Raises:
+        UserError: it holds none: it was not made by this version's transform stage.
+    """
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))["features"]
+    except FileNotFoundError:
+        raise UserError(
+            f"training: {folder} holds no {FILE}: trainers read columns, and these are tf.Examples of another Transform or of "
+            "an older version; make them by switchyard.components.transform.component.Transform, or run again in a new workspace."
+        ) from None
+    return tuple(FeatureSpec(**{**f, "shape": tuple(f["shape"])}) for f in found)
+
+
+def column_files(folder: Path, split: str) -> list[Path]:
+    """Returns the files of a split, in their order."""
+    return sorted((folder / f"Split-{split}").glob(f"*{SUFFIX}"))
+
+
+def layout_of(folder: Path) -> tuple[Block, ...]:
+    """Returns the blocks of an artifact's files."""
+    return blocks(read_features(folder))

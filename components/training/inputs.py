@@ -1,0 +1,43 @@
+"""A training's inputs where its process reads them: in folders of this machine, wherever the artifacts lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.training.columns import FILE, SUFFIX
+
+
+def local_summary(summary: DatasetSummary, state: Path) -> str:
+    """Returns a folder that holds what is known of the data."""
+    state.mkdir(parents=True, exist_ok=True)
+    summary.save(str(state))
+    return str(state)
+
+
+def local_columns(uri: str, state: Path) -> str:
+    """Returns the folder of the transformed examples; those in an object store are copied, since files are memory-mapped."""
+    if "://" not in uri:
+        return uri
+    import tensorflow as tf
+
+    target = state / "transformed_examples"
+    for split in ("train", "eval"):
+        (target / f"Split-{split}").mkdir(parents=True, exist_ok=True)
+        for name in tf.io.gfile.listdir(os.path.join(uri, f"Split-{split}")):
+            if name.endswith(SUFFIX):
+                _copy(os.path.join(uri, f"Split-{split}", name), target / f"Split-{split}" / name)
+    if tf.io.gfile.exists(os.path.join(uri, FILE)):
+        _copy(os.path.join(uri, FILE), target / FILE)
+    return str(target)
+
+
+def _copy(source: str, target: Path) -> None:
+    import tensorflow as tf
+
+    if not target.exists():
+        # Whole or not at all: the stage may be cut off here, and tried again.
+        temporary = target.with_name(f"new_{target.name}")
+        tf.io.gfile.copy(source, str(temporary), overwrite=True)
+        temporary.rename(target)

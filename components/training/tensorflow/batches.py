@@ -1,0 +1,61 @@
+"""The shared input as a `tf.data.Dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from switchyard.components.training.contract import WHOLE, Block, ExampleSource, Shard
+
+
+def dataset(
+    source: ExampleSource,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    first_epoch: int = 0,
+    epochs: int = 1,
+    shard: Shard = WHOLE,
+) -> tf.data.Dataset:
+    """Returns the batches of several epochs: features by name, shape (B, *feature shape), and labels, shape (B,).
+
+    TensorFlow takes several batches at once from Python and cuts them in its own threads.
+    """
+
+    def stretches() -> Iterator[Any]:
+        for epoch in range(first_epoch, first_epoch + epochs):
+            for stretch in source.stretches(batch_size, seed=seed, epoch=epoch, shard=shard):
+                yield stretch.arrays, stretch.labels, np.asarray(stretch.sizes)
+
+    label = next(iter(source.batches(1)))[1].dtype
+    signature = (
+        tuple(tf.TensorSpec((None, b.width), b.dtype) for b in source.blocks),
+        tf.TensorSpec((None,), label),
+        tf.TensorSpec((None,), tf.int64),
+    )
+    taken = tf.data.Dataset.from_generator(stretches, output_signature=signature)
+    batches = taken.flat_map(_batches).map(
+        lambda arrays, labels: (_features(source.blocks, arrays), labels), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _batches(arrays: tuple[tf.Tensor, ...], labels: tf.Tensor, sizes: tf.Tensor) -> tf.data.Dataset:
+    """Returns a stretch's batches."""
+    starts = tf.cumsum(sizes, exclusive=True)
+
+    def batch(start: tf.Tensor, size: tf.Tensor) -> Any:
+        return tuple(a[start : start + size] for a in arrays), labels[start : start + size]
+
+    return tf.data.Dataset.from_tensor_slices((starts, sizes)).map(batch)
+
+
+def _features(blocks: tuple[Block, ...], arrays: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+    features: dict[str, tf.Tensor] = {}
+    for block, array in zip(blocks, arrays, strict=True):
+        parts = tf.split(array, len(block.names), axis=1) if len(block.names) > 1 else [array]
+        features |= {name: tf.reshape(part, [-1, *block.shape]) for name, part in zip(block.names, parts, strict=True)}
+    return features

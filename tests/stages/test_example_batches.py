@@ -1,0 +1,174 @@
+"""The input of every trainer: what is written is what is read, in the same batches by every framework."""
+
+import math
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+import torch
+from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
+
+from switchyard.components.errors import UserError
+from switchyard.components.training.columns import FILE, features_json
+from switchyard.components.training.contract import FeatureSpec, Shard, blocks
+from switchyard.components.training.examples import Examples, transformed_examples
+from switchyard.components.training.pytorch.batches import batches as pytorch_batches
+from switchyard.components.training.tensorflow.batches import dataset
+from switchyard.components.transform import columns as written
+from switchyard.components.transform.columns import WriteColumns, feature_specs
+
+pytestmark = pytest.mark.core
+
+ROWS = 1000
+SHAPES = {"a": ((1,), "float32"), "b": ((), "float32"), "c": ((1,), "int64"), "image": ((2, 3), "float32"), "z": ((4,), "int64")}
+SPEC = {name: tf.io.FixedLenFeature(shape, dtype) for name, (shape, dtype) in SHAPES.items()}
+SCHEMA = schema_from_feature_spec(SPEC | {"y": tf.io.FixedLenFeature([], tf.int64)})
+SPECS = feature_specs(SCHEMA, "y")
+ORDERS = {"as in the files": {}, "seed 1": {"seed": 1}, "seed 1, epoch 3": {"seed": 1, "epoch": 3}}
+
+
+def columns(rows=ROWS):
+    """Of each row and feature other numbers."""
+    random = np.random.default_rng(0)
+    found = {
+        n: random.normal(size=(rows, *shape)).astype(d) if d == "float32" else random.integers(0, 9, (rows, *shape))
+        for n, (shape, d) in SHAPES.items()
+    }
+    return found, np.arange(rows)
+
+
+def record_batches(features, labels, size):
+    for i in range(0, len(labels), size):
+        part = {n: v[i : i + size] for n, v in (*features.items(), ("y", labels))}
+        yield pa.RecordBatch.from_pydict(
+            {n: pa.array(v.reshape(len(v), -1).tolist(), pa.large_list(pa.from_numpy_dtype(v.dtype))) for n, v in part.items()}
+        )
+
+
+def write(folder, features, labels, size=64):
+    with beam.Pipeline() as pipeline:
+        given = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: [(b, {}) for b in record_batches(features, labels, size)])
+        _ = given | WriteColumns(SCHEMA, "y", str(folder / "Split-train" / "examples"))
+    (folder / FILE).write_text(features_json(SPECS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    """1,000 rows in four files."""
+    folder = tmp_path_factory.mktemp("transformed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(written, "SHARD_ROWS", 256)
+        return write(folder, *columns())
+
+
+@pytest.fixture(params=["memory", "windows"])
+def source(artifact, request):
+    whole = transformed_examples(artifact, "train")
+    if request.param == "memory":
+        return whole
+    # Windows of 192 rows.
+    return Examples(whole.blocks, whole._parts, memory_bytes=0, window_bytes=64 * 3 * whole._row_bytes)
+
+
+def test_what_is_read_is_what_was_written(artifact):
+    features, labels = columns()
+    found, found_labels = next(transformed_examples(artifact, "train").batches(ROWS))
+    np.testing.assert_array_equal(found_labels, labels)
+    assert set(found) == set(SHAPES)
+    for name, values in features.items():
+        np.testing.assert_array_equal(found[name].reshape(values.shape), values)
+        assert found[name].dtype == values.dtype
+    assert found["b"].shape == (ROWS, 1), "a scalar is a column"
+
+
+def test_files_are_of_bounded_size_and_the_same_when_written_again(artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr(written, "SHARD_ROWS", 256)
+    again = write(tmp_path, *columns())
+    files, others = (sorted((f / "Split-train").iterdir()) for f in (artifact, again))
+    assert [f.name for f in files] == [f"examples-{i:05d}-of-00004.arrow" for i in range(4)], "and nothing else is left"
+    assert [f.read_bytes() for f in files] == [f.read_bytes() for f in others]
+
+
+def test_a_run_that_dies_while_it_writes_leaves_no_file(tmp_path):
+    features, labels = columns(10)
+
+    def rows(_):
+        yield next(record_batches(features, labels, 5)), {}
+        raise RuntimeError("died")
+
+    with pytest.raises(RuntimeError, match="died"), beam.Pipeline() as pipeline:
+        _ = (
+            pipeline
+            | beam.Create([0])
+            | beam.FlatMap(rows)
+            | WriteColumns(SCHEMA, "y", str(tmp_path / "Split-train" / "examples"))
+        )
+    assert not list((tmp_path / "Split-train").glob("examples*"))
+
+
+def test_scalars_of_one_type_are_one_array(source):
+    assert [(b.names, b.width) for b in source.blocks] == [(("a", "b"), 2), (("c",), 1), (("image",), 6), (("z",), 4)]
+    many = blocks([FeatureSpec(f"x{i}", "float32", (1,)) for i in range(100)])
+    assert [b.width for b in many] == [100]
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize("shard", [Shard(), Shard(1, 3)], ids=["whole", "a third"])
+@pytest.mark.parametrize("batch", [6, 96, 999, 3000])
+def test_both_frameworks_get_the_same_batches(source, order, shard, batch):
+    wanted = list(source.batches(batch, shard=shard, **order))
+    assert len(wanted) == math.ceil(ROWS / batch)
+    given = {"first_epoch" if k == "epoch" else k: v for k, v in order.items()}
+    of_tensorflow = list(dataset(source, batch, shard=shard, **given).as_numpy_iterator())
+    of_pytorch = list(pytorch_batches(source, batch, shard=shard, **order))
+    assert len(of_tensorflow) == len(of_pytorch) == len(wanted)
+    for (features, labels), (keras_features, keras_labels), (torch_features, torch_labels) in zip(
+        wanted, of_tensorflow, of_pytorch, strict=True
+    ):
+        np.testing.assert_array_equal(keras_labels, labels)
+        np.testing.assert_array_equal(torch_labels.numpy(), labels)
+        assert features.keys() == keras_features.keys() == torch_features.keys()
+        for name, values in features.items():
+            np.testing.assert_array_equal(keras_features[name], values)
+            np.testing.assert_array_equal(torch_features[name].numpy(), values)
+            assert torch_features[name].shape == keras_features[name].shape == values.shape
+
+
+def test_tensorflow_gets_one_epoch_after_the_other(source):
+    wanted = [labels.tolist() for epoch in (4, 5) for _, labels in source.batches(300, seed=1, epoch=epoch)]
+    found = [labels.tolist() for _, labels in dataset(source, 300, seed=1, first_epoch=4, epochs=2).as_numpy_iterator()]
+    assert found == wanted
+
+
+def test_an_epochs_order_is_that_of_its_seed_and_number_and_not_of_the_files(source, tmp_path):
+    def order(examples, seed, epoch):
+        return np.concatenate([labels for _, labels in examples.batches(64, seed=seed, epoch=epoch)]).tolist()
+
+    one_file = transformed_examples(write(tmp_path, *columns()), "train")
+    if not source._in_memory:
+        one_file = Examples(one_file.blocks, one_file._parts, memory_bytes=0, window_bytes=64 * 3 * one_file._row_bytes)
+    assert order(source, 1, 2) == order(one_file, 1, 2) == order(source, 1, 2)
+    assert len({tuple(order(source, seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
+    assert sorted(order(source, 1, 2)) == list(range(ROWS))
+
+
+def test_beyond_memory_rows_from_all_over_the_data_meet_in_a_batch(source):
+    batch = next(source.batches(64, seed=1))[1]
+    assert np.ptp(batch) > ROWS / 2
+    assert len(set(batch.tolist())) == 64
+
+
+def test_a_models_change_of_its_input_changes_nothing_else(source):
+    features, _ = next(pytorch_batches(source, 100))
+    for values in features.values():
+        values.zero_()
+    again, _ = next(pytorch_batches(source, 100))
+    assert torch.count_nonzero(again["image"]) > 500
+
+
+def test_examples_that_hold_no_columns_are_refused_with_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"holds no columns.json: .*run again in a new workspace"):
+        transformed_examples(tmp_path, "train")
