@@ -16,9 +16,8 @@ from rich.text import Text
 from switchyard.components.evaluation.results import CHAMPION, verdict_of, with_blanks
 from switchyard.components.metrics import HEADLINE
 from switchyard.pipelines.config.load import load_config
-from switchyard.pipelines.runners.contract import RunResult
+from switchyard.pipelines.runners.contract import RunResult, runner_class
 from switchyard.pipelines.runners.local.runner import stop_on_sigterm
-from switchyard.pipelines.runners.registry import runner_class
 from switchyard.pipelines.terminal.console import PlainTextConsole
 from switchyard.pipelines.terminal.output import stderr_console
 from switchyard.pipelines.workspace import Workspace, default_workspace

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.results import Evaluation
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
@@ -96,3 +98,23 @@ class Runner(abc.ABC):
     @abc.abstractmethod
     def submit(self, compiled: CompiledPipeline) -> RunResult:
         """Runs it to the end. A stage's failure is in the result, not raised."""
+
+
+# Name of a runner -> its class, imported on first use.
+RUNNERS = {
+    "local": "switchyard.pipelines.runners.local.runner:LocalRunner",
+    "kfp-local": "switchyard.pipelines.runners.kubeflow.local.runner:KfpLocalRunner",
+    "kfp-docker": "switchyard.pipelines.runners.kubeflow.local.runner:KfpDockerRunner",
+}
+
+
+def runner_class(name: str) -> Any:
+    """Returns the runner's class.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in RUNNERS:
+        raise UserError(f"--runner {name!r}: is no runner; allowed: {', '.join(RUNNERS)}.{did_you_mean(name, RUNNERS)}")
+    module, _, attribute = RUNNERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

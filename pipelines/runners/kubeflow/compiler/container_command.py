@@ -8,7 +8,7 @@ from typing import Any
 from tfx.dsl.compiler import placeholder_utils
 from tfx.proto.orchestration.placeholder_pb2 import Placeholder
 
-from switchyard.pipelines.runners.kubeflow.compiler.errors import CompileError
+from switchyard.pipelines.runners.kubeflow.compiler.plan import CompileError
 
 
 def container_spec(node: str, spec: Any, common: Mapping[str, Any]) -> dict[str, Any]:

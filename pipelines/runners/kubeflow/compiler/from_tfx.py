@@ -15,8 +15,8 @@ from tfx.utils import import_utils
 
 from switchyard.pipelines.runners.kubeflow.carried_files import Carried
 from switchyard.pipelines.runners.kubeflow.compiler.container_command import container_spec
-from switchyard.pipelines.runners.kubeflow.compiler.errors import CompileError
 from switchyard.pipelines.runners.kubeflow.compiler.plan import (
+    CompileError,
     Condition,
     ExecProperty,
     IdentifierAllocator,
@@ -26,9 +26,11 @@ from switchyard.pipelines.runners.kubeflow.compiler.plan import (
     Plan,
     Task,
     View,
+    check_conditions,
+    check_importable,
+    check_names,
     snake,
 )
-from switchyard.pipelines.runners.kubeflow.compiler.plan_check import check_conditions, check_importable, check_names
 from switchyard.pipelines.runners.kubeflow.contract import NODE, TYPE
 from switchyard.pipelines.runners.kubeflow.task.views import VIEWS
 from switchyard.stages import public_path

@@ -8,12 +8,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from switchyard.components.errors import UserError
+
 # In an artifact's metadata: its type in TFX, the importer that it came by, where its content is if KFP did not carry it.
 TYPE = "tfx_type"
 NODE = "tfx_node"
 URI = "tfx_uri"
 # Between the names of stages in the name of the task that does them one after the other. No stage's own name has it.
 THEN = "-then-"
+
+
+class CompileError(UserError):
+    """A node that Kubeflow Pipelines cannot run, with the reason and what to do instead."""
+
+    def __init__(self, node: str, reason: str) -> None:
+        super().__init__(f"node {node!r} cannot be compiled for Kubeflow Pipelines: {reason}")
 
 
 @dataclass(frozen=True)
@@ -200,3 +209,32 @@ def snake(text: str) -> str:
     if not words or words[0].isdigit():
         words = f"n{words}"
     return f"{words}_" if keyword.iskeyword(words) else words
+
+
+def check_names(tasks: Sequence[Task]) -> None:
+    """Argo gets two steps for each KFP task, `x` and `x-driver`: no other may be called so."""
+    functions = {t.function: t.id for t in tasks}
+    functions |= {f"drive_{t.function}": t.id for t in tasks if t.driver}
+    for function, node in functions.items():
+        if f"{function}_driver" in functions:
+            raise CompileError(
+                functions[f"{function}_driver"], f"Kubeflow needs its name for a step of {node!r} of its own; give it another id"
+            )
+
+
+def check_importable(node: str, spec: str) -> None:
+    """A task imports its executor: one that a script defines cannot be found there."""
+    if "'__main__." in spec:
+        raise CompileError(node, "its executor is defined in a script (__main__); put it into a module that the image holds")
+
+
+def check_conditions(tasks: Mapping[str, Task], conditions: Mapping[str, Condition]) -> None:
+    """What runs only if something holds can be needed only by what runs under the same condition."""
+    for task in tasks.values():
+        for producer in [*task.producers, *task.after]:
+            inner = set(tasks[producer].conditions) - set(task.conditions)
+            if inner:
+                said = conditions[sorted(inner)[0]].text
+                raise CompileError(
+                    task.id, f"it needs {producer!r}, which runs only if {said}; put both under the same tfx.dsl.Cond"
+                )

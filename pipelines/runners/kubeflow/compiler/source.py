@@ -11,9 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.runners.kubeflow.carried_files import LIMIT, Carried, is_binary
-from switchyard.pipelines.runners.kubeflow.compiler.errors import CompileError
 from switchyard.pipelines.runners.kubeflow.compiler.joining import members, own_cache
-from switchyard.pipelines.runners.kubeflow.compiler.plan import Condition, InputArtifact, Member, PipelineParameter, Plan, Task
+from switchyard.pipelines.runners.kubeflow.compiler.plan import (
+    CompileError,
+    Condition,
+    InputArtifact,
+    Member,
+    PipelineParameter,
+    Plan,
+    Task,
+)
 from switchyard.pipelines.runners.kubeflow.compiler.resources import (
     PipelineResources,
     pipeline_config_source,
