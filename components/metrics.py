@@ -2,8 +2,7 @@
 
 The area under the ROC curve has three implementations:
 
-- `components.evaluation`: what decides, over 10,000 bins of probability: TFMA's of the metric, `bootstrap` of its interval and of
-  `models compare`, with the same bins;
+- `components.evaluation.curves`, over TFMA's 10,000 bins of probability: the metric that decides, its interval, `models compare`;
 - Keras's and torchmetrics' streaming ones over 200 thresholds, of each epoch: a trainer measures on its device, without keeping
   what the model said of every row, and a framework's own loop takes the framework's own metric.
 """

@@ -1,26 +1,41 @@
-"""TFMA's metrics of batches of rows: its computations, formulas and results; the sums over rows by NumPy.
+"""Metrics and plots of every slice by NumPy, a batch of rows at a time: TFMA's formulas, and what TFMA writes.
 
-TFMA's evaluator calls each metric's combiner once for each row and slice, in Python, also where it is given batches.
-Here a whole batch becomes the accumulator that the combiner would have reached row by row; merging accumulators, the
-values and everything that is derived from them stay TFMA's own.
+TFMA's evaluator calls each metric's combiner once for each row and slice, in Python, also where it is given batches, and says 0
+where a metric does not exist: the AUC of one class, the precision of a model that never says yes. Here such a metric is NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.metrics import binary_confusion_matrices, metric_specs, metric_types
-from tensorflow_model_analysis.proto import config_pb2
+from tensorflow_model_analysis.metrics.binary_confusion_matrices import Matrices
+from tensorflow_model_analysis.metrics.calibration_plot import CALIBRATION_PLOT_NAME
+from tensorflow_model_analysis.metrics.confusion_matrix_plot import CONFUSION_MATRIX_PLOT_NAME
+from tensorflow_model_analysis.metrics.metric_types import MetricKey, PlotKey
+from tensorflow_model_analysis.metrics.multi_class_confusion_matrix_plot import MULTI_CLASS_CONFUSION_MATRIX_PLOT_NAME
+from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2
 
-from switchyard.components.compat.tfma_combiners import summary
+from switchyard.components.evaluation.curves import (
+    above,
+    bins_of,
+    bucket_of,
+    curve_bins,
+    precision_recall_area,
+    roc_area,
+    spread,
+)
 from switchyard.components.evaluation.slices import SliceColumn, SliceKey, slices_of
+from switchyard.components.evaluation.tfma_config import row_feature
 
-Computed = tuple[SliceKey, dict[Any, Any]]
+# The thresholds of TFMA's plots.
+_PLOTTED = np.concatenate([[-1e-6], np.arange(1001) / 1000])
+_CALIBRATED = np.concatenate([[-np.inf], np.arange(1001) / 1000])
+_ROWS = "rows"
 
 
 @dataclass(frozen=True)
@@ -30,58 +45,89 @@ class Batch:
     Attributes:
         labels: class index, or value; float64 (B,).
         predictions: model -> probabilities or values, float32 (B, outputs).
-        features: other values of the rows, by name, (B,).
         slices: the columns to slice by.
-        judged: model, or name among `features` -> the rows that count for it, bool (B,); of others all rows do.
+        judged: model -> the rows that count for it, bool (B,); of others all rows do.
     """
 
     labels: np.ndarray
     predictions: Mapping[str, np.ndarray]
-    features: Mapping[str, np.ndarray]
     slices: Mapping[str, SliceColumn]
     judged: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def take(self, indices: np.ndarray) -> Batch:
         """Returns some of the rows, which are not sliced again."""
         predictions = {m: p[indices] for m, p in self.predictions.items()}
-        features = {n: v[indices] for n, v in self.features.items()}
-        return Batch(self.labels[indices], predictions, features, {}, {n: m[indices] for n, m in self.judged.items()})
+        return Batch(self.labels[indices], predictions, {}, {m: rows[indices] for m, rows in self.judged.items()})
 
     def of(self, model: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns labels and a model's predictions, of its rows; TFMA has no name for a model that is alone."""
-        predictions = self.predictions[model] if model else next(iter(self.predictions.values()))
+        """Returns labels and a model's predictions, of its rows."""
         rows = self.judged.get(model)
-        return (self.labels, predictions) if rows is None else (self.labels[rows], predictions[rows])
+        return (self.labels, self.predictions[model]) if rows is None else (self.labels[rows], self.predictions[model][rows])
 
-    def feature(self, name: str) -> np.ndarray:
-        """Returns a feature's values, of its rows."""
-        values, rows = self.features[name], self.judged.get(name)
-        return values if rows is None else values[rows]
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of some values by key.
+
+    Attributes:
+        keys: int64 (k,), sorted.
+        values: float64 (k, values).
+    """
+
+    keys: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def by_key(cls, keys: np.ndarray, *columns: np.ndarray) -> Sums:
+        """Sums rows (B,) with the same key."""
+        found, index = np.unique(keys, return_inverse=True)
+        return cls(found, np.stack([np.bincount(index, c, len(found)) for c in columns], axis=1))
+
+    @classmethod
+    def of_all(cls, *totals: float) -> Sums:
+        """Holds sums over all rows."""
+        return cls(np.zeros(1, np.int64), np.array([totals], np.float64))
+
+    @classmethod
+    def added(cls, several: Sequence[Sums]) -> Sums:
+        """Adds up."""
+        return cls.by_key(np.concatenate([s.keys for s in several]), *np.concatenate([s.values for s in several]).T)
+
+    @property
+    def totals(self) -> list[float]:
+        """What `of_all` was given, added up."""
+        return [float(v) for v in self.values[0]]
+
+
+# (model, kind of sums) -> sums; of all models the rows.
+Summed = dict[tuple[str, str], Sums]
+Found = tuple[dict[str, float], dict[str, Any]]
 
 
 class MeasureBatches(beam.PTransform):
-    """`Batch`es to what `tfma.WriteResults` takes: metrics and plots of each slice, PCollections by name."""
+    """`Batch`es to what `tfma.WriteResults` takes: metrics and plots of each slice, PCollections by name.
 
-    def __init__(self, config: config_pb2.EvalConfig) -> None:
+    Args:
+        task: binary, multiclass or regression.
+        config: the models and the slices.
+    """
+
+    def __init__(self, task: str, config: config_pb2.EvalConfig) -> None:
         super().__init__()
-        self._config = config
+        self._task, self._models = task, [spec.name for spec in config.model_specs]
+        self._slices = list(config.slicing_specs)
 
     def expand(self, batches: Any) -> dict[str, Any]:
         """See the base class."""
-        computations = metric_specs.to_computations(list(self._config.metrics_specs), eval_config=self._config)
-        # A derived computation brings those that it needs: the same one comes several times.
-        base = list(dict.fromkeys(c for c in computations if isinstance(c, metric_types.MetricComputation)))
-        derived = list(dict.fromkeys(c for c in computations if isinstance(c, metric_types.DerivedMetricComputation)))
-        specs = list(self._config.slicing_specs)
         computed = (
             batches
-            | "Slice" >> beam.FlatMap(_sliced, specs)
-            | "Sum" >> beam.CombinePerKey(SumBatches([c.combiner for c in base]))
-            | "Derive" >> beam.Map(_derive, derived)
+            | "Slice" >> beam.FlatMap(_sliced, self._slices)
+            | "Sum" >> beam.CombinePerKey(SumBatches(self._task))
+            | "Measure" >> beam.Map(_measured, self._task, self._models)
         )
         return {
-            tfma.METRICS_KEY: computed | "Metrics" >> beam.Map(_only, plots=False),
-            tfma.PLOTS_KEY: computed | "Plots" >> beam.Map(_only, plots=True),
+            tfma.METRICS_KEY: computed | "Metrics" >> beam.Map(lambda found: (found[0], found[1])),
+            tfma.PLOTS_KEY: computed | "Plots" >> beam.Map(lambda found: (found[0], found[2])),
         }
 
 
@@ -90,69 +136,145 @@ def _sliced(batch: Batch, specs: Sequence[config_pb2.SlicingSpec]) -> Iterator[t
         yield key, batch.take(indices)
 
 
-def _derive(computed: Computed, derived: Sequence[metric_types.DerivedMetricComputation]) -> Computed:
-    key, found = computed
-    found = dict(found)
-    for computation in derived:
-        found.update(computation.result(found))
-    _blank(found)
-    return key, {k: v for k, v in found.items() if not k.name.startswith("_") or k.name.startswith("__")}
-
-
-def _blank(found: dict[Any, Any]) -> None:
-    """Makes NaN of what does not exist, where TFMA says 0: the AUC of one class, the precision of who never says yes."""
-    matrices_ = {k: v for k, v in found.items() if isinstance(v, binary_confusion_matrices.Matrices)}
-    for key, value in matrices_.items():
-        at = value.thresholds.index(0.5) if 0.5 in value.thresholds else None
-        if at is None:
-            continue
-        tp, fp, tn, fn = (getattr(value, n)[at] for n in ("tp", "fp", "tn", "fn"))
-        missing = {
-            "auc": not (tp + fn and fp + tn),
-            "auc_precision_recall": not tp + fn,
-            "recall": not tp + fn,
-            "precision": not tp + fp,
-            "f1": not 2 * tp + fp + fn,
-        }
-        for other in found:
-            if other.model_name == key.model_name and missing.get(other.name):
-                found[other] = float("nan")
-
-
-def _only(computed: Computed, *, plots: bool) -> Computed:
-    key, found = computed
-    return key, {k: v for k, v in found.items() if isinstance(k, metric_types.PlotKey) == plots}
-
-
 class SumBatches(beam.CombineFn):
-    """TFMA's combiners side by side, which take a `Batch` at a time.
+    """Sums what a task's metrics are made of."""
 
-    Raises:
-        TypeError: a combiner is of a metric without a rule to sum its batches.
-    """
+    def __init__(self, task: str) -> None:
+        self._sums = _TASKS[task][0]
 
-    def __init__(self, combiners: Sequence[Any]) -> None:
-        self._combiners = list(combiners)
-        for combiner in self._combiners:
-            summary(combiner)
-
-    def create_accumulator(self) -> tuple[Any, ...]:
+    def create_accumulator(self) -> Summed:
         """See the base class."""
-        return tuple(c.create_accumulator() for c in self._combiners)
+        return {}
 
-    def add_input(self, accumulator: tuple[Any, ...], batch: Batch) -> tuple[Any, ...]:
+    def add_input(self, accumulator: Summed, batch: Batch) -> Summed:
         """See the base class."""
-        return self.merge_accumulators([accumulator, tuple(summary(c)(c, batch) for c in self._combiners)])
+        found: Summed = {("", _ROWS): Sums.of_all(len(batch.labels))}
+        for model in batch.predictions:
+            found |= {(model, kind): sums for kind, sums in self._sums(*batch.of(model)).items()}
+        return self.merge_accumulators([accumulator, found])
 
-    def merge_accumulators(self, accumulators: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    def merge_accumulators(self, accumulators: Iterable[Summed]) -> Summed:
         """See the base class."""
-        # An iterator and no list: of a list TFMA's means of errors count the first one twice.
-        columns = zip(*accumulators, strict=True)
-        return tuple(c.merge_accumulators(iter(a)) for c, a in zip(self._combiners, columns, strict=True))
+        several: dict[tuple[str, str], list[Sums]] = {}
+        for accumulator in accumulators:
+            for key, sums in accumulator.items():
+                several.setdefault(key, []).append(sums)
+        return {key: sums[0] if len(sums) == 1 else Sums.added(sums) for key, sums in several.items()}
 
-    def extract_output(self, accumulator: tuple[Any, ...]) -> dict[Any, Any]:
+    def extract_output(self, accumulator: Summed) -> Summed:
         """See the base class."""
-        found: dict[Any, Any] = {}
-        for combiner, summed in zip(self._combiners, accumulator, strict=True):
-            found |= combiner.extract_output(summed)
-        return found
+        return accumulator
+
+
+def _measured(
+    slice_: tuple[SliceKey, Summed], task: str, models: Sequence[str]
+) -> tuple[SliceKey, dict[Any, Any], dict[Any, Any]]:
+    key, summed = slice_
+    [rows] = summed["", _ROWS].totals
+    metrics: dict[Any, Any] = {}
+    plots: dict[Any, Any] = {}
+    for model in models:
+        # TFMA has no name for a model that is alone.
+        name = model if len(models) > 1 else ""
+        measured, plotted = _TASKS[task][1]({kind: sums for (of, kind), sums in summed.items() if of == model})
+        for metric, value in {"example_count": rows, **measured}.items():
+            own = task == "multiclass" and metric != "example_count"
+            metrics[MetricKey(row_feature(metric, model)) if own else MetricKey(metric, model_name=name)] = value
+        plots |= {PlotKey(kind, model_name=name): plot for kind, plot in plotted.items()}
+    return key, metrics, plots
+
+
+def _ratio(above_: float, below: float) -> float:
+    return above_ / below if below else float("nan")
+
+
+def _sum_binary(labels: np.ndarray, scores: np.ndarray) -> dict[str, Sums]:
+    p, positive = scores[:, 0], labels == 1
+    said = p > 0.5
+    loss = -labels * np.log(p) - (1 - labels) * np.log(1 - p)
+    matrix = ((positive & said).sum(), (~positive & said).sum(), (~positive & ~said).sum(), (positive & ~said).sum())
+    return {
+        "totals": Sums.of_all(len(labels), labels.sum(), p.sum(dtype=np.float64), loss.sum()),
+        "matrix": Sums.of_all(*map(float, matrix)),
+        "buckets": Sums.by_key(bucket_of(p), labels, p.astype(np.float64), np.ones(len(labels))),
+    }
+
+
+def _measure_binary(sums: Mapping[str, Sums]) -> Found:
+    rows, positives, predicted, loss = sums["totals"].totals
+    tp, fp, tn, fn = sums["matrix"].totals
+    buckets, (labels, _, counts) = sums["buckets"].keys, sums["buckets"].values.T
+    hits, misses = (spread(curve_bins(buckets), n) for n in (labels, counts - labels))
+    measured = {
+        "loss": _ratio(loss, rows),
+        "accuracy": _ratio(tp + tn, rows),
+        "auc": float(roc_area(hits, misses)),
+        "auc_precision_recall": precision_recall_area(hits, misses),
+        "precision": _ratio(tp, tp + fp),
+        "recall": _ratio(tp, tp + fn),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "calibration": _ratio(predicted, positives),
+    }
+    plots = {CONFUSION_MATRIX_PLOT_NAME: _confusion_plot, CALIBRATION_PLOT_NAME: _calibration_plot}
+    return measured, {name: plot(sums["buckets"]) for name, plot in plots.items()}
+
+
+def _confusion_plot(sums: Sums) -> Any:
+    bins = bins_of(sums.keys, above(_PLOTTED))
+    hits, misses = (np.bincount(bins, n, len(_PLOTTED)) for n in (sums.values[:, 0], sums.values[:, 2] - sums.values[:, 0]))
+    tp, fp = (np.cumsum(n[::-1])[::-1] for n in (hits, misses))
+    fn, tn = hits.sum() - tp, misses.sum() - fp
+    return Matrices(*(n.tolist() for n in (_PLOTTED, tp, tn, fp, fn))).to_proto().confusion_matrix_at_thresholds
+
+
+def _calibration_plot(sums: Sums) -> Any:
+    bins, plot = bins_of(sums.keys, _CALIBRATED), metrics_for_slice_pb2.CalibrationHistogramBuckets()
+    columns = [np.bincount(bins, n, len(_CALIBRATED)).tolist() for n in sums.values.T]
+    for low, high, label, predicted, count in zip(_CALIBRATED, [*_CALIBRATED[1:], np.inf], *columns, strict=True):
+        plot.buckets.add(
+            lower_threshold_inclusive=low,
+            upper_threshold_exclusive=high,
+            total_weighted_label={"value": label},
+            total_weighted_refined_prediction={"value": predicted},
+            num_weighted_examples={"value": count},
+        )
+    return plot
+
+
+def _sum_multiclass(labels: np.ndarray, scores: np.ndarray) -> dict[str, Sums]:
+    actual, predicted = labels.astype(np.int64), scores.argmax(axis=1)
+    loss = -np.log(scores[np.arange(len(actual)), actual]).astype(np.float64)
+    return {
+        "totals": Sums.of_all(len(labels), (actual == predicted).sum(), loss.sum()),
+        "matrix": Sums.by_key(actual << 32 | predicted, np.ones(len(labels))),
+    }
+
+
+def _measure_multiclass(sums: Mapping[str, Sums]) -> Found:
+    rows, right, loss = sums["totals"].totals
+    plot = metrics_for_slice_pb2.MultiClassConfusionMatrixAtThresholds()
+    matrix = plot.matrices.add(threshold=0.0)
+    for key, [count] in zip(sums["matrix"].keys.tolist(), sums["matrix"].values.tolist(), strict=True):
+        matrix.entries.add(actual_class_id=key >> 32, predicted_class_id=key & 0xFFFFFFFF, num_weighted_examples=count)
+    return {"loss": _ratio(loss, rows), "accuracy": _ratio(right, rows)}, {MULTI_CLASS_CONFUSION_MATRIX_PLOT_NAME: plot}
+
+
+def _sum_regression(labels: np.ndarray, scores: np.ndarray) -> dict[str, Sums]:
+    predicted = scores[:, 0].astype(np.float64)
+    error = labels - predicted
+    error = error[~np.isnan(error)]
+    totals = (len(error), (error**2).sum(), np.abs(error).sum(), len(labels), labels.sum(), predicted.sum())
+    return {"totals": Sums.of_all(*map(float, totals))}
+
+
+def _measure_regression(sums: Mapping[str, Sums]) -> Found:
+    errors, squared, absolute, rows, label, predicted = sums["totals"].totals
+    means = {"mean_label": _ratio(label, rows), "mean_prediction": _ratio(predicted, rows)}
+    return {"loss": _ratio(squared, errors), "mae": _ratio(absolute, errors), **means}, {}
+
+
+_TASKS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], dict[str, Sums]], Callable[[Mapping[str, Sums]], Found]]] = {
+    "binary": (_sum_binary, _measure_binary),
+    "multiclass": (_sum_multiclass, _measure_multiclass),
+    "regression": (_sum_regression, _measure_regression),
+}

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from switchyard.components.evaluation.curves import bucket_of, curve_bins, roc_area
+
 SEED = 20_250_101
 _WORK = 3e7
 _FEWEST, _MOST = 200, 1000
-_BINS = 10_000
 # Row weights at a time: what a processor's cache holds.
 _HELD = 250_000
 
@@ -121,18 +122,15 @@ def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def _auc(p: np.ndarray, positive: np.ndarray) -> Weighted:
-    """Area under the ROC curve: the share of pairs in the right order, ties by half, over 10,000 bins as TFMA has them."""
-    bins = np.minimum((p * _BINS).astype(np.int64), _BINS - 1)
+    """Area under the ROC curve, over the bins of the metric itself."""
+    bins = curve_bins(bucket_of(p))
     order = np.argsort(bins, kind="stable")
     starts = np.unique(bins[order], return_index=True)[1]
     in_order = positive[order]
 
     def area(w: np.ndarray) -> np.ndarray:
         sorted_ = w[..., order]
-        hits = np.add.reduceat(sorted_ * in_order, starts, axis=-1)
-        misses = np.add.reduceat(sorted_ * ~in_order, starts, axis=-1)
-        below = np.cumsum(misses, axis=-1) - misses
-        return _divide((hits * (below + misses / 2)).sum(axis=-1), hits.sum(axis=-1) * misses.sum(axis=-1))
+        return roc_area(*(np.add.reduceat(sorted_ * mine, starts, axis=-1) for mine in (in_order, ~in_order)))
 
     return area
 

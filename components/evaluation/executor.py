@@ -109,7 +109,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
                 os.path.join(output, PREDICTIONS, "rows"), rows_schema(list(bundles), features), file_name_suffix=".parquet"
             )
-            measured = predicted["batches"] | "Measure" >> MeasureBatches(config)
+            measured = predicted["batches"] | "Measure" >> MeasureBatches(summary.task, config)
             writers = tfma.default_writers(output_path=output, eval_shared_model=shared, eval_config=config)
             _ = measured | "Write" >> tfma.WriteResults(writers=writers)
 

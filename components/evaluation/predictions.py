@@ -17,8 +17,6 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation.batched_metrics import Batch
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.slices import SliceColumn, slice_column
-from switchyard.components.evaluation.tfma_config import row_feature
-from switchyard.components.metrics import ROW_ACCURACY, ROW_LOSS
 
 _EPSILON = 1e-7
 ROWS = "rows"
@@ -33,7 +31,7 @@ class Predict(beam.DoFn):
         bundles: folder and digest by model; one whose files are not as the digest says is refused.
         slice_features: the columns to slice by.
         summary: of the examples.
-        partly: the champion can judge some of the rows only: its scores and features are NaN for the others, and each candidate
+        partly: the champion can judge some of the rows only: its scores are NaN for the others, and each candidate
             is there a second time, as `beside(name)`, on the champion's rows.
     """
 
@@ -70,15 +68,7 @@ class Predict(beam.DoFn):
         yield beam.pvalue.TaggedOutput(ROWS, _table(labels, scores, slices, judged))
         for name in [n for n in scores if n != CHAMPION and self._partly]:
             scores[beside(name)], judged[beside(name)] = scores[name], judged[CHAMPION]
-        features: dict[str, np.ndarray] = {}
-        if summary.task == "multiclass":
-            index = labels.astype(int)
-            for name, found in scores.items():
-                features[row_feature(ROW_ACCURACY, name)] = (found.argmax(axis=1) == index).astype(float)
-                features[row_feature(ROW_LOSS, name)] = -np.log(found[np.arange(len(index)), index]).astype(float)
-                if name in judged:
-                    judged |= {row_feature(kind, name): judged[name] for kind in (ROW_ACCURACY, ROW_LOSS)}
-        yield Batch(labels, scores, features, slices, judged)
+        yield Batch(labels, scores, slices, judged)
 
 
 def beside(name: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from switchyard.components.evaluation.batched_metrics import Batch, MeasureBatches, SumBatches
+from switchyard.components.evaluation.batched_metrics import Batch, MeasureBatches
 from switchyard.components.evaluation.slices import slice_column
 from switchyard.components.evaluation.tfma_config import eval_config, row_feature
 from switchyard.components.evaluation.tfma_results import read_metrics
@@ -39,23 +39,29 @@ def _batch(task: str, models: list[str]) -> Batch:
     slices = {name: slice_column(_records(random), name) for name in ("city", "count", "share", "absent")}
     outputs = 3 if task == "multiclass" else 1
     labels = random.normal(3, 2, ROWS) if task == "regression" else random.integers(0, max(2, outputs), ROWS).astype(float)
-    predictions, features = {}, {}
+    predictions = {}
     for model in models:
         # Some in the middle of a bucket, some on its edge, and ties with the threshold of a half.
         values = np.round(random.uniform(1e-7, 1 - 1e-7, (ROWS, outputs)), int(random.integers(1, 9))).clip(1e-7, 1 - 1e-7)
         predictions[model] = (values / values.sum(axis=1, keepdims=True) if outputs > 1 else values).astype(np.float32)
-        if task == "multiclass":
-            index = labels.astype(int)
-            features[row_feature(ROW_ACCURACY, model)] = (predictions[model].argmax(axis=1) == index).astype(float)
-            features[row_feature(ROW_LOSS, model)] = -np.log(predictions[model][np.arange(ROWS), index]).astype(float)
-    return Batch(labels, predictions, features, slices)
+    return Batch(labels, predictions, slices)
 
 
-def _extracts(batch: Batch) -> list[dict[str, Any]]:
+def _row_values(task: str, batch: Batch) -> dict[str, np.ndarray]:
+    """What TFMA's means over rows read, of several classes."""
+    found = {}
+    index = batch.labels.astype(int)
+    for model, scores in batch.predictions.items() if task == "multiclass" else ():
+        found[row_feature(ROW_ACCURACY, model)] = (scores.argmax(axis=1) == index).astype(float)
+        found[row_feature(ROW_LOSS, model)] = -np.log(scores[np.arange(ROWS), index]).astype(float)
+    return found
+
+
+def _extracts(task: str, batch: Batch) -> list[dict[str, Any]]:
     """The rows as TFMA's extracts, one each."""
-    found = []
+    found, of_rows = [], _row_values(task, batch)
     for i in range(ROWS):
-        features = {name: np.asarray([values[i]]) for name, values in batch.features.items()}
+        features = {name: np.asarray([values[i]]) for name, values in of_rows.items()}
         features |= {name: np.asarray([c.values[c.codes[i]]]) for name, c in batch.slices.items()}
         predictions = {m: p[i] for m, p in batch.predictions.items()}
         [one, *others] = predictions.values()
@@ -70,12 +76,12 @@ def _extracts(batch: Batch) -> list[dict[str, Any]]:
     return found
 
 
-def _by_tfma(folder: str, batch: Batch, config: config_pb2.EvalConfig) -> None:
+def _by_tfma(folder: str, task: str, batch: Batch, config: config_pb2.EvalConfig) -> None:
     models = [tfma.types.EvalSharedModel(model_name=m, model_path=m, model_type="any") for m in batch.predictions]
     only_slices = config_pb2.EvalConfig(slicing_specs=config.slicing_specs)
     with beam.Pipeline() as pipeline:
         # One element, so that the rows stay in one bundle: merging means of errors, TFMA counts a bundle twice.
-        rows = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: _extracts(batch))
+        rows = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: _extracts(task, batch))
         _ = rows | tfma.ExtractEvaluateAndWriteResults(
             eval_shared_model=models if len(models) > 1 else models[0],
             eval_config=config,
@@ -84,15 +90,15 @@ def _by_tfma(folder: str, batch: Batch, config: config_pb2.EvalConfig) -> None:
         )
 
 
-def _by_batches(folder: str, batch: Batch, config: config_pb2.EvalConfig) -> None:
+def _by_batches(folder: str, task: str, batch: Batch, config: config_pb2.EvalConfig) -> None:
     parts = np.array_split(np.arange(ROWS), [1, 20, 90])
     slices = {n: [type(c)(c.codes[p], c.values) for p in parts] for n, c in batch.slices.items()}
     batches = [
-        Batch(b.labels, b.predictions, b.features, {n: s[i] for n, s in slices.items()}, b.judged)
+        Batch(b.labels, b.predictions, {n: s[i] for n, s in slices.items()}, b.judged)
         for i, b in enumerate(batch.take(p) for p in parts)
     ]
     with beam.Pipeline() as pipeline:
-        measured = pipeline | beam.Create(batches) | beam.Reshuffle() | MeasureBatches(config)
+        measured = pipeline | beam.Create(batches) | beam.Reshuffle() | MeasureBatches(task, config)
         _ = measured | tfma.WriteResults(writers=tfma.default_writers(output_path=folder, eval_config=config))
 
 
@@ -137,8 +143,8 @@ def _all(folder: str) -> dict[Any, list[np.ndarray]]:
 def test_every_metric_and_plot_of_every_slice_is_tfmas(tmp_path: Path, task: str, models: list[str]) -> None:
     batch, config = _batch(task, models), eval_config(task, SLICES, models)
     ours, theirs = str(tmp_path / "ours"), str(tmp_path / "theirs")
-    _by_batches(ours, batch, config)
-    _by_tfma(theirs, batch, config)
+    _by_batches(ours, task, batch, config)
+    _by_tfma(theirs, task, batch, config)
     mine, stock = _all(ours), _all(theirs)
     assert mine.keys() == stock.keys()
     for key, values in stock.items():
@@ -153,7 +159,7 @@ def test_every_metric_and_plot_of_every_slice_is_tfmas(tmp_path: Path, task: str
 @pytest.mark.core
 def test_a_loss_of_many_batches_is_the_mean_over_their_rows(tmp_path: Path) -> None:
     batch, config = _batch("regression", ["a"]), eval_config("regression", [], ["a"])
-    _by_batches(str(tmp_path), batch, config)
+    _by_batches(str(tmp_path), "regression", batch, config)
     found = read_metrics(str(tmp_path), ["a"], ["loss", "mae"])["a"][""]
     errors = batch.labels - batch.predictions["a"][:, 0]
     assert found == pytest.approx({"loss": (errors**2).mean(), "mae": np.abs(errors).mean()}, rel=1e-12)
@@ -166,13 +172,12 @@ def test_a_model_that_judges_some_rows_is_measured_on_these_alone(tmp_path: Path
     judged = np.random.default_rng(1).random(ROWS) < 0.7
     # What it has no answer to may be anything.
     batch.predictions["b"][~judged] = np.nan
-    own = ["b", *(n for n in batch.features if n.endswith("_b"))]
-    partly = Batch(batch.labels, batch.predictions, batch.features, batch.slices, dict.fromkeys(own, judged))
-    alone = Batch(batch.labels, {"b": batch.predictions["b"]}, batch.features, batch.slices).take(np.flatnonzero(judged))
+    partly = Batch(batch.labels, batch.predictions, batch.slices, {"b": judged})
+    alone = Batch(batch.labels, {"b": batch.predictions["b"]}, batch.slices).take(np.flatnonzero(judged))
     config = eval_config(task, [], ["a", "b"])
-    _by_batches(str(tmp_path / "partly"), partly, config)
+    _by_batches(str(tmp_path / "partly"), task, partly, config)
     with beam.Pipeline() as pipeline:
-        measured = pipeline | beam.Create([alone]) | MeasureBatches(eval_config(task, [], ["b"]))
+        measured = pipeline | beam.Create([alone]) | MeasureBatches(task, eval_config(task, [], ["b"]))
         writers = tfma.default_writers(output_path=str(tmp_path / "alone"), eval_config=config)
         _ = measured | tfma.WriteResults(writers=writers)
     found = read_metrics(str(tmp_path / "partly"), ["a", "b"], names(task))["b"][""]
@@ -188,8 +193,8 @@ def test_metrics_that_do_not_exist_are_left_out_where_tfma_says_0(tmp_path: Path
     whole = _batch("binary", ["a"])
     labels = np.where(whole.slices["share"].codes == 0, 1.0, 0.0)
     sure = np.where(labels == 1, 0.1, 0.2).astype(np.float32)[:, np.newaxis]
-    batch = Batch(labels, {"a": sure}, {}, whole.slices)
-    _by_batches(str(tmp_path), batch, eval_config("binary", [["share"]], ["a"]))
+    batch = Batch(labels, {"a": sure}, whole.slices)
+    _by_batches(str(tmp_path), "binary", batch, eval_config("binary", [["share"]], ["a"]))
     slices = read_metrics(str(tmp_path), ["a"], names("binary"))["a"]
     assert {"auc", "recall", "f1"} <= slices[""].keys(), "there are both classes"
     assert "precision" not in slices[""], "it never says yes"
@@ -198,9 +203,3 @@ def test_metrics_that_do_not_exist_are_left_out_where_tfma_says_0(tmp_path: Path
     only_positive = [s for s in of_one_class if "recall" in s]
     assert len(only_positive) == 1
     assert only_positive[0]["recall"] == 0
-
-
-@pytest.mark.core
-def test_a_metric_without_a_sum_over_batches_is_refused() -> None:
-    with pytest.raises(TypeError, match="no sum over batches for TFMA's CountCombineFn"):
-        SumBatches([beam.combiners.CountCombineFn()])

@@ -15,7 +15,6 @@ pytestmark = pytest.mark.core
 OTHERS = {"patch", "python_exit"}
 # Target -> the digest of its source. When a library changes one: compare old and new, mend the module of `compat` and its
 # versions, then put here what the test says.
-_METRICS = "tensorflow_model_analysis.metrics"
 KNOWN = {
     "apache_beam.transforms.core:get_function_args_defaults": "5e41a60ff81fe8ca",
     "apache_beam.options.pipeline_options:PipelineOptions.view_as": "3fd63693be9c56f3",
@@ -32,16 +31,6 @@ KNOWN = {
     "tensorflow_data_validation.utils.quantiles_util:_get_bin_weights": "d16432bff3d22d6e",
     "tensorflow_data_validation.utils.quantiles_util:generate_equi_width_histogram": "c02059d1e960b335",
     "tensorflow_data_validation.statistics.generators.basic_stats_generator:_NUM_QUANTILES_FACTOR_FOR_STD_HISTOGRAM": "int",
-    "tensorflow_model_analysis.contrib.aggregates.binary_confusion_matrices:_ThresholdEntry": "6823c29c784ae020",
-    f"{_METRICS}.example_count:_ExampleCountCombiner": "611fcda4e4eaab77",
-    f"{_METRICS}.cross_entropy_metrics:_BinaryCrossEntropyCombiner": "d932013c6f7a54b3",
-    f"{_METRICS}.binary_confusion_matrices:_BinaryConfusionMatrixCombiner": "d53cf54529e40285",
-    f"{_METRICS}.calibration_histogram:_CalibrationHistogramCombiner": "40a96a73b5d7fa3b",
-    f"{_METRICS}.calibration:_WeightedLabelsPredictionsExamplesCombiner": "d662737ea3a1c1d2",
-    f"{_METRICS}.multi_class_confusion_matrix_metrics:_MultiClassConfusionMatrixCombiner": "a8dd178d4e85c539",
-    f"{_METRICS}.stats:_MeanCombiner": "ced75df34fe7d223",
-    f"{_METRICS}.mean_regression_error:_MeanSquaredErrorCombiner": "d2476cf2ac695467",
-    f"{_METRICS}.mean_regression_error:_MeanAbsoluteErrorCombiner": "bafdaa24173fd49f",
     "tfx.orchestration.portable.cache_utils:get_cache_context": "3b8b587efcd72e0a",
     "tfx.dsl.components.base.base_beam_executor:BaseBeamExecutor._make_beam_pipeline": "36227afec0aece25",
     "tfx.dsl.components.base.base_component:BaseComponent._resolve_pip_dependencies": "93248d3992abf1b8",

@@ -12,8 +12,6 @@ from switchyard.components.evaluation.executor import read_rows
 from switchyard.components.evaluation.predictions import ROWS, Predict, beside, rows_schema
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.row_plots import confusion_metrics
-from switchyard.components.evaluation.tfma_config import row_feature
-from switchyard.components.metrics import ROW_ACCURACY
 from switchyard.components.values.conversion import fit_rows
 from switchyard.components.values.raw_features import RawFeature
 
@@ -68,9 +66,10 @@ def test_rows_of_a_new_class_count_for_the_candidate_alone():
     values = [[7.0, 2.0, 1.0], [1.0, 8.0, 1.0], [1.0, 1.0, 8.0]]
     batch = pa.RecordBatch.from_pydict({"x": values, "y": [[0], [1], [2]]})
     _, measured, _ = predicted("multiclass", [0, 1, 2], [0, 1, 7], batch, width=3)
-    assert measured.feature(row_feature(ROW_ACCURACY, "new")).tolist() == [1, 1, 1]
-    assert measured.feature(row_feature(ROW_ACCURACY, beside("new"))).tolist() == [1, 1]
-    assert measured.feature(row_feature(ROW_ACCURACY, CHAMPION)).tolist() == [1, 1]
+    for name, rows in (("new", 3), (beside("new"), 2), (CHAMPION, 2)):
+        labels, scores = measured.of(name)
+        assert len(labels) == rows
+        assert scores.argmax(axis=1).tolist() == labels.tolist()
     assert measured.predictions[CHAMPION].shape == (3, 4), "the class 7 stands in a column of its own"
 
 

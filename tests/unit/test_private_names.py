@@ -11,7 +11,7 @@ pytestmark = pytest.mark.core
 # Documented, for all their underscores: of named tuples, of `os`.
 DOCUMENTED = {"_replace", "_asdict", "_fields", "_exit"}
 # Attributes of libraries that are there to be set.
-SETTINGS = {"torch.backends.cudnn.allow_tf32"}
+SETTINGS = {"torch.backends.cudnn.allow_tf32", "torch.backends.cuda.matmul.allow_tf32"}
 OURS = ("switchyard", "tests", "__future__")
 
 
