@@ -1,11 +1,13 @@
-"""Errors that are the user's to mend, and the exit code each of them ends the command with."""
+"""Expected errors, the exit codes they end the command with, and the form in which a failure crosses processes and logs."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from switchyard.components.text.redaction import mask
 
@@ -14,6 +16,14 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_DATA_GATE = 3
 EXIT_NOT_BLESSED = 4
+# What each of them means, in the order of the help.
+MEANINGS = {
+    EXIT_DONE: "done",
+    EXIT_BAD_INPUT: "bad input: config, data, code or devices",
+    EXIT_DATA_GATE: "stopped by the data gate",
+    EXIT_NOT_BLESSED: "trained, but not blessed",
+    EXIT_FAILED: "anything else",
+}
 
 _LONGEST, _LINE = 20_000, 500
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -21,23 +31,42 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 CANCELLED = "cancelled; finished stages are kept, the next run resumes after them"
 
 
-class UserError(Exception):
-    """Something the user gave us is wrong. The message says what, what was received, what is allowed, what to do.
+class SwitchyardError(Exception):
+    """An error whose message explains it: shown without a stack trace.
 
-    Shown without a stack trace; ends the command with `EXIT_BAD_INPUT`.
+    Attributes:
+        kind: its name in a `Failure`.
+        exit_code: of the command that it ends.
     """
 
-
-class TrainingError(Exception):
-    """Training itself went wrong (a NaN loss, say). Shown without a stack trace; ends with `EXIT_FAILED`."""
-
-
-class DataGateError(Exception):
-    """The data gate stopped the run; the message lists what it found. Ends with `EXIT_DATA_GATE`."""
+    kind: ClassVar[str]
+    exit_code: ClassVar[int] = EXIT_FAILED
 
 
-class StageError(Exception):
-    """A stage failed for a reason that is not the user's input; its log has the trace. Ends with `EXIT_FAILED`."""
+class UserError(SwitchyardError):
+    """The config, the data or the user's code is wrong. The message says what, what was received, what is allowed, what to do."""
+
+    kind = "user"
+    exit_code = EXIT_BAD_INPUT
+
+
+class TrainingError(SwitchyardError):
+    """Training itself went wrong: a NaN loss, say."""
+
+    kind = "training"
+
+
+class DataGateError(SwitchyardError):
+    """The data gate stopped the run; the message lists what it found."""
+
+    kind = "gate"
+    exit_code = EXIT_DATA_GATE
+
+
+class StageError(SwitchyardError):
+    """A stage failed for a reason that is not the user's input; its log has the trace."""
+
+    kind = "stage"
 
 
 class TerminatedError(StageError):
@@ -50,8 +79,49 @@ class TerminatedError(StageError):
 class CancelledError(StageError):
     """The run was given up while a stage ran. The user's wish, and no failure of the stage."""
 
+    kind = "cancelled"
+
     def __init__(self, message: str = "cancelled") -> None:
         super().__init__(message)
+
+
+KINDS: dict[str, type[SwitchyardError]] = {
+    error.kind: error for error in (UserError, DataGateError, TrainingError, StageError, CancelledError)
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something failed, as it crosses a process, a container or a log: by `asdict` and `Failure(**...)` as JSON.
+
+    Attributes:
+        kind: one of `KINDS`.
+        message: for a person.
+    """
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of_exit_code(cls, code: int, message: str) -> Failure:
+        """Returns the failure behind the exit code of another process."""
+        return cls(next((k for k, error in KINDS.items() if error.exit_code == code != EXIT_FAILED), StageError.kind), message)
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command, or a task, that it ends."""
+        return KINDS[self.kind].exit_code
+
+    def error(self) -> SwitchyardError:
+        """Returns it as an error, to be raised."""
+        return KINDS[self.kind](self.message)
+
+
+def error_chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error, then what it came of, the innermost last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -7,10 +7,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from switchyard.components.errors import DataGateError, UserError, text_of
+from switchyard.components.errors import DataGateError, UserError, error_chain, text_of
 
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAYS = re.compile(r"[Nn]o space left on device|Disk quota exceeded|database or disk is full|File too large")
@@ -26,7 +25,7 @@ def full_disk(error: BaseException, *places: Path) -> str | None:
         error: it, or what came of it.
         places: what was written to, for errors that do not say.
     """
-    for seen in _chain(error):
+    for seen in error_chain(error):
         if isinstance(seen, OSError) and seen.errno in _CODES:
             return _sentence(str(seen.filename or seen.strerror), _file_of(seen), places, limited=seen.errno == errno.EFBIG)
         # What is wrong with a person's own input is said in words of ours.
@@ -82,9 +81,3 @@ def _mount(path: Path) -> Path:
 def _existing(path: Path) -> Path:
     absolute = Path(os.path.realpath(path))
     return next(p for p in (absolute, *absolute.parents) if p.exists())
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

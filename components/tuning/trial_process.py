@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from switchyard.components.errors import Failure, TrainingError, UserError, in_one_line
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.text.redaction import install
 
@@ -49,7 +50,7 @@ def main(modules: list[str]) -> None:
         if status := _wait(child):
             code = os.waitstatus_to_exitcode(status)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            print(json.dumps({"died": f"its process {how}"}), file=out)
+            print(json.dumps({"failed": asdict(Failure(TrainingError.kind, f"its process {how}"))}), file=out)
 
 
 def _wait(child: int) -> int:
@@ -75,7 +76,6 @@ def _line() -> str:
 
 
 def _trial(job: dict[str, Any], out: Any) -> None:
-    from switchyard.components.errors import TrainingError, UserError, in_one_line
     from switchyard.components.user_code.loading import users_error
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
@@ -90,13 +90,12 @@ def _trial(job: dict[str, Any], out: Any) -> None:
         end: dict[str, Any] = {"done": _train(job, report)}
     except _Pruned:
         end = {"pruned": True}
-    except UserError as error:
-        end = {"user_error": str(error)}
-    except TrainingError as error:
-        end = {"diverged": str(error)}
+    except (UserError, TrainingError) as error:
+        end = {"failed": asdict(Failure(error.kind, str(error)))}
     except BaseException as error:
         traceback.print_exc()
-        end = {"failed": users_error(error) or in_one_line(error)}
+        # Whatever it is: another trial may do better.
+        end = {"failed": asdict(Failure(TrainingError.kind, users_error(error) or in_one_line(error)))}
     print(json.dumps(end), file=out)
     out.flush()
     sys.stderr.flush()

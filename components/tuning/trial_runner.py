@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from switchyard.components.errors import StageError, TrainingError, UserError, last_line
+from switchyard.components.errors import Failure, StageError, last_line
 from switchyard.components.process import interpreter
 from switchyard.components.tuning.trial_process import GO, PRUNE
 
@@ -57,10 +57,8 @@ class TrialRunner:
                 return result
             elif "pruned" in said:
                 return None
-            elif "user_error" in said:
-                raise UserError(said["user_error"])
-            elif "ready" not in said:
-                raise TrainingError(said.get("diverged") or said.get("failed") or said["died"])
+            elif "failed" in said:
+                raise Failure(**said["failed"]).error()
 
     def _answer(self, process: subprocess.Popen[str], said: Mapping[str, Any], report: Report) -> str:
         try:
@@ -68,7 +66,7 @@ class TrialRunner:
         except BaseException:
             # It waits for an answer, and the process for the next trial.
             self._say(process, PRUNE)
-            while not {"pruned", "died"} & self._drain_logs(process).keys():
+            while not {"pruned", "failed"} & self._drain_logs(process).keys():
                 pass
             raise
 

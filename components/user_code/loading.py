@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from switchyard.components.errors import UserError, in_one_line, text_of
+from switchyard.components.errors import UserError, error_chain, in_one_line, text_of
 from switchyard.components.user_code.files import named_files
 
 # Where users' code was loaded from in this process.
@@ -257,14 +257,13 @@ def users_error(error: BaseException | None, *, directly: bool = False) -> str:
         error: and what it came of.
         directly: the code itself raised it, no library that it calls.
     """
-    while error is not None:
+    for seen in error_chain(error):
         for folder in _folders:
-            innermost = traceback.extract_tb(error.__traceback__)[-1:]
+            innermost = traceback.extract_tb(seen.__traceback__)[-1:]
             if directly and not (innermost and innermost[0].filename.startswith(folder + os.sep)):
                 continue
-            if _place(error, folder):
-                return where(error, folder)
-        error = error.__cause__ or error.__context__
+            if _place(seen, folder):
+                return where(seen, folder)
     return ""
 
 

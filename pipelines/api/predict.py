@@ -14,6 +14,7 @@ import click
 
 from switchyard.components import progress
 from switchyard.components.errors import UserError
+from switchyard.components.failure import expected
 from switchyard.components.ingest.sources import fingerprint, format_of, list_files, listed
 from switchyard.components.prediction.files import BAD, BatchJob, predict_files
 from switchyard.components.prediction.output import assemble
@@ -62,7 +63,9 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
             try:
                 predict_files(job, beam)
             except Exception as error:
-                raise _plain(error) from error
+                if mistake := expected(error):  # Beam wraps what a worker raised
+                    raise mistake.error() from error
+                raise
             rows = assemble(sorted(parts.glob("[0-9]*.parquet")), options.output, kind)
         bad = _bad_rows(parts, options.output.with_name(options.output.name + BAD))
     shutil.rmtree(parts)
@@ -88,17 +91,6 @@ def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:
     if f"--runner={FLINK}" not in arguments or any(a.startswith(named) for a in arguments):
         return arguments
     return (*arguments, f"--flink_job_server_jar={find_jar(BeamConfig(runner=FLINK))}")
-
-
-def _plain(error: BaseException) -> BaseException:
-    """Beam wraps what a worker raised; a user's mistake is raised as one."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, UserError):
-            # Beam adds where it happened to the text.
-            return UserError(str(found).partition(" [while running")[0])
-        found = found.__cause__ or found.__context__
-    return error
 
 
 def _plan(folder: Path, kinds: dict[str, str], kind: str, options: PredictOptions) -> str:

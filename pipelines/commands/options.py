@@ -16,12 +16,9 @@ import click
 from switchyard.components.errors import (
     CANCELLED,
     EXIT_BAD_INPUT,
-    EXIT_DATA_GATE,
     EXIT_FAILED,
-    DataGateError,
-    StageError,
-    TrainingError,
-    UserError,
+    MEANINGS,
+    SwitchyardError,
     first_line,
 )
 from switchyard.components.process.full_disk import full_disk
@@ -42,13 +39,7 @@ _PATHS = (
     errno.ELOOP,
 )
 
-EXIT_CODES = """\b
-Exit codes:
-  0  done
-  2  bad input: config, data, code or devices
-  3  stopped by the data gate
-  4  trained, but not blessed
-  1  anything else"""
+EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code}  {meaning}" for code, meaning in MEANINGS.items())
 
 
 def handle_errors(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,12 +49,8 @@ def handle_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except UserError as error:
-            _fail(str(error), EXIT_BAD_INPUT)
-        except DataGateError as error:
-            _fail(str(error), EXIT_DATA_GATE)
-        except (StageError, TrainingError) as error:
-            _fail(str(error), EXIT_FAILED)
+        except SwitchyardError as error:
+            _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
             _fail(CANCELLED, EXIT_FAILED)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):

@@ -15,7 +15,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from switchyard.components.data.schema import belongs, domain, environment_of
 from switchyard.components.data_gate.findings import listed
-from switchyard.components.errors import StageError, UserError, did_you_mean
+from switchyard.components.errors import Failure, UserError, did_you_mean
 from switchyard.pipelines.api.output_path import check_output
 from switchyard.pipelines.commands.options import (
     handle_errors,
@@ -156,7 +156,7 @@ def _examine(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -
     finally:
         runner.cancel()
     if result.error:
-        raise (UserError if result.exit_code == 2 else StageError)(result.error)
+        raise Failure.of_exit_code(result.exit_code, result.error).error()
     folder = Path(result.outputs["statistics"]["statistics"])
     return config, {p.name.removeprefix("Split-"): read_statistics(p / "FeatureStats.pb") for p in sorted(folder.glob("Split-*"))}
 

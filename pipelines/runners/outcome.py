@@ -10,26 +10,22 @@ from typing import Any
 from switchyard.components.errors import (
     CANCELLED,
     EXIT_BAD_INPUT,
-    EXIT_DATA_GATE,
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_NOT_BLESSED,
     DataGateError,
-    StageError,
-    TrainingError,
-    UserError,
+    Failure,
+    SwitchyardError,
 )
 from switchyard.components.evaluation.results import Evaluation
 from switchyard.components.evaluation.servability import verdicts
-from switchyard.components.process.full_disk import full_disk
+from switchyard.components.failure import classify
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking.model_registry import CHALLENGER, PUT_OFF, REFUSED
 from switchyard.pipelines.runners.contract import RunResult, StageResult
 from switchyard.pipelines.runners.tracking.runs import RunTracker, left_behind
 from switchyard.pipelines.terminal.progress import Display
 from switchyard.pipelines.workspace import Workspace
-
-EXPECTED_ERRORS = (UserError, DataGateError, TrainingError, StageError)
 
 
 def run_result(
@@ -39,7 +35,7 @@ def run_result(
     order: Iterable[str],
     stages: Mapping[str, StageResult],
     outputs: Mapping[str, Mapping[str, str]],
-    errors: Sequence[Exception],
+    errors: Sequence[SwitchyardError],
     *,
     cancelled: bool = False,
 ) -> RunResult:
@@ -63,10 +59,8 @@ def run_result(
         status, error, code = "cancelled", CANCELLED, EXIT_FAILED
     elif errors:
         first = errors[0]
-        status, error = "failed", str(first)
-        code = EXIT_BAD_INPUT if isinstance(first, UserError) else EXIT_FAILED
-        if isinstance(first, DataGateError):
-            status, code = "stopped_by_data_gate", EXIT_DATA_GATE
+        status = "stopped_by_data_gate" if isinstance(first, DataGateError) else "failed"
+        error, code = str(first), first.exit_code
     elif evaluation is None:
         status = "done"
     elif evaluation.blessed and registration.get("status") == REFUSED:
@@ -108,13 +102,12 @@ def track_result(tracker: RunTracker, result: RunResult, display: Display, works
         display.say("tracking", f"warning: {tracker.lost}")
 
 
-def prefix_stage(stage: str, error: Exception) -> Exception:
+def prefix_stage(stage: str, error: Exception) -> SwitchyardError:
     """Returns a stage's error with the stage's name in front; the data gate's speaks for itself."""
     if isinstance(error, DataGateError):
         return error
-    if isinstance(error, EXPECTED_ERRORS):
-        return type(error)(mask(f"{stage}: {error}"))
-    return StageError(mask(f"{stage}: {full_disk(error) or f'{type(error).__name__}: {error}'}"))
+    found = Failure(error.kind, str(error)) if isinstance(error, SwitchyardError) else classify(error, None)
+    return Failure(found.kind, mask(f"{stage}: {found.message}")).error()
 
 
 def _evaluation(outputs: Mapping[str, Mapping[str, str]]) -> Evaluation | None:

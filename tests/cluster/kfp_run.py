@@ -10,6 +10,7 @@ import time
 import uuid
 import zlib
 
+from switchyard.components.failure import classify
 from switchyard.pipelines.runners.kubeflow.compiler.check import check
 from switchyard.pipelines.runners.kubeflow.compiler.plan import THEN
 from switchyard.pipelines.runners.kubeflow.local.backend import run_pipeline
@@ -266,8 +267,7 @@ class Run:
             self.server.processes.run(job, say)
         except Exception as error:
             # The launcher makes 1 of every exit code.
-            code = next((c for c, kind in failure.KINDS.items() if isinstance(error, kind)), 1)
-            said = f"main: Error (exit code 1): {failure.last_words(str(error), code, at[0])}"
+            said = f"main: Error (exit code 1): {failure.last_words(classify(error, None), at[0])}"
             self.tasks[self._task]["message"] = "pod deleted" if "lost" in self.tasks[self._task] else said
             return 1
         return 0

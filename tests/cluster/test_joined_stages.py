@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from switchyard.components.errors import UserError
+from switchyard.components.errors import Failure, UserError
 from switchyard.pipelines.commands import runs as runs_command
 from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 from switchyard.pipelines.runners.kubeflow.runs.following import Following, follow
@@ -93,7 +93,7 @@ def test_stages_from_the_cache_are_called_cached(kfp):
 
 def test_the_stage_that_failed_is_named_and_those_before_it_succeeded(kfp, capsys):
     server, client = kfp
-    words = last_words("the data gate stopped the run", 3, "data_gate")
+    words = last_words(Failure("gate", "the data gate stopped the run"), "data_gate")
     server.faults = {JOINT: [("FAILED", f"main: Error (exit code 1): {words}")]}
     run_id, states, told = followed(client)
     assert states["baseline"] == ("SUCCEEDED", "")

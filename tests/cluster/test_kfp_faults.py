@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from switchyard.components.errors import StageError, UserError
+from switchyard.components.errors import Failure, StageError, UserError
 from switchyard.pipelines.commands import runs as runs_command
 from switchyard.pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
@@ -66,7 +66,7 @@ def test_a_stage_fails_with_the_message_that_it_left_behind(kfp):
 
 def test_a_stages_exit_code_is_known_though_the_launcher_makes_1_of_all(kfp):
     server, client = kfp
-    left = last_words("trainer.model: no such file", 2)
+    left = last_words(Failure("user", "trainer.model: no such file"))
     server.faults = {"training": [("FAILED", f"main: Error (exit code 1): {left}")]}
     run_id = submitted(client)
     _, states = follow(client, run_id, TASKS, list(TASKS.values()), Told(), Following(poll=0.02))

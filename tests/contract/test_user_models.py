@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional
 
 from switchyard.components.errors import UserError
+from switchyard.components.failure import classify
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from switchyard.components.user_code.loading import load_function
-from switchyard.pipelines.runners.local.process import classify
 from tests.training_requests import FRAMEWORKS, TASKS, no_report
 
 
@@ -303,8 +303,9 @@ def test_a_model_that_fails_while_it_is_trained_is_the_users_mistake_with_its_li
     request = make(build_model=load_function(str(tmp_path / "mine.py"), "build_model"))
     with pytest.raises((Exception, SystemExit), match=r"no such luck|^3$|line 8") as caught:
         trainer().train(request, no_report)
-    who, message = classify(caught.value, None)
-    assert who == "user"
+    found = classify(caught.value, None)
+    message = found.message
+    assert found.kind == "user"
     assert "mine.py, line 8" in message
     assert ("no such luck" if "luck" in raising else "SystemExit") in message
     assert "\n" not in message

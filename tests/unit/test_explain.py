@@ -1,12 +1,16 @@
 """What a person sees of a stage that failed: the reason, not what came of it."""
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from switchyard.components.errors import StageError, TerminatedError, UserError
-from switchyard.pipelines.runners.local.process import _not_started, classify
+from switchyard.components.errors import KINDS, Failure, StageError, TerminatedError, UserError
+from switchyard.components.failure import classify, expected
+from switchyard.pipelines.runners.kubeflow.task.failure import last_words, read_last_words
+from switchyard.pipelines.runners.local.process import _not_started
 
 
 def raised(*errors):
@@ -36,8 +40,8 @@ def raised(*errors):
 )
 def test_a_failed_stage_is_explained_in_one_line(errors, kind, message):
     found = classify(raised(*errors), Path("x.log"))
-    assert found[0] == kind
-    assert found[1].startswith(message)
+    assert found.kind == kind
+    assert found.message.startswith(message)
 
 
 @pytest.mark.parametrize("error", [SystemExit(), SystemExit(3), SystemExit("bye"), KeyboardInterrupt()], ids=repr)
@@ -45,10 +49,35 @@ def test_code_that_ends_the_process_itself_is_told_where(error):
     try:
         raise error
     except BaseException as ended:
-        kind, message = classify(ended, Path("x.log"))
-    assert kind == "user"
-    assert type(error).__name__ in message
-    assert re.search(r"test_explain\.py, line \d+", message)
+        found = classify(ended, Path("x.log"))
+    assert found.kind == "user"
+    assert type(error).__name__ in found.message
+    assert re.search(r"test_explain\.py, line \d+", found.message)
+
+
+def test_what_beam_adds_to_a_users_error_is_left_out():
+    caught = raised(UserError("bad row [while running 'read/ParDo']"), RuntimeError("bundle failed"))
+    assert expected(caught) == classify(caught, None) == Failure("user", "bad row")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failure_crosses_a_process_as_json_and_is_raised_there_as_what_it_was(kind):
+    found = Failure(**json.loads(json.dumps(asdict(Failure(kind, "why\nindeed")))))
+    with pytest.raises(KINDS[kind], match="why\nindeed") as error:
+        raise found.error()
+    assert (found.kind, found.exit_code) == (error.value.kind, error.value.exit_code)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(0, "stage"), (1, "stage"), (2, "user"), (3, "gate"), (4, "stage"), (137, "stage")])
+def test_an_exit_code_says_what_kind_of_failure_it_was(code, kind):
+    assert Failure.of_exit_code(code, "x") == Failure(kind, "x")
+
+
+@pytest.mark.parametrize("stage", ["", "data_gate"])
+def test_last_words_of_a_container_are_read_as_they_were_written(stage):
+    written = Failure("gate", "label: (a) [b]")
+    assert read_last_words(last_words(written, stage)) == (written, stage)
+    assert read_last_words("OOMKilled") is None
 
 
 def test_a_child_that_never_began_is_explained_by_what_it_is_forked_from(tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from switchyard.components.errors import Failure
 from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import StageState, Workflow
 from switchyard.pipelines.runners.kubeflow.compiler.joining import effectively_cached, join, members
@@ -152,7 +153,7 @@ def failing(message):
 
 
 def test_the_stage_that_failed_is_told_from_those_that_were_done_before_it():
-    said = last_words("label: there is no column 'x'", 2, "b")
+    said = last_words(Failure("user", "label: there is no column 'x'"), "b")
     assert failing(f"main: Error (exit code 1): {said}") == {
         "a": ("SUCCEEDED", "", None),
         "b": ("FAILED", "label: there is no column 'x'", 2),

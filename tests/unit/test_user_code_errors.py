@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from switchyard.components.errors import TerminatedError, UserError
+from switchyard.components.failure import classify
 from switchyard.components.user_code import loading as user_code
 from switchyard.components.user_code.loading import blamed, folder_of, load_function, users_error
-from switchyard.pipelines.runners.local.process import classify
 
 RAISES = {
     "an error": ("raise ValueError('no such luck')", "ValueError: no such luck"),
@@ -68,8 +68,9 @@ def test_what_is_raised_in_the_middle_of_a_stage_is_the_users_with_its_place(kin
     try:
         call()
     except BaseException as error:
-        who, said = classify(error, Path("x.log"))
-    assert who == "user"
+        found = classify(error, Path("x.log"))
+    said = found.message
+    assert found.kind == "user"
     assert said.startswith(f"mine.py, line 2: {message}")
     assert said.endswith("Log: x.log")
     assert "\n" not in said
@@ -98,7 +99,7 @@ def test_being_told_to_end_is_no_mistake_of_the_code_that_it_meets(tmp_path):
 
     with pytest.raises(UserError) as caught, blamed("", folder_of(call)):
         call(terminated)
-    assert classify(caught.value, None)[0] == "stage"
+    assert classify(caught.value, None).kind == "stage"
 
 
 def test_an_error_beside_the_users_code_is_not_blamed_on_it(tmp_path):
@@ -109,7 +110,7 @@ def test_an_error_beside_the_users_code_is_not_blamed_on_it(tmp_path):
     with pytest.raises(ZeroDivisionError) as caught:
         exec(raising, {})
     assert users_error(caught.value) == ""
-    assert classify(caught.value, None)[0] == "stage"
+    assert classify(caught.value, None).kind == "stage"
 
 
 def test_where_a_worker_ends_only_what_the_code_itself_raised_is_its_mistake(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from switchyard.components.errors import TrainingError, UserError
+from switchyard.components.errors import Failure
 from switchyard.components.progress import say, warn
 from switchyard.components.training.contract import Report, TrainResult
 from switchyard.components.training.workers.messages import read_message
@@ -42,7 +42,5 @@ class Listener:
         elif "done" in said:
             found = said["done"]
             self.result = TrainResult(**{**found, "history": tuple(found["history"])})
-        elif "user_error" in said:
-            raise UserError(said["user_error"])
         else:
-            raise TrainingError(said["diverged"])
+            raise Failure(**said["failed"]).error()

@@ -10,7 +10,7 @@ _MARK = "switchyard-worker "
 
 
 def message(said: Mapping[str, Any]) -> str:
-    """Returns the line (without its end) for `{step, metrics}`, `{said}`, `{done}`, `{user_error}` or `{diverged}`."""
+    """Returns the line (without its end) for `{step, metrics}`, `{said}`, `{done}` or `{failed}` (a `Failure`)."""
     return _MARK + json.dumps(said)
 
 

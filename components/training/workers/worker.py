@@ -23,7 +23,7 @@ import_torch_first()
 
 from torch import distributed  # noqa: E402 (after Triton's matter is settled)
 
-from switchyard.components.errors import TrainingError, UserError  # noqa: E402
+from switchyard.components.errors import Failure, TrainingError, UserError  # noqa: E402
 from switchyard.components.progress import set_sink  # noqa: E402
 from switchyard.components.text.redaction import install  # noqa: E402
 from switchyard.components.training.contract import WorkerGroup  # noqa: E402
@@ -49,16 +49,14 @@ def main(job_file: str) -> None:
         result = TrainingJob.from_json(Path(job_file).read_text(encoding="utf-8")).run(report, group)
         if group.shard.first:
             _tell(done=asdict(result))
-    except UserError as error:
-        _tell(user_error=str(error))
-    except TrainingError as error:
-        _tell(diverged=str(error))
+    except (UserError, TrainingError) as error:
+        _tell(failed=asdict(Failure(error.kind, str(error))))
     except BaseException as error:
         traceback.print_exc()
         # What came of another worker's end is no mistake: that worker is started again.
         if not (said := users_error(error, directly=True)):
             _leave(1)
-        _tell(user_error=said)
+        _tell(failed=asdict(Failure(UserError.kind, said)))
     _leave(0)
 
 

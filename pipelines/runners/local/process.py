@@ -8,44 +8,24 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from switchyard.components.errors import (
-    CancelledError,
-    DataGateError,
-    StageError,
-    TerminatedError,
-    TrainingError,
-    UserError,
-    in_one_line,
-    last_line,
-    text_of,
-)
+from switchyard.components.errors import CancelledError, StageError, last_line
+from switchyard.components.failure import classify
 from switchyard.components.process import interpreter
 from switchyard.components.process.full_disk import disk_is_full, full_disk
-from switchyard.components.text.redaction import install, mask, masked
-from switchyard.components.user_code.loading import users_error
+from switchyard.components.text.redaction import install, masked
 from switchyard.pipelines.runners.local import preload as stage_preload
-
-_KINDS: dict[str, type[Exception]] = {
-    "user": UserError,
-    "gate": DataGateError,
-    "training": TrainingError,
-    "stage": StageError,
-}
-_SAID: dict[type[Exception], str] = {kind: name for name, kind in _KINDS.items() if kind is not StageError}
-
 
 _HINTS = {
     "SIGKILL": "Perhaps the machine ran out of memory.",
@@ -116,7 +96,7 @@ class StageProcesses:
                 raise StageError(_not_started(self._preload)) from error
             self._running.add(process)
         sender.close()
-        outcome: tuple[str, Any] | None = None
+        outcome: tuple[str, Any] | None = None  # `done` and the result, or `failed` and a Failure
         try:
             while True:
                 kind, value = receiver.recv()
@@ -139,7 +119,7 @@ class StageProcesses:
         kind, value = outcome
         if kind == "done":
             return value
-        raise _KINDS[kind](value)
+        raise value.error()
 
     def cancel(self) -> None:
         """Stops all children; what they had not finished is not published."""
@@ -189,7 +169,7 @@ def _main(sender: Connection, job: Job) -> None:
         send("done", _work(job, lambda text: send("say", text)))
     except BaseException as error:
         # The reason first: where the disk is full, the log takes no more.
-        send(*classify(error, job.log))
+        send("failed", classify(error, job.log))
         code = 1
         with suppress(OSError):
             traceback.print_exc()
@@ -226,56 +206,6 @@ def _work(job: Job, say: Callable[[str], None]) -> Any:
     module, _, function = job.target.partition(":")
     __import__(module)
     return getattr(sys.modules[module], function)(job.payload)
-
-
-def classify(error: BaseException, log: Path | None) -> tuple[str, str]:
-    """Returns (kind, message) for an exception: the user's error behind it if there is one, else its first line.
-
-    `kind` is `user`, `gate`, `training` or `stage`; `log` is named for what is no known mistake. No message
-    holds a secret.
-    """
-    kind, message = _explain(error, log)
-    return kind, mask(message)
-
-
-def _explain(error: BaseException, log: Path | None) -> tuple[str, str]:
-    if isinstance(error, SystemExit) and error.__cause__ is not None:
-        error = error.__cause__
-    where = f" Log: {log}" if log else ""
-    if isinstance(error, SystemExit | KeyboardInterrupt):
-        # Nothing of ours, nor of the libraries, ends a child so.
-        last = traceback.extract_tb(error.__traceback__)[-1:]
-        place = f"{os.path.basename(last[0].filename)}, line {last[0].lineno}: " if last else ""
-        said = users_error(error) or f"{place}{in_one_line(error)}"
-        return "user", f"{said} ends the process. Raise an error of another class instead.{where}"
-    chain = list(_chain(error))
-    for seen in chain:
-        if isinstance(seen, TerminatedError):
-            # What came of it counts for nothing: a model that could not be exported, say, since that was cut short.
-            error, chain = seen, [seen]
-    if not isinstance(error, TerminatedError) and (full := full_disk(error, *([log] if log else []))):
-        return "stage", f"{full}{where}"
-    for seen in chain:
-        for kind, name in _SAID.items():
-            if isinstance(seen, kind):
-                # Beam adds where it was raised.
-                return name, re.sub(r"\s*\[while running .*", "", text_of(seen), flags=re.DOTALL)
-    if isinstance(error, MemoryError):
-        return "stage", f"out of memory.{where}"
-    for seen in chain:
-        # What came of it counts for less: a file that could not be closed, say, since the stage was told to end while it wrote.
-        if isinstance(seen, StageError):
-            return "stage", f"{seen}{where}"
-    said = users_error(error)
-    lines = text_of(error).strip().splitlines()
-    unexplained = f"{type(error).__name__}: {lines[0] if lines else ''}"
-    return ("user" if said else "stage"), f"{said or unexplained}.{where}"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _die_with_the_runner() -> None:

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from switchyard.components.errors import CancelledError, StageError
+from switchyard.components.errors import CancelledError, StageError, SwitchyardError
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, RunResult, StageResult, StageStatus
 from switchyard.pipelines.runners.local.operator import StageOperator
 from switchyard.pipelines.runners.local.process import StageProcesses
-from switchyard.pipelines.runners.outcome import EXPECTED_ERRORS, prefix_stage, run_result, track_result
+from switchyard.pipelines.runners.outcome import prefix_stage, run_result, track_result
 from switchyard.pipelines.terminal.progress import Display
 from switchyard.pipelines.workspace import Workspace
 
@@ -54,7 +54,7 @@ class LocalRun:
         self._tracker = RunTracker(compiled.config, workspace, logs.name, trainer, source)
         self._results: dict[str, StageResult] = {}
         self._outputs: dict[str, dict[str, Any]] = {}
-        self._errors: list[Exception] = []
+        self._errors: list[SwitchyardError] = []
         # Stage -> the MLflow run that did its work: its own, or that of an earlier one.
         self.work: dict[str, str | None] = {}
 
@@ -115,7 +115,7 @@ class LocalRun:
                     stage = running.pop(future)
                     error = future.exception()
                     if isinstance(error, Exception):
-                        self._errors.append(error if isinstance(error, EXPECTED_ERRORS) else prefix_stage(stage, error))
+                        self._errors.append(error if isinstance(error, SwitchyardError) else prefix_stage(stage, error))
                     elif error:
                         raise error
         except BaseException:
@@ -139,7 +139,7 @@ class LocalRun:
         except Exception as error:
             status = "cancelled" if isinstance(error, CancelledError) else "failed"
             self._finish(stage, status, started, error=str(error))
-            if not isinstance(error, EXPECTED_ERRORS):
+            if not isinstance(error, SwitchyardError):
                 _log.exception("%s failed", stage)
             raise prefix_stage(stage, error) from error
         self._finish(stage, status, started)

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stages_of, task_name
-from switchyard.pipelines.runners.kubeflow.task.failure import exit_code, failed_stage
+from switchyard.pipelines.runners.kubeflow.task.failure import read_last_words
 
 _EXIT = re.compile(r"^(main|wait): Error \(exit code \d+\)(: )?")
 # What Argo and Kubernetes say of a pod that was taken away, not of one that failed.
@@ -83,7 +83,7 @@ class Node:
     def lost(self) -> bool:
         """Whether its pod was taken away while it ran: by a drained node, an eviction, a deletion."""
         # What a stage itself said last may hold such words, in a column's name, say.
-        said = exit_code(self.message)[1] is not None
+        said = read_last_words(self.message) is not None
         return self.phase in ("Error", "Failed") and not said and bool(_LOST.search(self.message))
 
     @property
@@ -167,8 +167,10 @@ class Workflow:
         if state != "FAILED":
             return StageState(state, "", node.seconds)
         said = _plain(last.message)
-        message, code = exit_code(said)
-        return StageState(state, message, node.seconds, code, failed_stage(said))
+        if read := read_last_words(said):
+            failure, stage = read
+            return StageState(state, failure.message, node.seconds, failure.exit_code, stage)
+        return StageState(state, said, node.seconds)
 
     def _named(self, task: str) -> list[Node]:
         return [n for n in self.nodes.values() if n.name == task]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from switchyard.components.errors import StageError, UserError, first_line
-from switchyard.pipelines.runners.kubeflow.task.failure import ERROR_PREFIX, KINDS
+from switchyard.components.errors import Failure, StageError, UserError, first_line
+from switchyard.pipelines.runners.kubeflow.task.failure import ERROR_PREFIX
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +67,9 @@ class Containers:
         finally:
             client.close()
         if code:
-            message = "\n".join(errors) or f"its container ended with exit code {code}. Log: {log}"
-            raise KINDS.get(code, StageError)(message) if errors else StageError(message)
+            if errors:
+                raise Failure.of_exit_code(code, "\n".join(errors)).error()
+            raise StageError(f"its container ended with exit code {code}. Log: {log}")
 
 
 def _follow(container: Any, stages: Sequence[str], log: Path, say: Callable[[str], None]) -> list[str]:

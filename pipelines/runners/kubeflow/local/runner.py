@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from switchyard.components.errors import CancelledError, StageError
+from switchyard.components.errors import CancelledError, StageError, SwitchyardError
 from switchyard.components.text.escaping import sqlite_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, RunResult, StageResult, StageStatus
@@ -24,7 +24,7 @@ from switchyard.pipelines.runners.kubeflow.local.containers import Containers
 from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
 from switchyard.pipelines.runners.local.process import Job
 from switchyard.pipelines.runners.local.runner import LocalRunner
-from switchyard.pipelines.runners.outcome import EXPECTED_ERRORS, prefix_stage, run_result, track_result
+from switchyard.pipelines.runners.outcome import prefix_stage, run_result, track_result
 from switchyard.pipelines.runners.tracking.runs import RunTracker, tracking_uri
 
 _log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class _Run:
         self._results: dict[str, StageResult] = {}
         self._outputs: dict[str, dict[str, str]] = {}
         # Stage -> what its last try ended with.
-        self._errors: dict[str, Exception] = {}
+        self._errors: dict[str, SwitchyardError] = {}
         self._in_containers = Containers(self._mounts()) if runner._containers else None
 
     def run(self) -> RunResult:
@@ -213,7 +213,7 @@ class _Run:
                 job = Job("switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, variables)
                 self._runner._processes.run(job, say)
         except Exception as error:
-            if not isinstance(error, EXPECTED_ERRORS):
+            if not isinstance(error, SwitchyardError):
                 _log.exception("%s failed", self._current)
             self._errors[self._current] = prefix_stage(self._current, error)
             return 1

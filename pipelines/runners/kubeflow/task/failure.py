@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from switchyard.components.errors import EXIT_BAD_INPUT, EXIT_DATA_GATE, EXIT_FAILED, DataGateError, UserError
+from switchyard.components.errors import Failure, StageError
+from switchyard.components.failure import classify
 from switchyard.components.text.redaction import install
-from switchyard.pipelines.runners.local.process import classify
 
 # Kubernetes shows what a container writes here as the reason of its end.
 _TERMINATION_LOG = Path("/dev/termination-log")
@@ -21,8 +21,6 @@ _TERMINATION_LOG = Path("/dev/termination-log")
 _LONGEST = 4_000
 _EXIT_CODE = re.compile(r" \(switchyard exit code (\d+)(?: in ([^()\s]+))?\)\s*$")
 ERROR_PREFIX = "switchyard: error: "
-_CODES = {"user": EXIT_BAD_INPUT, "gate": EXIT_DATA_GATE}
-KINDS = {EXIT_BAD_INPUT: UserError, EXIT_DATA_GATE: DataGateError}
 
 
 def write(text: str) -> None:
@@ -46,36 +44,28 @@ def report_failure() -> Iterator[Stage]:
     try:
         yield stage
     except Exception as error:
-        kind, message = classify(error, None)
-        if kind == "stage":
+        found = classify(error, None)
+        if found.kind == StageError.kind:
             traceback.print_exc()
-        code = _CODES.get(kind, EXIT_FAILED)
-        write(ERROR_PREFIX + message.replace("\n", "\n" + ERROR_PREFIX) + "\n")
+        write(ERROR_PREFIX + found.message.replace("\n", "\n" + ERROR_PREFIX) + "\n")
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             with suppress(OSError):
-                _TERMINATION_LOG.write_text(last_words(message, code, stage.name), encoding="utf-8")
-        raise SystemExit(code) from error
+                _TERMINATION_LOG.write_text(last_words(found, stage.name), encoding="utf-8")
+        raise SystemExit(found.exit_code) from error
 
 
-def last_words(message: str, code: int, stage: str = "") -> str:
+def last_words(failure: Failure, stage: str = "") -> str:
     """Returns what a container leaves behind. KFP's launcher makes 1 of every exit code: hence it is said in words too.
 
     Args:
-        message: what went wrong.
-        code: the exit code.
+        failure: what went wrong.
         stage: which one it was, of a container that does several.
     """
-    kept = message.encode()[-_LONGEST:].decode(errors="ignore")
-    return f"{kept} (switchyard exit code {code}{f' in {stage}' if stage else ''})"
+    kept = failure.message.encode()[-_LONGEST:].decode(errors="ignore")
+    return f"{kept} (switchyard exit code {failure.exit_code}{f' in {stage}' if stage else ''})"
 
 
-def exit_code(message: str) -> tuple[str, int | None]:
-    """Returns what `last_words` was made of; None: it is not by us."""
-    found = _EXIT_CODE.search(message)
-    return (message[: found.start()], int(found[1])) if found else (message, None)
-
-
-def failed_stage(message: str) -> str:
-    """Returns the stage that `last_words` named; empty: it named none."""
-    found = _EXIT_CODE.search(message)
-    return (found[2] or "") if found else ""
+def read_last_words(text: str) -> tuple[Failure, str] | None:
+    """Returns what `last_words` was made of, the stage empty where it named none; None: the text is not by us."""
+    found = _EXIT_CODE.search(text)
+    return (Failure.of_exit_code(int(found[1]), text[: found.start()]), found[2] or "") if found else None

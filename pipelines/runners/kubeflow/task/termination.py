@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from switchyard.components.errors import TerminatedError
+from switchyard.components.errors import TerminatedError, error_chain
 from switchyard.components.process.at_termination import perform
 
 _AGAIN_SECONDS = 1.0
@@ -80,7 +80,4 @@ def _next(heard: socket.socket) -> bytes:
 
 def _on_its_way_out() -> bool:
     """Returns whether the interrupted code runs because the exception is passing: a `finally`, an `except`, a context's end."""
-    error = sys.exception()
-    while error is not None and not isinstance(error, TerminatedError):
-        error = error.__cause__ or error.__context__
-    return error is not None
+    return any(isinstance(error, TerminatedError) for error in error_chain(sys.exception()))

@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from switchyard.components.errors import DataGateError
+from switchyard.components.failure import classify
 from switchyard.components.process.at_termination import at_termination
 from switchyard.components.tracking import run as tracking
 from switchyard.pipelines.runners.kubeflow.contract import LAST, OF_STAGES, RECORD, RUN_ID
 from switchyard.pipelines.runners.kubeflow.parent_run import find_or_make
 from switchyard.pipelines.runners.kubeflow.task.cached_stages import STAGE_TAG, show_cached
-from switchyard.pipelines.runners.local.process import classify
 from switchyard.pipelines.runners.tracking.record import NESTED_TAGS
 
 _log = logging.getLogger(__name__)
@@ -165,8 +166,8 @@ def _ended(run: _OwnRun | None, status: str = "FAILED", parent: str = "FAILED") 
 def _failed(run: _OwnRun | None, error: BaseException) -> None:
     if run is None:
         return
-    kind, message = classify(error, None)
-    gate = kind == "gate"
+    failure = classify(error, None)
+    gate, message = failure.kind == DataGateError.kind, failure.message
     _ended(run, parent="FINISHED" if gate else "FAILED")
     client = tracking.client(run.uri)
     client.set_tag(run.run_id, "switchyard.status", "failed")
