@@ -16,7 +16,8 @@ import click
 from switchyard.components.errors import UserError
 from switchyard.components.progress import no_progress_bars
 from switchyard.components.text.escaping import sqlite_uri
-from switchyard.components.text.redaction import TRACKING_URI, take_credentials
+from switchyard.components.text.redaction import take_credentials
+from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.workspace_location import settle_in
 
 NAME = ".switchyard"
@@ -162,7 +163,7 @@ def registry_uri(uri: str | None, workspace: Path | None) -> str:
     """Returns the server given, else MLFLOW_TRACKING_URI's, else the database of the workspace given or found."""
     if uri:
         return take_credentials(uri)
-    if not workspace and (server := os.environ.get(TRACKING_URI)):
+    if not workspace and (server := RunContext.current().tracking_uri):
         return take_credentials(server)
     place = Workspace(find_workspace(workspace, None))
     place.contain_libraries()

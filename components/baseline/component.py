@@ -22,6 +22,7 @@ from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
 from switchyard.components.tracking.model_registry import CHAMPION, DATA, DIGEST, MODEL_URI, alias_version, check_own
 from switchyard.components.tracking.version_download import download_version
@@ -63,13 +64,13 @@ class Executor(base_executor.BaseExecutor):
 
 def _find(name: str, pipeline: str, examples: str, uri: str) -> BaselineContents:
     summary = DatasetSummary.load(examples)
-    server = os.environ.get("MLFLOW_TRACKING_URI")
+    context = RunContext.current()
+    server, experiment = context.tracking_uri, context.experiment_id
     if not server:
         return BaselineContents(None, "", "", None, "no tracking server: nothing to compare with")
     client = tracking.client(server)
     check_own(client, name)
     version = alias_version(client, name, CHAMPION)
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_ID")
     previous = _previous(client, experiment, pipeline, list(summary.rows), uri) if experiment else None
     if version is None:
         return BaselineContents(None, "", "", previous, f"{name} has no champion yet", name=name)

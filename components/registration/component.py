@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from switchyard.components.evaluation.results import CHAMPION, Evaluation, Model
 from switchyard.components.evaluation.servability import verdicts
 from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.manifest import digest_of
 from switchyard.components.tracking.model_registry import CHALLENGER, POSITIVE_CLASS, PUT_OFF, REFUSED, Registration
 from switchyard.components.tracking.model_registry import CHAMPION as REGISTERED_CHAMPION
@@ -57,7 +57,7 @@ class Executor(base_executor.BaseExecutor):
         folder.mkdir(parents=True, exist_ok=True)
         content = {"name": name, **asdict(best), "models": {n: asdict(r) for n, r in registrations.items()}}
         (folder / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        if best.status == REFUSED and not os.environ.get(tracking.JOURNAL):
+        if best.status == REFUSED and not RunContext.current().journal:
             # On a cluster nothing keeps it, and no runner comes after the stages to say so.
             raise UserError(f"{name} is not registered. {best.why}")
 

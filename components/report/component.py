@@ -95,7 +95,7 @@ def _reproduce() -> str:
     run = tracking.current_run(parent=True).run_id
     lines = []
     if run:
-        server = f"export MLFLOW_TRACKING_URI={shlex.quote(tracking.public_uri() or '')}"
+        server = f"export MLFLOW_TRACKING_URI={shlex.quote(tracking.public_uri())}"
         lines += [server, f"mlflow artifacts download --run-id {run} --artifact-path config/pipeline.yaml --dst-path ."]
     lines += [
         "git checkout COMMIT   # tag mlflow.source.git.commit of the run",

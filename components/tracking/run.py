@@ -21,7 +21,8 @@ from typing import Any
 
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.process.full_disk import full_disk
-from switchyard.components.text.redaction import TRACKING_URI, mask, take_credentials
+from switchyard.components.text.redaction import mask, take_credentials
+from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.database import files_beside, locked_database
 from switchyard.components.tracking.journal import PARENT_KEY, Journal
 from switchyard.components.tracking.journal_files import local_files
@@ -30,9 +31,6 @@ from switchyard.components.tracking.model_registry import PUT_OFF, REFUSED, Fore
 
 _log = logging.getLogger(__name__)
 
-JOURNAL = "SWITCHYARD_TRACKING_JOURNAL"
-STAGE = "SWITCHYARD_STAGE"
-PARENT = "SWITCHYARD_PARENT_RUN_ID"
 # A server that does not answer must not hold up training: two tries, then the journal.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 _BATCH = 100
@@ -51,7 +49,7 @@ class Run:
 
     def __init__(self, uri: str | None, run_id: str | None, journal: Journal | None = None) -> None:
         self._uri, self.run_id, self._journal = uri, run_id, journal
-        self._away = uri is None or run_id is None
+        self._away = not uri or not run_id
         # Why MLflow took something not, and why it takes nothing; None: it took all, or is away.
         self.refused: str | None = None
         self._denied: str | None = None
@@ -187,16 +185,17 @@ def current_run(*, parent: bool = False) -> Run:
 
     Without one, what is logged goes to the runner's journal, or nowhere when there is no runner.
     """
-    folder = os.environ.get(JOURNAL)
-    key = PARENT_KEY if parent else os.environ.get(STAGE, "stage")
-    journal = Journal(Path(folder), key) if folder else None
-    return Run(os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get(PARENT if parent else "MLFLOW_RUN_ID"), journal)
+    context = RunContext.current()
+    key = PARENT_KEY if parent else context.stage or "stage"
+    journal = Journal(Path(context.journal), key) if context.journal else None
+    return Run(context.tracking_uri or None, (context.parent_run_id if parent else context.run_id) or None, journal)
 
 
 def nested(name: str, tags: Mapping[str, str]) -> Run:
     """Makes a run below this stage's. One that leads nowhere while MLflow is away: tables of the stage's own are kept then."""
     stage = current_run()
-    uri, experiment = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_EXPERIMENT_ID")
+    context = RunContext.current()
+    uri, experiment = context.tracking_uri, context.experiment_id
     if stage.away or not uri or not experiment:
         return Run(None, None)
     try:
@@ -210,10 +209,9 @@ def nested(name: str, tags: Mapping[str, str]) -> Run:
         return Run(None, None)
 
 
-def public_uri() -> str | None:
+def public_uri() -> str:
     """Returns the tracking server's address without its password."""
-    uri = os.environ.get(TRACKING_URI)
-    return uri and mask(uri)
+    return mask(RunContext.current().tracking_uri)
 
 
 def _check_files(operation: Operation) -> None:
@@ -340,7 +338,7 @@ def watch_system() -> Any:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         monitor = SystemMetricsMonitor(
-            run.run_id, sampling_interval=_SYSTEM_METRICS_SECONDS, tracking_uri=os.environ["MLFLOW_TRACKING_URI"]
+            run.run_id, sampling_interval=_SYSTEM_METRICS_SECONDS, tracking_uri=RunContext.current().tracking_uri
         )
         monitor.start()
     except Exception:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from switchyard.components.errors import TrainingError, UserError, first_line, text_of
+from switchyard.components.process import variables
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.names import Optimizer
@@ -27,8 +28,6 @@ Report = Callable[[int, Mapping[str, float]], None]
 Predictor = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 EARLY_STOPPING_EPOCHS = 50
-# Set in a process of a node of its own; without it this machine plays all nodes.
-NODE_VARIABLE = "SWITCHYARD_NODE"
 
 
 @dataclass(frozen=True)
@@ -313,7 +312,7 @@ class Trainer(abc.ABC):
 
     def resolve(self, accelerator: AcceleratorProfile) -> AcceleratorProfile:
         """Returns the profile with `auto` replaced. Raises UserError when this machine or this trainer cannot do it."""
-        nodes_here = 1 if NODE_VARIABLE in os.environ else accelerator.nodes
+        nodes_here = 1 if variables.NODE in os.environ else accelerator.nodes
         resolved = accelerator.resolve(self.available_devices(), nodes_here=nodes_here)
         for name in ("precision", "compile", "deterministic"):
             if name not in self.supports and getattr(accelerator, name) != getattr(AcceleratorProfile, name):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from switchyard.components.errors import DataGateError, UserError
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.ingest.sources import is_local
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.api.output_path import check_output
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -17,7 +18,6 @@ from switchyard.pipelines.preflight import check_code, check_code_loads, check_i
 from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, with_environment
 from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
-from switchyard.pipelines.runners.kubeflow.contract import RECORD
 from switchyard.pipelines.runners.tracking.record import RunRecord, run_record
 from switchyard.pipelines.terminal.output import quiet, stderr_console
 from switchyard.pipelines.workspace import Workspace, default_workspace
@@ -75,8 +75,8 @@ def _compiled(
 
         record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), pipeline.resolve())
         compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True)
-    every = {RECORD: record.short_json(), **_tracking(config)}
-    compiled = with_environment(compiled, every, first={RECORD: record.to_json()})
+    every = RunContext(tracking_uri=_tracking_server(config), record=record.short_json())
+    compiled = with_environment(compiled, every.variables(), first=RunContext(record=record.to_json()).variables())
     workflow_size(compiled.spec, compiled.platform).check()
     return compiled, config, record
 
@@ -100,13 +100,13 @@ def _checked(config: PipelineConfig, place: Workspace, say: Callable[[str], None
     return config
 
 
-def _tracking(config: PipelineConfig) -> dict[str, str]:
+def _tracking_server(config: PipelineConfig) -> str:
     uri = config.tracking.uri
     if not uri or not uri.startswith("http"):
-        return {}
+        return ""
     if urlsplit(uri).username is not None:
         raise UserError(
             "tracking.uri: holds a password, which would end up in the cluster's database. Leave it out, and set "
             "kubeflow.defaults.secrets: {MLFLOW_TRACKING_USERNAME: NAME/KEY, MLFLOW_TRACKING_PASSWORD: NAME/KEY}."
         )
-    return {"MLFLOW_TRACKING_URI": uri}
+    return uri

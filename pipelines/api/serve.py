@@ -17,6 +17,7 @@ from switchyard.components.bundle.source import ModelRef, OpenedModel, name_and_
 from switchyard.components.errors import UserError
 from switchyard.components.import_order import import_tensorflow_without_keras, import_torch_first
 from switchyard.components.process.tokens import read_token, token_in
+from switchyard.components.process.variables import SERVE_TOKEN
 from switchyard.components.serving.served_model import Limits
 from switchyard.components.serving.server import ServeOptions, bind
 from switchyard.components.serving.server import serve as run_server
@@ -24,7 +25,6 @@ from switchyard.pipelines.api.model_argument import model_ref, open_model
 from switchyard.pipelines.terminal.output import quiet
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
-_TOKEN = "SWITCHYARD_SERVE_TOKEN"  # noqa: S105 (a variable's name)
 
 
 def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, options: Mapping[str, Any]) -> None:
@@ -92,9 +92,9 @@ def _say(line: str) -> None:
 def _token(file: Path | None) -> str | None:
     if file is not None:
         return read_token(file, "--token-file")
-    given = os.environ.get(_TOKEN)
+    given = os.environ.get(SERVE_TOKEN)
     # A variable that is there and empty is a token that got lost, and no wish to let everybody in.
-    return None if given is None else token_in(given, _TOKEN)
+    return None if given is None else token_in(given, SERVE_TOKEN)
 
 
 def _allowed_hosts(given: Sequence[str]) -> tuple[str, ...]:

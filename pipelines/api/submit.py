@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,8 @@ from switchyard.components.errors import (
     UserError,
     first_line,
 )
-from switchyard.components.text.redaction import TRACKING_URI, mask
+from switchyard.components.text.redaction import mask
+from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.pipelines.api.compile import compile_for_cluster
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -126,7 +126,7 @@ def _parent(run: Run, config: PipelineConfig, record: RunRecord) -> Parent | Non
     """Finds or makes the parent MLflow run; None when no server is known, or it is away: the first task does it then."""
     uri = config.tracking.uri if (config.tracking.uri or "").startswith("http") else None
     # Whose run KFP's plugin made may be known here by the variable alone.
-    here = os.environ.get(TRACKING_URI, "")
+    here = RunContext.current().tracking_uri
     parent = of_plugin(run, uri or (here if here.startswith("http") else None))
     try:
         if parent is None and uri:

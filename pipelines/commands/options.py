@@ -21,12 +21,11 @@ from switchyard.components.errors import (
     SwitchyardError,
     first_line,
 )
+from switchyard.components.process import variables
 from switchyard.components.process.full_disk import full_disk
 from switchyard.components.text.redaction import mask
 from switchyard.components.text.visible import visible
 
-# Set to anything: an error that no message was made for is shown with its trace.
-DEBUG = "SWITCHYARD_DEBUG"
 _PATHS = (
     errno.EACCES,
     errno.EPERM,
@@ -75,13 +74,13 @@ def handle_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _unexpected(error: Exception) -> NoReturn:
     """A path that the system refuses is the user's to mend; all else is ours, and its trace is for who asks for it."""
-    if os.environ.get(DEBUG):
+    if os.environ.get(variables.DEBUG):
         raise error
     if isinstance(error, OSError) and error.filename and error.errno in _PATHS:
         _fail(f"{os.fsdecode(error.filename)}: {error.strerror}. Check the path and its permissions.", EXIT_BAD_INPUT)
     _fail(
         f"{type(error).__name__}: {first_line(error)}\n"
-        f"No message was made for this: it is a fault of Switchyard. {DEBUG}=1 shows where, for a report.",
+        f"No message was made for this: it is a fault of Switchyard. {variables.DEBUG}=1 shows where, for a report.",
         EXIT_FAILED,
     )
 
@@ -157,8 +156,8 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, connection=Connection(host, namespace, token_file, ca_cert, insecure, timeout), **kwargs)
 
     options = (
-        click.option("--host", envvar="SWITCHYARD_KFP_HOST", required=True, metavar="URL", help="Kubeflow Pipelines."),
-        click.option("--namespace", envvar="SWITCHYARD_KFP_NAMESPACE", help="Yours, on a Kubeflow of several users."),
+        click.option("--host", envvar=variables.KFP_HOST, required=True, metavar="URL", help="Kubeflow Pipelines."),
+        click.option("--namespace", envvar=variables.KFP_NAMESPACE, help="Yours, on a Kubeflow of several users."),
         click.option(
             "--token-file", type=click.Path(path_type=Path), help="File with a bearer token.  [default: SWITCHYARD_KFP_TOKEN]"
         ),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from switchyard.components.errors import UserError
+from switchyard.components.process import variables
 from switchyard.pipelines.config.kubeflow import Secret, StageResources, device
 
 _PORT = 8080
@@ -138,7 +139,7 @@ def _container(wanted: Deployment) -> dict[str, Any]:
         )
     arguments = [*arguments, "--name", wanted.model, "--host", "0.0.0.0", "--port", str(_PORT), "--drain", "10"]  # noqa: S104
     environment += [{"name": k, "value": v} for k, v in wanted.resources.environment.items()]
-    secrets = {**wanted.resources.secrets, **({"SWITCHYARD_SERVE_TOKEN": wanted.token} if wanted.token else {})}
+    secrets = {**wanted.resources.secrets, **({variables.SERVE_TOKEN: wanted.token} if wanted.token else {})}
     environment += [{"name": k, "valueFrom": {"secretKeyRef": {"name": s.name, "key": s.key}}} for k, s in secrets.items()]
     limits = {"cpu": wanted.resources.cpu or "2", "memory": wanted.resources.memory or "4Gi"}
     return {

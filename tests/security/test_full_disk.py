@@ -11,9 +11,9 @@ import pytest
 
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.process.full_disk import full_disk
+from switchyard.components.process.variables import PRELOAD_LOG, PRELOAD_TRAINERS
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.journal import Journal
-from switchyard.pipelines.runners.local import preload as stage_preload
 from switchyard.pipelines.runners.local.process import Job, StageProcesses
 from tests.command import REPOSITORY
 
@@ -38,10 +38,10 @@ class Processes(StageProcesses):
     """Without the fork server, whose imports take half a minute."""
 
     def __init__(self, monkeypatch):
-        for name in (stage_preload.LOG, stage_preload.TRAINERS):
+        for name in (PRELOAD_LOG, PRELOAD_TRAINERS):
             monkeypatch.setenv(name, "")
         super().__init__(Path(os.devnull), [])
-        for name in (stage_preload.LOG, stage_preload.TRAINERS):
+        for name in (PRELOAD_LOG, PRELOAD_TRAINERS):
             monkeypatch.delenv(name)
         self._context = multiprocessing.get_context("spawn")
 
@@ -56,7 +56,7 @@ def failure(monkeypatch):
     def run(job, payload, log):
         monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
         with pytest.raises(StageError) as failed:
-            Processes(monkeypatch).run(Job(f"{__name__}:{job}", str(payload), log, {}), lambda text: None)
+            Processes(monkeypatch).run(Job(f"{__name__}:{job}", str(payload), log), lambda text: None)
         return str(failed.value)
 
     return run

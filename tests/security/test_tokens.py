@@ -3,9 +3,10 @@
 import pytest
 
 from switchyard.components.errors import UserError
+from switchyard.components.process.variables import KFP_COOKIE, KFP_TOKEN, SERVE_TOKEN
 from switchyard.components.text.redaction import mask
-from switchyard.pipelines.api.serve import _TOKEN, _token
-from switchyard.pipelines.runners.kubeflow.cluster.client import COOKIE_VARIABLE, TOKEN_VARIABLE, Connection, KubeflowClient
+from switchyard.pipelines.api.serve import _token
+from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 
 pytestmark = pytest.mark.core
 UNUSABLE = {
@@ -25,20 +26,20 @@ def test_a_server_does_not_start_open_or_closed_to_all_by_a_token_that_is_none(c
         _token(tmp_path / "token")
     assert "s3cret" not in str(refused.value)
     if "\0" not in UNUSABLE[case]:
-        monkeypatch.setenv(_TOKEN, UNUSABLE[case])
-        with pytest.raises(UserError, match=f"{_TOKEN} .* must hold one token") as refused:
+        monkeypatch.setenv(SERVE_TOKEN, UNUSABLE[case])
+        with pytest.raises(UserError, match=f"{SERVE_TOKEN} .* must hold one token") as refused:
             _token(None)
         assert "s3cret" not in str(refused.value)
 
 
 def test_a_server_without_a_token_was_asked_for_none(monkeypatch):
-    monkeypatch.delenv(_TOKEN, raising=False)
+    monkeypatch.delenv(SERVE_TOKEN, raising=False)
     assert _token(None) is None
 
 
 def test_a_servers_token_is_masked_from_then_on(tmp_path, monkeypatch):
     (tmp_path / "token").write_bytes(b"canary-of-a-file\r\n")
-    monkeypatch.setenv(_TOKEN, "canary-of-a-variable\n")
+    monkeypatch.setenv(SERVE_TOKEN, "canary-of-a-variable\n")
 
     assert [_token(tmp_path / "token"), _token(None)] == ["canary-of-a-file", "canary-of-a-variable"]
     assert mask("x canary-of-a-file canary-of-a-variable") == "x *** ***"
@@ -50,13 +51,13 @@ def test_what_no_header_can_carry_is_not_sent_to_kfp(case, tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"--token-file: .* must hold one token"):
         KubeflowClient(Connection("http://127.0.0.1:9", token_file=tmp_path / "token"))
     if "\0" not in UNUSABLE[case]:
-        monkeypatch.setenv(TOKEN_VARIABLE, UNUSABLE[case])
-        with pytest.raises(UserError, match=f"{TOKEN_VARIABLE} .* must hold one token"):
+        monkeypatch.setenv(KFP_TOKEN, UNUSABLE[case])
+        with pytest.raises(UserError, match=f"{KFP_TOKEN} .* must hold one token"):
             KubeflowClient(Connection("http://127.0.0.1:9"))
 
 
 @pytest.mark.parametrize("cookie", ["session=a\nx: y", "session=ä"])
 def test_a_cookie_that_no_header_can_carry_is_not_sent_to_kfp(cookie, monkeypatch):
-    monkeypatch.setenv(COOKIE_VARIABLE, cookie)
-    with pytest.raises(UserError, match=f"{COOKIE_VARIABLE}: must hold one line"):
+    monkeypatch.setenv(KFP_COOKIE, cookie)
+    with pytest.raises(UserError, match=f"{KFP_COOKIE}: must hold one line"):
         KubeflowClient(Connection("http://127.0.0.1:9"))

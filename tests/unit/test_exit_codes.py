@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from switchyard.components import errors
 from switchyard.components.errors import CancelledError, DataGateError, StageError, TrainingError, UserError
-from switchyard.pipelines.commands.options import DEBUG, EXIT_CODES, handle_errors
+from switchyard.components.process.variables import DEBUG
+from switchyard.pipelines.commands.options import EXIT_CODES, handle_errors
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}

@@ -15,10 +15,8 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from safetensors.torch import save_file, save_model
 from torch import nn
 
+from switchyard.components.process import variables
 from switchyard.components.training.contract import TrainRequest
-
-# PJRT_DEVICE=CPU does not say that it is wanted: torch_xla sets it by itself where it finds no TPU.
-TRY_XLA_ON_CPU = "SWITCHYARD_TRY_XLA_ON_CPU"
 
 
 def tpus() -> int:
@@ -54,7 +52,8 @@ def placement(request: TrainRequest) -> dict[str, Any]:
 
 def xla_on_cpu() -> bool:
     """Whether PyTorch/XLA runs on its CPU device."""
-    return bool(os.environ.get(TRY_XLA_ON_CPU))
+    # PJRT_DEVICE=CPU does not say that it is wanted: torch_xla sets it by itself where it finds no TPU.
+    return bool(os.environ.get(variables.TRY_XLA_ON_CPU))
 
 
 class _CpuAsTpu(XLAAccelerator):

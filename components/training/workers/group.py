@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from switchyard.components.errors import StageError
-from switchyard.components.process import interpreter
+from switchyard.components.process import interpreter, variables
 from switchyard.components.training.contract import Report, TrainResult
 from switchyard.components.training.job import TrainingJob
-from switchyard.components.training.workers.launcher import RESTARTS, STAGE_PIPE
+from switchyard.components.training.workers.launcher import RESTARTS
 from switchyard.components.training.workers.listener import Listener
 from switchyard.components.training.workers.train_job_settings import settings
 
@@ -73,7 +73,7 @@ def arguments(processes: int, job: Path) -> list[str]:
 
 def _environment() -> dict[str, str]:
     # Workers on one machine talk over the loopback interface.
-    return {**os.environ, "GLOO_SOCKET_IFNAME": "lo", STAGE_PIPE: "1"}
+    return {**os.environ, "GLOO_SOCKET_IFNAME": "lo", variables.STAGE_PIPE: "1"}
 
 
 def _stop(launcher: subprocess.Popen[str]) -> None:

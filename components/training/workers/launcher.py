@@ -11,12 +11,11 @@ import signal
 import sys
 import threading
 
+from switchyard.components.process import variables
 from switchyard.components.training.workers import lease
 
 # A worker that died, for want of memory say, is started again so often, from the last checkpoint.
 RESTARTS = 3
-# Set where standard input is a pipe from the stage, whose end it tells.
-STAGE_PIPE = "SWITCHYARD_STAGE_PIPE"
 
 
 def _end_with_the_stage() -> None:
@@ -33,7 +32,7 @@ def _end_with_the_lease(given: str) -> None:
 
 
 if __name__ == "__main__":
-    leased = os.environ.get(lease.VARIABLE)
+    leased = os.environ.get(variables.LEASE)
     if leased and lease.expired(leased):
         sys.exit("the training stage is gone for good: this node does not begin")
     from torch.distributed.run import main
@@ -42,6 +41,6 @@ if __name__ == "__main__":
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if leased:
         threading.Thread(target=_end_with_the_lease, args=(leased,), daemon=True).start()
-    if os.environ.get(STAGE_PIPE):
+    if os.environ.get(variables.STAGE_PIPE):
         threading.Thread(target=_end_with_the_stage, daemon=True).start()
     main()

@@ -11,8 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-# Holds for a node: seconds, a colon, the file.
-VARIABLE = "SWITCHYARD_LEASE"
 # Longer than a stage that was killed takes to be tried again, and than Kubernetes may be away.
 SECONDS = 900.0
 _RENEWALS = 60

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -18,9 +17,11 @@ from typing import Any
 
 from switchyard.components.data.summary import FILE as DATASET
 from switchyard.components.errors import StageError
+from switchyard.components.process import variables
 from switchyard.components.process.at_termination import at_termination
 from switchyard.components.progress import say
-from switchyard.components.training.contract import NODE_VARIABLE, Report, TrainResult
+from switchyard.components.tracking.context import RunContext
+from switchyard.components.training.contract import Report, TrainResult
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.trainers import trainer_class
 from switchyard.components.training.workers import lease
@@ -32,7 +33,6 @@ from switchyard.components.training.workers.train_job_settings import TrainJobSe
 from switchyard.components.user_code.loading import file_of, is_file
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
-_RUN_ID = "KFP_RUN_ID"
 _PORT = 29400  # of Kubeflow Trainer's headless service
 
 
@@ -83,7 +83,7 @@ def train_job(given: TrainJobSettings, name: str, job_file: Path, *, nodes: int,
         f"--rdzv-id={name}",
     ]
     rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=$(PET_MASTER_ADDR):{_PORT}"]
-    environment = {**given.environment, NODE_VARIABLE: "1", lease.VARIABLE: lease.variable(_lease(job_file))}
+    environment = {**given.environment, variables.NODE: "1", variables.LEASE: lease.variable(_lease(job_file))}
     trainer: dict[str, Any] = {
         "image": given.image,
         "command": [*launcher, *rendezvous, "-m", "switchyard.components.training.workers.worker", str(job_file)],
@@ -111,7 +111,7 @@ def _lease(job_file: Path) -> Path:
 def _name(job: TrainingJob) -> str:
     """The same for a task that is tried again, so that it finds its job and its checkpoints."""
     framework = re.sub(r"[^a-z0-9]+", "-", trainer_class(job.settings["framework"]).name.lower()).strip("-")
-    key = json.dumps([os.environ.get(_RUN_ID, job.state), job.settings], sort_keys=True)
+    key = json.dumps([RunContext.current().kfp_run_id or job.state, job.settings], sort_keys=True)
     return f"switchyard-{framework[:20]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 

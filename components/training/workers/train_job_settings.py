@@ -6,8 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 
-# Set by what the stage runs on: several nodes are a TrainJob: `TrainJobSettings` as JSON.
-TRAIN_JOB_ENV = "SWITCHYARD_TRAIN_JOB"
+from switchyard.components.process import variables
 
 
 @dataclass(frozen=True)
@@ -33,5 +32,5 @@ class TrainJobSettings:
 
 def settings() -> TrainJobSettings | None:
     """Returns the settings, or None: this is not a cluster, and this machine plays all nodes."""
-    text = os.environ.get(TRAIN_JOB_ENV)
+    text = os.environ.get(variables.TRAIN_JOB)
     return TrainJobSettings(**json.loads(text)) if text else None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID
 from switchyard.pipelines.runners.local.process import Job, StageProcesses
 
@@ -23,15 +24,14 @@ class StageOperator:
         self,
         processes: StageProcesses,
         log: Path,
-        state: Path,
         neutral: Callable[[str], str],
-        environment: dict[str, str],
+        context: RunContext,
         say: Callable[[str], None],
         beam: Sequence[str],
         executor_spec: Any,
         platform_config: Any = None,
     ) -> None:
-        self._processes, self._log, self._state, self._environment, self._say = processes, log, state, environment, say
+        self._processes, self._log, self._context, self._say = processes, log, context, say
         self._spec, self._beam, self._neutral = executor_spec, beam, neutral
 
     def with_execution_watcher(self, address: str) -> StageOperator:
@@ -43,7 +43,7 @@ class StageOperator:
         from tfx.proto.orchestration import execution_result_pb2
 
         # TFX's own stateful folder is new in every run; this one is the same for the same inputs and settings.
-        folder = self._state / f"{info.pipeline_node.node_info.id}-{_key(info, self._neutral)}"
+        folder = Path(self._context.state) / f"{info.pipeline_node.node_info.id}-{_key(info, self._neutral)}"
         folder.mkdir(parents=True, exist_ok=True)
         original, info.stateful_working_dir = info.stateful_working_dir, str(folder)
         try:
@@ -51,13 +51,12 @@ class StageOperator:
         finally:
             info.stateful_working_dir = original
         answer = self._processes.run(
-            Job("switchyard.pipelines.runners.local.executor:run_executor", payload, self._log, self._environment), self._say
+            Job("switchyard.pipelines.runners.local.executor:run_executor", payload, self._log, self._context), self._say
         )
         output = execution_result_pb2.ExecutorOutput.FromString(answer)
-        run_id = self._environment.get("MLFLOW_RUN_ID", "")
         for artifacts in output.output_artifacts.values():
             for artifact in artifacts.artifacts:
-                artifact.custom_properties[PRODUCER_RUN_ID].string_value = run_id
+                artifact.custom_properties[PRODUCER_RUN_ID].string_value = self._context.run_id
         shutil.rmtree(folder, ignore_errors=True)
         return output
 

@@ -8,9 +8,8 @@ import os
 from contextlib import nullcontext
 
 from switchyard.components.import_order import import_torch_first, without_pytorch
+from switchyard.components.process.variables import PRELOAD_LOG, PRELOAD_TRAINERS
 
-LOG = "SWITCHYARD_PRELOAD_LOG"
-TRAINERS = "SWITCHYARD_PRELOAD_TRAINERS"
 MODULES = (
     "switchyard.pipelines.definition",
     "switchyard.pipelines.preflight",
@@ -21,13 +20,13 @@ MODULES = (
 
 
 def preload() -> None:
-    """Imports it all; output goes to the file named by `LOG`."""
-    log = os.environ.pop(LOG, None)
+    """Imports it all; output goes to the file named by `PRELOAD_LOG`."""
+    log = os.environ.pop(PRELOAD_LOG, None)
     if log:
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(target, 1)
         os.dup2(target, 2)
-    trainers = os.environ.pop(TRAINERS, "").split(",")
+    trainers = os.environ.pop(PRELOAD_TRAINERS, "").split(",")
     only_tensorflow = trainers == ["switchyard.components.training.tensorflow.trainer"]
     if not only_tensorflow:
         import_torch_first()
@@ -43,5 +42,5 @@ def preload() -> None:
     tfx_reader.install(ReadExamples)
 
 
-if LOG in os.environ:
+if PRELOAD_LOG in os.environ:
     preload()

@@ -15,17 +15,17 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import CancelledError, StageError, last_line
 from switchyard.components.failure import classify
-from switchyard.components.process import interpreter
+from switchyard.components.process import interpreter, variables
 from switchyard.components.process.full_disk import disk_is_full, full_disk
 from switchyard.components.text.redaction import install, masked
-from switchyard.pipelines.runners.local import preload as stage_preload
+from switchyard.components.tracking.context import RunContext
 
 _HINTS = {
     "SIGKILL": "Perhaps the machine ran out of memory.",
@@ -42,21 +42,23 @@ class Job:
         target: `module:function`, called with `payload`; what it returns comes back (it must pickle).
         payload: its argument.
         log: file for everything it prints.
+        context: where the child stands in a run.
         env: environment variables on top of the runner's.
     """
 
     target: str
     payload: Any
     log: Path
-    env: Mapping[str, str]
+    context: RunContext = field(default_factory=RunContext)
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 class StageProcesses:
     """Starts children from one warm process and follows them."""
 
     def __init__(self, log: Path, trainers: Sequence[str]) -> None:
-        os.environ[stage_preload.LOG] = str(log)
-        os.environ[stage_preload.TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
+        os.environ[variables.PRELOAD_LOG] = str(log)
+        os.environ[variables.PRELOAD_TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
         self._context = interpreter.fork_server("switchyard.pipelines.runners.local.preload")
         self._preload = log
         self._running: set[Any] = set()
@@ -79,7 +81,7 @@ class StageProcesses:
         except OSError as error:
             raise StageError(f"no temporary folder: {full_disk(error) or error}") from error
         with temporary as folder:
-            return self._run(replace(job, env={"TMPDIR": folder, **job.env}), say)
+            return self._run(replace(job, env={"TMPDIR": folder, **job.context.for_child(), **job.env}), say)
 
     def _run(self, job: Job, say: Callable[[str], None]) -> Any:
         receiver, sender = self._context.Pipe(duplex=False)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import CancelledError, StageError, SwitchyardError
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, RunResult, StageResult, StageStatus
 from switchyard.pipelines.runners.local.operator import StageOperator
 from switchyard.pipelines.runners.local.process import StageProcesses
@@ -132,10 +133,10 @@ class LocalRun:
     def _run_stage(self, node: Any) -> None:
         stage = node.node_info.id
         started = time.monotonic()
-        environment = self._tracker.stage_started(stage)
+        context = self._tracker.stage_started(stage)
         self._display.status(stage, "running")
         try:
-            status, self._outputs[stage] = self._launch(node, environment)
+            status, self._outputs[stage] = self._launch(node, context)
         except Exception as error:
             status = "cancelled" if isinstance(error, CancelledError) else "failed"
             self._finish(stage, status, started, error=str(error))
@@ -144,7 +145,7 @@ class LocalRun:
             raise prefix_stage(stage, error) from error
         self._finish(stage, status, started)
 
-    def _launch(self, node: Any, environment: dict[str, str]) -> tuple[StageStatus, dict[str, Any]]:
+    def _launch(self, node: Any, context: RunContext) -> tuple[StageStatus, dict[str, Any]]:
         from tfx.orchestration.local import runner_utils
         from tfx.orchestration.portable import launcher
         from tfx.proto.orchestration import executable_spec_pb2
@@ -156,9 +157,8 @@ class LocalRun:
             StageOperator,
             self._processes,
             self._logs / f"{stage}.log",
-            self._workspace.state,
             self._neutral,
-            environment,
+            context,
             partial(self._display.say, stage),
             self._beam,
         )

@@ -119,7 +119,6 @@ class LocalRunner(Runner):
                         "switchyard.pipelines.preflight:check_environment",
                         (config, self._workspace.code),
                         self._logs / "check.log",
-                        {},
                     )
                     found = self._processes.run(job, partial(self._display.say, "check"))
                     imports.result()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
 import shutil
 import threading
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import UserError
-from switchyard.components.text.redaction import TRACKING_URI, mask, take_credentials, tracking_variables
+from switchyard.components.text.redaction import mask, take_credentials
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.journal import HEADER, PARENT_KEY, Journal, is_alive, noted, process_identity, write_header
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.components.tracking.model_registry import user_name
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 def tracking_uri(config: PipelineConfig, workspace: Workspace) -> str:
     """Returns the config's server, else MLFLOW_TRACKING_URI's, else the workspace's database; see `take_credentials`."""
-    return take_credentials(config.tracking.uri or os.environ.get(TRACKING_URI) or workspace.mlflow_uri)
+    return take_credentials(config.tracking.uri or RunContext.current().tracking_uri or workspace.mlflow_uri)
 
 
 def left_behind(workspace: Workspace, refused: str | None) -> str:
@@ -87,23 +87,23 @@ class RunTracker:
         """What a person is to know of what is nowhere."""
         return next((r.lost for r in (self._parent, *self._runs.values()) if r.lost), None)
 
-    def stage_started(self, stage: str) -> dict[str, str]:
-        """Makes the stage's run (a second try takes that of the first); returns the environment that its process is given."""
+    def stage_started(self, stage: str) -> RunContext:
+        """Makes the stage's run (a second try takes that of the first); returns where its process stands."""
         tags = {"switchyard.stage": stage, "switchyard.pipeline": self._config.name, "mlflow.user": user_name()}
         if self.run_id:
             tags["mlflow.parentRunId"] = self.run_id
         with self._lock:
             if stage not in self._runs:
                 self._runs[stage] = self._start(stage, stage, tags)
-        environment = {
-            tracking.JOURNAL: str(self._folder),
-            tracking.STAGE: stage,
-            TRACKING_URI: self._uri,
-            "MLFLOW_EXPERIMENT_ID": self.experiment_id,
-            "MLFLOW_RUN_ID": self._runs[stage].run_id,
-            tracking.PARENT: self.run_id,
-        }
-        return {**tracking_variables(), **{k: v for k, v in environment.items() if v is not None}}
+        return RunContext(
+            tracking_uri=self._uri,
+            experiment_id=self.experiment_id or "",
+            run_id=self._runs[stage].run_id or "",
+            parent_run_id=self.run_id or "",
+            stage=stage,
+            journal=str(self._folder),
+            state=str(self._workspace.state),
+        )
 
     def stage_run_id(self, stage: str) -> str | None:
         """The MLflow run of a stage."""

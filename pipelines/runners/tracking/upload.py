@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 from filelock import FileLock
 
 from switchyard.components.errors import StageError, UserError, first_line
-from switchyard.components.text.redaction import TRACKING_URI, mask, take_credentials
+from switchyard.components.text.redaction import mask, take_credentials
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.journal import HEADER, PARENT_KEY, REFUSED, Refused, is_alive, pending, replay, set_aside
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
 from switchyard.pipelines.workspace import Workspace
@@ -102,7 +102,7 @@ def _check_that_it_answers(uri: str, error: Exception) -> None:
 
 
 def _uri(address: str) -> str:
-    if given := os.environ.get(TRACKING_URI):
+    if given := RunContext.current().tracking_uri:
         return take_credentials(given)
     if _MASKED in address and not address.startswith("http"):
         raise UserError("the database's address holds a password, which is not kept: set MLFLOW_TRACKING_URI.")

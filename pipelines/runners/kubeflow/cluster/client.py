@@ -13,11 +13,11 @@ from typing import Any
 
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.process.tokens import read_token, token_in
+from switchyard.components.process.variables import KFP_COOKIE, KFP_TOKEN
 from switchyard.components.text.redaction import mask
 from switchyard.pipelines.runners.kubeflow.cluster.run import Run, run_of
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import Workflow
 
-TOKEN_VARIABLE, COOKIE_VARIABLE = "SWITCHYARD_KFP_TOKEN", "SWITCHYARD_KFP_COOKIE"
 # Where Kubernetes puts the token of a pod that may use KFP.
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 _SECONDS = 30.0
@@ -92,7 +92,7 @@ class KubeflowClient:
         if "json" not in (answer.getheader("Content-Type") or ""):
             raise UserError(
                 f"{self.host} answers with a page, not with KFP's API: a wrong path (on Kubeflow it is .../pipeline) or a login. "
-                f"Give a token (--token-file, {TOKEN_VARIABLE}) or the session's cookie ({COOKIE_VARIABLE})."
+                f"Give a token (--token-file, {KFP_TOKEN}) or the session's cookie ({KFP_COOKIE})."
             )
         found: dict[str, Any] = json.loads(answer.data)
         return found
@@ -280,8 +280,8 @@ class KubeflowClient:
         said = _message(error)
         if error.status == 401:
             return UserError(
-                f"cannot {what}: {self.host} does not know who you are (401). Give a token (--token-file, {TOKEN_VARIABLE}) "
-                f"or the session's cookie ({COOKIE_VARIABLE})."
+                f"cannot {what}: {self.host} does not know who you are (401). Give a token (--token-file, {KFP_TOKEN}) "
+                f"or the session's cookie ({KFP_COOKIE})."
             )
         if error.status == 403:
             return UserError(
@@ -303,15 +303,15 @@ class KubeflowClient:
 def _token(connection: Connection) -> str | None:
     if connection.token_file:
         return read_token(connection.token_file, "--token-file")
-    if given := os.environ.get(TOKEN_VARIABLE):
-        return token_in(given, TOKEN_VARIABLE)
+    if given := os.environ.get(KFP_TOKEN):
+        return token_in(given, KFP_TOKEN)
     return read_token(_POD_TOKEN, "the pod's token") if _POD_TOKEN.is_file() else None
 
 
 def _cookie() -> str | None:
-    given = os.environ.get(COOKIE_VARIABLE, "").strip()
+    given = os.environ.get(KFP_COOKIE, "").strip()
     if not given.isascii() or not given.isprintable():
-        raise UserError(f"{COOKIE_VARIABLE}: must hold one line of printable ASCII, the session's cookie.")
+        raise UserError(f"{KFP_COOKIE}: must hold one line of printable ASCII, the session's cookie.")
     return given or None
 
 

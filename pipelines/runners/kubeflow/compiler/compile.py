@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from switchyard.components.errors import UserError, did_you_mean
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.runners.kubeflow.carried_files import LIMIT, Carried, carry
 from switchyard.pipelines.runners.kubeflow.compiler.check import check
@@ -24,7 +25,7 @@ from switchyard.pipelines.runners.kubeflow.compiler.plan import Plan, Task, task
 from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineResources
 from switchyard.pipelines.runners.kubeflow.compiler.source import to_source
 from switchyard.pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
-from switchyard.pipelines.runners.kubeflow.contract import LAST, NODE
+from switchyard.pipelines.runners.kubeflow.contract import NODE
 from switchyard.pipelines.terminal.output import quiet
 
 
@@ -109,7 +110,7 @@ def compile_tfx_pipeline(
         carried,
         stages or {},
         resources or PipelineResources(),
-        {**(environment or {}), LAST: ",".join(last)},
+        {**(environment or {}), **RunContext(last_stages=",".join(last)).variables()},
     )
     spec, platform = _compile(source)
     check(spec)

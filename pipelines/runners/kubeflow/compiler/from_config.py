@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from switchyard.components.errors import UserError
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import VERSION
@@ -13,7 +14,6 @@ from switchyard.pipelines.definition import UNCACHED, create_pipeline, training_
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, compile_tfx_pipeline
 from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineResources
 from switchyard.pipelines.runners.kubeflow.compiler.train_job import on_several_nodes
-from switchyard.pipelines.runners.kubeflow.contract import DATA_ROOT
 from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
 
 # On a cluster. Every stage is safe to repeat: its outputs are written anew, the registry knows a model by its artifact. Where
@@ -70,7 +70,7 @@ def compile_config(
             image_pull_secrets=kubeflow.image_pull_secrets,
             workspace=kubeflow.workspace,
         ),
-        environment={**environment, **({DATA_ROOT: kubeflow.data_root} if kubeflow.data_root else {})},
+        environment={**environment, **RunContext(data_root=kubeflow.data_root or "").variables()},
         local_files={**snapshots, **data},
         readers=readers,
         driven=("ingest",) if driven else (),

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from switchyard.pipelines.config.kubeflow import GPUS, StageResources, Toleration, Workspace, device, seconds
-from switchyard.pipelines.runners.kubeflow.contract import RUN_ID
 
 # Argo counts it from the start of the first try: longer than any task runs, or there is no second one.
 _WHOLE_TIME = "8760h"
-_RUN_ID_FIELD = "metadata.labels['pipeline/runid']"
+# Of `RunContext.kfp_run_id`.
+_RUN_ID, _RUN_ID_FIELD = "KFP_RUN_ID", "metadata.labels['pipeline/runid']"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def pipeline_config_source(resources: PipelineResources) -> str:
 def shared_lines(task: str, shared: PipelineResources, environment: Mapping[str, str]) -> list[str]:
     """Returns the calls that every task gets, on the variable `task`."""
     lines = [f"{task}.set_env_variable({_text(k)}, {_text(v)})" for k, v in environment.items()]
-    lines.append(f"kubernetes.use_field_path_as_env({task}, {_text(RUN_ID)}, {_text(_RUN_ID_FIELD)})")
+    lines.append(f"kubernetes.use_field_path_as_env({task}, {_text(_RUN_ID)}, {_text(_RUN_ID_FIELD)})")
     if shared.image_pull_policy:
         lines.append(f"kubernetes.set_image_pull_policy({task}, {_text(shared.image_pull_policy)})")
     if shared.image_pull_secrets:

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 
 from switchyard.components.errors import UserError
-from switchyard.components.training.workers.train_job_settings import TRAIN_JOB_ENV, TrainJobSettings
+from switchyard.components.process import variables
+from switchyard.components.training.workers.train_job_settings import TrainJobSettings
 from switchyard.pipelines.config.kubeflow import StageResources, device
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
@@ -58,5 +59,5 @@ def on_several_nodes(config: PipelineConfig, stage: str, wanted: StageResources,
         environment=wanted.environment,
     )
     own = {"cpu": None, "memory": None, "accelerator": None, "shared_memory": None}
-    environment = {**wanted.environment, TRAIN_JOB_ENV: json.dumps(asdict(given), sort_keys=True)}
+    environment = {**wanted.environment, variables.TRAIN_JOB: json.dumps(asdict(given), sort_keys=True)}
     return wanted.model_copy(update={**own, "environment": environment})

@@ -5,7 +5,6 @@ For trying out on a laptop exactly what a cluster will be given. Progress, track
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -15,10 +14,10 @@ from typing import Any
 
 from switchyard.components.errors import CancelledError, StageError, SwitchyardError
 from switchyard.components.text.escaping import sqlite_file
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, RunResult, StageResult, StageStatus
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stage_names, stages_of
-from switchyard.pipelines.runners.kubeflow.contract import OF_STAGES, STATE
 from switchyard.pipelines.runners.kubeflow.local.backend import run_pipeline
 from switchyard.pipelines.runners.kubeflow.local.containers import Containers
 from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
@@ -88,7 +87,7 @@ class _Run:
         for task, nodes in tasks.items():
             self._stages |= {f"{_DRIVER}{n}": [s] for n, s in zip(stage_names(task), stages_of(nodes), strict=True)}
         self._started: dict[str, float] = {}
-        self._environment: dict[str, dict[str, str]] = {}
+        self._contexts: dict[str, RunContext] = {}
         # Of a task that does several: the one that it is at, and the seconds of those that are done.
         self._current, self._done = "", dict[str, float]()
         self._executed: set[str] = set()
@@ -129,8 +128,8 @@ class _Run:
     def started(self, task: str) -> None:
         self._task, self._current = task, ""
         for number, stage in enumerate(self._stages.get(task, [])):
-            if stage not in self._environment:
-                self._environment[stage] = self._tracker.stage_started(stage)
+            if stage not in self._contexts:
+                self._contexts[stage] = self._tracker.stage_started(stage)
             if not number:
                 self._begun(stage)
 
@@ -154,7 +153,7 @@ class _Run:
                 self._ended(stage, status, {})
             else:
                 self._tracker.stage_never_began(stage)
-                del self._environment[stage]
+                del self._contexts[stage]
 
     def _ended(self, stage: str, status: StageStatus, artifacts: Mapping[str, Any]) -> None:
         began = self._started.setdefault(stage, time.monotonic())
@@ -190,9 +189,8 @@ class _Run:
         joint = len(stages) > 1
         self._executed.add(self._task)
         log = self._log(self._task)
-        own = {s: self._environment.get(s, {}) for s in stages}
-        tracking = {OF_STAGES: json.dumps(own)} if joint else own[stages[0]]
-        variables = {**environment, **tracking, STATE: str(self._workspace.state)}
+        own = {s: self._contexts.get(s) or RunContext(state=str(self._workspace.state)) for s in stages}
+        context = RunContext.together(own) if joint else own[stages[0]]
         self._current = stages[0]
         for stage in stages:
             self._done.pop(stage, None)
@@ -208,9 +206,11 @@ class _Run:
 
         try:
             if self._in_containers:
-                self._in_containers.run(stages, image, command, variables, volumes, log, say)
+                self._in_containers.run(stages, image, command, {**environment, **context.for_child()}, volumes, log, say)
             elif self._runner._processes:
-                job = Job("switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, variables)
+                job = Job(
+                    "switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, context, environment
+                )
                 self._runner._processes.run(job, say)
         except Exception as error:
             if not isinstance(error, SwitchyardError):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import StageError
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
-from switchyard.pipelines.runners.kubeflow.contract import STATE
 from switchyard.pipelines.runners.kubeflow.local.backend import run_pipeline
 from switchyard.pipelines.runners.local.process import Job, StageProcesses
 
@@ -74,8 +74,8 @@ class _Tasks:
 
     def run_command(self, command: Sequence[str], environment: Mapping[str, str], image: str, volumes: Mapping[str, Any]) -> int:
         log = self._folder / f"{self._task}.log"
-        variables = {**environment, STATE: str((self._folder / "state").resolve())}
-        job = Job("switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, variables)
+        context = RunContext(state=str((self._folder / "state").resolve()))
+        job = Job("switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, context, environment)
         try:
             self._processes.run(job, lambda text: self._say(f"{self._task}: {text}"))
         except Exception as error:

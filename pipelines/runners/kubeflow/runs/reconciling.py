@@ -11,9 +11,9 @@ import yaml
 from switchyard.components.errors import StageError, UserError, first_line
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
 from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
-from switchyard.pipelines.runners.kubeflow.contract import RECORD
 from switchyard.pipelines.runners.kubeflow.parent_run import KFP_TAG, Parent, reconcile
 from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 
@@ -82,7 +82,8 @@ def _server(client: KubeflowClient, run: Run) -> str | None:
             # The longest record is the whole one.
             if len(str(variable.get("value", ""))) > len(variables.get(variable["name"], "")):
                 variables[variable["name"]] = str(variable["value"])
-    texts = json.loads(variables.get(RECORD) or "{}").get("texts", {})
+    context = RunContext.of(variables)
+    texts = json.loads(context.record or "{}").get("texts", {})
     submitted = (yaml.safe_load(texts.get("config/pipeline.yaml", "")) or {}).get("tracking") or {}
-    known = (submitted.get("uri"), variables.get("MLFLOW_TRACKING_URI"))
+    known = (submitted.get("uri"), context.tracking_uri)
     return next((str(uri) for uri in known if str(uri or "").startswith("http")), None)

@@ -5,13 +5,12 @@ Such a run says whose work it shows, and has the curves of a training.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID
-from switchyard.pipelines.runners.kubeflow.contract import LAST
 from switchyard.pipelines.runners.tracking.record import NESTED_TAGS
 
 STAGE_TAG = "switchyard.stage"
@@ -33,8 +32,9 @@ def show_cached(stage: str, makers: Iterable[str]) -> None:
         stage: the task that runs. Only one that nothing comes after does it, so that it is done once.
         makers: see `producer_run_id`.
     """
-    uri, parent = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get(tracking.PARENT)
-    if not uri or not parent or os.environ.get(tracking.JOURNAL) or stage not in os.environ.get(LAST, "").split(","):
+    context = RunContext.current()
+    uri, parent = context.tracking_uri, context.parent_run_id
+    if not uri or not parent or context.journal or stage not in context.last_stages.split(","):
         return
     client = tracking.client(uri)
     experiment = client.get_run(parent).info.experiment_id

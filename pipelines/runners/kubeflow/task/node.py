@@ -25,8 +25,9 @@ from tfx.utils import import_utils
 
 from switchyard.components.errors import StageError
 from switchyard.components.pages.artifacts import track_outputs
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID
-from switchyard.pipelines.runners.kubeflow.contract import DATA_ROOT, RUN_ID, URI
+from switchyard.pipelines.runners.kubeflow.contract import URI
 from switchyard.pipelines.runners.kubeflow.task.artifacts import present, to_kfp, to_tfx
 from switchyard.pipelines.runners.kubeflow.task.views import write_views
 
@@ -43,7 +44,7 @@ class NodeRun:
         *,
         key: str,
     ) -> None:
-        self._node, self._outputs, self._key = node, outputs, key
+        self._node, self._outputs, self._key, self._context = node, outputs, key, RunContext.current()
         self._types = classes(node)
         self._inputs = {key: [self._input(a, key) for a in artifacts] for key, artifacts in inputs.items()}
         self._output_dict = {key: [self._output(a, key)] for key, a in outputs.items()}
@@ -92,9 +93,9 @@ class NodeRun:
         for key, artifacts in result.output_artifacts.items():
             if artifacts.artifacts:
                 to_kfp(artifacts.artifacts[0], self._outputs[key], self._types[key])
-                if "MLFLOW_RUN_ID" in os.environ:
+                if self._context.run_id:
                     # A later run that takes it from the cache says where it was made.
-                    self._outputs[key].metadata[PRODUCER_RUN_ID] = os.environ["MLFLOW_RUN_ID"]
+                    self._outputs[key].metadata[PRODUCER_RUN_ID] = self._context.run_id
                 kind = self._types[key]().artifact_type
                 self._finished[key] = [artifact_utils.deserialize_artifact(kind, a) for a in artifacts.artifacts]
         shutil.rmtree(info.stateful_working_dir, ignore_errors=True)
@@ -111,13 +112,13 @@ class NodeRun:
 
     def _output(self, kfp: Any, key: str) -> tfx_artifact.Artifact:
         artifact = self._types[key]()
-        root = os.environ.get(DATA_ROOT)
+        root = self._context.data_root
         if root and isinstance(artifact, standard_artifacts.Examples):
             # A new place for every try: nothing half-written is read.
             parts = (
                 root.rstrip("/"),
                 self._node["pipeline"],
-                os.environ.get(RUN_ID, "run"),
+                self._context.kfp_run_id or "run",
                 self._node["id"],
                 uuid.uuid4().hex[:8],
             )
@@ -166,7 +167,7 @@ class NodeRun:
             tmp_dir=os.path.join(temporary, "tmp"),
             pipeline_node=node,
             pipeline_info=pipeline_pb2.PipelineInfo(id=self._node["pipeline"]),
-            pipeline_run_id=os.environ.get(RUN_ID, "run"),
+            pipeline_run_id=self._context.kfp_run_id or "run",
         )
         os.makedirs(info.stateful_working_dir, exist_ok=True)
         os.makedirs(info.tmp_dir, exist_ok=True)

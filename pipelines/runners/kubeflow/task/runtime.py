@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -17,8 +16,8 @@ from typing import Any
 
 from switchyard.components import progress
 from switchyard.components.process.account import ensure_account
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.kubeflow.carried_files import PLACE, unpack
-from switchyard.pipelines.runners.kubeflow.contract import STATE
 from switchyard.pipelines.runners.kubeflow.task import failure
 from switchyard.pipelines.runners.kubeflow.task import tracking as task_tracking
 from switchyard.pipelines.runners.kubeflow.task.cached_stages import producer_run_id
@@ -102,7 +101,7 @@ def _run_stage(
         progress.say("running")
         work = node_run.NodeRun(node, inputs, given["outputs"], _resolved(properties, files), key=_key(inputs, properties))
         with tempfile.TemporaryDirectory() as temporary:
-            state = os.environ.get(STATE) or (f"{workspace}/switchyard" if workspace else None)
+            state = RunContext.current().state or (f"{workspace}/switchyard" if workspace else None)
             work.execute(temporary, state, given.get("driver_output") or "")
         work.show(given.get("views") or {})
         progress.say(f"done in {time.monotonic() - started:.1f} s")

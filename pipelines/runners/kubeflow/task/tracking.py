@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,13 +23,12 @@ from switchyard.components.errors import DataGateError
 from switchyard.components.failure import classify
 from switchyard.components.process.at_termination import at_termination
 from switchyard.components.tracking import run as tracking
-from switchyard.pipelines.runners.kubeflow.contract import LAST, OF_STAGES, RECORD, RUN_ID
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.kubeflow.parent_run import find_or_make
 from switchyard.pipelines.runners.kubeflow.task.cached_stages import STAGE_TAG, show_cached
 from switchyard.pipelines.runners.tracking.record import NESTED_TAGS
 
 _log = logging.getLogger(__name__)
-_AMBIENT = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", tracking.PARENT, tracking.STAGE, tracking.JOURNAL}
 _OF_A_FAILURE = {"switchyard.status", "switchyard.error", "switchyard.why"}
 
 
@@ -42,28 +41,17 @@ def mlflow_run_for_task(stage: str, made_in: Sequence[str] = (), *, joint: bool 
         made_in: MLflow runs in which its inputs were made.
         joint: the task does others too.
     """
-    if not joint:
-        with _tracked(stage, made_in, joint=False):
-            yield
-        return
-    before = dict(os.environ)
-    os.environ.update(json.loads(os.environ.get(OF_STAGES) or "{}").get(stage, {}))
-    try:
-        with _tracked(stage, made_in, joint=True):
-            yield
-    finally:
-        # The next stage has a run of its own.
-        for key in {*before, *os.environ} & _AMBIENT:
-            if key in before:
-                os.environ[key] = before[key]
-            else:
-                del os.environ[key]
+    context = RunContext.current().of_stage(stage)
+    context = replace(context, stage=context.stage or stage)
+    run, context = _quietly(_attach, context, joint) or (None, context)
+    # The next stage has a context of its own.
+    with context.active(), _tracked(run, context, made_in):
+        yield
 
 
 @contextmanager
-def _tracked(stage: str, made_in: Sequence[str], *, joint: bool) -> Iterator[None]:
-    run = _quietly(_attach, os.environ.get(tracking.STAGE, stage), joint)
-    monitor = tracking.watch_system() if os.environ.get("MLFLOW_RUN_ID") else None
+def _tracked(run: _OwnRun | None, context: RunContext, made_in: Sequence[str]) -> Iterator[None]:
+    monitor = tracking.watch_system() if context.run_id else None
     try:
         with at_termination(partial(_quietly, _ended, run)):
             yield
@@ -71,7 +59,7 @@ def _tracked(stage: str, made_in: Sequence[str], *, joint: bool) -> Iterator[Non
         _quietly(_failed, run, error)
         raise
     else:
-        _quietly(show_cached, os.environ.get(tracking.STAGE, stage), made_in)
+        _quietly(show_cached, context.stage, made_in)
         _quietly(_succeeded, run)
     finally:
         if monitor:
@@ -81,8 +69,9 @@ def _tracked(stage: str, made_in: Sequence[str], *, joint: bool) -> Iterator[Non
 class _OwnRun:
     """A nested run that this task ends; `parents`: it ends the parent too, where it is the last, as KFP's plugin does not."""
 
-    def __init__(self, uri: str, run_id: str, parent: str, stage: str, *, parents: bool) -> None:
-        self.uri, self.run_id, self.parent, self.stage, self.parents = uri, run_id, parent, stage, parents
+    def __init__(self, uri: str, run_id: str, parent: str, context: RunContext, *, parents: bool) -> None:
+        self.uri, self.run_id, self.parent, self.parents = uri, run_id, parent, parents
+        self.stage, self.last = context.stage, set(filter(None, context.last_stages.split(",")))
         self.started = time.monotonic()
 
 
@@ -94,36 +83,33 @@ def _quietly(function: Any, *arguments: Any) -> Any:
         return None
 
 
-def _attach(stage: str, joint: bool) -> _OwnRun | None:
-    uri, run_id = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_RUN_ID")
-    os.environ.setdefault(tracking.STAGE, stage)
-    if not uri or os.environ.get(tracking.JOURNAL):
-        return None
+def _attach(context: RunContext, joint: bool) -> tuple[_OwnRun | None, RunContext]:
+    """Returns the run that this task ends, if any, and the context with the stage's run in it."""
+    uri, run_id, stage = context.tracking_uri, context.run_id, context.stage
+    if not uri or context.journal:
+        return None, context
     client = tracking.client(uri)
     if run_id and not joint:
         tags = {"mlflow.runName": stage, STAGE_TAG: stage}
         for key, value in tags.items():
             client.set_tag(run_id, key, value)
         parent = client.get_run(run_id).data.tags.get("mlflow.parentRunId")
-        if parent:
-            os.environ.setdefault(tracking.PARENT, parent)
-        return None
+        return None, replace(context, parent_run_id=context.parent_run_id or parent or "")
     if run_id:
-        os.environ[tracking.PARENT] = client.get_run(run_id).data.tags.get("mlflow.parentRunId") or run_id
-    experiment, parent = _parent(client, uri)
-    nested = _nested(client, experiment, parent, stage)
-    os.environ.update({"MLFLOW_RUN_ID": nested, "MLFLOW_EXPERIMENT_ID": experiment, tracking.PARENT: parent})
-    return _OwnRun(uri, nested, parent, stage, parents=not run_id)
+        plugins = client.get_run(run_id).data.tags.get("mlflow.parentRunId") or run_id
+        context = replace(context, parent_run_id=plugins)
+    experiment, parent = _parent(client, context)
+    nested = _nested(client, experiment, parent, context)
+    own = _OwnRun(uri, nested, parent, context, parents=not run_id)
+    return own, replace(context, run_id=nested, experiment_id=experiment, parent_run_id=parent)
 
 
-def _parent(client: Any, uri: str) -> tuple[str, str]:
+def _parent(client: Any, context: RunContext) -> tuple[str, str]:
     """Returns experiment and parent run: the one that was named, the one of this KFP run, or a new one."""
-    given = os.environ.get(tracking.PARENT)
-    if given:
-        run_id = given
-    else:
-        record: Mapping[str, Any] = json.loads(os.environ.get(RECORD) or "{}")
-        parent = find_or_make(uri, os.environ.get(RUN_ID, ""), record)
+    run_id = context.parent_run_id
+    if not run_id:
+        record: Mapping[str, Any] = json.loads(context.record or "{}")
+        parent = find_or_make(context.tracking_uri, context.kfp_run_id, record)
         run_id = parent.run_id
         if record.get("texts") and not client.get_run(run_id).data.params:
             # A task that does not carry the whole record was faster.
@@ -142,13 +128,14 @@ def _reopen(client: Any, run_id: str) -> None:
         client.delete_tag(run_id, tag)
 
 
-def _nested(client: Any, experiment: str, parent: str, stage: str) -> str:
+def _nested(client: Any, experiment: str, parent: str, context: RunContext) -> str:
+    stage = context.stage
     where = f"tags.`mlflow.parentRunId` = '{parent}' AND tags.`{STAGE_TAG}` = '{stage}'"
     found = client.search_runs([experiment], where, max_results=1)
     if found:
         _reopen(client, found[0].info.run_id)
         return str(found[0].info.run_id)
-    record: Mapping[str, Any] = json.loads(os.environ.get(RECORD) or "{}")
+    record: Mapping[str, Any] = json.loads(context.record or "{}")
     kept = {k: v for k, v in record.get("tags", {}).items() if k in NESTED_TAGS}
     tags = {**kept, "mlflow.parentRunId": parent, STAGE_TAG: stage}
     return str(client.create_run(experiment, run_name=stage, tags=tags).info.run_id)
@@ -190,10 +177,9 @@ def _succeeded(run: _OwnRun | None) -> None:
 
 
 def _all_done(client: Any, run: _OwnRun) -> bool:
-    last = set(filter(None, os.environ.get(LAST, "").split(",")))
-    if run.stage not in last:
+    if run.stage not in run.last:
         return False
     experiment = client.get_run(run.parent).info.experiment_id
     where = f"tags.`mlflow.parentRunId` = '{run.parent}' AND attributes.status = 'FINISHED'"
     done = {r.data.tags.get(STAGE_TAG) for r in client.search_runs([experiment], where)}
-    return last <= done
+    return run.last <= done

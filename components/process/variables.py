@@ -1,0 +1,60 @@
+"""Environment variables of Switchyard's own: all of them, and what each of them is for.
+
+What one process hands another about a run goes through `RunContext` (`components/tracking/context.py`), the only reader and
+writer of those names.
+"""
+
+from __future__ import annotations
+
+# Set by users.
+DEBUG = "SWITCHYARD_DEBUG"
+SERVE_TOKEN = "SWITCHYARD_SERVE_TOKEN"  # noqa: S105 (a variable's name)
+KFP_HOST = "SWITCHYARD_KFP_HOST"
+KFP_NAMESPACE = "SWITCHYARD_KFP_NAMESPACE"
+KFP_TOKEN = "SWITCHYARD_KFP_TOKEN"  # noqa: S105
+KFP_COOKIE = "SWITCHYARD_KFP_COOKIE"
+TRY_XLA_ON_CPU = "SWITCHYARD_TRY_XLA_ON_CPU"
+
+# A process's place in a run: see `RunContext`.
+PARENT_RUN_ID = "SWITCHYARD_PARENT_RUN_ID"
+STAGE = "SWITCHYARD_STAGE"
+JOURNAL = "SWITCHYARD_TRACKING_JOURNAL"
+STATE = "SWITCHYARD_STATE"
+RECORD = "SWITCHYARD_RUN_RECORD"
+LAST_STAGES = "SWITCHYARD_LAST_STAGES"
+DATA_ROOT = "SWITCHYARD_DATA_ROOT"
+STAGES = "SWITCHYARD_CONTEXTS_OF_STAGES"
+
+# Between a training stage, its launchers and its workers.
+TRAIN_JOB = "SWITCHYARD_TRAIN_JOB"
+NODE = "SWITCHYARD_NODE"
+LEASE = "SWITCHYARD_LEASE"
+STAGE_PIPE = "SWITCHYARD_STAGE_PIPE"
+
+# Between a local runner and the process that stages are forked from.
+PRELOAD_LOG = "SWITCHYARD_PRELOAD_LOG"
+PRELOAD_TRAINERS = "SWITCHYARD_PRELOAD_TRAINERS"
+
+MEANINGS = {
+    DEBUG: "set to anything: an error that no message was made for is shown with its trace",
+    SERVE_TOKEN: "the token that a server's clients must send",
+    KFP_HOST: "address of Kubeflow Pipelines",
+    KFP_NAMESPACE: "the user's namespace there",
+    KFP_TOKEN: "bearer token for it",
+    KFP_COOKIE: "session's cookie for it",
+    TRY_XLA_ON_CPU: "1: PyTorch/XLA's CPU device counts as a TPU",
+    PARENT_RUN_ID: "the pipeline's MLflow run",
+    STAGE: "the stage that the process runs",
+    JOURNAL: "folder for what cannot be sent to MLflow",
+    STATE: "folder for checkpoints, which outlives the process",
+    RECORD: "what the pipeline's MLflow run holds, for the task that makes it (JSON)",
+    LAST_STAGES: "stages that nothing comes after: the last of them ends the pipeline's MLflow run",
+    DATA_ROOT: "where examples go, past KFP's launcher and its copies",
+    STAGES: "the contexts of the stages of a task that does several (JSON)",
+    TRAIN_JOB: "how several nodes train: `TrainJobSettings` (JSON); not set: this machine plays all nodes",
+    NODE: "set on a node of several: the launcher knows the others",
+    LEASE: "seconds and file by which a node knows that its stage still runs",
+    STAGE_PIPE: "set where standard input is a pipe from the stage, whose end ends the launcher",
+    PRELOAD_LOG: "file for what the preloading process prints",
+    PRELOAD_TRAINERS: "trainers to import there, with commas between",
+}
