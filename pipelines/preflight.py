@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from switchyard.components.data.class_order import ordered, usual_positive
 from switchyard.components.data_gate.label_check import check_label_values
@@ -115,14 +114,14 @@ def check_code_loads(config: PipelineConfig, store: Path) -> None:
             found.load()
 
 
-def check_environment(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
+def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
     """Imports the user's code, asks the trainer for its devices, parses the schema.
 
     Args:
         payload: the config, and the folder of snapshots.
 
     Returns:
-        `trainers`: their names.
+        The trainers' names.
 
     Raises:
         UserError: whatever is wrong.
@@ -140,7 +139,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> dict[str, Any]:
     check_code_loads(config, store)
     if config.validation.schema_path:
         _check_schema(Path(config.validation.schema_path))
-    return {"trainers": names}
+    return names
 
 
 def _check_schema(path: Path) -> None:

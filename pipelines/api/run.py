@@ -17,7 +17,7 @@ from switchyard.components.evaluation.results import CHAMPION, verdict_of, with_
 from switchyard.components.metrics import HEADLINE
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.contract import RunResult, runner_class
-from switchyard.pipelines.runners.local.runner import stop_on_sigterm
+from switchyard.pipelines.runners.this_machine import stop_on_sigterm
 from switchyard.pipelines.terminal.console import PlainTextConsole
 from switchyard.pipelines.terminal.output import stderr_console
 from switchyard.pipelines.workspace import Workspace, default_workspace
@@ -44,11 +44,9 @@ def run_pipeline(
     stop_on_sigterm()
     place = Workspace(root)
     place.contain_libraries()
-    runner = kind(place, stderr_console(), pipeline.resolve() if pipeline else None, even_if_unchanged=even_if_unchanged)
-    try:
-        result: RunResult = runner.submit(runner.compile(config))
-    finally:
-        runner.cancel()
+    source = pipeline.resolve() if pipeline else None
+    with kind(place, stderr_console(), source, even_if_unchanged=even_if_unchanged) as runner:
+        result = runner.run(config)
     if result.status != "cancelled":
         _print(result, root, pipeline, _console(sys.stderr if as_json else sys.stdout))
     if as_json:

@@ -142,19 +142,17 @@ def _examine(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -
     """Runs ingest and statistics (from the cache where they ran before) and reads what they found, by split."""
     from switchyard.components.data_gate.statistics import read_statistics
     from switchyard.pipelines.config.load import load_config
-    from switchyard.pipelines.runners.local.runner import LocalRunner, stop_on_sigterm
+    from switchyard.pipelines.runners.local.runner import LocalRunner
+    from switchyard.pipelines.runners.this_machine import stop_on_sigterm
 
     config = load_config(pipeline, overrides=overrides)
     stop_on_sigterm()
     place = Workspace((workspace or default_workspace(pipeline)).resolve())
     place.contain_libraries()
-    runner = LocalRunner(place, stderr_console(), pipeline.resolve(), only=STAGES)
     # The reviewed schema is not needed for this, and may be what is wrong.
     plain = config.model_copy(update={"validation": config.validation.model_copy(update={"schema_path": None})})
-    try:
-        result = runner.submit(runner.compile(plain))
-    finally:
-        runner.cancel()
+    with LocalRunner(place, stderr_console(), pipeline.resolve(), only=STAGES) as runner:
+        result = runner.run(plain)
     if result.error:
         raise Failure.of_exit_code(result.exit_code, result.error).error()
     folder = Path(result.outputs["statistics"]["statistics"])

@@ -1,4 +1,4 @@
-"""The runner contract: compile (starts nothing), look at it, submit."""
+"""The runner contract: check, compile (starts nothing), look at it, submit, close."""
 
 from __future__ import annotations
 
@@ -6,29 +6,34 @@ import abc
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.results import Evaluation
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
+if TYPE_CHECKING:
+    from switchyard.pipelines.runners.this_machine import MachineRunner
+
+Program = TypeVar("Program")
 StageStatus = Literal["ran", "cached", "failed", "cancelled"]
 # In an artifact's properties: the MLflow run that made it, for those who take it from a cache.
 PRODUCER_RUN_ID = "switchyard_mlflow_run"
 
 
 @dataclass(frozen=True)
-class CompiledPipeline:
+class CompiledPipeline(Generic[Program]):
     """A pipeline ready to be submitted.
 
     Attributes:
         config: resolved; `task` is decided.
-        program: what the runner runs: TFX's intermediate representation, or a `CompiledForKubeflow`.
+        program: what the runner runs: TFX's intermediate representation (local), or a `CompiledForKubeflow`.
         stages: stage -> the stages it waits for, in topological order.
     """
 
     config: PipelineConfig
-    program: Any
+    program: Program
     stages: Mapping[str, tuple[str, ...]]
 
 
@@ -82,22 +87,52 @@ class RunResult:
     unchanged_since: str | None = None
 
 
-class Runner(abc.ABC):
-    """Runs pipelines somewhere."""
+class Runner(abc.ABC, Generic[Program]):
+    """Runs pipelines somewhere; a context that ends, at its end, the processes that it has started."""
 
     name: ClassVar[str]
 
     @abc.abstractmethod
-    def compile(self, config: PipelineConfig) -> CompiledPipeline:
-        """Returns what `submit` takes; starts nothing.
+    def check(self, config: PipelineConfig) -> PipelineConfig:
+        """Returns the config with what its data decides (`task`); may start processes to look.
 
         Raises:
-            UserError: the config, the data or the user's code is wrong.
+            UserError: the config, the data, the user's code or the devices are wrong.
+            DataGateError: the label has values that the reviewed schema does not know.
         """
 
     @abc.abstractmethod
-    def submit(self, compiled: CompiledPipeline) -> RunResult:
-        """Runs it to the end. A stage's failure is in the result, not raised."""
+    def compile(self, config: PipelineConfig) -> CompiledPipeline[Program]:
+        """Returns what `submit` takes; starts nothing.
+
+        Args:
+            config: with `task` decided, see `check`.
+
+        Raises:
+            UserError: it cannot run so.
+        """
+
+    @abc.abstractmethod
+    def submit(self, compiled: CompiledPipeline[Program]) -> RunResult:
+        """Runs it to the end. A stage's failure is in the result, not raised.
+
+        Raises:
+            UserError: the environment was not checked before, and is wrong.
+        """
+
+    def run(self, config: PipelineConfig) -> RunResult:
+        """Checks, compiles and submits; raises as these do."""
+        return self.submit(self.compile(self.check(config)))
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends all processes that it has started; once more does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
 
 # Name of a runner -> its class, imported on first use.
@@ -108,7 +143,7 @@ RUNNERS = {
 }
 
 
-def runner_class(name: str) -> Any:
+def runner_class(name: str) -> type[MachineRunner[Any]]:
     """Returns the runner's class.
 
     Raises:
@@ -117,4 +152,4 @@ def runner_class(name: str) -> Any:
     if name not in RUNNERS:
         raise UserError(f"--runner {name!r}: is no runner; allowed: {', '.join(RUNNERS)}.{did_you_mean(name, RUNNERS)}")
     module, _, attribute = RUNNERS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return cast("type[MachineRunner[Any]]", getattr(importlib.import_module(module), attribute))

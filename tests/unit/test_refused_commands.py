@@ -21,7 +21,7 @@ def refused(root, tmp_path):
     config = load_config(None, document={"name": "x", "data": {"path": str(data)}, "label": "none"})
     runner = LocalRunner(Workspace(root), Console(file=io.StringIO()))
     with pytest.raises(UserError, match="none"):
-        runner.compile(config)
+        runner.run(config)
 
 
 def test_a_refused_run_leaves_no_workspace(tmp_path):

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 from switchyard.components.errors import StageError, UserError, last_line
 from switchyard.pipelines.config.beam import BeamConfig
@@ -49,7 +50,7 @@ def _java(beam: BeamConfig) -> str:
 
 
 class JobServer:
-    """A job server that is starting; it ends with this process whatever happens.
+    """A job server that is starting, as a context; it ends with this process whatever happens.
 
     Args:
         beam: a config that needs a job server.
@@ -105,8 +106,14 @@ class JobServer:
             else:
                 return
 
-    def stop(self) -> None:
-        """Ends it; again does nothing."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends it; once more does nothing."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)

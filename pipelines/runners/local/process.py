@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from switchyard.components.errors import CancelledError, StageError, last_line
 from switchyard.components.failure import classify
@@ -54,7 +54,7 @@ class Job:
 
 
 class StageProcesses:
-    """Starts children from one warm process and follows them."""
+    """Starts children from one warm process and follows them; a context that ends them at its end."""
 
     def __init__(self, log: Path, trainers: Sequence[str]) -> None:
         os.environ[variables.PRELOAD_LOG] = str(log)
@@ -123,8 +123,14 @@ class StageProcesses:
             return value
         raise value.error()
 
-    def cancel(self) -> None:
-        """Stops all children; what they had not finished is not published."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all children, now and from now on; what they had not finished is not published."""
         with self._lock:
             self._cancelled = True
             running = list(self._running)

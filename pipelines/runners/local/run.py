@@ -11,26 +11,30 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from switchyard.components.errors import CancelledError, StageError, SwitchyardError
 from switchyard.components.tracking.context import RunContext
-from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, RunResult, StageResult, StageStatus
+from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, StageResult, StageStatus
 from switchyard.pipelines.runners.local.operator import StageOperator
 from switchyard.pipelines.runners.local.process import StageProcesses
-from switchyard.pipelines.runners.outcome import prefix_stage, run_result, track_result
+from switchyard.pipelines.runners.outcome import prefix_stage
+from switchyard.pipelines.runners.this_machine import MachineRun
 from switchyard.pipelines.terminal.progress import Display
 from switchyard.pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tfx.proto.orchestration import pipeline_pb2
 
 _log = logging.getLogger(__name__)
 
 
-class LocalRun:
-    """One run: its stages, its tracking, its outcome."""
+class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
+    """One run: its stages side by side, as TFX's launcher runs them."""
 
     def __init__(
         self,
-        compiled: CompiledPipeline,
+        compiled: CompiledPipeline[pipeline_pb2.Pipeline],
         workspace: Workspace,
         processes: StageProcesses,
         display: Display,
@@ -44,18 +48,13 @@ class LocalRun:
 
         from switchyard.components.compat import tfx_cache_keys
         from switchyard.pipelines.runners.local.metadata import LockedMetadata
-        from switchyard.pipelines.runners.tracking.runs import RunTracker
 
-        self._compiled, self._processes, self._display, self._logs = compiled, processes, display, logs
-        self._workspace, self._trainer, self._beam = workspace, trainer, beam
+        super().__init__(compiled, workspace, display, logs, trainer, source)
+        self._processes, self._beam = processes, beam
         runtime_parameter_utils.substitute_runtime_parameter(compiled.program, {"pipeline-run-id": logs.name})
         self._deployment = runner_utils.extract_local_deployment_config(compiled.program)
         tfx_cache_keys.install()
         self._metadata = LockedMetadata(workspace.metadata, workspace.metadata_lock, self._neutral)
-        self._tracker = RunTracker(compiled.config, workspace, logs.name, trainer, source)
-        self._results: dict[str, StageResult] = {}
-        self._outputs: dict[str, dict[str, Any]] = {}
-        self._errors: list[SwitchyardError] = []
         # Stage -> the MLflow run that did its work: its own, or that of an earlier one.
         self.work: dict[str, str | None] = {}
 
@@ -72,30 +71,6 @@ class LocalRun:
             for written in (path, json.dumps(path)[1:-1]):
                 text = text.replace(f'"{written}"', f'"{name}"')
         return self._workspace.neutral(text)
-
-    def run(self) -> RunResult:
-        """Runs every stage that is not cached; a stage's failure is in the result."""
-        cancelled = False
-        try:
-            self._run_stages()
-        except KeyboardInterrupt:
-            self._processes.cancel()
-            cancelled = True
-        except BaseException as error:
-            self._tracker.ended("FAILED", {"switchyard.status": "failed", "switchyard.why": f"{type(error).__name__}: {error}"})
-            raise
-        result = run_result(
-            self._compiled.config.name,
-            self._trainer,
-            self._tracker,
-            self._compiled.stages,
-            self._results,
-            {s: {k: a.uri for k, a in by_key.items()} for s, by_key in self._outputs.items()},
-            self._errors,
-            cancelled=cancelled,
-        )
-        track_result(self._tracker, result, self._display, self._workspace)
-        return result
 
     def _run_stages(self) -> None:
         waiting = dict(self._compiled.stages)
@@ -116,11 +91,11 @@ class LocalRun:
                     stage = running.pop(future)
                     error = future.exception()
                     if isinstance(error, Exception):
-                        self._errors.append(error if isinstance(error, SwitchyardError) else prefix_stage(stage, error))
+                        self._errors[stage] = error if isinstance(error, SwitchyardError) else prefix_stage(stage, error)
                     elif error:
                         raise error
         except BaseException:
-            self._processes.cancel()
+            self._processes.close()
             raise
         finally:
             # What runs beside a failed stage is let finish: the next run finds it in the cache.
@@ -136,14 +111,16 @@ class LocalRun:
         context = self._tracker.stage_started(stage)
         self._display.status(stage, "running")
         try:
-            status, self._outputs[stage] = self._launch(node, context)
+            status, artifacts = self._launch(node, context)
         except Exception as error:
             status = "cancelled" if isinstance(error, CancelledError) else "failed"
-            self._finish(stage, status, started, error=str(error))
+            self._finish(stage, status, started, None, str(error))
             if not isinstance(error, SwitchyardError):
                 _log.exception("%s failed", stage)
             raise prefix_stage(stage, error) from error
-        self._finish(stage, status, started)
+        self._outputs[stage] = {key: artifact.uri for key, artifact in artifacts.items()}
+        made_in = next(iter(artifacts.values())).custom_properties[PRODUCER_RUN_ID].string_value if status == "cached" else None
+        self._finish(stage, status, started, made_in or None)
 
     def _launch(self, node: Any, context: RunContext) -> tuple[StageStatus, dict[str, Any]]:
         from tfx.orchestration.local import runner_utils
@@ -182,14 +159,12 @@ class LocalRun:
             raise StageError(f"TFX's launcher left it in state {state}. Log: {self._logs / 'runner.log'}")
         return ("cached" if state == CACHED else "ran"), outputs
 
-    def _finish(self, stage: str, status: StageStatus, started: float, error: str | None = None) -> None:
+    def _finish(
+        self, stage: str, status: StageStatus, started: float, producer_run_id: str | None, error: str | None = None
+    ) -> None:
         seconds = time.monotonic() - started
         self._results[stage] = StageResult(status, round(seconds, 2))
         self._display.status(stage, status, seconds)
-        producer_run_id = None
-        if status == "cached":
-            artifact = next(iter(self._outputs[stage].values()))
-            producer_run_id = artifact.custom_properties[PRODUCER_RUN_ID].string_value or None
         self.work[stage] = producer_run_id or self._tracker.stage_run_id(stage)
         self._tracker.log_file(self._logs / f"{stage}.log", "logs")
         self._tracker.stage_ended(stage, status, seconds, producer_run_id=producer_run_id, error=error)

@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+# What a process does for a task: see `task_process`.
+RUN = "switchyard.pipelines.runners.kubeflow.local.task_process:run"
+# Modules that every task's process needs.
+PRELOADED = ("kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.node")
 _one_at_a_time = threading.Lock()
 
 

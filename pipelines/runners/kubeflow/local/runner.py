@@ -17,14 +17,17 @@ from switchyard.components.text.escaping import sqlite_file
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.runners.contract import PRODUCER_RUN_ID, CompiledPipeline, RunResult, StageResult, StageStatus
+from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stage_names, stages_of
-from switchyard.pipelines.runners.kubeflow.local.backend import run_pipeline
+from switchyard.pipelines.runners.kubeflow.local.backend import PRELOADED, RUN, run_pipeline
 from switchyard.pipelines.runners.kubeflow.local.containers import Containers
 from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
-from switchyard.pipelines.runners.local.process import Job
-from switchyard.pipelines.runners.local.runner import LocalRunner
-from switchyard.pipelines.runners.outcome import prefix_stage, run_result, track_result
-from switchyard.pipelines.runners.tracking.runs import RunTracker, tracking_uri
+from switchyard.pipelines.runners.local.process import Job, StageProcesses
+from switchyard.pipelines.runners.outcome import prefix_stage
+from switchyard.pipelines.runners.this_machine import MachineRun, MachineRunner
+from switchyard.pipelines.runners.tracking.runs import tracking_uri
+from switchyard.pipelines.terminal.progress import Display
+from switchyard.pipelines.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 _DRIVER = "drive-"
@@ -32,28 +35,13 @@ _DRIVER = "drive-"
 DONE = re.compile(r"done in ([\d.]+) s")
 
 
-class KfpLocalRunner(LocalRunner):
+class KfpLocalRunner(MachineRunner[CompiledForKubeflow]):
     """Tasks as processes, forked from one that has imported TFX."""
 
     name = "kfp-local"
-    _also_preloaded = ("kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.node")
-    _remembers = False
-    _containers = False
+    _also_preloaded = PRELOADED
 
-    def submit(self, compiled: CompiledPipeline) -> RunResult:
-        """See Runner."""
-        from switchyard.pipelines.terminal.output import quiet
-
-        if self._processes is None:
-            raise RuntimeError("compile first")
-        with quiet(self._logs / "runner.log"), self._display:
-            self._display.stages(compiled.stages)
-            return _Run(self, compiled).run()
-
-    def _start_engine(self, config: PipelineConfig) -> None:
-        """None: a task goes by what is compiled, as it does in a pod."""
-
-    def _compile(self, config: PipelineConfig) -> CompiledPipeline:
+    def _compile(self, config: PipelineConfig) -> CompiledPipeline[CompiledForKubeflow]:
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 
         root = self._workspace.root / "kubeflow"
@@ -61,26 +49,40 @@ class KfpLocalRunner(LocalRunner):
         (self._logs / "kfp.yaml").write_text(compiled.to_yaml(), encoding="utf-8")
         return CompiledPipeline(config, compiled, compiled.waits)
 
+    def _submit(self, compiled: CompiledPipeline[CompiledForKubeflow], processes: StageProcesses) -> RunResult:
+        return _Run(compiled, self._workspace, self._display, self._logs, self._trainer, self._source, processes).run()
+
 
 class KfpDockerRunner(KfpLocalRunner):
     """Tasks as containers of the pipeline's image, by Docker's API (Docker, or podman's socket in DOCKER_HOST)."""
 
     name = "kfp-docker"
-    _containers = True
 
-    def _compile(self, config: PipelineConfig) -> CompiledPipeline:
+    def _compile(self, config: PipelineConfig) -> CompiledPipeline[CompiledForKubeflow]:
         compiled = super()._compile(config)
         Containers.check({e["container"]["image"] for e in compiled.program.spec["deploymentSpec"]["executors"].values()})
         return compiled
 
+    def _submit(self, compiled: CompiledPipeline[CompiledForKubeflow], processes: StageProcesses) -> RunResult:
+        containers = Containers(mounts(compiled.config, self._workspace))
+        return _Run(compiled, self._workspace, self._display, self._logs, self._trainer, self._source, containers).run()
 
-class _Run:
+
+class _Run(MachineRun[CompiledForKubeflow]):
     """One run; KFP's local runner calls it, see `local_backend.Tasks`."""
 
-    def __init__(self, runner: KfpLocalRunner, compiled: CompiledPipeline) -> None:
-        self._runner, self._compiled = runner, compiled
-        self._workspace, self._display, self._logs = runner._workspace, runner._display, runner._logs
-        self._tracker = RunTracker(compiled.config, self._workspace, self._logs.name, runner._trainer, runner._source)
+    def __init__(
+        self,
+        compiled: CompiledPipeline[CompiledForKubeflow],
+        workspace: Workspace,
+        display: Display,
+        logs: Path,
+        trainer: str,
+        source: Path | None,
+        work: StageProcesses | Containers,
+    ) -> None:
+        super().__init__(compiled, workspace, display, logs, trainer, source)
+        self._work = work
         tasks: Mapping[str, str] = compiled.program.tasks
         # KFP's task -> its stages.
         self._stages: dict[str, list[str]] = {task: stages_of(nodes) for task, nodes in tasks.items()}
@@ -92,38 +94,11 @@ class _Run:
         self._current, self._done = "", dict[str, float]()
         self._executed: set[str] = set()
         self._task = ""
-        self._results: dict[str, StageResult] = {}
-        self._outputs: dict[str, dict[str, str]] = {}
-        # Stage -> what its last try ended with.
-        self._errors: dict[str, SwitchyardError] = {}
-        self._in_containers = Containers(self._mounts()) if runner._containers else None
 
-    def run(self) -> RunResult:
-        root = self._workspace.root / "kubeflow"
-        done, cancelled = False, False
-        try:
-            done = run_pipeline(
-                self._compiled.program.spec, {}, root, self._logs / "kfp.log", self, containers=self._runner._containers
-            )
-        except KeyboardInterrupt:
-            cancelled = True
-        except BaseException as error:
-            self._tracker.ended("FAILED", {"switchyard.status": "failed", "switchyard.why": f"{type(error).__name__}: {error}"})
-            raise
-        if not done and not cancelled and not self._errors:
-            self._errors[""] = StageError(f"KFP's local runner failed. Log: {self._logs / 'kfp.log'}")
-        result = run_result(
-            self._compiled.config.name,
-            self._runner._trainer,
-            self._tracker,
-            self._compiled.stages,
-            self._results,
-            self._outputs,
-            list(self._errors.values()),
-            cancelled=cancelled,
-        )
-        track_result(self._tracker, result, self._display, self._workspace)
-        return result
+    def _run_stages(self) -> None:
+        root, log, containers = self._workspace.root / "kubeflow", self._logs / "kfp.log", isinstance(self._work, Containers)
+        if not run_pipeline(self._compiled.program.spec, {}, root, log, self, containers=containers) and not self._errors:
+            self._errors[""] = StageError(f"KFP's local runner failed. Log: {log}")
 
     def started(self, task: str) -> None:
         self._task, self._current = task, ""
@@ -205,13 +180,11 @@ class _Run:
                 self._display.say(stage, text)
 
         try:
-            if self._in_containers:
-                self._in_containers.run(stages, image, command, {**environment, **context.for_child()}, volumes, log, say)
-            elif self._runner._processes:
-                job = Job(
-                    "switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, context, environment
-                )
-                self._runner._processes.run(job, say)
+            if isinstance(self._work, Containers):
+                given = {**environment, **context.for_child()}
+                self._work.run(stages, image, command, given, volumes, log, say)
+            else:
+                self._work.run(Job(RUN, list(command), log, context, environment), say)
         except Exception as error:
             if not isinstance(error, SwitchyardError):
                 _log.exception("%s failed", self._current)
@@ -229,14 +202,13 @@ class _Run:
             self._done[stage] = float(found[1])
             self._display.status(stage, "ran", self._done[stage])
 
-    def _mounts(self) -> dict[str, str]:
-        """Folders that containers see at their own paths -> Docker's mode."""
-        config = self._compiled.config
-        found = {str(self._workspace.root): "rw"}
-        uri = tracking_uri(config, self._workspace)
-        if database := sqlite_file(uri):
-            found[str(database.absolute().parent)] = "rw"
-        for _, _, files in local_inputs(config):
-            for file in files:
-                found.setdefault(str(file.parent), "ro")
-        return found
+
+def mounts(config: PipelineConfig, workspace: Workspace) -> dict[str, str]:
+    """Returns the folders that containers see at their own paths -> Docker's mode."""
+    found = {str(workspace.root): "rw"}
+    if database := sqlite_file(tracking_uri(config, workspace)):
+        found[str(database.absolute().parent)] = "rw"
+    for _, _, files in local_inputs(config):
+        for file in files:
+            found.setdefault(str(file.parent), "ro")
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 from switchyard.components.errors import StageError
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
-from switchyard.pipelines.runners.kubeflow.local.backend import run_pipeline
+from switchyard.pipelines.runners.kubeflow.local.backend import PRELOADED, RUN, run_pipeline
 from switchyard.pipelines.runners.local.process import Job, StageProcesses
 
 
@@ -35,15 +35,10 @@ def run_compiled(
         UserError, DataGateError, StageError: a task failed; the message names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    processes = StageProcesses(
-        folder / "preload.log", ["kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.node"]
-    )
-    tasks = _Tasks(compiled, processes, folder, say or _to_stderr)
-    try:
+    with StageProcesses(folder / "preload.log", PRELOADED) as processes:
+        tasks = _Tasks(compiled, processes, folder, say or _to_stderr)
         if not run_pipeline(compiled.spec, arguments or {}, folder.resolve(), folder / "kfp.log", tasks, containers=False):
             raise tasks.error or StageError(f"KFP's local runner failed. Log: {folder / 'kfp.log'}")
-    finally:
-        processes.cancel()
     return tasks.outputs
 
 
@@ -75,7 +70,7 @@ class _Tasks:
     def run_command(self, command: Sequence[str], environment: Mapping[str, str], image: str, volumes: Mapping[str, Any]) -> int:
         log = self._folder / f"{self._task}.log"
         context = RunContext(state=str((self._folder / "state").resolve()))
-        job = Job("switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, context, environment)
+        job = Job(RUN, list(command), log, context, environment)
         try:
             self._processes.run(job, lambda text: self._say(f"{self._task}: {text}"))
         except Exception as error:

@@ -1,0 +1,229 @@
+"""What the runners on this machine share: the checks before a run, the processes that do its work, its tracking and its end."""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Generic
+
+from rich.console import Console
+
+from switchyard.components.errors import CancelledError, DataGateError, SwitchyardError, UserError
+from switchyard.components.import_order import without_pytorch
+from switchyard.components.training.trainers import TRAINERS
+from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.preflight import check_inputs
+from switchyard.pipelines.runners.champion_class import champions_class
+from switchyard.pipelines.runners.contract import CompiledPipeline, Program, Runner, RunResult, StageResult
+from switchyard.pipelines.runners.local.process import Job, StageProcesses
+from switchyard.pipelines.runners.outcome import run_result, track_result
+from switchyard.pipelines.runners.tracking.runs import RunTracker
+from switchyard.pipelines.terminal.output import quiet
+from switchyard.pipelines.terminal.progress import Display, make_display
+from switchyard.pipelines.workspace import Workspace
+
+# Several runs of one process may start in the same second.
+_numbers = itertools.count(1)
+# All that a run imports in this process, for a moment in which it waits anyway.
+_NEEDED = (
+    "switchyard.pipelines.definition",
+    "switchyard.pipelines.runners.local.metadata",
+    "tfx.dsl.compiler.compiler",
+    "tfx.orchestration.local.runner_utils",
+    "tfx.orchestration.portable.launcher",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
+
+
+class MachineRunner(Runner[Program]):
+    """Runs in `workspace`; a second run of the same thing finds every stage in the cache.
+
+    Args:
+        workspace: where it writes.
+        console: for progress.
+        source: the YAML.
+        only: these stages, not all.
+        even_if_unchanged: run also when nothing that goes in has changed since the last run, see `last_run`.
+    """
+
+    # Modules that the stages' processes need besides.
+    _also_preloaded: ClassVar[Sequence[str]] = ()
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        console: Console,
+        source: Path | None = None,
+        only: Collection[str] | None = None,
+        *,
+        even_if_unchanged: bool = False,
+    ) -> None:
+        self._made = workspace.create()
+        self._workspace = workspace
+        self._source = source
+        self._only = only
+        self._even_if_unchanged = even_if_unchanged
+        self._logs = workspace.logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{next(_numbers)}"
+        self._logs.mkdir(parents=True)
+        self._display: Display = make_display(console)
+        self._started = ExitStack()
+        self._processes: StageProcesses | None = None
+        # Names of the trainers.
+        self._trainer = ""
+
+    def check(self, config: PipelineConfig) -> PipelineConfig:
+        """See Runner. The processes that look at code and devices are those that do the stages' work."""
+        config = self._check_inputs(config)
+        self._check_environment(config)
+        return config
+
+    def compile(self, config: PipelineConfig) -> CompiledPipeline[Program]:
+        """See Runner."""
+        with self._nothing_left_when_refused(), quiet(self._logs / "runner.log"):
+            return self._compile(config)
+
+    def submit(self, compiled: CompiledPipeline[Program]) -> RunResult:
+        """See Runner."""
+        processes = self._check_environment(compiled.config)
+        with quiet(self._logs / "runner.log"), self._display:
+            self._display.stages(compiled.stages)
+            return self._submit(compiled, processes)
+
+    def close(self) -> None:
+        """See Runner."""
+        self._started.close()
+        self._processes = None
+
+    @abc.abstractmethod
+    def _compile(self, config: PipelineConfig) -> CompiledPipeline[Program]: ...
+
+    @abc.abstractmethod
+    def _submit(self, compiled: CompiledPipeline[Program], processes: StageProcesses) -> RunResult: ...
+
+    def _start_engine(self, config: PipelineConfig) -> None:
+        """Starts, beside the checks, what the stages need besides processes."""
+
+    @contextmanager
+    def _nothing_left_when_refused(self) -> Iterator[None]:
+        try:
+            yield
+        except (UserError, DataGateError):
+            # Nothing has run: what a refused command leaves would be in the way of the right one, or taken for a run's.
+            self.close()
+            self._workspace.forget(self._logs, self._made)
+            raise
+
+    def _check_inputs(self, config: PipelineConfig) -> PipelineConfig:
+        """Before the frameworks are loaded: most mistakes are found within a second."""
+        with self._nothing_left_when_refused(), quiet(self._logs / "runner.log"):
+            checked = check_inputs(config, self._workspace.code, champions_class(config, self._workspace))
+            if checked.positive_class != config.positive_class:
+                self._display.say(
+                    "check", f"warning: positive_class: {checked.positive_class}, as of the champion; the key chooses another"
+                )
+            return checked
+
+    def _check_environment(self, config: PipelineConfig) -> StageProcesses:
+        """Returns the processes, the first of which has looked at the user's code and the devices."""
+        if self._processes is not None:
+            return self._processes
+        with self._nothing_left_when_refused():
+            self._start_engine(config)
+            # A trainer of the user's own may be one with PyTorch, which then has to come first.
+            imported = [TRAINERS.get(f, "torch") for f in config.trainer.frameworks]
+            processes = StageProcesses(self._logs / "preload.log", [*imported, *self._also_preloaded])
+            self._started.enter_context(processes)
+            with quiet(self._logs / "runner.log"), self._display:
+                processes.warm()
+                self._display.status("check", "running")
+                self._display.say("check", "importing the libraries")
+                started = time.monotonic()
+                try:
+                    with ThreadPoolExecutor(1) as pool:
+                        # TFX's import takes as long as the child's: at the same time.
+                        imports = pool.submit(_import)
+                        payload = (config, self._workspace.code)
+                        job = Job("switchyard.pipelines.preflight:check_environment", payload, self._logs / "check.log")
+                        trainers = processes.run(job, partial(self._display.say, "check"))
+                        imports.result()
+                except BaseException as error:
+                    given_up = isinstance(error, KeyboardInterrupt | CancelledError)
+                    self._display.status("check", "cancelled" if given_up else "failed", time.monotonic() - started)
+                    raise
+                self._display.status("check", "ran", time.monotonic() - started)
+        self._processes, self._trainer = processes, ", ".join(trainers)
+        return processes
+
+
+class MachineRun(abc.ABC, Generic[Program]):
+    """One run: its stages, its tracking, its outcome."""
+
+    def __init__(
+        self,
+        compiled: CompiledPipeline[Program],
+        workspace: Workspace,
+        display: Display,
+        logs: Path,
+        trainer: str,
+        source: Path | None,
+    ) -> None:
+        self._compiled, self._workspace, self._display, self._logs = compiled, workspace, display, logs
+        self._trainer = trainer
+        self._tracker = RunTracker(compiled.config, workspace, logs.name, trainer, source)
+        self._results: dict[str, StageResult] = {}
+        # Stage -> output's key -> URI.
+        self._outputs: dict[str, dict[str, str]] = {}
+        # Stage -> what its last try ended with; the first one is the run's.
+        self._errors: dict[str, SwitchyardError] = {}
+
+    def run(self) -> RunResult:
+        """Runs every stage that is not cached; a stage's failure is in the result."""
+        cancelled = False
+        try:
+            self._run_stages()
+        except KeyboardInterrupt:
+            cancelled = True
+        except BaseException as error:
+            self._tracker.ended("FAILED", {"switchyard.status": "failed", "switchyard.why": f"{type(error).__name__}: {error}"})
+            raise
+        result = run_result(
+            self._compiled.config.name,
+            self._trainer,
+            self._tracker,
+            self._compiled.stages,
+            self._results,
+            self._outputs,
+            list(self._errors.values()),
+            cancelled=cancelled,
+        )
+        track_result(self._tracker, result, self._display, self._workspace)
+        return result
+
+    @abc.abstractmethod
+    def _run_stages(self) -> None: ...
+
+
+def _import() -> None:
+    with without_pytorch():
+        for module in _NEEDED:
+            importlib.import_module(module)
+
+
+def stop_on_sigterm() -> None:
+    """Makes SIGTERM end a run as Ctrl-C does. Only in the main thread."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
