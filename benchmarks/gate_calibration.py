@@ -33,6 +33,7 @@ from stock_tfx.trips import write_trips  # noqa: E402
 
 from switchyard.components.compat.tfdv_quantiles import stats_options  # noqa: E402
 from switchyard.components.data_gate.checks import Checks  # noqa: E402
+from switchyard.components.data_gate.config import DataGateSettings  # noqa: E402
 from switchyard.components.data_gate.findings import Finding, merged  # noqa: E402
 from switchyard.components.data_gate.growth import ordered  # noqa: E402
 from switchyard.components.data_gate.inferred_schema import widen  # noqa: E402
@@ -40,13 +41,7 @@ from switchyard.components.data_gate.inferred_schema import widen  # noqa: E402
 TAXI = ROOT.parent / "shared" / "data" / "chicago_taxi" / "data.csv"
 ROWS = 2_000
 SPLITS = {"train": 0.7, "eval": 0.1, "test": 0.2}
-SETTINGS: dict[str, Any] = {
-    "curated": False,
-    "excluded": [],
-    "split_paths": False,
-    "on_anomaly": {"error": "fail", "warning": "warn", "features": {}},
-    "drift": {"warn": 0.1, "fail": 0.5, "features": {}},
-}
+SETTINGS = DataGateSettings()
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ def _number(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 # As much as TensorFlow, PyTorch and MLflow can count.
 LARGEST = 2**31 - 1
 Positive = Annotated[StrictInt, Field(ge=1, le=LARGEST)]

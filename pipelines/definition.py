@@ -29,8 +29,8 @@ from switchyard.components.user_code.loading import snapshot_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import (
     VERSION,
+    data_gate_settings,
     evaluation_settings,
-    gate_settings,
     infra_validation_settings,
     input_spec,
     preprocessing_code,
@@ -76,7 +76,7 @@ def create_pipeline(
     validation = ExampleValidator(statistics=statistics, schema=schema).with_id("validation")
     baseline_node = Baseline(examples, config.model_name, config.name).with_id("baseline")
     baseline = baseline_node.outputs["baseline"]
-    gate = DataGate(examples, statistics, schema, validation.outputs["anomalies"], baseline, gate_settings(config)).with_id(
+    gate = DataGate(examples, statistics, schema, validation.outputs["anomalies"], baseline, data_gate_settings(config)).with_id(
         "data_gate"
     )
     transform = Transform(examples, schema, preprocessing_code(config, code_store), VERSION, config.validation.environment)

@@ -52,9 +52,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
             )
     checks = config.validation
     if checks.schema_path:
-        verdict = check_label_values(
-            Path(checks.schema_path), config.label, found.label_counts, checks.on_anomaly.model_dump(mode="json")
-        )
+        verdict = check_label_values(Path(checks.schema_path), config.label, found.label_counts, checks.on_anomaly)
         if not verdict.passed:
             raise DataGateError(verdict.message())
     check_settings(evaluation_settings(config), found.task)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from switchyard.components.data.schema import domain
 from switchyard.components.data_gate.chance import is_below, is_new
+from switchyard.components.data_gate.config import Action, AnomalyActions, DataGateSettings
 from switchyard.components.data_gate.findings import ERROR, SCHEMA, WARNING, Finding, listed, percent, remedy_for
 from switchyard.components.data_gate.statistics import (
     Statistics,
@@ -51,7 +51,7 @@ def schema_findings(
     schema: schema_pb2.Schema,
     statistics: Statistics,
     split: str,
-    settings: Mapping[str, Any],
+    settings: DataGateSettings,
     train: Statistics | None = None,
 ) -> list[Finding]:
     """Returns the findings of one split, but for those that chance explains.
@@ -72,19 +72,17 @@ def schema_findings(
         feature = info.path.step[0] if info.path.step else name
         for reason in info.reason or [info]:
             kind = _TYPE.Name(reason.type) if hasattr(reason, "type") else ""
-            if kind == "SCHEMA_MISSING_COLUMN" and feature in settings["excluded"]:
+            if kind == "SCHEMA_MISSING_COLUMN" and feature in settings.excluded:
                 continue
             wanted, found_here = in_schema.get(feature), in_data.get(feature)
             expected, seen, share = _explain(kind, reason, wanted, found_here, schema, statistics)
             if found_here is not None and not has_values(found_here) and kind.startswith(_WRONG_TYPE):
                 continue  # without a value there is no type
-            rows = (
-                None if train is None else _Rows(rows_of(statistics), rows_of(train), len(in_schema), not settings["split_paths"])
-            )
-            if rows and _is_chance(kind, wanted, found_here, trained.get(feature), share, rows, reviewed=settings["curated"]):
+            rows = None if train is None else _Rows(rows_of(statistics), rows_of(train), len(in_schema), not settings.split_paths)
+            if rows and _is_chance(kind, wanted, found_here, trained.get(feature), share, rows, reviewed=settings.curated):
                 continue
             severity = anomalies_pb2.AnomalyInfo.Severity.Name(info.severity).lower()
-            if not settings["curated"] and _is_weak(kind, in_schema.get(feature)):
+            if not settings.curated and _is_weak(kind, in_schema.get(feature)):
                 severity = WARNING
             found.append(
                 Finding(
@@ -96,8 +94,8 @@ def schema_findings(
                     seen,
                     share,
                     ERROR if severity == "unknown" else severity,
-                    action_for(feature, severity, settings["on_anomaly"]),
-                    remedy_for(feature, reviewed=settings["curated"]),
+                    action_for(feature, severity, settings.on_anomaly),
+                    remedy_for(feature, reviewed=settings.curated),
                 )
             )
     whole = anomalies.dataset_anomaly_info
@@ -112,7 +110,7 @@ def schema_findings(
             reason.description.strip().rstrip("."),
             None,
             ERROR if severity == "unknown" else severity,
-            action_for("", severity, settings["on_anomaly"]),
+            action_for("", severity, settings.on_anomaly),
             "--set validation.on_anomaly.error=warn",
         )
         for reason in whole.reason
@@ -154,7 +152,7 @@ def _singletons(feature: Any) -> int:
     return sum(b.sample_count == 1 for b in feature.string_stats.rank_histogram.buckets)
 
 
-def presence_findings(statistics: Statistics, train: Statistics, split: str, settings: Mapping[str, Any]) -> list[Finding]:
+def presence_findings(statistics: Statistics, train: Statistics, split: str, settings: DataGateSettings) -> list[Finding]:
     """Returns the features that every row of the training split has and that rows of this split lack, more than by chance.
 
     An inferred schema does not say so: it lets rows lack what any split lacks, see `inferred_schema`.
@@ -168,7 +166,7 @@ def presence_findings(statistics: Statistics, train: Statistics, split: str, set
             continue
         share = missing / rows_of(statistics)
         words = ("values are missing", "a value in every row, as in train", f"{percent(1 - share)} of rows have one")
-        action = action_for(name, ERROR, settings["on_anomaly"])
+        action = action_for(name, ERROR, settings.on_anomaly)
         found.append(Finding(SCHEMA, split, name, *words, share, ERROR, action, remedy_for(name, reviewed=False)))
     return found
 
@@ -181,9 +179,9 @@ def _is_weak(kind: str, expected: Any) -> bool:
     return kind in _OF_VALUES
 
 
-def action_for(feature: str, severity: str, on_anomaly: Mapping[str, Any]) -> str:
+def action_for(feature: str, severity: str, on_anomaly: AnomalyActions) -> Action:
     """Returns fail or warn: the feature's own setting, else the severity's."""
-    return str(on_anomaly["features"].get(feature, on_anomaly["warning" if severity == WARNING else "error"]))
+    return on_anomaly.features.get(feature, on_anomaly.warning if severity == WARNING else on_anomaly.error)
 
 
 def _explain(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from switchyard.components.data_gate.anomalies import UNEXPECTED_VALUES, presence_findings, schema_findings
-from switchyard.components.data_gate.drift import column_findings, distance_findings, distances, with_schemas_limits
+from switchyard.components.data_gate.config import DataGateSettings
+from switchyard.components.data_gate.drift import column_findings, distance_findings, distances, schemas_bounds
 from switchyard.components.data_gate.findings import DRIFT, GROWS, SKEW, SPLITS, WARNING, Distance, Finding, exclude_option
 from switchyard.components.data_gate.growth import growth_findings
 from switchyard.components.data_gate.statistics import Statistics, features_of
@@ -28,7 +28,7 @@ class Checks:
         anomalies: split -> what TFDV says of it by the schema.
         label: its column.
         ordered: columns that the rows are in the order of, see `growth.ordered`.
-        settings: see `DataGateSpec`.
+        settings: what is allowed.
         independent: share of the rows: with a split key, those of one key count as one.
         champions: statistics of the champion's training split; None: there is none to compare with.
         distances_of_champion: False when the champion was trained on these very files.
@@ -42,7 +42,7 @@ class Checks:
     anomalies: Mapping[str, anomalies_pb2.Anomalies]
     label: str
     ordered: Mapping[str, float]
-    settings: Mapping[str, Any]
+    settings: DataGateSettings
     independent: float = 1.0
     champions: Statistics | None = None
     distances_of_champion: bool = True
@@ -59,8 +59,8 @@ class Checks:
         found += self._skewed_columns()
         measured = self._distances()
         for check in (DRIFT, SKEW, SPLITS):
-            limits = with_schemas_limits(self.settings["drift"], self.schema, check)
-            found += distance_findings([d for d in measured if d.check == check], limits)
+            bounds = schemas_bounds(self.schema, check)
+            found += distance_findings([d for d in measured if d.check == check], self.settings.drift, bounds)
         found += growth_findings(features_of(train), self.ordered, self.label)
         return _with_growth(found, measured), measured
 
@@ -69,7 +69,7 @@ class Checks:
         train = self.statistics["train"] if split != "train" else None
         found = schema_findings(self.anomalies[split], self.schema, statistics, split, self.settings, train)
         # Splits that ingest makes of one input differ by chance alone.
-        if train and self.settings["split_paths"] and not self.settings["curated"]:
+        if train and self.settings.split_paths and not self.settings.curated:
             found += presence_findings(statistics, train, split, self.settings)
         return found
 
@@ -89,7 +89,7 @@ class Checks:
             (train, self.champions if self.distances_of_champion else None, DRIFT, CHAMPIONS, set()),
             (train, self.previous, DRIFT, PREVIOUS, set()),
         ]
-        if self.settings["split_paths"]:
+        if self.settings.split_paths:
             others = {s: found for s, found in self.statistics.items() if s != "train"}
             pairs += [(found, train, SPLITS, f"{split}, against train", set()) for split, found in others.items()]
         if self.served:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from switchyard.components.baseline.contents import BaselineContents
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.anomalies import action_for
+from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.findings import CHAMPION, WARNING, Finding, remedy_for
 
 # What `drift.column_findings` says of a column by its statistics.
@@ -15,7 +15,7 @@ _TYPE = "another type"
 
 
 def with_comparability(
-    findings: Sequence[Finding], baseline: BaselineContents, summary: DatasetSummary, settings: Mapping[str, Any]
+    findings: Sequence[Finding], baseline: BaselineContents, summary: DatasetSummary, settings: DataGateSettings
 ) -> list[Finding]:
     """Returns the findings without those of a column's type that the champion can take all the same, and with what it cannot.
 
@@ -31,15 +31,15 @@ def with_comparability(
     return [*kept, *comparability_findings(baseline, summary.held_out, settings)]
 
 
-def _takes(baseline: BaselineContents, column: str, settings: Mapping[str, Any]) -> bool:
+def _takes(baseline: BaselineContents, column: str, settings: DataGateSettings) -> bool:
     """Whether the champion can take enough of a column to be compared with, whatever statistics say of its type."""
     if baseline.obstacle or not baseline.rows:
         return False
     misfits = sum(m.rows for m in baseline.misfits if m.column == column)
-    return bool(misfits / baseline.rows <= 1 - settings["comparable"])
+    return bool(misfits / baseline.rows <= 1 - settings.comparable)
 
 
-def comparability_findings(baseline: BaselineContents, split: str, settings: Mapping[str, Any]) -> list[Finding]:
+def comparability_findings(baseline: BaselineContents, split: str, settings: DataGateSettings) -> list[Finding]:
     """Returns one finding for each reason why the champion cannot judge some rows, or one that it can judge too few.
 
     Args:
@@ -50,8 +50,8 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Map
     if baseline.version is None:
         return []
     where, who = f"{split}, before training", f"version {baseline.version} of {baseline.name}"
-    if why := baseline.why_not(settings["comparable"]):
-        keeps = settings["incomparable_champion"] == "keep"
+    if why := baseline.why_not(settings.comparable):
+        keeps = settings.incomparable_champion == "keep"
         return [
             Finding(
                 CHAMPION,
@@ -64,7 +64,7 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Map
                 else "it is replaced without a comparison",
                 1 - baseline.share,
                 WARNING,
-                action_for("", WARNING, settings["on_anomaly"]),
+                action_for("", WARNING, settings.on_anomaly),
                 "--set evaluation.incomparable_champion=replace" if keeps else "",
             )
         ]
@@ -78,7 +78,7 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Map
             m.reason,
             m.rows / baseline.rows,
             WARNING,
-            action_for(m.column, WARNING, settings["on_anomaly"]),
+            action_for(m.column, WARNING, settings.on_anomaly),
             remedy_for(m.column, reviewed=False),
         )
         for m in baseline.misfits

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from switchyard.components.artifacts import Baseline, DataVerdict
+from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.executor import Executor
 
 
 class DataGateSpec(types.ComponentSpec):
-    """`settings`: JSON of the config's `validation`."""
+    """`settings`: `DataGateSettings` as JSON."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str)}
     INPUTS = {
@@ -45,11 +43,11 @@ class DataGate(base_component.BaseComponent):
         schema: types.BaseChannel,
         anomalies: types.BaseChannel,
         baseline: types.BaseChannel,
-        settings: dict[str, Any],
+        settings: DataGateSettings,
     ) -> None:
         super().__init__(
             DataGateSpec(
-                settings=json.dumps(settings, sort_keys=True),
+                settings=settings.model_dump_json(),
                 examples=examples,
                 statistics=statistics,
                 schema=schema,

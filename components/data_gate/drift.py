@@ -10,6 +10,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from switchyard.components.data_gate.anomalies import action_for
 from switchyard.components.data_gate.chance import critical, is_new, largest_by_chance, power_divergence
+from switchyard.components.data_gate.config import DataGateSettings, DriftConfig
 from switchyard.components.data_gate.distributions import Cells, cells
 from switchyard.components.data_gate.findings import (
     CHAMPION,
@@ -141,21 +142,26 @@ def _summary(feature: Any) -> str:
     return ", ".join([*words, missing] if missing else words)
 
 
-def distance_findings(found: list[Distance], limits: Mapping[str, Any]) -> list[Finding]:
+def distance_findings(
+    found: list[Distance], limits: DriftConfig, of_schema: Mapping[str, Mapping[str, float]] | None = None
+) -> list[Finding]:
     """Returns the findings of distances above their feature's limits and above chance.
 
     Args:
         found: see `distances`.
-        limits: `warn`, `fail`, and `features`: feature -> the same two, or a bound of `jensen_shannon` or `l_infinity` alone.
+        limits: the config's; those of a feature of its own go before the schema's.
+        of_schema: see `schemas_bounds`; these go before the limits of all features.
     """
     findings = []
     for distance in found:
-        own = limits["features"].get(distance.feature, limits)
-        bound = _exceeded(distance, own, "warn")
+        own = limits.features.get(distance.feature)
+        schemas = (of_schema or {}).get(distance.feature) if own is None else None
+        low, high = (schemas or dict.fromkeys(_MEASURES, level) for level in ((own or limits).warn, (own or limits).fail))
+        bound = _exceeded(distance, low)
         if not distance.judged or distance.largest <= distance.noise or bound is None:
             continue
         # Files of their own are often of another time: that is said, and stops nothing.
-        severe = None if distance.check == SPLITS else _exceeded(distance, own, "fail")
+        severe = None if distance.check == SPLITS else _exceeded(distance, high)
         measured = [
             f"{words} {getattr(distance, name):.2f}" for name, words in _MEASURES.items() if getattr(distance, name) is not None
         ]
@@ -178,32 +184,31 @@ def distance_findings(found: list[Distance], limits: Mapping[str, Any]) -> list[
     return findings
 
 
-def _exceeded(distance: Distance, limits: Mapping[str, Any], level: str) -> float | None:
+def _exceeded(distance: Distance, bounds: Mapping[str, float]) -> float | None:
     """Returns the bound that a distance exceeds."""
-    bounds = dict.fromkeys(_MEASURES, limits[level]) if level in limits else limits
     return next((bound for measure, bound in bounds.items() if (getattr(distance, measure) or 0.0) > bound), None)
 
 
-def with_schemas_limits(limits: Mapping[str, Any], schema: schema_pb2.Schema, check: str) -> dict[str, Any]:
-    """Returns the limits with those of the schema's own drift or skew comparators; the config's go before.
+def schemas_bounds(schema: schema_pb2.Schema, check: str) -> dict[str, dict[str, float]]:
+    """Returns feature -> measure -> bound, of the schema's own drift or skew comparators.
 
     A comparator bounds the Jensen-Shannon divergence, whose root is the distance.
     """
-    features: dict[str, Any] = {}
+    features: dict[str, dict[str, float]] = {}
     for feature in schema.feature:
         comparator = feature.skew_comparator if check == SKEW else feature.drift_comparator
         divergence, norm = comparator.jensen_shannon_divergence.threshold, comparator.infinity_norm.threshold
         bounds = {"jensen_shannon": divergence**0.5, "l_infinity": norm}
         if any(bounds.values()):
             features[feature.name] = {measure: bound for measure, bound in bounds.items() if bound}
-    return {**limits, "features": {**features, **limits["features"]}}
+    return features
 
 
 def column_findings(
     now: Statistics,
     before: Statistics,
     split: str,
-    settings: Mapping[str, Any],
+    settings: DataGateSettings,
     ignored: set[str],
     known: tuple[Collection[str], Collection[str]] = ((), ()),
 ) -> list[Finding]:
@@ -221,13 +226,13 @@ def column_findings(
     findings = []
 
     def add(feature: str, anomaly: str, expected: str, seen: str, share: float, severity: str) -> None:
-        action = action_for(feature, severity, settings["on_anomaly"])
+        action = action_for(feature, severity, settings.on_anomaly)
         remedy = remedy_for(feature, reviewed=False)
         findings.append(Finding(CHAMPION, split, feature, anomaly, expected, seen, share, severity, action, remedy))
 
     for name in sorted(theirs.keys() - mine.keys() - ignored):
         # Left out on purpose: the config says so.
-        severity = WARNING if name in settings["excluded"] else ERROR
+        severity = WARNING if name in settings.excluded else ERROR
         trained_on = f"a {type_name(theirs[name])} column, as the champion was trained on"
         if name not in known[0]:
             add(name, "column is gone", trained_on, "no such column", 1.0, severity)

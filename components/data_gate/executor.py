@@ -20,6 +20,7 @@ from switchyard.components.data.schema import environment_of
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.checks import Checks
 from switchyard.components.data_gate.comparability import with_comparability
+from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.findings import FILE, Verdict, merged
 from switchyard.components.data_gate.growth import ordered
 from switchyard.components.data_gate.leakage import leakage_findings, sample_rows
@@ -43,7 +44,7 @@ class Executor(base_executor.BaseExecutor):
             DataGateError: a finding that is to stop the run.
             UserError: the settings name a feature or an environment that is not there.
         """
-        settings = json.loads(exec_properties["settings"])
+        settings = DataGateSettings.model_validate_json(exec_properties["settings"])
         uris = {key: artifact_utils.get_single_uri(artifacts) for key, artifacts in input_dict.items()}
         gate = Gate(uris, settings)
         verdict = gate.judge()
@@ -59,7 +60,7 @@ class Executor(base_executor.BaseExecutor):
 class Gate:
     """The checks on one set of examples."""
 
-    def __init__(self, uris: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+    def __init__(self, uris: Mapping[str, str], settings: DataGateSettings) -> None:
         self._uris, self._settings = uris, settings
         self.summary = DatasetSummary.load(uris["examples"])
         splits = sorted((s for s, rows in self.summary.rows.items() if rows), key=lambda s: s != "train")
@@ -86,7 +87,7 @@ class Gate:
             notes.append("drift against the champion's training data: there is no champion to compare with")
         if not previous.exists():
             notes.append("drift against the previous run: there is none")
-        sample, rows = self._settings["serving_sample"], sample_rows(self._uris["examples"], summary)
+        sample, rows = self._settings.serving_sample, sample_rows(self._uris["examples"], summary)
         checks = Checks(
             statistics=self.statistics,
             schema=self._schema,
@@ -99,7 +100,7 @@ class Gate:
             distances_of_champion=not same_files,
             known=(_columns(summary), _columns(champions) if champions else set()),
             previous=read_statistics(previous) if previous.exists() else None,
-            served=sample_statistics([sample], summary, self._settings["missing_values"]) if sample else None,
+            served=sample_statistics([sample], summary, self._settings.missing_values) if sample else None,
         )
         findings, measured = checks.findings()
         findings += leakage_findings(self._uris["examples"], summary, self._settings, rows)
@@ -107,7 +108,7 @@ class Gate:
         return Verdict(merged(findings), measured, notes)
 
     def _anomalies(self, split: str, statistics: Statistics) -> anomalies_pb2.Anomalies:
-        chosen = environment_of(self._schema, self._settings["environment"])
+        chosen = environment_of(self._schema, self._settings.environment)
         if chosen:
             # TFX's ExampleValidator knows no environments.
             return tfdv.validate_statistics(statistics, self._schema, environment=chosen)
@@ -115,18 +116,16 @@ class Gate:
         return anomalies_pb2.Anomalies.FromString(path.read_bytes())
 
     def _check_settings(self) -> None:
-        known = (
-            set(features_of(self.statistics["train"])) | {f.name for f in self._schema.feature} | set(self._settings["excluded"])
-        )
+        known = set(features_of(self.statistics["train"])) | {f.name for f in self._schema.feature} | set(self._settings.excluded)
         for key, names in (
-            ("on_anomaly.features", self._settings["on_anomaly"]["features"]),
-            ("drift.features", self._settings["drift"]["features"]),
+            ("on_anomaly.features", self._settings.on_anomaly.features),
+            ("drift.features", self._settings.drift.features),
         ):
             for name in names:
                 if name not in known:
                     # A column that is gone may be named: that is how its loss is accepted.
                     warn(f"validation.{key}: there is no column {name!r}.{did_you_mean(name, known)}")
-        environment = self._settings["environment"]
+        environment = self._settings.environment
         environments = list(self._schema.default_environment)
         if environment and environment not in environments:
             raise UserError(

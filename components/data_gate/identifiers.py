@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.findings import ERROR, LEAKAGE, WARNING, Finding, exclude_option, option_for, percent
 
 _UNIQUE_SHARE = 0.95
@@ -25,7 +24,7 @@ _MOST_TABLES, _WIDEST, _SURELY = 5, 20, 4
 _ID_NAMES = re.compile("ids?|idx|index|key|uuid|guid|rows?|rownum(ber)?|rowname|nr|no|number|seq(uence)?|serial|order")
 
 
-def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings: Mapping[str, Any]) -> list[Finding]:
+def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings: DataGateSettings) -> list[Finding]:
     """Returns a finding for each id, index or order among the features; one that predicts the label stops the run.
 
     Args:
@@ -50,10 +49,10 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
             continue
         share = explained(present, sample[summary.label].loc[present.index], has_classes=bool(summary.classes))
         counted = f"{present.nunique():,} different values in {len(present):,} rows"
-        limit = settings["leakage"]["max_id_information" if what else "max_information"]
+        limit = settings.leakage.max_id_information if what else settings.leakage.max_information
         if share > limit:
             what = what or order
-            action = settings["on_anomaly"]["features"].get(name, "fail")
+            action = settings.on_anomaly.features.get(name, "fail")
             found.append(_predicts_the_label(name, what, f"{counted}; neighbours by it explain {percent(share)}", limit, action))
         elif what:
             found.append(_used_as_a_feature(name, counted, present.nunique() / len(present)))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from switchyard.components.data.schema import domain
+from switchyard.components.data_gate.anomalies import action_for
+from switchyard.components.data_gate.config import AnomalyActions
 from switchyard.components.data_gate.findings import ERROR, SCHEMA, Finding, Verdict, listed, remedy_for
 
 
-def check_label_values(path: Path, label: str, counts: Mapping[str, int], on_anomaly: Mapping[str, Any]) -> Verdict:
+def check_label_values(path: Path, label: str, counts: Mapping[str, int], on_anomaly: AnomalyActions) -> Verdict:
     """Returns the verdict on the label's values alone.
 
     Args:
@@ -29,7 +30,7 @@ def check_label_values(path: Path, label: str, counts: Mapping[str, int], on_ano
     feature = next((f for f in schema.feature if f.name == label), None)
     allowed = domain(schema, feature) if feature else []
     unexpected = {v: n for v, n in counts.items() if v not in allowed}
-    action = on_anomaly["features"].get(label, on_anomaly["error"])
+    action = action_for(label, ERROR, on_anomaly)
     if not allowed or not unexpected:
         return Verdict([])
     share = sum(unexpected.values()) / sum(counts.values())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from switchyard.components.bundle.rows import column_values
 from switchyard.components.data.summary import DatasetSummary, split_files
+from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.findings import ERROR, LEAKAGE, WARNING, Finding, percent
 from switchyard.components.data_gate.identifiers import identifier_findings
 from switchyard.components.ingest.writer import row_hashes
@@ -21,7 +21,7 @@ _BINS = 20
 
 
 def leakage_findings(
-    examples_uri: str, summary: DatasetSummary, settings: Mapping[str, Any], sample: pd.DataFrame
+    examples_uri: str, summary: DatasetSummary, settings: DataGateSettings, sample: pd.DataFrame
 ) -> list[Finding]:
     """Returns the findings.
 
@@ -32,16 +32,16 @@ def leakage_findings(
             whether splits are separate inputs.
         sample: see `sample_rows`.
     """
-    limits = settings["leakage"]
+    limits = settings.leakage
     found = []
-    if settings["split_paths"]:
+    if settings.split_paths:
         # Rows that ingest assigns by their hash cannot be in two splits.
-        found += _duplicates(examples_uri, summary, limits["max_duplicates"])
+        found += _duplicates(examples_uri, summary, limits.max_duplicates)
     ids = identifier_findings(sample, summary, settings)
     stopping = {f.feature for f in ids if f.severity == ERROR}
     found += ids
     # An id that predicts the label is one finding.
-    found += [f for f in _label_in_disguise(sample, summary, limits["max_information"]) if f.feature not in stopping]
+    found += [f for f in _label_in_disguise(sample, summary, limits.max_information) if f.feature not in stopping]
     return found
 
 

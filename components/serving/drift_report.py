@@ -9,6 +9,7 @@ from typing import Any
 
 from switchyard.components.bundle.model import training_data
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.config import DataGateSettings, DriftConfig
 from switchyard.components.data_gate.drift import TOO_FEW, column_findings, distance_findings, distances
 from switchyard.components.data_gate.findings import DRIFT, Distance, Finding, merged
 from switchyard.components.data_gate.serving_sample import sample_statistics
@@ -18,7 +19,7 @@ from switchyard.components.pages.page import number, render, table
 from switchyard.components.pages.statistics import statistics_sections
 
 _WHERE = "requests, against the training data"
-_SETTINGS: dict[str, Any] = {"excluded": [], "on_anomaly": {"error": "fail", "warning": "warn", "features": {}}}
+_SETTINGS = DataGateSettings()
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: flo
         fail: distance that is a severe one.
 
     Raises:
-        UserError: no rows, or none of the model's columns.
+        UserError: no rows, none of the model's columns, or the lower limit is above the other one.
     """
+    if warn > fail:
+        raise UserError(f"--warn: {warn} is above --fail {fail}; give a lower one.")
     folder = training_data(model)
     summary = DatasetSummary.load(str(folder))
     trained_on = read_statistics(folder / "statistics.pb")
@@ -70,7 +73,7 @@ def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: flo
     if not known:
         raise UserError(f"REQUESTS: none of the model's columns is there. Columns: {', '.join(sorted(wanted))}.")
     found = distances(requests, trained_on, DRIFT, _WHERE, _others(requests, known))
-    limits = {"warn": warn, "fail": fail, "features": {}}
+    limits = DriftConfig(warn=warn, fail=fail)
     columns = column_findings(requests, trained_on, _WHERE, _SETTINGS, {summary.label})
     texts = [replace(f, check=DRIFT) for f in columns if f.anomaly == "another type"]
     # Its options are those of a pipeline.

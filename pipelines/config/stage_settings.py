@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
@@ -91,18 +92,18 @@ def tune_settings(config: PipelineConfig) -> dict[str, Any] | None:
     return {"version": VERSION, **config.tune.model_dump(mode="json")} if config.tune else None
 
 
-def gate_settings(config: PipelineConfig) -> dict[str, Any]:
-    """Returns the config's `validation` as the data gate takes it."""
-    checks = config.validation.model_dump(mode="json", exclude={"schema_path"})
-    return {
-        "version": VERSION,
-        **checks,
-        "curated": config.validation.schema_path is not None,
-        "excluded": list(config.data.exclude),
-        "split_paths": bool(config.data.split_paths),
-        **config.evaluation.model_dump(mode="json", include={"comparable", "incomparable_champion"}),
-        "missing_values": list(config.data.missing_values) if config.data.missing_values is not None else None,
-    }
+def data_gate_settings(config: PipelineConfig) -> DataGateSettings:
+    """Returns the config's `validation` as the data gate takes it; the schema reaches it as an artifact."""
+    return DataGateSettings(
+        **config.validation.model_dump(exclude={"schema_path"}),
+        version=VERSION,
+        curated=config.validation.schema_path is not None,
+        excluded=config.data.exclude,
+        split_paths=bool(config.data.split_paths),
+        comparable=config.evaluation.comparable,
+        incomparable_champion=config.evaluation.incomparable_champion,
+        missing_values=config.data.missing_values,
+    )
 
 
 def infra_validation_settings(config: PipelineConfig) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from switchyard.components.transform.columns import feature_specs
 from switchyard.components.transform.preprocessing import preprocessing_fn
 from switchyard.components.user_code.loading import UserCode
 from switchyard.pipelines.config.load import load_config
-from switchyard.pipelines.config.stage_settings import gate_settings, preprocessing_code, trainer_settings
+from switchyard.pipelines.config.stage_settings import data_gate_settings, preprocessing_code, trainer_settings
 from switchyard.pipelines.preflight import check_environment, check_inputs
 from tests.bad_input import Case, config
 
@@ -166,4 +166,4 @@ def test_an_environment_that_the_schema_does_not_have_is_refused_by_the_data_gat
     BaselineContents(None, "", "", None, "").save(str(tmp_path))
     uris = dict.fromkeys(("examples", "statistics", "schema", "baseline", "anomalies"), str(tmp_path))
     with pytest.raises(UserError, match=r"the schema has no environment 'SERVING'. Allowed: none."):
-        Gate(uris, gate_settings(loaded))
+        Gate(uris, data_gate_settings(loaded))

@@ -12,6 +12,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from switchyard.components.compat import tfdv_quantiles
 from switchyard.components.compat.tfdv_quantiles import stats_options
 from switchyard.components.data_gate.checks import Checks
+from switchyard.components.data_gate.config import DataGateSettings, DriftConfig
 from switchyard.components.data_gate.drift import TOO_FEW, TOO_MANY_VALUES, column_findings, distance_findings, distances
 from switchyard.components.data_gate.findings import merged
 from switchyard.components.data_gate.growth import ordered
@@ -23,14 +24,8 @@ from tests.stages.test_validation import summary
 
 pytestmark = pytest.mark.core
 
-LIMITS = {"warn": 0.1, "fail": 0.5, "features": {}}
-SETTINGS = {
-    "curated": False,
-    "excluded": [],
-    "split_paths": False,
-    "on_anomaly": {"error": "fail", "warning": "warn", "features": {}},
-    "drift": LIMITS,
-}
+LIMITS = DriftConfig()
+SETTINGS = DataGateSettings()
 
 
 def messy(rows=4000, seed=0):
@@ -70,7 +65,7 @@ def judge(splits, trained_on=None, schema=None, **settings):
         widen(schema, found["train"], [s for name, s in found.items() if name != "train"])
     anomalies = {name: tfdv.validate_statistics(s, schema) for name, s in found.items()}
     champions = None if trained_on is None else statistics(trained_on)
-    checks = Checks(found, schema, anomalies, "", ordered(splits["train"]), {**SETTINGS, **settings}, champions=champions)
+    checks = Checks(found, schema, anomalies, "", ordered(splits["train"]), DataGateSettings(**settings), champions=champions)
     return [f for f in merged(checks.findings()[0]) if f.anomaly != "grows with time"]
 
 

@@ -11,15 +11,13 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate import leakage
 from switchyard.components.data_gate.anomalies import schema_findings
+from switchyard.components.data_gate.config import AnomalyActions, DataGateSettings, DriftConfig
 from switchyard.components.data_gate.drift import column_findings, distance_findings, distances
 from switchyard.components.data_gate.leakage import leakage_findings
 from switchyard.components.data_gate.serving_sample import sample_statistics
 
 pytestmark = pytest.mark.core
 
-ON_ANOMALY = {"error": "fail", "warning": "warn", "features": {}}
-LEAKAGE = {"max_duplicates": 0.1, "max_information": 0.9, "max_id_information": 0.3}
-SETTINGS = {"curated": True, "excluded": [], "on_anomaly": ON_ANOMALY}
 SCHEMA = text_format.Parse(
     """
     feature { name: "x" type: FLOAT presence { min_fraction: 1 } float_domain { min: 0 max: 10 } }
@@ -41,8 +39,8 @@ def statistics(data):
 
 
 def findings_of(data, **settings):
-    stats = statistics(data)
-    return schema_findings(tfdv.validate_statistics(stats, SCHEMA), SCHEMA, stats, "train", {**SETTINGS, **settings})
+    stats, settings = statistics(data), {"curated": True, **settings}
+    return schema_findings(tfdv.validate_statistics(stats, SCHEMA), SCHEMA, stats, "train", DataGateSettings(**settings))
 
 
 def test_anomalies_say_what_was_expected_what_was_seen_and_in_how_many_rows():
@@ -64,7 +62,7 @@ def test_anomalies_say_what_was_expected_what_was_seen_and_in_how_many_rows():
 def test_the_config_decides_what_an_anomaly_does():
     data = frame(gone=1, new=2.0)
     data.loc[0, "w"] = "zebra"
-    actions = {**ON_ANOMALY, "features": {"new": "warn"}}
+    actions = AnomalyActions(features={"new": "warn"})
     found = {f.feature: f.action for f in findings_of(data, on_anomaly=actions)}
     assert found == {"w": "fail", "new": "warn"}
     # Of an inferred schema it does not say that there are no other values.
@@ -79,13 +77,13 @@ def test_constraints_on_the_whole_data_set_obey_the_config_too():
     stats = statistics(frame(gone=1))
     anomalies = tfdv.validate_statistics(stats, schema)
     for error, action in (("fail", "fail"), ("warn", "warn")):
-        settings = {**SETTINGS, "on_anomaly": {**ON_ANOMALY, "error": error}}
+        settings = DataGateSettings(curated=True, on_anomaly=error)
         [finding] = schema_findings(anomalies, schema, stats, "train", settings)
         assert (finding.feature, finding.action) == ("", action)
         assert "500" in finding.seen
 
 
-LIMITS = {"warn": 0.1, "fail": 0.5, "features": {}}
+LIMITS = DriftConfig()
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -104,7 +102,7 @@ def test_drift_is_measured_by_both_comparators():
     assert found["x"].l_infinity is None
     [finding] = distance_findings(list(found.values()), LIMITS)
     assert (finding.feature, finding.action) == ("w", "warn")
-    [finding] = distance_findings(list(found.values()), {**LIMITS, "features": {"w": {"warn": 0.1, "fail": 0.2}}})
+    [finding] = distance_findings(list(found.values()), DriftConfig(features={"w": {"warn": 0.1, "fail": 0.2}}))
     assert finding.action == "fail"
 
 
@@ -118,7 +116,7 @@ def test_free_text_is_not_judged():
 def test_columns_gone_new_and_of_another_type():
     now = statistics(frame(new=1.0, t="text"))
     before = statistics(frame(gone=1.0, left_out=1, t=2.0))
-    found = column_findings(now, before, "train", {**SETTINGS, "excluded": ["left_out"]}, set())
+    found = column_findings(now, before, "train", DataGateSettings(excluded=["left_out"]), set())
     assert {(f.feature, f.anomaly, f.action) for f in found} == {
         ("gone", "column is gone", "fail"),
         ("left_out", "column is gone", "warn"),
@@ -168,7 +166,7 @@ def leaky(folder, duplicated):
     rows = pd.DataFrame({"x": random.normal(size=500), "i": np.arange(500), "copy": y + 0.0, "y": y})
     write(folder, "train", rows[:400])
     write(folder, "eval", pd.concat([rows[: int(100 * duplicated)], rows[400 : 500 - int(100 * duplicated)]]))
-    limits = {"leakage": LEAKAGE, "on_anomaly": ON_ANOMALY, "split_paths": True}
+    limits = DataGateSettings(split_paths=True)
     return {(f.feature, f.anomaly): f for f in leaks(folder, summary(), limits)}
 
 
@@ -185,7 +183,7 @@ def test_an_index_is_found_in_more_rows_than_are_looked_at(tmp_path, monkeypatch
     """The first rows of a file that was sorted by its label have one label only."""
     monkeypatch.setattr(leakage, "SAMPLE_ROWS", 100)
     write(tmp_path, "train", pd.DataFrame({"i": range(400), "y": [0] * 200 + [1] * 200}))
-    limits = {"leakage": LEAKAGE, "on_anomaly": ON_ANOMALY, "split_paths": False}
+    limits = DataGateSettings()
     [found] = leaks(tmp_path, summary(columns={"i": "integer", "y": "integer"}), limits)
     assert (found.feature, found.action) == ("i", "fail")
 
@@ -199,7 +197,7 @@ def test_data_that_repeats_itself_by_nature_does_not_leak(tmp_path):
     rows = pd.DataFrame({"i": random.integers(0, 10, 500), "y": random.integers(0, 2, 500)})
     write(tmp_path, "train", rows[:400])
     write(tmp_path, "eval", rows[400:])
-    limits = {"leakage": LEAKAGE, "on_anomaly": ON_ANOMALY, "split_paths": True}
+    limits = DataGateSettings(split_paths=True)
     assert leaks(tmp_path, summary(columns={"i": "integer", "y": "integer"}), limits) == []
 
 

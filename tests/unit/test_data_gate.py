@@ -13,14 +13,14 @@ from switchyard.components.baseline.contents import BaselineContents, Misfit
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.chance import critical, is_new, largest_by_chance, power_divergence
 from switchyard.components.data_gate.comparability import comparability_findings, with_comparability
-from switchyard.components.data_gate.drift import distance_findings, jensen_shannon, with_schemas_limits
+from switchyard.components.data_gate.config import AnomalyActions, DataGateSettings, DriftConfig
+from switchyard.components.data_gate.drift import distance_findings, jensen_shannon, schemas_bounds
 from switchyard.components.data_gate.findings import Distance, Finding, Verdict, merged, option_for, remedy_for
 from switchyard.components.data_gate.label_check import check_label_values
 from switchyard.components.data_gate.leakage import normalized_information
 from switchyard.pipelines.config.load import load_config
 
-ON_ANOMALY = {"error": "fail", "warning": "warn", "features": {}}
-LIMITS = {"warn": 0.1, "fail": 0.5, "features": {}}
+ON_ANOMALY = AnomalyActions()
 
 
 COMPARATORS = text_format.Parse(
@@ -32,13 +32,8 @@ COMPARATORS = text_format.Parse(
 
 def test_the_schemas_own_comparators_are_limits_of_their_own_measure():
     """The distance is the root of the divergence that the schema bounds."""
-    assert with_schemas_limits(LIMITS, COMPARATORS, "drift")["features"] == {"w": {"l_infinity": pytest.approx(0.2)}}
-    assert with_schemas_limits(LIMITS, COMPARATORS, "skew")["features"] == {"w": {"jensen_shannon": pytest.approx(0.3**0.5)}}
-
-
-def test_the_configs_limits_go_before_the_schemas():
-    own = {"w": {"warn": 0.5, "fail": 1}}
-    assert with_schemas_limits({**LIMITS, "features": own}, COMPARATORS, "drift")["features"] == own
+    assert schemas_bounds(COMPARATORS, "drift") == {"w": {"l_infinity": pytest.approx(0.2)}}
+    assert schemas_bounds(COMPARATORS, "skew") == {"w": {"jensen_shannon": pytest.approx(0.3**0.5)}}
 
 
 def test_a_copy_of_the_label_holds_all_of_its_information():
@@ -70,7 +65,7 @@ def test_a_label_that_the_schema_does_not_know_fails_with_its_share_of_the_rows(
 
 
 def test_a_label_that_the_schema_does_not_know_passes_where_the_config_only_warns(schema):
-    assert check_label_values(schema, "y", {"n": 5, "q": 15}, {**ON_ANOMALY, "features": {"y": "warn"}}).passed
+    assert check_label_values(schema, "y", {"n": 5, "q": 15}, AnomalyActions(features={"y": "warn"})).passed
 
 
 def test_a_schema_that_cannot_be_read_is_not_judged_by_the_labels_values(tmp_path):
@@ -86,9 +81,15 @@ def test_a_verdict_survives_its_file(tmp_path):
 def test_a_distance_above_the_schemas_bound_of_its_measure_is_a_finding():
     far = Distance("drift", "train", "w", jensen_shannon=0.15, l_infinity=0.25, noise=0.05)
     near = Distance("drift", "train", "w", jensen_shannon=0.15, l_infinity=0.15, noise=0.05)
-    limits = with_schemas_limits(LIMITS, COMPARATORS, "drift")
-    assert [f.action for f in distance_findings([far], limits)] == ["fail"]
-    assert distance_findings([near], limits) == []
+    bounds = schemas_bounds(COMPARATORS, "drift")
+    assert [f.action for f in distance_findings([far], DriftConfig(), bounds)] == ["fail"]
+    assert distance_findings([near], DriftConfig(), bounds) == []
+
+
+def test_the_configs_limits_of_a_feature_go_before_the_schemas():
+    far = Distance("drift", "train", "w", jensen_shannon=0.15, l_infinity=0.25, noise=0.05)
+    own = DriftConfig(features={"w": {"warn": 0.5, "fail": 1}})
+    assert distance_findings([far], own, schemas_bounds(COMPARATORS, "drift")) == []
 
 
 def test_a_column_that_several_checks_name_is_one_finding_that_lists_them():
@@ -186,11 +187,7 @@ def baseline(**changes):
     return BaselineContents(**{"framework": "pytorch", "model_uri": "", "previous_run": None, "note": "", **given, **changes})
 
 
-COMPARABILITY = {
-    "comparable": 0.9,
-    "incomparable_champion": "keep",
-    "on_anomaly": {"error": "fail", "warning": "warn", "features": {}},
-}
+COMPARABILITY = DataGateSettings()
 
 
 def test_rows_that_the_champion_cannot_judge_are_a_warning_for_each_reason():
@@ -198,7 +195,7 @@ def test_rows_that_the_champion_cannot_judge_are_a_warning_for_each_reason():
     assert (found.check, found.feature, found.share, found.action) == ("champion", "age", 0.03, "warn")
     assert "the champion cannot judge 3 of 100 rows" in found.sentence()
     assert "version 3 of m" in found.sentence()
-    strict = {**COMPARABILITY, "on_anomaly": {"error": "fail", "warning": "warn", "features": {"age": "fail"}}}
+    strict = DataGateSettings(on_anomaly={"features": {"age": "fail"}})
     assert comparability_findings(baseline(), "test", strict)[0].action == "fail"
 
 
@@ -206,7 +203,7 @@ def test_a_champion_that_can_judge_too_little_is_said_with_what_will_become_of_t
     [found] = comparability_findings(baseline(judged=50), "test", COMPARABILITY)
     assert "it can judge 50 of 100 rows" in found.sentence()
     assert "will be kept as challenger" in found.seen
-    [found] = comparability_findings(baseline(judged=50), "test", {**COMPARABILITY, "incomparable_champion": "replace"})
+    [found] = comparability_findings(baseline(judged=50), "test", DataGateSettings(incomparable_champion="replace"))
     assert "replaced without a comparison" in found.seen
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.identifiers import explained, identifier, identifier_findings
 
 ROWS = 2000
@@ -112,7 +113,7 @@ def test_equal_values_do_not_tell_what_the_order_of_the_file_tells():
 def findings(columns, label, features=None, **facts_of):
     kinds = {n: "string" if isinstance(v[0], str) else "integer" for n, v in columns.items()}
     facts = DatasetSummary("", [], {**kinds, "y": "integer"}, {}, {}, 0, [], [], "y", "binary", [0, 1], {}, **facts_of)
-    settings = {"leakage": {"max_id_information": 0.3, "max_information": 0.9}, "on_anomaly": {"features": features or {}}}
+    settings = DataGateSettings(on_anomaly={"features": features or {}})
     return identifier_findings(pd.DataFrame({**columns, "y": label}), facts, settings)
 
 
@@ -198,6 +199,5 @@ def test_a_time_may_say_much_of_a_quantity_that_is_to_be_forecast():
     facts = DatasetSummary(
         "", [], {"at": "integer", "y": "float"}, {}, {}, 0, [], [], "y", "regression", [], {}, meanings={"at": "timestamp[s]"}
     )
-    settings = {"leakage": {"max_id_information": 0.3, "max_information": 0.9}, "on_anomaly": {"features": {}}}
     assert 0.6 < share(hours, load, has_classes=False) < 0.9
-    assert identifier_findings(pd.DataFrame({"at": hours, "y": load}), facts, settings) == []
+    assert identifier_findings(pd.DataFrame({"at": hours, "y": load}), facts, DataGateSettings()) == []
