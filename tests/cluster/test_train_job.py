@@ -12,8 +12,9 @@ import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV1alpha1TrainJob
 
 from switchyard.components.errors import UserError
+from switchyard.components.process import variables as names
 from switchyard.components.training.workers.train_job import train_job
-from switchyard.components.training.workers.train_job_settings import TRAIN_JOB_ENV, TrainJobSettings
+from switchyard.components.training.workers.train_job_settings import TrainJobSettings
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 from tests.cluster.trainer_cluster import TrainerCluster
@@ -50,7 +51,7 @@ def stage(cluster, prepared, tmp_path, framework, run="run-1", first="", **hyper
     claim = tmp_path / "claim"
     claim.mkdir(exist_ok=True)
     *_, given = job(prepared, tmp_path / "stage", framework, {"nodes": 2}, **hyper)
-    variables = {TRAIN_JOB_ENV: json.dumps(settings(claim).__dict__), "KUBECONFIG": str(cluster.kubeconfig), "KFP_RUN_ID": run}
+    variables = {names.TRAIN_JOB: json.dumps(settings(claim).__dict__), "KUBECONFIG": str(cluster.kubeconfig), "KFP_RUN_ID": run}
     return start([sys.executable, "-c", first + STAGE, given], tmp_path / "stage", **variables)
 
 
@@ -144,7 +145,7 @@ def test_a_mistake_in_the_model_is_told_by_a_stand_in_cluster(cluster, prepared,
     document = json.loads(Path(given).read_text())
     document["settings"]["code"]["path"] = str(tmp_path / "code" / "bad.py")
     Path(given).write_text(json.dumps(document))
-    variables = {TRAIN_JOB_ENV: json.dumps(settings(claim).__dict__), "KUBECONFIG": str(cluster.kubeconfig)}
+    variables = {names.TRAIN_JOB: json.dumps(settings(claim).__dict__), "KUBECONFIG": str(cluster.kubeconfig)}
     process = start([sys.executable, "-c", STAGE, given], tmp_path / "stage", **variables)
     process.communicate(timeout=120)
     assert process.returncode == 1
@@ -209,7 +210,7 @@ def test_several_nodes_are_compiled(tmp_path):
     executors = {e: c["container"] for e, c in made.spec["deploymentSpec"]["executors"].items()}
     training = next(c for e, c in executors.items() if e.startswith("exec-training"))
     variables = {e["name"]: e["value"] for e in training["env"]}
-    given = json.loads(variables[TRAIN_JOB_ENV])
+    given = json.loads(variables[names.TRAIN_JOB])
     # The nodes get what was asked for, the stage's own pod, which waits, nothing of it.
     assert given["resources"] == {"memory": "16Gi", "nvidia.com/gpu": "2"}
     assert "accelerator" not in training.get("resources", {})
