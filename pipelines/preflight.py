@@ -24,7 +24,7 @@ from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.trainers import trainer_class
 from switchyard.components.user_code.loading import UserCode, snapshot_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.config.stage_settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
+from switchyard.pipelines.config.stage_settings import input_spec, preprocessing_code, trainer_settings
 
 # A share among the first rows below which a class is the rarer one of all rows too.
 _SURELY_RARER = 0.4
@@ -55,7 +55,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
         verdict = check_label_values(Path(checks.schema_path), config.label, found.label_counts, checks.on_anomaly)
         if not verdict.passed:
             raise DataGateError(verdict.message())
-    check_settings(evaluation_settings(config), found.task)
+    check_settings(config.evaluation, found.task)
     _check_class_weights(config, found)
     _check_tuning(config, found.task)
     if config.validation.serving_sample:

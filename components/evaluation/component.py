@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from switchyard.components.artifacts import Baseline
+from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.evaluation.executor import Executor
 
 
 class EvaluationSpec(types.ComponentSpec):
-    """`settings`: JSON of the config's `evaluation`."""
+    """`settings`: `EvaluationSettings` as JSON."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str)}
     INPUTS = {
@@ -41,11 +39,11 @@ class Evaluate(base_beam_component.BaseBeamComponent):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
     def __init__(
-        self, examples: types.BaseChannel, model: types.BaseChannel, baseline: types.BaseChannel, settings: dict[str, Any]
+        self, examples: types.BaseChannel, model: types.BaseChannel, baseline: types.BaseChannel, settings: EvaluationSettings
     ) -> None:
         super().__init__(
             EvaluationSpec(
-                settings=json.dumps(settings, sort_keys=True),
+                settings=settings.model_dump_json(),
                 examples=examples,
                 model=model,
                 baseline=baseline,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from switchyard.components.data.tfrecords import ReadExamples
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.batched_metrics import MeasureBatches
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates
+from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
 from switchyard.components.evaluation.page import evaluation_html, models_table
 from switchyard.components.evaluation.predictions import ROWS, Predict, beside, rows_schema
@@ -51,13 +51,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
-        settings = json.loads(exec_properties["settings"])
+        settings = EvaluationSettings.model_validate_json(exec_properties["settings"])
         examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
         artifacts = {_framework(m): m for m in input_dict["model"]}
         output = artifact_utils.get_single_uri(output_dict["evaluation"])
         summary = DatasetSummary.load(examples_uri)
         check_settings(settings, summary.task)
-        check_slices(settings["slices"], summary)
+        check_slices(settings.slices, summary)
         files = split_files(examples_uri, summary.held_out)
         baseline_uri = artifact_utils.get_single_uri(input_dict["baseline"])
         baseline = BaselineContents.load(baseline_uri)
@@ -65,18 +65,19 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             n: ModelResult(n, CANDIDATE, n, a.uri, None, {}, {}, {}, {}, failures=_diverged(a)) for n, a in artifacts.items()
         }
         bundles = {n: (str(bundle_path(a.uri)), digest_of(a)) for n, a in artifacts.items()}
-        if baseline.comparable(settings["comparable"]):
+        if baseline.comparable(settings.comparable):
             models[CHAMPION] = ModelResult(
                 CHAMPION, CHAMPION, baseline.framework, baseline.model_uri, baseline.version, {}, {}, {}, {}
             )
             bundles[CHAMPION] = (str(champion_folder(baseline_uri)), baseline.digest)
         rows_of_split = f"{summary.rows[summary.held_out]:,} rows of {summary.held_out}"
-        say(f"{rows_of_split}, {', '.join(models)}, {len(settings['slices'])} slicings")
+        say(f"{rows_of_split}, {', '.join(models)}, {len(settings.slices)} slicings")
         measured = _names(models, partly=CHAMPION in models and baseline.judged < baseline.rows)
-        self._predict_and_measure(files, bundles, settings["slices"], summary, measured, output)
+        self._predict_and_measure(files, bundles, settings.slices, summary, measured, output)
         rows = read_rows(output, list(models), summary)
         _check_labels(rows.labels, summary)
-        settings["thresholds"] = settings["thresholds"] or default_thresholds(summary.task, rows.labels)
+        if not settings.thresholds:
+            settings = settings.model_copy(update={"thresholds": default_thresholds(summary.task, rows.labels)})
         result = _result(output, models, measured, rows, settings, summary, baseline)
         result.save(output)
         _bless(artifact_utils.get_single_instance(output_dict["blessing"]), artifacts[result.best], result)
@@ -133,7 +134,7 @@ def _result(
     models: Mapping[str, ModelResult],
     measured: Sequence[str],
     rows: Rows,
-    settings: dict[str, Any],
+    settings: EvaluationSettings,
     summary: DatasetSummary,
     baseline: BaselineContents,
 ) -> Evaluation:
@@ -141,8 +142,8 @@ def _result(
     candidates = {n: m for n, m in found.items() if m.role == CANDIDATE and n in models}
     everything = replicates(rows) if CHAMPION in found and rows.judged(CHAMPION).all() else None
     samples = {n: everything[n] for n in candidates} if everything else replicates(rows.of(list(candidates)))
-    metric = (settings["improvement"] or {}).get("metric") or PRIMARY[summary.task]
-    not_compared = baseline.why_not(settings["comparable"])
+    metric = (settings.improvement.metric if settings.improvement else None) or PRIMARY[summary.task]
+    not_compared = baseline.why_not(settings.comparable)
     standing = f"{not_compared}. {_what_to_do(baseline)}" if baseline.version and not_compared else ""
     same = None
     if CHAMPION in found:
@@ -176,7 +177,7 @@ def _result(
         best=best,
         models={m.name: m for m in order},
         comparisons=comparisons,
-        thresholds=settings["thresholds"],
+        thresholds={name: threshold.model_dump() for name, threshold in settings.thresholds.items()},
         champion=baseline.version if same else None,
         compared_rows=int(rows.judged(CHAMPION).sum()) if same else 0,
         not_compared=not_compared,

@@ -6,11 +6,11 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from switchyard.components.evaluation.bootstrap import interval
+from switchyard.components.evaluation.config import EvaluationConfig, Improvement, Threshold
 from switchyard.components.evaluation.results import Comparison, ModelResult
 from switchyard.components.evaluation.trivial import Trivial
 from switchyard.components.metrics import direction
@@ -39,7 +39,7 @@ class SameRows:
 
 def judge(
     candidates: Mapping[str, ModelResult],
-    settings: Mapping[str, Any],
+    settings: EvaluationConfig,
     metric: str,
     samples: Replicates,
     trivial: Trivial,
@@ -87,7 +87,7 @@ def judge(
 
 def _not_promotable(
     model: ModelResult,
-    settings: Mapping[str, Any],
+    settings: EvaluationConfig,
     metric: str,
     samples: Replicates,
     trivial: Trivial,
@@ -95,11 +95,11 @@ def _not_promotable(
     not_compared: str,
 ) -> list[str]:
     """Returns why a model that may keep its thresholds is no champion all the same; a sentence each."""
-    wanted = settings["improvement"]
-    confidence = wanted["confidence"] if wanted else DEFAULT_CONFIDENCE
+    wanted = settings.improvement
+    confidence = wanted.confidence if wanted else DEFAULT_CONFIDENCE
     found = [trivial.not_better(model, samples.get(model.name, {}).get(trivial.metric), confidence)]
-    compares = wanted or any(b.get("min_change") is not None for b in settings["thresholds"].values())
-    if not_compared and compares and settings["incomparable_champion"] == "keep":
+    compares = wanted or any(t.min_change is not None for t in settings.thresholds.values())
+    if not_compared and compares and settings.incomparable_champion == "keep":
         found.append(not_compared)
     if same and wanted:
         mine = same.candidates[model.name]
@@ -109,7 +109,7 @@ def _not_promotable(
 
 
 def check_thresholds(
-    model: ModelResult, champion: ModelResult | None, settings: Mapping[str, Any], beside: ModelResult | None = None
+    model: ModelResult, champion: ModelResult | None, settings: EvaluationConfig, beside: ModelResult | None = None
 ) -> tuple[list[str], list[str]]:
     """Returns the thresholds that do not hold, and notes on those that could not be checked; a sentence each.
 
@@ -122,11 +122,11 @@ def check_thresholds(
     beside = beside or model
     failures: list[str] = []
     notes: list[str] = []
-    least = settings["min_slice_examples"]
+    least = settings.min_slice_examples
     small: set[str] = set()
-    for name, bounds in settings["thresholds"].items():
+    for name, bounds in settings.thresholds.items():
         places: list[tuple[str, Mapping[str, float]]] = [("", model.metrics)]
-        if bounds.get("per_slice"):
+        if bounds.per_slice:
             big = {k: v for k, v in model.slices.items() if v.get("example_count", 0) >= least}
             small |= model.slices.keys() - big.keys()
             places += list(big.items())
@@ -135,7 +135,7 @@ def check_thresholds(
             value = metrics.get(name, math.nan)
             if reason := out_of_bounds(name + where, value, bounds):
                 failures.append(reason)
-            change = bounds.get("min_change")
+            change = bounds.min_change
             if change is None:
                 continue
             if champion is None:
@@ -153,9 +153,9 @@ def check_thresholds(
     return failures, notes
 
 
-def out_of_bounds(name: str, value: float, bounds: Mapping[str, Any]) -> str:
+def out_of_bounds(name: str, value: float, bounds: Threshold) -> str:
     """Returns what is wrong with a value, or an empty string."""
-    low, high = bounds.get("lower_bound"), bounds.get("upper_bound")
+    low, high = bounds.lower_bound, bounds.upper_bound
     if math.isnan(value) and (low is not None or high is not None):
         return f"{name} could not be computed"
     if low is not None and not value >= low:
@@ -182,12 +182,12 @@ def not_better(
     model: ModelResult,
     champion: ModelResult,
     found: Comparison,
-    wanted: Mapping[str, Any],
+    wanted: Improvement,
     samples: Replicates,
     on: str = "",
 ) -> str:
     """Returns why a model is not surely better than the champion, or an empty string."""
-    least, confidence = wanted["minimum"], wanted["confidence"]
+    least, confidence = wanted.minimum, wanted.confidence
     values = (
         f"{found.metric} is {model.metrics.get(found.metric, math.nan):.4f}, the champion's (version {champion.version}, "
         f"{champion.framework}) {champion.metrics.get(found.metric, math.nan):.4f} on {on or 'the same rows'}"

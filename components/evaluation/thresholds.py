@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from switchyard.components.errors import UserError, did_you_mean
+from switchyard.components.evaluation.config import EvaluationConfig, Threshold
 from switchyard.components.metrics import DIRECTION, names
 
 
-def check_settings(evaluation: Mapping[str, Any], task: str) -> None:
+def check_settings(evaluation: EvaluationConfig, task: str) -> None:
     """Raises UserError for thresholds and comparisons that the task's metrics do not allow."""
-    thresholds, allowed = evaluation["thresholds"], names(task)
+    thresholds, allowed = evaluation.thresholds, names(task)
     for name in thresholds:
         if name not in allowed:
             raise UserError(
@@ -20,12 +20,12 @@ def check_settings(evaluation: Mapping[str, Any], task: str) -> None:
             )
     directed = names(task, lambda metric: metric.direction != 0)
     for name, bounds in thresholds.items():
-        if bounds["min_change"] is not None and name not in DIRECTION:
+        if bounds.min_change is not None and name not in DIRECTION:
             raise UserError(
                 f"evaluation.thresholds.{name}.min_change: neither more nor less of {name!r} is better. "
                 f"Allowed with min_change: {', '.join(directed)}."
             )
-    metric = (evaluation["improvement"] or {}).get("metric")
+    metric = evaluation.improvement.metric if evaluation.improvement else None
     if metric is not None and metric not in directed:
         raise UserError(
             f"evaluation.improvement.metric: {metric!r} cannot decide between two models of a {task} task."
@@ -33,7 +33,7 @@ def check_settings(evaluation: Mapping[str, Any], task: str) -> None:
         )
 
 
-def default_thresholds(task: str, labels: Any) -> dict[str, dict[str, Any]]:
+def default_thresholds(task: str, labels: Any) -> dict[str, Threshold]:
     """Returns what the trivial predictor reaches: AUC 0.5, the majority class's share, the variance of the label.
 
     Args:
@@ -43,8 +43,8 @@ def default_thresholds(task: str, labels: Any) -> dict[str, dict[str, Any]]:
     import numpy as np
 
     if task == "binary":
-        return {"auc": {"lower_bound": 0.5}}
+        return {"auc": Threshold(lower_bound=0.5)}
     if task == "multiclass":
         share = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
-        return {"accuracy": {"lower_bound": share}}
-    return {"loss": {"upper_bound": float(np.var(labels))}}
+        return {"accuracy": Threshold(lower_bound=share)}
+    return {"loss": Threshold(upper_bound=float(np.var(labels)))}

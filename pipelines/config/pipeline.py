@@ -13,11 +13,11 @@ from pydantic import BeforeValidator, Field, StrictInt, field_validator, model_v
 
 from switchyard.components.config import LARGEST, Names, Number, Positive, Section
 from switchyard.components.data_gate.config import ValidationConfig
+from switchyard.components.evaluation.config import EvaluationConfig
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.names import FRAMEWORKS, MODEL_PARAMETER
 from switchyard.pipelines.config.beam import BeamConfig
 from switchyard.pipelines.config.columns import ColumnConfig, CsvConfig
-from switchyard.pipelines.config.gates import EvaluationConfig
 from switchyard.pipelines.config.kubeflow import KubeflowConfig
 from switchyard.pipelines.config.trainer import TrainerConfig
 from switchyard.pipelines.config.tuning import TuneConfig

@@ -9,6 +9,7 @@ from typing import Any
 
 from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.errors import UserError
+from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
 from switchyard.components.user_code.files import listed_files
@@ -112,6 +113,6 @@ def infra_validation_settings(config: PipelineConfig) -> dict[str, Any] | None:
     return {"version": VERSION, **wanted.model_dump(mode="json")} if wanted else None
 
 
-def evaluation_settings(config: PipelineConfig) -> dict[str, Any]:
+def evaluation_settings(config: PipelineConfig) -> EvaluationSettings:
     """Returns the config's `evaluation` as the evaluation stage takes it."""
-    return {"version": VERSION, **config.evaluation.model_dump(mode="json")}
+    return EvaluationSettings(**config.evaluation.model_dump(), version=VERSION)

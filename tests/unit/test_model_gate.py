@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score, roc_auc_score
 
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
+from switchyard.components.evaluation.config import EvaluationConfig
 from switchyard.components.evaluation.model_gate import SameRows, check_thresholds, compare, judge
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
 from switchyard.components.evaluation.trivial import Trivial, trivial_scores
@@ -61,15 +62,11 @@ def gate(labels, scores, champion_uri="uri-of-another", not_compared="", **setti
     models = {n: result(n, CHAMPION if n == CHAMPION else CANDIDATE, s, labels) for n, s in scores.items()}
     rows = Rows("binary", labels, scores)
     samples = replicates(rows)
-    defaults = {
-        "thresholds": {},
-        "improvement": {"minimum": 0.0, "confidence": 0.95},
-        "min_slice_examples": 100,
-        "incomparable_champion": "keep",
-    }
     candidates = {n: m for n, m in models.items() if n != CHAMPION}
     same = SameRows(models[CHAMPION], candidates, samples) if CHAMPION in models else None
-    return judge(candidates, {**defaults, **settings_}, "auc", samples, Trivial.of(rows, "auc"), same, not_compared, champion_uri)
+    return judge(
+        candidates, EvaluationConfig(**settings_), "auc", samples, Trivial.of(rows, "auc"), same, not_compared, champion_uri
+    )
 
 
 def test_a_clearly_better_model_is_blessed_and_a_clearly_worse_one_is_not():
@@ -122,10 +119,6 @@ def test_the_best_of_those_that_pass_is_blessed():
     assert "recall is" in judged[best].failures[0]
 
 
-def bounds(**given_):
-    return {"lower_bound": None, "upper_bound": None, "min_change": None, "per_slice": False, **given_}
-
-
 def with_slices(name, role, auc, **slices):
     rows = {key: {"auc": value, "example_count": count} for key, (value, count) in slices.items()}
     return ModelResult(name, role, name, "", None, {"auc": auc, "example_count": 500.0}, {}, rows, {})
@@ -133,18 +126,18 @@ def with_slices(name, role, auc, **slices):
 
 def test_thresholds_hold_for_slices_that_are_large_enough():
     model = with_slices("a", CANDIDATE, 0.9, big=(0.7, 300), small=(0.1, 20))
-    chosen = {"thresholds": {"auc": bounds(lower_bound=0.8, per_slice=True)}, "min_slice_examples": 100}
+    chosen = EvaluationConfig(thresholds={"auc": {"lower_bound": 0.8, "per_slice": True}}, min_slice_examples=100)
     failures, notes = check_thresholds(model, None, chosen)
     assert failures == ["auc where big is 0.7000, below its lower bound 0.8000"]
     assert notes == ["1 slices have fewer than 100 examples and were not judged"]
-    whole = {"thresholds": {"auc": bounds(lower_bound=0.8)}, "min_slice_examples": 100}
+    whole = EvaluationConfig(thresholds={"auc": {"lower_bound": 0.8}}, min_slice_examples=100)
     assert check_thresholds(model, None, whole) == ([], [])
 
 
 def test_change_thresholds_hold_overall_and_for_each_slice():
     model = with_slices("a", CANDIDATE, 0.9, big=(0.70, 300))
     champion = with_slices(CHAMPION, CHAMPION, 0.89, big=(0.75, 300))
-    chosen = {"thresholds": {"auc": bounds(min_change=-0.02, per_slice=True)}, "min_slice_examples": 100}
+    chosen = EvaluationConfig(thresholds={"auc": {"min_change": -0.02, "per_slice": True}}, min_slice_examples=100)
     [failure], _ = check_thresholds(model, champion, chosen)
     assert failure.startswith("auc where big is 0.7000, the champion's 0.7500: a change for the better of -0.0500")
     failures, notes = check_thresholds(model, None, chosen)
@@ -155,7 +148,7 @@ def test_change_thresholds_hold_overall_and_for_each_slice():
 def test_lower_is_better_for_a_loss():
     model = ModelResult("a", CANDIDATE, "a", "", None, {"loss": 0.5}, {}, {}, {})
     champion = ModelResult(CHAMPION, CHAMPION, "a", "", None, {"loss": 0.4}, {}, {}, {})
-    chosen = {"thresholds": {"loss": bounds(min_change=0.0)}, "min_slice_examples": 1}
+    chosen = EvaluationConfig(thresholds={"loss": {"min_change": 0.0}}, min_slice_examples=1)
     [failure], _ = check_thresholds(model, champion, chosen)
     assert "-0.1000" in failure
     assert check_thresholds(champion, model, chosen) == ([], [])
@@ -163,7 +156,7 @@ def test_lower_is_better_for_a_loss():
 
 def test_a_metric_that_could_not_be_computed_does_not_pass():
     model = ModelResult("a", CANDIDATE, "a", "", None, {}, {}, {}, {})
-    chosen = {"thresholds": {"auc": bounds(lower_bound=0.5)}, "min_slice_examples": 1}
+    chosen = EvaluationConfig(thresholds={"auc": {"lower_bound": 0.5}}, min_slice_examples=1)
     assert check_thresholds(model, None, chosen)[0] == ["auc could not be computed"]
 
 
@@ -192,7 +185,7 @@ def test_a_coin_flip_is_rarely_taken_for_a_signal_however_few_rows_there_are():
 
 def test_thresholds_of_ones_own_do_not_replace_the_trivial_predictor():
     labels, coin = binary(120, 0.0, 0)
-    best, judged = gate(labels, {"a": coin}, thresholds={"accuracy": bounds(lower_bound=0.1)})
+    best, judged = gate(labels, {"a": coin}, thresholds={"accuracy": {"lower_bound": 0.1}})
     assert not judged[best].blessed
 
 
@@ -266,12 +259,7 @@ def test_both_models_are_compared_on_the_rows_that_the_champion_can_judge():
         replicates(Rows("binary", champions_rows.labels, beside)),
         "500 of 2,000 rows",
     )
-    settings_ = {
-        "thresholds": {"auc": bounds(min_change=0.0)},
-        "improvement": {"minimum": 0.0, "confidence": 0.95},
-        "min_slice_examples": 1,
-        "incomparable_champion": "keep",
-    }
+    settings_ = EvaluationConfig(thresholds={"auc": {"min_change": 0.0}}, min_slice_examples=1)
     models = {"a": result("a", CANDIDATE, candidate, labels)}
     assert models["a"].metrics["auc"] > 0.6
     _, judged = judge(models, settings_, "auc", replicates(on_all), Trivial.of(on_all, "auc"), same)

@@ -76,3 +76,9 @@ class EvaluationConfig(Section):
     comparable: Share = 0.9
     incomparable_champion: Literal["keep", "replace"] = "keep"
     min_slice_examples: Positive = 100
+
+
+class EvaluationSettings(EvaluationConfig):
+    """What the evaluation stage goes by: the config's `evaluation`, and the version of Switchyard."""
+
+    version: str = ""
