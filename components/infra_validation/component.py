@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from switchyard.components.infra_validation.config import InfraValidationSettings
 from switchyard.components.infra_validation.executor import Executor
 
 
 class InfraValidationSpec(types.ComponentSpec):
-    """`settings`: JSON of the config's `serving.infra_validation`."""
+    """`settings`: `InfraValidationSettings` as JSON."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str)}
     INPUTS = {
@@ -37,10 +35,10 @@ class InfraValidation(base_component.BaseComponent):
     SPEC_CLASS = InfraValidationSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, examples: types.BaseChannel, model: types.BaseChannel, settings: dict[str, Any]) -> None:
+    def __init__(self, examples: types.BaseChannel, model: types.BaseChannel, settings: InfraValidationSettings) -> None:
         super().__init__(
             InfraValidationSpec(
-                settings=json.dumps(settings, sort_keys=True),
+                settings=settings.model_dump_json(),
                 examples=examples,
                 model=model,
                 blessing=types.Channel(standard_artifacts.InfraBlessing),

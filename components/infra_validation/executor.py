@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from switchyard.components.bundle.model import bundle_path
 from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.evaluation.servability import FILE, Servability, save
 from switchyard.components.infra_validation.check import check
+from switchyard.components.infra_validation.config import InfraValidationSettings
 from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import digest_of
@@ -29,9 +29,9 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
-        settings = json.loads(exec_properties["settings"])
+        settings = InfraValidationSettings.model_validate_json(exec_properties["settings"])
         examples = artifact_utils.get_single_uri(input_dict["examples"])
-        rows = read_rows(split_files(examples, DatasetSummary.load(examples).held_out), settings["rows"])
+        rows = read_rows(split_files(examples, DatasetSummary.load(examples).held_out), settings.rows)
         bundles = {
             m.get_string_custom_property("framework"): (str(bundle_path(m.uri)), digest_of(m)) for m in input_dict["model"]
         }
@@ -41,7 +41,7 @@ class Executor(base_executor.BaseExecutor):
 
         def one(item: tuple[str, tuple[str, str | None]]) -> Servability:
             name, (bundle, digest) = item
-            found = check(bundle, digest, rows, folder / f"{name}.log", settings["startup_seconds"])
+            found = check(bundle, digest, rows, folder / f"{name}.log", settings.startup_seconds)
             _tell(name, found)
             return found
 

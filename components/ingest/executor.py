@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
@@ -29,10 +29,12 @@ from switchyard.components.ingest.writer import SplitWriter, assign, row_hashes,
 from switchyard.components.progress import say, warn
 from switchyard.components.text.visible import in_a_line
 
+_INPUT = TypeAdapter(InputSpec)
+
 
 def input_spec(exec_properties: dict[str, Any]) -> InputSpec:
     """Returns the input from a node's exec properties."""
-    return InputSpec(**json.loads(exec_properties["input"]))
+    return _INPUT.validate_json(exec_properties["input"])
 
 
 class Executor(base_executor.BaseExecutor):

@@ -10,6 +10,7 @@ from typing import Any
 from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.config import EvaluationSettings
+from switchyard.components.infra_validation.config import InfraValidationSettings
 from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
 from switchyard.components.user_code.files import listed_files
@@ -107,10 +108,10 @@ def data_gate_settings(config: PipelineConfig) -> DataGateSettings:
     )
 
 
-def infra_validation_settings(config: PipelineConfig) -> dict[str, Any] | None:
+def infra_validation_settings(config: PipelineConfig) -> InfraValidationSettings | None:
     """Returns the config's `serving.infra_validation` as its stage takes it; None: there is no such stage."""
     wanted = config.serving.infra_validation
-    return {"version": VERSION, **wanted.model_dump(mode="json")} if wanted else None
+    return InfraValidationSettings(**wanted.model_dump(), version=VERSION) if wanted else None
 
 
 def evaluation_settings(config: PipelineConfig) -> EvaluationSettings:

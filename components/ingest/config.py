@@ -1,0 +1,126 @@
+"""Ingest's part of the config: the key `data`."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictInt, field_validator, model_validator
+
+from switchyard.components.config import LARGEST, Names, Number, Section
+
+
+class ColumnConfig(Section):
+    """The declared type of a column, in every data format.
+
+    Attributes:
+        type: `number` or `text`. A value that is no number makes its row a bad row (`data.max_bad_rows`); in a text column
+            every value is kept as text, including the words that mean "missing" elsewhere.
+    """
+
+    type: Literal["number", "text"]
+
+
+class CsvConfig(Section):
+    """How CSV files are written.
+
+    Stored with the model: `predict`, `drift` and `models compare` read CSVs in the same way. Refused when no file is a CSV.
+
+    Attributes:
+        separator: character between two fields.
+        decimal: decimal point of numbers.
+        thousands: separator between groups of three digits.
+        encoding: Python's name of the text encoding, for example `latin-1`, `cp1252` or `utf-16`.
+    """
+
+    separator: str = ","
+    decimal: Literal[".", ","] = "."
+    thousands: Literal[",", ".", " ", "'", "_"] | None = None
+    encoding: str = "utf-8"
+
+    @field_validator("separator")
+    @classmethod
+    def _one_character(cls, separator: str) -> str:
+        if len(separator) != 1 or not separator.isascii() or separator in '"\r\n' or separator.isalnum():
+            raise ValueError(f"{separator!r} is no separator; give one character, for example ';', '|' or \"\\t\"")
+        return separator
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+            return codecs.lookup(encoding).name
+        except (LookupError, ValueError):
+            raise ValueError(f"{encoding!r} is no encoding of text; for example utf-8, latin-1, cp1252 or utf-16") from None
+
+    @model_validator(mode="after")
+    def _check(self) -> CsvConfig:
+        if self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}; a number could be read in two ways")
+        return self
+
+
+class DataConfig(Section):
+    """Where the examples come from and how they are split.
+
+    Attributes:
+        path: a file, a folder (searched recursively), a glob or a list of these, local or a URI of a Beam filesystem. Existing
+            files and folders are taken literally, even with `[`, `*` or `?` in their names. Required unless `splits` holds
+            paths.
+        format: file format; `auto` infers it from the file name's ending.
+        exclude: columns that the pipeline never reads.
+        splits: split to weight (rows are assigned by hash), or split to path. `train` and `eval` are required; other names are
+            free. Early stopping, the best epoch and tuning use `eval`; the model gate, the report, infra validation and the
+            comparison with the champion use `test` only. Without `test` they use `eval`, and the report warns that the metrics
+            are optimistic.
+        split_key: column whose value's hash decides the split, so that all rows of one key share a split; `5`, `5.0`, `"5"` and
+            `" 5"` are one key in every format. A row without a key forms a group of its own and is counted. A key listed in
+            `data.exclude` still splits but is no feature. Default: the hash of all features.
+        max_bad_rows: ragged, undecodable or unlabelled rows to drop before the run fails.
+        missing_values: texts that mean "missing" in every column, format and request, in addition to the empty text and, in
+            columns that are not text, the usual words (`NA`, `NaN`, `null`, ...).
+        max_float32_loss: largest share of distinct values in a column of fractions that may collapse when stored as float32;
+            above it the run fails. Whole numbers are kept as integers instead.
+        csv: CSV dialect.
+        columns: column to declared type. The type of other columns is inferred from all their values.
+    """
+
+    path: Names = ()
+    format: Literal["auto", "csv", "parquet", "jsonl", "tfrecord"] = "auto"
+    exclude: Names = ()
+    splits: dict[str, Number | Names] = Field(default={"train": 0.7, "eval": 0.1, "test": 0.2})
+    split_key: str | None = None
+    max_bad_rows: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 0
+    missing_values: Names | None = None
+    max_float32_loss: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    csv: CsvConfig = CsvConfig()
+    columns: dict[str, ColumnConfig] = Field(default_factory=dict)
+
+    @property
+    def split_paths(self) -> dict[str, tuple[str, ...]] | None:
+        """Split -> paths when splits are separate inputs, else None."""
+        paths = {k: v for k, v in self.splits.items() if isinstance(v, tuple)}
+        return paths or None
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        for needed in ("train", "eval"):
+            if needed not in self.splits:
+                raise ValueError(f"splits must name 'train' and 'eval' (others are free), received {sorted(self.splits)}")
+        for name, value in self.splits.items():
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                raise ValueError(f"splits: {name!r} is not a name (letters, digits and '_' only)")
+            if isinstance(value, float) and value <= 0:
+                raise ValueError(f"splits.{name} must be a weight above 0, received {value}")
+        paths = self.split_paths
+        if paths and len(paths) != len(self.splits):
+            raise ValueError("splits must be all weights or all paths, received a mixture")
+        if paths and self.path:
+            raise ValueError("path and splits by path exclude each other: give one")
+        if paths and self.split_key:
+            raise ValueError("split_key means nothing when splits are separate inputs: remove it")
+        if not paths and not self.path:
+            raise ValueError("path is missing: a file, a glob or a list of them")
+        return self
