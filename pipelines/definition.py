@@ -35,7 +35,7 @@ from switchyard.pipelines.config.stage_settings import (
     input_spec,
     preprocessing_code,
     trainer_settings,
-    tune_settings,
+    tuning_settings,
 )
 from switchyard.pipelines.config.trainer import trainer_name
 
@@ -88,7 +88,7 @@ def create_pipeline(
         settings = trainer_settings(config, code_store, framework)
         transformed, graph = transform.outputs["transformed_examples"], transform.outputs["transform_graph"]
         best = None
-        if tune := tune_settings(config):
+        if tune := tuning_settings(config):
             from switchyard.components.tuning.component import Tuning  # with Optuna, which other pipelines need not import
 
             tunings.append(Tuning(examples, transformed, settings, tune).with_id(tuning_stage(stage)))

@@ -10,11 +10,12 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.tuning.executor import Executor
 
 
 class TuningSpec(types.ComponentSpec):
-    """`settings`: JSON of the config's `trainer`, see `TrainingSpec`; `tune`: JSON of the config's `tune`."""
+    """`settings`: JSON of the config's `trainer`, see `TrainingSpec`; `tune`: `TuningSettings` as JSON."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str), "tune": ExecutionParameter(type=str)}
     INPUTS = {
@@ -39,12 +40,12 @@ class Tuning(base_component.BaseComponent):
         examples: types.BaseChannel,
         transformed_examples: types.BaseChannel,
         settings: dict[str, Any],
-        tune: dict[str, Any],
+        tune: TuningSettings,
     ) -> None:
         super().__init__(
             TuningSpec(
                 settings=json.dumps(settings, sort_keys=True),
-                tune=json.dumps(tune, sort_keys=True),
+                tune=tune.model_dump_json(),
                 examples=examples,
                 transformed_examples=transformed_examples,
                 best_hyperparameters=types.Channel(standard_artifacts.HyperParameters),

@@ -13,6 +13,7 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.inputs import local_columns, local_summary
 from switchyard.components.training.trainers import TRAINERS
+from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.tuning.page import tuning_page
 from switchyard.components.tuning.results import PAGE, TRIALS, TuningResult
 from switchyard.components.tuning.search import Inputs, Search
@@ -32,15 +33,16 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. Runs no TensorFlow operation itself: trials have the devices to themselves."""
-        settings, tune = (json.loads(exec_properties[key]) for key in ("settings", "tune"))
+        settings, tune = json.loads(exec_properties["settings"]), TuningSettings.model_validate_json(exec_properties["tune"])
         state = self._state
         examples, transformed = (artifact_utils.get_single_uri(input_dict[key]) for key in ("examples", "transformed_examples"))
         inputs = Inputs(settings, local_summary(DatasetSummary.load(examples), state), local_columns(transformed, state))
         search = Search(tune, inputs, state / "search")
         run = tracking.current_run()
-        run.params({k: v for k, v in tune.items() if k != "space" and v is not None})
-        run.text(json.dumps(tune["space"], indent=1), "tuning/space.json")
-        with trial_runner(min(tune["parallel"], tune["trials"]), _module(settings["framework"]), state / _LOG) as trials:
+        run.params(tune.model_dump(mode="json", exclude={"space"}, exclude_none=True))
+        space = {name: dimension.model_dump(mode="json") for name, dimension in tune.space.items()}
+        run.text(json.dumps(space, indent=1), "tuning/space.json")
+        with trial_runner(min(tune.parallel, tune.trials), _module(settings["framework"]), state / _LOG) as trials:
             search.run(trials)
         result = search.result()
         folder = Path(artifact_utils.get_single_uri(output_dict["best_hyperparameters"]))

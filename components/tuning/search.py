@@ -25,6 +25,7 @@ from switchyard.components.text.escaping import sqlite_uri
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.names import MODEL_PARAMETER
 from switchyard.components.training.tuned import with_values
+from switchyard.components.tuning.config import Dimension, TuneConfig
 from switchyard.components.tuning.results import TrialResult, TuningResult
 from switchyard.components.tuning.trial_runner import TrialRunner
 
@@ -48,18 +49,18 @@ class Inputs:
 class Search:
     """One study."""
 
-    def __init__(self, tune: Mapping[str, Any], inputs: Inputs, folder: Path) -> None:
+    def __init__(self, tune: TuneConfig, inputs: Inputs, folder: Path) -> None:
         self._tune, self._inputs, self._folder = tune, inputs, folder
         folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS) if tune["pruner"] else optuna.pruners.NopPruner()
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS) if tune.pruner else optuna.pruners.NopPruner()
         self.study = optuna.create_study(
             study_name="tuning",
             # Transactions, not Optuna's journal file: a line that a full disk or a kill cut short would spoil that.
             storage=RDBStorage(sqlite_uri(folder / "study.db"), engine_kwargs={"connect_args": {"timeout": _PATIENCE_SECONDS}}),
             sampler=_sampler(tune),
             pruner=pruner,
-            direction="maximize" if direction(tune["metric"]) > 0 else "minimize",
+            direction="maximize" if direction(tune.metric) > 0 else "minimize",
             load_if_exists=True,
         )
         # Optuna is asked and told by one thread at a time: on SQLite two may be given the same trial.
@@ -75,8 +76,8 @@ class Search:
             TrainingError: not one trial came to its end.
         """
         self._take_up()
-        left = self._tune["trials"] - len(self.finished)
-        minutes = self._tune["minutes"]
+        left = self._tune.trials - len(self.finished)
+        minutes = self._tune.minutes
         deadline = time.monotonic() + minutes * 60 if minutes else math.inf
         with ThreadPoolExecutor(trials.processes, thread_name_prefix="trial") as pool:
             for each in [pool.submit(self._work, trials, left, deadline) for _ in range(trials.processes)]:
@@ -98,7 +99,7 @@ class Search:
                     return
                 self._begun += 1
                 trial = self.study.ask()
-                values = {name: suggest(trial, name, dimension) for name, dimension in self._tune["space"].items()}
+                values = {name: suggest(trial, name, dimension) for name, dimension in self._tune.space.items()}
                 folder = trial.user_attrs.get(FOLDER, str(trial.number))
                 trial.set_user_attr(FOLDER, folder)
             try:
@@ -117,7 +118,7 @@ class Search:
         """Returns the search as it stands, when there is a best trial."""
         best = self.study.best_trial
         trials = [_described(t) for t in self.finished]
-        return TuningResult(self._tune["metric"], best.number + 1, dict(best.params), self._importance(), trials)
+        return TuningResult(self._tune.metric, best.number + 1, dict(best.params), self._importance(), trials)
 
     def _importance(self) -> dict[str, float]:
         complete = [t for t in self.finished if t.state == TrialState.COMPLETE]
@@ -125,7 +126,7 @@ class Search:
             return {}
         try:
             # Optuna's default, PED-ANOVA, compares the best tenth with all: one trial of ten, which says nothing.
-            found = get_param_importances(self.study, evaluator=FanovaImportanceEvaluator(seed=self._tune["seed"]))
+            found = get_param_importances(self.study, evaluator=FanovaImportanceEvaluator(seed=self._tune.seed))
             return {k: float(v) for k, v in found.items()}
         except (ValueError, RuntimeError) as error:
             warn(f"what mattered cannot be told: {error}")
@@ -140,7 +141,7 @@ class Search:
                 # Its checkpoints are where it left them.
                 self.study.enqueue_trial(trial.params, user_attrs={FOLDER: trial.user_attrs.get(FOLDER, str(trial.number))})
         if self.finished:
-            warn(f"an earlier search was cut off: it resumes after {len(self.finished)} of {self._tune['trials']} trials")
+            warn(f"an earlier search was cut off: it resumes after {len(self.finished)} of {self._tune.trials} trials")
         if not trials:
             self.study.enqueue_trial(self._configured(), skip_if_exists=True)
 
@@ -148,12 +149,10 @@ class Search:
         """The config's own values, where they lie in the space: what is found is not worse than what was there."""
         settings = self._inputs.settings
         found = {}
-        for name, dimension in self._tune["space"].items():
+        for name, dimension in self._tune.space.items():
             own = name.removeprefix(MODEL_PARAMETER)
             value = settings["model_parameters"].get(own) if own != name else settings["hyperparameters"].get(name)
-            choices = dimension["choices"]
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value in choices if choices else number and dimension["low"] <= value <= dimension["high"]:
+            if dimension.holds(value):
                 found[name] = value
         return found
 
@@ -161,7 +160,7 @@ class Search:
         started = time.monotonic()
         run = tracking.nested(f"trial {trial.number + 1}", {"switchyard.stage": "trial"})
         run.params(values)
-        metric, epoch = self._tune["metric"], 0
+        metric, epoch = self._tune.metric, 0
 
         hyper = with_values(self._inputs.settings, values)["hyperparameters"]
         last = hyper["epochs"] if hyper["steps"] is None else None
@@ -205,7 +204,7 @@ class Search:
                 self.study.tell(trial, state=TrialState.PRUNED)
             done = len(self.finished)
         shutil.rmtree(self._folder / "trials" / folder, ignore_errors=True)
-        say(f"trial {trial.number + 1} ({_words(values)}): {outcome}; {done} of {self._tune['trials']} done")
+        say(f"trial {trial.number + 1} ({_words(values)}): {outcome}; {done} of {self._tune.trials} done")
 
     def _job(self, values: Mapping[str, Any], folder: str) -> dict[str, Any]:
         return {
@@ -232,20 +231,20 @@ def _described(trial: FrozenTrial) -> TrialResult:
     )
 
 
-def suggest(trial: optuna.Trial, name: str, dimension: Mapping[str, Any]) -> Any:
-    """Asks Optuna for a value of one dimension (`switchyard.pipelines.config.tuning.Dimension` as plain data)."""
-    if dimension["choices"]:
-        return trial.suggest_categorical(name, dimension["choices"])
-    low, high, step, log = (dimension[k] for k in ("low", "high", "step", "log"))
+def suggest(trial: optuna.Trial, name: str, dimension: Dimension) -> Any:
+    """Asks Optuna for a value of one dimension."""
+    if dimension.choices is not None:
+        return trial.suggest_categorical(name, dimension.choices)
+    low, high = dimension.range
     if isinstance(low, int) and isinstance(high, int):
-        return trial.suggest_int(name, low, high, step=step or 1, log=log)
-    return trial.suggest_float(name, low, high, step=step, log=log)
+        return trial.suggest_int(name, low, high, step=int(dimension.step or 1), log=dimension.log)
+    return trial.suggest_float(name, low, high, step=dimension.step, log=dimension.log)
 
 
-def _sampler(tune: Mapping[str, Any]) -> BaseSampler:
-    if tune["sampler"] == "random":
-        return RandomSampler(seed=tune["seed"])
-    return TPESampler(seed=tune["seed"], n_startup_trials=_STARTUP_TRIALS)
+def _sampler(tune: TuneConfig) -> BaseSampler:
+    if tune.sampler == "random":
+        return RandomSampler(seed=tune.seed)
+    return TPESampler(seed=tune.seed, n_startup_trials=_STARTUP_TRIALS)
 
 
 def _words(values: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.infra_validation.config import InfraValidationSettings
 from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
+from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.user_code.files import listed_files
 from switchyard.components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -89,9 +90,9 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> dic
     }
 
 
-def tune_settings(config: PipelineConfig) -> dict[str, Any] | None:
+def tuning_settings(config: PipelineConfig) -> TuningSettings | None:
     """Returns the config's `tune` as its stage takes it; None: there is no such stage."""
-    return {"version": VERSION, **config.tune.model_dump(mode="json")} if config.tune else None
+    return TuningSettings(**config.tune.model_dump(), version=VERSION) if config.tune else None
 
 
 def data_gate_settings(config: PipelineConfig) -> DataGateSettings:

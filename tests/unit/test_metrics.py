@@ -7,7 +7,7 @@ import pytest
 
 from switchyard.components.evaluation.bootstrap import weighted_metrics
 from switchyard.components.metrics import DIRECTION, HEADLINE, METRICS, PRIMARY, TASKS, direction, names, trained_names
-from switchyard.pipelines.config.tuning import TuneMetric
+from switchyard.components.tuning.config import TuneMetric
 from tests.command import REPOSITORY
 
 pytestmark = pytest.mark.core

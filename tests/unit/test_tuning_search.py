@@ -4,8 +4,8 @@ import optuna
 import pytest
 
 from switchyard.components.training.tuned import with_values
+from switchyard.components.tuning.config import Dimension, TuneConfig
 from switchyard.components.tuning.search import suggest
-from switchyard.pipelines.config.tuning import Dimension, TuneConfig
 
 SETTINGS = {
     "framework": "pytorch",
@@ -17,12 +17,13 @@ SETTINGS = {
 def distribution(given):
     asked = {}
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    study.optimize(lambda t: asked.update(t.distributions) or float(bool(suggest(t, "x", plain(given)))), n_trials=1)
+    study.optimize(lambda t: asked.update(t.distributions) or float(bool(suggest(t, "x", handed_over(given)))), n_trials=1)
     return study.trials[0].distributions["x"]
 
 
-def plain(given):
-    return Dimension.model_validate(given).model_dump(mode="json")
+def handed_over(given):
+    """As the tuning stage is given it."""
+    return Dimension.model_validate_json(Dimension.model_validate(given).model_dump_json())
 
 
 @pytest.mark.parametrize(

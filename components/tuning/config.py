@@ -53,7 +53,7 @@ class Dimension(Section):
     @model_validator(mode="after")
     def _check(self) -> Dimension:
         if self.choices is not None:
-            if {"low", "high", "step", "log"} & self.model_fields_set:
+            if (self.low, self.high, self.step, self.log) != (None, None, None, False):
                 raise ValueError("choices and low, high, step, log exclude each other: give one")
             if len(set(map(repr, self.choices))) < 2:
                 raise ValueError(f"choices: two different values are the least, received {list(self.choices)}")
@@ -71,9 +71,23 @@ class Dimension(Section):
         return self
 
     @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest value; two whole numbers: whole numbers alone. Not of choices."""
+        assert self.low is not None
+        assert self.high is not None
+        return self.low, self.high
+
+    @property
     def whole(self) -> bool:
         """It is a range of whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value may be tried."""
+        if self.choices is not None:
+            return value in self.choices
+        low, high = self.range
+        return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 class TuneConfig(Section):
@@ -126,6 +140,12 @@ class TuneConfig(Section):
             low = int(dimension.low or 1)
             values = [low, low + int(dimension.step or 1)]
         return next((v for v in values if v % workers), None)
+
+
+class TuningSettings(TuneConfig):
+    """What the tuning stage goes by: the config's `tune`, and the version of Switchyard."""
+
+    version: str = ""
 
 
 def _read(value: Any) -> Any:
