@@ -8,9 +8,9 @@ from rich.console import Console
 from switchyard.components.errors import UserError
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.definition import UNCACHED
+from switchyard.pipelines.runners.contract import RUNNERS, runner_class
 from switchyard.pipelines.runners.kubeflow.local.runner import KfpLocalRunner
 from switchyard.pipelines.runners.local.runner import LocalRunner
-from switchyard.pipelines.runners.registry import RUNNERS, runner_class
 from switchyard.pipelines.runners.this_machine import MachineRunner
 from switchyard.pipelines.workspace import Workspace
 
