@@ -131,6 +131,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         settings = trainer_settings(config, store, framework)
         trainer = trainer_class(settings["framework"])
         trainer().resolve(config.trainer.profile())
+        trainer().check_hyperparameters(settings["hyperparameters"])
         if trainer.name in (CHAMPION, *names):
             raise UserError(f"trainer.framework: {framework!r} calls itself {trainer.name!r}, which is taken. Rename it.")
         names.append(trainer.name)

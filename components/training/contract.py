@@ -21,7 +21,7 @@ from switchyard.components.errors import TrainingError, UserError, first_line, t
 from switchyard.components.process import variables
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.names import Optimizer
+from switchyard.components.training.names import Optimizer, Schedule
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 Report = Callable[[int, Mapping[str, float]], None]
@@ -64,6 +64,9 @@ class ModelSpec:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
+OPTIONAL_HYPERPARAMETERS = ("schedule", "warmup_steps", "weight_decay", "clip_norm")
+
+
 @dataclass(frozen=True)
 class Hyperparameters:
     """See `switchyard.pipelines.config.pipeline.Hyperparameters`; here with everything decided.
@@ -73,6 +76,10 @@ class Hyperparameters:
         steps: the most optimizer steps; None: as many as the epochs hold.
         patience: epochs without a better `val_loss` before training stops; None: never.
         class_weights: weight per class index, or None.
+        schedule: the learning rate's course, see `schedule.factor`.
+        warmup_steps: optimizer steps in which the learning rate rises to its value.
+        weight_decay: decoupled, times the learning rate of the step; 0: none.
+        clip_norm: gradients of a larger norm, of all weights together, are scaled down to it; None: never.
     """
 
     epochs: int
@@ -84,6 +91,14 @@ class Hyperparameters:
     patience: int | None
     min_delta: float
     class_weights: tuple[float, ...] | None
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+
+    def total_steps(self, rows: int) -> int:
+        """Returns the optimizer steps of a training over `rows` examples that is not stopped early."""
+        return self.steps or self.epochs * math.ceil(rows / self.batch_size)
 
     def eval_batch_size(self, parts: int) -> int:
         """Returns the rows of a batch of the eval split, of all workers or replicas together; they share it equally."""
@@ -274,8 +289,8 @@ class Trainer(abc.ABC):
 
     Attributes:
         name: stands in stage names, metrics and messages.
-        supports: which of `precision`, `compile` and `deterministic` this trainer follows; a profile that asks for another is
-            refused.
+        supports: which of `precision`, `compile`, `deterministic`, `schedule`, `warmup_steps`, `weight_decay` and `clip_norm`
+            this trainer follows; a config that asks for another is refused.
     """
 
     name: ClassVar[str]
@@ -314,15 +329,22 @@ class Trainer(abc.ABC):
         """Returns the profile with `auto` replaced. Raises UserError when this machine or this trainer cannot do it."""
         nodes_here = 1 if variables.NODE in os.environ else accelerator.nodes
         resolved = accelerator.resolve(self.available_devices(), nodes_here=nodes_here)
-        for name in ("precision", "compile", "deterministic"):
-            if name not in self.supports and getattr(accelerator, name) != getattr(AcceleratorProfile, name):
-                key = "trainer.deterministic" if name == "deterministic" else f"trainer.accelerator.{name}"
-                raise UserError(
-                    f"{key}: the trainer {self.name!r} does not support it, received {getattr(accelerator, name)!r}; leave it "
-                    f"out, or add {name!r} to the trainer's `supports` and follow it"
-                )
+        self._refuse_unsupported("trainer.accelerator", {n: getattr(accelerator, n) for n in ("precision", "compile")})
+        self._refuse_unsupported("trainer", {"deterministic": accelerator.deterministic})
         self.processes(resolved)
         return resolved
+
+    def check_hyperparameters(self, values: Mapping[str, Any]) -> None:
+        """Raises UserError for hyperparameters that this trainer does not follow, by name as in the config."""
+        self._refuse_unsupported("trainer.hyperparameters", {n: values[n] for n in OPTIONAL_HYPERPARAMETERS})
+
+    def _refuse_unsupported(self, section: str, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if name not in self.supports and value not in (None, False, 0, "float32", "constant"):
+                raise UserError(
+                    f"{section}.{name}: the trainer {self.name!r} does not support it, received {value!r}; leave it out, or add "
+                    f"{name!r} to the trainer's `supports` and follow it"
+                )
 
     def processes(self, accelerator: AcceleratorProfile) -> int:
         """Returns how many processes train on one node; where it is more than one in all, each calls `train` with its shard.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
+from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.columns import read_features
@@ -14,6 +15,7 @@ from switchyard.components.training.examples import transformed_examples
 from switchyard.components.user_code.loading import UserCode
 
 DEFAULT_EPOCHS = 20
+DEFAULT_WEIGHT_DECAY = {"adam": 0.0, "adamw": 0.01, "sgd": 0.0, "rmsprop": 0.0}
 # In the training's state folder.
 CHECKPOINTS, EXPORT = "checkpoints", "export"
 
@@ -52,7 +54,8 @@ def hyperparameters(given: dict[str, Any], summary: DatasetSummary) -> Hyperpara
     steps = given["steps"]
     rows = summary.rows["train"]
     epochs = given["epochs"] or (-(-steps // -(-rows // given["batch_size"])) if steps else None)
-    return Hyperparameters(
+    decay = given["weight_decay"]
+    found = Hyperparameters(
         epochs=epochs or (EARLY_STOPPING_EPOCHS if stopping else DEFAULT_EPOCHS),
         steps=steps,
         batch_size=given["batch_size"],
@@ -62,4 +65,14 @@ def hyperparameters(given: dict[str, Any], summary: DatasetSummary) -> Hyperpara
         patience=stopping["patience"] if stopping else None,
         min_delta=stopping["min_delta"] if stopping else 0.0,
         class_weights=class_weights(given["class_weights"], summary.classes, summary.class_counts, summary.label),
+        schedule=given["schedule"],
+        warmup_steps=given["warmup_steps"],
+        weight_decay=DEFAULT_WEIGHT_DECAY[given["optimizer"]] if decay is None else decay,
+        clip_norm=given["clip_norm"],
     )
+    if found.warmup_steps >= (total := found.total_steps(rows)):
+        raise UserError(
+            f"trainer.hyperparameters.warmup_steps: {found.warmup_steps} steps, and the training has {total} ({rows} rows); take "
+            "fewer, or train longer"
+        )
+    return found

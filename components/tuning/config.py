@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import Field, StrictInt, model_validator
+from pydantic import Field, StrictInt, ValidationError, model_validator
 
 from switchyard.components.config import LARGEST, Number, Positive, Section
 from switchyard.components.errors import did_you_mean
 from switchyard.components.metrics import trained_names
-from switchyard.components.training.names import MODEL_PARAMETER, Optimizer
+from switchyard.components.training.names import MODEL_PARAMETER, Optimizer, Schedule
+from switchyard.pipelines.config.trainer import Hyperparameters
 
 # Hyperparameter -> what may be searched: whole numbers, numbers above 0, or a choice of these.
 SEARCHABLE: dict[str, str | tuple[str, ...]] = {
@@ -18,6 +20,10 @@ SEARCHABLE: dict[str, str | tuple[str, ...]] = {
     "batch_size": "whole",
     "epochs": "whole",
     "optimizer": get_args(Optimizer),
+    "schedule": get_args(Schedule),
+    "warmup_steps": "whole",
+    "weight_decay": "number",
+    "clip_norm": "number",
 }
 if TYPE_CHECKING:
     TuneMetric = str
@@ -94,7 +100,8 @@ class TuneConfig(Section):
     """The hyperparameter search. Each trainer is tuned separately and then trained with the best values.
 
     Attributes:
-        space: hyperparameter to values: `learning_rate`, `batch_size`, `epochs`, `optimizer` or `model_parameters.NAME`.
+        space: hyperparameter to values: `learning_rate`, `batch_size`, `epochs`, `optimizer`, `schedule`, `warmup_steps`,
+            `weight_decay`, `clip_norm` or `model_parameters.NAME`.
         trials: combinations to try, including failed and pruned ones.
         parallel: trials at the same time, each in a process of its own with all devices.
         metric: metric of the eval split, in the trial's best epoch; `val_auc` for binary tasks, `val_mae` for regression.
@@ -128,6 +135,19 @@ class TuneConfig(Section):
                 )
             _fits(name, dimension)
         return self
+
+    def check_combinations(self, hyperparameters: Hyperparameters) -> None:
+        """Raises ValueError if values of the space exclude each other, or one of the config's own hyperparameters."""
+        fixed = hyperparameters.model_dump(exclude_unset=True)
+        choices = {name: self.space[name].choices for name in ("optimizer", "schedule") if name in self.space}
+        numbers = {name: 1 for name in ("warmup_steps", "weight_decay") if name in self.space}
+        for values in itertools.product(*(found or () for found in choices.values())):
+            tried = dict(zip(choices, values, strict=True))
+            try:
+                Hyperparameters.model_validate({**fixed, **numbers, **tried})
+            except ValidationError as error:
+                found = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+                raise ValueError(f"tune.space: {found}") from None
 
     def batch_size_not_shared_by(self, workers: int) -> int | None:
         """Returns a batch size in the space that so many workers cannot share equally, if there is one."""

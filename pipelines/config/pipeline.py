@@ -185,6 +185,7 @@ class PipelineConfig(Section):
                     f"tune.space.batch_size: {uneven} rows cannot be shared equally by {workers} workers "
                     "(trainer.accelerator: count times nodes); give choices that can, or low, high and step"
                 )
+            self.tune.check_combinations(self.trainer.hyperparameters)
         if self.positive_class is not None and self.task in ("multiclass", "regression"):
             raise ValueError(
                 f"positive_class: a {self.task} task has none, received {self.positive_class!r}. "

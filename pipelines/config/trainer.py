@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 from switchyard.components.config import Number, Positive, Section
 from switchyard.components.errors import did_you_mean
 from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProfile
-from switchyard.components.training.names import FRAMEWORKS, Optimizer
+from switchyard.components.training.names import FRAMEWORKS, Optimizer, Schedule
 
 # YAML reads the class 1 as a number; the label's classes are known by their text.
 ClassWeights = Annotated[
@@ -39,7 +39,12 @@ class Hyperparameters(Section):
         steps: optimizer steps instead of epochs.
         batch_size: examples per step, across all workers; must be divisible by the number of workers.
         learning_rate: learning rate, whatever the number of workers.
-        optimizer: optimizer; `adamw` uses weight decay 0.01.
+        optimizer: optimizer.
+        schedule: course of the learning rate over all steps: `constant`, `linear` or `cosine` to 0, `step` (a tenth of it after
+            each third) or `one_cycle` (rises for 30 % of the steps, then falls to nearly 0).
+        warmup_steps: steps in which the learning rate rises linearly to its value, before `schedule` begins.
+        weight_decay: decoupled weight decay, times the learning rate; of `adamw` (0.01 by default) and `sgd` (0).
+        clip_norm: largest norm of a step's gradient, of all weights together; `null` disables clipping.
         seed: seed of weights, shuffling and dropout.
         early_stopping: early stopping on `val_loss`; `null` disables it.
         class_weights: `balanced`, or class to weight (classes not listed weigh 1).
@@ -50,6 +55,10 @@ class Hyperparameters(Section):
     batch_size: Positive = 64
     learning_rate: Annotated[Number, Field(gt=0)] = 0.001
     optimizer: Optimizer = "adam"
+    schedule: Schedule = "constant"
+    warmup_steps: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 0
+    weight_decay: Annotated[Number, Field(ge=0)] | None = None
+    clip_norm: Annotated[Number, Field(gt=0)] | None = None
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 42
     early_stopping: EarlyStopping | None = EarlyStopping()
     class_weights: Literal["balanced"] | ClassWeights | None = None
@@ -58,6 +67,10 @@ class Hyperparameters(Section):
     def _check(self) -> Hyperparameters:
         if self.epochs and self.steps:
             raise ValueError("epochs and steps exclude each other: give one")
+        if self.schedule == "one_cycle" and self.warmup_steps:
+            raise ValueError("schedule one_cycle has a warm-up of its own; leave warmup_steps out")
+        if self.weight_decay and self.optimizer in ("adam", "rmsprop"):
+            raise ValueError(f"weight_decay: {self.optimizer} has none that is decoupled; use the optimizer adamw or sgd")
         return self
 
 

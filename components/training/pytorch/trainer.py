@@ -17,15 +17,19 @@ import_torch_first()
 
 import joblib
 import lightning.pytorch as lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import (
+    OPTIONAL_HYPERPARAMETERS,
+    Hyperparameters,
     Predictor,
     Report,
     Shard,
@@ -49,6 +53,7 @@ from switchyard.components.training.pytorch.model_check import check_logits, che
 from switchyard.components.training.pytorch.numerics import numerics
 from switchyard.components.training.pytorch.placement import placement, save_weights, spread, tpus, xla_on_cpu
 from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
+from switchyard.components.training.schedule import factor
 from switchyard.components.user_code.loading import blamed, folder_of
 
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -64,7 +69,7 @@ class PytorchTrainer(Trainer):
     """`torch.nn.Module`s that take a dict of tensors; exported with `torch.export` (no pickle, no user code to load)."""
 
     name = "pytorch"
-    supports = frozenset({"precision", "compile", "deterministic"})
+    supports = frozenset({"precision", "compile", "deterministic", *OPTIONAL_HYPERPARAMETERS})
 
     def prepare(self, accelerator: AcceleratorProfile, group: WorkerGroup | None = None) -> None:
         """See Trainer."""
@@ -113,6 +118,7 @@ class PytorchTrainer(Trainer):
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
+                gradient_clip_val=hyper.clip_norm,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
                 use_distributed_sampler=False,
@@ -176,6 +182,8 @@ class _Module(lightning.LightningModule):
         self._task, self._hyper = request.spec.task, request.hyperparameters
         self._shard, self._train_rows = request.shard, request.train.rows
         self._eval_rows = request.eval.rows
+        # Lightning unscales fp16's gradients before it clips them, which a fused optimizer does by itself.
+        self._fused = not (request.accelerator.precision == "fp16" and request.hyperparameters.clip_norm)
         self._spread = request.accelerator.shard_model and request.shard.count > 1
         weights = request.hyperparameters.class_weights
         self.register_buffer("class_weights", torch.tensor(weights) if weights else None, persistent=False)
@@ -214,8 +222,13 @@ class _Module(lightning.LightningModule):
         of_all = min(batch_size, rows - index * batch_size)
         return self._shard.rows(of_all), of_all
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return _optimizer(self._hyper.optimizer, self._hyper.learning_rate, self.parameters(), self.device.type)
+    def configure_optimizers(self) -> Any:
+        hyper, total = self._hyper, self._hyper.total_steps(self._train_rows)
+        optimizer = _optimizer(hyper, self.parameters(), fused=self._fused and self.device.type in ("cpu", "cuda"))
+        if hyper.schedule == "constant" and not hyper.warmup_steps:
+            return optimizer
+        course = LambdaLR(optimizer, lambda step: float(factor(np, hyper.schedule, step, total, hyper.warmup_steps)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": course, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.device_mesh is not None:
@@ -304,15 +317,17 @@ def _export(model: nn.Module, request: TrainRequest) -> None:
     save_model(model, request.export_dir / "weights.safetensors")
 
 
-def _optimizer(name: Optimizer, learning_rate: float, parameters: Any, device: str) -> torch.optim.Optimizer:
-    fused = device in ("cpu", "cuda")  # one call for all parameters
+def _optimizer(hyper: Hyperparameters, parameters: Any, *, fused: bool) -> torch.optim.Optimizer:
+    """Returns the optimizer; `fused`: one call for all parameters."""
+    rate, decay = hyper.learning_rate, hyper.weight_decay
     optimizers: dict[Optimizer, Callable[[], torch.optim.Optimizer]] = {
-        "adam": lambda: torch.optim.Adam(parameters, learning_rate, eps=1e-7, fused=fused),
-        "adamw": lambda: torch.optim.AdamW(parameters, learning_rate, weight_decay=0.01, eps=1e-7, fused=fused),
-        "sgd": lambda: torch.optim.SGD(parameters, learning_rate, fused=fused),
-        "rmsprop": lambda: torch.optim.RMSprop(parameters, learning_rate, alpha=0.9, eps=1e-7),
+        "adam": lambda: torch.optim.Adam(parameters, rate, eps=1e-7, fused=fused),
+        "adamw": lambda: torch.optim.AdamW(parameters, rate, weight_decay=decay, eps=1e-7, fused=fused),
+        # Without momentum PyTorch's decay, which is added to the gradient, is a decoupled one.
+        "sgd": lambda: torch.optim.SGD(parameters, rate, weight_decay=decay, fused=fused),
+        "rmsprop": lambda: torch.optim.RMSprop(parameters, rate, alpha=0.9, eps=1e-7),
     }
-    return optimizers[name]()
+    return optimizers[hyper.optimizer]()
 
 
 def threads(model: nn.Module, batch_size: int) -> int:

@@ -172,8 +172,20 @@ class Replicas:
             # The optimizer adds up what the replicas found.
             loss = tf.reduce_sum(losses) * share + tf.add_n([tf.constant(0.0), *model.losses]) / self._replicas
             scaled = optimizer.scale_loss(loss)
-        optimizer.apply_gradients(zip(tape.gradient(scaled, model.trainable_variables), model.trainable_variables, strict=True))
+        gradients = tape.gradient(scaled, model.trainable_variables)
+        if self._request.hyperparameters.clip_norm:
+            gradients = self._clipped(gradients, optimizer.scale_loss(1.0))
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         self._count("", losses, labels, output, mask)
+
+    def _clipped(self, gradients: list[Any], scale: Any) -> list[Any]:
+        """Returns this replica's share of the clipped sum of all replicas' gradients, which the optimizer adds up."""
+        there = [i for i, g in enumerate(gradients) if g is not None]
+        context = tf.distribute.get_replica_context()
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [gradients[i] for i in there])
+        clipped, _ = tf.clip_by_global_norm(summed, self._request.hyperparameters.clip_norm * scale)
+        shares = dict(zip(there, (g / self._replicas for g in clipped), strict=True))
+        return [shares.get(i) for i in range(len(gradients))]
 
     def _eval_replica(self, batch: Any) -> None:
         features, labels, mask, _ = batch

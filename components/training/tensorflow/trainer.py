@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from switchyard.components.errors import UserError, first_line
 from switchyard.components.progress import warn
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import (
+    OPTIONAL_HYPERPARAMETERS,
+    Hyperparameters,
     Predictor,
     Report,
     Shard,
@@ -31,6 +34,7 @@ from switchyard.components.training.ledger import TrainingLedger, check_finite
 from switchyard.components.training.model_check import explained
 from switchyard.components.training.names import Optimizer
 from switchyard.components.training.positional import by_name, save_names
+from switchyard.components.training.schedule import factor
 from switchyard.components.training.tensorflow.batches import dataset
 from switchyard.components.training.tensorflow.default_model import default_model
 from switchyard.components.training.tensorflow.model_check import check_logits, check_training
@@ -46,7 +50,7 @@ class TensorflowTrainer(Trainer):
     """Keras models; exported as a SavedModel whose `serve` takes transformed features and gives probabilities."""
 
     name = "tensorflow"
-    supports = frozenset({"precision", "compile", "deterministic"})
+    supports = frozenset({"precision", "compile", "deterministic", *OPTIONAL_HYPERPARAMETERS})
 
     def __init__(self) -> None:
         self._strategy = tf.distribute.get_strategy()
@@ -102,7 +106,7 @@ class TensorflowTrainer(Trainer):
         with self._strategy.scope():
             model = self._build(request)
             model.compile(
-                optimizer=_optimizer(hyper.optimizer, hyper.learning_rate),
+                optimizer=_optimizer(hyper, request.train.rows, clip=self._strategy.num_replicas_in_sync == 1),
                 loss=_loss(task),
                 metrics=_metrics(task),
                 jit_compile=_jit(model, request, self._strategy.num_replicas_in_sync),
@@ -134,7 +138,7 @@ class TensorflowTrainer(Trainer):
             if replicas:
                 # An ordinary copy: what strategies make of variables and layers is not for a SavedModel.
                 model = self._build(request)
-                model.compile(optimizer=_optimizer(hyper.optimizer, hyper.learning_rate))
+                model.compile(optimizer=_optimizer(hyper, request.train.rows))
                 model.optimizer.build(model.trainable_variables)
             model.load_weights(ledger.best(_BEST))
             model = self._in_float32(model, request)
@@ -255,14 +259,28 @@ def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str
     return True
 
 
-def _optimizer(name: Optimizer, learning_rate: float) -> keras.optimizers.Optimizer:
+def _optimizer(hyper: Hyperparameters, rows: int, *, clip: bool = True) -> keras.optimizers.Optimizer:
+    """Returns the optimizer; `clip`: it clips by itself, which is wrong for replicas: each of them has a part of the gradient."""
+    rate: Any = hyper.learning_rate
+    if hyper.schedule != "constant" or hyper.warmup_steps:
+        rate = _Course(rate, hyper.schedule, hyper.total_steps(rows), hyper.warmup_steps)
+    norm = hyper.clip_norm if clip else None
     optimizers: dict[Optimizer, Callable[[], keras.optimizers.Optimizer]] = {
-        "adam": lambda: keras.optimizers.Adam(learning_rate, epsilon=1e-7),
-        "adamw": lambda: keras.optimizers.AdamW(learning_rate, weight_decay=0.01, epsilon=1e-7),
-        "sgd": lambda: keras.optimizers.SGD(learning_rate),
-        "rmsprop": lambda: keras.optimizers.RMSprop(learning_rate, rho=0.9, epsilon=1e-7),
+        "adam": lambda: keras.optimizers.Adam(rate, epsilon=1e-7, global_clipnorm=norm),
+        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=hyper.weight_decay, epsilon=1e-7, global_clipnorm=norm),
+        "sgd": lambda: keras.optimizers.SGD(rate, weight_decay=hyper.weight_decay or None, global_clipnorm=norm),
+        "rmsprop": lambda: keras.optimizers.RMSprop(rate, rho=0.9, epsilon=1e-7, global_clipnorm=norm),
     }
-    return optimizers[name]()
+    return optimizers[hyper.optimizer]()
+
+
+class _Course(keras.optimizers.schedules.LearningRateSchedule):
+    def __init__(self, rate: float, schedule: str, total: int, warmup: int) -> None:
+        super().__init__()
+        self._rate, self._factor = rate, partial(factor, keras.ops, schedule, total=total, warmup=warmup)
+
+    def __call__(self, step: Any) -> Any:
+        return self._rate * self._factor(step=keras.ops.cast(step, "float32"))
 
 
 def _loss(task: str) -> Any:

@@ -1,0 +1,106 @@
+"""Schedules, weight decay and clipping: the same weights in every framework, and as NumPy computes them."""
+
+import numpy as np
+import pytest
+
+from switchyard.components.errors import UserError
+from switchyard.components.training.schedule import factor
+from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
+from tests.contract.sklearn_trainer import SklearnTrainer
+from tests.training_requests import FRAMEWORKS, no_report
+
+EPOCHS, BATCH, RATE = 3, 32, 0.3
+
+
+def keras_linear(spec):
+    import keras
+
+    inputs = {f.name: keras.Input(f.shape, dtype=f.dtype, name=f.name) for f in spec.features}
+    return keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="zeros")(inputs["x"]))
+
+
+def torch_linear(spec):
+    import torch
+
+    class Linear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
+            torch.nn.init.zeros_(self.layer.weight)
+            torch.nn.init.zeros_(self.layer.bias)
+
+        def forward(self, features):
+            return self.layer(features["x"])
+
+    return Linear()
+
+
+def by_hand(request):
+    """Returns the loss of each epoch: logistic regression by SGD, in NumPy and float64."""
+    hyper, weights = request.hyperparameters, np.zeros(3)
+    total, losses, step = hyper.total_steps(request.train.rows), [], 0
+    for epoch in range(hyper.epochs):
+        found = []
+        for features, labels in request.train.batches(hyper.batch_size, seed=hyper.seed, epoch=epoch):
+            x = np.column_stack([features["x"], np.ones(len(labels))]).astype(np.float64)
+            logits = x @ weights
+            found += list(np.logaddexp(0, logits) - labels * logits)
+            gradient = x.T @ (1 / (1 + np.exp(-logits)) - labels) / len(labels)
+            if hyper.clip_norm:
+                gradient *= min(1.0, hyper.clip_norm / np.linalg.norm(gradient))
+            rate = hyper.learning_rate * factor(np, hyper.schedule, float(step), total, hyper.warmup_steps)
+            weights = weights - rate * (gradient + hyper.weight_decay * weights)
+            step += 1
+        losses.append(np.mean(found))
+    return losses
+
+
+CASES = {
+    "constant": {},
+    "cosine after a warm-up": {"schedule": "cosine", "warmup_steps": 7},
+    "linear": {"schedule": "linear"},
+    "step": {"schedule": "step"},
+    "one_cycle": {"schedule": "one_cycle"},
+    "clipped": {"clip_norm": 0.05},
+    "decayed": {"weight_decay": 0.2},
+    "all": {"schedule": "cosine", "warmup_steps": 5, "clip_norm": 0.1, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_every_framework_trains_as_numpy_does(trainer, case, make):
+    build_model = keras_linear if trainer is TensorflowTrainer else torch_linear
+    given = {"optimizer": "sgd", "learning_rate": RATE, "epochs": EPOCHS, "batch_size": BATCH, **CASES[case]}
+    request = make(build_model=build_model, **given)
+    losses = [h["loss"] for h in trainer().train(request, no_report).history]
+    assert losses == pytest.approx(by_hand(request), abs=1e-4)
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_training_that_was_cut_off_resumes_its_schedule(trainer, make):
+    given = {"schedule": "cosine", "warmup_steps": 5, "clip_norm": 0.5, "optimizer": "adamw", "weight_decay": 0.05}
+    given["build_model"] = keras_linear if trainer is TensorflowTrainer else torch_linear
+    whole = trainer().train(make(folder="whole", **given), no_report)
+
+    class Killed(BaseException):
+        pass
+
+    def kill_in_third(step, metrics):
+        if step == 39:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trainer().train(make(folder="cut", **given), kill_in_third)
+    resumed = trainer().train(make(folder="cut", **given), no_report)
+    assert [h["val_loss"] for h in resumed.history] == pytest.approx([h["val_loss"] for h in whole.history], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("schedule", "cosine"), ("warmup_steps", 3), ("weight_decay", 0.1), ("clip_norm", 1.0)]
+)
+def test_a_trainer_refuses_hyperparameters_that_it_does_not_follow(name, value):
+    given = {"schedule": "constant", "warmup_steps": 0, "weight_decay": None, "clip_norm": None, name: value}
+    with pytest.raises(UserError, match=rf"trainer\.hyperparameters\.{name}: the trainer 'sklearn' does not support it"):
+        SklearnTrainer().check_hyperparameters(given)
