@@ -12,7 +12,6 @@ from switchyard.components.config import LARGEST, Number, Positive, Section
 from switchyard.components.errors import did_you_mean
 from switchyard.components.metrics import trained_names
 from switchyard.components.training.names import MODEL_PARAMETER, Optimizer, Schedule
-from switchyard.pipelines.config.trainer import Hyperparameters
 
 # Hyperparameter -> what may be searched: whole numbers, numbers above 0, or a choice of these.
 SEARCHABLE: dict[str, str | tuple[str, ...]] = {
@@ -136,7 +135,7 @@ class TuneConfig(Section):
             _fits(name, dimension)
         return self
 
-    def check_combinations(self, hyperparameters: Hyperparameters) -> None:
+    def check_combinations(self, hyperparameters: Section) -> None:
         """Raises ValueError if values of the space exclude each other, or one of the config's own hyperparameters."""
         fixed = hyperparameters.model_dump(exclude_unset=True)
         choices = {name: self.space[name].choices for name in ("optimizer", "schedule") if name in self.space}
@@ -144,7 +143,7 @@ class TuneConfig(Section):
         for values in itertools.product(*(found or () for found in choices.values())):
             tried = dict(zip(choices, values, strict=True))
             try:
-                Hyperparameters.model_validate({**fixed, **numbers, **tried})
+                type(hyperparameters).model_validate({**fixed, **numbers, **tried})
             except ValidationError as error:
                 found = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
                 raise ValueError(f"tune.space: {found}") from None
