@@ -24,6 +24,7 @@ from switchyard.components.ingest.component import Ingest
 from switchyard.components.registration.component import Register
 from switchyard.components.report.component import Report
 from switchyard.components.training.component import Training
+from switchyard.components.training.config import trainer_name
 from switchyard.components.transform.component import Transform
 from switchyard.components.user_code.loading import snapshot_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -37,7 +38,6 @@ from switchyard.pipelines.config.stage_settings import (
     trainer_settings,
     tuning_settings,
 )
-from switchyard.pipelines.config.trainer import trainer_name
 
 # What lies outside of the workspace (MLflow's registry) is looked at in every run. The data gate and evaluation, which
 # compare with it, run again because their input is new.

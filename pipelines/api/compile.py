@@ -10,10 +10,10 @@ from switchyard.components.errors import DataGateError, UserError
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.ingest.sources import is_local
 from switchyard.components.tracking.context import RunContext
+from switchyard.components.training.config import trainer_name
 from switchyard.pipelines.api.output_path import check_output
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.config.trainer import trainer_name
 from switchyard.pipelines.preflight import check_code, check_code_loads, check_inputs
 from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, with_environment

@@ -17,11 +17,11 @@ from switchyard.components.evaluation.config import EvaluationConfig
 from switchyard.components.infra_validation.config import InfraValidationConfig
 from switchyard.components.ingest.config import DataConfig
 from switchyard.components.text.redaction import mask
+from switchyard.components.training.config import TrainerConfig
 from switchyard.components.training.names import FRAMEWORKS, MODEL_PARAMETER
 from switchyard.components.tuning.config import TuneConfig
 from switchyard.pipelines.config.beam import BeamConfig
 from switchyard.pipelines.config.kubeflow import KubeflowConfig
-from switchyard.pipelines.config.trainer import TrainerConfig
 
 # MLflow's own rules (of registered and of logged models, of experiments, of its database's columns), which it would apply at the
 # end of the run; and no @, which stands between a model's name and its alias. A promotion's lock has a longer name.
