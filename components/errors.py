@@ -37,9 +37,11 @@ class SwitchyardError(Exception):
     Attributes:
         kind: its name in a `Failure`.
         exit_code: of the command that it ends.
+        run_status: of the run that it ends.
     """
 
     kind: ClassVar[str]
+    run_status: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = EXIT_FAILED
 
 
@@ -60,6 +62,7 @@ class DataGateError(SwitchyardError):
     """The data gate stopped the run; the message lists what it found."""
 
     kind = "gate"
+    run_status = "stopped_by_data_gate"
     exit_code = EXIT_DATA_GATE
 
 
@@ -111,6 +114,11 @@ class Failure:
     def exit_code(self) -> int:
         """Of a command, or a task, that it ends."""
         return KINDS[self.kind].exit_code
+
+    @property
+    def run_status(self) -> str:
+        """Of a run that it ends."""
+        return KINDS[self.kind].run_status
 
     def error(self) -> SwitchyardError:
         """Returns it as an error, to be raised."""

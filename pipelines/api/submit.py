@@ -18,6 +18,7 @@ from switchyard.components.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_NOT_BLESSED,
+    DataGateError,
     UserError,
     first_line,
 )
@@ -166,7 +167,7 @@ def _ended(
         failed = {stage: s for stage, s in states.items() if s.state == "FAILED"}
         codes = {s.exit_code for s in failed.values()}
         if tags.get("data_gate") == "failed" or EXIT_DATA_GATE in codes:
-            code, status = EXIT_DATA_GATE, "stopped_by_data_gate"
+            code, status = EXIT_DATA_GATE, DataGateError.run_status
         elif EXIT_BAD_INPUT in codes:
             code = EXIT_BAD_INPUT
         if state == "CANCELED":

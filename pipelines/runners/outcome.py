@@ -59,8 +59,7 @@ def run_result(
         status, error, code = "cancelled", CANCELLED, EXIT_FAILED
     elif errors:
         first = errors[0]
-        status = "stopped_by_data_gate" if isinstance(first, DataGateError) else "failed"
-        error, code = str(first), first.exit_code
+        status, error, code = first.run_status, str(first), first.exit_code
     elif evaluation is None:
         status = "done"
     elif evaluation.blessed and registration.get("status") == REFUSED:

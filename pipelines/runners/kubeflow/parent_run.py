@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from switchyard.components.errors import KINDS
 from switchyard.components.tracking import run as tracking
 
 KFP_TAG = "switchyard.kfp_run_id"
@@ -96,7 +97,7 @@ def _forget_failures(client: Any, parent: Parent) -> None:
     """Takes away what an earlier try failed by: the run has succeeded, and with it every stage."""
     tags = client.get_run(parent.run_id).data.tags
     status = tags.get("switchyard.status")
-    stale = {"switchyard.status"} if status in ("failed", "stopped_by_data_gate") else set()
+    stale = {"switchyard.status"} if status in {error.run_status for error in KINDS.values()} else set()
     for tag in (stale | ({"switchyard.why"} if status != "not_blessed" else set())) & set(tags):
         client.delete_tag(parent.run_id, tag)
     where = f"tags.`mlflow.parentRunId` = '{parent.run_id}' AND tags.`switchyard.error` LIKE '%'"

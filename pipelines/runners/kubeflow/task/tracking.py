@@ -161,7 +161,7 @@ def _failed(run: _OwnRun | None, error: BaseException) -> None:
     client.set_tag(run.run_id, "switchyard.error", message[:5000])
     if not run.parents:
         return
-    client.set_tag(run.parent, "switchyard.status", "stopped_by_data_gate" if gate else "failed")
+    client.set_tag(run.parent, "switchyard.status", failure.run_status)
     client.set_tag(run.parent, "switchyard.why", (message if gate else f"{run.stage}: {message}")[:5000])
 
 
