@@ -21,7 +21,8 @@ from typing import Any
 import psutil
 
 from switchyard.components.errors import first_line
-from switchyard.components.tracking.journal_files import local_files, located, with_its_files
+from switchyard.components.tracking.journal_files import local_files, with_its_files
+from switchyard.components.tracking.journal_records import read_header, read_operation
 
 HEADER = "pipeline.json"
 PARENT_KEY = "pipeline"
@@ -126,7 +127,7 @@ def replay(
     Returns:
         How many operations were sent, and those that were set aside, if any.
     """
-    header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+    header = read_header((folder / HEADER).read_text(encoding="utf-8"))
     refused = Refused(folder, _free(folder), header, is_refused, [])
     files = sorted(folder.glob("*.jsonl"), key=lambda f: (f.stem != PARENT_KEY, f.stem))
     sent = 0
@@ -165,13 +166,13 @@ class Refused:
         """Sets an operation aside, with its files."""
         self.reasons.append(f"{key}: {_title(line)}: {first_line(error)}")
         write_header(self.target, dict(self.header))
-        with suppress(ValueError, KeyError):  # a damaged line names no files
+        with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # a damaged line names no files
             for path in local_files(json.loads(line)):
                 if not Path(path).is_absolute() and (self.folder / path).exists():
                     (self.target / path).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(self.folder / path, self.target / path)
         for name, text in ((f"{key}.jsonl", line), (WHY, f"{self.reasons[-1]}\n")):
-            with open(self.target / name, "a", encoding="utf-8") as file:
+            with open(self.target / name, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
                 file.write(text)
 
 
@@ -180,30 +181,42 @@ def _title(line: str) -> str:
         operation = json.loads(line)
         named = operation.get("name") or operation.get("path") or operation.get("model", {}).get("name") or ""
         return f"{operation['op']} {named}".strip()
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "a line that is damaged"
 
 
 def _replay_file(file: Path, run_id: str, send: Callable[[str, dict[str, Any]], None], refused: Refused) -> int:
-    # A line that a kill cut short is the last one and was never acknowledged: left out.
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    done = sent = 0
-    try:
-        for line in lines:
-            try:
-                send(run_id, located(json.loads(line), file.parent))
-                sent += 1
-            except Exception as error:  # MLflow raises what its many stores raise
-                if not refused.is_refused(error):
-                    raise
-                refused.add(file.stem, line, error)
-            done += 1
-    finally:
-        rest = "".join(lines[done:])
-        if rest:
-            temporary = file.with_suffix(".new")
-            temporary.write_text(rest, encoding="utf-8")
-            os.replace(temporary, file)
-        else:
-            file.unlink()
+    sent = done = 0
+    # Lines are read one by one: a journal has any size. Bytes that are no text are kept as they are.
+    with open(file, "rb") as lines:
+        try:
+            while True:
+                read = lines.readline()
+                line = read.decode(errors="surrogateescape")
+                # A line that a kill cut short is the last one and was never acknowledged: left out.
+                if not line.endswith("\n"):
+                    done = -1
+                    break
+                try:
+                    send(run_id, read_operation(line, file.parent))
+                    sent += 1
+                except Exception as error:  # MLflow raises what its many stores raise
+                    if not refused.is_refused(error):
+                        raise
+                    refused.add(file.stem, line, error)
+                done += len(read)
+        finally:
+            if done == -1:
+                file.unlink()
+            elif done:
+                _keep_from(file, done)
     return sent
+
+
+def _keep_from(file: Path, place: int) -> None:
+    """Removes what lies before a place in a file."""
+    temporary = file.with_suffix(".new")
+    with open(file, "rb") as old, open(temporary, "wb") as new:
+        old.seek(place)
+        shutil.copyfileobj(old, new)
+    os.replace(temporary, file)

@@ -6,6 +6,7 @@ keeps the last of two equal keys, and ends in Python's own errors where a number
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from typing import Any, NoReturn
 
@@ -19,6 +20,8 @@ from switchyard.pipelines.config.spelling import Spelled
 # Of the text, and of what it stands for with every alias written out.
 LIMIT_BYTES = 1 << 20
 LIMIT_DEPTH = 50
+# PyYAML takes a minute for the millions of values that a mebibyte can hold.
+LIMIT_VALUES = 50_000
 _NUMBER_CHARACTERS = 100
 _INTEGER_BITS = 63
 _TAG = "tag:yaml.org,2002:"
@@ -57,7 +60,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         # Of what is composed so far, aliases written out; and how deep the part that is composed now lies, and reaches.
-        self._size = self._depth = self._deepest = 0
+        self._size = self._depth = self._deepest = self._values = 0
         # Node -> its size and height, once it is whole.
         self._whole: dict[int, tuple[int, int]] = {}
 
@@ -68,6 +71,9 @@ class _Loader(yaml.SafeLoader):
             self._count_alias(node, line)
             return node
         self._depth += 1
+        self._values += 1
+        if self._values > LIMIT_VALUES:
+            _refuse(line, f"holds more than {LIMIT_VALUES:,} keys and values; what is that long belongs into a file of its own")
         before, reached = self._size, self._deepest
         self._deepest = self._depth
         self._check_depth(line)
@@ -138,6 +144,8 @@ class _Loader(yaml.SafeLoader):
             found = construct(node)
         except (ValueError, OverflowError):
             _refuse(line, f"{shown} is not a number; quote it if it is a text")
+        if isinstance(found, float) and math.isinf(found) and "inf" not in node.value.lower():
+            _refuse(line, f"the number {shown} is larger than any that a config can hold")
         if isinstance(found, int) and found.bit_length() > _INTEGER_BITS:
             _refuse(line, too_long)
         return Spelled(found, str(node.value))

@@ -11,15 +11,21 @@ from switchyard.components.errors import did_you_mean
 from switchyard.components.text.redaction import mask
 from switchyard.pipelines.config.spelling import branches
 
+_SHOWN = 20  # problems of a config
+_KEY, _MESSAGE = 100, 1000  # characters
+
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Returns one line per problem, several of them under a heading."""
-    lines = list(dict.fromkeys(_line(problem, model) for problem in error.errors()))
+    count = error.error_count()
+    lines = list(dict.fromkeys(_line(problem, model) for problem in error.errors(include_url=False)[:_SHOWN]))
+    if count > _SHOWN:
+        return f"{count} problems, the first of them:\n" + "\n".join(f"  - {line}" for line in lines)
     return lines[0] if len(lines) == 1 else f"{len(lines)} problems:\n" + "\n".join(f"  - {line}" for line in lines)
 
 
 def _line(problem: Any, model: type[BaseModel]) -> str:
-    loc = [str(p) for p in problem["loc"]]
+    loc = [_cut(str(p)) for p in problem["loc"]]
     kind = problem["type"]
     section, inner, names = _section(model, loc)
     key = ".".join(names) or "the file"
@@ -28,7 +34,7 @@ def _line(problem: Any, model: type[BaseModel]) -> str:
         return f"{key}: unknown key.{did_you_mean(names[-1], allowed)} Allowed here: {', '.join(allowed)}."
     if kind == "missing":
         return f"{key}: is missing and has no default. Add it."
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = _cut(problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be"), _MESSAGE)
     if kind == "value_error" and inner:
         # Our own check of a whole section: its message starts with the key inside the section, when it is one key's fault.
         own = message.split()[0].rstrip(":").split(".")[0] in _keys(inner)
@@ -36,8 +42,13 @@ def _line(problem: Any, model: type[BaseModel]) -> str:
     hint = ""
     if kind == "literal_error":
         choices = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        hint = did_you_mean(str(problem["input"]), choices)
+        hint = did_you_mean(_cut(str(problem["input"])), choices)
     return f"{key}: {message}, received {_short(problem['input'])}.{hint}"
+
+
+def _cut(text: str, most: int = _KEY) -> str:
+    """Returns a text of any length as a line shows it."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _short(value: Any) -> str:

@@ -85,7 +85,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     try:
         value = read_yaml(text)
     except ConfigYamlError as problem:
-        example = f"{key}='\"{text}\"'"
+        example = mask(f"{key}='\"{text}\"'")
         hint = f" (text that is no YAML is quoted: {example})" if len(example) < 80 and text.isprintable() else ""
         raise UserError(f"--set {_short(override)}: value: {problem.why}{hint}") from None
     node = document
@@ -110,7 +110,7 @@ def _refuse_no_texts(value: Any, where: str) -> None:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _refuse_no_texts(key, where)
-            _refuse_no_texts(inner, f"{where}: {key}")
+            _refuse_no_texts(inner, f"{where}: {key[:100]}")
     elif isinstance(value, list | tuple):
         for inner in value:
             _refuse_no_texts(inner, where)

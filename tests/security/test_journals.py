@@ -114,6 +114,133 @@ def test_a_damaged_journal_is_in_no_ones_way(here, workspace):
     assert (workspace.journal / "refused" / "1-bad" / "pipeline.jsonl").exists()
 
 
+def line(operation):
+    return (operation if isinstance(operation, str) else json.dumps(operation)).encode(errors="surrogateescape") + b"\n"
+
+
+DAMAGED = {
+    "bytes that are no text": "\udcff\udc81\r\x0c",
+    "NUL": "\0" * 100,
+    "half a line and more": '{"op":"met',
+    "no object": "[1]",
+    "null": "null",
+    "nesting without end": "[" * 100_000,
+    "an operation that there is not": {"op": "rm"},
+    "an operation without a name": {},
+    "values that are a list": {"op": "metrics", "values": [1], "step": 0, "time": 1},
+    "a metric that is a text": {"op": "metrics", "values": {"a": "x"}, "step": 0, "time": 1},
+    "a step beyond any database's": {"op": "metrics", "values": {"a": 1}, "step": 10**30, "time": 1},
+    "a status that there is not": {"op": "end", "status": "BANANA", "time": 1},
+    "a path that is a number": {"op": "file", "path": 5, "folder": ""},
+    "a model that is none": {"op": "register", "model": None},
+    "a name that leads out": {"op": "text", "content": "x", "name": "../../x.txt"},
+    "an absolute name": {"op": "text", "content": "x", "name": "/tmp/x.txt"},
+    "a folder that leads out": {"op": "file", "path": "files/x", "folder": "a/../../.."},
+    "half of a surrogate pair": '{"op": "tags", "values": {"a": "\\ud800"}}',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_line_is_set_aside_and_those_around_it_are_sent(here, workspace, damage):
+    folder = journal(workspace, "1-bad", here)
+    content = line(metric("before")) + line(damage) + line(metric("after"))
+    (folder / "pipeline.jsonl").write_bytes(content + b'{"op": "cut')
+    said = []
+
+    with pytest.raises(StageError, match="all of 1 of the journals"):
+        upload(workspace, said.append)
+
+    assert sent_runs(here)["1-bad"].data.metrics == {"before": 0.5, "after": 0.5}
+    assert (workspace.journal / "refused" / "1-bad" / "pipeline.jsonl").read_bytes() == line(damage)
+    assert any("is damaged" in s or "a line that is damaged" in s for s in said)
+    assert not folder.exists()
+
+
+HEADERS = {
+    "nesting without end": b"[" * 100_000,
+    "no object": b"[]",
+    "null": b"null",
+    "bytes that are no text": b"\xff",
+    "runs that are a list": {"runs": []},
+    "an address that is a number": {"uri": 5},
+    "no address": {"uri": ""},
+    "an experiment that is a list": {"experiment": ["x"]},
+    "a run without a name": {"new": {"pipeline": {}}},
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_a_damaged_header_is_in_no_ones_way(here, workspace, header):
+    folder = journal(workspace, "1-bad", here, metric("loss"))
+    whole = json.loads((folder / "pipeline.json").read_text())
+    (folder / "pipeline.json").write_bytes(json.dumps({**whole, **header}).encode() if isinstance(header, dict) else header)
+    journal(workspace, "2-good", here, metric("loss"))
+
+    with pytest.raises(StageError, match="all of 1 of the journals"):
+        upload(workspace, print)
+
+    assert list(sent_runs(here)) == ["2-good"]
+    assert (workspace.journal / "refused" / "1-bad" / "pipeline.jsonl").exists()
+
+
+def test_a_header_that_cannot_be_read_is_in_no_ones_way(here, workspace):
+    folder = journal(workspace, "1-bad", here, metric("loss"))
+    (folder / "pipeline.json").unlink()
+    (folder / "pipeline.json").mkdir()
+    journal(workspace, "2-good", here, metric("loss"))
+
+    with pytest.raises(StageError, match="all of 1 of the journals"):
+        upload(workspace, print)
+
+    assert list(sent_runs(here)) == ["2-good"]
+
+
+@pytest.mark.parametrize("how", ["absolute", "climbing", "linked", "renamed", "registered", "the workspace", "a linked journal"])
+def test_a_journal_sends_no_file_from_outside_of_its_workspace(here, workspace, tmp_path, how):
+    """Who uploads a workspace that somebody else made gives no other file away."""
+    secret = bundle(tmp_path / "home") / "secret.txt"
+    secret.write_text("CANARY")
+    folder = journal(workspace, "1-bad", here)
+    other = journal(Workspace(tmp_path / "other"), "3-bad", here, {"op": "file", "path": str(secret), "folder": ""})
+    (folder / "files").mkdir()
+    (folder / "files" / "x.txt").symlink_to(secret)
+    operation = {
+        "absolute": {"op": "file", "path": str(secret), "folder": ""},
+        "climbing": {"op": "file", "path": "../../../home/secret.txt", "folder": ""},
+        "linked": {"op": "file", "path": "files/x.txt", "folder": ""},
+        "renamed": {"op": "file_as", "path": str(secret), "name": "x.txt"},
+        "registered": model("m", secret.parent),
+        "the workspace": model("m", workspace.root),
+        "a linked journal": metric("loss"),
+    }[how]
+    (folder / "pipeline.jsonl").write_bytes(line(operation))
+    if how == "a linked journal":
+        (workspace.journal / other.name).symlink_to(other)
+    journal(workspace, "2-good", here, metric("loss"))
+    said = []
+
+    with pytest.raises(StageError, match="all of 1 of the journals"):
+        upload(workspace, said.append)
+
+    assert any("outside of the workspace" in s or "a link to a folder elsewhere" in s for s in said)
+    assert sent_runs(here)["2-good"].data.metrics == {"loss": 0.5}
+    kept = [f for f in (tmp_path / "mlflow").rglob("*") if f.is_file()]
+    assert not any(b"CANARY" in f.read_bytes() for f in kept)
+
+
+def test_a_server_that_is_away_holds_up_no_journal_for_another_one(here, workspace):
+    journal(workspace, "1-away", "http://127.0.0.1:9", metric("loss"))
+    journal(workspace, "2-good", here, metric("loss"))
+    journal(workspace, "3-away", "http://127.0.0.1:9", metric("loss"))
+    journal(workspace, "4-masked", "mysql://u:***@127.0.0.1:9/x", metric("loss"))
+
+    with pytest.raises(StageError, match="cannot be reached"):
+        upload(workspace, print)
+
+    assert list(sent_runs(here)) == ["2-good"]
+    assert sorted(f.name for f in workspace.journal.iterdir()) == ["1-away", "3-away", "4-masked"]
+
+
 def test_what_was_refused_is_sent_when_it_is_mended_and_moved_back(here, workspace, tmp_path):
     journal(workspace, "run", here, model("a/b", bundle(tmp_path / "bundle")))
     shutil.rmtree(tmp_path / "bundle")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from switchyard.components.text.redaction import mask, take_credentials
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.journal import HEADER, PARENT_KEY, REFUSED, Refused, is_alive, pending, replay, set_aside
+from switchyard.components.tracking.journal_records import read_header
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
 from switchyard.pipelines.workspace import Workspace
 
@@ -29,10 +29,11 @@ def upload(workspace: Workspace, say: Callable[[str], None]) -> int:
         StageError: MLflow is away, and what was not sent is still there; or it refused something, which is set aside.
     """
     sent, refused, failed = 0, 0, 0
+    away: dict[str, UserError | StageError] = {}
     # Two uploads at once would send everything twice.
     with FileLock(workspace.upload_lock):
         for folder in pending(workspace.journal):
-            outcome = _send_one(folder)
+            outcome = _send_one(folder, away)
             sent += outcome.sent
             refused += outcome.refused
             failed += outcome.failed
@@ -43,8 +44,10 @@ def upload(workspace: Workspace, say: Callable[[str], None]) -> int:
         again = " What it failed over is where it was: try again later, or look at the server's log."
         raise StageError(
             f"MLflow did not take all of {refused + failed} of the journals, see above; the others are sent."
-            f"{aside if refused else ''}{again if failed else ''}"
+            f"{aside if refused else ''}{again if failed else ''}{''.join(f' {error}' for error in away.values())}"
         )
+    for error in away.values():
+        raise error
     return sent
 
 
@@ -58,29 +61,56 @@ class _Outcome:
     failed: bool = False
 
 
-def _send_one(folder: Path) -> _Outcome:
+def _send_one(folder: Path, away: dict[str, UserError | StageError]) -> _Outcome:
+    """Sends a journal; `away` gets the address that does not answer: other journals may be for other servers."""
+    header = _header(folder)
+    if isinstance(header, _Outcome):
+        return header
+    uri = str(header["uri"])
     try:
-        header: dict[str, Any] = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-        known, uri = list(header["runs"].values()), str(header["uri"])
-        running = is_alive(header)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        return _aside(folder, f"its {HEADER} is damaged: {first_line(error)}")
-    if running:
-        return _Outcome([f"still runs (process {header['pid']}); send it when it has ended"])
-    uri = _uri(uri)
+        uri = _uri(uri)
+    except UserError as error:
+        away.setdefault(uri, error)
+    if uri in away:
+        return _Outcome([])
     try:
-        records, refused, registered = _send(folder, uri, known)
+        records, refused, registered = _send(folder, uri, header["runs"].values())
     except Exception as error:  # MLflow raises what its many stores raise
-        if is_refusal(error):
-            return _aside(folder, first_line(error))
-        _check_that_it_answers(uri, error)
-        return _Outcome([f"MLflow failed over it, and it stays where it is: {first_line(error)}"], failed=True)
+        return _unsent(folder, uri, error, away)
     reasons = [f"refused, kept in {refused.target}: {reason}" for reason in refused.reasons] if refused else []
     return _Outcome([f"{records} records sent", *registered, *reasons], sent=True, refused=bool(refused))
 
 
+def _header(folder: Path) -> dict[str, Any] | _Outcome:
+    """Returns what a journal says of itself, or why it is not sent."""
+    if folder.is_symlink():
+        return _Outcome(["is a link to a folder elsewhere, and is not sent; upload that folder's own workspace"], failed=True)
+    try:
+        header = read_header((folder / HEADER).read_text(encoding="utf-8"))
+        running = is_alive(header)
+    except OSError as error:
+        return _Outcome([f"its {HEADER} cannot be read: {error.strerror}"], failed=True)
+    except (UserError, ValueError, TypeError) as error:
+        return _aside(folder, f"its {HEADER} is damaged: {first_line(error)}")
+    return _Outcome([f"still runs (process {header['pid']}); send it when it has ended"]) if running else header
+
+
+def _unsent(folder: Path, uri: str, error: Exception, away: dict[str, UserError | StageError]) -> _Outcome:
+    if is_refusal(error):
+        return _aside(folder, first_line(error))
+    try:
+        _check_that_it_answers(uri, error)
+    except StageError as unreachable:
+        away[uri] = unreachable
+        return _Outcome([])
+    return _Outcome([f"MLflow failed over it, and it stays where it is: {first_line(error)}"], failed=True)
+
+
 def _aside(folder: Path, why: str) -> _Outcome:
-    return _Outcome([f"refused, kept in {set_aside(folder, why)}: {why}"], refused=True)
+    try:
+        return _Outcome([f"refused, kept in {set_aside(folder, why)}: {why}"], refused=True)
+    except OSError as error:
+        return _Outcome([f"refused: {why}; it stays where it is, as it cannot be moved: {error.strerror}"], failed=True)
 
 
 def _check_that_it_answers(uri: str, error: Exception) -> None:
