@@ -80,7 +80,7 @@ pictures: setup ## Make the pictures of README.md: the demo, its report, its run
 	$(VENV)/bin/python docs/make_pictures.py
 
 reference: setup ## Generate docs/reference from the code: config keys, commands, API
-	$(VENV)/bin/python docs/make_reference.py
+	PYTHONPATH=. $(VENV)/bin/python docs/make_reference.py
 
 # Zensical, apart from the environment that the code runs in.
 DOCS := .tools/docs
