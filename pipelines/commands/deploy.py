@@ -38,29 +38,34 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is 
 @click.argument("model")
 @click.option("--target", required=True, type=click.Choice(["kserve", "tf-serving"]), help="Where it is to be served.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.")
-@click.option("--apply", is_flag=True, help="kserve: kubectl apply the manifests, and wait until the version serves.")
+@click.option("--apply", is_flag=True, help="kserve: apply the manifests by kubectl and wait until the version serves.")
 @click.option(
     "--canary",
     type=click.IntRange(0, 100),
     metavar="PERCENT",
-    help="kserve: requests that this version gets; the one before gets the others.",
+    help="kserve: share of requests for this version, in percent; the previous version gets the rest.",
 )
-@click.option("--name", metavar="NAME", help="kserve: of the InferenceService.  [default: the model's]")
+@click.option("--name", metavar="NAME", help="kserve: name of the InferenceService.  [default: the model's]")
 @click.option("--namespace", default="serving", show_default=True, help="kserve: see infra/serving.")
 @click.option("--image", metavar="IMAGE", help="kserve: made by make image.  [default: switchyard:VERSION]")
-@click.option("--service-account", default="model-reader", show_default=True, help="kserve: may read the object store.")
 @click.option(
-    "--cluster-tracking-uri", metavar="URI", help="kserve: MLflow's address inside of the cluster, where no object store is."
+    "--service-account",
+    default="model-reader",
+    show_default=True,
+    help="kserve: service account with read access to the object store.",
 )
-@click.option("--cpu", metavar="QUANTITY", help="kserve: of a replica.  [default: 2]")
-@click.option("--memory", metavar="QUANTITY", help="kserve: of a replica.  [default: 4Gi]")
+@click.option(
+    "--cluster-tracking-uri", metavar="URI", help="kserve: MLflow's address inside the cluster, if there is no object store."
+)
+@click.option("--cpu", metavar="QUANTITY", help="kserve: per replica.  [default: 2]")
+@click.option("--memory", metavar="QUANTITY", help="kserve: per replica.  [default: 4Gi]")
 @click.option("--accelerator", metavar="NAME", help="kserve: gpu, gpu:2, amd-gpu, or vendor/name:count.")
 @click.option("--min-replicas", default=1, show_default=True, type=click.IntRange(0), help="kserve: 0 needs Knative.")
 @click.option("--max-replicas", default=3, show_default=True, type=click.IntRange(1), help="kserve.")
 @click.option(
     "--concurrency",
     type=click.IntRange(1),
-    help="kserve: requests of a replica before another is started; needs Knative.  [default: 32 there]",
+    help="kserve: concurrent requests per replica before another one starts; needs Knative.  [default: 32 there]",
 )
 @click.option(
     "--mode",

@@ -43,9 +43,9 @@ def command(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Look whether a cluster is fit for a first run, of PIPELINE or of any; exit code 1 when something is not.
+    """Check that a cluster is fit for a first run, of PIPELINE or in general; exit code 1 if it is not.
 
-    What Kubernetes alone knows is asked by kubectl, with its current context.
+    Kubernetes' own state is read by kubectl, with its current context.
     """
     if pipeline is None and (overrides or trainers):
         raise UserError("--set and --trainer change a pipeline: give PIPELINE, or leave them out.")

@@ -34,8 +34,12 @@ _SHOWN = 20
 @click.command("drift")
 @click.argument("model")
 @click.argument("requests", nargs=-1, required=True, metavar="REQUESTS...")
-@click.option("--warn", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Distance that is worth a word.")
-@click.option("--fail", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Distance that ends with exit code 3.")
+@click.option(
+    "--warn", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Distance above which a feature is reported."
+)
+@click.option(
+    "--fail", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Distance above which the exit code is 3."
+)
 @trust_option
 @json_option
 @registry_option
@@ -51,9 +55,9 @@ def command(
     tracking_uri: str | None,
     workspace: Path | None,
 ) -> None:
-    """Compare requests in service with what MODEL was trained on; a model of the registry gets a report in MLflow.
+    """Compare served requests with MODEL's training data; a registered model gets a report in MLflow.
 
-    REQUESTS are files or globs of raw rows: what serve --request-log wrote, or any CSV, Parquet, JSON Lines or TFRecord.
+    REQUESTS are files or globs of raw rows: from serve --request-log, or any CSV, Parquet, JSON Lines or TFRecord.
 
     \b
     switchyard drift breast_cancer@champion 'requests/*.parquet'

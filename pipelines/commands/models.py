@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_why = click.option("--why", required=True, metavar="TEXT", help="The reason, kept in the registry.")
+_why = click.option("--why", required=True, metavar="TEXT", help="Reason, recorded in the registry.")
 
 
 @click.group("models")
 def command() -> None:
-    """See, compare, promote and roll back registered models."""
+    """List, compare, promote and roll back registered models."""
 
 
 @command.command("list")
@@ -56,7 +56,7 @@ def models_list(name: str | None, as_json: bool, tracking_uri: str | None, works
 @command.command("compare")
 @click.argument("name")
 @click.argument("versions", nargs=2, metavar="VERSION VERSION")
-@click.option("--data", type=click.Path(path_type=Path), help="Evaluate both on the rows of this file; it holds the label.")
+@click.option("--data", type=click.Path(path_type=Path), help="Evaluate both on the rows of this file, which includes the label.")
 @json_option
 @registry_option
 @workspace_option
@@ -72,12 +72,12 @@ def models_compare(
 @click.argument("name")
 @click.argument("version")
 @_why
-@click.option("--force", is_flag=True, help="Also a version that was not blessed.")
+@click.option("--force", is_flag=True, help="Promote a version that was not blessed.")
 @registry_option
 @workspace_option
 @handle_errors
 def models_promote(name: str, version: str, why: str, force: bool, tracking_uri: str | None, workspace: Path | None) -> None:
-    """Make VERSION (a number or an alias) of the model NAME its champion; the one before becomes `previous`."""
+    """Make VERSION (a number or an alias) of the model NAME its champion; the current one becomes `previous`."""
     promote(registry_uri(tracking_uri, workspace), name, version, why, force=force)
 
 

@@ -126,14 +126,14 @@ registry_option = click.option("--tracking-uri", metavar="URI", help="MLflow ser
 trust_option = click.option(
     "--trust",
     is_flag=True,
-    help="Take a MODEL that no registered digest vouches for: loading it can run what is in it (docs/security.md).",
+    help="Accept a MODEL without a registered digest: loading it can run its content (docs/security.md).",
 )
 
 tracking_uri_option = click.option(
     "--tracking-uri",
     envvar="MLFLOW_TRACKING_URI",
     metavar="URI",
-    help="MLflow as this machine reaches it.  [default: the pipeline's]",
+    help="MLflow's address for this machine.  [default: the pipeline's]",
 )
 
 
@@ -157,13 +157,15 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     options = (
         click.option("--host", envvar=variables.KFP_HOST, required=True, metavar="URL", help="Kubeflow Pipelines."),
-        click.option("--namespace", envvar=variables.KFP_NAMESPACE, help="Yours, on a Kubeflow of several users."),
+        click.option("--namespace", envvar=variables.KFP_NAMESPACE, help="Your namespace, on a multi-user Kubeflow."),
         click.option(
             "--token-file", type=click.Path(path_type=Path), help="File with a bearer token.  [default: SWITCHYARD_KFP_TOKEN]"
         ),
-        click.option("--ca-cert", type=click.Path(path_type=Path), help="File with the authority of the server's certificate."),
+        click.option("--ca-cert", type=click.Path(path_type=Path), help="File with the certificate authority of the server."),
         click.option("--insecure", is_flag=True, help="Do not check the server's certificate."),
-        click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=1), help="Seconds for a request."),
+        click.option(
+            "--timeout", default=30.0, show_default=True, type=click.FloatRange(min=1), help="Timeout of a request, in seconds."
+        ),
     )
     for option in reversed(options):
         run = option(run)

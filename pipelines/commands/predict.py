@@ -38,15 +38,17 @@ from switchyard.pipelines.commands.options import (
     "missing_values",
     multiple=True,
     metavar="TEXT",
-    help="Text that means missing, besides those of the training data; may be repeated.",
+    help="Additional text that means missing; may be repeated.",
 )
+@click.option("--max-bad-rows", type=click.IntRange(0), help="Fail if more rows cannot be predicted.  [default: no limit]")
 @click.option(
-    "--max-bad-rows", type=click.IntRange(0), help="End when more rows cannot be predicted.  [default: any number is fine]"
+    "--beam-arg",
+    "beam_arguments",
+    multiple=True,
+    metavar="ARG",
+    help="Option for Beam, such as --beam-arg=--runner=FlinkRunner; may be repeated.",
 )
-@click.option(
-    "--beam-arg", "beam_arguments", multiple=True, metavar="ARG", help="For Beam, such as --beam-arg=--runner=FlinkRunner."
-)
-@click.option("--fresh", is_flag=True, help="Begin anew instead of going on behind an earlier try.")
+@click.option("--fresh", is_flag=True, help="Start over instead of resuming an earlier run.")
 @trust_option
 @registry_option
 @workspace_option

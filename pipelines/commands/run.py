@@ -25,11 +25,13 @@ from switchyard.pipelines.commands.options import (
 @click.option("--data", metavar="PATH", multiple=True, help="Without a YAML: file, glob or URI of the data; may be repeated.")
 @click.option("--label", metavar="COLUMN", help="Without a YAML: the column to predict.")
 @click.option(
-    "--runner", default="local", show_default=True, metavar="NAME", help="local, kfp-local or kfp-docker; a cluster: see submit."
+    "--runner",
+    default="local",
+    show_default=True,
+    metavar="NAME",
+    help="local, kfp-local or kfp-docker; for a cluster see submit.",
 )
-@click.option(
-    "--even-if-unchanged", is_flag=True, help="Evaluate and compare again also when nothing has changed since the last run."
-)
+@click.option("--even-if-unchanged", is_flag=True, help="Evaluate and compare even if nothing has changed since the last run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of stdout.")
 @workspace_option
 @handle_errors

@@ -38,18 +38,18 @@ _ENDED_SECONDS = 30.0
 
 @click.group("runs")
 def command() -> None:
-    """See and steer runs on Kubeflow Pipelines."""
+    """Manage runs on Kubeflow Pipelines."""
 
 
 @command.command("list")
-@click.option("--experiment", metavar="NAME", help="Only of this experiment.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="So many, the newest first.")
+@click.option("--experiment", metavar="NAME", help="Only runs of this experiment.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="Number of runs to list, newest first.")
 @connection_options
 @tracking_uri_option
 @json_option
 @handle_errors
 def runs_list(experiment: str | None, limit: int, connection: Connection, tracking_uri: str | None, as_json: bool) -> None:
-    """List runs, the newest first."""
+    """List runs, newest first."""
     list_runs(connection, tracking_uri, experiment, limit, as_json=as_json)
 
 
@@ -67,7 +67,7 @@ def runs_show(run_id: str, connection: Connection, tracking_uri: str | None, as_
 @command.command("logs")
 @click.argument("run_id", metavar="RUN")
 @click.argument("stage", required=False)
-@click.option("--follow", is_flag=True, help="Print what the pod prints until it ends, by polling.")
+@click.option("--follow", is_flag=True, help="Poll and print the logs until the pod ends.")
 @connection_options
 @handle_errors
 def runs_logs(run_id: str, stage: str | None, follow: bool, connection: Connection) -> None:
@@ -96,11 +96,11 @@ def runs_retry(run_id: str, connection: Connection) -> None:
 
 @command.group("schedules")
 def schedules() -> None:
-    """See and steer recurring runs (submit --schedule)."""
+    """Manage recurring runs (submit --schedule)."""
 
 
 @schedules.command("list")
-@click.option("--experiment", metavar="NAME", help="Only of this experiment.")
+@click.option("--experiment", metavar="NAME", help="Only runs of this experiment.")
 @connection_options
 @json_option
 @handle_errors
@@ -114,7 +114,7 @@ def schedules_list(experiment: str | None, connection: Connection, as_json: bool
 @connection_options
 @handle_errors
 def schedules_pause(schedule: str, connection: Connection) -> None:
-    """Have a recurring run start no more runs; those under way end as they would."""
+    """Pause a recurring run; runs in progress continue."""
     pause_schedule(connection, schedule)
 
 
@@ -123,13 +123,15 @@ def schedules_pause(schedule: str, connection: Connection) -> None:
 @connection_options
 @handle_errors
 def schedules_resume(schedule: str, connection: Connection) -> None:
-    """Have a paused recurring run start runs again."""
+    """Resume a paused recurring run."""
     resume_schedule(connection, schedule)
 
 
 @schedules.command("delete")
 @click.argument("schedule", metavar="SCHEDULE")
-@click.option("--force", is_flag=True, help="Also when runs of it are under way: KFP shows those as running for ever.")
+@click.option(
+    "--force", is_flag=True, help="Delete it even if its runs are in progress; KFP then shows them as running for ever."
+)
 @connection_options
 @handle_errors
 def schedules_delete(schedule: str, force: bool, connection: Connection) -> None:

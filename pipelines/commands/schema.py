@@ -36,7 +36,7 @@ DEFAULT_NAME = "schema.pbtxt"
 
 @click.group("schema")
 def command() -> None:
-    """Keep a reviewed schema: infer it, show it, compare it with the data, accept what changed."""
+    """Infer, show and update a reviewed schema, and compare it with the data."""
 
 
 @command.command("infer")
@@ -64,7 +64,7 @@ def schema_show(source: Path) -> None:
 @workspace_option
 @handle_errors
 def schema_diff(pipeline: Path, overrides: tuple[str, ...], workspace: Path | None) -> None:
-    """Print what PIPELINE's data would change in its reviewed schema; exit code 1 when it would change something."""
+    """Print how PIPELINE's data would change its reviewed schema; exit code 1 if it would."""
     sys.exit(diff(pipeline, overrides, workspace))
 
 
@@ -75,7 +75,7 @@ def schema_diff(pipeline: Path, overrides: tuple[str, ...], workspace: Path | No
 @workspace_option
 @handle_errors
 def schema_accept(pipeline: Path, features: tuple[str, ...], overrides: tuple[str, ...], workspace: Path | None) -> None:
-    """Change PIPELINE's reviewed schema so that its data fits."""
+    """Update PIPELINE's reviewed schema to accept its data."""
     accept(pipeline, overrides, workspace, features)
 
 

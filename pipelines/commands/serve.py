@@ -17,24 +17,32 @@ from switchyard.pipelines.commands.options import (
 
 @click.command("serve")
 @click.argument("model")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is everybody.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes one that is free.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 accepts connections from any host."
+)
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 selects a free one.")
 @click.option("--name", metavar="NAME", help="The model's name in URLs.  [default: its name in the registry]")
-@click.option("--poll", default=10.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between looks at the alias.")
+@click.option("--poll", default=10.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between registry polls.")
 @click.option(
     "--canary",
     type=click.FloatRange(0, 100, min_open=True, max_open=True),
     metavar="PERCENT",
-    help="Requests that the challenger answers.",
+    help="Share of requests that the challenger answers, in percent.",
 )
-@click.option("--canary-alias", default="challenger", show_default=True, metavar="ALIAS", help="Whose version is the canary.")
-@click.option("--max-body", default=16, show_default=True, type=click.IntRange(1, 1024), metavar="MIB", help="Size of a request.")
-@click.option("--max-rows", default=10_000, show_default=True, type=click.IntRange(1), help="Rows of a request.")
-@click.option("--batch-rows", default=1024, show_default=True, type=click.IntRange(1), help="Rows that the model gets at once.")
-@click.option("--queue", default=256, show_default=True, type=click.IntRange(1), help="Requests that may wait; more get 503.")
-@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(0.1), help="Seconds that a request may take.")
+@click.option("--canary-alias", default="challenger", show_default=True, metavar="ALIAS", help="Alias of the canary's version.")
 @click.option(
-    "--drain", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds of not being ready before the end."
+    "--max-body", default=16, show_default=True, type=click.IntRange(1, 1024), metavar="MIB", help="Largest request body, in MiB."
+)
+@click.option(
+    "--max-rows", default=10_000, show_default=True, type=click.IntRange(1), help="Largest number of rows in a request."
+)
+@click.option("--batch-rows", default=1024, show_default=True, type=click.IntRange(1), help="Largest batch, in rows.")
+@click.option(
+    "--queue", default=256, show_default=True, type=click.IntRange(1), help="Longest queue of requests; further ones get 503."
+)
+@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(0.1), help="Timeout of a request, in seconds.")
+@click.option(
+    "--drain", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds to report not-ready before shutdown."
 )
 @click.option(
     "--token-file",
@@ -45,20 +53,22 @@ from switchyard.pipelines.commands.options import (
     "--allowed-hosts",
     multiple=True,
     metavar="NAMES",
-    help="Names by which clients call the server, separated by commas; * is any.  [default: on loopback localhost and its "
+    help="Host names that clients may use, separated by commas; * accepts any.  [default: on loopback localhost and its "
     "addresses, else any]",
 )
 @click.option(
     "--max-connections",
     type=click.IntRange(1),
-    help="Open connections; more get 503.  [default: 1024, less where the system allows fewer open files]",
+    help="Open connections; further ones get 503.  [default: 1024, or fewer if the system limits open files]",
 )
 @click.option(
     "--idle-timeout", default=5, show_default=True, type=click.IntRange(1), help="Seconds until an unused connection is closed."
 )
 @click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its key, PEM.")
-@click.option("--access-log", default="-", show_default=True, metavar="FILE", help="One JSON object a request; off: none.")
+@click.option(
+    "--access-log", default="-", show_default=True, metavar="FILE", help="One JSON object per request; off disables it."
+)
 @click.option(
     "--request-log",
     type=click.Path(path_type=Path, file_okay=False),
@@ -70,10 +80,10 @@ from switchyard.pipelines.commands.options import (
     show_default=True,
     type=click.FloatRange(0, 100, min_open=True),
     metavar="PERCENT",
-    help="Requests that are logged.",
+    help="Share of requests to log, in percent.",
 )
 @click.option("--redact", multiple=True, metavar="COLUMN", help="Column that is never logged; may be repeated.")
-@click.option("--digest", metavar="SHA256", help="Of a folder's or URI's manifest.json: instead of --trust.")
+@click.option("--digest", metavar="SHA256", help="Digest of manifest.json in a folder or URI, instead of --trust.")
 @trust_option
 @registry_option
 @workspace_option

@@ -23,28 +23,28 @@ from switchyard.pipelines.commands.options import (
 
 @click.command("submit", epilog=EXIT_CODES)
 @pipeline_argument
-@click.option("--experiment", metavar="NAME", help="KFP's and MLflow's experiment.  [default: the pipeline's]")
+@click.option("--experiment", metavar="NAME", help="Experiment in KFP and MLflow.  [default: the pipeline's]")
 @click.option(
     "--schedule",
     metavar="CRON",
     help='Make a recurring run, e.g. "0 3 * * *", in the time zone of KFP\'s controller (UTC unless it was changed).',
 )
-@click.option("--catchup/--no-catchup", default=None, help="With --schedule: make up for runs that are late.  [default: no]")
-@click.option("--max-concurrency", type=click.IntRange(1, 10), help="With --schedule: runs at the same time.  [default: 1]")
+@click.option("--catchup/--no-catchup", default=None, help="With --schedule: run missed runs later.  [default: no]")
+@click.option("--max-concurrency", type=click.IntRange(1, 10), help="With --schedule: concurrent runs.  [default: 1]")
 @click.option("--wait", is_flag=True, help="Follow the run to its end; the exit code is that of switchyard run.")
 @click.option(
     "--heal",
     type=click.IntRange(0, 100),
     metavar="N",
-    help="With --wait: so often a run whose pods were evicted or deleted is tried again.  [default: 2]",
+    help="With --wait: retries of a run whose pods were evicted or deleted.  [default: 2]",
 )
 @click.option(
     "--stuck",
     type=click.FloatRange(min=1),
     metavar="SECONDS",
-    help="With --wait: end with an error when a pod has been unable to start for so long.  [default: 600]",
+    help="With --wait: fail if a pod cannot start for this long.  [default: 600]",
 )
-@click.option("--poll", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds between looks at the run.")
+@click.option("--poll", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds between polls of the run.")
 @connection_options
 @trainers_option
 @overrides_option
@@ -67,7 +67,7 @@ def command(
     as_json: bool,
     workspace: Path | None,
 ) -> None:
-    """Run PIPELINE on Kubeflow Pipelines: now, or by a schedule."""
+    """Run PIPELINE on Kubeflow Pipelines, now or on a schedule."""
     from switchyard.components.errors import UserError
     from switchyard.pipelines.api.submit import Submission
     from switchyard.pipelines.api.submit import submit as send

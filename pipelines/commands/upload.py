@@ -18,7 +18,7 @@ from switchyard.pipelines.workspace import Workspace, find_workspace
 @workspace_option
 @handle_errors
 def command(pipeline: Path | None, workspace: Path | None) -> None:
-    """Send MLflow the records kept while it was unreachable."""
+    """Send the records buffered while MLflow was unreachable."""
     from switchyard.pipelines.runners.tracking.upload import upload as send
 
     place = Workspace(find_workspace(workspace, pipeline))
