@@ -6,7 +6,7 @@ from typing import Any
 
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.config import EvaluationConfig, Threshold
-from switchyard.components.metrics import DIRECTION, names
+from switchyard.components.metrics import DIRECTION, MULTICLASS, PRIMARY, REGRESSION, names
 
 
 def check_settings(evaluation: EvaluationConfig, task: str) -> None:
@@ -42,9 +42,10 @@ def default_thresholds(task: str, labels: Any) -> dict[str, Threshold]:
     """
     import numpy as np
 
-    if task == "binary":
-        return {"auc": Threshold(lower_bound=0.5)}
-    if task == "multiclass":
-        share = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
-        return {"accuracy": Threshold(lower_bound=share)}
-    return {"loss": Threshold(upper_bound=float(np.var(labels)))}
+    if task == REGRESSION:
+        least = Threshold(upper_bound=float(np.var(labels)))
+    elif task == MULTICLASS:
+        least = Threshold(lower_bound=float(np.unique(labels, return_counts=True)[1].max() / len(labels)))
+    else:
+        least = Threshold(lower_bound=0.5)
+    return {PRIMARY[task]: least}
