@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from functools import partial
 from typing import Any
-from unittest import mock
 
-import apache_beam as beam
 import tensorflow_data_validation as tfdv
 import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -16,6 +13,7 @@ from tfx.components.transform import executor as tfx_executor
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, json_utils
 
+from switchyard.components.compat.tfx_transform import written_by
 from switchyard.components.data.schema import NO_VALUE, belongs, environment_of
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.progress import warn
@@ -40,9 +38,8 @@ class Executor(tfx_executor.Executor):
                 warn(f"feature {name!r} is not used: {reason}")
             tracking.current_run().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
         properties = {**exec_properties, "custom_config": json_utils.dumps(config)}
-        # TFX's executor names its processor's class itself: there is no other way to give it one that writes columns.
-        ours = mock.patch.object(tfx_executor, "TransformProcessor", partial(_Processor, summary.label))
-        with tempfile.TemporaryDirectory() as folder, ours:
+        columns = written_by(lambda schema, place: WriteColumns(schema, summary.label, place))
+        with tempfile.TemporaryDirectory() as folder, columns:
             super().Do(
                 {**input_dict, "schema": [_in_environment(schema, config.get("environment"), folder)]}, output_dict, properties
             )
@@ -51,17 +48,6 @@ class Executor(tfx_executor.Executor):
         described = features_json(feature_specs(graph.transformed_metadata.schema, summary.label))
         for artifact in output_dict.get("transformed_examples", ()):
             io_utils.write_string_file(os.path.join(artifact.uri, FILE), described)
-
-
-class _Processor(tfx_executor.TransformProcessor):
-    """TFX's, but for the materialised examples: columns, as trainers read them, in place of `tf.Example`s."""
-
-    def __init__(self, label: str) -> None:
-        super().__init__()
-        self._label = label
-
-    def _EncodeAndWrite(self, schema: schema_pb2.Schema, file_format: str, output_path: str) -> beam.PTransform:  # noqa: N802
-        return WriteColumns(schema, self._label, output_path)
 
 
 def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) -> Any:

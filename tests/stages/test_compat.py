@@ -16,6 +16,12 @@ OTHERS = {"patch", "python_exit"}
 # Target -> the digest of its source. When a library changes one: compare old and new, mend the module of `compat` and its
 # versions, then put here what the test says.
 KNOWN = {
+    "tfx.components.transform.executor:TransformProcessor._EncodeAndWrite": "72f94ad38ce2ce95",
+    "tfx.components.transform.executor:Executor.Do": "4b3586458e6e98fe",
+    "kfp.local.orchestrator.task_executor:execute_single_task": "ee78ffed032b5fdd",
+    "kfp.local.subprocess_task_handler:run_local_subprocess": "4f82b209ba51fc9e",
+    "kfp.local.docker_task_handler:run_docker_container": "63183d16a5ae3514",
+    "kfp.local.pipeline_orchestrator:run_local_pipeline": "11699162659497fe",
     "apache_beam.transforms.core:get_function_args_defaults": "5e41a60ff81fe8ca",
     "apache_beam.options.pipeline_options:PipelineOptions.view_as": "3fd63693be9c56f3",
     "apache_beam.options.pipeline_options:PipelineOptions.__init__": "d51172d3bd0f03eb",

@@ -72,7 +72,7 @@ def uses(tree, place, own_modules):
             continue
         if top not in sys.stdlib_module_names:
             libraries[local] = full
-        if any(map(is_private, imported.split("."))):
+        if any(map(is_private, imported.split("."))) or imported.startswith("unittest.mock"):
             yield f"{place}:{line}: imports {imported}"
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -104,6 +104,7 @@ def test_private_names_of_libraries_stand_in_compat_alone():
         ("from torch.utils import _pytree", "imports torch.utils._pytree"),
         ("import torch._dynamo.config", "imports torch._dynamo.config"),
         ("from apache_beam.internal import pickler", "imports apache_beam.internal.pickler"),
+        ("from unittest import mock", "imports unittest.mock"),
         ("import kfp\nkfp.dsl.component_task = None", "sets kfp.dsl.component_task"),
         ("from tfx import x\nsetattr(x.y, name, 1)", "setattr(x.y, name, 1)"),
         ("from tfx import x\ndel x.y", "sets x.y"),

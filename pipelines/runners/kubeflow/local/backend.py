@@ -1,17 +1,15 @@
-"""KFP's own local runner, with a seam: what runs a task's command, and what learns how a task ended.
-
-KFP gives no way to plug in a runner, and its subprocess runner pays TFX's imports for every task: its two functions that
-start a process or a container are replaced while a pipeline runs, and the one that runs a task is wrapped.
-"""
+"""KFP's own local runner, whose tasks something else runs: see `components.compat.kfp_local`."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from switchyard.components.compat.kfp_local import tasks_run_by
 
 # What a process does for a task: see `task_process`.
 RUN = "switchyard.pipelines.runners.kubeflow.local.task_process:run"
@@ -48,7 +46,8 @@ def run_pipeline(
     """
     from google.protobuf import json_format
     from kfp import local
-    from kfp.local import pipeline_orchestrator
+    from kfp.local import docker_task_handler, pipeline_orchestrator, subprocess_task_handler
+    from kfp.local.orchestrator import task_executor
     from kfp.pipeline_spec import pipeline_spec_pb2
 
     workspace = root / "kfp-workspace"
@@ -56,7 +55,7 @@ def run_pipeline(
     message = json_format.ParseDict(dict(spec), pipeline_spec_pb2.PipelineSpec())
     with (
         _one_at_a_time,
-        _replaced(tasks),
+        tasks_run_by(tasks, task_executor, subprocess_task_handler, docker_task_handler),
         open(log, "a", encoding="utf-8") as out,
         contextlib.redirect_stdout(out),
         warnings.catch_warnings(),
@@ -71,38 +70,3 @@ def run_pipeline(
                 raise
             return False
     return True
-
-
-@contextlib.contextmanager
-def _replaced(tasks: Tasks) -> Iterator[None]:
-    from kfp.local import docker_task_handler, status, subprocess_task_handler
-    from kfp.local.orchestrator import task_executor
-
-    execute: Callable[..., Any] = task_executor.execute_single_task
-
-    def told(**given: Any) -> Any:
-        name = given["task_name"]
-        tasks.started(name)
-        outputs, found = execute(**given)
-        tasks.ended(name, outputs, succeeded=found == status.Status.SUCCESS)
-        return outputs, found
-
-    def process(full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
-        return tasks.run_command(full_command, env_vars or {}, "", {})
-
-    def container(client: Any, image: str, command: Sequence[str], volumes: Mapping[str, Any], **given: Any) -> int:
-        return tasks.run_command(command, given.get("environment") or {}, image, volumes)
-
-    replacements = (
-        (task_executor, "execute_single_task", told),
-        (subprocess_task_handler, "run_local_subprocess", process),
-        (docker_task_handler, "run_docker_container", container),
-    )
-    originals = [getattr(module, name) for module, name, _ in replacements]
-    for module, name, replacement in replacements:
-        setattr(module, name, replacement)
-    try:
-        yield
-    finally:
-        for (module, name, _), original in zip(replacements, originals, strict=True):
-            setattr(module, name, original)
