@@ -255,7 +255,7 @@ class Run:
             environment = {**environment, **plugin}
         log = self.folder / f"pod-{self._task}.log"
         at = [""]
-        job = Job("switchyard.pipelines.runners.kubeflow.local.task_process:run", list(command), log, env=environment)
+        job = Job("switchyard.pipelines.runners.kubeflow.local.backend:run_in_process", list(command), log, env=environment)
 
         def say(text):
             # In a pod it goes to standard error.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,8 +13,8 @@ from typing import Any, Protocol
 
 from switchyard.components.compat.kfp_local import tasks_run_by
 
-# What a process does for a task: see `task_process`.
-RUN = "switchyard.pipelines.runners.kubeflow.local.task_process:run"
+# What a process does for a task.
+RUN = "switchyard.pipelines.runners.kubeflow.local.backend:run_in_process"
 # Modules that every task's process needs.
 PRELOADED = ("kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.node")
 _one_at_a_time = threading.Lock()
@@ -70,3 +72,19 @@ def run_pipeline(
                 raise
             return False
     return True
+
+
+def run_in_process(command: Sequence[str]) -> None:
+    """Runs a component in this process, which has TFX imported, as `sh -ec ... python3 -m kfp.dsl.executor_main` would.
+
+    Args:
+        command: KFP's: `sh`, `-ec`, the script, the component's source, then the arguments of KFP's executor.
+    """
+    from kfp.dsl import executor_main
+
+    source, arguments = command[3], list(command[4:])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ephemeral_component.py"
+        path.write_text(source, encoding="utf-8")
+        sys.argv = ["executor_main", "--component_module_path", str(path), *arguments]
+        executor_main.executor_main()
