@@ -13,7 +13,7 @@ from typing import Any
 
 from switchyard.components.compat.patch import Private
 
-PRIVATE = Private("pyarrow", ("18",), (), "https://github.com/apache/arrow/blob/apache-arrow-18.1.0/python/pyarrow/_csv.pyx")
+PRIVATE = Private("pyarrow", ("18", "21"), (), "https://github.com/apache/arrow/blob/apache-arrow-18.1.0/python/pyarrow/_csv.pyx")
 _watched: dict[int, list[str]] = {}
 
 
