@@ -9,6 +9,7 @@ import pytest
 
 from switchyard.components import compat
 from switchyard.components.compat.patch import Private
+from switchyard.components.import_order import import_torch_first
 
 pytestmark = pytest.mark.core
 # These say how to treat a library, or hold no name of one.
@@ -50,8 +51,13 @@ KNOWN = {
 }
 
 
-def modules():
-    return [m.name for m in pkgutil.iter_modules(compat.__path__) if m.name not in OTHERS]
+# Here, not in a test: TFX sets environment variables when it is imported, and PyTorch comes first.
+import_torch_first()
+PRIVATE = {
+    m.name: importlib.import_module(f"switchyard.components.compat.{m.name}").PRIVATE
+    for m in pkgutil.iter_modules(compat.__path__)
+    if m.name not in OTHERS
+}
 
 
 def digest(target):
@@ -67,9 +73,9 @@ def digest(target):
         return type(found).__name__
 
 
-@pytest.mark.parametrize("name", modules())
+@pytest.mark.parametrize("name", PRIVATE)
 def test_a_private_name_is_of_the_version_and_has_the_source_that_it_was_written_for(name):
-    private = importlib.import_module(f"switchyard.components.compat.{name}").PRIVATE
+    private = PRIVATE[name]
     assert private.fits()
     assert private.upstream.startswith("https://github.com/")
     assert {t: digest(t) for t in private.targets} == {t: KNOWN.get(t) for t in private.targets}
