@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.executor import Executor
 
 
 class TrainingSpec(types.ComponentSpec):
-    """`settings`: JSON of the config's `trainer`, with the user's code as a snapshot; what was tuned replaces its values."""
+    """`settings`: `TrainerSettings` as JSON; what was tuned replaces its values."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str)}
     INPUTS = {
@@ -49,13 +47,13 @@ class Training(base_component.BaseComponent):
         schema: types.BaseChannel,
         transformed_examples: types.BaseChannel,
         transform_graph: types.BaseChannel,
-        settings: dict[str, Any],
+        settings: TrainerSettings,
         best_hyperparameters: types.BaseChannel | None = None,
     ) -> None:
         tuned = {"best_hyperparameters": best_hyperparameters} if best_hyperparameters else {}
         super().__init__(
             TrainingSpec(
-                settings=json.dumps(settings, sort_keys=True),
+                settings=settings.model_dump_json(),
                 examples=examples,
                 statistics=statistics,
                 schema=schema,

@@ -11,6 +11,7 @@ from switchyard.components.config import Number, Positive, Section
 from switchyard.components.errors import did_you_mean
 from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProfile
 from switchyard.components.training.names import FRAMEWORKS, Optimizer, Schedule
+from switchyard.components.user_code.loading import UserCode
 
 # YAML reads the class 1 as a number; the label's classes are known by their text.
 ClassWeights = Annotated[
@@ -187,6 +188,30 @@ class TrainerConfig(Section):
         if len(set(short)) != len(short):
             raise ValueError(f"framework: lists a trainer twice, received {', '.join(short)}")
         return self
+
+
+class TrainerSettings(Section):
+    """What training, and tuning, of one framework go by.
+
+    Attributes:
+        version: of Switchyard.
+        bundle: format of the model that is written.
+        framework: as in the config; a file of the user's as a snapshot.
+        own_preprocessing: the user has a `preprocessing_fn`.
+        code: snapshot of the user's model; None: the default model.
+        model_parameters: see `TrainerConfig`.
+        hyperparameters: likewise.
+        accelerator: devices, precision, determinism.
+    """
+
+    version: str
+    bundle: int
+    framework: str
+    own_preprocessing: bool
+    code: UserCode | None
+    model_parameters: dict[str, Any]
+    hyperparameters: Hyperparameters
+    accelerator: AcceleratorProfile
 
 
 def trainer_name(framework: str) -> str:

@@ -24,6 +24,7 @@ from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import keep_digest
+from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.contract import TrainResult
 from switchyard.components.training.inputs import local_columns, local_summary
 from switchyard.components.training.job import TrainingJob
@@ -48,7 +49,7 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
-        settings = json.loads(exec_properties["settings"])
+        settings = TrainerSettings.model_validate_json(exec_properties["settings"]).model_dump(mode="json")
         framework = settings["framework"]
         trainer = trainer_class(framework)
         best = input_dict.get("best_hyperparameters")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from switchyard.components.training.config import TrainerSettings
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.tuning.executor import Executor
 
 
 class TuningSpec(types.ComponentSpec):
-    """`settings`: JSON of the config's `trainer`, see `TrainingSpec`; `tune`: `TuningSettings` as JSON."""
+    """`settings`: `TrainerSettings` as JSON; `tune`: `TuningSettings` as JSON."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str), "tune": ExecutionParameter(type=str)}
     INPUTS = {
@@ -39,12 +37,12 @@ class Tuning(base_component.BaseComponent):
         self,
         examples: types.BaseChannel,
         transformed_examples: types.BaseChannel,
-        settings: dict[str, Any],
+        settings: TrainerSettings,
         tune: TuningSettings,
     ) -> None:
         super().__init__(
             TuningSpec(
-                settings=json.dumps(settings, sort_keys=True),
+                settings=settings.model_dump_json(),
                 tune=tune.model_dump_json(),
                 examples=examples,
                 transformed_examples=transformed_examples,

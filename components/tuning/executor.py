@@ -11,6 +11,7 @@ from tfx.types import artifact_utils
 
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tracking import run as tracking
+from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.inputs import local_columns, local_summary
 from switchyard.components.training.trainers import TRAINERS
 from switchyard.components.tuning.config import TuningSettings
@@ -33,7 +34,8 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. Runs no TensorFlow operation itself: trials have the devices to themselves."""
-        settings, tune = json.loads(exec_properties["settings"]), TuningSettings.model_validate_json(exec_properties["tune"])
+        settings = TrainerSettings.model_validate_json(exec_properties["settings"]).model_dump(mode="json")
+        tune = TuningSettings.model_validate_json(exec_properties["tune"])
         state = self._state
         examples, transformed = (artifact_utils.get_single_uri(input_dict[key]) for key in ("examples", "transformed_examples"))
         inputs = Inputs(settings, local_summary(DatasetSummary.load(examples), state), local_columns(transformed, state))

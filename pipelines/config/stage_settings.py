@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.errors import UserError
@@ -13,6 +11,7 @@ from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.infra_validation.config import InfraValidationSettings
 from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
+from switchyard.components.training.config import TrainerSettings
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.user_code.files import listed_files
 from switchyard.components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
@@ -67,7 +66,7 @@ def code_files(config: PipelineConfig) -> list[Path]:
     return files
 
 
-def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> dict[str, Any]:
+def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> TrainerSettings:
     """Returns the config's `trainer` as the training stage of one framework takes it, the user's code as snapshots."""
     trainer = config.trainer
     model = trainer.model_for(framework)
@@ -77,17 +76,17 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> dic
         taken = snapshot(str(file_of(framework)), name, store, key="trainer.framework", files=files)
         framework = f"{taken.path}:{name}"
     code = snapshot(model, "build_model", store, key="trainer.model", files=files) if model else None
-    return {
-        "version": VERSION,
+    return TrainerSettings(
+        version=VERSION,
         # Bundles of another format are not taken from the cache.
-        "bundle": FORMAT,
-        "framework": framework,
-        "own_preprocessing": config.preprocessing is not None,
-        "code": asdict(code) if code else None,
-        "model_parameters": trainer.model_parameters,
-        "hyperparameters": trainer.hyperparameters.model_dump(mode="json"),
-        "accelerator": asdict(trainer.profile()),
-    }
+        bundle=FORMAT,
+        framework=framework,
+        own_preprocessing=config.preprocessing is not None,
+        code=code,
+        model_parameters=trainer.model_parameters,
+        hyperparameters=trainer.hyperparameters,
+        accelerator=trainer.profile(),
+    )
 
 
 def tuning_settings(config: PipelineConfig) -> TuningSettings | None:
