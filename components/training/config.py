@@ -32,7 +32,7 @@ class EarlyStopping(Section):
     min_delta: Annotated[Number, Field(ge=0)] = 0.0
 
 
-class Hyperparameters(Section):
+class HyperparametersConfig(Section):
     """Hyperparameters with the same names and meanings for every trainer. Give `epochs` or `steps`, not both.
 
     Attributes:
@@ -65,7 +65,7 @@ class Hyperparameters(Section):
     class_weights: Literal["balanced"] | ClassWeights | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> Hyperparameters:
+    def _check(self) -> HyperparametersConfig:
         if self.epochs and self.steps:
             raise ValueError("epochs and steps exclude each other: give one")
         if self.schedule == "one_cycle" and self.warmup_steps:
@@ -134,7 +134,7 @@ class TrainerConfig(Section):
     framework: str | tuple[str, ...] = "tensorflow"
     model: str | dict[str, str] | None = None
     model_parameters: dict[str, Any] = Field(default_factory=dict)
-    hyperparameters: Hyperparameters = Hyperparameters()
+    hyperparameters: HyperparametersConfig = HyperparametersConfig()
     accelerator: Accelerator = Accelerator()
     deterministic: bool = False
 
@@ -210,7 +210,7 @@ class TrainerSettings(Section):
     own_preprocessing: bool
     code: UserCode | None
     model_parameters: dict[str, Any]
-    hyperparameters: Hyperparameters
+    hyperparameters: HyperparametersConfig
     accelerator: AcceleratorProfile
 
 

@@ -69,7 +69,7 @@ OPTIONAL_HYPERPARAMETERS = ("schedule", "warmup_steps", "weight_decay", "clip_no
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """See `switchyard.components.training.config.Hyperparameters`; here with everything decided.
+    """See `switchyard.components.training.config.HyperparametersConfig`; here with everything decided.
 
     Attributes:
         epochs: the most passes over the training split.

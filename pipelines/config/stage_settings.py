@@ -1,4 +1,4 @@
-"""From the config to what each stage is given, as plain data. Light: nothing here imports TFX or a framework."""
+"""From the config to the settings of each stage. Light: nothing here imports TFX or a framework."""
 
 from __future__ import annotations
 

@@ -1,0 +1,75 @@
+"""What a stage reads is what it was given: settings cross the border to the stages as JSON of their sections."""
+
+import pytest
+from pydantic import ValidationError
+
+from switchyard.components.data_gate.config import DataGateSettings
+from switchyard.components.training.config import TrainerSettings
+from switchyard.pipelines.config import stage_settings
+from switchyard.pipelines.config.load import load_config
+
+DOCUMENT = {
+    "name": "x",
+    "data": {"path": "d.csv", "missing_values": ["-"], "exclude": ["a"]},
+    "label": "y",
+    "validation": {"on_anomaly": {"features": {"b": "warn"}}, "drift": {"features": {"c": {"warn": 0.2, "fail": 1}}}},
+    "evaluation": {
+        "slices": ["b", ["b", "c"]],
+        "thresholds": {"auc": {"lower_bound": 0.5, "per_slice": True}},
+        "improvement": None,
+    },
+    "trainer": {
+        "framework": "pytorch",
+        "model": "model.py",
+        "model_parameters": {"layers": [1, 2.5, "x", None]},
+        "hyperparameters": {"class_weights": {"1": 2}, "early_stopping": None},
+        "accelerator": "cpu:2",
+        "deterministic": True,
+    },
+    "tune": {
+        "space": {
+            "learning_rate": {"low": 1e-4, "high": 1, "log": True},
+            "batch_size": [32, 64],
+            "model_parameters.a": [True, "x", 1.0],
+        }
+    },
+}
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.py").write_text("def build_model(spec): ...\n")
+    return load_config(None, document=DOCUMENT)
+
+
+SETTINGS = {
+    "data_gate": stage_settings.data_gate_settings,
+    "evaluation": stage_settings.evaluation_settings,
+    "infra_validation": stage_settings.infra_validation_settings,
+    "tuning": stage_settings.tuning_settings,
+}
+
+
+@pytest.mark.parametrize("stage", SETTINGS)
+def test_a_stage_reads_what_it_was_given(config, stage):
+    given = SETTINGS[stage](config)
+    assert type(given).model_validate_json(given.model_dump_json()) == given
+
+
+def test_training_reads_what_it_was_given(config, tmp_path):
+    given = stage_settings.trainer_settings(config, tmp_path / "code", "pytorch")
+    read = TrainerSettings.model_validate_json(given.model_dump_json())
+    assert read == given
+    assert read.code.path.endswith("model.py")
+    assert (read.accelerator.workers, read.accelerator.deterministic) == (2, True)
+
+
+def test_the_data_gate_is_given_what_of_the_rest_bears_on_the_data(config):
+    given = stage_settings.data_gate_settings(config)
+    assert (given.excluded, given.missing_values, given.comparable, given.curated) == (("a",), ("-",), 0.9, False)
+
+
+def test_settings_of_another_version_are_not_read_by_halves():
+    with pytest.raises(ValidationError, match="extra"):
+        DataGateSettings.model_validate_json('{"version": "9", "unknown": 1}')
