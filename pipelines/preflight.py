@@ -22,7 +22,7 @@ from switchyard.components.progress import say
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.trainers import trainer_class
-from switchyard.components.user_code.loading import snapshot_file
+from switchyard.components.user_code.loading import UserCode, snapshot_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import input_spec, preprocessing_code, trainer_settings
 
@@ -106,7 +106,8 @@ def check_code(config: PipelineConfig, store: Path) -> None:
 def check_code_loads(config: PipelineConfig, store: Path) -> None:
     """Imports the user's code. Raises UserError for a file that does not import, or lacks its function."""
     code = preprocessing_code(config, store)
-    for found in [code, *(trainer_settings(config, store, f).code for f in config.trainer.frameworks)]:
+    models = [trainer_settings(config, store, f)["code"] for f in config.trainer.frameworks]
+    for found in [code, *(UserCode(**m) for m in models if m)]:
         if found:
             found.load()
 
@@ -128,9 +129,9 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
     names: list[str] = []
     for framework in config.trainer.frameworks:
         settings = trainer_settings(config, store, framework)
-        trainer = trainer_class(settings.framework)
+        trainer = trainer_class(settings["framework"])
         trainer().resolve(config.trainer.profile())
-        trainer().check_hyperparameters(settings.hyperparameters.model_dump())
+        trainer().check_hyperparameters(settings["hyperparameters"])
         if trainer.name in (CHAMPION, *names):
             raise UserError(f"trainer.framework: {framework!r} calls itself {trainer.name!r}, which is taken. Rename it.")
         names.append(trainer.name)
