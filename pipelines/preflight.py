@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from switchyard.components.data.class_order import ordered, usual_positive
 from switchyard.components.data_gate.label_check import check_label_values
@@ -21,7 +22,8 @@ from switchyard.components.metrics import trained_names
 from switchyard.components.progress import say
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
-from switchyard.components.training.trainers import trainer_class
+from switchyard.components.training.job import check_trainer
+from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
 from switchyard.components.user_code.loading import UserCode, snapshot_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import input_spec, preprocessing_code, trainer_settings
@@ -129,16 +131,23 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
     names: list[str] = []
     for framework in config.trainer.frameworks:
         settings = trainer_settings(config, store, framework)
-        trainer = trainer_class(settings["framework"])
-        trainer().resolve(config.trainer.profile())
-        trainer().check_hyperparameters(settings["hyperparameters"])
-        if trainer.name in (CHAMPION, *names):
-            raise UserError(f"trainer.framework: {framework!r} calls itself {trainer.name!r}, which is taken. Rename it.")
-        names.append(trainer.name)
-    check_code_loads(config, store)
+        name = _check_trainer(settings)
+        if name in (CHAMPION, *names):
+            raise UserError(f"trainer.framework: {framework!r} calls itself {name!r}, which is taken. Rename it.")
+        names.append(name)
+    if code := preprocessing_code(config, store):
+        code.load()
     if config.validation.schema_path:
         _check_schema(Path(config.validation.schema_path))
     return names
+
+
+def _check_trainer(settings: dict[str, Any]) -> str:
+    """Returns a trainer's name; it is looked at where it will train."""
+    if settings["framework"] == STAGES_OWN:
+        return check_trainer(settings)
+    with training_server(settings["framework"]) as server:
+        return server.check(settings)
 
 
 def _check_schema(path: Path) -> None:

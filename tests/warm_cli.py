@@ -19,7 +19,7 @@ def main():
 
     work = Path(tempfile.mkdtemp(prefix="warm-"))
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    StageProcesses(work / "preload.log", list(TRAINERS.values())).warm()
+    StageProcesses(work / "preload.log", [TRAINERS["tensorflow"]]).warm()
     environment, path = dict(os.environ), list(sys.path)
     print("ready", file=answers, flush=True)
     for line in sys.stdin:

@@ -71,17 +71,17 @@ def _from_package(code: Path, parts: list[str], name: str) -> Any:
     return found
 
 
-def bundled_code(framework: str, trainer: type) -> tuple[str, Mapping[str, Path]]:
+def bundled_code(framework: str, trainer: type | None) -> tuple[str, Mapping[str, Path]]:
     """Returns what `bundle.json` names as the predictor of a trainer, and the files for `code/`: name -> file.
 
     Args:
         framework: as the config has it: a framework, `FILE.py:Class` or `package.module:Class`.
-        trainer: its class.
+        trainer: its class; None: it is one of ours.
 
     Raises:
         UserError: its source cannot be found.
     """
-    if framework in PREDICTORS:
+    if trainer is None:
         return framework, {}
     if is_file(framework):
         file = file_of(framework)

@@ -30,6 +30,7 @@ TRAIN_JOB = "SWITCHYARD_TRAIN_JOB"
 NODE = "SWITCHYARD_NODE"
 LEASE = "SWITCHYARD_LEASE"
 STAGE_PIPE = "SWITCHYARD_STAGE_PIPE"
+TRAINING_SERVERS = "SWITCHYARD_TRAINING_SERVERS"
 
 # Between a local runner and the process that stages are forked from.
 PRELOAD_LOG = "SWITCHYARD_PRELOAD_LOG"
@@ -55,6 +56,7 @@ MEANINGS = {
     NODE: "set on a node of several: the launcher knows the others",
     LEASE: "seconds and file by which a node knows that its stage still runs",
     STAGE_PIPE: "set where standard input is a pipe from the stage, whose end ends the launcher",
+    TRAINING_SERVERS: "where frameworks are imported already: framework to socket and log (JSON)",
     PRELOAD_LOG: "file for what the preloading process prints",
     PRELOAD_TRAINERS: "trainers to import there, with commas between",
 }

@@ -29,7 +29,7 @@ from switchyard.components.training.contract import TrainResult
 from switchyard.components.training.inputs import local_columns, local_summary
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.ledger import TrainingLedger, diverged
-from switchyard.components.training.trainers import trainer_class
+from switchyard.components.training.trainers import TRAINERS, trainer_class
 from switchyard.components.training.tuned import best_values, with_values
 from switchyard.components.training.workers.group import train
 
@@ -51,11 +51,13 @@ class Executor(base_executor.BaseExecutor):
         """See the base class."""
         settings = TrainerSettings.model_validate_json(exec_properties["settings"]).model_dump(mode="json")
         framework = settings["framework"]
-        trainer = trainer_class(framework)
+        # Not PyTorch's: that is for the process that trains.
+        own = None if framework in TRAINERS else trainer_class(framework)
+        trainer = own.name if own else framework
         best = input_dict.get("best_hyperparameters")
         tuned = best_values(artifact_utils.get_single_uri(best)) if best else {}
         if tuned:
-            settings = _tuned(settings, tuned, trainer.name)
+            settings = _tuned(settings, tuned, trainer)
         graph_uri, examples_uri, transformed = (
             artifact_utils.get_single_uri(input_dict[key]) for key in ("transform_graph", "examples", "transformed_examples")
         )
@@ -63,14 +65,14 @@ class Executor(base_executor.BaseExecutor):
         summary = DatasetSummary.load(examples_uri)
         state = self._state
         job = TrainingJob(settings, local_summary(summary, state), local_columns(transformed, state), str(state))
-        result = _train(trainer.name, job)
+        result = _train(trainer, job)
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
         run_folder.mkdir(parents=True, exist_ok=True)
         (run_folder / RESULT).write_text(json.dumps({**asdict(result), TUNED: tuned}, indent=1), encoding="utf-8")
         features = raw_features(tft.TFTransformOutput(graph_uri).raw_feature_spec(), summary)
-        predictor, code = bundled_code(framework, trainer)
+        predictor, code = bundled_code(framework, own)
         info = BundleInfo(
-            framework=trainer.name,
+            framework=trainer,
             predictor=predictor,
             task=summary.task,
             label=summary.label,
@@ -87,7 +89,7 @@ class Executor(base_executor.BaseExecutor):
             code=code,
             data=_training_data(input_dict, state),
         )
-        model.set_string_custom_property("framework", trainer.name)
+        model.set_string_custom_property("framework", trainer)
         why = diverged(summary.task, len(summary.classes), result.metrics)
         model.set_string_custom_property(DIVERGED, why)
         if why:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import WHOLE, Hyperparameters, Report, TrainResult, WorkerGroup
 from switchyard.components.training.request import CHECKPOINTS, EXPORT, hyperparameters, train_request
 from switchyard.components.training.trainers import trainer_class
+from switchyard.components.user_code.loading import UserCode
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,20 @@ class TrainingJob:
         trainer = trainer_class(self.settings["framework"])()
         profile = trainer.resolve(self.accelerator)
         return trainer.processes(profile) * profile.nodes
+
+
+def check_trainer(settings: Mapping[str, Any]) -> str:
+    """Imports a trainer and the user's model, and returns the trainer's name.
+
+    Args:
+        settings: the config's `trainer` as plain data.
+
+    Raises:
+        UserError: one does not import, or the trainer cannot do on this machine what it is asked for.
+    """
+    trainer = trainer_class(settings["framework"])
+    trainer().resolve(AcceleratorProfile(**settings["accelerator"]))
+    trainer().check_hyperparameters(settings["hyperparameters"])
+    if settings["code"]:
+        UserCode(**settings["code"]).load()
+    return trainer.name

@@ -13,13 +13,11 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.inputs import local_columns, local_summary
-from switchyard.components.training.trainers import TRAINERS
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.tuning.page import tuning_page
 from switchyard.components.tuning.results import PAGE, TRIALS, TuningResult
 from switchyard.components.tuning.search import Inputs, Search
 from switchyard.components.tuning.trial_runner import trial_runner
-from switchyard.components.user_code.loading import is_file
 
 _LOG = "trials.log"
 
@@ -44,20 +42,13 @@ class Executor(base_executor.BaseExecutor):
         run.params(tune.model_dump(mode="json", exclude={"space"}, exclude_none=True))
         space = {name: dimension.model_dump(mode="json") for name, dimension in tune.space.items()}
         run.text(json.dumps(space, indent=1), "tuning/space.json")
-        with trial_runner(min(tune.parallel, tune.trials), _module(settings["framework"]), state / _LOG) as trials:
+        with trial_runner(min(tune.parallel, tune.trials), settings["framework"], state / _LOG) as trials:
             search.run(trials)
         result = search.result()
         folder = Path(artifact_utils.get_single_uri(output_dict["best_hyperparameters"]))
         result.save(folder)
         (folder / PAGE).write_text(tuning_page(settings["framework"], result), encoding="utf-8")
         _track(run, result, folder, state / _LOG)
-
-
-def _module(framework: str) -> str:
-    """Returns the module that is imported before the first trial."""
-    return (
-        "switchyard.components.training.trainers" if is_file(framework) else TRAINERS.get(framework, framework).partition(":")[0]
-    )
 
 
 def _track(run: tracking.Run, result: TuningResult, folder: Path, log: Path) -> None:

@@ -21,7 +21,9 @@ from rich.console import Console
 from switchyard.components.errors import CancelledError, DataGateError, SwitchyardError, UserError
 from switchyard.components.import_order import without_pytorch
 from switchyard.components.training.trainers import TRAINERS
+from switchyard.components.training.workers.training_process import STAGES_OWN, TrainingServers
 from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.config.stage_settings import trainer_settings
 from switchyard.pipelines.preflight import check_inputs
 from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.contract import CompiledPipeline, Program, Runner, RunResult, StageResult
@@ -139,9 +141,10 @@ class MachineRunner(Runner[Program]):
             return self._processes
         with self._nothing_left_when_refused():
             self._start_engine(config)
-            # A trainer of the user's own may be one with PyTorch, which then has to come first.
-            imported = [TRAINERS.get(f, "torch") for f in config.trainer.frameworks]
-            processes = StageProcesses(self._logs / "preload.log", [*imported, *self._also_preloaded])
+            frameworks = [trainer_settings(config, self._workspace.code, f)["framework"] for f in config.trainer.frameworks]
+            servers = self._started.enter_context(TrainingServers(frameworks, self._logs))
+            imported = [TRAINERS[f] for f in frameworks if f == STAGES_OWN]
+            processes = StageProcesses(self._logs / "preload.log", [*imported, *self._also_preloaded], servers.environment)
             self._started.enter_context(processes)
             with quiet(self._logs / "runner.log"), self._display:
                 processes.warm()

@@ -147,7 +147,7 @@ def test_a_killed_search_resumes(warm, tmp_path):
     process = start("run", path, "--workspace", tmp_path / "w")
     lines_until(process, " of 8 done")
     started = psutil.Process(process.pid).children(recursive=True)
-    assert any("switchyard.components.tuning.trial_process" in " ".join(p.cmdline()) for p in started)
+    assert any("switchyard.components.training.workers.training_server" in " ".join(p.cmdline()) for p in started)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     all_gone(started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class PytorchPredictor:
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
-        hide_gpus_from_tensorflow()
+        _hide_gpus_from_tensorflow()
         torch.set_num_threads(THREADS)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         names = load_names(export_dir)
@@ -51,10 +52,11 @@ class PytorchPredictor:
         return predict
 
 
-def hide_gpus_from_tensorflow() -> None:
-    """TensorFlow reads and transforms the input; the GPUs' memory is PyTorch's."""
-    import tensorflow as tf
-
+def _hide_gpus_from_tensorflow() -> None:
+    """TensorFlow transforms what is asked, where a bundle is loaded; the GPUs' memory is PyTorch's."""
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return
     try:
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError:

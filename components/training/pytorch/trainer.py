@@ -11,10 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from switchyard.components.import_order import import_torch_first
-
-import_torch_first()
-
 import joblib
 import lightning.pytorch as lightning
 import numpy as np
@@ -36,7 +32,6 @@ from switchyard.components.training.contract import (
     Trainer,
     TrainRequest,
     TrainResult,
-    WorkerGroup,
     check_output,
 )
 from switchyard.components.training.examples import placeholder_batch
@@ -52,7 +47,7 @@ from switchyard.components.training.pytorch.metrics import Metrics
 from switchyard.components.training.pytorch.model_check import check_logits, check_training
 from switchyard.components.training.pytorch.numerics import numerics
 from switchyard.components.training.pytorch.placement import placement, save_weights, spread, tpus, xla_on_cpu
-from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor, hide_gpus_from_tensorflow
+from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor
 from switchyard.components.training.schedule import factor
 from switchyard.components.user_code.loading import blamed, folder_of
 
@@ -70,10 +65,6 @@ class PytorchTrainer(Trainer):
 
     name = "pytorch"
     supports = frozenset({"precision", "compile", "deterministic", *OPTIONAL_HYPERPARAMETERS})
-
-    def prepare(self, accelerator: AcceleratorProfile, group: WorkerGroup | None = None) -> None:
-        """See Trainer."""
-        hide_gpus_from_tensorflow()
 
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""

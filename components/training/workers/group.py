@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from switchyard.components.errors import StageError
@@ -13,18 +15,21 @@ from switchyard.components.process import interpreter, variables
 from switchyard.components.training.contract import Report, TrainResult
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.workers.launcher import RESTARTS
-from switchyard.components.training.workers.listener import Listener
+from switchyard.components.training.workers.listener import Listener, train_result
 from switchyard.components.training.workers.train_job_settings import settings
+from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
 
 JOB = "job.json"
 _STOP_SECONDS = 30
 
 
 def train(job: TrainingJob, report: Report) -> TrainResult:
-    """Trains in this process, or in as many as the job's accelerator takes; raises as `Trainer.train`.
+    """Trains for a stage; raises as `Trainer.train`.
+
+    Keras trains in the stage's process, which has TensorFlow; all others in one that has none of the stage's libraries.
 
     Raises:
-        StageError: workers died more often than they are started again.
+        StageError: the process that trains died, or its workers did more often than they are started again.
     """
     if job.accelerator.nodes > 1:
         given = settings()
@@ -34,6 +39,24 @@ def train(job: TrainingJob, report: Report) -> TrainResult:
             )
 
             return train_job.train(job, report, given)
+    framework = job.settings["framework"]
+    if framework == STAGES_OWN:
+        return train_here(job, report)
+
+    def reported(step: int, metrics: Mapping[str, float]) -> bool:
+        report(step, metrics)
+        return False
+
+    with training_server(framework) as server:
+        return train_result(server.train(asdict(job), reported) or {})
+
+
+def train_here(job: TrainingJob, report: Report) -> TrainResult:
+    """Trains in this process, or in as many as the job's accelerator takes; raises as `Trainer.train`.
+
+    Raises:
+        StageError: workers died more often than they are started again.
+    """
     processes = job.processes()
     return job.run(report) if processes == 1 else _train(job, processes, report)
 

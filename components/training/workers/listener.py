@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from switchyard.components.errors import Failure
 from switchyard.components.progress import say, warn
@@ -40,7 +41,11 @@ class Listener:
         elif "said" in said:
             say(said["said"])
         elif "done" in said:
-            found = said["done"]
-            self.result = TrainResult(**{**found, "history": tuple(found["history"])})
+            self.result = train_result(said["done"])
         else:
             raise Failure(**said["failed"]).error()
+
+
+def train_result(found: Mapping[str, Any]) -> TrainResult:
+    """Returns a result that came as plain data."""
+    return TrainResult(**{**found, "history": tuple(found["history"])})

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+# How a report of a training is answered.
+GO, PRUNE = "go", "prune"
 _MARK = "switchyard-worker "
 
 

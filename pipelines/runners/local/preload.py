@@ -1,13 +1,13 @@
 """Imported once by the process that stages are forked from: what every stage would otherwise pay for again.
 
-PyTorch comes before TensorFlow, or not at all where only TensorFlow trains: see `switchyard.components.import_order`.
+PyTorch is not: it trains in processes of its own, see `switchyard.components.training.workers.training_server`, and a stage that
+runs a PyTorch model imports it then.
 """
 
 import importlib
 import os
-from contextlib import nullcontext
 
-from switchyard.components.import_order import import_torch_first, without_pytorch
+from switchyard.components.import_order import without_pytorch
 from switchyard.components.process.variables import PRELOAD_LOG, PRELOAD_TRAINERS
 
 MODULES = (
@@ -27,10 +27,7 @@ def preload() -> None:
         os.dup2(target, 1)
         os.dup2(target, 2)
     trainers = os.environ.pop(PRELOAD_TRAINERS, "").split(",")
-    only_tensorflow = trainers == ["switchyard.components.training.tensorflow.trainer"]
-    if not only_tensorflow:
-        import_torch_first()
-    with without_pytorch() if only_tensorflow else nullcontext():
+    with without_pytorch():
         for module in (*MODULES, *filter(None, trainers)):
             importlib.import_module(module)
     from switchyard.components.compat import beam_caches, beam_local_globs, tensorflow_globs, tfx_reader

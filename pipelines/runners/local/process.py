@@ -56,7 +56,9 @@ class Job:
 class StageProcesses:
     """Starts children from one warm process and follows them; a context that ends them at its end."""
 
-    def __init__(self, log: Path, trainers: Sequence[str]) -> None:
+    def __init__(self, log: Path, trainers: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Takes the modules to preload besides, and variables of all children."""
+        self._environment = dict(environment or {})
         os.environ[variables.PRELOAD_LOG] = str(log)
         os.environ[variables.PRELOAD_TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
         self._context = interpreter.fork_server("switchyard.pipelines.runners.local.preload")
@@ -81,7 +83,7 @@ class StageProcesses:
         except OSError as error:
             raise StageError(f"no temporary folder: {full_disk(error) or error}") from error
         with temporary as folder:
-            return self._run(replace(job, env={"TMPDIR": folder, **job.context.for_child(), **job.env}), say)
+            return self._run(replace(job, env={"TMPDIR": folder, **self._environment, **job.context.for_child(), **job.env}), say)
 
     def _run(self, job: Job, say: Callable[[str], None]) -> Any:
         receiver, sender = self._context.Pipe(duplex=False)

@@ -1,0 +1,185 @@
+"""`python -m switchyard.components.training.workers.training_server SOCKET [MODULE...]`: trains, each job in a fork of it.
+
+The trainer's framework is imported once and never used here, so that every training starts from the same clean state, and
+one that crashes or is killed for memory takes nothing with it. No library of the stages comes along: a PyTorch model is
+trained without TensorFlow.
+
+A job comes over a connection to the listening socket (its descriptor is `SOCKET`): one byte with the descriptor of its log,
+then lines of JSON. First the order (`job` or `check`; `trial`, `environment`, `path`), then what comes of it: `step` and
+`metrics` once an epoch, answered by `go` or `prune`; `said`; and one of `done`, `pruned`, `failed` and `died`. The end of the
+connection ends the job, that of standard input all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from switchyard.components.errors import Failure, TrainingError, UserError, in_one_line
+from switchyard.components.failure import classify
+from switchyard.components.import_order import import_torch_first
+from switchyard.components.text.redaction import install
+from switchyard.components.training.workers.messages import GO, PRUNE
+from switchyard.components.user_code.loading import users_error
+
+_POLL_MS = 100
+_WITHOUT_PYTORCH = "switchyard.components.training.tensorflow.trainer"
+
+
+class _Pruned(BaseException):
+    """Not an Exception: nothing between the report and the training's end may take it for a mistake."""
+
+
+def main(descriptor: int, modules: list[str]) -> None:
+    """Serves until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides
+    install()
+    if _WITHOUT_PYTORCH not in modules:
+        import_torch_first()
+    for module in ("switchyard.components.training.job", "switchyard.components.training.workers.group", *modules):
+        importlib.import_module(module)
+    _Server(socket.socket(fileno=descriptor)).serve()
+
+
+class _Server:
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._jobs: dict[int, socket.socket] = {}
+        self._poll = select.poll()
+        self._poll.register(0, 0)  # a hang-up is always told
+        self._poll.register(listening, select.POLLIN)
+
+    def serve(self) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: self._end())
+        while True:
+            for descriptor, event in self._poll.poll(_POLL_MS):
+                if descriptor == 0:
+                    self._end()
+                elif descriptor == self._listening.fileno():
+                    self._start(self._listening.accept()[0])
+                elif event & (select.POLLHUP | select.POLLERR | select.POLLRDHUP):
+                    self._hung_up(descriptor)
+            self._reap()
+
+    def _start(self, connection: socket.socket) -> None:
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._listening.close()
+            for other in self._jobs.values():
+                other.close()
+            _job(connection)
+        self._jobs[child] = connection
+        self._poll.register(connection, select.POLLRDHUP)
+
+    def _hung_up(self, descriptor: int) -> None:
+        """Kills the job of a stage that is gone, or has had enough."""
+        for child, connection in self._jobs.items():
+            if connection.fileno() == descriptor:
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        for child in list(self._jobs):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if not done:
+                continue
+            connection = self._jobs.pop(child)
+            self._poll.unregister(connection)
+            if status:
+                code = os.waitstatus_to_exitcode(status)
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                if code == -signal.SIGKILL:
+                    how += ". Perhaps the machine ran out of memory"
+                with suppress(OSError):
+                    connection.sendall(_line({"died": f"its process {how}"}))
+            connection.close()
+
+    def _end(self) -> None:
+        for child in self._jobs:
+            os.kill(child, signal.SIGKILL)
+        for child in self._jobs:
+            os.waitpid(child, 0)
+        os._exit(0)
+
+
+def _line(said: Mapping[str, Any]) -> bytes:
+    return (json.dumps(said) + "\n").encode()
+
+
+def _job(connection: socket.socket) -> None:
+    """Does one job, and ends this process."""
+    try:
+        _, (log,), _, _ = socket.recv_fds(connection, 1, 1)
+        for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
+            os.dup2(descriptor, target)
+        lines = connection.makefile("rb")
+        order = json.loads(lines.readline())
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        sys.path[:] = order["path"]
+        tempfile.tempdir = None  # looked up again
+    except (OSError, ValueError):
+        os._exit(1)  # the stage is gone
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    install()
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+
+    def tell(**said: Any) -> None:
+        connection.sendall(_line(said))
+
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        tell(step=step, metrics=dict(metrics))
+        answer = lines.readline().decode().strip()
+        if answer == PRUNE:
+            raise _Pruned
+        if answer != GO:
+            os._exit(1)  # the stage is gone
+
+    try:
+        end: dict[str, Any] = {"done": _done(order, report, tell)}
+    except _Pruned:
+        end = {"pruned": True}
+    except (UserError, TrainingError) as error:
+        end = {"failed": asdict(Failure(error.kind, str(error)))}
+    except BaseException as error:
+        traceback.print_exc()
+        # Of a search whatever it is: another trial may do better.
+        of_trial = Failure(TrainingError.kind, users_error(error) or in_one_line(error))
+        end = {"failed": asdict(of_trial if order["trial"] else classify(error, None))}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with suppress(OSError):
+        tell(**end)
+    # Threads and native libraries must not hold the training up.
+    os._exit(0)
+
+
+def _done(order: Mapping[str, Any], report: Any, tell: Any) -> Any:
+    from switchyard.components.progress import set_sink
+    from switchyard.components.training.job import TrainingJob, check_trainer
+    from switchyard.components.training.workers.group import train_here
+
+    if not order["trial"]:
+        set_sink(lambda text: tell(said=text))
+    if "check" in order:
+        return check_trainer(order["check"])
+    return asdict(train_here(TrainingJob(**order["job"]), report))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,205 @@
+"""Where a model is trained: a process with its own framework and none of the stage's, which ends with its stage."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.errors import StageError, UserError
+from switchyard.components.training.columns import FILE, ColumnsWriter, features_json
+from switchyard.components.training.config import Hyperparameters
+from switchyard.components.training.contract import FeatureSpec, blocks
+from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.workers.group import train
+from switchyard.components.training.workers.training_process import training_server
+from tests.command import REPOSITORY, environment
+
+SPECS = (FeatureSpec("a", "float32", (1,)), FeatureSpec("b", "float32", (1,)))
+OTHERS = ["tensorflow", "tensorflow_transform", "tfx", "tfx_bsl", "keras", "apache_beam", "mlflow"]
+# Notes what is in the process that it is built in; then does what it is told.
+TORCH = """
+import json, os, signal, sys, time
+from pathlib import Path
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.layer, self.how, self.calls = nn.Linear(2, 1), how, 0
+
+    def forward(self, features):
+        import torch
+
+        if self.training and self.how == "typo":
+            raise KeyError("no such thing")
+        return self.layer(torch.cat([features["a"], features["b"]], 1))
+
+
+def build_model(spec):
+    folder = Path(spec.parameters["folder"])
+    (folder / f"modules-{os.getpid()}.json").write_text(json.dumps(sorted(sys.modules)))
+    how = spec.parameters.get("how", "")
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "sleeps":
+        time.sleep(600)
+    return Model(how)
+"""
+KERAS = """
+import json, os, sys
+from pathlib import Path
+import keras
+
+
+def build_model(spec):
+    (Path(spec.parameters["folder"]) / f"modules-{os.getpid()}.json").write_text(json.dumps(sorted(sys.modules)))
+    inputs = {f.name: keras.Input((1,)) for f in spec.features}
+    return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Concatenate()(list(inputs.values()))))
+"""
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Returns a function that makes a job, whose model is told `how`."""
+    random = np.random.default_rng(0)
+    for split, rows in (("train", 200), ("eval", 50)):
+        (tmp_path / f"Split-{split}").mkdir()
+        x = random.normal(size=(rows, 2)).astype(np.float32)
+        with (tmp_path / f"Split-{split}" / "x.arrow").open("wb") as file:
+            writer = ColumnsWriter(file, blocks(SPECS), "int64")
+            writer.write(((x,), (x[:, 0] > 0).astype(np.int64)))
+            writer.close()
+    (tmp_path / FILE).write_text(features_json(SPECS))
+    DatasetSummary("f", [], {}, {}, {"train": 200, "eval": 50}, 0, [], [], "y", "binary", [0, 1], {"0": 100, "1": 100}).save(
+        str(tmp_path)
+    )
+
+    def make(framework="pytorch", how="", **accelerator):
+        model = tmp_path / "model.py"
+        model.write_text(TORCH if framework == "pytorch" else KERAS)
+        hyper = Hyperparameters(epochs=2, batch_size=32, learning_rate=0.01, early_stopping=None, seed=1)
+        settings = {
+            "framework": framework,
+            "code": {"path": str(model), "function": "build_model"},
+            "model_parameters": {"folder": str(tmp_path), "how": how},
+            "hyperparameters": hyper.model_dump(mode="json"),
+            "accelerator": {"kind": "cpu", **accelerator},
+        }
+        return TrainingJob(settings, str(tmp_path), str(tmp_path), str(tmp_path / "state"))
+
+    return make
+
+
+def modules(folder):
+    """Pid -> the modules of a process that built the model."""
+    return {int(f.stem.partition("-")[2]): set(json.loads(f.read_text())) for f in folder.glob("modules-*.json")}
+
+
+def no_report(step, metrics):
+    return False
+
+
+@pytest.mark.core
+def test_a_pytorch_model_is_trained_without_tensorflow_and_tfx(job, tmp_path, said):
+    reports = []
+    result = train(job(), lambda step, metrics: reports.append((step, metrics)))
+    assert [step for step, _ in reports] == [7, 14]
+    assert result.history == tuple(metrics for _, metrics in reports)
+    assert (tmp_path / "state" / "export" / "model.pt2").exists()
+    [(pid, found)] = modules(tmp_path).items()
+    assert pid != os.getpid()
+    assert {"torch", "lightning"} <= found
+    assert not found & set(OTHERS)
+
+
+def test_each_of_several_workers_is_too(job, tmp_path):
+    result = train(job(count=2), no_report)
+    assert result.workers == 2
+    found = modules(tmp_path)
+    assert len(found) == 2
+    assert not set.union(*found.values()) & set(OTHERS)
+
+
+def test_keras_trains_in_the_stages_process_and_imports_no_pytorch(job, tmp_path):
+    """As a stage does: forked from a process that has imported what stages share."""
+    code = f"""
+import json
+from switchyard.pipelines.runners.local.preload import preload
+preload()
+from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.workers.group import train
+train(TrainingJob.from_json({job("tensorflow").to_json()!r}), lambda step, metrics: None)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(PYTHONPATH=REPOSITORY),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    [found] = modules(tmp_path).values()
+    assert {"tensorflow", "tfx"} <= found
+    assert not found & {"torch", "lightning", "torchmetrics"}
+
+
+@pytest.mark.core
+def test_how_a_training_ends_is_told_to_the_stage(job, tmp_path):
+    with training_server("pytorch", tmp_path / "log") as server:
+
+        def trained(how):
+            given = job(how=how)
+            return server.train({**vars(given), "state": str(tmp_path / (how or "well"))}, no_report)
+
+        assert trained("")["epochs"] == 2
+        with pytest.raises(StageError, match=r"^its process was killed by SIGKILL. Perhaps the machine ran out of memory$"):
+            trained("killed")
+        with pytest.raises(UserError, match=r"model.py, line 16: KeyError: 'no such thing'."):
+            trained("typo")
+        with pytest.raises(UserError, match="asks for 1 gpu, this machine has: "):
+            server.check({**job().settings, "accelerator": {"kind": "gpu"}})
+        assert server.check(job().settings) == "pytorch"
+        # One that is not to go on.
+        assert server.train({**vars(job()), "state": str(tmp_path / "pruned")}, lambda step, metrics: True) is None
+
+
+@pytest.mark.core
+def test_a_training_ends_with_the_stage_that_waits_for_it(job, tmp_path):
+    code = f"""
+from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.workers.group import train
+train(TrainingJob.from_json({job(how="sleeps").to_json()!r}), lambda step, metrics: None)
+"""
+    stage = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment(PYTHONPATH=REPOSITORY), cwd=REPOSITORY, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not modules(tmp_path):
+        assert stage.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    started = psutil.Process(stage.pid).children(recursive=True)
+    assert {p.pid for p in started} > modules(tmp_path).keys()
+    stage.send_signal(signal.SIGKILL)
+    stage.wait()
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert not alive
+
+
+def test_a_server_that_cannot_start_is_told_with_its_reason(job, tmp_path, monkeypatch):
+    (tmp_path / "lightning.py").write_text("raise ImportError('libcuda.so.1 is missing')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with (
+        training_server("pytorch", tmp_path / "log") as server,
+        pytest.raises(StageError, match=r"libcuda.so.1 is missing\. Log: "),
+    ):
+        server.train(vars(job()), no_report)
