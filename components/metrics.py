@@ -23,7 +23,8 @@ class Formula:
     """A metric's formula in one task.
 
     Attributes:
-        tfma: TFMA's class that computes it, of all rows and of each slice; empty: it is made of the confusion matrix of all rows.
+        tfma: TFMA's class of this formula, by which its tools know it: measured of all rows and of each slice; empty: made of the
+            confusion matrix of all rows alone.
         meaning: in words.
         settings: of the class.
     """
