@@ -6,6 +6,7 @@ they need a digest to compare with, or trust.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -160,8 +161,21 @@ def open_model(
         with _new_folder() as folder:
             _download(text, tracking_uri, folder)
             yield _verified(folder, text, digest)
+    elif digest is None:
+        yield _verified(Path(text), text, None)
     else:
-        yield _verified(Path(text), text, digest)
+        with _new_folder() as folder:
+            yield _private_copy(_verified(Path(text), text, digest), folder, digest)
+
+
+def _private_copy(found: OpenedModel, target: Path, digest: str) -> OpenedModel:
+    """Copies a model that others may be able to write to: between the check of its files and their loading they could change."""
+    try:
+        shutil.copytree(found.folder, target, symlinks=True)
+    except OSError as error:
+        raise UserError(f"model: {found.folder} cannot be copied to {target.parent}: {first_line(error)}") from None
+    verify(target, digest)
+    return dataclasses.replace(found, folder=target)
 
 
 def _verified(folder: Path, text: str, digest: str | None) -> OpenedModel:

@@ -71,8 +71,11 @@ _NEXT = "Nothing of it was opened; take the version from where it was registered
 
 
 def _content(folder: Path) -> bytes:
+    file = folder / MANIFEST
     try:
-        return (folder / MANIFEST).read_bytes()
+        if file.is_symlink():
+            raise UserError(f"model: {MANIFEST!r} is no ordinary file. {_NEXT}")
+        return file.read_bytes()
     except OSError:
         raise UserError(
             f"model: {folder} is no model bundle of Switchyard's (an MLflow Model with {MANIFEST} inside), or one of an older "

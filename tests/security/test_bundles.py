@@ -55,6 +55,10 @@ TAMPERED = {
     ),
     "a file that is gone": (lambda f: (f / "artifacts/bundle/model/features.json").unlink(), "features.json' is missing"),
     "a link": (lambda f: (f / "artifacts/bundle/link").symlink_to("/etc"), "link' is no ordinary file"),
+    "a manifest that is a link": (
+        lambda f: (f / "manifest.json").unlink() or (f / "manifest.json").symlink_to("/dev/null"),
+        "manifest.json' is no ordinary file",
+    ),
     "a manifest that is no list": (lambda f: (f / "manifest.json").write_text("[]"), "no list of files and digests"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "no model bundle of Switchyard's .* or one of an older version"),
 }
@@ -76,6 +80,15 @@ def test_a_manifest_that_was_written_anew_is_not_the_registered_one(folder):
     load_bundle(folder)
     with pytest.raises(UserError, match=f"manifest.json was changed: its digest is not {digest}"):
         load_bundle(folder, digest)
+
+
+def test_a_folder_that_changes_after_the_look_at_its_digest_is_not_what_is_loaded(folder):
+    digest = make_bundle(folder)
+    with open_model(folder, digest=digest) as opened:
+        change(folder / "artifacts/bundle/model/saved_model.pb")
+        assert list(load_bundle(opened.folder, digest).predict(ROWS)["prediction"]) == [3.0, 5.0]
+        assert (opened.name, opened.version, opened.digest) == (folder.name, folder.name, digest)
+    assert not opened.folder.exists()
 
 
 def test_a_bundle_of_an_older_format_is_refused_and_says_what_to_do(folder):
@@ -291,7 +304,8 @@ def test_a_folder_and_a_uri_need_trust_or_a_digest(folder, tmp_path):
             pass
     for vouched in ({"trust": True}, {"digest": digest}):
         with open_model(folder, **vouched) as opened:
-            assert (opened.folder, opened.version, opened.digest) == (folder, "model", vouched.get("digest"))
+            assert (opened.folder == folder) == ("trust" in vouched), "by its digest a copy is opened"
+            assert (opened.version, opened.digest) == ("model", vouched.get("digest"))
         assert folder.is_dir()
     with pytest.raises(UserError, match="its digest is not 0000"), open_model(folder, digest="0000"):
         pass

@@ -23,3 +23,10 @@ def test_every_item_has_a_test():
 
     assert len(items) == 12
     assert all("`tests/security/test_" in item for item in items)
+
+
+@pytest.mark.core
+def test_every_file_of_attacks_has_its_row_in_the_table_and_every_row_its_files():
+    named = set(re.findall(r"`(test_\w+\.py)`", (REPOSITORY / "tests/security/README.md").read_text()))
+
+    assert named == {file.name for file in (REPOSITORY / "tests/security").glob("test_*.py")}
