@@ -22,7 +22,6 @@ import psutil
 
 from switchyard.components.errors import first_line
 from switchyard.components.tracking.journal_files import local_files, with_its_files
-from switchyard.components.tracking.journal_records import read_header, read_operation
 
 HEADER = "pipeline.json"
 PARENT_KEY = "pipeline"
@@ -127,6 +126,9 @@ def replay(
     Returns:
         How many operations were sent, and those that were set aside, if any.
     """
+    # Here, as every command imports this module, whose help must not import Pydantic.
+    from switchyard.components.tracking.journal_records import read_header
+
     header = read_header((folder / HEADER).read_text(encoding="utf-8"))
     refused = Refused(folder, _free(folder), header, is_refused, [])
     files = sorted(folder.glob("*.jsonl"), key=lambda f: (f.stem != PARENT_KEY, f.stem))
@@ -186,6 +188,8 @@ def _title(line: str) -> str:
 
 
 def _replay_file(file: Path, run_id: str, send: Callable[[str, dict[str, Any]], None], refused: Refused) -> int:
+    from switchyard.components.tracking.journal_records import read_operation
+
     sent = done = 0
     # Lines are read one by one: a journal has any size. Bytes that are no text are kept as they are.
     with open(file, "rb") as lines:
