@@ -14,7 +14,7 @@ import pytest
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.training.columns import FILE, ColumnsWriter, features_json
-from switchyard.components.training.config import Hyperparameters
+from switchyard.components.training.config import HyperparametersConfig
 from switchyard.components.training.contract import FeatureSpec, blocks
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.workers.group import train
@@ -85,7 +85,7 @@ def job(tmp_path):
     def make(framework="pytorch", how="", **accelerator):
         model = tmp_path / "model.py"
         model.write_text(TORCH if framework == "pytorch" else KERAS)
-        hyper = Hyperparameters(epochs=2, batch_size=32, learning_rate=0.01, early_stopping=None, seed=1)
+        hyper = HyperparametersConfig(epochs=2, batch_size=32, learning_rate=0.01, early_stopping=None, seed=1)
         settings = {
             "framework": framework,
             "code": {"path": str(model), "function": "build_model"},
