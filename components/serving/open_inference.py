@@ -34,6 +34,8 @@ DATATYPES = {
 }  # fmt: skip
 _TEXT = "BYTES"
 CONTENT_TYPE, BASE64 = "content_type", "base64"
+# Extensions of the protocol, by which an output would be another one than it is.
+_OUTPUT_EXTENSIONS = {"classification", "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"}
 _BOUNDS = Bounds()
 
 
@@ -110,6 +112,8 @@ def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info:
         if size is None:
             given[name] = _from_json(name, tensor, shapes[name])
             continue
+        if tensor.get("data"):
+            raise InputError(f"column {name!r} has 'data' and a binary_data_size: which of its values are meant?")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0 or at + size > len(tail):
             raise InputError(
                 f"column {name!r}: binary_data_size {brief(size)} is not within the {len(tail)} bytes after the JSON."
@@ -236,6 +240,8 @@ def _wanted(document: Mapping[str, Any], info: BundleInfo) -> dict[str, bool]:
     for output in outputs:
         if output["name"] not in known:
             raise InputError(f"output {shortened(output['name'])} is unknown. Outputs: {', '.join(known)}.")
+        for key in _OUTPUT_EXTENSIONS & _parameters(output, f"output {output['name']!r}").keys():
+            raise InputError(f"output {output['name']!r}: the parameter {key!r} is not taken here; leave it out.")
     return {o["name"]: _parameters(o, f"output {o['name']!r}").get("binary_data") is True for o in outputs}
 
 

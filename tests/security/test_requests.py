@@ -192,7 +192,7 @@ def too_many():
     flat = [tensor(k, [11, 3] if k == "w" else [11], v, "BYTES" if k == "s" else "FP32") for k, v in eleven.items()]
     text = b"\x01\x00\x00\x00x"
     raw = {"a": b"\0" * 44, "i": b"\0" * 44, "s": text * 11, "w": b"\0" * 132}
-    binary = [{**t, "parameters": {"binary_data_size": len(raw[t["name"]])}} for t in flat]
+    binary = [{**t, "data": [], "parameters": {"binary_data_size": len(raw[t["name"]])}} for t in flat]
     return {
         "tensors": infer(flat),
         "binary tensors": infer(binary, b"".join(raw[t["name"]] for t in binary)),
@@ -347,6 +347,23 @@ def test_binary_tensors_of_any_type_and_value_fit_or_are_refused_by_name(datatyp
         found = decode(*infer(list({**others, name: binary}.values()), raw))
 
         assert found == 1 or (found[0] == 400 and f"column {name!r}" in found[1]), (name, found)
+
+
+def test_values_that_are_there_twice_are_refused():
+    """In the binary part and in the JSON: a proxy that looks at the one would not see the other."""
+    both = tensor("a", [1], [1.5], parameters={"binary_data_size": 4})
+
+    assert decode(*infer(tensors(a=both), b"\0" * 4)) == (
+        400,
+        "column 'a' has 'data' and a binary_data_size: which of its values are meant?",
+    )
+
+
+@pytest.mark.parametrize("key", ["classification", "shared_memory_region", "shared_memory_byte_size"])
+def test_an_output_in_a_form_that_it_does_not_have_is_refused(key):
+    body = json.dumps({"inputs": tensors(), "outputs": [{"name": "prediction", "parameters": {key: 1}}]}).encode()
+
+    assert decode("infer", body) == (400, f"output 'prediction': the parameter '{key}' is not taken here; leave it out.")
 
 
 def test_a_whole_number_in_exponent_form_is_one():
