@@ -10,6 +10,7 @@ python benchmarks/kfp_tasks.py [--pipeline pipeline.yaml] [--set KEY=VALUE]... [
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import subprocess
 import sys
@@ -60,15 +61,23 @@ def imports(made: Any) -> list[tuple[str, ...]]:
 
     found = []
     for executor in made.spec["deploymentSpec"]["executors"].values():
-        source = executor["container"]["command"][-1]
-        classes = {
-            CLASSES[line.split("'classPath': 'switchyard.stages.")[1].split("'")[0]].rpartition(".")[0]
-            for line in source.splitlines()
-            if "'classPath': 'switchyard.stages." in line
-        }
-        beam = _BEAM if "BeamExecutableSpec" in source else ()
+        nodes = _nodes(executor["container"]["command"][-1])
+        named = [str(n.get("component") or _class_path(n.get("executor") or n["driver"])) for n in nodes]
+        classes = {CLASSES.get(name.removeprefix("switchyard.stages."), name).rpartition(".")[0] for name in named}
+        beam = _BEAM if any("beam" in n or "BeamExecutableSpec" in str(n.get("executor")) for n in nodes) else ()
         found.append((*_KFP, "switchyard.pipelines.runners.kubeflow.task.node", *sorted(classes), *beam))
     return found
+
+
+def _nodes(source: str) -> list[dict[str, Any]]:
+    """Returns what a generated function calls the runtime with: its nodes."""
+    calls = [c for c in ast.walk(ast.parse(source)) if isinstance(c, ast.Call)]
+    return [ast.literal_eval(a) for c in calls for a in c.args if isinstance(a, ast.Dict)]
+
+
+def _class_path(executor: Mapping[str, Any]) -> str:
+    spec = executor["spec"]
+    return str(spec.get("pythonExecutorSpec", spec)["classPath"])
 
 
 def seconds(modules: Sequence[str], *, at_once: bool) -> float:

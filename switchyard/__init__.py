@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from switchyard.pipelines.runners.kubeflow.task.runtime import evaluate_condition as evaluate_condition
     from switchyard.pipelines.runners.kubeflow.task.runtime import run_driver as run_driver
     from switchyard.pipelines.runners.kubeflow.task.runtime import run_node as run_node
-    from switchyard.pipelines.runners.kubeflow.task.runtime import run_nodes as run_nodes
 
 _MODULES = {
     "DataGateError": "switchyard.components.errors",
@@ -47,7 +46,6 @@ _PERSISTED = {
     "evaluate_condition": "switchyard.pipelines.runners.kubeflow.task.runtime",
     "run_driver": "switchyard.pipelines.runners.kubeflow.task.runtime",
     "run_node": "switchyard.pipelines.runners.kubeflow.task.runtime",
-    "run_nodes": "switchyard.pipelines.runners.kubeflow.task.runtime",
 }
 __all__ = [
     "DataGateError",

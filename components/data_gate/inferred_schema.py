@@ -7,6 +7,7 @@ without values in `train`; domains come from the training split.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from tfx.components.schema_gen import executor as schema_executor
 from tfx.components.statistics_gen import executor as statistics_executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
+from tfx.types.standard_component_specs import STATS_OPTIONS_JSON_KEY
 
-from switchyard.components.compat.tfdv_quantiles import stats_options
+from switchyard.components.compat.tfdv_quantiles import BUCKETS, stats_options
 from switchyard.components.data.schema import NO_VALUE
 from switchyard.components.data_gate.statistics import Statistics, common, features_of, has_values, read_statistics, type_name
 
@@ -32,8 +34,7 @@ class StatisticsExecutor(statistics_executor.Executor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
-        stats_options()
-        super().Do(input_dict, output_dict, exec_properties)
+        super().Do(input_dict, output_dict, {**exec_properties, STATS_OPTIONS_JSON_KEY: stats_options().to_json()})
 
 
 class FineStatistics(StatisticsGen):
@@ -42,7 +43,9 @@ class FineStatistics(StatisticsGen):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(StatisticsExecutor)
 
     def __init__(self, examples: Any) -> None:
-        super().__init__(examples=examples, stats_options=stats_options())
+        super().__init__(examples=examples)
+        # What differs from TFDV's defaults, for the cache key: the executor has the rest, which is a page of nulls.
+        self.spec.exec_properties[STATS_OPTIONS_JSON_KEY] = json.dumps({"num_quantiles_histogram_buckets": BUCKETS})
 
 
 class SchemaExecutor(schema_executor.Executor):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import Any
 
 from tfx import types
@@ -14,6 +12,7 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from switchyard.components.ingest.driver import Driver
 from switchyard.components.ingest.executor import Executor
 from switchyard.components.ingest.scan import InputSpec
+from switchyard.components.text.compact import compact
 
 
 class IngestSpec(types.ComponentSpec):
@@ -42,7 +41,7 @@ class Ingest(base_component.BaseComponent):
     def __init__(self, spec: InputSpec, version: str) -> None:
         super().__init__(
             IngestSpec(
-                input=json.dumps(asdict(spec), sort_keys=True),
+                input=compact(spec.given),
                 version=version,
                 examples=types.Channel(standard_artifacts.Examples),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,19 +43,25 @@ class InputSpec:
     """
 
     path: Sequence[str]
-    split_paths: Mapping[str, Sequence[str]] | None
     weights: Mapping[str, float]
-    split_key: str | None
     format: str
     exclude: Sequence[str]
     max_bad_rows: int
-    missing_values: Sequence[str] | None
     label: str
     task: str
+    split_paths: Mapping[str, Sequence[str]] | None = None
+    split_key: str | None = None
+    missing_values: Sequence[str] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     csv: Mapping[str, str | None] = field(default_factory=dict)
     positive_class: str | None = None
     max_float32_loss: float = 0.5
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        factories = {f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(self)}
+        return {name: getattr(self, name) for name, default in factories.items() if getattr(self, name) != default}
 
     @property
     def patterns(self) -> list[str]:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from switchyard.components.errors import UserError
+from switchyard.components.errors import StageError, UserError
+from switchyard.components.text.visible import in_line
 from switchyard.pipelines.commands.options import (
     connection_options,
     handle_errors,
     json_option,
     tracking_uri_option,
 )
-from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
+from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient, NoSuchRunError
 from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import Node, Workflow
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stage_names, task_name
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from switchyard.pipelines.runners.kubeflow.cluster.schedules import Recurring, Schedules
 
 _POLL_SECONDS = 2.0
+# So often in a row a server may not answer while a log is followed.
+_MISSES = 10
 # Runs that are looked at for those of a recurring run.
 _RECENT = 200
 # So long a run that is terminated is waited for; KFP takes about six seconds.
@@ -152,7 +155,7 @@ def list_runs(connection: Connection, tracking_uri: str | None, experiment: str 
     for column in ("run", "name", "state", "created", "schedule"):
         table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(row["run_id"], row["name"], row["state"], row["created_at"], row["schedule"] or "")
+        table.add_row(row["run_id"], in_line(row["name"]), row["state"], row["created_at"], row["schedule"] or "")
     table_console().print(table if rows else "no runs")
 
 
@@ -161,7 +164,11 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
     client = _client(connection)
     run = client.run(run_id)
     _reconcile(client, [run], tracking_uri)
-    workflow = client.workflow(run_id)
+    try:
+        workflow = client.workflow(run_id)
+    except StageError as error:
+        click.echo(f"warning: {error}; how far it is may be older", err=True)
+        workflow = None
     names = workflow.task_names() if workflow else list(run.begun)
     stages = {n: ",".join(stage_names(n)) for n in names}
     states = workflow.stages(stages) if workflow else shown_states(run, stages)
@@ -176,7 +183,7 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
         return
     for key in ("run_id", "name", "state", "created_at", "schedule", "url", "mlflow_url", "error"):
         if found[key]:
-            click.echo(f"{key}: {found[key]}")
+            click.echo(f"{key}: {in_line(str(found[key]))}")
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "state", "seconds", "message"):
         table.add_column(column)
@@ -185,7 +192,7 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
         # Of stages that are one task, KFP knows the seconds of all of them together.
         seconds = "" if task["seconds"] is None else "”" if task["task"] == before else f"{task['seconds']:.0f}"
         before = task["task"]
-        table.add_row(str(task["name"]), str(task["state"]), seconds, str(task["error"] or ""))
+        table.add_row(str(task["name"]), str(task["state"]), seconds, in_line(str(task["error"] or "")))
     table_console().print(table)
 
 
@@ -237,12 +244,23 @@ def _log(client: KubeflowClient, run_id: str, workflow: Workflow, node: Node) ->
 
 def _follow_log(client: KubeflowClient, run: Run, workflow: Workflow, node: Node, text: str) -> None:
     """Prints what comes after `text`, until the run or the pod ends: KFP itself follows no log."""
+    misses = 0
     while run.state not in TERMINAL and not node.finished:
         time.sleep(_POLL_SECONDS)
-        run = client.run(run.run_id)
-        now = client.workflow(run.run_id) or workflow
-        workflow, node = now, now.nodes.get(node.id, node)
-        found = _log(client, run.run_id, workflow, node)
+        try:
+            run = client.run(run.run_id)
+            workflow = client.workflow(run.run_id) or workflow
+            node = workflow.nodes.get(node.id, node)
+            found = _log(client, run.run_id, workflow, node)
+        except NoSuchRunError:
+            raise
+        except (StageError, UserError) as error:
+            misses += 1
+            if misses == _MISSES:
+                raise
+            click.echo(f"warning: {error} Trying again.", err=True)
+            continue
+        misses = 0
         if found is not None:
             click.echo(found[len(text) :] if found.startswith(text) else found, nl=False)
             text = found
@@ -259,7 +277,9 @@ def list_schedules(connection: Connection, experiment: str | None, *, as_json: b
     for column in ("schedule", "name", "state", "cron", "catchup", "most"):
         table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(*(str(row[k]) for k in ("recurring_run_id", "name", "state", "cron", "catchup", "max_concurrency")))
+        table.add_row(
+            *(in_line(str(row[k])) for k in ("recurring_run_id", "name", "state", "cron", "catchup", "max_concurrency"))
+        )
     table_console().print(table if rows else "no recurring runs")
 
 

@@ -1,6 +1,7 @@
 """Any KFP, reached as a user reaches it: by `switchyard`, its API and, where it is there, kubectl. Takes away what it made."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -44,9 +45,20 @@ class AnyCluster:
                 self.connection += [f"--{option}", given(option)]
         connected = Connection(self.host, given("namespace"), given("token-file") and Path(given("token-file")).absolute())
         self.client = KubeflowClient(connected)
+        # For kubectl; a real cluster's is the user's own.
+        self.kubeconfig = {"KUBECONFIG": str(self._stand_ins_kubeconfig())} if self.is_stand_in else {}
         # Of Kubernetes' objects: kind and name.
         self.made = []
         self._kubectl = None
+
+    def _stand_ins_kubeconfig(self):
+        path = self.folder / "kubeconfig"
+        path.write_bytes(urllib.request.urlopen(f"{self.host}/stand-in/kubeconfig").read())
+        return path
+
+    def mounted(self, path):
+        """Returns where a claim or a secret is mounted at `path`: the stand-in's tasks run on this machine."""
+        return str(self.folder / "mounts" / path.lstrip("/")) if self.is_stand_in else path
 
     def settings(self, *more):
         found = [f"name={self.name}", f"tracking.experiment={self.name}", f"serving.model_name={self.name}", *_SETTINGS]
@@ -59,6 +71,10 @@ class AnyCluster:
     def command(self, *arguments):
         """Runs the command in the process that has its imports behind it."""
         return self._warm(*arguments)
+
+    def command_with_kubectl(self, *arguments):
+        """Runs the command, which asks kubectl, in a process of its own."""
+        return switchyard(*arguments, env=self.kubeconfig)
 
     def runs(self, *arguments):
         done = self.command(
@@ -159,8 +175,6 @@ class AnyCluster:
             pytest.skip(self._kubectl)
 
     def _why_no_kubectl(self, run_id):
-        if self.is_stand_in:
-            return "the stand-in has no Kubernetes"
         if not shutil.which("kubectl"):
             return "needs kubectl on the PATH"
         done = self._run_kubectl("get", "pods", "-l", f"pipeline/runid={run_id}", "-o", "name")
@@ -174,7 +188,8 @@ class AnyCluster:
 
     def _run_kubectl(self, *arguments, content=None):
         command = ["kubectl", "-n", self.namespace, "--request-timeout=30s", *arguments]
-        return subprocess.run(command, input=content, capture_output=True, text=True, check=False)
+        env = {**os.environ, **self.kubeconfig}
+        return subprocess.run(command, input=content, capture_output=True, text=True, check=False, env=env)
 
     def kubectl(self, *arguments, content=None):
         done = self._run_kubectl(*arguments, content=content)

@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 import zlib
+from pathlib import Path
 
 from switchyard.components.failure import classify
 from switchyard.pipelines.runners.kubeflow.compiler.check import check
@@ -246,6 +247,13 @@ class Run:
             environment = {**environment, variable["name"]: self.id}
         # The volume that a run's workspace is on outlives its pods.
         environment = {**environment, "SWITCHYARD_STATE": str(self.folder / "state")}
+        if self.server.kubernetes:
+            environment |= {"KUBECONFIG": str(self.server.kubernetes.kubeconfig)}
+            try:
+                environment |= self._secrets()
+            except LookupError as missing:
+                self.tasks[self._task]["message"] = f"CreateContainerConfigError: secret {missing} not found"
+                return 1
         if self.parent:
             plugin = {
                 "MLFLOW_TRACKING_URI": self.server.mlflow,
@@ -271,6 +279,50 @@ class Run:
             self.tasks[self._task]["message"] = "pod deleted" if "lost" in self.tasks[self._task] else said
             return 1
         return 0
+
+    def _secrets(self):
+        """Mounts the secrets of the task that runs; returns those that are variables. Raises LookupError."""
+        given = self.platform.get(f"exec-{self._task}", {})
+        variables = {}
+        for one in given.get("secretAsEnv", []):
+            found = self._secret(one)
+            variables |= {k["envVar"]: found[k["secretKey"]] for k in one["keyToEnv"]}
+        for one in given.get("secretAsVolume", []):
+            place = Path(one["mountPath"])
+            place.mkdir(parents=True, exist_ok=True)
+            for key, value in self._secret(one).items():
+                (place / key).write_text(value)
+        return variables
+
+    def _secret(self, given):
+        name = given.get("secretName") or given["secretNameParameter"]["runtimeValue"]["constant"]
+        found = self.server.kubernetes.secret(name)
+        if found is None:
+            raise LookupError(repr(name))
+        return found
+
+    def pods(self):
+        """The pods of the executors, as Kubernetes shows them."""
+        executors = self.spec["deploymentSpec"]["executors"]
+        for name, t in list(self.tasks.items()):
+            if t.get("cached"):
+                continue
+            node = self.node(name, "executor(0)" if self._retried(name) else "executor")
+            template = ("retry-" if self._retried(name) else "") + "system-container-impl"
+            resources = executors[f"exec-{name}"].get("container", {}).get("resources", {})
+            limits = {"cpu": resources.get("resourceCpuLimit"), "memory": resources.get("resourceMemoryLimit")}
+            main = {"name": "main", "resources": {"limits": {k: v for k, v in limits.items() if v}}}
+            yield {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": f"{self.workflow}-{template}-{node.rpartition('-')[2]}",
+                    "namespace": "kubeflow",
+                    "labels": {"pipeline/runid": self.id},
+                },
+                "spec": {"containers": [{"name": "wait"}, main]},
+                "status": {"phase": _PHASES[t["state"]]},
+            }
 
     def _plugin_start(self):
         client = self.server.client()

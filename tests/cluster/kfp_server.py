@@ -23,6 +23,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from google.protobuf import json_format
 
+from tests.cluster import grace
 from tests.cluster.kfp_run import Run, now
 
 API = "/apis/v2beta1"
@@ -47,7 +48,11 @@ class Server:
         self.runs, self.experiments, self.recurring, self.pipelines = {}, {}, {}, {}
         self.faults, self.cached, self.seconds, self.compresses, self.busy = {}, set(), 0.02, False, 0
         self.version = "2.17.0"
+        self.kubernetes = None
         if not pretend:
+            from tests.cluster.kubernetes_api import Kubernetes
+
+            self.kubernetes = Kubernetes(folder, lambda: [p for r in list(self.runs.values()) for p in r.pods()])
             from switchyard.pipelines.runners.local.process import StageProcesses
 
             modules = ["kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.node"]
@@ -202,9 +207,8 @@ def _runs(app, server):
         run.terminated = True
         run.become("CANCELING")
         if not server.pretend:
-            # As Kubernetes ends a pod.
             for process in list(server.processes._running):
-                process.terminate()
+                grace.terminate(process, process.is_alive)
         return {}
 
     @app.post(API + "/runs/{run_id}:retry")
@@ -225,6 +229,11 @@ def _runs(app, server):
         for process in list(server.processes._running):
             process.kill()
         return {}
+
+    @app.get("/stand-in/kubeconfig")
+    def kubeconfig():
+        """What kubectl reaches the stand-in for Kubernetes by."""
+        return PlainTextResponse(server.kubernetes.kubeconfig.read_text())
 
     @app.get("/apis/v1alpha1/runs/{run_id}/nodes/{node}/log")
     def log(run_id, node, follow: str = ""):

@@ -5,6 +5,7 @@ What the cluster lacks is skipped with the reason. One after the other, in order
 
 import json
 import time
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -32,7 +33,7 @@ from pathlib import Path
 def build_model(spec):
     from switchyard.components.training.tensorflow.default_model import default_model
 
-    if os.environ.get("SWITCHYARD_CHECK") != {WORD!r} or Path("/etc/switchyard-check/word").read_text() != {WORD!r}:
+    if os.environ.get("SWITCHYARD_CHECK") != {WORD!r} or Path("PLACE", "word").read_text() != {WORD!r}:
         raise ValueError("the secret did not arrive")
     return default_model(spec)
 """
@@ -185,16 +186,23 @@ def equipped(cluster, ran):
     cluster.needs_kubectl(ran("tensorflow")["run_id"])
     secret = cluster.name.replace("_", "-")
     cluster.made.append(("secret", secret))
-    cluster.kubectl("create", "secret", "generic", secret, f"--from-literal=word={WORD}")
+    document = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": secret},
+        "data": {"word": b64encode(WORD.encode()).decode()},
+    }
+    cluster.kubectl("create", "--validate=false", "-f", "-", content=json.dumps(document))
     model = cluster.folder / "model.py"
-    model.write_text(MODEL)
+    place = cluster.mounted("/etc/switchyard-check")
+    model.write_text(MODEL.replace("PLACE", place))
     training = {
         "cpu": "500m",
         "memory": "3Gi",
         "shared_memory": "64Mi",
         "cache": False,
         "secrets": {"SWITCHYARD_CHECK": f"{secret}/word"},
-        "secret_files": {"/etc/switchyard-check": secret},
+        "secret_files": {place: secret},
     }
     found = cluster.submit(f"trainer.model={model}", f"kubeflow.stages.training={json.dumps(training)}", options=["--wait"])
     return found["run_id"]
@@ -219,11 +227,12 @@ def test_two_nodes_train_by_a_train_job(cluster, ran):
     for what, (kind, name) in lacks.items():
         if not cluster.has(kind, name):
             pytest.skip(f"the cluster lacks {what}")
-    training = {"cpu": "1", "memory": "3Gi", "volumes": [{"claim": "switchyard-training", "path": "/mnt/training"}]}
+    place = cluster.mounted("/mnt/training")
+    training = {"cpu": "1", "memory": "3Gi", "volumes": [{"claim": "switchyard-training", "path": place}]}
     found = cluster.submit(
         "trainer.framework=pytorch",
         'trainer.accelerator={"kind": "cpu", "nodes": 2}',
-        'kubeflow.train_job={"path": "/mnt/training"}',
+        f"kubeflow.train_job={json.dumps({'path': place})}",
         f"kubeflow.stages.training={json.dumps(training)}",
         options=["--wait"],
     )
@@ -241,7 +250,7 @@ def test_kserve_serves_the_model(cluster, ran, request):
     options = ["--name", service, "--namespace", cluster.namespace, "--tracking-uri", cluster.mlflow]
     image = request.config.getoption("--cluster-image")
     options += [*(["--image", image] if image else []), *request.config.getoption("--cluster-deploy").split()]
-    done = cluster.command(
+    done = cluster.command_with_kubectl(
         "deploy", f"{cluster.name}@champion", "--target", "kserve", "-o", cluster.folder / "kserve", "--apply", *options
     )
     assert done.code == 0, done.stderr

@@ -1,15 +1,16 @@
 """Several nodes of a cluster: the TrainJob, against a stand-in for Kubernetes whose nodes are real processes."""
 
 import json
-import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV1alpha1TrainJob
+from mlflow import MlflowClient
 
 from switchyard.components.errors import UserError
 from switchyard.components.process import variables as names
@@ -17,14 +18,21 @@ from switchyard.components.training.workers.train_job import train_job
 from switchyard.components.training.workers.train_job_settings import TrainJobSettings
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
+from tests.cluster import grace
 from tests.cluster.trainer_cluster import TrainerCluster
 from tests.command import BREAST_CANCER, REPOSITORY
 from tests.training_jobs import TRAIN, after_third_epoch, job, same_curve, start
 
 GOLDEN = Path(__file__).parent / "golden" / "train_job.yaml"
-# As the task's runtime does: a cancelled run unwinds.
-STAGE = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\nfrom components import progress\n"
+STAGE = "import sys\nfrom switchyard.components import progress\n"
 STAGE += "progress.set_sink(lambda text: print('SAID', text, file=sys.stderr, flush=True))\n" + TRAIN
+# As the task's runtime does it.
+IN_A_TASK = """
+from switchyard.pipelines.runners.kubeflow.task.termination import until_terminated
+from switchyard.pipelines.runners.kubeflow.task.tracking import mlflow_run_for_task
+
+with until_terminated(), mlflow_run_for_task("training"), until_terminated():
+"""
 
 
 def settings(folder):
@@ -46,13 +54,17 @@ def cluster(tmp_path):
     made.close()
 
 
-def stage(cluster, prepared, tmp_path, framework, run="run-1", first="", **hyper):
-    """The training stage, in a process of its own; `first`: what it does before."""
+def stage(cluster, prepared, tmp_path, framework, run="run-1", first="", inside="", MLFLOW_TRACKING_URI="", **hyper):
+    """The training stage, in a process of its own; `first`: what it does before; `inside`: what its work is done in."""
     claim = tmp_path / "claim"
     claim.mkdir(exist_ok=True)
     *_, given = job(prepared, tmp_path / "stage", framework, {"nodes": 2}, **hyper)
     variables = {names.TRAIN_JOB: json.dumps(settings(claim).__dict__), "KUBECONFIG": str(cluster.kubeconfig), "KFP_RUN_ID": run}
-    return start([sys.executable, "-c", first + STAGE, given], tmp_path / "stage", **variables)
+    if MLFLOW_TRACKING_URI:
+        record = json.dumps({"name": "taxi", "experiment": "taxi", "tags": {}})
+        variables |= {"MLFLOW_TRACKING_URI": MLFLOW_TRACKING_URI, "SWITCHYARD_RUN_RECORD": record}
+    source = f"{inside}{textwrap.indent(STAGE, '    ')}" if inside else STAGE
+    return start([sys.executable, "-c", first + source, given], tmp_path / "stage", **variables)
 
 
 def finish(process, tmp_path):
@@ -87,13 +99,18 @@ def test_a_node_of_a_stand_in_cluster_that_is_lost_comes_again(node, cluster, pr
     assert running.failures >= 1
 
 
-def test_a_cancelled_stage_takes_its_job_away_from_a_stand_in_cluster(cluster, prepared, tmp_path):
-    process = stage(cluster, prepared, tmp_path, "pytorch", epochs=2000)
+def test_a_terminated_stage_has_taken_its_job_away_and_told_mlflow_within_the_second_that_it_has(cluster, prepared, tmp_path):
+    """The fastest first: what still unwinds (a checkpoint, processes that end) is cut short."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    experiment = MlflowClient(tracking_uri=uri).create_experiment("taxi")
+    process = stage(cluster, prepared, tmp_path, "pytorch", inside=IN_A_TASK, epochs=2000, MLFLOW_TRACKING_URI=uri)
     after_third_epoch(process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    grace.terminate(process, lambda: process.poll() is None).join()
+    process.communicate()
     assert cluster.made == cluster.deleted
     assert cluster.jobs == {}
+    found = MlflowClient(tracking_uri=uri).search_runs([experiment])
+    assert {r.info.run_name: r.info.status for r in found} == {"taxi": "FAILED", "training": "FAILED"}
 
 
 def test_a_stage_that_was_killed_finds_its_job_on_a_stand_in_cluster(cluster, prepared, alone, tmp_path):

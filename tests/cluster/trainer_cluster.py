@@ -23,7 +23,7 @@ from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
 from tests.command import REPOSITORY
 
-JOBS = r"/apis/trainer\.kubeflow\.org/v1alpha1/namespaces/team/trainjobs"
+JOBS = r"/apis/trainer\.kubeflow\.org/v1alpha1/namespaces/[\w-]+/trainjobs"
 BACKOFF_LIMIT = 3
 
 
@@ -65,7 +65,7 @@ class Pod:
         return {
             "metadata": {
                 "name": self.name,
-                "namespace": "team",
+                "namespace": job.namespace,
                 "uid": self.uid,
                 "creationTimestamp": self.created,
                 "labels": {
@@ -79,8 +79,8 @@ class Pod:
 
 
 class Job:
-    def __init__(self, document, folder):
-        self.document, self.name, self._folder = document, document["metadata"]["name"], folder
+    def __init__(self, document, folder, namespace):
+        self.document, self.name, self._folder, self.namespace = document, document["metadata"]["name"], folder, namespace
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -129,11 +129,12 @@ class Job:
 class TrainerCluster:
     """Attributes: `jobs` by name, `made` and `deleted` names in order, `kubeconfig` for clients, `away`: answer nothing."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, namespace="team", handler=None):
+        self.namespace = namespace
         self.jobs, self.made, self.deleted, self.away, self.forbidden = {}, [], [], False, False
         self.lock = threading.RLock()
         self._folder = folder
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"cluster": self}))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler or _Handler,), {"cluster": self}))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self._tending = True
         self._tender = threading.Thread(target=self._tend, daemon=True)
@@ -143,7 +144,7 @@ class TrainerCluster:
             yaml.safe_dump(
                 {
                     "current-context": "test",
-                    "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "team"}}],
+                    "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
                     "clusters": [{"name": "test", "cluster": {"server": f"http://127.0.0.1:{self._server.server_port}"}}],
                     "users": [{"name": "test", "user": {}}],
                 }
@@ -163,7 +164,7 @@ class TrainerCluster:
         parsed = TrainerV1alpha1TrainJob.from_dict(document).to_dict()
         assert parsed == document, "not a TrainJob of Kubeflow Trainer's API"
         with self.lock:
-            job = self.jobs[document["metadata"]["name"]] = Job(json.loads(json.dumps(document)), self._folder)
+            job = self.jobs[document["metadata"]["name"]] = Job(json.loads(json.dumps(document)), self._folder, self.namespace)
             self.made.append(job.name)
         return document
 
@@ -238,12 +239,12 @@ class _Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(JOBS + "/(.+)", url.path):
             job = self.cluster.jobs.get(match[1])
             self._answer(200, {**job.document, "status": job.status}) if job else self._answer(404, {"message": "not found"})
-        elif url.path == "/api/v1/namespaces/team/pods":
+        elif url.path == f"/api/v1/namespaces/{self.cluster.namespace}/pods":
             name = query["labelSelector"][0].partition("=")[2]
             job = self.cluster.jobs.get(name)
             pods = [p.document(job) for p in job.pods] if job else []
             self._answer(200, {"apiVersion": "v1", "kind": "PodList", "items": pods})
-        elif match := re.fullmatch("/api/v1/namespaces/team/pods/(.+)/log", url.path):
+        elif match := re.fullmatch(r"/api/v1/namespaces/[\w-]+/pods/(.+)/log", url.path):
             pods = [p for job in self.cluster.jobs.values() for p in job.pods if p.name == match[1]]
             self._log(pods[0], query) if pods else self._answer(404, {"message": "not found"})
         else:
@@ -270,3 +271,6 @@ class _Handler(BaseHTTPRequestHandler):
                     time.sleep(0.1)
         self.close_connection = True
         self.connection.close()
+
+
+TrainerCluster.HANDLER = _Handler

@@ -10,16 +10,18 @@ import yaml
 from tfx import v1 as tfx
 from tfx.components import CsvExampleGen, StatisticsGen
 from tfx.dsl.component.experimental import container_component, placeholders
+from tfx.dsl.components.base import executor_spec
 from tfx.dsl.experimental.conditionals import conditional
 from tfx.orchestration import data_types
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import standard_artifacts
 
+from switchyard.components.data_gate.inferred_schema import StatisticsExecutor
 from switchyard.components.errors import UserError
 from switchyard.pipelines.config.kubeflow import StageResources
-from switchyard.pipelines.runners.kubeflow.carried_files import carry, unpack
+from switchyard.pipelines.runners.kubeflow.carried_files import carry, packed, unpack, unpacked
 from switchyard.pipelines.runners.kubeflow.compiler.check import complaints_of
-from switchyard.pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline, with_environment
+from switchyard.pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline, shortened, with_environment
 from tests.command import REPOSITORY
 from tests.kubeflow import constructs, taxi
 
@@ -79,7 +81,7 @@ def test_the_generated_source_stands_alone(tmp_path, monkeypatch):
     module = importlib.import_module("standing_alone")
     kfp_compiler.Compiler().compile(module.pipeline, str(tmp_path / "out.yaml"))
     del sys.modules["standing_alone"]
-    assert next(yaml.safe_load_all((tmp_path / "out.yaml").read_text())) == made.spec
+    assert shortened(next(yaml.safe_load_all((tmp_path / "out.yaml").read_text()))) == made.spec
 
 
 def test_broken_references_are_found():
@@ -140,8 +142,29 @@ def test_compressed_files_have_no_letter_that_json_or_kfp_would_take_for_more_th
 def test_types_that_a_components_class_declares_are_not_said_again():
     one = numbers().with_id("one")
     made = compiled(one, StatisticsGen(examples=one.outputs["examples"]).with_id("statistics"))
-    assert "'component': 'tfx.components.statistics_gen.component.StatisticsGen'" in made.source
+    assert "component='tfx.components.statistics_gen.component.StatisticsGen'" in made.source
     assert "ExampleStatistics" not in made.source
+    assert "BeamExecutableSpec" not in made.source, "nor what it says of its executor"
+
+
+def test_an_executor_that_is_not_its_components_own_is_said(tmp_path):
+    one = numbers().with_id("one")
+    statistics = StatisticsGen(examples=one.outputs["examples"]).with_id("statistics")
+    statistics.executor_spec = executor_spec.BeamExecutorSpec(StatisticsExecutor)
+    made = compiled(one, statistics)
+    assert "'classPath': 'switchyard.stages.StatisticsExecutor'" in made.source
+
+
+def test_a_long_text_is_compressed_on_its_way_and_a_short_one_can_be_read():
+    long = json.dumps({f"key {i}": None for i in range(200)})
+    made = compiled(numbers(flag=long).with_id("one"), numbers(flag="short").with_id("two"))
+    tasks = made.spec["root"]["dag"]["tasks"]
+    given = {name: t["inputs"]["parameters"]["flag"]["runtimeValue"]["constant"] for name, t in tasks.items()}
+    assert len(given["one"]) < len(long) / 2
+    assert unpacked(given["one"]) == long
+    assert given["two"] == "short"
+    looks_packed = "lzma+base85:not so"
+    assert unpacked(packed(looks_packed)) == looks_packed
 
 
 def test_a_container_component_keeps_its_command():
@@ -214,9 +237,15 @@ def test_a_conditional_output_outside_its_condition_is_refused():
 
 
 def test_a_long_exec_property_is_refused():
-    said = refused(numbers(flag="x" * 10_001).with_id("one"))
+    import random
+
+    said = refused(numbers(flag=random.Random(1).randbytes(9_000).hex()).with_id("one"))
     assert "'flag'" in said
-    assert "10,001 bytes" in said
+    assert "bytes long, the backend takes 10,000" in said
+    container = container_component.create_container_component(
+        name="Show", image="i:1", parameters={"flag": str}, command=["show", placeholders.InputValuePlaceholder("flag")]
+    )
+    assert "10,001 bytes" in refused(container(flag="x" * 10_001).with_id("two")), "which nothing would unpack there"
 
 
 def test_a_runtime_parameter_with_two_defaults_is_refused():

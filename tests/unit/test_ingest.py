@@ -139,7 +139,7 @@ if remote == "remote":
     sources.open_file = lambda path: SlowStore(path)
 
 csv_reader._BLOCK = 1 << 16  # many blocks of little data, as of gigabytes
-spec = scan.InputSpec([path], None, {"train": 1.0}, None, "csv", [], 0, None, "nowhere", "auto")
+spec = scan.InputSpec([path], {"train": 1.0}, "csv", [], 0, "nowhere", "auto")
 try:
     scan.scan(spec, BadRows(0), peek=True)
 except scan.UserError as error:

@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from switchyard.components.errors import UserError
@@ -25,10 +26,15 @@ PLACE = "{{files}}"
 LIMIT = 90_000
 # Code can be read in the pipeline's source; what else is longer than a page is compressed: the cluster keeps it several times.
 _READABLE = {".py": 30_000, "": 2_000}
-_COMPRESSIONS: Mapping[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
-    "lzma": (lzma.compress, lzma.decompress),
-    "bz2": (bz2.compress, bz2.decompress),
-}
+# Of a parameter, which KFP's pages show: the cluster keeps it eight times.
+_READABLE_PARAMETER = 1_000
+_DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {"lzma": lzma.decompress, "bz2": bz2.decompress}
+_COMPRESS: Sequence[tuple[str, Callable[[bytes], bytes]]] = (
+    # Without the frame of .xz, which is as long as a page of text that is compressed; what has no pattern is shorter with it.
+    ("lzma", partial(lzma.compress, format=lzma.FORMAT_ALONE, preset=9)),
+    ("lzma", lzma.compress),
+    ("bz2", bz2.compress),
+)
 _BINARY = re.compile(r"(lzma|bz2)\+base85:")
 # Base 85 without what JSON writes as an escape (Go's: <, > and & too), or what KFP and Argo take for a placeholder.
 _SAFE = str.maketrans("&<>{}$", ",./:[]")
@@ -96,22 +102,38 @@ def is_binary(text: str) -> bool:
     return bool(_BINARY.match(text))
 
 
+def packed(text: str) -> str:
+    """Returns a parameter's text, compressed where that is much shorter."""
+    if len(text) <= _READABLE_PARAMETER and not is_binary(text):
+        return text
+    short = _packed(text.encode())
+    return short if is_binary(text) or len(short) < 0.8 * len(text) else text
+
+
+def unpacked(text: str) -> str:
+    """Returns what `packed` was given."""
+    return _bytes(text).decode()
+
+
 def _text(content: bytes, name: str) -> str:
     if len(content) <= _READABLE.get(Path(name).suffix, _READABLE[""]):
         try:
             return content.decode("utf-8")
         except UnicodeDecodeError:
             pass
-    packed = {kind: compress(content) for kind, (compress, _) in _COMPRESSIONS.items()}
-    kind = min(packed, key=lambda k: len(packed[k]))
-    return f"{kind}+base85:{base64.b85encode(packed[kind]).decode('ascii').translate(_SAFE)}"
+    return _packed(content)
+
+
+def _packed(content: bytes) -> str:
+    kind, shortest = min(((kind, compress(content)) for kind, compress in _COMPRESS), key=lambda found: len(found[1]))
+    return f"{kind}+base85:{base64.b85encode(shortest).decode('ascii').translate(_SAFE)}"
 
 
 def _bytes(text: str) -> bytes:
     found = _BINARY.match(text)
     if not found:
         return text.encode()
-    return _COMPRESSIONS[found[1]][1](base64.b85decode(text[found.end() :].translate(_BACK)))
+    return _DECOMPRESS[found[1]](base64.b85decode(text[found.end() :].translate(_BACK)))
 
 
 def unpack(contents: Mapping[str, str]) -> Path:

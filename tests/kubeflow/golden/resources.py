@@ -6,124 +6,70 @@ from kfp.dsl import Artifact, Dataset, Input, Output
 IMAGE = "switchyard:1"
 
 
+# TFX node one.
 @dsl.component(base_image="switchyard:1-gpu", install_kfp_package=False)
 def one(
-    flag: str,
-    loud: str,
-    n: int,
-    weights: str,
-    workspace: str,
-    examples: Output[Dataset],
-    name: Output[Artifact],
-    score: Output[Artifact],
+    flag: str, loud: str, n: int, weights: str, workspace: str, examples: Output[Dataset], name: Output[Artifact], score: Output[Artifact],
     whole: Output[Artifact],
 ):
-    """TFX node one."""
     from switchyard import run_node
 
     run_node(
-        node={
-          'id': 'one',
-          'pipeline': 'small',
-          'executor': {
-            'kind': 'PythonClassExecutableSpec',
-            'spec': {'classPath': 'tests.kubeflow.constructs.numbers_Executor'},
-          },
-          'component': 'tests.kubeflow.constructs.numbers',
-          'types': {},
-          'schemas': {'loud': {'valueType': {'booleanType': {}}}, 'weights': {'valueType': {'listType': {}}}},
-        },
-        inputs={},
-        outputs={"examples": examples, "name": name, "score": score, "whole": whole},
-        properties={"flag": flag, "loud": loud, "n": n, "weights": weights},
-        workspace=workspace,
+        locals(), 'small',
+        dict(
+          id='one', component='tests.kubeflow.constructs.numbers',
+          schemas={'loud': {'valueType': {'booleanType': {}}}, 'weights': {'valueType': {'listType': {}}}},
+        ),
     )
 
 
+# TFX node four.
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def four(
-    examples: Input[Dataset],
-    workspace: str,
-    notes: Output[Artifact],
+    examples: Input[Dataset], workspace: str, notes: Output[Artifact],
 ):
-    """TFX node four."""
     from switchyard import run_node
 
     run_node(
-        node={
-          'id': 'four',
-          'pipeline': 'small',
-          'executor': {
-            'kind': 'PythonClassExecutableSpec',
-            'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'},
-          },
-          'component': 'tests.kubeflow.constructs.annotate',
-          'types': {},
-        },
-        inputs={"examples": [examples]},
-        outputs={"notes": notes},
-        properties={},
-        workspace=workspace,
+        locals(), 'small',
+        dict(
+          id='four', component='tests.kubeflow.constructs.annotate',
+        ),
     )
 
 
+# TFX node three.
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def three(
-    examples: Input[Dataset],
-    workspace: str,
-    notes: Output[Artifact],
+    examples: Input[Dataset], workspace: str, notes: Output[Artifact],
 ):
-    """TFX node three."""
     from switchyard import run_node
 
     run_node(
-        node={
-          'id': 'three',
-          'pipeline': 'small',
-          'executor': {
-            'kind': 'PythonClassExecutableSpec',
-            'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'},
-          },
-          'component': 'tests.kubeflow.constructs.annotate',
-          'types': {},
-        },
-        inputs={"examples": [examples]},
-        outputs={"notes": notes},
-        properties={},
-        workspace=workspace,
+        locals(), 'small',
+        dict(
+          id='three', component='tests.kubeflow.constructs.annotate',
+        ),
     )
 
 
+# TFX node two.
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def two(
-    examples: Input[Dataset],
-    workspace: str,
-    notes: Output[Artifact],
+    examples: Input[Dataset], workspace: str, notes: Output[Artifact],
 ):
-    """TFX node two."""
     from switchyard import run_node
 
     run_node(
-        node={
-          'id': 'two',
-          'pipeline': 'small',
-          'executor': {
-            'kind': 'PythonClassExecutableSpec',
-            'spec': {'classPath': 'tests.kubeflow.constructs.annotate_Executor'},
-          },
-          'component': 'tests.kubeflow.constructs.annotate',
-          'types': {},
-        },
-        inputs={"examples": [examples]},
-        outputs={"notes": notes},
-        properties={},
-        workspace=workspace,
+        locals(), 'small',
+        dict(
+          id='two', component='tests.kubeflow.constructs.annotate',
+        ),
     )
 
 
 def apply_defaults(task: dsl.PipelineTask) -> None:
     """What every task gets."""
-    task.set_env_variable("SWITCHYARD_LAST_STAGES", "four,three,two")
     kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
     kubernetes.set_image_pull_secrets(task, ["registry"])
@@ -155,6 +101,7 @@ def pipeline():
     four_task = four(examples=one_task.outputs["examples"], workspace=dsl.WORKSPACE_PATH_PLACEHOLDER)
     four_task.set_display_name("four")
     apply_defaults(four_task)
+    four_task.set_env_variable("SWITCHYARD_LAST_STAGES", "four,three,two")
     four_task.set_accelerator_type("habana.ai/gaudi")
     four_task.set_accelerator_limit(8)
     kubernetes.add_toleration(four_task, key="habana.ai/gaudi", operator="Exists", effect="NoSchedule")
@@ -162,6 +109,7 @@ def pipeline():
     three_task = three(examples=one_task.outputs["examples"], workspace=dsl.WORKSPACE_PATH_PLACEHOLDER)
     three_task.set_display_name("three")
     apply_defaults(three_task)
+    three_task.set_env_variable("SWITCHYARD_LAST_STAGES", "four,three,two")
     three_task.set_accelerator_type("amd.com/gpu")
     three_task.set_accelerator_limit(1)
     kubernetes.add_toleration(three_task, key="amd.com/gpu", operator="Exists", effect="NoSchedule")
@@ -169,6 +117,7 @@ def pipeline():
     two_task = two(examples=one_task.outputs["examples"], workspace=dsl.WORKSPACE_PATH_PLACEHOLDER)
     two_task.set_display_name("two")
     apply_defaults(two_task)
+    two_task.set_env_variable("SWITCHYARD_LAST_STAGES", "four,three,two")
     two_task.set_accelerator_type("google.com/tpu")
     two_task.set_accelerator_limit(4)
     kubernetes.add_node_selector(two_task, label_key="cloud.google.com/gke-tpu-accelerator", label_value="tpu-v5-lite-podslice")

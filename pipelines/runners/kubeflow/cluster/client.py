@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from switchyard.components.errors import StageError, UserError
+from switchyard.components.errors import StageError, UserError, first_line
 from switchyard.components.process.tokens import read_token, token_in
 from switchyard.components.process.variables import KFP_COOKIE, KFP_TOKEN
 from switchyard.components.text.redaction import mask
@@ -24,6 +27,13 @@ _SECONDS = 30.0
 # Of what this KFP, or this run, does not have. Its page answers 400 or 500 for the log of a pod that is gone.
 _NOT_THERE, _NO_LOG = (404, 501), (400, 404, 500, 501)
 _PAGE = 50
+_LOG_ERROR = re.compile(r'\s*\{\s*"error_message"\s*:')
+# What comes of an answer that is none of KFP's: a page, a part of one, another shape.
+_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, EOFError, OSError, zlib.error)
+
+
+class NoSuchRunError(UserError):
+    """KFP answers, and knows no such run."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class KubeflowClient:
             config.api_key["authorization"] = token
             config.api_key_prefix["authorization"] = "Bearer"
         self._api = kfp_server_api
-        self._client = kfp_server_api.ApiClient(config, cookie=_cookie())
+        self._client = _json_client(kfp_server_api)(config, cookie=_cookie())
         self._runs = kfp_server_api.RunServiceApi(self._client)
         # What every call of the generated client gets.
         self.given: dict[str, Any] = {"_request_timeout": connection.timeout}
@@ -89,13 +99,12 @@ class KubeflowClient:
         """Returns what KFP says of itself: `tag_name`, its version, and `multi_user`."""
         with self.errors("look for Kubeflow Pipelines"):
             answer = self._get("/apis/v2beta1/healthz", missing=())
-        if "json" not in (answer.getheader("Content-Type") or ""):
-            raise UserError(
-                f"{self.host} answers with a page, not with KFP's API: a wrong path (on Kubeflow it is .../pipeline) or a login. "
-                f"Give a token (--token-file, {KFP_TOKEN}) or the session's cookie ({KFP_COOKIE})."
-            )
-        found: dict[str, Any] = json.loads(answer.data)
-        return found
+            if "json" not in (answer.getheader("Content-Type") or ""):
+                raise UserError(
+                    f"{self.host} answers with a page, not with KFP's API: a wrong path (on Kubeflow it is .../pipeline) or a "
+                    f"login. Give a token (--token-file, {KFP_TOKEN}) or the session's cookie ({KFP_COOKIE})."
+                )
+            return _mapping(answer.data)
 
     def experiment(self, name: str) -> str:
         """Returns the id of an experiment, made if it is not there."""
@@ -131,6 +140,8 @@ class KubeflowClient:
     def run(self, run_id: str) -> Run:
         """Returns a run with the states of its tasks."""
         with self.errors(f"get run {run_id}", missing=f"there is no run {run_id}; list them with switchyard runs list"):
+            if not run_id.strip():
+                raise NoSuchRunError("RUN: is empty; list the runs with switchyard runs list.")
             return run_of(self._runs.run_service_get_run(run_id, **self.given))
 
     def runs(self, experiment: str | None, limit: int) -> list[Run]:
@@ -149,7 +160,7 @@ class KubeflowClient:
                 )
                 found += map(run_of, page.runs or [])
                 token = page.next_page_token
-                if not token:
+                if not token or not page.runs:
                     break
         return found[:limit]
 
@@ -184,31 +195,25 @@ class KubeflowClient:
     def workflow(self, run_id: str) -> Workflow | None:
         """Returns a run's Argo Workflow; None where this KFP keeps none (KFP 3 has no v1beta1)."""
         with self.errors(f"get the Workflow of run {run_id}"):
-            answer = self._get(f"/apis/v1beta1/runs/{run_id}")
+            answer = self._get(f"/apis/v1beta1/runs/{quote(run_id, safe='')}")
             if answer is None:
                 return None
-            manifest = (json.loads(answer.data).get("pipeline_runtime") or {}).get("workflow_manifest")
-        return Workflow(json.loads(manifest)) if manifest else None
+            manifest = (_mapping(answer.data).get("pipeline_runtime") or {}).get("workflow_manifest")
+            return Workflow(_mapping(manifest)) if manifest else None
 
     def log_of_node(self, run_id: str, node: str) -> str | None:
         """Returns what a stage's pod has printed, by KFP's API: only of finished stages of runs that Argo did not compress."""
         with self.errors(f"read the log of {node}"):
-            answer = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log", missing=_NO_LOG)
-        if answer is None:
-            return None
-        text = str(answer.data.decode("utf-8", "replace"))
+            path = f"/apis/v1alpha1/runs/{quote(run_id, safe='')}/nodes/{quote(node, safe='')}/log"
+            text = _text(self._get(path, missing=_NO_LOG))
         # An error is answered with 200 too.
-        return None if text.startswith('{"error_message":') else text
+        return None if text is None or _LOG_ERROR.match(text) else text
 
     def log_of_pod(self, run_id: str, pod: str, namespace: str) -> str | None:
         """Returns what a pod has printed, by KFP's page: running ones too, where the host has the page."""
         query = [("podname", pod), ("runid", run_id), ("podnamespace", self.connection.namespace or namespace)]
         with self.errors(f"read the log of {pod}"):
-            answer = self._get("/k8s/pod/logs", query, _NO_LOG)
-        if answer is None:
-            return None
-        text = str(answer.data.decode("utf-8", "replace"))
-        return None if "html" in (answer.getheader("Content-Type") or "") else text
+            return _text(self._get("/k8s/pod/logs", query, _NO_LOG))
 
     def url(self, run_id: str) -> str:
         """Returns the page of a run."""
@@ -275,6 +280,9 @@ class KubeflowClient:
                 f"cannot {what}: {self.host} does not answer ({str(reason).rpartition(': ')[2]}). Is it running, and is the port "
                 "forwarded (kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80)?"
             ) from None
+        except _UNREADABLE as error:
+            why = f"{type(error).__name__}: {first_line(error)}"
+            raise StageError(f"cannot {what}: {self.host} answers with what is no answer of KFP's ({why})") from error
 
     def _refused(self, what: str, error: Any, missing: str | None) -> Exception:
         said = _message(error)
@@ -290,7 +298,7 @@ class KubeflowClient:
             )
         if error.status == 404:
             if missing and "json" in str(error.headers.get("Content-Type") if error.headers else ""):
-                return UserError(missing + ".")
+                return NoSuchRunError(missing + ".")
             return UserError(
                 f"cannot {what}: {self.host} has no /apis/v2beta1 (404): a wrong path (on Kubeflow it is .../pipeline), or a KFP "
                 "before version 2. Switchyard needs KFP 2.2 or later."
@@ -298,6 +306,31 @@ class KubeflowClient:
         if error.status in (400, 409):
             return UserError(f"cannot {what}: KFP refuses it ({error.status}: {said})")
         return StageError(f"cannot {what}: KFP failed ({error.status}: {said})")
+
+
+def _json_client(api: Any) -> Any:
+    """Returns the generated client's class, but that it makes no message without contents of a page."""
+
+    class JsonClient(api.ApiClient):
+        def deserialize(self, response: Any, response_type: Any) -> Any:
+            _mapping(response.data)
+            return super().deserialize(response, response_type)
+
+    return JsonClient
+
+
+def _mapping(content: str | bytes) -> dict[str, Any]:
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise TypeError(f"a {type(found).__name__} in place of an object")
+    return found
+
+
+def _text(answer: Any) -> str | None:
+    """Returns a log; None: there is none, or a page in its place."""
+    if answer is None or "html" in (answer.getheader("Content-Type") or ""):
+        return None
+    return str(answer.data.decode("utf-8", "replace"))
 
 
 def _token(connection: Connection) -> str | None:

@@ -55,7 +55,9 @@ class Run:
 
 
 def run_of(answer: Any) -> Run:
-    """Returns what the API's message says."""
+    """Returns what the API's message says. Raises ValueError for what is no run."""
+    if not answer.run_id:
+        raise ValueError("a run without run_id")
     details = (answer.run_details.task_details if answer.run_details else None) or []
     reference = answer.pipeline_version_reference
     begun = [str(d.display_name).removesuffix("-driver") for d in details if str(d.display_name).endswith("-driver")]

@@ -88,11 +88,12 @@ class Node:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took."""
+        """How long it took; 0, where the clocks that it was measured by differ by more."""
         try:
-            return (datetime.fromisoformat(self.finished) - datetime.fromisoformat(self.started)).total_seconds()
-        except ValueError:
+            taken = (datetime.fromisoformat(self.finished) - datetime.fromisoformat(self.started)).total_seconds()
+        except (ValueError, TypeError):
             return None
+        return max(taken, 0.0)
 
 
 class Workflow:

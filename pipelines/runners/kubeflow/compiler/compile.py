@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import sys
@@ -16,17 +17,22 @@ from typing import Any
 import yaml
 
 from switchyard.components.errors import UserError, did_you_mean
-from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.runners.kubeflow.carried_files import LIMIT, Carried, carry
 from switchyard.pipelines.runners.kubeflow.compiler.check import check
-from switchyard.pipelines.runners.kubeflow.compiler.joining import join
+from switchyard.pipelines.runners.kubeflow.compiler.joining import join, members
 from switchyard.pipelines.runners.kubeflow.compiler.plan import Plan, Task, task_name
 from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineResources
 from switchyard.pipelines.runners.kubeflow.compiler.source import to_source
 from switchyard.pipelines.runners.kubeflow.compiler.user_modules import packaged_user_modules
 from switchyard.pipelines.runners.kubeflow.contract import NODE
 from switchyard.pipelines.terminal.output import quiet
+
+_MAIN = "kfp.dsl.executor_main"
+# Does what KFP's own does, in a third of its bytes: a cluster keeps them six times for each task.
+_SCRIPT = f'f=$(mktemp -d)/c.py;printf %s "$0">"$f";_KFP_RUNTIME=true python3 -m {_MAIN} --component_module_path "$f" "$@"'
+_FUNCTION = "task"
+_IMPORTS = "from kfp.dsl import *\n"
 
 
 @dataclass(frozen=True)
@@ -93,14 +99,13 @@ def compile_tfx_pipeline(
     with packaged_user_modules(pipeline) as wheels:
         carried = carry({**wheels, **(local_files or {})}, readers or {})
         plan = to_plan(pipeline, carried, views=views)
-    plan = replace(plan, tasks=[_driven(t, carried) if t.driver and t.id in driven else t for t in plan.tasks])
+    plan = replace(plan, tasks=[_driven(t, plan.name, carried) if t.driver and t.id in driven else t for t in plan.tasks])
     nodes = [t.id for t in plan.tasks]
     for name in stages or {}:
         if name not in nodes:
             raise UserError(
                 f"kubeflow.stages: there is no stage {name!r}.{did_you_mean(name, nodes)} Stages: {', '.join(nodes)}."
             )
-    last = _last(plan)
     waits = {t.id: tuple(dict.fromkeys([*sorted(t.producers), *t.after])) for t in plan.tasks}
     if joined:
         plan = join(plan, stages or {}, alone, LIMIT, {f: len(c) for f, c in carried.contents.items()})
@@ -110,7 +115,8 @@ def compile_tfx_pipeline(
         carried,
         stages or {},
         resources or PipelineResources(),
-        {**(environment or {}), **RunContext(last_stages=",".join(last)).variables()},
+        environment or {},
+        _last(plan),
     )
     spec, platform = _compile(source)
     check(spec)
@@ -127,14 +133,14 @@ def _outputs(task: Task) -> dict[str, tuple[str, str]]:
     }
 
 
-def _driven(task: Task, carried: Carried) -> Task:
+def _driven(task: Task, pipeline: str, carried: Carried) -> Task:
     """Returns the task with what its driver says of the files that travel with it."""
     from switchyard.pipelines.runners.kubeflow.task.runtime import driver_output_of
 
     properties = {p.key: p.value for p in task.properties}
     files = {f: carried.contents[f] for f in task.files}
     with quiet():
-        said = driver_output_of(task.spec, inputs={}, properties=properties, files=files)
+        said = driver_output_of({"pipeline": pipeline, **task.spec}, inputs={}, properties=properties, files=files)
     spec = {k: v for k, v in task.spec.items() if k != "driver"}
     return replace(task, spec=spec, driver=False, driver_output=said)
 
@@ -157,9 +163,10 @@ def _importers(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _last(plan: Plan) -> list[str]:
-    needed = {n for t in plan.tasks for n in (*t.producers, *t.after)}
+    each = [m for t in plan.tasks for m in members(t)]
+    needed = {n for t in each for n in (*t.producers, *t.after)}
     # What runs under a condition may never run.
-    return [t.id for t in plan.tasks if t.id not in needed and not t.conditions]
+    return [t.id for t in each if t.id not in needed and not t.conditions]
 
 
 def _compile(source: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -183,7 +190,21 @@ def _compile(source: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         finally:
             del sys.modules[name]
         documents = list(yaml.safe_load_all(target.read_text(encoding="utf-8")))
-    return documents[0], documents[1] if len(documents) > 1 else None
+    return shortened(documents[0]), documents[1] if len(documents) > 1 else None
+
+
+def shortened(spec: dict[str, Any]) -> dict[str, Any]:
+    """Returns a pipeline spec of KFP's with what a generated function has no use of, and layout, out of its tasks' commands."""
+    spec = copy.deepcopy(spec)
+    for executor in spec["deploymentSpec"]["executors"].values():
+        command = executor.get("container", {}).get("command", [])
+        if command[:2] == ["sh", "-ec"] and _MAIN in command[2]:
+            arguments = executor["container"]["args"]
+            # Its name is in the task's, and as long as all its stages'.
+            source = command[3].partition(f"\ndef {arguments[-1]}(")[2].rstrip()
+            command[2:] = [_SCRIPT, f"{_IMPORTS}def {_FUNCTION}({source}\n"]
+            arguments[-1] = _FUNCTION
+    return spec
 
 
 def with_environment(

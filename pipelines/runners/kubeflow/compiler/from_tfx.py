@@ -7,13 +7,13 @@ from typing import Any
 
 from google.protobuf import json_format
 from tfx.dsl.compiler import compiler, placeholder_utils
-from tfx.dsl.components.base import base_node
+from tfx.dsl.components.base import base_node, executor_spec
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import artifact as tfx_artifact
 from tfx.utils import import_utils
 
-from switchyard.pipelines.runners.kubeflow.carried_files import Carried
+from switchyard.pipelines.runners.kubeflow.carried_files import Carried, packed
 from switchyard.pipelines.runners.kubeflow.compiler.container_command import container_spec
 from switchyard.pipelines.runners.kubeflow.compiler.plan import (
     CompileError,
@@ -90,7 +90,8 @@ class _Planner:
         arguments = IdentifierAllocator(taken=("driver_output", "workspace"))
         groups, inputs = self._inputs(node, arguments)
         outputs = self._outputs(node, arguments)
-        properties, dynamic, schemas, files = self._properties(node, arguments)
+        packs = type(spec).__name__ != "ContainerExecutableSpec"
+        properties, dynamic, schemas, files = self._properties(node, arguments, packs=packs)
         groups, inputs = _needed(groups, inputs, node, dynamic)
         common: dict[str, Any] = {
             "id": name,
@@ -109,17 +110,18 @@ class _Planner:
             return Task(kind="container", spec=container_spec(name, spec, common), **common)
         details: dict[str, Any] = {
             "id": name,
-            "pipeline": self._pipeline.pipeline_info.pipeline_name,
-            "executor": _message(spec),
         }
-        check_importable(name, str(details["executor"]["spec"]))
+        executor = _message(spec)
+        check_importable(name, str(executor["spec"]))
         driver = runner_utils.extract_custom_driver_spec(self._deployment, name)
         types = self._types(node, groups)
         component = self._components[name]
         own = _declared_types(component) if driver is None else {}
         # What the component's class says of its artifacts need not be said again.
         details |= {"component": public_path(_path(type(component)))} if own else {}
-        details["types"] = {key: public_path(path) for key, path in types.items() if own.get(key) != path}
+        details |= _executor(component, executor) if own else {"executor": executor}
+        if others := {key: public_path(path) for key, path in types.items() if own.get(key) != path}:
+            details["types"] = others
         if driver is not None:
             details["driver"] = _message(driver)
         if dynamic:
@@ -205,7 +207,7 @@ class _Planner:
         return found
 
     def _properties(
-        self, node: Any, arguments: IdentifierAllocator
+        self, node: Any, arguments: IdentifierAllocator, *, packs: bool
     ) -> tuple[list[ExecProperty], dict[str, Any], dict[str, Any], set[str]]:
         name = node.node_info.id
         properties, dynamic, schemas = [], {}, {}
@@ -229,6 +231,7 @@ class _Planner:
                 if isinstance(constant, str):
                     constant, used = self._carried.replaced(constant, name)
                     files |= used
+                    constant = packed(constant) if packs else constant
                     if len(constant.encode()) > _LONGEST_PARAMETER:
                         raise CompileError(
                             name,
@@ -319,6 +322,20 @@ def _message(message: Any) -> dict[str, Any]:
         if "classPath" in owner:
             owner["classPath"] = public_path(owner["classPath"])
     return {"kind": type(message).__name__, "spec": spec}
+
+
+def _executor(component: base_node.BaseNode, executor: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a task needs of an executor, besides its component's class: nothing, `beam`'s arguments, or all of it."""
+    declared: Any = getattr(type(component), "EXECUTOR_SPEC", None)
+    if type(declared) not in (executor_spec.ExecutorClassSpec, executor_spec.BeamExecutorSpec):
+        return {"executor": executor}
+    if type(declared) is executor_spec.ExecutorClassSpec:
+        return {} if executor == _message(declared.encode()) else {"executor": executor}
+    given = executor["spec"].get("beamPipelineArgsPlaceholders", [])
+    beam = [a["value"]["stringValue"] for a in given if list(a.get("value", ())) == ["stringValue"]]
+    same = declared.copy()
+    same.beam_pipeline_args = beam
+    return {"beam": beam} if executor == _message(same.encode()) else {"executor": executor}
 
 
 def _value(value: Any) -> Any:

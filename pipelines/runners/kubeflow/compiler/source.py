@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.config.kubeflow import StageResources
+from switchyard.pipelines.runners.kubeflow.bindings import bind
 from switchyard.pipelines.runners.kubeflow.carried_files import LIMIT, Carried, is_binary
 from switchyard.pipelines.runners.kubeflow.compiler.joining import members, own_cache
 from switchyard.pipelines.runners.kubeflow.compiler.plan import (
@@ -29,6 +31,7 @@ from switchyard.pipelines.runners.kubeflow.compiler.resources import (
 )
 
 _WIDTH = 100
+_WIDE = 140
 _PIECE = 96
 
 
@@ -39,6 +42,7 @@ def to_source(
     stages: Mapping[str, StageResources],
     resources: PipelineResources,
     environment: Mapping[str, str],
+    last: Sequence[str],
 ) -> str:
     """Returns the source of a module with one `@dsl.pipeline` function named `pipeline`.
 
@@ -49,8 +53,9 @@ def to_source(
         stages: node id -> resources.
         resources: of the pipeline.
         environment: variables of every task.
+        last: nodes that nothing comes after.
     """
-    writer = _Writer(plan, carried, stages, resources, environment)
+    writer = _Writer(plan, carried, stages, resources, environment, last)
     functions = [writer.condition(c) for c in plan.conditions.values()]
     for task in plan.tasks:
         functions += [writer.driver(member) for member in members(task) if member.driver]
@@ -84,8 +89,9 @@ class _Writer:
         stages: Mapping[str, StageResources],
         resources: PipelineResources,
         environment: Mapping[str, str],
+        last: Sequence[str],
     ) -> None:
-        self._plan, self._carried = plan, carried
+        self._plan, self._carried, self._last = plan, carried, last
         self._stages, self._resources, self._environment = stages, resources, environment
         self._by_id = {t.id: t for t in plan.tasks}
         self._unit_of = {m.id: t for t in plan.tasks for m in members(t)}
@@ -99,31 +105,24 @@ class _Writer:
         signature += ["workspace: str"] if self._resources.workspace else []
         signature += [f"{o.argument}: Output[{o.kfp_type}]" for o in task.outputs]
         signature += [f"{v.argument}: Output[{v.kfp_type}]" for v in task.views]
-        shared = ["workspace=workspace,"] if self._resources.workspace else []
-        shared += self._files(task)
-        if not task.members:
-            said = f"TFX node {task.id}."
-            return self._function(task, task.function, signature, "run_node", said, [*_call(each[0]), *shared])
-        call = ["[", *_indented(line for m in each for line in ("dict(", *_indented(_call(m)), "),")), "],"]
-        said = f"TFX nodes {', '.join(m.task.id for m in each)}, one after the other."
-        return self._function(task, task.function, signature, "run_nodes", said, [*call, *shared])
+        given = [s.partition(":")[0] for s in signature]
+        said = f"TFX nodes {', '.join(m.task.id for m in each)}, one after the other." if task.members else f"TFX node {task.id}."
+        call = [f"locals(), {self._plan.name!r},", *(_node_source(_node(m, given)) for m in each), *self._files(task)]
+        return self._function(task, task.function, signature, "run_node", said, call)
 
     def driver(self, task: Task) -> str:
-        spec = {k: v for k, v in task.spec.items() if k not in ("executor", "dynamic")}
+        spec = {k: v for k, v in task.spec.items() if k not in ("executor", "beam", "dynamic")}
         signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in task.inputs]
         signature += [f"{p.argument}: {p.kind}" for p in task.properties]
-        call = [
-            _argument(spec),
-            f"inputs={_lists(task.groups)},",
-            f"properties={_mapping({p.key: p.argument for p in task.properties})},",
-        ]
+        properties = {p.key: [p.argument] for p in task.properties}
+        node = {**spec, **_bindings(spec, [s.partition(":")[0] for s in signature], inputs=task.groups, properties=properties)}
         said = f"Driver of TFX node {task.id}: what its input is now. Never cached."
-        name = f"drive_{task.function}"
-        return self._function(task, name, signature, "run_driver", said, [*call, *self._files(task)], returns="str")
+        call = [f"locals(), {self._plan.name!r},", _node_source(node), *self._files(task)]
+        return self._function(task, f"drive_{task.function}", signature, "run_driver", said, call, returns="str")
 
     def condition(self, condition: Condition) -> str:
         signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in condition.inputs]
-        call = [_argument(condition.spec), f"inputs={_lists(condition.groups)},"]
+        call = ["locals(),", _node_source({**condition.spec, **_bindings({}, (), inputs=condition.groups)})]
         said = f"Whether {condition.text}."
         return self._function(None, condition.function, signature, "evaluate_condition", said, call, returns="str")
 
@@ -169,10 +168,11 @@ class _Writer:
     ) -> str:
         stage = self._stages.get(members(task)[0].id) if task else None
         image = stage.image if stage else None
+        # What is said of it stands before it: what is in it stands five times in the cluster.
         lines = [
+            f"# {said}",
             f"@dsl.component(base_image={json.dumps(image) if image else 'IMAGE'}, install_kfp_package=False)",
-            *_definition(name, signature, returns),
-            f'    """{said}"""',
+            *_definition(name, signature, returns, filled=True),
             f"    from switchyard import {target}",
             "",
             f"    {'return ' if returns else ''}{target}(",
@@ -271,9 +271,13 @@ class _Writer:
 
     def _extras(self, function: str, task: Task | None) -> list[str]:
         lines = [f"apply_defaults({function}_task)"]
+        main = task is not None and function == task.function
+        if task and main and any(m.id in self._last for m in members(task)):
+            said = RunContext(last_stages=",".join(self._last)).variables()
+            lines += [f"{function}_task.set_env_variable({json.dumps(k)}, {json.dumps(v)})" for k, v in said.items()]
         stage = self._stages.get(members(task)[0].id) if task else None
         if task and stage:
-            lines += resource_lines(f"{function}_task", stage, main=function == task.function)
+            lines += resource_lines(f"{function}_task", stage, main=main)
         return lines
 
     def _reference(self, artifact: InputArtifact) -> str:
@@ -284,26 +288,28 @@ class _Writer:
         return f"{unit.function}_task.outputs[{json.dumps(producer.arguments[argument])}]"
 
 
-def _call(member: Member) -> list[str]:
-    """Returns the arguments that a node is run with."""
+def _node(member: Member, given: Sequence[str]) -> dict[str, object]:
+    """Returns a node as its task runs it: see `task.runtime.run_node`."""
     task, own = member.task, member.arguments
-    call = [
-        f"node={_literal({k: v for k, v in task.spec.items() if k != 'driver'})},",
-        f"inputs={_lists({key: [own[n] for n in names] for key, names in task.groups.items()})},",
-        f"outputs={_mapping({o.key: own[o.argument] for o in task.outputs})},",
-        f"properties={_mapping({p.key: own[p.argument] for p in task.properties})},",
-    ]
-    if task.views:
-        call.append(f"views={_mapping({v.argument: own[v.argument] for v in task.views})},")
+    spec = {k: v for k, v in task.spec.items() if k != "driver"}
+    node = spec | _bindings(
+        spec,
+        given,
+        inputs={key: [own[n] for n in names] for key, names in task.groups.items()},
+        outputs={o.key: [own[o.argument]] for o in task.outputs},
+        properties={p.key: [own[p.argument]] for p in task.properties},
+        views={v.argument: [own[v.argument]] for v in task.views},
+    )
     if task.driver_output:
-        call.append(f"driver_output={task.driver_output!r},")
+        node["driver_output"] = task.driver_output
     elif member.driver_output:
-        call.append(f"driver_output={member.driver_output},")
-    return call
+        node["driver"] = member.driver_output
+    return node
 
 
-def _indented(lines: Iterable[str]) -> list[str]:
-    return [textwrap.indent(line, "    ") for line in lines]
+def _bindings(spec: Mapping[str, object], given: Sequence[str], **names: Mapping[str, Sequence[str]]) -> dict[str, object]:
+    component = str(spec.get("component", ""))
+    return {k: v for kind, found in names.items() for k, v in bind(kind, found, component, given).items()}
 
 
 def _in_order(needs: Mapping[str, set[str]]) -> list[str]:
@@ -318,11 +324,29 @@ def _in_order(needs: Mapping[str, set[str]]) -> list[str]:
     return list(done)
 
 
-def _definition(name: str, signature: Sequence[str], returns: str | None) -> list[str]:
+def _definition(name: str, signature: Sequence[str], returns: str | None, *, filled: bool = False) -> list[str]:
     tail = f") -> {returns}:" if returns else "):"
     if not signature:
         return [f"def {name}({tail}"]
-    return [f"def {name}(", *(f"    {s}," for s in signature), tail]
+    lines = _filled([f"{s}," for s in signature]) if filled else [f"{s}," for s in signature]
+    return [f"def {name}(", *(f"    {line}" for line in lines), tail]
+
+
+def _node_source(node: Mapping[str, object]) -> str:
+    """Returns a node as source: as many of its parts on a line as can be read there."""
+    lines = _filled([f"{key}={repr(value) if isinstance(value, str) else _literal(value)}," for key, value in node.items()])
+    return "\n".join(["dict(", *(textwrap.indent(line, "  ") for line in lines), "),"])
+
+
+def _filled(parts: Sequence[str]) -> list[str]:
+    """Returns parts joined to lines: each line and its indentation is kept by the cluster like everything else."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and "\n" not in lines[-1] + part and len(lines[-1]) + len(part) < _WIDE:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(part)
+    return lines
 
 
 def _calls(function: str, given: Sequence[str]) -> list[str]:
@@ -333,10 +357,6 @@ def _calls(function: str, given: Sequence[str]) -> list[str]:
 
 def _parameter(parameter: PipelineParameter) -> str:
     return f"{parameter.name}: {parameter.kind}" + (f" = {parameter.default!r}" if parameter.default is not None else "")
-
-
-def _argument(value: object) -> str:
-    return f"{_literal(value)},"
 
 
 def _literal(value: object) -> str:
@@ -358,14 +378,3 @@ def _string(value: str) -> str:
         return repr(value)
     pieces = [line[i : i + _PIECE] for line in value.splitlines(keepends=True) for i in range(0, len(line), _PIECE)]
     return "\n".join(["(", *(f"    {piece!r}" for piece in pieces), ")"])
-
-
-def _lists(groups: Mapping[str, Sequence[str]]) -> str:
-    return _mapping({key: f"[{', '.join(names)}]" for key, names in groups.items()})
-
-
-def _mapping(values: Mapping[str, str]) -> str:
-    items = [f"{json.dumps(k)}: {v}" for k, v in values.items()]
-    if sum(map(len, items)) < _PIECE:
-        return "{" + ", ".join(items) + "}"
-    return "\n".join(["{", *(f"    {item}," for item in items), "}"])

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from switchyard.components.errors import StageError, UserError
-from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
+from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient, NoSuchRunError
 from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import StageState, Workflow
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stages_of
@@ -118,6 +118,8 @@ class _Follower:
         for left in range(_MISSES - 1, -1, -1):
             try:
                 return self._client.run(self._run_id)
+            except NoSuchRunError:
+                raise UserError(f"run {self._run_id} was deleted while it was followed; its end is not known.") from None
             except (UserError, StageError) as error:
                 if not left:
                     again = f"The run continues; look at it later with switchyard runs show {self._run_id}."

@@ -5,7 +5,7 @@ Such a run says whose work it shows, and has the curves of a training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from switchyard.components.tracking import run as tracking
@@ -17,12 +17,14 @@ STAGE_TAG = "switchyard.stage"
 _BATCH = 1000
 
 
-def producer_run_id(inputs: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Returns the MLflow runs in which a task's inputs were made, each once."""
-    found = [
-        str(a.metadata[PRODUCER_RUN_ID]) for artifacts in inputs.values() for a in artifacts if a.metadata.get(PRODUCER_RUN_ID)
-    ]
-    return list(dict.fromkeys(found))
+def producer_run_id(given: Iterable[Any]) -> list[str]:
+    """Returns the MLflow runs in which a task's artifacts were made, each once.
+
+    Args:
+        given: the arguments of the generated function, before it has made anything.
+    """
+    found = [getattr(argument, "metadata", {}).get(PRODUCER_RUN_ID) for argument in given]
+    return [str(run_id) for run_id in dict.fromkeys(found) if run_id]
 
 
 def show_cached(stage: str, makers: Iterable[str]) -> None:

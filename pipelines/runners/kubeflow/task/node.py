@@ -76,7 +76,7 @@ class NodeRun:
         if driver_output:
             self._driven(json.loads(driver_output))
         info = self._info(temporary, state)
-        spec = _spec(self._node["executor"])
+        spec = executor_of(self._node)
         if info.pipeline_node.parameters.parameters:
             context = placeholder_utils.ResolutionContext(exec_info=info, executor_spec=spec)
             _hydrate(self._inputs)
@@ -190,7 +190,17 @@ def classes(node: Mapping[str, Any]) -> dict[str, type[tfx_artifact.Artifact]]:
     if "component" in node:
         spec = import_utils.import_class_by_path(node["component"]).SPEC_CLASS
         found = {key: channel.type for key, channel in {**spec.INPUTS, **spec.OUTPUTS}.items()}
-    return found | {key: import_utils.import_class_by_path(path) for key, path in node["types"].items()}
+    return found | {key: import_utils.import_class_by_path(path) for key, path in node.get("types", {}).items()}
+
+
+def executor_of(node: Mapping[str, Any]) -> Any:
+    """Returns TFX's message for a node's executor: the one that is named, else its component's, with the arguments in `beam`."""
+    if "executor" in node:
+        return _spec(node["executor"])
+    declared = import_utils.import_class_by_path(node["component"]).EXECUTOR_SPEC.copy()
+    if "beam" in node:
+        declared.beam_pipeline_args = list(node["beam"])
+    return declared.encode()
 
 
 def _hydrate(artifacts: Mapping[str, Sequence[tfx_artifact.Artifact]]) -> None:

@@ -11,13 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from switchyard.components import progress
 from switchyard.components.process.account import ensure_account
 from switchyard.components.tracking.context import RunContext
-from switchyard.pipelines.runners.kubeflow.carried_files import PLACE, unpack
+from switchyard.pipelines.runners.kubeflow.bindings import bound
+from switchyard.pipelines.runners.kubeflow.carried_files import PLACE, unpack, unpacked
 from switchyard.pipelines.runners.kubeflow.task import failure
 from switchyard.pipelines.runners.kubeflow.task import tracking as task_tracking
 from switchyard.pipelines.runners.kubeflow.task.cached_stages import producer_run_id
@@ -25,56 +26,26 @@ from switchyard.pipelines.runners.kubeflow.task.process_end import end_at_once
 from switchyard.pipelines.runners.kubeflow.task.termination import until_terminated
 
 
-def run_node(
-    node: Mapping[str, Any],
-    *,
-    inputs: Mapping[str, Sequence[Any]],
-    outputs: Mapping[str, Any],
-    properties: Mapping[str, Any],
-    views: Mapping[str, Any] | None = None,
-    driver_output: str = "",
-    workspace: str = "",
-    files: Mapping[str, str] | None = None,
-) -> None:
-    """Runs a node's executor.
+def run_node(given: Mapping[str, Any], pipeline: str, *nodes: Mapping[str, Any], files: Mapping[str, str] | None = None) -> None:
+    """Runs a node's executor, or several nodes' one after the other: what one of them writes is there for the next.
 
     Args:
-        node: what the compiler knows: `id`, `pipeline`, `executor`, `types` (key -> class path) and `component` (whose class
-            declares the other types), `dynamic`, `schemas`.
-        inputs: TFX key -> KFP artifacts.
-        outputs: TFX key -> KFP artifact; its metadata is filled in.
-        properties: exec properties.
-        views: outputs for KFP's pages.
-        driver_output: what `run_driver` returned.
-        workspace: folder that lives as long as the run; empty: there is none.
+        given: the arguments of the generated function: `locals()`. `workspace` is a folder that lives as long as the run.
+        pipeline: its name.
+        nodes: of each what the compiler knows: `id`, `component` (whose class declares its executor and types) or `executor`,
+            `beam` (arguments), `types` (key -> class path), `dynamic`, `schemas`; `inputs`, `outputs`, `properties` and `views`,
+            by key the names of their arguments, see `bindings`; `driver_output`, or `driver`: the name of its argument.
         files: files that travel with the pipeline, see `carried_files`.
 
     Raises:
-        SystemExit: the node failed; the message is the last line of standard error.
+        SystemExit: a node failed; the message is the last line of standard error. Those after it do not run.
     """
-    given: dict[str, Any] = {"node": node, "inputs": inputs, "outputs": outputs, "properties": properties}
-    given |= {"views": views, "driver_output": driver_output}
-    _listen(f"{node['id']}: ")
+    joint = len(nodes) > 1
+    _listen("" if joint else f"{nodes[0]['id']}: ")
     with _said() as failing:
-        _run_stage(given, workspace, files, failing, joint=False)
-
-
-def run_nodes(nodes: Sequence[Mapping[str, Any]], *, workspace: str = "", files: Mapping[str, str] | None = None) -> None:
-    """Runs several nodes one after the other: what one of them writes is there for the next.
-
-    Args:
-        nodes: of each what `run_node` takes, by name.
-        workspace: see `run_node`.
-        files: of all nodes.
-
-    Raises:
-        SystemExit: see `run_node`. Those after the node that failed do not run.
-    """
-    _listen("")
-    with _said() as failing:
-        for given in nodes:
-            with progress.said_by(given["node"]["id"]):
-                _run_stage(given, workspace, files, failing, joint=True)
+        for node in nodes:
+            with progress.said_by(node["id"]) if joint else nullcontext():
+                _run_stage(given, {"pipeline": pipeline, **node}, files, failing, joint=joint)
 
 
 @contextmanager
@@ -88,23 +59,31 @@ def _said() -> Iterator[failure.Stage]:
 
 
 def _run_stage(
-    given: Mapping[str, Any], workspace: str, files: Mapping[str, str] | None, failing: failure.Stage, *, joint: bool
+    given: Mapping[str, Any], node: Mapping[str, Any], files: Mapping[str, str] | None, failing: failure.Stage, *, joint: bool
 ) -> None:
-    node, inputs, properties = given["node"], given["inputs"], given["properties"]
-    stage = str(node["id"])
+    stage, workspace = str(node["id"]), given.get("workspace")
     failing.name = stage if joint else ""
-    with task_tracking.mlflow_run_for_task(stage, producer_run_id(inputs), joint=joint), until_terminated():
+    with task_tracking.mlflow_run_for_task(stage, producer_run_id(given.values()), joint=joint), until_terminated():
         started = time.monotonic()
         from switchyard.pipelines.runners.kubeflow.task import node as node_run
 
-        _patch(beam=node["executor"]["kind"] == "BeamExecutableSpec")
+        _patch(beam="beam" in node or node.get("executor", {}).get("kind") == "BeamExecutableSpec")
         progress.say("running")
-        work = node_run.NodeRun(node, inputs, given["outputs"], _resolved(properties, files), key=_key(inputs, properties))
+        inputs, outputs, properties = _inputs(given, node), *(_one_each(given, node, k) for k in ("outputs", "properties"))
+        work = node_run.NodeRun(node, inputs, outputs, _resolved(properties, files), key=_key(inputs, properties))
         with tempfile.TemporaryDirectory() as temporary:
             state = RunContext.current().state or (f"{workspace}/switchyard" if workspace else None)
-            work.execute(temporary, state, given.get("driver_output") or "")
-        work.show(given.get("views") or {})
+            work.execute(temporary, state, node.get("driver_output") or given.get(node.get("driver", "")) or "")
+        work.show(_one_each(given, node, "views"))
         progress.say(f"done in {time.monotonic() - started:.1f} s")
+
+
+def _inputs(given: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {key: [given[name] for name in names] for key, names in bound("inputs", node, given).items()}
+
+
+def _one_each(given: Mapping[str, Any], node: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {key: given[name] for key, (name,) in bound(kind, node, given).items()}
 
 
 def _patch(*, beam: bool) -> None:
@@ -121,19 +100,15 @@ def _patch(*, beam: bool) -> None:
         tfx_reader.install(ReadExamples)
 
 
-def run_driver(
-    node: Mapping[str, Any],
-    *,
-    inputs: Mapping[str, Sequence[Any]],
-    properties: Mapping[str, Any],
-    files: Mapping[str, str] | None = None,
-) -> str:
+def run_driver(given: Mapping[str, Any], pipeline: str, node: Mapping[str, Any], files: Mapping[str, str] | None = None) -> str:
     """Runs a node's driver; returns what it changed as JSON, for `run_node`. The same input gives the same text."""
     with failure.report_failure():
         ensure_account()
         progress.no_progress_bars()
         _listen(f"{node['id']}: ")
-        said = driver_output_of(node, inputs=inputs, properties=properties, files=files)
+        node = {"pipeline": pipeline, **node}
+        properties = _one_each(given, node, "properties")
+        said = driver_output_of(node, inputs=_inputs(given, node), properties=properties, files=files)
     end_at_once()
     return said
 
@@ -155,18 +130,18 @@ def driver_output_of(
     return text.replace(str(unpack(files)), PLACE) if files else text
 
 
-def evaluate_condition(node: Mapping[str, Any], *, inputs: Mapping[str, Sequence[Any]]) -> str:
+def evaluate_condition(given: Mapping[str, Any], node: Mapping[str, Any]) -> str:
     """Returns `true` or `false` for a predicate over artifacts."""
     with failure.report_failure():
         from switchyard.pipelines.runners.kubeflow.task import node as node_run
 
-        holds = "true" if node_run.holds(node, inputs) else "false"
+        holds = "true" if node_run.holds(node, _inputs(given, node)) else "false"
     end_at_once()
     return holds
 
 
 def _resolved(properties: Mapping[str, Any], files: Mapping[str, str] | None) -> dict[str, Any]:
-    given = {k: v for k, v in properties.items() if v is not None}
+    given = {k: unpacked(v) if isinstance(v, str) else v for k, v in properties.items() if v is not None}
     if not files:
         return given
     folder = str(unpack(files))

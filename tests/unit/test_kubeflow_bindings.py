@@ -1,0 +1,37 @@
+"""Which arguments a node takes: what goes out comes back, by name where a component's class says so."""
+
+import pytest
+
+from switchyard.pipelines.runners.kubeflow.bindings import bind, bound
+
+STATISTICS = "tfx.components.statistics_gen.component.StatisticsGen"
+GIVEN = ["examples", "exclude_splits", "statistics", "schema", "run_node"]
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ({"examples": ["examples"]}, "examples"),
+        ({"examples": ["examples"], "model": ["training_model"]}, "examples model=training_model"),
+        ({"model": ["first", "second"]}, "model=first+second"),
+        ({"model": []}, "model="),
+        ({"a b": ["c"], "x=y": ["z"]}, {"a b": ["c"], "x=y": ["z"]}),
+    ],
+)
+def test_names_come_back_as_they_were(names, text):
+    written = bind("inputs", names, "", GIVEN)
+    assert written == {"inputs": text}
+    assert bound("inputs", written, GIVEN) == names
+
+
+def test_nothing_is_written_where_nothing_is_taken():
+    assert bind("views", {}, "", GIVEN) == {}
+    assert bound("views", {}, GIVEN) == {}
+
+
+@pytest.mark.parametrize("names", [{"examples": ["examples"], "schema": ["schema"]}, {"examples": ["examples"]}, {}])
+def test_what_a_class_declares_is_taken_by_name_and_anything_else_is_written(names):
+    """`schema` is an input that the class does not need: another node of the same task may have an argument of that name."""
+    written = bind("inputs", names, STATISTICS, GIVEN)
+    assert bound("inputs", {"component": STATISTICS, **written}, GIVEN) == names
+    assert (written == {}) == (len(names) == 2)
