@@ -52,6 +52,19 @@ class UserError(SwitchyardError):
     exit_code = EXIT_BAD_INPUT
 
 
+class ArgumentError(UserError):
+    """An argument of a public function, or the command's option that stands for it, is wrong.
+
+    Args:
+        argument: its name.
+        problem: what is wrong, and the fix.
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(f"{argument}: {problem}")
+        self.argument, self.problem = argument, problem
+
+
 class TrainingError(SwitchyardError):
     """Training itself went wrong: a NaN loss, say."""
 

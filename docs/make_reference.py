@@ -221,7 +221,8 @@ def _methods(found: type) -> Iterator[tuple[str, Any]]:
 def _signature(name: str, found: Any) -> str:
     """Returns a function's signature, or a class's fields, as Python that parses."""
     signature = inspect.signature(found)
-    parameters = [str(p).replace("'", "").replace("<factory>", "...") for p in _parameters(signature)]
+    shown = (str(p.replace(annotation=_Source(p.annotation))) for p in _parameters(signature))
+    parameters = [text.replace("'", '"').replace("<factory>", "...") for text in shown]  # quotes as Ruff writes them
     if inspect.isclass(found):
         lines = [f"class {name}:", *(f"    {part}" for part in parameters)] if parameters else [f"class {name}: ..."]
         return "```python\n" + "\n".join(lines) + "\n```\n\n"
@@ -231,6 +232,16 @@ def _signature(name: str, found: Any) -> str:
     if len(one_line) > 110:
         one_line = f"def {name}(\n{''.join(f'    {part},' + chr(10) for part in parts)}){returns}: ..."
     return f"```python\n{one_line}\n```\n\n"
+
+
+class _Source:
+    """An annotation that `inspect` shows as it is written, without quotes."""
+
+    def __init__(self, annotation: Any) -> None:
+        self._text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+    def __repr__(self) -> str:
+        return self._text
 
 
 def _parameters(signature: inspect.Signature) -> list[inspect.Parameter]:

@@ -14,12 +14,20 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] != os.path
     del sys.path[0]
 
 if TYPE_CHECKING:
+    from switchyard.components.bundle.model import BundleModel
     from switchyard.components.bundle.pyfunc import PyfuncModel as PyfuncModel
-    from switchyard.components.errors import DataGateError, StageError, UserError
+    from switchyard.components.errors import ArgumentError, DataGateError, StageError, TrainingError, UserError
     from switchyard.components.training.contract import ModelSpec, Trainer, TrainRequest, TrainResult
+    from switchyard.pipelines.api.compile import compile  # noqa: A004
+    from switchyard.pipelines.api.model_argument import load_model
+    from switchyard.pipelines.api.predict import PredictedFile, predict
+    from switchyard.pipelines.api.run import run
+    from switchyard.pipelines.api.serve import serve
+    from switchyard.pipelines.api.submit import SubmittedRun, SubmittedSchedule, schedule, submit
     from switchyard.pipelines.config.kubeflow import StageResources
     from switchyard.pipelines.config.load import load_config
-    from switchyard.pipelines.runners.kubeflow.compiler.compile import compile_tfx_pipeline
+    from switchyard.pipelines.runners.contract import RunResult
+    from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, compile_tfx_pipeline
     from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
     from switchyard.pipelines.runners.kubeflow.local.try_out import run_compiled
     from switchyard.pipelines.runners.kubeflow.task.runtime import evaluate_condition as evaluate_condition
@@ -27,17 +35,32 @@ if TYPE_CHECKING:
     from switchyard.pipelines.runners.kubeflow.task.runtime import run_node as run_node
 
 _MODULES = {
+    "ArgumentError": "switchyard.components.errors",
+    "BundleModel": "switchyard.components.bundle.model",
+    "CompiledForKubeflow": "switchyard.pipelines.runners.kubeflow.compiler.compile",
     "DataGateError": "switchyard.components.errors",
     "ModelSpec": "switchyard.components.training.contract",
+    "PredictedFile": "switchyard.pipelines.api.predict",
+    "RunResult": "switchyard.pipelines.runners.contract",
     "StageError": "switchyard.components.errors",
     "StageResources": "switchyard.pipelines.config.kubeflow",
+    "SubmittedRun": "switchyard.pipelines.api.submit",
+    "SubmittedSchedule": "switchyard.pipelines.api.submit",
     "TrainRequest": "switchyard.components.training.contract",
     "TrainResult": "switchyard.components.training.contract",
     "Trainer": "switchyard.components.training.contract",
+    "TrainingError": "switchyard.components.errors",
     "UserError": "switchyard.components.errors",
+    "compile": "switchyard.pipelines.api.compile",
     "compile_tfx_pipeline": "switchyard.pipelines.runners.kubeflow.compiler.compile",
     "load_config": "switchyard.pipelines.config.load",
+    "load_model": "switchyard.pipelines.api.model_argument",
+    "predict": "switchyard.pipelines.api.predict",
+    "run": "switchyard.pipelines.api.run",
     "run_compiled": "switchyard.pipelines.runners.kubeflow.local.try_out",
+    "schedule": "switchyard.pipelines.api.submit",
+    "serve": "switchyard.pipelines.api.serve",
+    "submit": "switchyard.pipelines.api.submit",
     "workflow_size": "switchyard.pipelines.runners.kubeflow.compiler.workflow_size",
 }
 # What bundles and compiled pipelines import: as stable as the public names, and nothing to write by hand. Classes: `stages.py`.
@@ -48,17 +71,32 @@ _PERSISTED = {
     "run_node": "switchyard.pipelines.runners.kubeflow.task.runtime",
 }
 __all__ = [
+    "ArgumentError",
+    "BundleModel",
+    "CompiledForKubeflow",
     "DataGateError",
     "ModelSpec",
+    "PredictedFile",
+    "RunResult",
     "StageError",
     "StageResources",
+    "SubmittedRun",
+    "SubmittedSchedule",
     "TrainRequest",
     "TrainResult",
     "Trainer",
+    "TrainingError",
     "UserError",
+    "compile",
     "compile_tfx_pipeline",
     "load_config",
+    "load_model",
+    "predict",
+    "run",
     "run_compiled",
+    "schedule",
+    "serve",
+    "submit",
     "workflow_size",
 ]
 

@@ -2,78 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from switchyard.components.errors import DataGateError, UserError
+from rich.console import Console
+
+from switchyard.components.errors import ArgumentError, DataGateError, UserError
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.ingest.sources import is_local
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.training.config import trainer_name
 from switchyard.pipelines.api.output_path import check_output
-from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.api.pipeline_argument import load
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.preflight import check_code, check_code_loads, check_inputs
 from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, with_environment
 from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
 from switchyard.pipelines.runners.tracking.record import RunRecord, run_record
-from switchyard.pipelines.terminal.output import quiet, stderr_console
-from switchyard.pipelines.workspace import Workspace, default_workspace
+from switchyard.pipelines.terminal.output import progress_console, quiet
+from switchyard.pipelines.terminal.progress import make_display
+from switchyard.pipelines.workspace import Workspace
 
 _ROOT = "/tmp/switchyard"  # noqa: S108 (TFX wants one; tasks do not look at it)
 
 
-def write_compiled(
-    pipeline: Path, overrides: Sequence[str], workspace: Path | None, output: Path | None, source: Path | None
-) -> Path:
-    """Compiles a pipeline to a file and returns its path.
+def compile(  # noqa: A001 (the command's name)
+    pipeline: str | os.PathLike[str] | Mapping[str, Any] | PipelineConfig,
+    *,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    trainer: str | Sequence[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    source: str | os.PathLike[str] | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> CompiledForKubeflow:
+    """Compiles a pipeline for Kubeflow Pipelines v2; starts nothing, needs no cluster.
+
+    Args:
+        pipeline: path of its YAML, its content as a mapping, or what `load_config` returned.
+        overrides: key -> value, or texts `KEY=VALUE`, see `run`.
+        trainer: sets `trainer.framework`, see `run`.
+        output: file to write the YAML to, for KFP's UI, API and SDK; default: none.
+        source: file to write the generated Python source to; default: none.
+        workspace: folder for the log and snapshots of the user's code; default: `.switchyard` beside the YAML.
+        progress: show progress on standard error. Without it, warnings are Python's (`UserWarning`).
+
+    Returns:
+        The compiled pipeline: `to_yaml()`, `source`, `spec`.
 
     Raises:
-        UserError: something is wrong with config, data or code, or cannot run on Kubeflow.
+        UserError: config, data or code are wrong, a file cannot be written, or something cannot run on Kubeflow.
+        DataGateError: the label has values that the reviewed schema does not know.
     """
-    target = output or pipeline.with_name(f"{pipeline.stem}.kfp.yaml")
-    if target.resolve() == pipeline.resolve():
-        raise UserError(f"--output {target}: is the pipeline itself; give another file")
-    for path, option in ((target, "--output"), (source, "--source")):
-        if path is not None:
-            check_output(path, option)
-    compiled, _, _ = compile_for_cluster(pipeline, overrides, workspace)
-    target.write_text(compiled.to_yaml(), encoding="utf-8")
-    if source:
-        source.write_text(compiled.source, encoding="utf-8")
-    return target
+    config, yaml, place = load(pipeline, overrides, trainer, workspace)
+    files = {option: Path(path) for option, path in (("output", output), ("source", source)) if path is not None}
+    for option, path in files.items():
+        if yaml and path.resolve() == yaml:
+            raise ArgumentError(option, f"{path}: is the pipeline itself; give another file")
+        check_output(path, option)
+    compiled, _, _ = compile_for_cluster(config, yaml, place, progress=progress)
+    texts = {"output": compiled.to_yaml, "source": lambda: compiled.source}
+    for option, path in files.items():
+        path.write_text(texts[option](), encoding="utf-8")
+    return compiled
 
 
 def compile_for_cluster(
-    pipeline: Path, overrides: Sequence[str], workspace: Path | None
+    config: PipelineConfig, source: Path | None, place: Workspace, *, progress: bool
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
     """Returns the compiled pipeline, its config with `task` decided, and what its parent MLflow run holds."""
-    config = load_config(pipeline, overrides=overrides)
-    place = Workspace((workspace or default_workspace(pipeline)).resolve())
-    place.contain_libraries()
     made, log = place.create(), place.logs / "compile.log"
     try:
-        return _compiled(pipeline, config, place, log)
+        with progress_console(progress) as console:
+            return _compiled(config, source, place, log, console)
     except (UserError, DataGateError):
         place.forget(log, made)
         raise
 
 
 def _compiled(
-    pipeline: Path, config: PipelineConfig, place: Workspace, log: Path
+    config: PipelineConfig, source: Path | None, place: Workspace, log: Path, console: Console
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
-    console = stderr_console()
     with quiet(log):
-        config = _checked(config, place, lambda text: console.print(text, highlight=False, markup=False))
+        config = _checked(config, place, partial(make_display(console).say, "check"))
         console.print("compiling", highlight=False)
         if config.preprocessing or config.trainer.model:
             import_torch_first()  # the user's code imports a framework, and TFX the other one
             check_code_loads(config, place.code)
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 
-        record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), pipeline.resolve())
+        record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), source)
         compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True)
     every = RunContext(tracking_uri=_tracking_server(config), record=record.short_json())
     compiled = with_environment(compiled, every.variables(), first=RunContext(record=record.to_json()).variables())

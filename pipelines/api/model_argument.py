@@ -1,45 +1,97 @@
-"""MODEL, as serve, predict, drift and deploy take it."""
+"""A model, as load_model, predict, serve, drift and deploy take it."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import os
+import weakref
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+from switchyard.components.bundle.model import BundleModel, load_bundle
 from switchyard.components.bundle.source import ModelRef, OpenedModel, name_and_selector
 from switchyard.components.bundle.source import open_model as open_any
+from switchyard.components.import_order import import_torch_first
 from switchyard.components.text.redaction import take_credentials
 from switchyard.pipelines.workspace import registry_uri
 
 
-def model_ref(model: str, tracking_uri: str | None, workspace: Path | None, *, trust: bool) -> ModelRef | None:
+def model_ref(
+    model: str | os.PathLike[str], tracking_uri: str | None, workspace: str | os.PathLike[str] | None, *, trust: bool
+) -> ModelRef | None:
     """Returns the model of the registry that MODEL names; None: it is a folder or URI.
 
     Raises:
         UserError: there is no such model, version or alias, or no workspace.
         StageError: the registry is unreachable.
     """
-    parts = name_and_selector(model)
+    parts = name_and_selector(os.fspath(model))
     if parts is None:
         return None
-    ref = ModelRef(registry_uri(tracking_uri, workspace), *parts, trust=trust)
+    ref = ModelRef(_registry(tracking_uri, workspace), *parts, trust=trust)
     ref.version()
     return ref
 
 
 def open_model(
-    model: str, tracking_uri: str | None, workspace: Path | None, *, trust: bool, digest: str | None = None
+    model: str | os.PathLike[str],
+    tracking_uri: str | None,
+    workspace: str | os.PathLike[str] | None,
+    *,
+    trust: bool,
+    digest: str | None = None,
 ) -> AbstractContextManager[OpenedModel]:
     """Opens MODEL by `components.bundle.source.open_model`.
 
     Args:
-        model: as the command line has it.
+        model: see there.
         tracking_uri: of MLflow's server or database; None: the workspace's.
         workspace: the one given, if any.
         trust: take a model that no registered digest vouches for.
         digest: that the manifest of a folder or URI must have.
     """
-    if name_and_selector(model):
-        uri: str | None = registry_uri(tracking_uri, workspace)
+    if name_and_selector(os.fspath(model)):
+        uri: str | None = _registry(tracking_uri, workspace)
     else:  # needs no workspace
         uri = tracking_uri and take_credentials(tracking_uri)
     return open_any(model, uri, trust=trust, digest=digest)
+
+
+def _registry(tracking_uri: str | None, workspace: str | os.PathLike[str] | None) -> str:
+    return registry_uri(tracking_uri, Path(workspace) if workspace is not None else None)
+
+
+def load_model(
+    model: str | os.PathLike[str],
+    *,
+    tracking_uri: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+    digest: str | None = None,
+) -> BundleModel:
+    """Loads a model that a pipeline made: the one that was evaluated, with its preprocessing; raw rows in, predictions out.
+
+    Its files are compared with the digest that was registered, before anything of them is loaded.
+
+    Args:
+        model: `NAME@ALIAS`, `NAME@VERSION`, an MLflow URI (`models:/NAME/VERSION`, `runs:/...`), or the path of an MLflow Model
+            or of a training stage's output.
+        tracking_uri: MLflow's server or database; default: MLFLOW_TRACKING_URI, then the workspace's.
+        workspace: whose registry it is; default: the only workspace below the working directory.
+        trust: take a model that no digest vouches for: a path, another URI, a version registered without one. Loading a model
+            can run what is in it.
+        digest: SHA-256 that the manifest of a path or URI must have; then it needs no trust.
+
+    Returns:
+        The loaded model: `predict(rows)`, `scores(rows)`, `info`.
+
+    Raises:
+        UserError: there is no such model, it was changed, or it is not trusted.
+        StageError: the registry is unreachable.
+    """
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_model(model, tracking_uri, workspace, trust=trust, digest=digest))
+        import_torch_first()
+        loaded = load_bundle(opened.folder, opened.digest)
+        # The copy lives as long as the model: what a framework reads later is there.
+        weakref.finalize(loaded, stack.pop_all().close)
+    return loaded

@@ -8,25 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from switchyard.components.errors import UserError
+from switchyard.components.errors import ArgumentError, UserError
 
 
-def check_output(path: Path, option: str = "--output", *, is_folder: bool = False) -> None:
+def check_output(path: Path, argument: str = "output", *, is_folder: bool = False) -> None:
     """Looks at a place for a file, or for a folder, which may be several levels deep and is made later.
 
+    Args:
+        path: the place.
+        argument: its name, for errors.
+        is_folder: it is a folder.
+
     Raises:
-        UserError: nothing can be written there.
+        ArgumentError: nothing can be written there.
     """
     place = path.absolute()
     if place.is_dir() != is_folder and os.path.lexists(place):
-        raise UserError(f"{option}: {path} is a {'folder' if place.is_dir() else 'file'}. Give another place.")
+        raise ArgumentError(argument, f"{path} is a {'folder' if place.is_dir() else 'file'}. Give another place.")
     parent = place.parent
     if is_folder:
         parent = next(p for p in (place, *place.parents) if os.path.lexists(p))
     if not parent.is_dir():
-        raise UserError(f"{option}: there is no folder {parent}. Make it first.")
+        raise ArgumentError(argument, f"there is no folder {parent}. Make it first.")
     if not os.access(parent, os.W_OK | os.X_OK) or (place.is_file() and not os.access(place, os.W_OK)):
-        raise UserError(f"{option}: not allowed to write {path}. Choose another place, or change its permissions.")
+        raise ArgumentError(argument, f"not allowed to write {path}. Choose another place, or change its permissions.")
 
 
 @contextmanager

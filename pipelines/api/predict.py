@@ -1,34 +1,164 @@
-"""`switchyard predict`: predictions for files, resumed where an earlier try ended."""
+"""Predictions of rows in memory, or for files, resumed where an earlier try ended."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
 
-import click
+import pandas as pd
+from rich.console import Console
 
-from switchyard.components import progress
-from switchyard.components.errors import UserError
+from switchyard.components import progress as progress_texts
+from switchyard.components.bundle.model import BundleModel
+from switchyard.components.errors import ArgumentError
 from switchyard.components.failure import expected
 from switchyard.components.ingest.sources import fingerprint, format_of, list_files, listed
-from switchyard.components.prediction.files import BAD, BatchJob, predict_files
-from switchyard.components.prediction.output import assemble
-from switchyard.pipelines.api.model_argument import open_model
+from switchyard.pipelines.api.model_argument import load_model, open_model
 from switchyard.pipelines.api.output_path import check_output, removed_when_refused
 from switchyard.pipelines.config.beam import FLINK, BeamConfig
 from switchyard.pipelines.runners.local.flink import find_jar
-from switchyard.pipelines.terminal.output import quiet, stderr_console
+from switchyard.pipelines.terminal.output import progress_console, quiet
+
+# Beside the output: why rows have no prediction.
+BAD = ".bad.jsonl"
 
 
 @dataclass(frozen=True)
-class PredictOptions:
-    """What the command was asked for; see `switchyard predict --help`."""
+class PredictedFile:
+    """What `predict` has written.
 
+    Attributes:
+        output: the rows, in order, with the predictions beside them.
+        rows: how many.
+        bad_rows: how many of them have no prediction.
+        reasons: file that says why, one JSON object a line; None when all have one.
+        skipped: input files without rows.
+        version: of the model, in its registry; None for a model from elsewhere.
+    """
+
+    output: Path
+    rows: int
+    bad_rows: int
+    reasons: Path | None
+    skipped: tuple[str, ...]
+    version: str | None
+
+
+@overload
+def predict(
+    model: str | os.PathLike[str] | BundleModel,
+    rows: pd.DataFrame | Sequence[Mapping[str, Any]],
+    *,
+    tracking_uri: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+) -> pd.DataFrame: ...
+
+
+@overload
+def predict(
+    model: str | os.PathLike[str],
+    rows: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    output: str | os.PathLike[str],
+    input_format: str = "auto",
+    missing_values: Sequence[str] = (),
+    max_bad_rows: int | None = None,
+    beam_arguments: Sequence[str] = (),
+    fresh: bool = False,
+    tracking_uri: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+    progress: bool = False,
+) -> PredictedFile: ...
+
+
+def predict(
+    model: str | os.PathLike[str] | BundleModel,
+    rows: Any,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    input_format: str = "auto",
+    missing_values: Sequence[str] = (),
+    max_bad_rows: int | None = None,
+    beam_arguments: Sequence[str] = (),
+    fresh: bool = False,
+    tracking_uri: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+    progress: bool = False,
+) -> pd.DataFrame | PredictedFile:
+    """Predicts raw rows: those of a DataFrame or of mappings, or those of files, which become a file.
+
+    Args:
+        model: see `load_model`; for rows in memory also what it returned, which saves loading it again.
+        rows: a DataFrame or a sequence of mappings, a column a raw feature, missing is None or NaN; or paths, globs or URIs of
+            files: CSV, Parquet, JSON Lines, TFRecord.
+        output: file to write: `.csv`, `.parquet`, `.jsonl` or `.tfrecord`. Needed for files.
+        input_format: of the files: `csv`, `parquet`, `jsonl`, `tfrecord`; `auto`: by their names.
+        missing_values: texts of the files that mean missing, besides those of the training data.
+        max_bad_rows: raise when more rows of the files cannot be predicted; default: any number is fine.
+        beam_arguments: for Beam, which reads the files, such as `--runner=FlinkRunner`.
+        fresh: begin anew instead of resuming an earlier try with the same output.
+        tracking_uri: see `load_model`.
+        workspace: see `load_model`.
+        trust: see `load_model`.
+        progress: show progress on standard error.
+
+    Returns:
+        For rows in memory a DataFrame with their index: `prediction`, and `probability` (binary: of the positive class) or
+        `probability_<class>`, float64. For files, what was written.
+
+    Raises:
+        UserError: the model, a row, a file or an argument is wrong.
+        StageError: the registry is unreachable.
+    """
+    if isinstance(rows, pd.DataFrame) or (not isinstance(rows, str) and _are_mappings(rows)):
+        given = {
+            "output": output is not None,
+            "input_format": input_format != "auto",
+            "missing_values": bool(missing_values),
+            "max_bad_rows": max_bad_rows is not None,
+            "beam_arguments": bool(beam_arguments),
+            "fresh": fresh,
+        }
+        if wrong := [name for name, is_given in given.items() if is_given]:
+            raise ArgumentError(wrong[0], "belongs to files; rows in memory are predicted as they are. Leave it out.")
+        if not isinstance(model, BundleModel):
+            with quiet():  # what TensorFlow says of devices
+                model = load_model(model, tracking_uri=tracking_uri, workspace=workspace, trust=trust)
+        return model.predict(rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_records(list(rows)))
+    if isinstance(model, BundleModel):
+        raise ArgumentError("model", "files are predicted by processes that load it; give its name, URI or path.")
+    if output is None:
+        raise ArgumentError("output", "give a file; predictions for files are written to one.")
+    inputs = [rows] if isinstance(rows, str | os.PathLike) else list(rows)
+    wanted = _Files(
+        tuple(os.fspath(i) for i in inputs),
+        Path(output),
+        input_format,
+        tuple(missing_values),
+        max_bad_rows,
+        tuple(beam_arguments),
+        fresh,
+    )
+    with progress_console(progress) as console:
+        return _predict_files(model, tracking_uri, workspace, wanted, console, trust=trust)
+
+
+def _are_mappings(rows: Any) -> bool:
+    return isinstance(rows, Sequence) and all(isinstance(row, Mapping) for row in rows)
+
+
+@dataclass(frozen=True)
+class _Files:
     inputs: tuple[str, ...]
     output: Path
     input_format: str
@@ -36,29 +166,39 @@ class PredictOptions:
     max_bad_rows: int | None
     beam_arguments: tuple[str, ...]
     fresh: bool
-    trust: bool = False
 
 
-def predict(model: str, tracking_uri: str | None, workspace: Path | None, options: PredictOptions) -> None:
-    """Writes the input's rows with predictions beside them.
+def _predict_files(
+    model: str | os.PathLike[str],
+    tracking_uri: str | None,
+    workspace: str | os.PathLike[str] | None,
+    wanted: _Files,
+    console: Console,
+    *,
+    trust: bool,
+) -> PredictedFile:
+    with quiet():  # what TensorFlow says of devices
+        from switchyard.components.prediction.files import BatchJob, predict_files
+        from switchyard.components.prediction.output import assemble
 
-    Raises:
-        UserError: the model, the input or an option does not fit.
-    """
-    kind = format_of(str(options.output), "auto")
-    if options.output.name.endswith((".gz", ".bz2")):
-        raise UserError(f"--output: {options.output} cannot be compressed; leave out the last ending.")
-    check_output(options.output)
-    beam = _with_job_server(options.beam_arguments)
-    found = list_files(options.inputs, "INPUT")
+    output = wanted.output
+    kind = format_of(str(output), "auto")
+    if output.name.endswith((".gz", ".bz2")):
+        raise ArgumentError("output", f"{output} cannot be compressed; leave out the last ending.")
+    check_output(output)
+    beam = _with_job_server(wanted.beam_arguments)
+    found = list_files(wanted.inputs, "INPUT")
     if found.skipped:
-        click.echo(f"{len(found.skipped)} files without rows are skipped: {listed(found.skipped)}", err=True)
-    kinds = {f: format_of(f, options.input_format) for f in found.files}
-    parts = options.output.with_name(f"{options.output.name}.parts")
-    with open_model(model, tracking_uri, workspace, trust=options.trust) as opened, _shown_progress():
-        _prepare(parts, _plan(opened.folder, kinds, kind, options), fresh=options.fresh)
-        missing, bad_rows = tuple(options.missing_values), options.max_bad_rows
-        job = BatchJob(str(opened.folder), opened.digest, kinds, str(parts), missing, bad_rows, typed=kind != "csv")
+        console.print(
+            f"{len(found.skipped)} files without rows are skipped: {listed(found.skipped)}", markup=False, soft_wrap=True
+        )
+    kinds = {f: format_of(f, wanted.input_format) for f in found.files}
+    parts = output.with_name(f"{output.name}.parts")
+    with open_model(model, tracking_uri, workspace, trust=trust) as opened, _shown_progress(console):
+        _prepare(parts, _plan(opened.folder, kinds, kind, wanted), fresh=wanted.fresh)
+        job = BatchJob(
+            str(opened.folder), opened.digest, kinds, str(parts), wanted.missing_values, wanted.max_bad_rows, typed=kind != "csv"
+        )
         with removed_when_refused(parts), quiet(parts / "log"):
             try:
                 predict_files(job, beam)
@@ -66,23 +206,21 @@ def predict(model: str, tracking_uri: str | None, workspace: Path | None, option
                 if mistake := expected(error):  # Beam wraps what a worker raised
                     raise mistake.error() from error
                 raise
-            rows = assemble(sorted(parts.glob("[0-9]*.parquet")), options.output, kind)
-        bad = _bad_rows(parts, options.output.with_name(options.output.name + BAD))
+            rows = assemble(sorted(parts.glob("[0-9]*.parquet")), output, kind)
+        reasons = output.with_name(output.name + BAD)
+        bad = _bad_rows(parts, reasons)
     shutil.rmtree(parts)
-    version = f" (version {opened.version})" if opened.ref else ""
-    click.echo(f"{rows:,} rows in {options.output}, predicted by {model}{version}")
-    if bad:
-        click.echo(f"{bad:,} rows have no prediction; {options.output}{BAD} says why", err=True)
+    version = opened.version if opened.ref else None
+    return PredictedFile(output, rows, bad, reasons if bad else None, tuple(found.skipped), version)
 
 
 @contextmanager
-def _shown_progress() -> Iterator[None]:
-    console = stderr_console()
-    progress.set_sink(lambda text: console.print(text, highlight=False, markup=False))
+def _shown_progress(console: Console) -> Iterator[None]:
+    progress_texts.set_sink(lambda text: console.print(text, highlight=False, markup=False))
     try:
         yield
     finally:
-        progress.set_sink(None)
+        progress_texts.set_sink(None)
 
 
 def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:
@@ -93,13 +231,13 @@ def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:
     return (*arguments, f"--flink_job_server_jar={find_jar(BeamConfig(runner=FLINK))}")
 
 
-def _plan(folder: Path, kinds: dict[str, str], kind: str, options: PredictOptions) -> str:
+def _plan(folder: Path, kinds: dict[str, str], kind: str, wanted: _Files) -> str:
     """What the parts depend on: parts of another plan are not gone on with."""
     bundle = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         bundle.update(str(file.relative_to(folder)).encode() + file.read_bytes())
     plan = {"model": bundle.hexdigest(), "input": fingerprint(kinds), "kinds": list(kinds.values())}
-    return json.dumps({**plan, "missing_values": options.missing_values, "output": kind})
+    return json.dumps({**plan, "missing_values": wanted.missing_values, "output": kind})
 
 
 def _prepare(parts: Path, plan: str, *, fresh: bool) -> None:
@@ -107,10 +245,12 @@ def _prepare(parts: Path, plan: str, *, fresh: bool) -> None:
         shutil.rmtree(parts, ignore_errors=True)
     known = parts / "plan.json"
     if known.exists() and known.read_text(encoding="utf-8") != plan:
-        raise UserError(f"{parts} holds parts of another model or input. Add --fresh to begin anew, or give another --output.")
+        raise ArgumentError(
+            "output", f"{parts} holds parts of another model or input. Begin anew with fresh, or give another file."
+        )
     done = len(list(parts.glob("[0-9]*.parquet")))
     if done:
-        progress.say(f"going on behind {done} parts of an earlier try")
+        progress_texts.say(f"going on behind {done} parts of an earlier try")
     parts.mkdir(exist_ok=True)
     known.write_text(plan, encoding="utf-8")
 

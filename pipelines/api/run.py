@@ -1,147 +1,57 @@
-"""`switchyard run`: config in, runner, result out."""
+"""A pipeline on this machine: config in, runner, result out."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from switchyard.components.evaluation.results import CHAMPION, verdict_of, with_blanks
-from switchyard.components.metrics import HEADLINE
-from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.api.pipeline_argument import load
+from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.runners.contract import RunResult, runner_class
-from switchyard.pipelines.runners.this_machine import stop_on_sigterm
-from switchyard.pipelines.terminal.console import PlainTextConsole
-from switchyard.pipelines.terminal.output import stderr_console
-from switchyard.pipelines.workspace import Workspace, default_workspace
+from switchyard.pipelines.terminal.output import progress_console
 
 
-def run_pipeline(
-    pipeline: Path | None,
-    document: Mapping[str, Any],
-    overrides: Sequence[str],
-    runner_name: str,
-    workspace: Path | None,
+def run(
+    pipeline: str | os.PathLike[str] | Mapping[str, Any] | PipelineConfig,
     *,
-    as_json: bool,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    trainer: str | Sequence[str] | None = None,
+    runner: str = "local",
+    workspace: str | os.PathLike[str] | None = None,
     even_if_unchanged: bool = False,
-) -> int:
-    """Runs a pipeline and prints the result; returns the exit code.
+    check: bool = True,
+    progress: bool = False,
+) -> RunResult:
+    """Runs a pipeline on this machine to its end, in processes of its own. What ran before is taken from the cache.
+
+    In a script call it below `if __name__ == "__main__":`, as all that starts processes by Python's `multiprocessing`.
+
+    Args:
+        pipeline: path of its YAML, its content as a mapping (relative paths start from the working directory), or what
+            `load_config` returned.
+        overrides: key -> value, as in `{"trainer.hyperparameters.epochs": 3}`, or texts `KEY=VALUE`.
+        trainer: `tensorflow`, `pytorch` or `module:Class`; several are trained and the best is blessed. Sets `trainer.framework`.
+        runner: `local`, `kfp-local` or `kfp-docker`.
+        workspace: folder for all that the run writes; default: `.switchyard` beside the YAML, or in the working directory.
+        even_if_unchanged: evaluate and compare again also when nothing has changed since the last run.
+        check: raise the error of a failed stage, of the data gate, and of a registry that refuses the model; else they are in
+            the result. A model that is not blessed is a result and never raised.
+        progress: show progress on standard error. Without it, warnings are Python's (`UserWarning`).
+
+    Returns:
+        The verdict, the metrics, the MLflow run, the report.
 
     Raises:
-        UserError: something is wrong before the run starts.
+        UserError: config, data, code or devices are wrong.
+        DataGateError: the data gate stopped the run.
+        StageError: a stage failed.
+        KeyboardInterrupt: the run was interrupted; finished stages are in the cache.
     """
-    config = load_config(pipeline, document=document, overrides=overrides)
-    root = (workspace or default_workspace(pipeline)).resolve()
-    kind = runner_class(runner_name)
-    stop_on_sigterm()
-    place = Workspace(root)
-    place.contain_libraries()
-    source = pipeline.resolve() if pipeline else None
-    with kind(place, stderr_console(), source, even_if_unchanged=even_if_unchanged) as runner:
-        result = runner.run(config)
-    if result.status != "cancelled":
-        _print(result, root, pipeline, _console(sys.stderr if as_json else sys.stdout))
-    if as_json:
-        print(json.dumps(to_json(result)), flush=True)
-    if result.status == "cancelled":
-        raise KeyboardInterrupt
-    return result.exit_code
-
-
-def _console(file: TextIO) -> Console:
-    return PlainTextConsole(file=file, highlight=False, width=None if file.isatty() else 160)
-
-
-def to_json(result: RunResult) -> dict[str, Any]:
-    """Returns the object that `--json` prints."""
-    return {
-        "pipeline": result.pipeline,
-        "mlflow_run_id": result.mlflow_run_id,
-        "mlflow_experiment_id": result.mlflow_experiment_id,
-        "status": result.status,
-        "trainer": result.trainer,
-        "blessed": result.blessed,
-        "model_version": result.model_version,
-        "champion": result.champion,
-        "models": _models(result),
-        "positive_class": result.evaluation.positive_class if result.evaluation else None,
-        "metrics": with_blanks(result.metrics, result.evaluation.task) if result.evaluation else {},
-        "comparison": _comparison(result),
-        "stages": {s: {"status": r.status, "seconds": r.seconds} for s, r in result.stages.items()},
-        "unchanged_since": result.unchanged_since,
-        "error": result.error,
-    }
-
-
-def _models(result: RunResult) -> dict[str, Any]:
-    if result.evaluation is None:
-        return {}
-    return {
-        name: {
-            "role": m.role,
-            "version": m.version,
-            "metrics": with_blanks(m.metrics, result.evaluation.task),
-            "passed": m.passed,
-            "blessed": m.blessed,
-            "failures": m.failures,
-        }
-        for name, m in result.evaluation.models.items()
-    }
-
-
-def _comparison(result: RunResult) -> dict[str, Any] | None:
-    found = result.evaluation
-    if found is None:
-        return None
-    return {
-        "split": found.split,
-        "rows": found.rows,
-        "champion": found.champion,
-        "compared_rows": found.compared_rows,
-        "not_compared": found.not_compared or None,
-        "champion_origin": found.champion_origin or None,
-    }
-
-
-def print_models(result: RunResult, out: Console) -> None:
-    """Prints one row per model, the champion's last, and how they differ."""
-    evaluation = result.evaluation
-    if evaluation is None:
-        return
-    table = Table(box=None, pad_edge=False)
-    names = list(dict.fromkeys([evaluation.metric, *(n for n in HEADLINE if n in evaluation.metrics)]))
-    for name in ("model", *names, f"{evaluation.metric}, 95 % interval", "verdict"):
-        table.add_column(name)
-    for name, model in evaluation.models.items():
-        between = model.intervals.get(evaluation.metric)
-        title = f"champion (version {model.version}, {model.framework})" if model.role == CHAMPION else name
-        verdict = verdict_of(model)
-        if name == evaluation.best and result.model_version:
-            is_champion = result.model_version == result.champion
-            verdict += f", {'champion' if is_champion else 'kept as'} version {result.model_version}"
-        values = [f"{model.metrics[n]:.4f}" if n in model.metrics else "" for n in names]
-        table.add_row(title, *values, f"{between[0]:.4f} to {between[1]:.4f}" if between else "", Text(verdict))
-    out.print(table)
-    for line in evaluation.lines():
-        out.print(line, markup=False, soft_wrap=True)
-
-
-def _print(result: RunResult, root: Path, pipeline: Path | None, out: Console) -> None:
-    print_models(result, out)
-    if result.note:
-        out.print(f"registry: {result.note}", markup=False, soft_wrap=True)
-    if result.error:
-        out.print(f"[bold red]{'verdict' if result.status == 'not_blessed' else 'failed'}[/]: ", end="")
-        out.print(result.error, markup=False, soft_wrap=True)
-    if result.mlflow_run_id:
-        beside = pipeline is not None and root == default_workspace(pipeline)
-        where = shlex.quote(str(pipeline)) if beside else f"--workspace {shlex.quote(str(root))}"
-        out.print(f"MLflow run {result.mlflow_run_id}: switchyard ui {where}", markup=False, soft_wrap=True)
+    config, source, place = load(pipeline, overrides, trainer, workspace)
+    kind = runner_class(runner)
+    with progress_console(progress) as console, kind(place, console, source, even_if_unchanged=even_if_unchanged) as started:
+        result = started.run(config)
+    if check:
+        result.raise_for_status()
+    return result

@@ -1,79 +1,168 @@
-"""`switchyard serve`: from the command's options to a server."""
+"""A model over HTTP."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import click
 
 from switchyard.components.bundle.source import ModelRef, OpenedModel, name_and_selector
-from switchyard.components.errors import UserError
+from switchyard.components.errors import ArgumentError, UserError
 from switchyard.components.import_order import import_tensorflow_without_keras, import_torch_first
 from switchyard.components.process.tokens import read_token, token_in
 from switchyard.components.process.variables import SERVE_TOKEN
 from switchyard.components.serving.served_model import Limits
 from switchyard.components.serving.server import ServeOptions, bind
 from switchyard.components.serving.server import serve as run_server
+from switchyard.components.text.redaction import mask
 from switchyard.pipelines.api.model_argument import model_ref, open_model
 from switchyard.pipelines.terminal.output import quiet
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
 
 
-def serve_model(model: str, tracking_uri: str | None, workspace: Path | None, options: Mapping[str, Any]) -> None:
-    """Serves until SIGTERM.
+# Argument -> smallest and largest value; None: any.
+_RANGES: Mapping[str, tuple[float, float | None]] = {
+    "port": (0, 65535),
+    "poll": (0.1, None),
+    "max_body": (1, 1024),
+    "max_rows": (1, None),
+    "batch_rows": (1, None),
+    "queue": (1, None),
+    "timeout": (0.1, None),
+    "drain": (0, None),
+    "max_connections": (1, None),
+    "idle_timeout": (1, None),
+    "canary": (0, 100),
+    "sample": (0, 100),
+}
+
+
+def serve(
+    model: str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    name: str | None = None,
+    poll: float = 10.0,
+    canary: float | None = None,
+    canary_alias: str = "challenger",
+    max_body: int = 16,
+    max_rows: int = 10_000,
+    batch_rows: int = 1024,
+    queue: int = 256,
+    timeout: float = 30.0,
+    drain: float = 0.0,
+    token_file: str | os.PathLike[str] | None = None,
+    allowed_hosts: Sequence[str] = (),
+    max_connections: int | None = None,
+    idle_timeout: int = 5,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    access_log: str | os.PathLike[str] | None = None,
+    request_log: str | os.PathLike[str] | None = None,
+    sample: float = 10.0,
+    redact: Sequence[str] = (),
+    digest: str | None = None,
+    trust: bool = False,
+    tracking_uri: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> None:
+    """Serves a model over HTTP until SIGINT or SIGTERM: Open Inference Protocol v2, and MLflow's /invocations.
+
+    It needs the main thread of its process, and no running event loop: in a notebook, start `switchyard serve` in a terminal.
+
+    Args:
+        model: see `load_model`; an alias is followed: a promotion swaps the model.
+        host: address to listen on; 0.0.0.0 accepts connections from any host.
+        port: port to listen on; 0 takes one that is free.
+        name: the model's name in URLs; default: its name in the registry.
+        poll: seconds between registry polls.
+        canary: percentage of the requests that the challenger answers.
+        canary_alias: whose version is the canary.
+        max_body: size of a request, MiB.
+        max_rows: rows of a request.
+        batch_rows: rows that the model gets at once.
+        queue: requests that may wait; more get 503.
+        timeout: seconds that a request may take.
+        drain: seconds to report not-ready before shutdown.
+        token_file: file with the token that clients must send; default: SWITCHYARD_SERVE_TOKEN, then none.
+        allowed_hosts: names by which clients call the server; `*` is any. Default: on loopback its own names, else any.
+        max_connections: open connections; more get 503. Default: 1024, less where the system allows fewer open files.
+        idle_timeout: seconds until an unused connection is closed.
+        tls_cert: certificate chain, PEM.
+        tls_key: its key, PEM.
+        access_log: file, or `-` for standard output: one JSON object a request; default: none.
+        request_log: folder for a sample of requests and answers, Parquet; default: none.
+        sample: percentage of the requests that are logged there.
+        redact: columns that are never logged.
+        digest: see `load_model`.
+        trust: see `load_model`.
+        tracking_uri: see `load_model`.
+        workspace: see `load_model`.
+        progress: say on standard error when the model is loaded, and swapped.
 
     Raises:
-        UserError: there is no such model, or an option does not fit.
+        UserError: there is no such model, or an argument does not fit.
         StageError: the model cannot be served.
     """
-    digest = options["digest"]
-    if digest is not None and name_and_selector(model):
-        raise UserError("--digest: belongs to a folder or URI; a version of the registry has its own.")
-    trust = options["trust"]
+    given = locals()
+    for argument, (least, most) in _RANGES.items():
+        value = given[argument]
+        if value is not None and (value < least or (most is not None and value > most)):
+            raise ArgumentError(argument, f"{value} is not {least} or more" + (f", up to {most}." if most is not None else "."))
+    if digest is not None and name_and_selector(os.fspath(model)):
+        raise ArgumentError("digest", "belongs to a folder or URI; a version of the registry has its own.")
+    _check_place()
+    key = Path(tls_key) if tls_key is not None else None
+    settings = ServeOptions(
+        name=name or "",
+        limits=Limits(body=max_body << 20, rows=max_rows, batch_rows=batch_rows, waiting=queue, seconds=timeout),
+        poll_seconds=poll,
+        canary_alias=canary_alias if canary else None,
+        canary_share=(canary or 0) / 100,
+        token=_token(Path(token_file) if token_file is not None else None),
+        tls=_tls(Path(tls_cert) if tls_cert is not None else None, key),
+        access_log=os.fspath(access_log) if access_log is not None else None,
+        request_log=Path(request_log) if request_log is not None else None,
+        request_share=sample / 100,
+        redacted=tuple(redact),
+        drain_seconds=drain,
+        allowed_hosts=_allowed_hosts([allowed_hosts] if isinstance(allowed_hosts, str) else allowed_hosts),
+        max_connections=max_connections,
+        idle_seconds=idle_timeout,
+    )
     with ExitStack() as files:
         source: ModelRef | OpenedModel | None = model_ref(model, tracking_uri, workspace, trust=trust)
         if source is None:
             source = files.enter_context(open_model(model, tracking_uri, workspace, trust=trust, digest=digest))
-        _serve(source, options)
+        if canary and not isinstance(source, ModelRef):
+            raise ArgumentError("canary", "needs a model of the registry, for example breast_cancer@champion.")
+        _serve(source, replace(settings, name=settings.name or source.name), (host, port), _say if progress else _ignore)
 
 
-def _serve(source: ModelRef | OpenedModel, options: Mapping[str, Any]) -> None:
-    canary = options["canary"]
-    if canary and not isinstance(source, ModelRef):
-        raise UserError("--canary: needs a model of the registry, for example breast_cancer@champion.")
-    settings = ServeOptions(
-        name=options["name"] or source.name,
-        limits=Limits(
-            body=options["max_body"] << 20,
-            rows=options["max_rows"],
-            batch_rows=options["batch_rows"],
-            waiting=options["queue"],
-            seconds=options["timeout"],
-        ),
-        poll_seconds=options["poll"],
-        canary_alias=options["canary_alias"] if canary else None,
-        canary_share=(canary or 0) / 100,
-        token=_token(options["token_file"]),
-        tls=_tls(options["tls_cert"], options["tls_key"]),
-        access_log=None if options["access_log"] == "off" else options["access_log"],
-        request_log=options["request_log"],
-        request_share=options["sample"] / 100,
-        redacted=options["redact"],
-        drain_seconds=options["drain"],
-        allowed_hosts=_allowed_hosts(options["allowed_hosts"]),
-        max_connections=options["max_connections"],
-        idle_seconds=options["idle_timeout"],
-    )
-    listening = bind(options["host"], options["port"])
-    _say(f"loading {settings.name}")
+def _check_place() -> None:
+    """Uvicorn handles signals, and runs an event loop of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError("serve: needs the main thread of its process, which gets the signals; start a process for it.")
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise UserError("serve: an event loop runs in this thread, as in a notebook; run `switchyard serve` in a terminal instead.")
+
+
+def _serve(source: ModelRef | OpenedModel, settings: ServeOptions, address: tuple[str, int], say: Callable[[str], None]) -> None:
+    listening = bind(*address)
+    say(f"loading {settings.name}")
     with quiet():
         # What TensorFlow says of devices when it starts is not for whoever reads a server's log.
         import_torch_first()
@@ -81,12 +170,16 @@ def _serve(source: ModelRef | OpenedModel, options: Mapping[str, Any]) -> None:
         import tensorflow as tf
 
         tf.constant(0)
-    run_server(source, listening, settings, metadata.version("switchyard"), _say)
+    run_server(source, listening, settings, metadata.version("switchyard"), say)
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    sys.stderr.write(f"{mask(line)}\n")
     sys.stderr.flush()
+
+
+def _ignore(line: str) -> None:
+    """Nothing is said."""
 
 
 def _token(file: Path | None) -> str | None:

@@ -1,16 +1,17 @@
-"""`switchyard submit`: a pipeline to a Kubeflow cluster, once or by a schedule; followed to its end if wanted."""
+"""A pipeline to a Kubeflow cluster, once or by a schedule; followed to its end if wanted."""
 
 from __future__ import annotations
 
 import json
-import sys
+import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
+from rich.console import Console
 
 from switchyard.components.errors import (
     EXIT_BAD_INPUT,
@@ -18,58 +19,225 @@ from switchyard.components.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_NOT_BLESSED,
+    ArgumentError,
     DataGateError,
-    UserError,
+    Failure,
     first_line,
 )
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.pipelines.api.compile import compile_for_cluster
+from switchyard.pipelines.api.pipeline_argument import load
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 from switchyard.pipelines.runners.kubeflow.cluster.run import Run
-from switchyard.pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, schedule_workflow, six_fields
+from switchyard.pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, six_fields
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import StageState
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow
 from switchyard.pipelines.runners.kubeflow.parent_run import Parent, find_or_make, reconcile
 from switchyard.pipelines.runners.kubeflow.runs.following import Following, follow
 from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 from switchyard.pipelines.runners.tracking.record import RunRecord
-from switchyard.pipelines.terminal.output import stderr_console
+from switchyard.pipelines.terminal.output import progress_console
 from switchyard.pipelines.terminal.progress import make_display
+
+HOST = "SWITCHYARD_KFP_HOST"
 
 
 @dataclass(frozen=True)
-class Submission:
-    """What the command line says besides the pipeline. `catchup`, `most`: of a schedule, see `Schedule`."""
+class SubmittedRun:
+    """A run on Kubeflow Pipelines: as it was when `submit` returned, which is its end with `wait`.
 
-    connection: Connection
-    experiment: str | None
-    cron: str | None
-    wait: bool
-    as_json: bool
-    following: Following
-    catchup: bool = False
-    most: int = 1
+    Attributes:
+        run_id: KFP's.
+        url: its page there.
+        mlflow_run_id: the parent run in MLflow; None when none is known here.
+        mlflow_url: its page.
+        state: KFP's: `SUCCEEDED`, `FAILED`, `CANCELED`; None without `wait`.
+        status: `blessed`, `not_blessed`, `stopped_by_data_gate`, or the state in lower case; None without `wait`.
+        stages: stage -> KFP's state.
+        error: what went wrong; None: nothing, as far as is known.
+        exit_code: that of the command.
+    """
+
+    run_id: str
+    url: str
+    mlflow_run_id: str | None
+    mlflow_url: str | None
+    state: str | None = None
+    status: str | None = None
+    stages: Mapping[str, str] = field(default_factory=dict)
+    error: str | None = None
+    exit_code: int = EXIT_DONE
 
 
-def submit(pipeline: Path, overrides: Sequence[str], workspace: Path | None, submission: Submission) -> int:
-    """Submits a pipeline and returns the exit code.
+@dataclass(frozen=True)
+class SubmittedSchedule:
+    """A recurring run on Kubeflow Pipelines.
+
+    Attributes:
+        recurring_run_id: KFP's.
+        name: its name.
+        cron: when it starts runs: six fields, seconds first, in the time zone of KFP's controller.
+    """
+
+    recurring_run_id: str
+    name: str
+    cron: str
+
+
+def submit(
+    pipeline: str | os.PathLike[str] | Mapping[str, Any] | PipelineConfig,
+    *,
+    host: str | None = None,
+    namespace: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    ca_cert: str | os.PathLike[str] | None = None,
+    insecure: bool = False,
+    timeout: float = 30.0,
+    experiment: str | None = None,
+    wait: bool = False,
+    heal: int | None = None,
+    stuck: float | None = None,
+    poll: float = 5.0,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    trainer: str | Sequence[str] | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    check: bool = True,
+    progress: bool = False,
+) -> SubmittedRun:
+    """Runs a pipeline on Kubeflow Pipelines.
+
+    Args:
+        pipeline: path of its YAML, its content as a mapping, or what `load_config` returned.
+        host: URL of Kubeflow Pipelines; default: SWITCHYARD_KFP_HOST.
+        namespace: of the user, on a Kubeflow of several users.
+        token_file: file with a bearer token; default: SWITCHYARD_KFP_TOKEN, then the pod's own.
+        ca_cert: file with the authority of the server's certificate.
+        insecure: do not check the server's certificate.
+        timeout: seconds that a request may take.
+        experiment: KFP's and MLflow's experiment; default: the pipeline's.
+        wait: follow the run to its end.
+        heal: with `wait`: how often a run whose pods were evicted or deleted is tried again; default: 2.
+        stuck: with `wait`: seconds that a pod may be unable to start; default: 600.
+        poll: with `wait`: seconds between requests.
+        overrides: key -> value, or texts `KEY=VALUE`, see `run`.
+        trainer: sets `trainer.framework`, see `run`.
+        workspace: folder for the log and snapshots of the user's code; default: `.switchyard` beside the YAML.
+        check: with `wait`: raise the error of a run that failed, see `run`; else it is in the result.
+        progress: show progress on standard error. Without it, warnings are Python's (`UserWarning`).
+
+    Returns:
+        The run: as it began, or with `wait` as it ended.
 
     Raises:
-        UserError: something is wrong with the pipeline or the server; nothing was started.
+        UserError: the pipeline, an argument or the server is wrong; nothing was started.
+        DataGateError: the data gate stopped the run (with `wait`).
+        StageError: the run failed (with `wait`), or a pod cannot start.
     """
-    cron = six_fields(submission.cron) if submission.cron else None
-    if cron and submission.wait:
-        raise UserError("--wait follows one run, a schedule starts many: give one of the two.")
-    client = KubeflowClient(submission.connection)
+    if not wait and (heal is not None or stuck is not None):
+        raise ArgumentError(
+            "stuck" if heal is None else "heal", "belongs to wait, which follows the run; add it, or leave this out."
+        )
+    client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
+    given, source, place = load(pipeline, overrides, trainer, workspace)
+    compiled, config, record = compile_for_cluster(given, source, place, progress=progress)
+    where = client.experiment(experiment or config.experiment)
+    with progress_console(progress) as console:
+        submitted = _start(client, compiled, config, record, where, partial(make_display(console).say, "MLflow"))
+        if not wait:
+            return submitted[0]
+        following = Following(poll=poll, heal=2 if heal is None else heal, stuck=stuck or 600.0)
+        result = _followed(client, compiled, submitted, following, console)
+    if check and result.exit_code not in (EXIT_DONE, EXIT_NOT_BLESSED):
+        raise Failure.of_exit_code(result.exit_code, result.error or str(result.status)).error()
+    return result
+
+
+def schedule(
+    pipeline: str | os.PathLike[str] | Mapping[str, Any] | PipelineConfig,
+    cron: str,
+    *,
+    host: str | None = None,
+    namespace: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    ca_cert: str | os.PathLike[str] | None = None,
+    insecure: bool = False,
+    timeout: float = 30.0,
+    experiment: str | None = None,
+    catchup: bool = False,
+    max_concurrency: int = 1,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    trainer: str | Sequence[str] | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> SubmittedSchedule:
+    """Makes a recurring run of a pipeline on Kubeflow Pipelines.
+
+    Args:
+        pipeline: see `submit`.
+        cron: five or six fields (seconds first), in the time zone of KFP's controller (UTC unless it was changed).
+        host: see `submit`.
+        namespace: see `submit`.
+        token_file: see `submit`.
+        ca_cert: see `submit`.
+        insecure: see `submit`.
+        timeout: see `submit`.
+        experiment: see `submit`.
+        catchup: make up for runs that are late.
+        max_concurrency: runs at the same time, 1 to 10.
+        overrides: see `run`.
+        trainer: see `run`.
+        workspace: see `submit`.
+        progress: see `submit`.
+
+    Raises:
+        UserError: the pipeline, an argument or the server is wrong; nothing was made.
+    """
+    fields = six_fields(cron)
+    client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
+    given, source, place = load(pipeline, overrides, trainer, workspace)
+    compiled, config, _ = compile_for_cluster(given, source, place, progress=progress)
+    wanted = Schedule(
+        name=f"{config.name} {cron}",
+        experiment_id=client.experiment(experiment or config.experiment),
+        cron=fields,
+        catchup=catchup,
+        most=max_concurrency,
+        service_account=config.kubeflow.service_account,
+        mlflow_experiment=config.experiment,
+    )
+    made = Schedules(client).make(compiled, config.kubeflow.pipeline_root, wanted)
+    return SubmittedSchedule(made.recurring_run_id, wanted.name, fields)
+
+
+def _client(
+    host: str | None,
+    namespace: str | None,
+    token_file: str | os.PathLike[str] | None,
+    ca_cert: str | os.PathLike[str] | None,
+    insecure: bool,
+    timeout: float,
+) -> KubeflowClient:
+    address = host or os.environ.get(HOST)
+    if not address:
+        raise ArgumentError("host", f"give the URL of Kubeflow Pipelines, or set {HOST}.")
+    token = Path(token_file) if token_file is not None else None
+    authority = Path(ca_cert) if ca_cert is not None else None
+    client = KubeflowClient(Connection(address, namespace, token, authority, insecure, timeout))
     client.check()
-    compiled, config, record = compile_for_cluster(pipeline, overrides, workspace)
-    experiment = client.experiment(submission.experiment or config.experiment)
-    if cron:
-        _schedule(client, compiled, config, experiment, cron, submission)
-        return EXIT_DONE
+    return client
+
+
+def _start(
+    client: KubeflowClient,
+    compiled: CompiledForKubeflow,
+    config: PipelineConfig,
+    record: RunRecord,
+    experiment: str,
+    say: Callable[[str], None],
+) -> tuple[SubmittedRun, Parent | None]:
     spec = {"pipeline_spec": compiled.spec, **({"platform_spec": compiled.platform} if compiled.platform else {})}
     settings: dict[str, Any] = {
         "parameters": {},
@@ -78,52 +246,34 @@ def submit(pipeline: Path, overrides: Sequence[str], workspace: Path | None, sub
         "mlflow_experiment": config.experiment,
     }
     run = client.submit(f"{config.name} {time.strftime('%Y-%m-%d %H:%M:%S')}", experiment, spec, **settings)
-    parent = _parent(run, config, record)
-    links = [f"run {run.run_id}: {client.url(run.run_id)}"]
-    if parent:
-        links.append(f"MLflow run {parent.run_id}: {parent.url}")
-    found = {
-        "run_id": run.run_id,
-        "url": client.url(run.run_id),
-        "mlflow_run_id": parent.run_id if parent else None,
-        "mlflow_url": parent.url if parent else None,
-    }
-    if not submission.wait:
-        _say(found, "\n".join(links), submission)
-        return EXIT_DONE
-    click.echo("\n".join(links), err=True)
-    display = make_display(stderr_console())
-    run, states = follow(client, run.run_id, compiled.tasks, compiled.waits, display, submission.following)
-    return _ended(run, states, parent, found, submission)
+    parent = _parent(run, config, record, say)
+    mlflow = (parent.run_id, parent.url) if parent else (None, None)
+    return SubmittedRun(run.run_id, client.url(run.run_id), *mlflow), parent
 
 
-def _schedule(
+def links(run: SubmittedRun) -> str:
+    """Returns the lines that say where a run is seen."""
+    lines = [f"run {run.run_id}: {run.url}"]
+    if run.mlflow_run_id:
+        lines.append(f"MLflow run {run.mlflow_run_id}: {run.mlflow_url}")
+    return "\n".join(lines)
+
+
+def _followed(
     client: KubeflowClient,
     compiled: CompiledForKubeflow,
-    config: PipelineConfig,
-    experiment: str,
-    cron: str,
-    submission: Submission,
-) -> None:
-    wanted = Schedule(
-        name=f"{config.name} {submission.cron}",
-        experiment_id=experiment,
-        cron=cron,
-        catchup=submission.catchup,
-        most=submission.most,
-        service_account=config.kubeflow.service_account,
-        mlflow_experiment=config.experiment,
-    )
-    made = Schedules(client).make(compiled, config.kubeflow.pipeline_root, wanted)
-    text = (
-        f"recurring run {made.recurring_run_id}: {cron} (seconds first), in the time zone of KFP's controller: UTC, "
-        f"unless its CRON_SCHEDULE_TIMEZONE says otherwise\n"
-        f"Its runs are named {schedule_workflow(wanted.name)}-<number>-...; see switchyard runs schedules list"
-    )
-    _say({"recurring_run_id": made.recurring_run_id, "cron": cron, "name": wanted.name}, text, submission)
+    submitted: tuple[SubmittedRun, Parent | None],
+    following: Following,
+    console: Console,
+) -> SubmittedRun:
+    run, parent = submitted
+    console.print(links(run), markup=False, highlight=False, soft_wrap=True)
+    display = make_display(console)
+    ended, states = follow(client, run.run_id, compiled.tasks, compiled.waits, display, following)
+    return _ended(run, ended, states, parent, partial(display.say, "MLflow"))
 
 
-def _parent(run: Run, config: PipelineConfig, record: RunRecord) -> Parent | None:
+def _parent(run: Run, config: PipelineConfig, record: RunRecord, say: Callable[[str], None]) -> Parent | None:
     """Finds or makes the parent MLflow run; None when no server is known, or it is away: the first task does it then."""
     uri = config.tracking.uri if (config.tracking.uri or "").startswith("http") else None
     # Whose run KFP's plugin made may be known here by the variable alone.
@@ -135,31 +285,27 @@ def _parent(run: Run, config: PipelineConfig, record: RunRecord) -> Parent | Non
         elif parent and uri:
             parent.describe(json.loads(record.to_json()))
     except Exception as error:  # MLflow raises what its many stores raise
-        _warn_away(uri, error)
+        say(_away(uri, error))
     if parent is None and not uri:
-        click.echo(
-            "warning: no MLflow tracks this run: KFP's MLflow plugin is off, and tracking.uri names no server (http://...)",
-            err=True,
-        )
+        say("warning: no MLflow tracks this run: KFP's MLflow plugin is off, and tracking.uri names no server (http://...)")
     return parent
 
 
-def _warn_away(uri: str | None, error: Exception, more: str = "") -> None:
+def _away(uri: str | None, error: Exception, more: str = "") -> str:
     if is_refusal(error) or is_denial(error):
-        click.echo(f"warning: {refusal(uri or '', error)}{more}", err=True)
-        return
-    click.echo(f"warning: MLflow at {mask(uri or '')} cannot be reached from here ({first_line(error)}){more}", err=True)
+        return f"warning: {refusal(uri or '', error)}{more}"
+    return f"warning: MLflow at {mask(uri or '')} cannot be reached from here ({first_line(error)}){more}"
 
 
 def _ended(
-    run: Run, states: Mapping[str, StageState], parent: Parent | None, found: dict[str, Any], submission: Submission
-) -> int:
+    submitted: SubmittedRun, run: Run, states: Mapping[str, StageState], parent: Parent | None, say: Callable[[str], None]
+) -> SubmittedRun:
     state = run.state
     tags: dict[str, str] = {}
     try:
         tags = reconcile(parent, state) if parent else {}
     except Exception as away:  # see _parent; the run is over, and is not lost with the server
-        _warn_away(parent.uri if parent else None, away, "; whether the model was blessed is not known here")
+        say(_away(parent.uri if parent else None, away, "; whether the model was blessed is not known here"))
     code = EXIT_DONE if state == "SUCCEEDED" else EXIT_FAILED
     status = state.lower()
     error = tags.get("switchyard.why", "") or run.error
@@ -179,13 +325,5 @@ def _ended(
         code, status = EXIT_NOT_BLESSED, "not_blessed"
     elif tags.get("blessed") == "true":
         status = "blessed"
-    found |= {"state": state, "status": status, "stages": {stage: s.state for stage, s in states.items()}, "error": error or None}
-    lines = f"{status}" + (f": {error}" if error else "")
-    _say(found, lines, submission)
-    return code
-
-
-def _say(found: Mapping[str, Any], lines: str, submission: Submission) -> None:
-    click.echo(lines, file=sys.stderr if submission.as_json else sys.stdout)
-    if submission.as_json:
-        click.echo(json.dumps(found))
+    shown = {stage: s.state for stage, s in states.items()}
+    return replace(submitted, state=state, status=status, stages=shown, error=error or None, exit_code=code)

@@ -11,7 +11,6 @@ from switchyard.pipelines.commands.options import (
     overrides_option,
     pipeline_argument,
     trainers_option,
-    with_trainer_overrides,
     workspace_option,
 )
 
@@ -35,6 +34,10 @@ def command(
     workspace: Path | None,
 ) -> None:
     """Compile PIPELINE for Kubeflow Pipelines v2; no cluster is needed."""
-    from switchyard.pipelines.api.compile import write_compiled
+    from switchyard.pipelines.api.compile import compile as compile_pipeline
 
-    click.echo(write_compiled(pipeline, with_trainer_overrides(overrides, trainers), workspace, output, source))
+    target = output or pipeline.with_name(f"{pipeline.stem}.kfp.yaml")
+    compile_pipeline(
+        pipeline, overrides=overrides, trainer=trainers, output=target, source=source, workspace=workspace, progress=True
+    )
+    click.echo(target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,11 @@ from switchyard.pipelines.commands.options import (
     overrides_option,
     tracking_uri_option,
     trainers_option,
-    with_trainer_overrides,
 )
 from switchyard.pipelines.terminal.output import table_console
 
 if TYPE_CHECKING:
+    from switchyard.pipelines.api.pipeline_argument import Overrides
     from switchyard.pipelines.runners.kubeflow.cluster.client import Connection
 
 
@@ -49,11 +48,13 @@ def command(
     """
     if pipeline is None and (overrides or trainers):
         raise UserError("--set and --trainer change a pipeline: give PIPELINE, or leave them out.")
-    sys.exit(doctor(connection, pipeline, with_trainer_overrides(overrides, trainers), tracking_uri, as_json=as_json))
+    from switchyard.pipelines.api.pipeline_argument import with_trainer
+
+    sys.exit(doctor(connection, pipeline, with_trainer(overrides, trainers), tracking_uri, as_json=as_json))
 
 
 def doctor(
-    connection: Connection, pipeline: Path | None, overrides: Sequence[str], tracking_uri: str | None, *, as_json: bool
+    connection: Connection, pipeline: Path | None, overrides: Overrides, tracking_uri: str | None, *, as_json: bool
 ) -> int:
     """Prints what was looked at and found; returns the exit code.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from switchyard.components.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
     MEANINGS,
+    ArgumentError,
     SwitchyardError,
     first_line,
 )
@@ -48,6 +48,8 @@ def handle_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
+        except ArgumentError as error:
+            _fail(f"{_option_of(error.argument)}: {error.problem}", error.exit_code)
         except SwitchyardError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
@@ -70,6 +72,17 @@ def handle_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             )
 
     return run
+
+
+def _option_of(argument: str) -> str:
+    """Returns the command's option, or argument, that stands for an argument of a public function."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return argument
+    for parameter in context.command.params:
+        if parameter.name == argument:
+            return parameter.make_metavar(context) if isinstance(parameter, click.Argument) else parameter.opts[-1]
+    return argument
 
 
 def _unexpected(error: Exception) -> NoReturn:
@@ -109,13 +122,6 @@ trainers_option = click.option(
     multiple=True,
     help="tensorflow, pytorch, or module:Class; repeat it to train several and bless the best. Sets trainer.framework.",
 )
-
-
-def with_trainer_overrides(overrides: tuple[str, ...], trainers: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the overrides with the chosen trainers among them."""
-    if not trainers:
-        return overrides
-    return (*overrides, f"trainer.framework={trainers[0] if len(trainers) == 1 else json.dumps(trainers)}")
 
 
 overrides_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override any value of the YAML.")

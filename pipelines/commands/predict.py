@@ -53,7 +53,7 @@ from switchyard.pipelines.commands.options import (
 @registry_option
 @workspace_option
 @handle_errors
-def command(model: str, tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
+def command(model: str, inputs: tuple[str, ...], tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
     """Predict the rows of files: INPUT is a file, a glob or a URI; MODEL as for serve.
 
     The output has the input's columns and rows, in order, and the predictions beside them. Rows that do not fit the model keep
@@ -62,10 +62,10 @@ def command(model: str, tracking_uri: str | None, workspace: Path | None, **opti
     \b
     switchyard predict breast_cancer@champion rows.csv -o scores.parquet
     """  # noqa: D301 (click wants the character)
-    from switchyard.pipelines.terminal.output import quiet
+    from switchyard.pipelines.api.predict import predict
 
-    with quiet():  # what TensorFlow says of devices
-        from switchyard.pipelines.api.predict import PredictOptions
-        from switchyard.pipelines.api.predict import predict as predict_rows
-
-    predict_rows(model, tracking_uri, workspace, PredictOptions(**options))
+    done = predict(model, inputs, tracking_uri=tracking_uri, workspace=workspace, progress=True, **options)
+    version = f" (version {done.version})" if done.version else ""
+    click.echo(f"{done.rows:,} rows in {done.output}, predicted by {model}{version}")
+    if done.bad_rows:
+        click.echo(f"{done.bad_rows:,} rows have no prediction; {done.reasons} says why", err=True)

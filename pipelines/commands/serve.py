@@ -98,6 +98,7 @@ def command(model: str, tracking_uri: str | None, workspace: Path | None, **opti
     switchyard serve breast_cancer@champion --port 8080
     switchyard serve breast_cancer@champion --canary 10
     """  # noqa: D301 (click wants the character)
-    from switchyard.pipelines.api.serve import serve_model
+    from switchyard.pipelines.api.serve import serve
 
-    serve_model(model, tracking_uri, workspace, options)
+    log = None if options["access_log"] == "off" else options["access_log"]
+    serve(model, **{**options, "access_log": log}, tracking_uri=tracking_uri, workspace=workspace, progress=True)

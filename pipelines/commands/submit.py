@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from switchyard.components.errors import UserError
 from switchyard.pipelines.commands.options import (
     EXIT_CODES,
     connection_options,
@@ -16,9 +19,11 @@ from switchyard.pipelines.commands.options import (
     overrides_option,
     pipeline_argument,
     trainers_option,
-    with_trainer_overrides,
     workspace_option,
 )
+
+if TYPE_CHECKING:
+    from switchyard.pipelines.runners.kubeflow.cluster.client import Connection
 
 
 @click.command("submit", epilog=EXIT_CODES)
@@ -61,30 +66,47 @@ def command(
     heal: int | None,
     stuck: float | None,
     poll: float,
-    connection: Any,
+    connection: Connection,
     trainers: tuple[str, ...],
     overrides: tuple[str, ...],
     as_json: bool,
     workspace: Path | None,
 ) -> None:
     """Run PIPELINE on Kubeflow Pipelines, now or on a schedule."""
-    from switchyard.components.errors import UserError
-    from switchyard.pipelines.api.submit import Submission
-    from switchyard.pipelines.api.submit import submit as send
-    from switchyard.pipelines.runners.kubeflow.runs.following import Following
+    from switchyard.pipelines.api import submit as api
+    from switchyard.pipelines.runners.kubeflow.cluster.schedules import schedule_workflow
 
     if not schedule and (catchup is not None or max_concurrency is not None):
         raise UserError("--catchup, --no-catchup and --max-concurrency belong to --schedule; add it, or leave them out.")
     if not wait and (heal is not None or stuck is not None):
         raise UserError("--heal and --stuck belong to --wait: it is what follows the run; add it, or leave them out.")
-    submission = Submission(
-        connection=connection,
-        experiment=experiment,
-        cron=schedule,
-        wait=wait,
-        as_json=as_json,
-        following=Following(poll=poll, heal=2 if heal is None else heal, stuck=stuck or 600.0),
-        catchup=bool(catchup),
-        most=max_concurrency or 1,
-    )
-    sys.exit(send(pipeline, with_trainer_overrides(overrides, trainers), workspace, submission))
+    if schedule and wait:
+        raise UserError("--wait follows one run, a schedule starts many: give one of the two.")
+    common: dict[str, Any] = {**asdict(connection), "experiment": experiment, "overrides": overrides, "trainer": trainers}
+    common |= {"workspace": workspace, "progress": True}
+    if schedule:
+        made = api.schedule(pipeline, schedule, catchup=bool(catchup), max_concurrency=max_concurrency or 1, **common)
+        text = (
+            f"recurring run {made.recurring_run_id}: {made.cron} (seconds first), in the time zone of KFP's controller: UTC, "
+            "unless its CRON_SCHEDULE_TIMEZONE says otherwise\n"
+            f"Its runs are named {schedule_workflow(made.name)}-<number>-...; see switchyard runs schedules list"
+        )
+        _print(text, asdict(made), as_json=as_json)
+        return
+    run = api.submit(pipeline, wait=wait, heal=heal, stuck=stuck, poll=poll, check=False, **common)
+    found: dict[str, Any] = {
+        "run_id": run.run_id,
+        "url": run.url,
+        "mlflow_run_id": run.mlflow_run_id,
+        "mlflow_url": run.mlflow_url,
+    }
+    if wait:
+        found |= {"state": run.state, "status": run.status, "stages": run.stages, "error": run.error}
+    _print(f"{run.status}{f': {run.error}' if run.error else ''}" if wait else api.links(run), found, as_json=as_json)
+    sys.exit(run.exit_code)
+
+
+def _print(lines: str, found: dict[str, Any], *, as_json: bool) -> None:
+    click.echo(lines, err=as_json)
+    if as_json:
+        click.echo(json.dumps(found))

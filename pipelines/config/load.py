@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,29 @@ from switchyard.pipelines.config.spelling import Spelled, resolve
 
 
 def load_config(
-    path: Path | None, *, document: Mapping[str, Any] | None = None, overrides: Sequence[str] = (), base: Path | None = None
+    path: str | os.PathLike[str] | None,
+    *,
+    document: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    base: Path | None = None,
 ) -> PipelineConfig:
     """Reads and checks a pipeline's YAML.
 
     Args:
         path: the YAML file; None when `document` is the whole config.
         document: values under the file's (CLI options that make up a config without a YAML).
-        overrides: `a.b.c=value`, value in YAML, applied last.
+        overrides: applied last: key -> value, as in `{"trainer.hyperparameters.epochs": 3}`, or texts `KEY=VALUE` with the value
+            in YAML.
         base: folder that relative paths start from; default: the YAML's.
 
     Raises:
         UserError: names the key, the value received and what is allowed.
     """
+    path = Path(path) if path is not None else None
     data = _read(path) if path else {}
     merged: dict[str, Any] = {**(document or {}), **data}
-    for override in overrides:
-        _override(merged, override)
+    for key, value in overrides.items() if isinstance(overrides, Mapping) else map(_read_override, overrides):
+        _override(merged, key, value)
     where = str(path) if path else "the command line"
     try:
         merged = resolve(merged, PipelineConfig)
@@ -75,19 +82,24 @@ def _read(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _override(document: dict[str, Any], override: str) -> None:
+def _read_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
+    if not equals or not all(key.strip().split(".")):
         raise UserError(f"--set {_short(override)}: must be key=value, for example trainer.hyperparameters.learning_rate=0.01")
-    if len(parts) > LIMIT_DEPTH:
-        raise UserError(f"--set {_short(override)}: the key is nested deeper than {LIMIT_DEPTH} levels")
     try:
-        value = read_yaml(text)
+        return key.strip(), read_yaml(text)
     except ConfigYamlError as problem:
         example = mask(f"{key}='\"{text}\"'")
         hint = f" (text that is no YAML is quoted: {example})" if len(example) < 80 and text.isprintable() else ""
         raise UserError(f"--set {_short(override)}: value: {problem.why}{hint}") from None
+
+
+def _override(document: dict[str, Any], key: str, value: Any) -> None:
+    parts = key.split(".")
+    if not all(parts):
+        raise UserError(f"overrides: {_short(key)}: must be a key, for example trainer.hyperparameters.learning_rate")
+    if len(parts) > LIMIT_DEPTH:
+        raise UserError(f"--set {_short(key)}: the key is nested deeper than {LIMIT_DEPTH} levels")
     node = document
     for part in parts[:-1]:
         child = node.get(part)

@@ -6,10 +6,17 @@ import abc
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 
-from switchyard.components.errors import UserError, did_you_mean
+from switchyard.components.errors import (
+    EXIT_DONE,
+    EXIT_NOT_BLESSED,
+    ArgumentError,
+    Failure,
+    did_you_mean,
+)
 from switchyard.components.evaluation.results import Evaluation
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
@@ -86,6 +93,26 @@ class RunResult:
     exit_code: int
     unchanged_since: str | None = None
 
+    @property
+    def report(self) -> Path | None:
+        """The page on the run, `report.html`; None when the run did not come to its report."""
+        folder = self.outputs.get("report", {}).get("report")
+        return Path(folder) / "report.html" if folder else None
+
+    def raise_for_status(self) -> None:
+        """Raises the error of a run that failed, was stopped by the data gate or cancelled; a verdict is no error.
+
+        Raises:
+            UserError: data, code or config were wrong, or the registry refuses the model.
+            DataGateError: the data gate stopped it.
+            StageError: a stage failed.
+            KeyboardInterrupt: it was cancelled.
+        """
+        if self.status == "cancelled":
+            raise KeyboardInterrupt
+        if self.exit_code not in (EXIT_DONE, EXIT_NOT_BLESSED):
+            raise Failure.of_exit_code(self.exit_code, self.error or self.status).error()
+
 
 class Runner(abc.ABC, Generic[Program]):
     """Runs pipelines somewhere; a context that ends, at its end, the processes that it has started."""
@@ -150,6 +177,7 @@ def runner_class(name: str) -> type[MachineRunner[Any]]:
         UserError: there is none of that name.
     """
     if name not in RUNNERS:
-        raise UserError(f"--runner {name!r}: is no runner; allowed: {', '.join(RUNNERS)}.{did_you_mean(name, RUNNERS)}")
+        problem = f"{name!r} is no runner; allowed: {', '.join(RUNNERS)}.{did_you_mean(name, RUNNERS)}"
+        raise ArgumentError("runner", problem)
     module, _, attribute = RUNNERS[name].partition(":")
     return cast("type[MachineRunner[Any]]", getattr(importlib.import_module(module), attribute))

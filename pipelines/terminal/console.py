@@ -17,3 +17,15 @@ class PlainTextConsole(Console):
         """See the base class."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+class SilentConsole(PlainTextConsole):
+    """Shows nothing; keeps the warnings of a run.
+
+    Attributes:
+        warnings: what `warning: ...` said, with the stage in front.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.warnings: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,26 @@ from pathlib import Path
 from rich.console import Console
 
 from switchyard.components.text.redaction import masked
-from switchyard.pipelines.terminal.console import PlainTextConsole
+from switchyard.pipelines.terminal.console import PlainTextConsole, SilentConsole
 
 
 def stderr_console() -> Console:
     """Returns a console on standard error that `quiet` does not silence."""
     return PlainTextConsole(file=masked(os.fdopen(os.dup(2), "w", encoding="utf-8")), stderr=True)
+
+
+@contextmanager
+def progress_console(shown: bool) -> Iterator[Console]:
+    """Yields where a run's progress goes: standard error, or nowhere; then what it warned of becomes Python's warnings."""
+    if shown:
+        yield stderr_console()
+        return
+    silent = SilentConsole()
+    try:
+        yield silent
+    finally:
+        for text in silent.warnings:
+            warnings.warn(text, stacklevel=3)
 
 
 def table_console() -> Console:

@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from switchyard.pipelines.terminal.console import SilentConsole
+
 _ICONS = {"waiting": "·", "running": "▶", "ran": "✔", "cached": "≡", "failed": "✘", "cancelled": "■"}
 _STYLES = {"waiting": "dim", "running": "bold", "ran": "green", "cached": "cyan", "failed": "red", "cancelled": "yellow"}
 _PLAIN_EVERY = 5.0
@@ -147,6 +149,32 @@ class LiveDisplay:
         return table
 
 
+class SilentDisplay:
+    """Shows nothing; warnings are kept by the console."""
+
+    def __init__(self, console: SilentConsole) -> None:
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """See Display."""
+
+    def stages(self, names: Iterable[str]) -> None:
+        """See Display."""
+
+    def status(self, stage: str, status: str, seconds: float | None = None) -> None:
+        """See Display."""
+
+    def say(self, stage: str, text: str) -> None:
+        """See Display."""
+        if text.startswith("warning:"):
+            self._console.warnings.append(f"{stage}: {text.removeprefix('warning:').strip()}")
+
+
 def make_display(console: Console) -> Display:
     """Returns the one that fits where the output goes."""
+    if isinstance(console, SilentConsole):
+        return SilentDisplay(console)
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)

@@ -91,7 +91,7 @@ def test_parts_of_a_prediction_that_was_cut_off_stay(tmp_path):
 def test_an_output_that_cannot_be_written_is_refused(output, is_folder, why, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match=f"--output: .*{why}"):
+    with pytest.raises(UserError, match=f"output: .*{why}"):
         check_output(tmp_path / output, is_folder=is_folder)
 
 

@@ -1,0 +1,138 @@
+"""The functions of `import switchyard`: the commands' options are their arguments, errors are raised, nothing is printed."""
+
+import asyncio
+import inspect
+
+import pytest
+from click import Context
+
+import switchyard
+from switchyard.components.errors import ArgumentError
+from switchyard.pipelines.api.pipeline_argument import load
+from switchyard.pipelines.cli import main
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.contract import RunResult
+from switchyard.pipelines.terminal.console import SilentConsole
+from switchyard.pipelines.terminal.output import progress_console
+from switchyard.pipelines.terminal.progress import make_display
+from tests.bad_input import GOOD, command_in_this_process
+
+# Of the command: what says how it prints, and what the function has in another form.
+PRINTS = {"as_json"}
+RENAMED = {"trainers": "trainer", "inputs": "rows"}
+IN_ANOTHER_FORM = {"run": {"data", "label"}, "submit": {"schedule", "catchup", "max_concurrency"}}
+# Of the function alone.
+FOR_PROGRAMS = {"check", "progress"}
+
+
+@pytest.fixture(autouse=True)
+def command():
+    """The command in this process; what it and the functions set for the process is put back."""
+    with command_in_this_process() as found:
+        yield found
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    (tmp_path / "d.csv").write_text(GOOD)
+    path = tmp_path / "p.yaml"
+    path.write_text("name: case\ndata: {path: d.csv}\nlabel: y\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["run", "compile", "submit", "predict", "serve"])
+def test_a_commands_options_are_its_functions_arguments(name):
+    found = main.get_command(Context(main), name)
+    options = {RENAMED.get(p.name, p.name) for p in found.params} - PRINTS - IN_ANOTHER_FORM.get(name, set())
+    assert options == set(inspect.signature(getattr(switchyard, name)).parameters) - FOR_PROGRAMS
+
+
+@pytest.mark.parametrize("name", ["run", "compile", "submit", "schedule", "load_model", "predict", "serve"])
+def test_every_argument_is_typed_and_described(name):
+    function = getattr(switchyard, name)
+    for argument, parameter in inspect.signature(function).parameters.items():
+        assert parameter.annotation is not parameter.empty, argument
+        assert f"\n        {argument}: " in function.__doc__, argument
+
+
+def test_a_pipeline_is_a_path_a_mapping_or_a_config(pipeline, monkeypatch):
+    monkeypatch.chdir(pipeline.parent)
+    config, source, place = load(str(pipeline), {"trainer.hyperparameters.epochs": 3}, None, None)
+    assert (config.trainer.hyperparameters.epochs, source, place.root) == (3, pipeline, pipeline.parent / ".switchyard")
+    config, source, place = load({"data": {"path": "d.csv"}, "label": "y"}, ["task=binary"], "pytorch", "w")
+    assert (config.name, config.task, config.trainer.frameworks) == ("d", "binary", ("pytorch",))
+    assert (source, place.root) == (None, pipeline.parent / "w")
+    loaded = load_config(pipeline, overrides={"trainer.framework": ["tensorflow", "pytorch"]})
+    assert load(loaded, (), None, "w")[0] is loaded
+    with pytest.raises(switchyard.UserError, match="a loaded config has its values"):
+        load(loaded, ["task=binary"], None, "w")
+
+
+def test_what_is_wrong_is_raised_and_not_printed(pipeline, capfd):
+    with pytest.raises(switchyard.UserError, match="has no column 'nope'"):
+        switchyard.run(pipeline, overrides={"label": "nope"})
+    with pytest.raises(switchyard.UserError, match=r"learning_rat.*Did you mean"):
+        switchyard.compile(pipeline, overrides={"trainer.hyperparameters.learning_rat": 1})
+    with pytest.raises(ArgumentError, match=r"^output: there is no folder"):
+        switchyard.compile(pipeline, output=pipeline.parent / "none" / "p.kfp.yaml")
+    with pytest.raises(ArgumentError, match=r"^runner: 'loca' is no runner"):
+        switchyard.run(pipeline, runner="loca")
+    with pytest.raises(ArgumentError, match=r"^host: give the URL"):
+        switchyard.submit(pipeline)
+    with pytest.raises(ArgumentError, match=r"^heal: belongs to wait"):
+        switchyard.submit(pipeline, host="http://127.0.0.1:1", heal=1)
+    with pytest.raises(ArgumentError, match=r"^port: 70000 is not 0 or more, up to 65535"):
+        switchyard.serve("m@champion", port=70000)
+    with pytest.raises(ArgumentError, match=r"^output: give a file"):
+        switchyard.predict("m@champion", "rows.csv")
+    with pytest.raises(ArgumentError, match=r"^output: belongs to files"):
+        switchyard.predict("m@champion", [{"x": 1}], output="out.csv")
+    assert capfd.readouterr() == ("", "")
+    assert not (pipeline.parent / ".switchyard").exists()
+
+
+def test_a_command_names_the_option_that_stands_for_an_argument(pipeline, command):
+    done = command("compile", pipeline, "--output", pipeline.parent / "none" / "p.kfp.yaml")
+    assert done.exit_code == 2
+    assert "error: --output: there is no folder" in done.stderr
+
+
+async def served_in_an_event_loop():
+    switchyard.serve("m@champion")
+
+
+def test_a_server_is_not_started_in_a_notebooks_event_loop():
+    with pytest.raises(switchyard.UserError, match="run `switchyard serve` in a terminal"):
+        asyncio.run(served_in_an_event_loop())
+
+
+def ended(status, exit_code, error="why"):
+    return RunResult("p", status, "tensorflow", None, None, None, {}, {}, None, None, None, {}, "", error, exit_code)
+
+
+def test_a_run_that_failed_raises_and_a_verdict_does_not():
+    ended("blessed", 0, None).raise_for_status()
+    ended("not_blessed", 4).raise_for_status()
+    for exit_code, kind in ((1, switchyard.StageError), (2, switchyard.UserError), (3, switchyard.DataGateError)):
+        with pytest.raises(kind, match="why"):
+            ended("failed", exit_code).raise_for_status()
+    with pytest.raises(KeyboardInterrupt):
+        ended("cancelled", 1).raise_for_status()
+    assert ended("failed", 1).report is None
+
+
+def a_run_that_warns():
+    with progress_console(False) as console:
+        assert isinstance(console, SilentConsole)
+        display = make_display(console)
+        with display:
+            display.status("training", "running")
+            display.say("training", "epoch 1")
+            display.say("tracking", "warning: MLflow is away")
+        console.print("compiling")
+
+
+def test_without_progress_warnings_are_pythons(capfd):
+    with pytest.warns(UserWarning, match="^tracking: MLflow is away$"):
+        a_run_that_warns()
+    assert capfd.readouterr() == ("", "")
