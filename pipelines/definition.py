@@ -35,7 +35,7 @@ from switchyard.pipelines.config.stage_settings import (
     infra_validation_settings,
     input_spec,
     preprocessing_code,
-    training_settings,
+    trainer_settings,
     tuning_settings,
 )
 
@@ -85,7 +85,7 @@ def create_pipeline(
     transform.add_upstream_node(gate)
     trainings, tunings = [], []
     for framework, stage in zip(config.trainer.frameworks, training_stages(config), strict=True):
-        settings = training_settings(config, code_store, framework)
+        settings = trainer_settings(config, code_store, framework)
         transformed, graph = transform.outputs["transformed_examples"], transform.outputs["transform_graph"]
         best = None
         if tune := tuning_settings(config):

@@ -24,7 +24,7 @@ from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.job import check_trainer
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
-from switchyard.components.user_code.loading import UserCode, snapshot_file
+from switchyard.components.user_code.loading import snapshot_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import input_spec, preprocessing_code, trainer_settings
 
@@ -108,8 +108,7 @@ def check_code(config: PipelineConfig, store: Path) -> None:
 def check_code_loads(config: PipelineConfig, store: Path) -> None:
     """Imports the user's code. Raises UserError for a file that does not import, or lacks its function."""
     code = preprocessing_code(config, store)
-    models = [trainer_settings(config, store, f)["code"] for f in config.trainer.frameworks]
-    for found in [code, *(UserCode(**m) for m in models if m)]:
+    for found in [code, *(trainer_settings(config, store, f).code for f in config.trainer.frameworks)]:
         if found:
             found.load()
 
@@ -131,7 +130,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
     names: list[str] = []
     for framework in config.trainer.frameworks:
         settings = trainer_settings(config, store, framework)
-        name = _check_trainer(settings)
+        name = _check_trainer(settings.model_dump(mode="json"))
         if name in (CHAMPION, *names):
             raise UserError(f"trainer.framework: {framework!r} calls itself {name!r}, which is taken. Rename it.")
         names.append(name)

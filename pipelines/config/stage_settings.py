@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.errors import UserError
@@ -67,12 +66,7 @@ def code_files(config: PipelineConfig) -> list[Path]:
     return files
 
 
-def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> dict[str, Any]:
-    """Returns `training_settings` as the checks before a run, and a training job, take it."""
-    return training_settings(config, store, framework).model_dump(mode="json")
-
-
-def training_settings(config: PipelineConfig, store: Path, framework: str) -> TrainerSettings:
+def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> TrainerSettings:
     """Returns the config's `trainer` as the training stage of one framework takes it, the user's code as snapshots."""
     trainer = config.trainer
     model = trainer.model_for(framework)

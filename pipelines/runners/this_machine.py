@@ -141,7 +141,7 @@ class MachineRunner(Runner[Program]):
             return self._processes
         with self._nothing_left_when_refused():
             self._start_engine(config)
-            frameworks = [trainer_settings(config, self._workspace.code, f)["framework"] for f in config.trainer.frameworks]
+            frameworks = [trainer_settings(config, self._workspace.code, f).framework for f in config.trainer.frameworks]
             servers = self._started.enter_context(TrainingServers(frameworks, self._logs))
             imported = [TRAINERS[f] for f in frameworks if f == STAGES_OWN]
             processes = StageProcesses(self._logs / "preload.log", [*imported, *self._also_preloaded], servers.environment)

@@ -18,7 +18,6 @@ from switchyard.components.training.request import hyperparameters
 from switchyard.components.training.trainers import trainer_class
 from switchyard.components.transform.columns import feature_specs
 from switchyard.components.transform.preprocessing import preprocessing_fn
-from switchyard.components.user_code.loading import UserCode
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.stage_settings import data_gate_settings, preprocessing_code, trainer_settings
 from switchyard.pipelines.preflight import check_environment, check_inputs
@@ -105,9 +104,9 @@ def test_a_model_that_cannot_be_built_is_refused_before_a_row_is_read(case, tmp_
         spec=ModelSpec((FeatureSpec("word", "int64", (1,), 3), FeatureSpec("x", "float32", (1,))), "binary", 1),
         train=None,
         eval=None,
-        hyperparameters=hyperparameters(settings["hyperparameters"], SUMMARY),
+        hyperparameters=hyperparameters(settings.hyperparameters.model_dump(mode="json"), SUMMARY),
         accelerator=AcceleratorProfile("cpu"),
-        build_model=UserCode(**settings["code"]).load(),
+        build_model=settings.code.load(),
         checkpoint_dir=tmp_path / "checkpoints",
         export_dir=tmp_path / "export",
     )
@@ -147,7 +146,7 @@ def test_weights_of_classes_that_the_label_does_not_have_are_refused(tmp_path):
     loaded = load_config(Case("class weight of no class", "", config=config(trainer=given)).write(tmp_path))
     settings = trainer_settings(loaded, tmp_path / "code", "tensorflow")
     with pytest.raises(UserError, match="'7' is no class of 'y'; the classes are"):
-        hyperparameters(settings["hyperparameters"], SUMMARY)
+        hyperparameters(settings.hyperparameters.model_dump(mode="json"), SUMMARY)
 
 
 def test_a_transformed_feature_that_is_text_is_refused():

@@ -58,7 +58,7 @@ def test_a_stage_reads_what_it_was_given(config, stage):
 
 
 def test_training_reads_what_it_was_given(config, tmp_path):
-    given = stage_settings.training_settings(config, tmp_path / "code", "pytorch")
+    given = stage_settings.trainer_settings(config, tmp_path / "code", "pytorch")
     read = TrainerSettings.model_validate_json(given.model_dump_json())
     assert read == given
     assert read.code.path.endswith("model.py")

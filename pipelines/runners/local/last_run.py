@@ -68,7 +68,7 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
         "config": config.model_dump(mode="json"),
         "uri": tracking_uri(config, workspace),
         # Snapshots are named by their contents.
-        "trainers": [trainer_settings(config, workspace.code, framework) for framework in config.trainer.frameworks],
+        "trainers": [trainer_settings(config, workspace.code, f).model_dump(mode="json") for f in config.trainer.frameworks],
         "preprocessing": asdict(code) if code else None,
         "schema": fingerprint([schema]) if schema else None,
         "sample": fingerprint(find_files([sample], "validation.serving_sample")) if sample else None,
