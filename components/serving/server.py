@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
@@ -247,16 +248,30 @@ def _access_log(target: str | None) -> Iterator[Callable[[dict[str, Any]], None]
         yield None
         return
     if target == "-":
-        yield lambda entry: _write(sys.stdout.buffer, entry)
+        yield _AccessLog(sys.stdout.buffer)
         return
     try:
-        file = open(target, "ab")  # noqa: SIM115 (closed below)
+        # Unbuffered: what does not fit on a full disk is not kept for a later line.
+        file = open(target, "ab", buffering=0)  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UserError(f"--access-log: cannot write {target}: {error.strerror}.") from None
     with file:
-        yield lambda entry: _write(file, entry)
+        yield _AccessLog(file)
 
 
-def _write(file: BinaryIO, entry: dict[str, Any]) -> None:
-    file.write(orjson.dumps(entry) + b"\n")
-    file.flush()
+class _AccessLog:
+    """Writes one JSON object a line. A full disk, or a reader that is gone, fails no request."""
+
+    def __init__(self, file: BinaryIO | FileIO) -> None:
+        self._file, self._fails = file, False
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        try:
+            self._file.write(orjson.dumps(entry) + b"\n")
+            self._file.flush()
+        except OSError as error:
+            if not self._fails:
+                _log.warning("the access log cannot be written, and lacks requests from here: %s", error.strerror)
+            self._fails = True
+        else:
+            self._fails = False

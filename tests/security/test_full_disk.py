@@ -1,5 +1,6 @@
 """A disk that is full, inside a stage and outside of one: the message says so, which, and what to do. Real ones of a megabyte."""
 
+import asyncio
 import mmap
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import resource
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from switchyard.components.errors import StageError, UserError
@@ -208,3 +210,24 @@ def test_a_run_whose_workspace_has_no_room_left(disk, tmp_path, warm):
     assert "Traceback" not in full.stderr + full.stdout
     subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
     assert warm("run", *arguments).code in (0, 4)
+
+
+@pytest.mark.core
+def test_an_access_log_that_is_full_fails_no_request_and_says_so_once(caplog):
+    from switchyard.components.serving.app import ServerState, create_app
+    from switchyard.components.serving.metrics import Metrics
+    from switchyard.components.serving.rollout import Rollout, StopRule
+    from switchyard.components.serving.served_model import Limits
+    from switchyard.components.serving.server import _access_log
+
+    async def ask(app):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            return [(await client.get("/v2")).status_code for _ in range(3)]
+
+    with _access_log("/dev/full") as log:
+        state = ServerState("m", Rollout(0.0, StopRule()), Limits(), Metrics(), "1")
+        assert asyncio.run(ask(create_app(state, token=None, access_log=log))) == [200, 200, 200]
+
+    assert [r.message for r in caplog.records if "access log" in r.message] == [
+        "the access log cannot be written, and lacks requests from here: No space left on device"
+    ]
