@@ -1,7 +1,7 @@
 """The trainers against loops written by hand, and their input against tensors that are in memory already, in one run.
 
 python benchmarks/trainers.py [--rows 100000] [--epochs 4] [--repeats 3] [--json]
-python benchmarks/trainers.py --rows 400000 --device gpu --batch 4096 --features 100 --hidden 4096    (enough to keep a GPU busy)
+python benchmarks/trainers.py --rows 400000 --device gpu --batch 4096 --features 100 --hidden 4096 --precision bf16
 
 Both sides of a pair train the default model on the same rows with the same batch size, optimizer and metrics, validate after
 each epoch, and must reach the same validation loss. A side runs in a process of its own, the sides in turn. What is measured are
@@ -31,6 +31,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARNING_RATE = 1e-3
+PRECISIONS = ("float32", "bf16")
 # Side, what it is compared with, what is compared, the ratio that we want.
 PAIRS = (
     ("tensorflow", "keras_fit", "TensorFlow trainer, seconds an epoch, against Keras' fit", 1.1),
@@ -51,6 +52,7 @@ class Setting:
     features: int
     hidden: int
     device: str
+    precision: str
 
 
 def main() -> None:
@@ -65,11 +67,12 @@ def main() -> None:
     parser.add_argument(
         "--hidden", type=int, default=0, help="PyTorch: width of a model of three layers; default: the default model"
     )
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of both sides (float32)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    setting = Setting(options.epochs, options.batch, options.features, options.hidden, options.device)
+    setting = Setting(options.epochs, options.batch, options.features, options.hidden, options.device, options.precision)
     if options.side:
         print(json.dumps(_side(options.side, options.folder, setting)))
         return
@@ -94,7 +97,8 @@ def main() -> None:
         return
     model = f"three layers of {setting.hidden}" if setting.hidden else "the default model"
     where = f"{os.cpu_count()} cores" if setting.device == "cpu" else "a GPU"
-    print(f"{options.rows:,} rows of {setting.features} features, batches of {setting.batch}, {model}, {where}; seconds an epoch")
+    data = f"{options.rows:,} rows of {setting.features} features, batches of {setting.batch}"
+    print(f"{data}, {model}, {setting.precision}, {where}; seconds an epoch")
     print(f"{'':66}{'ours':>24}{'compared with':>24}{'ratio':>8}{'target':>8}")
     for row in rows:
         sides = "".join(f"{'{:.2f} ({:.2f} to {:.2f})'.format(*row[k]):>24}" for k in ("ours", "theirs"))
@@ -180,7 +184,7 @@ def _request(folder: Path, setting: Setting) -> Any:
         train=train,
         eval=held_out,
         hyperparameters=Hyperparameters(setting.epochs, None, setting.batch, LEARNING_RATE, "adam", 1, None, 0.0, None),
-        accelerator=AcceleratorProfile(setting.device),
+        accelerator=AcceleratorProfile(setting.device, precision=setting.precision),
         build_model=(lambda spec: _wide(spec, setting.hidden)) if setting.hidden else None,
         checkpoint_dir=work / "checkpoints",
         export_dir=work / "export",
@@ -276,6 +280,7 @@ def _keras_fit(folder: Path, setting: Setting, epoch_ended: Callable[[float], No
 
     spec, (x, y), (x_eval, y_eval) = _arrays(folder, setting)
     keras.utils.set_random_seed(1)
+    keras.mixed_precision.set_global_policy("mixed_bfloat16" if setting.precision == "bf16" else "float32")
     model = default_model(spec)
     model.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE, epsilon=1e-7),
@@ -312,7 +317,8 @@ def _pytorch_loop(folder: Path, setting: Setting, epoch_ended: Callable[[float],
     torch.manual_seed(1)
     device = torch.device("cuda" if setting.device == "gpu" else "cpu")
     model = (_wide(spec, setting.hidden) if setting.hidden else default_model(spec)).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, eps=1e-7)
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, eps=1e-7, fused=True)
+    cast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=setting.precision == "bf16")
     x, x_eval = ({k: torch.from_numpy(v).to(device) for k, v in features.items()} for features in (x, x_eval))
     y, y_eval = torch.from_numpy(y).to(device), torch.from_numpy(y_eval).to(device)
     accuracy = torchmetrics.classification.BinaryAccuracy().to(device)
@@ -321,15 +327,16 @@ def _pytorch_loop(folder: Path, setting: Setting, epoch_ended: Callable[[float],
         model.train()
         for index in torch.randperm(len(y), device=device).split(setting.batch):
             optimizer.zero_grad()
-            logits = model({k: v[index] for k, v in x.items()})[:, 0]
+            with cast:
+                logits = model({k: v[index] for k, v in x.items()}).float()[:, 0]
             loss = functional.binary_cross_entropy_with_logits(logits, y[index].float())
             loss.backward()
             optimizer.step()
             accuracy.update(logits.detach().sigmoid(), y[index])
             auc.update(logits.detach().sigmoid(), y[index])
         model.eval()
-        with torch.inference_mode():
-            logits = model(x_eval)[:, 0]
+        with torch.inference_mode(), cast:
+            logits = model(x_eval).float()[:, 0]
             val_loss = float(functional.binary_cross_entropy_with_logits(logits, y_eval.float()))
             accuracy.update(logits.sigmoid(), y_eval)
             auc.update(logits.sigmoid(), y_eval)

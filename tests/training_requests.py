@@ -1,66 +1,9 @@
-"""Requests for trainers: 400 rows of two numbers and a word. Imports both frameworks."""
+"""The requests of `training_inputs`, and both trainers. Imports both frameworks."""
 
-import numpy as np
-
-from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest, blocks
-from switchyard.components.training.examples import Examples, columns_of
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
+from tests.training_inputs import HYPER, SPECS, TASKS, examples, in_memory, no_report, request, sources
+
+__all__ = ["FRAMEWORKS", "HYPER", "SPECS", "TASKS", "examples", "in_memory", "no_report", "request", "sources"]
 
 FRAMEWORKS = [TensorflowTrainer, PytorchTrainer]
-TASKS = {"binary": 1, "multiclass": 3, "regression": 1}
-HYPER = dict(
-    epochs=6,
-    steps=None,
-    batch_size=32,
-    learning_rate=0.02,
-    optimizer="adam",
-    seed=1,
-    patience=None,
-    min_delta=0.0,
-    class_weights=None,
-)
-
-
-SPECS = (FeatureSpec("word", "int64", (1,), 4), FeatureSpec("x", "float32", (2,)))
-
-
-def examples(task, rows, seed):
-    rng = np.random.default_rng(seed)
-    x, word = rng.normal(size=(rows, 2)).astype(np.float32), rng.integers(0, 4, size=(rows, 1))
-    score = 2 * x[:, 0] - x[:, 1] + (word[:, 0] - 1.5)
-    label = {
-        "binary": (score > 0).astype(np.int64),
-        "multiclass": np.digitize(score, [-1, 1]),
-        "regression": score.astype(np.float32),
-    }[task]
-    return in_memory({"x": x, "word": word}, label, SPECS)
-
-
-def in_memory(features, labels, specs, **limits):
-    """Returns arrays by name as an `ExampleSource`."""
-    return Examples(blocks(specs), [columns_of(features, labels, specs)], **limits)
-
-
-def sources(task):
-    """Returns the examples of both splits."""
-    return [examples(task, 400, 0), examples(task, 200, 1)]
-
-
-def request(examples, folder, task, build_model=None, accelerator=None, train=None, **hyper):
-    """Returns the request to train on `examples`, train and eval."""
-    return TrainRequest(
-        spec=ModelSpec(SPECS, task, TASKS[task]),
-        train=train or examples[0],
-        eval=examples[1],
-        hyperparameters=Hyperparameters(**{**HYPER, **hyper}),
-        accelerator=accelerator or AcceleratorProfile(),
-        build_model=build_model,
-        checkpoint_dir=folder / "checkpoints",
-        export_dir=folder / "export",
-    )
-
-
-def no_report(step, metrics):
-    pass

@@ -1,0 +1,171 @@
+"""The PyTorch trainer on a GPU that is hard to come by: `python -m pytest tests/gpu/bare`, in under three minutes.
+
+Needs PyTorch, Lightning, torchmetrics, safetensors, joblib, pyarrow and pytest, of newer versions than the lock's, too; neither
+TensorFlow nor TFX, and nothing installed of Switchyard. Without a GPU all of it runs on the CPU, as a part of `make test`, but
+for what only a GPU has.
+"""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from switchyard.components.errors import TrainingError
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.contract import FeatureSpec, ModelSpec
+from switchyard.components.training.pytorch.archive import MODEL_FILE
+from switchyard.components.training.pytorch.trainer import PytorchTrainer
+from tests.training_inputs import TASKS, in_memory, no_report, request, sources
+
+DEVICES = torch.cuda.device_count()
+KIND = "gpu" if DEVICES else "cpu"
+on_a_gpu = pytest.mark.skipif(not DEVICES, reason="no NVIDIA GPU: torch.cuda.device_count() is 0")
+# float32 adds up in another order on another device; the others have 8 or 11 bits of mantissa.
+ALLOWED = {"float32": 1e-3, "tf32": 1e-2, "bf16": 5e-2, "fp16": 1e-2}
+
+
+def needs(count):
+    reason = f"needs {count} NVIDIA GPUs, this machine has {DEVICES}; the same code is tested on CPU processes: tests/workers"
+    return pytest.mark.skipif(count > DEVICES, reason=reason)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Trains; returns the request and the result."""
+    numbers = itertools.count()
+
+    def train(task="binary", build_model=None, report=no_report, folder=None, **devices):
+        hyper = {k: devices.pop(k) for k in ("epochs", "batch_size") if k in devices}
+        profile = AcceleratorProfile(**{"kind": KIND, **devices})
+        folder = tmp_path / (folder or str(next(numbers)))
+        made = request(sources(task), folder, task, build_model=build_model, accelerator=profile, **hyper)
+        return made, PytorchTrainer().train(made, report)
+
+    return train
+
+
+def scores(made, rows=200, size=None):
+    """Returns the exported model's scores of the first held-out rows, in batches of `size`."""
+    predict = PytorchTrainer.load_predictor(made.export_dir)
+    return np.concatenate([predict(features) for features, _ in made.eval.batches(size or rows)])
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    "precision", ["float32", pytest.param("tf32", marks=on_a_gpu), "bf16", pytest.param("fp16", marks=on_a_gpu)]
+)
+@pytest.mark.parametrize("task", TASKS)
+def test_learns_as_in_float32_on_a_cpu_and_serves_in_float32(task, precision, trained):
+    _, alone = trained(task, kind="cpu", epochs=3)
+    made, found = trained(task, precision=precision, epochs=3)
+    for a, b in zip(alone.history, found.history, strict=True):
+        assert b["val_loss"] == pytest.approx(a["val_loss"], abs=ALLOWED[precision], rel=ALLOWED[precision])
+    assert found.device.startswith(KIND)
+    np.testing.assert_allclose(scores(made), scores(made, size=7), atol=1e-5)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_compiled_model_learns_the_same(task, precision, trained):
+    _, alone = trained(task, precision=precision, epochs=3)
+    _, found = trained(task, precision=precision, epochs=3, compile=True)
+    for a, b in zip(alone.history, found.history, strict=True):
+        assert b["val_loss"] == pytest.approx(a["val_loss"], abs=ALLOWED[precision], rel=ALLOWED[precision])
+
+
+@pytest.mark.core
+def test_a_killed_training_resumes_where_it_stopped(trained):
+    class Killed(BaseException):
+        pass
+
+    def kill_in_fourth(step, metrics):
+        if step == 52:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trained(folder="cut", report=kill_in_fourth)
+    _, resumed = trained(folder="cut")
+    assert (resumed.resumed_from_epoch, resumed.epochs) == (3, 6)
+
+
+def much_memory(spec):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, spec.outputs)
+
+        def forward(self, features):
+            x = features["x"]
+            # Two rows, as the trainer tries a model, take 64 MB; 32 rows take terabytes.
+            return self.layer(x) + torch.zeros(len(x) ** 4, 1 << 20, device=x.device).sum()
+
+    return Model()
+
+
+@pytest.mark.core
+def test_memory_that_runs_out_is_an_error_that_names_the_allocation_and_the_next_training_works(trained):
+    with pytest.raises(TrainingError, match=rf"ran out of memory on the {KIND} .*batch_size 32: .*alloc.*smaller"):
+        trained(build_model=much_memory)
+    _, found = trained(epochs=1)
+    assert found.epochs == 1
+
+
+def convolutions(spec):
+    nn = torch.nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            first = (nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2))
+            self.net = nn.Sequential(
+                *first, nn.Conv2d(32, 64, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)
+            )
+
+        def forward(self, features):
+            return self.net(features["image"].permute(0, 3, 1, 2))
+
+    return Net()
+
+
+def images(rows, seed):
+    random = np.random.default_rng(seed)
+    label = random.integers(0, 3, size=rows)
+    shapes = np.random.default_rng(0).normal(size=(3, 28, 28, 1))
+    image = (shapes[label] + random.normal(size=(rows, 28, 28, 1)) * 2).astype(np.float32)
+    return in_memory({"image": image}, label, (FeatureSpec("image", "float32", (28, 28, 1)),))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_convolution_scores_a_row_the_same_in_any_batch_and_on_any_device(precision, tmp_path):
+    sets = [images(300, 1), images(60, 2)]
+    profile = AcceleratorProfile(KIND, precision=precision)
+    made = request(sets, tmp_path, "multiclass", build_model=convolutions, accelerator=profile, epochs=2)
+    made = type(made)(**{**vars(made), "spec": ModelSpec((FeatureSpec("image", "float32", (28, 28, 1)),), "multiclass", 3)})
+    PytorchTrainer().train(made, no_report)
+    whole = scores(made, 60)
+    np.testing.assert_allclose(scores(made, 60, 7), whole, atol=1e-5)
+    features, _ = next(iter(made.eval.batches(60)))
+    program = torch.export.load(made.export_dir / MODEL_FILE).module(check_guards=False)
+    on_the_cpu = program({"f0": torch.tensor(features["image"])}).detach().numpy()
+    np.testing.assert_allclose(on_the_cpu, whole, atol=1e-5)
+
+
+@pytest.mark.core
+def test_a_deterministic_training_gives_the_same_bits_twice(trained):
+    (first, _), (second, _) = (trained(deterministic=True, epochs=2) for _ in range(2))
+    assert scores(first).tobytes() == scores(second).tobytes()
+
+
+@pytest.mark.parametrize("count", [pytest.param(n, marks=needs(n)) for n in (2, 4, 8)])
+@pytest.mark.parametrize("shard_model", [False, True])
+def test_several_gpus_learn_as_one(count, shard_model, trained, tmp_path):
+    """By the same launcher as the training stage's, whose processes are this test's."""
+    from switchyard.components.training.workers import bare_group
+
+    _, alone = trained(epochs=3)
+    losses = json.loads(bare_group.train(tmp_path, count, shard_model=shard_model, epochs=3))
+    assert losses == pytest.approx([h["val_loss"] for h in alone.history], abs=1e-2)
