@@ -45,10 +45,10 @@ def sources(task):
     return [examples(task, 400, 0), examples(task, 200, 1)]
 
 
-def request(examples, folder, task, build_model=None, accelerator=None, train=None, **hyper):
+def request(examples, folder, task, build_model=None, accelerator=None, train=None, spec=None, **hyper):
     """Returns the request to train on `examples`, train and eval."""
     return TrainRequest(
-        spec=ModelSpec(SPECS, task, TASKS[task]),
+        spec=spec or ModelSpec(SPECS, task, TASKS[task]),
         train=train or examples[0],
         eval=examples[1],
         hyperparameters=Hyperparameters(**{**HYPER, **hyper}),

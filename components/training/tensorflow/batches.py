@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,9 @@ def dataset(
     batches = taken.flat_map(_batches).map(
         lambda arrays, labels: (_features(source.blocks, arrays), labels), num_parallel_calls=tf.data.AUTOTUNE
     )
-    return batches.prefetch(tf.data.AUTOTUNE)
+    # Keras warns of a dataset that ends and did not say when.
+    count = epochs * math.ceil(source.rows / batch_size)
+    return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
 
 
 def _batches(arrays: tuple[tf.Tensor, ...], labels: tf.Tensor, sizes: tf.Tensor) -> tf.data.Dataset:

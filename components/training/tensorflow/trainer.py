@@ -126,6 +126,7 @@ class TensorflowTrainer(Trainer):
             model.fit(
                 batches.map(_column_labels(task)),
                 steps_per_epoch=steps_per_epoch,
+                shuffle=False,
                 initial_epoch=ledger.epochs,
                 epochs=hyper.epochs,
                 validation_data=dataset(request.eval, hyper.eval_batch_size(1)).map(_column_labels(task)),

@@ -14,10 +14,10 @@ import torch
 
 from switchyard.components.errors import TrainingError
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.contract import FeatureSpec, ModelSpec
 from switchyard.components.training.pytorch.archive import MODEL_FILE
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
-from tests.training_inputs import TASKS, in_memory, no_report, request, sources
+from tests.gpu.bare.images import SPEC, images
+from tests.training_inputs import TASKS, no_report, request, sources
 
 DEVICES = torch.cuda.device_count()
 KIND = "gpu" if DEVICES else "cpu"
@@ -130,21 +130,12 @@ def convolutions(spec):
     return Net()
 
 
-def images(rows, seed):
-    random = np.random.default_rng(seed)
-    label = random.integers(0, 3, size=rows)
-    shapes = np.random.default_rng(0).normal(size=(3, 28, 28, 1))
-    image = (shapes[label] + random.normal(size=(rows, 28, 28, 1)) * 2).astype(np.float32)
-    return in_memory({"image": image}, label, (FeatureSpec("image", "float32", (28, 28, 1)),))
-
-
 @pytest.mark.core
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_convolution_scores_a_row_the_same_in_any_batch_and_on_any_device(precision, tmp_path):
     sets = [images(300, 1), images(60, 2)]
     profile = AcceleratorProfile(KIND, precision=precision)
-    made = request(sets, tmp_path, "multiclass", build_model=convolutions, accelerator=profile, epochs=2)
-    made = type(made)(**{**vars(made), "spec": ModelSpec((FeatureSpec("image", "float32", (28, 28, 1)),), "multiclass", 3)})
+    made = request(sets, tmp_path, "multiclass", build_model=convolutions, accelerator=profile, spec=SPEC, epochs=2)
     PytorchTrainer().train(made, no_report)
     whole = scores(made, 60)
     np.testing.assert_allclose(scores(made, 60, 7), whole, atol=1e-5)
