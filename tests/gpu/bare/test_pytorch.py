@@ -6,18 +6,22 @@ for what only a GPU has.
 """
 
 import itertools
-import json
 
 import numpy as np
 import pytest
 import torch
 
+from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
 from switchyard.components.errors import TrainingError
 from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, features_json
+from switchyard.components.training.contract import blocks
+from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.pytorch.archive import MODEL_FILE
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
+from switchyard.components.training.workers.group import train_here
 from tests.gpu.bare.images import SPEC, images
-from tests.training_inputs import TASKS, no_report, request, sources
+from tests.training_inputs import HYPER, SPECS, TASKS, no_report, request, sources
 
 DEVICES = torch.cuda.device_count()
 KIND = "gpu" if DEVICES else "cpu"
@@ -151,12 +155,56 @@ def test_a_deterministic_training_gives_the_same_bits_twice(trained):
     assert scores(first).tobytes() == scores(second).tobytes()
 
 
+def several(folder, count, *, kind=KIND, shard_model=False):
+    """Trains in as many processes as there are devices, started by the launcher of the training stage; returns the result."""
+    layout = blocks(SPECS)
+    columns, rows = folder / "columns", {}
+    columns.mkdir(parents=True)
+    (columns / FILE).write_text(features_json(SPECS))
+    for split, source in zip((TRAIN, EVAL), sources("binary"), strict=True):
+        (columns / f"Split-{split}").mkdir()
+        with (columns / f"Split-{split}" / f"examples{SUFFIX}").open("wb") as file:
+            writer = ColumnsWriter(file, layout, "int64")
+            for stretch in source.stretches(source.rows):
+                writer.write((tuple(stretch.arrays), stretch.labels))
+            writer.close()
+        rows[split] = source.rows
+    facts = {
+        "fingerprint": "",
+        "files": [],
+        "columns": {},
+        "missing": {},
+        "bad_rows": 0,
+        "bad_row_samples": [],
+        "empty_columns": [],
+    }
+    summary = DatasetSummary(**facts, rows=rows, label="y", task="binary", classes=[0, 1], class_counts={"0": 200, "1": 200})
+    summary.save(str(folder))
+    given = {
+        **HYPER,
+        "epochs": 3,
+        "early_stopping": None,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "weight_decay": None,
+        "clip_norm": None,
+    }
+    accelerator = {"kind": kind, "count": count, "shard_model": shard_model}
+    settings = {
+        "framework": "pytorch",
+        "code": None,
+        "model_parameters": {},
+        "hyperparameters": given,
+        "accelerator": accelerator,
+    }
+    job = TrainingJob(settings, str(folder), str(columns), str(folder / "state"))
+    return train_here(job, no_report)
+
+
 @pytest.mark.parametrize("count", [pytest.param(n, marks=needs(n)) for n in (2, 4, 8)])
 @pytest.mark.parametrize("shard_model", [False, True])
 def test_several_gpus_learn_as_one(count, shard_model, trained, tmp_path):
-    """By the same launcher as the training stage's, whose processes are this test's."""
-    from switchyard.components.training.workers import bare_group
-
     _, alone = trained(epochs=3)
-    losses = json.loads(bare_group.train(tmp_path, count, shard_model=shard_model, epochs=3))
-    assert losses == pytest.approx([h["val_loss"] for h in alone.history], abs=1e-2)
+    found = several(tmp_path / "several", count, shard_model=shard_model)
+    assert found.workers == count
+    assert [h["val_loss"] for h in found.history] == pytest.approx([h["val_loss"] for h in alone.history], abs=1e-2)
