@@ -38,7 +38,7 @@ class Metrics:
             "switchyard_request_log_dropped_rows", "Rows that the request log could not keep", registry=registry
         )
         self.canary_stops = Counter("switchyard_canary_stops", "Canaries taken out by the stop rule", registry=registry)
-        self.registry_reachable = Gauge("switchyard_registry_reachable", "0 while MLflow cannot be asked", registry=registry)
+        self.registry_reachable = Gauge("switchyard_registry_reachable", "0 while MLflow is unreachable", registry=registry)
         self.registry_reachable.set(1)
 
     def page(self) -> bytes:

@@ -66,8 +66,9 @@ def handle_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             if is_refusal(error) or is_denial(error):
                 _fail(refusal("", error), EXIT_BAD_INPUT)
             _fail(
-                f"MLflow cannot be asked: {first_line(error)}\n"
-                "Is the server up, the database whole? Asked is --tracking-uri, else MLFLOW_TRACKING_URI, else the workspace's.",
+                f"cannot reach MLflow: {first_line(error)}\n"
+                "Check that the server runs and the database is intact. "
+                "The URI comes from --tracking-uri, then MLFLOW_TRACKING_URI, then the workspace.",
                 EXIT_FAILED,
             )
 

@@ -80,6 +80,6 @@ def test_a_store_that_cannot_be_asked_ends_a_command_with_a_message(store, tmp_p
     with command_in_this_process() as command:
         done = command("models", "list", *where)
     assert done.exit_code == 1
-    assert done.stderr.startswith("error: MLflow cannot be asked: ")
+    assert done.stderr.startswith("error: cannot reach MLflow: ")
     assert "--tracking-uri" in done.stderr
     assert "secret" not in done.stderr
