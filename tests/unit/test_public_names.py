@@ -86,6 +86,21 @@ def test_the_docs_import_public_names_alone(file):
     ]
     for line in imports:
         [statement] = ast.parse(line.strip()).body
-        assert isinstance(statement, ast.ImportFrom), line
+        if isinstance(statement, ast.Import):
+            assert [alias.name for alias in statement.names] == ["switchyard"], line
+            continue
         assert statement.module == "switchyard", line
         assert {alias.name for alias in statement.names} <= set(switchyard.__all__), line
+
+
+@pytest.mark.parametrize(
+    "file", sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "pipelines/examples").rglob("*.py"))
+)
+def test_the_examples_import_public_names_alone(file):
+    modules = {
+        name
+        for node in ast.walk(ast.parse((REPOSITORY / file).read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module])
+    }
+    assert {name for name in modules if name.partition(".")[0] in ("switchyard", "components", "pipelines")} <= {"switchyard"}
