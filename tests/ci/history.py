@@ -8,8 +8,6 @@ REPOSITORY = Path(__file__).parent.parent.parent
 FILE = REPOSITORY / "tests" / "last_passed.json"
 # Written by the runs themselves; they make no tree another one.
 RECORDS = ("tests/last_passed.json", "tests/durations.json")
-# Of the main line's first 166 commits: what a landing that was not noted counts as. A merged branch is one commit of it.
-COMMITS_OF_A_LANDING = 12
 
 
 def read():
@@ -54,19 +52,14 @@ def land(commit="HEAD"):
 
 
 def landings_since(commit, document):
-    """Returns the number of landings after `commit` (None: since the first that was noted).
+    """Returns the number of noted landings after `commit` (None: after the first one).
 
-    Those that were noted, or, where one was forgotten, what the commits up to the last noted one make. The commits after it
-    are one change that is under way: no landing yet, however many they are.
+    The commits after the last of them are one change that is under way, however many they are; a landing that was not noted
+    shows by their number, see `commits_under_way`.
     """
     landings = document["landings"]
     start = commit or (landings or [None])[0]
-    last = landings[-1] if landings else "HEAD"
-    commits = git("rev-list", "--count", "--first-parent", f"{start}..{last}") if start else None
-    if commits is None:
-        return 0
-    noted = [c for c in landings if git("merge-base", "--is-ancestor", c, start) is None]
-    return max(len(noted), int(commits) // COMMITS_OF_A_LANDING)
+    return sum(git("merge-base", "--is-ancestor", landing, start) is None for landing in landings) if start else 0
 
 
 def commits_under_way(document):

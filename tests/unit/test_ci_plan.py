@@ -99,10 +99,6 @@ def test_landings_are_counted_from_the_commit_at_which_a_suite_passed(repository
     assert history.landings_since(repository[29], document) == 0
 
 
-def test_landings_that_were_not_noted_count_by_their_commits(repository):
-    assert history.landings_since(repository[0], {"landings": [], "suites": {}}) == 29 // history.COMMITS_OF_A_LANDING
-
-
 def test_a_suite_is_recorded_with_the_commit_at_which_it_passed(repository):
     said = history.record(["serving"], {"serving": {"passed": 3, "failed": 0}}, {"serving": 12.4})
     assert "serving" in said
@@ -131,16 +127,3 @@ def test_the_commits_of_a_change_that_is_under_way_are_no_landings(repository):
     assert history.landings_since(repository[1], document) == 1
     assert history.landings_since(repository[3], document) == 0
     assert history.commits_under_way(document) == 27
-
-
-def test_a_merged_branch_is_one_commit_of_the_main_line(repository, tmp_path):
-    def git(*arguments):
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    git("checkout", "--quiet", "-b", "branch")
-    for number in range(2 * history.COMMITS_OF_A_LANDING):
-        git("commit", "--quiet", "--allow-empty", "-m", f"branch {number}")
-    git("checkout", "--quiet", "-")
-    git("merge", "--quiet", "--no-ff", "-m", "merge", "branch")
-    assert history.landings_since(repository[-1], {"landings": [], "suites": {"flink": {"commit": repository[-1]}}}) == 0
