@@ -17,9 +17,10 @@ from rich.console import Console
 
 from switchyard.components import progress as progress_texts
 from switchyard.components.bundle.model import BundleModel
-from switchyard.components.errors import ArgumentError
+from switchyard.components.errors import ArgumentError, StageError
 from switchyard.components.failure import expected
 from switchyard.components.ingest.sources import fingerprint, format_of, list_files, listed
+from switchyard.components.process.full_disk import full_disk
 from switchyard.pipelines.api.model_argument import load_model, open_model
 from switchyard.pipelines.api.output_path import check_output, removed_when_refused
 from switchyard.pipelines.config.beam import FLINK, BeamConfig
@@ -153,6 +154,17 @@ def predict(
         return _predict_files(model, tracking_uri, workspace, wanted, console, trust=trust)
 
 
+@contextmanager
+def _named_when_full(parts: Path) -> Iterator[None]:
+    """Arrow and Beam do not say which file had no space."""
+    try:
+        yield
+    except Exception as error:
+        if full := full_disk(error, parts):
+            raise StageError(full) from error
+        raise
+
+
 def _are_mappings(rows: Any) -> bool:
     return isinstance(rows, Sequence) and all(isinstance(row, Mapping) for row in rows)
 
@@ -199,7 +211,7 @@ def _predict_files(
         job = BatchJob(
             str(opened.folder), opened.digest, kinds, str(parts), wanted.missing_values, wanted.max_bad_rows, typed=kind != "csv"
         )
-        with removed_when_refused(parts), quiet(parts / "log"):
+        with removed_when_refused(parts), _named_when_full(parts), quiet(parts / "log"):
             try:
                 predict_files(job, beam)
             except Exception as error:

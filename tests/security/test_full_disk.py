@@ -231,3 +231,12 @@ def test_an_access_log_that_is_full_fails_no_request_and_says_so_once(caplog):
     assert [r.message for r in caplog.records if "access log" in r.message] == [
         "the access log cannot be written, and lacks requests from here: No space left on device"
     ]
+
+
+@pytest.mark.core
+def test_predictions_that_do_not_fit_name_the_disk_that_they_are_for(disk):
+    from switchyard.pipelines.api.predict import _named_when_full
+
+    fill(disk)
+    with pytest.raises(StageError, match=f"file system at {disk} "), _named_when_full(disk / "out.csv.parts"):
+        raise RuntimeError("[Errno 28] Error writing bytes to file. Detail: [errno 28] No space left on device")
