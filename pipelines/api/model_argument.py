@@ -12,6 +12,7 @@ from switchyard.components.bundle.source import ModelRef, OpenedModel, name_and_
 from switchyard.components.bundle.source import open_model as open_any
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.text.redaction import take_credentials
+from switchyard.pipelines.terminal.output import quiet
 from switchyard.pipelines.workspace import registry_uri
 
 
@@ -90,8 +91,9 @@ def load_model(
     """
     with ExitStack() as stack:
         opened = stack.enter_context(open_model(model, tracking_uri, workspace, trust=trust, digest=digest))
-        import_torch_first()
-        loaded = load_bundle(opened.folder, opened.digest)
+        with quiet():  # what TensorFlow says of devices
+            import_torch_first()
+            loaded = load_bundle(opened.folder, opened.digest)
         # The copy lives as long as the model: what a framework reads later is there.
         weakref.finalize(loaded, stack.pop_all().close)
     return loaded

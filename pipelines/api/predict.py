@@ -133,8 +133,7 @@ def predict(
         if wrong := [name for name, is_given in given.items() if is_given]:
             raise ArgumentError(wrong[0], "belongs to files; rows in memory are predicted as they are. Leave it out.")
         if not isinstance(model, BundleModel):
-            with quiet():  # what TensorFlow says of devices
-                model = load_model(model, tracking_uri=tracking_uri, workspace=workspace, trust=trust)
+            model = load_model(model, tracking_uri=tracking_uri, workspace=workspace, trust=trust)
         return model.predict(rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_records(list(rows)))
     if isinstance(model, BundleModel):
         raise ArgumentError("model", "files are predicted by processes that load it; give its name, URI or path.")

@@ -31,7 +31,7 @@ def progress_console(shown: bool) -> Iterator[Console]:
         yield silent
     finally:
         for text in silent.warnings:
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(text, stacklevel=4)  # this generator, contextlib, the function, its caller
 
 
 def table_console() -> Console:
