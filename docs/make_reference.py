@@ -76,7 +76,7 @@ def _sections(section: type[BaseModel], path: str, seen: dict[type[BaseModel], s
 
 
 def _nested(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
-    """Yields the sections within a type, with how a path to them goes on: `` for a key, `.*` for a mapping, `[]` for a list."""
+    """Yields the sections within a type, with what a path to them adds: `` for a key, `.*` for a mapping, `[]` for a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, ""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)

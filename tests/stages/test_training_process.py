@@ -23,7 +23,7 @@ from tests.command import REPOSITORY, environment
 
 SPECS = (FeatureSpec("a", "float32", (1,)), FeatureSpec("b", "float32", (1,)))
 OTHERS = ["tensorflow", "tensorflow_transform", "tfx", "tfx_bsl", "keras", "apache_beam", "mlflow"]
-# Notes what is in the process that it is built in; then does what it is told.
+# Notes what is in the process that it is built in; then does what the job asks for.
 TORCH = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -68,7 +68,7 @@ def build_model(spec):
 
 @pytest.fixture
 def job(tmp_path):
-    """Returns a function that makes a job, whose model is told `how`."""
+    """Returns a function that makes a job, whose model does `how`."""
     random = np.random.default_rng(0)
     for split, rows in (("train", 200), ("eval", 50)):
         (tmp_path / f"Split-{split}").mkdir()
