@@ -140,7 +140,9 @@ class _MaskedRecords:
 
 
 def _remember_parts(uri: str) -> None:
-    scheme, _, rest = uri.partition("://")
+    scheme, separator, rest = uri.partition("://")
+    if not separator and re.fullmatch(r"[^/\s:]+:[^@]+@.+", uri):
+        rest = uri  # its scheme was forgotten
     if scheme.startswith("sqlite"):  # a file's name, which nothing keeps from holding an @
         rest = f"?{rest.partition('?')[2]}"
     # Up to the last @: a password may hold what it should not, and its address then fails with a text that repeats it.

@@ -176,7 +176,13 @@ def client(uri: str) -> Any:
         from mlflow import MlflowClient
 
         with locked_database(uri):
-            _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            try:
+                _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            except ModuleNotFoundError as error:
+                raise UserError(
+                    f"tracking.uri: {mask(uri)} needs the Python package {error.name!r}, which is not installed; install the "
+                    "database's driver in this environment"
+                ) from error
     return _clients[uri]
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.text import redaction
+from switchyard.components.tracking.run import client
 from switchyard.pipelines.config.load import load_config
 from tests.command import mlflow_server
 from tests.refusing_server import served
@@ -51,6 +52,19 @@ def leaks(folder, secret=CANARY):
     files = [p for p in Path(folder).rglob("*") if p.is_file()]
     assert files
     return [p for p in files for content in [p.read_bytes()] if any(form in content for form in forms(secret))]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("uri", [f"user:{CANARY}@host", f"user:{CANARY}@host:5000/path"])
+def test_a_password_in_an_address_without_a_scheme_is_masked_in_every_text(uri):
+    assert redaction.take_credentials(uri) == uri
+    assert CANARY not in redaction.mask(f"unsupported URI '{uri}' for model registry data storage")
+
+
+@pytest.mark.core
+def test_a_database_without_its_driver_is_an_error_that_names_the_package():
+    with pytest.raises(UserError, match=r"tracking.uri: postgresql://\*\*\*@host/db needs the Python package 'psycopg"):
+        client(f"postgresql://user:{IN_URI}@host/db")
 
 
 @pytest.mark.core
