@@ -43,6 +43,7 @@ def install() -> None:
     if hasattr(place, "__wrapped__") or not PRIVATE.fits():
         return
 
+    @functools.wraps(found)
     def matching(pattern: bytes) -> list[bytes]:
         return found(os.fsencode(pattern_of(os.fsdecode(pattern))))
 

@@ -7,8 +7,8 @@ import pytest
 from mlflow import MlflowClient
 
 from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.api.submit import _parent
 from switchyard.pipelines.commands import runs as runs_command
-from switchyard.pipelines.commands import submit as submit_command
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.kubeflow.cluster.run import PluginRun, Run
 from switchyard.pipelines.runners.kubeflow.parent_run import find_or_make
@@ -160,4 +160,4 @@ def test_the_run_that_kfps_plugin_made_is_known_here_by_the_variable_alone(monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
     config = load_config(BREAST_CANCER, overrides=["task=binary"])
     run = Run("r", "one", "RUNNING", None, "", None, None, PluginRun("1", "abc", "http://mlflow/#/x"), {}, None)
-    assert submit_command._parent(run, config, None).uri == known
+    assert _parent(run, config, None, print).uri == known

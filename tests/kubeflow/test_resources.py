@@ -11,6 +11,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.ingest.sources import fingerprint
 from switchyard.pipelines.config.kubeflow import StageResources, Workspace
 from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.kubeflow.carried_files import packed, unpacked
 from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 from switchyard.pipelines.runners.kubeflow.compiler.plan import stages_of
 from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineResources
@@ -43,9 +44,17 @@ EVERYTHING = StageResources.model_validate(
 )
 
 
+# A long parameter, the config say, is compressed.
+PACKED = re.compile(r"(?<=constant: )(?:lzma|bz2)\+base85:\S+")
+
+
+def elsewhere(text):
+    return text.replace(str(REPOSITORY), "/repository")
+
+
 def golden(name, text):
     path = GOLDEN / name
-    text = text.replace(str(REPOSITORY), "/repository")
+    text = re.sub(PACKED, lambda found: packed(elsewhere(unpacked(found[0]))), elsewhere(text))
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)

@@ -164,7 +164,7 @@ def test_a_trainer_that_is_a_module_is_copied_with_what_it_imports_of_its_packag
     predictor, files = bundled_code("acme_a.deep.mine:Mine", trainer)
     assert predictor == "acme_a/deep/mine.py:Mine"
     assert sorted(files) == [f"acme_a/{n}.py" for n in ("__init__", "deep/__init__", "deep/mine", "helper", "more")]
-    assert bundled_code("pytorch", trainer) == ("pytorch", {})
+    assert bundled_code("pytorch", None) == ("pytorch", {})
 
 
 @pytest.mark.parametrize("content", ["[]", "1", '{"format": 2}', '{"format": 2, "features": [1]}'])

@@ -80,7 +80,7 @@ def test_rows_that_get_the_columns_of_all_others_are_made_a_part_at_a_time(tmp_p
     batch = pa.record_batch({f"c{i}": [i] * 30 for i in range(10)})
     typed = TypedColumns({f"c{i}": ColumnType("integer") for i in range(100)}, (), "c0")
 
-    spec = InputSpec(["x"], None, {}, None, "auto", [], 0, None, "c0", "auto")
+    spec = InputSpec(["x"], {}, "auto", [], 0, "c0", "auto")
     made = list(_encoded(iter([batch]), spec, typed, "x"))
 
     assert [(lists.num_rows, lists.num_columns, len(records)) for _, lists, records in made] == [(10, 100, 10)] * 3

@@ -96,10 +96,10 @@ def test_what_a_killed_run_left_is_sent_and_ended(here, tmp_path):
 
 def test_a_broken_upload_goes_on_where_it_stopped(tmp_path):
     folder = tmp_path / "run1"
-    write_header(folder, {"runs": {"pipeline": "id"}, "new": {}})
+    write_header(folder, {"uri": "sqlite:///x", "experiment": "e", "artifacts": "", "runs": {"pipeline": "id"}, "new": {}})
     journal = Journal(folder, "pipeline")
     for i in range(5):
-        journal.append({"op": "metrics", "i": i})
+        journal.append({"op": "metrics", "values": {"i": float(i)}, "step": 0, "time": 0})
     with open(folder / "pipeline.jsonl", "a") as file:
         file.write('{"op": "cut sho')
     sent = []
@@ -107,12 +107,12 @@ def test_a_broken_upload_goes_on_where_it_stopped(tmp_path):
     def send(run_id, operation):
         if len(sent) == 3:
             raise ConnectionError
-        sent.append(operation["i"])
+        sent.append(int(operation["values"]["i"]))
 
     with pytest.raises(ConnectionError):
         replay(folder, None, send)
-    assert [json.loads(line)["i"] for line in (folder / "pipeline.jsonl").read_text().splitlines()] == [3, 4]
-    replay(folder, None, lambda run_id, operation: sent.append(operation["i"]))
+    assert [json.loads(line)["values"]["i"] for line in (folder / "pipeline.jsonl").read_text().splitlines()[:-1]] == [3, 4]
+    replay(folder, None, lambda run_id, operation: sent.append(int(operation["values"]["i"])))
     assert sent == [0, 1, 2, 3, 4]
     assert not folder.exists()
 

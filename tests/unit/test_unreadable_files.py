@@ -201,7 +201,7 @@ def test_a_value_that_does_not_fit_is_named_with_file_column_row_and_value(tmp_p
     [batch] = READERS["csv"](str(path), BadRows(0), None)
     with pytest.raises(MisfitError) as caught:
         TypedColumns({"x": ColumnType.of({"integer"})}, (), "y").convert(batch)
-    spec = InputSpec([str(path)], None, {}, None, "auto", [], 0, None, "y", "auto")
+    spec = InputSpec([str(path)], {}, "auto", [], 0, "y", "auto")
     message = str(located(spec, str(path), "x", caught.value))
     assert message == (
         f"data: {path}, row 2: column 'x' must hold numbers. Mend it, or leave it out with data.exclude: [x]. "
