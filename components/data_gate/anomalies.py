@@ -1,4 +1,4 @@
-"""TFDV's anomalies as findings: what the schema expects, what was seen, in how many rows."""
+"""Converts TFDV's anomalies to findings: the expected value, the observed value and the share of rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from switchyard.components.data_gate.statistics import (
 
 UNEXPECTED_VALUES = "unexpected string values"
 _TYPE = anomalies_pb2.AnomalyInfo.Type
-# Values that are not in the training split.
+# Values that the training split lacks.
 _OF_VALUES = {
     "ENUM_TYPE_UNEXPECTED_STRING_VALUES",
     "INT_TYPE_BIG_INT",
@@ -54,16 +54,16 @@ def schema_findings(
     settings: DataGateSettings,
     train: Statistics | None = None,
 ) -> list[Finding]:
-    """Returns the findings of one split, but for those that chance explains.
+    """Returns the findings of one split, without those that chance explains.
 
     Args:
-        anomalies: as TFDV or TFX's ExampleValidator gives them.
-        schema: what was checked against.
-        statistics: of the split.
-        split: its name.
-        settings: `curated` (a reviewed schema), `excluded` (columns left out on purpose), `on_anomaly`, `split_paths` (splits are
-            files of their own: ingest did not make them at random).
-        train: statistics of the training split, when this is another one.
+        anomalies: the split's anomalies from TFDV or TFX's ExampleValidator.
+        schema: the schema that the split was validated against.
+        statistics: statistics of the split.
+        split: name of the split.
+        settings: `curated` (a reviewed schema), `excluded` (columns excluded on purpose), `on_anomaly` and `split_paths` (the
+            splits are separate inputs, not split at random by ingest).
+        train: statistics of the training split, when `split` is another one.
     """
     in_schema = {f.name: f for f in schema.feature}
     in_data, trained = features_of(statistics), features_of(train) if train else {}
@@ -77,7 +77,7 @@ def schema_findings(
             wanted, found_here = in_schema.get(feature), in_data.get(feature)
             expected, seen, share = _explain(kind, reason, wanted, found_here, schema, statistics)
             if found_here is not None and not has_values(found_here) and kind.startswith(_WRONG_TYPE):
-                continue  # without a value there is no type
+                continue  # a column without values has no type
             rows = None if train is None else _Rows(rows_of(statistics), rows_of(train), len(in_schema), not settings.split_paths)
             if rows and _is_chance(kind, wanted, found_here, trained.get(feature), share, rows, reviewed=settings.curated):
                 continue
@@ -119,7 +119,7 @@ def schema_findings(
 
 
 class _Rows(NamedTuple):
-    """Rows of a split and of the training split, the number of features, and whether ingest made the splits of one input."""
+    """Row counts of a split and of the training split, the number of features, and whether ingest split one input at random."""
 
     here: int
     trained: int
@@ -128,14 +128,14 @@ class _Rows(NamedTuple):
 
 
 def _is_chance(kind: str, wanted: Any, seen: Any, trained: Any, share: float | None, rows: _Rows, *, reviewed: bool) -> bool:
-    """Whether rows that were split at random can differ like this; what a person has said of each row holds for each row."""
+    """Whether a random split explains the anomaly. A reviewed schema's constraints hold for every row."""
     present = common(seen).num_non_missing if seen is not None else 0
     present_trained = common(trained).num_non_missing if trained is not None else 0
     explained = False
     if kind == "FEATURE_TYPE_LOW_UNIQUE":
-        explained = rows.at_random or rows.here < rows.trained  # the fewer rows, the fewer values
+        explained = rows.at_random or rows.here < rows.trained  # fewer rows have fewer distinct values
     elif rows.at_random and not reviewed and kind in _ABSENT | _OF_VALUES | {"SCHEMA_NEW_COLUMN"}:
-        explained = True  # whatever the groups are in which rows are alike
+        explained = True  # holds even when similar rows form groups
     elif kind in _ABSENT:
         explained = present > 0 or not is_below(0, rows.here, present_trained / rows.trained, rows.features)
     elif kind == "FEATURE_TYPE_LOW_FRACTION_PRESENT" and reviewed and wanted is not None:
@@ -153,9 +153,9 @@ def _singletons(feature: Any) -> int:
 
 
 def presence_findings(statistics: Statistics, train: Statistics, split: str, settings: DataGateSettings) -> list[Finding]:
-    """Returns the features that every row of the training split has and that rows of this split lack, more than by chance.
+    """Returns the features that every training row has and that more rows of this split lack than chance explains.
 
-    An inferred schema does not say so: it lets rows lack what any split lacks, see `inferred_schema`.
+    An inferred schema does not report these: it allows missing values that occur in any split, see `inferred_schema`.
     """
     found = []
     here, trained = features_of(statistics), features_of(train)
@@ -172,22 +172,22 @@ def presence_findings(statistics: Statistics, train: Statistics, split: str, set
 
 
 def _is_weak(kind: str, expected: Any) -> bool:
-    """Whether an inferred schema says too little for this to be an error: it does not say that there are no other values."""
+    """Whether this is no error under an inferred schema, which does not rule out other values."""
     if kind in _PRESENCE | {"SCHEMA_MISSING_COLUMN"}:
-        # Missing here and there in the training split too: the model knows how to do without.
+        # The training split has missing values too, so the model can handle them.
         return expected is not None and expected.presence.min_fraction < 1
     return kind in _OF_VALUES
 
 
 def action_for(feature: str, severity: str, on_anomaly: AnomalyActions) -> Action:
-    """Returns fail or warn: the feature's own setting, else the severity's."""
+    """Returns the action, fail or warn: the feature's own setting, else the one for the severity."""
     return on_anomaly.features.get(feature, on_anomaly.warning if severity == WARNING else on_anomaly.error)
 
 
 def _explain(
     kind: str, reason: Any, expected: Any, seen: Any, schema: Any, statistics: Statistics
 ) -> tuple[str, str, float | None]:
-    """Returns what was expected, what was seen, and the share of rows."""
+    """Returns the expected value, the observed value and the share of rows."""
     said = reason.description.strip().rstrip(".")
     if kind == "SCHEMA_MISSING_COLUMN":
         return f"a {schema_pb2.FeatureType.Name(expected.type)} column", "no such column", 1.0
@@ -223,7 +223,7 @@ def _unexpected_values(said: str, expected: Any, seen: Any, schema: Any, statist
 def _out_of_range(expected: Any, seen: Any, statistics: Statistics) -> tuple[str, str, float | None]:
     low, high = _range(expected)
     bounds = " to ".join("any" if b is None else f"{b:g}" for b in (low, high))
-    # The histogram's buckets are wide: a value outside of the range is at least one row.
+    # The histogram's buckets are wide, but a value outside of the range is at least one row.
     share = max(share_outside(seen, low, high), 1 / max(1, rows_of(statistics)))
     return f"values from {bounds}", f"{seen.num_stats.min:g} to {seen.num_stats.max:g}", share
 

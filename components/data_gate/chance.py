@@ -1,4 +1,4 @@
-"""What chance alone explains, at this many rows and in this many columns."""
+"""Tests of whether chance alone explains a difference, given the numbers of rows and columns."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 import numpy as np
 from scipy import special
 
-# Of one false finding in a whole comparison, all of its columns together (Bonferroni's correction).
+# Probability of one false finding in a whole comparison, over all of its columns (Bonferroni's correction).
 RISK = 1e-3
 # Cochran (1954): the chi-square distribution holds for cells in which at least five rows are expected.
 LEAST_EXPECTED = 5
 
 
 def power_divergence(now: np.ndarray, before: np.ndarray) -> float:
-    """Returns how far two samples are from one source.
+    """Returns the divergence of two samples.
 
-    The statistic of Cressie and Read (1984) with their lambda of 2/3, which keeps to its chi-square distribution in small cells.
+    The statistic of Cressie and Read (1984) with their lambda of 2/3, which follows its chi-square distribution in small cells.
 
     Args:
-        now: rows of each cell, shape (k,).
-        before: the same of the other sample.
+        now: rows in each cell, shape (k,).
+        before: rows of the other sample in each cell, shape (k,).
     """
     observed = np.stack([now, before])[:, now + before > 0]
     expected = observed.sum(axis=1, keepdims=True) * observed.sum(axis=0) / observed.sum()
@@ -28,27 +28,27 @@ def power_divergence(now: np.ndarray, before: np.ndarray) -> float:
 
 
 def critical(cells: int, comparisons: int) -> float:
-    """Returns the divergence of `cells` cells that chance exceeds in at most `RISK` of all sets of `comparisons`."""
+    """Returns the divergence over `cells` cells that chance exceeds with probability `RISK` at most, over all `comparisons`."""
     return float(special.chdtri(max(1, cells - 1), RISK / max(1, comparisons)))
 
 
 def largest_by_chance(cells: int, comparisons: int, rows: float, others: float) -> float:
-    """Returns the Jensen-Shannon distance (base 2) that goes with `critical`, by its second-order expansion."""
+    """Returns the Jensen-Shannon distance (base 2) that corresponds to `critical`, by its second-order expansion."""
     return math.sqrt(critical(cells, comparisons) * (1 / max(1, rows) + 1 / max(1, others)) / (8 * math.log(2)))
 
 
 def is_new(found: float, rows: float, others: float, singletons: float, comparisons: int) -> bool:
-    """Whether a sample has more rows of a kind that another sample has none of than chance explains.
+    """Whether a sample has more rows of kinds absent from another sample than chance explains.
 
-    By Good (1953) the next row is of an unseen kind with a probability of singletons / rows; one more is added for the kind
-    that is looked at itself.
+    By Good (1953) the next row is of an unseen kind with probability singletons / rows; one more singleton is added for the kind
+    under test.
 
     Args:
-        found: rows of such kinds.
-        rows: of the sample that they are in.
-        others: rows of the sample that they are not in.
-        singletons: kinds of which the other sample has one row.
-        comparisons: how many columns are looked at.
+        found: rows of kinds absent from the other sample.
+        rows: rows of the sample.
+        others: rows of the other sample.
+        singletons: kinds with exactly one row in the other sample.
+        comparisons: number of columns tested.
     """
     if found <= 0:
         return False
@@ -57,7 +57,7 @@ def is_new(found: float, rows: float, others: float, singletons: float, comparis
 
 
 def is_below(found: float, rows: float, share: float, comparisons: int) -> bool:
-    """Whether `found` of `rows` rows are fewer than chance gives where `share` of all rows are of the kind; see `is_new`."""
+    """Whether `found` of `rows` rows are fewer than chance explains when `share` of all rows are of the kind; see `is_new`."""
     return (
         bool(special.bdtr(math.floor(found), rows, share) < RISK / max(1, comparisons)) if 0 < share < 1 else found < share * rows
     )

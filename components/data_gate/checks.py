@@ -1,4 +1,4 @@
-"""All checks of the data gate that statistics are enough for, on what was read: no files, no artifacts."""
+"""The data gate's checks on statistics already in memory; reads no files and no artifacts."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ CHAMPIONS, PREVIOUS = "train, against the champion's training data", "train, aga
 
 @dataclass(frozen=True)
 class Checks:
-    """What is judged, and what it is compared with.
+    """Inputs of the checks: the data to check and the data to compare it with.
 
     Attributes:
-        statistics: split -> its statistics; `train` first.
-        schema: reviewed or inferred.
-        anomalies: split -> what TFDV says of it by the schema.
-        label: its column.
-        ordered: columns that the rows are in the order of, see `growth.ordered`.
-        settings: what is allowed.
-        independent: share of the rows: with a split key, those of one key count as one.
-        champions: statistics of the champion's training split; None: there is none to compare with.
-        distances_of_champion: False when the champion was trained on these very files.
-        known: columns of the data and of the champion's, those without a value in a split too.
+        split -> its statistics, `train` first.
+        schema: the reviewed or inferred schema.
+        split -> TFDV's anomalies against the schema.
+        label: name of the label column.
+        ordered: columns by which the rows are sorted, see `growth.ordered`.
+        settings: the data gate's settings.
+        independent: share of independent rows: with a split key, rows of one key count as one.
+        champions: statistics of the champion's training split; None without a champion to compare with.
+        distances_of_champion: False when the champion was trained on the same files.
+        known: columns of the data and of the champion's data, including those without values in a split.
         previous: statistics of the previous run's training split.
         served: statistics of a sample of serving requests.
     """
@@ -51,7 +51,7 @@ class Checks:
     served: Statistics | None = None
 
     def findings(self) -> tuple[list[Finding], list[Distance]]:
-        """Returns what is wrong, every check by itself, and all distances."""
+        """Returns the findings of every check, unmerged, and all distances."""
         train = self.statistics["train"]
         found = [f for split in self.statistics for f in self._schemas(split)]
         if self.champions:
@@ -68,7 +68,7 @@ class Checks:
         statistics = self.statistics[split]
         train = self.statistics["train"] if split != "train" else None
         found = schema_findings(self.anomalies[split], self.schema, statistics, split, self.settings, train)
-        # Splits that ingest makes of one input differ by chance alone.
+        # Splits that ingest makes from one input differ by chance alone.
         if train and self.settings.split_paths and not self.settings.curated:
             found += presence_findings(statistics, train, split, self.settings)
         return found
@@ -106,7 +106,7 @@ _SERVED = "serving sample, against train"
 
 
 def _with_growth(findings: Sequence[Finding], measured: Sequence[Distance]) -> list[Finding]:
-    """Returns the findings, one for each column that has grown instead of those on values that training lacks."""
+    """Returns the findings, with one per grown column in place of its findings on values that training lacks."""
     grown = {d.feature: d for d in reversed(measured) if d.reason == GROWS}
     kept = [f for f in findings if f.feature not in grown or f.anomaly != UNEXPECTED_VALUES or f.action == "fail"]
     said = {f.feature for f in kept if f.anomaly == GROWS}

@@ -1,4 +1,4 @@
-"""Whether the champion can judge the new rows, as findings: said before training, not after it."""
+"""Reports before training whether the champion can score the new rows."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from switchyard.components.data_gate.anomalies import action_for
 from switchyard.components.data_gate.config import DataGateSettings
 from switchyard.components.data_gate.findings import CHAMPION, WARNING, Finding, remedy_for
 
-# What `drift.column_findings` says of a column by its statistics.
+# The anomaly that `drift.column_findings` reports for a column of another type.
 _TYPE = "another type"
 
 
 def with_comparability(
     findings: Sequence[Finding], baseline: BaselineContents, summary: DatasetSummary, settings: DataGateSettings
 ) -> list[Finding]:
-    """Returns the findings without those of a column's type that the champion can take all the same, and with what it cannot.
+    """Returns the findings without type changes that the champion can handle, plus those on rows that it cannot score.
 
-    Of another label the candidate is kept as challenger, which is what is said: nothing is wrong with the data.
+    When the label differs, the candidate becomes challenger and that is reported; it is no fault of the data.
     """
 
     def settled(finding: Finding) -> bool:
@@ -32,7 +32,7 @@ def with_comparability(
 
 
 def _takes(baseline: BaselineContents, column: str, settings: DataGateSettings) -> bool:
-    """Whether the champion can take enough of a column to be compared with, whatever statistics say of its type."""
+    """Whether the champion can score enough rows of a column to be compared, regardless of the column's type in statistics."""
     if baseline.obstacle or not baseline.rows:
         return False
     misfits = sum(m.rows for m in baseline.misfits if m.column == column)
@@ -40,11 +40,11 @@ def _takes(baseline: BaselineContents, column: str, settings: DataGateSettings) 
 
 
 def comparability_findings(baseline: BaselineContents, split: str, settings: DataGateSettings) -> list[Finding]:
-    """Returns one finding for each reason why the champion cannot judge some rows, or one that it can judge too few.
+    """Returns one finding per reason why the champion cannot score some rows, or a single one when it can score too few.
 
     Args:
-        baseline: what the baseline stage found.
-        split: that models are judged by.
+        baseline: contents of the baseline stage's output.
+        split: the split that models are evaluated on.
         settings: `comparable`, `incomparable_champion` and `on_anomaly`.
     """
     if baseline.version is None:

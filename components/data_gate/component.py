@@ -1,4 +1,4 @@
-"""The data gate as a TFX component. What it compares with lies outside of the workspace: run it uncached."""
+"""The data gate as a TFX component. Run it uncached: it compares with data outside of the workspace."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DataGateSpec(types.ComponentSpec):
 
 
 class DataGate(base_component.BaseComponent):
-    """Stops the run when the data has anomalies, has drifted, is skewed or leaks, as far as the settings say so.
+    """Stops the run on anomalies, drift, skew or leaks, as configured.
 
     Outputs:
         verdict: see `switchyard.components.data_gate.findings.Verdict`.

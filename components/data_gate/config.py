@@ -1,4 +1,4 @@
-"""The data gate's part of the config: what stops bad data."""
+"""The data gate's section of the config."""
 
 from __future__ import annotations
 
@@ -101,15 +101,15 @@ class ValidationConfig(Section):
 
 
 class DataGateSettings(ValidationConfig):
-    """What the data gate goes by: the config's `validation`, and what of the rest bears on it.
+    """The data gate's settings: the config's `validation` section and the keys of other sections that affect it.
 
     Attributes:
-        version: of Switchyard.
-        curated: the schema is a reviewed one.
-        excluded: columns left out on purpose.
-        split_paths: splits are separate inputs.
+        version: Switchyard's version.
+        curated: whether the schema is a reviewed one.
+        excluded: columns excluded on purpose.
+        split_paths: whether splits are separate inputs.
         comparable: see `EvaluationConfig`.
-        incomparable_champion: likewise.
+        incomparable_champion: see `EvaluationConfig`.
         missing_values: see `DataConfig`.
     """
 

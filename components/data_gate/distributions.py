@@ -1,4 +1,4 @@
-"""Two features' distributions as rows in the same cells: quantiles of the earlier one, or its values; and missing rows."""
+"""Bins two features' distributions into shared cells: quantiles or values of the earlier feature, and missing rows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from switchyard.components.data_gate.statistics import Quantiles, common, is_num
 _CELLS = 10
 _ROWS_A_CELL = 8
 _EMPTY = np.zeros(0)
-# Edges of a histogram that is precise enough for its own word; a cell of a share below this is not told from its neighbours.
+# A histogram with more edges than `_FINE` is precise enough for all cells; cells below `_LEAST_SHARE` are pooled.
 _FINE = 50
 _LEAST_SHARE = 0.015
 Side: TypeAlias = Literal["left", "right"]
 
 
 class Cells(NamedTuple):
-    """Rows of each cell, shape (k,): `now`, `before`; `pooled`: the share of the rows that lie in cells too small to compare."""
+    """Rows in each cell, `now` and `before`, shape (k,), and the share of rows in cells too small to compare, `pooled`."""
 
     now: np.ndarray
     before: np.ndarray
@@ -29,12 +29,12 @@ class Cells(NamedTuple):
 
 
 def cells(now: Any, before: Any, independent: float = 1.0) -> Cells:
-    """Returns the cells of two features of one type; a feature without any value has every type.
+    """Returns the cells of two features of one type; a feature without values matches every type.
 
     Args:
         now: current statistics of the feature.
-        before: what they are compared with.
-        independent: the share of rows that count: of a hundred rows of ten people only ten say how people are.
+        before: statistics to compare with.
+        independent: share of independent rows: a hundred rows of ten people count as ten.
     """
     present, present_before = (common(f).num_non_missing for f in (now, before))
     if not present or not present_before:
@@ -50,7 +50,7 @@ def cells(now: Any, before: Any, independent: float = 1.0) -> Cells:
 
 
 def _number_shares(now: Any, before: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shares between quantiles of the earlier feature: an outlier changes none of them."""
+    """Returns the shares between quantiles of the earlier feature, which outliers do not affect."""
     mine, theirs = quantiles(now), quantiles(before)
     if mine is None or theirs is None:
         return np.ones(1), np.ones(1)
@@ -60,7 +60,7 @@ def _number_shares(now: Any, before: Any, rows: int) -> tuple[np.ndarray, np.nda
     points = [p for cut in np.unique(theirs.edges[wanted]) for p in _points(cut, mine.edges, theirs.edges)]
     at, at_before = (np.array([_below(q, *p) for p in points]) for q in (mine, theirs))
     if min(len(mine.edges), len(theirs.edges)) <= _FINE:
-        # What the coarse buckets of an older version cannot tell apart is no drift.
+        # A difference within the coarse buckets of an older version is no drift.
         allowed, allowed_before = (np.array([_between(q, *p) for p in points]) for q in (mine, theirs))
         at = at_before.clip(*allowed.T)
         at_before = at.clip(*allowed_before.T)
@@ -69,13 +69,13 @@ def _number_shares(now: Any, before: Any, rows: int) -> tuple[np.ndarray, np.nda
 
 
 def _points(cut: float, *edges: np.ndarray) -> list[tuple[float, Side]]:
-    """A value that fills a bucket is a cell of its own: the distribution function is looked at before and after it."""
+    """Returns the points of a cut: both sides of a value that fills a bucket and so is its own cell, else the right side."""
     fills = any(np.count_nonzero(e == cut) > 1 for e in edges)
     return [(cut, "left"), (cut, "right")] if fills else [(cut, "right")]
 
 
 def _below(histogram: Quantiles, point: float, side: Side) -> float:
-    """Returns the share of values below (left) or up to (right) a point; a bucket up to a frequent value holds it alone."""
+    """Returns the share of values below (left) or up to (right) a point; a bucket that ends in a frequent value holds only it."""
     low, high = _between(histogram, point, side)
     index = int(np.searchsorted(histogram.edges, point, side=side))
     if low == high or histogram.edges[index - 1] == point:
@@ -86,7 +86,7 @@ def _below(histogram: Quantiles, point: float, side: Side) -> float:
 
 
 def _between(histogram: Quantiles, point: float, side: Side) -> tuple[float, float]:
-    """Returns the lowest and the highest share of values that can lie below (left) or up to (right) a point."""
+    """Returns the bounds of the share of values below (left) or up to (right) a point."""
     index = int(np.searchsorted(histogram.edges, point, side=side))
     if index == 0:
         return 0.0, 0.0
@@ -96,12 +96,12 @@ def _between(histogram: Quantiles, point: float, side: Side) -> tuple[float, flo
 
 
 def _text_shares(now: Any, before: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of values, the last one of all that the statistics do not list."""
+    """Returns the shares of values, last the share of all values that the statistics do not list."""
     (mine, least), (theirs, least_before) = _values(now), _values(before)
     names = sorted(mine.keys() | theirs.keys())
     shares = np.array([mine.get(n, np.nan) for n in names])
     shares_before = np.array([theirs.get(n, np.nan) for n in names])
-    # A value that a full list lacks may be as frequent as the least one in it.
+    # A value missing from a full list may be as frequent as the list's rarest value.
     shares = np.where(np.isnan(shares), np.minimum(shares_before, least), shares)
     shares_before = np.where(np.isnan(shares_before), np.minimum(shares, least_before), shares_before)
     return _with_rest(shares), _with_rest(shares_before)
@@ -120,7 +120,7 @@ def _values(feature: Any) -> tuple[dict[str, float], float]:
 
 
 def _pooled(now: np.ndarray, before: np.ndarray, least_share: float) -> Cells:
-    """Puts the smallest cells together until each can be expected to have enough rows in both samples."""
+    """Pools the smallest cells until each expects enough rows in both samples."""
     rows, others = now.sum(), before.sum()
     if not rows or not others:
         return Cells(_EMPTY, _EMPTY, 1.0)

@@ -1,4 +1,4 @@
-"""Drift and skew: how far two sets of statistics lie apart, feature by feature, and whether chance explains it."""
+"""Drift and skew: distances between two sets of statistics by feature, and whether chance explains them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from switchyard.components.data_gate.statistics import (
 )
 
 TOO_FEW, TOO_MANY_VALUES = "too few rows to tell", "too many different values"
-# Of fewer rows even frequent values are too rare to compare.
+# In fewer rows even frequent values are too rare to compare.
 _FEW = 30
 _MEASURES = {"jensen_shannon": "Jensen-Shannon", "l_infinity": "L-infinity"}
 
@@ -53,16 +53,16 @@ def distances(
     ordered: Collection[str] = (),
     independent: float = 1.0,
 ) -> list[Distance]:
-    """Returns the distance of every feature that both have.
+    """Returns the distances of all features that both sets of statistics have.
 
     Args:
         now: current statistics.
-        before: what they are compared with.
+        before: statistics to compare with.
         check: `drift` or `skew`, for the findings.
-        where: what is compared with what, in words.
-        ignored: features that are not compared.
-        ordered: features that the current rows are in the order of, see `growth.ordered`.
-        independent: share of the rows, see `distributions.cells`.
+        where: description of the two sides.
+        ignored: features to skip.
+        ordered: features by which the current rows are sorted, see `growth.ordered`.
+        independent: share of independent rows, see `distributions.cells`.
     """
     mine, theirs = features_of(now), features_of(before)
     names = [n for n in sorted(mine.keys() & theirs.keys() - ignored) if not _of_another_type(mine[n], theirs[n])]
@@ -80,7 +80,7 @@ def distances(
 
 
 def distance_is_large(distance: Mapping[str, Any]) -> bool:
-    """Whether chance does not explain it."""
+    """Whether a distance exceeds its noise."""
     return bool(max(distance["jensen_shannon"], distance["l_infinity"] or 0.0) > distance["noise"])
 
 
@@ -95,7 +95,7 @@ def _distance(both: Cells, comparisons: int, *, is_text: bool) -> dict[str, Any]
     if not rows or not others:
         return {**measured, "reason": TOO_FEW}
     if len(both.now) < 2:
-        # One cell: one and the same value in all of the rows, or nothing but rare ones.
+        # A single cell: either all rows have the same value, or all values are rare.
         too_many = is_text and min(rows, others) >= _FEW
         return {**measured, "reason": (TOO_MANY_VALUES if too_many else TOO_FEW) if both.pooled else ""}
     shares, shares_before = both.now / rows, both.before / others
@@ -106,7 +106,7 @@ def _distance(both: Cells, comparisons: int, *, is_text: bool) -> dict[str, Any]
     most[np.argmin(both.before)] = rows
     reason = TOO_FEW if power_divergence(most, both.before) <= limit else TOO_MANY_VALUES if both.pooled > 0.9 else ""
     if statistic > 1e-12:
-        # What chance gives up to, on the scale of the distance itself.
+        # The largest distance by chance, on the scale of the distance itself.
         noise = max(largest_seen, widest or 0.0) * (limit / statistic) ** 0.5
     return {"jensen_shannon": largest_seen, "l_infinity": widest, "noise": min(1.0, noise), "reason": reason}
 
@@ -123,7 +123,7 @@ def jensen_shannon(shares: np.ndarray, others: np.ndarray) -> float:
 
 
 def _summary(feature: Any) -> str:
-    """Returns a distribution in a few words."""
+    """Returns a short description of a distribution."""
     counts = common(feature)
     missing = f"{percent(1 - present_share(feature))} missing" if counts.num_missing else ""
     if not counts.num_non_missing:
@@ -145,12 +145,12 @@ def _summary(feature: Any) -> str:
 def distance_findings(
     found: list[Distance], limits: DriftConfig, of_schema: Mapping[str, Mapping[str, float]] | None = None
 ) -> list[Finding]:
-    """Returns the findings of distances above their feature's limits and above chance.
+    """Returns findings for the distances that exceed both their feature's limits and chance.
 
     Args:
         found: see `distances`.
-        limits: the config's; those of a feature of its own go before the schema's.
-        of_schema: see `schemas_bounds`; these go before the limits of all features.
+        limits: limits of the config; a feature's own limits override the schema's.
+        of_schema: see `schemas_bounds`; overrides the config's general limits.
     """
     findings = []
     for distance in found:
@@ -160,7 +160,7 @@ def distance_findings(
         bound = _exceeded(distance, low)
         if not distance.judged or distance.largest <= distance.noise or bound is None:
             continue
-        # Files of their own are often of another time: that is said, and stops nothing.
+        # Separate inputs often come from different times, so their distances only warn.
         severe = None if distance.check == SPLITS else _exceeded(distance, high)
         measured = [
             f"{words} {getattr(distance, name):.2f}" for name, words in _MEASURES.items() if getattr(distance, name) is not None
@@ -190,9 +190,9 @@ def _exceeded(distance: Distance, bounds: Mapping[str, float]) -> float | None:
 
 
 def schemas_bounds(schema: schema_pb2.Schema, check: str) -> dict[str, dict[str, float]]:
-    """Returns feature -> measure -> bound, of the schema's own drift or skew comparators.
+    """Returns feature -> measure -> bound from the schema's drift or skew comparators.
 
-    A comparator bounds the Jensen-Shannon divergence, whose root is the distance.
+    A comparator bounds the Jensen-Shannon divergence; the distance is its square root.
     """
     features: dict[str, dict[str, float]] = {}
     for feature in schema.feature:
@@ -212,15 +212,15 @@ def column_findings(
     ignored: set[str],
     known: tuple[Collection[str], Collection[str]] = ((), ()),
 ) -> list[Finding]:
-    """Returns the columns that the champion was trained on and that are gone, new, or of another type.
+    """Returns findings for columns that are missing, empty, new or of another type compared with the champion's training data.
 
     Args:
         now: current statistics.
         before: the champion's training split.
         split: name of the current split.
-        settings: `excluded` and `on_anomaly`, as for the schema's anomalies.
-        ignored: features that are not compared.
-        known: columns of the current data and of the champion's, those without a value in a split too.
+        settings: `excluded` and `on_anomaly`, as in `schema_findings`.
+        ignored: features to skip.
+        known: columns of the current data and of the champion's data, including those without values in a split.
     """
     mine, theirs = features_of(now), features_of(before)
     findings = []
@@ -231,7 +231,7 @@ def column_findings(
         findings.append(Finding(CHAMPION, split, feature, anomaly, expected, seen, share, severity, action, remedy))
 
     for name in sorted(theirs.keys() - mine.keys() - ignored):
-        # Left out on purpose: the config says so.
+        # Excluded on purpose in the config.
         severity = WARNING if name in settings.excluded else ERROR
         trained_on = f"a {type_name(theirs[name])} column, as the champion was trained on"
         if name not in known[0]:

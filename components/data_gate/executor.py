@@ -1,4 +1,4 @@
-"""The data gate's executor: all checks, one verdict, said, tracked and, when it is bad, raised."""
+"""Runs all checks of the data gate, tracks the verdict, and raises when it stops the run."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _MOST_WARNINGS = 15
 
 
 class Executor(base_executor.BaseExecutor):
-    """`examples`, `statistics`, `schema`, `anomalies`, `baseline` in; `verdict` out."""
+    """TFX executor from `examples`, `statistics`, `schema`, `anomalies` and `baseline` to `verdict`."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class.
 
         Raises:
-            DataGateError: a finding that is to stop the run.
-            UserError: the settings name a feature or an environment that is not there.
+            DataGateError: a finding stops the run.
+            UserError: the settings name an environment that does not exist.
         """
         settings = DataGateSettings.model_validate_json(exec_properties["settings"])
         uris = {key: artifact_utils.get_single_uri(artifacts) for key, artifacts in input_dict.items()}
@@ -58,7 +58,7 @@ class Executor(base_executor.BaseExecutor):
 
 
 class Gate:
-    """The checks on one set of examples."""
+    """Checks on one set of examples."""
 
     def __init__(self, uris: Mapping[str, str], settings: DataGateSettings) -> None:
         self._uris, self._settings = uris, settings
@@ -70,11 +70,11 @@ class Gate:
         self._check_settings()
 
     def statistics_file(self, split: str) -> Path:
-        """Where TFX keeps a split's statistics."""
+        """Returns the path of a split's statistics, as TFX lays them out."""
         return Path(self._uris["statistics"]) / f"Split-{split}" / "FeatureStats.pb"
 
     def judge(self) -> Verdict:
-        """Returns the verdict."""
+        """Runs all checks and returns the verdict."""
         summary, notes = self.summary, [n for n in (self.baseline.note, self.baseline.origin) if n]
         folder = champion_folder(self._uris["baseline"])
         champion = training_data(folder) if folder.is_dir() else folder
@@ -110,7 +110,7 @@ class Gate:
     def _anomalies(self, split: str, statistics: Statistics) -> anomalies_pb2.Anomalies:
         chosen = environment_of(self._schema, self._settings.environment)
         if chosen:
-            # TFX's ExampleValidator knows no environments.
+            # TFX's ExampleValidator does not support environments.
             return tfdv.validate_statistics(statistics, self._schema, environment=chosen)
         path = Path(self._uris["anomalies"]) / f"Split-{split}" / "SchemaDiff.pb"
         return anomalies_pb2.Anomalies.FromString(path.read_bytes())
@@ -123,7 +123,7 @@ class Gate:
         ):
             for name in names:
                 if name not in known:
-                    # A column that is gone may be named: that is how its loss is accepted.
+                    # Only a warning: naming a missing column is how its loss is accepted.
                     warn(f"validation.{key}: there is no column {name!r}.{did_you_mean(name, known)}")
         environment = self._settings.environment
         environments = list(self._schema.default_environment)
@@ -156,7 +156,7 @@ def _track(verdict: Verdict, gate: Gate) -> None:
     page = data_report(DataPart(gate.summary, gate.statistics, verdict))
     run.text(page, "data_gate/data_gate.html")
     if not verdict.passed:
-        # Nothing comes after this: the run's report ends here.
+        # No later stage writes the run's report.
         parent.text(page, "report/report.html")
         return
     for split in gate.statistics:

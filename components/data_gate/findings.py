@@ -22,19 +22,19 @@ _LINES = re.compile(r"\s*\n\s*")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with the data.
+    """A problem found in the data.
 
     Attributes:
-        check: schema, champion (the columns it was trained on), drift, skew, splits (one against another) or leakage.
-        where: the split, or what was compared with what.
-        feature: its name; empty for the whole split.
-        anomaly: in a few words.
-        expected, seen: in words.
-        share: share of the split's rows, 0 to 1; None where rows mean nothing.
+        check: schema, champion (against the champion's columns), drift, skew, splits (one against another) or leakage.
+        where: the split, or the two sides of the comparison.
+        feature: name of the feature; empty for the whole split.
+        anomaly: short description.
+        expected, seen: descriptions of the expected and the observed values.
+        share: share of the split's rows, 0 to 1; None where it does not apply.
         severity: error or warning.
-        action: fail or warn, as the config says.
-        remedy: what lets it pass, an option of the command.
-        also: what other checks say of the same, each in a few words.
+        action: fail or warn, from the config.
+        remedy: the command's option that lets it pass.
+        also: short descriptions of other checks' findings on the same cause.
     """
 
     check: str
@@ -50,7 +50,7 @@ class Finding:
     also: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
-        """Returns it in one line."""
+        """Returns the finding in one line."""
         subject = f"{self.feature} ({self.where})" if self.feature else self.where
         share = "" if self.share is None else f" Rows: {percent(self.share)}."
         also = f" Also: {'; '.join(self.also)}." if self.also else ""
@@ -60,18 +60,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far one feature's distribution lies from another's, 0 (the same) to 1.
+    """The distance between two distributions of one feature, from 0 (identical) to 1.
 
     Attributes:
         check: drift, skew or splits.
-        where: what was compared with what.
-        feature: its name.
-        jensen_shannon: distance, the root of the divergence in bits.
-        l_infinity: largest difference of a value's share; None for numbers.
-        noise: what chance alone gives up to at these numbers of rows and of features.
-        judged: False where the distance says nothing.
-        reason: why it says nothing.
-        now, before: both distributions in a few words.
+        where: the two sides of the comparison.
+        feature: name of the feature.
+        jensen_shannon: Jensen-Shannon distance, the square root of the divergence in bits.
+        l_infinity: largest difference in one value's share; None for numbers.
+        noise: largest distance by chance alone at these numbers of rows and features.
+        judged: False where the distance is not meaningful.
+        reason: why it is not meaningful.
+        now, before: short descriptions of both distributions.
     """
 
     check: str
@@ -87,7 +87,7 @@ class Distance:
 
     @property
     def largest(self) -> float:
-        """The larger of the two."""
+        """The larger of the two distances."""
         return max(self.jensen_shannon or 0.0, self.l_infinity or 0.0)
 
 
@@ -96,7 +96,7 @@ class Verdict:
     """All findings, and the distances behind them.
 
     Attributes:
-        notes: what could not be checked, and why.
+        notes: checks that were not possible, and why.
     """
 
     findings: list[Finding]
@@ -110,11 +110,11 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Nothing stops the run."""
+        """Whether no finding stops the run."""
         return not self.failures
 
     def message(self) -> str:
-        """Returns the message with which the run stops."""
+        """Returns the message of the error that stops the run."""
         failures = self.failures
         lines = [f"the data gate stopped the run: {len(failures)} finding{'s' * (len(failures) > 1)}."]
         lines += [f"  - {f.sentence()}" for f in failures[:_SHOWN]]
@@ -124,13 +124,13 @@ class Verdict:
         return "\n".join(lines)
 
     def save(self, folder: str) -> None:
-        """Writes it."""
+        """Writes the verdict to a folder."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, FILE).write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str) -> Verdict:
-        """Reads it."""
+        """Reads the verdict from a folder."""
         loaded: Mapping[str, Any] = json.loads(Path(folder, FILE).read_text(encoding="utf-8"))
         return cls(
             [Finding(**f) for f in loaded["findings"]],
@@ -140,10 +140,10 @@ class Verdict:
 
 
 def merged(findings: Sequence[Finding]) -> list[Finding]:
-    """Returns one finding a feature and cause: the most severe one, which lists what the other checks say of the same.
+    """Returns one finding per feature and cause: the most severe, with the other checks' findings on the same cause in `also`.
 
-    What stops the run comes first. Leaks have a cause of their own, which is why a column grows too; findings on a whole split
-    stay as they are.
+    Findings that stop the run come first. A leak explains a feature's growth too, so both merge. Findings on a whole split are
+    not merged.
     """
     leaking = {f.feature for f in findings if f.check == LEAKAGE}
     groups: dict[Any, list[Finding]] = {}
@@ -171,20 +171,20 @@ def _one(group: Sequence[Finding]) -> Finding:
 
 
 def remedy_for(feature: str, *, reviewed: bool) -> str:
-    """Returns what lets a feature's anomalies pass; a reviewed schema can be changed too."""
+    """Returns the option that lets a feature's anomalies pass; a reviewed schema can be changed instead."""
     option = option_for("validation.on_anomaly.features", feature, "warn")
     return f"{option} {ACCEPT}" if reviewed else option
 
 
 def option_for(key: str, feature: str, value: str) -> str:
-    """Returns the option of the command that sets a feature's own value, in YAML, under `key`."""
+    """Returns the command's option that sets a feature's own value, in YAML, under `key`."""
     if re.fullmatch(r"[\w-]+", feature):
         return _option(f"{key}.{feature}={value}")
     return _option(f"{key}={{{json.dumps(feature, ensure_ascii=False)}: {value}}}")
 
 
 def exclude_option(feature: str) -> str:
-    """Returns the option of the command that leaves a feature out."""
+    """Returns the command's option that excludes a feature."""
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", feature)
     return _option(f"data.exclude=[{feature if plain else json.dumps(feature, ensure_ascii=False)}]")
 
@@ -194,11 +194,11 @@ def _option(text: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Returns a share as a person reads it."""
+    """Returns a share formatted for display."""
     return f"{share:.0%}" if share in (0, 1) or share >= 0.1 else f"{share:.2g}".rstrip(".") if share < 1e-4 else f"{share:.2%}"
 
 
 def listed(values: Sequence[Any], most: int = 8) -> str:
-    """Returns a list in words, cut short."""
+    """Returns a comma-separated list, truncated to `most` values."""
     shown = ", ".join(str(v) for v in values[:most])
     return f"{shown}, ... ({len(values)} in all)" if len(values) > most else shown

@@ -1,4 +1,4 @@
-"""Columns that only grow: dates, timestamps, counters. Later rows have values that training did not see, which is no drift."""
+"""Detects columns that only grow (dates, timestamps, counters): unseen values in later rows are no drift."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from switchyard.components.data_gate.statistics import Quantiles, common, has_va
 _ISO = re.compile(r"\d{4}[-/]\d{2}|\d{4}[-/]\d{2}[-/]\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?( ?(Z|[+-]\d{2}:?\d{2}))?")
 _FORMATS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d.%m.%Y %H:%M:%S")
 _MOSTLY = 0.95
-# Seconds from 1990 to 2100, and the same in thousandths, millionths and milliardths of a second.
+# Seconds from 1990 to 2100; `_UNITS` scales them to milliseconds, microseconds and nanoseconds.
 _EPOCH = (6.3e8, 4.1e9)
 _UNITS = (1.0, 1e3, 1e6, 1e9)
 _SECONDS = "seconds / "
@@ -27,17 +27,17 @@ _MOST_ROWS_A_ROW = 3
 
 
 def ordered(rows: pd.DataFrame) -> dict[str, float]:
-    """Returns the columns that the rows are in the ascending order of, with the share of their values that are different."""
+    """Returns the columns by which the rows are sorted in ascending order, with their share of distinct values."""
     return {str(name): share for name in rows.columns if (share := _ascending(rows[name])) is not None}
 
 
 def growth_findings(features: Mapping[str, Any], ascending: Mapping[str, float], label: str) -> list[Finding]:
-    """Returns a warning for each feature that grows from the first row to the last: a date, a timestamp, a counter.
+    """Returns a warning for each feature that grows from the first to the last row, such as a date, timestamp or counter.
 
     Args:
         features: feature -> statistics of the training split.
         ascending: see `ordered`.
-        label: is no feature.
+        label: the label's column, which is no feature.
     """
     found = []
     for name in sorted(ascending.keys() & features.keys() - {label}):
@@ -51,12 +51,12 @@ def growth_findings(features: Mapping[str, Any], ascending: Mapping[str, float],
 
 
 def has_grown(now: Any, before: Any, *, is_ordered: bool) -> bool:
-    """Whether a feature that grows has moved on, and no more than that: other units are no growth.
+    """Whether a growing feature has only moved forward; a change of units is no growth.
 
     Args:
         now: current statistics of the feature.
-        before: what they are compared with.
-        is_ordered: the current rows are in the feature's order.
+        before: statistics to compare with.
+        is_ordered: whether the current rows are sorted by the feature.
     """
     here, there = _span(now), _span(before)
     if here is None or there is None:
@@ -68,7 +68,7 @@ def has_grown(now: Any, before: Any, *, is_ordered: bool) -> bool:
 
 
 class _Span(NamedTuple):
-    """What kind of time a feature counts ("": none that is known), and from where to where; `words` says so."""
+    """A feature's range: the kind of time it counts (empty if unknown), its quantiles and a description in `words`."""
 
     kind: str
     low: float
@@ -91,7 +91,7 @@ def _span(feature: Any) -> _Span | None:
 
 
 def _shown(value: float, kind: str) -> str:
-    """Returns a time as a person reads it, other values as numbers."""
+    """Returns a value for display: times as dates, other values as numbers."""
     if not kind.startswith(_SECONDS):
         return f"{value:.10g}"
     moment = datetime.fromtimestamp(value / float(kind.removeprefix(_SECONDS)), tz=UTC)
@@ -132,7 +132,7 @@ def _kind(feature: Any, found: Quantiles) -> str:
 
 
 def _counts(feature: Any, found: Quantiles) -> bool:
-    """Whether whole numbers are spread evenly, with about as many of them as rows: the rows of a split are some of all."""
+    """Whether whole numbers are spread evenly and about as many as the rows; a split holds only some of all rows."""
     rows = common(feature).num_non_missing
     low, high = found.edges[0], found.edges[-1]
     if rows < _LEAST_ROWS or not rows <= high - low + 1 <= _MOST_ROWS_A_ROW * rows:
@@ -147,7 +147,7 @@ def _ascending(column: pd.Series) -> float | None:
         return None
     if not pd.api.types.is_numeric_dtype(values):
         texts = values.map(lambda v: v.decode("utf-8", "replace") if isinstance(v, bytes) else v)
-        # Texts in the order of the alphabet do not grow.
+        # Texts in alphabetical order do not grow.
         if not texts.map(lambda v: isinstance(v, str)).all() or _dates(texts.iloc[:_LEAST_ROWS]) is None:
             return None
         seconds = _dates(texts)
@@ -160,13 +160,13 @@ def _ascending(column: pd.Series) -> float | None:
 
 
 def _dates(texts: pd.Series) -> pd.Series | None:
-    """Returns texts that are dates as seconds; None: fewer than 95 % of them are."""
+    """Returns texts parsed as dates, in seconds since 1970; None when fewer than 95 % of them are dates."""
     if not len(texts):
         return None
     if texts.str.fullmatch(_ISO).mean() >= _MOSTLY:
         parsed = pd.to_datetime(texts.str.replace("/", "-"), format="ISO8601", errors="coerce", utc=True)
     else:
-        # A few are tried with every format: most texts are no dates, and the first days of a month fit two.
+        # Tries all formats on a few texts first: most texts are no dates, and the first days of a month match two formats.
         fits = [f for f in _FORMATS if pd.to_datetime(texts.iloc[:_LEAST_ROWS], format=f, errors="coerce").notna().all()]
         if not fits:
             return None

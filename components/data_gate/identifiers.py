@@ -1,4 +1,4 @@
-"""Columns that name or count rows (an id, an index, an order), and how much of the label they give away."""
+"""Detects columns that identify or count rows (an id, index or order), and measures how much of the label they reveal."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from switchyard.components.data_gate.findings import ERROR, LEAKAGE, WARNING, Fi
 
 _UNIQUE_SHARE = 0.95
 _FEWEST_ROWS = 50
-# Chance alone would give about this many pairs of equal values; a column without any was counted, not measured.
+# Chance alone gives about this many pairs of equal values; a column with none was counted, not measured.
 _EXPECTED_PAIRS = 12
-# Of the gaps between sorted values, deviation by mean: 1 for values drawn at random, 0 for a count.
+# Standard deviation of the gaps between sorted values over their mean: 1 for random values, 0 for a count.
 _EVEN_GAPS = 0.75
 _MONOTONE = 0.99
 _LONGEST_TEXT, _MOST_WORDS = 64, 4
-_STORED_NAMES = re.compile(r"level_[0-9]+|Unnamed: [0-9.]+")  # pandas' own
+_STORED_NAMES = re.compile(r"level_[0-9]+|Unnamed: [0-9.]+")  # names that pandas generates
 _MOST_TABLES, _WIDEST, _SURELY = 5, 20, 4
 _ID_NAMES = re.compile("ids?|idx|index|key|uuid|guid|rows?|rownum(ber)?|rowname|nr|no|number|seq(uence)?|serial|order")
 
 
 def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings: DataGateSettings) -> list[Finding]:
-    """Returns a finding for each id, index or order among the features; one that predicts the label stops the run.
+    """Returns a finding for each id, index or order among the features; those that predict the label stop the run.
 
     Args:
-        sample: rows of the training split, in their order.
-        summary: of the examples.
-        settings: `leakage` (`max_id_information`; `max_information` for an order whose values come back, as days do) and
-            `on_anomaly` (`features`: what lets a column pass).
+        sample: rows of the training split, in file order.
+        summary: summary of the examples.
+        settings: `leakage` (`max_id_information`; `max_information` for an order with repeated values, such as days) and
+            `on_anomaly` (`features` lets a column pass).
     """
     found = []
     for name, kind in summary.columns.items():
@@ -39,11 +39,11 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
             continue
         present = sample[name].dropna()
         if kind == "float" and _has_fractions(present.iloc[:_FEWEST_ROWS]):
-            continue  # most columns: said without a look at all of their values
+            continue  # skips most columns without reading all of their values
         meaning = summary.meanings.get(name, "")
         what = identifier(name, present, kind)
         if meaning.startswith("time") and not summary.classes:
-            what = None  # of a quantity that is to be forecast, a time may rightly say much
+            what = None  # a time may legitimately explain a quantity to forecast
         order = "" if what else _order(present, kind, meaning, has_classes=bool(summary.classes))
         if not what and not order:
             continue
@@ -89,14 +89,14 @@ def _used_as_a_feature(name: str, seen: str, share: float) -> Finding:
 
 
 def identifier(name: str, values: pd.Series, kind: str) -> str | None:
-    """Returns what a column is (an id, an index, an order) where its values name or count the rows, else None.
+    """Returns the kind of a column whose values identify or count the rows (an id, an index, an order), else None.
 
-    A quantity of whole numbers, an income or a price, has many different values too. Chance tells it from a count:
-    of measured values some are equal, and the gaps between them are uneven.
+    A whole-number quantity such as income or price has many distinct values too. Chance distinguishes it from a count:
+    some measured values are equal, and the gaps between them are uneven.
 
     Args:
-        name: of the column.
-        values: present ones, in the order of the rows.
+        name: name of the column.
+        values: the values present, in row order.
         kind: integer, float or string.
     """
     if len(values) < _FEWEST_ROWS:
@@ -123,7 +123,7 @@ def _numbered(name: str, values: pd.Series, kind: str) -> str | None:
 
 
 def orders_rows(values: pd.Series, kind: str) -> bool:
-    """Whether whole numbers or texts of many values only grow, or only fall, from row to row, as a log's times do."""
+    """Whether whole numbers or texts with many values only increase, or only decrease, from row to row, like a log's times."""
     if values.nunique() < _FEWEST_ROWS or kind not in ("integer", "float", "string"):
         return False
     if kind == "string":
@@ -138,18 +138,18 @@ def orders_rows(values: pd.Series, kind: str) -> bool:
 
 
 def _order(values: pd.Series, kind: str, meaning: str, *, has_classes: bool) -> str:
-    """Returns what a column whose values come back is, where it orders the rows; a time does in any order of the file."""
+    """Returns the kind of a column with repeated values that orders the rows, else ""; a time needs no order in the file."""
     if orders_rows(values, kind):
         return "an order of the rows"
     return "a time" if has_classes and meaning.startswith("time") and values.nunique() >= _FEWEST_ROWS else ""
 
 
 def explained(values: pd.Series, label: pd.Series, *, has_classes: bool) -> float:
-    """Returns the share of the label's variance that a row's neighbours by `values` explain, 0 to 1: for any order in blocks.
+    """Returns the share of the label's variance explained by a row's neighbours by `values`, 0 to 1.
 
-    Texts are sorted from the front and, for ids that end in something telling, from the back.
+    Texts are sorted from the front and from the back, for ids with an informative suffix.
     """
-    # Of equal values the order is left to chance: that of the file would tell what the column does not.
+    # Shuffles first: among equal values the file's order would reveal what the column does not.
     mixed = np.random.default_rng(0).permutation(len(values))
     values, label = values.iloc[mixed], label.iloc[mixed]
     targets = _targets(label, has_classes=has_classes)
@@ -162,7 +162,7 @@ def explained(values: pd.Series, label: pd.Series, *, has_classes: bool) -> floa
 
 
 def _targets(label: pd.Series, *, has_classes: bool) -> list[np.ndarray]:
-    """A column of 0 and 1 for each class; the ranks of a regression's values, which one outlier cannot move."""
+    """Returns one 0/1 array per class, or for regression the ranks of the values, which limit the effect of outliers."""
     if not has_classes:
         return [label.rank().to_numpy()]
     codes = pd.factorize(label)[0]
@@ -185,9 +185,9 @@ def _explained_by_neighbours(targets: list[np.ndarray], order: np.ndarray) -> fl
 
 
 def counts_rows_of_tables(values: pd.Series, kind: str) -> bool:
-    """Whether whole numbers count the rows of several tables that were put together: each comes about equally often.
+    """Whether whole numbers count the rows of several concatenated tables: each value is about equally frequent.
 
-    Of measured values some come more often by chance: their number varies as much as it is large (Poisson), and more.
+    The frequency of measured values has a variance of at least its mean (Poisson).
     """
     if kind not in ("integer", "float"):
         return False
@@ -212,7 +212,7 @@ def _has_fractions(values: pd.Series) -> bool:
 
 
 def _natural(text: str | bytes) -> str:
-    """Numbers in a text padded to one length: user_9 comes before user_10."""
+    """Returns a text with its numbers padded to one length, so that user_9 sorts before user_10."""
     plain = text.decode(errors="replace") if isinstance(text, bytes) else text
     return re.sub(r"\d+", lambda m: m[0].zfill(20), plain)
 

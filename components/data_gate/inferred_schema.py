@@ -1,8 +1,8 @@
-"""The statistics and schema stages: TFX's, with finer quantiles, and a schema that the rows of every split fit.
+"""TFX's statistics and schema stages with finer quantiles, and a schema that fits the rows of every split.
 
-What is inferred from the training split alone says what its rows happen to have. One missing value that falls into another split
-then contradicts it, and cannot be parsed. So presence and shape come from all splits, and the type of a column
-without values in `train`; domains come from the training split.
+A schema inferred from the training split alone describes only those rows: a single missing value in another split contradicts
+it and cannot be parsed. So presence and shape come from all splits, as does the type of a column without values in `train`;
+domains come from the training split.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCHEMA_FILE = "schema.pbtxt"
 
 
 class StatisticsExecutor(statistics_executor.Executor):
-    """TFX's, with the patch for fine quantiles in its process."""
+    """TFX's executor with the patch for fine quantiles in its process."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
@@ -38,18 +38,18 @@ class StatisticsExecutor(statistics_executor.Executor):
 
 
 class FineStatistics(StatisticsGen):
-    """Statistics with a hundred quantiles of each number: drift looks at them."""
+    """Statistics with a hundred quantiles of each numeric feature, for drift."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(StatisticsExecutor)
 
     def __init__(self, examples: Any) -> None:
         super().__init__(examples=examples)
-        # What differs from TFDV's defaults, for the cache key: the executor has the rest, which is a page of nulls.
+        # Only differences from TFDV's defaults enter the cache key; the executor sets the full options.
         self.spec.exec_properties[STATS_OPTIONS_JSON_KEY] = json.dumps({"num_quantiles_histogram_buckets": BUCKETS})
 
 
 class SchemaExecutor(schema_executor.Executor):
-    """TFX's, and what the splits that it does not look at have."""
+    """TFX's executor, whose schema is then widened to the other splits."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
@@ -64,13 +64,13 @@ class SchemaExecutor(schema_executor.Executor):
 
 
 class InferredSchema(SchemaGen):
-    """A schema inferred from the training split that the other splits' rows can be parsed by."""
+    """A schema inferred from the training split that also parses the rows of the other splits."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(SchemaExecutor)
 
 
 def widen(schema: schema_pb2.Schema, train: Statistics, others: Sequence[Statistics]) -> None:
-    """Lets a schema's features lack values, and have as many and of the type, as in any split."""
+    """Widens a schema to the missing values, value counts and types of the other splits."""
     trained = features_of(train)
     by_name = {f.name: f for f in schema.feature}
     for other in others:

@@ -1,4 +1,4 @@
-"""The label's values against a reviewed schema, before anything is run."""
+"""Checks the label's values against a reviewed schema before any stage runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from switchyard.components.data_gate.findings import ERROR, SCHEMA, Finding, Ver
 
 
 def check_label_values(path: Path, label: str, counts: Mapping[str, int], on_anomaly: AnomalyActions) -> Verdict:
-    """Returns the verdict on the label's values alone.
+    """Returns a verdict on the label's values alone.
 
     Args:
-        path: of the reviewed schema; one that cannot be read is judged elsewhere.
-        label: the label's column.
+        path: path of the reviewed schema; an unreadable one passes here and is reported elsewhere.
+        label: name of the label column.
         counts: value -> rows.
-        on_anomaly: as in the config.
+        on_anomaly: the config's actions on anomalies.
     """
     try:
         schema = text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())

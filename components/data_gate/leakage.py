@@ -1,4 +1,4 @@
-"""Leaks that people forget: rows in two splits, a feature that is the label in disguise, an id used as a feature."""
+"""Detects leaks: rows in two splits, a feature that is the label in disguise, an id used as a feature."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _BINS = 20
 def leakage_findings(
     examples_uri: str, summary: DatasetSummary, settings: DataGateSettings, sample: pd.DataFrame
 ) -> list[Finding]:
-    """Returns the findings.
+    """Returns the findings on leakage.
 
     Args:
-        examples_uri: of ingest's examples.
-        summary: theirs.
-        settings: `leakage` (`max_duplicates`, `max_information`, `max_id_information`), `on_anomaly` and `split_paths`:
-            whether splits are separate inputs.
-        sample: see `sample_rows`.
+        examples_uri: URI of ingest's examples.
+        summary: summary of the examples.
+        settings: `leakage` (`max_duplicates`, `max_information`, `max_id_information`), `on_anomaly` and `split_paths`
+            (whether splits are separate inputs).
+        sample: rows of the training split, see `sample_rows`.
     """
     limits = settings.leakage
     found = []
     if settings.split_paths:
-        # Rows that ingest assigns by their hash cannot be in two splits.
+        # Ingest assigns rows to splits by their hash, so equal rows share a split.
         found += _duplicates(examples_uri, summary, limits.max_duplicates)
     ids = identifier_findings(sample, summary, settings)
     stopping = {f.feature for f in ids if f.severity == ERROR}
     found += ids
-    # An id that predicts the label is one finding.
+    # Reports an id that predicts the label once.
     found += [f for f in _label_in_disguise(sample, summary, limits.max_information) if f.feature not in stopping]
     return found
 
@@ -59,7 +59,7 @@ def _batches(examples_uri: str, split: str, every: int = 1) -> Iterator[pa.Recor
 def _duplicates(examples_uri: str, summary: DatasetSummary, limit: float) -> list[Finding]:
     train = np.concatenate([_hashes(b, summary) for b in _batches(examples_uri, "train")])
     unique, counts = np.unique(train, return_counts=True)
-    # Data of few columns repeats itself by nature: that much is no leak.
+    # Data with few columns has natural duplicates, which are no leak.
     natural = counts[counts > 1].sum() / len(train)
     found = []
     for split in summary.rows:
@@ -92,7 +92,7 @@ def _duplicates(examples_uri: str, summary: DatasetSummary, limit: float) -> lis
 
 
 def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
-    # The decoder gives the columns of a batch in any order, and leaves out those without a value.
+    # The decoder returns the columns of a batch in any order and omits those without a value.
     columns = [
         batch.column(n) if n in batch.schema.names else pa.nulls(batch.num_rows, pa.list_(pa.int64())) for n in summary.columns
     ]
@@ -101,9 +101,9 @@ def _hashes(batch: pa.RecordBatch, summary: DatasetSummary) -> np.ndarray:
 
 
 def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
-    """Returns rows of the training split in their order, columns of one value a row only.
+    """Returns a sample of the training split's rows in order, with the single-valued columns only.
 
-    From all over: the first rows of a file that is sorted by its label have one label only.
+    Takes rows from the whole split: the first rows of a file sorted by its label have one label only.
     """
     batches = _batches(examples_uri, "train", every=max(1, -(-summary.rows["train"] // SAMPLE_ROWS)))
     scalar = [n for n, kind in summary.columns.items() if not kind.startswith("list")]
@@ -123,7 +123,7 @@ def _label_in_disguise(sample: pd.DataFrame, summary: DatasetSummary, limit: flo
         kind = summary.columns[name]
         values = sample[name]
         if kind == "string" and values.nunique() > len(values) / 5:
-            continue  # an id says everything about the rows it names, and nothing about others
+            continue  # an id determines the rows it names and says nothing about others
         share = normalized_information(_codes(values, numeric=kind != "string"), label)
         if share > limit:
             found.append(
@@ -146,7 +146,7 @@ def _label_in_disguise(sample: pd.DataFrame, summary: DatasetSummary, limit: flo
 def normalized_information(feature: np.ndarray, label: np.ndarray) -> float:
     """Returns the mutual information of two arrays of codes, int (n,), as a share of the label's entropy, 0 to 1.
 
-    With the bias correction of Miller and Madow (1955): a feature of many values knows more of a small sample by chance.
+    Uses the bias correction of Miller and Madow (1955): by chance, a feature with many values is informative in a small sample.
     """
     table = np.zeros((int(feature.max()) + 1, int(label.max()) + 1))
     np.add.at(table, (feature, label), 1)
@@ -163,7 +163,7 @@ def _entropy(counts: np.ndarray) -> float:
 
 
 def _codes(values: pd.Series, *, numeric: bool) -> np.ndarray:
-    """Values as codes from 0; numbers of many values by quantile, missing ones as a value of their own."""
+    """Returns values as codes from 0: numbers with many distinct values by quantile, missing values as a value of their own."""
     if numeric:
         numbers = pd.to_numeric(values)
         if numbers.nunique() > _BINS:

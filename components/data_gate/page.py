@@ -1,4 +1,4 @@
-"""The page on the data: what the gate found, distances, classes, distributions."""
+"""Renders the data page: the gate's findings, distances, classes and distributions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_DISTANCES = 12
 
 @dataclass(frozen=True)
 class DataPart:
-    """What a report says of the data: summary, split -> statistics, the gate's verdict."""
+    """Inputs of a report on the data: summary, split -> statistics, and the gate's verdict."""
 
     summary: DatasetSummary
     statistics: Statistics
@@ -23,20 +23,20 @@ class DataPart:
 
 
 def data_report(data: DataPart) -> str:
-    """Returns the page on the data alone; with its distributions when the gate stopped the run, which nothing else shows."""
+    """Returns the page on the data alone, with distributions when the gate stopped the run: no other page shows them then."""
     sections = _gate_sections(data) if data.verdict.passed else data_sections(data)
     return render(f"Data for {data.summary.label}", subtitle(data.summary), sections)
 
 
 def subtitle(summary: DatasetSummary) -> str:
-    """Returns the line under the title of a page about these data."""
+    """Returns the subtitle of a page about this data."""
     rows = ", ".join(f"{n:,} {split}" for split, n in summary.rows.items())
     positive = "" if summary.positive_class is None else f", positive class {summary.positive_class}"
     return f"{summary.task} on {summary.label}{positive}; examples: {rows}; data {summary.fingerprint[:12]}"
 
 
 def data_sections(data: DataPart) -> list[dict[str, Any]]:
-    """Returns what the gate found, and the distributions."""
+    """Returns the sections on the gate's findings and the distributions."""
     return [*_gate_sections(data), *statistics_sections(data.statistics)]
 
 

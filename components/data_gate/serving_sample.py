@@ -1,4 +1,4 @@
-"""Statistics of a sample of serving requests: a file of raw rows without the label, in any format that ingest reads."""
+"""Computes statistics of a sample of serving requests: raw rows without the label, in any format that ingest reads."""
 
 from __future__ import annotations
 
@@ -31,17 +31,19 @@ _BATCHES = 10
 def sample_statistics(
     paths: Sequence[str], summary: DatasetSummary, missing_values: Sequence[str] | None, key: str = "validation.serving_sample"
 ) -> Statistics:
-    """Returns the statistics of each file's first rows (some 300,000), columns typed as the examples' are; `key` is for errors.
+    """Returns the statistics of the first rows (some 300,000) of each file, with the examples' column types.
+
+    `key` names the setting in error messages.
 
     Raises:
-        UserError: it cannot be read, or has no rows.
+        UserError: the sample cannot be read, or has no rows.
     """
     listed = tuple(missing_values or ())
     options = CsvOptions.of(summary.csv)
     numbers = {n for n, kind in summary.columns.items() if kind != "string"}
     frames = []
     for file in find_files(paths, key):
-        # A request that cannot be read is left out: what is served is not the user's to mend.
+        # Skips requests that cannot be read: the user cannot fix served data.
         kind = format_of(file, "auto")
         with closing(reader(kind, options)(file, BadRows(limit=2**31), listed)) as batches:
             read = itertools.islice(batches, _BATCHES)
@@ -51,14 +53,14 @@ def sample_statistics(
         raise UserError(f"{key}: no rows in {', '.join(paths)}. Check the file.")
     sample = pd.concat(frames, ignore_index=True)
     for name in sample.columns:
-        # Text in some files, where numbers were trained on: kept as text, so that the types are seen to differ.
+        # Keeps text as text where training had numbers, so that the type difference is detected.
         if sample[name].map(lambda v: isinstance(v, str)).any():
             sample[name] = sample[name].map(lambda v: None if pd.isna(v) else str(v))
     return tfdv.generate_statistics_from_dataframe(sample, stats_options=stats_options())
 
 
 def _typed(batch: pa.RecordBatch, summary: DatasetSummary, missing: Sequence[str]) -> pd.DataFrame:
-    """Rows as they would be served: values that do not fit are missing, unless most of a column does not."""
+    """Returns rows as they would be served: values that do not fit become missing, unless most of a column does not fit."""
     typed: dict[str, Any] = {}
     for name in batch.schema.names:
         if name not in summary.columns and may_be_added(name):
@@ -73,7 +75,7 @@ def _typed(batch: pa.RecordBatch, summary: DatasetSummary, missing: Sequence[str
         if len(found.misfits) > present or (kind == "string" and found.misfits):
             typed[name] = [None if v is None else str(v) for v in column.to_pylist()]
         elif feature.is_bytes:
-            typed[name] = single(found.values).to_pylist()  # as the training data's statistics saw them
+            typed[name] = single(found.values).to_pylist()  # matches the statistics of the training data
         elif kind == "string":
             typed[name] = [v.decode("utf-8", "replace") if v is not None else None for v in single(found.values).to_pylist()]
         else:

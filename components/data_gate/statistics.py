@@ -1,4 +1,4 @@
-"""Reading TFDV's statistics: one split's features by name, and a few facts about each."""
+"""Reads TFDV's statistics: one split's features by name, and properties of each."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def is_numeric(feature: Any) -> bool:
 
 
 def common(feature: Any) -> Any:
-    """Returns what both kinds of features have: counts, missing."""
+    """Returns the statistics common to numeric and text features: counts and missing values."""
     return (feature.num_stats if is_numeric(feature) else feature.string_stats).common_stats
 
 
 def type_name(feature: Any) -> str:
-    """Returns INT, FLOAT or STRING."""
+    """Returns a feature's type name: INT, FLOAT or STRING."""
     return str(statistics_pb2.FeatureNameStatistics.Type.Name(feature.type))
 
 
@@ -49,7 +49,7 @@ def present_share(feature: Any) -> float:
 
 
 def has_values(feature: Any) -> bool:
-    """Whether a feature has a value in any row; without one its type says nothing."""
+    """Whether a feature has a value in any row; without values its type is meaningless."""
     return bool(common(feature).num_non_missing)
 
 
@@ -61,7 +61,7 @@ class Quantiles(NamedTuple):
 
 
 def quantiles(feature: Any) -> Quantiles | None:
-    """Returns a numeric feature's finest quantile histogram; None: it has none."""
+    """Returns a numeric feature's first quantile histogram, or None without one."""
     found = [h.buckets for h in feature.num_stats.histograms if h.type == statistics_pb2.Histogram.QUANTILES and h.buckets]
     if not found:
         return None
@@ -71,7 +71,7 @@ def quantiles(feature: Any) -> Quantiles | None:
 
 
 def share_outside(feature: Any, low: float | None, high: float | None) -> float:
-    """Returns about what share of a numeric feature's values lies outside of [low, high], by its histogram."""
+    """Returns the approximate share of a numeric feature's values outside of [low, high], from its histogram."""
     outside = total = 0.0
     for bucket in feature.num_stats.histograms[0].buckets if feature.num_stats.histograms else ():
         width = bucket.high_value - bucket.low_value
@@ -83,7 +83,7 @@ def share_outside(feature: Any, low: float | None, high: float | None) -> float:
 
 
 def _part(start: float, bound: float, width: float) -> float:
-    """Share of [start, start + width] below `bound`."""
+    """Returns the share of [start, start + width] below `bound`."""
     if width <= 0:
         return float(start < bound)
     return float(min(1.0, max(0.0, (bound - start) / width)))
