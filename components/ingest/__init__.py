@@ -1,1 +1,1 @@
-"""Ingest: files in, `tf.Example` TFRecords split by name out, with a report of what was left out."""
+"""The ingest stage: converts input files to `tf.Example` TFRecords per split and reports the rows it drops."""

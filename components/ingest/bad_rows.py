@@ -1,4 +1,4 @@
-"""Rows that cannot be used: counted, a few kept as samples, fatal above a limit."""
+"""Bad rows: a count, a few samples and the limit above which the run fails."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _WIDTH = 200
 
 @dataclass
 class BadRows:
-    """Collects what was wrong; `limit` is `data.max_bad_rows`."""
+    """Bad rows of a run and the limit `data.max_bad_rows` (`limit`)."""
 
     limit: int
     count: int = 0
     samples: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, path: str, reason: str, row: str = "", number: int = 1) -> None:
-        """Counts `number` rows of `path` that are bad for `reason`; keeps the first few texts."""
+        """Adds `number` bad rows of `path` to the count; keeps the first `SAMPLES` as samples, cut to 200 characters."""
         self.count += number
         if len(self.samples) < SAMPLES:
             self.samples.append({"file": path, "reason": reason, "row": row[:_WIDTH]})
 
     def check(self) -> None:
-        """Raises UserError when there are more than allowed."""
+        """Raises UserError when the count exceeds the limit."""
         if self.count > self.limit:
             raise UserError(
                 f"data: {self.count} bad row{'s' if self.count > 1 else ''}, data.max_bad_rows allows {self.limit}. "
@@ -34,5 +34,5 @@ class BadRows:
             )
 
     def first(self, number: int) -> str:
-        """Returns the first few of the samples, a line each."""
+        """Returns the first `number` samples, one per line."""
         return "\n".join(f"  {s['file']}: {s['reason']}{': ' * bool(s['row'])}{in_line(s['row'])}" for s in self.samples[:number])

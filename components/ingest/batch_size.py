@@ -1,7 +1,7 @@
-"""The rows of a Parquet file in batches of bounded size, whatever its encodings say.
+"""Batches of bounded size from Parquet files, regardless of their encodings.
 
-A few bytes of Parquet stand for any number of rows of the same text, and for any number of columns without a value. Texts are
-therefore read as references to the file's dictionary, counted, and decoded a part at a time.
+A few bytes of Parquet can encode any number of rows of the same text and any number of columns without a value. Text columns
+are therefore read dictionary-encoded, measured, and decoded in parts.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import pyarrow.parquet
 from switchyard.components.values.cells import is_list, is_text
 
 _Table = TypeVar("_Table", pa.Table, pa.RecordBatch)
-# A batch has at most so many rows, values and bytes (one row may have more).
+# Upper bounds on the rows, values and bytes of a batch. A single row may exceed them.
 ROWS, CELLS, BYTES = 32_768, 16 << 20, 64 << 20
 
 
 def rows_of(columns: int, width: int = 1) -> int:
-    """Returns how many rows a batch may have of so many columns, that hold so many bytes a row at least."""
+    """Returns the largest number of rows for a batch of `columns` columns and at least `width` bytes per row."""
     return max(1, min(ROWS, CELLS // max(1, columns), BYTES // max(1, width)))
 
 
 def parts_of(table: _Table, columns: int) -> Iterator[_Table]:
-    """Yields a table, or a batch, in parts that have room for so many columns."""
+    """Yields slices of a table or batch, small enough for `columns` columns."""
     rows = rows_of(columns)
     for at in range(0, table.num_rows, rows):
         yield table.slice(at, rows)
 
 
 def bounded_batches(file: pa.parquet.ParquetFile, source: Any) -> Iterator[pa.RecordBatch]:
-    """Yields a file's batches, with its own types; `source` is what it was opened from."""
+    """Yields a file's batches in the file's own types; `source` is the path or stream that `file` was opened from."""
     leaves = [file.schema.column(i) for i in range(len(file.schema))]
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     encoded = pa.parquet.ParquetFile(source, metadata=file.metadata, read_dictionary=texts)
-    # That of bytes of fixed length; a decimal's too.
+    # Bytes per row of the fixed-length columns, decimals included.
     width = sum(leaf.length for leaf in leaves if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY")
     for batch in encoded.iter_batches(batch_size=rows_of(len(leaves), width)):
         if not texts:
@@ -57,7 +57,7 @@ def _within(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _text_bytes(column: pa.Array) -> int:
-    """Returns the size of a column's texts when they are decoded."""
+    """Returns the decoded size of a column's texts in bytes."""
     kind = column.type
     if pa.types.is_dictionary(kind) and is_text(kind.value_type):
         return pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py() or 0

@@ -1,6 +1,6 @@
-"""The type of a column over all its batches: what kinds of values were seen, and the one type that holds them all.
+"""Infers the type of a column over all its batches: the kinds of values observed and the one type that holds them all.
 
-Whether a column is one or the other follows from the set of all its values, never from where a batch or a file ends.
+The type follows from the set of all values, never from where a batch or a file ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from switchyard.components.values.conversion import Fitted, fit_target
 from switchyard.components.values.spelling import BOOLEAN, TEXT, TIME, TIMESTAMP, UNITS
 
 EMPTY, INTEGER, FLOAT, STRING = "empty", "integer", "float", "string"
-# More than 64 bits hold: told from the other integers, as these become floats where floats are among them.
+# Integers beyond 64 bits. Kept apart from other integers because they become floats in a column that also holds floats.
 BEYOND = "beyond"
 _NUMBERS = frozenset({INTEGER, FLOAT, BEYOND})
 TEXTS_OF_NUMBERS = frozenset(f"text:{kind}" for kind in _NUMBERS)
@@ -31,7 +31,7 @@ _SHOWN = 3
 
 
 class UnusableColumnError(UserError):
-    """A column that cannot be a feature; `is_bad` finds the values to blame in an array of it."""
+    """A column that cannot be a feature; `is_bad` maps an array of it to a mask of the offending values."""
 
     def __init__(self, message: str, is_bad: Callable[[pa.Array], pa.Array] | None = None) -> None:
         super().__init__(message)
@@ -40,13 +40,13 @@ class UnusableColumnError(UserError):
 
 @dataclass(frozen=True)
 class ColumnType:
-    """What a column becomes.
+    """The inferred type of a column.
 
     Attributes:
-        kind: empty, integer, float or string: how it is stored.
-        is_list: it holds several values a row.
-        seen: the kinds of values that were there; of texts whose kind was found by reading them with `text:` before it.
-        unit: of dates and times, the coarsest in which all of them are whole.
+        kind: storage type: empty, integer, float or string.
+        is_list: True when a row may hold several values.
+        seen: kinds of the observed values; kinds parsed from texts have the prefix `text:`.
+        unit: for dates and times, the coarsest unit in which all values are whole.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class ColumnType:
 
     @classmethod
     def of(cls, seen: Collection[str], *, is_list: bool = False, unit: str = "") -> ColumnType:
-        """Returns the type that holds all of what was seen."""
+        """Returns the narrowest type that holds all observed kinds."""
         value = _value_kind(seen)
         kind = STRING if value == TEXT else _STORED.get(value, value)
         return cls(kind, is_list, frozenset(seen), unit or ("s" if value in (TIMESTAMP, TIME) else ""))
@@ -68,19 +68,19 @@ class ColumnType:
 
     @property
     def meaning(self) -> str:
-        """What the values are, as `RawFeature.meaning` has it."""
+        """Meaning of the values, in the form of `RawFeature.meaning`."""
         value = _value_kind(self._seen())
         return f"{value}[{self.unit}]" if value in (TIMESTAMP, TIME) else FLOAT if value == BEYOND else value
 
     @property
     def is_mixed(self) -> bool:
-        """Whether it became text although no file holds texts: dates beside numbers of an unknown unit."""
+        """True when the column became text although no file holds text in it: dates beside numbers of unknown unit."""
         seen = self._seen()
         return self.kind == STRING and STRING not in seen and any(not s.startswith("text:") for s in seen)
 
     @property
     def is_beyond(self) -> bool:
-        """Whether it holds integers that 64 bits cannot, and nothing else."""
+        """True when the column holds integers beyond 64 bits and no other kind that widens it."""
         return _value_kind(self._seen()) == BEYOND
 
     def _seen(self) -> frozenset[str]:
@@ -94,7 +94,7 @@ def _value_kind(seen: Collection[str]) -> str:
     if len(kinds) == 1:
         return TEXT if STRING in kinds else kinds.pop()
     numbers = kinds - {BOOLEAN}
-    # In a CSV, true among numbers is a word; true of a type of its own is 1.
+    # In a CSV, `true` among numbers is a word; a typed boolean true is 1.
     in_text = {s.removeprefix("text:") for s in seen if s.startswith("text:")}
     if numbers <= _NUMBERS and not (BOOLEAN in in_text and in_text & _NUMBERS):
         return FLOAT if FLOAT in numbers else BEYOND if BEYOND in numbers else INTEGER
@@ -105,14 +105,14 @@ def observe(name: str, column: pa.Array, *, is_text: bool, missing: tuple[str, .
     """Returns the type of one batch of a column.
 
     Args:
-        name: for the error.
-        column: any Arrow type.
-        is_text: strings are CSV text whose type is still to be found.
-        missing: texts that mean missing besides the usual ones.
-        words: texts that are all booleans, dates or times are these.
+        name: column name for error messages.
+        column: array of any Arrow type.
+        is_text: True when strings are CSV text whose type is yet to be inferred.
+        missing: texts that mean missing, in addition to the usual ones.
+        words: True to infer booleans, dates and times from texts.
 
     Raises:
-        UnusableColumnError: the Arrow type has no place in a `tf.Example`, or lists have gaps.
+        UnusableColumnError: `tf.Example` cannot hold the Arrow type, or a list has a gap.
     """
     kind = column.type
     if pa.types.is_null(kind) or column.null_count == len(column):
@@ -139,7 +139,7 @@ def observe(name: str, column: pa.Array, *, is_text: bool, missing: tuple[str, .
 
 
 def _seen_in_numbers(column: pa.Array) -> str:
-    """Returns what numbers and booleans are; "": the type is another."""
+    """Returns the kind of a numeric or boolean column, or "" for any other type."""
     kind = column.type
     if pa.types.is_boolean(kind):
         return BOOLEAN
@@ -157,7 +157,7 @@ def _observe_lists(name: str, column: pa.Array, missing: tuple[str, ...]) -> Col
             f"Flatten it, or leave it out with data.exclude: [{name}].",
             _holds_lists,
         )
-    # tf.Example knows lists only: one of at most one value is a plain column.
+    # tf.Example stores lists only: a column with at most one value per row is a plain column.
     longest = pc.max(pc.list_value_length(column)).as_py() or 0
     if longest > 1 and pc.any(has_gap(column)).as_py():
         raise UnusableColumnError(
@@ -165,20 +165,20 @@ def _observe_lists(name: str, column: pa.Array, missing: tuple[str, ...]) -> Col
             f"Fill it in, make the whole list null, or leave the column out with data.exclude: [{name}].",
             has_gap,
         )
-    # Inside of a longer one nothing is missing.
+    # Words such as NA mean missing only in columns with at most one value per row.
     inner = observe(name, column.flatten(), is_text=False, missing=missing if longest <= 1 else ())
     return ColumnType(inner.kind, longest > 1, inner.seen, inner.unit)
 
 
 def _holds_lists(column: pa.Array) -> pa.Array:
-    """Returns which values are lists of lists; none in a batch of something else."""
+    """Returns a mask of the values that are non-empty lists of lists; all False for other types."""
     if not is_list(column.type) or not is_list(column.type.value_type):
         return pa.array(np.zeros(len(column), dtype=bool))
     return pc.greater(pc.list_value_length(column), 0)
 
 
 def has_gap(column: pa.Array) -> pa.Array:
-    """Returns which lists of more than one value hold a null or NaN; none in a batch of single values."""
+    """Returns a mask of the lists of more than one value that hold a null or NaN; all False for single values."""
     if not is_list(column.type):
         return pa.array(np.zeros(len(column), dtype=bool))
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
@@ -189,7 +189,7 @@ def has_gap(column: pa.Array) -> pa.Array:
 
 
 def beyond_integers(name: str) -> UnusableColumnError:
-    """Returns the refusal of integers that 64 bits do not hold."""
+    """Returns the error for integers beyond 64 bits."""
 
     def is_bad(column: pa.Array) -> pa.Array:
         limit = 2**63
@@ -203,7 +203,7 @@ def beyond_integers(name: str) -> UnusableColumnError:
 
 
 def _check_finite(name: str, values: pa.Array, missing: tuple[str, ...]) -> None:
-    """Raises UnusableColumnError for numbers that float32 does not hold, other than those that mean missing."""
+    """Raises UnusableColumnError for numbers beyond float32's range, except those that mean missing."""
     meant = {number_of(m) for m in missing}
     beyond = values.filter(pc.greater(pc.abs(values), FLOAT32_MAX)).drop_null().unique().to_pylist()
     left = [v for v in beyond if v not in meant]
@@ -226,7 +226,7 @@ def _number(value: object) -> float | None:
 
 
 def mixed_times(name: str) -> UnusableColumnError:
-    """Returns the refusal of a column of dates and numbers, or the like."""
+    """Returns the error for a column that mixes dates, times or booleans with other values."""
     return UnusableColumnError(
         f"column {name!r} holds dates, times or booleans in some places and in others values that are none. "
         f"Write it in one way, or leave it out with data.exclude: [{name}]."
@@ -241,7 +241,7 @@ def _integer(value: object) -> int:
 
 
 def target(kind: ColumnType, missing: Iterable[str] = ()) -> Target:
-    """Returns what ingest converts a column to; in a text column the empty text is missing."""
+    """Returns the target that ingest converts a column to; in a text column the empty text is missing."""
     value, _, unit = kind.meaning.partition("[")
     listed = tuple(missing)
     return Target(
@@ -256,10 +256,10 @@ def target(kind: ColumnType, missing: Iterable[str] = ()) -> Target:
 
 
 def convert(column: pa.Array, kind: ColumnType) -> pa.Array:
-    """Returns the column as a list array (what `tf.Example` holds: 0..n values a row; a missing row is null).
+    """Returns the column as a list array, as `tf.Example` stores it: 0..n values per row; a missing row is null.
 
     Raises:
-        UserError: a value does not fit.
+        UserError: a value does not fit the type.
     """
     if kind.kind == EMPTY:
         return pa.nulls(len(column), pa.list_(pa.null()))
@@ -270,14 +270,14 @@ def convert(column: pa.Array, kind: ColumnType) -> pa.Array:
 
 
 def stored(found: Fitted) -> pa.Array:
-    """Returns fitted values as `tf.Example` has them: floats as float32."""
+    """Returns fitted values in the dtypes of `tf.Example`: floats as float32."""
     if pa.types.is_floating(found.values.type.value_type):
         return found.values.cast(pa.list_(pa.float32()), safe=False)
     return found.values
 
 
 def _seen_in_text(name: str, column: pa.Array, *, numbers: bool, missing: tuple[str, ...], words: bool) -> tuple[set[str], str]:
-    """Returns what texts are read as, and the unit of times; nothing when all of them mean missing."""
+    """Returns the kinds of a column of texts and the unit of its times; no kinds when all texts mean missing."""
     try:
         text = pc.utf8_trim_whitespace(column.cast(pa.string()))
     except pa.ArrowInvalid:
@@ -296,7 +296,7 @@ def _seen_in_text(name: str, column: pa.Array, *, numbers: bool, missing: tuple[
 def _read(name: str, text: pa.Array, kinds: Iterable[str], missing: tuple[str, ...]) -> tuple[set[str], str] | None:
     for kind in kinds:
         try:
-            # The first few by themselves: Arrow makes an error for each value that does not parse, 0.1 s for 200,000.
+            # Parse a few first: Arrow builds an error for each value that does not parse, 0.1 s for 200,000.
             spelling.read_texts(text.slice(0, _FIRST), kind)
             values, unit = spelling.read_texts(text, kind)
         except pa.ArrowInvalid:

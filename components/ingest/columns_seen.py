@@ -1,4 +1,4 @@
-"""What the columns of all batches hold: types, present values, the label's values, and what is to be said of them."""
+"""Collects the types, counts of present values, label values and warnings of all columns over all batches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class ColumnsSeen:
-    """What the columns of all batches hold."""
+    """Types, counts of present values, label values and warnings of all columns."""
 
     def __init__(self, spec: InputSpec, *, peek: bool) -> None:
         self.types: dict[str, ColumnType] = {}
@@ -51,23 +51,23 @@ class ColumnsSeen:
         self._peek = peek
 
     def add(self, file: str, batch: pa.RecordBatch) -> None:
-        """Takes a batch of a file."""
+        """Adds a batch of a file."""
         spec = self._spec
         is_csv = format_of(file, spec.format) == "csv"
         if spec.split_key:
             check_keys(spec.split_key, batch.column(spec.split_key), file)
             self.keyless += missing_keys(batch.column(spec.split_key), spec.missing_values or ())
         for field_, column in zip(batch.schema, batch.columns, strict=True):
-            if field_.name in spec.exclude:  # the key that splits and is no feature
+            if field_.name in spec.exclude:  # a split key that is excluded as a feature
                 continue
             declared = spec.columns.get(field_.name)
-            # Those that are declared numbers are plain already.
+            # `plain_numbers` has already normalized columns declared as numbers.
             values = self._csv.numbers(column) if is_csv and not declared else column
             self._add_column(file, field_.name, values, untyped=reads_texts(spec, file, field_), is_csv=is_csv)
         self.rows += batch.num_rows
 
     def check(self) -> list[str]:
-        """Returns what is to be said of columns. Raises UserError for one that cannot be what it is."""
+        """Returns warnings about columns. Raises UserError for a column that cannot have its inferred type."""
         texts = [n for n, t in self.types.items() if t.kind == STRING]
         if problems := self._nearly.problems(texts):
             raise UserError("data: " + "\n".join(problems))
@@ -95,16 +95,16 @@ class ColumnsSeen:
 
 
 def reads_texts(spec: InputSpec, file: str, field_: pa.Field) -> bool:
-    """Whether the texts of a file's column may be numbers: in a CSV, in mixed JSON, and where numbers are declared."""
+    """Returns whether texts of a file's column may be numbers: in a CSV, in mixed JSON, or where numbers are declared."""
     return format_of(file, spec.format) == "csv" or is_untyped(field_) or spec.columns.get(field_.name) == NUMBER
 
 
 def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untyped: bool) -> ColumnType:
-    """See `observe`; a value that cannot be used is reported with its file and row."""
+    """Returns the type that `observe` infers; an unusable value is reported with its file and row."""
     missing = tuple(spec.missing_values or ())
     declared = spec.columns.get(name)
     try:
-        # Which words a label's are is its own matter: see `labels`.
+        # `labels` decides the meaning of words in the label column.
         words = name != spec.label and not declared
         seen = observe(name, column, is_text=untyped and declared != TEXT, missing=missing, words=words)
         return ColumnType.of({*seen.seen, STRING}, is_list=seen.is_list) if declared == TEXT and seen.kind != EMPTY else seen
@@ -113,7 +113,7 @@ def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untype
 
 
 def located(spec: InputSpec, file: str, name: str, error: UnusableColumnError) -> UserError:
-    """Returns the refusal of a column with the file, and the row and the value that are to blame."""
+    """Returns the error of a column with the file, row and value that cause it."""
     row, options, kind = 0, CsvOptions.of(spec.csv), format_of(file, spec.format)
     with closing(reader(kind, options)(file, BadRows(2**62), spec.missing_values)) as batches:
         for read in batches if error.is_bad else ():
@@ -130,5 +130,5 @@ def located(spec: InputSpec, file: str, name: str, error: UnusableColumnError) -
 def _shown(value: pa.Scalar) -> str:
     try:
         return str(value.as_py())[:60]
-    except (ValueError, OverflowError, pa.ArrowException):  # what Python's own types cannot hold
+    except (ValueError, OverflowError, pa.ArrowException):  # beyond the range of Python's types
         return str(value)[:60]

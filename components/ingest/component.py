@@ -16,7 +16,7 @@ from switchyard.components.text.compact import compact
 
 
 class IngestSpec(types.ComponentSpec):
-    """`input`: JSON of an InputSpec; `version`: for the cache key only; `fingerprint`: filled in by the driver."""
+    """Spec of the component. `input`: JSON of an InputSpec; `version`: cache key only; `fingerprint`: set by the driver."""
 
     PARAMETERS = {
         "input": ExecutionParameter(type=str),
@@ -28,10 +28,10 @@ class IngestSpec(types.ComponentSpec):
 
 
 class Ingest(base_component.BaseComponent):
-    """Reads files in any of the formats and writes `tf.Example` TFRecords per split, with a `DatasetSummary` beside them.
+    """A component that reads files in any supported format and writes `tf.Example` TFRecords per split and a `DatasetSummary`.
 
     Outputs:
-        examples: `standard_artifacts.Examples`, as every TFX component takes them.
+        examples: `standard_artifacts.Examples`, as TFX components consume them.
     """
 
     SPEC_CLASS = IngestSpec

@@ -1,4 +1,4 @@
-"""How a CSV is written: its separator, its encoding, and how numbers stand in it."""
+"""CSV dialect: separator, encoding and number format."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from switchyard.components.values.cells import is_text
 from switchyard.components.values.spelling import NUMBER
 
 _CHUNK = 1 << 20
-_SPACES = " \u00a0\u202f"  # typists and programs put any of them between thousands
+_SPACES = " \u00a0\u202f"  # typists and programs use any of these between thousands
 _PLAIN = rf"^\s*{NUMBER}\s*$"
-# That of UTF-32 begins with that of UTF-16.
+# The UTF-32 byte order mark begins with that of UTF-16, so it is tested first.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -29,19 +29,19 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Without a mark: Latin letters with NULs between them.
+# Files without a byte order mark: Latin letters alternate with NUL bytes.
 _UNMARKED = {"utf-16-le": re.compile(rb"([^\0]\0){2}"), "utf-16-be": re.compile(rb"(\0[^\0]){2}")}
 
 
 @dataclass(frozen=True)
 class CsvOptions:
-    """See `data.csv` in docs/configuration.md.
+    """Parsed `data.csv` section, see docs/configuration.md.
 
     Attributes:
-        separator: between two fields.
-        decimal: the decimal point.
-        thousands: between groups of three digits; None: nothing.
-        encoding: of the text, by Python's name.
+        separator: character between two fields.
+        decimal: decimal point.
+        thousands: separator between groups of three digits; None for no separator.
+        encoding: Python's name of the text encoding.
     """
 
     separator: str = ","
@@ -51,28 +51,28 @@ class CsvOptions:
 
     @classmethod
     def of(cls, changed: Mapping[str, Any]) -> CsvOptions:
-        """Returns the defaults with what was changed."""
+        """Returns the default options with the given overrides."""
         return cls(**changed)
 
     def changed(self) -> dict[str, Any]:
-        """Returns what differs from the defaults."""
+        """Returns the options that differ from the defaults."""
         return {k: v for k, v in asdict(self).items() if v != getattr(DEFAULTS, k)}
 
     @property
     def is_utf8(self) -> bool:
-        """Whether the bytes can be read as they are."""
+        """True when the bytes need no transcoding."""
         return codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig")
 
     @property
     def changes_numbers(self) -> bool:
-        """Whether numbers stand otherwise than every parser reads them."""
+        """True when the number format differs from the default."""
         return self.decimal != "." or self.thousands is not None
 
     def numbers(self, column: pa.Array) -> pa.Array:
-        """Returns a column with its numbers as every parser reads them: no thousands separators, a point.
+        """Returns a column with its numbers in the default format: no thousands separators, a decimal point.
 
-        Other values stay, but for one: what is a number with a point where none is expected gets quotes, so that no parser
-        takes 1.234 for something else than it says.
+        Other values stay unchanged, except that a text that is a number only in the default format is wrapped in quotes, so
+        that no parser reads 1.234 as a number with another value.
         """
         if not self.changes_numbers or not is_text(column.type):
             return column
@@ -93,13 +93,13 @@ DEFAULTS = CsvOptions()
 
 @contextmanager
 def csv_stream(path: str, options: CsvOptions) -> Iterator[Any]:
-    """Opens a CSV for Arrow's reader, as UTF-8.
+    """Opens a CSV as a UTF-8 stream for Arrow's reader.
 
-    Another encoding is decoded to a temporary file first: Arrow would call Python's codec from a thread of its own, see
+    Other encodings are decoded to a temporary file first: Arrow would call Python's codec from its own thread, see
     `arrow_stream`.
 
     Raises:
-        UserError: it cannot be read, or is not in the encoding.
+        UserError: the file cannot be read or does not decode.
     """
     if options.is_utf8:
         with arrow_stream(path) as stream:
@@ -113,10 +113,10 @@ def csv_stream(path: str, options: CsvOptions) -> Iterator[Any]:
 
 
 def csv_head(path: str, options: CsvOptions, size: int) -> tuple[str, bool]:
-    """Returns the beginning of a CSV as text, and whether more follows.
+    """Returns the first `size` bytes of a CSV as text, and whether more follows.
 
     Raises:
-        UserError: its first line is not in the encoding.
+        UserError: the first line does not decode.
     """
     with open_file(path) as raw:
         head = raw.read(size)
@@ -125,7 +125,7 @@ def csv_head(path: str, options: CsvOptions, size: int) -> tuple[str, bool]:
     mark = marked(head)
     if mark and options.is_utf8 and mark != "utf-8":
         raise UserError(f"data.path: {path} is {mark.upper()}, not UTF-8. Set data.csv.encoding: {mark}.")
-    # A cut in the middle of a character is no error, one in the names is.
+    # A character cut at the end of the head is no error; an undecodable one in the first line is.
     text = head.decode("utf-8-sig" if options.is_utf8 else options.encoding, errors="replace")
     if "\ufffd" in text.partition("\n")[0]:
         raise UserError(f"data.path: {undecodable(path, options)}")
@@ -133,13 +133,13 @@ def csv_head(path: str, options: CsvOptions, size: int) -> tuple[str, bool]:
 
 
 def marked(head: bytes) -> str | None:
-    """Returns the encoding that a file's first bytes name or show; None: they do neither."""
+    """Returns the encoding implied by a file's first bytes: byte order mark or NUL pattern; None when there is neither."""
     by_mark = [name for mark, name in _MARKS.items() if head.startswith(mark)]
     return next(iter([*by_mark, *(name for name, pattern in _UNMARKED.items() if pattern.match(head))]), None)
 
 
 def undecodable(path: str, options: CsvOptions) -> str:
-    """Returns where a file is not in the encoding that it is read in, and the key that says another."""
+    """Returns where a file does not decode, with the config key that sets the encoding."""
     before = 0
     lines = 1
     decoder = codecs.getincrementaldecoder(options.encoding)()
@@ -151,7 +151,7 @@ def undecodable(path: str, options: CsvOptions) -> str:
                 lines += decoder.decode(chunk, final=not chunk).count("\n")
             except UnicodeError as error:
                 other = "Set data.csv.encoding to its encoding, for example latin-1 or cp1252."
-                if not isinstance(error, UnicodeDecodeError):  # no place: UTF-16 without the mark that says in which order
+                if not isinstance(error, UnicodeDecodeError):  # no position: UTF-16 without a byte order mark
                     return f"{path} is not {options.encoding} text: {error}. {other}"
                 lines += error.object[: error.start].count(b"\n")
                 place = before - pending + error.start

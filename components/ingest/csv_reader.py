@@ -1,4 +1,4 @@
-"""CSVs: their first line, and the rows as Arrow reads them."""
+"""Reads CSV files: header and rows."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from switchyard.components.ingest.csv_options import DEFAULTS, CsvOptions, csv_h
 from switchyard.components.ingest.reading import Batches, check_doubled, check_names, refusing
 
 _BLOCK = 8 << 20
-# Of the first line; the second, where it is longer than the first.
+# Bytes read for the header; the second size applies when the header does not fit the first.
 _HEADER_BYTES = (1 << 20, 8 << 20)
 _FIRST_ROWS = 10
-# Columns of the widest sheet that is exported with all of its separators.
+# Number of columns of the widest spreadsheet that is exported with all its separators.
 _MOST_UNNAMED = 1 << 14
 _SHOWN = 20
 
 
 @refusing("CSV")
 def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, options: CsvOptions = DEFAULTS) -> Batches:
-    """Yields batches of string columns; rows with the wrong number of fields or not UTF-8 go to `bad`. An empty cell is null."""
+    """Yields batches of string columns; ragged and non-UTF-8 rows go to `bad`. An empty cell is null."""
     head = _header(path, options)
     names = head.names
 
@@ -45,7 +45,7 @@ def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, opti
         try:
             rows = pa.csv.open_csv(
                 raw,
-                # One thread: with several, the row handler is called from threads that wait on one another.
+                # Single-threaded: with several threads, the row handler is called from threads that wait for each other.
                 read_options=pa.csv.ReadOptions(block_size=_BLOCK, use_threads=False, column_names=names, skip_rows=head.lines),
                 parse_options=pa.csv.ParseOptions(
                     delimiter=options.separator, newlines_in_values=True, invalid_row_handler=ragged
@@ -54,7 +54,7 @@ def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, opti
                     column_types=dict.fromkeys(names, pa.binary()),
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=True,
-                    # What else means missing depends on the column's type, which is not known here.
+                    # Other missing words depend on the column's type, which is not yet known.
                     null_values=[""],
                 ),
             )
@@ -71,13 +71,13 @@ def read_csv(path: str, bad: BadRows, missing_values: Sequence[str] | None, opti
 
 @dataclass(frozen=True)
 class _Header:
-    """A CSV's first line, which may be written in several.
+    """Header record of a CSV, which may span several lines.
 
     Attributes:
-        names: of the columns that rows have.
-        lines: that it takes up.
-        is_all: nothing follows it.
-        unnamed: names, as pandas gives them, of columns without any at the end, where lines end with a separator.
+        names: column names of the rows.
+        lines: number of lines in the header.
+        is_all: True when no data follows.
+        unnamed: names, as pandas generates them, of trailing columns without a name, where lines end with a separator.
     """
 
     names: list[str]
@@ -100,13 +100,13 @@ def _header(path: str, options: CsvOptions) -> _Header:
     if len(names) - named > _MOST_UNNAMED:
         raise _unnamed(path, range(named, len(names)))
     unnamed = [f"Unnamed: {i}" for i in range(named, len(names))]
-    # The first may be an index that pandas or R wrote: whoever reads on decides.
+    # The first column may be an index that pandas or R wrote, so it may lack a name here.
     if nameless := [i for i, n in enumerate(names[:named]) if not n.strip() and (i or n)]:
         raise _unnamed(path, nameless)
     fields = {len(row) for row in first}
-    if fields == {named}:  # only the first line ends with a separator: there is no such column
+    if fields == {named}:  # only the header ends with a separator: the column does not exist
         names, unnamed = names[:named], []
-    elif fields == {len(names) + 1} and all(row[-1] for row in first):  # R writes the names of rows without one for their column
+    elif fields == {len(names) + 1} and all(row[-1] for row in first):  # R omits the row-name column's name
         names, unnamed = ["", *names], []
     else:
         names = [*names[:named], *unnamed]
@@ -116,7 +116,7 @@ def _header(path: str, options: CsvOptions) -> _Header:
 
 
 def _first_lines(path: str, options: CsvOptions) -> tuple[list[str], int, bool, list[list[str]]]:
-    """Returns the names in a CSV's first line, the number of lines that it is written in, whether that is all, and a few rows."""
+    """Returns the header's names, its number of lines, whether no data follows, and up to ten rows."""
     for size in _HEADER_BYTES:
         head, is_cut = csv_head(path, options, size)
         text = io.StringIO(head, newline="")
@@ -130,7 +130,7 @@ def _first_lines(path: str, options: CsvOptions) -> tuple[list[str], int, bool, 
         if is_cut and is_all:
             continue
         first: list[list[str]] = []
-        with suppress(csv.Error):  # of a field that Arrow may well read
+        with suppress(csv.Error):  # Arrow may still parse the field
             first.extend(itertools.islice(rows, _FIRST_ROWS))
         whole = first[:-1] if is_cut and text.tell() == len(head) else first
         return names, lines, is_all, [row for row in whole if row]

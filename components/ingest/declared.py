@@ -1,4 +1,4 @@
-"""Columns whose type the config declares: what does not fit is a bad row, never another type."""
+"""Columns with a declared type: a value that does not fit is a bad row and never changes the type."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def fitting(
     """Returns the rows whose values have the declared types; the others go to `bad`.
 
     Args:
-        batch: of one file; a CSV's numbers are plain, see `CsvOptions.numbers`.
+        batch: rows of one file; a CSV's numbers are already normalized by `CsvOptions.numbers`.
         columns: column -> `number` or `text`.
-        missing: texts that mean missing besides the usual ones.
-        file: its name.
-        first: the place of the batch's first row in it.
-        bad: takes the rows.
+        missing: texts that mean missing, in addition to the usual ones.
+        file: name of the file.
+        first: row number of the batch's first row in the file.
+        bad: collects the bad rows.
 
     Raises:
-        UserError: a column of a type that is neither numbers nor texts.
+        UserError: a column declared as numbers has a temporal or nested type.
     """
     keep = pa.array([True] * batch.num_rows, pa.bool_())
     for name in (n for n, kind in columns.items() if kind == NUMBER and n in batch.schema.names):
         place = batch.schema.get_field_index(name)
-        # A tf.Example knows lists only: one of at most one value is a plain column.
+        # tf.Example stores lists only: a column with at most one value per row is a plain column.
         column = one_a_row(batch.column(name)) if longest(batch.column(name)) <= 1 else batch.column(name)
         batch = batch.set_column(place, batch.schema.field(place).with_type(column.type), column)
         if pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
@@ -60,7 +60,7 @@ def fitting(
 
 
 def check_declared(columns: Mapping[str, str], excluded: Collection[str], names: Collection[str]) -> None:
-    """Raises UserError for a declared column that is not there."""
+    """Raises UserError for a declared column that does not exist or is excluded."""
     for name in columns:
         if name not in names:
             raise UserError(
@@ -71,7 +71,7 @@ def check_declared(columns: Mapping[str, str], excluded: Collection[str], names:
 
 
 def plain_numbers(batch: pa.RecordBatch, names: Collection[str], options: CsvOptions) -> pa.RecordBatch:
-    """Returns a CSV's batch with the numbers of these columns as every parser reads them."""
+    """Returns a CSV's batch with the numbers of the given columns in the default format."""
     if not options.changes_numbers:
         return batch
     arrays = [options.numbers(c) if n in names else c for n, c in zip(batch.schema.names, batch.columns, strict=True)]

@@ -1,4 +1,4 @@
-"""Ingest's driver: puts the input's fingerprint among the exec properties, so that the cache sees changed data."""
+"""Ingest's driver: adds the input's fingerprint to the exec properties, so that changed data invalidates the cache."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from switchyard.components.ingest.sources import fingerprint
 
 
 class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
-    """Runs before the cache is asked. Both bases: TFX asks components for the first and calls the second."""
+    """Driver that runs before the cache lookup. TFX checks components for the first base and calls the second."""
 
     def __init__(self, metadata_handle: Any) -> None:
         base_driver.BaseDriver.__init__(self, metadata_handle)
         portable_driver.BaseDriver.__init__(self, metadata_handle)
 
     def run(self, execution_info: Any) -> driver_output_pb2.DriverOutput:
-        """Returns the exec properties with `fingerprint` added. Raises UserError when the input is not there."""
+        """Returns the exec properties with `fingerprint` added. Raises UserError for missing input."""
         spec = input_spec(execution_info.exec_properties)
         files = [f for group in spec.files().values() for f in group]
         result = driver_output_pb2.DriverOutput()

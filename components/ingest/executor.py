@@ -1,4 +1,4 @@
-"""Ingest's executor: scan, check, then write the splits."""
+"""Ingest's executor: scans and checks the input, then writes the splits."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _INPUT = TypeAdapter(InputSpec)
 
 
 def input_spec(exec_properties: dict[str, Any]) -> InputSpec:
-    """Returns the input from a node's exec properties."""
+    """Returns the InputSpec of a node's exec properties."""
     return _INPUT.validate_json(exec_properties["input"])
 
 
 class Executor(base_executor.BaseExecutor):
-    """Reads `input` (JSON of an InputSpec) and writes `examples`."""
+    """Executor that reads `input` (JSON of an InputSpec) and writes `examples`."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
-        """See the base class. Raises UserError for anything wrong with the data."""
+        """See the base class. Raises UserError for any problem with the data."""
         spec = input_spec(exec_properties).with_folders()
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         bad = BadRows(spec.max_bad_rows)
@@ -98,7 +98,7 @@ class Executor(base_executor.BaseExecutor):
 
 @dataclass(frozen=True)
 class _Written:
-    """Rows of each split, and of the training split the rows of each class and the number of different split keys."""
+    """Rows per split; for the training split also the rows per class and the number of distinct split keys."""
 
     rows: dict[str, int]
     classes: Counter[Any]
@@ -112,8 +112,8 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     done = 0
     numeric = {n for n, t in found.types.items() if t.kind in (INTEGER, FLOAT)}
     if spec.label not in spec.columns:
-        numeric.add(spec.label)  # its numbers are read as the first pass read them, whatever else it holds
-    again = BadRows(limit=0)  # counted in the first pass already
+        numeric.add(spec.label)  # parsed as in the first pass, even in a mixed column
+    again = BadRows(limit=0)  # already counted in the first pass
     for group, files in spec.files().items():
         for file in files:
             read = _with_classes(read_batches(spec, file, again, numeric=numeric), spec, found, file)
@@ -142,7 +142,7 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
 
 
 def _features(lists: pa.RecordBatch, label: str) -> pa.RecordBatch:
-    """Without the label: neither the spelling of its classes nor a corrected one moves a row to another split."""
+    """Returns the columns except the label, so that respelling or correcting a label never moves a row to another split."""
     return lists.select([n for n in lists.schema.names if n != label])
 
 
@@ -151,12 +151,12 @@ def _encoded(
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, pa.Array]]:
     """Yields each batch with its typed columns and its serialized `tf.Example`s.
 
-    Encoding lets go of Python's lock: the next batch is encoded on another core while this one is written.
+    Encoding releases the GIL: the next batch is encoded on another core while this one is written.
     """
     encoder = RecordBatchToExamplesEncoder()
     with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
         ahead: deque[tuple[pa.RecordBatch, pa.RecordBatch, Future[pa.Array]]] = deque()
-        # A batch gets the columns of all others here.
+        # Typed batches have the columns of all files, so they are split to stay within the bounds.
         for batch in (part for read in batches for part in parts_of(read, len(typed.missing))):
             try:
                 lists = typed.convert(batch)
@@ -172,7 +172,7 @@ def _encoded(
 
 
 def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Scan, file: str) -> Iterator[pa.RecordBatch]:
-    """Yields the batches with the label's values as its classes: these it keeps exactly, whatever type a file gives it."""
+    """Yields the batches with the label's values replaced by the exact class values, whatever the file's type."""
     for batch in batches:
         if not found.classes:
             yield batch
@@ -180,7 +180,7 @@ def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Sca
         place = batch.schema.get_field_index(spec.label)
         label = class_column(batch.column(place), found.classes, untyped=reads_texts(spec, file, batch.schema.field(place)))
         if label.null_count:
-            # Rows without a label are left out before; one whose value is no class was read otherwise than the first time.
+            # Unlabelled rows are dropped earlier, so an unknown class means that the file changed between the passes.
             value = batch.column(place).filter(label.is_null())[0].as_py()
             raise UserError(
                 f"label: {file}: {value!r} is none of the classes {found.classes[:10]}: the file has changed since it was read "

@@ -1,6 +1,6 @@
-"""Which columns of numbers lose values in the floats that they become, before anything is trained on them.
+"""Reports, before training, which numeric columns lose distinct values in the floats they are stored as.
 
-A `tf.Example` holds floats of 32 bits: of 1,700,000,000.0 and the next 63 seconds it makes one value.
+A `tf.Example` stores 32-bit floats: 1,700,000,000.0 and the next 63 seconds collapse into one value.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ KEY = "data.max_float32_loss"
 _SAMPLE = 2_000
 _MOST_DISTINCT = 1_000_000
 _NEGLIGIBLE = 0.01
-# Whole numbers below it are exact in float64.
 
 
 @dataclass
 class _Column:
-    """Distinct values of the batches in which some were lost; `is_whole`: all values so far are whole numbers."""
+    """Distinct values of the batches that lost some; `is_whole`: all values so far are whole numbers."""
 
     is_whole: bool = True
     loses: bool = False
@@ -43,7 +42,7 @@ class _Column:
 
 @dataclass(frozen=True)
 class Loss:
-    """`left` of `distinct` values stay different as float32; `is_whole`: all of the column's are whole numbers."""
+    """Loss of a column: `left` of `distinct` values stay distinct as float32; `is_whole`: all values are whole numbers."""
 
     distinct: int
     left: int
@@ -51,19 +50,19 @@ class Loss:
 
     @property
     def share(self) -> float:
-        """Share of the values that are lost."""
+        """Share of the distinct values that are lost, in [0, 1]."""
         return 1 - self.left / self.distinct
 
 
 class FloatPrecision:
-    """Looks at the batches of a first pass; much data costs a sample of each batch only."""
+    """Distinct values before and after the cast, over all batches of the first pass. A lossless batch costs a sample only."""
 
     def __init__(self, missing: Sequence[str] = ()) -> None:
         self._missing = spelling.words(tuple(missing))
         self._columns: dict[str, _Column] = {}
 
     def add(self, name: str, column: pa.Array, kind: str) -> None:
-        """Takes one batch of a column that holds numbers of `kind`; others are left alone."""
+        """Adds one batch of a column with numbers of `kind`; ignores other columns."""
         column = plain(column)
         if kind not in (INTEGER, FLOAT) or pa.types.is_temporal(column.type) or pa.types.is_boolean(column.type):
             return
@@ -80,7 +79,7 @@ class FloatPrecision:
         if not known.loses and (not known.is_whole or kind == INTEGER):
             return
         values = _numbers(present, kind)
-        assert values is not None  # the type was found over the whole batch
+        assert values is not None  # the type was inferred over the whole batch
         known.is_whole &= kind == INTEGER or _is_whole(values)
         if known.loses:
             known.keep(values)
@@ -93,7 +92,7 @@ class FloatPrecision:
         return text.filter(pc.invert(pc.is_in(text, self._missing)))
 
     def losses(self, types: Mapping[str, ColumnType]) -> dict[str, Loss]:
-        """Returns what is lost, column by column: floats in float32, integers in the float64 that they are normalized in."""
+        """Returns the loss per column: for floats as float32, for integers as float64, the dtype of their normalization."""
         found = {}
         for name, column in self._columns.items():
             kind = types[name].kind
@@ -110,7 +109,7 @@ class FloatPrecision:
 def settled(
     types: Mapping[str, ColumnType], losses: Mapping[str, Loss], label: str, limit: float
 ) -> tuple[dict[str, ColumnType], list[str]]:
-    """Returns the types with whole numbers as integers where floats would lose some, and what a person should know.
+    """Returns the types, with whole numbers kept as integers where floats would lose some, and warnings for the user.
 
     Raises:
         UserError: a column of fractions loses more than `limit`, a share of its distinct values.
@@ -119,7 +118,7 @@ def settled(
     for name, loss in losses.items():
         numbers = f"column {name!r}: {loss.distinct:,} distinct values become {loss.left:,}"
         if types[name].kind == INTEGER and name == label:
-            continue  # a class is its exact value
+            continue  # classes are exact values
         if types[name].kind == INTEGER:
             notes.append(f"{numbers} as float64, which the default preprocessing works with")
         elif loss.is_whole and name != label:
@@ -137,14 +136,14 @@ def settled(
 
 
 def _sample(rows: int) -> pa.Array:
-    """Rows all over a batch, and neighbours: of sorted numbers only these lie close to one another."""
+    """Returns row indices spread over a batch plus adjacent rows: in sorted data only adjacent values are close."""
     every = np.arange(0, rows, -(-rows // _SAMPLE))
     start = max(0, rows // 2 - _SAMPLE // 2)
     return pa.array(np.union1d(every, np.arange(start, min(rows, start + _SAMPLE))))
 
 
 def _numbers(column: pa.Array, kind: str) -> np.ndarray | None:
-    """Returns the numbers of a batch; None where they are something else, as times are."""
+    """Returns the numbers of a batch; None for other types such as times."""
     try:
         if is_text(column.type):
             column = spelling.read_texts(column, kind)[0]
@@ -156,7 +155,7 @@ def _numbers(column: pa.Array, kind: str) -> np.ndarray | None:
 
 
 def _as(kind: Any, values: np.ndarray) -> np.ndarray:
-    """Returns values as a type of floats; what it does not hold is infinite."""
+    """Returns values as a float dtype; values out of range become infinite."""
     with np.errstate(over="ignore"):
         found: np.ndarray = values.astype(kind)
     return found

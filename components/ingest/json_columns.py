@@ -1,4 +1,4 @@
-"""One column of JSON objects as an Arrow array, whatever its values are."""
+"""Converts one column of JSON values of any types to an Arrow array."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _NUMBERS = frozenset({bool, int, float})
 
 
 class MixedColumnError(ValueError):
-    """Values that no column can hold together; `row` is the place of the first to blame."""
+    """Error for values that no column can hold together; `row` is the index of the first offending value."""
 
     def __init__(self, message: str, row: int) -> None:
         super().__init__(message)
         self.row = row
 
 
-# Metadata of a field of texts: they are numbers and words that mean missing, and their type is to be found as a CSV's is.
+# Metadata key of a text field that holds numbers and missing words only; its type is inferred as for a CSV.
 UNTYPED = b"untyped"
 
 
 def json_column(name: str, values: list[Any], missing: Sequence[str]) -> tuple[pa.Array, pa.Field]:
-    """Returns the column, and its field: of texts beside other values its metadata says which were none.
+    """Returns the column and its field, whose metadata marks the rows whose values were no texts.
 
-    Numbers beside other texts become texts, each value in the same way whatever its neighbours are.
+    Numbers beside other texts become texts; the form of each value does not depend on its neighbours.
 
     Raises:
-        MixedColumnError: lists of several types or beside other values, objects, one number that is spelled in two ways.
+        MixedColumnError: lists of several types or beside other values, objects, or one number spelled in two ways.
     """
     try:
         column = pa.array(values)
@@ -61,13 +61,13 @@ def json_column(name: str, values: list[Any], missing: Sequence[str]) -> tuple[p
     if texts:
         _check_spelling(values, written, texts)
         return _with_field(name, pa.array(written, pa.string()), typed)
-    # With its point: 5.0 beside a missing word is a float, as it is beside a null.
+    # Keep the decimal point: 5.0 beside a missing word is a float, as it is beside a null.
     spelled = [json.dumps(v) if isinstance(v, float) else w for v, w in zip(values, written, strict=True)]
     return _with_field(name, pa.array(spelled, pa.string()), {UNTYPED: b"1", **typed})
 
 
 def _bytes(values: list[Any]) -> pa.Array:
-    """Returns bytes, and texts beside them as their UTF-8."""
+    """Returns the values as bytes; texts are encoded as UTF-8."""
     plain = [_encoded(v) for v in values]
     for i, value in enumerate(plain):
         if not all(v is None or isinstance(v, bytes) for v in (value if isinstance(value, list) else [value])):
@@ -89,7 +89,7 @@ def _with_field(name: str, column: pa.Array, metadata: dict[bytes, bytes] | None
 
 
 def _numbers(values: list[Any]) -> pa.Array:
-    """Numbers of several types; integers beyond 64 bits have a type of their own, see `column_types.BEYOND`."""
+    """Returns numbers of several types as one array; integers beyond 64 bits get their own type, see `column_types.BEYOND`."""
     if any(isinstance(v, float) for v in values):
         return pa.array([None if v is None else _nearest(v) for v in values], pa.float64())
     whole = [None if v is None else int(v) for v in values]
@@ -113,7 +113,7 @@ def _nearest(value: Any) -> float:
 
 
 def _lists(values: list[Any]) -> pa.Array:
-    """Lists of numbers of several types, and single values beside lists, which are lists of one."""
+    """Returns lists of numbers of several types; a single value becomes a list of one."""
     lists = [v if v is None or isinstance(v, list) else [v] for v in values]
     try:
         return pa.array(lists)

@@ -1,4 +1,4 @@
-"""JSON Lines: an object a line."""
+"""Reads JSON Lines: one object per line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from switchyard.components.ingest.csv_options import marked
 from switchyard.components.ingest.reading import Batches, check_names, read_column, refusing
 from switchyard.components.ingest.sources import check_compression, open_file
 
-# What a compressed file unpacks to has no end of its own.
+# A compressed file can unpack to an unlimited size, so the line length is bounded.
 _LINE_BYTES = 64 << 20
 
 
@@ -30,7 +30,7 @@ def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) ->
             row = _object(path, line, number, bad)
             if row is None:
                 continue
-            # Every row has a place in every column: objects that share no names would take the square of their size.
+            # A batch allocates a cell for each row and column, so objects without shared keys would take quadratic memory.
             if rows and (len(rows) >= rows_of(len(names) + len(row.keys() - names.keys())) or size + len(line) > BYTES):
                 yield _batch_of(path, rows, list(names), before, missing_values or ())
                 before += len(rows)
@@ -43,7 +43,7 @@ def read_jsonl(path: str, bad: BadRows, missing_values: Sequence[str] | None) ->
 
 
 def _lines(path: str, raw: BinaryIO) -> Generator[tuple[int, bytes], None, None]:
-    """Yields the lines that are not blank, with their numbers from 1."""
+    """Yields non-blank lines with their 1-based numbers."""
     number = 0
     while line := raw.readline(_LINE_BYTES + 1):
         number += 1
@@ -61,7 +61,7 @@ def _lines(path: str, raw: BinaryIO) -> Generator[tuple[int, bytes], None, None]
 
 
 def _object(path: str, line: bytes, number: int, bad: BadRows) -> dict[str, Any] | None:
-    """Returns a line's object; None: it is none, and is noted."""
+    """Returns a line's object; None, with a bad row added, for any other line."""
     try:
         return _object_of(line)
     except (ValueError, RecursionError) as error:
@@ -74,14 +74,14 @@ def _object_of(line: bytes) -> dict[str, Any]:
     """Returns a line's object.
 
     Raises:
-        ValueError: it is none, or holds what is no text.
-        RecursionError: it is nested too deeply.
+        ValueError: the line is no JSON object or holds text that UTF-8 cannot encode.
+        RecursionError: the object is nested too deeply.
     """
     row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_unique)
     if not isinstance(row, dict):
         raise ValueError("not an object")
     if b"\\u" in line:
-        json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate cannot be encoded
     return row
 
 

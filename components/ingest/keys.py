@@ -1,4 +1,4 @@
-"""The column that decides the split: one hash per value, however a file spells it."""
+"""Hashes the split key: one hash per value, regardless of its spelling in a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from switchyard.components.values.cells import is_list
 from switchyard.components.values.spelling import NUMBER
 from switchyard.components.values.targets import EXACT
 
-# Whole numbers up to here are exact in a float of so many bytes.
+# Largest exact whole number per float size in bytes.
 _EXACT = {2: 2.0**11, 4: 2.0**24, 8: float(EXACT)}
 _NUMBER = re.compile(NUMBER)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -31,13 +31,13 @@ _BOOLEANS = {"true": "1", "false": "0"}
 def key_hashes(column: pa.Array, rows: np.ndarray, missing: Iterable[str] = ()) -> np.ndarray:
     """Returns a hash per value of a key column, uint64 (n,): the first 8 bytes of BLAKE2b of its canonical text.
 
-    5, 5.0, "5" and " 5" are one value, of whatever type the column is in this file. Values that only look alike ("007" and
-    7) fall together too: a group may become larger by it, never spread over two splits.
+    5, 5.0, "5" and " 5" are one key, whatever the column's type in this file. Values that only look alike ("007" and 7) share a
+    key as well: this may enlarge a group, but never spreads it over two splits.
 
     Args:
-        column: any Arrow type of scalars, or lists of one value a row.
-        rows: a hash of each whole row: what is missing (null, NaN, an empty text) is a group of its own row.
-        missing: texts that mean missing too.
+        column: array of any Arrow scalar type, or of lists with one value per row.
+        rows: hash of each whole row, uint64 (n,); used for rows without a key (null, NaN, empty text).
+        missing: texts that also mean missing.
     """
     encoded = _plain(column).dictionary_encode()
     texts = _present(encoded.dictionary.to_pylist(), missing)
@@ -53,21 +53,21 @@ def key_hashes(column: pa.Array, rows: np.ndarray, missing: Iterable[str] = ()) 
 
 
 def with_key(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
-    """Returns the batch with the key's column: JSON and tf.Example leave a column out of a batch that has no value of it."""
+    """Returns the batch with the key column, which JSON and tf.Example omit from a batch without any value of it."""
     if name in batch.schema.names:
         return batch
     return batch.append_column(name, pa.nulls(batch.num_rows))
 
 
 def missing_keys(column: pa.Array, missing: Iterable[str] = ()) -> int:
-    """Returns how many rows have no key."""
+    """Returns the number of rows without a key."""
     counted = pc.value_counts(_plain(column))
     pairs = zip(_present(counted.field(0).to_pylist(), missing), counted.field(1).to_pylist(), strict=True)
     return sum(n for text, n in pairs if not text)
 
 
 def check_keys(name: str, column: pa.Array, file: str) -> None:
-    """Raises UserError for floats that cannot tell whole numbers apart, and for what is no single value."""
+    """Raises UserError for floats too large to be exact whole numbers, and for keys that are no single value."""
     kind = column.type
     if longest(column) > 1:
         raise UserError(f"data.split_key: {file}: {name!r} holds lists; a key is one value a row. Choose another column.")
@@ -85,7 +85,7 @@ def check_keys(name: str, column: pa.Array, file: str) -> None:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """One scalar a row, of a type that Arrow can count."""
+    """Returns one scalar per row, in a type that Arrow can count."""
     column = one_a_row(column)
     if pa.types.is_floating(column.type):
         column = _doubles(column)
@@ -95,7 +95,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _doubles(column: pa.Array) -> pa.Array:
-    """As the shortest text says them: 0.1 is one value, of 32 bits and of 64."""
+    """Returns floats as the float64 of their shortest text, so that 0.1 is one value in 32 and in 64 bits."""
     if column.type == pa.float64():
         return column
     values = column.to_numpy(zero_copy_only=False)
@@ -103,13 +103,13 @@ def _doubles(column: pa.Array) -> pa.Array:
 
 
 def _present(values: Iterable[Any], missing: Iterable[str]) -> list[str]:
-    """Returns the texts that are hashed; "" for what is missing, or means it, however it is spelled."""
+    """Returns the texts to hash; "" for missing values and, in any spelling, for the texts that mean missing."""
     listed = {_canonical(m) for m in missing}
     return ["" if text in listed else text for text in map(_canonical, values)]
 
 
 def _canonical(value: Any) -> str:
-    """Returns the text that is hashed; "" for what is missing."""
+    """Returns the text to hash; "" for a missing value."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The label: its values, the task they mean, and the errors a label can have."""
+"""Label values, the task they imply, and label errors."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from switchyard.components.values.cells import is_text
 from switchyard.components.values.spelling import NUMBER
 
 MAX_CLASSES = 1000
-# An integer label with more values than this is taken as a quantity when the task is not given.
+# Without a given task, an integer label with more distinct values than this is a quantity.
 AUTO_CLASSES = 20
 _BOOLEAN = "[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]"
 _TRUTH = {"true", "false"}
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?")
 _TIME = re.compile(r"\d\d:\d\d:\d\d\.\d+")
-# As a class, 01 is another one than 1.
+# As classes, 01 and 1 differ.
 _PADDED = r"[+-]?0[0-9]+"
 _INT64 = range(-(2**63), 2**63)
 
 
 class LabelValues:
-    """Counts the distinct values of a label over all batches, up to a limit.
+    """Counts of a label's distinct values over all batches, up to a limit.
 
     Args:
-        name: the label's.
-        is_text: the config declares it as text, whatever it holds.
+        name: name of the label column.
+        is_text: True when the config declares the label as text.
 
     Attributes:
-        overflow: there are more values than can be classes.
-        spaced: rows whose text has spaces around it; they are no part of a class.
+        overflow: True when there are more distinct values than `MAX_CLASSES`.
+        spaced: number of rows whose text has surrounding spaces, which are no part of the class.
     """
 
     def __init__(self, name: str, *, is_text: bool = False) -> None:
@@ -53,7 +53,7 @@ class LabelValues:
         self._has_dates = self._has_padded = False
 
     def add(self, column: pa.Array, *, untyped: bool) -> None:
-        """Takes the label's column of one batch; `untyped`: its texts are a CSV's and may be numbers or booleans."""
+        """Adds the label column of one batch; `untyped`: its texts are CSV texts and may be numbers or booleans."""
         plain = plain_label(column)
         if is_text(plain.type):
             self._look_at_texts(plain, untyped=untyped)
@@ -68,29 +68,29 @@ class LabelValues:
 
     @property
     def is_text(self) -> bool:
-        """Whether the values, as classes, are texts."""
+        """True when the classes are texts."""
         return self._has_texts or self._has_dates or self._has_padded
 
     @property
     def is_quantity(self) -> bool:
-        """Whether the values can be those of a regression."""
+        """True when the values can be regression targets."""
         return not (self._has_texts or self._has_dates)
 
     @property
     def has_dates(self) -> bool:
-        """Whether a file holds dates or times."""
+        """True when a file holds dates or times in the label."""
         return self._has_dates
 
     def counts(self) -> dict[Any, int]:
-        """Returns value -> rows, in order: ints and floats exactly, or texts. A float that is whole is an int."""
+        """Returns value -> row count, in order: exact ints and floats, or texts. A whole float becomes an int."""
         found: Counter[Any] = Counter()
         for (untyped, _, value), count in self._counts.items():
             found[as_text(value) if self.is_text else _as_number(value, untyped=untyped)] += count
         if len(found) > len(_TRUTH) and {str(v).lower() for v in found} == _TRUTH:
-            # A boolean of one file's, and the text of another's.
+            # One file holds booleans, another one their texts.
             return {v: sum(n for t, n in found.items() if t.lower() == v) for v in sorted(_TRUTH)}
         if any(isinstance(v, int) and v not in _INT64 for v in found):
-            # No tf.Example and no response of the protocol holds them as numbers.
+            # Neither tf.Example nor a response of the protocol can hold these as numbers.
             return {str(v): found[v] for v in sorted(found)}
         return {v: found[v] for v in sorted(found)}
 
@@ -102,10 +102,10 @@ class LabelValues:
 
 
 def labelled(batch: pa.RecordBatch, name: str, words: Sequence[str], file: str, bad: BadRows) -> pa.RecordBatch:
-    """Returns the rows that have a label, which is none of the `words` that mean missing; the others go to `bad`.
+    """Returns the rows with a label; rows without one, or whose label is one of the missing `words`, go to `bad`.
 
     Raises:
-        UserError: labels that are lists or no UTF-8.
+        UserError: the labels are lists, another type that cannot be a label, or no UTF-8.
     """
     kind = batch.column(name).type
     if longest(batch.column(name)) > 1:
@@ -132,10 +132,10 @@ def labelled(batch: pa.RecordBatch, name: str, words: Sequence[str], file: str, 
 
 
 def infer_task(values: LabelValues) -> str:
-    """Returns binary, multiclass or regression for a label whose values (perhaps only the first ones) are known.
+    """Returns binary, multiclass or regression, inferred from the label's values (possibly only the first ones).
 
     Raises:
-        UserError: text with too many values to be classes.
+        UserError: the label is text with too many values to be classes.
     """
     if values.overflow:
         if values.is_quantity:
@@ -154,7 +154,7 @@ def check_label(values: LabelValues, task: str) -> list[Any]:
     """Returns the classes in order (empty for a regression).
 
     Raises:
-        UserError: one value only, or values that do not fit the task.
+        UserError: the label has fewer than two values, or values that do not fit the task.
     """
     name = values.name
     classes = [] if values.overflow else list(values.counts())
@@ -184,27 +184,27 @@ def check_label(values: LabelValues, task: str) -> list[Any]:
 
 
 def class_column(column: pa.Array, classes: Sequence[Any], *, untyped: bool) -> pa.Array:
-    """Returns a label's column as its classes, int64 or string, exactly; what is no class is missing."""
+    """Returns a label column as its exact classes, int64 or string; any other value becomes null."""
     encoded = plain_label(column).dictionary_encode()
     found = [class_of(v, classes, untyped=untyped) for v in encoded.dictionary.to_pylist()]
     return pa.array(found, pa.string() if isinstance(classes[0], str) else pa.int64()).take(encoded.indices)
 
 
 def class_of(value: Any, classes: Sequence[Any], *, untyped: bool) -> int | str | None:
-    """Returns a raw value as the class that it is; None where it is none of them."""
+    """Returns the class of a raw value; None when it is no class."""
     if isinstance(classes[0], int):
         found: Any = _as_number(value.strip() if isinstance(value, str) else value, untyped=untyped)
     else:
         found = as_text(value)
         found = found.lower() if set(classes) == _TRUTH else found
-        if found not in classes:  # beside an integer beyond 64 bits, numbers are classes by their text
+        if found not in classes:  # if any integer exceeds 64 bits, numeric classes are texts
             number = _as_number(value.strip() if isinstance(value, str) else value, untyped=untyped)
             found = None if number is None else str(number)
     return found if found in classes else None
 
 
 def plain_label(column: pa.Array) -> pa.Array:
-    """Returns one scalar a row: texts without the spaces around them, dates and all other values as they are."""
+    """Returns one scalar per row: texts without surrounding spaces, floats as float64, timestamps in microseconds."""
     column = one_a_row(column)
     kind = column.type
     if is_text(kind):
@@ -220,7 +220,7 @@ def plain_label(column: pa.Array) -> pa.Array:
 
 
 def as_text(value: Any) -> str:
-    """Returns a value as the text of a class: 1.0 as 1, a date in ISO's form, whether it was a date or its text."""
+    """Returns a value as the text of a class: 1.0 as 1, a date in ISO format, whether given as a date or as text."""
     value = _as_moment(value) if isinstance(value, str) else value
     if isinstance(value, datetime.datetime):
         return value.isoformat(sep=" ").removesuffix(" 00:00:00")
@@ -240,7 +240,7 @@ def _as_moment(text: str) -> datetime.datetime | datetime.time | str:
 
 
 def _as_number(value: Any, *, untyped: bool) -> int | float | None:
-    """Returns a number exactly, a whole one as an int; None for what is no number."""
+    """Returns an exact number, a whole one as an int; None for other values."""
     if isinstance(value, str) and untyped:
         if re.fullmatch(_BOOLEAN, value):
             return int(value.lower() == "true")
@@ -249,6 +249,6 @@ def _as_number(value: Any, *, untyped: bool) -> int | float | None:
         value = decimal.Decimal(value)
     if not isinstance(value, bool | int | float | decimal.Decimal):
         return None
-    # Beyond 1e30 no whole number is meant, and its digits could be a thousand.
+    # Converting floats beyond 1e30 to integers is meaningless, and a decimal there can have a thousand digits.
     whole = int(value) if -(10**30) < value < 10**30 else None
     return whole if whole is not None and whole == value else float(value)

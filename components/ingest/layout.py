@@ -1,4 +1,4 @@
-"""Columns that no person put into a file: those that the names of its folders carry, and those that its format added."""
+"""Finds columns that users did not write: those from folder names and those that the file format added."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 def added_columns(batch: pa.RecordBatch, file: str, named: Collection[str | None]) -> list[str]:
-    """Returns the columns that a format added, told by a file's first rows.
+    """Returns the columns that a format added, detected in a file's first rows.
 
     Args:
-        batch: the first one.
-        file: it is from.
-        named: columns that the config names: these are a person's.
+        batch: first batch of the file.
+        file: name of the file.
+        named: columns that the config names; these are never treated as added.
 
     Raises:
-        UserError: a column without a name that is no index.
+        UserError: a column without a name is no index.
     """
     found = [n for n in batch.schema.names if n not in named and may_be_added(n) and is_added(n, batch.column(n))]
     if UNNAMED in batch.schema.names and UNNAMED not in (*found, *named):
@@ -38,11 +38,11 @@ def added_columns(batch: pa.RecordBatch, file: str, named: Collection[str | None
 
 
 def folder_columns(path: str, patterns: Sequence[str] | None = None) -> dict[str, str | None]:
-    """Returns the columns that the folders before a file carry (Hive's partitions, `region=01/`): name -> text.
+    """Returns the columns encoded in a file's folder names (Hive partitions, `region=01/`): name -> text.
 
     Args:
-        path: of the file.
-        patterns: what it was found by: only folders below their fixed part count; None: all do.
+        path: path of the file.
+        patterns: patterns that matched the file: only folders below their fixed part count. None: all folders count.
     """
     if patterns is not None:
         if path in patterns:
@@ -59,7 +59,7 @@ def folder_columns(path: str, patterns: Sequence[str] | None = None) -> dict[str
 
 
 def with_folders(batch: pa.RecordBatch, folders: Mapping[str, str | None]) -> pa.RecordBatch:
-    """Returns a batch with the columns of its folders behind its own, of which one with the same name stays as it is."""
+    """Returns a batch with its folder columns appended; a file's own column of the same name takes precedence."""
     for name, text in folders.items():
         if name not in batch.schema.names:
             batch = batch.append_column(name, pa.array([text] * batch.num_rows, pa.string()))
@@ -67,9 +67,9 @@ def with_folders(batch: pa.RecordBatch, folders: Mapping[str, str | None]) -> pa
 
 
 def fixed_part(pattern: str) -> str:
-    """Returns the folders of a pattern before its first glob character; all of a folder's path.
+    """Returns the folders of a pattern before its first glob character; for a folder, its whole path.
 
-    A local folder that is there is taken as it stands, whatever characters are in its name.
+    An existing local folder is taken literally, even with glob characters in its name.
     """
     if os.path.isdir(pattern):
         return pattern.rstrip("/") + "/"

@@ -1,4 +1,4 @@
-"""Columns of numbers with a few texts in them: one such text makes the whole column text, which no one means."""
+"""Detects numeric columns that a few texts turn into text columns."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import pyarrow.compute as pc
 from switchyard.components.values import spelling
 from switchyard.components.values.cells import as_text
 
-# Above this share of the present values a column is one of numbers.
+# Above this share of the present values, a column is meant as numbers.
 _SHARE = 0.9
-# Beside words that can only mark what is missing, as few numbers as this make it one too.
+# When the other texts can only be missing markers, this share of numbers is enough.
 _FEWEST = 0.1
 _MARKER = (
     r"(?i)^([^\pL\pN]+|n[.]?[ad][.]?|k[.]?a[.]?|nil|none|null|missing|unknown|undefined|blank|empty|tbd|"
     r"not (available|applicable|known)|no (data|value))$"
 )
-# Fewer different values than this are categories, whatever they look like.
+# Up to this many distinct values with a unit count as categories.
 _FEW = 20
 _UNIT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?\s*([^\W\d_]{1,6})")
-# From here on a column that stays text is said to have numbers in it.
+# From this share on, a column that stays text gets a warning about its numbers.
 _WORTH_SAYING = 0.5
 _REMEMBERED = 1000
 _SHOWN = 3
@@ -41,12 +41,12 @@ _MINUS = "[\u2212\u2013]"
 
 
 def _grouped(thousands: str, decimal: str, *, always: bool) -> str:
-    """A number with separators between its thousands; `always`: one without any is none."""
+    """Returns a pattern for numbers with thousands separators; `always`: at least one separator is required."""
     plain = "" if always else "|[0-9]+"
     return f"^[+-]?([0-9]{{1,3}}({thousands}[0-9]{{3}})+{plain})({decimal}[0-9]*)?$"
 
 
-# How a text can be a number, and what says so; the first of those that explain most of a column's texts is proposed.
+# Patterns of texts that can be read as numbers. The one that matches most rows of a column is proposed, the first on a tie.
 _READINGS = {
     "thousands ,": _grouped(",", "[.]", always=True),
     "decimal ,": r"^[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?$",
@@ -75,9 +75,9 @@ _CLEAN = {
 
 @dataclass
 class _Column:
-    """What was seen of a column, in rows: plain numbers, of these fractions and such as 007, and the other texts.
+    """Row counts of a column: plain numbers, of these fractions and zero-padded ones such as 007; other texts.
 
-    Of these some are dates; `undated`: the texts that are neither.
+    `dates` counts the texts that are dates; `undated` holds the texts that are neither numbers nor dates.
     """
 
     present: int = 0
@@ -91,10 +91,10 @@ class _Column:
 
 
 class NearlyNumbers:
-    """Counts, over all batches, the numbers in columns of text.
+    """Counts of the numbers in text columns, over all batches.
 
     Args:
-        missing_values: texts that mean missing besides the usual ones.
+        missing_values: texts that mean missing, in addition to the usual ones.
     """
 
     def __init__(self, missing_values: Sequence[str]) -> None:
@@ -102,13 +102,13 @@ class NearlyNumbers:
         self._columns: dict[str, _Column] = {}
 
     def add(self, name: str, column: pa.Array, *, untyped: bool, all_numbers: bool) -> None:
-        """Takes one batch of a column of text.
+        """Adds one batch of a text column.
 
         Args:
-            name: the column's.
+            name: column name.
             column: strings or bytes.
-            untyped: they are a CSV's, which knows no other type.
-            all_numbers: each of them is known to be one.
+            untyped: True for CSV columns, which have no type of their own.
+            all_numbers: True when all texts are known to be numbers.
         """
         seen = self._columns.setdefault(name, _Column())
         seen.untyped |= untyped
@@ -131,11 +131,11 @@ class NearlyNumbers:
         _remember(seen.undated, texts, counts, pc.invert(pc.or_(plain, dates)))
 
     def problems(self, names: Sequence[str]) -> list[str]:
-        """Returns a sentence for each of these columns of text that is one of numbers, with the key that decides."""
+        """Returns a sentence for each of the text columns that is meant as numbers, with the key that decides."""
         return [found for n in names if n in self._columns and (found := _problem(n, self._columns[n], self._missing))]
 
     def notes(self, texts: Sequence[str], numbers: Sequence[str]) -> list[str]:
-        """Returns a sentence for each column that stays text with many numbers in it, and for numbers that look like codes."""
+        """Returns a note for each text column with many numbers or dates, and for numeric columns that look like codes."""
         found = [_note(n, self._columns[n]) for n in texts if n in self._columns]
         found += [_codes(n, self._columns[n]) for n in numbers if n in self._columns]
         return [note for note in found if note]
@@ -182,7 +182,7 @@ def _note(name: str, column: _Column) -> str | None:
 
 
 def _unit(column: _Column) -> str | None:
-    """Returns what stands behind nearly all of many different numbers."""
+    """Returns the unit that follows nearly all of many distinct numbers; None when there is none."""
     if len(column.others) <= _FEW:
         return None
     counted: Counter[str | None] = Counter()
@@ -204,7 +204,7 @@ def _codes(name: str, column: _Column) -> str | None:
 
 def _problem(name: str, column: _Column, missing: Sequence[str]) -> str | None:
     if not column.others and not column.fractions:
-        return None  # whole numbers as text, which ids are: see `_note`
+        return None  # whole numbers as text may be ids: see `_note`
     texts = pa.array(list(column.others), pa.string())
     matched = {r: pc.match_substring_regex(texts, pattern) for r, pattern in _READINGS.items()}
     alike = sum(n for i, n in enumerate(column.others.values()) if any(m[i].as_py() for m in matched.values()))
@@ -226,7 +226,7 @@ def _sentence(name: str, column: _Column) -> str:
 
 
 def _shown(texts: Counter[str]) -> str:
-    """Returns the most frequent texts with their rows, and `is` or `are`."""
+    """Returns the most frequent texts with their row counts, followed by `is` or `are`."""
     shown = [f"{_shortened(t)!r} ({n:,} row{'s' if n > 1 else ''})" for t, n in texts.most_common(_SHOWN)]
     more = len(texts) - len(shown)
     return f"{', '.join(shown)}{f' and {more:,} other texts' if more else ''} {'is' if len(texts) == 1 else 'are'}"
@@ -256,5 +256,5 @@ def _shortened(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As it stands in YAML."""
+    """Returns the text as a YAML scalar."""
     return "'" + text.replace("'", "''") + "'" if not text.isidentifier() else text

@@ -1,4 +1,4 @@
-"""Parquet, with the types of the file itself."""
+"""Reads Parquet files with their own types."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _without_extensions(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _stored(column: pa.Array) -> pa.Array:
-    """Returns a column of an extension type of Arrow as the type below; UUIDs as the texts that other formats have."""
+    """Returns an Arrow extension column as its storage type; UUIDs as texts, as in other formats, and bool8 as booleans."""
     if not isinstance(column.type, pa.BaseExtensionType):
         return column
     if column.type.extension_name == "arrow.uuid":
@@ -51,7 +51,7 @@ def _stored(column: pa.Array) -> pa.Array:
 
 
 def _check_texts(batch: pa.RecordBatch, path: str, before: int) -> None:
-    """Raises UserError for texts that are none: Parquet only promises that they are UTF-8."""
+    """Raises UserError for values invalid for their type: Arrow does not check that Parquet strings are UTF-8."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
             column.validate(full=True)

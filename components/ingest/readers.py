@@ -1,4 +1,4 @@
-"""One reader per format: a file in, Arrow record batches out, in bounded memory. Values are not converted yet."""
+"""One reader per format: yields Arrow record batches of a file in bounded memory, without converting values."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ READERS: dict[str, Reader] = {"csv": read_csv, "parquet": read_parquet, "jsonl":
 
 
 def is_untyped(field: pa.Field) -> bool:
-    """Whether a field's texts are numbers and words that mean missing: their type is to be found as a CSV's is."""
+    """Returns whether a field's texts are numbers and missing words only, so that its type is inferred as for a CSV."""
     return bool(field.metadata) and UNTYPED in field.metadata
 
 
 def reader(kind: str, options: CsvOptions) -> Reader:
-    """Returns the reader of a format; the options are for CSVs."""
+    """Returns the reader of a format; `options` apply to CSVs only."""
     return partial(read_csv, options=options) if kind == "csv" else READERS[kind]

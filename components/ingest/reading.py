@@ -1,4 +1,4 @@
-"""What the readers of all formats have in common: the form of what they yield, and what is refused in one way."""
+"""Shared parts of the format readers: the batch type, and checks and errors common to all formats."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from switchyard.components.ingest.json_columns import MixedColumnError, json_col
 
 Batches = Generator[pa.RecordBatch, None, None]
 _LONGEST_NAME = 20_000
-# Of Arrow, of a file and what decompresses it.
+# Errors raised by Arrow, the file system and the decompressors for a broken file.
 _BROKEN = (pa.ArrowException, EOFError, OSError, zlib.error)
 
 
 def refusing(name: str) -> Callable[[Callable[..., Batches]], Callable[..., Batches]]:
-    """Makes a file that is not of a reader's format, cut off or wrongly compressed the user's error."""
+    """Returns a decorator that turns errors of a broken, truncated or wrongly compressed file into a UserError."""
 
     def decorated(read: Callable[..., Batches]) -> Callable[..., Batches]:
         @functools.wraps(read)
@@ -36,7 +36,7 @@ def refusing(name: str) -> Callable[[Callable[..., Batches]], Callable[..., Batc
 
 
 def unreadable(path: str, name: str, reason: str, endings: str) -> UserError:
-    """Returns the refusal of a file that is broken, or no file of the format `name`; `endings`: of compressed ones."""
+    """Returns the error for a broken file or one not in format `name`; `endings`: file name endings of compressed files."""
     return UserError(
         f"data.path: {path} cannot be read as {name}: {reason}. Look whether it is whole, of this format (data.format) and "
         f"compressed as its name says ({endings})."
@@ -44,7 +44,7 @@ def unreadable(path: str, name: str, reason: str, endings: str) -> UserError:
 
 
 def check_names(path: str, names: Sequence[str]) -> None:
-    """Raises UserError for a name that the formats and libraries behind cannot carry; any other one is a name like the rest."""
+    """Raises UserError for a column name with NUL, that is not UTF-8 or too long: downstream formats cannot store it."""
     for place, name in enumerate(names, start=1):
         if "\0" in name or "\ufffd" in name:
             what = "holds a NUL character" if "\0" in name else "is not UTF-8"
@@ -57,16 +57,16 @@ def check_names(path: str, names: Sequence[str]) -> None:
 
 
 def check_doubled(path: str, names: Sequence[str]) -> None:
-    """Raises UserError for a name that stands twice."""
+    """Raises UserError for duplicate column names."""
     if doubled := sorted(n for n, count in Counter(names).items() if count > 1):
         raise UserError(f"data.path: {path}: duplicate column name {', '.join(map(repr, doubled))}. Rename one.")
 
 
 def read_column(path: str, name: str, values: list[Any], before: int, missing: Sequence[str]) -> tuple[pa.Array, pa.Field]:
-    """Returns a column of Python values, see `json_column`; `before`: rows of the file before them.
+    """Returns an Arrow column of Python values, see `json_column`; `before`: number of preceding rows in the file.
 
     Raises:
-        UserError: no column can hold them together.
+        UserError: no column type can hold the values together.
     """
     try:
         return json_column(name, values, missing)

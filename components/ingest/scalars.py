@@ -1,4 +1,4 @@
-"""Columns of one value a row, whatever a format wraps them in."""
+"""Unwraps columns of one value per row from lists and encodings, and checks their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DAY = 86_400
 
 
 def one_a_row(column: pa.Array) -> pa.Array:
-    """Returns lists (of at most one value, as `tf.Example` has them) and encodings as their values, one a row."""
+    """Returns lists (of at most one value, as in `tf.Example`) and encoded columns as plain values, one per row."""
     if is_list(column.type) and pa.types.is_null(column.type.value_type):
         return pa.nulls(len(column))
     if is_list(column.type):
@@ -24,26 +24,28 @@ def one_a_row(column: pa.Array) -> pa.Array:
 
 
 def longest(column: pa.Array) -> int:
-    """Returns how many values the longest row holds; 1 for what holds no lists."""
+    """Returns the number of values in the longest row; 1 for a column without lists."""
     return (pc.max(pc.list_value_length(column)).as_py() or 0) if is_list(column.type) else 1
 
 
 def check_values(column: pa.Array, key: str, name: str, file: str, first: int, *, text: bool) -> None:
-    """Refuses dates and times that no calendar has, and, of `text`, bytes that are none: their values are looked at one by one.
+    """Checks that dates and times exist in the calendar and, with `text`, that bytes are UTF-8.
+
+    Needed for columns whose values are converted to Python objects one by one.
 
     Args:
-        column: any Arrow type.
-        key: the config's, for the error.
-        name: the column's.
-        file: it is from.
-        first: the place of its first row in it.
-        text: bytes must be UTF-8.
+        column: array of any Arrow type.
+        key: config key for the error.
+        name: name of the column.
+        file: name of the column's file.
+        first: row number of the column's first value in the file.
+        text: True when bytes must be UTF-8.
 
     Raises:
-        UserError: see above.
+        UserError: a value fails the check.
     """
     if longest(column) > 1:
-        return  # refused elsewhere
+        return  # `labelled` and `check_keys` raise for lists
     column = one_a_row(column)
     if is_moment(column.type):
         counts, unit = counted(column)

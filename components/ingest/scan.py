@@ -1,4 +1,4 @@
-"""First pass over the input: columns, types, label values, bad rows. Every error of the data is raised here."""
+"""First pass over the input: columns, types, label values and bad rows. Checks the data before anything is written."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from switchyard.components.progress import say
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.values.spelling import MISSING_LABELS
 
-# Enough to tell a task by; also the limit of what is read before a run starts.
+# Enough rows to infer a task; also the upper limit of rows read before a run starts.
 PEEK_ROWS = 20_000
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What to read: the plain-data form of the config's `data` and `label`.
+    """Specification of the input: the config's `data` and `label` as plain data.
 
     Attributes:
-        columns: column -> its declared type, see `switchyard.components.ingest.declared`.
-        csv: what differs from the defaults of `CsvOptions`.
+        columns: column -> declared type, see `switchyard.components.ingest.declared`.
+        csv: options that differ from the defaults of `CsvOptions`.
     """
 
     path: Sequence[str]
@@ -59,7 +59,7 @@ class InputSpec:
 
     @property
     def given(self) -> dict[str, Any]:
-        """What differs from the defaults."""
+        """Fields that differ from their defaults."""
         factories = {f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(self)}
         return {name: getattr(self, name) for name, default in factories.items() if getattr(self, name) != default}
 
@@ -70,18 +70,18 @@ class InputSpec:
 
     @property
     def folder_columns(self) -> list[str]:
-        """Columns that the names of folders carry."""
+        """Columns encoded in folder names."""
         files = [f for group in self.files().values() for f in group]
         return list(dict.fromkeys(n for f in files for n in folder_columns(f, self.patterns)))
 
     def with_folders(self) -> InputSpec:
-        """Returns it with the columns of folders declared: they are text, 01 is not 1."""
+        """Returns a copy that declares folder columns as text, because 01 is not 1."""
         undeclared = [n for n in self.folder_columns if n not in self.columns]
         return replace(self, columns={**dict.fromkeys(undeclared, TEXT), **self.columns}) if undeclared else self
 
     @cached_property
     def listings(self) -> dict[str | None, Listing]:
-        """Split -> what its patterns matched, listed once; the key None for files whose rows are still to be split."""
+        """Split -> files that its patterns matched, cached; the key is None for files whose rows are split by hash."""
         if self.split_paths:
             return {split: list_files(paths) for split, paths in self.split_paths.items()}
         return {None: list_files(self.path)}
@@ -93,14 +93,14 @@ class InputSpec:
 
 @dataclass
 class Scan:
-    """What the first pass found.
+    """Result of the first pass.
 
     Attributes:
-        classes: of a look at the first rows: those that were there.
-        label_counts: empty when the label has too many values to be classes.
-        positive_by: why the last class of a binary task is the positive one.
+        classes: label classes; for a peek, possibly only those in the first rows.
+        label_counts: class -> rows; empty when the label has too many values to be classes.
+        positive_by: reason why the last class of a binary task is the positive one.
         missing_keys: rows without a value of the `split_key`.
-        notes: what was done to columns and values and is to be said.
+        notes: warnings about columns and values.
     """
 
     task: str
@@ -122,18 +122,18 @@ def read_batches(
     numeric: Collection[str] = (),
     added: set[str] | None = None,
 ) -> Batches:
-    """Yields a file's batches without the excluded columns (a `split_key` stays), those that a format added, and bad rows.
+    """Yields a file's batches without excluded columns (a `split_key` stays), columns added by the format, and bad rows.
 
     Args:
-        spec: what to read.
+        spec: input specification.
         file: one of its files.
-        bad: takes the rows that cannot be used.
-        names: takes the names of all columns, the excluded ones too.
-        numeric: a CSV's columns that are known to be numbers, besides those that are declared.
-        added: takes the names of the columns that a format added.
+        bad: collects the bad rows.
+        names: collects the names of all columns, including excluded ones.
+        numeric: CSV columns known to be numbers, in addition to the declared ones.
+        added: collects the names of the columns that the format added.
 
     Raises:
-        UserError: the file has no label column, no key column, or one without a name that is no index.
+        UserError: the file has no label column, no key column, or an unnamed column that is no index.
     """
     kind, options, missing = format_of(file, spec.format), CsvOptions.of(spec.csv), spec.missing_values or ()
     declared = {n for n, declaration in spec.columns.items() if declaration == NUMBER}
@@ -142,7 +142,7 @@ def read_batches(
     left_out: list[str] | None = None
     here: set[str] = set()
     first = 0
-    # Closed here and now when a caller stops early: a reader left open reads on while the interpreter ends.
+    # Close the reader when a caller stops early: an open reader would keep reading while the interpreter shuts down.
     with closing(reader(kind, options)(file, bad, spec.missing_values)) as batches:
         for read in batches:
             whole = with_folders(read, folders)
@@ -187,10 +187,10 @@ def _all_batches(
 
 
 def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
-    """Reads all rows (or, to `peek`, the first ones) and returns what they are.
+    """Reads all rows (with `peek`, only the first ones) and returns what they contain.
 
     Raises:
-        UserError: no rows, a bad label, a column of an impossible type, columns that are named and not there.
+        UserError: no rows, a bad label, a column of an unusable type, or a configured column that does not exist.
     """
     spec = spec.with_folders()
     seen = ColumnsSeen(spec, peek=peek)
@@ -252,12 +252,12 @@ def _check_names(spec: InputSpec, names: set[str], files: Sequence[str]) -> None
 
 
 def _chosen(spec: InputSpec, classes: Sequence[Any]) -> Any | None:
-    """Returns the class that the config names as the positive one, by any spelling of the same value."""
+    """Returns the class configured as positive, in any spelling of its value; None when none is configured."""
     if spec.positive_class is None:
         return None
     chosen = class_of(spec.positive_class, classes, untyped=True)
     if chosen is None:
-        chosen = class_of(spec.positive_class.lower(), classes, untyped=True)  # True, as Python spells it
+        chosen = class_of(spec.positive_class.lower(), classes, untyped=True)  # Python's spelling: True
     if chosen is None:
         names = [str(c) for c in classes]
         raise UserError(

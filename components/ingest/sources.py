@@ -1,4 +1,4 @@
-"""Finding and opening input files: globs, formats, compression, any filesystem that Beam knows; and their fingerprint."""
+"""Finds, opens and fingerprints input files: globs, formats, compression and all Beam filesystems."""
 
 from __future__ import annotations
 
@@ -39,37 +39,41 @@ _MAGIC = {
     b"PK\x03\x04": ("a ZIP archive, as spreadsheets are", ""),
 }
 _CHUNK = 1 << 20
-# A compressed file without content has a header at most.
+# Upper bound in bytes of a compressed file without content, which holds a header only.
 _SMALL = 100
 
 
 def find_files(patterns: Sequence[str], key: str = "data.path") -> list[str]:
-    """Expands files, folders and globs, in a fixed order; `key` is the config's, for errors. See `list_files`.
+    """Returns the files that files, folders and globs expand to, in a fixed order, see `list_files`.
+
+    Args:
+        patterns: files, folders and globs.
+        key: config key for errors.
 
     Raises:
-        UserError: a pattern that matches nothing, or cannot be looked at.
+        UserError: a pattern matches nothing or cannot be listed.
     """
     return list_files(patterns, key).files
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Files to read, and those of the same folders that hold no rows: markers and empty parts."""
+    """Files to read, and skipped files without rows in the same folders: markers and empty parts."""
 
     files: list[str]
     skipped: list[str]
 
 
 def list_files(patterns: Sequence[str], key: str = "data.path") -> Listing:
-    """Expands files, folders (with all below) and globs. A file that is named exactly is never skipped.
+    """Returns the files that files, folders (recursively) and globs expand to. An exactly named file is never skipped.
 
     Raises:
-        UserError: a pattern that matches nothing, or cannot be looked at.
+        UserError: a pattern matches nothing or cannot be listed.
     """
     files: dict[str, None] = {}
     skipped: dict[str, None] = {}
     for pattern in patterns:
-        # A local name that holds glob characters is taken as it stands.
+        # An existing local file is taken literally, even with glob characters in its name.
         if os.path.exists(pattern) and not os.path.isdir(pattern):
             files[pattern] = None
             continue
@@ -85,13 +89,13 @@ def list_files(patterns: Sequence[str], key: str = "data.path") -> Listing:
 
 
 def listed(paths: Iterable[str], most: int = 5) -> str:
-    """Returns the names of files in one line."""
+    """Returns the names of the first `most` files in one line."""
     names = [os.path.basename(p) for p in paths]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _local(pattern: str) -> dict[str, int]:
-    """Returns the files of a folder or glob, in order, and their sizes."""
+    """Returns the files of a folder or glob, in order, with their sizes in bytes."""
     if os.path.isdir(pattern):
         found = _below(pattern)
     else:
@@ -106,7 +110,7 @@ def _below(folder: str) -> list[str]:
 
 
 def _is_marker(path: str, pattern: str) -> bool:
-    """Spark's and Hive's rule: what begins with '_' or '.' is no data, unless the pattern itself is about such names."""
+    """Returns whether a file is a marker by Spark's and Hive's rule: a leading '_' or '.', unless the glob starts with it."""
     parts = path[len(fixed_part(pattern)) :].split("/")
     wanted = pattern.rpartition("/")[2][:1] if glob.has_magic(pattern) else ""
     hidden = [p for p in parts if p.startswith((".", "_")) and "=" not in p and p[0] != wanted]
@@ -114,18 +118,18 @@ def _is_marker(path: str, pattern: str) -> bool:
 
 
 def _is_empty(path: str, size: int) -> bool:
-    """A part without a byte, or one that decompresses to none."""
+    """Returns whether a part has no bytes or decompresses to none."""
     if size > _SMALL or not path.lower().endswith(_COMPRESSED):
         return not size
     try:
         with open_file(path) as file:
             return not file.read(1)
     except (EOFError, OSError):
-        return False  # whoever reads it says what is wrong with it
+        return False  # the reader reports the error
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is no URI."""
+    """Returns whether a path is not a URI."""
     return "://" not in path
 
 
@@ -137,15 +141,15 @@ def _match_remote(pattern: str) -> dict[str, int]:
         if not found and not glob.has_magic(pattern):
             found = FileSystems.match([f"{pattern.rstrip('/')}/**"])[0].metadata_list
         return {m.path: m.size_in_bytes for m in sorted(found, key=lambda m: str(m.path))}
-    except Exception as error:  # Beam raises whatever the filesystem's own client raises.
+    except Exception as error:  # Beam raises any exception of the filesystem's client
         raise UserError(f"data.path: cannot look for {pattern}: {error}") from error
 
 
 def format_of(path: str, declared: str) -> str:
-    """Returns csv, parquet, jsonl or tfrecord: what was declared, else by the name's ending.
+    """Returns csv, parquet, jsonl or tfrecord: the declared format, or the one inferred from the file name's ending.
 
     Raises:
-        UserError: the ending says nothing.
+        UserError: the ending is unknown.
     """
     if declared != "auto":
         return declared
@@ -162,10 +166,10 @@ def format_of(path: str, declared: str) -> str:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens for reading, decompressed by its ending.
+    """Opens a file for reading in binary; a .gz or .bz2 ending decompresses it.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be opened.
     """
     try:
         if is_local(path):
@@ -176,16 +180,16 @@ def open_file(path: str) -> BinaryIO:
         file = FileSystems.open(path)
     except PermissionError:
         raise UserError(f"data.path: not allowed to read {path}. Check its permissions.") from None
-    except Exception as error:  # see find_files
+    except Exception as error:  # Beam raises any exception of the filesystem's client
         raise UserError(f"data.path: cannot open {path}: {error}") from error
     return cast(BinaryIO, file if isinstance(file, io.IOBase) else io.BufferedReader(_Raw(file), _CHUNK))
 
 
 def check_compression(path: str, head: bytes) -> None:
-    """Refuses a file whose first bytes are those of a compressed one: its name did not say so, and it is read as it is.
+    """Checks that a file's first bytes are not those of a compressed file that its name does not declare.
 
     Raises:
-        UserError: see above.
+        UserError: the file is compressed.
     """
     for begin, (what, ending) in _MAGIC.items():
         if head.startswith(begin):
@@ -195,13 +199,13 @@ def check_compression(path: str, head: bytes) -> None:
 
 @contextmanager
 def arrow_stream(path: str) -> Iterator[Any]:
-    """Opens for Arrow's CSV reader, which reads ahead in a thread of its own.
+    """Opens a file for Arrow's CSV reader, which reads ahead in its own thread.
 
-    That thread must hold nothing of Python's when the interpreter ends: it would abort the process. So Arrow reads local
-    files alone, by itself; any other one is copied to a temporary file first.
+    That thread must hold no Python object at interpreter shutdown, which would abort the process. Arrow therefore opens local
+    files itself; any other file is copied to a temporary file first.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be opened.
     """
     file = open_file(path)
     if is_local(path):
@@ -218,7 +222,7 @@ def arrow_stream(path: str) -> Iterator[Any]:
 
 
 class _Raw(io.RawIOBase):
-    """Beam's decompressing file is no `io` object (its `closed` is a method): give it the interface that Arrow takes."""
+    """Adapter from Beam's decompressing file, which is no `io` object (its `closed` is a method), to the raw `io` interface."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -238,11 +242,11 @@ class _Raw(io.RawIOBase):
 
 
 def fingerprint(paths: Iterable[str]) -> str:
-    """Returns a SHA-256 over names and contents (local) or names, sizes and the store's checksums (elsewhere)."""
+    """Returns a SHA-256 of names and contents (local files) or names and the store's checksums (remote files)."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(os.path.basename(path).encode())
-        # A file that moves to another of these folders has other values in a column.
+        # Folder names are values of folder columns, so moving a file between such folders changes the data.
         digest.update("".join(f"{k}={v}/" for k, v in folder_columns(path).items()).encode())
         if os.path.exists(path):
             _hash_local(path, digest)

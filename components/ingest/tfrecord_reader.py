@@ -1,4 +1,4 @@
-"""TFRecords of `tf.Example`."""
+"""Reads TFRecords of `tf.Example`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from switchyard.components.ingest.reading import Batches, check_names, read_colu
 from switchyard.components.ingest.sources import is_local, open_file
 
 _RECORDS_AT_ONCE = 1024
-# A record: its length, the length's checksum, its bytes, their checksum.
+# Frame of a record: 8 bytes of length, 4 of its checksum, the data, 4 of the data's checksum.
 _LENGTH, _FRAME = struct.Struct("<Q"), 8 + 4 + 4
-# What TensorFlow's messages say of its own graph.
+# Parts of TensorFlow's error messages about its internal graph.
 _TENSORFLOWS_OWN = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*", re.DOTALL)
 
 
 def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None) -> Batches:
-    """Yields batches of `tf.Example` records; a record that is none goes to `bad`."""
+    """Yields batches of `tf.Example` records; a record that does not parse goes to `bad`."""
     import tensorflow as tf
 
     compression = "GZIP" if path.lower().endswith(".gz") else ""
@@ -40,12 +40,12 @@ def read_tfrecord(path: str, bad: BadRows, missing_values: Sequence[str] | None)
             here = _names_of(path, record, bad)
             if here is None:
                 continue
-            # As in JSON Lines: every record has a place in every column.
+            # As in JSON Lines, a batch allocates a cell for each record and column.
             if examples and (len(examples) >= rows_of(len(names) + len(here - names)) or size + len(record) > BYTES):
                 yield _examples_batch(examples, path, before, missing_values or ())
                 before += len(examples)
                 examples, names, size = [], set(), 0
-            if here - names:  # looked at before they are decoded: the decoder cuts a name at NUL
+            if here - names:  # checked before decoding: the decoder truncates names at NUL
                 check_names(path, sorted(here))
             examples.append(record)
             names |= here
@@ -66,10 +66,10 @@ def _examples_batch(records: Sequence[bytes], path: str, before: int, missing: S
 
 
 def _decoded_apart(records: Sequence[bytes], path: str, before: int, missing: Sequence[str]) -> pa.RecordBatch:
-    """Decodes records some of whose features have another kind from record to record: these are read as JSON's columns are.
+    """Returns a batch of records with features whose kind differs between records; these are read like JSON columns.
 
     Raises:
-        UserError: no column can hold such a feature's values together.
+        UserError: no column type can hold a feature's values together.
     """
     import tensorflow as tf
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
@@ -93,7 +93,7 @@ def _decoded_apart(records: Sequence[bytes], path: str, before: int, missing: Se
 
 
 def _values_of(example: Any, name: str, path: str, row: int) -> Any:
-    """Returns a feature's values as JSON has them: one, a list, or None."""
+    """Returns a feature's values in JSON form: a single value, a list, or None."""
     if name not in example.features.feature or not (kind := example.features.feature[name].WhichOneof("kind")):
         return None
     try:
@@ -107,7 +107,7 @@ def _values_of(example: Any, name: str, path: str, row: int) -> Any:
 
 
 def _check_lengths(path: str) -> None:
-    """Raises UserError for a record that says it is longer than its file: TensorFlow makes room for it first, and dies."""
+    """Raises UserError for a record longer than its file: TensorFlow would allocate the stated length and crash."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
@@ -124,7 +124,7 @@ def _check_lengths(path: str) -> None:
 
 
 def _names_of(path: str, record: bytes, bad: BadRows) -> set[str] | None:
-    """Returns the columns of a record; None: it is no example, and is noted."""
+    """Returns the columns of a record; None, with a bad row added, when it is no `tf.Example`."""
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 

@@ -1,4 +1,4 @@
-"""Batches in the types of their columns, and what is known only then: which cells are missing, and how texts are spelled."""
+"""Converts batches to their columns' types; counts missing cells and collects the spellings of texts on the way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = 10
 
 
 class MisfitError(UnusableColumnError):
-    """A value that does not fit its column's type; where it lies is found by `columns_seen.located`."""
+    """Error for a value that does not fit its column's type; `columns_seen.located` adds its file and row."""
 
     def __init__(self, column: str, reason: str, wanted: Target) -> None:
         def is_bad(values: pa.Array) -> pa.Array:
@@ -30,17 +30,17 @@ class MisfitError(UnusableColumnError):
 
 
 class TypedColumns:
-    """Converts batches to list columns, as `tf.Example` has them.
+    """Converter of batches to list columns, as `tf.Example` stores them.
 
     Args:
-        types: column -> type, those without any value left out.
-        missing_values: texts that mean missing besides the usual ones.
-        label: its words and spellings are not looked at.
+        types: column -> type; columns without any value are dropped.
+        missing_values: texts that mean missing, in addition to the usual ones.
+        label: label column, whose words and spellings are not checked.
 
     Attributes:
         missing: column -> rows without a value.
-        counts: column of timestamps -> the smallest and the largest count of its unit.
-        bytes_columns: text columns with a value that is no UTF-8.
+        counts: timestamp column -> smallest and largest count of its unit.
+        bytes_columns: text columns with a value that is not UTF-8.
         spelled: text column -> styles of numbers, booleans and dates in it, see `spelling.styles`.
     """
 
@@ -58,7 +58,7 @@ class TypedColumns:
         self._kept: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Returns a batch's columns in their types.
+        """Returns a batch's columns converted to their types.
 
         Raises:
             MisfitError: a value does not fit.
@@ -93,14 +93,14 @@ class TypedColumns:
             self.bytes_columns.add(name)
         self._broken_lines[name] += pc.sum(pc.match_substring_regex(texts, "[\r\n]")).as_py() or 0
         if in_lists:
-            return  # inside of one nothing is missing
+            return  # lists have no missing elements
         words = spelling.words(()).cast(pa.binary())
         counted = pc.value_counts(texts.filter(pc.is_in(texts, words)))
         for word, count in zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True):
             self._kept[name][word.decode()] += count
 
     def check(self) -> None:
-        """Joins the spellings of texts, and of numbers that became texts.
+        """Merges the spellings of texts and of values rendered as text.
 
         Raises:
             UserError: a value could be spelled in two ways.
@@ -115,7 +115,7 @@ class TypedColumns:
             self.spelled[name] |= styles
 
     def notes(self) -> list[str]:
-        """Returns what a person should know of words and missing cells, a line a column."""
+        """Returns notes on words that mean missing elsewhere, missing cells, bytes and line breaks, one per column."""
         lines = [
             f"{name}: {_counted(words)}: a value like any other; data.missing_values: [{', '.join(words)}] makes it missing"
             for name, words in self._kept.items()
@@ -143,6 +143,6 @@ def _counted(words: Mapping[str, int]) -> str:
 
 
 def _styles(texts: pa.Array) -> set[str]:
-    """Raises ArrowInvalid for bytes that are no text."""
+    """Returns the styles of texts. Raises ArrowInvalid for bytes that are not UTF-8."""
     distinct: Collection[bytes] = pc.unique(texts).cast(pa.string())
     return spelling.styles(distinct)

@@ -1,4 +1,4 @@
-"""Second pass: batches to `tf.Example` TFRecords, split by hash, in shards of bounded size."""
+"""Second pass: writes batches as `tf.Example` TFRecords, split by hash, in shards of bounded size."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def assign(hashes: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
-    """Returns the split index of each hash, shape (n,), by its place in the cumulated weights.
+    """Returns the split index of each hash, shape (n,), by its position in the cumulative weights.
 
-    The same hash always lands in the same split, whatever else is in the data.
+    A hash maps to the same split regardless of the other data.
     """
     shares = np.cumsum(list(weights.values()))
     return np.searchsorted(shares / shares[-1], hashes / 2.0**64, side="right").clip(max=len(weights) - 1)
@@ -28,8 +28,8 @@ def assign(hashes: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
 def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
     """Returns a hash per row of list columns, uint64 (n,).
 
-    Of the values, not of the serialized examples: protobuf writes a map in an order that changes from run to run. The order of
-    the columns is the format's, and 5 is 5.0 where a column has become one of floats: neither moves a row to another split.
+    Hashes values rather than serialized examples, because protobuf's map order changes from run to run. Neither the order of the
+    columns nor 5 becoming 5.0 in a float column moves a row to another split.
     """
     total = np.zeros(batch.num_rows, dtype=np.uint64)
     for name in sorted(batch.schema.names):
@@ -41,20 +41,20 @@ def row_hashes(batch: pa.RecordBatch) -> np.ndarray:
         else:
             hashes = hash_array(np.asarray([str(v) for v in column.to_pylist()], dtype=object), categorize=False)
         total = total * _GOLDEN + hashes
-    # The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the sum reaches the upper ones.
+    # The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the sum affects the upper ones.
     total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return total ^ (total >> np.uint64(31))
 
 
 def _comparable(values: pa.Array) -> np.ndarray:
-    """Numbers as float64, so that equal ones are hashed alike; beyond 2^53 neighbours may share a hash, and so a split."""
+    """Returns numbers as float64, so that equal ones hash alike; beyond 2^53, neighbours may share a hash and thus a split."""
     found: np.ndarray = values.to_numpy(zero_copy_only=False)
     return found.astype(np.float64) + 0.0 if found.dtype.kind in "iuf" else found
 
 
 class SplitWriter:
-    """Writes serialized examples to the shards `Split-<name>/data_tfrecord-<i>-of-<n>`."""
+    """A writer of serialized examples to the shards `Split-<name>/data_tfrecord-<i>-of-<n>`."""
 
     def __init__(self, uri: str, split: str) -> None:
         self.folder = os.path.join(uri, f"Split-{split}")
@@ -62,7 +62,7 @@ class SplitWriter:
 
     @property
     def rows(self) -> int:
-        """How many were written."""
+        """Number of rows written."""
         return self._shards.rows
 
     def write(self, records: Sequence[bytes]) -> None:
@@ -70,10 +70,10 @@ class SplitWriter:
         self._shards.write(records)
 
     def close(self) -> None:
-        """Finishes the last shard and gives all their final names, which hold their number."""
+        """Finishes the last shard and renames all shards to their final names, which include the total count."""
         rename(self._shards.close(), os.path.join(self.folder, "data_tfrecord"))
 
 
 def take(records: Sequence[bytes], chosen: np.ndarray) -> list[bytes]:
-    """Returns the records where `chosen` (bool, shape (n,)) holds."""
+    """Returns the records where `chosen` (bool, shape (n,)) is True."""
     return list(itertools.compress(records, chosen))
