@@ -1,1 +1,1 @@
-"""Runners: the same pipeline, in different places. `contract` says what one is, `registry` which there are."""
+"""Runners: execute the same pipeline on different platforms. `contract` defines the interface and lists the runners."""

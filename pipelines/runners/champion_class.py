@@ -1,4 +1,4 @@
-"""The positive class of the champion of now: a run without the key `positive_class` keeps it."""
+"""The current champion's positive class, the default of runs whose config does not set `positive_class`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _log = logging.getLogger(__name__)
 def champions_class(
     config: PipelineConfig, workspace: Workspace, say: Callable[[str], None] = _log.warning
 ) -> Callable[[], str | None]:
-    """Returns a function that asks the registry; None: there is no champion of two classes, or the registry is away.
+    """Returns a function that queries the registry; it returns None without a binary champion or with the registry unreachable.
 
-    A champion with the other class is compared all the same: its probabilities are turned.
+    A champion with the other positive class is still compared: its probabilities are inverted.
 
     Args:
         config: names the registry and the model.
-        workspace: has the registry where the config names none.
-        say: takes what a person should know when the registry is away; a run's baseline stage says it by itself.
+        workspace: provides the default registry.
+        say: receives the warning when the registry is unreachable. A run's baseline stage prints its own.
     """
 
     def ask() -> str | None:
@@ -34,7 +34,7 @@ def champions_class(
             return None
         try:
             return champions_positive_class(tracking.client(uri), config.model_name)
-        except Exception as error:  # MLflow raises what its many stores raise
+        except Exception as error:  # MLflow passes on the exceptions of its store backends
             _log.info("MLflow", exc_info=True)
             say(
                 f"warning: the registry did not name the champion ({first_line(error)}): the rarer class will be the positive "

@@ -1,4 +1,4 @@
-"""The runner contract: check, compile (starts nothing), look at it, submit, close."""
+"""The runner interface: check, compile (starts nothing), inspect, submit, close."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 Program = TypeVar("Program")
 StageStatus = Literal["ran", "cached", "failed", "cancelled"]
-# In an artifact's properties: the MLflow run that made it, for those who take it from a cache.
+# Artifact property with the MLflow run that produced it; read when the artifact comes from a cache.
 PRODUCER_RUN_ID = "switchyard_mlflow_run"
 
 
 @dataclass(frozen=True)
 class CompiledPipeline(Generic[Program]):
-    """A pipeline ready to be submitted.
+    """A pipeline ready for submission.
 
     Attributes:
-        config: resolved; `task` is decided.
-        program: what the runner runs: TFX's intermediate representation (local), or a `CompiledForKubeflow`.
-        stages: stage -> the stages it waits for, in topological order.
+        config: resolved config; `task` is inferred.
+        program: the runner's input: TFX's intermediate representation (local), or a `CompiledForKubeflow`.
+        stages: stage -> its upstream stages, in topological order.
     """
 
     config: PipelineConfig
@@ -46,7 +46,7 @@ class CompiledPipeline(Generic[Program]):
 
 @dataclass(frozen=True)
 class StageResult:
-    """How a stage ended, after how many seconds."""
+    """A stage's final status and duration in seconds."""
 
     status: StageStatus
     seconds: float
@@ -54,26 +54,26 @@ class StageResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """The outcome of a run.
 
     Attributes:
-        pipeline: its name.
-        status: `blessed`, `not_blessed`, `not_registered` (MLflow refuses the model), `stopped_by_data_gate`, `failed` or
-            `cancelled`; `done` of a part of a pipeline.
-        trainer: name of the best candidate's; before evaluation, of all.
-        mlflow_run_id: the parent run; None when MLflow was away.
-        mlflow_experiment_id: likewise.
-        blessed: None when evaluation was not reached.
+        pipeline: name of the pipeline.
+        status: `blessed`, `not_blessed`, `not_registered` (MLflow rejects the model), `stopped_by_data_gate`, `failed` or
+            `cancelled`; `done` for a part of a pipeline.
+        trainer: name of the best candidate's trainer; before evaluation, the names of all trainers.
+        mlflow_run_id: id of the parent run; None when MLflow was unreachable.
+        mlflow_experiment_id: id of its experiment; None when MLflow was unreachable.
+        blessed: the evaluation's verdict; None when evaluation was not reached.
         metrics: metric -> value of the best candidate on the held-out split.
-        stages: those that were started.
-        model_version: of the best candidate in the registry; None when it did not pass.
-        champion: the registry's version after the run; None when there is none, or it could not be asked for.
-        evaluation: of all models; None when it was not reached.
-        outputs: stage -> output's key -> URI of the artifact.
-        note: what a person should know of the registration; empty: nothing.
-        error: what went wrong, for a person; None when nothing did.
-        exit_code: for the command line.
-        unchanged_since: the MLflow run whose results these are, when nothing had changed since it.
+        stages: the stages that were started, with their results.
+        model_version: registry version of the best candidate; None when it did not pass.
+        champion: registry version of the champion after the run; None without a champion or with the registry unreachable.
+        evaluation: results of all models; None when evaluation was not reached.
+        outputs: stage -> output key -> URI of the artifact.
+        note: a remark on the registration; empty when there is none.
+        error: error message; None when nothing failed.
+        exit_code: exit code of the command.
+        unchanged_since: id of the MLflow run that these results are reused from; None when the stages ran.
     """
 
     pipeline: str
@@ -95,18 +95,18 @@ class RunResult:
 
     @property
     def report(self) -> Path | None:
-        """The page on the run, `report.html`; None when the run did not come to its report."""
+        """Path of the run's report, `report.html`; None when the run did not reach the report stage."""
         folder = self.outputs.get("report", {}).get("report")
         return Path(folder) / "report.html" if folder else None
 
     def raise_for_status(self) -> None:
-        """Raises the error of a run that failed, was stopped by the data gate or cancelled; a verdict is no error.
+        """Raises the error of a run that failed, was stopped by the data gate or was cancelled; not blessed is no error.
 
         Raises:
-            UserError: data, code or config were wrong, or the registry refuses the model.
-            DataGateError: the data gate stopped it.
+            UserError: data, code or config are invalid, or the registry rejects the model.
+            DataGateError: the data gate stopped the run.
             StageError: a stage failed.
-            KeyboardInterrupt: it was cancelled.
+            KeyboardInterrupt: the run was cancelled.
         """
         if self.status == "cancelled":
             raise KeyboardInterrupt
@@ -115,45 +115,45 @@ class RunResult:
 
 
 class Runner(abc.ABC, Generic[Program]):
-    """Runs pipelines somewhere; a context that ends, at its end, the processes that it has started."""
+    """A platform that runs pipelines; as a context manager, it shuts down the processes it started."""
 
     name: ClassVar[str]
 
     @abc.abstractmethod
     def check(self, config: PipelineConfig) -> PipelineConfig:
-        """Returns the config with what its data decides (`task`); may start processes to look.
+        """Returns the config with the values inferred from the data (`task`); may start processes for the checks.
 
         Raises:
-            UserError: the config, the data, the user's code or the devices are wrong.
-            DataGateError: the label has values that the reviewed schema does not know.
+            UserError: the config, the data, the user's code or the devices are invalid.
+            DataGateError: the label has values that are not in the reviewed schema.
         """
 
     @abc.abstractmethod
     def compile(self, config: PipelineConfig) -> CompiledPipeline[Program]:
-        """Returns what `submit` takes; starts nothing.
+        """Returns the compiled pipeline for `submit`; starts nothing.
 
         Args:
-            config: with `task` decided, see `check`.
+            config: with `task` inferred, see `check`.
 
         Raises:
-            UserError: it cannot run so.
+            UserError: this runner cannot run the config.
         """
 
     @abc.abstractmethod
     def submit(self, compiled: CompiledPipeline[Program]) -> RunResult:
-        """Runs it to the end. A stage's failure is in the result, not raised.
+        """Runs the pipeline until it ends. A stage's failure is returned in the result, not raised.
 
         Raises:
-            UserError: the environment was not checked before, and is wrong.
+            UserError: the environment was not checked before and is invalid.
         """
 
     def run(self, config: PipelineConfig) -> RunResult:
-        """Checks, compiles and submits; raises as these do."""
+        """Checks, compiles and submits; raises the errors of these three."""
         return self.submit(self.compile(self.check(config)))
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends all processes that it has started; once more does nothing."""
+        """Shuts down all processes that the runner started; idempotent."""
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +162,7 @@ class Runner(abc.ABC, Generic[Program]):
         self.close()
 
 
-# Name of a runner -> its class, imported on first use.
+# Runner name -> its class, imported on first use.
 RUNNERS = {
     "local": "switchyard.pipelines.runners.local.runner:LocalRunner",
     "kfp-local": "switchyard.pipelines.runners.kubeflow.local.runner:KfpLocalRunner",
@@ -171,10 +171,10 @@ RUNNERS = {
 
 
 def runner_class(name: str) -> type[MachineRunner[Any]]:
-    """Returns the runner's class.
+    """Returns the class of a runner.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: no runner has that name.
     """
     if name not in RUNNERS:
         problem = f"{name!r} is no runner; allowed: {', '.join(RUNNERS)}.{did_you_mean(name, RUNNERS)}"

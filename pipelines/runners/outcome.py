@@ -1,4 +1,4 @@
-"""From what a run left to its RunResult: the same for every runner on this machine."""
+"""Builds the RunResult from a run's outputs, for every runner on this machine."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def run_result(
     *,
     cancelled: bool = False,
 ) -> RunResult:
-    """Returns how a run ended.
+    """Returns the result of a run.
 
     Args:
-        pipeline: its name.
-        trainer: name of all trainers.
-        tracker: of the run.
+        pipeline: name of the pipeline.
+        trainer: names of all trainers.
+        tracker: the run's tracker.
         order: all stages in topological order.
-        stages: those that were started.
-        outputs: stage -> output's key -> URI.
-        errors: the first one counts.
-        cancelled: the user gave it up.
+        stages: results of the stages that were started.
+        outputs: stage -> output key -> URI.
+        errors: the stages' errors; the first one determines the status.
+        cancelled: the user cancelled the run.
     """
     evaluation = _evaluation(outputs)
     registration = _registration(outputs)
@@ -68,7 +68,7 @@ def run_result(
     elif not evaluation.blessed:
         status, error, code = "not_blessed", "not blessed: " + "; ".join(evaluation.failures), EXIT_NOT_BLESSED
     elif registration.get("status") == CHALLENGER:
-        # Blessed against a champion that another has replaced meanwhile: what could not be compared is not promoted.
+        # The champion was replaced during the run: the model was not compared with the new one and is not promoted.
         status, error, code = "not_blessed", f"not promoted: {registration['why']}", EXIT_NOT_BLESSED
     return RunResult(
         pipeline=pipeline,
@@ -90,7 +90,7 @@ def run_result(
 
 
 def track_result(tracker: RunTracker, result: RunResult, display: Display, workspace: Workspace) -> None:
-    """Ends the parent run as the result says, and shows what of it MLflow did not get."""
+    """Ends the parent run with the result's status and warns about records that MLflow did not receive."""
     tags = {"switchyard.status": result.status, "blessed": str(result.blessed).lower()}
     if result.error:
         tags["switchyard.why"] = result.error
@@ -102,7 +102,7 @@ def track_result(tracker: RunTracker, result: RunResult, display: Display, works
 
 
 def prefix_stage(stage: str, error: Exception) -> SwitchyardError:
-    """Returns a stage's error with the stage's name in front; the data gate's speaks for itself."""
+    """Returns a stage's error prefixed with the stage's name; data gate errors are returned unchanged."""
     if isinstance(error, DataGateError):
         return error
     found = Failure(error.kind, str(error)) if isinstance(error, SwitchyardError) else classify(error, None)

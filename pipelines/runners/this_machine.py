@@ -1,4 +1,4 @@
-"""What the runners on this machine share: the checks before a run, the processes that do its work, its tracking and its end."""
+"""Shared base of the runners on this machine: checks before a run, worker processes, tracking and result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from switchyard.pipelines.workspace import Workspace
 
 # Several runs of one process may start in the same second.
 _numbers = itertools.count(1)
-# All that a run imports in this process, for a moment in which it waits anyway.
+# Modules that a run imports in this process; imported while it waits for the check process.
 _NEEDED = (
     "switchyard.pipelines.definition",
     "switchyard.pipelines.runners.local.metadata",
@@ -48,17 +48,17 @@ _NEEDED = (
 
 
 class MachineRunner(Runner[Program]):
-    """Runs in `workspace`; a second run of the same thing finds every stage in the cache.
+    """A runner on this machine; a repeated run takes every unchanged stage from the workspace's cache.
 
     Args:
-        workspace: where it writes.
-        console: for progress.
-        source: the YAML.
-        only: these stages, not all.
-        even_if_unchanged: run also when nothing that goes in has changed since the last run, see `last_run`.
+        workspace: folder for all outputs.
+        console: console for progress.
+        source: path of the YAML.
+        only: stages to run; default: all.
+        even_if_unchanged: run even if no input has changed since the last run, see `last_run`.
     """
 
-    # Modules that the stages' processes need besides.
+    # Additional modules that the stages' processes preload.
     _also_preloaded: ClassVar[Sequence[str]] = ()
 
     def __init__(
@@ -80,11 +80,10 @@ class MachineRunner(Runner[Program]):
         self._display: Display = make_display(console)
         self._started = ExitStack()
         self._processes: StageProcesses | None = None
-        # Names of the trainers.
-        self._trainer = ""
+        self._trainer = ""  # the trainers' names
 
     def check(self, config: PipelineConfig) -> PipelineConfig:
-        """See Runner. The processes that look at code and devices are those that do the stages' work."""
+        """See Runner. The checks run in the processes that later run the stages."""
         config = self._check_inputs(config)
         self._check_environment(config)
         return config
@@ -113,20 +112,20 @@ class MachineRunner(Runner[Program]):
     def _submit(self, compiled: CompiledPipeline[Program], processes: StageProcesses) -> RunResult: ...
 
     def _start_engine(self, config: PipelineConfig) -> None:
-        """Starts, beside the checks, what the stages need besides processes."""
+        """Starts the external engine, if the stages need one; it starts up while the checks run."""
 
     @contextmanager
     def _nothing_left_when_refused(self) -> Iterator[None]:
         try:
             yield
         except (UserError, DataGateError):
-            # Nothing has run: what a refused command leaves would be in the way of the right one, or taken for a run's.
+            # No stage has run: leftover files would block the corrected command or look like a run's.
             self.close()
             self._workspace.forget(self._logs, self._made)
             raise
 
     def _check_inputs(self, config: PipelineConfig) -> PipelineConfig:
-        """Before the frameworks are loaded: most mistakes are found within a second."""
+        """Checks config and data before the frameworks are imported, so that most errors appear within a second."""
         with self._nothing_left_when_refused(), quiet(self._logs / "runner.log"):
             checked = check_inputs(config, self._workspace.code, champions_class(config, self._workspace))
             if checked.positive_class != config.positive_class:
@@ -136,7 +135,7 @@ class MachineRunner(Runner[Program]):
             return checked
 
     def _check_environment(self, config: PipelineConfig) -> StageProcesses:
-        """Returns the processes, the first of which has looked at the user's code and the devices."""
+        """Returns the stage processes after the first one has checked the user's code and the devices."""
         if self._processes is not None:
             return self._processes
         with self._nothing_left_when_refused():
@@ -153,7 +152,7 @@ class MachineRunner(Runner[Program]):
                 started = time.monotonic()
                 try:
                     with ThreadPoolExecutor(1) as pool:
-                        # TFX's import takes as long as the child's: at the same time.
+                        # Importing TFX takes as long as the child's imports, so both run in parallel.
                         imports = pool.submit(_import)
                         payload = (config, self._workspace.code)
                         job = Job("switchyard.pipelines.preflight:check_environment", payload, self._logs / "check.log")
@@ -169,7 +168,7 @@ class MachineRunner(Runner[Program]):
 
 
 class MachineRun(abc.ABC, Generic[Program]):
-    """One run: its stages, its tracking, its outcome."""
+    """One run on this machine: its stages, tracking and result."""
 
     def __init__(
         self,
@@ -184,13 +183,13 @@ class MachineRun(abc.ABC, Generic[Program]):
         self._trainer = trainer
         self._tracker = RunTracker(compiled.config, workspace, logs.name, trainer, source)
         self._results: dict[str, StageResult] = {}
-        # Stage -> output's key -> URI.
+        # Stage -> output key -> URI.
         self._outputs: dict[str, dict[str, str]] = {}
-        # Stage -> what its last try ended with; the first one is the run's.
+        # Stage -> error of its last attempt; the first entry is the run's error.
         self._errors: dict[str, SwitchyardError] = {}
 
     def run(self) -> RunResult:
-        """Runs every stage that is not cached; a stage's failure is in the result."""
+        """Runs every stage that is not cached; a stage's failure is returned in the result."""
         cancelled = False
         try:
             self._run_stages()
@@ -223,7 +222,7 @@ def _import() -> None:
 
 
 def stop_on_sigterm() -> None:
-    """Makes SIGTERM end a run as Ctrl-C does. Only in the main thread."""
+    """Makes SIGTERM cancel a run like Ctrl-C; a no-op outside the main thread."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt

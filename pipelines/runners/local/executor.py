@@ -1,4 +1,4 @@
-"""What a child process does for a stage: TFX's executor on the invocation that the runner prepared, then the views."""
+"""Runs a stage in a child process: TFX's executor on the runner's prepared invocation, then the artifacts' pages."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ OPERATORS = {
 
 
 def run_executor(payload: tuple[str, bytes, bytes]) -> bytes:
-    """Runs an executor.
+    """Runs an executor and logs its outputs to MLflow.
 
     Args:
-        payload: name of the executable spec's message, the spec, the `ExecutionInvocation`; both serialized.
+        payload: message name of the executable spec, the serialized spec, the serialized `ExecutionInvocation`.
 
     Returns:
         The serialized `ExecutorOutput`.
@@ -43,7 +43,7 @@ def run_executor(payload: tuple[str, bytes, bytes]) -> bytes:
 
 
 def _remember_secrets(spec: Any) -> None:
-    """Beam prints the options that it is given."""
+    """Registers secret Beam options for redaction, as Beam logs its options."""
     for argument in getattr(spec, "beam_pipeline_args_placeholders", ()):
         name, _, value = argument.value.string_value.lstrip("-").partition("=")
         if names_a_secret(name):

@@ -1,6 +1,6 @@
-"""Beam's Flink job server for as long as a run: takes the stages' Beam pipelines and has Flink run them.
+"""Beam's Flink job server for the duration of a run: submits the stages' Beam pipelines to Flink.
 
-Beam's Python SDK would start one by itself in every stage, and leave it behind when the stage is killed.
+Beam's Python SDK would start a job server in every stage and leave it running when the stage is killed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _POLL_SECONDS = 0.1
 
 
 def find_jar(beam: BeamConfig) -> Path:
-    """Returns the job server's jar: the one named in the config, or what `make flink` made.
+    """Returns the path of the job server's jar: the config's, else the one built by `make flink`.
 
     Raises:
-        UserError: there is none, or no Java to run it.
+        UserError: the jar does not exist, or Java is not installed.
     """
     named = beam.options.get("flink_job_server_jar")
     jar = Path(str(named)) if named else Path(__file__).resolve().parents[3] / ".cache" / "flink" / "job-server.jar"
@@ -50,14 +50,14 @@ def _java(beam: BeamConfig) -> str:
 
 
 class JobServer:
-    """A job server that is starting, as a context; it ends with this process whatever happens.
+    """A starting job server, as a context manager; it ends with this process even if that is killed (needs `setpriv`).
 
     Args:
-        beam: a config that needs a job server.
-        log: file for what it prints.
+        beam: config that needs a job server.
+        log: file for the server's output.
 
     Raises:
-        UserError: it cannot be started, see `find_jar`.
+        UserError: the server cannot be started, see `find_jar`.
     """
 
     def __init__(self, beam: BeamConfig, log: Path) -> None:
@@ -69,12 +69,12 @@ class JobServer:
             self._port: int = probe.getsockname()[1]
         properties = beam.options.get("job_server_jvm_properties", ())
         command = [_java(beam), *(properties if isinstance(properties, tuple) else [str(properties)])]
-        # The JVM keeps its own temporary files (Flink's RPC system among them) in a folder that goes with it.
+        # The JVM's temporary files (Flink's RPC system among them) are deleted with the server's folder.
         command += [f"-Djava.io.tmpdir={self._folder.name}", "-jar", str(jar)]
         command += ["--job-host", _HOST, "--job-port", str(self._port), "--artifact-port", "0", "--expansion-port", "0"]
         command += ["--artifacts-dir", os.path.join(self._folder.name, "artifacts"), "--flink-master", beam.flink_master]
         if shutil.which("setpriv"):
-            # A run that is killed can stop nothing any more: the kernel does it.
+            # A killed run cannot stop the server; the kernel kills it with its parent.
             command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -83,14 +83,14 @@ class JobServer:
 
     @property
     def endpoint(self) -> str:
-        """For Beam's `--job_endpoint`."""
+        """Value of Beam's `--job_endpoint`: host:port."""
         return f"{_HOST}:{self._port}"
 
     def wait(self) -> None:
-        """Waits until it listens.
+        """Waits until the server accepts connections.
 
         Raises:
-            StageError: it ended, or does not listen in time.
+            StageError: the server ended or the wait timed out.
         """
         deadline = time.monotonic() + _START_SECONDS
         while True:
@@ -113,7 +113,7 @@ class JobServer:
         self.close()
 
     def close(self) -> None:
-        """Ends it; once more does nothing."""
+        """Stops the server; idempotent."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)

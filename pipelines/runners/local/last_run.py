@@ -1,8 +1,8 @@
-"""The same run again: when nothing that goes into a run has changed since the last one, its results stand.
+"""Reuse of the last run: when no input has changed since, its results are returned and no stage runs.
 
-Found out before a framework is imported, like `make` does. What goes in: the config, the contents of data, code, schema and
-serving sample, the packages' versions; and from outside of the workspace the registry's aliases and the data that the data
-gate let pass last. Only the last run counts: what two runs in turn would give is not looked for.
+The check runs before any framework is imported. Inputs: the config; the contents of data, code, schema and serving sample; the
+packages' versions; and, from outside the workspace, the registry's aliases and the last data that passed the data gate. Only the
+last run is compared, not earlier ones.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _FINAL = ("blessed", "not_blessed")
 
 @dataclass(frozen=True)
 class LastRun:
-    """What the last run in a workspace was given, and what it left.
+    """Inputs and outputs of the last run in a workspace.
 
     Attributes:
-        settings: digest of the config and of all that it names, but for the data.
+        settings: digest of the config and everything it names, except the data.
         data: fingerprint of the input files.
         registry: alias -> version, after the run.
-        gate: the MLflow run of the last data gate that let data pass, after the run.
-        run_id: the parent MLflow run.
+        gate: id of the MLflow run of the last data gate that passed, after the run.
+        run_id: id of the parent MLflow run.
         trainer: names of all trainers.
-        work: stage -> the MLflow run that did its work.
-        outputs: stage -> output's key -> URI.
+        work: stage -> id of the MLflow run that produced its outputs.
+        outputs: stage -> output key -> URI.
     """
 
     settings: str
@@ -58,7 +58,7 @@ class LastRun:
 
 
 def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
-    """Returns a digest of everything that a run is given but for the data; `config` with `task` decided."""
+    """Returns a digest of all inputs except the data; `config` needs `task` inferred."""
     sample = config.validation.serving_sample
     schema = config.validation.schema_path
     code = preprocessing_code(config, workspace.code)
@@ -67,7 +67,7 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
         "versions": versions(),
         "config": config.model_dump(mode="json"),
         "uri": tracking_uri(config, workspace),
-        # Snapshots are named by their contents.
+        # Snapshots of the user's code are named by a digest of their contents.
         "trainers": [trainer_settings(config, workspace.code, f).model_dump(mode="json") for f in config.trainer.frameworks],
         "preprocessing": asdict(code) if code else None,
         "schema": fingerprint([schema]) if schema else None,
@@ -78,10 +78,10 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
 
 
 def match(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRun | None:
-    """Returns the last run in the workspace if this one would do the same, else None; also when MLflow is away."""
+    """Returns the workspace's last run if its inputs are the same; else, or when MLflow is unreachable, None."""
     try:
         last = LastRun(**json.loads(workspace.last_run.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # there is none, or an older version's
+    except (OSError, ValueError, TypeError):  # no file, or one of an older version
         return None
     if last.settings != settings or not all(os.path.exists(uri) for keys in last.outputs.values() for uri in keys.values()):
         return None
@@ -90,29 +90,29 @@ def match(config: PipelineConfig, workspace: Workspace, settings: str) -> LastRu
         return None
     try:
         outside = _outside(config, workspace)
-    except Exception as error:  # MLflow raises what its many stores raise
+    except Exception as error:  # MLflow passes on the exceptions of its store backends
         _log.warning("MLflow: %s", error)
         return None
     return last if outside == (last.registry, last.gate) else None
 
 
 def invalidate(workspace: Workspace) -> None:
-    """Called as a run begins: when it does not come to its end, nothing is known."""
+    """Deletes the record when a run starts, so that an aborted run leaves none."""
     workspace.last_run.unlink(missing_ok=True)
 
 
 def save(
     config: PipelineConfig, workspace: Workspace, settings: str, trainer: str, result: RunResult, work: Mapping[str, str | None]
 ) -> None:
-    """Keeps what `find` looks at, if the run came to a verdict and MLflow has all of it."""
+    """Writes the record for `match`, if the run reached a verdict and MLflow has its complete record."""
     known = {stage: run_id for stage in result.stages if (run_id := work.get(stage))}
     if result.status not in _FINAL or not result.mlflow_run_id or len(known) < len(result.stages):
         return
     if result.evaluation and result.evaluation.blessed and not result.blessed:
-        return  # another champion came meanwhile: to run again is to be compared with it
+        return  # the champion was replaced during the run: the next run must compare with the new one
     try:
         registry, gate = _outside(config, workspace)
-    except Exception as error:  # see find
+    except Exception as error:  # see match
         _log.warning("MLflow: %s", error)
         return
     outputs = {stage: dict(by_key) for stage, by_key in result.outputs.items()}
@@ -126,7 +126,7 @@ def save(
 def replay(
     config: PipelineConfig, workspace: Workspace, last: LastRun, display: Display, run_key: str, source: Path | None
 ) -> RunResult:
-    """Records a run of which every stage is cached, and returns the last run's result as its own."""
+    """Records a run with all stages cached and returns the last run's result for it."""
     tracker = RunTracker(config, workspace, run_key, last.trainer, source)
     results = {}
     for stage, producer_run_id in last.work.items():

@@ -1,4 +1,4 @@
-"""ML Metadata for several threads and processes: one at a time, each with a connection of its own."""
+"""ML Metadata shared by several threads and processes: exclusive access, a separate connection for each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ COMPLETE = metadata_store_pb2.Execution.COMPLETE
 
 
 class LockedMetadata:
-    """A `Metadata` handle that TFX's launcher enters and leaves; in between no other process in the workspace has it."""
+    """A reentrant `Metadata` handle for TFX's launcher; while entered, it locks out other threads and processes."""
 
     def __init__(self, database: Path, lock: Path, neutral: Callable[[str], str] | None = None) -> None:
-        """`neutral`: makes a text that is the same wherever the workspace lies, for TFX's cache keys."""
+        """Sets up the connection and its locks.
+
+        Args:
+            database: SQLite file.
+            lock: lock file shared by the processes of the workspace.
+            neutral: maps a text to one that does not depend on the workspace's location, for TFX's cache keys.
+        """
         self._neutral = neutral
         self._config = metadata.sqlite_metadata_connection_config(str(database))
         self._threads = threading.RLock()
@@ -57,7 +63,7 @@ class LockedMetadata:
             self._threads.release()
 
     def outcome(self, execution_id: int) -> tuple[Any, dict[str, Any]]:
-        """Returns an execution's state, and its output artifacts (MLMD's, one per key)."""
+        """Returns an execution's state and its output artifacts (MLMD's, one per key)."""
         with self as handle:
             store = handle.store
             [execution] = store.get_executions_by_id([execution_id])

@@ -1,4 +1,4 @@
-"""TFX's executor operator for the local runner: what the launcher calls to run a stage's executor."""
+"""TFX's executor operator for the local runner: called by the launcher to run a stage's executor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from switchyard.pipelines.runners.local.process import Job, StageProcesses
 
 
 class StageOperator:
-    """TFX's executor operator that runs the executor in a child process. The launcher calls it.
+    """A TFX executor operator that runs the executor in a child process.
 
-    `beam` are Beam's arguments in place of those that were compiled, which TFX's cache goes by: what has been found on one
-    engine is not computed again on another.
+    `beam` replaces the compiled Beam arguments. TFX's cache key uses the compiled ones, so cached outputs are valid for every
+    engine.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class StageOperator:
         self._spec, self._beam, self._neutral = executor_spec, beam, neutral
 
     def with_execution_watcher(self, address: str) -> StageOperator:
-        """The launcher offers executors a way to change their execution's metadata; none of ours does."""
+        """Returns the operator unchanged: no executor here changes its execution's metadata."""
         return self
 
     def run_executor(self, info: Any) -> Any:
-        """Returns the executor's output; raises what it raised."""
+        """Returns the executor's output; re-raises its errors."""
         from tfx.proto.orchestration import execution_result_pb2
 
-        # TFX's own stateful folder is new in every run; this one is the same for the same inputs and settings.
+        # TFX's stateful folder is new in every run; this one depends only on inputs and settings.
         folder = Path(self._context.state) / f"{info.pipeline_node.node_info.id}-{_key(info, self._neutral)}"
         folder.mkdir(parents=True, exist_ok=True)
         original, info.stateful_working_dir = info.stateful_working_dir, str(folder)
@@ -71,7 +71,7 @@ class StageOperator:
 
 
 def _key(info: Any, neutral: Callable[[str], str]) -> str:
-    """The same at another place: a training that was killed resumes where its workspace has been moved to."""
+    """Returns a key that does not depend on the workspace's location: a killed training resumes after its workspace moved."""
     digest = hashlib.sha256()
     for key, artifacts in sorted(info.input_dict.items()):
         digest.update(neutral(f"{key}={[a.uri for a in artifacts]}").encode())

@@ -1,7 +1,7 @@
-"""Imported once by the process that stages are forked from: what every stage would otherwise pay for again.
+"""Preloads libraries in the fork server, so that stages do not import them again.
 
-PyTorch is not: it trains in processes of its own, see `switchyard.components.training.workers.training_server`, and a stage that
-runs a PyTorch model imports it then.
+PyTorch is not preloaded: it trains in separate processes, see `switchyard.components.training.workers.training_server`, and a
+stage that runs a PyTorch model imports it on demand.
 """
 
 import importlib
@@ -20,7 +20,7 @@ MODULES = (
 
 
 def preload() -> None:
-    """Imports it all; output goes to the file named by `PRELOAD_LOG`."""
+    """Imports the modules and installs the patches; output goes to the file named by `PRELOAD_LOG`."""
     log = os.environ.pop(PRELOAD_LOG, None)
     if log:
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -1,6 +1,6 @@
-"""The child process that runs one job (a stage's executor, or the checks before a run): forked warm, logs to a file.
+"""Child processes that run one job each (a stage's executor, or the checks before a run): forked preloaded, logging to a file.
 
-A crash, an out-of-memory kill or a leak in one stage leaves the runner and the other stages alone.
+A crash, an out-of-memory kill or a leak in one stage does not affect the runner or the other stages.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Job:
-    """What a child does.
+    """A child process's job.
 
     Attributes:
-        target: `module:function`, called with `payload`; what it returns comes back (it must pickle).
-        payload: its argument.
-        log: file for everything it prints.
-        context: where the child stands in a run.
-        env: environment variables on top of the runner's.
+        target: `module:function`, called with `payload`; its return value must pickle.
+        payload: the argument.
+        log: file for the child's output.
+        context: run context of the child.
+        env: environment variables added to the runner's.
     """
 
     target: str
@@ -54,10 +54,16 @@ class Job:
 
 
 class StageProcesses:
-    """Starts children from one warm process and follows them; a context that ends them at its end."""
+    """Child processes forked from one preloaded server; as a context manager, it terminates them on exit."""
 
     def __init__(self, log: Path, trainers: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """Takes the modules to preload besides, and variables of all children."""
+        """Configures the fork server.
+
+        Args:
+            log: file for the output of the preloading imports.
+            trainers: additional modules to preload, as `module` or `module:attribute`.
+            environment: environment variables of all children.
+        """
         self._environment = dict(environment or {})
         os.environ[variables.PRELOAD_LOG] = str(log)
         os.environ[variables.PRELOAD_TRAINERS] = ",".join(t.partition(":")[0] for t in trainers)
@@ -68,16 +74,17 @@ class StageProcesses:
         self._cancelled = False
 
     def warm(self) -> None:
-        """Starts the imports; returns at once."""
+        """Starts the imports in the fork server without waiting for them."""
         interpreter.ensure_fork_server()
 
     def run(self, job: Job, say: Callable[[str], None]) -> Any:
-        """Runs a job to its end and returns its result.
+        """Runs a job and returns its result.
 
         Raises:
-            UserError, TrainingError, StageError: as the job did, or because its process died.
+            UserError, TrainingError, StageError: the job raised it, or its process died.
+            CancelledError: `close` was called.
         """
-        # TensorFlow and TFX leave files in the temporary folder; a child that is ended at once cannot tidy up.
+        # TensorFlow and TFX leave temporary files; a terminated child cannot delete them.
         try:
             temporary = tempfile.TemporaryDirectory(prefix="switchyard-", ignore_cleanup_errors=True)
         except OSError as error:
@@ -92,7 +99,7 @@ class StageProcesses:
             if self._cancelled:
                 raise CancelledError
             try:
-                self.warm()  # here too: it may have been killed since
+                self.warm()  # restarts a fork server that was killed
                 process.start()
             except (OSError, EOFError) as error:
                 receiver.close()
@@ -132,7 +139,7 @@ class StageProcesses:
         self.close()
 
     def close(self) -> None:
-        """Ends all children, now and from now on; what they had not finished is not published."""
+        """Terminates all children and rejects new jobs; unfinished outputs are not published."""
         with self._lock:
             self._cancelled = True
             running = list(self._running)
@@ -145,7 +152,7 @@ class StageProcesses:
 
 
 def _not_started(preload: Path) -> str:
-    """Why there is no child: what stages are forked from died, or the child before its first line."""
+    """Returns why no child runs: the fork server died, or the child did before it opened its log."""
     if full := disk_is_full(preload):
         return f"a stage's process could not be started: {full} Log: {preload}"
     why = last_line(preload).rstrip(".") or "it left no word; perhaps it was killed, or the machine is out of memory"
@@ -164,7 +171,7 @@ def _exit_reason(code: int | None, log: Path) -> str:
 
 
 def _main(sender: Connection, job: Job) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles Ctrl-C and terminates its children
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _die_with_the_runner()
     lock = threading.Lock()
@@ -178,7 +185,7 @@ def _main(sender: Connection, job: Job) -> None:
         _log_to(job.log)
         send("done", _work(job, lambda text: send("say", text)))
     except BaseException as error:
-        # The reason first: where the disk is full, the log takes no more.
+        # Send the reason first: on a full disk, writing to the log fails.
         send("failed", classify(error, job.log))
         code = 1
         with suppress(OSError):
@@ -187,7 +194,7 @@ def _main(sender: Connection, job: Job) -> None:
         with suppress(OSError):
             stream.flush()
     sender.close()
-    # Not sys.exit: threads and native libraries that do not stop by themselves must not hold the stage up.
+    # Not sys.exit: threads and native libraries that do not stop must not delay the stage's end.
     os._exit(code)
 
 
@@ -203,12 +210,12 @@ def _log_to(log: Path) -> None:
 def _work(job: Job, say: Callable[[str], None]) -> Any:
     from switchyard.components import progress
 
-    sys.argv = sys.argv[:1]  # TFX hands the command line's arguments to executors
+    sys.argv = sys.argv[:1]  # TFX passes the command line's arguments to executors
     os.environ.update(job.env)
     install()
-    # Stages that run side by side share a GPU; TensorFlow would take all of its memory.
+    # Parallel stages share a GPU; by default TensorFlow allocates all of its memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    tempfile.tempdir = None  # looked up again
+    tempfile.tempdir = None  # reset the cached path: TMPDIR has changed
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )

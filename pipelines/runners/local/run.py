@@ -1,4 +1,4 @@
-"""One local run: its stages in their order, its tracking, its outcome. TFX's launcher runs each node."""
+"""One local run: schedules the stages, tracks them and collects their results. TFX's launcher runs each node."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
-    """One run: its stages side by side, as TFX's launcher runs them."""
+    """One local run; TFX's launcher runs the stages, independent ones in parallel."""
 
     def __init__(
         self,
@@ -55,16 +55,16 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
         self._deployment = runner_utils.extract_local_deployment_config(compiled.program)
         tfx_cache_keys.install()
         self._metadata = LockedMetadata(workspace.metadata, workspace.metadata_lock, self._neutral)
-        # Stage -> the MLflow run that did its work: its own, or that of an earlier one.
+        # Stage -> id of the MLflow run that produced its outputs: this run's, or an earlier one's.
         self.work: dict[str, str | None] = {}
 
     @property
     def away(self) -> bool:
-        """MLflow does not have all of it yet."""
+        """Whether records still wait to be sent to MLflow."""
         return self._tracker.away
 
     def _neutral(self, text: str) -> str:
-        """For cache keys: the data's contents and names are in them by their fingerprint, their folder counts for nothing."""
+        """Returns a text for cache keys without folders: the fingerprint already covers the data's names and contents."""
         data = self._compiled.config.data
         for path in [*data.path, *itertools.chain(*(data.split_paths or {}).values())]:
             name = f"<data>/{os.path.basename(path)}"
@@ -85,7 +85,7 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
                     running[pool.submit(self._run_stage, nodes[stage])] = stage
                 if not running:
                     break
-                # A timeout, so that Ctrl-C is seen.
+                # A timeout, so that Ctrl-C interrupts the wait.
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     stage = running.pop(future)
@@ -98,11 +98,11 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
             self._processes.close()
             raise
         finally:
-            # What runs beside a failed stage is let finish: the next run finds it in the cache.
+            # Stages running beside a failed one finish, so that the next run takes them from the cache.
             pool.shutdown(wait=True)
 
     def _succeeded(self, stage: str) -> bool:
-        # A failed stage has its result a moment before its error is seen here.
+        # A failed stage sets its result shortly before its error is recorded here.
         return stage in self._results and self._results[stage].status in ("ran", "cached")
 
     def _run_stage(self, node: Any) -> None:

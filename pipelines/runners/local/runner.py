@@ -1,6 +1,6 @@
-"""LocalRunner: the pipeline's nodes on this machine, each in a process of its own, independent ones side by side.
+"""LocalRunner: runs each pipeline node in a separate process on this machine, independent nodes in parallel.
 
-TFX's own launcher does driver, cache, executor and publishing; here are order, processes, progress and tracking.
+TFX's launcher runs driver, cache lookup, executor and publishing; this package adds scheduling, processes, progress and tracking.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class LocalRunner(MachineRunner["pipeline_pb2.Pipeline"]):
-    """Stages as processes, forked from one that has imported TFX. When nothing has changed since the last run, none runs."""
+    """A runner whose stages are processes forked from one that has imported TFX; an unchanged pipeline is not run again."""
 
     name = "local"
-    # Digest of what the run is given; None: it is not remembered.
+    # Digest of the run's settings; None when the run is not recorded as the last run.
     _settings: str | None = None
     _job_server: JobServer | None = None
 

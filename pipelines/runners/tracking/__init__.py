@@ -1,1 +1,1 @@
-"""A run's record in MLflow, whichever runner it has."""
+"""A run's record in MLflow, for every runner."""

@@ -1,4 +1,4 @@
-"""What the parent MLflow run of a pipeline run holds from its start, whichever runner makes it."""
+"""Contents of a pipeline run's parent MLflow run at its start, for every runner."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from switchyard.components.tracking.model_registry import user_name
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
 _PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "kfp", "mlflow", "numpy", "pyarrow")
-# What the runs of stages have of their parent's tags.
+# Tags that the stages' runs copy from their parent.
 NESTED_TAGS = ("switchyard.pipeline", "mlflow.user")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Name, experiment, tags, parameters, and texts by the name of their artifact."""
+    """Name, experiment, tags, parameters and texts (artifact path -> content) of a parent run."""
 
     name: str
     experiment: str
@@ -28,11 +28,11 @@ class RunRecord:
     texts: dict[str, str]
 
     def to_json(self) -> str:
-        """Returns the record as tasks on a cluster are given it."""
+        """Returns the record as JSON, as it is passed to tasks on a cluster."""
         return json.dumps(asdict(self), sort_keys=True)
 
     def short_json(self) -> str:
-        """Returns what a task needs that is not the first: where the run is, or how it is named if it must be made."""
+        """Returns JSON with the name, experiment and nested tags, enough for later tasks to find or create the run."""
         tags = {k: v for k, v in self.tags.items() if k in NESTED_TAGS}
         return json.dumps({"name": self.name, "experiment": self.experiment, "tags": tags}, sort_keys=True)
 
@@ -41,13 +41,13 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
     """Returns the record of a run.
 
     Args:
-        config: resolved.
+        config: resolved config.
         trainer: names of the trainers.
-        source: the YAML.
+        source: path of the YAML.
     """
     hyper = config.trainer.hyperparameters.model_dump(mode="json")
     if config.tune:
-        # Each trainer's own, once they are found: see the stages' runs.
+        # Tuned values differ by trainer and are not known yet; they are logged to the stages' runs.
         hyper = {k: v for k, v in hyper.items() if k not in config.tune.space}
     return RunRecord(
         name=f"{config.name} {trainer}",
@@ -70,7 +70,7 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
 
 
 def versions() -> list[str]:
-    """Returns `name==version` of the packages that a result depends on."""
+    """Returns `name==version` for the packages that affect results."""
     return [f"{p}=={metadata.version(p)}" for p in _PACKAGES]
 
 

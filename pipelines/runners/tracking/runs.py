@@ -1,4 +1,4 @@
-"""The MLflow runs of one pipeline run: the parent, and a nested one per stage. The same hierarchy in every runner."""
+"""The MLflow runs of one pipeline run: a parent and one nested run per stage, the same in every runner."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _log = logging.getLogger(__name__)
 
 
 def tracking_uri(config: PipelineConfig, workspace: Workspace) -> str:
-    """Returns the config's server, else MLFLOW_TRACKING_URI's, else the workspace's database; see `take_credentials`."""
+    """Returns the config's tracking URI, else MLFLOW_TRACKING_URI, else the workspace's database; see `take_credentials`."""
     return take_credentials(config.tracking.uri or RunContext.current().tracking_uri or workspace.mlflow_uri)
 
 
 def left_behind(workspace: Workspace, refused: str | None) -> str:
-    """Returns what a person reads when something could not be sent; `refused`: MLflow's reason, None when it was away."""
+    """Returns the warning about unsent records; `refused` is MLflow's reason, None when it was unreachable."""
     command = f"switchyard upload --workspace {shlex.quote(str(workspace.root))}"
     if refused:
         return (
@@ -43,7 +43,7 @@ def left_behind(workspace: Workspace, refused: str | None) -> str:
 
 
 class RunTracker:
-    """Makes the runs and says how they ended. Never raises when MLflow is away: the journal keeps the record."""
+    """The MLflow runs of a pipeline run. With MLflow unreachable nothing is raised: the journal buffers the records."""
 
     def __init__(self, config: PipelineConfig, workspace: Workspace, run_key: str, trainer: str, source: Path | None) -> None:
         self._config, self._workspace = config, workspace
@@ -69,26 +69,26 @@ class RunTracker:
 
     @property
     def run_id(self) -> str | None:
-        """The parent run's id; None when MLflow was away."""
+        """Id of the parent run; None when MLflow was unreachable."""
         return self._parent.run_id
 
     @property
     def away(self) -> bool:
-        """Something is still to be sent."""
+        """Whether records still wait to be sent."""
         return any(self._folder.glob("*.jsonl"))
 
     @property
     def refused(self) -> str | None:
-        """Why MLflow, which is there, did not take a part of the record, in this process or a stage's."""
+        """Why a reachable MLflow rejected a part of the record, in this process or a stage's; None when it did not."""
         return noted(self._folder)
 
     @property
     def lost(self) -> str | None:
-        """What a person is to know of what is nowhere."""
+        """Warning about records that could be neither sent nor buffered; None when there are none."""
         return next((r.lost for r in (self._parent, *self._runs.values()) if r.lost), None)
 
     def stage_started(self, stage: str) -> RunContext:
-        """Makes the stage's run (a second try takes that of the first); returns where its process stands."""
+        """Creates the stage's run (a retry reuses it) and returns the context for the stage's process."""
         tags = {"switchyard.stage": stage, "switchyard.pipeline": self._config.name, "mlflow.user": user_name()}
         if self.run_id:
             tags["mlflow.parentRunId"] = self.run_id
@@ -106,11 +106,11 @@ class RunTracker:
         )
 
     def stage_run_id(self, stage: str) -> str | None:
-        """The MLflow run of a stage."""
+        """Returns the id of a stage's MLflow run; None when MLflow was unreachable."""
         return self._runs[stage].run_id
 
     def stage_ended(self, stage: str, status: str, seconds: float, *, producer_run_id: str | None, error: str | None) -> None:
-        """Ends the stage's run: `ran`, `cached` (with the run that did the work), `failed` or `cancelled`."""
+        """Ends the stage's run as `ran`, `cached` (with the id of the run that produced the outputs), `failed` or `cancelled`."""
         run = self._runs[stage]
         if status in ("failed", "cancelled") and run.run_id and self.experiment_id:
             tracking.end_nested(self._uri, self.experiment_id, run.run_id)
@@ -126,7 +126,7 @@ class RunTracker:
         run.end({"failed": "FAILED", "cancelled": "KILLED"}.get(status, "FINISHED"))
 
     def stage_never_began(self, stage: str) -> None:
-        """Takes the run of a stage away that shared a process with one that failed before it."""
+        """Deletes the run of a stage that never started, because an earlier stage of the same task failed."""
         run = self._runs.pop(stage)
         for key in ("runs", "new"):
             self._header[key].pop(stage, None)
@@ -134,16 +134,16 @@ class RunTracker:
         if run.run_id:
             try:
                 tracking.client(self._uri).delete_run(run.run_id)
-            except Exception as error:  # see _start; it is ended with its parent then
+            except Exception as error:  # see _start; the run is then ended with its parent
                 _log.warning("MLflow at %s: %s", mask(self._uri), mask(str(error)))
 
     def log_file(self, path: Path, folder: str) -> None:
-        """Uploads a file to the parent run, if it is there."""
+        """Uploads a file to the parent run, if the file exists."""
         if path.exists():
             self._parent.file(str(path), folder)
 
     def unchanged_since(self, run_id: str, metrics: Mapping[str, float], report: Path | None) -> None:
-        """Gives the parent run the last one's results, and says whose they are."""
+        """Copies the last run's results to the parent run, with a link to that run."""
         self._parent.metrics(metrics)
         link = f"#/experiments/{self.experiment_id}/runs/{run_id}"
         note = f"Nothing has changed since run [{run_id}]({link}): its results stand."
@@ -152,15 +152,15 @@ class RunTracker:
             self.log_file(report, "report")
 
     def ended(self, status: str, tags: dict[str, str]) -> None:
-        """Ends the parent run, FINISHED, FAILED or KILLED; what could not be sent is left for `switchyard upload`."""
+        """Ends the parent run as FINISHED, FAILED or KILLED; unsent records are left for `switchyard upload`."""
         self._parent.tags(tags)
         self._parent.end(status)
         if status != "FINISHED" and not self.away and self.run_id and self.experiment_id:
-            # Only here is a stage that was cut short ended.
+            # Runs of interrupted stages are ended nowhere else.
             tracking.end_nested(self._uri, self.experiment_id, self.run_id)
         if self.away:
             self._header["pid"] = None
-            with suppress(OSError):  # where the disk is full, the process that is gone says the same
+            with suppress(OSError):  # on a full disk the dead process id has the same effect
                 write_header(self._folder, self._header)
         else:
             shutil.rmtree(self._folder)
@@ -177,7 +177,7 @@ class RunTracker:
                 run_id = tracking.create_run(self._uri, self.experiment_id, name, tags, started)
             except UserError:
                 raise
-            except Exception as error:  # MLflow raises what its many stores raise
+            except Exception as error:  # MLflow passes on the exceptions of its store backends
                 _log.warning("MLflow at %s: %s", mask(self._uri), mask(str(error)))
                 if is_refusal(error) or is_denial(error):
                     self._refused(key, refusal(self._uri, error))
@@ -190,17 +190,17 @@ class RunTracker:
 
     def _refused(self, key: str, why: str) -> None:
         if key == PARENT_KEY:
-            # Nothing has run yet: better now than a model that is trained and cannot be registered.
+            # Fail before any stage runs, not after training a model that cannot be registered.
             raise UserError(f"tracking.uri: {why}")
         Journal(self._folder, key).note(why)
 
 
 def _close_dead_runs(journals: Path, uri: str) -> None:
-    """Ends the MLflow runs of pipeline runs that were killed: they could not do it themselves."""
+    """Ends the MLflow runs of pipeline runs that were killed."""
     for header_file in journals.glob(f"*/{HEADER}"):
         try:
             header = json.loads(header_file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # that run has just ended; or damaged, which is for upload to say
+        except (FileNotFoundError, ValueError):  # the run has just ended, or the header is damaged, which `upload` reports
             continue
         if is_alive(header) or header["uri"] != mask(uri) or any(header_file.parent.glob("*.jsonl")):
             continue

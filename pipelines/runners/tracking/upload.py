@@ -1,4 +1,4 @@
-"""Sends what a run could not send to MLflow. What MLflow refuses is set aside and named; nothing waits for it."""
+"""Uploads buffered records to MLflow. Records that MLflow rejects are moved aside and reported; the others are sent."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _MASKED = "***@"
 
 
 def upload(workspace: Workspace, say: Callable[[str], None]) -> int:
-    """Replays every journal of a workspace but those of runs that still go on; returns how many runs were sent.
+    """Replays a workspace's journals, except those of active runs, and returns the number of runs sent.
 
     Raises:
         UserError: the database's address holds a password, and MLFLOW_TRACKING_URI is not set.
-        StageError: MLflow is away, and what was not sent is still there; or it refused something, which is set aside.
+        StageError: MLflow is unreachable and unsent records are kept; or it rejected records, which are moved aside.
     """
     sent, refused, failed = 0, 0, 0
     away: dict[str, UserError | StageError] = {}
-    # Two uploads at once would send everything twice.
+    # Concurrent uploads would send every record twice.
     with FileLock(workspace.upload_lock):
         for folder in pending(workspace.journal):
             outcome = _send_one(folder, away)
@@ -53,7 +53,7 @@ def upload(workspace: Workspace, say: Callable[[str], None]) -> int:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What became of a journal, and what to say of it."""
+    """Result of sending one journal, with the lines to print."""
 
     lines: list[str]
     sent: bool = False
@@ -62,7 +62,7 @@ class _Outcome:
 
 
 def _send_one(folder: Path, away: dict[str, UserError | StageError]) -> _Outcome:
-    """Sends a journal; `away` gets the address that does not answer: other journals may be for other servers."""
+    """Sends a journal; adds an unreachable server to `away`, as other journals may use other servers."""
     header = _header(folder)
     if isinstance(header, _Outcome):
         return header
@@ -75,14 +75,14 @@ def _send_one(folder: Path, away: dict[str, UserError | StageError]) -> _Outcome
         return _Outcome([])
     try:
         records, refused, registered = _send(folder, uri, header["runs"].values())
-    except Exception as error:  # MLflow raises what its many stores raise
+    except Exception as error:  # MLflow passes on the exceptions of its store backends
         return _unsent(folder, uri, error, away)
     reasons = [f"refused, kept in {refused.target}: {reason}" for reason in refused.reasons] if refused else []
     return _Outcome([f"{records} records sent", *registered, *reasons], sent=True, refused=bool(refused))
 
 
 def _header(folder: Path) -> dict[str, Any] | _Outcome:
-    """Returns what a journal says of itself, or why it is not sent."""
+    """Returns a journal's header, or the outcome when it cannot be sent."""
     if folder.is_symlink():
         return _Outcome(["is a link to a folder elsewhere, and is not sent; upload that folder's own workspace"], failed=True)
     try:
@@ -114,7 +114,7 @@ def _aside(folder: Path, why: str) -> _Outcome:
 
 
 def _check_that_it_answers(uri: str, error: Exception) -> None:
-    """Raises a StageError when the server does not answer, or does not let us in."""
+    """Raises StageError when the server is unreachable or denies access."""
     try:
         tracking.client(uri).search_experiments(max_results=1)
     except Exception as asked:  # see _send_one
@@ -136,15 +136,15 @@ def _uri(address: str) -> str:
         return take_credentials(given)
     if _MASKED in address and not address.startswith("http"):
         raise UserError("the database's address holds a password, which is not kept: set MLFLOW_TRACKING_URI.")
-    # Of a server only older journals hold a trace of it.
+    # For servers, only journals of older versions hold the mask.
     return address.replace(_MASKED, "", 1)
 
 
 def _send(folder: Path, uri: str, known: Iterable[str]) -> tuple[int, Refused | None, list[str]]:
-    """Returns how many records were sent, what was refused, and what became of models, in words."""
+    """Returns the number of records sent, the rejected records, and one line per registered model."""
     runs, registered = list(known), []
     for run_id in runs:
-        # On another server than theirs none of it would find its place.
+        # Raises when the server does not have the runs that the records belong to.
         tracking.client(uri).get_run(run_id)
 
     def create(header: dict[str, Any], key: str) -> str:
@@ -158,7 +158,7 @@ def _send(folder: Path, uri: str, known: Iterable[str]) -> tuple[int, Refused | 
             registered.append(f"{operation['model']['name']} version {found.version} is {found.status}{why}")
 
     records, refused = replay(folder, create, send, is_refusal)
-    # A run that was killed could not write down that it ended.
+    # A killed run leaves no record of its end.
     for run_id in runs:
         tracking.end_if_running(uri, run_id)
     return records, refused, registered
