@@ -1,4 +1,4 @@
-"""AcceleratorProfile: which devices a trainer uses, as plain data. Trainers turn it into devices, runners into resources."""
+"""The devices of a training as plain data. Trainers map a profile to devices, runners map it to resources."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from switchyard.components.errors import UserError
 
 KINDS = ("auto", "cpu", "gpu", "tpu")
 PRECISIONS = ("float32", "tf32", "bf16", "fp16")
-# What only NVIDIA's GPUs do.
+# Precisions that require an NVIDIA GPU.
 GPU_ONLY = ("tf32", "fp16")
 
 
 @dataclass(frozen=True)
 class AcceleratorProfile:
-    """Devices for one training.
+    """The devices of one training.
 
     Attributes:
-        kind: one of `KINDS`; `auto` takes a GPU where there is one, else the CPU.
+        kind: one of `KINDS`; `auto` selects a GPU if there is one, else the CPU.
         count: devices of that kind on each node. On CPUs these are workers that share the cores.
         precision: one of `PRECISIONS`, the same in every framework. `float32`: matrix products and convolutions in IEEE float32;
             `tf32`: both with 10 bits of mantissa on an NVIDIA GPU's tensor cores; `bf16` and `fp16`: mixed precision (weights,
             losses and the optimizer stay float32).
         nodes: machines.
-        shard_model: weights, gradients and the optimizer's state are spread over the workers, for models that do not fit
-            on one device; else each worker holds all of them.
-        compile: the framework's compiler (torch.compile, XLA) makes the model's steps; where it cannot, they are run as they
-            are, with a warning.
-        deterministic: the same bits twice on the same devices and versions; what has no such implementation is refused.
+        shard_model: shard weights, gradients and optimizer state over the workers, for models that do not fit on one device;
+            otherwise each worker holds a full copy.
+        compile: compile the training step with the framework's compiler (torch.compile, XLA); falls back to eager mode with a
+            warning.
+        deterministic: bitwise reproducible on the same devices and versions; an operation without a deterministic
+            implementation is an error.
     """
 
     kind: str = "auto"
@@ -41,18 +42,18 @@ class AcceleratorProfile:
 
     @property
     def workers(self) -> int:
-        """Devices in all: each takes an equal part of every global batch."""
+        """Total number of devices; each processes an equal part of every global batch."""
         return self.count * self.nodes
 
     def resolve(self, available: Mapping[str, int], *, nodes_here: int = 1) -> AcceleratorProfile:
-        """Returns the profile with `auto` replaced, checked against the devices that are there.
+        """Returns the profile with `auto` resolved, validated against the available devices.
 
         Args:
             available: kind -> number of devices on this machine.
-            nodes_here: how many of the nodes this machine plays.
+            nodes_here: number of nodes that this machine simulates.
 
         Raises:
-            UserError: a device that is asked for is not there, or cannot do the precision.
+            UserError: a requested device is missing or does not support the precision.
         """
         kind = self.kind
         if kind == "auto":

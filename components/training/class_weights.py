@@ -1,4 +1,4 @@
-"""From the config's `class_weights` to one weight per class."""
+"""Resolves the config's `class_weights` to one weight per class."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _KEY = "trainer.hyperparameters.class_weights"
 def class_weights(
     given: Mapping[str, float] | str | None, classes: Sequence[Any], counts: Mapping[str, int], label: str
 ) -> tuple[float, ...] | None:
-    """Returns the weights in the order of the classes; one that is not named weighs 1.
+    """Returns the weights in class order; classes without a given weight default to 1.
 
     Args:
-        given: class -> weight, by the class's text or any spelling of the same number or boolean; or `balanced`; or None.
-        classes: of the label.
+        given: class -> weight, keyed by the class's text or any spelling of the same number or boolean; or `balanced`; or None.
+        classes: the label's classes; empty for a regression.
         counts: class -> rows in the training split.
-        label: its name, for errors.
+        label: name of the label, for error messages.
 
     Raises:
-        UserError: a weight of what is no class, or two of one class.
+        UserError: a key is not a class, a class has two weights, or the task is a regression.
     """
     if given is None:
         return None

@@ -1,7 +1,7 @@
-"""Transformed examples as columns: Arrow files that are read in place, and `columns.json`, which says what is in them.
+"""Columnar storage of transformed examples: memory-mapped Arrow files, and `columns.json` with their schema.
 
-A file holds the label and one column for each `Block`, of lists of one size: rows lie side by side in memory as they do in
-the file, and scalars of one type in one array. Not compressed, so that a file is memory-mapped.
+A file holds the label and one fixed-size list column per `Block`: rows are contiguous in memory as in the file, and scalars of
+one dtype share an array. Files are not compressed so that they can be memory-mapped.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from switchyard.components.training.contract import Block, FeatureSpec, blocks
 
 FILE, SUFFIX = "columns.json", ".arrow"
 LABEL = "label"
-# Of one record batch, in the writer's memory.
+# Size of one record batch, in the writer's memory.
 _BATCH_BYTES = 8 << 20
 
-# The arrays of each block, shape (rows, width), and the labels, shape (rows,).
+# The arrays of all blocks, each of shape (rows, width), and the labels, shape (rows,).
 Columns = tuple[tuple[np.ndarray, ...], np.ndarray]
 
 
 class ColumnsWriter:
-    """Writes one file.
+    """A writer of one file.
 
     Args:
-        sink: an open binary file.
+        sink: open binary file.
         layout: the blocks.
-        label_dtype: `int64`, or `float32` in a regression.
+        label_dtype: `int64`, or `float32` for a regression.
 
     Attributes:
-        digest: SHA-256 of what was written.
+        digest: SHA-256 of the data written.
     """
 
     def __init__(self, sink: Any, layout: Sequence[Block], label_dtype: str) -> None:
@@ -79,7 +79,7 @@ class ColumnsWriter:
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
-    """Returns parts as one; a single one is not copied."""
+    """Returns the concatenation of the parts; a single part is not copied."""
     if len(parts) == 1:
         return parts[0]
     arrays = tuple(np.concatenate(each) for each in zip(*(arrays for arrays, _ in parts), strict=True))
@@ -87,12 +87,12 @@ def joined(parts: Sequence[Columns]) -> Columns:
 
 
 def nbytes(columns: Columns) -> int:
-    """Returns the size of all arrays."""
+    """Returns the total size of all arrays in bytes."""
     return sum(a.nbytes for a in (*columns[0], columns[1]))
 
 
 def read_columns(file: Path, layout: Sequence[Block]) -> list[Columns]:
-    """Returns a file's record batches, memory-mapped: nothing is read yet."""
+    """Returns a file's record batches, memory-mapped: data is read on first access."""
     with pa.memory_map(str(file)) as mapped:
         reader = pa.ipc.open_file(mapped)
         return [_arrays(reader.get_batch(i), layout) for i in range(reader.num_record_batches)]
@@ -112,7 +112,7 @@ def read_features(folder: Path) -> tuple[FeatureSpec, ...]:
     """Returns the features of an artifact.
 
     Raises:
-        UserError: it holds none: it was not made by this version's transform stage.
+        UserError: the artifact has no `columns.json`, so this version's transform stage did not write it.
     """
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))["features"]
@@ -125,7 +125,7 @@ def read_features(folder: Path) -> tuple[FeatureSpec, ...]:
 
 
 def column_files(folder: Path, split: str) -> list[Path]:
-    """Returns the files of a split, in their order."""
+    """Returns the files of a split, sorted by name."""
     return sorted((folder / f"Split-{split}").glob(f"*{SUFFIX}"))
 
 

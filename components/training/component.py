@@ -1,4 +1,4 @@
-"""The training stage as a TFX component: the same for every trainer."""
+"""The training stage as a TFX component, shared by all trainers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from switchyard.components.training.executor import Executor
 
 
 class TrainingSpec(types.ComponentSpec):
-    """`settings`: `TrainerSettings` as JSON; what was tuned replaces its values."""
+    """The component's interface. `settings` is `TrainerSettings` as JSON; tuned values override it."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str)}
     INPUTS = {
@@ -30,7 +30,7 @@ class TrainingSpec(types.ComponentSpec):
 
 
 class Training(base_component.BaseComponent):
-    """Runs any `Trainer`.
+    """A component that runs any `Trainer`.
 
     Outputs:
         model: the bundle, an MLflow Model, under `Format-Serving/`.

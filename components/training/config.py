@@ -1,4 +1,4 @@
-"""The config's `trainer`: which framework, which model, which hyperparameters, on which devices."""
+"""Config section `trainer`: framework, model, hyperparameters and devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProf
 from switchyard.components.training.names import FRAMEWORKS, Optimizer, Schedule
 from switchyard.components.user_code.loading import UserCode
 
-# YAML reads the class 1 as a number; the label's classes are known by their text.
+# YAML parses the class 1 as a number; the label's classes are identified by their text.
 ClassWeights = Annotated[
     dict[str, Annotated[Number, Field(gt=0)]],
     BeforeValidator(lambda v: {str(k): w for k, w in v.items()} if isinstance(v, dict) else v),
@@ -117,7 +117,7 @@ class Accelerator(Section):
 
 
 class TrainerConfig(Section):
-    """Which trainer, which model.
+    """The trainer and its model.
 
     Attributes:
         framework: `tensorflow`, `pytorch`, or `module:Class` of your own `Trainer` (installed or beside the YAML); or a list of
@@ -127,7 +127,7 @@ class TrainerConfig(Section):
         model_parameters: arbitrary values passed to `build_model` as `spec.parameters`.
         hyperparameters: hyperparameters of training.
         accelerator: devices and precision.
-        deterministic: the same bits twice on the same devices and versions, in every framework; an operation without a
+        deterministic: bitwise reproducible on the same devices and versions, in every framework; an operation without a
             deterministic implementation is an error.
     """
 
@@ -139,16 +139,16 @@ class TrainerConfig(Section):
     deterministic: bool = False
 
     def profile(self) -> AcceleratorProfile:
-        """Returns devices, precision and determinism in the plain-data form that trainers take."""
+        """Returns devices, precision and determinism as the plain data that trainers accept."""
         return AcceleratorProfile(**self.accelerator.model_dump(), deterministic=self.deterministic)
 
     @property
     def frameworks(self) -> tuple[str, ...]:
-        """One or several trainers."""
+        """The configured frameworks, one or more."""
         return (self.framework,) if isinstance(self.framework, str) else self.framework
 
     def model_for(self, framework: str) -> str | None:
-        """The model file of a framework, if any."""
+        """Returns the model file configured for a framework, or None."""
         if not isinstance(self.model, dict):
             return self.model
         return next((m for key, m in self.model.items() if trainer_name(key) == trainer_name(framework)), None)
@@ -191,16 +191,16 @@ class TrainerConfig(Section):
 
 
 class TrainerSettings(Section):
-    """What training, and tuning, of one framework go by.
+    """The settings of training and tuning for one framework.
 
     Attributes:
-        version: of Switchyard.
-        bundle: format of the model that is written.
-        framework: as in the config; a file of the user's as a snapshot.
-        own_preprocessing: the user has a `preprocessing_fn`.
-        code: snapshot of the user's model; None: the default model.
+        version: version of Switchyard.
+        bundle: format version of the written bundle.
+        framework: as in the config; a user's file is replaced by its snapshot.
+        own_preprocessing: whether the user provides a `preprocessing_fn`.
+        code: snapshot of the user's model; None selects the default model.
         model_parameters: see `TrainerConfig`.
-        hyperparameters: likewise.
+        hyperparameters: see `TrainerConfig`.
         accelerator: devices, precision, determinism.
     """
 
@@ -215,5 +215,5 @@ class TrainerSettings(Section):
 
 
 def trainer_name(framework: str) -> str:
-    """Returns a framework's name as it stands in a stage's name: `tensorflow`, `pytorch`, or the class in small letters."""
+    """Returns the name used in stage names: `tensorflow`, `pytorch`, or the class name in lower case."""
     return framework.rpartition(":")[2].lower()

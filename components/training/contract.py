@@ -1,7 +1,7 @@
-"""The trainer contract: what a trainer is given, what it gives back. Framework-free (standard library and NumPy).
+"""The trainer contract: inputs and outputs of a trainer. Framework-free (standard library and NumPy).
 
-To add a trainer, subclass `Trainer`, fill in the three abstract methods and name the class in the config:
-`trainer: {framework: my_module:MyTrainer}`. Everything around it (input, evaluation, registry, bundle) stays the same.
+To add a trainer, subclass `Trainer`, implement the abstract methods and name the class in the config:
+`trainer: {framework: my_module:MyTrainer}`. Input, evaluation, registry and bundle do not change.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class FeatureSpec:
     """One transformed feature.
 
     Attributes:
-        name: its name.
+        name: name of the feature.
         dtype: `float32` or `int64`.
         shape: without the batch dimension, `(1,)` for a scalar.
-        vocabulary_size: for indices into a vocabulary, its size with the out-of-vocabulary buckets; else None.
+        vocabulary_size: for vocabulary indices, the vocabulary's size including the out-of-vocabulary buckets; else None.
     """
 
     name: str
@@ -49,7 +49,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What `build_model(spec)` is handed. The model takes a dict of batches and returns logits, shape (B, outputs).
+    """The argument of `build_model(spec)`. The model maps a dict of batches to logits, shape (B, outputs).
 
     Attributes:
         features: the transformed features.
@@ -69,17 +69,17 @@ OPTIONAL_HYPERPARAMETERS = ("schedule", "warmup_steps", "weight_decay", "clip_no
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """See `switchyard.components.training.config.HyperparametersConfig`; here with everything decided.
+    """The config's `HyperparametersConfig` with all defaults resolved.
 
     Attributes:
-        epochs: the most passes over the training split.
-        steps: the most optimizer steps; None: as many as the epochs hold.
-        patience: epochs without a better `val_loss` before training stops; None: never.
+        epochs: maximum passes over the training split.
+        steps: maximum optimizer steps; None sets no limit beyond `epochs`.
+        patience: epochs without an improved `val_loss` before training stops; None disables early stopping.
         class_weights: weight per class index, or None.
-        schedule: the learning rate's course, see `schedule.factor`.
-        warmup_steps: optimizer steps in which the learning rate rises to its value.
-        weight_decay: decoupled, times the learning rate of the step; 0: none.
-        clip_norm: gradients of a larger norm, of all weights together, are scaled down to it; None: never.
+        schedule: learning rate schedule, see `schedule.factor`.
+        warmup_steps: optimizer steps in which the learning rate rises linearly to its value.
+        weight_decay: decoupled weight decay, times the learning rate of the step; 0 disables it.
+        clip_norm: maximum global norm of the gradient, to which larger gradients are scaled; None disables clipping.
     """
 
     epochs: int
@@ -97,21 +97,21 @@ class Hyperparameters:
     clip_norm: float | None = None
 
     def total_steps(self, rows: int) -> int:
-        """Returns the optimizer steps of a training over `rows` examples that is not stopped early."""
+        """Returns the optimizer steps of a training over `rows` examples without early stopping."""
         return self.steps or self.epochs * math.ceil(rows / self.batch_size)
 
     def eval_batch_size(self, parts: int) -> int:
-        """Returns the rows of a batch of the eval split, of all workers or replicas together; they share it equally."""
+        """Returns the global batch size for the eval split, a multiple of `parts` (workers or replicas)."""
         return math.ceil(max(self.batch_size, 1024) / parts) * parts
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One worker's part of every batch: the rows `index`, `index + count`, ... of it. No row is in two of them, all are in one.
+    """One worker's part of every batch: its rows `index`, `index + count`, ... Shards are disjoint and cover the batch.
 
     Attributes:
-        index: the worker, from 0; the first one reports, saves and exports.
-        count: workers.
+        index: index of the worker, from 0; the first one reports, saves and exports.
+        count: number of workers.
     """
 
     index: int = 0
@@ -119,11 +119,11 @@ class Shard:
 
     @property
     def first(self) -> bool:
-        """Whether this is the worker that speaks for all."""
+        """Whether this is the first worker, which reports for all."""
         return self.index == 0
 
     def rows(self, batch: int) -> int:
-        """Returns how many of a batch's rows are in this shard."""
+        """Returns the number of a batch's rows in this shard."""
         return max(0, -(-(batch - self.index) // self.count))
 
 
@@ -132,12 +132,12 @@ WHOLE = Shard()
 
 @dataclass(frozen=True)
 class Block:
-    """Features that lie side by side in one array (rows, width): all scalars of one type, or one wider feature.
+    """Features stored side by side in one array (rows, width): all scalars of one dtype, or one wider feature.
 
     Attributes:
         dtype: `float32` or `int64`.
-        names: of the features, from left to right.
-        shape: of each of them, without the batch dimension.
+        names: names of the features, from left to right.
+        shape: shape of each feature, without the batch dimension.
     """
 
     dtype: str
@@ -146,22 +146,22 @@ class Block:
 
     @property
     def size(self) -> int:
-        """Columns of one feature."""
+        """Number of columns of one feature."""
         return math.prod(self.shape)
 
     @property
     def width(self) -> int:
-        """Columns of all."""
+        """Number of columns of all features."""
         return self.size * len(self.names)
 
     def features(self, array: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the features in the block's array, shape (rows, width), by name: views of shape (rows, *shape)."""
+        """Returns the features of a block's array, shape (rows, width), by name, as views of shape (rows, *shape)."""
         parts = np.split(array, len(self.names), axis=1) if len(self.names) > 1 else [array]
         return {name: part.reshape(-1, *self.shape) for name, part in zip(self.names, parts, strict=True)}
 
 
 def blocks(features: Sequence[FeatureSpec]) -> tuple[Block, ...]:
-    """Returns how features are laid out in blocks."""
+    """Returns the block layout of the features."""
     scalars: dict[str, list[str]] = {}
     for feature in features:
         if feature.shape == (1,):
@@ -172,12 +172,12 @@ def blocks(features: Sequence[FeatureSpec]) -> tuple[Block, ...]:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Several batches, one after the other: what a framework is handed at once.
+    """Consecutive batches, passed to a framework in one call.
 
     Attributes:
-        arrays: of each block, shape (rows, width).
+        arrays: one array per block, shape (rows, width).
         labels: shape (rows,).
-        sizes: rows of each batch.
+        sizes: number of rows of each batch.
     """
 
     arrays: tuple[np.ndarray, ...]
@@ -186,11 +186,11 @@ class Stretch:
 
 
 class ExampleSource(Protocol):
-    """One split of transformed examples, the same for every trainer.
+    """One split of transformed examples, shared by all trainers.
 
-    Labels are int64 class indices, or float32 values in a regression. Without `seed` rows come in the order of the files; with
-    it the order depends on `seed` and `epoch` alone, whatever the shard. Of each batch of `batch_size` rows there is the
-    shard's part. A shard that has no row of the last batch gets the batch's first row instead, which is not to count.
+    Labels are int64 class indices, or float32 values for a regression. Without `seed` rows keep the order of the files; with it
+    the order depends only on `seed` and `epoch`, not on the shard. Of each batch of `batch_size` rows a shard receives its part.
+    A shard without a row in the last batch receives the batch's first row as padding, which must not count.
     """
 
     @property
@@ -199,28 +199,28 @@ class ExampleSource(Protocol):
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Where the features lie in a stretch's arrays."""
+        """Layout of the features in a stretch's arrays."""
 
     def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
-        """Yields one epoch: features by name, shape (B, *feature shape), and labels, shape (B,)."""
+        """Yields the batches of one epoch: features by name, shape (B, *feature shape), and labels, shape (B,)."""
 
     def stretches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Stretch]:
-        """Yields the same batches, several at once: a hundred scalar features are one array, which the framework may cut."""
+        """Yields the same batches in groups: a hundred scalar features are one array, which the framework may split."""
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """Everything a trainer needs.
+    """The input of a trainer.
 
     Attributes:
-        spec: what the model looks at and gives.
-        train, eval: the two splits; early stopping watches `eval`.
-        hyperparameters: the same for every framework.
-        accelerator: devices; resolved (never `auto`) when `fit` sees it.
-        shard: which of several worker processes this is, and how many there are.
+        spec: inputs and outputs of the model.
+        train, eval: the two splits; early stopping monitors `eval`.
+        hyperparameters: hyperparameters, the same for every framework.
+        accelerator: devices; resolved (never `auto`) when `fit` is called.
+        shard: index of this worker process and number of workers.
         build_model: the user's function, or None for the trainer's default model.
-        checkpoint_dir: kept between a killed run and the next one; empty at first.
-        export_dir: where the finished model goes.
+        checkpoint_dir: checkpoint folder, kept between a killed run and the next one; empty at first.
+        export_dir: folder of the exported model.
     """
 
     spec: ModelSpec
@@ -236,18 +236,18 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came of it.
+    """The result of a training.
 
     Attributes:
-        epochs: passes finished, those before a resume included.
+        epochs: completed epochs, including those before a resume.
         steps: optimizer steps.
         best_epoch: the epoch (from 1) whose weights were exported.
         metrics: `loss`, `val_loss`, ... of that epoch.
-        history: the same for every epoch.
-        resumed_from_epoch: epochs that an earlier, killed run had done; 0 for a fresh one.
+        history: the same metrics for every epoch.
+        resumed_from_epoch: epochs completed by an earlier, killed run; 0 for a fresh run.
         parameters: number of trainable weights.
-        device: what it ran on, in words.
-        workers: devices that shared the work.
+        device: description of the device.
+        workers: number of devices that shared the training.
     """
 
     epochs: int
@@ -263,14 +263,14 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """Several processes that train one model.
+    """A group of processes that train one model.
 
     Attributes:
-        index: this process, from 0.
-        count: how many there are.
-        local_index: this process among those on its machine.
-        exchange_addresses: called by all of them once, returns `host:port` of each, free for the trainer to listen on. For
-            frameworks that do not find each other by PyTorch's variables.
+        index: index of this process, from 0.
+        count: number of processes.
+        local_index: index of this process among those on its machine.
+        exchange_addresses: collective call, once per process; returns a free `host:port` of each process to listen on. For
+            frameworks that do not discover each other by PyTorch's variables.
     """
 
     index: int
@@ -280,32 +280,32 @@ class WorkerGroup:
 
     @property
     def shard(self) -> Shard:
-        """This process's part of the examples."""
+        """The shard of the examples for this process."""
         return Shard(self.index, self.count)
 
 
 class Trainer(abc.ABC):
-    """Trains and exports one model. Subclasses fill in the three abstract methods.
+    """A trainer and exporter of one model. Subclasses implement the abstract methods.
 
     Attributes:
-        name: stands in stage names, metrics and messages.
+        name: used in stage names, metrics and messages.
         supports: which of `precision`, `compile`, `deterministic`, `schedule`, `warmup_steps`, `weight_decay` and `clip_norm`
-            this trainer follows; a config that asks for another is refused.
+            this trainer implements; a config that sets another is an error.
     """
 
     name: ClassVar[str]
     supports: ClassVar[frozenset[str]] = frozenset()
 
     def train(self, request: TrainRequest, report: Report) -> TrainResult:
-        """Checks the devices, seeds and trains; leaves the model in `request.export_dir`.
+        """Validates the devices, seeds and trains; writes the model to `request.export_dir`.
 
         Args:
-            request: see there.
+            request: see `TrainRequest`.
             report: called with (steps so far, metrics) once an epoch. The names are the same in every framework: `loss`,
                 `val_loss`, then `accuracy`, `val_accuracy` (classification), `val_auc` (binary) or `mae`, `val_mae`.
 
         Raises:
-            UserError: the devices are not there, or the user's model does not fit.
+            UserError: the devices are not available, or the user's model does not match the spec.
             TrainingError: training diverged, or ran out of memory.
         """
         accelerator = self.resolve(request.accelerator)
@@ -322,11 +322,11 @@ class Trainer(abc.ABC):
             raise
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Returns whether this is how the framework says that a device has no memory left."""
+        """Returns whether the error is the framework's out-of-memory error."""
         return isinstance(error, MemoryError)
 
     def resolve(self, accelerator: AcceleratorProfile) -> AcceleratorProfile:
-        """Returns the profile with `auto` replaced. Raises UserError when this machine or this trainer cannot do it."""
+        """Returns the profile with `auto` resolved. Raises UserError if this machine or this trainer does not support it."""
         nodes_here = 1 if variables.NODE in os.environ else accelerator.nodes
         resolved = accelerator.resolve(self.available_devices(), nodes_here=nodes_here)
         self._refuse_unsupported("trainer.accelerator", {n: getattr(accelerator, n) for n in ("precision", "compile")})
@@ -335,7 +335,7 @@ class Trainer(abc.ABC):
         return resolved
 
     def check_hyperparameters(self, values: Mapping[str, Any]) -> None:
-        """Raises UserError for hyperparameters that this trainer does not follow, by name as in the config."""
+        """Raises UserError for hyperparameters that this trainer does not support, named as in the config."""
         self._refuse_unsupported("trainer.hyperparameters", {n: values[n] for n in OPTIONAL_HYPERPARAMETERS})
 
     def _refuse_unsupported(self, section: str, values: Mapping[str, Any]) -> None:
@@ -347,12 +347,12 @@ class Trainer(abc.ABC):
                 )
 
     def processes(self, accelerator: AcceleratorProfile) -> int:
-        """Returns how many processes train on one node; where it is more than one in all, each calls `train` with its shard.
+        """Returns the number of processes per node; if there is more than one in total, each calls `train` with its shard.
 
-        A trainer that can distribute its work overrides this.
+        Override this in a trainer that supports distributed training.
 
         Raises:
-            UserError: this trainer cannot do what the profile asks for.
+            UserError: this trainer does not support the profile.
         """
         for name in ("count", "nodes"):
             if getattr(accelerator, name) > 1:
@@ -363,25 +363,25 @@ class Trainer(abc.ABC):
         return 1
 
     def prepare(self, accelerator: AcceleratorProfile, group: WorkerGroup | None = None) -> None:  # noqa: B027 (most need none)
-        """Called first in the training process, before its framework's first operation: the time to choose devices.
+        """Selects devices; runs first in the training process, before the framework's first operation.
 
         Args:
             accelerator: the profile, `auto` included.
-            group: the processes that train together; None: this one alone.
+            group: the processes that train together; None if this process trains alone.
         """
 
     @abc.abstractmethod
     def available_devices(self) -> Mapping[str, int]:
-        """Returns kind (cpu, gpu, tpu) -> how many are there."""
+        """Returns kind (cpu, gpu, tpu) -> number of available devices."""
 
     @abc.abstractmethod
     def fit(self, request: TrainRequest, report: Report) -> TrainResult:
-        """Trains, resuming from `checkpoint_dir` when there is something, and exports the best weights."""
+        """Trains, resuming from `checkpoint_dir` if it has a checkpoint, and exports the best weights."""
 
     @classmethod
     @abc.abstractmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
-        """Loads what `fit` exported.
+        """Loads the model exported by `fit`.
 
         Returns:
             A function from transformed features (name -> (B, *shape)) to float32 (B, outputs): the probability of the last
@@ -392,7 +392,7 @@ class Trainer(abc.ABC):
 def _out_of_memory(request: TrainRequest, error: Exception) -> TrainingError:
     batch, workers = request.hyperparameters.batch_size, request.accelerator.workers
     share = f" ({batch // workers} rows for each of {workers} workers)" if workers > 1 else ""
-    # TensorFlow's begins with "Graph execution error:", and names operations before the allocation.
+    # TensorFlow's message begins with "Graph execution error:" and names operations before the allocation.
     lines = [line.strip() for line in text_of(error).splitlines() if "alloc" in line.lower()]
     reason = mask(lines[0])[:300].rstrip(".") if lines else first_line(error)
     return TrainingError(

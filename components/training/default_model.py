@@ -1,4 +1,4 @@
-"""The sizes of the default model, the same in both frameworks: embeddings for vocabularies, then two dense layers."""
+"""Layer sizes of the default model, shared by both frameworks: embeddings for vocabularies, then two dense layers."""
 
 from __future__ import annotations
 

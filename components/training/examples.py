@@ -1,6 +1,6 @@
-"""One input for every trainer: transformed examples as NumPy batches, from memory when they fit, else a window of them.
+"""The input of every trainer: transformed examples as NumPy batches, from memory if they fit, else through a window.
 
-No framework is imported here, and nothing is parsed: columns are memory-mapped (see `columns`), and a batch is a choice of rows.
+This module imports no framework and parses nothing: columns are memory-mapped (see `columns`), and a batch selects rows.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import numpy as np
 from switchyard.components.training.columns import Columns, column_files, joined, layout_of, nbytes, read_columns
 from switchyard.components.training.contract import WHOLE, Batch, Block, FeatureSpec, ModelSpec, Shard, Stretch, blocks
 
-# Size up to which a split is in memory whole.
+# Maximum size of a split that is held in memory.
 MEMORY_BYTES = 1 << 30
-# Beyond it: two windows of so many pieces are in memory, the one that batches are taken from and the next.
+# For larger splits two windows of `_PIECES` pieces are in memory: the current one and the prefetched next one.
 WINDOW_BYTES = 256 << 20
 _PIECES = 64
-# Rows, and bytes, that are taken at once; at least a batch.
+# Maximum rows and bytes of a stretch, which holds at least one batch.
 _STRETCH_ROWS, _STRETCH_BYTES = 4096, 32 << 20
 
 
 class Examples:
-    """An `ExampleSource` over columns in memory, or mapped there.
+    """An `ExampleSource` over columns that are in memory or memory-mapped.
 
-    Beyond `memory_bytes` an epoch's order is that of shuffled pieces, consecutive rows each: so many pieces at a time are
-    shuffled together. It depends on neither the files' number nor the shard.
+    A split larger than `memory_bytes` is shuffled in two levels: the pieces (runs of consecutive rows), then the rows within each
+    window of pieces. The order does not depend on the number of files or on the shard.
 
     Args:
         layout: the blocks.
-        parts: the rows, in their order.
-        memory_bytes: the split's size up to which all of it is shuffled together.
-        window_bytes: else, what is shuffled together.
+        parts: the rows, in order.
+        memory_bytes: maximum size of a split that is shuffled as a whole.
+        window_bytes: size of a window, which is shuffled as a whole.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Examples:
     def stretches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Stretch]:
         """See ExampleSource."""
         at_once = max(1, min(_STRETCH_ROWS, _STRETCH_BYTES // self._row_bytes) // batch_size) * batch_size
-        carried: Columns | None = None  # what is left over of a window, less than a batch
+        carried: Columns | None = None  # remainder of a window, smaller than a batch
         for columns, window in self._windows(seed, epoch):
             order = window
             if carried is not None:
@@ -89,7 +89,7 @@ class Examples:
             yield _stretch(carried, np.arange(len(carried[1])), batch_size, shard)
 
     def _windows(self, seed: int | None, epoch: int) -> Iterator[tuple[Columns, np.ndarray]]:
-        """Yields rows that are in memory, and their order."""
+        """Yields rows in memory, and their order."""
         random = None if seed is None else np.random.default_rng((seed, epoch))
         if self._in_memory:
             yield self._all, _order(self.rows, random)
@@ -112,7 +112,7 @@ class Examples:
         return joined([part for piece in pieces.tolist() for part in self._read(piece * self._piece)])
 
     def _read(self, start: int) -> Iterator[Columns]:
-        """Yields the piece that begins with a row, copied: what lies in a file is read here, in its order."""
+        """Yields copies of the piece that starts at a row; memory-mapped data is read here, sequentially."""
         end = min(start + self._piece, self.rows)
         part = int(np.searchsorted(self._starts, start, side="right")) - 1
         while start < end:
@@ -124,15 +124,15 @@ class Examples:
 
 
 def transformed_examples(folder: Path, split: str) -> Examples:
-    """Returns what the transform stage has left of a split.
+    """Returns a split of the transform stage's output.
 
     Args:
-        folder: the artifact, on this machine.
+        folder: local folder of the artifact.
         split: `train` or `eval`.
 
     Raises:
-        UserError: it holds no columns.
-        FileNotFoundError: it has no such split.
+        UserError: the artifact has no columns.
+        FileNotFoundError: the artifact has no such split.
     """
     layout = layout_of(folder)
     files = column_files(folder, split)
@@ -142,14 +142,14 @@ def transformed_examples(folder: Path, split: str) -> Examples:
 
 
 def columns_of(features: Mapping[str, np.ndarray], labels: np.ndarray, specs: Sequence[FeatureSpec]) -> Columns:
-    """Returns arrays by name, shape (rows, *feature shape), as columns."""
+    """Returns named arrays, shape (rows, *feature shape), as columns."""
     rows = len(labels)
     arrays = (np.concatenate([features[n].reshape(rows, -1) for n in b.names], axis=1, dtype=b.dtype) for b in blocks(specs))
     return tuple(arrays), labels
 
 
 def placeholder_batch(spec: ModelSpec, rows: int) -> dict[str, np.ndarray]:
-    """Returns zeros in the shape of a batch: enough to see whether a model fits."""
+    """Returns a batch of zeros, to check whether a model matches the spec."""
     return {f.name: np.zeros((rows, *f.shape), dtype=f.dtype) for f in spec.features}
 
 

@@ -35,23 +35,23 @@ from switchyard.components.training.workers.group import train
 
 KEPT_ROWS = 16
 RESULT = "result.json"
-# In it beside the TrainResult: hyperparameter -> value that the tuning stage found.
+# Key in `RESULT` beside the TrainResult's fields: hyperparameter -> value found by the tuning stage.
 TUNED = "tuned"
 
 
 class Executor(base_executor.BaseExecutor):
-    """The examples, raw and transformed, and what is known of them in; `model` (the bundle) and `model_run` out."""
+    """The training executor: reads raw and transformed examples and their metadata, writes `model` (bundle) and `model_run`."""
 
     def __init__(self, context: base_executor.BaseExecutor.Context) -> None:
         super().__init__(context)
-        # Kept by the runner between a killed run and the next one of the same inputs and settings.
+        # The runner keeps this folder between a killed run and the next one with the same inputs and settings.
         self._state = Path(context.stateful_working_dir)
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
         settings = TrainerSettings.model_validate_json(exec_properties["settings"]).model_dump(mode="json")
         framework = settings["framework"]
-        # Not PyTorch's: that is for the process that trains.
+        # Built-in trainers are not imported here: PyTorch is imported only in the training process.
         own = None if framework in TRAINERS else trainer_class(framework)
         trainer = own.name if own else framework
         best = input_dict.get("best_hyperparameters")
@@ -104,7 +104,7 @@ def _tuned(settings: dict[str, Any], values: dict[str, Any], trainer: str) -> di
 
 
 def _training_data(input_dict: Any, folder: Path) -> dict[str, Path]:
-    """What later data is compared with: see `model_bundle.training_data`."""
+    """Returns the files that later data is compared with, see `components.bundle.model.training_data`."""
     return {
         "statistics.pb": Path(artifact_utils.get_single_uri(input_dict["statistics"])) / "Split-train" / "FeatureStats.pb",
         "schema.pbtxt": Path(artifact_utils.get_single_uri(input_dict["schema"])) / "schema.pbtxt",
@@ -130,7 +130,7 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
 
 
 class _Reporter:
-    """Takes a trainer's metrics once an epoch: to MLflow and to the screen."""
+    """A per-epoch report of a trainer's metrics to MLflow and to the terminal."""
 
     def __init__(self, run: tracking.Run, epochs: int, done: int) -> None:
         self._run, self._epochs, self._epoch = run, epochs, done
@@ -143,6 +143,6 @@ class _Reporter:
 
 
 def raw_rows(examples_uri: str, split: str, features: list[RawFeature], count: int) -> pd.DataFrame:
-    """Returns the first rows of a split as a bundle takes them."""
+    """Returns the first rows of a split as a DataFrame in the bundle's input format."""
     records = [r.numpy() for r in tf.data.TFRecordDataset(split_files(examples_uri, split)).take(count)]
     return to_frame(records, features)

@@ -1,4 +1,4 @@
-"""A training's inputs where its process reads them: in folders of this machine, wherever the artifacts lie."""
+"""Makes a training's inputs available in local folders."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from switchyard.components.training.columns import FILE, SUFFIX
 
 
 def local_summary(summary: DatasetSummary, state: Path) -> str:
-    """Returns a folder that holds what is known of the data."""
+    """Writes the dataset summary to `state` and returns that folder."""
     state.mkdir(parents=True, exist_ok=True)
     summary.save(str(state))
     return str(state)
 
 
 def local_columns(uri: str, state: Path) -> str:
-    """Returns the folder of the transformed examples; those in an object store are copied, since files are memory-mapped."""
+    """Returns the local folder of the transformed examples; those in an object store are copied, as files are memory-mapped."""
     if "://" not in uri:
         return uri
     import tensorflow as tf
@@ -37,7 +37,7 @@ def _copy(source: str, target: Path) -> None:
     import tensorflow as tf
 
     if not target.exists():
-        # Whole or not at all: the stage may be cut off here, and tried again.
+        # Atomic: the stage may be interrupted here and retried.
         temporary = target.with_name(f"new_{target.name}")
         tf.io.gfile.copy(source, str(temporary), overwrite=True)
         temporary.rename(target)

@@ -1,4 +1,4 @@
-"""TrainingJob: what a process needs to train one model, as plain data, and the training of it in one process or in several."""
+"""Defines a training job as plain data, and runs it in one process or in several."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from switchyard.components.user_code.loading import UserCode
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training.
+    """A training job.
 
     Attributes:
-        settings: the config's `trainer` as plain data, the user's code as a snapshot.
-        examples: folder of `dataset.json`.
-        transformed_examples: folder of the columns.
-        state: folder of checkpoints and of the exported model; kept between a killed run and the next one.
+        settings: the config's `trainer` as plain data, with the user's code as a snapshot.
+        examples: folder with `dataset.json`.
+        transformed_examples: folder with the columns.
+        state: folder for checkpoints and the exported model; kept between a killed run and the next one.
     """
 
     settings: dict[str, Any]
@@ -34,39 +34,39 @@ class TrainingJob:
 
     @property
     def accelerator(self) -> AcceleratorProfile:
-        """The devices that are asked for."""
+        """The requested devices."""
         return AcceleratorProfile(**self.settings["accelerator"])
 
     @property
     def hyperparameters(self) -> Hyperparameters:
-        """The hyperparameters with everything decided."""
+        """The hyperparameters with all defaults resolved."""
         return hyperparameters(self.settings["hyperparameters"], DatasetSummary.load(self.examples))
 
     @property
     def checkpoint_dir(self) -> Path:
-        """Where training resumes from."""
+        """Folder of the checkpoints."""
         return Path(self.state) / CHECKPOINTS
 
     @property
     def export_dir(self) -> Path:
-        """Where the finished model lies."""
+        """Folder of the exported model."""
         return Path(self.state) / EXPORT
 
     def to_json(self) -> str:
-        """Returns what `from_json` takes."""
+        """Returns the job as JSON, see `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> TrainingJob:
-        """Returns the job."""
+        """Returns the job parsed from JSON."""
         return cls(**json.loads(text))
 
     def run(self, report: Report, group: WorkerGroup | None = None) -> TrainResult:
-        """Trains in this process; raises as `Trainer.train`.
+        """Trains in this process; raises the same errors as `Trainer.train`.
 
         Args:
-            report: see Trainer.
-            group: the processes that do this together; None: this one alone.
+            report: see `Trainer.train`.
+            group: the processes that train together; None if this process trains alone.
         """
         trainer = trainer_class(self.settings["framework"])()
         trainer.prepare(self.accelerator, group)
@@ -78,20 +78,20 @@ class TrainingJob:
         return trainer.train(request, report)
 
     def processes(self) -> int:
-        """Returns how many processes this takes in all. Raises UserError when this machine cannot do it."""
+        """Returns the total number of processes. Raises UserError if this machine does not support the job."""
         trainer = trainer_class(self.settings["framework"])()
         profile = trainer.resolve(self.accelerator)
         return trainer.processes(profile) * profile.nodes
 
 
 def check_trainer(settings: Mapping[str, Any]) -> str:
-    """Imports a trainer and the user's model, and returns the trainer's name.
+    """Imports a trainer and the user's model; returns the trainer's name.
 
     Args:
         settings: the config's `trainer` as plain data.
 
     Raises:
-        UserError: one does not import, or the trainer cannot do on this machine what it is asked for.
+        UserError: an import fails, or the trainer does not support the settings on this machine.
     """
     trainer = trainer_class(settings["framework"])
     trainer().resolve(AcceleratorProfile(**settings["accelerator"]))

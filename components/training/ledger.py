@@ -1,6 +1,6 @@
-"""TrainingLedger: what happened so far, which epoch is best, when to stop.
+"""Records the epochs of a training, the best epoch and early stopping.
 
-The same rules for every trainer, and it survives a kill at any moment: it is written after the epoch's checkpoint and names it.
+The rules are the same for every trainer. A kill at any moment is safe: the ledger is written after the checkpoint it names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from switchyard.components.training.contract import Hyperparameters, TrainResult
 
 FILE = "ledger.json"
 _LAST, _BEST = "last-", "best-"
-# Times the loss of saying nothing: far beyond what a model that is merely bad reaches.
+# Multiple of the uniform prediction's loss: far above the loss of a merely poor model.
 _ABSURD = 100
 
 
@@ -35,7 +35,7 @@ class TrainingLedger:
 
     @classmethod
     def open(cls, folder: Path, hyperparameters: Hyperparameters) -> TrainingLedger:
-        """Continues the ledger in `folder`, or begins one."""
+        """Loads the ledger in `folder`, or creates one."""
         file = folder / FILE
         if not file.exists():
             return cls(folder, hyperparameters)
@@ -45,20 +45,20 @@ class TrainingLedger:
 
     @property
     def epochs(self) -> int:
-        """Epochs finished."""
+        """Number of completed epochs."""
         return len(self.history)
 
     @property
     def finished(self) -> bool:
-        """Nothing is left to train."""
+        """Whether training is complete."""
         steps = self.hyperparameters.steps
         return self.stopped or self.epochs >= self.hyperparameters.epochs or (steps is not None and self.steps >= steps)
 
     def record(self, steps: int, metrics: Mapping[str, float]) -> bool:
-        """Takes the metrics of an epoch; returns whether it is the best so far.
+        """Records the metrics of an epoch; returns whether it is the best so far.
 
         Raises:
-            TrainingError: the loss is not a number.
+            TrainingError: `loss` or `val_loss` is not finite.
         """
         values = {name: float(value) for name, value in metrics.items()}
         for name in ("loss", "val_loss"):
@@ -74,15 +74,15 @@ class TrainingLedger:
         return self.best_epoch == self.epochs
 
     def last(self, suffix: str) -> Path:
-        """Returns the checkpoint's file: of the epoch that was recorded last."""
+        """Returns the checkpoint file of the last recorded epoch."""
         return self.folder / f"{_LAST}{self.epochs}{suffix}"
 
     def best(self, suffix: str) -> Path:
-        """Returns the file of the best epoch's weights."""
+        """Returns the file with the best epoch's weights."""
         return self.folder / f"{_BEST}{self.best_epoch}{suffix}"
 
     def save(self) -> None:
-        """Writes it, whole or not at all, once `last` and `best` are written; removes those of other epochs."""
+        """Writes the ledger atomically, after `last` and `best` are written; removes the files of other epochs."""
         state = {k: getattr(self, k) for k in ("history", "steps", "best_epoch", "stopped")}
         temporary = self.folder / f"{FILE}.new"
         temporary.write_text(json.dumps(state), encoding="utf-8")
@@ -108,10 +108,10 @@ class TrainingLedger:
 
 
 def diverged(task: str, outputs: int, metrics: Mapping[str, float]) -> str:
-    """Returns why the best epoch's model is no result of training although its losses are finite; empty: it is one.
+    """Returns the reason to treat training as diverged although its losses are finite; empty if it has not diverged.
 
-    Of a classification alone, whose loss has a scale: that of saying nothing, the logarithm of the number of classes. One extreme
-    row makes one of the two losses large, not both.
+    Applies only to classification, whose loss has a scale: the logarithm of the number of classes, the loss of the uniform
+    prediction. Both losses must be large, as one extreme row inflates only one of them.
     """
     nothing = math.log(max(2, outputs))
     if task == "regression" or min(metrics["loss"], metrics["val_loss"]) <= _ABSURD * nothing:

@@ -1,4 +1,4 @@
-"""What a user's model must not bring along or end in, refused before training, with the same words for both frameworks."""
+"""Rejects invalid user models before training, with the same messages for both frameworks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.training.contract import Batch, ExampleSource, ModelSpec
 from switchyard.components.user_code.loading import blamed, folder_of
 
-# Final operation -> the values it can give.
+# Final operation -> range of its values.
 _RANGES = {
     "sigmoid": (0.0, 1.0),
     "hard_sigmoid": (0.0, 1.0),
@@ -29,24 +29,24 @@ _RANGES = {
     "log_sigmoid": (-math.inf, 0.0),
     "log_softmax": (-math.inf, 0.0),
 }
-# Logits of one sign are always of one class; a softmax of values between 0 and 1 is sure of nothing.
+# Logits of one sign always predict one class; a softmax of values between 0 and 1 is never confident.
 _NO_LOGITS = {
     "binary": frozenset(_RANGES) - {"tanh"},
     "multiclass": frozenset({"sigmoid", "hard_sigmoid", "softmax"}),
 }
 _ROWS = 256
-# How far numbers are scaled to see whether the outputs stay between 0 and 1.
+# Factors that scale the inputs, to detect outputs that stay between 0 and 1.
 _SCALES = (1e3, -1e3)
 
 
 def refuse_own_training(what: Sequence[str]) -> None:
-    """Refuses a model that brings its own way to be trained, which the trainer would ignore.
+    """Rejects a model with a training procedure of its own, which the trainer would ignore.
 
     Args:
-        what: its parts, in words; none if it has none.
+        what: names of its training hooks; empty if there are none.
 
     Raises:
-        UserError: there are some.
+        UserError: `what` is not empty.
     """
     if what:
         raise UserError(
@@ -58,39 +58,39 @@ def refuse_own_training(what: Sequence[str]) -> None:
 
 @contextmanager
 def explained(build_model: Callable[..., Any] | None) -> Iterator[None]:
-    """Turns what a model raises on rows of the data into a UserError with the line in the user's code."""
+    """Converts errors that a model raises on rows of the data to UserError with the line in the user's code."""
     with blamed("trainer.model: the model fails on the first rows of the training data: ", folder_of(build_model)):
         yield
 
 
 def first_rows(source: ExampleSource) -> Batch:
-    """Returns up to 256 rows of a split, in the order of its files."""
+    """Returns up to 256 rows of a split, in file order."""
     [batch] = islice(source.batches(_ROWS), 1)
     return batch
 
 
 def probe(model: Callable[[dict[str, np.ndarray]], np.ndarray], features: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Returns a model's outputs, float32 (B, outputs), for the features as they are and with all floats scaled up."""
+    """Returns a model's outputs, each float32 (B, outputs), for the original features and for scaled float features."""
     outputs = [model(dict(features))]
     for factor in _SCALES:
-        # Integers may be indices and stay.
+        # Integers may be indices and are not scaled.
         larger = {k: (v * factor).astype(v.dtype) if v.dtype.kind == "f" else v for k, v in features.items()}
-        with suppress(Exception):  # a float may be used as an index, too
+        with suppress(Exception):  # floats may be used as indices, too
             outputs.append(model(larger))
     return outputs
 
 
 def check_outputs(operation: str, outputs: Sequence[np.ndarray], labels: np.ndarray, spec: ModelSpec) -> None:
-    """Refuses a model whose outputs are no logits, or cannot be the labels of a regression.
+    """Rejects a model whose outputs are not logits, or cannot match the labels of a regression.
 
     Args:
-        operation: the model's last operation, one of `_RANGES`; anything else if it has no name there.
-        outputs: of the model, untrained or trained, see `probe`.
-        labels: of those rows, shape (B,).
-        spec: of the model.
+        operation: the model's last operation, a key of `_RANGES`; any other value if it is unknown.
+        outputs: outputs of the model, untrained or trained, see `probe`.
+        labels: labels of those rows, shape (B,).
+        spec: spec of the model.
 
     Raises:
-        UserError: see above.
+        UserError: the outputs are invalid.
     """
     if spec.task == "regression":
         low, high = _RANGES.get(operation, (-math.inf, math.inf))
@@ -113,13 +113,13 @@ def check_outputs(operation: str, outputs: Sequence[np.ndarray], labels: np.ndar
 
 
 def _look_like(outputs: np.ndarray, spec: ModelSpec) -> str:
-    """Returns which probabilities the outputs, shape (scales, B, outputs), are; empty if they may be logits."""
+    """Returns the kind of probabilities in the outputs, shape (scales, B, outputs); empty if they may be logits."""
     found = outputs[np.isfinite(outputs).all(axis=2)]
     if len(found) < 8 or found.min() < 0 or found.max() > 1:
         return ""
     if spec.task == "multiclass":
         return "what gives probabilities (all rows add up to 1)" if np.allclose(found.sum(axis=1), 1, atol=1e-3) else ""
-    # Logits may all lie between 0 and 1 by chance, but are not pressed against both as the inputs grow, or by training.
+    # Logits may all be between 0 and 1 by chance, but scaling the inputs or training does not saturate them at both ends.
     low, high = (found < 0.05).mean(), (found > 0.95).mean()
     pressed = low > 0 and high > 0 and low + high > 0.3
     return "what gives probabilities (0 to 1, whatever the inputs)" if pressed else ""

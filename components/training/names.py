@@ -1,4 +1,4 @@
-"""The names that the config and the trainers share: frameworks, optimizers, the model's own parameters."""
+"""Names shared by the config and the trainers: frameworks, optimizers, schedules and the prefix of model parameters."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Literal
 FRAMEWORKS = ("tensorflow", "pytorch")
 Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
 Schedule = Literal["constant", "linear", "cosine", "step", "one_cycle"]
-# Before the name of a parameter of the user's model, where hyperparameters are named beside it.
+# Prefix of the user's model parameters where they are listed beside hyperparameters.
 MODEL_PARAMETER = "model_parameters."

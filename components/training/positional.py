@@ -1,6 +1,6 @@
-"""Positional names for exports: what a column is called never reaches a framework's code generator, graph or file name.
+"""Positional feature names for exports: column names never reach a framework's code generator, graph or file names.
 
-A trainer's export takes `f0`, `f1`, ... in the order of `ModelSpec.features`; `features.json` beside it says which is which.
+A trainer's export takes `f0`, `f1`, ... in the order of `ModelSpec.features`; `features.json` beside it maps them to names.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ _Value = TypeVar("_Value")
 
 
 def positional(features: Mapping[str, _Value], names: Sequence[str]) -> dict[str, _Value]:
-    """Returns the features of `names` by place: `f0`, `f1`, ..."""
+    """Returns the features in `names` keyed by position: `f0`, `f1`, ..."""
     return {f"f{i}": features[name] for i, name in enumerate(names)}
 
 
 def by_name(features: Mapping[str, _Value], names: Sequence[str]) -> dict[str, _Value]:
-    """Returns positional features by name: what `build_model(spec)`'s model is called with."""
+    """Returns positional features keyed by name, the input of the model that `build_model(spec)` returns."""
     return {name: features[f"f{i}"] for i, name in enumerate(names)}
 
 
 def save_names(export_dir: Path, names: Sequence[str]) -> None:
-    """Writes which name stands at which place."""
+    """Writes the feature names in positional order."""
     (export_dir / FILE).write_text(json.dumps(list(names)), encoding="utf-8")
 
 
 def load_names(export_dir: Path) -> tuple[str, ...]:
-    """Reads which name stands at which place.
+    """Returns the feature names in positional order.
 
     Raises:
-        UserError: there is no such list: an older version made the export.
+        UserError: the list is missing or unreadable, as in exports of older versions.
     """
     try:
         names = json.loads((export_dir / FILE).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""From the stage's settings and inputs to the request that a trainer takes."""
+"""Builds a trainer's request from the stage's settings and inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from switchyard.components.user_code.loading import UserCode
 
 DEFAULT_EPOCHS = 20
 DEFAULT_WEIGHT_DECAY = {"adam": 0.0, "adamw": 0.01, "sgd": 0.0, "rmsprop": 0.0}
-# In the training's state folder.
+# Folders in the training's state folder.
 CHECKPOINTS, EXPORT = "checkpoints", "export"
 
 
@@ -27,7 +27,7 @@ def train_request(
     state: Path,
     shard: Shard = WHOLE,
 ) -> TrainRequest:
-    """Returns the request for the stage's settings (the config's `trainer`, as plain data) and inputs."""
+    """Returns the request for the stage's settings (the config's `trainer` as plain data) and inputs."""
     spec = ModelSpec(
         features=read_features(transformed),
         task=summary.task,
@@ -49,7 +49,11 @@ def train_request(
 
 
 def hyperparameters(given: dict[str, Any], summary: DatasetSummary) -> Hyperparameters:
-    """Returns the config's hyperparameters with everything decided."""
+    """Returns the config's hyperparameters with all defaults resolved.
+
+    Raises:
+        UserError: the warm-up is not shorter than the training.
+    """
     stopping = given["early_stopping"]
     steps = given["steps"]
     rows = summary.rows["train"]

@@ -1,27 +1,27 @@
-"""The learning rate's course over a training: one formula for every framework."""
+"""Learning rate schedules, with one formula for all frameworks."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-# Smith and Topin, 2018 (arXiv 1708.07120), with the figures of PyTorch's OneCycleLR: the share of the steps in which the rate
-# rises, what it begins with, and what it ends with.
+# Smith and Topin, 2018 (arXiv 1708.07120), with the defaults of PyTorch's OneCycleLR: the share of steps in which the rate
+# rises, and the factors at the start and at the end.
 _RISE, _BEGIN, _END = 0.3, 1 / 25, 1e-4 / 25
-# `step`: the rate falls to a tenth in the second third, to a hundredth in the last.
+# `step`: the rate drops to a tenth in the second third, to a hundredth in the last.
 _DROP, _PARTS = 0.1, 3
 
 
 def factor(ops: Any, schedule: str, step: Any, total: int, warmup: int) -> Any:
-    """Returns what the learning rate is multiplied with in a step.
+    """Returns the factor of the learning rate at a step.
 
     Args:
-        ops: NumPy, or what has its functions for tensors, as `keras.ops`.
+        ops: NumPy, or a module with the same functions for tensors, such as `keras.ops`.
         schedule: `constant`, `linear` (to 0), `cosine` (half a period, to 0; Loshchilov and Hutter, 2017, arXiv 1608.03983),
             `step` or `one_cycle`.
-        step: optimizer steps so far, from 0; a float or a float tensor.
-        total: optimizer steps of a training that is not stopped early.
-        warmup: steps in which the rate rises linearly, from one part of it to the whole; the schedule has the rest.
+        step: optimizer steps completed, from 0; a float or a float tensor.
+        total: optimizer steps of a training without early stopping.
+        warmup: steps in which the rate rises linearly, from 1 / warmup to 1; the schedule covers the remaining steps.
     """
     if schedule == "one_cycle":
         rise = _RISE * total
@@ -39,5 +39,5 @@ def factor(ops: Any, schedule: str, step: Any, total: int, warmup: int) -> Any:
 
 
 def _between(ops: Any, start: float, end: float, progress: Any) -> Any:
-    """Returns a value between two, along half a period of a cosine."""
+    """Returns the interpolation between two values along half a period of a cosine."""
     return end + (start - end) * (1.0 + ops.cos(math.pi * progress)) / 2.0

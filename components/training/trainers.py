@@ -1,4 +1,4 @@
-"""Name of a framework -> its trainer, imported on first use."""
+"""Maps framework names to trainer classes, imported on first use."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TRAINERS = {name: f"switchyard.components.training.{name}.trainer:{name.capitali
 
 
 def trainer_class(framework: str) -> type[Trainer]:
-    """Returns the class behind a name, `package.module:Class` or `/path/to/file.py:Class`.
+    """Returns the trainer class for a framework name, `package.module:Class` or `/path/to/file.py:Class`.
 
     Raises:
-        UserError: there is none, or it is no Trainer.
+        UserError: the name is unknown, the import fails, or the object is not a Trainer.
     """
     reference = TRAINERS.get(framework, framework)
     module, colon, name = reference.rpartition(":")

@@ -1,4 +1,4 @@
-"""Hyperparameters that a search has found, as training takes them."""
+"""Applies tuned hyperparameters to the settings of training."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ BEST = "best.json"
 
 
 def best_values(folder: str | Path) -> dict[str, Any]:
-    """Returns hyperparameter -> value as the tuning stage found them."""
+    """Returns hyperparameter -> value from the tuning stage's output."""
     found: dict[str, Any] = json.loads((Path(folder) / BEST).read_text(encoding="utf-8"))
     return found
 
 
 def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config's `trainer` (plain data) with other values: hyperparameters, and `model_parameters.NAME`."""
+    """Returns the config's `trainer` (plain data) with overrides: hyperparameters, and `model_parameters.NAME`."""
     hyper = {k: v for k, v in values.items() if not k.startswith(MODEL_PARAMETER)}
     model = {k.removeprefix(MODEL_PARAMETER): v for k, v in values.items() if k.startswith(MODEL_PARAMETER)}
     own = {**settings["hyperparameters"], **hyper}

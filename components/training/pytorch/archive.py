@@ -1,8 +1,8 @@
-"""`model.pt2`, written without a pickle, and read only after a look at what is in it.
+"""Writes `model.pt2` without pickles, and validates it before loading.
 
-`torch.export.load` unpickles sample inputs, constants and weights that are marked so, evaluates symbolic expressions as Python
-and pastes names into source that it runs. So an archive holds nothing but what `save_program` writes: weights and constants
-as raw bytes, and a graph whose names are identifiers and whose operators are PyTorch's own.
+`torch.export.load` unpickles sample inputs, constants and weights marked as pickled, evaluates symbolic expressions as Python
+and inserts names into source code that it executes. An archive may therefore contain only the output of `save_program`: weights
+and constants as raw bytes, and a graph whose names are identifiers and whose operators are PyTorch's own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VERSIONS = ("archive_format", "archive_version", "byteorder", ".data/version", 
 _ABOUT = frozenset((*_VERSIONS, ".storage_alignment", _MODEL, _SAMPLES, *_CONFIGS.values()))
 _JSON_BYTES = 256 << 20
 
-# What a graph calls: operators of PyTorch's that compute; no files, no Python's own functions.
+# Targets that a graph may call: PyTorch's compute operators; no file access, no Python functions.
 _OPERATOR = re.compile(
     r"torch\.ops\.(aten|prims|quantized_decomposed)\.\w+\.\w+|torch\._?sym_\w+|math\.\w+"
     r"|torch\.ops\.higher_order\.(associative_scan|auto_functionalized(_v2)?|cond|flex_attention|hints_wrapper|invoke_subgraph|map_impl"
@@ -40,7 +40,7 @@ _OPERATOR = re.compile(
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|xor|not_|lshift|rshift|getitem)"
 )
 _FORBIDDEN = re.compile(r"torch\.ops\.aten\.(from_file|_print)\b.*|math\.(factorial|comb|perm)")
-# What sizes are written with, SymPy's and PyTorch's: `Mul(Integer(3), Symbol('s17', positive=True, integer=True))`.
+# Functions in symbolic sizes, SymPy's and PyTorch's: `Mul(Integer(3), Symbol('s17', positive=True, integer=True))`.
 _FUNCTION = re.compile(
     r"Add|Mul|Pow|Max|Min|Mod|Integer|Float|Rational|Symbol|Eq|Equality|Ne|Unequality|Lt|StrictLessThan|Le|LessThan|Gt|"
     r"StrictGreaterThan|Ge|GreaterThan|And|Or|Not|floor|ceiling|Abs|FloorDiv|ModularIndexing|Where|PythonMod|CleanDiv|"
@@ -53,7 +53,11 @@ _EXPRESSION_LENGTH, _POWERS, _LARGEST_POWER = 4000, 4, 8
 
 
 def save_program(program: torch.export.ExportedProgram, path: Path, *, features: int) -> None:
-    """Writes an exported program: without sample inputs (a pickle), guards (Python source) and the trainer's source lines."""
+    """Writes an exported program without sample inputs (a pickle), guards (Python source) and stack traces.
+
+    Raises:
+        UserError: the archive does not pass `check_archive`.
+    """
     program.example_inputs = None
     remove_guards(program)
     for module in program.graph_module.modules():
@@ -69,14 +73,14 @@ def save_program(program: torch.export.ExportedProgram, path: Path, *, features:
 
 
 def load_program(path: Path, *, features: int) -> torch.export.ExportedProgram:
-    """Reads an exported program that takes the features `f0`, `f1`, ...
+    """Loads an exported program that takes the features `f0`, `f1`, ...
 
     Args:
-        path: of the archive.
-        features: how many.
+        path: path of the archive.
+        features: number of features.
 
     Raises:
-        UserError: it holds something that `save_program` does not write; nothing of it was run.
+        UserError: the archive contains data that `save_program` does not write; none of it was executed.
     """
     content = path.read_bytes()
     try:
@@ -89,7 +93,7 @@ def load_program(path: Path, *, features: int) -> torch.export.ExportedProgram:
 
 
 def check_archive(content: bytes, features: int) -> None:
-    """Raises ValueError for an archive that could do more than compute; see the module."""
+    """Raises ValueError for an archive that could do more than compute, see the module docstring."""
     try:
         _check(content, features)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError) as error:
@@ -115,7 +119,7 @@ def _check(content: bytes, features: int) -> None:
 
 
 def _records(content: bytes) -> dict[str, int]:
-    """Returns the name inside of the archive's folder -> bytes."""
+    """Returns record name, without the archive's folder -> size in bytes."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()
@@ -162,13 +166,13 @@ def _check_payload(entry: Mapping[str, Any], folder: str, prefix: str, records: 
     numbers = [n.get("as_int") for n in (*meta["sizes"], *meta["strides"], meta["storage_offset"])]
     if not all(isinstance(n, int) and n >= 0 for n in numbers):
         raise ValueError(f"{name} has no fixed size")
-    # An empty record is filled with as many zeros as its size says.
+    # PyTorch fills an empty record with as many zeros as its declared size.
     if not records[folder + name] and math.prod(n["as_int"] for n in meta["sizes"]):
         raise ValueError(f"{name} is smaller than it says")
 
 
 def _pairs(document: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every key with its value, those of lists under the list's key."""
+    """Yields every key with its value; list items are yielded under the list's key."""
     todo = [(key, document)]
     while todo:
         key, value = todo.pop()
@@ -196,7 +200,7 @@ def _check_value(key: str, value: Any) -> None:
 
 
 def _is_size(text: Any) -> bool:
-    """Whether a text is an expression that only computes: it is given to Python's `eval`."""
+    """Returns whether a text, which PyTorch passes to Python's `eval`, is a pure computation."""
     try:
         tree = ast.parse(text, mode="eval") if len(text) <= _EXPRESSION_LENGTH else None
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
@@ -221,7 +225,7 @@ def _computes(node: ast.expr) -> bool:
 
 
 def _is_small(node: ast.expr) -> bool:
-    """Whether it is a number that another one may be raised to: `Integer(2)`."""
+    """Returns whether the node is a number small enough for an exponent, such as `Integer(2)`."""
     found = re.fullmatch(r"(?:Integer|Float)?\(?'?(-?\d+(?:\.\d+)?)'?(?:, precision=\d+)?\)?", ast.unparse(node))
     return found is not None and abs(float(found[1])) <= _LARGEST_POWER
 
@@ -235,12 +239,12 @@ _LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 
 
 def _node(kind: str, *children: dict[str, Any], keys: list[str] | None = None) -> dict[str, Any]:
-    """Returns a tuple's or dict's part of a call signature, as the archive writes it."""
+    """Returns a tuple's or dict's part of a call signature in the archive's format."""
     return {"type": f"builtins.{kind}", "context": json.dumps(keys), "children_spec": list(children)}
 
 
 def _check_calls(calls: list[dict[str, Any]], features: int) -> None:
-    """How it is called goes into generated source as well: one dict `f0`, `f1`, ..., one tensor back."""
+    """Validates the call signature, which is inserted into generated source: one dict `f0`, `f1`, ... in, one tensor out."""
     signatures = [c["signature"] for c in calls if c.get("signature")]
     if len(signatures) != 1:
         raise ValueError("it must have exactly one call signature")

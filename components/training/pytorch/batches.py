@@ -1,4 +1,4 @@
-"""The shared input as PyTorch's batches: NumPy's arrays, handed over and cut without a copy."""
+"""Adapts the shared input to PyTorch: NumPy arrays are converted and split without a copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from switchyard.components.training.ledger import TrainingLedger
 
 
 class TrainBatches(torch.utils.data.IterableDataset):
-    """This worker's part of one epoch a pass."""
+    """A dataset of this worker's part of the train split; each pass is one epoch."""
 
     def __init__(self, request: TrainRequest, ledger: TrainingLedger) -> None:
         self._request = request
@@ -31,7 +31,7 @@ class TrainBatches(torch.utils.data.IterableDataset):
         hyper = self._request.hyperparameters
         epoch = batches(self._request.train, hyper.batch_size, seed=hyper.seed, epoch=self._epoch, shard=self._request.shard)
         self._epoch += 1
-        # Lightning's own max_steps would leave the last, cut epoch without validation.
+        # Lightning's max_steps would skip validation of the last, truncated epoch.
         for batch in itertools.islice(epoch, self._steps_left):
             if self._steps_left is not None:
                 self._steps_left -= 1
@@ -39,7 +39,7 @@ class TrainBatches(torch.utils.data.IterableDataset):
 
 
 class EvalBatches(torch.utils.data.IterableDataset):
-    """The eval split, the same in every pass; this worker's part of it."""
+    """A dataset of this worker's part of the eval split, in the same order in every pass."""
 
     def __init__(self, request: TrainRequest) -> None:
         self._request = request
@@ -50,7 +50,7 @@ class EvalBatches(torch.utils.data.IterableDataset):
 
 
 def batches(source: ExampleSource, batch_size: int, **order: Any) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-    """Yields what `source.batches` yields, as tensors. A block is cut into its features by one call, whatever their number."""
+    """Yields the batches of `source.batches` as tensors. One call splits a block into its features, whatever their number."""
     for stretch in source.stretches(batch_size, **order):
         yield from _cut(source.blocks, stretch)
 
@@ -69,5 +69,5 @@ def _cut(blocks: tuple[Block, ...], stretch: Stretch) -> Iterator[tuple[dict[str
 
 
 def loader(batches: Any) -> Any:
-    """Returns what Lightning takes: the batches as they are, in this process."""
+    """Returns a data loader for Lightning that passes batches through in this process."""
     return torch.utils.data.DataLoader(batches, batch_size=None, num_workers=0)

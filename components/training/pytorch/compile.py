@@ -1,4 +1,4 @@
-"""torch.compile, where it can."""
+"""Compiles models with torch.compile, with a fallback to eager mode."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from switchyard.components.training.positional import by_name, positional
 
 
 def compiled(model: nn.Module, request: TrainRequest) -> Callable[[Any], torch.Tensor]:
-    """Returns the model compiled, or, with a warning, as it is where PyTorch's compiler fails on it or is not there."""
+    """Returns the compiled model, or, with a warning, the model itself if torch.compile fails or does not support it."""
     if request.accelerator.shard_model:
         warn("trainer.accelerator.compile: a model that is spread over workers is trained without torch.compile")
         return model
     if request.accelerator.kind == "tpu":
-        return model  # PyTorch/XLA compiles every step as it is
-    # It is found out on a copy, forward and backward: compilation begins with the first step of each.
+        return model  # PyTorch/XLA always compiles every step
+    # A copy runs forward and backward, as compilation starts with the first step of each.
     names = [f.name for f in request.spec.features]
     device = "cuda" if request.accelerator.kind == "gpu" else "cpu"
     trial = copy.deepcopy(model).to(device)
@@ -39,7 +39,7 @@ def compiled(model: nn.Module, request: TrainRequest) -> Callable[[Any], torch.T
 
 
 class _Positional(nn.Module):
-    """A model that takes its features by place: the compiler writes the keys of what it is handed into code."""
+    """A model with features by position, as the compiler writes the keys of its inputs into generated code."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""PyTorch's default model. The mirror image of `tensorflow_default_model.py`."""
+"""The default model in PyTorch. Mirrors `tensorflow/default_model.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from switchyard.components.training.default_model import DROPOUT, HIDDEN, embedd
 
 
 def default_model(spec: ModelSpec) -> nn.Module:
-    """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
+    """Returns a model with embeddings for vocabularies, all other features unchanged, and two dense layers."""
     return _DefaultModel(spec)
 
 
@@ -46,7 +46,7 @@ class _DefaultModel(nn.Module):
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)  # initialised as Keras does, so that both frameworks start alike
+    layer = nn.Linear(inputs, outputs)  # Keras' initialization, so that both frameworks start alike
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

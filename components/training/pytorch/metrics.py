@@ -1,4 +1,4 @@
-"""The task's metrics for PyTorch, by torchmetrics, under the names that every trainer reports."""
+"""The task's metrics in PyTorch, computed by torchmetrics under the names that every trainer reports."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 
 from switchyard.components.training.contract import ModelSpec
 
-# Whichever comes first; outputs of many classes are large.
+# Updates are flushed at whichever limit is reached first; outputs of many classes are large.
 _STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
 
 
 class Metrics(nn.Module):
-    """The task's metrics of one split, counted for many steps at once: torchmetrics' calls cost as much as a small model."""
+    """The task's metrics of one split. Updates are buffered: one torchmetrics call costs as much as a step of a small model."""
 
     def __init__(self, spec: ModelSpec, *, prefix: str) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class Metrics(nn.Module):
         self.metrics = nn.ModuleDict(metrics)
 
     def add(self, losses: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
-        """Takes one batch: losses (B,), output (B, outputs) and labels (B,)."""
+        """Adds one batch: losses (B,), output (B, outputs) and labels (B,)."""
         self._waiting.append((losses, output, labels))
         self._values += output.numel()
         if len(self._waiting) == _STEPS_COUNTED_AT_ONCE or self._values >= _VALUES_COUNTED_AT_ONCE:
             self._count()
 
     def result(self) -> dict[str, float]:
-        """Returns the metrics of everything since the last call."""
+        """Returns the metrics of all batches since the last call, and resets them."""
         if self._waiting:
             self._count()
         found = {name: float(cast(Any, metric).compute()) for name, metric in self.metrics.items()}
@@ -57,7 +57,7 @@ class Metrics(nn.Module):
         predicted = output[:, 0].sigmoid() if self._task == "binary" else output if self._task == "multiclass" else output[:, 0]
         for name, metric in self.metrics.items():
             if name.endswith("loss"):
-                # By rows: torchmetrics 1.9 forgets the weights of means where it does not look for NaN.
+                # Per row: torchmetrics 1.9 ignores the weights of a mean with nan_strategy="disable".
                 cast(Any, metric).update(torch.cat(losses))
             else:
                 cast(Any, metric).update(predicted, label)

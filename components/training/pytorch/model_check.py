@@ -1,4 +1,4 @@
-"""Looks at a user's module before it is trained. The mirror image of `tensorflow_model_check.py`."""
+"""Checks a user's module before training. Mirrors `tensorflow/model_check.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
 
-# What has no influence on the values' range, by PyTorch's names in autograd's graph.
+# Operations that do not change the range of values, by their names in autograd's graph.
 _PASSED = (
     "View",
     "UnsafeView",
@@ -42,12 +42,12 @@ _STEPS = ("training_step", "validation_step", "configure_optimizers", "configure
 
 
 def check_training(model: nn.Module) -> None:
-    """Raises UserError for a module that brings its own training."""
+    """Raises UserError for a module with a training procedure of its own."""
     refuse_own_training(_own_training(model))
 
 
 def check_logits(model: nn.Module, request: TrainRequest) -> None:
-    """Raises UserError for a module, on the CPU and in its eval mode, whose outputs are no logits."""
+    """Raises UserError for a module, on the CPU and in eval mode, whose outputs are not logits."""
     features, labels = first_rows(request.train)
     operation = _last_operation(model(_tensors(features)))
 
@@ -63,21 +63,21 @@ def _tensors(batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def _own_training(model: nn.Module) -> list[str]:
-    """Returns the hooks of Lightning that the module fills in."""
+    """Returns the Lightning hooks that the module overrides."""
     ours = lightning.LightningModule
     names = _hooks() if isinstance(model, ours) else _STEPS
     return sorted(n for n in names if hasattr(type(model), n) and getattr(type(model), n) is not getattr(ours, n, None))
 
 
 def _hooks() -> list[str]:
-    """Returns what a LightningModule may fill in beyond what every module has."""
+    """Returns the public methods of LightningModule that nn.Module does not have."""
     classes = [c for c in lightning.LightningModule.__mro__ if c.__module__.startswith("lightning.")]
     public = {name for c in classes for name, value in vars(c).items() if callable(value) and not name.startswith("_")}
     return sorted(name for name in public if not hasattr(nn.Module, name))
 
 
 def _last_operation(output: torch.Tensor) -> str:
-    """Returns the operation that made a tensor; empty for one without a usual name."""
+    """Returns the operation that produced a tensor; empty if it is not in `_OPERATIONS`."""
     node = output.grad_fn
     while node is not None:
         name = node.name().partition("Backward")[0]

@@ -1,4 +1,4 @@
-"""How PyTorch computes float32, and whether twice alike: the process's switches for one training."""
+"""Sets PyTorch's process-wide float32 precision and determinism for one training."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.training.accelerator import AcceleratorProfile
 
-# cuBLAS takes sums in a fixed order only with a workspace of its own: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+# cuBLAS sums in a fixed order only with a fixed workspace: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"
 
 
 @contextmanager
 def numerics(accelerator: AcceleratorProfile) -> Iterator[None]:
-    """Computes as `accelerator.precision` and `accelerator.deterministic` say, and as before afterwards.
+    """Applies `accelerator.precision` and `accelerator.deterministic`, and restores the previous settings on exit.
 
     Raises:
         UserError: the model needs an operation that has no deterministic implementation.
@@ -50,5 +50,5 @@ def numerics(accelerator: AcceleratorProfile) -> Iterator[None]:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Lets GPUs multiply and convolve float32 in TF32, or not; by itself PyTorch convolves in TF32 and multiplies in float32."""
+    """Enables or disables TF32 for matrix products and convolutions; PyTorch enables it by default only for convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed

@@ -1,4 +1,4 @@
-"""Where Lightning puts a model: on one device, copied to several (DDP), or spread over them (FSDP)."""
+"""Places a model for Lightning: on one device, replicated to several (DDP), or sharded over them (FSDP)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from switchyard.components.training.contract import TrainRequest
 
 
 def tpus() -> int:
-    """Returns how many TPUs are here. With `SWITCHYARD_TRY_XLA_ON_CPU=1` PyTorch/XLA's CPU device counts as one."""
+    """Returns the number of local TPUs. With `SWITCHYARD_TRY_XLA_ON_CPU=1` PyTorch/XLA's CPU device counts as one."""
     if "torch_xla" not in sys.modules or sys.modules["torch_xla"] is None:
         return 0
     if xla_on_cpu():
@@ -31,7 +31,7 @@ def tpus() -> int:
 def placement(request: TrainRequest) -> dict[str, Any]:
     """Returns Lightning's `accelerator`, `strategy`, `devices` and `num_nodes`.
 
-    Where there are several workers these go by the launcher's variables.
+    With several workers these follow the launcher's environment variables.
     """
     kind = request.accelerator.kind
     accelerator = {"gpu": "cuda", "tpu": _CpuAsTpu() if xla_on_cpu() else "tpu"}.get(kind, kind)
@@ -45,14 +45,14 @@ def placement(request: TrainRequest) -> dict[str, Any]:
             data_parallel_size=request.shard.count, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
     else:
-        # As with one device, parts of the model may lie idle in a step. PyTorch logs a warning where none does.
+        # As on one device, parts of the model may be unused in a step. PyTorch logs a warning if none is.
         strategy = DDPStrategy(process_group_backend="nccl" if kind == "gpu" else "gloo", find_unused_parameters=True)
     return {"accelerator": accelerator, "strategy": strategy, "devices": here, "num_nodes": nodes}
 
 
 def xla_on_cpu() -> bool:
-    """Whether PyTorch/XLA runs on its CPU device."""
-    # PJRT_DEVICE=CPU does not say that it is wanted: torch_xla sets it by itself where it finds no TPU.
+    """Returns whether PyTorch/XLA runs on its CPU device."""
+    # PJRT_DEVICE=CPU is not a sign of intent: torch_xla sets it by itself if it finds no TPU.
     return bool(os.environ.get(variables.TRY_XLA_ON_CPU))
 
 
@@ -75,7 +75,7 @@ class _CpuAsTpu(XLAAccelerator):
 
 
 def spread(model: nn.Module, mesh: Any) -> None:
-    """Spreads a model's weights over the workers of a device mesh (FSDP2): part by part, so that one at a time is whole."""
+    """Shards a model's weights over the workers of a device mesh (FSDP2), per submodule, so that one at a time is gathered."""
     from torch.distributed.fsdp import fully_shard
 
     for part in (*_parts(model), model):
@@ -85,20 +85,20 @@ def spread(model: nn.Module, mesh: Any) -> None:
 def _parts(model: nn.Module) -> Iterator[nn.Module]:
     for child in model.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential):
-            yield from _parts(child)  # these are only lists of parts
+            yield from _parts(child)  # plain containers
         elif any(True for _ in child.parameters()):
             yield child
 
 
 def save_weights(model: nn.Module, path: Path, *, first: bool) -> None:
-    """Writes the whole model's weights, whole or not at all. All workers take part, the first writes."""
+    """Writes the full model's weights atomically. Collective call: all workers participate, the first one writes."""
     temporary = path.with_name(f"new_{path.name}")
     if any(hasattr(p, "full_tensor") for p in model.parameters()):
         weights = {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in model.state_dict().items()}
         if first:
             save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary)
     elif first:
-        # safetensors does not see into a TPU's memory.
+        # safetensors cannot read a TPU's memory.
         on_tpu = any(p.device.type == "xla" for p in model.parameters())
         save_model(copy.deepcopy(model).cpu() if on_tpu else model, temporary)
     if first:

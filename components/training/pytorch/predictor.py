@@ -1,4 +1,4 @@
-"""What the PyTorch trainer exported, loaded without Lightning. The mirror image of `tensorflow_predictor.py`."""
+"""Loads models exported by the PyTorch trainer, without Lightning. Mirrors `tensorflow/predictor.py`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from switchyard.components.training.positional import load_names, positional
 
 import_torch_first()
 
-import torch  # noqa: E402 (after Triton's matter is settled)
+import torch  # noqa: E402 (import_torch_first() must run before)
 from torch.export.passes import move_to_device_pass  # noqa: E402
 
 from switchyard.components.training.pytorch.archive import MODEL_FILE, load_program  # noqa: E402
 from switchyard.components.training.pytorch.numerics import allow_tf32  # noqa: E402
 
 _log = logging.getLogger(__name__)
-# One row at a time keeps no second core busy.
+# A single row does not use a second core.
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 class PytorchPredictor:
-    """Named in bundles: what serves a model needs not be able to train one."""
+    """The predictor that bundles refer to, so that serving does not need the training dependencies."""
 
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
@@ -39,9 +39,9 @@ class PytorchPredictor:
         names = load_names(export_dir)
         program = load_program(export_dir / MODEL_FILE, features=len(names))
         if device == "cuda":
-            allow_tf32(False)  # another size of a batch would give other answers
-            program = move_to_device_pass(program, device)  # tensors that its code makes, too
-        # Guards are Python source that is made of the archive's texts; what is asked is checked before it comes here.
+            allow_tf32(False)  # TF32 makes scores depend on the batch size
+            program = move_to_device_pass(program, device)  # also moves tensors created inside the graph
+        # Guards are Python source built from the archive's strings; inputs are validated before this call.
         serve = program.module(check_guards=False)
 
         @torch.inference_mode()
@@ -53,12 +53,12 @@ class PytorchPredictor:
 
 
 def _hide_gpus_from_tensorflow() -> None:
-    """TensorFlow transforms what is asked, where a bundle is loaded; the GPUs' memory is PyTorch's."""
+    """Hides the GPUs from TensorFlow, which only transforms requests here, to leave the GPU memory to PyTorch."""
     tf = sys.modules.get("tensorflow")
     if tf is None:
         return
     try:
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError:
-        # Someone else's process, which has used TensorFlow already: it keeps what it took.
+        # The host process initialized TensorFlow before, so its devices are fixed.
         _log.warning("TensorFlow was used before; it may hold GPU memory that PyTorch could use")

@@ -1,4 +1,4 @@
-"""The PyTorch trainer: Lightning. The mirror image of `tensorflow_trainer.py`: same names, same order."""
+"""The PyTorch trainer, based on Lightning. Mirrors `tensorflow/trainer.py`: same names, same order."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from switchyard.components.training.schedule import factor
 from switchyard.components.user_code.loading import blamed, folder_of
 
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-# Weights times rows of a step.
+# Threshold for multithreaded steps: number of weights times rows of a step.
 _LARGE_STEP = 30_000_000
 _LAST, _BEST = ".ckpt", ".safetensors"
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -61,7 +61,7 @@ Features = dict[str, torch.Tensor]
 
 
 class PytorchTrainer(Trainer):
-    """`torch.nn.Module`s that take a dict of tensors; exported with `torch.export` (no pickle, no user code to load)."""
+    """A trainer of `torch.nn.Module`s that take a dict of tensors; exports by `torch.export` (no pickle, no user code needed)."""
 
     name = "pytorch"
     supports = frozenset({"precision", "compile", "deterministic", *OPTIONAL_HYPERPARAMETERS})
@@ -71,7 +71,7 @@ class PytorchTrainer(Trainer):
         return {"cpu": os.cpu_count() or 1, "gpu": torch.cuda.device_count(), "tpu": tpus()}
 
     def processes(self, accelerator: AcceleratorProfile) -> int:
-        """See Trainer. A process per device."""
+        """See Trainer. Uses one process per device."""
         if accelerator.kind == "tpu" and accelerator.workers > 1:
             raise UserError(
                 f"trainer.accelerator: the PyTorch trainer trains on one TPU, received {accelerator.workers}; set count and "
@@ -81,7 +81,7 @@ class PytorchTrainer(Trainer):
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """See Trainer."""
-        # On a CPU and on XLA's devices it is a RuntimeError like any other.
+        # On CPUs and XLA devices PyTorch raises a plain RuntimeError.
         said = ("DefaultCPUAllocator", "RESOURCE_EXHAUSTED")
         return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in str(error) for s in said)
 
@@ -97,7 +97,7 @@ class PytorchTrainer(Trainer):
         model = self._build(request)
         if request.build_model and not ledger.epochs and shard.first:
             self._try_out(model, request)
-        torch.manual_seed(hyper.seed + shard.index)  # workers drop out different units
+        torch.manual_seed(hyper.seed + shard.index)  # dropout must differ between workers
         torch.set_num_threads(threads(model, hyper.batch_size // shard.count))
         module = _Module(model, request)
         if not ledger.finished:
@@ -144,7 +144,7 @@ class PytorchTrainer(Trainer):
         return cast(nn.Module, model.train())
 
     def _try_out(self, model: nn.Module, request: TrainRequest) -> None:
-        """Does all that comes after training with the untrained model, so that what fails there costs no training."""
+        """Runs all steps that follow training with the untrained model, so that their errors appear before training."""
         check_training(model)
         with explained(request.build_model):
             check_logits(model.eval(), request)
@@ -160,20 +160,20 @@ class PytorchTrainer(Trainer):
 
 
 class _Module(lightning.LightningModule):
-    """The user's model with the task's loss and metrics."""
+    """A Lightning module: the user's model with the task's loss and metrics."""
 
     def __init__(self, model: nn.Module, request: TrainRequest) -> None:
         super().__init__()
         self.model = model
-        # Not a part of this module: its weights are the model's.
+        # Not registered as a submodule: its weights are the model's.
         self.__dict__["_run"] = compiled(model, request) if request.accelerator.compile else model
-        # Lightning has no mixed precision for XLA, PyTorch has.
+        # Lightning does not support mixed precision on XLA, PyTorch does.
         on_xla = request.accelerator.kind == "tpu" and request.accelerator.precision == "bf16"
         self._precision = partial(torch.autocast, "xla", dtype=torch.bfloat16) if on_xla else nullcontext
         self._task, self._hyper = request.spec.task, request.hyperparameters
         self._shard, self._train_rows = request.shard, request.train.rows
         self._eval_rows = request.eval.rows
-        # Lightning unscales fp16's gradients before it clips them, which a fused optimizer does by itself.
+        # Lightning unscales fp16 gradients before clipping; a fused optimizer unscales them itself.
         self._fused = not (request.accelerator.precision == "fp16" and request.hyperparameters.clip_norm)
         self._spread = request.accelerator.shard_model and request.shard.count > 1
         weights = request.hyperparameters.class_weights
@@ -182,7 +182,7 @@ class _Module(lightning.LightningModule):
         self.val_metrics = Metrics(request.spec, prefix="val_")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning writes down the hook that it is in many times a step, and PyTorch looks whether that is a weight.
+        # Lightning sets this name many times per step, and nn.Module checks on each assignment whether it is a parameter.
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:
@@ -200,7 +200,7 @@ class _Module(lightning.LightningModule):
             self.train_metrics.add(losses.detach(), output.detach(), labels)
         if self._shard.count == 1:
             return losses.mean()
-        # Workers' gradients are averaged: each row is to count alike, also where a last batch is not shared equally.
+        # Workers' gradients are averaged: each row must count equally, even if the last batch is not divided equally.
         return losses.sum() * (self._shard.count / of_all if own else 0.0)
 
     def validation_step(self, batch: Any, index: int) -> None:
@@ -209,7 +209,7 @@ class _Module(lightning.LightningModule):
             self.val_metrics.add(losses, output, labels)
 
     def _rows(self, index: int, batch_size: int, rows: int) -> tuple[int, int]:
-        """Returns how many rows of a split's batch are this worker's, and how many there are."""
+        """Returns the number of rows of a split's batch for this worker, and in total."""
         of_all = min(batch_size, rows - index * batch_size)
         return self._shard.rows(of_all), of_all
 
@@ -223,13 +223,13 @@ class _Module(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.device_mesh is not None:
-            # A checkpoint of a spread model is read only when there is a state for each weight, those that lie idle too.
+            # A sharded checkpoint is loaded only if each weight has an optimizer state, including unused weights.
             for weight in self.parameters():
                 if weight.grad is None and weight.requires_grad and weight not in optimizer.state:
                     weight.grad = torch.zeros_like(weight)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        # Lightning walks through the batch to see that it is there.
+        # On the CPU Lightning would traverse the batch without moving anything.
         return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _step(self, batch: Any, *, weighted: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -239,14 +239,14 @@ class _Module(lightning.LightningModule):
             output = self._run(features).float()
         losses = _losses(self._task, output, labels)
         if weighted and self.class_weights is not None:
-            # As in Keras: weighted losses over the number of examples, not over the sum of the weights.
+            # As in Keras: the weighted losses are divided by the number of examples, not by the sum of the weights.
             losses = losses * self.class_weights[labels]
         return losses, output, labels
 
 
 @contextmanager
 def _batch_norm_at_rest(model: nn.Module) -> Iterator[None]:
-    """Has batch normalization use what it knows: a batch of one row has no variance, and PyTorch refuses it."""
+    """Switches batch normalization to its running statistics: PyTorch raises for a batch of one row, which has no variance."""
     layers = [m for m in model.modules() if isinstance(m, _BATCH_NORM) and m.training]
     for layer in layers:
         layer.eval()
@@ -258,7 +258,7 @@ def _batch_norm_at_rest(model: nn.Module) -> Iterator[None]:
 
 
 class _Epochs(Callback):
-    """At each epoch's end: metrics out, checkpoint, stop when the ledger says so."""
+    """A callback at the end of each epoch: reports metrics, writes the checkpoint, stops when the ledger is finished."""
 
     def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard) -> None:
         self._ledger, self._report, self._shard = ledger, report, shard
@@ -272,9 +272,9 @@ class _Epochs(Callback):
         self._report(trainer.global_step, self._ledger.history[-1])
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        # Runs after validation: Lightning's loop state is whole here.
+        # Runs after validation, when Lightning's loop state is complete.
         path = self._ledger.last(_LAST)
-        trainer.save_checkpoint(path.with_name(f"new_{path.name}"))  # all workers take part, one writes
+        trainer.save_checkpoint(path.with_name(f"new_{path.name}"))  # collective call; one worker writes
         if self._shard.first:
             os.replace(path.with_name(f"new_{path.name}"), path)
             self._ledger.save()
@@ -309,12 +309,12 @@ def _export(model: nn.Module, request: TrainRequest) -> None:
 
 
 def _optimizer(hyper: Hyperparameters, parameters: Any, *, fused: bool) -> torch.optim.Optimizer:
-    """Returns the optimizer; `fused`: one call for all parameters."""
+    """Returns the optimizer; with `fused` one call updates all parameters."""
     rate, decay = hyper.learning_rate, hyper.weight_decay
     optimizers: dict[Optimizer, Callable[[], torch.optim.Optimizer]] = {
         "adam": lambda: torch.optim.Adam(parameters, rate, eps=1e-7, fused=fused),
         "adamw": lambda: torch.optim.AdamW(parameters, rate, weight_decay=decay, eps=1e-7, fused=fused),
-        # Without momentum PyTorch's decay, which is added to the gradient, is a decoupled one.
+        # Without momentum PyTorch's SGD weight decay, which is added to the gradient, equals decoupled decay.
         "sgd": lambda: torch.optim.SGD(parameters, rate, weight_decay=decay, fused=fused),
         "rmsprop": lambda: torch.optim.RMSprop(parameters, rate, alpha=0.9, eps=1e-7),
     }
@@ -322,10 +322,10 @@ def _optimizer(hyper: Hyperparameters, parameters: Any, *, fused: bool) -> torch
 
 
 def threads(model: nn.Module, batch_size: int) -> int:
-    """Returns the threads of a step on the CPU: `OMP_NUM_THREADS`, else one for small steps and all cores for large ones.
+    """Returns the number of CPU threads per step: `OMP_NUM_THREADS`, else one for small steps and all cores for large ones.
 
-    A small step is over before a second thread has its part: on two cores, two threads take 1.4 times as long at
-    5 million weights times rows, and 0.65 times as long from 300 million on.
+    Small steps do not gain from more threads: on two cores, two threads take 1.4 times as long as one at 5 million weights times
+    rows, and 0.65 times as long from 300 million on.
     """
     if "OMP_NUM_THREADS" in os.environ:
         return THREADS

@@ -1,4 +1,4 @@
-"""The shared input as a `tf.data.Dataset`."""
+"""Adapts the shared input to `tf.data.Dataset`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def dataset(
 ) -> tf.data.Dataset:
     """Returns the batches of several epochs: features by name, shape (B, *feature shape), and labels, shape (B,).
 
-    TensorFlow takes several batches at once from Python and cuts them in its own threads.
+    TensorFlow receives several batches at once from Python and splits them in its own threads.
     """
 
     def stretches() -> Iterator[Any]:
@@ -41,13 +41,13 @@ def dataset(
     batches = taken.flat_map(_batches).map(
         lambda arrays, labels: (_features(source.blocks, arrays), labels), num_parallel_calls=tf.data.AUTOTUNE
     )
-    # Keras warns of a dataset that ends and did not say when.
+    # Keras warns about a dataset that ends without a known cardinality.
     count = epochs * math.ceil(source.rows / batch_size)
     return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
 
 
 def _batches(arrays: tuple[tf.Tensor, ...], labels: tf.Tensor, sizes: tf.Tensor) -> tf.data.Dataset:
-    """Returns a stretch's batches."""
+    """Returns the batches of a stretch."""
     starts = tf.cumsum(sizes, exclusive=True)
 
     def batch(start: tf.Tensor, size: tf.Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""Keras' default model. The mirror image of `pytorch_default_model.py`."""
+"""The default model in Keras. Mirrors `pytorch/default_model.py`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from switchyard.components.training.default_model import DROPOUT, HIDDEN, embedd
 
 
 def default_model(spec: ModelSpec) -> keras.Model:
-    """Returns embeddings for vocabularies, all other features as they are, and two dense layers."""
+    """Returns a model with embeddings for vocabularies, all other features unchanged, and two dense layers."""
     inputs, parts = {}, []
     for i, feature in enumerate(spec.features):
-        # By place: Keras takes no slash, and makes names of the graph of it.
+        # Positional names: Keras derives graph names from them and does not accept slashes.
         inputs[feature.name] = value = keras.Input(feature.shape, dtype=feature.dtype, name=f"f{i}")
         if feature.vocabulary_size:
             value = keras.layers.Embedding(feature.vocabulary_size, embedding_width(feature.vocabulary_size))(value)

@@ -1,4 +1,4 @@
-"""Looks at a user's Keras model before it is trained. The mirror image of `pytorch_model_check.py`."""
+"""Checks a user's Keras model before training. Mirrors `pytorch/model_check.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
 
-# What has no influence on the values' range, by TensorFlow's names.
+# Operations that do not change the range of values, by TensorFlow's names.
 _PASSED = ("Identity", "Reshape", "Squeeze", "ExpandDims", "Cast", "StridedSlice", "StopGradient", "EnsureShape", "Transpose")
 _OPERATIONS = {
     "Sigmoid": "sigmoid",
@@ -27,11 +27,11 @@ _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
 def check_training(model: keras.Model, *, replicas: int) -> None:
-    """Raises UserError for a model that brings its own training.
+    """Raises UserError for a model with a training procedure of its own.
 
     Args:
-        model: as the user built it, not compiled by us.
-        replicas: devices; on several of them the loop is ours, and a model's own steps are not called.
+        model: the user's model, before the trainer compiles it.
+        replicas: number of devices; with several the trainer's own loop does not call the model's step methods.
     """
     own = ["compile()"] if model.compiled else []
     if replicas > 1:
@@ -40,14 +40,14 @@ def check_training(model: keras.Model, *, replicas: int) -> None:
 
 
 def check_logits(model: keras.Model, request: TrainRequest) -> None:
-    """Raises UserError for a model whose outputs are no logits."""
+    """Raises UserError for a model whose outputs are not logits."""
     features, labels = first_rows(request.train)
     outputs = probe(lambda batch: np.asarray(model(batch, training=False), dtype=np.float32), features)
     check_outputs(_last_operation(model, request), outputs, labels, request.spec)
 
 
 def _last_operation(model: keras.Model, request: TrainRequest) -> str:
-    """Returns the operation that makes the model's output; empty for one without a usual name."""
+    """Returns the operation that produces the model's output; empty if it is not in `_OPERATIONS`."""
     signature = {f.name: tf.TensorSpec((None, *f.shape), f.dtype) for f in request.spec.features}
     traced = tf.function(lambda features: model(features, training=False), autograph=False).get_concrete_function(signature)
     operation = traced.outputs[0].op

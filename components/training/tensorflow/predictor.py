@@ -1,4 +1,4 @@
-"""What the TensorFlow trainer exported, loaded without Keras. The mirror image of `pytorch_predictor.py`."""
+"""Loads models exported by the TensorFlow trainer, without Keras. Mirrors `pytorch/predictor.py`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from switchyard.components.training.positional import load_names, positional
 
 
 class TensorflowPredictor:
-    """Named in bundles: what serves a model needs not be able to train one."""
+    """The predictor that bundles refer to, so that serving does not need the training dependencies."""
 
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
-        # Full float32 on a GPU, too: by default it rounds, and another size of a batch gives other answers.
+        # Full float32 also on GPUs: by default TensorFlow uses TF32, which makes scores depend on the batch size.
         tf.config.experimental.enable_tensor_float_32_execution(False)
-        # The whole object, not its function alone: the variables die with it.
+        # The loaded object is kept, not only its function: it owns the variables.
         names = load_names(export_dir)
         loaded = tf.saved_model.load(str(export_dir))
 

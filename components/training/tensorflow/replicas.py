@@ -1,7 +1,7 @@
-"""Training on several TensorFlow devices: a distribution strategy and its custom loop.
+"""Trains on several TensorFlow devices, with a distribution strategy and a custom loop.
 
-Keras' own `fit` averages replicas' mean losses, so that a row of a batch that is not shared equally counts more or less than
-another; and it fails under MultiWorkerMirroredStrategy (Keras 3.15: keras-team/keras#20585, #20329). Source of the loop:
+Keras' own `fit` averages the replicas' mean losses, so rows weigh differently if a batch is not divided equally; and it fails
+under MultiWorkerMirroredStrategy (Keras 3.15: keras-team/keras#20585, #20329). Source of the loop:
 https://www.tensorflow.org/tutorials/distribute/custom_training
 """
 
@@ -25,15 +25,15 @@ Losses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def strategy_for(accelerator: AcceleratorProfile, group: WorkerGroup | None) -> tf.distribute.Strategy:
-    """Returns the strategy, before TensorFlow's first operation.
+    """Returns the strategy. Call it before TensorFlow's first operation.
 
     Args:
-        accelerator: resolved.
-        group: the processes that train together; None: this one alone.
+        accelerator: resolved profile.
+        group: the processes that train together; None if this process trains alone.
     """
     kind, count = accelerator.kind, accelerator.count
     if kind == "tpu":
-        # The machine's own TPUs, unless Google's tools have named others.
+        # The local TPUs, unless TPU_NAME, which Google's tools set, names others.
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", "local"))
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
@@ -60,9 +60,9 @@ def strategy_for(accelerator: AcceleratorProfile, group: WorkerGroup | None) -> 
 
 
 class Replicas:
-    """The model on every device of a strategy, trained in step: one global batch at a time.
+    """A model replicated on every device of a strategy, trained synchronously on one global batch at a time.
 
-    A step's loss is the mean over the global batch's rows, whatever the number of replicas.
+    A step's loss is the mean over the rows of the global batch, whatever the number of replicas.
     """
 
     def __init__(
@@ -73,25 +73,25 @@ class Replicas:
         losses: Losses,
         metrics: Callable[[], list[Any]],
     ) -> None:
-        """Takes a model that was made, as this is, in the strategy's scope.
+        """Wraps a model. Both the model and this object must be created in the strategy's scope.
 
         Args:
-            strategy: of several replicas.
-            model: compiled.
-            request: what to train.
-            losses: labels (B,) or (B, 1) and outputs (B, outputs) to the loss of each row, shape (B,).
-            metrics: makes the task's metrics.
+            strategy: strategy with several replicas.
+            model: compiled model.
+            request: the training request.
+            losses: maps labels (B,) or (B, 1) and outputs (B, outputs) to the loss of each row, shape (B,).
+            metrics: returns new instances of the task's metrics.
         """
         self._strategy, self._model, self._request, self._losses = strategy, model, request, losses
         self._replicas = strategy.num_replicas_in_sync
         self._metrics = {split: [keras.metrics.Mean(name="loss"), *metrics()] for split in ("", "val_")}
         weights = request.hyperparameters.class_weights
         self._class_weights = tf.constant(weights) if weights else None
-        # A TPU's programs have fixed shapes.
+        # TPU programs require fixed shapes.
         self._fixed = request.accelerator.kind == "tpu"
 
     def fit(self, first_epoch: int, callback: keras.callbacks.Callback) -> None:
-        """Trains; the callback gets what Keras' `fit` gives it, and stops it by `model.stop_training`."""
+        """Trains; calls the callback as Keras' `fit` does, which stops training by `model.stop_training`."""
         hyper, rows = self._request.hyperparameters, self._request.train.rows
         if rows < self._replicas:
             raise UserError(f"trainer.accelerator: {self._replicas} workers cannot share {rows} training examples; ask for fewer")
@@ -127,7 +127,7 @@ class Replicas:
         return found
 
     def _distributed(self, source: Any, batch_size: int, **epochs: Any) -> Any:
-        """Returns batches of (features, labels, mask, share): `mask` (B,) is 0 for rows that do not count."""
+        """Returns batches of (features, labels, mask, share): `mask` (B,) is 0 for padding rows."""
         here = self._replicas // max(1, self._request.shard.count)
 
         def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -169,7 +169,7 @@ class Replicas:
             losses = self._losses(labels, output) * mask
             if self._class_weights is not None:
                 losses *= tf.gather(self._class_weights, labels)
-            # The optimizer adds up what the replicas found.
+            # The optimizer sums the replicas' gradients.
             loss = tf.reduce_sum(losses) * share + tf.add_n([tf.constant(0.0), *model.losses]) / self._replicas
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, model.trainable_variables)
@@ -179,7 +179,7 @@ class Replicas:
         self._count("", losses, labels, output, mask)
 
     def _clipped(self, gradients: list[Any], scale: Any) -> list[Any]:
-        """Returns this replica's share of the clipped sum of all replicas' gradients, which the optimizer adds up."""
+        """Returns this replica's share of the clipped gradient sum; the optimizer sums the shares of all replicas."""
         there = [i for i, g in enumerate(gradients) if g is not None]
         context = tf.distribute.get_replica_context()
         summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [gradients[i] for i in there])
@@ -196,7 +196,7 @@ class Replicas:
         mean, *others = self._metrics[split]
         mean.update_state(losses, sample_weight=mask)
         if self._request.spec.task != "multiclass":
-            labels = labels[:, tf.newaxis]  # like the output: with (B,) Keras broadcasts
+            labels = labels[:, tf.newaxis]  # same rank as the output, as Keras broadcasts (B,)
         for metric in others:
             metric.update_state(labels, output, sample_weight=mask)
 

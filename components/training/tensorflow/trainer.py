@@ -1,4 +1,4 @@
-"""The TensorFlow trainer: Keras 3 `fit`. The mirror image of `pytorch_trainer.py`: same names, same order."""
+"""The TensorFlow trainer, based on Keras 3 `fit`. Mirrors `pytorch/trainer.py`: same names, same order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _LAST = _BEST = ".weights.h5"
 
 
 class TensorflowTrainer(Trainer):
-    """Keras models; exported as a SavedModel whose `serve` takes transformed features and gives probabilities."""
+    """A trainer of Keras models, exported as a SavedModel whose `serve` maps transformed features to probabilities."""
 
     name = "tensorflow"
     supports = frozenset({"precision", "compile", "deterministic", *OPTIONAL_HYPERPARAMETERS})
@@ -72,7 +72,7 @@ class TensorflowTrainer(Trainer):
         return {"cpu": os.cpu_count() or 1, **found}
 
     def processes(self, accelerator: AcceleratorProfile) -> int:
-        """See Trainer. A process for all devices of a node, but for the CPUs of several nodes."""
+        """See Trainer. Uses one process for all devices of a node, except on CPUs of several nodes."""
         if accelerator.shard_model and accelerator.workers > 1:
             raise UserError(
                 "trainer.accelerator.shard_model: TensorFlow copies a model to every device; use the PyTorch trainer, or set it "
@@ -94,7 +94,7 @@ class TensorflowTrainer(Trainer):
         hyper = request.hyperparameters
         keras.utils.set_random_seed(hyper.seed)
         keras.mixed_precision.set_global_policy(_POLICIES[request.accelerator.precision])
-        # By itself TensorFlow multiplies in TF32 on a GPU.
+        # By default TensorFlow multiplies in TF32 on a GPU.
         tf.config.experimental.enable_tensor_float_32_execution(request.accelerator.precision == "tf32")
         if request.accelerator.deterministic:
             tf.config.experimental.enable_op_determinism()
@@ -121,7 +121,7 @@ class TensorflowTrainer(Trainer):
             replicas.fit(ledger.epochs, callback)
         elif not ledger.finished:
             steps_per_epoch = -(-request.train.rows // hyper.batch_size)
-            left = hyper.epochs - ledger.epochs + 1  # Keras looks one batch ahead, and warns when there is none
+            left = hyper.epochs - ledger.epochs + 1  # Keras prefetches one batch, and warns if there is none
             batches = dataset(request.train, hyper.batch_size, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
             model.fit(
                 batches.map(_column_labels(task)),
@@ -137,7 +137,7 @@ class TensorflowTrainer(Trainer):
         parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         if request.shard.first:
             if replicas:
-                # An ordinary copy: what strategies make of variables and layers is not for a SavedModel.
+                # A plain copy: distributed variables and layers cannot be exported to a SavedModel.
                 model = self._build(request)
                 model.compile(optimizer=_optimizer(hyper, request.train.rows))
                 model.optimizer.build(model.trainable_variables)
@@ -162,7 +162,7 @@ class TensorflowTrainer(Trainer):
         return model
 
     def _try_out(self, request: TrainRequest) -> None:
-        """Does all that comes after training with an untrained model, so that what fails there costs no training."""
+        """Runs all steps that follow training with an untrained model, so that their errors appear before training."""
         policy = keras.mixed_precision.global_policy()
         keras.mixed_precision.set_global_policy("float32")
         model = self._build(request)
@@ -176,7 +176,7 @@ class TensorflowTrainer(Trainer):
         keras.utils.set_random_seed(request.hyperparameters.seed)
 
     def _in_float32(self, model: keras.Model, request: TrainRequest) -> keras.Model:
-        """Returns the model as it is served: in the precision of its weights, whatever it was trained in and on."""
+        """Returns the model for serving in float32, whatever the precision and devices of training."""
         if keras.mixed_precision.global_policy().name == "float32":
             return model
         keras.mixed_precision.set_global_policy("float32")
@@ -191,7 +191,7 @@ class TensorflowTrainer(Trainer):
 
 
 class _Epochs(keras.callbacks.Callback):
-    """At each epoch's end: metrics out, checkpoint, stop when the ledger says so."""
+    """A callback at the end of each epoch: reports metrics, writes the checkpoint, stops when the ledger is finished."""
 
     def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ def _export(model: keras.Model, request: TrainRequest) -> None:
 
 
 def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str:
-    """Returns Keras' `jit_compile`. XLA that is asked for and cannot do the model is left out, with a warning."""
+    """Returns Keras' `jit_compile`; falls back from XLA to eager mode, with a warning, if XLA does not support the model."""
     if not request.accelerator.compile:
         return "auto" if request.accelerator.kind == "tpu" else False
     if replicas > 1:
@@ -261,7 +261,7 @@ def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str
 
 
 def _optimizer(hyper: Hyperparameters, rows: int, *, clip: bool = True) -> keras.optimizers.Optimizer:
-    """Returns the optimizer; `clip`: it clips by itself, which is wrong for replicas: each of them has a part of the gradient."""
+    """Returns the optimizer. `clip` must be False for replicas: each would clip its own part of the gradient."""
     rate: Any = hyper.learning_rate
     if hyper.schedule != "constant" or hyper.warmup_steps:
         rate = _Course(rate, hyper.schedule, hyper.total_steps(rows), hyper.warmup_steps)
@@ -312,7 +312,7 @@ def _metrics(task: str) -> list[Any]:
 
 
 def _column_labels(task: str) -> Any:
-    # (B, 1) like the model's output: with (B,) Keras broadcasts, and doubles updates under a distribution strategy.
+    # (B, 1) like the model's output: Keras broadcasts (B,), and doubles updates under a distribution strategy.
     if task == "multiclass":
         return lambda x, y: (x, y)
     return lambda x, y: (x, _column(y))
