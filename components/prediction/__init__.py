@@ -1,1 +1,1 @@
-"""Predictions over files."""
+"""Predicts whole files."""

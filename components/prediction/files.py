@@ -1,6 +1,6 @@
-"""Predictions for whole files on Beam: the readers and conversions of ingest, the bundle, one part a batch of rows.
+"""Predicts files on Beam with ingest's readers and conversions and the bundle; writes one part per batch of rows.
 
-A part is written under another name and then renamed: what is there is whole, and a job that died resumes behind it.
+Parts are renamed when complete, so that an interrupted job resumes after the existing parts.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _PLAIN = ("", INTEGER, FLOAT)
 
 @dataclass(frozen=True)
 class BatchJob:
-    """What a worker needs to know.
+    """Settings of a batch prediction, sent to every worker.
 
     Attributes:
         model: folder of the MLflow Model.
-        digest: that it was registered with; None: the folder is trusted.
+        digest: digest of the model's manifest; None trusts the folder.
         kinds: file -> csv, parquet, jsonl or tfrecord, in the order of the output.
         parts: folder for the parts.
-        missing_values: texts that mean "missing", besides those of the training data.
-        max_bad_rows: more end the job; None: any number is fine.
-        typed: texts of a CSV are written as the numbers that they are.
+        missing_values: texts that mean "missing", in addition to those of the training data.
+        max_bad_rows: maximum bad rows of a file before the job fails; None disables the limit.
+        typed: whether numeric columns of a CSV are written as numbers instead of texts.
     """
 
     model: str
@@ -64,10 +64,10 @@ class BatchJob:
 
 
 def predict_files(job: BatchJob, beam_arguments: Sequence[str]) -> None:
-    """Writes all parts that are not there yet.
+    """Writes all missing parts.
 
     Raises:
-        UserError: a file cannot be read or does not fit the model, or has too many bad rows.
+        UserError: a file cannot be read, does not fit the model, or has too many bad rows.
     """
     options = beam.options.pipeline_options.PipelineOptions(list(beam_arguments))
     with beam.Pipeline(options=options) as pipeline:
@@ -80,7 +80,7 @@ def predict_files(job: BatchJob, beam_arguments: Sequence[str]) -> None:
 
 
 class _Loaded:
-    """A bundle; a class because Beam shares only what can be referred to weakly."""
+    """A bundle with its reading options; a class because `beam.utils.shared` needs weakly referenceable objects."""
 
     def __init__(self, folder: str, digest: str | None, missing_values: Sequence[str]) -> None:
         from switchyard.components.import_order import import_torch_first
@@ -140,16 +140,16 @@ class _PredictFile(beam.DoFn):
 def predict_batch(
     bundle: BundleModel, features: Sequence[RawFeature], batch: pa.RecordBatch, *, typed: bool = False
 ) -> tuple[pa.Table, dict[int, str]]:
-    """Returns the batch with the predictions beside it, and the rows that have none (their place -> why).
+    """Returns the batch with prediction columns appended, and the bad rows (row index -> reason).
 
     Args:
         bundle: the model.
-        features: what it takes.
-        batch: rows as they were read.
-        typed: texts of a CSV become the numbers that they are.
+        features: raw features of the model.
+        batch: rows as read.
+        typed: whether to convert a CSV's numeric columns from texts to numbers.
 
     Raises:
-        UserError: a column that the model needs is missing, or one has a prediction's name.
+        UserError: a required column is missing, or a column has the name of a prediction column.
     """
     info = bundle.info
     _check_columns(info, batch.schema.names)
@@ -167,13 +167,13 @@ def predict_batch(
     for name, values in format_predictions(info, np.nan_to_num(scores)).items():
         table = table.append_column(name, pa.array(values, mask=missing, type=_type_of(info, name)))
     if info.positive_class is not None:
-        # What the probability beside it is of.
+        # Names the class that `probability` refers to.
         table = table.append_column(POSITIVE_CLASS, pa.array([str(info.positive_class)] * batch.num_rows, pa.string()))
     return table, bad
 
 
 def _numbers(table: pa.Table, features: Sequence[RawFeature], fitted: Mapping[str, Fitted]) -> pa.Table:
-    """A CSV's columns that the model knows as numbers, as such; one with anything else in it stays text."""
+    """Returns the table with the model's numeric columns as numbers; a column with other texts in it stays text."""
     for name in (f.name for f in features if f.name in table.column_names and f.meaning in _PLAIN and f.dtype != "string"):
         found = fitted[name]
         if not found.words and all(m.reason == MISSING for m in found.misfits) and pa.types.is_string(table[name].type):

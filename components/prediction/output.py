@@ -1,4 +1,4 @@
-"""From the parts of a batch prediction to one file, in the input's order; nothing is held in memory but one part."""
+"""Combines the parts of a batch prediction into one file in input order, with one part in memory at a time."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Write = Callable[[pa.Table], None]
 
 
 def assemble(parts: Sequence[Path], target: Path, kind: str) -> int:
-    """Writes `target` of all parts, under another name first; returns the number of rows.
+    """Writes all parts to `target`, atomically by a rename; returns the number of rows.
 
     Raises:
-        UserError: the format cannot hold a column.
+        UserError: the format does not support a column's values.
     """
     schema = _common(parts)
     if kind == "csv":
@@ -36,7 +36,7 @@ def assemble(parts: Sequence[Path], target: Path, kind: str) -> int:
     try:
         with _WRITERS[kind](draft, schema) as write:
             for part in parts:
-                # A part gets the columns of all others here.
+                # Columns that only other parts have are filled with nulls, so a part can grow; split it.
                 for table in parts_of(pa.parquet.read_table(part), len(schema)):
                     write(pa.table([_cast(table, f) for f in schema], schema=schema))
                     rows += table.num_rows
@@ -51,7 +51,7 @@ def _common(parts: Sequence[Path]) -> pa.Schema:
     try:
         return pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowTypeError, pa.ArrowInvalid):
-        # JSON Lines whose columns change their type on the way: as text.
+        # A column of JSON Lines can have different types in different parts; write it as text.
         names = list(dict.fromkeys(name for s in schemas for name in s.names))
         types = {n: {s.field(n).type for s in schemas if n in s.names} for n in names}
         return pa.schema([pa.field(n, types[n].pop() if len(types[n]) == 1 else pa.string()) for n in names])

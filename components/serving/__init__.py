@@ -1,1 +1,1 @@
-"""Models behind HTTP, over files, and on a cluster: all of them take a model bundle and raw features."""
+"""Serves model bundles over HTTP: a bundle takes raw features and returns predictions."""

@@ -1,4 +1,4 @@
-"""The server's routes. What is decided here: which status an outcome has, and what a client reads."""
+"""Defines the server's routes and maps outcomes to HTTP statuses and response bodies."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from switchyard.components.serving.rollout import Rollout
 from switchyard.components.serving.served_model import Limits, ServedModel
 
 _JSON = "application/json"
-_ANSWER_BYTES = 20  # of a score in JSON
+_ANSWER_BYTES = 20  # size of a score in JSON
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class ServerState:
-    """What the routes share.
+    """State shared by the routes.
 
     Attributes:
-        name: the model's, in URLs.
-        rollout: who answers.
-        limits: what is taken.
-        metrics: what it counts in.
-        version: of Switchyard.
-        draining: the server is about to end: it is not ready any more.
-        canary_stopped: called when the stop rule took a canary out.
-        log_request: called with the model, the columns and the scores of an answered request; None: no log is kept.
+        name: name of the model in URLs.
+        rollout: the champion and the canary.
+        limits: limits of a request.
+        metrics: the server's Prometheus metrics.
+        version: version of Switchyard.
+        draining: whether the server is shutting down and reports not-ready.
+        canary_stopped: called with the canary and the reason when the stop rule removes it.
+        log_request: called with the model, the columns and the scores of an answered request; None disables the log.
     """
 
     name: str
@@ -58,7 +58,7 @@ class ServerState:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are answered."""
+        """Whether a champion is loaded and the server is not shutting down."""
         return self.rollout.champion is not None and not self.draining
 
 
@@ -72,14 +72,14 @@ def create_app(
     """Returns the ASGI application."""
     routes = _Routes(state)
     app = Starlette(routes=routes.table(), exception_handlers=_HANDLERS)
-    # A redirect would lead to whatever the Host header names.
+    # A redirect would point to the host in the client's Host header.
     app.router.redirect_slashes = False
     return RequestMiddleware(app, state.metrics, state.limits, token=token, access_log=access_log, hosts=hosts)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A decoded request: raw feature -> values, its body and what that allows."""
+    """A decoded request: raw feature -> values, its body and its bounds."""
 
     given: dict[str, Any]
     body: Body
@@ -150,7 +150,7 @@ class _Routes:
         return _json(openapi(self._state.name, champion.info, self._state.limits, self._state.version))
 
     async def infer(self, request: Request) -> Response:
-        # The body first: a model that is chosen answers, however slow the client is and whatever is swapped meanwhile.
+        # Read the body before choosing a model: a slow upload must not hold a model that is swapped out meanwhile.
         async with self._bodies.read(request) as body:
             named = "version" in request.path_params
             model = self._found(request) if named else self._chosen(request)
@@ -182,7 +182,7 @@ class _Routes:
     async def _answer(
         self, request: Request, model: ServedModel, asked: _Asked, *, fall_back: bool
     ) -> tuple[np.ndarray, ServedModel]:
-        """Returns the scores and who gave them: the champion when the canary failed and `fall_back`."""
+        """Returns the scores and the model that computed them: the champion if the canary failed and `fall_back` is set."""
         state = self._state
         champion = state.rollout.champion
         notes = request.scope["switchyard"]
@@ -190,7 +190,7 @@ class _Routes:
         if fall_back and champion is not None and model is not champion:
             found = await self._canary_scores(model, asked, notes)
             if found is None:
-                # A canary's failure is not the client's; the champion may be another one by now.
+                # Clients never receive a canary's failure. The champion may have been swapped meanwhile.
                 model = state.rollout.champion or champion
         scores, columns = found or await self._scores(model, asked, notes)
         bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
@@ -213,7 +213,7 @@ class _Routes:
 
     async def _scores(self, model: ServedModel, asked: _Asked, notes: dict[str, Any]) -> tuple[np.ndarray, Columns]:
         first = next(iter(asked.given.values()), ())
-        # Values that are left out take room as well.
+        # Omitted values take memory as well.
         cells = len(model.info.features) * (len(first) if isinstance(first, list) else 0)
         size = max(len(asked.body.data), min(cells, asked.bounds.cells))
         self._bodies.hold(asked.body, size)
@@ -241,7 +241,7 @@ class _Routes:
         return self._state.rollout.choose()
 
     def _found(self, request: Request) -> ServedModel | None:
-        """The model that a URL names; None: it is still loading."""
+        """Returns the model that the URL names; None while it is loading."""
         self._check_name(request)
         rollout = self._state.rollout
         version = request.path_params.get("version")

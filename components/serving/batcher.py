@@ -1,4 +1,4 @@
-"""Dynamic batching: what waits while the model works becomes the next batch. An idle model never waits for a batch to fill."""
+"""Batches requests dynamically: requests queued during a prediction form the next batch; an idle model never waits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class QueueFullError(Exception):
-    """As many requests wait as may wait."""
+    """The queue of requests, or the memory for their bodies, is full."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class _Waiting:
 
 
 class Batcher:
-    """Runs one model, in one thread, on batches of validated requests.
+    """A queue in front of one model, which runs in one thread on batches of validated requests.
 
     Args:
-        scores: columns -> (B, outputs); called in the thread.
-        max_rows: rows of a batch; a request with more is a batch of its own.
-        max_waiting: requests that may wait; the next one gets `QueueFullError`.
-        observe: told the rows of every batch.
+        scores: maps columns to scores (B, outputs); called in the thread.
+        max_rows: maximum rows of a batch; a request with more rows is a batch of its own.
+        max_waiting: maximum queued requests; further ones raise `QueueFullError`.
+        observe: called with the number of rows of every batch.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
+        """Number of queued requests."""
         return len(self._waiting)
 
     async def submit(self, columns: Columns, rows: int) -> np.ndarray:
         """Returns the scores of one request's rows (rows, outputs).
 
         Raises:
-            QueueFullError: come back later.
-            Exception: what the model raised for these rows alone.
+            QueueFullError: the queue is full.
+            Exception: the model raised it for these rows alone.
         """
         if len(self._waiting) >= self._max_waiting:
             raise QueueFullError
@@ -66,7 +66,7 @@ class Batcher:
         return await waiting.answer
 
     async def close(self) -> None:
-        """Answers what waits, then ends the thread."""
+        """Answers queued requests, then shuts the thread down."""
         if self._worker is not None:
             await self._worker
         self._thread.shutdown(wait=False)
@@ -85,7 +85,7 @@ class Batcher:
         rows = 0
         while self._waiting and (not batch or rows + self._waiting[0].rows <= self._max_rows):
             first = self._waiting.pop(0)
-            if not first.answer.done():  # its client gave up, or its time is over
+            if not first.answer.done():  # done: the client disconnected or the request timed out
                 batch.append(first)
                 rows += first.rows
         return batch
@@ -100,7 +100,7 @@ class Batcher:
                 if not batch[0].answer.done():
                     batch[0].answer.set_exception(error)
                 return
-            # Whoever is to blame must not fail the others.
+            # One bad request must not fail the rest of its batch.
             _log.exception("a batch of %d requests failed; each is run alone", len(batch))
             for waiting in batch:
                 await self._answer([waiting])

@@ -1,4 +1,4 @@
-"""The bodies of all unfinished requests: each within its limit, all of them within theirs, big ones decoded in a thread."""
+"""Reads request bodies within a limit per body and one for all unfinished requests; decodes large ones in a thread."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ _T = TypeVar("_T")
 
 @dataclass
 class Body:
-    """A request's body, and the bytes that are held for the request."""
+    """A request's body, and the number of bytes reserved for the request."""
 
     data: bytearray = field(default_factory=bytearray)
     held: int = 0
 
 
 class Bodies:
-    """What is held of requests until they are answered.
+    """The memory budget of request bodies until their requests are answered.
 
     Args:
-        limit: bytes of a body; all unfinished requests together may hold four such bodies, or 64 MiB.
+        limit: maximum bytes of a body; all unfinished requests together may hold four times that, at least 64 MiB.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit, self._held = limit, 0
         self._together = max(_TOGETHER * limit, _TOGETHER_AT_LEAST)
-        # One at a time: what is decoded takes up to thirty times the memory of its JSON. Small ones do not wait for large ones.
+        # One thread each: decoded JSON takes up to thirty times its size in memory. Small bodies never wait for large ones.
         self._thread, self._large = ThreadPoolExecutor(1, "decode"), ThreadPoolExecutor(1, "decode-large")
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[Body]:
-        """Yields a request's body; room for it is kept until the request is done with.
+        """Yields a request's body; its memory stays reserved until the context exits.
 
         Raises:
-            InputError: it is larger than the limit, compressed, or not whole.
-            QueueFullError: there is no room for it now.
+            InputError: the body is larger than the limit, compressed or incomplete.
+            QueueFullError: the memory budget is exhausted.
         """
         if request.headers.get("content-encoding", "identity") != "identity":
             raise InputError("a compressed body is not taken; send it plain.", 415)
@@ -69,10 +69,10 @@ class Bodies:
             self._held -= body.held
 
     def hold(self, body: Body, size: int) -> None:
-        """Keeps room for `size` bytes, when that is more than the request holds already.
+        """Raises a request's reservation to `size` bytes; never lowers it.
 
         Raises:
-            QueueFullError: there is none now.
+            QueueFullError: the memory budget is exhausted.
         """
         more = size - body.held
         if more <= 0:
@@ -83,7 +83,7 @@ class Bodies:
         body.held = size
 
     async def work(self, size: int, function: Callable[..., _T], *args: object) -> _T:
-        """Returns what a function returns; in a thread where `size`, of its input or output in bytes, is not small."""
+        """Returns the function's result; runs it in a thread unless `size`, bytes of its input or output, is small."""
         if size <= _AT_ONCE:
             return function(*args)
         thread = self._thread if size <= _LARGE else self._large

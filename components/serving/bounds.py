@@ -1,4 +1,4 @@
-"""How much a request may hold, and what one that holds something else is answered."""
+"""Limits the size of a request and defines the error for requests that do not fit the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class InputError(UserError):
 
     Attributes:
         status: HTTP status code.
-        rows: the rows to blame, int64; empty: it is not for single rows.
+        rows: indices of the rows that do not fit, int64; empty if the error is not about single rows.
     """
 
     def __init__(self, message: str, status: int = 400, rows: Sequence[int] | np.ndarray = ()) -> None:
@@ -33,11 +33,11 @@ class InputError(UserError):
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a request may hold. Asked before anything is allocated, so that memory follows the body and not what it says.
+    """Limits of a request, checked before allocation: memory depends on the body's size, not on the shapes it declares.
 
     Attributes:
-        rows: at most.
-        cells: rows times columns, and of a feature of lists rows times the longest list, at most.
+        rows: maximum number of rows.
+        cells: maximum of rows times columns, and for a list feature of rows times the longest list.
     """
 
     rows: int = 10_000
@@ -45,23 +45,23 @@ class Bounds:
 
     @classmethod
     def of_body(cls, rows: int, size: int) -> Bounds:
-        """Returns those of a body of `size` bytes: whatever names its values one by one fits, however wide the model is."""
+        """Returns the bounds of a body of `size` bytes; a body that spells out every value always fits."""
         return cls(rows, _SPARSE_CELLS + _CELLS_A_BYTE * size)
 
     def check_rows(self, rows: int) -> None:
-        """Refuses too many rows.
+        """Validates the number of rows.
 
         Raises:
-            InputError: with status 413.
+            InputError: there are too many rows (status 413).
         """
         if rows > self.rows:
             raise InputError(f"{rows} rows in a request; at most {self.rows} are taken. Send several requests.", 413)
 
     def check_cells(self, rows: int, width: int, column: str | None = None) -> None:
-        """Refuses too many values, those that are left out included.
+        """Validates the number of values, omitted ones included.
 
         Raises:
-            InputError: with status 413.
+            InputError: there are too many values (status 413).
         """
         if max(rows, 1) * width > self.cells:
             what = f"column {column!r}: {rows} rows with up to" if column else f"{rows} rows of"
@@ -71,17 +71,17 @@ class Bounds:
 
 
 def shown(value: Any) -> str:
-    """Returns a value's kind and its beginning, whatever its size."""
+    """Returns a value's JSON kind or Python type and the beginning of its repr, for a message."""
     kinds = {dict: "an object", list: "a list", tuple: "a list", type(None): "null"}
     text = brief(value)
     return f"{kinds.get(type(value), type(value).__name__)} {text[:40]}{'...' if len(text) > 40 else ''}"
 
 
 def brief(value: Any) -> str:
-    """Returns the beginning of a value of any size as Python writes it."""
+    """Returns the first 100 characters of a value's repr, without building the whole repr."""
     return _REPR.repr(value)[:100]
 
 
 def shortened(text: str) -> str:
-    """Returns a client's text quoted, its first 100 characters."""
+    """Returns the first 100 characters of a client's text, quoted."""
     return repr(text) if len(text) <= 100 else f"{text[:100]!r}..."

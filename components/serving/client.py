@@ -1,4 +1,4 @@
-"""Rows as clients send them, and the scores in what a server answers."""
+"""Encodes rows as request payloads and parses scores from a server's responses."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DATATYPES = {"string": "BYTES", "int64": "INT64", "float32": "FP64"}
 
 
 def tensors(rows: pd.DataFrame, features: Iterable[RawFeature]) -> list[dict[str, Any]]:
-    """Returns rows (see `components.evaluation.predictions.frame_of`) as inputs of the Open Inference Protocol, as JSON.
+    """Returns rows (see `components.evaluation.predictions.frame_of`) as JSON inputs of the Open Inference Protocol.
 
-    A missing value is null; bytes that are no text make their column one of base64. Lists of different lengths have no place in
-    that protocol: see `records`.
+    A missing value is null. A column with bytes that are not UTF-8 is sent as base64. The protocol does not support lists of
+    different lengths; use `records` for them.
     """
     found = []
     for feature in features:
@@ -33,13 +33,13 @@ def tensors(rows: pd.DataFrame, features: Iterable[RawFeature]) -> list[dict[str
 
 
 def records(rows: pd.DataFrame, features: Iterable[RawFeature]) -> list[dict[str, Any]]:
-    """Returns rows as `dataframe_records` or `instances` of MLflow's protocol: one object a row."""
+    """Returns rows as `dataframe_records` or `instances` of MLflow's protocol, one object per row."""
     columns = {f.name: [_wrapped(v) if f.is_bytes else plain(v) for v in rows[f.name]] for f in features}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def plain(value: Any) -> Any:
-    """Returns one value of a row as JSON has it."""
+    """Returns one value of a row as a JSON value."""
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return None
     if isinstance(value, bytes):
@@ -50,7 +50,7 @@ def plain(value: Any) -> Any:
 
 
 def _wrapped(value: Any) -> Any:
-    """Returns a value of a column of bytes, in which a text would be base64."""
+    """Returns a value of a bytes column as `{"b64": ...}`; the server reads a plain text in such a column as base64."""
     if isinstance(value, np.ndarray):
         return [_wrapped(v) for v in value]
     return {KEY: in_base64(value)} if isinstance(value, bytes) else plain(value)
@@ -63,21 +63,21 @@ def _in_base64(value: Any) -> Any:
 
 
 def from_tensors(outputs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Returns column -> values of an answer in the Open Inference Protocol."""
+    """Returns column -> values of a response in the Open Inference Protocol."""
     return {o["name"]: o["data"] for o in outputs}
 
 
 def from_records(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Returns column -> values of an answer of `/invocations`."""
+    """Returns column -> values of a response of `/invocations`."""
     return {name: [row[name] for row in predictions] for name in predictions[0]} if predictions else {}
 
 
 def scores_in(answer: Mapping[str, Sequence[Any]], info: BundleInfo) -> np.ndarray:
-    """Returns an answer's scores as `BundleModel.scores` has them, float64 (B, outputs).
+    """Returns a response's scores in the layout of `BundleModel.scores`, float64 (B, outputs).
 
     Raises:
         KeyError: a column is missing.
-        ValueError: what should be a number is none.
+        ValueError: a value is not a number.
     """
     names = {"regression": ["prediction"], "binary": ["probability"]}.get(
         info.task, [f"probability_{c}" for c in info.classes]

@@ -1,4 +1,4 @@
-"""How a server listens: its HTTP, how many connections may be open, and by which names it is called."""
+"""Configures uvicorn, the connection limit and the allowed Host headers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _OTHER_FILES = 256
 
 
 def uvicorn_config(app: Any, limits: ConnectionLimits, tls: tuple[Path, Path] | None) -> uvicorn.Config:
-    """Returns how an application is served; `tls` are the files of the certificate chain and the key."""
+    """Returns uvicorn's configuration; `tls` holds the files of the certificate chain and the key."""
     return uvicorn.Config(
         app,
         http=bounded_http(limits),
-        ws="none",  # it would pass by the gate
+        ws="none",  # WebSockets would bypass `RequestMiddleware`
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -40,13 +40,13 @@ def uvicorn_config(app: Any, limits: ConnectionLimits, tls: tuple[Path, Path] | 
 
 
 def allow_connections(wanted: int | None) -> int:
-    """Returns how many connections may be open, and has this process open so many files.
+    """Returns the connection limit and raises this process's open-file limit to match.
 
     Args:
-        wanted: so many; None: what is usual, or what the system allows.
+        wanted: number of connections; None takes the default, or fewer if the system allows fewer.
 
     Raises:
-        UserError: the system does not allow so many.
+        UserError: the system's hard limit on open files is lower than `wanted` needs.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - _OTHER_FILES)
@@ -63,7 +63,7 @@ def allow_connections(wanted: int | None) -> int:
 
 
 def allowed_hosts(names: Sequence[str], listening: socket.socket) -> AllowedHosts | None:
-    """Returns whose requests are taken; None: anybody's, as on an address that others reach and no names are given for."""
+    """Returns the allowed hosts; None allows any host: for `*`, and for a non-loopback address without names."""
     loopback = ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
     if "*" in names or not (loopback or names):
         return None

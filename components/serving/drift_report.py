@@ -1,4 +1,4 @@
-"""What a model is asked in service, against what it was trained on: the data gate's distances and findings, one page."""
+"""Compares requests with a model's training data by the data gate's distances and findings, and renders the page."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SETTINGS = DataGateSettings()
 
 @dataclass(frozen=True)
 class ServedDrift:
-    """How far requests lie from the training data.
+    """Drift between requests and the training data.
 
     Attributes:
-        rows: of the requests.
-        distances: by feature, the largest first.
-        findings: those above their limits and above chance.
-        missing: features that the requests do not hold: left out by the log's redaction.
-        statistics: of both, for the page.
+        rows: number of rows of the requests.
+        distances: distances by feature, the largest first.
+        findings: distances above their limits and above chance.
+        missing: features absent from the requests, such as those redacted by the request log.
+        statistics: statistics of the training data and of the requests, for the page.
     """
 
     rows: int
@@ -41,7 +41,7 @@ class ServedDrift:
     statistics: dict[str, Statistics]
 
     def verdict(self) -> str:
-        """Returns the outcome in a few words."""
+        """Returns a one-line summary of the findings."""
         if self.findings:
             return f"{len(self.findings)} features have changed"
         untold = sum(d.reason == TOO_FEW for d in self.distances)
@@ -56,11 +56,11 @@ def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: flo
     Args:
         model: folder of the MLflow Model.
         patterns: files or globs, in any format that ingest reads.
-        warn: distance that is a finding, 0 to 1.
-        fail: distance that is a severe one.
+        warn: distance above which a feature is reported, 0 to 1.
+        fail: distance above which a feature fails, 0 to 1.
 
     Raises:
-        UserError: no rows, none of the model's columns, or the lower limit is above the other one.
+        UserError: there are no rows or none of the model's columns, or `warn` is above `fail`.
     """
     if warn > fail:
         raise UserError(f"--warn: {warn} is above --fail {fail}; give a lower one.")
@@ -76,7 +76,7 @@ def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: flo
     limits = DriftConfig(warn=warn, fail=fail)
     columns = column_findings(requests, trained_on, _WHERE, _SETTINGS, {summary.label})
     texts = [replace(f, check=DRIFT) for f in columns if f.anomaly == "another type"]
-    # Its options are those of a pipeline.
+    # The remedies name options of a pipeline's config, which do not apply here.
     findings = [replace(f, remedy="") for f in merged(texts + distance_findings(found, limits))]
     shown = {"training": trained_on, "requests": requests}
     by_size = sorted(found, key=lambda d: (not d.judged, -d.largest))
@@ -88,7 +88,7 @@ def _others(requests: Statistics, known: Collection[str]) -> set[str]:
 
 
 def drift_html(title: str, drift: ServedDrift) -> str:
-    """Returns the page."""
+    """Returns the HTML page of a drift comparison."""
     failed = [f for f in drift.findings if f.action == "fail"]
     rows = [
         [

@@ -1,4 +1,7 @@
-"""What every request passes: its id, its host, the token, its time, the access log. Plain ASGI: it costs microseconds."""
+"""ASGI middleware for all requests: request id, Host check, token, timeout, metrics, access log.
+
+Plain ASGI instead of Starlette's middleware: it costs microseconds.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ _CLOSING = {401, 408, 413, 421}
 
 
 class AllowedHosts:
-    """Whose requests are taken: a page of another name that resolves to this address (DNS rebinding) is not let in.
+    """The allowed Host headers: protects against DNS rebinding, where another site's name resolves to this address.
 
     Args:
-        names: of hosts, without port.
-        addresses: any IP address as well; else those of loopback alone. No page can have an address rebound.
+        names: host names without port.
+        addresses: whether any IP address is allowed; otherwise only loopback addresses. Addresses cannot be rebound.
     """
 
     def __init__(self, names: Collection[str], *, addresses: bool) -> None:
@@ -70,7 +73,7 @@ class RequestMiddleware:
         self._access_log, self._hosts = access_log, hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """See ASGI."""
+        """Handles one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -90,7 +93,7 @@ class RequestMiddleware:
                 if notes["version"]:
                     message["headers"].append((b"x-model-version", notes["version"].encode("ascii", "replace")))
                 if status in _CLOSING or not received(scope):
-                    # Else the server would read, and throw away, whatever the client still sends.
+                    # Otherwise the server would read and discard the rest of the body.
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
@@ -103,17 +106,17 @@ class RequestMiddleware:
                 message = f"no answer within {self._limits.seconds:g} s; send fewer rows, or try again."
                 await fault(scope["path"], 504, message)(scope, receive, send_on)
         except Exception:
-            # Starlette has answered with 500 already and raises it again.
+            # Starlette re-raises the error after sending the 500 response.
             _log.exception("request %s", request_id.decode())
         finally:
             self._note(scope, status, time.perf_counter() - begin, notes, request_id)
 
     def _refusal(self, scope: Any, headers: dict[bytes, bytes]) -> Response | None:
-        """Returns the answer to who may not ask."""
+        """Returns the error response for a refused Host header or token; None if the request is allowed."""
         path = scope["path"]
         if self._hosts is not None:
             given = [value for name, value in scope["headers"] if name == b"host"]
-            # HTTP/1.0 may do without it, and no browser speaks that.
+            # HTTP/1.0 allows a request without Host; no browser uses HTTP/1.0.
             if len(given) > 1 or (not given and scope["http_version"] != "1.0"):
                 return fault(path, 400, "a request has one Host header.", {"connection": "close"})
             if given and not self._hosts.allow(given[0]):
@@ -135,7 +138,7 @@ class RequestMiddleware:
                 "time": round(time.time(), 3),
                 "client": client[0] if client else "",
                 "method": scope["method"],
-                # As it was sent: what it decodes to may be a terminal's commands.
+                # The raw path: the decoded one may hold terminal escape sequences.
                 "path": scope["raw_path"].decode("ascii", "replace"),
                 "status": status,
                 "ms": round(seconds * 1e3, 2),
@@ -146,14 +149,14 @@ class RequestMiddleware:
 
 
 def _request_id(given: bytes | None) -> bytes:
-    """The client's, when it is one that can stand in a log."""
+    """Returns the client's request id if it is printable ASCII of at most 128 bytes; otherwise a new one."""
     if given and len(given) <= 128 and all(33 <= b < 127 for b in given):
         return given
     return uuid.uuid4().hex.encode()
 
 
 def fault(path: str, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """Returns an error as the protocol of the path has it."""
+    """Returns an error response in the format of the path's protocol."""
     content: dict[str, str] = {"error": message}
     if path == _MLFLOW:
         content = {"error_code": "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR", "message": message}

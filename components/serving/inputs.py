@@ -1,4 +1,4 @@
-"""From what a client sent to the columns that a bundle takes. Everything that could go wrong is refused here, by name."""
+"""Validates a request's columns and converts them to a bundle's input; errors name the column."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from switchyard.components.values.spelling import BOOLEAN, missing_test
 from switchyard.components.values.targets import EXACT
 
 _BOUNDS = Bounds()
-# In an answer: columns of the request that were not used.
+# Response header that lists unused columns of the request.
 IGNORED_HEADER = "x-switchyard-ignored"
-_NAMED = 200  # columns, in a message
+_NAMED = 200  # maximum number of columns listed in a message
 
 
 def check_names(info: BundleInfo, names: Collection[str]) -> None:
-    """Refuses names that are not the model's, before anything is done with their values; a stored index is left aside.
+    """Validates column names before their values are read; accepts a stored index, which the model does not use.
 
     Raises:
-        InputError: a column is unknown or missing, or there is none.
+        InputError: a column is unknown or missing, or there are no columns.
     """
     known = {f.name for f in info.features}
     for name in names:
@@ -45,24 +45,24 @@ def check_names(info: BundleInfo, names: Collection[str]) -> None:
 
 
 def left_aside(info: BundleInfo, names: Collection[str]) -> dict[str, str]:
-    """Returns the header that names columns of a request that the model does not know, an index; empty without one."""
+    """Returns the response header that lists ignored columns, such as a stored index; empty if there are none."""
     known = {f.name for f in info.features}
     found = [repr(n) for n in names if n not in known and may_be_added(n)]
     return {IGNORED_HEADER: ", ".join(found)} if found else {}
 
 
 def columns_of(info: BundleInfo, given: Mapping[str, Any], bounds: Bounds = _BOUNDS) -> tuple[Columns, int]:
-    """Returns the columns, and how many rows they have.
+    """Returns the columns and their number of rows.
 
     Args:
-        info: of the bundle.
-        given: raw feature -> its values: a list as JSON has it (None: missing), or an array (B,), (B, 1) or (B, width);
-            in a numeric array NaN is missing. A feature that may be missing may be left out.
-        bounds: what a request may hold.
+        info: metadata of the bundle.
+        given: raw feature -> its values: a list of JSON values (None: missing), or an array (B,), (B, 1) or (B, width);
+            NaN in a numeric array is missing. Optional features can be omitted.
+        bounds: limits of a request.
 
     Raises:
-        InputError: a column is unknown or missing, its values have another type or shape, lie out of range or are missing
-            where the model needs them; there are no rows, or too many.
+        InputError: a column is unknown or missing; its values have the wrong type or shape, are out of range, or are missing
+            in a required feature; there are no rows, or too many.
     """
     check_names(info, given)
     counts = {name: _length(name, values) for name, values in given.items()}
@@ -81,15 +81,15 @@ def columns_of(info: BundleInfo, given: Mapping[str, Any], bounds: Bounds = _BOU
 
 
 def wrong_width(feature: RawFeature, shape: Sequence[int]) -> InputError:
-    """Returns the refusal of a shape that is not the feature's."""
+    """Returns the error for a shape that does not match the feature."""
     wanted = "one value" if (feature.width or 1) == 1 else f"a list of {feature.width} values"
     return InputError(f"column {feature.name!r} must hold {wanted} a row, received the shape {list(shape)}.")
 
 
 def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Columns:
-    """All columns of one number a row at once, which is what most requests are; empty when there is anything to say of one.
+    """Returns all scalar numeric columns, converted at once; empty if any needs the slow path (type, missing, out of range).
 
-    Thirty columns checked one by one are a large part of a small request (decision 9).
+    Checking thirty columns one by one takes a large part of a small request's time (decision 9).
     """
     scalars = [f for f in info.features if is_plain(f) and f.width in (1, None) and not f.is_list and f.name in given]
     flat = array("d")
@@ -113,11 +113,11 @@ def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Col
 
 
 def _as_doubles(values: Any) -> array[float]:
-    """Returns numbers as they are. Not by NumPy: beside one long text it would give every number that text's length.
+    """Returns numbers as float64. `np.array` of a list with one long text would give every number that text's length.
 
     Raises:
-        TypeError: one is none, or is missing.
-        OverflowError: one is too large.
+        TypeError: a value is missing or not a number.
+        OverflowError: a value is too large.
     """
     if not isinstance(values, np.ndarray):
         return array("d", values)
@@ -149,7 +149,7 @@ def _column(feature: RawFeature, values: Any, rows: int, bounds: Bounds) -> np.n
     if values is None:
         return Ragged(np.empty(0, dtype=object if feature.dtype == "string" else feature.dtype), np.zeros(rows, dtype=np.int64))
     if feature.is_list and feature.width is None and not isinstance(values, pa.Array):
-        # A transform graph may fill rows up to the longest of them.
+        # A transform graph may pad all rows to the longest one.
         longest = max(len(v) if isinstance(v, list | tuple | np.ndarray) else 1 for v in values)
         bounds.check_cells(rows, longest, feature.name)
     if isinstance(values, np.ndarray) and values.dtype == object:
@@ -167,7 +167,7 @@ def _column(feature: RawFeature, values: Any, rows: int, bounds: Bounds) -> np.n
 
 
 def _of_its_own_type(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged | None:
-    """What most columns are: values of the feature's own type, and nulls; None: there is more to say of them."""
+    """Returns a column of values of the feature's own type and nulls; None if it needs the slow path."""
     if feature.dtype == "string":
         return _plain_texts(feature, values)
     return _plain_booleans(feature, values) if feature.meaning == BOOLEAN else _numbers_with_gaps(feature, values)
@@ -214,7 +214,7 @@ def _numbers_with_gaps(feature: RawFeature, values: list[Any]) -> Ragged | None:
 
 
 def _refusal(feature: RawFeature, misfits: Sequence[Misfit], rows: int) -> InputError:
-    """Says of a column which of its rows do not fit, by the first reason."""
+    """Returns the error for a column's misfits: the first reason and the rows that it applies to."""
     first = misfits[0]
     bad = np.asarray([m.row for m in misfits if m.reason == first.reason], dtype=np.int64)
     every = np.asarray([m.row for m in misfits], dtype=np.int64)
@@ -231,5 +231,5 @@ def _refusal(feature: RawFeature, misfits: Sequence[Misfit], rows: int) -> Input
 
 
 def _where(rows: np.ndarray) -> str:
-    """Returns which rows are meant, in words."""
+    """Returns the rows as text: the first one and the number of others."""
     return f"row {rows[0]}" if len(rows) == 1 else f"row {rows[0]} and {len(rows) - 1} more"

@@ -1,4 +1,4 @@
-"""MLflow's scoring protocol, `POST /invocations`: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally."""
+"""Implements MLflow's scoring protocol, `POST /invocations`: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from switchyard.components.values.base64_values import from_base64
 
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _BOUNDS = Bounds()
-_MORE_COLUMNS = 1000  # than the model's that a CSV's first line is read of, to say which of them is unknown
+_MORE_COLUMNS = 1000  # columns beyond the model's that are read from a CSV's first line, to name the unknown ones
 _ARROWS_COLUMN = re.compile(r"CSV column #([0-9]+)")
 
 
 def decode(body: bytes | bytearray, content_type: str, info: BundleInfo, bounds: Bounds = _BOUNDS) -> dict[str, Any]:
     """Returns raw feature -> values, see `switchyard.components.serving.inputs.columns_of`.
 
-    A text in a column of bytes is base64: that is how MLflow's clients send what a signature calls binary.
+    A text in a bytes column is base64: MLflow's clients encode `binary` columns of a signature that way.
 
     Args:
         body: JSON or CSV.
-        content_type: which of them; empty: JSON.
-        info: of the model.
-        bounds: what a request may hold.
+        content_type: content type of the body; empty means JSON.
+        info: metadata of the bundle.
+        bounds: limits of a request.
 
     Raises:
-        InputError: neither JSON of one of MLflow's formats nor CSV, names columns that there are not, or holds too much.
+        InputError: the body is neither CSV nor JSON in one of MLflow's formats, has unknown columns, or is too large.
     """
     given = _decoded(body, content_type, info, bounds)
     return given | {f.name: _bytes_of(f.name, given[f.name]) for f in info.features if f.is_bytes and f.name in given}
@@ -121,7 +121,7 @@ def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict
         check_names(info, names)
         if not rest.nbytes:
             raise InputError("no rows: send one or more.")
-        # Names of our own reading: however Arrow would read that line, there are no more columns than these.
+        # The header is parsed by `_csv_names` and not by Arrow, which bounds the number of columns.
         table = pa.csv.read_csv(
             pa.BufferReader(rest),
             read_options=pa.csv.ReadOptions(use_threads=False, column_names=names),
@@ -141,8 +141,8 @@ def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict
 
 
 def _csv_names(body: bytes | bytearray, info: BundleInfo) -> tuple[list[str], memoryview]:
-    """Returns the first line's names, and what follows it."""
-    # Python's reader would read empty lines one by one, and millions of names without letting other threads run.
+    """Returns the column names of the first line, and the rest of the body."""
+    # `csv.reader` reads empty lines one by one, and holds the GIL while it parses millions of names.
     content = body.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
     most = _MORE_COLUMNS + sum(1 + f.name.count(",") for f in info.features)
     read = 0
@@ -161,6 +161,6 @@ def _csv_names(body: bytes | bytearray, info: BundleInfo) -> tuple[list[str], me
 
 
 def encode(info: BundleInfo, scores: np.ndarray) -> bytes:
-    """Returns `{"predictions": [one object a row]}`, as MLflow answers for a DataFrame."""
+    """Returns `{"predictions": [one object per row]}`, MLflow's response for a DataFrame."""
     columns = {k: v.tolist() for k, v in format_predictions(info, scores).items()}
     return orjson.dumps({"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]})

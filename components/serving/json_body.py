@@ -1,4 +1,4 @@
-"""A request's JSON."""
+"""Parses and validates a request's JSON body."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from switchyard.components.serving.json_pieces import KeyTwiceError, loads_in_pi
 _SMALL = 64 << 10
 _TWICE = "a key stands twice in an object of the body: which of its values is meant?"
 _NESTED = (dict, list)
-# Of a column in a request's form, and of a request: names, parameters, an index that is left aside.
+# Allowance per column and per request for everything beside the values: names, parameters, an ignored index.
 _BESIDE, _AROUND = 32, 1000
 
 
 def read_json(body: bytes | bytearray | memoryview, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
-    """Returns a JSON object.
+    """Returns the JSON object in a body.
 
     Raises:
-        InputError: it is none, or a large one with more objects, lists or values than rows of the model have.
+        InputError: the body is not a JSON object, has a duplicate key, or is large and has more objects, lists, names or
+            values than the allowed rows of the model can have.
     """
     if len(body) > _SMALL:
         _check_counts(body, info, bounds)
     collects = gc.isenabled()
-    # JSON has no cycles: among millions of new objects the collector finds nothing, in several times the time that reading takes.
+    # JSON has no cycles: with millions of new objects the garbage collector takes several times the parsing time for nothing.
     gc.disable()
     try:
         document = _small(body) if len(body) <= _SMALL else loads_in_pieces(bytes(body))
@@ -48,16 +49,16 @@ def read_json(body: bytes | bytearray | memoryview, info: BundleInfo, bounds: Bo
 
 
 def _all_read(body: bytes | bytearray | memoryview, document: dict[str, Any]) -> bool:
-    """Whether a small body's document certainly holds all of its keys: written again it has as many colons."""
+    """Whether a small body certainly has no duplicate keys: serialized again, the document has as many colons."""
     content = bytes(body) if len(body) <= _SMALL else b"\\u"
     try:
         return b"\\u" not in content and orjson.dumps(document).count(b":") == content.count(b":")
-    except orjson.JSONEncodeError:  # nested more deeply than is written
+    except orjson.JSONEncodeError:  # nested deeper than orjson serializes
         return False
 
 
 def _pairs(document: dict[str, Any]) -> int:
-    """Returns how many keys all objects of a document have together."""
+    """Returns the total number of keys in all objects of a document."""
     found = 0
     todo: list[Any] = [document]
     while todo:
@@ -70,12 +71,12 @@ def _pairs(document: dict[str, Any]) -> int:
 
 
 def _colons(body: bytes | bytearray | memoryview) -> int:
-    """Returns how many keys the objects of a JSON text have."""
+    """Returns the number of keys in a JSON text, duplicates included."""
     return sum(int(np.count_nonzero((part == ord(":")) & outside)) for _, part, outside in outside_of_texts(bytes(body)))
 
 
 def _check_counts(body: bytes | bytearray | memoryview, info: BundleInfo, bounds: Bounds) -> None:
-    """Refuses what would only be thrown away, before it takes the memory of millions of Python's objects."""
+    """Raises InputError for a body with too many elements, before parsing allocates millions of Python objects."""
     columns = len(info.features)
     cells = bounds.rows * sum((f.width or 1) + 1 for f in info.features)
     most = {
@@ -110,14 +111,14 @@ def _small(body: bytes | bytearray | memoryview) -> Any:
 
 
 def _with_infinite_numbers(body: bytes | bytearray | memoryview) -> Any:
-    """Returns a document with numbers beyond float64, so that they are refused by their column; None: it is no JSON."""
+    """Returns a document that has numbers beyond float64, so that the error can name their column; None if it is not JSON."""
     try:
         document = json.loads(
             bytes(body).decode(),
             parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits),
             parse_constant=_no_json,
         )
-        json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        json.dumps(document, ensure_ascii=False).encode()  # fails for lone surrogates
     except (ValueError, RecursionError):
         return None
     return document

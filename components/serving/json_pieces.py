@@ -1,4 +1,4 @@
-"""Big JSON in pieces: a reader written in C holds Python's lock, and with it all other requests, until it returns."""
+"""Parses large JSON in pieces: a C parser holds the GIL, and so blocks all other requests, until it returns."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ class PieceError(ValueError):
 
 
 class KeyTwiceError(ValueError):
-    """A key stands twice in an object of the text."""
+    """An object of the text has a duplicate key."""
 
 
 def loads_in_pieces(content: bytes, piece: int = PIECE) -> Any:
-    """Returns a JSON document as `orjson.loads` does; other threads run after every piece, whatever the document's form.
+    """Returns a JSON document as `orjson.loads` does; other threads can run between the pieces.
 
-    A piece ends at a comma, at any depth. With what is open there put before it, and closed behind it, it is a document.
+    A piece ends at a comma, at any depth. Prefixed with the brackets that are open at its start and suffixed with the matching
+    closing ones, it is a JSON document.
 
     Args:
-        content: the text.
-        piece: bytes of it that are read at once; more where a single text is longer.
+        content: the JSON text.
+        piece: bytes parsed at once; more if a single string is longer.
 
     Raises:
-        PieceError: it is no JSON.
-        KeyTwiceError: a key stands twice; not all of them are found here.
+        PieceError: the text is not JSON.
+        KeyTwiceError: an object has a duplicate key; not all duplicates are detected here.
     """
-    key = secrets.token_hex(16)  # for an object that an earlier piece began: no key of the text is this one
+    key = secrets.token_hex(16)  # stands for an object opened in an earlier piece; random, so that no key of the text collides
     document: Any = None
     stack: list[int] = []
     begin = 0
@@ -56,12 +57,12 @@ def loads_in_pieces(content: bytes, piece: int = PIECE) -> Any:
 
 
 def outside_of_texts(content: bytes, piece: int = 1 << 20) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yields of each part of JSON where it begins, its bytes, and which lie in no text. NumPy works without Python's lock."""
+    """Yields the offset, the bytes and a mask of the bytes outside strings for each part; NumPy releases the GIL."""
     inside, at = np.uint8(0), 0
     while at < len(content):
         text = content[at : at + piece]
         if (len(text) - len(text.rstrip(b"\\"))) % 2 and len(text) > 1:
-            text = text[:-1]  # an escape stays whole
+            text = text[:-1]  # never split an escape sequence
         if b"\\" in text:
             text = text.replace(b"\\\\", b"..").replace(b'\\"', b"..")
         part = np.frombuffer(text, np.uint8)
@@ -72,7 +73,7 @@ def outside_of_texts(content: bytes, piece: int = 1 << 20) -> Iterator[tuple[int
 
 
 def _ends(content: bytes, piece: int) -> Iterator[tuple[int, bool]]:
-    """Yields the places of commas that pieces end at, and the text's end, and whether it is that."""
+    """Yields the offset of each piece's end, a comma or the end of the text, and whether it is the last."""
     for at, part, outside in outside_of_texts(content, piece):
         commas = np.flatnonzero((part == ord(",")) & outside)
         if len(commas) and at + len(part) < len(content):
@@ -81,7 +82,7 @@ def _ends(content: bytes, piece: int) -> Iterator[tuple[int, bool]]:
 
 
 def _check_edges(part: bytes, *, first: bool, last: bool) -> None:
-    """Refuses a comma that stands beside a bracket: by itself each of the two pieces around it would be right."""
+    """Raises PieceError for a comma beside a bracket, which would go unnoticed: each piece alone would be valid."""
     if not part:
         raise PieceError("there is no value")
     if not first and part.lstrip(_SPACE)[:1] in (b"", b"]", b"}", b","):
@@ -91,7 +92,7 @@ def _check_edges(part: bytes, *, first: bool, last: bool) -> None:
 
 
 def _still_open(part: bytes, stack: list[int]) -> list[int]:
-    """Returns the brackets that are open at the end of a piece, `stack` being those at its beginning."""
+    """Returns the brackets open at the end of a piece; `stack` holds those open at its start."""
     found = [(p[o & _IS_BRACKET[p]], np.count_nonzero(p == ord(","))) for _, p, o in outside_of_texts(part)]
     signs = np.concatenate([brackets for brackets, _ in found])
     if not len(signs):
@@ -125,12 +126,12 @@ def _read(before: bytes, part: bytes, after: bytes, begin: int) -> Any:
 
 
 def _joined(document: Any, found: Any, stack: list[int]) -> Any:
-    """Adds what a piece holds to what stands open in the document."""
+    """Merges a piece into the open lists and objects of the document."""
     whole = document
     for level, sign in enumerate(stack):
         inner = level + 1 < len(stack)
         if type(whole) is not type(found) or type(whole) is not (list if sign == ord("[") else dict):
-            # What was put in last is not what stands last: its key was there before.
+            # The most recent value is not the last one of its object: its key is a duplicate.
             raise KeyTwiceError
         if isinstance(whole, list):
             last, beginning = whole[-1] if inner else None, found[0] if inner else None

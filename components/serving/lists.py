@@ -1,4 +1,4 @@
-"""Columns of lists, a part at a time: what NumPy and Arrow do with a list of millions holds Python's lock until it is done."""
+"""Converts list columns in parts: NumPy and Arrow hold the GIL while they convert a list of millions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from switchyard.components.values.spelling import FLOAT, INTEGER
 from switchyard.components.values.targets import EXACT
 
 _PART = 1 << 16
-_MOST = 1 << 20  # values of a column that are converted in one go
+_MOST = 1 << 20  # maximum values of a column that are converted at once
 _PLAIN = ("", INTEGER, FLOAT)
 
 
 def is_plain(feature: RawFeature) -> bool:
-    """Whether any number that its dtype holds is a value of a feature."""
+    """Whether any number of the feature's dtype is a valid value that is not missing."""
     if feature.dtype == "string" or feature.meaning not in _PLAIN:
         return False
     return not feature.missing or all(number_of(m) is None for m in feature.missing)
 
 
 def kinds_of(values: list[Any]) -> set[type]:
-    """Returns the types of values."""
+    """Returns the set of the values' types."""
     found: set[type] = set()
     for at in range(0, len(values), _PART):
         found |= set(map(type, values[at : at + _PART]))
@@ -35,10 +35,10 @@ def kinds_of(values: list[Any]) -> set[type]:
 
 
 def plain_lists(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged | None:
-    """Returns lists of the feature's own type as the transform graph takes them; None: there is more to say of them.
+    """Returns lists of the feature's own type as input of the transform graph; None if they need the slow path.
 
     Raises:
-        InputError: there are more texts than TensorFlow takes without holding up other requests.
+        InputError: there are more texts than TensorFlow can convert without blocking other requests.
     """
     lengths = np.array([0 if v is None else len(v) if type(v) is list else -1 for v in values], dtype=np.int64)
     if (lengths < 0).any() or (feature.width is not None and (lengths != feature.width).any()):
@@ -62,10 +62,10 @@ def plain_lists(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged |
 
 
 def check_unusual(feature: RawFeature, values: list[Any], rows: int) -> None:
-    """Refuses more values than are converted in one go, where not all of them are of the feature's own type.
+    """Limits the number of values in a column that has values of other types than the feature's.
 
     Raises:
-        InputError: with status 413.
+        InputError: there are too many values (status 413).
     """
     left = most = max(_MOST, 2 * rows)
     todo: list[Any] = [values]

@@ -1,4 +1,4 @@
-"""A server's metrics for Prometheus. Versions are labels: a canary and the champion are different series."""
+"""Defines a server's Prometheus metrics; the model version is a label, so champion and canary are separate series."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 
 
 class Metrics:
-    """All series of one server, in a registry of their own."""
+    """All metrics of one server, in their own Prometheus registry."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -42,5 +42,5 @@ class Metrics:
         self.registry_reachable.set(1)
 
     def page(self) -> bytes:
-        """Returns the text format of Prometheus."""
+        """Returns the metrics in Prometheus' text format."""
         return generate_latest(self.registry)

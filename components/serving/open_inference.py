@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2 (REST), with its binary tensor extension: requests in, responses out.
+"""Implements the Open Inference Protocol, version 2 (REST), with its binary tensor extension.
 
 https://github.com/kserve/open-inference-protocol, https://github.com/triton-inference-server/server
 (docs/protocol/extension_binary_data.md).
@@ -34,7 +34,7 @@ DATATYPES = {
 }  # fmt: skip
 _TEXT = "BYTES"
 CONTENT_TYPE, BASE64 = "content_type", "base64"
-# Extensions of the protocol, by which an output would be another one than it is.
+# Parameters of protocol extensions that would change an output. They are not supported.
 _OUTPUT_EXTENSIONS = {"classification", "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"}
 _BOUNDS = Bounds()
 
@@ -44,10 +44,10 @@ class InferRequest:
     """A decoded request.
 
     Attributes:
-        id: the client's, or a new one.
+        id: the client's request id, or a new one.
         given: raw feature -> values, see `switchyard.components.serving.inputs.columns_of`.
-        outputs: output -> whether it is wanted as binary; empty: all of them.
-        binary: whether outputs that are not named are wanted as binary.
+        outputs: requested output -> whether to encode it as binary; empty requests all outputs.
+        binary: whether to encode all outputs as binary if `outputs` is empty.
     """
 
     id: str
@@ -57,16 +57,16 @@ class InferRequest:
 
 
 def decode(body: bytes | bytearray, json_length: int | None, info: BundleInfo, bounds: Bounds = _BOUNDS) -> InferRequest:
-    """Reads a request.
+    """Returns the decoded request.
 
     Args:
-        body: JSON, or JSON and then the binary tensors.
-        json_length: length of the JSON; None: all of it.
-        info: of the model.
-        bounds: what a request may hold.
+        body: JSON, optionally followed by the binary tensors.
+        json_length: length of the JSON in bytes; None if the whole body is JSON.
+        info: metadata of the bundle.
+        bounds: limits of a request.
 
     Raises:
-        InputError: it is not of this protocol, names columns or outputs that there are not, or holds too much.
+        InputError: the body does not follow the protocol, has unknown columns or outputs, or is too large.
     """
     if json_length is not None and not 0 <= json_length <= len(body):
         raise InputError(f"header {BINARY_HEADER}: {json_length} is not within the body of {len(body)} bytes.")
@@ -100,10 +100,10 @@ def _named(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
-    """Returns raw feature -> values. Names first, then shapes; values last."""
+    """Returns raw feature -> values; checks all names and shapes before it reads values."""
     check_names(info, tensors)
     features = {f.name: f for f in info.features}
-    # A stored index is read, to know where the next tensor begins, and not used.
+    # A stored index is parsed to find the start of the next tensor, but not used.
     shapes = {n: _shape(features.get(n, RawFeature(n, "string", None)), tensor, bounds) for n, tensor in tensors.items()}
     given: dict[str, Any] = {}
     at = 0
@@ -168,7 +168,7 @@ def _from_json(name: str, tensor: Mapping[str, Any], shape: list[int]) -> Any:
     if len(data) != count:
         raise InputError(f"column {name!r}: the shape {shape} takes {count} values, 'data' has {len(data)}.")
     kinds = kinds_of(data) - {type(None)}
-    # An object with bytes in it is looked at with its column.
+    # Objects such as {"b64": ...} are validated later, with their column.
     allowed = {str, dict} if datatype == _TEXT else {bool} if datatype == "BOOL" else {int, float}
     if not kinds <= allowed:
         wanted = {_TEXT: "texts", "BOOL": "true or false"}.get(datatype, "numbers")
@@ -182,7 +182,7 @@ def _from_json(name: str, tensor: Mapping[str, Any], shape: list[int]) -> Any:
 
 
 def _is_base64(name: str, tensor: Mapping[str, Any]) -> bool:
-    """Whether a tensor's texts are bytes in base64, as MLServer's clients say it."""
+    """Whether a tensor's texts are base64, marked by the parameter `content_type` as MLServer's clients do."""
     found = _parameters(tensor, f"column {name!r}").get(CONTENT_TYPE)
     if found == BASE64 and tensor.get("datatype") != _TEXT:
         raise InputError(f"column {name!r}: content_type {BASE64} is for {_TEXT}, received {brief(tensor.get('datatype'))}.")
@@ -215,7 +215,7 @@ def _from_bytes(name: str, tensor: Mapping[str, Any], shape: list[int], raw: mem
 
 
 def _read_texts(name: str, shape: list[int], count: int, raw: memoryview) -> list[bytes]:
-    """Returns `count` texts, each behind its length in four bytes."""
+    """Returns `count` texts, each prefixed by its length as a four-byte little-endian integer."""
     found: list[bytes] = []
     at = 0
     while at < len(raw) and len(found) < count:
@@ -246,7 +246,7 @@ def _wanted(document: Mapping[str, Any], info: BundleInfo) -> dict[str, bool]:
 
 
 def encode(name: str, version: str, request: InferRequest, info: BundleInfo, scores: np.ndarray) -> tuple[bytes, dict[str, str]]:
-    """Returns a response's body and headers for scores (B, outputs)."""
+    """Returns the response body and headers for scores (B, outputs)."""
     outputs: list[dict[str, Any]] = []
     tails: list[bytes] = []
     kinds = {o["name"]: o["datatype"] for o in output_metadata(info)}
@@ -276,7 +276,7 @@ def _to_bytes(values: np.ndarray, datatype: str) -> bytes:
 
 
 def metadata(name: str, versions: list[str], info: BundleInfo) -> dict[str, Any]:
-    """Returns a model's metadata as the protocol wants it."""
+    """Returns the model metadata of the protocol."""
     return {
         "name": name,
         "versions": versions,
@@ -287,9 +287,9 @@ def metadata(name: str, versions: list[str], info: BundleInfo) -> dict[str, Any]
 
 
 def input_metadata(feature: RawFeature) -> dict[str, Any]:
-    """Returns a raw feature as the protocol describes it; parameters say that it may be missing, and what its integers mean.
+    """Returns a raw feature's tensor metadata; its parameters mark optional features and the meaning of integers.
 
-    Booleans, dates and times may be sent as texts (BYTES) and booleans (BOOL) too.
+    Clients can also send booleans, dates and times as texts (BYTES), and booleans as BOOL.
     """
     kind = {"string": _TEXT, "int64": "INT64", "float32": "FP32"}[feature.dtype]
     wide = (feature.width or 1) > 1 or feature.is_list
@@ -303,7 +303,7 @@ def input_metadata(feature: RawFeature) -> dict[str, Any]:
 
 
 def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
-    """Returns the outputs as the protocol describes them: `prediction` and, for classes, probabilities."""
+    """Returns the tensor metadata of the outputs: `prediction` and, for classification, probabilities."""
     if not info.classes:
         return [{"name": "prediction", "datatype": "FP64", "shape": [-1]}]
     kind = _TEXT if isinstance(info.classes[0], str) else "INT64"
@@ -315,5 +315,5 @@ def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
 
 
 def _of_class(info: BundleInfo) -> dict[str, Any]:
-    """The class that a binary model's probability is of; of several classes the outputs' names say it."""
+    """Returns the positive class of a binary model as a parameter; empty for multiclass, where output names hold the class."""
     return {} if info.positive_class is None else {"parameters": {POSITIVE_CLASS: str(info.positive_class)}}

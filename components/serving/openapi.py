@@ -1,4 +1,4 @@
-"""The OpenAPI document of one server: its routes, with the model's own columns."""
+"""Builds a server's OpenAPI document from its routes and the model's columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OTHER_HOST = "The Host header names another host than is served here"
 
 
 def openapi(name: str, info: BundleInfo, limits: Limits, version: str) -> dict[str, Any]:
-    """Returns the document, OpenAPI 3.1."""
+    """Returns the server's OpenAPI 3.1 document."""
     error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
     mlflow_error = {"type": "object", "properties": {"message": {"type": "string"}, "error_code": {"type": "string"}}}
     v2 = f"/v2/models/{name}"

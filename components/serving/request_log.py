@@ -1,4 +1,4 @@
-"""A sample of requests and answers as Parquet, for `switchyard drift`. Off unless asked for; never in a request's way."""
+"""Logs a sample of requests and predictions as Parquet for `switchyard drift`, off by default, without delaying requests."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _log = logging.getLogger(__name__)
 
 
 class RequestLog:
-    """Writes a file of at most some thousand rows at a time, under another name first.
+    """A buffer of sampled requests that a thread writes as Parquet files, each under a temporary name first.
 
     Args:
-        folder: made when it is not there.
-        share: of requests that are kept, 0 to 1.
+        folder: folder of the files; created if missing.
+        share: share of requests to log, 0 to 1.
         redacted: raw features that are never written.
-        dropped: told how many rows could not be kept: the disk is slower than the requests, or full.
+        dropped: called with the number of rows that were lost because the disk is too slow or full.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: the folder is not writable.
     """
 
     def __init__(self, folder: Path, share: float, redacted: Collection[str], dropped: Callable[[int], None]) -> None:
@@ -56,7 +56,7 @@ class RequestLog:
         self._thread.start()
 
     def add(self, model: ServedModel, columns: Columns, scores: np.ndarray) -> None:
-        """Keeps a request, or not: by chance."""
+        """Buffers a random sample of requests."""
         if self._random.random() >= self._share:
             return
         with self._lock:
@@ -69,7 +69,7 @@ class RequestLog:
                 self._wake.set()
 
     def close(self) -> None:
-        """Writes what is kept."""
+        """Writes the buffered requests and stops the thread."""
         self._over = True
         self._wake.set()
         self._thread.join(30)
@@ -108,7 +108,7 @@ def _table(
             text = pa.binary() if feature.is_bytes else pa.string()
             kind = {"string": text, "int64": pa.int64(), "float32": pa.float32()}[feature.dtype]
             found[feature.name] = _array(columns[feature.name], kind, is_list=feature.is_list)
-    # A feature may be called as an answer is: the answer is then left out.
+    # A feature can have the name of a prediction's column. The feature then takes precedence.
     found |= {k: pa.array(v) for k, v in format_predictions(info, scores).items() if k not in found}
     return pa.table(found)
 

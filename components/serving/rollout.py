@@ -1,4 +1,4 @@
-"""Which model answers a request: the champion, or for a share of them the canary; and when the canary is stopped."""
+"""Routes requests to the champion or, for a share of them, the canary, and applies the canary's stop rule."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _WINDOW = 200
 
 @dataclass(frozen=True)
 class StopRule:
-    """When a canary is taken out.
+    """Limits of failures and latency above which a canary is stopped.
 
     Attributes:
-        requests: that it answers before it is judged by its latency.
-        failures: that are one too many, when they are also more than `failure_share` of its requests.
-        failure_share: see `failures`.
-        latency_ratio: its median latency against the champion's.
+        requests: minimum requests of canary and champion before their latencies are compared.
+        failures: minimum number of failures that stops the canary.
+        failure_share: share of its requests that the failures must also exceed.
+        latency_ratio: maximum ratio of the canary's median latency to the champion's.
     """
 
     requests: int = 50
@@ -37,11 +37,11 @@ class _Record:
 
 
 class Rollout:
-    """The models that answer. Changed and asked in the event loop's thread alone: a request sees one model, whole.
+    """The champion and the canary. Used only in the event loop's thread, so that a swap is atomic for requests.
 
     Args:
-        share: of requests that the canary answers, 0 to 1.
-        rule: when the canary is stopped.
+        share: share of requests for the canary, 0 to 1.
+        rule: stop rule of the canary.
     """
 
     def __init__(self, share: float = 0.0, rule: StopRule | None = None) -> None:
@@ -53,33 +53,33 @@ class Rollout:
         self._random = random.Random()
 
     def choose(self) -> ServedModel | None:
-        """Returns the model for the next request; None: none is ready."""
+        """Returns the model for the next request; None while no model is ready."""
         if self.canary is not None and self._random.random() < self.share:
             return self.canary
         return self.champion
 
     def with_version(self, version: str) -> ServedModel | None:
-        """Returns the model with a version, if it answers now."""
+        """Returns the champion or canary with this version; None if neither has it."""
         return next((m for m in self.models() if m.version == version), None)
 
     def models(self) -> list[ServedModel]:
-        """Returns the champion and the canary, as far as there are such."""
+        """Returns the loaded models: the champion, then the canary."""
         return [m for m in (self.champion, self.canary) if m is not None]
 
     def set_champion(self, model: ServedModel) -> None:
-        """Requests from now on are answered by `model`; those that wait, by the model that they were given."""
+        """Replaces the champion for new requests; queued requests keep their model. A canary of the same version is removed."""
         self.champion = model
         if self.canary is not None and self.canary.version == model.version:
             self.canary = None
         self._records = {}
 
     def set_canary(self, model: ServedModel | None) -> None:
-        """Starts a canary, or ends it."""
+        """Starts a canary; None removes it."""
         self.canary = model
         self._records = {}
 
     def answered(self, model: ServedModel, seconds: float, *, failed: bool) -> str | None:
-        """Notes an answer; returns why the canary was stopped, if it was just now."""
+        """Records an outcome; returns the reason if it stopped the canary, otherwise None."""
         record = self._records.setdefault(model.version, _Record())
         record.requests += 1
         record.failures += failed

@@ -1,4 +1,4 @@
-"""One model in a server's memory: loaded, warmed up, behind its batcher."""
+"""Loads a model into a server's memory, warms it up and puts it behind a batcher."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WARM_UP_ROWS = (1, 2, 16)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes.
+    """Limits of a server's requests.
 
     Attributes:
-        body: bytes of a request.
-        rows: rows of a request.
-        batch_rows: rows of a batch.
-        waiting: requests that wait for a model.
-        seconds: from a request's first byte to its answer.
+        body: maximum bytes of a request's body.
+        rows: maximum rows of a request.
+        batch_rows: maximum rows of a batch.
+        waiting: maximum queued requests per model.
+        seconds: maximum seconds to process a request.
     """
 
     body: int = 16 << 20
@@ -37,13 +37,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that answers.
+    """A loaded model.
 
     Attributes:
-        version: in the registry; of a plain folder its name.
-        info: of its bundle.
-        batcher: takes its requests.
-        release: removes the copy on this disk, if it is one.
+        version: version in the registry; for a plain folder its name.
+        info: metadata of the bundle.
+        batcher: queue of its requests.
+        release: removes the local copy, if the files were downloaded.
     """
 
     version: str
@@ -52,7 +52,7 @@ class ServedModel:
     release: Callable[[], None]
 
     async def close(self) -> None:
-        """Answers what waits and forgets the model."""
+        """Answers queued requests, then releases the model."""
         await self.batcher.close()
         self.release()
 
@@ -60,16 +60,18 @@ class ServedModel:
 def load_model(
     opened: OpenedModel, limits: Limits, observe: Callable[[int], None], release: Callable[[], None] = lambda: None
 ) -> ServedModel:
-    """Loads a bundle and has it predict, so that no request pays for what happens once. Takes seconds: not in the loop.
+    """Returns a loaded bundle, warmed up so that no request pays for first-call costs.
+
+    Takes seconds: do not call it in the event loop.
 
     Args:
         opened: the bundle.
-        limits: of the server.
-        observe: called with the rows of every batch.
+        limits: limits of the server.
+        observe: called with the number of rows of every batch.
         release: called when the model is closed.
 
     Raises:
-        Exception: whatever is wrong with the bundle; it must not be served.
+        Exception: the bundle cannot be loaded or its predictions are invalid; it must not be served.
     """
     bundle = load_bundle(opened.folder, opened.digest)
     rows = example_rows(opened.folder)
@@ -80,7 +82,7 @@ def load_model(
 
 
 def _warm_up(bundle: BundleModel, rows: pd.DataFrame) -> None:
-    """Has the model answer rows of its own data, in several sizes."""
+    """Runs the model on rows of its own data, in batches of several sizes, and validates the scores."""
     outputs = len(bundle.info.classes) if bundle.info.task == "multiclass" else 1
     for count in _WARM_UP_ROWS:
         scores = bundle.scores(rows.iloc[np.arange(count) % len(rows)].reset_index(drop=True))

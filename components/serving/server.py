@@ -1,4 +1,4 @@
-"""One server process: its sockets, its signals, its start and its end."""
+"""Runs one server process: sockets, signals, startup and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What a server is asked for.
+    """Options of a server.
 
     Attributes:
-        name: the model's, in URLs.
-        limits: what it takes.
-        poll_seconds: how often the registry is asked whether the alias has moved.
-        canary_alias: whose version answers a share of the requests; None: there is no canary.
-        canary_share: that share, 0 to 1.
-        rule: when the canary is stopped.
-        token: that clients must send; None: none.
-        tls: files of the certificate chain and the key.
-        access_log: file, `-` for standard output, None for none.
-        request_log: folder for a sample of the requests; None: none.
-        request_share: of requests that are kept there, 0 to 1.
-        redacted: raw features that are never written there.
-        drain_seconds: from SIGTERM, answering as not ready, to the end of taking connections.
-        allowed_hosts: names in Host headers that are taken; empty: on loopback those of loopback, elsewhere any; `*`: any.
-        max_connections: open at once; None: see `allow_connections`.
-        idle_seconds: after which a connection without a request is closed.
+        name: name of the model in URLs.
+        limits: limits of a request.
+        poll_seconds: seconds between registry polls.
+        canary_alias: alias of the canary's version; None disables the canary.
+        canary_share: share of requests for the canary, 0 to 1.
+        rule: stop rule of the canary.
+        token: bearer token that clients must send; None disables authentication.
+        tls: files of the certificate chain and the key; None serves plain HTTP.
+        access_log: file of the access log; `-` for standard output, None for no log.
+        request_log: folder for a sample of the requests; None disables it.
+        request_share: share of requests to log there, 0 to 1.
+        redacted: raw features that are never written to the request log.
+        drain_seconds: seconds after SIGTERM to report not-ready before shutdown.
+        allowed_hosts: allowed names in Host headers; empty allows loopback names on loopback and any name elsewhere; `*`: any.
+        max_connections: maximum open connections; None: see `allow_connections`.
+        idle_seconds: seconds after which an idle connection is closed.
     """
 
     name: str
@@ -77,10 +77,10 @@ class ServeOptions:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Returns a socket at an address, before anything long is begun: one that is taken is the user's error.
+    """Returns a bound socket. Bind before loading a model, so that an address in use fails at once.
 
     Raises:
-        UserError: the address cannot be had.
+        UserError: the address cannot be bound.
     """
     try:
         found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -101,17 +101,17 @@ def serve(
     version: str,
     say: Callable[[str], None],
 ) -> None:
-    """Serves until SIGINT or SIGTERM; answers what it has taken before it ends.
+    """Serves until SIGINT or SIGTERM, then answers accepted requests and returns.
 
     Args:
-        source: a model of the registry, whose aliases are followed, or the files of one.
-        listening: see `bind`.
-        options: see there.
-        version: of Switchyard.
-        say: tells a person, one line at a time.
+        source: a model in the registry, whose aliases are polled, or the files of a model.
+        listening: the bound socket, see `bind`.
+        options: see `ServeOptions`.
+        version: version of Switchyard.
+        say: prints one line for the user.
 
     Raises:
-        UserError: there is no such version, or the certificate cannot be used.
+        UserError: the version does not exist, or the certificate cannot be used.
         StageError: the model cannot be served.
     """
     metrics = Metrics()
@@ -190,14 +190,14 @@ async def _load_opened(state: ServerState, opened: OpenedModel, options: ServeOp
 
 
 class _Server(uvicorn.Server):
-    """Tells readiness probes first that it ends, then stops to listen."""
+    """A uvicorn server that reports not-ready for `drain_seconds` before it stops listening."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState, drain_seconds: float) -> None:
         super().__init__(config)
         self._state, self._drain_seconds = state, drain_seconds
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called for SIGINT and SIGTERM; a second one ends it at once."""
+        """Starts the shutdown on SIGINT or SIGTERM; a second signal skips the drain, a second SIGINT forces the exit."""
         if self._state.draining or sig == signal.SIGINT or not self._drain_seconds:
             self._state.draining = True
             self.force_exit = self.should_exit and sig == signal.SIGINT
@@ -208,7 +208,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Uvicorn's own raises the signals again at the end, before models are closed and copies removed."""
+        """Installs the signal handlers. Overrides uvicorn's, which re-raises signals before models and files are released."""
         before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -217,14 +217,14 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begins to listen."""
+        """Starts listening, with a handshake timeout if TLS is on."""
         if self.config.ssl is None:
             await super().startup(sockets)
         else:
             await listen_with_tls(self, sockets or [], ConnectionLimits.head_seconds)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answers what was taken."""
+        """Reports not-ready and answers accepted requests."""
         self._state.draining = True
         await super().shutdown(sockets)
 
@@ -243,7 +243,7 @@ def _request_log(options: ServeOptions, metrics: Metrics) -> Iterator[Callable[[
 
 @contextmanager
 def _access_log(target: str | None) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """Yields what writes one JSON object a line."""
+    """Yields the access log's writer; None if there is no log."""
     if target is None:
         yield None
         return
@@ -251,7 +251,7 @@ def _access_log(target: str | None) -> Iterator[Callable[[dict[str, Any]], None]
         yield _AccessLog(sys.stdout.buffer)
         return
     try:
-        # Unbuffered: what does not fit on a full disk is not kept for a later line.
+        # Unbuffered: a buffer would prepend the rest of a failed write to a later line.
         file = open(target, "ab", buffering=0)  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UserError(f"--access-log: cannot write {target}: {error.strerror}.") from None
@@ -260,7 +260,7 @@ def _access_log(target: str | None) -> Iterator[Callable[[dict[str, Any]], None]
 
 
 class _AccessLog:
-    """Writes one JSON object a line. A full disk, or a reader that is gone, fails no request."""
+    """A writer of one JSON object per line. A full disk or a closed pipe fails no request."""
 
     def __init__(self, file: BinaryIO | FileIO) -> None:
         self._file, self._fails = file, False

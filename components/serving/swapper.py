@@ -1,4 +1,4 @@
-"""Follows a registry's aliases: the champion and the canary are swapped while requests go on."""
+"""Polls a registry's aliases and swaps champion and canary without interrupting requests."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _KEPT = 1
 
 
 def freeze_gc() -> None:
-    """Takes everything that is there out of the garbage collector's sight.
+    """Excludes all current objects from garbage collection.
 
-    With TensorFlow and PyTorch in memory a full collection stops all requests for tenths of a second (decision 9).
+    With TensorFlow and PyTorch in memory a full collection blocks all requests for tenths of a second (decision 9).
     """
     gc.unfreeze()
     gc.collect()
@@ -29,15 +29,15 @@ def freeze_gc() -> None:
 
 
 class ModelReloader:
-    """Brings versions in, checks them, and takes them out.
+    """A poller of a registered model's aliases that loads, warms up and swaps versions.
 
     Args:
-        source: the registered model and the alias that is followed.
-        rollout: who answers; changed here alone.
-        limits: for every model.
-        metrics: told of swaps.
-        canary_alias: whose version gets the rollout's share; None: there is no canary.
-        say: tells a person, one line at a time.
+        source: the registered model and the selected version or alias.
+        rollout: the champion and the canary, which this class swaps.
+        limits: limits of every model.
+        metrics: metrics of loads and swaps.
+        canary_alias: alias of the canary's version; None disables the canary.
+        say: prints one line for the user.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ModelReloader:
     ) -> None:
         self._source, self._rollout, self._limits, self._metrics = source, rollout, limits, metrics
         self._canary_alias, self._say = canary_alias, say
-        # Alias -> the version that is not put in as long as the alias stays on it.
+        # Alias -> its rejected version, which is not retried until the alias moves.
         self._refused: dict[str, str] = {}
         self._resting: list[ServedModel] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -61,17 +61,17 @@ class ModelReloader:
         """Loads the first champion.
 
         Raises:
-            Exception: it cannot be served.
+            Exception: the version cannot be loaded.
         """
         self._rollout.set_champion(await self._load(*await self._open(version)))
         self._tell_metrics()
 
     async def follow(self, seconds: float) -> None:
-        """Looks every `seconds` whether an alias has moved; never returns, never raises."""
+        """Polls the aliases every `seconds`; never returns, and logs errors instead of raising them."""
         while True:
             try:
                 await self.look()
-            except Exception as error:  # MLflow raises what its many stores raise
+            except Exception as error:  # MLflow's stores raise many types
                 if not self._away:
                     self._say(f"registry unreachable; still serving the current version: {first_line(error)}")
                     _log.warning("registry", exc_info=True)
@@ -85,7 +85,7 @@ class ModelReloader:
             await asyncio.sleep(seconds)
 
     async def look(self) -> None:
-        """Asks the registry once and does what it says."""
+        """Polls the registry once and applies alias changes."""
         rollout = self._rollout
         champion = await asyncio.to_thread(self._source.alias, self._source.selector) if self._source.tracks_alias else None
         if champion is not None and rollout.champion is not None and champion != rollout.champion.version:
@@ -116,7 +116,7 @@ class ModelReloader:
                 self._swapped(f"canary version {version} answers {rollout.share:.0%} of the requests")
 
     def canary_stopped(self, model: ServedModel, why: str) -> None:
-        """The stop rule took the canary out: it is not brought in again before its alias moves."""
+        """Records that the stop rule removed the canary; its version is not loaded again until the alias moves."""
         if self._canary_alias:
             self._refused[self._canary_alias] = model.version
         self._metrics.canary_stops.inc()
@@ -124,7 +124,7 @@ class ModelReloader:
         self._keep_standby(model)
 
     async def close(self) -> None:
-        """Answers what waits, forgets all models."""
+        """Answers queued requests and releases all models."""
         for model in (*self._rollout.models(), *self._resting):
             await model.close()
         await asyncio.gather(*self._closing)
@@ -137,7 +137,7 @@ class ModelReloader:
         if known is not None:  # the canary that becomes champion, or a rollback
             self._resting = [m for m in self._resting if m is not known]
             return known
-        # Trouble with the store is not the model's: it is asked again the next time. Files that were changed are the model's.
+        # Errors of the store propagate and are retried at the next poll. Changed files (UserError) reject the version.
         try:
             opened, files = await self._open(version)
         except UserError as error:
@@ -156,7 +156,7 @@ class ModelReloader:
         self._say(f"version {version} cannot be served and is not put in: {(str(error).splitlines() or [''])[0][:200]}")
 
     async def _open(self, version: str) -> tuple[OpenedModel, ExitStack]:
-        """Returns a version's files and what removes them."""
+        """Returns a version's files and the stack that removes them."""
         files = ExitStack()
         return await asyncio.to_thread(files.enter_context, self._source.open(version)), files
 
@@ -173,7 +173,7 @@ class ModelReloader:
             freeze_gc()
 
     def _keep_standby(self, model: ServedModel) -> None:
-        """Kept for a moment: what a rollback needs is there at once."""
+        """Keeps a replaced model in memory, so that a rollback is immediate; closes older ones."""
         self._resting.append(model)
         while len(self._resting) > _KEPT:
             gone = asyncio.create_task(self._resting.pop(0).close())

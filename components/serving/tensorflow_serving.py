@@ -1,6 +1,6 @@
-"""A TensorFlow bundle as TensorFlow Serving loads it: one SavedModel, raw features in, `prediction` and probabilities out.
+"""Exports a TensorFlow bundle for TensorFlow Serving: a SavedModel from raw features to `prediction` and probabilities.
 
-The transform graph and the model are one graph with the signature `serving_default`; its inputs are called like the raw features.
+It combines the transform graph and the model under the signature `serving_default`; inputs have the names of the raw features.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from switchyard.components.tracking.manifest import verify
 from switchyard.components.training.positional import load_names, positional
 from switchyard.components.values.cells import number_of
 
-# Names that a SavedModel's signature keeps as they are.
+# Names that a SavedModel's signature keeps unchanged.
 _NAME = r"[A-Za-z][A-Za-z0-9_]*"
 
 
 def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) -> None:
     """Writes the SavedModel.
 
-    A feature that may be missing is missing where a number is NaN (numbers that may be missing are float64), where a text is
-    empty, and where it is what `data.missing_values` lists. Booleans, dates and times are numbers, as `docs/data.md` says.
+    An optional feature is missing if it is NaN (optional numbers are float64), an empty text, or one of `data.missing_values`.
+    Booleans, dates and times are numbers, see `docs/data.md`.
 
     Args:
         model: folder of the MLflow Model.
-        verified: its digest is the registered one; else the graphs must hold nothing that reaches out of them.
-        target: `NAME/VERSION`, a number, as TensorFlow Serving wants it; not there yet.
+        target: folder `NAME/VERSION` to create; TensorFlow Serving requires VERSION to be a number.
+        verified: whether the bundle's digest matches the registered one; if not, the graphs may hold only pure computation.
 
     Raises:
         UserError: another framework trained the model, or a feature cannot be a plain tensor.
@@ -59,7 +59,7 @@ def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) 
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         tf.saved_model.save(module, str(draft), signatures={"serving_default": module.serve})
-        # TensorFlow Serving watches the folder: a version appears whole.
+        # TensorFlow Serving polls the folder: a version must appear complete.
         os.replace(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -119,7 +119,7 @@ def _spec(feature: RawFeature) -> Any:
 
 
 def _outputs(info: BundleInfo, scores: Any) -> dict[str, Any]:
-    """See `switchyard.components.bundle.model.answers`: the same names and rules."""
+    """Returns the outputs by the rules of `switchyard.components.bundle.model.format_predictions`."""
     import tensorflow as tf
 
     if info.task == "regression":
