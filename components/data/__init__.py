@@ -1,1 +1,1 @@
-"""The data set: its summary, shards and records."""
+"""Data set summary, shards, schema and TFRecords."""

@@ -1,4 +1,4 @@
-"""Columns that a format adds to a table: the index that a library stores, a first column without a name."""
+"""Detects columns that a format or library added to a table: a stored index or an unnamed first column."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# pandas and pandas on Spark store an index without a name under these.
+# Column names that pandas and pandas on Spark use for a stored index without a name.
 _STORED = re.compile(r"__index_level_[0-9]{1,3}__|__natural_order__")
-# A CSV of pandas and of R begins with a column without a name; read and written once more, pandas gives it one of these.
+# CSVs of pandas and R begin with an unnamed column. Read and written again, pandas names it by this pattern.
 UNNAMED = ""
 _PANDAS_UNNAMED = re.compile(r"Unnamed: 0(\.[0-9]+)*")
 _IN_ORDER = 0.9
@@ -17,19 +17,19 @@ _FEWEST = 20
 
 
 def may_be_added(name: str) -> bool:
-    """Whether a column that a model does not know may be one that a format added."""
+    """Returns whether a column of this name, unknown to a model, may have been added by a format."""
     return name == UNNAMED or any(pattern.fullmatch(name) for pattern in (_PANDAS_UNNAMED, _STORED))
 
 
 def is_added(name: str, values: pa.Array) -> bool:
-    """Whether a format added a column, by its name and, where that could be a person's, by its first values."""
+    """Returns whether a format added a column, by its name and, if that is ambiguous, by its first values."""
     if name == UNNAMED:
         return _counts_rows(values) or _names_rows(values)
     return _counts_rows(values) if _PANDAS_UNNAMED.fullmatch(name) else may_be_added(name)
 
 
 def _counts_rows(values: pa.Array) -> bool:
-    """Whole numbers of which each is another, or that mostly go up by one (tables that were put behind one another)."""
+    """Returns whether values are distinct whole numbers, or mostly increase by one (concatenated tables)."""
     try:
         numbers = values.cast(pa.float64()).cast(pa.int64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -43,7 +43,7 @@ def _counts_rows(values: pa.Array) -> bool:
 
 
 def _counts_tables(numbers: pa.Array) -> bool:
-    """From 0 or 1 without a gap, and no number more often than the one before: tables that were put together and mixed."""
+    """Returns whether numbers start at 0 or 1 without gaps, with counts that never increase (tables merged and shuffled)."""
     counted = pc.value_counts(numbers)
     order = pc.array_sort_indices(counted.field(0))
     values, often = counted.field(0).take(order), counted.field(1).take(order)
@@ -54,7 +54,7 @@ def _counts_tables(numbers: pa.Array) -> bool:
 
 
 def _names_rows(values: pa.Array) -> bool:
-    """R's names of rows: texts, each another."""
+    """Returns whether values are R's row names: distinct texts."""
     if values.null_count or not len(values) or not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Serialized examples in TFRecord files of bounded size."""
+"""Writes serialized examples to TFRecord files of bounded size."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ SHARD_ROWS = 50_000
 
 
 class ShardWriter:
-    """Writes `<folder>/<name>-<i>`, a new file every `SHARD_ROWS` rows. The files are not final: see `rename`."""
+    """A writer of `<folder>/<name>-<i>`, with a new file every `SHARD_ROWS` rows. The names are temporary, see `rename`."""
 
     def __init__(self, folder: str, name: str) -> None:
         import tensorflow as tf
 
-        # TensorFlow's files: the artifact may lie in an object store.
+        # TensorFlow's file API, because the artifact may be in an object store.
         self._open, self._files = tf.io.TFRecordWriter, tf.io.gfile
         self._folder, self._name = folder, name
         self._files.makedirs(folder)
@@ -32,7 +32,7 @@ class ShardWriter:
             self.rows += 1
 
     def close(self) -> list[str]:
-        """Finishes the last file and returns all of them."""
+        """Closes the last file and returns the paths of all files."""
         if self._writer:
             self._writer.close()
         return self._parts
@@ -44,12 +44,12 @@ class ShardWriter:
 
 
 def rename(parts: list[str], prefix: str, suffix: str = "") -> list[str]:
-    """Gives finished files their final names `<prefix>-<i>-of-<n><suffix>`, and returns these. It may be done again."""
+    """Renames finished files to `<prefix>-<i>-of-<n><suffix>` and returns the new paths. Safe to repeat."""
     import tensorflow as tf
 
     names = [f"{prefix}-{i:05d}-of-{len(parts):05d}{suffix}" for i in range(len(parts))]
     for part, name in zip(parts, names, strict=True):
-        # On a second try some have their name already.
+        # On a retry, some files have already been renamed.
         if tf.io.gfile.exists(part):
             tf.io.gfile.rename(part, name, overwrite=True)
     return names

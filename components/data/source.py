@@ -1,4 +1,4 @@
-"""Which data set a registered version was trained on: the patterns it was read by, as a tag of the version."""
+"""Tags a registered version with the patterns of its training data and compares them with other patterns."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import json
 from collections.abc import Mapping, Sequence
 
 TAG = "switchyard.data_path"
-_LONGEST = 4900  # MLflow takes 5,000 characters a tag
+_LONGEST = 4900  # MLflow limits tags to 5,000 characters
 _SHOWN = 3
 
 
 def tags_of(patterns: Sequence[str]) -> dict[str, str]:
-    """Returns the tag of a version that was trained on what these patterns match; none where it would be too long."""
+    """Returns the tag for a version trained on files matching the patterns; empty when the tag would be too long."""
     text = json.dumps(list(patterns), ensure_ascii=False)
     return {TAG: text} if patterns and len(text) <= _LONGEST else {}
 
 
 def another(tags: Mapping[str, str], patterns: Sequence[str]) -> str:
-    """Returns the data set of a version where it is another one than these patterns name; empty where it is not, or is unknown.
+    """Returns a version's data set when it differs from the one these patterns name; empty when it is the same or unknown.
 
-    One pattern in common makes two data sets one: files are added to it and taken away.
+    One common pattern makes two data sets the same, because files are added and removed over time.
     """
     try:
         trained_on = json.loads(tags.get(TAG, "[]"))
-    except ValueError:  # a person edited the tag
+    except ValueError:  # the tag was edited by hand
         return ""
     if not isinstance(trained_on, list) or not trained_on or not patterns or set(map(str, trained_on)) & set(patterns):
         return ""

@@ -1,4 +1,4 @@
-"""DatasetSummary: what ingest found out about the data. Lies as `dataset.json` beside the splits; later stages read it."""
+"""Summary of the data that ingest writes as `dataset.json` beside the splits, for later stages."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class DatasetSummary:
     Attributes:
         fingerprint: SHA-256 of the input files.
         files: input files, in reading order.
-        columns: column -> type ("integer", "float", "string", or "list of ..."), those written out only.
+        columns: column -> type ("integer", "float", "string", or "list of ..."); written columns only.
         missing: column -> rows without a value.
         rows: split -> rows.
-        bad_rows: rows left out.
+        bad_rows: number of dropped rows.
         bad_row_samples: a few of them: file, reason, row.
-        empty_columns: columns without any value; they are not written out.
-        label: the label's column.
+        empty_columns: columns without any value; they are not written.
+        label: name of the label column.
         task: binary, multiclass or regression.
-        classes: the label's values in the order of their class index (the positive one of a binary task is the last,
+        classes: label values in the order of their class index (the positive class of a binary task is the last,
             others are sorted), empty for a regression.
         class_counts: class -> rows in the training split.
-        positive_by: why a binary task's positive class is that one.
-        meanings: column -> what its values are, see `RawFeature.meaning`.
-        spelled: text column -> how numbers, booleans and dates are spelled in it, see `components.values.spelling.styles`.
+        positive_by: reason for the choice of a binary task's positive class.
+        meanings: column -> meaning of its values, see `RawFeature.meaning`.
+        spelled: text column -> styles of numbers, booleans and dates in it, see `components.values.spelling.styles`.
         missing_values: `data.missing_values`.
-        counts: column of timestamps -> the smallest and the largest count of its unit.
-        bytes_columns: text columns with a value that is no UTF-8.
-        source: the patterns that the files were found by, as the config names them; empty: an older Switchyard wrote this.
-        keys: different values of `data.split_key` in the training split; None: rows are split by themselves.
-        csv: `data.csv`, what differs from its defaults: a CSV with raw rows is read in the same way.
+        counts: timestamp column -> smallest and largest count of its unit.
+        bytes_columns: text columns with a value that is not UTF-8.
+        source: patterns that matched the files, as in the config; empty when an older Switchyard wrote the file.
+        keys: number of distinct values of `data.split_key` in the training split; None when rows are split individually.
+        csv: options of `data.csv` that differ from the defaults; CSVs with raw rows are parsed in the same way.
     """
 
     fingerprint: str
@@ -67,27 +67,27 @@ class DatasetSummary:
 
     @property
     def independent(self) -> float:
-        """How many independent rows one row of the training split counts as: those of one key may all be alike."""
+        """Number of independent rows per row of the training split, at most 1: rows of one key may all be alike."""
         return 1.0 if self.keys is None else self.keys / max(1, self.rows[TRAIN])
 
     @property
     def positive_class(self) -> Any | None:
-        """The positive class of a binary task, else None."""
+        """Positive class of a binary task, else None."""
         return positive_class(self.task, self.classes)
 
     @property
     def held_out(self) -> str:
-        """The split that models are judged by: `test`, which training and tuning never see, else `eval`."""
+        """Split for evaluating models: `test`, which training and tuning do not use, else `eval`."""
         return TEST if self.rows.get(TEST) else EVAL
 
     def save(self, examples_uri: str) -> None:
-        """Writes it into the artifact."""
+        """Writes the summary into the artifact."""
         with _open(os.path.join(examples_uri, FILE), "w") as file:
             file.write(json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
     def load(cls, examples_uri: str) -> DatasetSummary:
-        """Reads it from the artifact.
+        """Returns the summary stored in the artifact.
 
         Raises:
             FileNotFoundError: the examples were not written by this project's ingest.
@@ -98,7 +98,7 @@ class DatasetSummary:
 
 
 def split_files(examples_uri: str, split: str) -> list[str]:
-    """Returns the TFRecord files of a split, in their order; the artifact may lie in an object store."""
+    """Returns the TFRecord files of a split, sorted; the artifact may be in an object store."""
     import tensorflow as tf
 
     folder = os.path.join(examples_uri, f"Split-{split}")

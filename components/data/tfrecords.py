@@ -1,6 +1,6 @@
-"""`tf.Example` TFRecords read by Beam a batch at a time, by TensorFlow's C++ instead of record by record in Python.
+"""Reads `tf.Example` TFRecords in Beam batch by batch with TensorFlow's C++ reader instead of per record in Python.
 
-Of a stage that reads 500,000 rows through Beam's own TFRecord source, half the time is Beam's for each of the records
+With Beam's own TFRecord source, a stage that reads 500,000 rows spends half its time in Beam's per-record code
 (docs/performance.md).
 """
 
@@ -19,27 +19,27 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from switchyard.components.text.escaping import pattern_of
 
-# What TFX's own sources make of it.
+# Batch size of TFX's own sources.
 BATCH_ROWS = 1000
 BATCH_BYTES = 32 << 20
 _AHEAD = 2
 
 
 def _fitting(file: str, compression: str) -> int:
-    """Several batches are held at a time: of images they must not be as many rows as of numbers."""
-    # With a small buffer: not the whole file for its first record.
+    """Returns the number of rows per batch, fewer for large records: several batches are in memory at a time."""
+    # A small buffer avoids reading the whole file for its first record.
     first = next(tf.data.TFRecordDataset(file, compression, buffer_size=1 << 16).take(1).as_numpy_iterator(), b"")
     return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, len(first))))
 
 
 @beam.typehints.with_output_types(pa.RecordBatch)
 class ReadExamples(beam.PTransform):
-    """The record batches of TFRecord files, in the files' and the records' order; a worker reads a file from start to end.
+    """Transform that reads the record batches of TFRecord files in order; a worker reads a file from start to end.
 
     Args:
-        patterns: the files, or globs of them; `.gz` is unpacked.
-        schema: of the columns to decode; without one all that a batch has.
-        rows: how many a batch has; None: `BATCH_ROWS`, fewer of large ones.
+        patterns: files or globs; `.gz` files are decompressed.
+        schema: schema of the columns to decode; None decodes all columns of a batch.
+        rows: rows per batch; None for `BATCH_ROWS`, or fewer when records are large.
     """
 
     def __init__(self, patterns: Sequence[str], schema: schema_pb2.Schema | None = None, rows: int | None = None) -> None:
@@ -51,7 +51,7 @@ class ReadExamples(beam.PTransform):
     def expand(self, root: Any) -> Any:
         """See the base class."""
         gfile = tf.io.gfile
-        # A name of a file or folder may hold what means something in a pattern.
+        # An existing file's name is taken literally; folder names in a pattern may contain glob characters.
         files = sorted(file for p in self._patterns for file in ([p] if gfile.exists(p) else gfile.glob(pattern_of(p))))
         if not files:
             raise FileNotFoundError(f"no files match {', '.join(self._patterns)}")
@@ -62,7 +62,7 @@ def _read(file: str, schema: bytes | None, rows: int | None) -> Iterator[pa.Reco
     decoder = ExamplesToRecordBatchDecoder(schema)
     compression = "GZIP" if file.endswith(".gz") else ""
     records = tf.data.TFRecordDataset(file, compression, buffer_size=8 << 20)
-    # Decoding lets go of Python's lock: the next batches are decoded on another core while a stage works on this one.
+    # Decoding releases the GIL: the next batches are decoded on another core while the stage processes this one.
     with ThreadPoolExecutor(1) as pool:
         ahead: deque[Future[pa.RecordBatch]] = deque()
         for batch in records.batch(rows or _fitting(file, compression)).prefetch(_AHEAD).as_numpy_iterator():

@@ -23,9 +23,9 @@ class ColumnConfig(Section):
 
 
 class CsvConfig(Section):
-    """Dialect of CSV files.
+    """How CSV files are written.
 
-    Stored with the model: `predict`, `drift` and `models compare` parse CSVs in the same way. An error when no file is a CSV.
+    Stored with the model: `predict`, `drift` and `models compare` read CSVs in the same way. Refused when no file is a CSV.
 
     Attributes:
         separator: character between two fields.
@@ -63,7 +63,7 @@ class CsvConfig(Section):
 
 
 class DataConfig(Section):
-    """Source of the examples and how they are split.
+    """Where the examples come from and how they are split.
 
     Attributes:
         path: a file, a folder (searched recursively), a glob or a list of these, local or a URI of a Beam filesystem. Existing

@@ -1,1 +1,1 @@
-"""One converter of values: what a raw value becomes, in training and serving alike."""
+"""Converts raw values to the types of trained columns; training and serving share the code."""

@@ -1,4 +1,4 @@
-"""Bytes in JSON, which has no place for them: `{"b64": "..."}`, as TensorFlow Serving's clients write them."""
+"""Bytes in JSON, which has no type for them: `{"b64": "..."}`, the form of TensorFlow Serving's clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY = "b64"
 
 
 def as_json(value: bytes) -> str | dict[str, str]:
-    """Returns bytes as JSON has them: a text where they are UTF-8, else base64."""
+    """Returns bytes as a JSON value: a text when they are UTF-8, else base64."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -26,10 +26,10 @@ def in_base64(value: bytes) -> str:
 
 
 def from_base64(text: str) -> bytes:
-    """Returns the bytes; line breaks, which MIME's encoders put in, are left aside.
+    """Returns the decoded bytes; line breaks, which MIME encoders insert, are ignored.
 
     Raises:
-        ValueError: it is no base64.
+        ValueError: the text is no base64.
     """
     try:
         return base64.b64decode("".join(text.split()), validate=True)
@@ -38,19 +38,19 @@ def from_base64(text: str) -> bytes:
 
 
 def unwrapped(values: Sequence[Any]) -> list[Any]:
-    """Returns values with the bytes that `{"b64": ...}` holds, in lists too; what is no base64 stays as it is."""
+    """Returns values with each `{"b64": ...}` decoded to bytes, in lists too; invalid base64 stays unchanged."""
     return [_unwrapped(v) for v in values]
 
 
 def holds_bytes(values: Sequence[Any]) -> bool:
-    """Whether there is a `{"b64": ...}` among values or in lists of them."""
+    """Returns whether values, or lists in them, contain a `{"b64": ...}`."""
     return any(
         (isinstance(v, dict) and v.keys() == {KEY}) or (isinstance(v, list | tuple) and v and holds_bytes(v)) for v in values
     )
 
 
 def may_hold_bytes(kind: pa.DataType) -> bool:
-    """Whether values that Arrow gave this type may be, or be lists of, `{"b64": ...}`."""
+    """Returns whether values of this Arrow type may be `{"b64": ...}`, or lists of it."""
     kind = kind.value_type if pa.types.is_list(kind) else kind
     return bool(pa.types.is_struct(kind))
 

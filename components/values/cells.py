@@ -1,4 +1,4 @@
-"""Single values to a trained column's type, column-wise: the rules of `components.values.conversion` for rows and lists."""
+"""Converts single values column-wise to a target's type, by the rules of `components.values.conversion`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Cells:
-    """Converted values; those that do not fit are null and not `absent`.
+    """Converted values; values that do not fit are null and not `absent`.
 
     Attributes:
-        values: int64, float64 or binary.
-        absent: which of them are missing.
-        words: texts that were taken as missing -> how many.
+        values: int64, float64 or binary array.
+        absent: mask of the missing values.
+        words: texts that were read as missing -> count.
     """
 
     values: pa.Array
@@ -51,7 +51,7 @@ class Cells:
 
 
 def fit_cells(column: pa.Array, target: Target) -> Cells:
-    """Converts values of any Arrow type but lists."""
+    """Returns the converted values of a column of any Arrow type except lists."""
     column = plain(column)
     kind = column.type
     if is_text(kind):
@@ -64,7 +64,7 @@ def fit_cells(column: pa.Array, target: Target) -> Cells:
 
 
 def _from_typed(column: pa.Array, target: Target) -> pa.Array | None:
-    """Returns numbers, booleans and times as the target's; None: none of them fits."""
+    """Returns numbers, booleans and times in the target's type; None when none of them fits."""
     if pa.types.is_null(column.type):
         return pa.nulls(len(column), arrow_type(target))
     if target.kind == TEXT:
@@ -148,14 +148,14 @@ def _from_text(column: pa.Array, target: Target) -> Cells:
 
 
 def _means_missing(column: pa.Array, values: pa.Array, target: Target) -> pa.Array:
-    """As `spelling.missing_test` tells, of a column."""
+    """Returns a mask of the texts that mean missing, by the rule of `spelling.missing_test`."""
     listed = pc.is_in(values, pa.array([m.encode() for m in target.missing], pa.binary()))
     words = [m.strip() for m in target.missing if m.strip()]
     return pc.or_(listed, pc.is_in(pc.utf8_trim_whitespace(as_text(column)), pa.array(words, pa.string()))) if words else listed
 
 
 def _numbers(values: pa.Array, absent: pa.Array, target: Target) -> Cells:
-    """What `missing` lists is missing, infinity too; all else that is beyond the limit does not fit."""
+    """Returns numbers with those listed in `missing` (infinity included) as missing; others beyond the limit do not fit."""
     cells = _without_listed(values, absent, target)
     if target.kind != FLOAT or target.limit == math.inf:
         return cells
@@ -163,7 +163,7 @@ def _numbers(values: pa.Array, absent: pa.Array, target: Target) -> Cells:
 
 
 def _without_listed(values: pa.Array, absent: pa.Array, target: Target) -> Cells:
-    """Numbers that `missing` lists by their text are missing, however they are spelled."""
+    """Returns numbers with those whose value `missing` lists as missing, in any spelling."""
     if not target.missing or target.kind not in (INTEGER, FLOAT):
         return Cells(values, absent)
     numbers = _listed_integers(target) if target.kind == INTEGER else _listed_floats(target)
@@ -174,13 +174,13 @@ def _without_listed(values: pa.Array, absent: pa.Array, target: Target) -> Cells
 
 
 def _listed_integers(target: Target) -> pa.Array:
-    """Returns the whole numbers of `missing`, exactly: float64 holds them up to 2^53 only."""
+    """Returns the whole numbers in `missing`, exactly: float64 holds them up to 2^53 only."""
     exact = [Decimal(m.strip()) for m in target.missing if number_of(m) is not None]
     return pa.array([int(n) for n in exact if n == n.to_integral_value() and -(2**63) <= n < 2**63], pa.int64())
 
 
 def _listed_floats(target: Target) -> pa.Array:
-    """Returns the numbers of `missing`, and what a column of float32 holds of them."""
+    """Returns the numbers in `missing`, together with their float32 values."""
     numbers = [n for n in map(number_of, target.missing) if n is not None]
     with np.errstate(over="ignore"):
         return pa.array([*numbers, *(float(np.float32(n)) for n in numbers)], pa.float64())

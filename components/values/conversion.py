@@ -1,6 +1,6 @@
-"""Raw values to a trained column's type: without loss, or refused by row. The one converter of training, evaluation and serving.
+"""Converts raw values to a trained column's type without loss, or reports misfits by row; used by training and serving.
 
-`docs/data.md` has the rules as one table.
+`docs/data.md` lists the rules in one table.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _NOT_ARROW = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, O
 
 @dataclass(frozen=True)
 class FittedRows:
-    """Rows as a model takes them.
+    """Rows converted to a model's input.
 
     Attributes:
-        columns: of the rows that fit, in their order.
-        fits: which rows these are, bool (B,).
-        misfits: the other rows -> why, naming the first column that does not fit.
-        fitted: each feature's column, of all rows.
+        columns: columns of the rows that fit, in their order.
+        fits: mask of the rows that fit, bool (B,).
+        misfits: index of each other row -> reason, naming the first column that does not fit.
+        fitted: feature -> its converted column, all rows.
     """
 
     columns: Columns
@@ -53,7 +53,7 @@ class FittedRows:
 
 
 def target_of(feature: RawFeature) -> Target:
-    """Returns what values of a feature must become."""
+    """Returns the target type of a feature's values."""
     kind = feature.meaning.partition("[")[0] or _KINDS[feature.dtype]
     return Target(
         kind,
@@ -68,7 +68,7 @@ def target_of(feature: RawFeature) -> Target:
 
 
 def fit(column: pa.Array, feature: RawFeature) -> Fitted:
-    """Converts a column of any Arrow type."""
+    """Returns a column of any Arrow type converted to a feature's type."""
     found = fit_target(column, target_of(feature))
     if feature.width is None:
         return found
@@ -88,7 +88,7 @@ def fit(column: pa.Array, feature: RawFeature) -> Fitted:
 
 
 def fit_values(values: Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray, feature: RawFeature) -> Fitted:
-    """Converts a column as Python or NumPy has it; None and NaN are missing. Values of several types are no problem."""
+    """Returns a Python, NumPy or Arrow column converted to a feature's type; None and NaN are missing, types may be mixed."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if isinstance(values, pa.Array):
@@ -108,7 +108,7 @@ def fit_values(values: Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray, 
 
 
 def fit_rows(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> FittedRows:
-    """Converts rows; a feature whose column is not there is missing in all of them."""
+    """Returns rows converted to the features' types; a feature without a column is missing in all rows."""
     converted: list[tuple[RawFeature, Fitted]] = []
     misfits: dict[int, str] = {}
     names = batch.schema.names
@@ -125,7 +125,7 @@ def fit_rows(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> FittedRow
 
 
 def typed_rows(rows: Sequence[bool]) -> dict[bytes, bytes]:
-    """Returns the metadata of a field of texts some of which were numbers or booleans, as JSON has them: these rows."""
+    """Returns the metadata of a text field whose values were numbers or booleans in JSON in the given rows."""
     return {_TYPED_ROWS: np.packbits(np.asarray(rows, dtype=bool)).tobytes()}
 
 
@@ -138,7 +138,7 @@ def _fit_field(batch: pa.RecordBatch, feature: RawFeature) -> Fitted:
 
 
 def fit_frame(rows: pd.DataFrame, features: Sequence[RawFeature]) -> Columns:
-    """Converts a DataFrame.
+    """Returns a DataFrame's columns converted to the features' types.
 
     Raises:
         UserError: a column is missing, or its values do not fit.
@@ -164,7 +164,7 @@ def fit_frame(rows: pd.DataFrame, features: Sequence[RawFeature]) -> Columns:
 
 
 def model_column(values: pa.Array, feature: RawFeature) -> np.ndarray | Ragged:
-    """Returns a fitted column (see `Fitted.values`, all rows fit) as the transform graph takes it; here floats become float32."""
+    """Returns a fitted column without misfits (see `Fitted.values`) as input of the transform graph; floats become float32."""
     flat: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
     cells = flat if feature.dtype == "string" else flat.astype(feature.dtype)
     if feature.width is not None:
@@ -173,7 +173,7 @@ def model_column(values: pa.Array, feature: RawFeature) -> np.ndarray | Ragged:
 
 
 def single(values: pa.Array) -> pa.Array:
-    """Returns lists of at most one value (see `Fitted.values`) as a plain column, null where there is none."""
+    """Returns lists of at most one value (see `Fitted.values`) as a plain column; an empty list becomes null."""
     present = pc.greater(pc.fill_null(pc.list_value_length(values), 0), 0)
     places = pc.subtract(pc.cumulative_sum(present.cast(pa.int32())), 1)
     return values.flatten().take(pc.if_else(present, places, pa.scalar(None, pa.int32())))
@@ -190,7 +190,7 @@ def _fit_series(series: pd.Series, feature: RawFeature) -> Fitted:
 
 
 def _by_type(values: list[Any], feature: RawFeature) -> Fitted:
-    """Values of several types: each type by itself, put together again in their order."""
+    """Returns converted values of several types: each type is converted separately, then the order is restored."""
     groups: defaultdict[Any, list[int]] = defaultdict(list)
     for i, value in enumerate(values):
         groups[_group(value)].append(i)
@@ -218,7 +218,7 @@ def _group(value: Any) -> Any:
 
 def _fit_group(kind: Any, values: list[Any], feature: RawFeature) -> Fitted:
     if kind == "beyond" and target_of(feature).kind != TEXT:
-        values = [str(v) for v in values]  # in a column of floats the nearest one, as in a CSV
+        values = [str(v) for v in values]  # a float column takes the nearest float, as in a CSV
     try:
         return fit(pa.array(values), feature)
     except _NOT_ARROW:
@@ -226,7 +226,7 @@ def _fit_group(kind: Any, values: list[Any], feature: RawFeature) -> Fitted:
 
 
 def _by_arrow_type(values: list[Any], feature: RawFeature) -> Fitted:
-    """Values that Arrow does not take together: those of one type at once, for to convert a value costs as much as thousands."""
+    """Returns converted values that Arrow cannot hold in one array, grouped by Arrow type because each call has a fixed cost."""
     groups: defaultdict[pa.DataType | None, list[int]] = defaultdict(list)
     for i, value in enumerate(values):
         groups[_arrow_type_of(value)].append(i)
@@ -238,7 +238,7 @@ def _by_arrow_type(values: list[Any], feature: RawFeature) -> Fitted:
 
 
 def _arrow_type_of(value: Any) -> pa.DataType | None:
-    """Returns the type that Arrow gives a value alone; None where there is none, and for objects: each may have its own."""
+    """Returns a value's own Arrow type; None when Arrow has none and for objects, whose types may all differ."""
     if isinstance(value, dict) or (isinstance(value, list | tuple) and any(isinstance(v, dict | list | tuple) for v in value)):
         return None
     try:

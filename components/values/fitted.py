@@ -1,4 +1,4 @@
-"""Whole columns in a target's type, as lists of values a row, and the rows that do not fit."""
+"""Converts whole columns to a target's type, as lists of values per row, and reports the rows that do not fit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _GAP = "must hold lists without gaps (null or NaN)"
 
 @dataclass(frozen=True)
 class Misfit:
-    """A value that a column cannot take.
+    """A value that does not fit a column.
 
     Attributes:
-        row: its place in the column, from 0.
-        value: as it was received; None: it is missing.
+        row: index in the column, from 0.
+        value: value as received; None when it is missing.
         reason: what the column must hold.
     """
 
@@ -33,7 +33,7 @@ class Misfit:
     reason: str
 
     def sentence(self, name: str) -> str:
-        """Returns what is wrong, in one sentence without an end."""
+        """Returns the problem as one sentence without a full stop."""
         if self.reason == MISSING:
             return f"column {name!r} is missing"
         text = repr(self.value[:40]) if isinstance(self.value, str | bytes) else str(self.value)[:40]
@@ -45,9 +45,9 @@ class Fitted:
     """A column in a trained column's type.
 
     Attributes:
-        values: a list array of int64, float64 or binary, one list a row; null where a row is missing or does not fit.
-        misfits: the rows that do not fit, in order.
-        words: texts that were taken as missing -> how many.
+        values: list array of int64, float64 or binary, one list per row; null where a row is missing or does not fit.
+        misfits: rows that do not fit, in order.
+        words: texts that were read as missing -> count.
     """
 
     values: pa.Array
@@ -56,7 +56,7 @@ class Fitted:
 
 
 def fit_target(column: pa.Array, target: Target) -> Fitted:
-    """Converts a column of any Arrow type; how many values a row must have is not looked at."""
+    """Returns a column of any Arrow type converted to a target; the number of values per row is not checked against a width."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if is_list(column.type):
@@ -71,7 +71,7 @@ def fit_target(column: pa.Array, target: Target) -> Fitted:
 
 
 def _lists_of_one(values: pa.Array) -> pa.Array:
-    """Returns one list of one value a row, null where it is missing."""
+    """Returns one list of one value per row, null where the value is missing."""
     valid = values.is_valid()
     lengths = pc.cumulative_sum(valid.cast(pa.int32()))
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), lengths])
@@ -80,7 +80,7 @@ def _lists_of_one(values: pa.Array) -> pa.Array:
 
 
 def _fit_single(column: pa.Array, target: Target) -> Fitted:
-    """Lists where a row has one value: a list of one is that value, an empty one is missing."""
+    """Returns a list column as one value per row: a list of one is its value, an empty list is missing."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     one = lengths == 1
     places = np.cumsum(lengths) - lengths
@@ -93,7 +93,7 @@ def _fit_single(column: pa.Array, target: Target) -> Fitted:
 def _fit_lists(column: pa.Array, target: Target) -> Fitted:
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     flat = column.flatten()
-    # An element is what it is: a word or an empty text in a list is no missing row.
+    # `missing` applies to whole rows only: a missing word or empty text inside a list is a value.
     cells = fit_cells(flat, dataclasses.replace(target, missing=()))
     rows = np.repeat(np.arange(len(lengths)), lengths)
     values = cells.values
@@ -115,7 +115,7 @@ def _fit_lists(column: pa.Array, target: Target) -> Fitted:
 def _misfit(column: pa.Array, place: Any, target: Target, row: int | None = None) -> Misfit:
     try:
         value = column[int(place)].as_py()
-    except (ValueError, OverflowError, pa.ArrowException):  # what Python's own types cannot hold
+    except (ValueError, OverflowError, pa.ArrowException):  # beyond the range of Python's types
         value = str(column[int(place)])
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")

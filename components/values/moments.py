@@ -1,4 +1,4 @@
-"""Dates, timestamps and times of day as counts of a unit."""
+"""Converts dates, timestamps and times of day to counts of a unit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GENERATION = 30 * 365 * _DAY
 
 
 def within_kind(values: pa.Array, target: Target) -> pa.Array:
-    """Returns integers that are a boolean's, or a count of the target's unit; the others null."""
+    """Returns integers, null where they are not valid for a boolean, timestamp or time target."""
     if target.kind == BOOLEAN:
         return null_unless(pc.or_(pc.equal(values, 0), pc.equal(values, 1)), values)
     if target.kind in (TIMESTAMP, TIME):
@@ -28,14 +28,14 @@ def within_kind(values: pa.Array, target: Target) -> pa.Array:
 
 
 def _moments(counts: Sequence[int], scale: int) -> tuple[int, int]:
-    """Returns the first and the last count of a unit that is taken for a moment."""
+    """Returns the smallest and the largest count of a unit that are accepted as a timestamp."""
     if not counts:
         return spelling.FIRST_SECOND * scale, spelling.LAST_SECOND * scale
     return counts[0] - _GENERATION * scale, counts[1] + _GENERATION * scale
 
 
 def counted(column: pa.Array) -> tuple[pa.Array, str]:
-    """Returns dates, timestamps or times of day as int64 counts of a unit."""
+    """Returns dates, timestamps or times of day as int64 counts and their unit."""
     kind = column.type
     if pa.types.is_date32(kind):
         return pc.multiply(column.cast(pa.int32()).cast(pa.int64()), _DAY), "s"
@@ -46,7 +46,7 @@ def counted(column: pa.Array) -> tuple[pa.Array, str]:
 
 
 def in_unit(values: pa.Array, unit: str, wanted: str) -> pa.Array:
-    """Returns counts of one unit as those of another; null where they are not whole, or beyond 64 bits."""
+    """Returns counts converted to another unit; null where the result is not whole or exceeds 64 bits."""
     have, want = UNITS[unit], UNITS[wanted]
     if have == want:
         return values

@@ -1,4 +1,4 @@
-"""The raw features of a bundle, and rows of them as its transform graph takes them."""
+"""Raw features of a bundle, and rows of them as input of its transform graph."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ class RawFeature:
     """One raw feature.
 
     Attributes:
-        name: its name.
+        name: name of the feature.
         dtype: `float32`, `int64` or `string`.
-        width: values a row; None: it may be missing.
-        is_list: when `width` is None, a row may hold several values (else at most one).
-        meaning: what the values were in the training data: `integer`, `float`, `text`, `boolean` (0 and 1), `timestamp[UNIT]`
-            (since 1970, UTC), `time[UNIT]` (since midnight); UNIT is s, ms, us or ns. Empty: an older bundle, which does not say.
-        spelled: of a text, how training spelled numbers, booleans and dates in it, see `components.values.spelling.styles`.
-        counts: of a timestamp, the smallest and the largest count in the training data; empty: not known.
-        missing: texts that mean missing in this column, besides the usual ones where it is no text.
-        is_bytes: of a text, the data holds some that are no UTF-8: images, serialized messages.
+        width: number of values per row; None when values may be missing.
+        is_list: when `width` is None, whether a row may hold several values (else at most one).
+        meaning: kind of the values in the training data: `integer`, `float`, `text`, `boolean` (0 and 1), `timestamp[UNIT]`
+            (since 1970, UTC), `time[UNIT]` (since midnight); UNIT is s, ms, us or ns. Empty in older bundles: unknown.
+        spelled: for a text, styles of numbers, booleans and dates in the training data, see
+            `components.values.spelling.styles`.
+        counts: for a timestamp, smallest and largest count in the training data; empty when unknown.
+        missing: texts that mean missing in this column, in addition to the usual ones unless it is a text column.
+        is_bytes: for a text, whether the data holds values that are not UTF-8, such as images or serialized messages.
     """
 
     name: str
@@ -40,18 +41,18 @@ class RawFeature:
 
 
 def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, width: int | None = None) -> RawFeature:
-    """Returns a column of a data set as a model's raw feature.
+    """Returns the raw feature of a data set's column.
 
     Args:
-        name: the column's.
-        summary: of the data set.
-        dtype: TensorFlow's; None: by the column's type.
+        name: name of the column.
+        summary: summary of the data set.
+        dtype: TensorFlow dtype; None to infer it from the column's type.
         width: see `RawFeature`.
     """
     kind = summary.columns.get(name, "")
     stored = kind.removeprefix("list of ")
     dtype = dtype or {"integer": "int64", "float": "float32"}.get(stored, "string")
-    # An empty text is missing in a text column: a CSV knows no other. Bundles from before that do not have it in their list.
+    # The empty text is missing in a text column, because CSV has no other null. Older bundles do not list it.
     listed = [*([""] if stored == "string" and name in summary.meanings else []), *summary.missing_values]
     return RawFeature(
         name,
@@ -68,18 +69,18 @@ def raw_feature(name: str, summary: DatasetSummary, dtype: str | None = None, wi
 
 @dataclass(frozen=True)
 class Ragged:
-    """A feature that may be missing, of B rows.
+    """Values of a feature that may be missing, for B rows.
 
     Attributes:
-        values: the values of all rows, one after the other (N,).
-        lengths: how many each row has, int64 (B,); 0: missing.
+        values: values of all rows, concatenated, (N,).
+        lengths: number of values per row, int64 (B,); 0 means missing.
     """
 
     values: np.ndarray
     lengths: np.ndarray
 
 
-# Raw feature -> values of B rows as the transform graph takes them: (B, width) in the feature's dtype, texts as bytes in
+# Raw feature -> values of B rows as input of the transform graph: (B, width) in the feature's dtype, texts as bytes in
 # an object array; a feature without a fixed width is Ragged.
 Columns = Mapping[str, "np.ndarray | Ragged"]
 

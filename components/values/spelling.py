@@ -1,4 +1,4 @@
-"""How values are spelled as text: what each kind reads, which words mean missing, and how a value is written in a text column."""
+"""Text forms of values: parsers per kind, words that mean missing, and spelling styles in text columns."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Missing in a column that is no text, in every format and channel; in a text column these are words like any other.
+# Missing in a column that is not text, in every format and channel. In a text column they are ordinary words.
 MISSING_WORDS = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
     "NaN", "NaT", "None", "n/a", "nan", "none", "null",
 )  # fmt: skip
-# Missing as a label: none is a class.
+# Words that mean missing as a label and are therefore no classes.
 MISSING_LABELS = tuple(w for w in MISSING_WORDS if w.lower() != "none")
-# A number in digits, as each parser reads it. More digits of an exponent are a code: what they say is infinite or zero.
+# A decimal number as all parsers accept it. With a longer exponent it is a code: as a number it would be infinite or zero.
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
 BOOLEAN, INTEGER, FLOAT, TIMESTAMP, TIME, TEXT = "boolean", "integer", "float", "timestamp", "time", "text"
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-# As seconds since 1970, the years 1 to 9999. A count of milliseconds taken for one of seconds lies beyond them.
+# Range of seconds since 1970 for the years 1 to 9999. Milliseconds mistaken for seconds exceed it.
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
 _MIDNIGHT = "1970-01-01T"
 _ZONED = r"\d\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)$"
 
 
 def unit_of(meaning: str) -> str:
-    """Returns the unit in `timestamp[ms]` or `time[ms]`."""
+    """Returns the unit of a meaning such as `timestamp[ms]` or `time[ms]`."""
     return meaning.partition("[")[2].removesuffix("]")
 
 
 def read_texts(text: pa.Array, kind: str) -> tuple[pa.Array, str]:
-    """Reads a whole column of trimmed texts (or nulls) as one kind of value.
+    """Returns a column of trimmed texts (or nulls) parsed as one kind of value.
 
     Returns:
-        The values, int64 or float64, and of times the unit that they are counted in.
+        The values, int64 or float64, and for times their unit.
 
     Raises:
         pa.ArrowInvalid: a text is no such value.
@@ -43,7 +43,7 @@ def read_texts(text: pa.Array, kind: str) -> tuple[pa.Array, str]:
 
 
 def _integers(text: pa.Array) -> tuple[pa.Array, str]:
-    # Arrow reads 0x1F as 31, and 0xffffffffffffffff as -1; in a file these are names.
+    # Arrow parses 0x1F as 31 and 0xffffffffffffffff as -1. In data files such texts are names.
     if pc.any(pc.match_substring(text, "0x", ignore_case=True)).as_py():
         raise pa.ArrowInvalid("hexadecimal")
     return text.cast(pa.int64()), ""
@@ -77,7 +77,7 @@ def _timestamps(text: pa.Array) -> tuple[pa.Array, str]:
                 raise
             continue
         if unit == "ns":
-            # Arrow wraps what nanoseconds cannot count to.
+            # Arrow overflows silently outside the range of nanoseconds.
             whole, _ = _timestamps(pc.replace_substring_regex(text, r"\.\d+", ""))
             if not pc.all(pc.equal(floor_divided(values, UNITS["ns"]), whole)).as_py():
                 raise pa.ArrowInvalid("outside of the years that nanoseconds can count")
@@ -101,14 +101,14 @@ _READERS: dict[str, Callable[[pa.Array], tuple[pa.Array, str]]] = {
 
 
 def floor_divided(values: pa.Array, divisor: int) -> pa.Array:
-    """Returns int64 values divided and rounded down; Arrow's own division rounds towards zero."""
+    """Returns int64 values divided and rounded down; Arrow's division rounds towards zero."""
     quotient = pc.divide(values, divisor)
     below = pc.less(values, pc.multiply(quotient, divisor))
     return pc.subtract(quotient, below.cast(pa.int64()))
 
 
 def coarsest(values: pa.Array, unit: str) -> tuple[pa.Array, str]:
-    """Returns counts of a unit as those of the coarsest unit in which all of them are whole."""
+    """Returns counts converted to the coarsest unit in which all of them are whole."""
     units = list(UNITS)
     while unit != "s":
         divided = pc.divide(values, 1000)
@@ -119,7 +119,7 @@ def coarsest(values: pa.Array, unit: str) -> tuple[pa.Array, str]:
 
 
 _IRREGULAR = "05"
-# Style -> what is spelled in it. The first that matches is a text's.
+# Style -> pattern. A text has the first style that matches.
 _STYLES = {
     "5": r"^(0|-?[1-9]\d*)$",
     "5.0": r"^-?(0|[1-9]\d*)\.0$",
@@ -141,7 +141,7 @@ TIMES = ("09:00:00",)
 
 
 def styles(texts: pa.Array) -> set[str]:
-    """Returns how numbers, booleans and dates are spelled among texts; by an example each, `05`: in no regular way."""
+    """Returns the styles of numbers, booleans and dates among texts, each named by an example; `05` is irregular."""
     left = texts.drop_null()
     found = set()
     for style, pattern in _STYLES.items():
@@ -156,24 +156,24 @@ def styles(texts: pa.Array) -> set[str]:
 
 @lru_cache(maxsize=64)
 def words(extra: tuple[str, ...]) -> pa.Array:
-    """Returns the texts that mean missing in a column that is no text."""
+    """Returns the texts that mean missing in a column that is not text."""
     return pa.array(dict.fromkeys([*MISSING_WORDS, *extra]), pa.string())
 
 
 def missing_test(missing: Collection[str]) -> Callable[[str], bool]:
-    """Returns what tells whether a text of a text column means missing there; spaces around a word are no part of it."""
+    """Returns a predicate for texts that mean missing in a text column; spaces around a word are ignored."""
     exact, trimmed = frozenset(missing), frozenset(m.strip() for m in missing) - {""}
     return (lambda text: text in exact or text.strip() in trimmed) if trimmed else exact.__contains__
 
 
 def one_style(spelled: Collection[str], family: Collection[str]) -> str | None:
-    """Returns the one style of a family that was seen; None: none of them, or several."""
+    """Returns the only observed style of a family; None when none or several were observed."""
     seen = set(spelled) & set(family)
     return seen.pop() if len(seen) == 1 else None
 
 
 def clash(first: Collection[str], second: Collection[str]) -> tuple[str, str] | None:
-    """Returns two styles in which one value could be spelled, one of each side; None: there are none."""
+    """Returns a pair of styles, one from each side, in which one value could be spelled in two ways; None without such a pair."""
     for family in (NUMBERS, BOOLEANS, MOMENTS):
         for a in sorted(set(first) & set(family)):
             for b in sorted(set(second) & set(family)):

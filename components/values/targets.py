@@ -1,4 +1,4 @@
-"""What values must become, and the Arrow types that they come in."""
+"""Target types of values, and predicates on Arrow types."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import pyarrow.compute as pc
 from switchyard.components.values.spelling import BOOLEAN, FLOAT, INTEGER, TEXT, TIME, TIMESTAMP
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-EXACT = 2**53  # up to here float64 holds every whole number
+EXACT = 2**53  # float64 holds every whole number up to this one
 _ARROW = {FLOAT: pa.float64(), TEXT: pa.binary()}
 
 
 @dataclass(frozen=True)
 class Target:
-    """What values must become.
+    """Type that values are converted to.
 
     Attributes:
         kind: integer, float, text, boolean, timestamp or time.
-        unit: of the last two.
-        is_list: a row may hold several values.
-        spelled: of a text: the styles that training saw; None: training itself, numbers are written in the plain style.
-        missing: texts that mean missing besides the usual ones (of a text column: all of them).
-        unknown: a bundle that does not say what its integers were: dates are taken as whole seconds.
-        limit: no larger numbers.
-        counts: of timestamps in the training data, the smallest and the largest. A number far from them counts another unit.
+        unit: unit of a timestamp or time.
+        is_list: whether a row may hold several values.
+        spelled: for a text, styles observed in training; None during training, which writes numbers in the plain style.
+        missing: texts that mean missing, in addition to the usual ones (for a text column: all of them).
+        unknown: True for a bundle that does not record the meaning of its integers: dates become whole seconds.
+        limit: largest allowed absolute value.
+        counts: for a timestamp, smallest and largest count in the training data. A number far outside has another unit.
     """
 
     kind: str
@@ -44,17 +44,17 @@ class Target:
 
 
 def arrow_type(target: Target) -> pa.DataType:
-    """Returns the type of a target's values."""
+    """Returns the Arrow type of a target's values."""
     return _ARROW.get(target.kind, pa.int64())
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds several values a row."""
+    """Returns whether a column of this type holds lists."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds texts or bytes."""
+    """Returns whether a column of this type holds texts or bytes."""
     of = pa.types
     return bool(
         of.is_string(kind) or of.is_large_string(kind) or of.is_binary(kind) or of.is_large_binary(kind)
@@ -63,12 +63,12 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def is_moment(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds dates, timestamps or times of day."""
+    """Returns whether a column of this type holds dates, timestamps or times of day."""
     return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind))
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """Returns a column without an encoding of its own: dictionaries decoded, half floats as float64."""
+    """Returns a column without encodings: dictionaries decoded, half floats as float64."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_float16(column.type):
@@ -77,7 +77,7 @@ def plain(column: pa.Array) -> pa.Array:
 
 
 def number_of(text: str) -> float | None:
-    """Returns the number that a text in a list of missing values spells, infinity too; None: it is a word."""
+    """Returns the number that a text in a list of missing values spells, infinity included; None for words and NaN."""
     try:
         found = float(text)
     except ValueError:
@@ -86,7 +86,7 @@ def number_of(text: str) -> float | None:
 
 
 def reason_of(value: Any, target: Target) -> str:
-    """Returns what a target must hold, said of a value that it cannot take."""
+    """Returns what a target must hold, as the reason why a value does not fit."""
     if target.kind == TEXT and isinstance(value, dict):
         return 'must hold texts, or bytes as {"b64": ...} in base64'
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
@@ -108,12 +108,12 @@ _REASONS: dict[str, Callable[[Target], str]] = {
 
 
 def null_unless(kept: pa.Array, values: pa.Array) -> pa.Array:
-    """Returns values, null where they are not kept."""
+    """Returns values, null where `kept` is False."""
     return pc.if_else(kept, values, pa.scalar(None, values.type))
 
 
 def any_true(mask: pa.Array) -> bool:
-    """Whether a mask holds anywhere."""
+    """Returns whether a mask has a True value."""
     return bool(pc.any(mask).as_py())
 
 

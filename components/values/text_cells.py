@@ -1,4 +1,4 @@
-"""Texts as values of a target, and values of other types as a text column spells them."""
+"""Converts texts to a target's values, and other values to the spelling of a text column."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from switchyard.components.values.targets import EXACT, Target, arrow_type, is_m
 
 
 def as_text(column: pa.Array) -> pa.Array:
-    """Returns texts or bytes as UTF-8; what is none gets replacement characters, which fit nothing but a text column."""
+    """Returns texts or bytes as UTF-8; invalid bytes become replacement characters, which only fit a text column."""
     try:
         return column.cast(pa.string())
     except pa.ArrowInvalid:
@@ -22,7 +22,7 @@ def as_text(column: pa.Array) -> pa.Array:
 
 
 def read_what_fits(text: pa.Array, target: Target) -> pa.Array:
-    """Reads texts as a target's values; null where one does not fit."""
+    """Returns texts parsed as a target's values; null where a text does not fit."""
     try:
         return read(text, target)
     except pa.ArrowInvalid:
@@ -40,10 +40,10 @@ def _read_one(text: pa.Array, target: Target) -> Any:
 
 
 def read(text: pa.Array, target: Target) -> pa.Array:
-    """Reads texts, all of which must fit.
+    """Returns texts parsed as a target's values.
 
     Raises:
-        pa.ArrowInvalid: one does not.
+        pa.ArrowInvalid: a text does not fit.
     """
     if target.kind in (INTEGER, FLOAT):
         return _read_numbers(text, target)
@@ -58,7 +58,7 @@ def _read_numbers(text: pa.Array, target: Target) -> pa.Array:
     try:
         return spelling.read_texts(text, FLOAT)[0] if target.kind == FLOAT else _read_whole(text)
     except pa.ArrowInvalid:
-        # As a boolean of a format that has them is taken, and was in training.
+        # Numeric targets accept booleans of typed formats, in training too, so their texts are accepted as well.
         return spelling.read_texts(text, BOOLEAN)[0].cast(arrow_type(target))
 
 
@@ -78,7 +78,7 @@ def _all_or_none(values: pa.Array, text: pa.Array) -> pa.Array:
 
 
 def written(column: pa.Array, target: Target) -> pa.Array | None:
-    """Returns numbers, booleans and times as a text column spells them; null where it is unknown how, or another way was seen."""
+    """Returns numbers, booleans and times as text in the column's observed style; null or None without a unique style."""
     kind, of = column.type, pa.types
     if of.is_boolean(kind):
         style = spelling.one_style(target.spelled, spelling.BOOLEANS) if target.spelled is not None else "true"
