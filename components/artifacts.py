@@ -1,15 +1,15 @@
-"""Artifact types beside TFX's."""
+"""Artifact types in addition to TFX's."""
 
 from __future__ import annotations
 
 from tfx.types.artifact import Artifact
 
-# Property of a model: why it is no result of training, see `components.training.ledger.diverged`; empty for all others.
+# Property of a model: why training produced no usable result, see `components.training.ledger.diverged`; empty for other models.
 DIVERGED = "diverged"
 
 
 class Baseline(Artifact):
-    """What a run is compared with: `baseline.json`, `champion/` (its bundle), `previous/<split>.pb` (statistics)."""
+    """The data and model to compare a run with: `baseline.json`, `champion/` (bundle), `previous/<split>.pb` (statistics)."""
 
     TYPE_NAME = "Baseline"
 
@@ -21,6 +21,6 @@ class DataVerdict(Artifact):
 
 
 class RunReport(Artifact):
-    """The page on one run: `report.html`."""
+    """The report on one run: `report.html`."""
 
     TYPE_NAME = "RunReport"

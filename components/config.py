@@ -1,4 +1,4 @@
-"""What every part of the config is made of: a frozen model that refuses unknown keys, and numbers that are numbers."""
+"""Base class and field types of all config sections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
 
 
 def _number(value: Any) -> Any:
-    # bool is an int in Python, and PyYAML reads 1e-3 as text: refuse the one, let pydantic convert the other.
+    # bool is a subclass of int, so it is refused here; PyYAML reads 1e-3 as text, which pydantic converts.
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
@@ -16,13 +16,13 @@ def _number(value: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
-# As much as TensorFlow, PyTorch and MLflow can count.
+# The largest count that TensorFlow, PyTorch and MLflow all support.
 LARGEST = 2**31 - 1
 Positive = Annotated[StrictInt, Field(ge=1, le=LARGEST)]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
 
 
 class Section(BaseModel):
-    """A part of the config: frozen, unknown keys refused."""
+    """A config section: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Expected errors, the exit codes they end the command with, and the form in which a failure crosses processes and logs."""
+"""Expected errors, their exit codes, and the form in which a failure crosses processes and logs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_DATA_GATE = 3
 EXIT_NOT_BLESSED = 4
-# What each of them means, in the order of the help.
+# Meanings of the exit codes, in the order of the help.
 MEANINGS = {
     EXIT_DONE: "done",
     EXIT_BAD_INPUT: "bad input: config, data, code or devices",
@@ -35,9 +35,9 @@ class SwitchyardError(Exception):
     """An error whose message explains it: shown without a stack trace.
 
     Attributes:
-        kind: its name in a `Failure`.
-        exit_code: of the command that it ends.
-        run_status: of the run that it ends.
+        kind: name in a `Failure`.
+        exit_code: exit code of the command that it ends.
+        run_status: status of the run that it ends.
     """
 
     kind: ClassVar[str]
@@ -46,18 +46,21 @@ class SwitchyardError(Exception):
 
 
 class UserError(SwitchyardError):
-    """The config, the data or the user's code is wrong. The message says what, what was received, what is allowed, what to do."""
+    """An error in the config, the data or the user's code.
+
+    The message names the problem, the value received, the values allowed and the fix.
+    """
 
     kind = "user"
     exit_code = EXIT_BAD_INPUT
 
 
 class ArgumentError(UserError):
-    """An argument of a public function, or the command's option that stands for it, is wrong.
+    """An error in an argument of a public function, or in the command's option for it.
 
     Args:
-        argument: its name.
-        problem: what is wrong, and the fix.
+        argument: name of the argument.
+        problem: the problem and its fix.
     """
 
     def __init__(self, argument: str, problem: str) -> None:
@@ -66,13 +69,13 @@ class ArgumentError(UserError):
 
 
 class TrainingError(SwitchyardError):
-    """Training itself went wrong: a NaN loss, say."""
+    """A failure of training itself, such as a NaN loss."""
 
     kind = "training"
 
 
 class DataGateError(SwitchyardError):
-    """The data gate stopped the run; the message lists what it found."""
+    """A run stopped by the data gate; the message lists the findings."""
 
     kind = "gate"
     run_status = "stopped_by_data_gate"
@@ -80,7 +83,7 @@ class DataGateError(SwitchyardError):
 
 
 class StageError(SwitchyardError):
-    """A stage failed for a reason that is not the user's input; its log has the trace."""
+    """A stage failure not caused by the user's input; the stage's log has the trace."""
 
     kind = "stage"
 
@@ -93,7 +96,7 @@ class TerminatedError(StageError):
 
 
 class CancelledError(StageError):
-    """The run was given up while a stage ran. The user's wish, and no failure of the stage."""
+    """A run cancelled by the user while a stage ran; no failure of the stage."""
 
     kind = "cancelled"
 
@@ -108,11 +111,11 @@ KINDS: dict[str, type[SwitchyardError]] = {
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something failed, as it crosses a process, a container or a log: by `asdict` and `Failure(**...)` as JSON.
+    """The reason of a failure, passed across a process, container or log as JSON (`asdict` and `Failure(**...)`).
 
     Attributes:
         kind: one of `KINDS`.
-        message: for a person.
+        message: text for the user.
     """
 
     kind: str
@@ -120,26 +123,26 @@ class Failure:
 
     @classmethod
     def of_exit_code(cls, code: int, message: str) -> Failure:
-        """Returns the failure behind the exit code of another process."""
+        """Returns the failure for another process's exit code."""
         return cls(next((k for k, error in KINDS.items() if error.exit_code == code != EXIT_FAILED), StageError.kind), message)
 
     @property
     def exit_code(self) -> int:
-        """Of a command, or a task, that it ends."""
+        """The exit code of the command or task that it ends."""
         return KINDS[self.kind].exit_code
 
     @property
     def run_status(self) -> str:
-        """Of a run that it ends."""
+        """The status of the run that it ends."""
         return KINDS[self.kind].run_status
 
     def error(self) -> SwitchyardError:
-        """Returns it as an error, to be raised."""
+        """Returns the failure as an error to raise."""
         return KINDS[self.kind](self.message)
 
 
 def error_chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields an error, then what it came of, the innermost last."""
+    """Yields an error and its causes, the innermost last."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -152,28 +155,28 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """Returns an error's message: at most 20,000 characters, whatever its class does when it is asked."""
+    """Returns an error's message, at most 20,000 characters, even if its `__str__` raises."""
     try:
         return str(error)[:_LONGEST]
-    except BaseException as failed:  # a class of the user's; Ctrl-C does not arrive within one of these by chance
+    except BaseException as failed:  # a user's class may raise anything; only a real Ctrl-C is raised again
         if isinstance(failed, KeyboardInterrupt):
             raise
         return f"(it has no message: its __str__ raises {type(failed).__name__})"
 
 
 def in_one_line(error: BaseException) -> str:
-    """Returns an error's class and message in one line of at most 500 characters, without a terminal's colours."""
+    """Returns an error's class and message in one line of at most 500 characters of message, without terminal colours."""
     text = " ".join(_COLOURS.sub("", text_of(error)).split())
     text = f"{text[:_LINE]}…" if len(text) > _LINE else text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def first_line(error: Exception) -> str:
-    """Returns what a library's error says in its first line, else its class: at most 300 characters, and no secret."""
+    """Returns the first line of a library's error, else its class: at most 300 characters, secrets masked."""
     return mask((text_of(error).strip().splitlines() or [type(error).__name__])[0])[:300]
 
 
 def last_line(log: Path) -> str:
-    """Returns the last line of what a process has written, where its reason stands: at most 500 characters, and no secret."""
+    """Returns the last line of a process's log, which usually has the reason: at most 500 characters, secrets masked."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return mask(lines[-1].strip()[:500]) if lines else ""

@@ -1,4 +1,4 @@
-"""From any exception to a `Failure`: the user's error behind it if there is one, else its first line."""
+"""Converts any exception to a `Failure`: the user's error behind it if there is one, else its first line."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from switchyard.components.process.full_disk import full_disk
 from switchyard.components.text.redaction import mask
 from switchyard.components.user_code.loading import users_error
 
-# Beam adds to an error's text where it was raised.
+# Beam appends the place where an error was raised to its text.
 _BEAMS_PLACE = re.compile(r"\s*\[while running .*", re.DOTALL)
 
 
 def classify(error: BaseException, log: Path | None) -> Failure:
-    """Returns the failure behind an exception; its message holds no secret.
+    """Returns the failure behind an exception, with secrets masked in its message.
 
     Args:
-        error: what was raised.
-        log: is named for what is no known mistake.
+        error: the exception.
+        log: log file to name in the message, except for known user errors.
     """
     found = _classified(error, log)
     return Failure(found.kind, mask(found.message))
 
 
 def expected(error: BaseException) -> Failure | None:
-    """Returns the user's, the data gate's or the training's error behind an exception; None: there is none."""
+    """Returns the user, data gate or training error behind an exception, or None."""
     for seen in error_chain(error):
         if isinstance(seen, UserError | DataGateError | TrainingError):
             return Failure(seen.kind, _BEAMS_PLACE.sub("", text_of(seen)))
@@ -51,20 +51,20 @@ def _classified(error: BaseException, log: Path | None) -> Failure:
         error = error.__cause__
     where = f" Log: {log}" if log else ""
     if isinstance(error, SystemExit | KeyboardInterrupt):
-        # Nothing of ours, nor of the libraries, ends a child so.
+        # Neither Switchyard nor its libraries exit a child process this way.
         last = traceback.extract_tb(error.__traceback__)[-1:]
         place = f"{os.path.basename(last[0].filename)}, line {last[0].lineno}: " if last else ""
         said = users_error(error) or f"{place}{in_one_line(error)}"
         return Failure(UserError.kind, f"{said} ends the process. Raise an error of another class instead.{where}")
     for seen in error_chain(error):
         if isinstance(seen, TerminatedError):
-            # What came of it counts for nothing: a model that could not be exported, say, since that was cut short.
+            # Termination takes precedence over its consequences, such as an export cut short.
             return Failure(seen.kind, f"{seen}{where}")
     full = full_disk(error, *([log] if log else []))
     if found := Failure(StageError.kind, f"{full}{where}") if full else expected(error):
         return found
     for seen in error_chain(error):
-        # What came of it counts for less: a file that could not be closed, say, after the stage was terminated while it wrote.
+        # The original error takes precedence over its consequences, such as a file that cannot be closed after termination.
         if isinstance(seen, SwitchyardError):
             return Failure(seen.kind, f"{seen}{where}")
     if isinstance(error, MemoryError):

@@ -1,8 +1,8 @@
 """PyTorch and TensorFlow in one process: TensorFlow, Triton (PyTorch's compiler) and PyTorch/XLA all carry LLVM.
 
-When TensorFlow comes first, importing one of the others aborts the process; the other way round all work (measured with
-tensorflow 2.21 and torch 2.15, and with torch_xla 2.9; torch 2.10's Triton did not mind). PyTorch imports Triton by itself,
-late, so that this has to be settled early.
+Importing one of the others after TensorFlow aborts the process; the reverse order works (measured with tensorflow 2.21 and
+torch 2.15, and with torch_xla 2.9; torch 2.10's Triton was not affected). PyTorch imports Triton lazily, so the order must
+be settled early.
 """
 
 import importlib
@@ -17,13 +17,13 @@ from typing import Any, cast
 
 
 def import_torch_first() -> None:
-    """Imports PyTorch, Triton and PyTorch/XLA now, or, when TensorFlow was first, keeps the last two out for good.
+    """Imports PyTorch, Triton and PyTorch/XLA; after TensorFlow, blocks Triton and PyTorch/XLA instead.
 
-    Without Triton PyTorch does all but `torch.compile` on GPUs, without PyTorch/XLA all but TPUs.
+    Without Triton, PyTorch lacks only `torch.compile` on GPUs; without PyTorch/XLA, only TPUs.
     """
     late = [name for name in ("triton", "torch_xla") if name not in sys.modules]
     if "tensorflow" in sys.modules:
-        cast(dict[str, Any], sys.modules).update(dict.fromkeys(late))  # Python's way to say "not installed"
+        cast(dict[str, Any], sys.modules).update(dict.fromkeys(late))  # marks a module as not installed
         return
     importlib.import_module("torch")
     for name in late:
@@ -33,14 +33,14 @@ def import_torch_first() -> None:
 
 @contextmanager
 def without_pytorch() -> Iterator[None]:
-    """Keeps PyTorch, which Beam imports where it is installed, out of what is imported in here: two seconds less.
+    """Blocks imports of PyTorch inside the context, which saves two seconds: Beam imports PyTorch where it is installed.
 
-    For a process that may never need it. Where it does after all, `import_torch_first` has kept Triton out.
+    For processes that may never need PyTorch. If they do, `import_torch_first` has already blocked Triton where necessary.
     """
     if "torch" in sys.modules:
         yield
         return
-    # Not `None` among the modules: SciPy looks there for PyTorch while it is imported itself.
+    # Not `None` in `sys.modules`: SciPy looks up PyTorch there during its own import.
     sys.meta_path.insert(0, _NoPyTorch)
     try:
         yield
@@ -52,7 +52,7 @@ def without_pytorch() -> Iterator[None]:
 def import_tensorflow_without_keras() -> None:
     """Imports TensorFlow for a process that only runs SavedModels.
 
-    TensorFlow imports Keras at its end, if it can: more than half of what its import takes. Whoever imports Keras later gets it.
+    TensorFlow imports Keras last, if installed, which takes more than half of the import. Keras can still be imported later.
     """
     sys.meta_path.insert(0, _KerasLater)
     try:
@@ -62,7 +62,7 @@ def import_tensorflow_without_keras() -> None:
 
 
 class _KerasLater:
-    """An importer that finds Keras, as TensorFlow looks where it lies, and does not load it."""
+    """An importer that finds Keras, since TensorFlow looks up its location, but does not load it."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -78,7 +78,7 @@ class _NotNow(Loader):
 
 
 class _NoPyTorch:
-    """An importer that says of PyTorch that it is not installed."""
+    """An importer that reports PyTorch as not installed."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:

@@ -1,10 +1,10 @@
-"""The one table of metrics. Thresholds, the comparison of models, tuning, curves, tables and the docs read it.
+"""The table of metrics, used by thresholds, model comparison, tuning, curves, tables and the docs.
 
 The area under the ROC curve has three implementations:
 
-- `components.evaluation.curves`, over TFMA's 10,000 bins of probability: the metric that decides, its interval, `models compare`;
-- Keras's and torchmetrics' streaming ones over 200 thresholds, of each epoch: a trainer measures on its device, without keeping
-  what the model said of every row, and a framework's own loop takes the framework's own metric.
+- `components.evaluation.curves`, over TFMA's 10,000 probability bins: the deciding metric, its interval, `models compare`;
+- Keras's and torchmetrics' streaming ones over 200 thresholds, for each epoch: they run on the trainer's device without
+  keeping every row's prediction, and a framework's own loop requires the framework's own metric.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Means over rows. TFMA's own accuracy and loss of several classes need one-hot labels, or have keys that thresholds miss.
+# Means over rows. TFMA's own multiclass accuracy and loss need one-hot labels, or have keys that thresholds do not match.
 ROW_ACCURACY, ROW_LOSS = "__accuracy", "__loss"
 BINARY, MULTICLASS, REGRESSION = TASKS = ("binary", "multiclass", "regression")
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A metric's formula in one task.
+    """A metric's formula for one task.
 
     Attributes:
-        tfma: TFMA's class of this formula, by which its tools know it: measured of all rows and of each slice; empty: made of the
-            confusion matrix of all rows alone.
-        meaning: in words.
-        settings: of the class.
+        tfma: name of TFMA's class for this formula, measured over all rows and each slice; empty: computed from the confusion
+            matrix of all rows only.
+        meaning: description of the formula.
+        settings: arguments of the class.
     """
 
     tfma: str
@@ -36,17 +36,17 @@ class Formula:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric, by the name that users see; the same for every trainer.
+    """A metric under its public name, the same for every trainer.
 
     Attributes:
-        name: in thresholds, tables, files and MLflow.
-        direction: +1: higher is better, -1: lower is better, 0: it says nothing about which model is better.
+        name: name in thresholds, tables, files and MLflow.
+        direction: +1: higher is better, -1: lower is better, 0: no direction.
         formulas: task -> formula.
-        interval: `bootstrap` draws it, so that it and differences in it have a confidence interval.
-        primary: tasks in which it decides between two models, unless the config names another.
-        trained: trainers report it each epoch, of the training split and, with `val_` before it, of the eval split: what `tune`
-            may optimize, and the curves of the report show.
-        headline: place in the tables of a terminal; None: it is in files and on pages only.
+        interval: whether `bootstrap` samples it, which gives it and its differences a confidence interval.
+        primary: tasks in which it decides between two models by default.
+        trained: whether trainers report it each epoch, for the training split and, prefixed with `val_`, for the eval split;
+            `tune` may optimize it, and the report plots its curve.
+        headline: position in terminal tables; None: in files and on pages only.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Metric:
     headline: int | None = None
 
     def has_threshold(self, task: str) -> bool:
-        """Whether a threshold may be set on it: it is measured in every slice, too."""
+        """Whether a threshold may be set on it, which requires that it is measured in every slice too."""
         return task in self.formulas and bool(self.formulas[task].tfma)
 
 
@@ -126,24 +126,24 @@ HEADLINE = [m.name for m in sorted(METRICS, key=lambda m: m.headline or 0) if m.
 
 
 def names(task: str, wanted: Callable[[Metric], bool] = lambda metric: True) -> list[str]:
-    """Returns the names of a task's metrics that have thresholds, in their order in tables and files.
+    """Returns the names of a task's metrics that can have thresholds, in the order of tables and files.
 
     Args:
         task: binary, multiclass or regression.
-        wanted: which of them.
+        wanted: filter on the metrics.
     """
     return [m.name for m in METRICS if m.has_threshold(task) and wanted(m)]
 
 
 def trained_names(*tasks: str) -> list[str]:
-    """Returns what trainers measure of the eval split in any of some tasks; without tasks: in any."""
+    """Returns the names of the metrics that trainers measure on the eval split in any of the given tasks; default: all tasks."""
     return [f"val_{m.name}" for m in METRICS if m.trained and m.formulas.keys() & set(tasks or TASKS)]
 
 
 def direction(name: str) -> int:
-    """Returns +1 where more of a metric is better, -1 where less is; `val_` before its name changes nothing.
+    """Returns +1 if higher is better, -1 if lower is better; a `val_` prefix is ignored.
 
     Raises:
-        KeyError: neither more nor less of it is better, or there is no such metric.
+        KeyError: the metric has no direction or does not exist.
     """
     return DIRECTION[name.removeprefix("val_")]

@@ -1,4 +1,4 @@
-"""What a stage says while it works, in a few words. The runner sets where it goes; without a runner it goes nowhere."""
+"""Progress messages of a stage, sent to the runner's sink; dropped without a runner."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _sinks: list[Callable[[str], None]] = []
 
 
 def no_progress_bars() -> None:
-    """Keeps the bars of libraries out of files, where every step of one is a line. Call it before importing them."""
+    """Disables libraries' progress bars, which write a line per step to files. Call it before importing the libraries."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def set_sink(sink: Callable[[str], None] | None) -> None:
-    """Sends what `say` says to `sink` from now on (None: drops it)."""
+    """Sets the sink of progress messages; None drops them."""
     _sinks[:] = [sink] if sink else []
 
 
 @contextmanager
 def said_by(stage: str) -> Iterator[None]:
-    """Has the stage's name stand before what is said inside: for processes that do several stages."""
+    """Prefixes messages with the stage's name, for processes that run several stages."""
     before = list(_sinks)
 
     def named(sink: Callable[[str], None]) -> Callable[[str], None]:
@@ -39,16 +39,16 @@ def said_by(stage: str) -> Iterator[None]:
 
 
 def heard() -> bool:
-    """Returns whether what is said goes somewhere."""
+    """Whether a sink is set."""
     return bool(_sinks)
 
 
 def say(text: str) -> None:
-    """Tells the user how far the stage is, for example `12,000 rows` or `epoch 3 of 20, val_loss 0.31`."""
+    """Reports a stage's progress, for example `12,000 rows` or `epoch 3 of 20, val_loss 0.31`."""
     for sink in _sinks:
         sink(visible(mask(text)))
 
 
 def warn(text: str) -> None:
-    """Tells the user something that did not stop the run but should be known."""
+    """Reports a problem that does not stop the run."""
     say(f"warning: {text}")

@@ -1,1 +1,1 @@
-"""MLflow: runs, the journal while it is unreachable, the registry."""
+"""MLflow: runs, the journal for when it is unreachable, the registry."""

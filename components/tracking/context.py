@@ -1,8 +1,8 @@
-"""Where a process stands in a pipeline run: MLflow's address and runs, the stage, folders that outlive the process.
+"""The context of a process in a pipeline run: MLflow's address and runs, the stage, folders that outlive the process.
 
-The only reader and writer of the variables that carry it. A runner on this machine hands a stage its context in memory; its
-process sets the variables too, since MLflow reads some of them, and what the stage starts reads the others. A pod has the
-variables alone.
+Only this module reads and writes the environment variables that carry it. A local runner passes a stage its context in memory
+and sets the variables in the stage's process too: MLflow reads some of them, and the stage's child processes read the others.
+A pod has only the variables.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _VARIABLES = {
 
 @dataclass(frozen=True)
 class RunContext:
-    """A process's place in a pipeline run; what is empty is not known.
+    """The context of a process in a pipeline run; unknown values are empty.
 
     Attributes:
         tracking_uri: MLflow's address.
-        experiment_id: of the runs.
-        run_id: the stage's MLflow run.
-        parent_run_id: the pipeline's.
-        stage: its name.
-        journal: folder for what cannot be sent to MLflow; set by runners on this machine alone.
-        state: folder for checkpoints, which outlives the process.
-        kfp_run_id: KFP's run, in a pod.
-        record: JSON of the `RunRecord`, where neither KFP nor `submit` made the parent run: all of it in the first tasks that are
-            sure to run, in the others how the run is found.
-        last_stages: those that nothing comes after, with commas between.
-        data_root: where examples go, past KFP's launcher and its copies.
-        stages: of a task that does several: JSON of stage -> its own context, see `together`.
+        experiment_id: experiment of the runs.
+        run_id: MLflow run of the stage.
+        parent_run_id: MLflow run of the pipeline.
+        stage: name of the stage.
+        journal: folder for records that cannot be sent to MLflow; set by local runners only.
+        state: folder for checkpoints; outlives the process.
+        kfp_run_id: run id of KFP, in a pod.
+        record: JSON of the `RunRecord`, set when neither KFP nor `submit` created the parent run: complete in the first tasks
+            that are certain to run; in the others only enough to find the run.
+        last_stages: comma-separated stages without successors.
+        data_root: folder for examples that bypasses KFP's launcher and its copies.
+        stages: for a task with several stages, JSON of stage -> context, see `together`.
     """
 
     tracking_uri: str = ""
@@ -67,35 +67,35 @@ class RunContext:
 
     @classmethod
     def current(cls) -> RunContext:
-        """Returns this process's."""
+        """Returns this process's context."""
         return cls.of(os.environ)
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> RunContext:
-        """Returns that of a process with these variables."""
+        """Returns the context of a process with these environment variables."""
         return cls(**{field: environment.get(name, "") for field, name in _VARIABLES.items()})
 
     @classmethod
     def together(cls, stages: Mapping[str, RunContext]) -> RunContext:
-        """Returns the context of a task that does several stages, see `of_stage`."""
+        """Returns the context of a task with several stages, see `of_stage`."""
         return cls(stages=json.dumps({stage: asdict(context) for stage, context in stages.items()}))
 
     def of_stage(self, stage: str) -> RunContext:
-        """Returns the context of one of several stages: as the runner said, else the whole task's."""
+        """Returns the context of one of several stages: its own values where set, else the task's."""
         own = json.loads(self.stages or "{}").get(stage, {})
         return replace(self, **{field: value for field, value in own.items() if value})
 
     def variables(self) -> dict[str, str]:
-        """Returns the environment variables of a process that stands there."""
+        """Returns the environment variables that carry this context."""
         return {name: value for field, name in _VARIABLES.items() if (value := getattr(self, field))}
 
     def for_child(self) -> dict[str, str]:
-        """Returns the same for a process that this one starts, with what lets it in by the tracking server."""
+        """Returns the environment variables for a child process, including the tracking server's credentials."""
         return {**tracking_variables(), **self.variables()}
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Makes this the process's context for what runs inside."""
+        """Sets the process's environment variables to this context within the block."""
         before = {name: os.environ.get(name) for name in _VARIABLES.values()}
         _set({name: getattr(self, field) or None for field, name in _VARIABLES.items()})
         try:

@@ -1,7 +1,7 @@
-"""MLflow's database in a file, which the first run of a workspace makes: whole or not at all, and by one process only.
+"""Creates MLflow's SQLite database: completely or not at all, and in one process only.
 
-MLflow's migrations of SQLite are neither one transaction nor safe beside another process' that does the same: of two that
-meet one fails, and a database whose maker was killed half-way is never finished.
+MLflow's migrations of SQLite are neither a single transaction nor safe to run concurrently: of two concurrent migrations one
+fails, and a database whose creator was killed half-way is never completed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ FILES = "mlflow"
 
 @contextmanager
 def locked_database(uri: str) -> Iterator[None]:
-    """Makes the database that a URI names if it is not there, and keeps others of this file out meanwhile.
+    """Creates the database of a URI if it does not exist, and locks it against other processes within the block.
 
-    Open MLflow's client inside: its store looks for what it needs and makes what is missing (the default experiment).
-    URIs of servers, and of databases that are no file, are let be; so is a file in a folder that cannot be written to: one
-    that is there can be read, and of one that is not MLflow says so.
+    Open MLflow's client inside: its store checks its contents and creates what is missing (the default experiment).
+    No-op for servers, for databases that are not files, and for files in read-only folders: an existing database can still be
+    read, and MLflow reports a missing one.
     """
     path = sqlite_file(uri)
     if path is not None and is_workspace(path.parent):
@@ -42,7 +42,7 @@ def locked_database(uri: str) -> Iterator[None]:
 
 
 def files_beside(uri: str, wanted: Path | None) -> Path | None:
-    """Returns where MLflow's files lie beside a database in a file: `wanted` if it is there; None for every other URI."""
+    """Returns the folder of MLflow's files beside a database file: `wanted` if it is in that folder; None for any other URI."""
     path = sqlite_file(uri)
     if path is None:
         return None
@@ -60,11 +60,11 @@ def _make(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     new = path.with_name(f"{path.name}.new")
-    for left in (new, Path(f"{new}-journal")):  # by one that was killed
+    for left in (new, Path(f"{new}-journal")):  # left by a killed process
         left.unlink(missing_ok=True)
     half = sqlite_uri(new)
     upgrade.callback(half)
-    # It makes the default experiment, whose files would go below the current folder.
+    # Sets the artifact root, else the default experiment's files would go below the current folder.
     store = SqlAlchemyStore(half, (path.absolute().parent / FILES).as_uri())
     store.engine.dispose()
     new.replace(path)

@@ -1,9 +1,9 @@
-"""What could not be sent to MLflow: one folder per pipeline run, one file of operations per MLflow run, replayed in order.
+"""Buffers operations that could not be sent to MLflow: one folder per pipeline run, one file per MLflow run, replayed in order.
 
-Layout: `<journal>/pipeline.json` (tracking URI, experiment, the runs that exist already, the process while it runs) and
-`<journal>/<key>.jsonl`, where the key is `pipeline` for the parent run, else the stage's name; `<journal>/files/` has what is to
-be sent as files, since what they come from may be gone by then. Beside the journals, `refused/` holds those operations that
-MLflow does not take, in journals of their own: what was wrong is in `why.txt`, and one that is moved back is tried again.
+Layout: `<journal>/pipeline.json` holds the tracking URI, the experiment, the runs that already exist, and the process while it
+runs. `<journal>/<key>.jsonl` holds the operations; the key is `pipeline` for the parent run, else the stage's name.
+`<journal>/files/` holds files to upload, since their sources may be deleted before. `refused/`, beside the journals, holds
+operations that MLflow refused, in journals of their own: `why.txt` has the reasons; a journal that is moved back is retried.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from switchyard.components.tracking.journal_files import local_files, with_its_f
 HEADER = "pipeline.json"
 PARENT_KEY = "pipeline"
 REFUSED, WHY = "refused", "why.txt"
-# A clock that is set while a process runs moves when it seems to have begun.
+# Setting the clock while a process runs shifts its apparent start time.
 _CLOCK_SECONDS = 60.0
 
 
@@ -38,7 +38,7 @@ class Journal:
     key: str
 
     def append(self, operation: dict[str, Any]) -> None:
-        """Adds one operation, on disk before it returns."""
+        """Appends one operation and syncs it to disk before returning."""
         self.folder.mkdir(parents=True, exist_ok=True)
         operation = with_its_files(operation, self.folder)
         with open(self.folder / f"{self.key}.jsonl", "a", encoding="utf-8") as file:
@@ -47,7 +47,7 @@ class Journal:
             os.fsync(file.fileno())
 
     def note(self, why: str) -> None:
-        """Writes down why MLflow did not take something, once, for the sentence at the end of the run."""
+        """Records once why MLflow refused something, for the message at the end of the run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / WHY
         said = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -57,14 +57,14 @@ class Journal:
 
 
 def noted(folder: Path) -> str | None:
-    """Returns the first reason that was written down in a journal, None when there is none."""
+    """Returns the first reason recorded in a journal, or None."""
     path = folder / WHY
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return lines[0] if lines else None
 
 
 def write_header(folder: Path, header: dict[str, Any]) -> None:
-    """Writes `pipeline.json`, whole or not at all."""
+    """Writes `pipeline.json` atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{HEADER}.new"
     temporary.write_text(json.dumps(header, indent=1), encoding="utf-8")
@@ -72,13 +72,13 @@ def write_header(folder: Path, header: dict[str, Any]) -> None:
 
 
 def process_identity() -> dict[str, Any]:
-    """Returns what a header says of its process: `pid`, and as numbers come again, `pid_since` (seconds since 1970)."""
+    """Returns the header's fields on its process: `pid` and, as pids are reused, `pid_since` (seconds since 1970)."""
     process = psutil.Process()
     return {"pid": process.pid, "pid_since": process.create_time()}
 
 
 def is_alive(header: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a header still runs, and its run is not over (`pid` is None then)."""
+    """Whether the process that wrote a header still runs and its run has not ended (`pid` is None then)."""
     pid, since = header.get("pid"), header.get("pid_since")
     if pid is None or since is None:
         return False
@@ -89,14 +89,14 @@ def is_alive(header: Mapping[str, Any]) -> bool:
 
 
 def pending(root: Path) -> list[Path]:
-    """Returns the journals under `root` that hold something, oldest first."""
+    """Returns the journals under `root` with pending operations, oldest first."""
     if not root.is_dir():
         return []
     return sorted(f for f in root.iterdir() if (f / HEADER).exists() and any(f.glob("*.jsonl")))
 
 
 def set_aside(folder: Path, why: str) -> Path:
-    """Moves a whole journal out of the others' way; returns where it lies."""
+    """Moves a whole journal to `refused/`; returns its new path."""
     target = _free(folder)
     target.parent.mkdir(exist_ok=True)
     os.replace(folder, target)
@@ -115,18 +115,18 @@ def replay(
     send: Callable[[str, dict[str, Any]], None],
     is_refused: Callable[[Exception], bool] = lambda error: False,
 ) -> tuple[int, Refused | None]:
-    """Sends what a journal holds and removes what is sent, so that a second try resumes where this one stopped.
+    """Sends a journal's operations and removes those sent, so that a retry resumes where this one stopped.
 
     Args:
         folder: one journal.
-        create: (header, key) -> id of a new run, for runs that do not exist yet; `pipeline` comes first.
-        send: (run id, operation).
-        is_refused: whether an error of `send` is the operation's fault: it is set aside then, and the next one is sent.
+        create: (header, key) -> id of a new run, for runs that do not exist yet; called for `pipeline` first.
+        send: (run id, operation) -> None.
+        is_refused: whether an error of `send` is the operation's fault; the operation is then set aside and the next one sent.
 
     Returns:
-        How many operations were sent, and those that were set aside, if any.
+        The number of operations sent, and those set aside, if any.
     """
-    # Here, as every command imports this module, whose help must not import Pydantic.
+    # Imported here because every command imports this module, and its help must not import Pydantic.
     from switchyard.components.tracking.journal_records import read_header
 
     header = read_header((folder / HEADER).read_text(encoding="utf-8"))
@@ -148,14 +148,14 @@ def replay(
 
 @dataclass(frozen=True)
 class Refused:
-    """The operations of a journal that MLflow does not take.
+    """The operations of a journal that MLflow refused.
 
     Attributes:
         folder: the journal.
-        target: the journal that they are moved to, made with the first one.
-        header: of both.
+        target: the journal to which they are moved, created with the first one.
+        header: header of both journals.
         is_refused: see `replay`.
-        reasons: one a refused operation.
+        reasons: one reason per refused operation.
     """
 
     folder: Path
@@ -165,7 +165,7 @@ class Refused:
     reasons: list[str]
 
     def add(self, key: str, line: str, error: Exception) -> None:
-        """Sets an operation aside, with its files."""
+        """Moves an operation and its files to the target journal."""
         self.reasons.append(f"{key}: {_title(line)}: {first_line(error)}")
         write_header(self.target, dict(self.header))
         with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # a damaged line names no files
@@ -191,20 +191,20 @@ def _replay_file(file: Path, run_id: str, send: Callable[[str, dict[str, Any]], 
     from switchyard.components.tracking.journal_records import read_operation
 
     sent = done = 0
-    # Lines are read one by one: a journal has any size. Bytes that are no text are kept as they are.
+    # Reads line by line, since a journal has any size. Bytes that are no text are preserved.
     with open(file, "rb") as lines:
         try:
             while True:
                 read = lines.readline()
                 line = read.decode(errors="surrogateescape")
-                # A line that a kill cut short is the last one and was never acknowledged: left out.
+                # Skips a line truncated by a kill: it is the last one and was never acknowledged.
                 if not line.endswith("\n"):
                     done = -1
                     break
                 try:
                     send(run_id, read_operation(line, file.parent))
                     sent += 1
-                except Exception as error:  # MLflow raises what its many stores raise
+                except Exception as error:  # MLflow's stores raise many types of errors
                     if not refused.is_refused(error):
                         raise
                     refused.add(file.stem, line, error)
@@ -218,7 +218,7 @@ def _replay_file(file: Path, run_id: str, send: Callable[[str, dict[str, Any]], 
 
 
 def _keep_from(file: Path, place: int) -> None:
-    """Removes what lies before a place in a file."""
+    """Removes everything before a byte offset of a file."""
     temporary = file.with_suffix(".new")
     with open(file, "rb") as old, open(temporary, "wb") as new:
         old.seek(place)

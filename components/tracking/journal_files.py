@@ -1,4 +1,4 @@
-"""The files that a journal's operations send, kept with the journal: what they come from may be gone when they are sent."""
+"""Keeps the files of a journal's operations with the journal, since their sources may be deleted before they are sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FILES = "files"
 
 
 def with_its_files(operation: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Keeps the files with the journal; paths are then relative to it. One that cannot be kept is named as it was."""
+    """Returns an operation with its files kept in the journal and paths relative to it; unchanged if a file cannot be kept."""
     key, place = _path_in(operation)
     if place is None or not os.path.exists(place[key]):
         return operation
@@ -30,7 +30,7 @@ def with_its_files(operation: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _link(source: str, target: str) -> str:
-    """A second name costs no space; on another file system it is a copy."""
+    """Makes a hard link, which takes no space, or a copy across file systems."""
     try:
         os.link(source, target, follow_symlinks=True)
     except OSError:
@@ -39,20 +39,20 @@ def _link(source: str, target: str) -> str:
 
 
 def _path_in(operation: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
-    """Returns the key of an operation's path, and the mapping that it is in; None when it has none."""
+    """Returns the key of an operation's path and the mapping that holds it; the mapping is None without a path."""
     if operation["op"] == "register":
         return "bundle", operation["model"]
     return "path", operation if operation["op"] in ("file", "file_as") else None
 
 
 def local_files(operation: dict[str, Any]) -> list[str]:
-    """Returns the paths of what an operation sends."""
+    """Returns the paths of the files that an operation sends."""
     key, place = _path_in(operation)
     return [] if place is None else [place[key]]
 
 
 def located(operation: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Returns an operation of a journal in `folder` with absolute paths."""
+    """Returns an operation of the journal in `folder` with absolute paths."""
     key, place = _path_in(operation)
     if place is None:
         return operation

@@ -1,4 +1,4 @@
-"""What a journal may hold. It lies on disk, may be damaged, and may come with a workspace that others made."""
+"""Validates a journal's records: files on disk may be damaged or come with a workspace from an untrusted source."""
 
 from __future__ import annotations
 
@@ -109,26 +109,26 @@ _adapter = functools.cache(TypeAdapter)
 
 
 def read_operation(line: str, folder: Path) -> dict[str, Any]:
-    """Returns an operation of a journal in `folder`, its paths absolute.
+    """Returns a validated operation of the journal in `folder`, with absolute paths.
 
     Raises:
-        UserError: it is damaged, or names a file that the workspace does not hold.
+        UserError: the record is damaged, or names a file outside of the workspace.
     """
     operation = located(_read(line, _Operation, "the record"), folder)
     path = operation["model"]["bundle"] if operation["op"] == "register" else operation.get("path")
     if path is not None and os.path.exists(path):
         place, journal = Path(path).resolve(), folder.resolve()
-        # <workspace>/tracking/<journal>: whoever made the workspace has no say over other files of who uploads it.
+        # The layout is <workspace>/tracking/<journal>. A workspace from elsewhere must not upload other files of the user.
         if not place.is_relative_to(journal.parents[1]) or journal.is_relative_to(place):
             raise UserError(f"{path}, which is to be sent, lies outside of the workspace")
     return operation
 
 
 def read_header(text: str) -> dict[str, Any]:
-    """Returns what `pipeline.json` of a journal holds.
+    """Returns the validated content of a journal's `pipeline.json`.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     return _read(text, _Header, "pipeline.json")
 
@@ -136,7 +136,7 @@ def read_header(text: str) -> dict[str, Any]:
 def _read(text: str, wanted: Any, what: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        json.dumps(found, ensure_ascii=False).encode()  # rejects lone surrogates
         _adapter(wanted).validate_python(found, strict=True)
     except ValidationError as error:
         first = error.errors()[0]

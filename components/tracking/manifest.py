@@ -1,7 +1,7 @@
 """`manifest.json` in a model bundle: the SHA-256 of every file. Its own digest is a tag of the registered version.
 
-What is not as the manifest says is refused before anything of it is opened. A manifest alone shows that a bundle is whole; who
-changes a file can write another manifest, so it takes the digest from elsewhere (the registry, the run) to show whose it is.
+A mismatch is refused before any file is opened. A manifest alone shows that a bundle is complete, not its origin: an attacker
+who changes a file can rewrite the manifest. Its origin is shown by a digest stored elsewhere (the registry, the run).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from switchyard.components.errors import UserError
 
 MANIFEST = "manifest.json"
 _PROPERTY = "digest"
-# Of `bundle.json`: raised when older bundles can no longer be read.
+# Format version of `bundle.json`; raised when older bundles can no longer be read.
 FORMAT = 2
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# MLflow leaves the first in a folder that it downloads, Python the second beside what MLflow imports; a bundle reads neither.
+# MLflow writes the first into a folder that it downloads, Python the second beside modules that MLflow imports.
+# A bundle reads neither.
 _IGNORED = ("registered_model_meta", "__pycache__")
 
 
@@ -33,26 +34,26 @@ def write_manifest(folder: Path) -> str:
 
 
 def own_digest(folder: Path) -> str | None:
-    """Returns the digest of a folder's own manifest; None: it has none."""
+    """Returns the digest of a folder's own manifest, or None without one."""
     file = folder / MANIFEST
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def keep_digest(artifact: Any, digest: str) -> None:
-    """Notes the digest of a run's model artifact: its later stages compare with it."""
+    """Stores the digest in a run's model artifact, for later stages to compare."""
     artifact.set_string_custom_property(_PROPERTY, digest)
 
 
 def digest_of(artifact: Any) -> str | None:
-    """Returns the digest that the stage which made a model artifact noted."""
+    """Returns the digest stored in a model artifact, or None."""
     return artifact.get_string_custom_property(_PROPERTY) or None
 
 
 def verify(folder: Path, digest: str | None = None) -> None:
-    """Looks whether a folder is as its manifest says, and with `digest` whether the manifest is the right one.
+    """Checks a folder against its manifest and, with `digest`, the manifest against the digest.
 
     Raises:
-        UserError: it is not; the message names the file.
+        UserError: they do not match; the message names the file.
     """
     content = _content(folder)
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
@@ -98,7 +99,7 @@ def _files(folder: Path) -> set[str]:
     """Returns the relative names of all files.
 
     Raises:
-        UserError: a link, or something that is no file: it could change after a look at it.
+        UserError: a link or another special file, which could change after the check.
     """
     found = set()
     for place, folders, files in os.walk(folder):

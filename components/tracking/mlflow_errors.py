@@ -1,4 +1,4 @@
-"""What an error of MLflow means: a refusal of what was sent, a denial of this account, or an unreachable server."""
+"""Classifies MLflow's errors: a refused operation, denied access, or an unreachable server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.text.redaction import mask
 
-# What MLflow says of a request that it will not take tomorrow either; all else may be the server's or the network's.
+# Error codes of requests that fail permanently; other codes may be caused by the server or the network.
 _REFUSALS = frozenset(
     {
         "BAD_REQUEST",
@@ -21,13 +21,13 @@ _REFUSALS = frozenset(
 )
 _UNKNOWN = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"})
 _NO_ROOM = frozenset({"RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_LIMIT_EXCEEDED", "QUOTA_EXCEEDED"})
-# What a server, or a proxy before it, says by its status alone: not to this account, no room, and come again.
+# HTTP status codes of a server or proxy: access denied, no room, retry later.
 _UNKNOWN_STATUS, _NO_ROOM_STATUS, _LATER_STATUS = (401, 403, 407), (402, 429, 507), (408, 425)
 _IN_TEXT = re.compile(r"(?:failed with error code|too many) (\d{3})")
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether what was to be sent is at fault (a name, a file that is gone), not the server or the way to it."""
+    """Whether the operation is at fault (a name, a missing file), not the server or the network."""
     gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
     damaged = (json.JSONDecodeError, KeyError)
     if isinstance(error, (UserError, *gone, *damaged)):
@@ -38,13 +38,13 @@ def is_refusal(error: Exception) -> bool:
 
 
 def is_denial(error: Exception) -> bool:
-    """Whether the server is there and takes nothing from us: it does not let us in, or has no room left for us."""
+    """Whether the server is reachable but denies access or has no room left."""
     code, status = getattr(error, "error_code", None), _status(error)
     return code in _UNKNOWN | _NO_ROOM or status in (*_UNKNOWN_STATUS, *_NO_ROOM_STATUS)
 
 
 def refusal(uri: str, error: Exception) -> str:
-    """Returns what to tell a person of an error that is a refusal or a denial: the reason, and what to do."""
+    """Returns the user's message for a refusal or a denial: the reason and the fix."""
     why = first_line(error).rstrip(".")
     place = f"MLflow at {mask(uri)}" if uri else "MLflow"
     if getattr(error, "error_code", None) in _NO_ROOM or _status(error) in _NO_ROOM_STATUS:
@@ -61,7 +61,7 @@ def refusal(uri: str, error: Exception) -> str:
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status that an error is of, where there is one: of artifacts MLflow raises what `requests` does."""
+    """Returns the HTTP status of an error, if any; for artifacts MLflow raises the errors of `requests`."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is None and (found := _IN_TEXT.search(str(error))):
         status = found[1]

@@ -1,6 +1,6 @@
-"""The registered model's versions and the aliases `champion`, `previous` and `challenger`: every move under a lock, recorded.
+"""A registered model's versions and its aliases `champion`, `previous` and `challenger`.
 
-The lock is `promotion_lock.py`'s.
+Every move of an alias is recorded, and made under the lock of `promotion_lock.py`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from switchyard.components.tracking.manifest import own_digest, verify
 from switchyard.components.tracking.promotion_lock import locked
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-# What became of a candidate that is not in MLflow.
+# Statuses of a candidate that is not in MLflow.
 PUT_OFF, REFUSED = "put off", "refused"
 MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed", "switchyard.metrics", "switchyard.data"
-# Of the bundle's manifest: what is downloaded is compared with it.
+# Digest of the bundle's manifest; downloads are compared with it.
 DIGEST = "switchyard.digest"
 POSITIVE_CLASS = "switchyard.positive_class"
 _MOVE = "switchyard.move."
 
 
 class ForeignModelError(UserError):
-    """The registered model holds versions that Switchyard did not make: its aliases are not ours to move."""
+    """A registered model with versions that Switchyard did not make; its aliases must not be moved."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Move:
     """One move of the alias `champion`.
 
     Attributes:
-        action: `promote` or `rollback`; `outside`: something else than Switchyard had set the alias, which was seen later.
-        version: the champion from now on.
-        before: the champion until now; None: there was none.
-        who, why: of a person or of the run that decided.
-        at: seconds since 1970.
-        run_id: the MLflow run whose evaluation is behind it.
-        metrics: what that evaluation measured.
+        action: `promote` or `rollback`; `outside`: a move of the alias not made by Switchyard, detected later.
+        version: the new champion.
+        before: the previous champion; None without one.
+        who, why: the user or run that decided, and its reason.
+        at: time of the move, in seconds since 1970.
+        run_id: MLflow run with the evaluation.
+        metrics: metrics of that evaluation.
     """
 
     action: str
@@ -73,7 +73,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Registration:
-    """What became of a candidate: `status` is champion, challenger, not blessed, put off or refused."""
+    """The outcome of a candidate's registration: `status` is champion, challenger, not blessed, put off or refused."""
 
     status: str
     version: str | None
@@ -82,27 +82,27 @@ class Registration:
 
 
 def user_name() -> str:
-    """The person (or the container's user id) that acts."""
+    """Returns the name of the current user, or the user id in a container without one."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
+    except (OSError, KeyError):  # a container's user may have no name
         return str(os.getuid())
 
 
 def alias_version(client: Any, name: str, alias: str) -> str | None:
-    """Returns the version that has an alias, None when there is no such model or alias.
+    """Returns the version with an alias, or None without such a model or alias.
 
     Raises:
-        MlflowException: the store cannot be reached.
+        MlflowException: the store is unreachable.
     """
     return aliases(client, name).get(alias)
 
 
 def champions_positive_class(client: Any, name: str) -> str | None:
-    """Returns the positive class of the champion; None when there is no champion, or none of a binary task.
+    """Returns the champion's positive class; None without a champion, or for a task other than binary.
 
     Raises:
-        MlflowException: the store cannot be reached.
+        MlflowException: the store is unreachable.
     """
     version = alias_version(client, name, CHAMPION)
     found: str | None = client.get_model_version(name, version).tags.get(POSITIVE_CLASS) if version else None
@@ -110,15 +110,15 @@ def champions_positive_class(client: Any, name: str) -> str | None:
 
 
 def aliases(client: Any, name: str) -> dict[str, str]:
-    """Returns a model's aliases and their versions; none when there is no such model.
+    """Returns a model's aliases and their versions; empty if the model does not exist.
 
     Raises:
-        MlflowException: the store cannot be reached.
+        MlflowException: the store is unreachable.
     """
     from mlflow.exceptions import MlflowException
 
     try:
-        # Not `get_model_version_by_alias`: its error says the same for a missing alias and some server errors.
+        # Not `get_model_version_by_alias`: it raises the same error for a missing alias and for some server errors.
         found = client.get_registered_model(name).aliases
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
@@ -128,11 +128,11 @@ def aliases(client: Any, name: str) -> dict[str, str]:
 
 
 def check_own(client: Any, name: str) -> None:
-    """Refuses a registered model with versions that Switchyard did not make: somebody's aliases, which are not ours to move.
+    """Refuses a registered model with versions that Switchyard did not make, whose aliases must not be moved.
 
     Raises:
-        ForeignModelError: see above.
-        MlflowException: the store cannot be reached.
+        ForeignModelError: there are such versions.
+        MlflowException: the store is unreachable.
     """
     foreign = sorted((str(v.version) for v in _model_versions(client, name) if MODEL_URI not in v.tags), key=int)
     if foreign:
@@ -144,19 +144,19 @@ def check_own(client: Any, name: str) -> None:
 
 
 def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Registration:
-    """Records a bundle as a model of the run; one that passed becomes a version, one that is blessed the champion.
+    """Records a bundle as a model of the run; registers a version if it passed and promotes it to champion if it is blessed.
 
-    The same bundle is never recorded twice: it is known by its artifact's URI. A blessing holds against the champion it
-    was compared with: when another one has taken its place meanwhile, the version stays challenger.
+    A bundle is identified by its artifact's URI and recorded once. A blessing is valid only against the champion that the
+    model was compared with: if the champion has changed since, the version becomes challenger.
 
     Args:
         client: an MlflowClient.
-        run_id: the pipeline's run.
+        run_id: MLflow run of the pipeline.
         model: `name`, `bundle` (folder), `uri` (of the model artifact), `passed`, `blessed`, `compared_with` (version or
             None), `why`, `metrics`, `data` (fingerprint), `digest` (of the manifest; may be left out), `tags`, `description`.
 
     Raises:
-        UserError: the bundle is not as its digest says, or the registered model is not Switchyard's.
+        UserError: the bundle does not match its digest, or the registered model is not Switchyard's.
     """
     check_own(client, model["name"])
     logged, tags = _log_model(client, run_id, model)
@@ -177,7 +177,7 @@ def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Regist
 
 
 def overtaken(name: str, version: str, before: str | None, now: str | None) -> str:
-    """Returns why a blessed version is no champion: its blessing is against another one than there is."""
+    """Returns why a blessed version is not champion: the champion changed after its evaluation."""
     then = f"version {before}" if before else "not known (there was none, or the registry was unreachable)"
     return (
         f"{name}: the champion was {then} when version {version} was evaluated and is {f'version {now}' if now else 'none'} now "
@@ -186,10 +186,10 @@ def overtaken(name: str, version: str, before: str | None, now: str | None) -> s
 
 
 def promote(client: Any, name: str, version: str, *, why: str, force: bool = False) -> Move:
-    """Makes a version the champion; the one before keeps the alias `previous`.
+    """Makes a version the champion; the current champion becomes `previous`.
 
     Raises:
-        UserError: there is no such version, it is the champion already, it is not blessed and `force` is not given, or the
+        UserError: the version does not exist, is already the champion, or is not blessed and `force` is not set; or the
             registered model is not Switchyard's.
     """
     check_own(client, name)
@@ -215,7 +215,7 @@ def rollback(client: Any, name: str, *, why: str) -> Move:
     """Makes `previous` the champion again; the champion becomes `previous`.
 
     Raises:
-        UserError: there is nothing to go back to, or the registered model is not Switchyard's.
+        UserError: there is no previous version, or the registered model is not Switchyard's.
     """
     check_own(client, name)
     known = {v.version: v for v in versions(client, name)}
@@ -232,7 +232,7 @@ def versions(client: Any, name: str) -> list[Version]:
     """Returns a registered model's versions, oldest first.
 
     Raises:
-        UserError: there is no such model.
+        UserError: the model does not exist.
     """
     from mlflow.exceptions import MlflowException
 
@@ -274,7 +274,7 @@ def _model_versions(client: Any, name: str) -> list[Any]:
 
 
 def moves(client: Any, name: str) -> list[Move]:
-    """Returns every move of the alias `champion`, oldest first."""
+    """Returns all moves of the alias `champion`, oldest first."""
     tags = client.get_registered_model(name).tags
     return [Move(**json.loads(v)) for k, v in sorted(tags.items()) if k.startswith(_MOVE)]
 
@@ -284,7 +284,7 @@ def _new_move(action: str, version: str, before: str | None, why: str, run_id: s
 
 
 def _move(client: Any, name: str, move: Move, check: Callable[[], None]) -> None:
-    """The record first: a process that dies in between leaves a record too many, not a move that is not explained."""
+    """Records the move before making it: a crash leaves an extra record, never an unexplained promotion."""
     known = moves(client, name)
     recorded = known[-1].version if known else None
     made = [move]
@@ -298,7 +298,7 @@ def _move(client: Any, name: str, move: Move, check: Callable[[], None]) -> None
         client.set_registered_model_tag(name, f"{_MOVE}{number + i:06d}", json.dumps(asdict(each)))
     if move.before is not None:
         client.set_registered_model_alias(name, PREVIOUS, move.before)
-    # One statement in the store: there is a champion at every moment.
+    # A single statement in the store, so that there is a champion at any time.
     client.set_registered_model_alias(name, CHAMPION, move.version)
     if alias_version(client, name, CHALLENGER) == move.version:
         client.delete_registered_model_alias(name, CHALLENGER)
@@ -309,7 +309,7 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
 
     run = client.get_run(run_id)
     experiment = run.info.experiment_id
-    # Without one from the run that made it, whoever registers vouches for what is there.
+    # Without a digest from the run that made the bundle, the digest of the current files is registered.
     digest = model.get("digest") or own_digest(Path(model["bundle"]))
     tags = {
         **({DIGEST: digest} if digest else {}),

@@ -1,7 +1,7 @@
-"""The lock of a promotion, over any MLflow store.
+"""A lock for promotions that works with any MLflow store.
 
-MLflow has no transaction over several calls, so a move of an alias holds a registered model of its own, `<name>.promotion-lock`:
-its name is unique in the store, so only one process can make it.
+MLflow has no transactions over several calls, so a move of an alias holds a registered model `<name>.promotion-lock`:
+names are unique in the store, so only one process can create it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _WAIT_SECONDS, _STALE_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.1
 
 @contextmanager
 def locked(client: Any, name: str) -> Iterator[Callable[[], None]]:
-    """Holds the lock of a registered model; yields a function that raises when another process has it by now.
+    """Holds the lock of a registered model; yields a function that raises if the lock was lost.
 
     Raises:
-        UserError: another promotion holds it for a minute.
+        UserError: another promotion held the lock for a minute.
     """
     from mlflow.exceptions import MlflowException
 
@@ -34,7 +34,7 @@ def locked(client: Any, name: str) -> Iterator[Callable[[], None]]:
             client.create_registered_model(lock, tags={_LOCK: token}, description="Held for a moment.")
             break
         except MlflowException as error:
-            # MLflow reads what is in the way before it raises; released in that moment, it does not exist.
+            # MLflow reads the existing model before it raises; if the lock is released in between, the model does not exist.
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
         if time.monotonic() > deadline:
@@ -59,14 +59,14 @@ def locked(client: Any, name: str) -> Iterator[Callable[[], None]]:
     try:
         yield check
     finally:
-        # One that cannot be given back now is broken as a stale one by whoever comes next.
+        # A lock that cannot be released is broken as stale later.
         with suppress(MlflowException):
             if held():
                 client.delete_registered_model(lock)
 
 
 def _break_stale(client: Any, lock: str) -> None:
-    """A process that was killed inside of a move leaves its lock."""
+    """Deletes the lock of a process that was killed during a move."""
     from mlflow.exceptions import MlflowException
 
     try:
