@@ -14,14 +14,21 @@ from pathlib import Path
 def main():
     answers = os.fdopen(os.dup(1), "w")
     from switchyard.components.training.trainers import TRAINERS
+    from switchyard.components.training.workers.training_process import TrainingServers
     from switchyard.pipelines.cli import main as command
     from switchyard.pipelines.runners.local.process import StageProcesses
 
     work = Path(tempfile.mkdtemp(prefix="warm-"))
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    StageProcesses(work / "preload.log", [TRAINERS["tensorflow"]]).warm()
+    with TrainingServers(["pytorch"], work) as servers:
+        os.environ.update(servers.environment)
+        StageProcesses(work / "preload.log", [TRAINERS["tensorflow"]]).warm()
+        print("ready", file=answers, flush=True)
+        _answer(command, answers, work)
+
+
+def _answer(command, answers, work):
     environment, path = dict(os.environ), list(sys.path)
-    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         os.chdir(request["cwd"])

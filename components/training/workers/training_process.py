@@ -150,7 +150,7 @@ def start_server(framework: str, folder: Path, log: Path | None) -> tuple[subpro
 
 
 class TrainingServers:
-    """Servers that import their frameworks ahead of the stages that use them.
+    """Servers that import their frameworks ahead of the stages that use them; those that run already are used.
 
     Attributes:
         environment: variables of those stages.
@@ -159,8 +159,9 @@ class TrainingServers:
     def __init__(self, frameworks: Sequence[str], logs: Path) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="switchyard-", ignore_cleanup_errors=True)
         self._processes = []
-        found = {}
-        for number, framework in enumerate(f for f in frameworks if f != STAGES_OWN):
+        running = json.loads(os.environ.get(variables.TRAINING_SERVERS, "{}"))
+        found = {f: running[f] for f in frameworks if f in running}
+        for number, framework in enumerate(f for f in frameworks if f != STAGES_OWN and f not in found):
             log, folder = logs / f"trainings-{number}.log", Path(self._folder.name) / str(number)
             folder.mkdir()
             process, address = start_server(framework, folder, log)
