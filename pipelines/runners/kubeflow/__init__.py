@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines v2: any TFX pipeline compiled to it, run on a cluster or on this machine, and followed.
+"""Kubeflow Pipelines v2: compiles any TFX pipeline, runs it on a cluster or on this machine, and follows runs.
 
-`compiler` and `runtime` know nothing of Switchyard's own stages.
+`compiler.compile` and `task.runtime` do not depend on Switchyard's own stages.
 """

@@ -1,7 +1,7 @@
-"""Which arguments of a generated function a node takes, as short as can be: a cluster keeps every byte of them six times.
+"""Compact encoding of the generated function's arguments that a node takes: a cluster stores every byte six times.
 
-What its component's class declares is taken by name: a key gets the argument of that name. Where that is not what is meant, it is
-written down: `examples model=training_model`.
+By default, a key declared by the component's class is bound to the argument of the same name. Other bindings are written out:
+`examples model=training_model`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _PLAIN = re.compile(r"[^\s=+]+")
 
 
 def bind(kind: str, names: Mapping[str, Sequence[str]], component: str, given: Collection[str]) -> dict[str, Names]:
-    """Returns what is to be written down of a node: nothing, or `kind` with its names.
+    """Returns a node's encoded bindings: empty for the default, else `kind` -> names.
 
     Args:
         kind: `inputs`, `outputs`, `properties` or `views`.
         names: key -> names of arguments.
-        component: path of the node's class; empty: it has none that tasks can import.
+        component: path of the node's class; empty when tasks cannot import it.
         given: all arguments of the function.
     """
     if names == _by_name(kind, component, given):
@@ -33,7 +33,7 @@ def bind(kind: str, names: Mapping[str, Sequence[str]], component: str, given: C
 
 
 def bound(kind: str, node: Mapping[str, Any], given: Collection[str]) -> dict[str, list[str]]:
-    """Returns the names that `bind` was given for a node."""
+    """Decodes `bind`: returns key -> names of arguments."""
     if kind not in node:
         return _by_name(kind, str(node.get("component", "")), given)
     names: Names = node[kind]

@@ -1,6 +1,6 @@
-"""Small local files (the user's code) that travel inside the compiled pipeline: no registry, no bucket, no new image.
+"""Embeds small local files (the user's code) in the compiled pipeline, without a registry, a bucket or a new image.
 
-They are part of the task's command, hence of its cache key: the same files are the same bytes in every compilation.
+The files are part of the task's command and therefore of its cache key: equal files give equal bytes in every compilation.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from switchyard.components.errors import UserError
 from switchyard.components.process.own_folder import own_folder
 
 PLACE = "{{files}}"
-# Linux hands a process no argument of more than 128 KiB, and the whole command of a task is one.
+# Linux limits one argument to 128 KiB, and a task's source is passed as one.
 LIMIT = 90_000
-# Code can be read in the pipeline's source; what else is longer than a page is compressed: the cluster keeps it several times.
+# Suffix -> largest size in bytes kept as readable text; larger files are compressed, as the cluster stores several copies.
 _READABLE = {".py": 30_000, "": 2_000}
-# Of a parameter, which KFP's pages show: the cluster keeps it eight times.
+# Largest parameter kept as readable text, in characters. KFP's pages show parameters; the cluster stores eight copies.
 _READABLE_PARAMETER = 1_000
 _DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {"lzma": lzma.decompress, "bz2": bz2.decompress}
 _COMPRESS: Sequence[tuple[str, Callable[[bytes], bytes]]] = (
-    # Without the frame of .xz, which is as long as a page of text that is compressed; what has no pattern is shorter with it.
+    # The .xz container is as long as a compressed page of text; incompressible content is shorter with it.
     ("lzma", partial(lzma.compress, format=lzma.FORMAT_ALONE, preset=9)),
     ("lzma", lzma.compress),
     ("bz2", bz2.compress),
 )
 _BINARY = re.compile(r"(lzma|bz2)\+base85:")
-# Base 85 without what JSON writes as an escape (Go's: <, > and & too), or what KFP and Argo take for a placeholder.
+# Base 85 without the characters that JSON escapes (Go's also <, > and &) or that KFP and Argo parse as placeholders.
 _SAFE = str.maketrans("&<>{}$", ",./:[]")
 _BACK = str.maketrans(",./:[]", "&<>{}$")
 _WHEEL = ".unpacked/"
@@ -44,12 +44,12 @@ _WHEEL = ".unpacked/"
 
 @dataclass(frozen=True)
 class Carried:
-    """Files and folders of this machine that travel.
+    """Local files and folders embedded in the pipeline.
 
     Attributes:
-        places: path here -> its name in the task.
+        places: local path -> its name in the task.
         contents: path in the task -> content as text.
-        readers: path here -> the nodes that read it; all, where it is not named.
+        readers: local path -> nodes that read it; default: all.
     """
 
     places: Mapping[str, str]
@@ -57,7 +57,7 @@ class Carried:
     readers: Mapping[str, Collection[str]]
 
     def replaced(self, value: str, node: str) -> tuple[str, set[str]]:
-        """Returns an exec property of a node fit for a task, and the names of the files that it may need."""
+        """Returns a node's exec property with local paths replaced by placeholders, and the names of the files it may need."""
         used: set[str] = set()
         for place in sorted(self.places, key=len, reverse=True):
             whole = re.compile(re.escape(place) + r"(?![\w.-])")
@@ -69,11 +69,11 @@ class Carried:
 
 
 def carry(places: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collection[str]]) -> Carried:
-    """Returns files fit to travel. A wheel travels unpacked: packed, it would differ every time.
+    """Reads the files to embed. Wheels are embedded unpacked, as packed ones differ in every build.
 
     Args:
         places: an absolute folder -> files under it, or a file -> itself.
-        readers: one of `places` -> the nodes that read it; all, where it is not named.
+        readers: one of `places` -> nodes that read it; default: all.
 
     Raises:
         UserError: a file cannot be read.
@@ -98,7 +98,7 @@ def carry(places: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collecti
 
 
 def is_binary(text: str) -> bool:
-    """Returns whether a content is compressed, hence no text to read."""
+    """Returns whether a content is compressed."""
     return bool(_BINARY.match(text))
 
 
@@ -111,7 +111,7 @@ def packed(text: str) -> str:
 
 
 def unpacked(text: str) -> str:
-    """Returns what `packed` was given."""
+    """Returns the original text of `packed`."""
     return _bytes(text).decode()
 
 
@@ -137,11 +137,11 @@ def _bytes(text: str) -> bytes:
 
 
 def unpack(contents: Mapping[str, str]) -> Path:
-    """Writes the files below the temporary folder, at a place that their content decides, and returns it."""
+    """Writes the files below the temporary folder, to a path derived from their content, and returns it."""
     digest = hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()[:16]
     name = f"switchyard-files-{os.getuid()}"
     folder = own_folder(name)
-    if folder is None:  # before anything in it is taken for what was unpacked earlier
+    if folder is None:  # checked before a folder in it is reused
         raise UserError(
             f"{tempfile.gettempdir()}/{name} belongs to somebody else, or others may write to it: what lies there is run. Remove "
             "it, or set TMPDIR to a folder of your own."
@@ -166,7 +166,7 @@ def unpack(contents: Mapping[str, str]) -> Path:
                     wheel_file.writestr(zipfile.ZipInfo(member), content)
         try:
             os.replace(Path(temporary) / "files", target)
-        except OSError:  # another task was first: same place, same content
+        except OSError:  # another task wrote the same path with the same content first
             if not target.exists():
                 raise
     return target

@@ -1,6 +1,6 @@
-"""What the compiler and a task agree on, besides `RunContext`'s variables: keys of an artifact's metadata."""
+"""Keys of an artifact's metadata shared by the compiler and tasks, besides `RunContext`'s variables."""
 
-# Its type in TFX, the importer that it came by, where its content is if KFP did not carry it.
+# TFX type of the artifact, importer that created it, URI of content that KFP does not transport.
 TYPE = "tfx_type"
 NODE = "tfx_node"
 URI = "tfx_uri"

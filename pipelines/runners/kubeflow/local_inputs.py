@@ -1,4 +1,4 @@
-"""Which files of this machine a pipeline reads."""
+"""Local files that a pipeline reads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from switchyard.pipelines.config.pipeline import PipelineConfig
 
 
 def local_inputs(config: PipelineConfig) -> list[tuple[str, Path, list[Path]]]:
-    """Returns the files of this machine that a pipeline reads, each group with its key in the config and its pattern.
+    """Returns the local files that a pipeline reads, as tuples of `config key: pattern`, folder and files.
 
-    With them goes the folder that the pattern names: what lies between it and a file may carry columns.
-
-    What lies on a mounted claim is the cluster's; what lies in an object store stays there.
+    The folder is the fixed part of the pattern: the path between it and a file may encode columns. Files on a mounted claim or in
+    an object store are excluded.
 
     Raises:
         UserError: a pattern matches nothing.

@@ -1,4 +1,4 @@
-"""The parent MLflow run of a run on Kubeflow: KFP's MLflow plugin made it, or `submit`, or the first task; never two of them."""
+"""The parent MLflow run of a Kubeflow run, created once: by KFP's MLflow plugin, by `submit`, or by the first task."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ENDS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED", "SKI
 
 @dataclass(frozen=True)
 class Parent:
-    """A parent run, and where its page is.
+    """A parent run.
 
     Attributes:
-        uri: the tracking server; None when this machine knows no way to it.
-        experiment_id: whose run it is.
-        run_id: its id.
-        url: its page.
+        uri: the tracking server; None when it is not known on this machine.
+        experiment_id: id of its experiment.
+        run_id: id of the run.
+        url: address of its page.
     """
 
     uri: str | None
@@ -30,7 +30,7 @@ class Parent:
     url: str
 
     def describe(self, record: Mapping[str, Any]) -> None:
-        """Puts the record on a run that somebody else made; its name stays."""
+        """Logs the record to a run created elsewhere; the run's name is kept."""
         run = tracking.Run(self.uri, self.run_id)
         run.tags(record["tags"])
         run.params(record["params"])
@@ -39,11 +39,11 @@ class Parent:
 
 
 def find_or_make(uri: str, kfp_run: str, record: Mapping[str, Any]) -> Parent:
-    """Returns the parent of a KFP run. Two who come at the same time end up with the same one.
+    """Returns the parent of a KFP run, created if missing. Concurrent callers get the same run.
 
     Args:
         uri: tracking server.
-        kfp_run: the KFP run's id.
+        kfp_run: id of the KFP run.
         record: a `RunRecord` as a mapping.
     """
     client = tracking.client(uri)
@@ -73,11 +73,11 @@ def _find(client: Any, experiment: str, kfp_run: str) -> str | None:
 
 
 def reconcile(parent: Parent, state: str) -> dict[str, str]:
-    """Has MLflow say of a KFP run that is over what KFP says, where no task could; returns the parent's tags.
+    """Sets the MLflow status of an ended KFP run to KFP's state, if no task could do so; returns the parent's tags.
 
     Args:
-        parent: whoever made it: KFP's plugin ends it too, to the same effect.
-        state: the KFP run's.
+        parent: the parent run. KFP's plugin ends the runs it created with the same status.
+        state: state of the KFP run.
     """
     if parent.uri is None:
         return {}
@@ -86,7 +86,7 @@ def reconcile(parent: Parent, state: str) -> dict[str, str]:
         status = client.get_run(parent.run_id).info.status
         if status == "RUNNING" or (state == "SUCCEEDED" and status != "FINISHED"):
             client.set_terminated(parent.run_id, _ENDS[state])
-        # A pod that ran out of memory, or whose node is gone, ended without a word.
+        # A pod that ran out of memory or lost its node could not end its run.
         tracking.end_nested(parent.uri, parent.experiment_id, parent.run_id)
         if state == "SUCCEEDED":
             _forget_failures(client, parent)
@@ -94,7 +94,7 @@ def reconcile(parent: Parent, state: str) -> dict[str, str]:
 
 
 def _forget_failures(client: Any, parent: Parent) -> None:
-    """Takes away what an earlier try failed by: the run has succeeded, and with it every stage."""
+    """Deletes the failure tags of earlier attempts: the run and therefore every stage has succeeded."""
     tags = client.get_run(parent.run_id).data.tags
     status = tags.get("switchyard.status")
     stale = {"switchyard.status"} if status in {error.run_status for error in KINDS.values()} else set()

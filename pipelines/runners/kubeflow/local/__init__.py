@@ -1,1 +1,1 @@
-"""Runs the compiled pipeline on this machine."""
+"""Runs a compiled pipeline on this machine."""

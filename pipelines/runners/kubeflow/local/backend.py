@@ -1,4 +1,4 @@
-"""KFP's own local runner, whose tasks something else runs: see `components.compat.kfp_local`."""
+"""KFP's local runner with tasks delegated to a `Tasks` object: see `components.compat.kfp_local`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from switchyard.components.compat.kfp_local import tasks_run_by
 
-# What a process does for a task.
+# Job target that runs a task in a process.
 RUN = "switchyard.pipelines.runners.kubeflow.local.backend:run_in_process"
 # Modules that every task's process needs.
 PRELOADED = ("kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.node")
@@ -21,16 +21,16 @@ _one_at_a_time = threading.Lock()
 
 
 class Tasks(Protocol):
-    """What runs tasks."""
+    """Runs the tasks of a pipeline."""
 
     def started(self, task: str) -> None:
-        """A task is about to run, or to be found in the cache."""
+        """Called before a task runs or is found in the cache."""
 
     def ended(self, task: str, outputs: Mapping[str, Any], *, succeeded: bool) -> None:
-        """A task ended; outputs: name -> `dsl.Artifact` or value."""
+        """Called when a task has ended; outputs: name -> `dsl.Artifact` or value."""
 
     def run_command(self, command: Sequence[str], environment: Mapping[str, str], image: str, volumes: Mapping[str, Any]) -> int:
-        """Runs a task's command to its end and returns its exit code."""
+        """Runs a task's command and returns its exit code."""
 
 
 def run_pipeline(
@@ -40,11 +40,11 @@ def run_pipeline(
 
     Args:
         spec: KFP's pipeline spec.
-        arguments: of the pipeline.
-        root: where artifacts go; the cache of finished tasks lies there too.
-        log: file for what KFP prints.
-        tasks: runs them, and learns how they ended.
-        containers: they are containers, not processes.
+        arguments: arguments of the pipeline.
+        root: folder for artifacts and the cache of finished tasks.
+        log: file for KFP's output.
+        tasks: runs the tasks and receives their results.
+        containers: run tasks as containers instead of processes.
     """
     from google.protobuf import json_format
     from kfp import local
@@ -75,10 +75,10 @@ def run_pipeline(
 
 
 def run_in_process(command: Sequence[str]) -> None:
-    """Runs a component in this process, which has TFX imported, as `sh -ec ... python3 -m kfp.dsl.executor_main` would.
+    """Runs a component in this process, which has TFX imported, like `sh -ec ... python3 -m kfp.dsl.executor_main`.
 
     Args:
-        command: KFP's: `sh`, `-ec`, the script, the component's source, then the arguments of KFP's executor.
+        command: KFP's command: `sh`, `-ec`, the script, the component's source, then the arguments of KFP's executor.
     """
     from kfp.dsl import executor_main
 

@@ -1,4 +1,4 @@
-"""A task in a container, by Docker's API. KFP's own function for it takes a failed container for a success under podman."""
+"""Runs a task in a container by Docker's API. KFP's own function reports a failed container as success under podman."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _log = logging.getLogger(__name__)
 
 
 class Containers:
-    """Runs tasks as containers that see some folders of this machine."""
+    """Runs tasks as containers with folders of this machine mounted."""
 
     def __init__(self, mounts: Mapping[str, str]) -> None:
         self._mounts = mounts
 
     @staticmethod
     def check(images: Collection[str]) -> None:
-        """Raises UserError when there is no Docker, or not one of the images."""
+        """Raises UserError when Docker does not answer or an image is missing."""
         client = _client()
         try:
             for image in sorted(images):
@@ -41,10 +41,10 @@ class Containers:
         log: Path,
         say: Callable[[str], None],
     ) -> None:
-        """Runs a command to its end; what it prints goes to `log`, what its stages say to `say`: of several, each with its name.
+        """Runs a command; its output goes to `log`, its stages' progress to `say`, prefixed with the stage if there are several.
 
         Raises:
-            UserError, DataGateError, StageError: as the task said.
+            UserError, DataGateError, StageError: the task failed with it.
         """
         binds = {folder: {"bind": folder, "mode": mode} for folder, mode in self._mounts.items()}
         client = _client()
@@ -54,7 +54,7 @@ class Containers:
                 command=list(command),
                 environment=dict(environment),
                 volumes={**volumes, **binds},
-                # What it writes is to belong to whoever runs this.
+                # Files written by the container belong to the current user.
                 user=f"{os.getuid()}:{os.getgid()}",
                 network_mode="host",
                 detach=True,

@@ -1,6 +1,6 @@
-"""The compiled pipeline on this machine, by KFP's own local runner: `kfp-local` in processes, `kfp-docker` in containers.
+"""Runs the compiled pipeline on this machine with KFP's local runner: `kfp-local` in processes, `kfp-docker` in containers.
 
-For trying out on a laptop exactly what a cluster will be given. Progress, tracking and result are those of a local run.
+It tests on a laptop the pipeline that a cluster gets. Progress, tracking and result are those of a local run.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from switchyard.pipelines.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 _DRIVER = "drive-"
-# What a stage says last, see `runtime`.
+# Last progress message of a stage, see `task.runtime`.
 DONE = re.compile(r"done in ([\d.]+) s")
 
 
 class KfpLocalRunner(MachineRunner[CompiledForKubeflow]):
-    """Tasks as processes, forked from one that has imported TFX."""
+    """A runner whose tasks are processes forked from one that has imported TFX."""
 
     name = "kfp-local"
     _also_preloaded = PRELOADED
@@ -54,7 +54,7 @@ class KfpLocalRunner(MachineRunner[CompiledForKubeflow]):
 
 
 class KfpDockerRunner(KfpLocalRunner):
-    """Tasks as containers of the pipeline's image, by Docker's API (Docker, or podman's socket in DOCKER_HOST)."""
+    """A runner whose tasks are containers of the pipeline's image, by Docker's API (or podman's socket in DOCKER_HOST)."""
 
     name = "kfp-docker"
 
@@ -69,7 +69,7 @@ class KfpDockerRunner(KfpLocalRunner):
 
 
 class _Run(MachineRun[CompiledForKubeflow]):
-    """One run; KFP's local runner calls it, see `local_backend.Tasks`."""
+    """One run; implements `backend.Tasks` for KFP's local runner."""
 
     def __init__(
         self,
@@ -84,13 +84,13 @@ class _Run(MachineRun[CompiledForKubeflow]):
         super().__init__(compiled, workspace, display, logs, trainer, source)
         self._work = work
         tasks: Mapping[str, str] = compiled.program.tasks
-        # KFP's task -> its stages.
+        # KFP task -> its stages.
         self._stages: dict[str, list[str]] = {task: stages_of(nodes) for task, nodes in tasks.items()}
         for task, nodes in tasks.items():
             self._stages |= {f"{_DRIVER}{n}": [s] for n, s in zip(stage_names(task), stages_of(nodes), strict=True)}
         self._started: dict[str, float] = {}
         self._contexts: dict[str, RunContext] = {}
-        # Of a task that does several: the one that it is at, and the seconds of those that are done.
+        # Current stage of the running task, and finished stages of joint tasks -> seconds.
         self._current, self._done = "", dict[str, float]()
         self._executed: set[str] = set()
         self._task = ""
@@ -195,7 +195,7 @@ class _Run(MachineRun[CompiledForKubeflow]):
         return 0
 
     def _heard(self, stage: str, text: str) -> None:
-        """Takes from what a task of several stages says how far it is."""
+        """Updates the current and finished stages of a joint task from a progress message."""
         if stage != self._current or stage not in self._started:
             self._begun(stage)
         if found := DONE.fullmatch(text):
@@ -204,7 +204,7 @@ class _Run(MachineRun[CompiledForKubeflow]):
 
 
 def mounts(config: PipelineConfig, workspace: Workspace) -> dict[str, str]:
-    """Returns the folders that containers see at their own paths -> Docker's mode."""
+    """Returns folders to mount at the same path in containers -> Docker's mode (`rw` or `ro`)."""
     found = {str(workspace.root): "rw"}
     if database := sqlite_file(tracking_uri(config, workspace)):
         found[str(database.absolute().parent)] = "rw"

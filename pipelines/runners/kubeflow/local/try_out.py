@@ -1,4 +1,4 @@
-"""A compiled pipeline on this machine, without a cluster or a config: for people with a TFX pipeline of their own."""
+"""Runs a compiled TFX pipeline on this machine, without a cluster or a config."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def run_compiled(
     arguments: Mapping[str, Any] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Runs a compiled pipeline by KFP's local runner, each task in a process that has TFX imported already.
+    """Runs a compiled pipeline with KFP's local runner, each task in a process that has TFX preloaded.
 
     Args:
-        compiled: by `compile_tfx_pipeline`.
-        folder: for artifacts, the cache of finished tasks, and logs. A second run resumes from it.
-        arguments: of the pipeline.
-        say: gets its progress; default: standard error.
+        compiled: result of `compile_tfx_pipeline`.
+        folder: folder for artifacts, the cache of finished tasks, and logs. A second run resumes from it.
+        arguments: arguments of the pipeline.
+        say: receives progress messages; default: writes them to standard error.
 
     Returns:
-        TFX node -> output -> `dsl.Artifact`, of the nodes that ran. Those under a condition that did not hold are not there.
+        TFX node -> output -> `dsl.Artifact`, for the nodes that ran. Nodes under a false condition are missing.
 
     Raises:
         UserError, DataGateError, StageError: a task failed; the message names it.
@@ -48,7 +48,7 @@ def _to_stderr(text: str) -> None:
 
 
 class _Tasks:
-    """See `local_backend.Tasks`."""
+    """Implements `backend.Tasks`."""
 
     def __init__(
         self, compiled: CompiledForKubeflow, processes: StageProcesses, folder: Path, say: Callable[[str], None]

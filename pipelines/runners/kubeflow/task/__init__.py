@@ -1,1 +1,1 @@
-"""What runs inside a task."""
+"""Code that runs inside a task."""

@@ -1,8 +1,8 @@
-"""TFX artifacts <-> KFP artifacts, by the rules of KFP's backend.
+"""Converts between TFX artifacts and KFP artifacts, within the limits of KFP's backend.
 
-What the backend does to metadata on its way from one task to the next (backend/src/v2/metadata/converter.go): whole numbers
-and booleans come back as floats, lists and mappings come back wrapped, null is refused, and it adds entries of its own.
-Hence only texts and numbers are handed out, and everything else as JSON under a key that says so.
+The backend changes metadata between tasks (backend/src/v2/metadata/converter.go): integers and booleans become floats, lists
+and mappings are wrapped, null is rejected, and entries are added. Therefore only strings and numbers are stored as they are;
+other values are stored as JSON strings with a prefix.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _ID = "tfx_id"
 
 
 def to_tfx(kfp: Any, cls: type[tfx_artifact.Artifact], uri: str) -> tfx_artifact.Artifact:
-    """Returns a KFP artifact as the TFX artifact that it was made from.
+    """Converts a KFP artifact back to the TFX artifact it was made from.
 
     Args:
         kfp: a `dsl.Artifact`.
         cls: the TFX class.
-        uri: where the task finds its content.
+        uri: location of the content in the task.
     """
     artifact = cls()
     artifact.uri = uri
@@ -59,7 +59,7 @@ def _text(value: Any) -> str:
 
 
 def to_kfp(mlmd: Any, kfp: Any, cls: type[tfx_artifact.Artifact]) -> None:
-    """Puts the properties of a finished TFX artifact (an ML Metadata `Artifact`) on the KFP artifact."""
+    """Copies the properties of a finished TFX artifact (an ML Metadata `Artifact`) to the KFP artifact."""
     for properties in (mlmd.properties, mlmd.custom_properties):
         for key, value in properties.items():
             kind = value.WhichOneof("value")
@@ -70,7 +70,7 @@ def to_kfp(mlmd: Any, kfp: Any, cls: type[tfx_artifact.Artifact]) -> None:
             elif kind == "bool_value":
                 kfp.metadata[key] = int(value.bool_value)
             elif kind == "struct_value":
-                # TFX's own wrapping of values that are no mappings.
+                # TFX wraps values other than mappings in `__value__`.
                 content = json_format.MessageToDict(value.struct_value)
                 kfp.metadata[key] = _JSON + json.dumps(content.get("__value__", content))
             else:
@@ -79,7 +79,7 @@ def to_kfp(mlmd: Any, kfp: Any, cls: type[tfx_artifact.Artifact]) -> None:
 
 
 def present(path: str, cls: type[tfx_artifact.Artifact]) -> str:
-    """Returns the path of an input. Object stores keep no empty folder: it is made again here."""
+    """Returns the path of an input; creates empty folders, which object stores do not keep."""
     if "://" not in path and not os.path.exists(path) and not hasattr(cls, "decode"):
         os.makedirs(path)
     return path

@@ -1,6 +1,6 @@
-"""The MLflow runs of stages that KFP took from its cache, where no task ran that could make them: made by the run's last task.
+"""MLflow runs of stages that KFP took from its cache. No task ran to create them, so the run's last task does.
 
-Such a run says whose work it shows, and has the curves of a training.
+Such a run links to the run that produced the outputs and has a copy of its training curves.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _BATCH = 1000
 
 
 def producer_run_id(given: Iterable[Any]) -> list[str]:
-    """Returns the MLflow runs in which a task's artifacts were made, each once.
+    """Returns the ids of the MLflow runs that produced a task's input artifacts, without duplicates.
 
     Args:
-        given: the arguments of the generated function, before it has made anything.
+        given: the arguments of the generated function, before it writes its outputs.
     """
     found = [getattr(argument, "metadata", {}).get(PRODUCER_RUN_ID) for argument in given]
     return [str(run_id) for run_id in dict.fromkeys(found) if run_id]
 
 
 def show_cached(stage: str, makers: Iterable[str]) -> None:
-    """Gives the pipeline's MLflow run a nested one for each of `makers` that is of another pipeline run.
+    """Adds a nested run to the pipeline's MLflow run for each of `makers` that belongs to another pipeline run.
 
     Args:
-        stage: the task that runs. Only one that nothing comes after does it, so that it is done once.
-        makers: see `producer_run_id`.
+        stage: the current stage. Only stages without downstream stages do this, so that it is done once.
+        makers: ids of producer runs, see `producer_run_id`.
     """
     context = RunContext.current()
     uri, parent = context.tracking_uri, context.parent_run_id
@@ -46,10 +46,10 @@ def show_cached(stage: str, makers: Iterable[str]) -> None:
         if made.data.tags.get("mlflow.parentRunId") == parent:
             continue
         name = _stage(made)
-        # KFP's plugin has made one for the task, and holds nothing more.
+        # KFP's plugin has created an empty run for the task.
         shown = nested.get(name) or nested.get(name.replace("_", "-"))
         if shown is not None and shown.data.tags.get(STAGE_TAG) and "switchyard.cached_from_run" not in shown.data.tags:
-            continue  # it ran here, and something else of it is from the cache
+            continue  # the stage ran here; only another of its artifacts is from the cache
         _show(client, uri, made, shown, experiment, parent, name)
 
 
@@ -67,7 +67,7 @@ def _show(client: Any, uri: str, made: Any, shown: Any, experiment: str, parent:
     }
     if shown is None:
         target = tracking.create_run(uri, experiment, name, tags)
-        # A second try of this task finds them, and adds nothing: MLflow keeps a curve's points by step and time.
+        # A retry of this task finds the run and adds no points: MLflow identifies them by step and time.
     else:
         target = shown.info.run_id
         tracking.Run(uri, target).tags(tags)
@@ -77,7 +77,7 @@ def _show(client: Any, uri: str, made: Any, shown: Any, experiment: str, parent:
 
 
 def _copy_curves(client: Any, made: Any, target: str) -> None:
-    """Copies what was logged by step; a machine's own metrics are the work's, not the model's."""
+    """Copies the metrics logged by step, except the system metrics, which describe the other run's machine."""
     points: list[Any] = []
     for key in made.data.metrics:
         if not key.startswith("system/"):

@@ -1,4 +1,4 @@
-"""How a task fails: one short message for a person, and an exit code that says whose mistake it was."""
+"""Failure of a task: a short message and an exit code that gives the kind of error."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from switchyard.components.errors import Failure, StageError
 from switchyard.components.failure import classify
 from switchyard.components.text.redaction import install
 
-# Kubernetes shows what a container writes here as the reason of its end.
+# Kubernetes shows the content of this file as the container's termination message.
 _TERMINATION_LOG = Path("/dev/termination-log")
-# Kubernetes keeps 4096 bytes.
+# In bytes; Kubernetes keeps 4096.
 _LONGEST = 4_000
 _EXIT_CODE = re.compile(r" \(switchyard exit code (\d+)(?: in ([^()\s]+))?\)\s*$")
 ERROR_PREFIX = "switchyard: error: "
 
 
 def write(text: str) -> None:
-    """Writes to standard error at once: a pod's log is followed."""
+    """Writes to standard error and flushes it, as a pod's log is followed live."""
     sys.stderr.write(text)
     sys.stderr.flush()
 
 
 class Stage:
-    """The stage that a process is at, where it does several."""
+    """The current stage of a process that runs several."""
 
     name = ""
 
 
 @contextmanager
 def report_failure() -> Iterator[Stage]:
-    """Turns an exception into a message on standard error and an exit code; yields what to set while it does several stages."""
+    """Turns an exception into a message on standard error and an exit code; yields the Stage to update between stages."""
     stage = Stage()
     install()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -55,17 +55,17 @@ def report_failure() -> Iterator[Stage]:
 
 
 def last_words(failure: Failure, stage: str = "") -> str:
-    """Returns what a container leaves behind. KFP's launcher makes 1 of every exit code: hence it is said in words too.
+    """Returns a container's termination message. It includes the exit code, as KFP's launcher replaces every code with 1.
 
     Args:
-        failure: what went wrong.
-        stage: which one it was, of a container that does several.
+        failure: the failure.
+        stage: the failed stage of a container that runs several.
     """
     kept = failure.message.encode()[-_LONGEST:].decode(errors="ignore")
     return f"{kept} (switchyard exit code {failure.exit_code}{f' in {stage}' if stage else ''})"
 
 
 def read_last_words(text: str) -> tuple[Failure, str] | None:
-    """Returns what `last_words` was made of, the stage empty where it named none; None: the text is not by us."""
+    """Parses `last_words` into failure and stage (empty when not given); returns None for other texts."""
     found = _EXIT_CODE.search(text)
     return (Failure.of_exit_code(int(found[1]), text[: found.start()]), found[2] or "") if found else None

@@ -1,4 +1,4 @@
-"""Whether an image can run tasks, and its parts. `python -m switchyard.pipelines.runners.kubeflow.task.image_check`."""
+"""Checks whether an image can run tasks. Run with `python -m switchyard.pipelines.runners.kubeflow.task.image_check`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PACKAGES = ("switchyard", "tfx", "tensorflow", "torch", "torch_xla", "libtpu", 
 
 
 def main() -> int:
-    """Imports what tasks import; prints versions as JSON, or what is wrong; returns the exit code."""
+    """Imports the modules that tasks import, prints versions as JSON or the import error, and returns the exit code."""
     from switchyard.components.import_order import import_torch_first
 
     import_torch_first()
     for module in _MODULES:
         try:
             importlib.import_module(module)
-        except Exception as error:  # a broken package raises anything
+        except Exception as error:  # broken packages raise arbitrary exceptions
             sys.stderr.write(f"{module}: {type(error).__name__}: {error}\n")
             return 1
     found = {p: _version(p) for p in _PACKAGES}

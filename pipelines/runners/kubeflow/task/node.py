@@ -1,4 +1,4 @@
-"""One TFX node inside a task: its artifacts and exec properties, driver, executor."""
+"""One TFX node inside a task: converts its artifacts and exec properties, runs its driver and its executor."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from switchyard.pipelines.runners.kubeflow.task.views import write_views
 
 
 class NodeRun:
-    """A node, ready to run. `key` names its unfinished work: checkpoints."""
+    """A node, ready to run. `key` names the folder of its unfinished work (checkpoints)."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class NodeRun:
         self._finished: dict[str, list[tfx_artifact.Artifact]] = {}
 
     def drive(self, temporary: str) -> dict[str, Any]:
-        """Runs the driver; returns `exec_properties` that it changed and `outputs`: key -> properties that it set."""
-        # The driver names its outputs' properties; where they will lie it does not know.
+        """Runs the driver; returns the changed `exec_properties`, and `outputs`: key -> properties set by the driver."""
+        # The driver sets properties of outputs; their URIs are not known yet.
         self._output_dict = {key: [self._types[key]()] for key in self._types if key not in self._inputs}
         before = dict(self._properties)
         spec = _spec(self._node["driver"])
@@ -72,7 +72,7 @@ class NodeRun:
         }
 
     def execute(self, temporary: str, state: str | None, driver_output: str) -> None:
-        """Runs the executor and puts what it says on the outputs."""
+        """Runs the executor and copies its results to the outputs."""
         if driver_output:
             self._driven(json.loads(driver_output))
         info = self._info(temporary, state)
@@ -80,12 +80,12 @@ class NodeRun:
         if info.pipeline_node.parameters.parameters:
             context = placeholder_utils.ResolutionContext(exec_info=info, executor_spec=spec)
             _hydrate(self._inputs)
-            from tfx.orchestration.portable import inputs_utils  # with every component of TFX
+            from tfx.orchestration.portable import inputs_utils  # slow: imports every component of TFX
 
             info.exec_properties.update(inputs_utils.resolve_dynamic_parameters(info.pipeline_node.parameters, context))
         outputs_utils.make_output_dirs(self._output_dict)
         operator = _operator(spec)
-        # TFX appends the command line's arguments; here those are KFP's.
+        # TFX appends the command line's arguments, which here belong to KFP.
         operator.extra_flags = list(_flags(spec))
         result = operator.run_executor(info)
         if result.execution_result.code:
@@ -94,14 +94,14 @@ class NodeRun:
             if artifacts.artifacts:
                 to_kfp(artifacts.artifacts[0], self._outputs[key], self._types[key])
                 if self._context.run_id:
-                    # A later run that takes it from the cache says where it was made.
+                    # A later run that takes the artifact from the cache links to this run.
                     self._outputs[key].metadata[PRODUCER_RUN_ID] = self._context.run_id
                 kind = self._types[key]().artifact_type
                 self._finished[key] = [artifact_utils.deserialize_artifact(kind, a) for a in artifacts.artifacts]
         shutil.rmtree(info.stateful_working_dir, ignore_errors=True)
 
     def show(self, views: Mapping[str, Any]) -> None:
-        """Writes KFP's views, and MLflow's."""
+        """Writes the views for KFP's pages and logs the outputs to MLflow."""
         for key, kfp in self._outputs.items():
             write_views(key, self._types[key].__name__, kfp.path, views)
         track_outputs(self._finished)
@@ -114,7 +114,7 @@ class NodeRun:
         artifact = self._types[key]()
         root = self._context.data_root
         if root and isinstance(artifact, standard_artifacts.Examples):
-            # A new place for every try: nothing half-written is read.
+            # A new path for every attempt, so that partial output is never read.
             parts = (
                 root.rstrip("/"),
                 self._node["pipeline"],
@@ -123,7 +123,7 @@ class NodeRun:
                 uuid.uuid4().hex[:8],
             )
             artifact.uri = kfp.metadata[URI] = "/".join((*parts, key))
-            # KFP carries this instead of the data.
+            # KFP transports this file instead of the data.
             os.makedirs(kfp.path, exist_ok=True)
             with open(os.path.join(kfp.path, "URI"), "w", encoding="utf-8") as file:
                 file.write(artifact.uri + "\n")
@@ -175,7 +175,7 @@ class NodeRun:
 
 
 def holds(node: Mapping[str, Any], inputs: Mapping[str, Sequence[Any]]) -> bool:
-    """Returns whether the predicate of a condition is true of its inputs."""
+    """Returns whether the predicate of a condition is true for its inputs."""
     types = classes(node)
     artifacts = {key: [to_tfx(a, types[key], present(a.path, types[key])) for a in found] for key, found in inputs.items()}
     _hydrate(artifacts)
@@ -185,7 +185,7 @@ def holds(node: Mapping[str, Any], inputs: Mapping[str, Sequence[Any]]) -> bool:
 
 
 def classes(node: Mapping[str, Any]) -> dict[str, type[tfx_artifact.Artifact]]:
-    """Returns the artifact classes of a node's inputs and outputs: those that are named, else as its component declares them."""
+    """Returns the artifact classes of a node's inputs and outputs: its `types`, else those declared by its component."""
     found: dict[str, type[tfx_artifact.Artifact]] = {}
     if "component" in node:
         spec = import_utils.import_class_by_path(node["component"]).SPEC_CLASS
@@ -194,7 +194,7 @@ def classes(node: Mapping[str, Any]) -> dict[str, type[tfx_artifact.Artifact]]:
 
 
 def executor_of(node: Mapping[str, Any]) -> Any:
-    """Returns TFX's message for a node's executor: the one that is named, else its component's, with the arguments in `beam`."""
+    """Returns TFX's message for a node's executor: its `executor`, else its component's with the arguments in `beam`."""
     if "executor" in node:
         return _spec(node["executor"])
     declared = import_utils.import_class_by_path(node["component"]).EXECUTOR_SPEC.copy()
@@ -215,7 +215,7 @@ def _spec(given: Mapping[str, Any]) -> Any:
 
 
 def _operator(spec: Any) -> Any:
-    """Returns what runs an executor. TFX's launcher knows it too, and imports every component of TFX: half of all modules."""
+    """Returns the operator for an executor. TFX's launcher maps it too, but imports every component: half of all modules."""
     if isinstance(spec, executable_spec_pb2.BeamExecutableSpec):
         from tfx.orchestration.portable.beam_executor_operator import BeamExecutorOperator
 

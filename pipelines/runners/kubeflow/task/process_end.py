@@ -1,4 +1,4 @@
-"""The end of a task's process: the interpreter takes seconds to take TensorFlow and TFX apart, which a pod need not wait for."""
+"""Exits a task's process early: the interpreter takes seconds to tear down TensorFlow and TFX, which delays the pod's end."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _EXECUTOR = "kfp.dsl.executor_main"
 
 
 def end_at_once() -> None:
-    """Has a process that KFP started for a task end as soon as KFP's executor has written what the task made.
+    """Makes a process that KFP started for a task exit right after KFP's executor has written the outputs.
 
-    Elsewhere it changes nothing: a process that does more than one task ends by itself.
+    A no-op in other processes, which may run more than one task.
     """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None and spec.name == _EXECUTOR:
-        # The last that is registered is called first.
+        # Handlers run in reverse order of registration.
         atexit.register(_end)
 
 
 def _end() -> None:
-    # An exception that nothing caught: KFP's executor could not write, say.
+    # Set by an uncaught exception, for example when KFP's executor could not write the outputs.
     failed = getattr(sys, "last_value", None) is not None
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):

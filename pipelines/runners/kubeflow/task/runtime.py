@@ -1,6 +1,6 @@
-"""What a task does: one TFX node, on the artifacts that KFP hands it, through TFX's own portable operators. No ML Metadata.
+"""Entry points of a task: runs TFX nodes on KFP's artifacts with TFX's portable operators, without ML Metadata.
 
-The generated components call these functions, and nothing else of Switchyard.
+The generated components call only these functions of Switchyard.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from switchyard.pipelines.runners.kubeflow.task.termination import until_termina
 
 
 def run_node(given: Mapping[str, Any], pipeline: str, *nodes: Mapping[str, Any], files: Mapping[str, str] | None = None) -> None:
-    """Runs a node's executor, or several nodes' one after the other: what one of them writes is there for the next.
+    """Runs the executors of one or more nodes in order; a node can read the outputs of the nodes before it.
 
     Args:
-        given: the arguments of the generated function: `locals()`. `workspace` is a folder that lives as long as the run.
-        pipeline: its name.
-        nodes: of each what the compiler knows: `id`, `component` (whose class declares its executor and types) or `executor`,
-            `beam` (arguments), `types` (key -> class path), `dynamic`, `schemas`; `inputs`, `outputs`, `properties` and `views`,
-            by key the names of their arguments, see `bindings`; `driver_output`, or `driver`: the name of its argument.
-        files: files that travel with the pipeline, see `carried_files`.
+        given: the arguments of the generated function: `locals()`. `workspace` is a folder that lasts as long as the run.
+        pipeline: name of the pipeline.
+        nodes: the compiled nodes: `id`, `component` (path of the class that declares executor and types) or `executor`,
+            `beam` (arguments), `types` (key -> class path), `dynamic`, `schemas`; `inputs`, `outputs`, `properties` and `views`
+            (key -> names of arguments, see `bindings`); `driver_output`, or `driver`: the argument that holds it.
+        files: files embedded in the pipeline, see `carried_files`.
 
     Raises:
-        SystemExit: a node failed; the message is the last line of standard error. Those after it do not run.
+        SystemExit: a node failed; the message is the last line of standard error. Later nodes do not run.
     """
     joint = len(nodes) > 1
     _listen("" if joint else f"{nodes[0]['id']}: ")
@@ -52,7 +52,7 @@ def run_node(given: Mapping[str, Any], pipeline: str, *nodes: Mapping[str, Any],
 def _said() -> Iterator[failure.Stage]:
     ensure_account()
     progress.no_progress_bars()
-    # Twice: the reason goes to MLflow at its end, and SIGTERM may arrive meanwhile.
+    # Also entered in `_run_stage`: SIGTERM may arrive while its end logs the reason to MLflow.
     with failure.report_failure() as stage, until_terminated():
         yield stage
     end_at_once()
@@ -87,7 +87,7 @@ def _one_each(given: Mapping[str, Any], node: Mapping[str, Any], kind: str) -> d
 
 
 def _patch(*, beam: bool) -> None:
-    """Mends the libraries that a stage uses; Beam, which takes seconds to import, for its stages alone."""
+    """Patches the libraries that a stage uses; Beam, which takes seconds to import, only for stages that need it."""
     from switchyard.components.compat import tensorflow_globs
 
     tensorflow_globs.install()
@@ -101,7 +101,7 @@ def _patch(*, beam: bool) -> None:
 
 
 def run_driver(given: Mapping[str, Any], pipeline: str, node: Mapping[str, Any], files: Mapping[str, str] | None = None) -> str:
-    """Runs a node's driver; returns what it changed as JSON, for `run_node`. The same input gives the same text."""
+    """Runs a node's driver and returns its changes as JSON for `run_node`; equal inputs give equal text."""
     with failure.report_failure():
         ensure_account()
         progress.no_progress_bars()
@@ -120,18 +120,18 @@ def driver_output_of(
     properties: Mapping[str, Any],
     files: Mapping[str, str] | None = None,
 ) -> str:
-    """Runs a node's driver, here and now; see `run_driver`."""
+    """Runs a node's driver in this process; see `run_driver`."""
     from switchyard.pipelines.runners.kubeflow.task import node as node_run
 
     with tempfile.TemporaryDirectory() as temporary:
         changed = node_run.NodeRun(node, inputs, {}, _resolved(properties, files), key="").drive(temporary)
-    # Where the files lie on this machine is of no use on another one.
+    # Paths of unpacked files differ between machines.
     text = json.dumps(changed, sort_keys=True)
     return text.replace(str(unpack(files)), PLACE) if files else text
 
 
 def evaluate_condition(given: Mapping[str, Any], node: Mapping[str, Any]) -> str:
-    """Returns `true` or `false` for a predicate over artifacts."""
+    """Evaluates a predicate over artifacts; returns `true` or `false` as text."""
     with failure.report_failure():
         from switchyard.pipelines.runners.kubeflow.task import node as node_run
 
@@ -149,7 +149,7 @@ def _resolved(properties: Mapping[str, Any], files: Mapping[str, str] | None) ->
 
 
 def _key(inputs: Mapping[str, Sequence[Any]], properties: Mapping[str, Any]) -> str:
-    """The same for a retry of the same work, wherever its files lie then."""
+    """Returns a key that is the same for every retry: it uses URIs and properties, not local paths."""
     parts = [f"{key}={[a.uri for a in artifacts]}" for key, artifacts in sorted(inputs.items())]
     parts += [f"{key}={value}" for key, value in sorted(properties.items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

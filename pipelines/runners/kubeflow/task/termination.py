@@ -1,7 +1,7 @@
-"""SIGTERM, Kubernetes' way to end a pod, as an exception in the main thread that arrives.
+"""Raises SIGTERM, which Kubernetes sends to end a pod, as an exception in the main thread, reliably.
 
-An exception that a signal handler raises may come up where it is not passed on: in a `__del__`, in a callback from C, before an
-`except Exception` that carries on (seen once in sixty while Keras trains). It is raised again until it has come out.
+An exception raised by a signal handler may be lost: in a `__del__`, in a callback from C, or to an `except Exception` that
+continues (seen once in sixty runs while Keras trains). It is raised again until it propagates.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from switchyard.components.errors import TerminatedError, error_chain
 from switchyard.components.process.at_termination import perform
 
 _AGAIN_SECONDS = 1.0
-# What is left in order after SIGTERM (a TrainJob taken away, say) has so long; Kubernetes kills a pod after thirty.
+# Time for clean-up after SIGTERM, such as deleting a TrainJob; Kubernetes kills a pod after thirty seconds.
 _IN_ORDER_SECONDS = 20.0
 
 
 @contextmanager
 def until_terminated() -> Iterator[None]:
-    """Has SIGTERM end what runs inside. Only in the main thread, which alone hears signals; elsewhere it changes nothing.
+    """Makes SIGTERM raise in the enclosed code; a no-op outside the main thread, which alone receives signals.
 
     Raises:
-        TerminatedError: SIGTERM was received; also where a library has made another error of it.
+        TerminatedError: SIGTERM was received, even if a library replaced the exception with another one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Python writes a signal's number to it at once, also where the main thread is in a library's own code.
+    # Python writes a signal's number to it immediately, even while the main thread runs native code.
     heard, told = socket.socketpair()
     told.setblocking(False)
     received: list[float] = []
@@ -63,7 +63,7 @@ def until_terminated() -> Iterator[None]:
 
 
 def _listen(heard: socket.socket) -> None:
-    """Does what is to be done at once after the first SIGTERM, and sends the main thread others, until it is over."""
+    """Starts the termination duties after the first SIGTERM, then repeats SIGTERM to the main thread until the socket closes."""
     while number := _next(heard):
         if number[0] == signal.SIGTERM and heard.gettimeout() is None:
             perform()
@@ -79,5 +79,5 @@ def _next(heard: socket.socket) -> bytes:
 
 
 def _on_its_way_out() -> bool:
-    """Returns whether the interrupted code runs because the exception is passing: a `finally`, an `except`, a context's end."""
+    """Returns whether TerminatedError already propagates: the interrupted code is a `finally`, an `except` or an `__exit__`."""
     return any(isinstance(error, TerminatedError) for error in error_chain(sys.exception()))

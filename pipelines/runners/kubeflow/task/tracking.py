@@ -1,11 +1,11 @@
-"""A task's MLflow run, wherever it comes from.
+"""Finds or creates a task's MLflow run.
 
-* A runner on this machine made it (`kfp-local`, `kfp-docker`): nothing to do.
-* KFP's MLflow plugin made it and ends it: it gets the stage's name, and the parent is found.
-* A tracking server is known and no run: found by the KFP run's id, or made; ended here. A retry takes the run of its first try.
+* Created by a runner on this machine (`kfp-local`, `kfp-docker`): used unchanged.
+* Created and ended by KFP's MLflow plugin: renamed to the stage; its parent is looked up.
+* Tracking server without a run: found by the KFP run's id or created, and ended here. A retry reuses the first attempt's run.
 
-A task that does several stages has a run for each: those that the runner on this machine made, else made and ended here, beside
-the one that KFP's plugin made for the task.
+A task with several stages has one run per stage: created by the runner on this machine, else created and ended here, in addition
+to the run that KFP's plugin created for the task.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _OF_A_FAILURE = {"switchyard.status", "switchyard.error", "switchyard.why"}
 
 @contextmanager
 def mlflow_run_for_task(stage: str, made_in: Sequence[str] = (), *, joint: bool = False) -> Iterator[None]:
-    """Has MLflow's current run set for what runs inside, and ends it. MLflow being away stops nothing.
+    """Sets MLflow's current run for the enclosed code, then ends it. An unreachable MLflow does not fail the task.
 
     Args:
-        stage: that runs.
-        made_in: MLflow runs in which its inputs were made.
-        joint: the task does others too.
+        stage: the current stage.
+        made_in: ids of the MLflow runs that produced its inputs.
+        joint: the task runs several stages.
     """
     context = RunContext.current().of_stage(stage)
     context = replace(context, stage=context.stage or stage)
     run, context = _quietly(_attach, context, joint) or (None, context)
-    # The next stage has a context of its own.
+    # The next stage has a separate context.
     with context.active(), _tracked(run, context, made_in):
         yield
 
@@ -67,7 +67,7 @@ def _tracked(run: _OwnRun | None, context: RunContext, made_in: Sequence[str]) -
 
 
 class _OwnRun:
-    """A nested run that this task ends; `parents`: it ends the parent too, where it is the last, as KFP's plugin does not."""
+    """A nested run ended by this task. With `parents`, the last task also ends the parent, which no KFP plugin ends."""
 
     def __init__(self, uri: str, run_id: str, parent: str, context: RunContext, *, parents: bool) -> None:
         self.uri, self.run_id, self.parent, self.parents = uri, run_id, parent, parents
@@ -78,13 +78,13 @@ class _OwnRun:
 def _quietly(function: Any, *arguments: Any) -> Any:
     try:
         return function(*arguments)
-    except Exception as error:  # MLflow raises what its many stores raise
+    except Exception as error:  # MLflow passes on the exceptions of its store backends
         _log.warning("MLflow: %s", error)
         return None
 
 
 def _attach(context: RunContext, joint: bool) -> tuple[_OwnRun | None, RunContext]:
-    """Returns the run that this task ends, if any, and the context with the stage's run in it."""
+    """Returns the run that this task must end, if any, and the context with the stage's run."""
     uri, run_id, stage = context.tracking_uri, context.run_id, context.stage
     if not uri or context.journal:
         return None, context
@@ -105,24 +105,24 @@ def _attach(context: RunContext, joint: bool) -> tuple[_OwnRun | None, RunContex
 
 
 def _parent(client: Any, context: RunContext) -> tuple[str, str]:
-    """Returns experiment and parent run: the one that was named, the one of this KFP run, or a new one."""
+    """Returns the ids of experiment and parent run: the context's, the KFP run's, or a new one."""
     run_id = context.parent_run_id
     if not run_id:
         record: Mapping[str, Any] = json.loads(context.record or "{}")
         parent = find_or_make(context.tracking_uri, context.kfp_run_id, record)
         run_id = parent.run_id
         if record.get("texts") and not client.get_run(run_id).data.params:
-            # A task that does not carry the whole record was faster.
+            # A task without the complete record created the run first.
             parent.describe(record)
     info = client.get_run(run_id).info
     if info.status != "RUNNING":
-        # A retry of a run that had failed.
+        # The KFP run failed before and is retried.
         _reopen(client, run_id)
     return str(info.experiment_id), run_id
 
 
 def _reopen(client: Any, run_id: str) -> None:
-    """Has a run that had failed be one that runs; what it failed by is no more."""
+    """Sets a failed run to RUNNING and deletes its failure tags."""
     client.update_run(run_id, status="RUNNING")
     for tag in set(client.get_run(run_id).data.tags) & _OF_A_FAILURE:
         client.delete_tag(run_id, tag)
@@ -142,7 +142,7 @@ def _nested(client: Any, experiment: str, parent: str, context: RunContext) -> s
 
 
 def _ended(run: _OwnRun | None, status: str = "FAILED", parent: str = "FAILED") -> None:
-    """Says that the stage and the pipeline have ended: first of all, as little time may be left."""
+    """Ends the MLflow runs of the stage and the pipeline; called before other updates, as little time may be left."""
     if run is not None:
         client = tracking.client(run.uri)
         client.set_terminated(run.run_id, status)

@@ -1,4 +1,4 @@
-"""What KFP's pages show of an artifact: outputs beside the real one, never instead of it. By the artifact class's name."""
+"""Views for KFP's pages: extra outputs beside an artifact, chosen by the name of its class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from switchyard.pipelines.runners.kubeflow.task.markdown import plain
 
-# The page draws every point.
+# Limits the ROC points, as the page draws every one.
 _MOST_POINTS = 200
 
 
@@ -54,7 +54,7 @@ def _report(uri: str, view: Any) -> None:
 
 def _metrics(uri: str, view: Any) -> None:
     for name, value in _evaluated(uri).items():
-        # Numbers only: KFP's MLflow plugin makes 0.0 of anything else.
+        # Numbers only: KFP's MLflow plugin turns other values into 0.0.
         view.log_metric(name, float(value))
 
 
@@ -103,7 +103,7 @@ def _confusion(uri: str) -> list[dict[str, float]]:
 
 
 def _by_split(uri: str, name: str) -> Iterator[tuple[str, Path]]:
-    """TFX's Transform keeps its statistics without splits."""
+    """Yields split and file, `train` first; one without split folders (TFX's Transform) as `all`."""
     found = sorted(Path(uri).glob(f"Split-*/{name}"), key=lambda p: (p.parent.name != "Split-train", p))
     for path in found:
         yield path.parent.name.removeprefix("Split-"), path
@@ -112,7 +112,7 @@ def _by_split(uri: str, name: str) -> Iterator[tuple[str, Path]]:
 
 
 Writer = Callable[[str, Any], None]
-# Artifact class -> suffix of the output's name -> KFP's type, and what writes it.
+# Artifact class -> suffix of the output's name -> KFP type and writer function.
 VIEWS: Mapping[str, Mapping[str, tuple[str, Writer]]] = {
     "ExampleStatistics": {"html": ("HTML", _statistics)},
     "ExampleAnomalies": {"markdown": ("Markdown", _anomalies)},
@@ -123,7 +123,7 @@ VIEWS: Mapping[str, Mapping[str, tuple[str, Writer]]] = {
 
 
 def write_views(key: str, class_name: str, uri: str, views: Mapping[str, Any]) -> None:
-    """Writes the views of the artifact `key`, of those outputs in `views` that are its own."""
+    """Writes the views of the artifact `key` to its outputs in `views`."""
     for suffix, (_, write) in VIEWS.get(class_name, {}).items():
         view = views.get(f"{key}_{suffix}")
         if view is not None:
