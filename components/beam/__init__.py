@@ -1,1 +1,1 @@
-"""Apache Beam's start and its workers."""
+"""Apache Beam worker."""

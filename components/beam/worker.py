@@ -1,7 +1,7 @@
 """A Beam worker where Switchyard is installed: the command of Beam's PROCESS environment, or of a worker pool.
 
-Does what the boot program of Beam's containers does (https://beam.apache.org/documentation/runtime/environments/), but stages
-nothing: what the pipeline's code needs is here. PyTorch comes first, see `switchyard.components.import_order`.
+Equivalent to the boot program of Beam's containers (https://beam.apache.org/documentation/runtime/environments/), but stages no
+artifacts: the pipeline's dependencies are installed. Imports PyTorch first, see `switchyard.components.import_order`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from switchyard.components.process.account import ensure_account
 from switchyard.components.process.interpreter import protect_children
 
-# Flink's task manager waits a minute for its worker.
+# Flink's task manager waits one minute for its worker.
 _PATIENCE_SECONDS = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Works for the engine that started it until the engine hangs up."""
+    """Runs a worker until the engine that started it closes the connection."""
     parser = argparse.ArgumentParser(prog="switchyard-beam-worker", description=__doc__)
     parser.add_argument("--id", required=True, help="the worker's name")
     for service in ("provision", "control", "logging", "artifact", "status"):
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ensure_account()
     protect_children()
     os.environ.update(_environment(given))
-    # As many workers as an engine likes share a GPU; TensorFlow would take all of its memory.
+    # An engine can run any number of workers per GPU, and TensorFlow would allocate all of its memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
     from switchyard.components.import_order import import_torch_first

@@ -1,1 +1,1 @@
-"""Processes: interpreters that are started, the account they run as, the room on their disk."""
+"""Processes: interpreters, accounts, environment variables, tokens, termination and full disks."""

@@ -1,7 +1,7 @@
-"""A process without an account: a user id of a container's own that the system knows no name and no home for.
+"""Supports processes without an account: a container's user id for which the system has no name and no home.
 
-`docker run -u 12345` and OpenShift start processes so. Libraries ask for both while they are imported (IPython, PyTorch's
-compiler, Hadoop), and end the process where there is none.
+`docker run -u 12345` and OpenShift start such processes. Some libraries (IPython, PyTorch's compiler, Hadoop) look both up
+during import and fail without them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from switchyard.components.process.own_folder import own_folder
 
 
 def ensure_account() -> None:
-    """Sets the variables of a name and a home where the system knows none, for this process and those that it starts."""
+    """Sets the variables for a name and a home when the system has none, for this process and its children."""
     number = os.getuid()
     try:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ.update(dict.fromkeys(("LOGNAME", "USER"), str(number)))
         os.environ.setdefault("HADOOP_USER_NAME", str(number))
-    # Docker gives a user without a home the folder `/`, where only root may write.
+    # Docker sets the home of a user without one to `/`, which only root can write.
     if _home() in ("", "/") and not (number == 0 and _home() == "/"):
         os.environ["HOME"] = str(_made_home(number))
 

@@ -1,6 +1,6 @@
-"""What is done at once when a task is ended from outside (SIGTERM): Kubernetes under Argo leaves a second, at most.
+"""Runs duties immediately when a task receives SIGTERM: Kubernetes under Argo leaves at most a second.
 
-It is done in threads of its own: the main one may be in a library's own code, where it hears no signal, and unwinds in its time.
+Each duty runs in its own thread: the main thread may be inside native code, where it cannot handle signals, and unwinds later.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _duties: list[Callable[[], None]] = []
 
 @contextmanager
 def at_termination(duty: Callable[[], None]) -> Iterator[None]:
-    """Has `duty` done at once, should SIGTERM come inside; what is inside may do the same again when it unwinds."""
+    """Registers `duty` to run immediately on SIGTERM within the block; unwinding may repeat it."""
     _duties.append(duty)
     try:
         yield
@@ -25,7 +25,7 @@ def at_termination(duty: Callable[[], None]) -> Iterator[None]:
 
 
 def perform() -> None:
-    """Starts every duty, beside each other."""
+    """Starts all duties in parallel."""
     for duty in reversed(_duties):
         threading.Thread(target=_safely, args=(duty,), daemon=True, name="at termination").start()
 
@@ -33,5 +33,5 @@ def perform() -> None:
 def _safely(duty: Callable[[], None]) -> None:
     try:
         duty()
-    except Exception:  # an unreachable server, for example; unwinding tries again, and reports it
+    except Exception:  # for example an unreachable server; unwinding retries and reports
         _log.warning("could not be done at once", exc_info=True)

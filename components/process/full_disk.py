@@ -1,4 +1,4 @@
-"""A full disk by its many names: Python's errors, and what TensorFlow, Beam, SQLite and Arrow make of them."""
+"""Detects a full disk from the errors of Python, TensorFlow, Beam, SQLite and Arrow."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from switchyard.components.errors import DataGateError, UserError, error_chain, 
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAYS = re.compile(r"[Nn]o space left on device|Disk quota exceeded|database or disk is full|File too large")
 _PATH = re.compile(r"/[^\s;:'\"\]\)]+")
-# Less than this is none: file systems keep some for themselves.
+# Free space below this counts as none: file systems reserve some.
 _NOTHING_BYTES = 64 << 10
 
 
 def full_disk(error: BaseException, *places: Path) -> str | None:
-    """Returns what to tell a person when a full disk is behind an error, None when something else is.
+    """Returns a message for the user when a full disk caused an error, else None.
 
     Args:
-        error: it, or what came of it.
-        places: what was written to, for errors that do not say.
+        error: the error, whose chain of causes is searched.
+        places: paths that were written to, for errors without a path.
     """
     for seen in error_chain(error):
         if isinstance(seen, OSError) and seen.errno in _CODES:
             return _sentence(str(seen.filename or seen.strerror), _file_of(seen), places, limited=seen.errno == errno.EFBIG)
-        # What is wrong with a person's own input is said in words of ours.
+        # UserError and DataGateError messages are ours and may quote the user's input, so they are not searched.
         text = "" if isinstance(seen, UserError | DataGateError) else text_of(seen)
         if said := _SAYS.search(text):
             path = next((p for p in _PATH.findall(text) if os.path.isdir(os.path.dirname(p))), None)
@@ -37,7 +37,7 @@ def full_disk(error: BaseException, *places: Path) -> str | None:
 
 
 def disk_is_full(*places: Path) -> str | None:
-    """Returns the same of the first of `places`, or of the temporary folder, that has no space left; None when all have."""
+    """Returns the message for the first of `places`, or the temporary folder, without free space; None when all have some."""
     for place in (*places, Path(tempfile.gettempdir())):
         if _is_full(place):
             return _sentence(str(place), str(place), (), limited=False)

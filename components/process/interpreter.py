@@ -1,7 +1,7 @@
-"""The one place that starts Python interpreters. None of them looks for modules in the working directory.
+"""Starts Python interpreters; no other module does. They do not import modules from the working directory.
 
-`python -m` and `python -c` put the working directory first on `sys.path`: a `random.py`, or an empty folder named like a library,
-that lies beside somebody's data would be taken for that library. `PYTHONSAFEPATH` keeps it out, also of what children start.
+`python -m` and `python -c` put the working directory first on `sys.path`: a `random.py`, or an empty folder named like a
+library, beside the user's data would shadow that library. `PYTHONSAFEPATH` prevents this, in child processes too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-if TYPE_CHECKING:  # help texts do not wait for these
+if TYPE_CHECKING:  # keeps `--help` fast
     import subprocess
     from multiprocessing.context import ForkServerContext
 
 _SAFE = "PYTHONSAFEPATH"
 _PATH = "PYTHONPATH"
-# In a clone and where it is installed; not by this file, which links lead to.
+# Root of the clone or installation. Taken from the package, because this file may be reached through a link.
 _ROOT = Path(str(sys.modules["switchyard"].__file__)).resolve().parents[1]
 
 
@@ -27,10 +27,10 @@ def start(module: str, arguments: Sequence[str], *, env: Mapping[str, str] | Non
     """Starts `python -m module arguments`.
 
     Args:
-        module: what runs.
-        arguments: of the command line.
-        env: the child's variables; default: this process's.
-        pipes: for `subprocess.Popen`.
+        module: module to run.
+        arguments: command line arguments.
+        env: environment variables of the child; default: those of this process.
+        pipes: options of `subprocess.Popen`.
     """
     import subprocess
 
@@ -38,12 +38,12 @@ def start(module: str, arguments: Sequence[str], *, env: Mapping[str, str] | Non
 
 
 def replace_this_process(module: str, arguments: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    """Makes this process `python -m module arguments`."""
+    """Replaces this process by `python -m module arguments`."""
     os.execve(sys.executable, _command(module, arguments), environment(env))
 
 
 def fork_server(preload: str) -> ForkServerContext:
-    """Returns the context whose processes are forked from one that has imported a module; see `ensure_fork_server`."""
+    """Returns a context that forks processes from a server with a preloaded module, see `ensure_fork_server`."""
     import multiprocessing
 
     context = multiprocessing.get_context("forkserver")
@@ -52,10 +52,10 @@ def fork_server(preload: str) -> ForkServerContext:
 
 
 def ensure_fork_server() -> None:
-    """Starts the fork server of this process, unless it runs; returns at once."""
+    """Starts this process's fork server unless it is running; does not wait for the preload."""
     from multiprocessing import forkserver
 
-    # The library takes no environment for it: it has that of this process.
+    # multiprocessing has no parameter for the server's environment: it inherits this process's.
     before = {name: os.environ.get(name) for name in (_SAFE, _PATH)}
     os.environ.update(environment(os.environ))
     try:
@@ -69,16 +69,16 @@ def ensure_fork_server() -> None:
 
 
 def protect_children() -> None:
-    """Sets this process's variables so that also the interpreters that libraries start are safe."""
+    """Sets this process's variables so that interpreters started by libraries are safe too."""
     os.environ.update(environment(os.environ))
 
 
 def environment(base: Mapping[str, str]) -> dict[str, str]:
-    """Returns a child's variables: `base`, and what keeps the working directory out and this very Switchyard in."""
-    # An empty entry, of PYTHONPATH=$PYTHONPATH:/my/folder say, stands for the working directory.
+    """Returns a child's variables: `base`, without the working directory on the path and with this Switchyard on it."""
+    # An empty entry, for example from PYTHONPATH=$PYTHONPATH:/my/folder, means the working directory.
     path = [entry for entry in base.get(_PATH, "").split(os.pathsep) if entry]
     if _from_a_clone() and str(_ROOT) not in path:
-        # Last, so that nothing of the user's changes its place.
+        # Last, so that the user's entries keep their positions.
         path.append(str(_ROOT))
     return {**base, _SAFE: "1", **({_PATH: os.pathsep.join(path)} if path or _PATH in base else {})}
 
@@ -88,6 +88,6 @@ def _command(module: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _from_a_clone() -> bool:
-    """Whether this is no installed copy, and might be found by the working directory alone."""
+    """Returns whether this is no installed copy, so that only the working directory may lead to it."""
     installed = [*site.getsitepackages(), site.getusersitepackages()]
     return _ROOT not in [Path(folder).resolve() for folder in installed]

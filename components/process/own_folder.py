@@ -1,4 +1,4 @@
-"""A folder with a fixed name below the temporary one, where everybody may make a folder of that name first."""
+"""Creates a folder with a fixed name in the temporary folder, where any user may create that name first."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def own_folder(name: str) -> Path | None:
-    """Returns the folder, made when it is not there; None: what is there is not this user's, or others may write to it."""
+    """Returns the folder, created if missing; None when it belongs to another user or others can write to it."""
     folder = Path(tempfile.gettempdir()) / name
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
-        found = folder.lstat()  # of a link, and not of where it leads to
+        found = folder.lstat()  # does not follow links
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             return None
     return folder

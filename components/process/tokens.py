@@ -1,4 +1,4 @@
-"""Tokens that go into an HTTP header: what cannot be sent in one is refused, and none is written anywhere."""
+"""Reads tokens for HTTP headers: rejects texts that a header cannot carry, and never writes a token to output."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 def token_in(text: str, where: str) -> str:
-    """Returns the token that a file or a variable holds, without white space around it.
+    """Returns the token in the text of a file or variable, without surrounding white space.
 
     Raises:
-        UserError: it holds none, several, or one that no header can carry; the token is not in the message.
+        UserError: there is no token, several, or one that no header can carry; the message does not contain it.
     """
     token = text.strip()
     if not _TOKEN.fullmatch(token):

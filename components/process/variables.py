@@ -1,7 +1,7 @@
-"""Environment variables of Switchyard's own: all of them, and what each of them is for.
+"""Switchyard's own environment variables and their meanings.
 
-What one process hands another about a run goes through `RunContext` (`components/tracking/context.py`), the only reader and
-writer of those names.
+Variables that pass a run's context between processes go through `RunContext` (`components/tracking/context.py`), which alone
+reads and writes them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ KFP_TOKEN = "SWITCHYARD_KFP_TOKEN"  # noqa: S105
 KFP_COOKIE = "SWITCHYARD_KFP_COOKIE"
 TRY_XLA_ON_CPU = "SWITCHYARD_TRY_XLA_ON_CPU"
 
-# A process's place in a run: see `RunContext`.
+# A process's place in a run, see `RunContext`.
 PARENT_RUN_ID = "SWITCHYARD_PARENT_RUN_ID"
 STAGE = "SWITCHYARD_STAGE"
 JOURNAL = "SWITCHYARD_TRACKING_JOURNAL"

@@ -1,1 +1,1 @@
-"""Text that leaves: secrets masked, names escaped."""
+"""Text for output: secrets masked, names escaped, control characters visible."""

@@ -1,4 +1,4 @@
-"""JSON with nothing between its parts: a cluster keeps every byte of a stage's settings eight times."""
+"""Compact JSON: a cluster stores a stage's settings eight times."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import json
 
 
 def compact(value: object) -> str:
-    """Returns plain data as JSON, the same text for equal values."""
+    """Returns plain data as JSON without spaces; equal values give the same text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -1,6 +1,6 @@
-"""Paths and names inside of other languages: a database's URL, a glob, MLflow's filters. Each is escaped here alone.
+"""Escapes paths and names for other languages: database URLs, globs, MLflow filters. No other module does this.
 
-A folder may be called `[v1]`, `a%20b`, `a?b`, `#1` or `it's`. Pasted into a URL or a pattern such a name means another folder.
+A folder may be called `[v1]`, `a%20b`, `a?b`, `#1` or `it's`. Unescaped in a URL or a pattern, such a name means another folder.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-# What SQLAlchemy decodes, takes for the end of a path or for a user's name, or what ends a line of Alembic's settings.
+# Characters that SQLAlchemy decodes or treats as the end of a path or user name, or that end a line of Alembic's settings.
 _NOT_IN_URLS = re.compile(r"[%?#@\x00-\x1f\x7f]")
 MAGIC = re.compile(r"[*?\[]")
-# What a filter's text cannot hold: sqlparse takes a backslash before a quote for an escape, and MLflow keeps it.
+# Characters that a filter's text cannot hold: sqlparse treats a backslash before a quote as an escape, but MLflow keeps it.
 _NOT_IN_FILTERS = re.compile(r"['\"\\]")
 
 
 def sqlite_uri(file: Path) -> str:
-    """Returns the URL of an SQLite database, for SQLAlchemy and MLflow.
+    """Returns the URL of an SQLite database for SQLAlchemy and MLflow.
 
-    A name that needs escapes gets the form with the driver's name: of the short form MLflow makes the folder that the URL
-    names before it is decoded.
+    A path that needs escapes gets a URL with the driver's name, because MLflow creates the folder of the short form's path
+    without decoding it.
     """
     path = _NOT_IN_URLS.sub(lambda found: quote(found[0], safe=""), str(file))
     return f"sqlite:///{path}" if path == str(file) else f"sqlite+pysqlite:///{path}"
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Returns the file of an SQLite database's URL; None of every other URL, and of a database in memory."""
+    """Returns the file of an SQLite database's URL; None for other URLs and in-memory databases."""
     if not uri.startswith("sqlite"):
         return None
     from sqlalchemy.engine import make_url
@@ -39,7 +39,7 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def split_pattern(path: str) -> tuple[str, str]:
-    """Returns what of a local path is there as it stands, and what follows: a pattern, or nothing."""
+    """Returns the part of a local path that exists literally, and the rest: a pattern or nothing."""
     head, tail = path, ""
     while head and not os.path.lexists(head):
         head, _, last = head.rpartition("/")
@@ -50,9 +50,9 @@ def split_pattern(path: str) -> tuple[str, str]:
 
 
 def pattern_of(path: str) -> str:
-    """Returns a glob for a local path that may hold one: the folders in it that are there are taken as they stand.
+    """Returns a glob for a local path that may be one: existing folders in it are taken literally.
 
-    `/data/[v1]/*.csv` finds the files of the folder `[v1]` when there is one, else those of `v` and of `1`.
+    `/data/[v1]/*.csv` matches the files of the folder `[v1]` when it exists, else those of `v` and `1`.
     """
     head, tail = split_pattern(path)
     return os.path.join(glob.escape(head), tail) if tail else glob.escape(head)
@@ -61,8 +61,8 @@ def pattern_of(path: str) -> str:
 def equals(key: str, value: str) -> str:
     """Returns MLflow's filter for a key's value.
 
-    A value with quotes or backslashes cannot be written in one: the filter then finds others too, which differ from it in
-    these characters alone; compare what is found.
+    A filter cannot express quotes and backslashes. It then also matches values that differ in these characters only, so the
+    caller must compare the results.
     """
     if not _NOT_IN_FILTERS.search(value):
         return f"{key} = '{value}'"

@@ -1,7 +1,7 @@
-"""Secrets stay out of what is written: credentials leave a tracking server's address, and one filter masks every text.
+"""Keeps secrets out of output: removes credentials from the tracking server's URI and masks known secrets in all text.
 
-MLflow's own errors repeat the address that they were given, with its password. A server's credentials therefore go to the
-variables that MLflow reads; a database's cannot, and are masked wherever a text is written (logs, errors, JSON, journal, MLflow).
+MLflow's errors repeat the URI with its password. A server's credentials therefore move to the variables that MLflow reads.
+A database's cannot, and are masked wherever text is written (logs, errors, JSON, journal, MLflow).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _IN_QUERY = r"(?:ssl)?(?:password|passwd|pwd|token|access_token|secret|api_key)"
 _QUERY = re.compile(rf"([?&;]{_IN_QUERY}=)[^&;\s'\"]+", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"(password|passwd|_pwd|(^|_)(token|cookie|secret|secret_key|access_key|api_key))$", re.IGNORECASE)
-# A shorter secret is masked in addresses alone, one of fewer than `_SURE` characters as a word of its own alone: it may be
-# any word or a part of it.
+# Shorter secrets are masked in URIs only; those below `_SURE` characters as whole words only, because they may be ordinary
+# words or parts of them.
 _SHORTEST, _SURE = 4, 8
 
 _secrets: set[str] = set()
@@ -35,7 +35,7 @@ _compiled: list[re.Pattern[str] | None] = []
 
 
 def mask(text: str) -> str:
-    """Returns a text without the secrets that are known, and without the credentials of any address in it."""
+    """Returns a text with known secrets and the credentials of all URIs in it masked."""
     if not _compiled:
         _compile()
     if _compiled[0] is not None:
@@ -44,27 +44,27 @@ def mask(text: str) -> str:
 
 
 def remember(secret: str | None) -> None:
-    """Has `mask` know a secret from now on (a token that was read from a file, say)."""
+    """Registers a secret for `mask`, for example a token read from a file."""
     if secret and secret not in _secrets:
         _secrets.add(secret)
         _compiled.clear()
 
 
 def names_a_secret(name: str) -> bool:
-    """Whether a variable or an option of this name holds a secret."""
+    """Returns whether a variable or option of this name holds a secret."""
     return _SECRET_NAME.search(name) is not None
 
 
 def take_credentials(uri: str) -> str:
-    """Returns a tracking server's address without its credentials, which go to the variables that MLflow reads.
+    """Returns a tracking server's URI without its credentials, which move to the variables that MLflow reads.
 
-    The address of a database stays as it is, since its driver takes them from nowhere else; its password is remembered.
+    A database's URI stays unchanged, because its driver reads credentials from nowhere else; its password is registered.
     """
     _remember_parts(uri)
     parts = urlsplit(uri)
     userinfo, at, host = parts.netloc.rpartition("@")
     user, colon, password = userinfo.partition(":")
-    # MLflow sends either both or none.
+    # MLflow sends both or neither.
     if not at or not (user and colon and password) or not parts.scheme.startswith("http"):
         return uri
     for name, value in zip(TRACKING_VARIABLES, (user, password), strict=True):
@@ -74,35 +74,35 @@ def take_credentials(uri: str) -> str:
 
 
 def take_from_environment() -> None:
-    """Does the same for MLFLOW_TRACKING_URI."""
+    """Applies `take_credentials` to MLFLOW_TRACKING_URI."""
     if uri := os.environ.get(TRACKING_URI):
         os.environ[TRACKING_URI] = take_credentials(uri)
 
 
 def tracking_variables() -> dict[str, str]:
-    """Returns those of this process's variables by which another one is let in by the tracking server."""
+    """Returns the variables that authenticate another process with the tracking server."""
     return {name: os.environ[name] for name in TRACKING_VARIABLES if name in os.environ}
 
 
 def install() -> None:
-    """Masks what this process writes to standard error and logs from now on, and looks at its variables again."""
+    """Masks standard error and logs of this process from now on, and re-reads its environment variables."""
     take_from_environment()
     _compiled.clear()
     if not isinstance(sys.stderr, MaskedStream):
         sys.stderr = masked(sys.stderr)
     if not isinstance(logging.getLogRecordFactory(), _MaskedRecords):
-        # Not a filter: libraries make handlers of their own, on streams that they have taken before.
+        # Not a logging filter: libraries install their own handlers on streams that they captured earlier.
         logging.setLogRecordFactory(_MaskedRecords(logging.getLogRecordFactory()))
 
 
 class MaskedStream:
-    """A text stream that masks what is written to it, and is the stream in all else."""
+    """A text stream that masks written text and delegates everything else."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Returns the length of what was given, as callers expect."""
+        """Writes the masked text and returns the length of the original, as callers expect."""
         self._stream.write(mask(text))
         return len(text)
 
@@ -116,7 +116,7 @@ class MaskedStream:
 
 
 def masked(stream: Any) -> Any:
-    """Returns a stream that masks what is written to it; typed as its caller needs."""
+    """Returns a stream that masks written text; typed Any for the caller."""
     return MaskedStream(stream)
 
 
@@ -128,7 +128,7 @@ class _MaskedRecords:
         record: logging.LogRecord = self._make(*arguments, **named)
         try:
             text = record.getMessage()
-        except Exception:  # a call with wrong arguments, which logging reports
+        except Exception:  # wrong arguments, which logging reports itself
             return record
         if visible(mask(text)) != text:
             record.msg, record.args = visible(mask(text)), None
@@ -142,23 +142,23 @@ class _MaskedRecords:
 def _remember_parts(uri: str) -> None:
     scheme, separator, rest = uri.partition("://")
     if not separator and re.fullmatch(r"[^/\s:]+:[^@]+@.+", uri):
-        rest = uri  # its scheme was forgotten
-    if scheme.startswith("sqlite"):  # a file's name, which nothing keeps from holding an @
+        rest = uri  # the scheme is missing
+    if scheme.startswith("sqlite"):  # a file name, which may contain an @
         rest = f"?{rest.partition('?')[2]}"
-    # Up to the last @: a password may hold what it should not, and its address then fails with a text that repeats it.
+    # Up to the last @: a password may hold characters that are invalid in a URI, and the error for such a URI repeats it.
     user, _, password = rest.rpartition("@")[0].partition(":")
     remember(password or user)
     remember(_basic(unquote(user), unquote(password)))
     for key, value in parse_qsl(rest.partition("?")[2]):
         if re.fullmatch(_IN_QUERY, key, re.IGNORECASE):
             remember(value)
-        for inner in re.findall(rf"(?:^|;){_IN_QUERY}=([^;]+)", value, re.IGNORECASE):  # ODBC's
+        for inner in re.findall(rf"(?:^|;){_IN_QUERY}=([^;]+)", value, re.IGNORECASE):  # ODBC connection string
             remember(inner)
 
 
 def _of_variables() -> Iterator[str]:
     for name, value in os.environ.items():
-        # `X_TOKEN=auto` of something else must not take that word out of every text.
+        # `X_TOKEN=auto` of an unrelated program must not mask that word in every text.
         if names_a_secret(name) and (len(value) >= _SURE or name in TRACKING_VARIABLES):
             yield value
             if name.endswith("COOKIE"):
@@ -167,13 +167,13 @@ def _of_variables() -> Iterator[str]:
 
 
 def _basic(user: str, password: str) -> str:
-    """What HTTP makes of a name and a password."""
+    """Returns the HTTP basic authentication value of a name and a password."""
     return base64.b64encode(f"{user}:{password}".encode()).decode() if user and password else ""
 
 
 def _compile() -> None:
     known = {form for secret in (*_secrets, *_of_variables()) for form in _forms(secret.strip()) if len(form) >= _SHORTEST}
-    # The longest first: one may be a part of another.
+    # Longest first, because one secret may be part of another.
     found = [_pattern(form) for form in sorted(known, key=lambda form: (-len(form), form))]
     _compiled[:] = [re.compile("|".join(found)) if found else None]
 
@@ -183,7 +183,7 @@ def _pattern(form: str) -> str:
 
 
 def _forms(secret: str) -> set[str]:
-    """A secret as it stands in addresses, JSON, Python's messages and HTML."""
+    """Returns the forms of a secret in URIs, JSON, Python's messages and HTML."""
     plain = {secret, unquote(secret)}
     return plain | {form for text in plain for form in (quote(text, safe=""), quote(text), quote_plus(text), *_escaped(text))}
 

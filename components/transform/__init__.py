@@ -1,1 +1,1 @@
-"""Transform: TFX's Transform with the user's `preprocessing_fn` or the default one; the label is encoded here."""
+"""The transform stage: TFX's Transform with the user's or the default `preprocessing_fn`; encodes the label."""

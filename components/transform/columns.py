@@ -1,4 +1,4 @@
-"""What Transform materialises, written as trainers read it: columns in Arrow files, see `components.training.columns`."""
+"""Writes transformed examples as columns in Arrow files, see `components.training.columns`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def feature_specs(schema: schema_pb2.Schema, label: str) -> tuple[FeatureSpec, .
     """Returns the transformed features, in alphabetical order.
 
     Raises:
-        UserError: one of them is nothing a model can take.
+        UserError: a transformed feature is not dense float32 or int64.
     """
     domains = {f.name: f.int_domain for f in schema.feature if f.HasField("int_domain")}
     found = []
@@ -48,10 +48,10 @@ def feature_specs(schema: schema_pb2.Schema, label: str) -> tuple[FeatureSpec, .
 
 
 class WriteColumns(beam.PTransform):
-    """Transformed record batches to the shards `<prefix>-<i>-of-<n>.arrow`, of bounded size.
+    """A transform that writes transformed record batches to the shards `<prefix>-<i>-of-<n>.arrow`, of bounded size.
 
-    Shards get these names once all are there: a run that died leaves none of them, a worker that is tried again no half one.
-    Their order is that of their contents' digests: an engine that deals rows out in the same way writes the same files.
+    Shards get these names when all are complete: a failed run leaves none of them, a retried worker no partial one. They are
+    sorted by the digests of their contents, so an engine that distributes rows in the same way writes the same files.
     """
 
     def __init__(self, schema: schema_pb2.Schema, label: str, prefix: str) -> None:
@@ -85,7 +85,7 @@ class _Write(beam.DoFn):
             self._close()
             tf.io.gfile.makedirs(self._folder)
             self._names.append(os.path.join(self._folder, uuid.uuid4().hex))
-            # TensorFlow's files: the artifact may lie in an object store.
+            # TensorFlow's file API, because the artifact may be in an object store.
             self._file = tf.io.gfile.GFile(self._names[-1], "wb")
             self._writer = ColumnsWriter(_Sink(self._file), self._layout, columns[1].dtype.name)
         self._writer.write(columns)
@@ -95,7 +95,7 @@ class _Write(beam.DoFn):
         self._close()
         window = GlobalWindow()
         for i, name in enumerate(self._names):
-            # Those of one bundle stay together, in their order.
+            # Shards of one bundle sort next to each other, in their order.
             yield WindowedValue((self._digests[0], i, name), window.max_timestamp(), [window])
 
     def _close(self) -> None:
@@ -107,7 +107,7 @@ class _Write(beam.DoFn):
 
     def _columns(self, batch: pa.RecordBatch) -> Columns:
         def values(name: str, dtype: str) -> np.ndarray:
-            # A list for each row: of as many values as the feature's shape holds, whatever its rank.
+            # Each row is a possibly nested list with as many values as the feature's shape holds.
             flat = batch.column(name)
             while not pa.types.is_primitive(flat.type):
                 flat = flat.flatten()
@@ -123,7 +123,7 @@ class _Write(beam.DoFn):
 
 
 class _Sink:
-    """What Arrow asks of a Python file beyond what TensorFlow's have."""
+    """Adapter from TensorFlow's files to the Python file interface that Arrow requires."""
 
     closed = False
 

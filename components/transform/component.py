@@ -15,10 +15,10 @@ from switchyard.components.user_code.loading import UserCode
 class Transform(TfxTransform):
     """TFX's Transform; `code` is the user's `preprocessing_fn`, None for the default one.
 
-    `version` enters the cache key and means nothing else; `environment` is the schema's that the examples belong to.
+    `version` is part of the cache key only. `environment` is the schema environment of the examples.
 
     Outputs:
-        transform_graph, transformed_examples: as TFX's.
+        transform_graph, transformed_examples: as in TFX.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)

@@ -1,4 +1,4 @@
-"""TFX's Transform executor, told at run time what ingest found out about the label."""
+"""TFX's Transform executor, extended with the label's facts from ingest at run time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from switchyard.components.transform.columns import WriteColumns, feature_specs
 
 
 class Executor(tfx_executor.Executor):
-    """Adds `label`, `classes` and `unusable` to the `custom_config` that `preprocessing_fn` is handed."""
+    """Transform executor that adds `label`, `classes` and `unusable` to the `custom_config` of `preprocessing_fn`."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
@@ -44,14 +44,14 @@ class Executor(tfx_executor.Executor):
                 {**input_dict, "schema": [_in_environment(schema, config.get("environment"), folder)]}, output_dict, properties
             )
         graph = tft.TFTransformOutput(artifact_utils.get_single_uri(output_dict["transform_graph"]))
-        # How large a vocabulary is, is known only now.
+        # Vocabulary sizes are known only after the analysis.
         described = features_json(feature_specs(graph.transformed_metadata.schema, summary.label))
         for artifact in output_dict.get("transformed_examples", ()):
             io_utils.write_string_file(os.path.join(artifact.uri, FILE), described)
 
 
 def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) -> Any:
-    """Returns the schema of what the examples hold, as an artifact: features of other environments are not there."""
+    """Returns the schema, without features of other environments, as an artifact in `folder`."""
     environment = environment_of(schema, wanted)
     for feature in list(schema.feature):
         if not belongs(feature, environment, schema.default_environment):
@@ -63,7 +63,7 @@ def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) 
 
 
 def unusable_features(schema: schema_pb2.Schema, label: str) -> dict[str, str]:
-    """Returns the features that the default preprocessing cannot use, with the reason."""
+    """Returns the features that the default preprocessing cannot use -> reason."""
     found = {}
     for feature in schema.feature:
         if feature.name == label:

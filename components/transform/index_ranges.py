@@ -1,7 +1,7 @@
-"""The range of vocabulary indices that a `preprocessing_fn` has padded, cut or shifted.
+"""Tracks the range of vocabulary indices through the padding, slicing and shifting of a `preprocessing_fn`.
 
-TFX Transform notes the range of what a vocabulary gives, for that tensor alone: of tokens that are filled up to one length it
-knows nothing any more, and a model was not told how many rows its embedding needs. Here the range is followed to the outputs.
+TFX Transform records the range for a vocabulary's output tensor only. It loses the range when tokens are padded to one length,
+and a model then lacks the number of rows of its embedding. This module follows the range to the outputs.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_transform import schema_inference
 
-# The smallest and the largest index, as tensors: how large a vocabulary is, is known only when the data has been read.
+# Smallest and largest index, as tensors: a vocabulary's size is known only when the data has been read.
 Range = tuple[Any, Any]
 
-# Operation -> which of its inputs its values come from.
+# Operation -> indices of the inputs that its values come from.
 _VALUES: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(
         ("Cast", "EnsureShape", "ExpandDims", "GatherV2", "Identity", "Reshape", "ReverseV2", "Slice", "Squeeze", "StridedSlice"),
@@ -34,7 +34,7 @@ _SUMS = frozenset({"Add", "AddV2", "Sub"})
 
 
 def note_ranges(outputs: Mapping[str, Any]) -> None:
-    """Notes the range of every dense int64 output that is made of vocabulary indices alone, where Transform does not."""
+    """Records the range of each dense int64 output made of vocabulary indices only, where Transform has no range for it."""
     for value in outputs.values():
         if isinstance(value, tf.Tensor) and value.dtype == tf.int64 and _noted(value) is None:
             found, of_vocabulary = _range(value)
@@ -51,7 +51,7 @@ def _noted(tensor: Any) -> Range | None:
 
 
 def _range(tensor: Any) -> tuple[Range | None, bool]:
-    """Returns a tensor's range, None if it is not known, and whether indices of a vocabulary are in it."""
+    """Returns a tensor's range (None when unknown) and whether it includes vocabulary indices."""
     if tensor.dtype == tf.int64 and (noted := _noted(tensor)) is not None:
         return noted, True
     kind, inputs = tensor.op.type, list(tensor.op.inputs)
@@ -90,7 +90,7 @@ def _fold(function: Callable[[Any, Any], Any], values: list[Any]) -> Any:
 
 
 def _shifted(kind: str, a: tuple[Range | None, bool], b: tuple[Range | None, bool]) -> tuple[Range | None, bool]:
-    """A constant added to or taken from indices, to keep 0 free for the padding; the sum of two indices is none."""
+    """Returns the range of indices shifted by a constant, for example to reserve 0 for padding; a sum of two indices has none."""
     if a[0] is None or b[0] is None or (a[1] and b[1]) or (kind == "Sub" and b[1]):
         return None, False
     low, high = (b[0][0], b[0][1]) if kind != "Sub" else (-b[0][1], -b[0][0])

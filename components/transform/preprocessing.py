@@ -1,4 +1,4 @@
-"""The `preprocessing_fn` that TFX's Transform calls: the user's or the default one for the features, ours for the label."""
+"""The `preprocessing_fn` for TFX's Transform: the user's or the default one for the features, plus the label's encoding."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from switchyard.components.user_code.loading import blamed, load_function
 
 Tensors = Mapping[str, Any]
 
-# Words seen less often than the first 10,000 go to the out-of-vocabulary bucket.
+# Words beyond the 10,000 most frequent go to the out-of-vocabulary bucket.
 VOCABULARY_SIZE = 10_000
-# From here on many columns take so long that it is said how far they are.
+# From this number of columns on, progress is reported.
 _WIDE = 50
 
 
@@ -28,11 +28,11 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
 
     Args:
         inputs: raw feature -> tensor, dense (B, k) or sparse.
-        custom_config: `label`, `classes`, `unusable` (features that the default leaves out), `code` (None, or path and
-            function of the user's `preprocessing_fn(inputs) -> outputs`, which is not handed the label).
+        custom_config: `label`, `classes`, `unusable` (features that the default omits), `code` (None, or path and function of
+            the user's `preprocessing_fn(inputs) -> outputs`, which does not receive the label).
 
     Raises:
-        UserError: the user's function failed, or returned something else than tensors by name.
+        UserError: the user's function failed or did not return a dict of tensors.
     """
     label = custom_config["label"]
     features = {k: v for k, v in inputs.items() if k != label}
@@ -45,13 +45,13 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     if label in inputs:
         outputs[label] = encode_label(_dense(inputs[label]), custom_config["classes"])
     if len(features) >= _WIDE:
-        # Most of the time comes now, in Beam, which works at all columns at once.
+        # Most of the time passes afterwards, in Beam, which processes all columns at once.
         say(f"{len(features):,} columns are analysed and transformed")
     return outputs
 
 
 def default_features(features: Tensors) -> dict[str, Any]:
-    """Numbers as z-scores (missing: 0, the mean), texts as vocabulary indices (unknown: the last index).
+    """Returns numbers as z-scores (missing: 0, the mean) and texts as vocabulary indices (unknown: the last index).
 
     A feature that can be missing gets a second one, `<name>_missing`, float 0 or 1.
     """
@@ -68,7 +68,7 @@ def default_features(features: Tensors) -> dict[str, Any]:
                 _dense(value), top_k=VOCABULARY_SIZE, num_oov_buckets=1, vocab_filename=f"vocabulary_{len(outputs)}"
             )
         else:
-            # In float64: float32 knows whole numbers up to 2^24 only, so that seconds since 1970 would be a few values.
+            # In float64: float32 is exact for integers up to 2^24 only and would collapse seconds since 1970 into few values.
             scaled = tft.scale_to_z_score(tf.cast(value, tf.float64), elementwise=_is_wide(value))
             outputs[name] = _dense(tf.cast(scaled, tf.float32))
     return outputs
@@ -102,7 +102,7 @@ def _users(features: Tensors, path: str, function: str, label: str) -> dict[str,
 
 
 def _dense(value: Any) -> tf.Tensor:
-    """(B, 1) for what has at most one value a row, else as it is."""
+    """Returns (B, 1) for a sparse tensor with at most one value per row; a dense tensor unchanged."""
     if not isinstance(value, tf.SparseTensor):
         return value
     default = "" if value.dtype == tf.string else tf.zeros([], value.dtype)

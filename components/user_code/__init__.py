@@ -1,1 +1,1 @@
-"""The user's Python files: loaded, and found with what they open."""
+"""The user's Python files: snapshots, loading, and the data files that they open."""

@@ -1,4 +1,4 @@
-"""The files beside the user's code that it opens: those that it names, and those of the config's `files`."""
+"""Finds the data files that the user's code opens: files named by literals in the code and those of the config's `files`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _LONGEST_NAME = 1024
 
 
 def named_files(file: Path, tree: ast.Module, root: Path, key: str) -> set[Path]:
-    """Returns the files that a Python file names by literals, relative to its folder or to `root`, and that are there.
+    """Returns the existing files that a Python file names by literals, relative to its folder or to `root`.
 
     Args:
         file: the Python file.
         tree: its syntax tree.
-        root: the folder whose files can travel with the code.
-        key: the config's key, for the error.
+        root: folder whose files are copied with the code.
+        key: config key for the error.
 
     Raises:
-        UserError: a file lies outside of `root`, or is too large to be taken without being asked for.
+        UserError: a file is outside of `root`, or too large to be copied unless it is listed in `files`.
     """
     found = set()
     for name in _names(tree):
@@ -49,10 +49,10 @@ def named_files(file: Path, tree: ast.Module, root: Path, key: str) -> set[Path]
 
 
 def listed_files(patterns: Sequence[str]) -> list[Path]:
-    """Returns the files of the config's `files`: paths, folders with all that is in them, and globs.
+    """Returns the files of the config's `files`: paths, folders (recursively) and globs.
 
     Raises:
-        UserError: one names nothing.
+        UserError: an entry matches no file.
     """
     found: list[Path] = []
     for pattern in patterns:
@@ -60,7 +60,7 @@ def listed_files(patterns: Sequence[str]) -> list[Path]:
         files = [f for match in matches for f in _files_of(Path(match))]
         if not files:
             raise UserError(f"files: no file at {pattern}. Check the path (relative ones are relative to the YAML).")
-        # A path with `..` in it would seem to lie in a folder that it leaves.
+        # Normalized, so that a path with `..` does not seem to be inside a folder that it leaves.
         found += [Path(os.path.normpath(f)) for f in files]
     return list(dict.fromkeys(found))
 
@@ -74,13 +74,13 @@ def _files_of(place: Path) -> list[Path]:
 def _is_file(candidate: Path) -> bool:
     try:
         return candidate.is_file()
-    except (OSError, ValueError):  # a text that is no path at all
+    except (OSError, ValueError):  # the text is no valid path
         return False
 
 
 def _names(tree: ast.Module) -> Iterator[str]:
-    """Yields the texts that may be relative paths: literals, and literals that are joined by `/` or as arguments of a call."""
-    # Not what stands alone, such as docstrings.
+    """Yields texts that may be relative paths: literals, and literals joined by `/` or as arguments of a call."""
+    # Expression statements such as docstrings are skipped.
     alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         parts: list[str] = []
@@ -101,7 +101,7 @@ def _names(tree: ast.Module) -> Iterator[str]:
 
 
 def _literals(nodes: Sequence[ast.expr]) -> list[str]:
-    """Returns the texts at the end of a chain of parts."""
+    """Returns the string literals at the end of a chain of parts."""
     parts: list[str] = []
     for node in reversed(nodes):
         if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):

@@ -1,7 +1,7 @@
-"""The user's Python files: snapshotted by content, so that a run keeps the code it used and the cache sees a change.
+"""Snapshots the user's Python files by content, so that a run keeps its code and a change invalidates the cache.
 
-A snapshot holds the file, those files of its folder that it imports, directly or not, the files that these name, and the
-config's `files`; nothing else of the folder can change a stage's cache key.
+A snapshot holds the file, the files of its folder that it imports directly or indirectly, the data files that these name, and
+the config's `files`. No other file of the folder affects a stage's cache key.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import Any
 from switchyard.components.errors import UserError, error_chain, in_one_line, text_of
 from switchyard.components.user_code.files import named_files
 
-# Where users' code was loaded from in this process.
+# Folders that users' code was loaded from in this process.
 _folders: set[str] = set()
 
 
 @dataclass(frozen=True)
 class UserCode:
-    """A function of the user's: the file inside the snapshot, and the function's name."""
+    """A user's function: path of its file in the snapshot, and its name."""
 
     path: str
     function: str
@@ -41,13 +41,13 @@ class UserCode:
         """Imports the file and returns the function.
 
         Raises:
-            UserError: the file does not import, or has no such function; the message holds file and line.
+            UserError: the import fails or the function does not exist; the message has the file and line.
         """
         return load_function(self.path, self.function)
 
 
 def split_reference(reference: str, default_function: str) -> tuple[Path, str]:
-    """Splits `file.py:function`."""
+    """Returns the file and function of `file.py:function`, with the default function when none is named."""
     file, colon, function = reference.rpartition(":")
     if colon and file.endswith(".py"):
         return Path(file), function
@@ -55,17 +55,17 @@ def split_reference(reference: str, default_function: str) -> tuple[Path, str]:
 
 
 def snapshot(reference: str, default_function: str, store: Path, *, key: str, files: Sequence[Path] = ()) -> UserCode:
-    """Copies the code behind `reference` into `store/<hash>/` (once) and returns where it lies.
+    """Copies the code of `reference` to `store/<hash>/`, unless it exists, and returns its location.
 
     Args:
         reference: `file.py` or `file.py:function`, absolute.
-        default_function: the function when `reference` names none.
+        default_function: function when `reference` names none.
         store: folder of snapshots.
-        key: the config's key, for the error.
-        files: the config's `files`; those in the code's folder are copied, too.
+        key: config key for the error.
+        files: the config's `files`; those in the code's folder are copied too.
 
     Raises:
-        UserError: there is no such file, or it is no Python.
+        UserError: the file does not exist or is not Python.
     """
     path, function = split_reference(reference, default_function)
     closure = _closure(path, key)
@@ -86,16 +86,16 @@ def snapshot(reference: str, default_function: str, store: Path, *, key: str, fi
             shutil.copyfile(file, copy)
         try:
             os.replace(temporary, target)
-        except OSError:  # another run was first: same hash, same content
+        except OSError:  # a concurrent run created it: same hash, same content
             shutil.rmtree(temporary)
     return UserCode(str(target / path.name), function)
 
 
 def imported_files(path: Path, key: str) -> set[Path]:
-    """Returns a Python file and those of its folder that it imports, directly or not.
+    """Returns a Python file and the files of its folder that it imports, directly or indirectly.
 
     Raises:
-        UserError: there is no such file, or one is no Python.
+        UserError: the file does not exist, or a file is not Python.
     """
     root, todo, done = path.parent, [path], set[Path]()
     while todo:
@@ -110,11 +110,11 @@ def imported_files(path: Path, key: str) -> set[Path]:
 
 
 def _refuse_taken_name(file: Path, folder: Path, store: Path, key: str) -> None:
-    """A user's `keras.py` would be taken for Keras by everything in the stage's process."""
+    """Raises UserError for a file that shadows an installed module: `keras.py` would replace Keras in the whole process."""
     name = file.relative_to(folder).parts[0].removesuffix(".py")
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:  # a module that was made by hand
+    except ValueError:  # a module without a spec
         return
     origin = spec.origin if spec else None
     users = (folder, folder.resolve(), store, store.resolve(), *map(Path, _folders))
@@ -195,9 +195,9 @@ def _hint(error: BaseException) -> str:
 
 
 def _make_room(folder: str) -> None:
-    """Puts a folder first on the path, and forgets modules of the same names that came from another of the user's folders.
+    """Moves a folder to the front of `sys.path` and unloads modules of the same names from other user folders.
 
-    Two bundles in one process (a candidate and the champion) may each bring a `helpers.py`.
+    Two bundles in one process (a candidate and the champion) may each have a `helpers.py`.
     """
     if folder in sys.path:
         sys.path.remove(folder)
@@ -211,13 +211,13 @@ def _make_room(folder: str) -> None:
 
 
 def where(error: BaseException, folder: str) -> str:
-    """Returns `m.py, line 12: KeyError: 'x'`, in one line: the place is the innermost one that lies in the user's folder."""
+    """Returns `m.py, line 12: KeyError: 'x'` in one line: the location is the innermost frame in the user's folder."""
     place = _place(error, folder)
     return f"{place}: {in_one_line(error)}" if place else in_one_line(error)
 
 
 def _place(error: BaseException, folder: str) -> str:
-    """Returns file and line of the user's code that an error came from; empty where none of it is in the trace."""
+    """Returns file and line of the user's code that caused an error; empty when the trace has none of it."""
     if not folder:
         return ""
     if isinstance(error, SyntaxError) and (error.filename or "").startswith(folder + os.sep):
@@ -225,19 +225,19 @@ def _place(error: BaseException, folder: str) -> str:
     own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(folder + os.sep)]
     if own:
         return f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}"
-    # TensorFlow runs a translation of the code, and writes into the message where it is from.
+    # TensorFlow runs a translation of the code and puts the original location into the message.
     told = re.findall(rf'File "{re.escape(folder + os.sep)}([^"]+)", line (\d+)', text_of(error))
     return f"{os.path.basename(told[-1][0])}, line {told[-1][1]}" if told else ""
 
 
 @contextmanager
 def blamed(message: str, folder: str, hint: Callable[[BaseException], str] = lambda _: "") -> Iterator[None]:
-    """Turns whatever the user's code raises, SystemExit too, into a UserError with the place in it.
+    """Context manager that turns any exception of the user's code, SystemExit included, into a UserError with its location.
 
     Args:
-        message: what stands before the place and the error, for example `trainer.model: build_model failed: `.
-        folder: the code's.
-        hint: what stands behind it.
+        message: text before the location and the error, for example `trainer.model: build_model failed: `.
+        folder: folder of the code.
+        hint: returns the text after the error.
 
     Raises:
         UserError: see above.
@@ -251,11 +251,11 @@ def blamed(message: str, folder: str, hint: Callable[[BaseException], str] = lam
 
 
 def users_error(error: BaseException | None, *, directly: bool = False) -> str:
-    """Returns `m.py, line 12: KeyError: 'x'` where code of the user's that this process runs is behind an error; else "".
+    """Returns `m.py, line 12: KeyError: 'x'` when loaded user code caused an error; otherwise "".
 
     Args:
-        error: and what it came of.
-        directly: the code itself raised it, no library that it calls.
+        error: the error, whose chain of causes is searched.
+        directly: True to require that the user's code raised the error itself, not a library that it called.
     """
     for seen in error_chain(error):
         for folder in _folders:
@@ -268,7 +268,7 @@ def users_error(error: BaseException | None, *, directly: bool = False) -> str:
 
 
 def folder_of(function: Any) -> str:
-    """Returns the folder that a function or class was loaded from; empty if it is not one of a file."""
+    """Returns the folder that a function or class was loaded from; empty when it has no file."""
     function = inspect.unwrap(getattr(function, "func", function))
     try:
         return os.path.dirname(
@@ -279,10 +279,10 @@ def folder_of(function: Any) -> str:
 
 
 def snapshot_file(path: Path, store: Path, *, key: str) -> Path:
-    """Copies one file to a name that holds its content's hash, and returns that.
+    """Copies one file to a name with the hash of its content and returns the new path.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     content = _read(path, key)
     store.mkdir(parents=True, exist_ok=True)
@@ -295,10 +295,10 @@ def snapshot_file(path: Path, store: Path, *, key: str) -> Path:
 
 
 def is_file(framework: str) -> bool:
-    """Whether the trainer is a Python file of the user's."""
+    """Returns whether the trainer is a user's Python file."""
     return framework.rpartition(":")[0].endswith(".py")
 
 
 def file_of(framework: str) -> Path:
-    """The user's Python file."""
+    """Returns the path of the user's Python file."""
     return Path(framework.rpartition(":")[0])
