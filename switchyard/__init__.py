@@ -1,6 +1,6 @@
-"""Switchyard's public names; each is imported when it is first used.
+"""Switchyard's public API; each name is imported on first use.
 
-`pipelines` and `components` beside this folder are its subpackages, by links: see docs/decisions/.
+The folders `pipelines` and `components` beside this one are its subpackages, through links: see docs/decisions/.
 """
 
 import os
@@ -8,8 +8,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# `python -m switchyard...`: the working directory comes first on the path, and what lies there is not taken for a library. Not by
-# `components.process.interpreter`, which might be found there; `-m` stands in the arguments until the module is found.
+# `python -m switchyard...` puts the working directory first on the path; remove it, so that its files do not shadow libraries.
+# Not done by `components.process.interpreter`, which might be shadowed itself. `sys.argv` holds `-m` until the module is found.
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] != os.path.dirname(os.path.dirname(__file__)):
     del sys.path[0]
 
@@ -63,7 +63,7 @@ _MODULES = {
     "submit": "switchyard.pipelines.api.submit",
     "workflow_size": "switchyard.pipelines.runners.kubeflow.compiler.workflow_size",
 }
-# What bundles and compiled pipelines import: as stable as the public names, and nothing to write by hand. Classes: `stages.py`.
+# Imported by bundles and compiled pipelines: as stable as the public names, but not for users. Classes: `stages.py`.
 _PERSISTED = {
     "PyfuncModel": "switchyard.components.bundle.pyfunc",
     "evaluate_condition": "switchyard.pipelines.runners.kubeflow.task.runtime",

@@ -1,4 +1,4 @@
-"""`python -m switchyard`: the `switchyard` command."""
+"""Runs the `switchyard` command as `python -m switchyard`."""
 
 from switchyard.pipelines.cli import entry
 

@@ -1,4 +1,4 @@
-"""MLflow's models-from-code entry, copied into every bundle: it names Switchyard's public API alone."""
+"""MLflow's models-from-code entry point, copied into every bundle; it imports only Switchyard's public API."""
 
 import mlflow
 

@@ -1,4 +1,4 @@
-"""The classes that compiled pipelines name, under paths that stay when a class moves: `switchyard.stages.IngestExecutor`."""
+"""Stable import paths for the classes named in compiled pipelines, for example `switchyard.stages.IngestExecutor`."""
 
 from importlib import import_module
 from typing import Any
@@ -39,10 +39,10 @@ _NAMES = {path: name for name, path in CLASSES.items()}
 
 
 def public_path(path: str) -> str:
-    """Returns the path by which a compiled pipeline names a class: `switchyard.stages.NAME` for one of Switchyard's.
+    """Returns the path for a class in a compiled pipeline: `switchyard.stages.NAME` for one of Switchyard's.
 
     Raises:
-        LookupError: a class of Switchyard's that has no name here.
+        LookupError: the class is Switchyard's but has no name here.
     """
     if path in _NAMES:
         return f"{__name__}.{_NAMES[path]}"

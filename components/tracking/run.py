@@ -1,6 +1,6 @@
-"""MLflow, and the only file that writes to it. What cannot be sent is kept on disk (`tracking_journal`) and sent later.
+"""Logs to MLflow; no other module writes to it. Operations that cannot be sent are buffered (`journal`) and sent later.
 
-A runner makes the runs; a stage logs to the one it is given (`current_run`) and starts none.
+A runner creates the runs; a stage logs to the run that it receives (`current_run`) and starts none.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ from switchyard.components.tracking.model_registry import PUT_OFF, REFUSED, Fore
 
 _log = logging.getLogger(__name__)
 
-# A server that does not answer must not hold up training: two tries, then the journal.
+# An unresponsive server must not delay training: two tries, then the journal.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 _BATCH = 100
-# MLflow takes keys of 250 characters, prefix and all.
+# MLflow limits keys to 250 characters, including the prefix.
 _KEY_LENGTH = 150
 _SYSTEM_METRICS_SECONDS = 2.0
 
-# Set on the data gate's runs: where the previous run's statistics are found.
+# Tag on the data gate's runs; used to find the previous run's statistics.
 GATE_TAG = "switchyard.data_gate"
 
 Operation = dict[str, Any]
 
 
 class Run:
-    """One MLflow run to log to. No method raises when the server is away."""
+    """An MLflow run to log to. Its methods do not raise when the server is unreachable."""
 
     def __init__(self, uri: str | None, run_id: str | None, journal: Journal | None = None) -> None:
         self._uri, self.run_id, self._journal = uri, run_id, journal
         self._away = not uri or not run_id
-        # Why MLflow took something not, and why it takes nothing; None: it took all, or is away.
+        # The reason why MLflow refused an operation, and why it denies access; None if it accepts all or is unreachable.
         self.refused: str | None = None
         self._denied: str | None = None
-        # What a person is to know of what neither MLflow nor the journal has.
+        # Message about records lost by both MLflow and the journal.
         self.lost: str | None = None
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Logs parameters (texts are cut at MLflow's 6,000 characters)."""
+        """Logs parameters, truncated to MLflow's limit of 6,000 characters."""
         self._do({"op": "params", "values": {k: mask(str(v))[:6000] for k, v in values.items()}})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Sets tags."""
+        """Sets tags on the run."""
         self._do({"op": "tags", "values": {k: mask(str(v))[:8000] for k, v in values.items()}})
 
     def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
@@ -73,7 +73,7 @@ class Run:
         self._do({"op": "file", "path": os.path.abspath(path), "folder": folder})
 
     def file_as(self, path: str, name: str) -> None:
-        """Uploads a file as an artifact of another name (folders in it by `/`)."""
+        """Uploads a file as an artifact under another name, which may contain folders separated by `/`."""
         self._do({"op": "file_as", "path": os.path.abspath(path), "name": name})
 
     def text(self, content: str, name: str) -> None:
@@ -81,11 +81,11 @@ class Run:
         self._do({"op": "text", "content": mask(content), "name": name})
 
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
-        """Logs a table that MLflow's UI shows as one, and compares between runs."""
+        """Logs a table that MLflow's UI shows and compares between runs."""
         self._do({"op": "table", "columns": dict(columns), "name": name})
 
     def dataset(self, name: str, digest: str, source: str, profile: str) -> None:
-        """Records a data set as the run's input."""
+        """Logs a dataset as the run's input."""
         self._do({"op": "dataset", "name": name, "digest": digest[:36], "source": mask(source), "profile": profile})
 
     def end(self, status: str) -> None:
@@ -93,12 +93,12 @@ class Run:
         self._do({"op": "end", "status": status, "time": int(time.time() * 1000)})
 
     def register(self, model: Mapping[str, Any]) -> Registration:
-        """Records a model, see `model_registry.register_model`; its status is `put off` when the server is away.
+        """Records a model, see `model_registry.register_model`.
 
-        It is `refused`, with the reason, when the server is there and does not take it.
+        The status is `put off` when the server is unreachable, and `refused`, with the reason, when the server rejects it.
 
         Raises:
-            ForeignModelError: the registered model is somebody else's.
+            ForeignModelError: the registered model has versions that Switchyard did not make.
         """
         refused = self._denied
         if not self._away:
@@ -106,7 +106,7 @@ class Run:
                 return register_model(client(self._uri or ""), self.run_id or "", model)
             except ForeignModelError:
                 raise
-            except Exception as error:  # MLflow raises what its many stores raise
+            except Exception as error:  # MLflow's stores raise many types of errors
                 self._put_off(error, f"to register {model['name']}")
                 refused = refusal(self._uri or "", error) if is_refusal(error) or is_denial(error) else None
         self._keep({"op": "register", "model": dict(model)})
@@ -114,7 +114,7 @@ class Run:
 
     @property
     def away(self) -> bool:
-        """The server could not be reached."""
+        """Whether the server is unreachable."""
         return self._away
 
     def _do(self, operation: Operation) -> None:
@@ -159,7 +159,7 @@ class Run:
                 full = full_disk(error)
                 if full is None:
                     raise
-                # Whatever the run comes to is worth more than its record.
+                # The run's result matters more than its record.
                 self.lost = f"a part of the run's record is lost ({operation['op']}): {full}"
                 warn(self.lost)
 
@@ -187,9 +187,9 @@ def client(uri: str) -> Any:
 
 
 def current_run(*, parent: bool = False) -> Run:
-    """Returns the run that the runner made for this stage, or its parent, the pipeline's run.
+    """Returns the run that the runner created for this stage, or its parent, the pipeline's run.
 
-    Without one, what is logged goes to the runner's journal, or nowhere when there is no runner.
+    Without one, records go to the runner's journal; without a runner they are dropped.
     """
     context = RunContext.current()
     key = PARENT_KEY if parent else context.stage or "stage"
@@ -198,7 +198,7 @@ def current_run(*, parent: bool = False) -> Run:
 
 
 def nested(name: str, tags: Mapping[str, str]) -> Run:
-    """Makes a run below this stage's. One that leads nowhere while MLflow is away: tables of the stage's own are kept then."""
+    """Creates a run nested in this stage's; while MLflow is unreachable, returns one that drops its records."""
     stage = current_run()
     context = RunContext.current()
     uri, experiment = context.tracking_uri, context.experiment_id
@@ -206,7 +206,7 @@ def nested(name: str, tags: Mapping[str, str]) -> Run:
         return Run(None, None)
     try:
         return Run(uri, create_run(uri, experiment, name, {"mlflow.parentRunId": stage.run_id or "", **tags}))
-    except Exception as error:  # MLflow raises what its many stores raise
+    except Exception as error:  # MLflow's stores raise many types of errors
         from switchyard.components.progress import warn
 
         _log.warning("MLflow at %s: %s", mask(uri), mask(str(error)))
@@ -216,19 +216,19 @@ def nested(name: str, tags: Mapping[str, str]) -> Run:
 
 
 def public_uri() -> str:
-    """Returns the tracking server's address without its password."""
+    """Returns the tracking server's address with its password masked."""
     return mask(RunContext.current().tracking_uri)
 
 
 def _check_files(operation: Operation) -> None:
-    """Of a folder that is gone MLflow would send nothing, and say nothing."""
+    """Raises for missing files: MLflow silently sends nothing for a missing folder."""
     for path in local_files(operation):
         if not os.path.exists(path):
             raise FileNotFoundError(f"{path}, which is to be sent, is gone")
 
 
 def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration | None:
-    """Sends one operation of `Run` to MLflow; returns what became of a model."""
+    """Sends one operation of `Run` to MLflow; returns the outcome of a registration."""
     from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
     kind = operation["op"]
@@ -267,28 +267,28 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration
 
 
 def key_of(name: str) -> str:
-    """Returns a name of data as part of a metric's or tag's key: as it is if MLflow takes it, else cut, with a hash."""
+    """Returns a name from the data for use in a key: unchanged if MLflow accepts it, else truncated, with a hash."""
     plain = re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII).strip()[:_KEY_LENGTH]
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
-    """Returns the experiment's id; a new one in a file keeps its files beside that, in a database elsewhere under `artifacts`.
+    """Returns an experiment's id, creating it if necessary: with its files beside a database file, else under `artifacts`.
 
     Raises:
-        UserError: it was deleted.
+        UserError: the experiment was deleted.
     """
     from mlflow.exceptions import MlflowException
 
     mlflow_client = client(uri)
     found = mlflow_client.get_experiment_by_name(name)
     if found is None:
-        # Beside, as two workspaces (one may be a copy of the other) may log to one database.
+        # Beside the database, since two workspaces (one may be a copy of the other) may share it.
         place = files_beside(uri, artifacts) or (None if uri.startswith(("http", "databricks")) else artifacts)
         location = place and place.resolve().as_uri()
         try:
             return str(mlflow_client.create_experiment(name, artifact_location=location))
-        except MlflowException:  # another run made it in the meantime
+        except MlflowException:  # another run created it in the meantime
             found = mlflow_client.get_experiment_by_name(name)
             if found is None:
                 raise
@@ -301,31 +301,31 @@ def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:
 
 
 def last_passed_gate(mlflow_client: Any, experiment_id: str, pipeline: str) -> str | None:
-    """Returns the run of the last data gate that let a pipeline's data pass."""
+    """Returns the id of the last data gate run that passed for a pipeline."""
     where = f"tags.`{GATE_TAG}` = 'passed' AND tags.`switchyard.pipeline` = '{pipeline}'"
     runs = mlflow_client.search_runs([experiment_id], where, order_by=["attributes.start_time DESC"], max_results=1)
     return str(runs[0].info.run_id) if runs else None
 
 
 def create_run(uri: str, experiment_id: str, name: str, tags: Mapping[str, str], start_time: int | None = None) -> str:
-    """Makes a run and returns its id."""
+    """Creates a run and returns its id."""
     run = client(uri).create_run(experiment_id, start_time=start_time or int(time.time() * 1000), run_name=name, tags=dict(tags))
     return str(run.info.run_id)
 
 
 def end_if_running(uri: str, run_id: str) -> None:
-    """Marks a run, and those below it, as KILLED unless they have ended; says nothing when MLflow is away."""
+    """Marks a run and its nested runs as KILLED unless they have ended; only logs errors."""
     try:
         info = client(uri).get_run(run_id).info
         if info.status == "RUNNING":
             client(uri).set_terminated(run_id, "KILLED")
             end_nested(uri, info.experiment_id, run_id)
-    except Exception:  # MLflow raises what its many stores raise
+    except Exception:  # MLflow's stores raise many types of errors
         _log.warning("could not end run %s", run_id, exc_info=True)
 
 
 def end_nested(uri: str, experiment_id: str, run_id: str) -> None:
-    """Marks the runs below a run as KILLED that have not ended, and those below them; says nothing when MLflow is away."""
+    """Marks the unfinished runs nested in a run as KILLED, recursively; only logs errors."""
     where = f"tags.mlflow.parentRunId = '{run_id}' AND attributes.status = 'RUNNING'"
     try:
         for run in client(uri).search_runs([experiment_id], where):
@@ -336,7 +336,7 @@ def end_nested(uri: str, experiment_id: str, run_id: str) -> None:
 
 
 def watch_system() -> Any:
-    """Starts MLflow's monitor of CPU, memory, disk, network and GPU on the current run; returns it, to `finish()`."""
+    """Starts MLflow's monitor of CPU, memory, disk, network and GPU on the current run; returns it for `finish()`, or None."""
     run = current_run()
     if run.away:
         return None

@@ -1,4 +1,4 @@
-"""The files of a registered version: copied, then compared with the digest of its registration before they are opened."""
+"""Downloads a registered version and checks it against the registered digest before any file is opened."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from switchyard.components.tracking.model_registry import DIGEST
 
 
 def registered_digest(client: Any, name: str, version: str) -> str | None:
-    """Returns the digest that a version's manifest must have; None: it was registered without one."""
+    """Returns the registered digest of a version's manifest, or None without one."""
     found: str | None = client.get_model_version(name, version).tags.get(DIGEST)
     return found
 
 
 def download_version(client: Any, uri: str, name: str, version: str, target: Path, *, trust: bool = False) -> str | None:
-    """Copies a version's MLflow Model to `target`, a folder that is not there yet; returns the digest that it was verified by.
+    """Copies a version's MLflow Model to `target`, a new folder; returns the digest that it was verified by.
 
     Args:
         client: an MlflowClient.
-        uri: of MLflow's server or database.
-        name: of the registered model.
-        version: of it.
-        target: see above.
-        trust: take one that was registered without a digest, too; then None is returned.
+        uri: address of MLflow's server or database.
+        name: name of the registered model.
+        version: version of the registered model.
+        target: folder to create.
+        trust: accept a version registered without a digest; None is returned then.
 
     Raises:
-        UserError: its files are not those that were registered, or there is no digest. Nothing of it was opened.
+        UserError: the files do not match the registered ones, or there is no digest. No file was opened.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -42,7 +42,7 @@ def download_version(client: Any, uri: str, name: str, version: str, target: Pat
         )
     source = client.get_model_version_download_uri(name, version)
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
-        # The folder that comes is named like the last part of the source.
+        # The downloaded folder is named like the last part of the source.
         shutil.move(download_artifacts(artifact_uri=source, dst_path=work, tracking_uri=uri), target)
     if digest is not None:
         try:

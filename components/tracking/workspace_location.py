@@ -1,7 +1,7 @@
-"""Where a workspace lies: both of its databases name files by absolute paths, so one that was moved or copied is made its own.
+"""Updates a workspace that was moved or copied: both of its databases name files by absolute paths.
 
-The place is recorded in the workspace and looked at whenever it, or MLflow's database in it, is opened. At another place every
-location is rewritten, before anything is read: a copy never writes to its original, and needs it for nothing.
+The location is recorded in the workspace and checked whenever the workspace or its MLflow database is opened. At a new location
+all paths are rewritten before anything is read: a copy never writes to its original and does not depend on it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Location:
-    """What a workspace holds of itself.
+    """The recorded location of a workspace.
 
     Attributes:
-        root: the folder, absolute, where all that is recorded in it is true.
-        id: the same in a workspace that was moved; a copy is given one of its own.
+        root: absolute path that the workspace's records refer to.
+        id: kept when the workspace is moved; a copy gets a new one.
     """
 
     root: str
@@ -46,16 +46,16 @@ class Location:
 
 
 def is_workspace(folder: Path) -> bool:
-    """Whether a folder is a workspace, and not just one in which MLflow keeps a database."""
-    made_by_us = [METADATA, "artifacts", "logs", "state"]  # before there was a record
+    """Whether a folder is a workspace, not just a folder with an MLflow database."""
+    made_by_us = [METADATA, "artifacts", "logs", "state"]  # workspaces older than the record
     return (folder / RECORD).exists() or all((folder / name).exists() for name in made_by_us)
 
 
 def settle_in(root: Path) -> str | None:
-    """Makes a workspace name its files by where it lies now; returns a sentence if it lay elsewhere before.
+    """Rewrites a workspace's paths to its current location; returns a message if it was elsewhere before.
 
     Raises:
-        UserError: a run still writes to it at its old place, or it cannot be written to.
+        UserError: a run still writes to it at its old location, or it is read-only.
     """
     root = root.resolve()
     if not root.is_dir() or (known := _recorded(root)) == str(root):
@@ -64,7 +64,7 @@ def settle_in(root: Path) -> str | None:
         _record(root, Location(str(root), uuid.uuid4().hex))
         return None
     if known is not None and _same_folder(Path(known), root):
-        return None  # one folder by two names: what it holds is true by either
+        return None  # the same folder under two names: its paths are valid under either
     if not os.access(root, os.W_OK):
         _refuse_what_moved(root)
         return None
@@ -74,7 +74,7 @@ def settle_in(root: Path) -> str | None:
 
 
 def _settle(root: Path) -> str | None:
-    """With the locks held: another process may have been first."""
+    """Rewrites the paths while the locks are held, unless another process has already done so."""
     location = _read(root)
     if location and location.root == str(root):
         return None
@@ -123,7 +123,7 @@ def _recorded(root: Path) -> str | None:
 def _read(root: Path) -> Location | None:
     try:
         found = Location(**json.loads((root / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # made before there was such a file, not by us, or not for us to read
+    except (OSError, ValueError, TypeError):  # older than the record, not made by Switchyard, or unreadable
         return None
     return found if isinstance(found.root, str) and Path(found.root).is_absolute() else None
 
@@ -137,7 +137,7 @@ def _record(root: Path, location: Location) -> None:
 
 
 def _holds(place: Path, location: Location | None) -> bool:
-    """Whether the workspace that this one was is still there: then this one is its copy."""
+    """Whether the original workspace still exists, which makes this one a copy."""
     there = _read(place)
     if location and there:
         return there.id == location.id
@@ -152,7 +152,7 @@ def _lock(root: Path, stack: ExitStack) -> None:
     from filelock import FileLock, Timeout
 
     for name in _LOCKS:
-        if (root / name).is_symlink():  # in a copy that is made of links; a lock is no lock through one
+        if (root / name).is_symlink():  # in a copy made of links; a lock through a link does not work
             (root / name).unlink()
         try:
             stack.enter_context(FileLock(root / name, timeout=_WAIT_SECONDS))
@@ -163,7 +163,7 @@ def _lock(root: Path, stack: ExitStack) -> None:
 
 
 def _places_named_in(root: Path) -> set[str]:
-    """The places at which a workspace without a record has lain, by what its databases say."""
+    """Returns the former locations of a workspace without a record, from the paths in its databases."""
     found = set()
     for name, query, pattern in (
         (METADATA, "SELECT uri FROM Artifact", r"(.+)/artifacts/[^/]+/[^/]+/\d+"),
@@ -174,7 +174,7 @@ def _places_named_in(root: Path) -> set[str]:
         with closing(sqlite3.connect(f"{(root / name).as_uri()}?mode=ro", uri=True)) as database:
             try:
                 uris = [str(uri) for (uri,) in database.execute(query)]
-            except sqlite3.Error:  # half made: nothing is in it yet
+            except sqlite3.Error:  # incomplete database without content
                 continue
         paths = [unquote(urlsplit(uri).path) if uri.startswith("file:") else uri for uri in uris]
         found |= {match.group(1) for path in paths if (match := re.fullmatch(pattern, path))}

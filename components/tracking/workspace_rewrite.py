@@ -1,6 +1,6 @@
-"""Rewrites what a workspace holds when it comes to lie elsewhere: its databases, its journals, its last run.
+"""Rewrites the paths in a workspace's databases, journals and last run after a move.
 
-What stages wrote is let be, as its digests are recorded; nothing in it is found by an absolute path.
+Stage outputs stay unchanged, since their digests are recorded; nothing in them is found by an absolute path.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from switchyard.components.tracking.journal import HEADER, is_alive
 
 _TRACKING = "tracking"
 _LAST_RUN = Path("state", "last_run.json")
-# KFP's own local runner knows finished tasks by absolute paths of what they were given: they run once more.
+# KFP's local runner caches tasks by absolute input paths, so they run once more after a move.
 _KFP_CACHE = Path("kubeflow", ".kfp_cache")
 _WAIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Move:
-    """From where to where a workspace came to lie; `copied`: the one that it was is still there."""
+    """A workspace's old and new location; `copied`: whether the original still exists."""
 
     before: Path
     now: Path
     copied: bool
 
     def prefixes(self) -> Sequence[tuple[str, str]]:
-        """What a location begins with, and what it is to begin with: paths, file URIs, SQLite's."""
+        """Returns pairs of old and new prefixes of a location: paths, file URIs, SQLite URIs."""
         return (
             (str(self.before), str(self.now)),
             (self.before.as_uri(), self.now.as_uri()),
             (sqlite_uri(self.before), sqlite_uri(self.now)),
-            # As it was written before it was escaped.
+            # The unescaped form of older versions.
             (f"sqlite:///{self.before}", sqlite_uri(self.now)),
         )
 
     def text(self, text: str) -> str:
-        """Returns a location in the workspace as it is now, and any other text as it is."""
+        """Returns a location in the workspace with its new prefix, and any other text unchanged."""
         for before, now in self.prefixes():
             if _lies_in(text, before) and not (self.into_itself and _lies_in(text, now)):
                 return now + text[len(before) :]
@@ -52,11 +52,11 @@ class Move:
 
     @property
     def into_itself(self) -> bool:
-        """The new place lies in the old one: what is rewritten already looks as if it were not."""
+        """Whether the new location lies in the old one, where rewritten paths still match the old prefix."""
         return self.now.is_relative_to(self.before)
 
     def value(self, value: Any) -> Any:
-        """Returns a JSON value with every text in it rewritten."""
+        """Returns a JSON value with all of its texts rewritten."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -71,12 +71,12 @@ def _lies_in(text: str, place: str) -> bool:
 
 
 def writer(journals: Path) -> int | None:
-    """Returns the process of a run that still writes to a workspace, None when there is none."""
+    """Returns the pid of a run that still writes to the workspace, or None."""
     return next((header["pid"] for _, header in _headers(journals) if is_alive(header)), None)
 
 
 def copied_journals(move: Move, journals: Path) -> None:
-    """Makes a copy's journals its own: what goes to a server both share is the original's to send, and so are its runs to end."""
+    """Takes over a copy's journals; those for a server shared with the original are deleted, since the original sends them."""
     if not move.copied:
         return
     for folder, header in _headers(journals):
@@ -88,20 +88,20 @@ def copied_journals(move: Move, journals: Path) -> None:
 
 
 def rewrite_files(move: Move) -> None:
-    """Rewrites journals and the last run; each file whole or not at all, and a second time without harm."""
+    """Rewrites the journals and the last run, each file atomically; safe to repeat."""
     journals = move.now / _TRACKING
     for file in [*_in_journals(journals, HEADER), move.now / _LAST_RUN]:
         if file.exists():
             _replace(file, _rewritten(move, file.read_text(encoding="utf-8"), indent=1))
     for file in _in_journals(journals, "*.jsonl"):
-        # A line that a kill cut short is the last one, and stays without its end.
+        # A line truncated by a kill is the last one; it keeps its missing end.
         lines = file.read_text(encoding="utf-8").split("\n")
         _replace(file, "\n".join(_rewritten(move, line) for line in lines))
     shutil.rmtree(move.now / _KFP_CACHE, ignore_errors=True)
 
 
 def files_of_ones_own(move: Move, files: Sequence[Path]) -> None:
-    """Gives a copy that was made of links (`cp -rl`, `cp -rs`) databases of its own: else it would write to the original's."""
+    """Replaces linked databases in a copy (`cp -rl`, `cp -rs`) by real copies; writes would go to the original's otherwise."""
     for file in files:
         if not move.copied or not file.exists() or (file.stat().st_nlink == 1 and not file.is_symlink()):
             continue
@@ -113,7 +113,7 @@ def files_of_ones_own(move: Move, files: Sequence[Path]) -> None:
 
 
 def rewrite_databases(move: Move, files: Sequence[Path]) -> None:
-    """Rewrites every location in SQLite databases, in one transaction over all of them.
+    """Rewrites all locations in SQLite databases in a single transaction.
 
     Raises:
         sqlite3.Error: one of them cannot be written to.
@@ -138,7 +138,7 @@ def rewrite_databases(move: Move, files: Sequence[Path]) -> None:
 
 
 def _texts(database: sqlite3.Connection, schema: str) -> Iterator[tuple[str, str]]:
-    """Yields the columns of text that no key is made of, by table."""
+    """Yields the text columns of each table that belong to no key."""
     for (table,) in database.execute(f"SELECT name FROM {schema}.sqlite_master WHERE type = 'table'").fetchall():  # noqa: S608
         foreign = {row[3] for row in database.execute(f'PRAGMA {schema}.foreign_key_list("{table}")')}
         for _, column, kind, _, _, key in database.execute(f'PRAGMA {schema}.table_info("{table}")').fetchall():
@@ -147,7 +147,7 @@ def _texts(database: sqlite3.Connection, schema: str) -> Iterator[tuple[str, str
 
 
 def _in_journals(journals: Path, name: str) -> list[Path]:
-    """Not deeper: the files that are to be sent lie there, and stay as they are."""
+    """Returns the journals' files of a name; not deeper, since files to send lie there and stay unchanged."""
     return sorted([*journals.glob(f"*/{name}"), *journals.glob(f"refused/*/{name}")])
 
 
@@ -159,7 +159,7 @@ def _headers(journals: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _loads(text: str) -> Any:
-    """What is no JSON is let be, and refused by whatever reads it in earnest."""
+    """Returns parsed JSON, or None for invalid JSON, which later readers reject."""
     try:
         return json.loads(text)
     except ValueError:

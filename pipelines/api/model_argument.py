@@ -91,7 +91,7 @@ def load_model(
     """
     with ExitStack() as stack:
         opened = stack.enter_context(open_model(model, tracking_uri, workspace, trust=trust, digest=digest))
-        with quiet():  # what TensorFlow says of devices
+        with quiet():  # hides TensorFlow's device messages
             import_torch_first()
             loaded = load_bundle(opened.folder, opened.digest)
         # The copy lives as long as the model: what a framework reads later is there.

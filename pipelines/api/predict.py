@@ -188,7 +188,7 @@ def _predict_files(
     *,
     trust: bool,
 ) -> PredictedFile:
-    with quiet():  # what TensorFlow says of devices
+    with quiet():  # hides TensorFlow's device messages
         from switchyard.components.prediction.files import BatchJob, predict_files
         from switchyard.components.prediction.output import assemble
 

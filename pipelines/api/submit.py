@@ -284,7 +284,7 @@ def _parent(run: Run, config: PipelineConfig, record: RunRecord, say: Callable[[
             parent = find_or_make(uri, run.run_id, json.loads(record.to_json()))
         elif parent and uri:
             parent.describe(json.loads(record.to_json()))
-    except Exception as error:  # MLflow raises what its many stores raise
+    except Exception as error:  # MLflow's stores raise many types of errors
         say(_away(uri, error))
     if parent is None and not uri:
         say("warning: no MLflow tracks this run: KFP's MLflow plugin is off, and tracking.uri names no server (http://...)")

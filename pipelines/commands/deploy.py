@@ -88,11 +88,11 @@ def command(model: str, target: str, output: Path, tracking_uri: str | None, wor
     switchyard deploy breast_cancer@champion --target kserve -o manifests/
     switchyard deploy breast_cancer@challenger --target kserve -o manifests/ --canary 10 --apply
     switchyard deploy breast_cancer@champion --target tf-serving -o models/
-    """  # noqa: D301 (click wants the character)
+    """  # noqa: D301 (click requires the character)
     if target == "kserve":
         deploy_kserve(model, tracking_uri, workspace, output, options)
         return
-    with quiet():  # what TensorFlow says of devices
+    with quiet():  # hides TensorFlow's device messages
         deploy_tensorflow_serving(model, tracking_uri, workspace, output, trust=options["trust"])
 
 

@@ -61,7 +61,7 @@ def command(
 
     \b
     switchyard drift breast_cancer@champion 'requests/*.parquet'
-    """  # noqa: D301 (click wants the character)
+    """  # noqa: D301 (click requires the character)
     sys.exit(drift(model, tracking_uri, workspace, requests, (warn, fail), as_json=as_json, trust=trust))
 
 
@@ -80,7 +80,7 @@ def drift(
     Raises:
         UserError: the model or the requests cannot be read.
     """
-    with quiet():  # what TensorFlow says of devices
+    with quiet():  # hides TensorFlow's device messages
         from switchyard.components.serving.drift_report import served_drift
     from switchyard.pipelines.api.model_argument import open_model
 

@@ -61,7 +61,7 @@ def command(model: str, inputs: tuple[str, ...], tracking_uri: str | None, works
 
     \b
     switchyard predict breast_cancer@champion rows.csv -o scores.parquet
-    """  # noqa: D301 (click wants the character)
+    """  # noqa: D301 (click requires the character)
     from switchyard.pipelines.api.predict import predict
 
     done = predict(model, inputs, tracking_uri=tracking_uri, workspace=workspace, progress=True, **options)

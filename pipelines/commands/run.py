@@ -64,7 +64,7 @@ def command(
     switchyard run pipeline.yaml --trainer tensorflow --trainer pytorch
     switchyard run pipeline.yaml --set trainer.hyperparameters.learning_rate=0.01
     switchyard run --data rides.csv --label big_tipper
-    """  # noqa: D301 (click wants the character)
+    """  # noqa: D301 (click requires the character)
     from switchyard.pipelines.api.run import run
     from switchyard.pipelines.runners.this_machine import stop_on_sigterm
 

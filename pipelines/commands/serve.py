@@ -97,7 +97,7 @@ def command(model: str, tracking_uri: str | None, workspace: Path | None, **opti
     \b
     switchyard serve breast_cancer@champion --port 8080
     switchyard serve breast_cancer@champion --canary 10
-    """  # noqa: D301 (click wants the character)
+    """  # noqa: D301 (click requires the character)
     from switchyard.pipelines.api.serve import serve
 
     log = None if options["access_log"] == "off" else options["access_log"]

@@ -1,1 +1,1 @@
-"""The pipeline's configuration: read, checked, typed."""
+"""The pipeline's configuration: reading, validation, types."""

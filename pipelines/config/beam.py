@@ -1,4 +1,4 @@
-"""The config's `beam`: which engine runs the Beam stages (statistics, transform, evaluation)."""
+"""The config's `beam` section: the engine of the Beam stages (statistics, transform, evaluation)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pydantic import Field, field_validator, model_validator
 
 from switchyard.components.config import Section
 
-# What Beam's DirectRunner falls back to; naming it keeps Beam from trying to download another one first.
+# Beam's DirectRunner falls back to this runner; naming it keeps Beam from trying to download another one first.
 _DIRECT = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 FLINK = "FlinkRunner"
 _SPARK, _PORTABLE, _DATAFLOW = "SparkRunner", "PortableRunner", "DataflowRunner"
 _NAMES = {"direct": _DIRECT, "flink": FLINK, "spark": _SPARK, "portable": _PORTABLE, "dataflow": _DATAFLOW}
-# How workers are had without a container image, and the options that say what workers are made of.
+# Environment types without a container image, and the options that define the workers' content.
 _NO_IMAGE = ("LOOPBACK", "EXTERNAL", "PROCESS")
 _MADE_OF = ("sdk_container_image", "worker_harness_container_image", "setup_file", "requirements_file", "extra_package")
 _LOCAL = ("[local]", "[auto]")
@@ -50,19 +50,19 @@ class BeamConfig(Section):
 
     @property
     def needs_job_server(self) -> bool:
-        """Whether a Flink job server has to be there, and none is named."""
+        """Whether a Flink job server is needed and none is configured."""
         return self._runner == FLINK and not self._has("job_endpoint", "flink_submit_uber_jar")
 
     @property
     def flink_master(self) -> str:
-        """Where Flink is: `host:port` of its REST API, or `[auto]`, a small Flink inside the job server."""
+        """Flink's address: `host:port` of its REST API, or `[auto]`, a small Flink inside the job server."""
         return str(self.options.get("flink_master", "[auto]"))
 
     def arguments(self) -> tuple[str, ...]:
-        """Returns Beam's arguments."""
+        """Returns the command-line arguments for Beam."""
         found = [f"--runner={self._runner}"]
         if not self._has(*_MADE_OF) and self._workers_are_at_hand:
-            # Without an image TFX would pack itself for workers that have it already, 50 MB in the temporary folder per stage.
+            # Without an image, TFX packages itself for workers that have it already: 50 MB in the temporary folder per stage.
             found.append("--sdk_container_image=at-hand")
         for key, value in self.options.items():
             if value is True:
@@ -79,7 +79,7 @@ class BeamConfig(Section):
     def _workers_are_at_hand(self) -> bool:
         if "environment_type" in self.options:
             return self.options["environment_type"] in _NO_IMAGE
-        # Beam's Flink runner takes the stage's own process then.
+        # Beam's Flink runner then uses the stage's own process.
         return self._runner == _DIRECT or (self._runner == FLINK and self.flink_master in _LOCAL)
 
     def _has(self, *options: str) -> bool:

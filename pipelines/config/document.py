@@ -1,7 +1,7 @@
-"""YAML from a person or from anybody: read within limits, and only what a config can hold.
+"""Reads YAML from untrusted sources, within limits and restricted to values that a config can hold.
 
-PyYAML alone takes any size and depth, lets aliases multiply (a few lines stand for gigabytes), lets a value refer to itself,
-keeps the last of two equal keys, and ends in Python's own errors where a number or a date cannot be.
+PyYAML alone has no limits on size and depth, lets aliases multiply (a few lines can expand to gigabytes) and a value refer to
+itself, keeps the last of two equal keys, and raises Python's own errors for impossible numbers and dates.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 from switchyard.components.text.redaction import mask
 from switchyard.pipelines.config.spelling import Spelled
 
-# Of the text, and of what it stands for with every alias written out.
+# Limit for the text, and for its value with all aliases expanded.
 LIMIT_BYTES = 1 << 20
 LIMIT_DEPTH = 50
-# PyYAML takes a minute for the millions of values that a mebibyte can hold.
+# PyYAML needs a minute for the millions of values that fit into a mebibyte.
 LIMIT_VALUES = 50_000
 _NUMBER_CHARACTERS = 100
 _INTEGER_BITS = 63
@@ -30,7 +30,7 @@ _NO_TEXTS = tuple(f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "
 
 
 class ConfigYamlError(Exception):
-    """What is wrong with a text, and in which line, where it is in one."""
+    """A problem in a YAML text, with its line if it has one."""
 
     def __init__(self, why: str, line: int | None = None) -> None:
         super().__init__(why if line is None else f"line {line}: {why}")
@@ -38,12 +38,12 @@ class ConfigYamlError(Exception):
 
 
 def read_yaml(text: str) -> Any:
-    """Returns the value of a text of YAML: mappings, lists, texts, and `Spelled` for what YAML reads as something else.
+    """Returns the value of a YAML text: mappings, lists, texts, and `Spelled` for scalars that YAML reads as another type.
 
-    Keys are texts as they are written, and dates stay texts.
+    Keys stay as they are written, and dates stay texts.
 
     Raises:
-        ConfigYamlError: it is no YAML, is beyond the limits, has a key twice, or holds what no config can hold.
+        ConfigYamlError: the text is no YAML, exceeds the limits, repeats a key, or holds a value that no config can hold.
     """
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > LIMIT_BYTES:
@@ -55,13 +55,13 @@ def read_yaml(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader within the limits."""
+    """PyYAML's safe loader with limits."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        # Of what is composed so far, aliases written out; and how deep the part that is composed now lies, and reaches.
+        # Size composed so far with aliases expanded, current depth, deepest level reached, and number of values.
         self._size = self._depth = self._deepest = self._values = 0
-        # Node -> its size and height, once it is whole.
+        # Complete node -> its size and height.
         self._whole: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
@@ -99,7 +99,7 @@ class _Loader(yaml.SafeLoader):
             _refuse(line, f"is nested deeper than {LIMIT_DEPTH} levels; a config needs fewer")
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        # A tag may be on what it does not fit; the library says so.
+        # A tag may be on a node of another kind; PyYAML reports it.
         if isinstance(node, MappingNode):
             for key, _ in node.value:
                 if isinstance(key, ScalarNode) and key.tag in _NO_TEXTS:
@@ -108,7 +108,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
     def _refuse_twice(self, node: MappingNode) -> None:
-        """Keys are known by their text in a config: 1 and "1" are one key."""
+        """Refuses duplicate keys, compared by their text: 1 and "1" are the same key."""
         seen: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line
@@ -137,7 +137,7 @@ class _Loader(yaml.SafeLoader):
     def _number(self, node: ScalarNode, construct: Callable[[ScalarNode], float]) -> Spelled:
         line, shown = node.start_mark.line, _short(str(node.value))
         too_long = f"the number {shown} is too long; whole numbers have at most {_INTEGER_BITS} bits. Quote it if it is a text"
-        # Python's own conversion takes minutes for some texts of a mebibyte, and raises for others.
+        # Python's conversion takes minutes for some texts of a mebibyte, and raises for others.
         if len(node.value) > _NUMBER_CHARACTERS:
             _refuse(line, too_long)
         try:
@@ -164,7 +164,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def is_text(text: str) -> bool:
-    """Whether a text can be a file's name or lie in a file: no NUL, nothing that UTF-8 cannot say."""
+    """Whether a text can be a file name or file content: no NUL, and encodable as UTF-8."""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Turns pydantic's errors into ours: the key, what was received, what is allowed, the closest right key."""
+"""Converts pydantic's errors to messages: the key, the value received, the values allowed, the closest valid key."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _line(problem: Any, model: type[BaseModel]) -> str:
         return f"{key}: is missing and has no default. Add it."
     message = _cut(problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be"), _MESSAGE)
     if kind == "value_error" and inner:
-        # Our own check of a whole section: its message starts with the key inside the section, when it is one key's fault.
+        # Message of a section's own check: it starts with the key inside the section if a single key is at fault.
         own = message.split()[0].rstrip(":").split(".")[0] in _keys(inner)
         return f"{'.'.join([*names, ''])}{message}" if own and " exclude each other" not in message else f"{key}: {message}"
     hint = ""
@@ -47,12 +47,12 @@ def _line(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _cut(text: str, most: int = _KEY) -> str:
-    """Returns a text of any length as a line shows it."""
+    """Returns a text truncated for display."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _short(value: Any) -> str:
-    text = mask(repr(value))  # before it is cut: a part of a secret is not known as one
+    text = mask(repr(value))  # mask before truncation: a part of a secret is not recognized
     return f"{text if len(text) < 80 else text[:77] + '...'} ({type(value).__name__})"
 
 
@@ -67,7 +67,7 @@ def _section(model: type[BaseModel], loc: list[str]) -> tuple[type[BaseModel], t
     for part in loc:
         found = _models(current)
         if not found:
-            # Inside a dict or list, or pydantic naming the branch of a union.
+            # Inside a dict or list, or pydantic's name of a union's branch.
             named = part.isidentifier() and not part.startswith(("function", "literal")) and _is_key(current, part)
             if part.isdigit() or named:
                 names.append(part)

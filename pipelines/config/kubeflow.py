@@ -1,4 +1,4 @@
-"""The config's `kubeflow`: what a run on Kubeflow Pipelines needs, for all stages and for each. Local runs do not look at it."""
+"""The config's `kubeflow` section: settings of runs on Kubeflow Pipelines; ignored by local runs."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class Workspace(Section):
 
 
 class Device(Section):
-    """What a pod asks for: `resource` in its limits, `count` of it, and where it can run."""
+    """A pod's device: `count` of `resource` in its limits, and the nodes with it."""
 
     resource: str
     count: Positive
@@ -166,7 +166,7 @@ class Device(Section):
 
 
 def device(accelerator: str) -> Device:
-    """Returns what a pod asks for to have `gpu:2`, `tpu:v5e:2x2` or any `vendor/name:count`.
+    """Returns the device for `gpu:2`, `tpu:v5e:2x2` or any `vendor/name:count`.
 
     Raises:
         ValueError: there is no such accelerator.
@@ -230,7 +230,7 @@ class StageResources(Section):
     image: str | None = None
 
     def over(self, defaults: StageResources) -> StageResources:
-        """Returns these resources, with those of `defaults` where nothing is said."""
+        """Returns these resources, with `defaults` for values that are not set."""
         given = self.model_dump(exclude_unset=True)
         merged = defaults.model_dump(exclude_unset=True)
         for key, value in given.items():
@@ -308,7 +308,7 @@ class KubeflowConfig(Section):
                 f"pipeline_root: must be the URI of an object store (s3://, gs://, minio://), received {self.pipeline_root!r}"
             )
         if self.data_root is not None and not re.match(r"(gs|hdfs)://.|/.", self.data_root):
-            # TensorFlow 2.21 reads no s3://: tensorflow-io, which taught it, has no release for it.
+            # TensorFlow 2.21 cannot read s3://: tensorflow-io, which adds it, has no release for that version.
             raise ValueError(
                 f"data_root: must be gs://..., hdfs://... or a folder of a mounted claim, received {self.data_root!r} "
                 "(TensorFlow reads no s3://; data.path may be s3://)"

@@ -1,4 +1,4 @@
-"""From a pipeline's YAML and the command line's overrides to a PipelineConfig with absolute paths."""
+"""Loads a PipelineConfig with absolute paths from a pipeline's YAML and the command line's overrides."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def load_config(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     base: Path | None = None,
 ) -> PipelineConfig:
-    """Reads and checks a pipeline's YAML.
+    """Reads and validates a pipeline's YAML.
 
     Args:
         path: the YAML file; None when `document` is the whole config.
-        document: values under the file's (CLI options that make up a config without a YAML).
+        document: values that the file overrides (CLI options that form a config without a YAML).
         overrides: applied last: key -> value, as in `{"trainer.hyperparameters.epochs": 3}`, or texts `KEY=VALUE` with the value
             in YAML.
         base: folder that relative paths start from; default: the YAML's.
@@ -61,7 +61,7 @@ def load_config(
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            # One byte more than is read shows that there is more, of a device without end too.
+            # Reading one extra byte detects a larger file, including an endless device.
             content = file.read(LIMIT_BYTES + 1)
         loaded = read_yaml(content.decode("utf-8"))
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def _override(document: dict[str, Any], key: str, value: Any) -> None:
     node = document
     for part in parts[:-1]:
         child = node.get(part)
-        # `accelerator: gpu` and the like give way to the long form.
+        # Replace short forms such as `accelerator: gpu` by their long form.
         short = {"accelerator": "kind", "on_anomaly": "error"}
         node[part] = dict(child) if isinstance(child, dict) else {short[part]: child} if part in short and child else {}
         node = node[part]
@@ -116,7 +116,7 @@ def _short(text: str) -> str:
 
 
 def _refuse_no_texts(value: Any, where: str) -> None:
-    """Also what came by the command line, whose bytes may be any."""
+    """Refuses invalid texts, including those from the command line, whose bytes may be arbitrary."""
     if isinstance(value, str) and not is_text(value):
         raise UserError(f"{where}: {_short(value)}: is not UTF-8 text without NUL; rename or convert it")
     if isinstance(value, Mapping):
@@ -166,7 +166,7 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
 
 
 def _absolute_framework(framework: str, base: Path) -> str:
-    """A trainer in a file beside the YAML becomes `/path/to/file.py:Class`."""
+    """Returns `/path/to/file.py:Class` for a trainer in a file beside the YAML, else the framework unchanged."""
     module, _, name = framework.rpartition(":")
     if module.endswith(".py"):
         return f"{module if Path(module).is_absolute() else (base / module).resolve()}:{name}"

@@ -1,4 +1,4 @@
-"""PipelineConfig: the one file a user writes, typed and frozen. Every check on the user's input that needs no data.
+"""PipelineConfig, the typed and frozen config of a pipeline, with all checks of user input that need no data.
 
 Unknown keys are refused. Relative paths are relative to the YAML's folder and absolute after loading.
 """
@@ -23,20 +23,20 @@ from switchyard.components.tuning.config import TuneConfig
 from switchyard.pipelines.config.beam import BeamConfig
 from switchyard.pipelines.config.kubeflow import KubeflowConfig
 
-# MLflow's own rules (of registered and of logged models, of experiments, of its database's columns), which it would apply at the
-# end of the run; and no @, which stands between a model's name and its alias. A promotion's lock has a longer name.
+# MLflow's own rules (for registered and logged models, experiments and its database's columns), which it would enforce only at
+# the end of the run; and no @, which separates a model's name from its alias. A promotion's lock has a longer name.
 _NOT_IN_MODEL_NAMES = "/:.%\"'@"
 _LONGEST_MODEL_NAME, _LONGEST_EXPERIMENT = 256 - len(".promotion-lock"), 256
 
 
-# Classes are known by their text, whatever YAML makes of it.
+# Classes are identified by their text, however YAML parses it.
 ClassName = Annotated[
     str, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v)
 ]
 
 
 class ServingConfig(Section):
-    """How the model is registered and checked for serving.
+    """Registration of the model, and its check for serving.
 
     Attributes:
         model_name: name in MLflow's model registry: up to 241 printable characters, none of `/ : . % " ' @`. Default: the
@@ -63,7 +63,7 @@ class ServingConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Where runs and models are tracked.
+    """Tracking of runs and models.
 
     Attributes:
         uri: MLflow tracking server or database. Default: `MLFLOW_TRACKING_URI`, then SQLite in the workspace. A password in it
@@ -140,18 +140,18 @@ class PipelineConfig(Section):
 
     @property
     def model_name(self) -> str:
-        """Name in the model registry."""
+        """The model's name in the registry."""
         return self.serving.model_name or self.name
 
     @property
     def experiment(self) -> str:
-        """Name of the MLflow experiment."""
+        """The name of the MLflow experiment."""
         return self.tracking.experiment or self.name
 
     def to_yaml(self) -> str:
-        """The resolved config, as `load_config` takes it (paths absolute, defaults written out)."""
+        """Returns the resolved config as YAML for `load_config` (paths absolute, defaults included)."""
         document = self.model_dump(mode="json", by_alias=True)
-        # What a cluster is asked for has many keys, of which few are used.
+        # The kubeflow section has many keys, most of them unused.
         document["kubeflow"] = self.kubeflow.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         if self.tune is None:
             del document["tune"]
@@ -160,7 +160,7 @@ class PipelineConfig(Section):
         return yaml.safe_dump(document, sort_keys=False)
 
     def public_yaml(self) -> str:
-        """The same without the tracking server's password: fit for files, MLflow and reports."""
+        """Returns `to_yaml` with the tracking server's password masked, for files, MLflow and reports."""
         return mask(self.to_yaml())
 
     @model_validator(mode="after")

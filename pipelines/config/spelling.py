@@ -1,7 +1,7 @@
-"""What a plain word of YAML is: a text where the config takes texts, else what YAML 1.1 reads in it.
+"""Resolves plain YAML scalars by type: texts where the config expects texts, else YAML 1.1's value.
 
-YAML 1.1 reads `no` as false, `012` as 10, `12:30` as 750 and `null` as nothing: right for a switch or a number, wrong for a
-column, a class or a missing value. Only the key that the word stands under tells which one is meant.
+YAML 1.1 reads `no` as false, `012` as 10, `12:30` as 750 and `null` as nothing: correct for a switch or a number, wrong for a
+column, a class or a missing value. Only the scalar's key decides which one is meant.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from pydantic.fields import FieldInfo
 
 from switchyard.components.errors import UserError
 
-# What YAML 1.1 reads with another base than ten.
+# Numbers that YAML 1.1 reads in another base than ten.
 _OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-9]+)+(\.[0-9_]*)?)")
 _CERTAIN_BOOLEANS = ("true", "false")
 
 
 @dataclass(frozen=True)
 class Spelled:
-    """A scalar that YAML does not read as a text: its value, and how it was written."""
+    """A scalar that YAML does not read as text: its value and its spelling."""
 
     value: bool | int | float | None
     text: str
 
 
 def resolve(value: Any, annotation: Any, key: str = "") -> Any:
-    """Returns a value of `read_yaml` with each `Spelled` decided by the type that the config has in its place.
+    """Returns a value of `read_yaml` with each `Spelled` resolved by the config's type at its place.
 
     Args:
         value: mappings, lists, texts and `Spelled`.
-        annotation: of the field that takes it; `Any` for a free value.
-        key: the path to it, for errors.
+        annotation: type annotation of the field; `Any` for a free value.
+        key: path of the value, for errors.
 
     Raises:
-        UserError: a free value that can be read in two ways; a number that is written in another base than ten.
+        UserError: a free value is ambiguous, or a number is written in another base than ten.
     """
     if isinstance(value, Spelled):
         return _scalar(value, annotation, key)
@@ -77,7 +77,7 @@ def _annotation_under(annotation: Any, key: str) -> Any:
     for branch in branches(annotation):
         if isinstance(branch, type) and issubclass(branch, BaseModel):
             fields = branch.model_fields.items()
-            # An unknown key is refused later, whatever it holds.
+            # Unknown keys are refused later.
             return next((f.annotation for name, f in fields if key in (name, *_aliases(f))), Any)
     return _argument(annotation, (dict,), 1)
 
@@ -88,7 +88,7 @@ def _aliases(field: FieldInfo) -> list[Any]:
 
 
 def _argument(annotation: Any, origins: tuple[type, ...], place: int) -> Any:
-    """The type inside of a container, `Any` where the field has none of these."""
+    """Returns the type inside a container, or `Any` if the field has none of these containers."""
     for branch in branches(annotation):
         if typing.get_origin(branch) in origins:
             return typing.get_args(branch)[place]
@@ -96,13 +96,13 @@ def _argument(annotation: Any, origins: tuple[type, ...], place: int) -> Any:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The plain types that a field takes; `Any` also for what takes a short form of its own."""
+    """Returns the plain types that a field accepts; includes `Any` if it has a short form of its own."""
     kinds: set[Any] = set()
     for branch in branches(annotation):
         if typing.get_origin(branch) is typing.Literal:
             kinds |= {type(choice) for choice in typing.get_args(branch)}
         elif typing.get_origin(branch) is tuple:
-            # One text stands for a list of one.
+            # A single text is accepted as a list of one.
             kinds |= _kinds(typing.get_args(branch)[0]) & {str}
         elif branch in (str, bool, int, float, type(None)):
             kinds.add(branch)

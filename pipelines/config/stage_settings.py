@@ -1,4 +1,4 @@
-"""From the config to the settings of each stage. Light: nothing here imports TFX or a framework."""
+"""Converts the config to the settings of each stage; imports neither TFX nor a framework."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from switchyard.components.user_code.files import listed_files
 from switchyard.components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
-# In the settings of our stages, so that a newer Switchyard does not take an older one's results from the cache.
+# Part of the stages' settings, so that a newer Switchyard does not reuse an older one's cached results.
 VERSION = metadata.version("switchyard")
 
 
 def input_spec(config: PipelineConfig) -> InputSpec:
-    """Returns what ingest reads."""
+    """Returns the input of ingest."""
     data = config.data
     return InputSpec(
         path=data.path,
@@ -43,16 +43,16 @@ def input_spec(config: PipelineConfig) -> InputSpec:
 
 
 def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
-    """Returns the snapshot of the user's `preprocessing_fn`."""
+    """Returns the snapshot of the user's `preprocessing_fn`, or None without one."""
     code = config.preprocessing
     return snapshot(code, "preprocessing_fn", store, key="preprocessing", files=code_files(config)) if code else None
 
 
 def code_files(config: PipelineConfig) -> list[Path]:
-    """Returns the files that travel with the user's code because the config lists them.
+    """Returns the files that the config lists to travel with the user's code.
 
     Raises:
-        UserError: one is not there, or there is no code in a folder around it.
+        UserError: a file does not exist, or lies in no folder of the code.
     """
     files = listed_files(config.files)
     trainer = config.trainer
@@ -67,7 +67,7 @@ def code_files(config: PipelineConfig) -> list[Path]:
 
 
 def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> TrainerSettings:
-    """Returns the config's `trainer` as the training stage of one framework takes it, the user's code as snapshots."""
+    """Returns the settings of one framework's training stage, with snapshots of the user's code."""
     trainer = config.trainer
     model = trainer.model_for(framework)
     files = code_files(config)
@@ -78,7 +78,7 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
     code = snapshot(model, "build_model", store, key="trainer.model", files=files) if model else None
     return TrainerSettings(
         version=VERSION,
-        # Bundles of another format are not taken from the cache.
+        # Prevents cache hits on bundles of another format.
         bundle=FORMAT,
         framework=framework,
         own_preprocessing=config.preprocessing is not None,
@@ -90,12 +90,12 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
 
 
 def tuning_settings(config: PipelineConfig) -> TuningSettings | None:
-    """Returns the config's `tune` as its stage takes it; None: there is no such stage."""
+    """Returns the settings of the tuning stage, or None without one."""
     return TuningSettings(**config.tune.model_dump(), version=VERSION) if config.tune else None
 
 
 def data_gate_settings(config: PipelineConfig) -> DataGateSettings:
-    """Returns the config's `validation` as the data gate takes it; the schema reaches it as an artifact."""
+    """Returns the settings of the data gate; the schema is passed as an artifact."""
     return DataGateSettings(
         **config.validation.model_dump(exclude={"schema_path"}),
         version=VERSION,
@@ -109,11 +109,11 @@ def data_gate_settings(config: PipelineConfig) -> DataGateSettings:
 
 
 def infra_validation_settings(config: PipelineConfig) -> InfraValidationSettings | None:
-    """Returns the config's `serving.infra_validation` as its stage takes it; None: there is no such stage."""
+    """Returns the settings of infra validation, or None if it is disabled."""
     wanted = config.serving.infra_validation
     return InfraValidationSettings(**wanted.model_dump(), version=VERSION) if wanted else None
 
 
 def evaluation_settings(config: PipelineConfig) -> EvaluationSettings:
-    """Returns the config's `evaluation` as the evaluation stage takes it."""
+    """Returns the settings of the evaluation stage."""
     return EvaluationSettings(**config.evaluation.model_dump(), version=VERSION)
