@@ -80,7 +80,7 @@ class ColumnType:
 
     @property
     def is_beyond(self) -> bool:
-        """True when the column holds integers beyond 64 bits and no other kind that widens it."""
+        """True when all values are whole numbers and some exceed 64 bits."""
         return _value_kind(self._seen()) == BEYOND
 
     def _seen(self) -> frozenset[str]:
@@ -165,7 +165,7 @@ def _observe_lists(name: str, column: pa.Array, missing: tuple[str, ...]) -> Col
             f"Fill it in, make the whole list null, or leave the column out with data.exclude: [{name}].",
             has_gap,
         )
-    # Words such as NA mean missing only in columns with at most one value per row.
+    # `missing` does not apply inside longer lists, which have no missing elements.
     inner = observe(name, column.flatten(), is_text=False, missing=missing if longest <= 1 else ())
     return ColumnType(inner.kind, longest > 1, inner.seen, inner.unit)
 

@@ -55,7 +55,7 @@ class Loss:
 
 
 class FloatPrecision:
-    """Distinct values before and after the cast, over all batches of the first pass. A lossless batch costs a sample only."""
+    """Loss of distinct values per column over the first pass. A batch is read in full only when its sample requires it."""
 
     def __init__(self, missing: Sequence[str] = ()) -> None:
         self._missing = spelling.words(tuple(missing))

@@ -16,7 +16,7 @@ from switchyard.components.values.cells import as_text
 
 # Above this share of the present values, a column is meant as numbers.
 _SHARE = 0.9
-# When the other texts can only be missing markers, this share of numbers is enough.
+# With at least this share of numbers, texts that can only be missing markers are not counted as present.
 _FEWEST = 0.1
 _MARKER = (
     r"(?i)^([^\pL\pN]+|n[.]?[ad][.]?|k[.]?a[.]?|nil|none|null|missing|unknown|undefined|blank|empty|tbd|"

@@ -28,7 +28,7 @@ def full_disk(error: BaseException, *places: Path) -> str | None:
     for seen in error_chain(error):
         if isinstance(seen, OSError) and seen.errno in _CODES:
             return _sentence(str(seen.filename or seen.strerror), _file_of(seen), places, limited=seen.errno == errno.EFBIG)
-        # UserError and DataGateError messages are ours and may quote the user's input, so they are not searched.
+        # UserError and DataGateError describe problems with the user's input, so their texts are not searched.
         text = "" if isinstance(seen, UserError | DataGateError) else text_of(seen)
         if said := _SAYS.search(text):
             path = next((p for p in _PATH.findall(text) if os.path.isdir(os.path.dirname(p))), None)

@@ -52,7 +52,7 @@ def fork_server(preload: str) -> ForkServerContext:
 
 
 def ensure_fork_server() -> None:
-    """Starts this process's fork server unless it is running; does not wait for the preload."""
+    """Starts this process's fork server unless it is running; returns immediately."""
     from multiprocessing import forkserver
 
     # multiprocessing has no parameter for the server's environment: it inherits this process's.

@@ -78,7 +78,7 @@ def _all_or_none(values: pa.Array, text: pa.Array) -> pa.Array:
 
 
 def written(column: pa.Array, target: Target) -> pa.Array | None:
-    """Returns numbers, booleans and times as text in the column's observed style; null or None without a unique style."""
+    """Returns numbers, booleans and times as text in the column's observed style; null or None if it is unknown or ambiguous."""
     kind, of = column.type, pa.types
     if of.is_boolean(kind):
         style = spelling.one_style(target.spelled, spelling.BOOLEANS) if target.spelled is not None else "true"
