@@ -1,1 +1,1 @@
-"""Baseline: finds what a run is compared with, the registry's champion and the previous run's statistics."""
+"""The baseline stage: fetches the registry's champion and the previous run's statistics for comparison."""

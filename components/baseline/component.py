@@ -1,4 +1,4 @@
-"""The baseline stage. It looks outside of the workspace and asks MLflow alone, no ML Metadata: run it uncached."""
+"""The baseline stage. It reads MLflow, which is outside the workspace, and no ML Metadata, so it must run uncached."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _BATCH = 1000
 
 
 class Executor(base_executor.BaseExecutor):
-    """`examples` in, `baseline` out."""
+    """The baseline executor: reads `examples`, writes `baseline`."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
-        """See the base class. MLflow being away is said, and is no error; a champion whose files were changed is one."""
+        """See the base class. An unreachable MLflow is a warning; a champion with modified files is an error."""
         examples = artifact_utils.get_single_uri(input_dict["examples"])
         uri = artifact_utils.get_single_uri(output_dict["baseline"])
         os.makedirs(uri, exist_ok=True)
@@ -47,7 +47,7 @@ class Executor(base_executor.BaseExecutor):
         except UserError:
             shutil.rmtree(champion_folder(uri), ignore_errors=True)
             raise
-        except Exception as error:  # MLflow raises what its many stores raise
+        except Exception as error:  # MLflow does not wrap the errors of its many stores
             shutil.rmtree(champion_folder(uri), ignore_errors=True)
             _log.exception("MLflow")
             reason = first_line(error)
@@ -99,7 +99,7 @@ def _find(name: str, pipeline: str, examples: str, uri: str) -> BaselineContents
 
 
 def _count(champion: ChampionFit, files: list[str]) -> tuple[int, Reasons]:
-    """Returns how many rows a champion can judge, and why not the others."""
+    """Returns the number of rows that a champion can judge, and the reasons for the others."""
     import tensorflow as tf
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
@@ -112,7 +112,7 @@ def _count(champion: ChampionFit, files: list[str]) -> tuple[int, Reasons]:
 
 
 def _previous(client: Any, experiment: str, pipeline: str, splits: list[str], uri: str) -> str | None:
-    """Copies the statistics of the last data that the gate let pass; returns the gate's MLflow run."""
+    """Downloads the statistics of the last data that passed the data gate; returns that gate's MLflow run."""
     run_id = tracking.last_passed_gate(client, experiment, pipeline)
     if run_id is None:
         return None
@@ -127,7 +127,7 @@ def _previous(client: Any, experiment: str, pipeline: str, splits: list[str], ur
 
 
 class BaselineSpec(types.ComponentSpec):
-    """`model_name`: name in the registry; `pipeline_name`: whose previous run."""
+    """The component's interface. `model_name`: name in the registry; `pipeline_name`: pipeline of the previous run."""
 
     PARAMETERS = {"model_name": ExecutionParameter(type=str), "pipeline_name": ExecutionParameter(type=str)}
     INPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
@@ -135,7 +135,7 @@ class BaselineSpec(types.ComponentSpec):
 
 
 class Baseline(base_component.BaseComponent):
-    """Fetches the champion's bundle and the previous run's statistics from MLflow; counts the rows that the champion can judge.
+    """A component that fetches the champion and the previous run's statistics from MLflow, and counts the rows it can judge.
 
     Outputs:
         baseline: see `BaselineContents`.

@@ -1,6 +1,6 @@
-"""What a champion can take of new data: which rows, why not the others, and its scores in the new data's classes.
+"""Matches new data to a champion: the rows it can judge, the reasons for the others, and scores in the data's classes.
 
-The one place that decides it: the baseline stage counts with it before training, evaluation picks the rows by it.
+Single implementation: the baseline stage counts rows with it before training, evaluation selects rows with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from switchyard.components.values.conversion import MISSING, Misfit, fit, model_
 from switchyard.components.values.raw_features import Columns
 from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 
-# Column and reason -> rows.
+# (column, reason) -> number of rows.
 Reasons = Counter[tuple[str, str]]
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 _TRUTH = {"false": 0, "true": 1}
@@ -31,12 +31,12 @@ _WHY_MISSING = "is missing, and had a value in every row that the champion was t
 
 @dataclass(frozen=True)
 class Taken:
-    """What a champion can take of a batch.
+    """The rows of a batch that a champion can judge.
 
     Attributes:
-        columns: of the rows that it can take, as the champion's transform graph takes them.
-        mask: which they are, bool (B,).
-        reasons: why it cannot take the others; a row counts for each of its reasons.
+        columns: columns of these rows, in the format of the champion's transform graph.
+        mask: selects these rows, bool (B,).
+        reasons: reasons for the other rows; a row counts for each of its reasons.
     """
 
     columns: Columns
@@ -45,26 +45,26 @@ class Taken:
 
 
 class ChampionFit:
-    """A champion before another data set than its own."""
+    """The fit of a champion to a data set other than its own."""
 
     def __init__(self, info: BundleInfo, summary: DatasetSummary) -> None:
         self._info, self._summary = info, summary
         mine, theirs = _canonical(info.classes), _canonical(summary.classes)
         known = {c: i for i, c in enumerate(mine)}
-        # Class of the data -> the champion's index of it; None: the champion does not know it.
+        # Class of the data -> the champion's class index; None if the champion lacks the class.
         self._index = [known.get(c) for c in theirs]
         self._foreign = [i for i, c in enumerate(mine) if c not in theirs]
 
     @property
     def obstacle(self) -> str:
-        """Why it can judge no row of this data at all, in one sentence; empty when it may judge some."""
+        """The reason why the champion can judge no row of this data, in one sentence; empty if it may judge some."""
         info, summary = self._info, self._summary
         if (info.task == "regression") != (summary.task == "regression"):
             return f"it is for a {info.task} task, the data is {summary.task}"
         if info.label != summary.label:
             return f"it predicts {info.label!r}, the label is {summary.label!r}"
         common = sum(i is not None for i in self._index)
-        # Of one class alone nothing tells a good model from a bad one.
+        # With a single common class the quality of a model cannot be measured.
         if summary.classes and common < 2:
             return f"its classes are {_listed(info.classes)}, the data has {_listed(summary.classes)}"
         for feature in info.features:
@@ -74,11 +74,11 @@ class ChampionFit:
 
     @property
     def outputs(self) -> int:
-        """Scores a row of `aligned`."""
+        """Number of scores per row in `aligned`."""
         return len(self._summary.classes) + bool(self._foreign) if self._summary.task == "multiclass" else 1
 
     def take(self, batch: pa.RecordBatch) -> Taken:
-        """Returns the rows of a batch of examples that the champion can take."""
+        """Returns the rows of a batch of examples that the champion can judge."""
         reasons: Reasons = Counter()
         bad = self._unknown_labels(batch, reasons)
         fitted = []
@@ -104,10 +104,10 @@ class ChampionFit:
         return np.array(bad)
 
     def aligned(self, scores: np.ndarray) -> np.ndarray:
-        """Returns the champion's scores as those of the data's classes, float32 (B, outputs).
+        """Returns the champion's scores mapped to the data's classes, float32 (B, outputs).
 
-        Of a multiclass task there is one column more when the champion knows classes that the data lacks: the largest
-        probability of these, so that choosing one of them counts as wrong.
+        For a multiclass task there is one more column if the champion has classes that the data lacks: the largest probability
+        of these, so that predicting one of them counts as wrong.
         """
         if not self._summary.classes:
             return scores
@@ -127,7 +127,7 @@ def _reason(misfit: Misfit) -> str:
 
 
 def _as_meant(batch: pa.RecordBatch, name: str, meaning: str) -> pa.Array:
-    """Returns a column with the Arrow type that it had before it became one of an example's: booleans, dates, times."""
+    """Returns a column with its Arrow type before conversion to examples: booleans, timestamps, times."""
     if name not in batch.schema.names:
         return pa.nulls(batch.num_rows)
     column = batch.column(name)
@@ -140,12 +140,12 @@ def _as_meant(batch: pa.RecordBatch, name: str, meaning: str) -> pa.Array:
 
 
 def _canonical(classes: Sequence[Any]) -> list[Any]:
-    """Returns classes so that one value is the same whichever way it was spelled: 1, 1.0, "1", "1.0" and, beside 0, true."""
+    """Returns normalized classes, equal for all spellings of a value: 1, 1.0, "1", "1.0" and, beside 0, true."""
     lowered = [str(c).strip().lower() for c in classes]
     if set(lowered) <= set(_TRUTH) and len(set(lowered)) == len(lowered):
         return [_TRUTH[c] for c in lowered]
     found = [int(c.partition(".")[0]) if _WHOLE.fullmatch(c) else str(v) for c, v in zip(lowered, classes, strict=True)]
-    # Where two classes are one number ("1" and "01"), their spelling is what tells them apart.
+    # If two classes are the same number ("1" and "01"), only their spelling distinguishes them.
     return found if len(set(found)) == len(found) else [str(c) for c in classes]
 
 

@@ -1,1 +1,1 @@
-"""The tuning stage: hyperparameters are searched for before a model is trained."""
+"""The tuning stage: searches hyperparameters before training."""

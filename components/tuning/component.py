@@ -1,4 +1,4 @@
-"""The tuning stage as a TFX component: the same for every trainer."""
+"""The tuning stage as a TFX component, shared by all trainers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from switchyard.components.tuning.executor import Executor
 
 
 class TuningSpec(types.ComponentSpec):
-    """`settings`: `TrainerSettings` as JSON; `tune`: `TuningSettings` as JSON."""
+    """The component's interface. `settings` is `TrainerSettings` as JSON, `tune` is `TuningSettings` as JSON."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str), "tune": ExecutionParameter(type=str)}
     INPUTS = {
@@ -24,10 +24,10 @@ class TuningSpec(types.ComponentSpec):
 
 
 class Tuning(base_component.BaseComponent):
-    """Searches one trainer's hyperparameters on the eval split.
+    """A component that searches one trainer's hyperparameters on the eval split.
 
     Outputs:
-        best_hyperparameters: `best.json`, `trials.json` and a page; see `switchyard.components.tuning.results`.
+        best_hyperparameters: `best.json`, `trials.json` and an HTML page; see `switchyard.components.tuning.results`.
     """
 
     SPEC_CLASS = TuningSpec

@@ -1,4 +1,4 @@
-"""The config's `tune`: which hyperparameters are searched, where, how long, and by what they are judged."""
+"""Config section `tune`: search space, budget and metric of the hyperparameter search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from switchyard.components.errors import did_you_mean
 from switchyard.components.metrics import trained_names
 from switchyard.components.training.names import MODEL_PARAMETER, Optimizer, Schedule
 
-# Hyperparameter -> what may be searched: whole numbers, numbers above 0, or a choice of these.
+# Hyperparameter -> allowed values: whole numbers above 0, numbers above 0, or one of the listed choices.
 SEARCHABLE: dict[str, str | tuple[str, ...]] = {
     "learning_rate": "number",
     "batch_size": "whole",
@@ -26,7 +26,7 @@ SEARCHABLE: dict[str, str | tuple[str, ...]] = {
 }
 if TYPE_CHECKING:
     TuneMetric = str
-else:  # what the table of metrics has, which mypy cannot read
+else:  # computed from the metrics table, which mypy cannot evaluate
     TuneMetric = Literal[tuple(trained_names())]
 
 
@@ -77,18 +77,18 @@ class Dimension(Section):
 
     @property
     def range(self) -> tuple[float, float]:
-        """The lowest and the highest value; two whole numbers: whole numbers alone. Not of choices."""
+        """The lowest and the highest value, both int for a range of whole numbers. Undefined for choices."""
         assert self.low is not None
         assert self.high is not None
         return self.low, self.high
 
     @property
     def whole(self) -> bool:
-        """It is a range of whole numbers."""
+        """Whether the dimension is a range of whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def holds(self, value: Any) -> bool:
-        """Whether a value may be tried."""
+        """Returns whether a value is in the dimension."""
         if self.choices is not None:
             return value in self.choices
         low, high = self.range
@@ -136,7 +136,7 @@ class TuneConfig(Section):
         return self
 
     def check_combinations(self, hyperparameters: Section) -> None:
-        """Raises ValueError if values of the space exclude each other, or one of the config's own hyperparameters."""
+        """Raises ValueError if values of the space exclude each other or the config's own hyperparameters."""
         fixed = hyperparameters.model_dump(exclude_unset=True)
         choices = {name: self.space[name].choices for name in ("optimizer", "schedule") if name in self.space}
         numbers = {name: 1 for name in ("warmup_steps", "weight_decay") if name in self.space}
@@ -149,7 +149,7 @@ class TuneConfig(Section):
                 raise ValueError(f"tune.space: {found}") from None
 
     def batch_size_not_shared_by(self, workers: int) -> int | None:
-        """Returns a batch size in the space that so many workers cannot share equally, if there is one."""
+        """Returns a batch size in the space that is not divisible by the number of workers, or None."""
         dimension = self.space.get("batch_size")
         if dimension is None:
             return None
@@ -162,13 +162,13 @@ class TuneConfig(Section):
 
 
 class TuningSettings(TuneConfig):
-    """What the tuning stage goes by: the config's `tune`, and the version of Switchyard."""
+    """The settings of the tuning stage: the config's `tune`, and the version of Switchyard."""
 
     version: str = ""
 
 
 def _read(value: Any) -> Any:
-    # PyYAML reads 1e-3 as text.
+    # PyYAML parses 1e-3 as a string.
     return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
 
 

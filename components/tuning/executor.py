@@ -1,4 +1,4 @@
-"""The tuning stage's executor: one trainer's search, from the transformed examples to the best values."""
+"""The tuning stage's executor: runs one trainer's search and writes the best values."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _LOG = "trials.log"
 
 
 class Executor(base_executor.BaseExecutor):
-    """`examples` (for what is known of the data) and transformed ones in; `best_hyperparameters` out."""
+    """The tuning executor: reads the dataset summary and transformed examples, writes `best_hyperparameters`."""
 
     def __init__(self, context: base_executor.BaseExecutor.Context) -> None:
         super().__init__(context)
-        # Kept by the runner between a killed run and the next one of the same inputs and settings.
+        # The runner keeps this folder between a killed run and the next one with the same inputs and settings.
         self._state = Path(context.stateful_working_dir)
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
-        """See the base class. Runs no TensorFlow operation itself: trials have the devices to themselves."""
+        """See the base class. Runs no TensorFlow operation in this process, to leave the devices to the trials."""
         settings = TrainerSettings.model_validate_json(exec_properties["settings"]).model_dump(mode="json")
         tune = TuningSettings.model_validate_json(exec_properties["tune"])
         state = self._state

@@ -1,4 +1,4 @@
-"""The page on a search: the trials, how the best was reached, what mattered."""
+"""Renders the tuning page: best values, history, hyperparameter importance and all trials."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from switchyard.components.pages.page import COLOURS, INK, axes, legend, number,
 from switchyard.components.tuning.results import TrialResult, TuningResult
 
 _BAR = 0.35
-# A wider range of values is drawn in logarithms.
+# Ratio of the largest to the smallest value above which the axis is logarithmic.
 _WIDE = 20
 
 
 def tuning_page(framework: str, result: TuningResult) -> str:
-    """Returns the page."""
+    """Returns the page as HTML."""
     best = result.best_trial
     values = ", ".join(f"{k} {_shown(v)}" for k, v in result.values.items())
     sections: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""What the tuning stage leaves: `best.json` for the training stage, `trials.json` for people."""
+"""The tuning stage's output: `best.json` for the training stage, `trials.json` for users."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ TRIALS, PAGE = "trials.json", "tuning.html"
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One trial.
+    """The result of one trial.
 
     Attributes:
-        number: from 1, as in its MLflow run's name; a trial that a kill cut off has left a gap.
-        state: complete, pruned or failed.
-        values: hyperparameter -> what was tried.
-        value: the metric in the best epoch (of a pruned one, in its last); None when it failed.
-        epochs: finished.
-        best_epoch: of a complete one.
+        number: number from 1, as in its MLflow run's name; a trial interrupted by a kill leaves a gap.
+        state: `complete`, `pruned` or `failed`.
+        values: hyperparameter -> value tried.
+        value: metric in the best epoch (in the last epoch of a pruned trial); None if the trial failed.
+        epochs: number of completed epochs.
+        best_epoch: best epoch of a complete trial.
         seconds: wall time.
-        why: of a failed one.
+        why: reason of a failure.
     """
 
     number: int
@@ -40,15 +40,15 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """A whole search.
+    """The result of a search.
 
     Attributes:
-        metric: what it was judged by.
+        metric: metric that the trials are judged by.
         best: number of the best trial.
         values: its values.
-        importance: hyperparameter -> its share of the metric's variance over the complete trials (fANOVA, Hutter et al.
-            2014), adding up to 1; empty: too few trials to say.
-        trials: all of them, in order.
+        importance: hyperparameter -> share of the metric's variance over the complete trials (fANOVA, Hutter et al. 2014),
+            summing to 1; empty with too few trials.
+        trials: all finished trials, in order.
     """
 
     metric: str
@@ -59,11 +59,11 @@ class TuningResult:
 
     @property
     def best_trial(self) -> TrialResult:
-        """The trial behind `best`."""
+        """The best trial."""
         return next(t for t in self.trials if t.number == self.best)
 
     def save(self, folder: Path) -> None:
-        """Writes both files."""
+        """Writes `best.json` and `trials.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / BEST).write_text(json.dumps(self.values, indent=1), encoding="utf-8")
         (folder / TRIALS).write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")

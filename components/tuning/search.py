@@ -1,4 +1,4 @@
-"""The search: Optuna suggests, trials are trained, MLflow records. Kept on disk, so that a killed search resumes."""
+"""Runs the hyperparameter search: Optuna samples, trials train, MLflow records. A killed search resumes from disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from switchyard.components.tuning.config import Dimension, TuneConfig
 from switchyard.components.tuning.results import TrialResult, TuningResult
 from switchyard.components.tuning.trial_runner import TrialRunner
 
-# In a trial's attributes.
+# Keys of a trial's user attributes.
 WHY, BEST_EPOCH, SECONDS, FOLDER = "why", "best_epoch", "seconds", "folder"
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 _STARTUP_TRIALS = 5
@@ -39,7 +39,7 @@ _PATIENCE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every trial is given: folders, and the config's `trainer` as plain data."""
+    """The inputs of every trial: folders, and the config's `trainer` as plain data."""
 
     settings: Mapping[str, Any]
     examples: str
@@ -47,7 +47,7 @@ class Inputs:
 
 
 class Search:
-    """One study."""
+    """A hyperparameter search, stored as an Optuna study."""
 
     def __init__(self, tune: TuneConfig, inputs: Inputs, folder: Path) -> None:
         self._tune, self._inputs, self._folder = tune, inputs, folder
@@ -56,24 +56,24 @@ class Search:
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS) if tune.pruner else optuna.pruners.NopPruner()
         self.study = optuna.create_study(
             study_name="tuning",
-            # Transactions, not Optuna's journal file: a line that a full disk or a kill cut short would spoil that.
+            # SQLite's transactions instead of Optuna's journal file, which a truncated line (full disk, kill) corrupts.
             storage=RDBStorage(sqlite_uri(folder / "study.db"), engine_kwargs={"connect_args": {"timeout": _PATIENCE_SECONDS}}),
             sampler=_sampler(tune),
             pruner=pruner,
             direction="maximize" if direction(tune.metric) > 0 else "minimize",
             load_if_exists=True,
         )
-        # Optuna is asked and told by one thread at a time: on SQLite two may be given the same trial.
+        # Serializes calls to Optuna: on SQLite two threads may receive the same trial.
         self._lock = threading.Lock()
         self._begun = 0
         self._stop: Exception | None = None
 
     def run(self, trials: TrialRunner) -> None:
-        """Runs the trials that are left.
+        """Runs the remaining trials.
 
         Raises:
             UserError: the user's code or settings are wrong.
-            TrainingError: not one trial came to its end.
+            TrainingError: no trial completed.
         """
         self._take_up()
         left = self._tune.trials - len(self.finished)
@@ -87,12 +87,12 @@ class Search:
         if not any(t.state == TrialState.COMPLETE for t in self.finished):
             why = next((t.user_attrs[WHY] for t in self.finished if WHY in t.user_attrs), "no trial was begun in time")
             count = len(self.finished)
-            # The next run of the same tries anew: it may have been the memory.
+            # The next run starts over, as the cause may be temporary, such as a lack of memory.
             shutil.rmtree(self._folder)
             raise TrainingError(f"tuning: not one of {count} trials came to its end. The first: {why}")
 
     def _work(self, trials: TrialRunner, left: int, deadline: float) -> None:
-        """One trial after the other; several threads do this side by side."""
+        """Runs trials one after the other; several threads do so in parallel."""
         while True:
             with self._lock:
                 if self._stop or self._begun >= left or time.monotonic() > deadline:
@@ -105,17 +105,17 @@ class Search:
             try:
                 self._run(trial, values, folder, trials)
             except Exception as error:
-                # No trial can do better.
+                # Errors that reach this point affect every trial.
                 with self._lock:
                     self._stop = self._stop or error
 
     @property
     def finished(self) -> list[FrozenTrial]:
-        """Trials that are over, in order; those that a kill cut off are not."""
+        """The finished trials, in order; without those interrupted by a kill."""
         return [t for t in self.study.get_trials(deepcopy=False) if t.state in _COUNTED or WHY in t.user_attrs]
 
     def result(self) -> TuningResult:
-        """Returns the search as it stands, when there is a best trial."""
+        """Returns the search's result; requires a complete trial."""
         best = self.study.best_trial
         trials = [_described(t) for t in self.finished]
         return TuningResult(self._tune.metric, best.number + 1, dict(best.params), self._importance(), trials)
@@ -125,7 +125,7 @@ class Search:
         if len(complete) < _LEAST_FOR_IMPORTANCE or len({t.value for t in complete}) == 1:
             return {}
         try:
-            # Optuna's default, PED-ANOVA, compares the best tenth with all: one trial of ten, which says nothing.
+            # Optuna's default, PED-ANOVA, compares the best tenth with all trials: with ten trials that is a single one.
             found = get_param_importances(self.study, evaluator=FanovaImportanceEvaluator(seed=self._tune.seed))
             return {k: float(v) for k, v in found.items()}
         except (ValueError, RuntimeError) as error:
@@ -133,12 +133,12 @@ class Search:
             return {}
 
     def _take_up(self) -> None:
-        """What a kill cut off is tried again with the same values, from its checkpoint; a new study begins with the config's."""
+        """Requeues interrupted trials with their values and checkpoints; starts a new study with the config's values."""
         trials = self.study.get_trials(deepcopy=False)
         for trial in trials:
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
-                # Its checkpoints are where it left them.
+                # The same folder, so that the new trial resumes from the checkpoints.
                 self.study.enqueue_trial(trial.params, user_attrs={FOLDER: trial.user_attrs.get(FOLDER, str(trial.number))})
         if self.finished:
             warn(f"an earlier search was cut off: it resumes after {len(self.finished)} of {self._tune.trials} trials")
@@ -146,7 +146,7 @@ class Search:
             self.study.enqueue_trial(self._configured(), skip_if_exists=True)
 
     def _configured(self) -> dict[str, Any]:
-        """The config's own values, where they lie in the space: what is found is not worse than what was there."""
+        """Returns the config's own values that are in the space, so that the search also tries the user's settings."""
         settings = self._inputs.settings
         found = {}
         for name, dimension in self._tune.space.items():
@@ -173,7 +173,7 @@ class Search:
             run.metrics(metrics, step=epoch)
             with self._lock:
                 trial.report(metrics[metric], epoch)
-                # A trial that has trained to its end is complete, whatever its value.
+                # A trial that has reached its last epoch is complete, whatever its value.
                 return epoch != last and trial.should_prune()
 
         result, why = None, ""
@@ -232,7 +232,7 @@ def _described(trial: FrozenTrial) -> TrialResult:
 
 
 def suggest(trial: optuna.Trial, name: str, dimension: Dimension) -> Any:
-    """Asks Optuna for a value of one dimension."""
+    """Returns Optuna's suggested value for a dimension."""
     if dimension.choices is not None:
         return trial.suggest_categorical(name, dimension.choices)
     low, high = dimension.range

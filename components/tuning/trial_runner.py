@@ -1,4 +1,4 @@
-"""Trials as trainings: what one of them comes to by itself does not end the search."""
+"""Runs trials as trainings in a training server, where the failure of one trial does not end the search."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from switchyard.components.training.workers.training_process import Report, Trai
 
 
 class TrialRunner:
-    """Runs trials.
+    """A runner of trials.
 
     Attributes:
-        processes: how many side by side.
+        processes: number of parallel trials.
     """
 
     def __init__(self, server: TrainingServer, processes: int, log: IO[bytes]) -> None:
@@ -22,18 +22,18 @@ class TrialRunner:
         self._server, self._log = server, log
 
     def run(self, job: Mapping[str, Any], report: Report) -> dict[str, Any] | None:
-        """Runs a trial to its end; returns its TrainResult as a dict, None when it was pruned.
+        """Runs a trial; returns its TrainResult as a dict, or None if it was pruned.
 
         Raises:
-            UserError: the user's code or settings are wrong: no other trial will do better.
+            UserError: the user's code or settings are wrong, which affects every trial.
             TrainingError: this trial failed: it diverged, crashed or ran out of memory.
-            StageError: the process that starts trials is gone.
+            StageError: the training server has exited.
         """
         return self._server.train(job, report, trial_log=self._log)
 
 
 @contextmanager
 def trial_runner(processes: int, framework: str, log: Path) -> Iterator[TrialRunner]:
-    """Yields a runner for so many trials at a time of a framework's; what they print goes to `log`."""
+    """Yields a runner of parallel trials for a framework; their output is appended to `log`."""
     with log.open("ab") as output, training_server(framework, log) as server:
         yield TrialRunner(server, processes, output)

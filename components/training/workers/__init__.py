@@ -1,1 +1,1 @@
-"""One training on several processes or nodes."""
+"""Trains one model in several processes or on several nodes."""

@@ -1,4 +1,4 @@
-"""Several worker processes on this machine, started by PyTorch's launcher, and what they tell the stage."""
+"""Runs local worker processes with PyTorch's launcher, and reads their messages."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ _STOP_SECONDS = 30
 
 
 def train(job: TrainingJob, report: Report) -> TrainResult:
-    """Trains for a stage; raises as `Trainer.train`.
+    """Trains for a stage; raises the same errors as `Trainer.train`.
 
-    Keras trains in the stage's process, which has TensorFlow; all others in one that has none of the stage's libraries.
+    Keras trains in the stage's process, which has imported TensorFlow; other trainers run in a process without the stages'
+    libraries.
 
     Raises:
-        StageError: the process that trains died, or its workers did more often than they are started again.
+        StageError: the training process died, or its workers exceeded the limit of restarts.
     """
     if job.accelerator.nodes > 1:
         given = settings()
         if given:
             from switchyard.components.training.workers import (
-                train_job,  # with Kubernetes' client, which one machine does not need
+                train_job,  # imports the Kubernetes client, which local runs do not need
             )
 
             return train_job.train(job, report, given)
@@ -52,10 +53,10 @@ def train(job: TrainingJob, report: Report) -> TrainResult:
 
 
 def train_here(job: TrainingJob, report: Report) -> TrainResult:
-    """Trains in this process, or in as many as the job's accelerator takes; raises as `Trainer.train`.
+    """Trains in this process or in the number of processes that the job requires; raises the same errors as `Trainer.train`.
 
     Raises:
-        StageError: workers died more often than they are started again.
+        StageError: the workers exceeded the limit of restarts.
     """
     processes = job.processes()
     return job.run(report) if processes == 1 else _train(job, processes, report)
@@ -89,13 +90,13 @@ def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
 
 
 def arguments(processes: int, job: Path) -> list[str]:
-    """Returns the launcher's arguments for workers on this machine alone."""
+    """Returns the launcher's arguments for workers on this machine only."""
     counts = [f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}"]
     return ["--standalone", "--local-addr=127.0.0.1", *counts, "-m", "switchyard.components.training.workers.worker", str(job)]
 
 
 def _environment() -> dict[str, str]:
-    # Workers on one machine talk over the loopback interface.
+    # Workers on one machine communicate over the loopback interface.
     return {**os.environ, "GLOO_SOCKET_IFNAME": "lo", variables.STAGE_PIPE: "1"}
 
 

@@ -1,4 +1,4 @@
-"""One TrainJob on a cluster: made or taken up again, its nodes' logs read, taken away at the end."""
+"""Creates or resumes a TrainJob on a cluster, streams its nodes' logs, and deletes it at the end."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from switchyard.components.training.workers.listener import Listener
 _GROUP, _VERSION, _PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _POLL_SECONDS = 2.0
-# The API server may be away so long.
+# Maximum outage of the API server.
 _PATIENCE_SECONDS = 600.0
-# To connect, and without a line: a server that went away without a word must not be listened to for ever.
+# (connect, read) timeouts; the read timeout ends streams of a server that vanished without closing the connection.
 _LOG_TIMEOUT = (10, 300)
 _LOG_LINES = 15
 _NOT_FOUND, _FORBIDDEN = 404, 403
 
 
 class TrainJobClient:
-    """A context: inside of it the TrainJob is there; it ends with it, however it ends."""
+    """A context manager for a TrainJob, which exists inside the context and is deleted at its end."""
 
     def __init__(self, manifest: dict[str, Any]) -> None:
         self._manifest = manifest
         self._name = manifest["metadata"]["name"]
         self._namespace = _connect()
         self._jobs, self._core = client.CustomObjectsApi(), client.CoreV1Api()
-        # By run of a pod: who reads its log, how many lines were read; and which logs were read whole.
+        # By run of a pod: the thread that reads its log, the number of lines read; and the runs whose logs are complete.
         self._readers: dict[str, threading.Thread] = {}
         self._seen: dict[str, int] = {}
         self._whole: set[str] = set()
@@ -44,11 +44,11 @@ class TrainJobClient:
         self._away_since: float | None = None
 
     def __enter__(self) -> Self:
-        """Makes the job, or takes up the one that an earlier try of this stage made.
+        """Creates the job, or resumes the job of an earlier attempt of this stage.
 
         Raises:
-            UserError: the cluster has no Kubeflow Trainer, or does not allow it.
-            StageError: Kubernetes does not answer, or refuses the job.
+            UserError: Kubeflow Trainer is not installed, or access is forbidden.
+            StageError: Kubernetes is unreachable, or rejects the job.
         """
         try:
             self._make()
@@ -80,17 +80,18 @@ class TrainJobClient:
             warn(f"TrainJob {self._name} is there from an earlier try and is followed")
 
     def __exit__(self, *_: object) -> None:
-        """Takes the job and its pods away."""
+        """Deletes the job and its pods."""
         try:
             self.delete()
         except (ApiException, urllib3.exceptions.HTTPError) as error:
             warn(f"TrainJob {self._name} could not be deleted: {first_line(error)}")
 
     def follow(self, listener: Listener) -> None:
-        """Hands the nodes' logs to the listener until the job is over: any of them may have the first worker.
+        """Passes the nodes' logs to the listener until the job ends; the first worker may be on any node.
 
         Raises:
-            StageError: the job failed, is gone, or the API server is away for too long.
+            UserError: access is forbidden.
+            StageError: the job failed or was deleted, or the API server was unreachable for too long.
         """
         while True:
             complete = failed = None
@@ -114,7 +115,7 @@ class TrainJobClient:
             self._drain_logs(listener, _POLL_SECONDS)
 
     def delete(self) -> None:
-        """Takes the job and its pods away, if it is there."""
+        """Deletes the job and its pods, if it exists."""
         try:
             self._jobs.delete_namespaced_custom_object(
                 _GROUP, _VERSION, self._namespace, _PLURAL, self._name, propagation_policy="Foreground"
@@ -124,7 +125,7 @@ class TrainJobClient:
                 raise
 
     def _drain_logs(self, listener: Listener, seconds: float) -> None:
-        """Hands on what the readers read, for so long."""
+        """Passes lines from the readers to the listener for the given time."""
         end = time.monotonic() + seconds
         while True:
             try:
@@ -134,7 +135,7 @@ class TrainJobClient:
             listener.hear(line, source)
 
     def _read_logs(self, pods: list[Any]) -> None:
-        """Sees to it that the log of every pod is being read until it was read whole."""
+        """Starts a reader for every pod whose log is neither being read nor complete."""
         self._readers = {run: reader for run, reader in self._readers.items() if reader.is_alive()}
         for pod in pods:
             run = f"{pod.metadata.uid}/{sum(s.restart_count for s in pod.status.container_statuses or [])}"
@@ -146,7 +147,7 @@ class TrainJobClient:
                 self._readers[run].start()
 
     def _read_log(self, pod: str, index: str, run: str, over: bool) -> None:
-        """Puts what a run of a pod has printed since it was last read in the queue, until it ends or the connection does."""
+        """Puts new log lines of a pod's run into the queue until the log or the connection ends."""
         try:
             response = self._core.read_namespaced_pod_log(
                 pod, self._namespace, container="node", follow=True, _preload_content=False, _request_timeout=_LOG_TIMEOUT
@@ -163,7 +164,7 @@ class TrainJobClient:
             finally:
                 response.release_conn()
         except (ApiException, urllib3.exceptions.HTTPError, ConnectionError):
-            return  # it is read again, from there, while the pod is there
+            return  # a new reader resumes after the last line read while the pod exists
         if over:
             self._whole.add(run)
 
@@ -180,7 +181,7 @@ class TrainJobClient:
             say(f"nodes: {shown}")
 
     def _tails(self) -> str:
-        """The last lines of every node: the one that failed may not be the first."""
+        """Returns the last log lines of every node, as any of them may have failed."""
         found = ""
         for pod in self._pods():
             try:
@@ -226,7 +227,7 @@ class TrainJobClient:
 
 
 def _connect() -> str:
-    """Finds the cluster and returns the namespace: the pod's own, or the kubeconfig's."""
+    """Connects to the cluster; returns the namespace of the pod or of the kubeconfig."""
     try:
         if _NAMESPACE_FILE.exists():
             config.load_incluster_config()

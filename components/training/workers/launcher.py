@@ -1,4 +1,4 @@
-"""`python -m switchyard.components.training.workers.launcher`: PyTorch's launcher; ends, with its workers, with the stage.
+"""`python -m switchyard.components.training.workers.launcher`: PyTorch's launcher, which shuts down when the stage ends.
 
 Takes the arguments of `python -m torch.distributed.run`.
 """
@@ -14,13 +14,13 @@ import threading
 from switchyard.components.process import variables
 from switchyard.components.training.workers import lease
 
-# A worker that died, for want of memory say, is started again so often, from the last checkpoint.
+# Restarts of the workers from the last checkpoint, for example after an out-of-memory kill.
 RESTARTS = 3
 
 
 def _end_with_the_stage() -> None:
     stage = select.poll()
-    stage.register(0, 0)  # a hang-up is always told
+    stage.register(0, 0)  # poll() always reports a hang-up
     stage.poll()
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -37,7 +37,7 @@ if __name__ == "__main__":
         sys.exit("the training stage is gone for good: this node does not begin")
     from torch.distributed.run import main
 
-    # One store for all restarts would hand the workers what those before them left there.
+    # A store shared between restarts would expose stale values of the previous workers.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if leased:
         threading.Thread(target=_end_with_the_lease, args=(leased,), daemon=True).start()

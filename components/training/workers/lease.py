@@ -1,6 +1,6 @@
-"""A training stage's lease on its TrainJob's nodes: a file on their claim. Nodes whose stage is gone for good end by themselves.
+"""A training stage's lease on its TrainJob's nodes: a file on their claim. Nodes shut down when the lease expires.
 
-A node compares what the file holds, by its own clock: those of two machines may differ.
+A node compares the file's content and measures time by its own clock, as the clocks of two machines may differ.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-# Longer than a stage that was killed takes to be tried again, and than Kubernetes may be away.
+# Longer than the retry of a killed stage takes, and than the tolerated outage of Kubernetes.
 SECONDS = 900.0
 _RENEWALS = 60
 _EXPIRED = "expired"
 
 
 class Lease:
-    """A context: inside of it the nodes go on."""
+    """A context manager that renews the lease, so that the nodes keep running."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._over = path, threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
 
     def __enter__(self) -> Self:
-        """Takes the lease, also one that has expired."""
+        """Acquires the lease, even if it has expired."""
         self._renew()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Renews it no more."""
+        """Stops the renewals."""
         self._over.set()
         self._thread.join()
 
@@ -40,22 +40,22 @@ class Lease:
             self._renew()
 
     def _renew(self) -> None:
-        with suppress(OSError):  # a full disk, or a claim that is away for a while: it lasts for many renewals
+        with suppress(OSError):  # full disk or unmounted claim: the lease outlasts many renewals
             self._path.write_text(str(time.time_ns()), encoding="utf-8")
 
 
 def variable(path: Path) -> str:
-    """Returns the variable's value."""
+    """Returns the value of the lease's environment variable: seconds and path."""
     return f"{SECONDS:g}:{path}"
 
 
 def expired(given: str) -> bool:
-    """Returns whether another node has found the lease expired, and the stage did not take it again."""
+    """Returns whether a node has marked the lease as expired and the stage has not acquired it again."""
     return _content(Path(given.partition(":")[2])) == _EXPIRED
 
 
 def await_expiry(given: str) -> None:
-    """Returns when the lease was not renewed for its time; the nodes that come after know it at once.
+    """Blocks until the lease has expired; then marks it, so that nodes that start later exit at once.
 
     Args:
         given: see `variable`.

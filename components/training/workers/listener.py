@@ -1,4 +1,4 @@
-"""What workers tell, taken by the stage."""
+"""Dispatches the messages of training workers in the stage."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from switchyard.components.training.workers.messages import read_message
 
 
 class Listener:
-    """Takes the workers' lines: reports go to `report`, the rest to `log`.
+    """A dispatcher of the workers' output lines: reports go to `report`, other lines to `log`.
 
     Attributes:
-        result: what the workers found; None: they are not done.
+        result: result of the training; None until the workers finish.
     """
 
     def __init__(self, report: Report, log: Callable[[str], object]) -> None:
@@ -24,10 +24,10 @@ class Listener:
         self.result: TrainResult | None = None
 
     def hear(self, line: str, source: str = "") -> None:
-        """Takes one line; `source` stands before it in the log.
+        """Dispatches one line; `source` is its prefix in the log.
 
         Raises:
-            UserError, TrainingError: a worker says so.
+            UserError, TrainingError: a worker reports this failure.
         """
         said = read_message(line)
         if said is None:
@@ -47,5 +47,5 @@ class Listener:
 
 
 def train_result(found: Mapping[str, Any]) -> TrainResult:
-    """Returns a result that came as plain data."""
+    """Returns a TrainResult from plain data."""
     return TrainResult(**{**found, "history": tuple(found["history"])})

@@ -1,4 +1,4 @@
-"""The lines in which workers tell what comes of their training, among all that libraries print."""
+"""The messages of training workers: marked JSON lines among the output of libraries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# How a report of a training is answered.
+# Replies to a training's report.
 GO, PRUNE = "go", "prune"
 _MARK = "switchyard-worker "
 
@@ -17,7 +17,7 @@ def message(said: Mapping[str, Any]) -> str:
 
 
 def read_message(line: str) -> dict[str, Any] | None:
-    """Returns what a line says, or None: it is something else."""
+    """Returns the message in a line, or None if it has none."""
     _, mark, rest = line.partition(_MARK)
     if not mark:
         return None

@@ -1,7 +1,7 @@
-"""Training on several nodes of a cluster: a Kubeflow Trainer TrainJob that the training stage makes, follows and takes away.
+"""Trains on several nodes of a cluster by a Kubeflow Trainer TrainJob, which the training stage creates, follows and deletes.
 
-The job's nodes run PyTorch's launcher and our workers, for every trainer. What they read and write lies on a claim that
-they and the stage mount at the same path: copies of the stage's inputs, the user's code, checkpoints, the exported model.
+The job's nodes run PyTorch's launcher and Switchyard's workers, for every trainer. Their files are on a claim that the nodes
+and the stage mount at the same path: copies of the stage's inputs, the user's code, checkpoints, the exported model.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _PORT = 29400  # of Kubeflow Trainer's headless service
 
 
 def train(job: TrainingJob, report: Report, given: TrainJobSettings) -> TrainResult:
-    """Trains the job on the cluster and brings the exported model to `job.export_dir`.
+    """Trains the job on the cluster and copies the exported model to `job.export_dir`.
 
     Raises:
-        UserError, TrainingError: as `Trainer.train`; the workers say so.
-        StageError: the TrainJob failed, or cannot be made.
+        UserError, TrainingError: a worker failed, see `Trainer.train`.
+        StageError: the TrainJob failed or cannot be created.
     """
     accelerator = job.accelerator
     per_node = trainer_class(job.settings["framework"])().processes(accelerator)
@@ -64,16 +64,16 @@ def train(job: TrainingJob, report: Report, given: TrainJobSettings) -> TrainRes
 
 
 def train_job(given: TrainJobSettings, name: str, job_file: Path, *, nodes: int, processes: int) -> dict[str, Any]:
-    """Returns the manifest.
+    """Returns the TrainJob's manifest.
 
-    It holds only fields that Kubeflow Trainer 2.0 to 2.3 share: what they do not (volumes) is the runtime's.
+    It uses only fields that Kubeflow Trainer 2.0 to 2.3 share; others (volumes) belong to the training runtime.
 
     Args:
         given: the cluster's settings.
-        name: of the TrainJob.
+        name: name of the TrainJob.
         job_file: `TrainingJob` as JSON, on the claim.
-        nodes: how many.
-        processes: how many on each node.
+        nodes: number of nodes.
+        processes: number of processes per node.
     """
     launcher = [
         "python3",
@@ -109,14 +109,14 @@ def _lease(job_file: Path) -> Path:
 
 
 def _name(job: TrainingJob) -> str:
-    """The same for a task that is tried again, so that it finds its job and its checkpoints."""
+    """Returns a name that stays the same when a task is retried, so that the retry finds its job and its checkpoints."""
     framework = re.sub(r"[^a-z0-9]+", "-", trainer_class(job.settings["framework"]).name.lower()).strip("-")
     key = json.dumps([RunContext.current().kfp_run_id or job.state, job.settings], sort_keys=True)
     return f"switchyard-{framework[:20]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def _share(job: TrainingJob, folder: Path) -> TrainingJob:
-    """Copies what the nodes need to the claim; what lies on the claim already stays."""
+    """Copies the nodes' inputs to the claim, except those already on it; returns the job with the new paths."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def on_claim(uri: str) -> bool:
@@ -127,7 +127,7 @@ def _share(job: TrainingJob, folder: Path) -> TrainingJob:
             return uri
         target = folder / name
         if not target.exists():
-            # Whole or not at all: the stage may have been cut off here.
+            # Atomic: an earlier attempt may have been interrupted here.
             shutil.rmtree(folder / f"new_{name}", ignore_errors=True)
             shutil.copytree(uri, folder / f"new_{name}", ignore=shutil.ignore_patterns(".switchyard", "__pycache__"))
             (folder / f"new_{name}").rename(target)

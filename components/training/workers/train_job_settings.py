@@ -1,4 +1,4 @@
-"""What a cluster needs to know of a TrainJob, handed to the training stage by what compiled it."""
+"""The cluster's settings for TrainJobs, passed by the compiler to the training stage."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from switchyard.components.process import variables
 
 @dataclass(frozen=True)
 class TrainJobSettings:
-    """What a cluster needs to know of a TrainJob.
+    """The cluster's settings for a TrainJob.
 
     Attributes:
         runtime, kind: a TrainingRuntime of the namespace or a ClusterTrainingRuntime, with a `torch` policy, whose nodes mount
             the claim.
-        path: where the claim is mounted, in the stage and in the nodes.
-        image: what the nodes run.
-        resources: limits of a node, as Kubernetes writes them.
-        environment: plain variables of the nodes.
+        path: mount path of the claim, in the stage and in the nodes.
+        image: container image of the nodes.
+        resources: resource limits of a node in Kubernetes' notation.
+        environment: environment variables of the nodes.
     """
 
     runtime: str
@@ -31,6 +31,6 @@ class TrainJobSettings:
 
 
 def settings() -> TrainJobSettings | None:
-    """Returns the settings, or None: this is not a cluster, and this machine plays all nodes."""
+    """Returns the settings; None outside a cluster, where this machine simulates all nodes."""
     text = os.environ.get(variables.TRAIN_JOB)
     return TrainJobSettings(**json.loads(text)) if text else None

@@ -1,4 +1,4 @@
-"""The stage's side of `training_server`: where a model is trained, or a trainer looked at, and what comes back."""
+"""The client of `training_server`: submits trainings and trainer checks, and receives their results."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ from switchyard.components.training.trainers import TRAINERS
 from switchyard.components.training.workers.messages import GO, PRUNE
 from switchyard.components.user_code.loading import is_file
 
-# Trained in the stage's process, where its framework is imported already.
+# This framework trains in the stage's process, which has already imported it.
 STAGES_OWN = "tensorflow"
-# Takes what a training reports once an epoch (steps so far, metrics); True ends it.
+# Receives a training's report once per epoch (steps so far, metrics); True prunes the training.
 Report = Callable[[int, Mapping[str, float]], bool]
 
 
 class TrainingServer:
-    """Trains jobs, as many side by side as are asked for.
+    """A client of a training server, which runs any number of jobs in parallel.
 
     Args:
-        address: of its socket.
-        log: what it printed itself.
+        address: address of the server's socket.
+        log: file with the server's own output, if any.
     """
 
     def __init__(self, address: str, log: Path | None) -> None:
         self._address, self._log = address, log
 
     def train(self, job: Mapping[str, Any], report: Report, *, trial_log: IO[Any] | None = None) -> dict[str, Any] | None:
-        """Trains a `TrainingJob` (as plain data); returns its TrainResult as a dict, None when `report` ended it.
+        """Trains a `TrainingJob` (as plain data); returns its TrainResult as a dict, or None if `report` pruned it.
 
         Args:
             job: see TrainingJob.
-            report: see there.
-            trial_log: of one training of many, where it prints to; it says nothing to the user. Else this process's output.
+            report: see `Report`.
+            trial_log: output file of a trial, which prints nothing to the terminal. Default: this process's output.
 
         Raises:
             UserError: the user's code or settings are wrong.
-            TrainingError: it diverged, or ran out of memory; one of many: also whatever else it ended by.
-            StageError: it crashed, or was killed.
+            TrainingError: it diverged or ran out of memory; for a trial also any other failure.
+            StageError: it crashed or was killed.
         """
         order = {"job": dict(job), "trial": trial_log is not None}
         found: dict[str, Any] | None = self._ask(order, report, trial_log.fileno() if trial_log else 2)
         return found
 
     def check(self, settings: Mapping[str, Any]) -> str:
-        """Returns the trainer's name, see `check_trainer`. Raises as `train`."""
+        """Returns the trainer's name, see `check_trainer`. Raises the same errors as `train`."""
         return str(self._ask({"check": dict(settings), "trial": False}, lambda *_: False, 2))
 
     def _ask(self, order: Mapping[str, Any], report: Report, output: int) -> Any:
         given = {**order, "environment": dict(os.environ), "path": sys.path}
-        # Both are closed at once: the end of the connection ends what is trained.
+        # Both are closed together: closing the connection ends the job.
         with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as lines:
             try:
                 with _short(self._address) as address:
@@ -73,7 +73,7 @@ class TrainingServer:
                 said = self._said(lines)
                 if "metrics" in said:
                     answer = PRUNE if report(said["step"], said["metrics"]) else GO
-                    with suppress(OSError):  # it has died: what of, comes next
+                    with suppress(OSError):  # the job has died; the next line gives the reason
                         connection.sendall(f"{answer}\n".encode())
                 elif "said" in said:
                     say(said["said"])
@@ -102,11 +102,11 @@ class TrainingServer:
 
 @contextmanager
 def training_server(framework: str, log: Path | None = None) -> Iterator[TrainingServer]:
-    """Yields a server for a framework's trainings: one that runs already, else one of its own, which ends here.
+    """Yields a client of a framework's server: a running one, else a new one that is stopped at the end.
 
     Args:
         framework: as the config has it.
-        log: file for what a server of its own prints; default: this process's output.
+        log: output file of a new server; default: this process's output.
     """
     running = json.loads(os.environ.get(variables.TRAINING_SERVERS, "{}")).get(framework)
     if running:
@@ -121,11 +121,11 @@ def training_server(framework: str, log: Path | None = None) -> Iterator[Trainin
 
 
 def start_server(framework: str, folder: Path, log: Path | None) -> tuple[subprocess.Popen[bytes], str]:
-    """Starts a server; returns its process, which ends with its standard input, and the address of its socket.
+    """Starts a server; returns its process, which exits when its standard input closes, and the address of its socket.
 
     Args:
         framework: as the config has it.
-        folder: of the socket.
+        folder: folder of the socket.
         log: see `training_server`.
     """
     address = str(folder / "trainings")
@@ -150,10 +150,10 @@ def start_server(framework: str, folder: Path, log: Path | None) -> tuple[subpro
 
 
 class TrainingServers:
-    """Servers that import their frameworks ahead of the stages that use them; those that run already are used.
+    """Servers that import their frameworks before the stages need them; servers that already run are reused.
 
     Attributes:
-        environment: variables of those stages.
+        environment: environment variables for those stages.
     """
 
     def __init__(self, frameworks: Sequence[str], logs: Path) -> None:
@@ -174,7 +174,7 @@ class TrainingServers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends them, and what they still train."""
+        """Stops the servers and their jobs."""
         for process in self._processes:
             _stop(process)
         self._processes = []
@@ -182,14 +182,14 @@ class TrainingServers:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends a server, and what it still trains."""
+    """Stops a server and its jobs."""
     process.terminate()
     process.communicate()
 
 
 @contextmanager
 def _short(address: str) -> Iterator[str]:
-    """Yields a name of a socket that is short enough, however deep its folder lies."""
+    """Yields a path to a socket within the length limit of socket addresses, however deep its folder is."""
     folder = os.open(os.path.dirname(address), os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{os.path.basename(address)}"
@@ -198,5 +198,5 @@ def _short(address: str) -> Iterator[str]:
 
 
 def _modules(framework: str) -> list[str]:
-    """Returns what is imported ahead of the trainings; a trainer of the user's own is imported by each."""
+    """Returns the modules to import before the first job; a user's own trainer is imported by each job."""
     return [] if is_file(framework) or framework not in TRAINERS else [TRAINERS[framework].partition(":")[0]]

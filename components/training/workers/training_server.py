@@ -1,13 +1,13 @@
-"""`python -m switchyard.components.training.workers.training_server SOCKET [MODULE...]`: trains, each job in a fork of it.
+"""`python -m switchyard.components.training.workers.training_server SOCKET [MODULE...]`: runs each training job in a fork.
 
-The trainer's framework is imported once and never used here, so that every training starts from the same clean state, and
-one that crashes or is killed for memory takes nothing with it. No library of the stages comes along: a PyTorch model is
-trained without TensorFlow.
+The server imports the trainer's framework once and never uses it, so that every job starts from the same clean state, and a crash
+or an out-of-memory kill affects only its own job. The server imports none of the stages' libraries: PyTorch models train without
+TensorFlow.
 
-A job comes over a connection to the listening socket (its descriptor is `SOCKET`): one byte with the descriptor of its log,
-then lines of JSON. First the order (`job` or `check`; `trial`, `environment`, `path`), then what comes of it: `step` and
-`metrics` once an epoch, answered by `go` or `prune`; `said`; and one of `done`, `pruned`, `failed` and `died`. The end of the
-connection ends the job, that of standard input all of them.
+A job is submitted over a connection to the listening socket (file descriptor `SOCKET`): one byte with the descriptor of its log,
+then lines of JSON. The first line is the order (`job` or `check`; `trial`, `environment`, `path`). The replies are `step` and
+`metrics` once per epoch, answered by `go` or `prune`; `said`; and finally one of `done`, `pruned`, `failed` and `died`. Closing
+the connection ends the job; closing standard input ends all jobs.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _WITHOUT_PYTORCH = "switchyard.components.training.tensorflow.trainer"
 
 
 class _Pruned(BaseException):
-    """Not an Exception: nothing between the report and the training's end may take it for a mistake."""
+    """A signal that ends a pruned training; no Exception, so that no code in between catches it as an error."""
 
 
 def main(descriptor: int, modules: list[str]) -> None:
-    """Serves until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides
+    """Serves until standard input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles interrupts
     install()
     if _WITHOUT_PYTORCH not in modules:
         import_torch_first()
@@ -58,7 +58,7 @@ class _Server:
         self._listening = listening
         self._jobs: dict[int, socket.socket] = {}
         self._poll = select.poll()
-        self._poll.register(0, 0)  # a hang-up is always told
+        self._poll.register(0, 0)  # poll() always reports a hang-up
         self._poll.register(listening, select.POLLIN)
 
     def serve(self) -> None:
@@ -85,7 +85,7 @@ class _Server:
         self._poll.register(connection, select.POLLRDHUP)
 
     def _hung_up(self, descriptor: int) -> None:
-        """Kills the job of a stage that is gone, or has had enough."""
+        """Kills the job whose stage closed the connection."""
         for child, connection in self._jobs.items():
             if connection.fileno() == descriptor:
                 with suppress(ProcessLookupError):
@@ -120,7 +120,7 @@ def _line(said: Mapping[str, Any]) -> bytes:
 
 
 def _job(connection: socket.socket) -> None:
-    """Does one job, and ends this process."""
+    """Runs one job, and exits this process."""
     try:
         _, (log,), _, _ = socket.recv_fds(connection, 1, 1)
         for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
@@ -130,7 +130,7 @@ def _job(connection: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(order["environment"])
         sys.path[:] = order["path"]
-        tempfile.tempdir = None  # looked up again
+        tempfile.tempdir = None  # recomputed from the new environment
     except (OSError, ValueError):
         os._exit(1)  # the stage is gone
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -158,14 +158,14 @@ def _job(connection: socket.socket) -> None:
         end = {"failed": asdict(Failure(error.kind, str(error)))}
     except BaseException as error:
         traceback.print_exc()
-        # Of a search whatever it is: another trial may do better.
+        # Any failure of a trial is a TrainingError, as another trial may succeed.
         of_trial = Failure(TrainingError.kind, users_error(error) or in_one_line(error))
         end = {"failed": asdict(of_trial if order["trial"] else classify(error, None))}
     sys.stdout.flush()
     sys.stderr.flush()
     with suppress(OSError):
         tell(**end)
-    # Threads and native libraries must not hold the training up.
+    # Leftover threads and native libraries must not delay the exit.
     os._exit(0)
 
 

@@ -1,9 +1,8 @@
-"""`python -m torch.distributed.run ... -m switchyard.components.training.workers.worker JOB.json`: one of a model's processes.
+"""`python -m torch.distributed.run ... -m switchyard.components.training.workers.worker JOB.json`: one worker of a training.
 
-PyTorch's launcher starts these, whatever the trainer, and starts all of them again when one dies; training then resumes from the
-last checkpoint. The first worker tells what comes of it in lines of JSON on standard output (`components.training.workers.group`
-reads them): what each epoch brought, and how it ended. What is the user's mistake, or diverged, ends with 0: to start it again
-would not help.
+PyTorch's launcher starts the workers of every trainer, and restarts all of them when one dies; training then resumes from the
+last checkpoint. The first worker writes messages as JSON lines on standard output, read by `components.training.workers.group`:
+each epoch's metrics, and the result. User errors and divergence exit with code 0, as a restart would not help.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from switchyard.components.import_order import import_torch_first
 
 import_torch_first()
 
-from torch import distributed  # noqa: E402 (after Triton's matter is settled)
+from torch import distributed  # noqa: E402 (import_torch_first() must run before)
 
 from switchyard.components.errors import Failure, TrainingError, UserError  # noqa: E402
 from switchyard.components.progress import set_sink  # noqa: E402
@@ -34,10 +33,10 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def main(job_file: str) -> None:
-    """Trains this worker's part."""
+    """Trains this worker's shard."""
     install()
     group = _group()
-    from switchyard.components.training.job import TrainingJob  # with TensorFlow: after PyTorch
+    from switchyard.components.training.job import TrainingJob  # imports TensorFlow, which must follow PyTorch
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         if group.shard.first:
@@ -53,7 +52,7 @@ def main(job_file: str) -> None:
         _tell(failed=asdict(Failure(error.kind, str(error))))
     except BaseException as error:
         traceback.print_exc()
-        # What came of another worker's end is no mistake: that worker is started again.
+        # Errors caused by another worker's exit are not reported: the launcher restarts the workers.
         if not (said := users_error(error, directly=True)):
             _leave(1)
         _tell(failed=asdict(Failure(UserError.kind, said)))
@@ -61,7 +60,7 @@ def main(job_file: str) -> None:
 
 
 def _group() -> WorkerGroup:
-    """Finds this worker's place by the launcher's variables."""
+    """Returns this worker's group from the launcher's environment variables."""
     index, count, local_index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     return WorkerGroup(index, count, local_index, _exchange_addresses)
 
@@ -79,14 +78,14 @@ def _exchange_addresses() -> tuple[str, ...]:
 
 
 def _tell(**said: Any) -> None:
-    # In one write: several processes share the pipe.
+    # One write per line, as several processes share the pipe.
     os.write(1, (message(said) + "\n").encode())
 
 
 def _leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    # Threads and native libraries must not hold the others up.
+    # Leftover threads and native libraries must not delay the other workers.
     os._exit(code)
 
 
