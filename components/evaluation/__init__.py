@@ -1,1 +1,1 @@
-"""Evaluation: the bundle's predictions on raw rows, TFMA's metrics and slices, thresholds, a blessing."""
+"""The evaluation stage: predictions on raw rows, TFMA's metrics and slices, thresholds and the blessing."""

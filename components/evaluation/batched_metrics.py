@@ -1,7 +1,7 @@
-"""Metrics and plots of every slice by NumPy, a batch of rows at a time: TFMA's formulas, and what TFMA writes.
+"""Computes metrics and plots of every slice with NumPy in batches, by TFMA's formulas and in TFMA's output format.
 
-TFMA's evaluator calls each metric's combiner once for each row and slice, in Python, also where it is given batches, and says 0
-where a metric does not exist: the AUC of one class, the precision of a model that never says yes. Here such a metric is NaN.
+TFMA's evaluator calls each metric's combiner in Python once per row and slice, even for batches, and returns 0 for undefined
+metrics: the AUC of one class, the precision of a model without positive predictions. Here undefined metrics are NaN.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _ROWS = "rows"
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows with what was predicted for them.
+    """Labels and predictions of a batch of rows.
 
     Attributes:
-        labels: class index, or value; float64 (B,).
-        predictions: model -> probabilities or values, float32 (B, outputs).
-        slices: the columns to slice by.
-        judged: model -> the rows that count for it, bool (B,); of others all rows do.
+        labels: class index, or value for a regression; float64 (B,).
+        predictions: model -> probabilities, or values for a regression; float32 (B, outputs).
+        slices: columns to slice by.
+        judged: model -> rows that count for it, bool (B,); all rows count for models without an entry.
     """
 
     labels: np.ndarray
@@ -55,19 +55,19 @@ class Batch:
     judged: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def take(self, indices: np.ndarray) -> Batch:
-        """Returns some of the rows, which are not sliced again."""
+        """Returns the selected rows without slice columns."""
         predictions = {m: p[indices] for m, p in self.predictions.items()}
         return Batch(self.labels[indices], predictions, {}, {m: rows[indices] for m, rows in self.judged.items()})
 
     def of(self, model: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns labels and a model's predictions, of its rows."""
+        """Returns labels and a model's predictions on the rows that count for it."""
         rows = self.judged.get(model)
         return (self.labels, self.predictions[model]) if rows is None else (self.labels[rows], self.predictions[model][rows])
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums of some values by key.
+    """Sums of values by key.
 
     Attributes:
         keys: int64 (k,), sorted.
@@ -79,33 +79,33 @@ class Sums:
 
     @classmethod
     def by_key(cls, keys: np.ndarray, *columns: np.ndarray) -> Sums:
-        """Sums rows (B,) with the same key."""
+        """Returns the sums of columns (B,) over rows with the same key."""
         found, index = np.unique(keys, return_inverse=True)
         return cls(found, np.stack([np.bincount(index, c, len(found)) for c in columns], axis=1))
 
     @classmethod
     def of_all(cls, *totals: float) -> Sums:
-        """Holds sums over all rows."""
+        """Returns sums over all rows, under a single key."""
         return cls(np.zeros(1, np.int64), np.array([totals], np.float64))
 
     @classmethod
     def added(cls, several: Sequence[Sums]) -> Sums:
-        """Adds up."""
+        """Returns the total of several sums."""
         return cls.by_key(np.concatenate([s.keys for s in several]), *np.concatenate([s.values for s in several]).T)
 
     @property
     def totals(self) -> list[float]:
-        """What `of_all` was given, added up."""
+        """The sums over all rows, see `of_all`."""
         return [float(v) for v in self.values[0]]
 
 
-# (model, kind of sums) -> sums; of all models the rows.
+# (model, kind of sums) -> sums; the number of rows is stored under the model "".
 Summed = dict[tuple[str, str], Sums]
 Found = tuple[dict[str, float], dict[str, Any]]
 
 
 class MeasureBatches(beam.PTransform):
-    """`Batch`es to what `tfma.WriteResults` takes: metrics and plots of each slice, PCollections by name.
+    """A transform from `Batch`es to the input of `tfma.WriteResults`: metrics and plots per slice, PCollections by name.
 
     Args:
         task: binary, multiclass or regression.
@@ -137,7 +137,7 @@ def _sliced(batch: Batch, specs: Sequence[config_pb2.SlicingSpec]) -> Iterator[t
 
 
 class SumBatches(beam.CombineFn):
-    """Sums what a task's metrics are made of."""
+    """A combiner of the sums that a task's metrics are computed from."""
 
     def __init__(self, task: str) -> None:
         self._sums = _TASKS[task][0]
@@ -174,7 +174,7 @@ def _measured(
     metrics: dict[Any, Any] = {}
     plots: dict[Any, Any] = {}
     for model in models:
-        # TFMA has no name for a model that is alone.
+        # TFMA omits the name of a single model.
         name = model if len(models) > 1 else ""
         measured, plotted = _TASKS[task][1]({kind: sums for (of, kind), sums in summed.items() if of == model})
         for metric, value in {"example_count": rows, **measured}.items():

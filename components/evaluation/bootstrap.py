@@ -1,7 +1,7 @@
-"""How sure a metric and a difference between two models are: a paired Poisson bootstrap over the evaluated rows.
+"""Estimates the uncertainty of metrics and of differences between models: a paired Poisson bootstrap over the rows.
 
-Each replicate weighs every row with an independent Poisson(1) number, the same for all models (Hanley and MacGibbon,
-2006; what TFMA's `POISSON_BOOTSTRAP` does), so that a difference is not blurred by which rows happen to be there.
+Each replicate weights every row by an independent Poisson(1) number, the same for all models (Hanley and MacGibbon, 2006; the
+method of TFMA's `POISSON_BOOTSTRAP`), so that differences between models are paired.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from switchyard.components.evaluation.curves import bucket_of, curve_bins, roc_a
 SEED = 20_250_101
 _WORK = 3e7
 _FEWEST, _MOST = 200, 1000
-# Row weights at a time: what a processor's cache holds.
+# Row weights per block, sized to fit a processor's cache.
 _HELD = 250_000
 
 Weighted = Callable[[np.ndarray], np.ndarray]
@@ -25,13 +25,13 @@ Weighted = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Rows:
-    """What was evaluated.
+    """The evaluated rows.
 
     Attributes:
         task: binary, multiclass or regression.
-        labels: class index, or value; float64 (n,).
-        scores: model -> probabilities or values, float32 (n, outputs); NaN where a champion cannot judge a row.
-        there: model -> which rows it can judge, bool (n,); all, where it is not named.
+        labels: class index, or value for a regression; float64 (n,).
+        scores: model -> probabilities, or values for a regression; float32 (n, outputs); NaN where a champion cannot judge a row.
+        there: model -> rows that it can judge, bool (n,); all rows for models without an entry.
     """
 
     task: str
@@ -40,15 +40,15 @@ class Rows:
     there: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def judged(self, model: str) -> np.ndarray:
-        """Returns which rows a model can judge, bool (n,); what it answers there may be no number."""
+        """Returns the rows that a model can judge, bool (n,); its scores there may still be NaN or infinite."""
         return self.there.get(model, np.ones(len(self.labels), dtype=bool))
 
     def of(self, models: Sequence[str]) -> Rows:
-        """Returns all rows with the scores of some models."""
+        """Returns all rows with the scores of the given models."""
         return Rows(self.task, self.labels, {m: self.scores[m] for m in models}, self.there)
 
     def where(self, rows: np.ndarray) -> Rows:
-        """Returns some of the rows, bool (n,)."""
+        """Returns the rows selected by a mask, bool (n,)."""
         if rows.all():
             return self
         scores, there = ({m: values[rows] for m, values in by_model.items()} for by_model in (self.scores, self.there))
@@ -59,8 +59,8 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
     """Returns model -> metric -> the metric's value in each replicate, float64 (replicates,).
 
     Args:
-        rows: as many rows have the same weights, whichever models there are.
-        metrics: those wanted; None: all.
+        rows: the weights depend only on the number of rows, not on the models.
+        metrics: metrics to compute; None computes all.
     """
     n = len(rows.labels)
     count = int(np.clip(_WORK / max(1, n), _FEWEST, _MOST))
@@ -80,14 +80,14 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
 
 
 def _poisson_table() -> np.ndarray:
-    """Returns Poisson(1) numbers, each as often as it is likely, float64 (65536,): to look one up costs a tenth of drawing it."""
+    """Returns a lookup table of Poisson(1) numbers by probability, float64 (65536,); a lookup costs a tenth of a random draw."""
     size = 1 << 16
     likely = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(12)])
     return np.searchsorted(likely, (np.arange(size) + 0.5) / size).astype(np.float64)
 
 
 def weighted_metrics(task: str, labels: np.ndarray, scores: np.ndarray) -> dict[str, Weighted]:
-    """Returns metric -> a function from row weights (..., n) to the metric's values (...); NaN where it is not defined."""
+    """Returns metric -> function from row weights (..., n) to the metric's values (...), NaN where undefined."""
     if task == "regression":
         error = scores[:, 0].astype(np.float64) - labels
         return {"loss": _mean(error**2), "mae": _mean(np.abs(error))}
@@ -122,7 +122,7 @@ def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def _auc(p: np.ndarray, positive: np.ndarray) -> Weighted:
-    """Area under the ROC curve, over the bins of the metric itself."""
+    """Returns the weighted area under the ROC curve, over the same bins as the metric."""
     bins = curve_bins(bucket_of(p))
     order = np.argsort(bins, kind="stable")
     starts = np.unique(bins[order], return_index=True)[1]
@@ -136,7 +136,7 @@ def _auc(p: np.ndarray, positive: np.ndarray) -> Weighted:
 
 
 def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Returns the two-sided percentile interval; None when too few replicates have a value."""
+    """Returns the two-sided percentile interval, or None if fewer than half of the replicates are finite."""
     finite = values[np.isfinite(values)]
     if len(finite) < len(values) / 2:
         return None

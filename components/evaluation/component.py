@@ -13,7 +13,7 @@ from switchyard.components.evaluation.executor import Executor
 
 
 class EvaluationSpec(types.ComponentSpec):
-    """`settings`: `EvaluationSettings` as JSON."""
+    """The component's interface. `settings` is `EvaluationSettings` as JSON."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str)}
     INPUTS = {
@@ -28,11 +28,11 @@ class EvaluationSpec(types.ComponentSpec):
 
 
 class Evaluate(base_beam_component.BaseBeamComponent):
-    """Evaluates bundles on the raw held-out split (`test`, else `eval`) with TFMA, beside the champion.
+    """A component that evaluates bundles and the champion with TFMA on the raw held-out split (`test`, else `eval`).
 
     Outputs:
-        evaluation: TFMA's result, readable with `tfma.load_metrics`, `metrics.json` and the predictions as Parquet.
-        blessing: `BLESSED` or `NOT_BLESSED` for the best candidate, as TFX's Evaluator writes it.
+        evaluation: TFMA's result, readable by `tfma.load_metrics`, `metrics.json` and the predictions as Parquet.
+        blessing: `BLESSED` or `NOT_BLESSED` for the best candidate, in the format of TFX's Evaluator.
     """
 
     SPEC_CLASS = EvaluationSpec

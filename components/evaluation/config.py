@@ -1,4 +1,4 @@
-"""The model gate's part of the config: what a model must reach to be blessed."""
+"""Config section `evaluation`: the model gate's slices, thresholds and comparison with the champion."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Threshold(Section):
 
 
 class Improvement(Section):
-    """By how much, and how surely, a candidate must be better than the champion to replace it.
+    """The improvement over the champion that a candidate needs to replace it, and its statistical confidence.
 
     The metric and the confidence also apply to the comparison with the trivial predictor, see `EvaluationConfig`.
 
@@ -55,19 +55,19 @@ class Improvement(Section):
 class EvaluationConfig(Section):
     """The model gate: slices, thresholds and the comparison with the champion.
 
-    Whatever is set here, a model becomes champion only if it is surely better than the trivial predictor, which knows the
-    label's distribution and no feature: AUC 0.5, the majority class's accuracy, the mean's MSE.
+    Whatever the settings, a model becomes champion only if it is significantly better than the trivial predictor, which uses only
+    the label's distribution and no feature: AUC 0.5, the majority class's accuracy, the mean's MSE.
 
     Attributes:
         slices: columns, or lists of columns, to slice by.
         thresholds: metric to bounds. Default: at least as good as the trivial predictor.
-        improvement: required improvement over the champion; with `null` any model that keeps the thresholds and is surely
+        improvement: required improvement over the champion; with `null` any model that passes the thresholds and is significantly
             better than the trivial predictor replaces the champion without a comparison.
         comparable: share of the held-out rows that the champion must be able to predict; both models are compared on these
             rows.
         incomparable_champion: if the champion can predict fewer rows, `keep` it and register the candidate as challenger (exit
             code 4), or `replace` it without a comparison.
-        min_slice_examples: smaller slices are shown but not judged.
+        min_slice_examples: slices with fewer examples are shown but not judged.
     """
 
     slices: tuple[Names, ...] = ()
@@ -79,6 +79,6 @@ class EvaluationConfig(Section):
 
 
 class EvaluationSettings(EvaluationConfig):
-    """What the evaluation stage goes by: the config's `evaluation`, and the version of Switchyard."""
+    """The settings of the evaluation stage: the config's `evaluation`, and the version of Switchyard."""
 
     version: str = ""

@@ -1,6 +1,6 @@
-"""Curves of a binary task, of scores that are sorted into 10,000 buckets of equal width: TFMA's buckets, thresholds and formulas.
+"""Computes curves of binary tasks from scores in 10,000 buckets of equal width: TFMA's buckets, thresholds and formulas.
 
-The same buckets are behind a metric, its interval and its plots, and two batches or machines are added up bucket by bucket.
+A metric, its interval and its plots use the same buckets; results of batches and machines are added bucket by bucket.
 """
 
 from __future__ import annotations
@@ -8,53 +8,58 @@ from __future__ import annotations
 import numpy as np
 
 _BUCKETS = 10_000
-# TFMA counts a score at a threshold as below it; its buckets begin at their threshold.
+# TFMA counts a score at a threshold as below it, while its buckets include their lower bound.
 _EPSILON = 1e-7
-# Where each bucket begins; the first is for what is below 0, the last for 1 and above.
+# Lower bound of each bucket; the first bucket holds scores below 0, the last one scores of 1 and above.
 _BEGINS = np.concatenate([[-np.inf], np.arange(_BUCKETS) / _BUCKETS, [np.inf]])
 
 
 def bucket_of(scores: np.ndarray) -> np.ndarray:
-    """Returns the bucket of each score, int64 (n,); of what is no number the first."""
+    """Returns the bucket of each score, int64 (n,); NaN is in the first bucket."""
     position = np.nan_to_num(scores.astype(np.float64) * _BUCKETS + 1, nan=0.0)
     return np.asarray(position.clip(0, _BUCKETS + 1), np.int64)
 
 
 def bins_of(buckets: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Returns for each bucket the last of `thresholds` (sorted) that it does not begin below, the first at least, int64 (n,)."""
+    """Returns for each bucket the index of the last threshold not above its lower bound, at least 0, int64 (n,).
+
+    Args:
+        buckets: indices of buckets, int64 (n,).
+        thresholds: sorted thresholds.
+    """
     return np.asarray(np.searchsorted(thresholds, _BEGINS[buckets], side="right") - 1).clip(0)
 
 
 def above(thresholds: np.ndarray) -> np.ndarray:
-    """Returns thresholds as the bounds of what is above them; 0 stays."""
+    """Returns thresholds as exclusive lower bounds; 0 is unchanged."""
     return np.where(thresholds == 0, 0.0, thresholds + _EPSILON)
 
 
 _CURVE = above(np.concatenate([[-_EPSILON], np.arange(1, _BUCKETS - 1) / (_BUCKETS - 1), [1 + _EPSILON]]))
-# At the last threshold nothing is above: its bin is the one before it.
+# No score is above the last threshold, so its bin is the one before it.
 _CURVE_BINS = _BUCKETS - 1
 _BIN_OF_BUCKET = bins_of(np.arange(_BUCKETS + 2), _CURVE).clip(max=_CURVE_BINS - 1)
 
 
 def curve_bins(buckets: np.ndarray) -> np.ndarray:
-    """Returns the bin of each bucket, int64 (n,), for `roc_area`, in which only its order matters, and `spread`."""
+    """Returns the bin of each bucket, int64 (n,), for `roc_area`, which uses only the bins' order, and `spread`."""
     return np.asarray(_BIN_OF_BUCKET[buckets])
 
 
 def spread(bins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns what is in each of all bins of the curve, float64 (9999,)."""
+    """Returns the counts in all bins of the curve, float64 (9999,)."""
     return np.bincount(bins, counts, _CURVE_BINS)
 
 
 def roc_area(hits: np.ndarray, misses: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve: the share of (positive, negative) pairs in the right order, of those in one bin the half.
+    """Returns the area under the ROC curve: the share of correctly ordered (positive, negative) pairs, ties counting half.
 
     Args:
-        hits: positives of each bin, (..., bins), the lowest scores first.
-        misses: negatives, likewise.
+        hits: positives per bin, (..., bins), by ascending score.
+        misses: negatives per bin, of the same shape.
 
     Returns:
-        float64 (...); NaN where one of the classes is not there.
+        float64 (...); NaN if one of the classes is missing.
     """
     below = np.cumsum(misses, axis=-1) - misses
     pairs = np.asarray(hits.sum(axis=-1) * misses.sum(axis=-1))
@@ -63,14 +68,14 @@ def roc_area(hits: np.ndarray, misses: np.ndarray) -> np.ndarray:
 
 
 def precision_recall_area(hits: np.ndarray, misses: np.ndarray) -> float:
-    """Area under the precision-recall curve, interpolated between thresholds as Davis and Goadrich (2006) do.
+    """Returns the area under the precision-recall curve, interpolated as by Davis and Goadrich (2006).
 
     Args:
-        hits: positives of each bin, (bins,), the lowest scores first.
-        misses: negatives, likewise.
+        hits: positives per bin, (bins,), by ascending score.
+        misses: negatives per bin, of the same shape.
 
     Returns:
-        NaN where there is no positive.
+        The area; NaN if there are no positives.
     """
     if not hits.sum():
         return float("nan")

@@ -1,4 +1,4 @@
-"""The evaluation stage's executor: predictions of all models in Beam, TFMA, the model gate, one readable `metrics.json`."""
+"""The evaluation stage's executor: predictions of all models in Beam, TFMA's metrics, the model gate and `metrics.json`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ PREDICTIONS = "predictions"
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """`examples` (raw), one or several `model`s and `baseline` in; `evaluation` and `blessing` out."""
+    """The evaluation executor: reads raw `examples`, one or more `model`s and `baseline`; writes `evaluation` and `blessing`."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
@@ -125,7 +125,7 @@ def _diverged(model: Any) -> list[str]:
 
 
 def _names(models: Mapping[str, ModelResult], *, partly: bool) -> list[str]:
-    """Returns the names that metrics are measured for: each candidate's twice where the champion can judge some rows only."""
+    """Returns the names to measure: each candidate also on the champion's rows if the champion cannot judge all rows."""
     return [*models, *(beside(n) for n in models if partly and n != CHAMPION)]
 
 
@@ -230,7 +230,7 @@ def _what_to_do(baseline: BaselineContents) -> str:
 
 
 def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Rows:
-    """Reads the kept predictions."""
+    """Returns the labels and predictions stored by the Beam pipeline."""
     files = sorted(glob.glob(os.path.join(glob.escape(output), PREDICTIONS, "*.parquet")))
     table = pa.concat_tables([pa.parquet.read_table(f) for f in files])
     labels = table["label"].to_numpy()
@@ -241,7 +241,7 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
 
 
 def _scores(column: pa.ListArray, there: np.ndarray) -> np.ndarray:
-    """Returns lists of one length as float32 (n, outputs), NaN where there is none."""
+    """Returns lists of equal length as float32 (n, outputs); null lists become NaN."""
     values = column.flatten().to_numpy()
     scores = np.full((len(there), len(values) // max(1, there.sum())), np.nan, dtype=np.float32)
     scores[there] = values.reshape(-1, scores.shape[1])
@@ -258,7 +258,7 @@ def _check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:
 
 
 def check_slices(slices: Sequence[Sequence[str]], summary: DatasetSummary) -> None:
-    """Raises UserError for a slice by a column that is not there."""
+    """Raises UserError for a slice by an unknown column."""
     for name in {f for group in slices for f in group}:
         if name not in summary.columns:
             raise UserError(
@@ -268,7 +268,7 @@ def check_slices(slices: Sequence[Sequence[str]], summary: DatasetSummary) -> No
 
 
 def _bless(blessing: Any, model: Any, result: Evaluation) -> None:
-    # The same files and properties as TFX's Evaluator leaves, so that TFX's Pusher and resolvers understand them.
+    # The files and properties of TFX's Evaluator, for compatibility with TFX's Pusher and resolvers.
     os.makedirs(blessing.uri, exist_ok=True)
     name = "BLESSED" if result.blessed else "NOT_BLESSED"
     with open(os.path.join(blessing.uri, name), "w", encoding="utf-8"):

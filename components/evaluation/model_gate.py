@@ -1,4 +1,4 @@
-"""The model gate: which candidates keep the thresholds, beat the trivial predictor, and are surely better than the champion."""
+"""The model gate: thresholds, and significance tests against the trivial predictor and the champion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from switchyard.components.evaluation.results import Comparison, ModelResult
 from switchyard.components.evaluation.trivial import Trivial
 from switchyard.components.metrics import direction
 
-# Of the trivial predictor's check where the config compares with no champion.
+# Confidence of the test against the trivial predictor if the config disables the comparison with the champion.
 DEFAULT_CONFIDENCE = 0.95
 Replicates = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -25,10 +25,10 @@ class SameRows:
     """The champion and the candidates on the rows that the champion can judge.
 
     Attributes:
-        champion: its result.
-        candidates: name -> result; of all rows the same as elsewhere.
-        samples: of all of them, see `bootstrap.replicates`.
-        on: which rows, in words; empty: all of them.
+        champion: result of the champion.
+        candidates: name -> result on these rows; equal to the overall result if these are all rows.
+        samples: replicates of all these models, see `bootstrap.replicates`.
+        on: description of the rows; empty for all rows.
     """
 
     champion: ModelResult
@@ -52,12 +52,12 @@ def judge(
     Args:
         candidates: name -> result on all rows.
         settings: `thresholds`, `improvement`, `incomparable_champion`, `min_slice_examples`.
-        metric: what decides between models.
-        samples: of the candidates, see `bootstrap.replicates`.
-        trivial: what each of them must surely beat.
-        same: the champion; None: there is none, or it cannot be compared.
-        not_compared: why the champion that there is cannot be compared; empty: it can, or there is none.
-        champion_uri: artifact that the champion was registered from: a candidate of the same one is the champion itself.
+        metric: metric that decides between models.
+        samples: replicates of the candidates, see `bootstrap.replicates`.
+        trivial: trivial predictor, which a promoted candidate must significantly beat.
+        same: champion and candidates on the same rows; None if there is no champion or it cannot be compared.
+        not_compared: reason why an existing champion cannot be compared; empty if it can, or if there is none.
+        champion_uri: URI of the artifact that the champion was registered from; a candidate with this URI is the champion.
     """
     judged: dict[str, ModelResult] = {}
     eligible = []
@@ -94,7 +94,7 @@ def _not_promotable(
     same: SameRows | None,
     not_compared: str,
 ) -> list[str]:
-    """Returns why a model that may keep its thresholds is no champion all the same; a sentence each."""
+    """Returns the reasons against promotion other than the candidate's own thresholds, one sentence each."""
     wanted = settings.improvement
     confidence = wanted.confidence if wanted else DEFAULT_CONFIDENCE
     found = [trivial.not_better(model, samples.get(model.name, {}).get(trivial.metric), confidence)]
@@ -111,13 +111,13 @@ def _not_promotable(
 def check_thresholds(
     model: ModelResult, champion: ModelResult | None, settings: EvaluationConfig, beside: ModelResult | None = None
 ) -> tuple[list[str], list[str]]:
-    """Returns the thresholds that do not hold, and notes on those that could not be checked; a sentence each.
+    """Returns the violated thresholds, and notes on those that could not be checked, one sentence each.
 
     Args:
         model: a candidate on all rows.
-        champion: on the rows that it can judge; None: there is none, or it cannot be compared.
+        champion: the champion on the rows that it can judge; None if there is none or it cannot be compared.
         settings: `thresholds` and `min_slice_examples`.
-        beside: the candidate on the champion's rows; None: these are all rows.
+        beside: the candidate on the champion's rows; None if these are all rows.
     """
     beside = beside or model
     failures: list[str] = []
@@ -154,7 +154,7 @@ def check_thresholds(
 
 
 def out_of_bounds(name: str, value: float, bounds: Threshold) -> str:
-    """Returns what is wrong with a value, or an empty string."""
+    """Returns the reason why a value violates its bounds, or an empty string."""
     low, high = bounds.lower_bound, bounds.upper_bound
     if math.isnan(value) and (low is not None or high is not None):
         return f"{name} could not be computed"
@@ -166,7 +166,7 @@ def out_of_bounds(name: str, value: float, bounds: Threshold) -> str:
 
 
 def compare(model: ModelResult, other: ModelResult, metric: str, samples: Replicates) -> Comparison:
-    """Returns how two models differ in a metric on the same rows."""
+    """Returns the comparison of two models by a metric on the same rows."""
     sign = direction(metric)
     difference = sign * (model.metrics.get(metric, math.nan) - other.metrics.get(metric, math.nan))
     drawn = _differences(model.name, other.name, metric, samples)
@@ -186,7 +186,7 @@ def not_better(
     samples: Replicates,
     on: str = "",
 ) -> str:
-    """Returns why a model is not surely better than the champion, or an empty string."""
+    """Returns the reason why a model is not significantly better than the champion, or an empty string."""
     least, confidence = wanted.minimum, wanted.confidence
     values = (
         f"{found.metric} is {model.metrics.get(found.metric, math.nan):.4f}, the champion's (version {champion.version}, "
@@ -221,5 +221,5 @@ def _goodness(model: ModelResult, metric: str) -> float:
 
 
 def ranked(models: Sequence[ModelResult], metric: str) -> list[ModelResult]:
-    """Returns models, the best first."""
+    """Returns the models sorted from best to worst."""
     return sorted(models, key=lambda m: _goodness(m, metric), reverse=True)

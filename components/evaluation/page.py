@@ -1,4 +1,4 @@
-"""The evaluation page: verdict, metrics of all models overall and by slice, curves."""
+"""Renders the evaluation page: verdict, metrics of all models overall and by slice, plots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_CLASSES = 10
 
 
 def evaluation_html(result: Evaluation, summary: DatasetSummary) -> str:
-    """Returns the page."""
+    """Returns the page as HTML."""
     sections = [verdict_section(result), *evaluation_sections(result, summary)]
     return render(
         f"Evaluation on {summary.label}", f"{summary.task}, {result.rows:,} examples of the split {result.split}", sections
@@ -23,7 +23,7 @@ def evaluation_html(result: Evaluation, summary: DatasetSummary) -> str:
 
 
 def verdict_section(result: Evaluation) -> dict[str, Any]:
-    """Returns the model gate's verdict."""
+    """Returns the section on the model gate's verdict."""
     lines = []
     if result.blessed:
         lines.append(f"Blessed: {result.best}. Every threshold holds.")
@@ -52,7 +52,7 @@ def verdict_section(result: Evaluation) -> dict[str, Any]:
 
 
 def models_table(result: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Returns head and rows: one model each, with its metrics, the interval of the deciding one, and its verdict."""
+    """Returns the table's head and rows: for each model its verdict, the deciding metric's interval and all metrics."""
     names = [result.metric, *(m for m in result.metrics if m not in ("example_count", result.metric))]
     head = ["", "verdict", f"{result.metric}, 95 % interval", *names]
     rows = []
@@ -65,7 +65,7 @@ def models_table(result: Evaluation) -> tuple[list[str], list[list[str]]]:
 
 
 def evaluation_sections(result: Evaluation, summary: DatasetSummary) -> list[dict[str, Any]]:
-    """Returns metrics of all models, slices and plots."""
+    """Returns the sections with metrics of all models, slices and plots."""
     head, rows = models_table(result)
     sections: list[dict[str, Any]] = [{"title": "Models on the same rows", "table": table(head, rows)}]
     if result.candidate.slices:
@@ -142,7 +142,7 @@ def _fit(rows: list[dict[str, float]]) -> Any:
 
 
 def _half(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The confusion matrix at a threshold of one half."""
+    """Returns the confusion matrix at a threshold of 0.5."""
     at = min(rows, key=lambda r: abs(r["threshold"] - 0.5))
     return [
         {"actual": 0, "predicted": 0, "count": at["tn"]},

@@ -1,4 +1,4 @@
-"""Batches of raw examples through the bundles: labels, predictions, the columns to slice by. The same for every framework."""
+"""Predicts batches of raw examples with all bundles, for every framework: labels, predictions, slice columns."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ ROWS = "rows"
 
 
 class Predict(beam.DoFn):
-    """Record batches of examples to `Batch`es: labels, predictions by model, the columns to slice by.
+    """A DoFn from record batches of examples to `Batch`es: labels, predictions by model, slice columns.
 
-    The output `ROWS` has the same as Arrow tables, see `rows_schema`.
+    The output `ROWS` has the same data as Arrow tables, see `rows_schema`.
 
     Args:
-        bundles: folder and digest by model; one whose files are not as the digest says is refused.
-        slice_features: the columns to slice by.
-        summary: of the examples.
-        partly: the champion can judge some of the rows only: its scores are NaN for the others, and each candidate
-            is there a second time, as `beside(name)`, on the champion's rows.
+        bundles: model -> folder and digest; a bundle whose files do not match its digest is an error.
+        slice_features: columns to slice by.
+        summary: summary of the examples.
+        partly: whether the champion can judge only some rows: its scores are NaN for the others, and each candidate is
+            measured a second time, as `beside(name)`, on the champion's rows.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Predict(beam.DoFn):
         self._shared = shared.Shared()
 
     def setup(self) -> None:
-        """Loads the bundles once a process."""
+        """Loads the bundles once per process."""
         self._bundles: dict[str, BundleModel] = self._shared.acquire(lambda: Loaded(self._places))
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
-        """Yields one batch, and one table."""
+        """Yields one `Batch` and one table."""
         summary = self._summary
         labels = encode_labels(column_values(batch, summary.label, wide=False), summary.classes)
         slices = {name: slice_column(batch, name) for name in self._slice_features}
@@ -72,17 +72,17 @@ class Predict(beam.DoFn):
 
 
 def beside(name: str) -> str:
-    """Returns a candidate's name where it is measured on the champion's rows."""
+    """Returns a candidate's name for its metrics on the champion's rows."""
     return f"{name}@{CHAMPION}"
 
 
 def _clipped(scores: np.ndarray, summary: DatasetSummary) -> np.ndarray:
-    # As Keras does: float32 rounds a sure prediction to exactly 0 or 1, whose logarithm is infinite.
+    # As in Keras: float32 rounds confident predictions to exactly 0 or 1, whose logarithm is infinite.
     return scores.clip(_EPSILON, 1 - _EPSILON) if summary.classes else scores
 
 
 def _champion_scores(bundle: BundleModel, summary: DatasetSummary, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the champion's scores as those of the data's classes, NaN where it cannot judge a row, and where it can."""
+    """Returns the champion's scores for the data's classes, NaN for rows it cannot judge, and the mask of rows it can judge."""
     champion = ChampionFit(bundle.info, summary)
     taken = champion.take(batch)
     scores = np.full((batch.num_rows, champion.outputs), np.nan, dtype=np.float32)
@@ -93,14 +93,14 @@ def _champion_scores(bundle: BundleModel, summary: DatasetSummary, batch: pa.Rec
 
 
 class Loaded(dict[str, BundleModel]):
-    """The bundles by name; a class of its own because a plain dict cannot be shared weakly."""
+    """The bundles by name. A subclass of dict, as plain dicts do not support the weak references of `Shared`."""
 
     def __init__(self, places: Mapping[str, tuple[str, str | None]]) -> None:
         super().__init__({name: load_bundle(folder, digest) for name, (folder, digest) in places.items()})
 
 
 def rows_schema(models: Sequence[str], slice_features: Sequence[str]) -> pa.Schema:
-    """Returns the columns of the table of predictions: `label`, a list of scores per model, `slice:<feature>` as text.
+    """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text.
 
     The champion's list is null for a row that it cannot judge.
     """
@@ -116,7 +116,7 @@ def _table(
         rows = judged.get(name, np.ones(len(values), dtype=bool))
         offsets = pa.array(np.concatenate([[0], np.cumsum(rows * values.shape[1])]), pa.int32())
         flat = pa.array(values[rows].ravel(), pa.float32())
-        # Parquet writes no values of a null.
+        # Null rows must have no values in the flat array, as Parquet does not write them.
         columns[name] = pa.ListArray.from_arrays(offsets, flat, mask=None if rows.all() else pa.array(~rows))
     columns |= {f"slice:{name}": column.text() for name, column in slices.items()}
     return pa.table(columns, schema=rows_schema(list(scores), list(slices)))

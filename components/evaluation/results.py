@@ -1,4 +1,4 @@
-"""What an evaluation found, as one plain object, `metrics.json`: what the CLI, the registry and reports read."""
+"""The result of an evaluation, stored in `metrics.json` and read by the CLI, the registry and reports."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Plots = dict[str, list[dict[str, float]]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model against another on the same rows.
+    """A comparison of two models on the same rows.
 
     Attributes:
-        model, other: their names.
-        metric: what they are compared by.
-        difference: in the direction that is better: above 0, `model` is better.
+        model, other: names of the models.
+        metric: metric of the comparison.
+        difference: difference in the metric's better direction: above 0, `model` is better.
         low, high: two-sided 95 % interval of the difference.
-        probability: share of the bootstrap's replicates in which `model` is better.
-        on: which rows, in words; empty: all of them.
+        probability: share of bootstrap replicates in which `model` is better, ties counting half.
+        on: description of the rows; empty for all rows.
     """
 
     model: str
@@ -41,7 +41,7 @@ class Comparison:
     on: str = ""
 
     def sentence(self) -> str:
-        """Returns it in one line."""
+        """Returns the comparison in one line."""
         sure = "" if self.probability is None else f", better with a probability of {self.probability:.1%}"
         between = "" if self.low is None or self.high is None else f" (95 % interval {self.low:+.4f} to {self.high:+.4f})"
         on = f" on {self.on}" if self.on else ""
@@ -52,24 +52,24 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's evaluation.
+    """The evaluation of one model.
 
     Attributes:
-        name: the trainer's, or `champion`.
+        name: the trainer's name, or `champion`.
         role: candidate or champion.
         framework: the trainer's name.
-        uri: the model artifact that it came from.
-        version: of a champion.
-        metrics: metric -> value on the whole held-out split, by TFMA; of a champion on the rows that it can judge. What does not
-            exist (the AUC of one class) is not there.
+        uri: URI of the model artifact.
+        version: version of a champion; None for candidates.
+        metrics: metric -> value on the whole held-out split, by TFMA; for a champion on the rows that it can judge. Undefined
+            metrics (the AUC of one class) are absent.
         intervals: metric -> two-sided 95 % interval.
         slices: slice (`feature=value`, several joined by `, `) -> metric -> value.
         plots: `confusion` (rows of threshold, tp, fp, tn, fn), `calibration` (rows of prediction, label, count),
             `multiclass` (rows of actual, predicted, count), `fit` (rows of label, prediction).
-        passed: all thresholds hold.
-        blessed: passed, surely better than the champion, and the best of those.
-        failures: one sentence for each thing that does not hold.
-        notes: what else a person should know.
+        passed: whether all thresholds hold.
+        blessed: whether the model is eligible for promotion and the best of the eligible candidates.
+        failures: failed checks, one sentence each.
+        notes: further messages for the user.
     """
 
     name: str
@@ -89,26 +89,26 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
         task: binary, multiclass or regression.
-        metric: what decides between models.
-        split: that they were evaluated on: `test`, or else `eval`.
-        rows: of it.
-        best: name of the candidate that is blessed, or else comes first.
-        models: name -> result; the champion last.
-        comparisons: the best candidate against each other, and each against the champion.
+        metric: metric that decides between models.
+        split: evaluated split: `test` if there is one, else `eval`.
+        rows: number of rows of the split.
+        best: name of the blessed candidate, else of the best one.
+        models: name -> result; the champion is last.
+        comparisons: the best candidate against every other, and each candidate against the champion.
         thresholds: metric -> bounds.
-        champion: version compared with; None: there was none to compare with.
-        compared_rows: on which the champion was measured; 0: on none.
-        not_compared: why there is no comparison with a champion; empty: there is one.
-        standing_champion: the registry's version when this was evaluated, also one that does not fit the data; None: there
-            was none, or the registry was away. Only that one may be replaced.
-        notes: why not, and the like.
-        positive_class: of a binary task, which its metrics are about; as text.
-        positive_by: why it is that one.
-        champion_origin: which other data set the standing champion was trained on, in one line; empty: it was this one.
+        champion: version of the compared champion; None if there was none to compare with.
+        compared_rows: number of rows that the champion was measured on; 0 without a comparison.
+        not_compared: reason why there is no comparison with a champion; empty if there is one.
+        standing_champion: champion's version in the registry at evaluation time, even if it does not fit the data; None if there
+            was none or the registry was unreachable. Only this version may be replaced.
+        notes: messages on the comparison with the champion, and the like.
+        positive_class: positive class of a binary task as text; None for other tasks.
+        positive_by: reason for the choice of the positive class.
+        champion_origin: the other data set that the champion was trained on, in one line; empty if it is this one or unknown.
     """
 
     task: str
@@ -130,7 +130,7 @@ class Evaluation:
 
     @property
     def positive(self) -> str:
-        """Returns the positive class in one line; empty where there is none."""
+        """The positive class in one line; empty if there is none."""
         return f"positive class: {self.positive_class} ({self.positive_by})" if self.positive_class is not None else ""
 
     @property
@@ -145,16 +145,16 @@ class Evaluation:
 
     @property
     def blessed(self) -> bool:
-        """A candidate is blessed."""
+        """Whether the best candidate is blessed."""
         return self.candidate.blessed
 
     @property
     def failures(self) -> list[str]:
-        """What is wrong with the best candidate."""
+        """The best candidate's failed checks."""
         return self.candidate.failures
 
     def lines(self) -> list[str]:
-        """Returns what stands below a table of the models: how they differ, on which rows, and what was not compared."""
+        """Returns the lines below a table of models: positive class, split, comparisons and rows that were not compared."""
         optimistic = "" if self.split == TEST else ", which training looks at too: the figures are optimistic"
         found = [
             *([self.positive] if self.positive else []),
@@ -171,7 +171,7 @@ class Evaluation:
         return found
 
     def save(self, folder: str) -> None:
-        """Writes it."""
+        """Writes the result to `metrics.json` in a folder."""
         content = dataclasses.asdict(self)
         for model in content["models"].values():
             model["metrics"] = with_blanks(model["metrics"], self.task)
@@ -183,7 +183,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, folder: str) -> Evaluation:
-        """Reads it."""
+        """Reads the result from a folder."""
         with open(os.path.join(folder, FILE), encoding="utf-8") as file:
             loaded = json.load(file)
         for model in loaded["models"].values():
@@ -197,7 +197,7 @@ class Evaluation:
 
 
 def with_blanks(metrics: Mapping[str, float], task: str) -> dict[str, float | None]:
-    """Returns metrics as a file or `--json` shows them: null where a metric of the task does not exist."""
+    """Returns metrics for files and `--json` output: null for undefined metrics of the task."""
     return {**dict.fromkeys(names(task)), **metrics}
 
 
@@ -206,7 +206,7 @@ def _present(metrics: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def verdict_of(model: ModelResult) -> str:
-    """Returns a model's verdict in two words."""
+    """Returns a model's verdict in a few words."""
     if model.role == CHAMPION:
         return "champion until now"
     return "blessed" if model.blessed else "passed, not blessed" if model.passed else "not passed"

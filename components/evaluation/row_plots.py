@@ -1,4 +1,4 @@
-"""Plots and metrics that are made from rows or from the confusion matrix, where TFMA has none for a task."""
+"""Computes plots and metrics from rows or the confusion matrix where TFMA has none for a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST_POINTS = 400
 
 
 def row_plots(rows: Rows, model: str, classes: int) -> Plots:
-    """Returns what TFMA does not plot.
+    """Returns the plots that TFMA does not provide.
 
     For multiclass: `one_vs_rest` (rows of class, threshold, tp, fp, tn, fn) and `calibration` of the chosen class's
     probability. For a regression: `fit`, a sample of (label, prediction).
@@ -61,11 +61,11 @@ def _calibration(labels: np.ndarray, scores: np.ndarray) -> list[dict[str, float
 
 
 def confusion_metrics(plots: Plots, classes: int) -> dict[str, float]:
-    """Returns precision, recall and F1 as means over the classes, from TFMA's multiclass confusion matrix.
+    """Returns precision, recall and F1 averaged over the classes, from TFMA's multiclass confusion matrix.
 
     Args:
-        plots: of a model.
-        classes: of the data; a champion may answer with others, whose rows are wrong and which are no part of the means.
+        plots: plots of a model.
+        classes: number of classes in the data; other classes that a champion predicts count as errors and are not averaged.
     """
     entries = plots.get("multiclass")
     if not entries:
@@ -78,7 +78,7 @@ def confusion_metrics(plots: Plots, classes: int) -> dict[str, float]:
     precision = right / np.maximum(matrix.sum(axis=0), 1)
     recall = right / np.maximum(matrix.sum(axis=1), 1)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    # A class that is neither there nor predicted has none of the three.
+    # The three metrics are undefined for a class that is neither present nor predicted.
     there = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
     there[classes:] = False
     return {

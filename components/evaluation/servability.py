@@ -1,4 +1,4 @@
-"""Whether models can be served, as the infra-validation stage found it, and what that makes of an evaluation's verdicts."""
+"""The results of infra validation, and their effect on an evaluation's verdicts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ FILE = "infra_validation.json"
 
 @dataclass(frozen=True)
 class Servability:
-    """What a server process of its own made of a model.
+    """The infra-validation result of a model in a separate server process.
 
     Attributes:
-        reason: why it cannot be served; empty: it can.
-        rows: of the held-out split that were sent.
-        difference: largest difference between a served and an offline score; None: nothing was answered.
-        startup_seconds: from the process's start until it was ready; None: it never was.
-        latency_ms: `p50_batch_1`, `p99_batch_1` and the like, milliseconds from request to answer over one connection.
-        own_difference: largest change of an offline score when its row is in a batch of another size; None: not measured.
+        reason: reason why the model cannot be served; empty if it can.
+        rows: number of rows of the held-out split that were sent.
+        difference: largest difference between a served and an offline score; None without any response.
+        startup_seconds: seconds from the start of the process until it was ready; None if it never was.
+        latency_ms: `p50_batch_1`, `p99_batch_1` and the like: milliseconds from request to response over one connection.
+        own_difference: largest change of an offline score between batch sizes; None if not measured.
     """
 
     reason: str
@@ -35,23 +35,23 @@ class Servability:
 
     @property
     def servable(self) -> bool:
-        """It started, and answered as offline."""
+        """Whether the model can be served."""
         return not self.reason
 
 
 def save(found: Mapping[str, Servability], folder: Path) -> None:
-    """Writes model -> what was found."""
+    """Writes model -> result to a folder."""
     (folder / FILE).write_text(json.dumps({n: asdict(s) for n, s in found.items()}, indent=1), encoding="utf-8")
 
 
 def load(folder: str | Path) -> dict[str, Servability]:
-    """Reads it."""
+    """Returns model -> result from a folder."""
     loaded = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
     return {name: Servability(**each) for name, each in loaded.items()}
 
 
 def with_servability(evaluation: Evaluation, found: Mapping[str, Servability]) -> Evaluation:
-    """Returns the evaluation with candidates that cannot be served as not passed; the best of the others is blessed."""
+    """Returns the evaluation with unservable candidates marked as not passed; the best of the others is blessed."""
     models = {name: _judged(model, found.get(name)) for name, model in evaluation.models.items()}
     eligible = [n for n, m in models.items() if m.role == CANDIDATE and m.passed and not m.failures]
     if not eligible or eligible[0] == evaluation.best:
@@ -64,7 +64,12 @@ def with_servability(evaluation: Evaluation, found: Mapping[str, Servability]) -
 
 
 def verdicts(evaluation: str, infra_validation: str | None) -> Evaluation:
-    """Returns an evaluation with what infra validation found; takes the artifacts' folders, None without such a stage."""
+    """Returns an evaluation updated by infra validation.
+
+    Args:
+        evaluation: folder of the evaluation artifact.
+        infra_validation: folder of the infra-validation artifact; None if the stage is disabled.
+    """
     loaded = Evaluation.load(evaluation)
     return with_servability(loaded, load(infra_validation)) if infra_validation else loaded
 

@@ -1,4 +1,4 @@
-"""Which rows of a batch belong to which slice, found column by column."""
+"""Assigns the rows of a batch to slices, column by column."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ SliceKey = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True)
 class SliceColumn:
-    """A column that rows are sliced by.
+    """A column to slice by.
 
     Attributes:
-        codes: for each row the index of its value, int64 (B,).
-        values: text, int or float; `missing` where the example has none.
+        codes: index of each row's value, int64 (B,).
+        values: distinct values: text, int or float; `missing` for examples without a value.
     """
 
     codes: np.ndarray
     values: list[Any]
 
     def text(self) -> pa.Array:
-        """Returns the rows' values as text."""
+        """Returns the values of the rows as text."""
         return pa.array([str(v) for v in self.values], pa.string()).take(pa.array(self.codes))
 
 
@@ -48,19 +48,19 @@ def _value(value: Any) -> Any:
         return "missing"
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    # Integers with missing values come as floats.
+    # Integer columns with missing values have a float dtype.
     return int(value) if float(value).is_integer() else float(value)
 
 
 def slices_of(
     columns: Mapping[str, SliceColumn], specs: Sequence[config_pb2.SlicingSpec], rows: int
 ) -> Iterator[tuple[SliceKey, np.ndarray]]:
-    """Yields TFMA's key and the indices (n,) of the rows, of every slice that a batch has rows of.
+    """Yields TFMA's key and the row indices (n,) of every slice with rows in a batch.
 
     Args:
-        columns: the columns that `specs` name.
-        specs: TFMA's, of feature keys only; the empty one is the slice of all rows.
-        rows: how many the batch has.
+        columns: the columns named by `specs`.
+        specs: TFMA's slicing specs, with feature keys only; an empty spec is the slice of all rows.
+        rows: number of rows of the batch.
     """
     for spec in specs:
         chosen = [columns[name] for name in spec.feature_keys]
@@ -68,13 +68,13 @@ def slices_of(
             yield (), np.arange(rows)
             continue
         shape = [len(c.values) for c in chosen]
-        # One number for each combination of values, and the rows in the order of these numbers.
+        # One code per combination of values; rows are sorted by code.
         combined = np.ravel_multi_index([c.codes for c in chosen], shape)
         order = np.argsort(combined, kind="stable")
         found, starts = np.unique(combined[order], return_index=True)
         for code, indices in zip(found, np.split(order, starts[1:]), strict=True):
             values = [c.values[i] for c, i in zip(chosen, np.unravel_index(code, shape), strict=True)]
             features = {name: np.asarray([value]) for name, value in zip(spec.feature_keys, values, strict=True)}
-            # TFMA's own, so that the key is the one that it would have made.
+            # TFMA's own function, for keys identical to TFMA's.
             [key] = slicer_lib.get_slices_for_features_dicts([], features, [slicer_lib.SingleSliceSpec(spec=spec)])
             yield key, indices

@@ -1,4 +1,4 @@
-"""TFMA's configuration for a task: which metrics under which names, models, slices. Names are the same for every trainer."""
+"""Builds TFMA's configuration for a task: metrics, models and slices. Names are the same for every trainer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PLOTS = {
 
 
 def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str]) -> config_pb2.EvalConfig:
-    """Returns TFMA's EvalConfig. It holds no thresholds: the verdict is `model_gate`'s, which knows of noise.
+    """Returns TFMA's EvalConfig, without thresholds: `model_gate` decides, as it accounts for noise.
 
     Args:
         task: binary, multiclass or regression.
-        slices: features to slice by, each a list; the overall slice is always there.
-        models: names of the models, evaluated side by side on the same rows.
+        slices: lists of features to slice by; the overall slice is always included.
+        models: names of the models, which are evaluated on the same rows.
     """
     config = config_pb2.EvalConfig()
     for name in models:
@@ -31,7 +31,7 @@ def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str
     config.slicing_specs.add()
     for features in slices:
         config.slicing_specs.add(feature_keys=list(features))
-    # Means over rows read a feature of the model's own.
+    # Means over rows need a metrics spec per model, as each reads a feature of its own.
     for group in [[m] for m in models] if task == "multiclass" else [list(models)]:
         spec = config.metrics_specs.add(model_names=group if len(models) > 1 else [])
         for metric in METRICS:
@@ -47,10 +47,10 @@ def _settings(settings: Mapping[str, Any], name: str, model: str) -> dict[str, A
     path = settings.get("feature_key_path")
     if not path:
         return {**settings, "name": name}
-    # TFMA's Mean knows of no models: its name says which one it is of.
+    # TFMA's Mean does not distinguish models, so its name includes the model.
     return {"feature_key_path": [path[0], row_feature(path[1], model)], "name": row_feature(name, model)}
 
 
 def row_feature(name: str, model: str) -> str:
-    """Returns the name of a per-row value of one model, among the extracts' features."""
+    """Returns the name of a per-row value of one model in the features of the extracts."""
     return f"{name}_{model}"

@@ -1,4 +1,4 @@
-"""Reads TFMA's result files: metrics by slice and plots, of each model."""
+"""Reads TFMA's result files: metrics by slice and plots of each model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Slices = dict[str, dict[str, float]]
 
 
 def read_metrics(folder: str, models: Sequence[str], names: Sequence[str]) -> dict[str, Slices]:
-    """Returns model -> slice -> metric -> value; the slice of all rows is the empty text.
+    """Returns model -> slice -> metric -> value; the slice of all rows is the empty string.
 
     Args:
-        folder: where TFMA wrote.
-        models: their names; of a single one TFMA keeps no name.
-        names: the metrics to keep, in this order.
+        folder: TFMA's output folder.
+        models: names of the models; TFMA omits the name of a single one.
+        names: metrics to return, in this order.
     """
     found: dict[str, Slices] = {m: {} for m in models}
     of_rows = {row_feature(n, m): (n, m) for n in names for m in models}
@@ -45,9 +45,9 @@ def _slice_text(key: Any) -> str:
 
 
 def read_plots(folder: str, models: Sequence[str]) -> dict[str, Plots]:
-    """Returns model -> its plots on all rows, see `ModelResult`."""
+    """Returns model -> plots on all rows, see `ModelResult`."""
     plots: dict[str, Plots] = {m: {} for m in models}
-    # From the records: TFMA's EvalResult keeps one of the plots only.
+    # Read from the records, as TFMA's EvalResult keeps only one of the plots.
     for record in tfma.load_plots(folder):
         if not record.slice_key.single_slice_keys:
             for plot in record.plot_keys_and_values:
@@ -86,7 +86,7 @@ def _plot(data: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
 
 
 def _calibration(buckets: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """TFMA's many narrow buckets, added up to ten."""
+    """Returns TFMA's narrow calibration buckets merged into ten."""
     rows: dict[int, list[float]] = {}
     for bucket in buckets:
         count = float(bucket.get("numWeightedExamples", 0))

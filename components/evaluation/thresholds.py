@@ -1,4 +1,4 @@
-"""Thresholds on the metrics of a task: which may be set, and what holds where none is."""
+"""Validates thresholds on a task's metrics, and computes the default ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from switchyard.components.metrics import DIRECTION, MULTICLASS, PRIMARY, REGRES
 
 
 def check_settings(evaluation: EvaluationConfig, task: str) -> None:
-    """Raises UserError for thresholds and comparisons that the task's metrics do not allow."""
+    """Raises UserError for thresholds or an improvement metric that the task's metrics do not support."""
     thresholds, allowed = evaluation.thresholds, names(task)
     for name in thresholds:
         if name not in allowed:
@@ -34,7 +34,7 @@ def check_settings(evaluation: EvaluationConfig, task: str) -> None:
 
 
 def default_thresholds(task: str, labels: Any) -> dict[str, Threshold]:
-    """Returns what the trivial predictor reaches: AUC 0.5, the majority class's share, the variance of the label.
+    """Returns the trivial predictor's performance as threshold: AUC 0.5, the majority class's share, the label's variance.
 
     Args:
         task: binary, multiclass or regression.

@@ -1,4 +1,4 @@
-"""The trivial predictor, which knows how the label is distributed and no feature: what every champion must surely beat."""
+"""The trivial predictor, which uses the label's distribution and no feature; every champion must significantly beat it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Trivial:
     """The trivial predictor on the rows that a candidate was evaluated on.
 
     Attributes:
-        metric: that it is compared by: the one that decides, or the task's own where nothing can be better than trivial (the
-            recall of saying yes always) or no replicates are drawn of the deciding one.
-        value: its own.
-        samples: its value in each replicate, of the same row weights as the candidates'.
+        metric: metric of the comparison: the deciding one, or the task's primary metric if nothing can beat the trivial value
+            (the recall of always predicting positive) or the bootstrap does not support the deciding one.
+        value: the trivial predictor's value of the metric.
+        samples: the value in each replicate, with the same row weights as the candidates'.
     """
 
     metric: str
@@ -32,7 +32,7 @@ class Trivial:
 
     @classmethod
     def of(cls, rows: Rows, metric: str) -> Trivial:
-        """Measures it; `metric` is what decides between models."""
+        """Returns the trivial predictor measured on the rows; `metric` decides between models."""
         scores = trivial_scores(rows.task, rows.labels, metric)
         known = weighted_metrics(rows.task, rows.labels, scores)
         chosen = metric if metric in known and metric != "recall" else PRIMARY[rows.task]
@@ -42,12 +42,12 @@ class Trivial:
         return cls(chosen, value, replicates(Rows(rows.task, rows.labels, {_NAME: scores}), [chosen])[_NAME][chosen])
 
     def not_better(self, model: ModelResult, samples: np.ndarray | None, confidence: float | None) -> str:
-        """Returns why a model is not surely better than it, or an empty string.
+        """Returns the reason why a model is not significantly better than the trivial predictor, or an empty string.
 
         Args:
-            model: a candidate.
-            samples: its metric in each replicate.
-            confidence: of the two-sided interval of the difference, which must lie above 0; None: the bare difference must.
+            model: result of a candidate.
+            samples: the candidate's metric in each replicate.
+            confidence: confidence of the two-sided interval of the difference, which must be above 0; None compares the values.
         """
         metric, value = self.metric, model.metrics.get(self.metric, math.nan)
         said = f"{metric} is {value:.4f}, the trivial predictor's {self.value:.4f}"
@@ -65,14 +65,14 @@ class Trivial:
 
 
 def trivial_scores(task: str, labels: np.ndarray, metric: str) -> np.ndarray:
-    """Returns the scores that are best by a metric among those that are the same for all rows, float32 (n, outputs)."""
+    """Returns the best scores by a metric among those that are constant over all rows, float64 (n, outputs)."""
     if task == "regression":
         best = np.median(labels) if metric == "mae" else np.mean(labels)
-        # In float64: of large labels float32 would lose the difference.
+        # float64, as float32 would lose the differences of large labels.
         return np.full((len(labels), 1), best)
     if task == "multiclass":
         shares = np.bincount(labels.astype(int)) / len(labels)
         return np.tile(shares.clip(_EPSILON, 1 - _EPSILON), (len(labels), 1))
-    # Who never says yes has no precision and an F1 of 0.
+    # Without positive predictions precision is undefined and F1 is 0.
     share = 1.0 if metric in ("precision", "recall", "f1") else float(np.mean(labels == 1))
     return np.full((len(labels), 1), np.clip(share, _EPSILON, 1 - _EPSILON))

@@ -108,7 +108,7 @@ class TrainingLedger:
 
 
 def diverged(task: str, outputs: int, metrics: Mapping[str, float]) -> str:
-    """Returns the reason to treat training as diverged although its losses are finite; empty if it has not diverged.
+    """Returns the reason to treat training as diverged although its losses are finite; empty otherwise.
 
     Applies only to classification, whose loss has a scale: the logarithm of the number of classes, the loss of the uniform
     prediction. Both losses must be large, as one extreme row inflates only one of them.

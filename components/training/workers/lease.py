@@ -50,7 +50,7 @@ def variable(path: Path) -> str:
 
 
 def expired(given: str) -> bool:
-    """Returns whether a node has marked the lease as expired and the stage has not acquired it again."""
+    """Returns whether a node marked the lease as expired, without a later renewal by the stage."""
     return _content(Path(given.partition(":")[2])) == _EXPIRED
 
 
