@@ -1,1 +1,1 @@
-"""A model as it is kept: written, verified, opened."""
+"""Writes, verifies and loads model bundles."""

@@ -1,6 +1,6 @@
-"""What `bundle.json` may name as its predictor: a framework, or a class in a Python file in the bundle's `code/`.
+"""Loads a bundle's predictor: of a framework, or a class in a Python file of the bundle's `code/`.
 
-Nothing else is imported: no absolute path, no `..`, no module that is installed. A user's trainer is copied into `code/` with
+No other reference is imported: no absolute path, no `..`, no installed module. A user's trainer is copied into `code/` with
 the modules of its package that it imports.
 """
 
@@ -19,7 +19,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.user_code.loading import file_of, is_file, load_function
 
 FOLDER = "code"
-# Framework -> its predictor: loads what the trainer exported, without the trainer's own imports.
+# Framework -> its predictor, which loads the trainer's export without the trainer's imports.
 PREDICTORS = {
     "tensorflow": "switchyard.components.training.tensorflow.predictor:TensorflowPredictor",
     "pytorch": "switchyard.components.training.pytorch.predictor:PytorchPredictor",
@@ -28,10 +28,10 @@ _REFERENCE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*)\.py:(?P<nam
 
 
 def load_predictor_class(bundle: Path, predictor: str) -> Any:
-    """Returns the class that `predictor` names, which has `load_predictor`.
+    """Returns the class that `predictor` names; it has `load_predictor`.
 
     Raises:
-        UserError: it names something else than a framework or a class in `code/`.
+        UserError: `predictor` is neither a framework nor a class in `code/`, or the code cannot be imported.
     """
     if predictor in PREDICTORS:
         module, _, name = PREDICTORS[predictor].partition(":")
@@ -48,7 +48,7 @@ def load_predictor_class(bundle: Path, predictor: str) -> Any:
         raise UserError(
             f"model: {FOLDER}/{taken} would replace a module of Python's or of Switchyard's. Rename it and train again."
         )
-    # What Python would leave beside the code is none of the manifest's files.
+    # Bytecode files beside the code would not be in the manifest.
     sys.dont_write_bytecode = True
     if len(parts) == 1:
         return load_function(str(file), found["name"])
@@ -56,30 +56,30 @@ def load_predictor_class(bundle: Path, predictor: str) -> Any:
 
 
 def _from_package(code: Path, parts: list[str], name: str) -> Any:
-    """Imports a module of a package under a name of its own: one that is installed under the same name is left alone."""
+    """Returns an attribute of a bundled package, imported under a unique name to avoid conflicts with installed packages."""
     root = "_bundle_" + re.sub(r"\W", "_", str(code.resolve()))
     if root not in sys.modules:
         package = ModuleType(root)
         package.__path__ = [str(code)]
         sys.modules[root] = package
     if str(code) not in sys.path:
-        sys.path.append(str(code))  # for what the package imports of itself by its whole name
+        sys.path.append(str(code))  # for the package's absolute imports of its own modules
     try:
         found: Any = getattr(importlib.import_module(".".join((root, *parts))), name)
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # the user's code can raise any type
         raise UserError(f"model: {FOLDER}/{'/'.join(parts)}.py: {type(error).__name__}: {error}") from error
     return found
 
 
 def bundled_code(framework: str, trainer: type | None) -> tuple[str, Mapping[str, Path]]:
-    """Returns what `bundle.json` names as the predictor of a trainer, and the files for `code/`: name -> file.
+    """Returns a trainer's predictor reference for `bundle.json`, and the files for `code/`: name -> file.
 
     Args:
-        framework: as the config has it: a framework, `FILE.py:Class` or `package.module:Class`.
-        trainer: its class; None: it is one of ours.
+        framework: the config's value: a framework, `FILE.py:Class` or `package.module:Class`.
+        trainer: the trainer's class; None for a built-in trainer.
 
     Raises:
-        UserError: its source cannot be found.
+        UserError: the trainer's source cannot be found.
     """
     if trainer is None:
         return framework, {}
@@ -100,7 +100,7 @@ def bundled_code(framework: str, trainer: type | None) -> tuple[str, Mapping[str
 
 
 def _package_files(root: Path, parts: list[str]) -> set[Path]:
-    """Returns a module's file, and what it imports of its own package."""
+    """Returns a module's file and, recursively, the files of its own package that it imports."""
     done: set[Path] = set()
     todo = [root.joinpath(*parts).with_suffix(".py")]
     while todo:

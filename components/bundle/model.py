@@ -1,10 +1,10 @@
-"""The one format a trained model takes: an MLflow Model directory with raw features in and predictions out.
+"""Loads model bundles: MLflow Model directories that map raw features to predictions.
 
-Inside: `preprocess/` (the transform graph without the label, a SavedModel), `model/` (what the trainer exported), `data/`
+A bundle holds `preprocess/` (the transform graph without the label, a SavedModel), `model/` (the trainer's export), `data/`
 (statistics and schema of the training split, for drift, and a few rows, for the server's warm-up) and `bundle.json`.
-Evaluation, batch prediction, the registry and serving know nothing else of a model. MLflow's models-from-code loads a copy of
-`switchyard/mlflow_model.py`, which loads the parts. The names of columns are in `bundle.json` alone: the transform graph and the
-exports take and give features by place. `writer.py` makes one; here it is read, after a look at `manifest.json`.
+Evaluation, batch prediction, the registry and serving use only this format. MLflow's models-from-code loads a copy of
+`switchyard/mlflow_model.py`, which loads the parts. Only `bundle.json` holds the names of columns: the transform graph and the
+exports use positional features. `writer.py` writes bundles; this module verifies `manifest.json` before it loads one.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ __all__ = [
 ]  # fmt: skip
 
 FILE = "bundle.json"
-# In `data/`: what a server is warmed up and checked with.
+# In `data/`: rows to warm up and check a server with.
 ROWS = "rows.parquet"
 _MEANING = re.compile(r"\w*(\[\w+\])?")
 
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """What `bundle.json` holds.
+    """The content of `bundle.json`.
 
     Attributes:
-        framework: the trainer's name.
+        framework: name of the trainer.
         predictor: `pytorch`, `tensorflow`, or `my_trainer.py:Class` with `Trainer.load_predictor`, in the bundle's `code/`.
         task: binary, multiclass or regression.
-        label: the label's column.
-        classes: label values in the order of the model's outputs, a binary task's positive one last; empty for a regression.
-        features: raw features; the transform graph takes them as `f0`, `f1`, ...
-        transformed: names of the transformed features; the transform graph gives them as `t0`, `t1`, ...
-        user_code: the user's code made the transform graph or the model.
+        label: column of the label.
+        classes: label values in the order of the model's outputs, a binary task's positive class last; empty for a regression.
+        features: raw features; inputs `f0`, `f1`, ... of the transform graph.
+        transformed: names of the transformed features; outputs `t0`, `t1`, ... of the transform graph.
+        user_code: whether the user's code made the transform graph or the model.
     """
 
     framework: str
@@ -80,23 +80,23 @@ class BundleInfo:
 
     @property
     def positive_class(self) -> Any | None:
-        """The class whose probability a binary model gives, else None."""
+        """The class whose probability a binary model outputs; None for other tasks."""
         return positive_class(self.task, self.classes)
 
 
 class BundleModel:
-    """A loaded bundle: raw features as a DataFrame in, predictions as arrays or a DataFrame out.
+    """A loaded bundle, which maps a DataFrame of raw features to predictions as an array or a DataFrame.
 
-    Made by `load_bundle`, which verifies the files first.
+    Use `load_bundle`, which verifies the files first.
 
     Args:
-        folder: of `bundle.json`.
-        verified: its digest is the registered one, or the run's own.
+        folder: folder of `bundle.json`.
+        verified: whether the bundle's digest matches the one of the registry or the run.
     """
 
     def __init__(self, folder: Path, *, verified: bool) -> None:
         self.info = _read_info(folder)
-        # The trainer's framework first: PyTorch must come into the process before TensorFlow.
+        # Import the trainer's framework first: PyTorch must be imported before TensorFlow.
         trainer = load_predictor_class(folder, self.info.predictor)
         if not (verified and self.info.user_code):
             for place in (folder / "preprocess", folder / "model"):
@@ -109,18 +109,18 @@ class BundleModel:
         self._preprocess = tf.saved_model.load(str(folder / "preprocess"))
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
-        """Returns float32 (B, outputs): probability of the last class, of each class, or the value.
+        """Returns float32 (B, outputs): the probability of the last class (binary), of each class, or the value (regression).
 
         Args:
-            rows: one column per raw feature; missing is None or NaN.
+            rows: one column per raw feature; missing values are None or NaN.
 
         Raises:
-            UserError: a column is missing or its values do not fit.
+            UserError: a column is missing or has invalid values.
         """
         return self.score_columns(fit_frame(rows, self.info.features))
 
     def score_columns(self, columns: Columns) -> np.ndarray:
-        """Returns the same for columns that are ready: nothing is checked."""
+        """Returns the scores of validated columns, see `scores`; does not check them."""
         constant = self._tf.constant
         tensors = {}
         for i, feature in enumerate(self.info.features):
@@ -135,10 +135,10 @@ class BundleModel:
         return np.asarray(self._predict(transformed), dtype=np.float32)
 
     def score_batch(self, batch: pa.RecordBatch) -> np.ndarray:
-        """Returns the same for a batch of any Arrow types.
+        """Returns the scores of a record batch of any Arrow types, see `scores`.
 
         Raises:
-            UserError: a value does not fit.
+            UserError: a value is invalid.
         """
         fitted = fit_rows(batch, self.info.features)
         if fitted.misfits:
@@ -147,16 +147,16 @@ class BundleModel:
         return self.score_columns(fitted.columns)
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Returns `prediction` and, for classes, the probabilities, one row per input row."""
+        """Returns `prediction` and, for classification, the probabilities, one row per input row."""
         return self.table(self.scores(rows), rows.index)
 
     def table(self, scores: np.ndarray, index: Any = None) -> pd.DataFrame:
-        """Returns scores (see `scores`) as the columns that a user sees."""
+        """Returns scores (see `scores`) as a DataFrame of prediction columns."""
         return pd.DataFrame(format_predictions(self.info, scores), index=index)
 
 
 def format_predictions(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns scores (see `BundleModel.scores`) as what a user sees: column -> values (B,), probabilities as float64."""
+    """Returns scores (see `BundleModel.scores`) as prediction columns: name -> values (B,), probabilities as float64."""
     if info.task == "regression":
         return {"prediction": scores[:, 0].astype("float64")}
     classes = np.asarray(info.classes, dtype=object if isinstance(info.classes[0], str) else None)
@@ -167,14 +167,14 @@ def format_predictions(info: BundleInfo, scores: np.ndarray) -> dict[str, np.nda
 
 
 def reordered(scores: np.ndarray, info: BundleInfo, classes: Sequence[Any]) -> np.ndarray:
-    """Returns a model's scores as of a model with the same classes in the order of `classes`."""
+    """Returns a model's scores with the classes in the order of `classes`; unchanged if the sets of classes differ."""
     if [str(c) for c in info.classes] == [str(c) for c in classes] or not same_classes(info.classes, classes):
         return scores
     return 1 - scores if info.task == "binary" else scores[:, places(info.classes, classes)]
 
 
 def check_if_saved_model(folder: Path) -> None:
-    """Raises UserError for a folder with a SavedModel that could do more than compute."""
+    """Raises UserError if the folder holds a SavedModel with operations beyond pure computation."""
     if any(folder.glob("saved_model*")):
         from switchyard.components.bundle.saved_model_check import check_saved_model
 
@@ -182,38 +182,38 @@ def check_if_saved_model(folder: Path) -> None:
 
 
 def load_bundle(folder: str | Path, digest: str | None = None, *, verified: bool = False) -> BundleModel:
-    """Loads the bundle inside an MLflow Model directory, without MLflow's own checks of the input.
+    """Returns the bundle of an MLflow Model directory, without MLflow's own validation of inputs.
 
     Args:
-        folder: of the MLflow Model.
-        digest: that its manifest must have, from the registry or the run that made it; None: the files only have to be as
-            the manifest says.
-        verified: whoever calls has looked at the digest.
+        folder: folder of the MLflow Model.
+        digest: required digest of the manifest, from the registry or the run that made the bundle; None only checks the files
+            against the manifest.
+        verified: whether the caller has checked the digest.
 
     Raises:
-        UserError: the files are not as the manifest says, or hold what no bundle does.
+        UserError: the files do not match the manifest, or are not a valid bundle.
     """
     verify(Path(folder), digest)
     return BundleModel(Path(folder) / "artifacts" / bundle_folder(folder), verified=verified or digest is not None)
 
 
 def bundle_path(uri: str | Path) -> Path:
-    """Where the MLflow Model lies in a TFX Model artifact; the name is TFX's, whose own components look for it."""
+    """Returns the MLflow Model's folder in a TFX Model artifact; TFX's own components require the name."""
     return Path(uri) / "Format-Serving"
 
 
 def bundle_info(folder: str | Path) -> BundleInfo:
-    """Reads what a bundle says of itself, without loading the model."""
+    """Returns a bundle's metadata without loading the model."""
     return _read_info(Path(folder) / "artifacts" / bundle_folder(folder))
 
 
 def training_data(folder: str | Path) -> Path:
-    """Folder in a bundle with the training split's `statistics.pb`, `schema.pbtxt`, `dataset.json`, and a few `rows.parquet`."""
+    """Returns a bundle's folder with the training split's `statistics.pb`, `schema.pbtxt`, `dataset.json` and `rows.parquet`."""
     return Path(folder) / "artifacts" / bundle_folder(folder) / "data"
 
 
 def example_rows(folder: str | Path) -> pd.DataFrame | None:
-    """Returns a few rows of the model's own data, as `BundleModel.scores` takes them; None for a bundle without any."""
+    """Returns a few rows of the model's training data, as input of `BundleModel.scores`; None for a bundle without rows."""
     file = training_data(folder) / ROWS
     return pd.read_parquet(file) if file.is_file() else None
 
@@ -226,7 +226,7 @@ def _read_info(folder: Path) -> BundleInfo:
     if not isinstance(loaded, dict):
         raise UserError(f"model: {FILE} is no JSON object: it was changed. Train again.")
     written = loaded.pop("format", 1)
-    loaded.pop(POSITIVE_CLASS, None)  # for people: it is the last of the classes
+    loaded.pop(POSITIVE_CLASS, None)  # written for readers of the file only: it is the last class
     if written != FORMAT:
         raise UserError(
             f"model: {FILE} has the format {written!r}, this version reads {FORMAT}. In format 1 column names are part of the "
@@ -245,7 +245,7 @@ def _read_info(folder: Path) -> BundleInfo:
 
 
 def _problem(info: BundleInfo) -> str:
-    """Returns what no bundle says of itself; empty: nothing."""
+    """Returns the first inconsistency in a bundle's metadata; empty if it is valid."""
     names = [f.name for f in info.features]
     if not names or len(set(names)) != len(names) or len(set(info.transformed)) != len(info.transformed):
         return "its features have no names, or one twice"
@@ -262,7 +262,7 @@ def _problem(info: BundleInfo) -> str:
 
 
 def bundle_folder(folder: str | Path) -> str:
-    """Name of the artifact folder that holds the bundle."""
+    """Returns the name of the artifact folder that holds the bundle."""
     names = os.listdir(Path(folder) / "artifacts")
     if len(names) != 1:
         raise FileNotFoundError(f"{folder} is not a model bundle: artifacts holds {names}")

@@ -1,4 +1,4 @@
-"""A bundle as MLflow serves it: the same for every framework."""
+"""Adapts bundles of all frameworks to MLflow's pyfunc interface."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +11,12 @@ from switchyard.components.bundle.model import BundleModel, load_bundle
 
 
 class PyfuncModel(mlflow.pyfunc.PythonModel):
-    """MLflow's interface of a bundle: raw features in, `prediction` and probabilities out."""
+    """A bundle as an MLflow pyfunc model, from raw features to `prediction` and probabilities."""
 
     def load_context(self, context: Any) -> None:
-        """Loads the bundle that lies in the MLflow Model, if its files are as the manifest beside this one says."""
+        """Loads the bundle of the MLflow Model after verifying its files against the manifest."""
         self.bundle: BundleModel = load_bundle(Path(context.artifacts["bundle"]).parents[1])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """See `BundleModel.predict`."""
+        """Returns the predictions, see `BundleModel.predict`."""
         return self.bundle.predict(model_input)

@@ -1,4 +1,4 @@
-"""Examples as DataFrames, columns and labels: what a bundle takes, in batches."""
+"""Converts batches of examples to a bundle's input: DataFrames, columns and labels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from switchyard.components.bundle.model import RawFeature
 
 
 def to_frame(records: Sequence[bytes], features: Iterable[RawFeature]) -> pd.DataFrame:
-    """Returns serialized `tf.Example`s as a bundle takes rows: scalars, arrays for wide features, None for missing."""
+    """Returns serialized `tf.Example`s as a bundle's input: scalars, arrays for wide features, None for missing values."""
     return frame_of(ExamplesToRecordBatchDecoder().DecodeBatch(list(records)), features)
 
 
 def frame_of(batch: pa.RecordBatch, features: Iterable[RawFeature]) -> pd.DataFrame:
-    """Returns a batch of list columns as a bundle takes rows."""
+    """Returns a batch of list columns as a bundle's input."""
     return pd.DataFrame({f.name: _feature_values(batch, f) for f in features})
 
 
@@ -28,7 +28,7 @@ def _feature_values(batch: pa.RecordBatch, feature: RawFeature) -> Any:
     wide = (feature.width or 1) > 1 or feature.is_list
     found = column_values(batch, feature.name, wide=wide)
     if feature.dtype == "int64" and isinstance(found, np.ndarray) and found.dtype.kind == "f":
-        # Some are missing: float64, which has a place for that, does not hold all integers.
+        # Some values are missing. float64 has NaN for them but cannot represent all integers, so use objects.
         return pd.Series([v[0] if v else None for v in batch.column(feature.name).to_pylist()], dtype=object)
     return found
 
@@ -50,7 +50,7 @@ def column_values(batch: pa.RecordBatch, name: str, *, wide: bool) -> Any:
 
 
 def encode_labels(values: Any, classes: Sequence[Any]) -> np.ndarray:
-    """Returns class indices, or the values of a regression, float64 (B,); NaN for what is no class."""
+    """Returns class indices, or a regression's values, float64 (B,); NaN for an unknown class."""
     if not classes:
         return np.asarray(values, dtype=np.float64)
     index = {c.encode() if isinstance(c, str) else c: float(i) for i, c in enumerate(classes)}

@@ -1,8 +1,8 @@
-"""A look at a SavedModel before TensorFlow loads it: does it only compute?
+"""Checks, before TensorFlow loads a SavedModel, that its graph holds only pure computation.
 
-TensorFlow's operations read and write files, run Python and open connections; a graph that was changed may hold any of them.
-What is allowed: operations that TensorFlow says have no state, less those that reach out of the graph, and a list of those
-with state that models need. Variables are saved and restored, and vocabularies read, by functions for that alone.
+TensorFlow's operations can read and write files, run Python and open connections; a changed graph may hold any of them.
+Allowed are the operations that TensorFlow declares stateless, except those with effects outside the graph, and a list of
+stateful operations that models need. Only dedicated functions may save and restore variables or read vocabularies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from switchyard.components.errors import UserError
 
-# No state, and yet files, sockets, Python, other processes, or the end of this one.
+# Stateless by declaration, but with access to files, sockets, Python or other processes, or able to abort this process.
 _REACHES_OUT = re.compile(
     r"_.*|.*(Dataset|Iterator|File|Reader|Summary|PyFunc|Debug|Remap|Rpc|Remote|Print|Send|Recv|Infeed|Outfeed|Custom"
     r"|Proto|Candidate|Collective|Nccl|TPU|Dedup|DTensor|XlaSparse|Prelinearize).*"
@@ -31,13 +31,13 @@ _WITH_STATE = re.compile(
 )
 _READS_VOCABULARY = "InitializeTableFromTextFileV2"
 _SAVES = frozenset(("SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename"))
-# What surrounds a vocabulary that is read.
+# Operations allowed in a function that reads a vocabulary.
 _AROUND_VOCABULARY = frozenset((_READS_VOCABULARY, "StatefulPartitionedCall", "PartitionedCall", "Identity", "NoOp", "Const"))
 _STRING, _LARGEST = 7, 1 << 30
 
 
 def check_saved_model(folder: Path) -> None:
-    """Raises UserError for a SavedModel that could do more than compute; nothing of it was loaded."""
+    """Raises UserError for a SavedModel with operations beyond pure computation; does not load it."""
     try:
         _check(folder)
     except ValueError as error:
@@ -89,7 +89,7 @@ def _check_operation(op: str, functions: Mapping[str, Any], *, saves: bool, read
 
 
 def _with_callers(functions: Mapping[str, Any], operations: Iterable[str]) -> set[str]:
-    """Returns the functions that have one of the operations, and those that call them, however indirectly."""
+    """Returns the functions that contain one of the operations, and their direct and indirect callers."""
     wanted = set(operations)
     while True:
         more = {n for n, f in functions.items() if n not in wanted and any(not wanted.isdisjoint(_named(d)) for d in f.node_def)}
@@ -99,13 +99,13 @@ def _with_callers(functions: Mapping[str, Any], operations: Iterable[str]) -> se
 
 
 def _named(node: Any) -> set[str]:
-    """Returns the operation of a node and the functions that it is given."""
+    """Returns a node's operation and the functions among its attributes."""
     given = {f.name for a in node.attr.values() for f in (a.func, *a.list.func)}
     return {node.op, *given}
 
 
 def _check_saving(graph: Any, saving: set[str]) -> None:
-    """Variables are saved by whoever trains, and never by what a model is asked."""
+    """Raises ValueError if a callable function saves or restores variables."""
     used = {c for n in graph.object_graph_def.nodes for c in n.function.concrete_functions}
     found = sorted((used | set(graph.object_graph_def.concrete_functions)) & saving)
     if found:
@@ -113,7 +113,7 @@ def _check_saving(graph: Any, saving: set[str]) -> None:
 
 
 def _check_reading(graph: Any, functions: Mapping[str, Any]) -> None:
-    """A vocabulary comes from the SavedModel's own assets, and from nowhere else."""
+    """Raises ValueError if a function reads a vocabulary from anywhere but the SavedModel's own assets."""
     for name, function in functions.items():
         for node in function.node_def:
             text = node.op == "Const" and node.attr["dtype"].type == _STRING

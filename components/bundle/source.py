@@ -1,7 +1,7 @@
-"""Where a model comes from: `NAME@champion`, `NAME@3`, a folder, or a URI that MLflow can download.
+"""Resolves a model reference: `NAME@champion`, `NAME@3`, a folder, or a URI that MLflow can download.
 
-A version of the registry is compared with the digest that was registered. Nothing shows whose the files of a folder or URI are:
-they need a digest to compare with, or trust.
+A registered version is verified against its registered digest. The origin of a folder or URI is unknown: it needs a digest to
+verify against, or explicit trust.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model's files on this disk: compared with a digest, or trusted.
+    """A model's local files, verified against a digest or trusted.
 
     Attributes:
-        folder: the MLflow Model.
-        name: of the registered model; of a folder its name.
-        version: in the registry; of a folder its name.
-        digest: that the files were compared with; None: they are trusted.
-        ref: where in a registry it is from; None: from a folder or URI.
+        folder: folder of the MLflow Model.
+        name: name of the registered model; for a folder its name, `model` for the output of a training stage.
+        version: version in the registry; for a folder its name.
+        digest: digest that the files were verified against; None if they are trusted.
+        ref: the model's reference in a registry; None for a folder or URI.
     """
 
     folder: Path
@@ -52,13 +52,13 @@ class OpenedModel:
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model in a registry.
+    """A reference to a model in a registry.
 
     Attributes:
-        uri: of MLflow's server or database.
-        name: of the registered model.
-        selector: a version's number, or an alias that may move.
-        trust: take versions that were registered without a digest.
+        uri: URI of MLflow's server or database.
+        name: name of the registered model.
+        selector: number of a version, or an alias, which can move.
+        trust: whether to accept versions that were registered without a digest.
     """
 
     uri: str
@@ -68,14 +68,14 @@ class ModelRef:
 
     @property
     def tracks_alias(self) -> bool:
-        """Whether the version can change."""
+        """Whether the selector is an alias, whose version can change."""
         return not self.selector.isdigit()
 
     def version(self) -> str:
-        """Returns the version that is selected now.
+        """Returns the currently selected version.
 
         Raises:
-            UserError: there is no such model, version or alias.
+            UserError: the model, version or alias does not exist, or the registry denies access.
             StageError: the registry is unreachable.
         """
         from mlflow.exceptions import MlflowException
@@ -94,19 +94,19 @@ class ModelRef:
         raise UserError(f"{self.name} has no version or alias {self.selector!r}. Versions: {listed or 'none'}.")
 
     def alias(self, name: str) -> str | None:
-        """Returns the version that has an alias; None: no version has."""
+        """Returns the version of an alias; None if the alias does not exist."""
         return alias_version(tracking.client(self.uri), self.name, name)
 
     def digest(self, version: str) -> str | None:
-        """Returns the digest that a version was registered with; None: it has none, and is trusted."""
+        """Returns the registered digest of a version; None if it was registered without one."""
         return registered_digest(tracking.client(self.uri), self.name, version)
 
     @contextmanager
     def open(self, version: str | None = None) -> Iterator[OpenedModel]:
-        """Downloads a version, or the selected one, and verifies it; removes the copy at the end.
+        """Downloads and verifies a version, by default the selected one; removes the copy when the context exits.
 
         Raises:
-            UserError: there is none, or its files are not those that were registered.
+            UserError: the version does not exist, or its files do not match the registered digest.
             StageError: the registry is unreachable.
         """
         wanted = version or self.version()
@@ -117,7 +117,7 @@ class ModelRef:
 
 
 def name_and_selector(text: str) -> tuple[str, str] | None:
-    """Returns the parts of `NAME@ALIAS` or `NAME@VERSION`, also as MLflow's URIs; None when `text` is of another form."""
+    """Returns name and selector of `NAME@ALIAS`, `NAME@VERSION` or a `models:/` URI of these; None for other texts."""
     found = _REGISTERED.fullmatch(text)
     return (found["name"] or found["model"], found["selector"] or found["version"]) if found else None
 
@@ -126,17 +126,17 @@ def name_and_selector(text: str) -> tuple[str, str] | None:
 def open_model(
     ref: str | os.PathLike[str], tracking_uri: str | None = None, *, trust: bool = False, digest: str | None = None
 ) -> Iterator[OpenedModel]:
-    """Resolves a reference to a model, downloads it if needed, verifies it; removes what it downloaded at the end.
+    """Resolves a model reference, downloads the model if needed and verifies it; removes the download when the context exits.
 
     Args:
-        ref: `NAME@ALIAS`, `NAME@VERSION`, an MLflow URI (`models:/`, `runs:/`), a URI that MLflow can download, or a path: of an
-            MLflow Model, or of a training stage's output.
-        tracking_uri: of MLflow's server or database; needed for a version of the registry.
-        trust: take a model that no digest vouches for. Loading a model can run what is in it.
-        digest: that the manifest of a folder or URI must have; then it needs no trust.
+        ref: `NAME@ALIAS`, `NAME@VERSION`, an MLflow URI (`models:/`, `runs:/`), a URI that MLflow can download, or a path of an
+            MLflow Model or of a training stage's output.
+        tracking_uri: URI of MLflow's server or database; required for a registered version.
+        trust: whether to accept a model without a digest. Loading a model can run its code.
+        digest: required digest of the manifest of a folder or URI, which then needs no trust.
 
     Raises:
-        UserError: there is none, Switchyard did not make it, it was changed, or it is not trusted.
+        UserError: the model does not exist, is no bundle of Switchyard's, was changed, or is not trusted.
         StageError: the registry is unreachable.
     """
     text = os.fspath(ref)
@@ -169,7 +169,7 @@ def open_model(
 
 
 def _private_copy(found: OpenedModel, target: Path, digest: str) -> OpenedModel:
-    """Copies a model that others may be able to write to: between the check of its files and their loading they could change."""
+    """Returns a verified private copy of a model: others could change the original's files between check and load."""
     try:
         shutil.copytree(found.folder, target, symlinks=True)
     except OSError as error:
@@ -180,7 +180,7 @@ def _private_copy(found: OpenedModel, target: Path, digest: str) -> OpenedModel:
 
 def _verified(folder: Path, text: str, digest: str | None) -> OpenedModel:
     inner = bundle_path(folder)
-    # What a run leaves as the training stage's output holds the model one level down.
+    # A training stage's output holds the model one level down.
     folder = inner if inner.is_dir() else folder
     try:
         verify(folder, digest)
@@ -206,6 +206,6 @@ def _download(uri: str, tracking_uri: str | None, target: Path) -> None:
 
 @contextmanager
 def _new_folder() -> Iterator[Path]:
-    """Yields the path of a folder that is not there yet, in one that is removed at the end."""
+    """Yields the path of a folder to create, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="switchyard-model-", ignore_cleanup_errors=True) as parent:
         yield Path(parent) / "model"

@@ -1,4 +1,4 @@
-"""Makes a model bundle (see `model_bundle.py`) of a transform graph and of what a trainer exported."""
+"""Writes a model bundle (see `model.py`) from a transform graph and a trainer's export."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 _log = logging.getLogger(__name__)
 
 EXAMPLE_ROWS = 5
-# A file of its own, which MLflow copies; not by `__file__`, which a link leads to.
+# MLflow copies this file. Its location comes from the package: this module's `__file__` may be behind a link.
 _SERVE = Path(str(sys.modules["switchyard"].__file__)).with_name("mlflow_model.py")
 
 
@@ -40,7 +40,7 @@ def raw_features(feature_spec: Mapping[str, Any], summary: DatasetSummary) -> li
 
     Args:
         feature_spec: name -> TensorFlow's spec.
-        summary: of the training data.
+        summary: summary of the training data.
     """
     found = []
     for name, spec in sorted(feature_spec.items()):
@@ -64,13 +64,13 @@ def save_bundle(
     """Writes the MLflow Model and returns the digest of its manifest.
 
     Args:
-        target: a folder that is not there yet.
-        info: goes into `bundle.json`, with the names of the transformed features.
+        target: folder to write; replaced if it exists.
+        info: metadata for `bundle.json`; the names of the transformed features are added.
         transform_graph: URI of TFX's TransformGraph artifact.
-        export_dir: what the trainer exported; moved into the bundle.
-        rows: a few raw ones without the label: the first go into MLflow's input example, a server is warmed up with all.
-        code: name -> file of the user's own trainer.
-        data: name -> file, what later data is compared with; see `training_data`.
+        export_dir: folder of the trainer's export; moved into the bundle.
+        rows: a few raw rows without the label, to warm up servers; the first ones are MLflow's input example.
+        code: name -> file of the user's trainer.
+        data: name -> file that later data is compared with; see `training_data`.
     """
     work = target.with_name(f"{target.name}.parts")
     shutil.rmtree(work, ignore_errors=True)
@@ -91,7 +91,7 @@ def save_bundle(
     settings: dict[str, Any] = {
         "path": str(target),
         "python_model": str(_SERVE),
-        # A URI: of a path MLflow decodes what looks like an escape.
+        # A URI: in a path MLflow would decode percent escapes.
         "artifacts": {"bundle": work.absolute().as_uri()},
         "signature": signature(info),
         "pip_requirements": _requirements(info.framework),
@@ -99,7 +99,7 @@ def save_bundle(
     try:
         mlflow.pyfunc.save_model(**settings, input_example=_plain(rows.head(EXAMPLE_ROWS), info))
     except MlflowException:
-        # An example that MLflow does not take must not cost the trained model.
+        # An example that MLflow rejects must not lose the trained model.
         _log.warning("the model is saved without an input example", exc_info=True)
         shutil.rmtree(target, ignore_errors=True)
         mlflow.pyfunc.save_model(**settings)
@@ -108,7 +108,7 @@ def save_bundle(
 
 
 def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
-    """Rows as a user would send them: texts, floats, lists of floats."""
+    """Returns rows in the types that clients send: texts, bytes, floats, lists of floats."""
     columns: dict[str, Any] = {}
     for feature in info.features:
         values = rows[feature.name]
@@ -124,9 +124,10 @@ def _plain(rows: pd.DataFrame, info: BundleInfo) -> pd.DataFrame:
 
 
 def signature(info: BundleInfo) -> ModelSignature:
-    """Numbers are declared as double: JSON and pandas know no float32, and a missing integer is NaN.
+    """Returns MLflow's signature of a bundle.
 
-    Booleans, dates and times come in several types, all of which the bundle takes: MLflow is to pass them on as they are.
+    Numbers are declared as double: JSON has no float32, and a missing integer is NaN in pandas. Booleans, dates and times are
+    declared as any type, because the bundle accepts several types for them.
     """
     inputs = []
     for f in info.features:
@@ -145,7 +146,7 @@ def signature(info: BundleInfo) -> ModelSignature:
 
 
 def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[str]:
-    """Saves the transform graph, raw and transformed features by place; returns the names of the transformed ones."""
+    """Saves the transform graph with positional inputs and outputs; returns the names of the transformed features."""
     import tensorflow as tf
     import tensorflow_transform as tft
 
@@ -175,7 +176,7 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[
                 else:
                     features[f.name] = tf.reshape(value, [-1, *shapes[f.name]])
             outputs = self.layer(features)
-            # A scalar feature is a column, as trainers see it.
+            # Trainers expect a scalar feature as a column (B, 1).
             values = [outputs[name] for name in names]
             return {f"t{i}": v[:, tf.newaxis] if v.shape.rank == 1 else v for i, v in enumerate(values)}
 

@@ -1,1 +1,1 @@
-"""The infra-validation stage: a model that cannot be served is not promoted."""
+"""Infra validation: a stage that blocks the promotion of models that cannot be served."""

@@ -1,4 +1,4 @@
-"""One bundle, served and asked: does it answer what it answers offline?"""
+"""Serves one bundle and compares its responses with offline predictions."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from switchyard.components.evaluation.servability import Servability
 from switchyard.components.infra_validation.server_process import ServerProcess, server_process
 from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
 
-# What float32 loses by adding up in another order. Where a model's own scores change more with the batch's size, twice that.
+# Rounding of float32 when the order of summation changes. The limit is twice the model's own difference if that is larger.
 _TOLERANCE = 1e-5
-# A model whose scores change by more with what else is in the batch has no score of a row.
+# Maximum difference of a row's score between batches of different rows. Above it, a row has no well-defined score.
 _BOUND = 1e-3
 _BATCH, _ODD_BATCH = 50, 7
 _Ask = Callable[[pd.DataFrame], dict[str, list[Any]]]
 
 
 def check(bundle: str, digest: str | None, serialized: Sequence[bytes], log: Path, patience_seconds: float) -> Servability:
-    """Starts a bundle's server, sends it rows one by one and in batches, and compares with the bundle's own scores.
+    """Starts a bundle's server, sends rows one by one and in batches, and compares the responses with offline scores.
 
     Args:
         bundle: folder of the MLflow Model.
-        digest: that its manifest must have; None: the run did not note one.
+        digest: required digest of its manifest; None if the run recorded none.
         serialized: raw `tf.Example`s.
-        log: file for what the server prints.
-        patience_seconds: until the server must be ready.
+        log: file for the server's output.
+        patience_seconds: seconds until the server must be ready.
     """
     rows, started = 0, None
     try:
@@ -58,13 +58,13 @@ def check(bundle: str, digest: str | None, serialized: Sequence[bytes], log: Pat
 
 
 def _own_difference(bundle: BundleModel, frame: pd.DataFrame, scores: np.ndarray) -> float:
-    """Returns by how much the bundle's own scores change, offline and on this device, in batches of another size."""
+    """Returns the largest difference between the bundle's offline scores, on this device, for two batch sizes."""
     parts = [bundle.scores(frame.iloc[start : start + _ODD_BATCH]) for start in range(0, len(frame), _ODD_BATCH)]
     return _distance(np.concatenate(parts), scores, bundle.info) if parts else 0.0
 
 
 def _reason(difference: float, own: float) -> str:
-    """Returns why a model cannot be served by these differences; empty: it can."""
+    """Returns the reason why these differences fail validation; empty if they pass."""
     if own > _BOUND:
         return (
             f"its score of a row changes by up to {own:.3g} with the other rows of its batch, allowed: {_BOUND:g}; let no layer "
@@ -77,7 +77,7 @@ def _reason(difference: float, own: float) -> str:
 
 
 def _requests(server: ServerProcess, info: BundleInfo) -> list[tuple[int, _Ask]]:
-    """Returns batch size and how to ask: both protocols where the model's features fit into both."""
+    """Returns (batch size, request function) pairs: both protocols, or MLflow's alone if a feature holds ragged lists."""
 
     def invoke(rows: pd.DataFrame) -> dict[str, list[Any]]:
         return from_records(server.invoke(records(rows, info.features)))
@@ -90,7 +90,7 @@ def _requests(server: ServerProcess, info: BundleInfo) -> list[tuple[int, _Ask]]
 
 
 def _ask_all(frame: pd.DataFrame, size: int, ask: _Ask) -> tuple[dict[str, list[Any]], list[float]]:
-    """Returns the answers to all rows, and how long each request took, milliseconds."""
+    """Returns the responses for all rows and the latency of each request in milliseconds."""
     answered: dict[str, list[Any]] = {}
     milliseconds = []
     for start in range(0, len(frame), size):
@@ -103,10 +103,10 @@ def _ask_all(frame: pd.DataFrame, size: int, ask: _Ask) -> tuple[dict[str, list[
 
 
 def _compare(answered: dict[str, list[Any]], offline: np.ndarray, info: BundleInfo) -> float:
-    """Returns the largest difference between scores; of a regression relative to the label's size where that is above 1.
+    """Returns the largest difference between scores; for a regression relative to the offline score if that is above 1.
 
     Raises:
-        StageError: columns, rows or classes are not what they should be.
+        StageError: columns are missing, scores are not finite, or the number of rows or the predicted classes are wrong.
     """
     try:
         served = scores_in(answered, info)
@@ -127,7 +127,7 @@ def _distance(scores: np.ndarray, others: np.ndarray, info: BundleInfo) -> float
 
 
 def _sendable(frame: pd.DataFrame, features: Sequence[RawFeature]) -> pd.DataFrame:
-    """Returns the rows that JSON can carry: those with infinite numbers are left out."""
+    """Returns the rows without infinite numbers, which JSON cannot represent."""
     kept = np.ones(len(frame), dtype=bool)
     for feature in features:
         column = frame[feature.name]

@@ -1,4 +1,4 @@
-"""The infra-validation stage as a TFX component."""
+"""Defines the infra-validation stage as a TFX component."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from switchyard.components.infra_validation.executor import Executor
 
 
 class InfraValidationSpec(types.ComponentSpec):
-    """`settings`: `InfraValidationSettings` as JSON."""
+    """The component's interface; `settings` is `InfraValidationSettings` as JSON."""
 
     PARAMETERS = {"settings": ExecutionParameter(type=str)}
     INPUTS = {
@@ -23,13 +23,13 @@ class InfraValidationSpec(types.ComponentSpec):
 
 
 class InfraValidation(base_component.BaseComponent):
-    """Serves every candidate for a moment: one that does not start, or answers otherwise than offline, is not promoted.
+    """A stage that serves every candidate briefly; one that fails to start or differs from offline is not promoted.
 
-    It needs no evaluation, so that both run side by side and a model from the cache is not checked again.
+    It does not depend on evaluation, so both run in parallel and a cached model is not checked again.
 
     Outputs:
-        blessing: as TFX's InfraValidator writes it, of all candidates together; `infra_validation.json`, what was
-            found of each; `<candidate>.log`, what its server printed.
+        blessing: the verdict on all candidates in the format of TFX's InfraValidator; `infra_validation.json`, the result of
+            each candidate; `<candidate>.log`, its server's output.
     """
 
     SPEC_CLASS = InfraValidationSpec

@@ -1,4 +1,4 @@
-"""Infra validation's part of the config: the key `serving.infra_validation`."""
+"""Defines the config section `serving.infra_validation`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ class InfraValidationConfig(Section):
 
 
 class InfraValidationSettings(InfraValidationConfig):
-    """What the stage goes by: its part of the config, and the version of Switchyard."""
+    """The stage's settings: its config section and Switchyard's version."""
 
     version: str = ""

@@ -1,4 +1,4 @@
-"""The infra-validation stage's executor: every candidate in a server process of its own."""
+"""Executes the infra-validation stage, with one server process per candidate."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import digest_of
 
-# Each server holds the frameworks, more than a gigabyte.
+# Each server loads the frameworks and takes more than a gigabyte of memory.
 _AT_ONCE = 2
 
 
 class Executor(base_executor.BaseExecutor):
-    """`examples` (raw) and one or several `model`s in; `blessing` out."""
+    """The executor from raw `examples` and one or several `model`s to `blessing`."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
-        """See the base class."""
+        """Validates all candidates and writes the blessing."""
         settings = InfraValidationSettings.model_validate_json(exec_properties["settings"])
         examples = artifact_utils.get_single_uri(input_dict["examples"])
         rows = read_rows(split_files(examples, DatasetSummary.load(examples).held_out), settings.rows)
@@ -49,14 +49,14 @@ class Executor(base_executor.BaseExecutor):
             found = dict(zip(bundles, pool.map(one, bundles.items()), strict=True))
         save(found, folder)
         all_servable = all(f.servable for f in found.values())
-        # The same file and property as TFX's InfraValidator leaves, so that TFX's Pusher understands them.
+        # TFX's Pusher expects this file and property, which TFX's InfraValidator writes.
         (folder / ("INFRA_BLESSED" if all_servable else "INFRA_NOT_BLESSED")).touch()
         blessing.set_int_custom_property("blessed", int(all_servable))
         _track(found, folder)
 
 
 def read_rows(files: list[str], rows: int) -> list[bytes]:
-    """Returns up to `rows` serialized examples, taken from all files in turn."""
+    """Returns up to `rows` serialized examples, interleaved from all files."""
     dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
         tf.data.TFRecordDataset, cycle_length=max(1, len(files)), deterministic=True
     )

@@ -1,7 +1,7 @@
-"""`python -m switchyard.components.infra_validation.server_main FD FOLDER DIGEST`: a bundle's server on an inherited socket.
+"""Serves a bundle on an inherited socket: `python -m switchyard.components.infra_validation.server_main FD FOLDER DIGEST`.
 
-A fresh interpreter, as in production: what only the training process had (modules, variables) is not there. It ends
-when its standard input does, so that it never outlives the stage, however that dies.
+As in production, a fresh interpreter lacks the training process's modules and variables. The server exits when its standard
+input closes, so that it never outlives the stage.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def main(listening: socket.socket, folder: Path, digest: str | None) -> int:
     install()
     threading.Thread(target=_end_with_the_stage, daemon=True, name="stage-watch").start()
     try:
-        # The stage that starts this server has the digest from the one that made the bundle, if that noted one.
+        # The digest comes from the training stage through the infra-validation stage; None if the training stage recorded none.
         with open_model(folder, digest=digest, trust=True) as opened:
             if bundle_info(opened.folder).framework != "tensorflow":
-                import_torch_first()  # PyTorch comes first; a SavedModel needs none
+                import_torch_first()  # PyTorch must be imported before TensorFlow; a TensorFlow bundle does not need it
             import_tensorflow_without_keras()
             options = ServeOptions(NAME, access_log=None)
             serve(opened, listening, options, metadata.version("switchyard"), lambda line: print(line, flush=True))  # noqa: T201
@@ -43,7 +43,7 @@ def main(listening: socket.socket, folder: Path, digest: str | None) -> int:
 
 
 def _end_with_the_stage() -> None:
-    # Not `sys.stdin`: its lock, held by a thread that waits, would abort the interpreter's end.
+    # Not `sys.stdin`: a thread that holds its lock while blocked would abort interpreter shutdown.
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

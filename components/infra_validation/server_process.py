@@ -1,4 +1,4 @@
-"""A bundle in a server process of its own, and one connection to it."""
+"""Starts a bundle's server in a subprocess and sends requests to it over one connection."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _POLL_SECONDS = 0.05
 
 
 class ServerProcess:
-    """A server that is ready.
+    """A ready server in a subprocess.
 
     Attributes:
-        startup_seconds: from the process's start until it was ready.
+        startup_seconds: seconds from the start of the process until it was ready.
     """
 
     def __init__(self, port: int, startup_seconds: float) -> None:
@@ -38,7 +38,7 @@ class ServerProcess:
         """Returns the outputs for inputs of the Open Inference Protocol.
 
         Raises:
-            StageError: the server answered anything but a success, or nothing.
+            StageError: the server returned an error or no response.
         """
         found: list[dict[str, Any]] = self._post(f"/v2/models/{NAME}/infer", {"inputs": inputs})["outputs"]
         return found
@@ -67,10 +67,10 @@ class ServerProcess:
 
 @contextmanager
 def server_process(folder: str, digest: str | None, log: Path, patience_seconds: float) -> Iterator[ServerProcess]:
-    """Yields a server for the MLflow Model in `folder`; what it prints goes to `log`.
+    """Yields a server for the MLflow Model in `folder`, with its output in `log`; terminates it when the context exits.
 
     Raises:
-        StageError: it ended, or was not ready in time.
+        StageError: the server exited or was not ready in time.
     """
     started = time.monotonic()
     with bind(_HOST, 0) as listening, log.open("wb") as output:
@@ -106,9 +106,9 @@ def server_process(folder: str, digest: str | None, log: Path, patience_seconds:
 
 
 def _environment() -> dict[str, str]:
-    """What a server elsewhere would have: nothing of the run, and no token to ask clients for."""
+    """Returns the server's environment: without the run's variables and without a token for clients."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SWITCHYARD_", "MLFLOW_"))}
-    # Evaluation runs beside it, on the same device if there is one.
+    # Evaluation can run in parallel on the same GPU, so let TensorFlow allocate memory as needed.
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "MLFLOW_DISABLE_TELEMETRY": "true"}
     return {**kept, **quiet, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 

@@ -1,1 +1,1 @@
-"""HTML pages and charts of any report."""
+"""Renders HTML pages and charts for all reports."""

@@ -1,4 +1,4 @@
-"""What a person can look at in a stage's outputs, by artifact type: sent to MLflow after the stage, whichever runner ran it."""
+"""Logs readable views of a finished stage's outputs to MLflow, by artifact type and for every runner."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from switchyard.components.tracking import run as tracking
 
 
 def track_outputs(outputs: Mapping[str, Iterable[Any]]) -> None:
-    """Logs the views of a finished stage to the current run."""
+    """Logs the views of a finished stage's outputs to the current MLflow run."""
     for artifacts in outputs.values():
         for artifact in artifacts:
             view = _VIEWS.get(artifact.type_name)

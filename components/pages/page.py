@@ -1,4 +1,4 @@
-"""The frame of every page, and plots as inline SVG."""
+"""Renders pages from sections, with plots as inline SVG."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-matplotlib.rcParams["svg.fonttype"] = "none"  # texts stay texts
-matplotlib.rcParams["text.parse_math"] = False  # a column may be called "price ($)"
+matplotlib.rcParams["svg.fonttype"] = "none"  # keep text as text, not as paths
+matplotlib.rcParams["text.parse_math"] = False  # a column name can contain "$"
 _templates = Environment(loader=PackageLoader("switchyard.components.pages", ""), autoescape=select_autoescape(["html"]))
 INK = "#7a8699"
 COLOURS = ("#2f6fde", "#e07b39", "#3a9d6e", "#a05cc9", "#c94f6d", "#4fa3c9", "#9c8a3c", "#6d7bd1", "#5c8f8a", "#b0713f")
 
 
 def render(title: str, subtitle: str, sections: Sequence[dict[str, Any]]) -> str:
-    """Returns a page.
+    """Returns an HTML page.
 
-    A section has `title` and any of `good` with `verdict` (a word), `text`, `lines`, `table` (head, rows), `plots` (SVGs),
-    `code`, and `folded`: shut until it is clicked.
+    A section has `title` and any of `good` with `verdict` (a short text), `text`, `lines`, `table` (see `table`), `plots`
+    (SVGs), `code`, and `folded` (collapsed until it is clicked).
     """
     return _templates.get_template("page.html").render(title=title, subtitle=subtitle, sections=sections)
 
@@ -31,9 +31,9 @@ def render(title: str, subtitle: str, sections: Sequence[dict[str, Any]]) -> str
 def axes(
     width: float = 4.2, height: float = 2.8, *, title: str = "", x: str = "", y: str = "", left: float | None = None
 ) -> tuple[Figure, Any]:
-    """Returns a figure and its axes, in colours that read on a light and on a dark page.
+    """Returns a figure and its axes, in colours that are legible on light and dark pages.
 
-    `left` is the share of the width that is kept for the labels: fixed margins take half the time of fitted ones.
+    `left` is the share of the width reserved for labels; None fits the margins, which takes twice the time of fixed ones.
     """
     figure = Figure(figsize=(width, height), layout="constrained" if left is None else None)
     if left is not None:
@@ -50,7 +50,7 @@ def axes(
 
 
 def svg(figure: Figure, label: str) -> Markup:
-    """Returns the figure as SVG for a page; `label` is what a screen reader says."""
+    """Returns a figure as inline SVG; `label` is its text for screen readers."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True)
     text = buffer.getvalue()
@@ -59,17 +59,17 @@ def svg(figure: Figure, label: str) -> Markup:
 
 
 def legend(ax: Any) -> None:
-    """Draws a small legend."""
+    """Adds a small legend to the axes."""
     ax.legend(fontsize=6, frameon=False, labelcolor=INK)
 
 
 def number(value: float | None) -> str:
-    """Returns a number as a person reads it."""
+    """Returns a number formatted for display; empty for None and NaN."""
     if value is None or math.isnan(value):
         return ""
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> dict[str, Any]:
-    """Returns the form that the template takes."""
+    """Returns a table in the template's format."""
     return {"head": list(head), "rows": [list(r) for r in rows]}

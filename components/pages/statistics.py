@@ -1,4 +1,4 @@
-"""The statistics page: every feature by split, with its distribution."""
+"""Renders the statistics page: every feature by split, with its distribution."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Statistics = Mapping[str, statistics_pb2.DatasetFeatureStatisticsList]
 
 
 def statistics_html(statistics: Statistics) -> str:
-    """Returns the page for split -> TFDV statistics."""
+    """Returns the HTML page for split -> TFDV statistics."""
     rows = {split: s.datasets[0].num_examples for split, s in statistics.items()}
     subtitle = ", ".join(f"{split}: {n:,} examples" for split, n in rows.items())
     return render("Statistics of the examples", subtitle, statistics_sections(statistics))
 
 
 def statistics_sections(statistics: Statistics) -> list[dict[str, Any]]:
-    """Returns the tables of numbers and of texts, and the distributions."""
+    """Returns the sections: tables of numeric and text features, and plots of the distributions."""
     features: dict[str, dict[str, Any]] = {}
     for split, stats in statistics.items():
         for feature in stats.datasets[0].features:

@@ -1,1 +1,1 @@
-"""Registers a trained model and moves the champion."""
+"""Registers trained models and promotes the champion."""

@@ -1,4 +1,4 @@
-"""The registry stage as a TFX component. It is cheap, and what it does lies outside of the workspace: run it uncached."""
+"""Defines the registry stage as a TFX component. Run it uncached: it is cheap, and its effects are outside the workspace."""
 
 from __future__ import annotations
 
@@ -30,10 +30,14 @@ FILE = "registration.json"
 
 
 class Executor(base_executor.BaseExecutor):
-    """`examples` (for their fingerprint), `model`s, `evaluation` and perhaps `infra_blessing` in; `registration` out."""
+    """The executor from `examples` (for the fingerprint), `model`s, `evaluation`, optional `infra_blessing` to `registration`."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
-        """See the base class."""
+        """Registers all candidates and writes the registrations.
+
+        Raises:
+            UserError: the registry refused the best candidate, and no journal of a local run records it.
+        """
         name = exec_properties["model_name"]
         summary = DatasetSummary.load(artifact_utils.get_single_uri(input_dict["examples"]))
         infra = input_dict.get("infra_blessing")
@@ -44,7 +48,7 @@ class Executor(base_executor.BaseExecutor):
         _track_verdict(run, evaluation)
         registrations = {}
         models = {m.get_string_custom_property("framework"): m for m in input_dict["model"]}
-        # The best one last: of those that do not become champion, the best is the challenger.
+        # Register the best one last, so that it is the challenger if it does not become champion.
         for framework in sorted(models, key=lambda n: (n == evaluation.best, -list(evaluation.models).index(n))):
             model = models[framework]
             registrations[framework] = run.register(_described(model, evaluation.models[framework], evaluation, name, summary))
@@ -58,7 +62,7 @@ class Executor(base_executor.BaseExecutor):
         content = {"name": name, **asdict(best), "models": {n: asdict(r) for n, r in registrations.items()}}
         (folder / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
         if best.status == REFUSED and not RunContext.current().journal:
-            # On a cluster nothing keeps it, and no runner comes after the stages to say so.
+            # On a cluster there is no journal to keep the registration, and no runner reports it after the stages.
             raise UserError(f"{name} is not registered. {best.why}")
 
 
@@ -89,7 +93,7 @@ def _positive_tag(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _track_verdict(run: tracking.Run, evaluation: Evaluation) -> None:
-    """The run as a whole is as good as its best candidate; on a cluster no runner comes after the stages to say so."""
+    """Records the best candidate's verdict on the run; on a cluster no runner does so after the stages."""
     run.metrics(evaluation.metrics)
     if evaluation.blessed:
         run.tags({"blessed": "true", "switchyard.status": "blessed"})
@@ -119,7 +123,7 @@ def _tell(name: str, found: Registration) -> None:
 
 
 class RegistrySpec(types.ComponentSpec):
-    """`model_name`: name in the registry."""
+    """The component's interface; `model_name` is the model's name in the registry."""
 
     PARAMETERS = {"model_name": ExecutionParameter(type=str)}
     INPUTS = {
@@ -132,10 +136,10 @@ class RegistrySpec(types.ComponentSpec):
 
 
 class Register(base_component.BaseComponent):
-    """Records every candidate with MLflow; those that passed become versions, the blessed one the champion.
+    """A stage that records every candidate in MLflow, registers those that passed and promotes the blessed one.
 
     Outputs:
-        registration: `registration.json`, the `Registration` of the best candidate and of all.
+        registration: `registration.json`, the `Registration` of the best candidate and of all candidates.
     """
 
     SPEC_CLASS = RegistrySpec

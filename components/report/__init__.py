@@ -1,1 +1,1 @@
-"""The report of a run."""
+"""Renders the report of a run."""

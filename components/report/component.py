@@ -1,4 +1,4 @@
-"""The report stage: one self-contained page on the run, from the artifacts of all the others."""
+"""Defines the report stage, which renders one self-contained page from the artifacts of all other stages."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ FILE = "report.html"
 
 
 class Executor(base_executor.BaseExecutor):
-    """The artifacts of a run in, `report` out."""
+    """The executor from the artifacts of a run to `report`."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
-        """See the base class."""
+        """Writes the report and logs it to the pipeline's MLflow run."""
         uris = {k: artifact_utils.get_single_uri(v) for k, v in input_dict.items() if v and k not in ("model", "model_run")}
         summary = DatasetSummary.load(uris["examples"])
         statistics = {
@@ -83,7 +83,7 @@ def _lineage(
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 over a folder's names and contents, its first 16 digits."""
+    """Returns the first 16 hex digits of the SHA-256 of a folder's file names and contents."""
     total = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         total.update(str(file.relative_to(folder)).encode())
@@ -106,7 +106,7 @@ def _reproduce() -> str:
 
 
 class ReportSpec(types.ComponentSpec):
-    """`config`: the resolved YAML, without passwords; `pipeline_name`: for the title."""
+    """The component's interface; `config` is the resolved YAML without passwords, `pipeline_name` is for the title."""
 
     PARAMETERS = {"config": ExecutionParameter(type=str), "pipeline_name": ExecutionParameter(type=str)}
     INPUTS = {
@@ -126,7 +126,7 @@ class ReportSpec(types.ComponentSpec):
 
 
 class Report(base_component.BaseComponent):
-    """Writes the page on a run and sends it to the pipeline's MLflow run.
+    """A stage that writes the report of a run and logs it to the pipeline's MLflow run.
 
     Outputs:
         report: `report.html`.

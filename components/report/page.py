@@ -1,4 +1,4 @@
-"""The page on one run: data, schema and anomalies, training, evaluation, verdicts, lineage, how to run it again."""
+"""Renders the report of one run: verdicts, evaluation, training, data, schema and anomalies, lineage, how to reproduce it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from switchyard.components.pages.page import COLOURS, axes, legend, number, rend
 
 @dataclass(frozen=True)
 class ModelPart:
-    """What a report says of the models.
+    """The report's content about the models.
 
     Attributes:
         histories: model -> metrics of each epoch.
-        tuned: model -> hyperparameters that were searched for, and what was found; empty without a search.
-        evaluation: of all of them.
-        lineage: (what, identity, where) from the data to the registry.
-        reproduce: commands.
-        config: YAML.
-        servability: candidate -> what infra validation found; empty without that stage.
+        tuned: model -> tuned hyperparameters and their best values; empty without a search.
+        evaluation: evaluation of all models.
+        lineage: (item, identity, location) rows from the data to the registry.
+        reproduce: commands that reproduce the run.
+        config: resolved config as YAML.
+        servability: candidate -> result of infra validation; empty without that stage.
     """
 
     histories: Mapping[str, Sequence[Mapping[str, float]]]
@@ -38,7 +38,7 @@ class ModelPart:
 
 
 def run_report(name: str, data: DataPart, models: ModelPart) -> str:
-    """Returns the page of a whole run."""
+    """Returns the HTML report of a run."""
     sections = [
         verdict_section(models.evaluation),
         *evaluation_sections(models.evaluation, data.summary),
