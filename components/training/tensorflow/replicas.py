@@ -91,7 +91,7 @@ class Replicas:
         self._fixed = request.accelerator.kind == "tpu"
 
     def fit(self, first_epoch: int, callback: keras.callbacks.Callback) -> None:
-        """Trains; calls the callback as Keras' `fit` does, which stops training by `model.stop_training`."""
+        """Trains; calls the callback as Keras' `fit` does. The callback stops training by setting `model.stop_training`."""
         hyper, rows = self._request.hyperparameters, self._request.train.rows
         if rows < self._replicas:
             raise UserError(f"trainer.accelerator: {self._replicas} workers cannot share {rows} training examples; ask for fewer")
