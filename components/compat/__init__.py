@@ -1,1 +1,1 @@
-"""Patches of libraries, and what is used of one that is not public: one module each, with its `PRIVATE` (see `patch`)."""
+"""Holds patches of libraries and uses of their private names: one module each, declared in its `PRIVATE` (see `patch`)."""

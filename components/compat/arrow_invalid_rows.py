@@ -1,7 +1,7 @@
-"""pyarrow 21 prints a stack trace when a CSV's row with the wrong number of fields is no UTF-8.
+"""Reports CSV rows with the wrong number of fields that are not UTF-8, for which pyarrow 21 prints a stack trace.
 
-It decodes the row before it calls `invalid_row_handler`; what fails there goes to `sys.unraisablehook`, and the read ends with
-an error that does not say it. `watched` keeps the trace back and says that this is what happened.
+pyarrow decodes the row before it calls `invalid_row_handler`. A decoding error goes to `sys.unraisablehook`, and the read fails
+with an error that does not mention it. `watched` suppresses the trace and yields the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _watched: dict[int, list[str]] = {}
 
 @contextmanager
 def watched(handler: Callable[[Any], str]) -> Iterator[list[str]]:
-    """Yields a list that takes the reason when pyarrow could not hand a row to `handler`."""
+    """Yields a list that receives the reason if pyarrow cannot pass a row to `handler`."""
     _install()
     failures = _watched[id(handler)] = []
     try:
@@ -29,7 +29,7 @@ def watched(handler: Callable[[Any], str]) -> Iterator[list[str]]:
 
 
 def _install() -> None:
-    """Puts a hook in front of the one that is there, once; readers that overlap in time share it."""
+    """Wraps the current `sys.unraisablehook` once; concurrent readers share the hook."""
     before = sys.unraisablehook
     if getattr(before, "watches_invalid_rows", False):
         return

@@ -1,8 +1,8 @@
-"""What Beam works out over and over while it builds and starts a pipeline, remembered: a third of a small pipeline's time.
+"""Caches signatures and option views that Beam recomputes while it builds and starts a pipeline, a third of a small one's time.
 
-Beam asks `inspect` for the signature of every method of every DoFn at each step of a pipeline's life, and makes an argument
-parser for every look at its options (measured with Beam 2.77: docs/performance.md). Neither answer changes. Without the patch all
-is the same and slower.
+Beam inspects the signature of every method of every DoFn at each step of a pipeline's life, and builds an argument parser for
+every view of its options (measured with Beam 2.77: docs/performance.md). Neither result changes. Without the patch, pipelines
+behave the same but are slower.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Arguments = tuple[list[str], list[Any]]
 
 
 def install() -> None:
-    """Makes Beam remember, in this process and those forked from it. Calling it again changes nothing."""
+    """Installs the caches in this process and its forks. Idempotent."""
     if core.get_function_args_defaults.__module__ == __name__ or not PRIVATE.fits():
         return
     core.get_function_args_defaults = _remembering_arguments(core.get_function_args_defaults)
@@ -40,7 +40,7 @@ def install() -> None:
 
 
 def _remembering_arguments(ask: Callable[[Any], _Arguments]) -> Callable[[Any], _Arguments]:
-    # By the function, not by the method bound to one of many DoFns; weakly, because users' functions come and go.
+    # The key is the function, not the method bound to one of many DoFns. It is weak, so that users' functions can be freed.
     known: WeakKeyDictionary[Any, _Arguments] = WeakKeyDictionary()
 
     def arguments(function: Any) -> _Arguments:
@@ -68,7 +68,7 @@ def _remembering_views(make: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
         view._flags, view._all_options, view._visible_options = self._flags, self._all_options, known[key]
         for name in view._visible_option_list():
             if name not in self._all_options:
-                # A list of one pipeline's options must not become another's.
+                # Copy: pipelines must not share mutable option values.
                 self._all_options[name] = copy.deepcopy(getattr(known[key], name))
         return view
 

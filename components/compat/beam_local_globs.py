@@ -1,7 +1,8 @@
-"""Beam 2.77 looks for a local file that it has just written by a glob in which the folder's own name is pasted.
+"""Makes Beam find its local output in folders with glob characters in their names.
 
-In a folder named `[v1]` nothing matches then, and there is no way to quote ("There is no way to quote meta-characters", its
-`translate_pattern`). With the patch the folders that are there are taken as they stand, and only what follows is a pattern.
+Beam 2.77 finds local files that it has written by a glob that contains the folder's name. In a folder named `[v1]` it matches
+nothing, and globs cannot be escaped ("There is no way to quote meta-characters", its `translate_pattern`). With the patch,
+existing folders match literally, and only the rest is a pattern.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PRIVATE = Private(
 
 
 def install() -> None:
-    """Patches `LocalFileSystem.match`, in this process and those forked from it. Calling it again changes nothing."""
+    """Patches `LocalFileSystem.match` in this process and its forks. Idempotent."""
     original: Callable[..., list[Any]] = LocalFileSystem.match
     if hasattr(original, "__wrapped__") or not PRIVATE.fits():
         return

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with bounds: on heads, connections, silence, and what is read of a request that is answered already.
+"""Adds limits to uvicorn's HTTP protocol: on heads, connections, idle time and unread bodies of answered requests.
 
-uvicorn 0.54 with httptools bounds none of them, and its h11 protocol bounds the bytes of a head alone. `HttpToolsProtocol` is not
-documented: `tests/security/test_connections.py` holds every bound against a real server.
+uvicorn 0.54 with httptools limits none of them, and its h11 protocol limits only the bytes of a head. `HttpToolsProtocol` is
+undocumented: `tests/security/test_connections.py` checks every limit against a real server.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from switchyard.components.compat.patch import Private
 
-# Not left out for other versions: a server without bounds is worse than one that does not start.
+# Applied to every version of uvicorn: a server without limits is worse than one that does not start.
 PRIVATE = Private(
     "uvicorn",
     ("0.54",),
@@ -32,29 +32,29 @@ PRIVATE = Private(
     "https://github.com/encode/uvicorn/blob/0.54.0/uvicorn/protocols/http/httptools_impl.py",
 )
 _REQUEST = "switchyard.request"
-_LINE_EXTRA = 16  # the method, the version and the spaces of a request line
-_OVERHEAD = 8  # bytes around each byte of a chunked body
-_PAUSE = 0.1  # seconds, when no connection can be accepted
-_REFUSED_AT_ONCE = 8  # connections beyond the limit that may end their handshake, to be answered with 503
+_LINE_EXTRA = 16  # bytes for the method, the version and the spaces of a request line
+_OVERHEAD = 8  # maximum raw bytes per byte of a chunked body
+_PAUSE = 0.1  # seconds before the next try when no connection can be accepted
+_REFUSED_AT_ONCE = 8  # connections above the limit that can complete their handshake, to receive a 503
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What clients may take of a server before their requests are looked at.
+    """Limits of connections, enforced before the application receives a request.
 
     Attributes:
-        connections: open at once; one more is answered with 503.
-        line: bytes of a request line.
-        head: bytes of request line and header fields.
-        fields: header fields, trailers included.
-        pipelined: requests that wait behind one that is not answered yet.
-        head_seconds: from a request's first byte to the end of its head; of a TLS handshake as well.
-        idle_seconds: without a request.
-        write_seconds: without a client taking anything of an answer.
-        linger_seconds: that the rest of a refused request is read and thrown away: closing at once could cost the client the
-            answer that says why.
-        linger_bytes: of that rest.
-        refused: told the status of every request that the application never sees.
+        connections: maximum open connections; further ones receive a 503.
+        line: maximum bytes of a request line.
+        head: maximum bytes of request line and header fields.
+        fields: maximum header fields, trailers included.
+        pipelined: maximum pipelined requests queued behind an unfinished one.
+        head_seconds: maximum seconds from a request's first byte to the end of its head, and of a TLS handshake.
+        idle_seconds: seconds without a request after which a connection is closed.
+        write_seconds: maximum seconds without the client reading a response.
+        linger_seconds: seconds to read and discard the rest of a refused request; closing at once could lose the error
+            response.
+        linger_bytes: maximum bytes of that rest.
+        refused: called with the status of every request refused before the application.
     """
 
     connections: int = 1024
@@ -76,19 +76,19 @@ def bounded_http(limits: ConnectionLimits) -> type[asyncio.Protocol]:
 
 
 async def listen_with_tls(server: uvicorn.Server, sockets: Sequence[socket.socket], handshake_seconds: float) -> None:
-    """Does what `uvicorn.Server.startup` does for given sockets, which leaves every handshake a minute and counts none."""
+    """Replaces `uvicorn.Server.startup` for given sockets, which allows a minute per handshake and does not count handshakes."""
     server.servers = cast("list[asyncio.Server]", [_TlsServer(server, sock, handshake_seconds) for sock in sockets])
     server.started = True
 
 
 def received(scope: Mapping[str, Any]) -> bool:
-    """Whether the body of an ASGI request has arrived; True where another server than this one runs the application."""
+    """Whether the whole body of an ASGI request has arrived; True if another server runs the application."""
     request = scope.get(_REQUEST)
     return request is None or not request.more_body
 
 
 class _RefusedError(Exception):
-    """Ends the parsing of a request; `args` are status and message."""
+    """Stops the parsing of a request; `args` are status and message."""
 
 
 class _BoundedHttp(HttpToolsProtocol):
@@ -124,7 +124,7 @@ class _BoundedHttp(HttpToolsProtocol):
                 self._raw_bytes += len(data)
                 super().data_received(data)
                 if not self._in_head and self._raw_bytes > self.limits.head + _OVERHEAD * self._body_bytes:
-                    # Chunk extensions or trailers without end: the application has the request, nothing else can be said.
+                    # Endless chunk extensions or trailers: the application already has the request, so no error can be sent.
                     self._real.abort()
                 return
             room, heads = self.limits.head - self._head_bytes, self._heads
@@ -157,7 +157,7 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._field_bytes > self.limits.head:
             self._stop(431, f"the request's head has more than {self.limits.head} bytes, the limit.")
         if not self._in_head:
-            # A trailer. uvicorn would add it to the head, behind the back of a proxy that has looked at that.
+            # A trailer. uvicorn would add it to the headers, which bypasses a proxy's checks of them.
             return
         if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
             self._stop(501, "of transfer encodings chunked is taken, and no other.")
@@ -177,7 +177,7 @@ class _BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
         self.scope[_REQUEST] = self.cycle  # type: ignore[literal-required]
         if self.parser.should_upgrade():
-            # The parser takes what follows for another protocol, which is not spoken here.
+            # The parser treats the following bytes as another protocol, which is not supported.
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -192,7 +192,7 @@ class _BoundedHttp(HttpToolsProtocol):
         self._refuse(*(self._refusal or (400, msg)))
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Says nothing: clients may ask, and are answered in HTTP."""
+        """Suppresses uvicorn's warning: clients may request an upgrade, and the response is plain HTTP."""
 
     def pause_writing(self) -> None:
         self._write_timer = self._write_timer or self.loop.call_later(self.limits.write_seconds, self._real.abort)
@@ -213,18 +213,18 @@ class _BoundedHttp(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            # The head is of a request behind one that is not answered yet.
+            # The head belongs to a pipelined request behind an unanswered one.
             self._head_timer = self.loop.call_later(self.limits.head_seconds, self._head_is_late)
             return
         self._refuse(408, f"the request's head did not come within {self.limits.head_seconds:g} s.")
 
     def _refuse(self, status: int, message: str, more: bytes = b"") -> None:
-        """Answers what the application is not asked about, and closes."""
+        """Sends an error response without calling the application, and closes the connection."""
         self._refusal = (status, message)
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            # An answer to an earlier request comes first, and must not be taken for this one.
+            # The response to an earlier request is pending. This error must not be mistaken for it.
             self._real.abort()
             return
         content = orjson.dumps({"error": message})
@@ -236,7 +236,7 @@ class _BoundedHttp(HttpToolsProtocol):
         self.transport.close()
 
     def _finish(self) -> None:
-        """Closes: at once where all of the request has been read, else when its client stops to send or has had its time."""
+        """Closes the connection: at once if the request is fully read, otherwise after lingering for the rest of it."""
         self._unset_keepalive_if_required()
         unread = self._refusal is not None or (self.cycle is not None and self.cycle.more_body)
         patience = self.limits.linger_seconds if unread else self.limits.write_seconds
@@ -250,7 +250,7 @@ class _BoundedHttp(HttpToolsProtocol):
 
 
 class _TlsServer:
-    """Accepts connections that speak TLS. One in its handshake counts as open: no loop tells how many these are."""
+    """A TLS listener that counts connections in their handshake as open; event loops do not report their number."""
 
     def __init__(self, server: uvicorn.Server, listening: socket.socket, seconds: float) -> None:
         self._server, self._listening, self._seconds = server, listening, seconds
@@ -272,7 +272,7 @@ class _TlsServer:
         while True:
             try:
                 client, _ = await loop.sock_accept(self._listening)
-            except OSError:  # no file is left, or the client is gone
+            except OSError:  # out of file descriptors, or the client disconnected
                 await asyncio.sleep(_PAUSE)
                 continue
             if len(self._pending) + len(self._server.server_state.connections) >= made.limits.connections + _REFUSED_AT_ONCE:
@@ -284,7 +284,7 @@ class _TlsServer:
 
     async def _secure(self, client: socket.socket, made: Any) -> None:
         config = self._server.config
-        with suppress(OSError):  # of TLS, of the connection, of time
+        with suppress(OSError):  # TLS errors, connection errors and timeouts
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: made(config=config, server_state=self._server.server_state, app_state={}),
@@ -295,12 +295,12 @@ class _TlsServer:
 
 
 class _Transport(asyncio.Transport):
-    """A connection's transport whose `close` is the protocol's to carry out."""
+    """A transport that delegates `close` to the protocol."""
 
     def __init__(self, real: asyncio.Transport, finish: Callable[[], None]) -> None:
         super().__init__()
         self._real, self._finish, self.closing = real, finish, False
-        # What every request uses is called directly.
+        # Bind the methods that every request calls, without a wrapper's overhead.
         self.write = real.write  # type: ignore[method-assign]
         self.pause_reading = real.pause_reading  # type: ignore[method-assign]
         self.resume_reading = real.resume_reading  # type: ignore[method-assign]

@@ -1,7 +1,7 @@
-"""KFP's own local runner, with a seam: what runs a task's command, and what learns how a task ended.
+"""Adds hooks to KFP's local runner: for running a task's command, and for the start and end of a task.
 
-KFP gives no way to plug in a runner, and its subprocess runner pays TFX's imports for every task: its two functions that
-start a process or a container are replaced while a pipeline runs, and the one that runs a task is wrapped.
+KFP has no plug-in interface for runners, and its subprocess runner repeats TFX's imports for every task. While a pipeline runs,
+the two functions that start a process or a container are replaced, and the one that runs a task is wrapped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from unittest import mock
 
 from switchyard.components.compat.patch import Private
 
-# Not left out for other versions: without it nothing is tracked, and a container that failed counts as one that succeeded.
+# Applied to every version of KFP: without it nothing is tracked, and a failed container counts as succeeded.
 PRIVATE = Private(
     "kfp",
     ("2.17",),
@@ -29,13 +29,13 @@ PRIVATE = Private(
 
 @contextmanager
 def tasks_run_by(tasks: Any, executor: Any, processes: Any, containers: Any) -> Iterator[None]:
-    """Has `tasks` (`pipelines.runners.kubeflow.local.backend.Tasks`) run what KFP's local runner would.
+    """Runs the tasks of KFP's local runner through `tasks` while the context is active.
 
     Args:
-        tasks: see there.
+        tasks: a `pipelines.runners.kubeflow.local.backend.Tasks`.
         executor: KFP's module `kfp.local.orchestrator.task_executor`.
-        processes: its `kfp.local.subprocess_task_handler`.
-        containers: its `kfp.local.docker_task_handler`.
+        processes: KFP's module `kfp.local.subprocess_task_handler`.
+        containers: KFP's module `kfp.local.docker_task_handler`.
     """
     execute: Callable[..., Any] = executor.execute_single_task
 

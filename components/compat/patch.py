@@ -1,4 +1,4 @@
-"""What is used of a library that it does not make public: which names, of which versions, and why."""
+"""Declares the private names of a library that a module uses or patches, and the versions they are tested with."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Private:
-    """Names of a library that it may change without a word. A module of this package has one, `PRIVATE`.
+    """Private names of a library, which can change without notice. Each module of this package declares one, `PRIVATE`.
 
     Attributes:
-        library: as its distribution is called.
-        versions: that this was written and tested for, by their first numbers: `2.77`.
-        targets: `module:name` of what is replaced or used; `tests/stages/test_compat.py` fails when one changes.
-        upstream: where the library has it.
+        library: name of the distribution.
+        versions: prefixes of the tested versions, such as `2.77`.
+        targets: `module:name` of each replaced or used object; `tests/stages/test_compat.py` fails when one changes.
+        upstream: URL of the library's source.
     """
 
     library: str
@@ -26,7 +26,7 @@ class Private:
     upstream: str
 
     def fits(self) -> bool:
-        """Whether the installed version is one of these. A patch is left out for others, and the log says so."""
+        """Whether the installed version is a tested one. Logs a warning if not; the caller then skips its patch."""
         installed = metadata.version(self.library)
         known = any(installed == v or installed.startswith(f"{v}.") for v in self.versions)
         if not known:

@@ -1,6 +1,6 @@
-"""Python takes apart all modules at its end; of TensorFlow's and TFX's that takes seconds of every command.
+"""Exits without Python's teardown of modules, which takes seconds per command with TensorFlow and TFX loaded.
 
-`atexit` has no public way to run what is registered before `os._exit`.
+`atexit` has no public function that runs the registered functions before `os._exit`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 
 
 def exit_at_once(code: int) -> None:
-    """Does what was to be done at the end, and ends without taking anything apart."""
+    """Runs the `atexit` functions, flushes the standard streams and exits without teardown."""
     atexit._run_exitfuncs()
     with suppress(OSError):
         sys.stdout.flush()

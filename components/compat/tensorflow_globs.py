@@ -1,8 +1,9 @@
-"""TensorFlow 2.21 takes the path of a SavedModel's variables, and every path that is looked for, for a glob.
+"""Makes TensorFlow load SavedModels from folders with glob characters in their names.
 
-It finds the variables of a SavedModel by matching their path as a pattern, in C++: below a folder named `[v1]` there are none.
-There is no way to quote: what matches is opened by the text of the pattern. With the patch the variables are reached by a link
-whose path holds nothing that means something, and in what Python looks for the folders that are there stand for themselves.
+TensorFlow 2.21 treats the path of a SavedModel's variables, and every path that it looks up, as a glob. It matches the path of
+the variables in C++, so below a folder named `[v1]` it finds none. The pattern cannot be escaped: the match is opened by the
+pattern's text. With the patch, the variables are reached through a link whose path has no special characters, and in lookups
+from Python existing folders match literally.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from switchyard.components.compat.patch import Private
 from switchyard.components.text.escaping import pattern_of
 
-# Of `*` and `?` the pattern matches the name itself, too.
+# Not `*` and `?`: a pattern with them also matches its own text as a name.
 _FINDS_SOMETHING_ELSE = re.compile(r"[\[\\]")
 PRIVATE = Private(
     "tensorflow",
@@ -34,7 +35,7 @@ PRIVATE = Private(
 
 
 def install() -> None:
-    """Patches TensorFlow, in this process and those forked from it. Calling it again changes nothing."""
+    """Patches TensorFlow in this process and its forks. Idempotent."""
     from tensorflow.python.lib.io import _pywrap_file_io
     from tensorflow.python.saved_model import path_helpers
 
@@ -61,7 +62,7 @@ def install() -> None:
 
 @functools.cache
 def _link(folder: str) -> str:
-    # For as long as the process: a graph may restore its variables when it is run.
+    # The link lives as long as the process: a graph can restore its variables when it runs.
     parent = tempfile.gettempdir()
     place = Path(tempfile.mkdtemp(prefix="switchyard-link-", dir=None if not _FINDS_SOMETHING_ELSE.search(parent) else "/tmp"))  # noqa: S108
     atexit.register(shutil.rmtree, place, ignore_errors=True)

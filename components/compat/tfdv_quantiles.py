@@ -1,8 +1,9 @@
-"""TFDV 1.16 makes its histograms of a thousand quantiles bucket by bucket, in Python; of ten times as many for finer ones.
+"""Speeds up TFDV's histograms with NumPy.
 
-With the patch a hundred quantile buckets are made of the thousand quantiles that TFDV computes anyway, and the equal-width
-histogram by NumPy: the same numbers in a fraction of the time. Where it is not installed (a worker of a Beam cluster) the same
-statistics take longer. Needed as long as the factor is a constant of TFDV's.
+TFDV 1.16 builds its histograms from a thousand quantiles bucket by bucket in Python, and from ten times as many for finer ones.
+With the patch, a hundred quantile buckets use the thousand quantiles that TFDV computes anyway, and NumPy builds the equal-width
+histogram: the same numbers in a fraction of the time. Without the patch (on a worker of a Beam cluster) the same statistics take
+longer. Needed while the factor is a constant in TFDV.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _original_weights = quantiles_util._get_bin_weights
 
 
 def stats_options() -> tfdv.StatsOptions:
-    """Installs the patch; returns the options of statistics whose quantile histograms have `BUCKETS` buckets."""
+    """Installs the patch and returns statistics options with `BUCKETS` buckets per quantile histogram."""
     if PRIVATE.fits():
         basic_stats_generator._NUM_QUANTILES_FACTOR_FOR_STD_HISTOGRAM = _QUANTILES // BUCKETS
         quantiles_util._get_bin_weights = functools.wraps(_original_weights)(_bin_weights)
@@ -49,7 +50,7 @@ def _bin_weights(boundaries: np.ndarray, cumulative: np.ndarray) -> tuple[np.nda
     group = np.append(0, np.cumsum(highs[1:] != highs[:-1]))
     counts = (np.bincount(group, counts) / np.bincount(group))[group]
     same = (lows == lows[0]) & (highs == highs[0])
-    # The rows of the least value belong to the buckets that hold nothing else.
+    # Rows with the smallest value belong to the buckets that hold only this value.
     first = len(same) if same.all() else int(np.argmin(same))
     counts[:first] += cumulative[0] / first
     return lows, highs, counts
@@ -63,13 +64,13 @@ def _equal_widths(
     num_buckets: int,
     num_pos_inf: float,
 ) -> Any:
-    """Returns the equal-width histogram of quantiles; those with infinities are left to TFDV."""
+    """Returns the equal-width histogram of quantiles; falls back to TFDV's implementation for infinities."""
     bounds = np.linspace(finite_min, finite_max, num_buckets + 1) if finite_min < finite_max else np.full(2, finite_min)
     if num_pos_inf or not np.isfinite(quantiles).all() or not np.isfinite(bounds).all():
         return _original(quantiles, cumulative_counts, finite_min, finite_max, num_buckets, num_pos_inf)
     lows, highs, counts = _bin_weights(quantiles, cumulative_counts)
     ends = np.append(0.0, np.cumsum(counts))
-    # Buckets that end at a bound or before it lie below it as a whole, the next one by the part that the bound cuts off.
+    # A bucket that ends at or before a bound counts fully below it. The next bucket counts by the part below the bound.
     whole = np.searchsorted(highs, bounds[1:], side="right")
     cut = np.minimum(whole, len(lows) - 1)
     width = highs[cut] - lows[cut]

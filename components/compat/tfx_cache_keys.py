@@ -1,7 +1,7 @@
-"""TFX 1.21's cache keys hold absolute paths, so that a workspace that is moved would find nothing in its cache.
+"""Makes TFX's cache keys independent of the workspace's location.
 
-With the patch a key holds what the metadata handle's `neutral` makes of a text, where the handle has one. Needed as long as
-TFX offers no say in its keys.
+TFX 1.21's cache keys contain absolute paths, so the cache of a moved workspace would never hit. With the patch, the metadata
+handle's `neutral`, if it has one, normalizes the texts in a key. Needed while TFX has no option for cache keys.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PRIVATE = Private(
 
 
 def install() -> None:
-    """Patches `cache_utils.get_cache_context`, once."""
+    """Patches `cache_utils.get_cache_context`. Idempotent."""
     original: Callable[..., Any] = cache_utils.get_cache_context
     if hasattr(original, "__wrapped__") or not PRIVATE.fits():
         return

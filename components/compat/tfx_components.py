@@ -1,4 +1,4 @@
-"""What a TFX component keeps to itself, and its runners and subclasses need."""
+"""Wraps private methods of TFX components that runners and subclasses need."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ PRIVATE = Private(
 
 
 def beam_pipeline(executor: Any) -> Any:
-    """Returns a Beam pipeline with the options of a `BaseBeamExecutor`'s component: TFX's way, for its subclasses alone."""
+    """Returns a Beam pipeline with the options of a `BaseBeamExecutor`'s component, as TFX's subclasses build it."""
     return executor._make_beam_pipeline()
 
 
 def packages_modules(component: Any) -> bool:
-    """Whether a component is one whose `module_file` TFX's runners package."""
+    """Whether TFX's runners package the `module_file` of a component."""
     return hasattr(component, "_resolve_pip_dependencies")
 
 
 def modules_to_package(component: Any) -> list[Any]:
-    """Returns what will be packaged of a component: places of `module_file`s, then wheels."""
+    """Returns a component's pip dependencies: locations of `module_file`s before packaging, wheels after it."""
     return list(component._pip_dependencies)
 
 
 def set_modules_to_package(component: Any, dependencies: list[Any]) -> None:
-    """Puts back what `package_modules` changed."""
+    """Restores a component's pip dependencies after `package_modules`."""
     component._pip_dependencies = dependencies
 
 

@@ -1,7 +1,7 @@
-"""TFX reads `tf.Example`s record by record, in Python; with the patch its components read them as this package's stages do.
+"""Makes TFX's components read `tf.Example`s with this package's reader instead of record by record in Python.
 
-TFX's components make their source themselves: there is no setting for it. Without the patch they read the same rows and are
-slower (docs/performance.md).
+TFX's components create their own source and have no option for it. Without the patch they read the same rows, but slower
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PRIVATE = Private(
 
 
 def install(read: Callable[[Any, Any, int | None], Any]) -> None:
-    """Patches `TFExampleRecord.BeamSource`, in this process. Calling it again changes nothing.
+    """Patches `TFExampleRecord.BeamSource` in this process. Idempotent.
 
     Args:
-        read: makes Beam's source of (file patterns, schema or None, rows of a batch or None).
+        read: creates Beam's source from (file patterns, schema or None, rows per batch or None).
     """
     if TFExampleRecord.BeamSource.__module__ != __name__ and PRIVATE.fits():
         TFExampleRecord.BeamSource = _beam_source(TFExampleRecord.BeamSource, read)

@@ -1,6 +1,6 @@
-"""TFX's Transform writes `tf.Example`s; with the patch what it has transformed is written as its caller says.
+"""Replaces the output format of TFX's Transform, which is otherwise `tf.Example`s.
 
-TFX's executor names the class of its processor itself: there is no way to hand it another one.
+TFX's executor hard-codes the class of its processor, so the class is patched.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tfx.components.transform import executor
 
 from switchyard.components.compat.patch import Private
 
-# Not left out for other versions: trainers read what is written here.
+# Applied to every version of TFX: trainers read the format that is written here.
 PRIVATE = Private(
     "tfx",
     ("1.21",),
@@ -28,10 +28,10 @@ PRIVATE = Private(
 
 @contextmanager
 def written_by(write: Callable[[Any, str], Any]) -> Iterator[None]:
-    """Has TFX's Transform executors of this process write what they have transformed as `write` says.
+    """Makes TFX's Transform executors in this process write transformed data with `write` while the context is active.
 
     Args:
-        write: from the schema of the transformed data and the prefix of the files to a Beam transform of record batches.
+        write: maps the schema of the transformed data and the prefix of the files to a Beam transform of record batches.
     """
 
     class Processor(executor.TransformProcessor):

@@ -1,8 +1,8 @@
-"""What `torch.export` saves and loads beside tensors and a graph.
+"""Keeps executable content out of `torch.export` archives.
 
-`torch.export.save` writes guards, which are Python source that a loader compiles, and has no option to leave them out.
-Where an archive is none of the current format, `torch.export.load` falls back to an older one and unpickles it; `load_pt2`, which
-it calls first, does not.
+`torch.export.save` writes guards, which are Python source that a loader compiles, and has no option to omit them.
+For an archive that is not in the current format, `torch.export.load` falls back to an older format and unpickles it; `load_pt2`,
+which it calls first, does not.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PRIVATE = Private(
 
 
 def remove_guards(program: torch.export.ExportedProgram) -> None:
-    """Removes the guards: Python source."""
+    """Removes the program's guards, which are Python source."""
     program._guards_code = []
 
 
 def load_current(content: bytes) -> torch.export.ExportedProgram:
-    """Loads a program of PyTorch's current format.
+    """Returns the program in an archive of PyTorch's current format.
 
     Raises:
-        RuntimeError: it is of another one.
+        RuntimeError: the archive has another format.
     """
     return load_pt2(io.BytesIO(content)).exported_programs["model"]
