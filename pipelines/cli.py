@@ -1,4 +1,4 @@
-"""The `switchyard` command: finds a command's module by name, and imports it when it is called."""
+"""The `switchyard` command: finds a subcommand's module by name and imports it when it is called."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from switchyard.pipelines.commands.options import EXIT_CODES
 
 
 class _Commands(click.Group):
-    """The commands of `COMMANDS`: each is `command` in the module of its name."""
+    """The commands of `COMMANDS`; each is `command` in the module of its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """See click."""
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def entry() -> None:
-    """The console script. It does not take apart what TensorFlow and TFX have loaded, which would take seconds of every run."""
+    """Runs the console script; exits without tearing down TensorFlow and TFX, which would take seconds of every run."""
     code: Any = 0
     ensure_account()
     if not sys.stderr.isatty():

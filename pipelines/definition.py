@@ -1,4 +1,4 @@
-"""create_pipeline: all stages in order, as a TFX pipeline. No runner is known here."""
+"""Defines all stages in order as a TFX pipeline, independent of the runner."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from switchyard.pipelines.config.stage_settings import (
     tuning_settings,
 )
 
-# What lies outside of the workspace (MLflow's registry) is looked at in every run. The data gate and evaluation, which
+# Stages that read or write state outside of the workspace (MLflow's registry) run every time. The data gate and evaluation, which
 # compare with it, run again because their input is new.
 UNCACHED = ("baseline", "registry", "report")
 
@@ -53,18 +53,18 @@ def create_pipeline(
     beam_pipeline_args: Sequence[str] = (),
     only: Collection[str] | None = None,
 ) -> Pipeline:
-    """Returns the pipeline.
+    """Returns a config's pipeline.
 
     Args:
-        config: with `task` decided.
-        pipeline_root: where artifacts go.
-        code_store: where the user's code is snapshotted.
-        metadata_path: SQLite file of ML Metadata, for runners that have one.
-        beam_pipeline_args: for every Beam stage.
+        config: the config, with `task` inferred.
+        pipeline_root: folder for artifacts.
+        code_store: folder for snapshots of the user's code.
+        metadata_path: ML Metadata's SQLite file, for runners that use one.
+        beam_pipeline_args: Beam arguments of every Beam stage.
         only: the stages to keep; default: all.
 
     Raises:
-        UserError: the user's code is not there or is no Python.
+        UserError: the user's code does not exist or is no Python.
     """
     if config.task == "auto":
         raise UserError("task: could not be told from the data here; set it to binary, multiclass or regression.")
@@ -81,7 +81,7 @@ def create_pipeline(
     )
     transform = Transform(examples, schema, preprocessing_code(config, code_store), VERSION, config.validation.environment)
     transform = transform.with_id("transform")
-    # In order, not in data: what the gate compares with changes from run to run, and the transform's cache must not.
+    # Orders without a data dependency: the gate's baseline changes in every run, which must not invalidate the transform's cache.
     transform.add_upstream_node(gate)
     trainings, tunings = [], []
     for framework, stage in zip(config.trainer.frameworks, training_stages(config), strict=True):
@@ -89,13 +89,13 @@ def create_pipeline(
         transformed, graph = transform.outputs["transformed_examples"], transform.outputs["transform_graph"]
         best = None
         if tune := tuning_settings(config):
-            from switchyard.components.tuning.component import Tuning  # with Optuna, which other pipelines need not import
+            from switchyard.components.tuning.component import Tuning  # imports Optuna, which other pipelines do not need
 
             tunings.append(Tuning(examples, transformed, settings, tune).with_id(tuning_stage(stage)))
             best = tunings[-1].outputs["best_hyperparameters"]
         trainings.append(Training(examples, statistics, schema, transformed, graph, settings, best).with_id(stage))
     for before, after in itertools.pairwise(trainings):
-        # One after the other: each of them uses all cores, and a device belongs to one process.
+        # Trains sequentially: each trainer uses all cores, and a device belongs to one process.
         after.add_upstream_node(before)
     for before, after in zip(trainings, tunings[1:], strict=False):
         after.add_upstream_node(before)
@@ -153,7 +153,7 @@ def create_pipeline(
 def _schema(config: PipelineConfig, statistics: types.BaseChannel, store: Path) -> tuple[types.BaseChannel, base_node.BaseNode]:
     path = config.validation.schema_path
     if path:
-        # A copy named by its content: the cache key holds the name only.
+        # A copy named by its content, since the cache key contains only the name.
         node = ImportSchemaGen(schema_file=str(snapshot_file(Path(path), store, key="validation.schema"))).with_id("schema")
     else:
         node = InferredSchema(

@@ -1,4 +1,4 @@
-"""A cluster's own objects, asked by kubectl with the user's kubeconfig."""
+"""Reads a cluster's objects through kubectl with the user's kubeconfig."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class KubectlError(Exception):
-    """Kubectl is not there, reaches no cluster, or may not: the reason in one line."""
+    """Kubectl is missing, cannot reach a cluster, or lacks permission; the message is one line."""
 
 
 def run(*arguments: str) -> str:
-    """Returns what kubectl prints.
+    """Runs kubectl and returns its standard output.
 
     Raises:
-        KubectlError: it failed.
+        KubectlError: kubectl failed.
     """
     done = _call(*arguments)
     if done.returncode:
@@ -25,7 +25,7 @@ def run(*arguments: str) -> str:
 
 
 def get(kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | None:
-    """Returns an object; None: there is none of that name, or the cluster has no such kind.
+    """Returns an object, or None if the object or its kind does not exist.
 
     Raises:
         KubectlError: that cannot be found out.
@@ -41,10 +41,10 @@ def get(kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | 
 
 
 def every(kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
-    """Returns the objects of a kind.
+    """Returns all objects of a kind.
 
     Raises:
-        KubectlError: they cannot be listed.
+        KubectlError: the objects cannot be listed.
     """
     where = ["-n", namespace] if namespace else []
     found: list[dict[str, Any]] = json.loads(run("get", kind, "-o", "json", *where))["items"]
@@ -52,7 +52,7 @@ def every(kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
 
 
 def may(verb: str, resource: str, namespace: str, account: str) -> bool:
-    """Returns whether a service account may do something in its namespace.
+    """Whether a service account has a permission in its namespace.
 
     Raises:
         KubectlError: that cannot be found out.
@@ -60,7 +60,7 @@ def may(verb: str, resource: str, namespace: str, account: str) -> bool:
     who = f"--as=system:serviceaccount:{namespace}:{account}"
     done = _call("auth", "can-i", verb, resource, "-n", namespace, who)
     said = done.stdout.strip()
-    # It ends with 1 for `no` as for what it could not ask, and warns of a kind that the cluster lacks.
+    # Kubectl exits with 1 both for `no` and for errors, and warns of a kind that the cluster lacks.
     if said.startswith(("yes", "no")):
         return said.startswith("yes")
     raise _error(done)

@@ -1,6 +1,6 @@
-"""What can be checked before a run starts: the config against the data's first rows, the user's code and the devices.
+"""Checks before a run starts: the config against the data's first rows, the user's code and the devices.
 
-In two halves: `check_inputs` needs no framework and takes a second, `check_environment` runs in a stage process.
+`check_inputs` needs no framework and takes a second; `check_environment` runs in a stage process.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from switchyard.components.user_code.loading import snapshot_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import input_spec, preprocessing_code, trainer_settings
 
-# A share among the first rows below which a class is the rarer one of all rows too.
+# If a class has less than this share of the first rows, it is taken to be the rarer one of all rows.
 _SURELY_RARER = 0.4
 
 
 def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[[], str | None] = lambda: None) -> PipelineConfig:
-    """Returns the config with `task` decided, and `positive_class` where the champion's is another than would be taken.
+    """Returns the config with `task` inferred, and `positive_class` set if the champion's differs from the default.
 
     Args:
-        config: as loaded.
+        config: the loaded config.
         store: folder for snapshots of the user's code.
-        champions_class: asks the registry for the champion's positive class; called when it matters.
+        champions_class: looks up the champion's positive class in the registry; called only if needed.
 
     Raises:
-        UserError: files that are not there, code that is no Python, columns that do not fit the config.
-        DataGateError: the label has values that the reviewed schema does not know.
+        UserError: files do not exist, code is no Python, or columns do not fit the config.
+        DataGateError: the label has values that the reviewed schema lacks.
     """
     check_code(config, store)
     found = scan(input_spec(config), BadRows(config.data.max_bad_rows), peek=True)
@@ -69,9 +69,9 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
 
 
 def _kept_class(found: Scan, champions_class: Callable[[], str | None]) -> str | None:
-    """Returns the champion's positive class where the rarer class is, or may be, the other one.
+    """Returns the champion's positive class if the rarer class is, or may be, the other one.
 
-    Of much data the first rows alone are known: there the champion's choice is kept where the two are about as frequent.
+    For large data only the first rows are read: the champion's choice is kept if the two classes are about equally frequent.
     """
     counts = found.label_counts
     if found.task != "binary" or len(counts) != 2 or usual_positive(sorted(counts)) is not None:
@@ -85,7 +85,7 @@ def _kept_class(found: Scan, champions_class: Callable[[], str | None]) -> str |
 
 
 def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
-    """Of more rows than were read there may be more classes: the training stage, which knows all of them, decides then."""
+    """Checks class weights if all rows were read; else there may be more classes, and the training stage checks them."""
     if found.rows < PEEK_ROWS or found.task == "regression":
         class_weights(config.trainer.hyperparameters.class_weights, found.classes, found.label_counts, config.label)
 
@@ -97,7 +97,7 @@ def _check_tuning(config: PipelineConfig, task: str) -> None:
 
 
 def check_code(config: PipelineConfig, store: Path) -> None:
-    """Snapshots the user's files. Raises UserError for one that is not there, or is no Python."""
+    """Snapshots the user's files. Raises UserError for a file that does not exist or is no Python."""
     for framework in config.trainer.frameworks:
         trainer_settings(config, store, framework)
     preprocessing_code(config, store)
@@ -106,7 +106,7 @@ def check_code(config: PipelineConfig, store: Path) -> None:
 
 
 def check_code_loads(config: PipelineConfig, store: Path) -> None:
-    """Imports the user's code. Raises UserError for a file that does not import, or lacks its function."""
+    """Imports the user's code. Raises UserError for a file that cannot be imported or lacks its function."""
     code = preprocessing_code(config, store)
     for found in [code, *(trainer_settings(config, store, f).code for f in config.trainer.frameworks)]:
         if found:
@@ -114,7 +114,7 @@ def check_code_loads(config: PipelineConfig, store: Path) -> None:
 
 
 def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
-    """Imports the user's code, asks the trainer for its devices, parses the schema.
+    """Imports the user's code, checks the trainers' devices and parses the schema.
 
     Args:
         payload: the config, and the folder of snapshots.
@@ -123,7 +123,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         The trainers' names.
 
     Raises:
-        UserError: whatever is wrong.
+        UserError: a check failed.
     """
     config, store = payload
     say("importing your code, asking for devices")
@@ -142,7 +142,7 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
 
 
 def _check_trainer(settings: dict[str, Any]) -> str:
-    """Returns a trainer's name; it is looked at where it will train."""
+    """Returns a trainer's name; it is checked in the environment where it trains."""
     if settings["framework"] == STAGES_OWN:
         return check_trainer(settings)
     with training_server(settings["framework"]) as server:
@@ -157,5 +157,5 @@ def _check_schema(path: Path) -> None:
         tfdv.load_schema_text(str(path))
     except ParseError as error:
         raise UserError(f"validation.schema: {path} is not a schema in text form: {error}") from None
-    except Exception as error:  # TensorFlow's file errors are no OSError
+    except Exception as error:  # TensorFlow's file errors are not OSErrors
         raise UserError(f"validation.schema: cannot read {path}: {first_line(error)}") from None

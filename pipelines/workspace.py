@@ -1,4 +1,4 @@
-"""The folder that holds everything a local run writes."""
+"""The workspace: the folder for everything that a local run writes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Workspace:
 
     @property
     def metadata_lock(self) -> Path:
-        """Held while a process talks to ML Metadata."""
+        """Lock file, held while a process uses ML Metadata."""
         return self.root / "metadata.lock"
 
     @property
     def artifacts(self) -> Path:
-        """What stages write."""
+        """The outputs of stages."""
         return self.root / "artifacts"
 
     @property
@@ -51,55 +51,55 @@ class Workspace:
 
     @property
     def state(self) -> Path:
-        """Checkpoints of stages that are not finished."""
+        """Checkpoints of unfinished stages."""
         return self.root / "state"
 
     @property
     def last_run(self) -> Path:
-        """What the last run was given and left, see `last_run`."""
+        """Inputs and results of the last run, see `last_run`."""
         return self.state / "last_run.json"
 
     @property
     def logs(self) -> Path:
-        """One folder per run, one file per stage."""
+        """Log files, one folder per run and one file per stage."""
         return self.root / "logs"
 
     @property
     def mlflow_database(self) -> Path:
-        """MLflow's database, when no tracking server is given."""
+        """MLflow's database, used without a tracking server."""
         return self.root / "mlflow.db"
 
     @property
     def mlflow_artifacts(self) -> Path:
-        """MLflow's files, likewise."""
+        """MLflow's files, used without a tracking server."""
         return self.root / "mlflow"
 
     @property
     def journal(self) -> Path:
-        """What could not be sent to MLflow yet."""
+        """Records buffered while MLflow was unreachable."""
         return self.root / "tracking"
 
     @property
     def upload_lock(self) -> Path:
-        """Held while a process sends it."""
+        """Lock file, held while a process sends the buffered records."""
         return self.root / "upload.lock"
 
     @property
     def mlflow_uri(self) -> str:
-        """The local tracking database."""
+        """URI of the local tracking database."""
         return sqlite_uri(self.mlflow_database)
 
     def neutral(self, text: str) -> str:
-        """Returns a text with the workspace's own path in it, as it is and as JSON has it, replaced by a word.
+        """Returns a text with the workspace's path, plain or in JSON, replaced by a placeholder.
 
-        What is known by such a text (a cache's key, a digest) is known again when the workspace has been moved.
+        Keys made from such a text (a cache's key, a digest) stay valid when the workspace is moved.
         """
         for path in (str(self.root), json.dumps(str(self.root))[1:-1]):
             text = text.replace(f"{path}/", "<workspace>/")
         return text
 
     def contain_libraries(self) -> None:
-        """Points libraries that would write to the home folder, or call home, to this one. Call it before importing them."""
+        """Redirects libraries' files from the home folder to the workspace; disables telemetry. Call it before importing them."""
         os.environ.setdefault("MPLCONFIGDIR", str(self.root / "caches" / "matplotlib"))
         os.environ.setdefault("KERAS_HOME", str(self.root / "caches" / "keras"))
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -107,10 +107,10 @@ class Workspace:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
     def create(self) -> list[Path]:
-        """Makes the folder, or settles in the one that is there; returns it and those above it that were not there.
+        """Creates the folder, or adapts an existing one to its location; returns the folders created, including parents.
 
         Raises:
-            UserError: it cannot be written to, or was moved from under a run.
+            UserError: the folder is read-only, or was moved while a run wrote to it.
         """
         made = [p for p in (self.root, *self.root.parents) if not p.exists()]
         try:
@@ -129,14 +129,14 @@ class Workspace:
         return made
 
     def forget(self, log: Path, made: Sequence[Path]) -> None:
-        """Removes what a command left that was refused before it began: its log, and the folders that it made for itself."""
+        """Removes the log and the new folders of a command that was refused before it began."""
         if log.is_dir():
             shutil.rmtree(log, ignore_errors=True)
         else:
             log.unlink(missing_ok=True)
         if not made:
             return
-        with suppress(OSError):  # another run has come to this workspace meanwhile
+        with suppress(OSError):  # another run uses this workspace meanwhile
             self.logs.rmdir()
             shutil.rmtree(self.root, ignore_errors=True)
             for folder in made[1:]:
@@ -149,10 +149,10 @@ def default_workspace(yaml: Path | None) -> Path:
 
 
 def find_workspace(workspace: Path | None, pipeline: Path | None) -> Path:
-    """Returns the workspace to look at: the one given, the one beside the YAML given, else the only one below here.
+    """Returns the workspace: the one given, the one beside the YAML given, else the only one below the current folder.
 
     Raises:
-        UserError: there is none, or several; or it was moved from under a run.
+        UserError: there is none or several, or it was moved while a run wrote to it.
     """
     root = _find(workspace, pipeline).resolve()
     _settle(root)
@@ -160,7 +160,7 @@ def find_workspace(workspace: Path | None, pipeline: Path | None) -> Path:
 
 
 def registry_uri(uri: str | None, workspace: Path | None) -> str:
-    """Returns the server given, else MLFLOW_TRACKING_URI's, else the database of the workspace given or found."""
+    """Returns the registry's URI: the one given, else MLFLOW_TRACKING_URI, else the database of the workspace given or found."""
     if uri:
         return take_credentials(uri)
     if not workspace and (server := RunContext.current().tracking_uri):

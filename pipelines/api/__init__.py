@@ -1,1 +1,1 @@
-"""The functions that `import switchyard` gives: what the commands do, without a terminal."""
+"""The functions of the public API: the commands without a terminal."""

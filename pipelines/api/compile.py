@@ -1,4 +1,4 @@
-"""`switchyard compile`, and what `submit` shares with it: config in, checked, compiled for a cluster out."""
+"""Compiles a checked config for a cluster, for `switchyard compile` and `submit`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from switchyard.pipelines.terminal.output import progress_console, quiet
 from switchyard.pipelines.terminal.progress import make_display
 from switchyard.pipelines.workspace import Workspace
 
-_ROOT = "/tmp/switchyard"  # noqa: S108 (TFX wants one; tasks do not look at it)
+_ROOT = "/tmp/switchyard"  # noqa: S108 (required by TFX; tasks do not use it)
 
 
 def compile(  # noqa: A001 (the command's name)
@@ -41,7 +41,7 @@ def compile(  # noqa: A001 (the command's name)
     workspace: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> CompiledForKubeflow:
-    """Compiles a pipeline for Kubeflow Pipelines v2; starts nothing, needs no cluster.
+    """Compiles a pipeline for Kubeflow Pipelines v2; starts nothing and needs no cluster.
 
     Args:
         pipeline: path of its YAML, its content as a mapping, or what `load_config` returned.
@@ -56,8 +56,8 @@ def compile(  # noqa: A001 (the command's name)
         The compiled pipeline: `to_yaml()`, `source`, `spec`.
 
     Raises:
-        UserError: config, data or code are wrong, a file cannot be written, or something cannot run on Kubeflow.
-        DataGateError: the label has values that the reviewed schema does not know.
+        UserError: config, data or code are invalid, a file cannot be written, or something cannot run on Kubeflow.
+        DataGateError: the label has values that the reviewed schema lacks.
     """
     config, yaml, place = load(pipeline, overrides, trainer, workspace)
     files = {option: Path(path) for option, path in (("output", output), ("source", source)) if path is not None}
@@ -75,7 +75,7 @@ def compile(  # noqa: A001 (the command's name)
 def compile_for_cluster(
     config: PipelineConfig, source: Path | None, place: Workspace, *, progress: bool
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
-    """Returns the compiled pipeline, its config with `task` decided, and what its parent MLflow run holds."""
+    """Returns the compiled pipeline, its config with `task` inferred, and the record of its parent MLflow run."""
     made, log = place.create(), place.logs / "compile.log"
     try:
         with progress_console(progress) as console:
@@ -92,7 +92,7 @@ def _compiled(
         config = _checked(config, place, partial(make_display(console).say, "check"))
         console.print("compiling", highlight=False)
         if config.preprocessing or config.trainer.model:
-            import_torch_first()  # the user's code imports a framework, and TFX the other one
+            import_torch_first()  # the user's code may import one framework, TFX imports the other
             check_code_loads(config, place.code)
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 
@@ -106,14 +106,14 @@ def _compiled(
 
 def _checked(config: PipelineConfig, place: Workspace, say: Callable[[str], None]) -> PipelineConfig:
     store = place.code
-    # Without an address this machine does not know the cluster's registry.
+    # Without an address this machine cannot look up the champion in the cluster's registry.
     champions = champions_class(config, place, say) if config.tracking.uri else lambda: None
     patterns = [*config.data.path, *(p for paths in (config.data.split_paths or {}).values() for p in paths)]
     mounted = tuple(v.path for s in (config.kubeflow.defaults, *config.kubeflow.stages.values()) for v in s.volumes)
     here = [p for p in patterns if is_local(p) and not p.startswith(mounted or ("\0",))]
     if len(here) == len(patterns):
         return check_inputs(config, store, champions)
-    # The cluster may read what this machine may not: the task is all that the pipeline's shape needs to know.
+    # The cluster may read data that this machine cannot; the pipeline's shape depends only on the task.
     if config.task == "auto":
         try:
             return check_inputs(config, store, champions)

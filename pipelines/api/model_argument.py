@@ -1,4 +1,4 @@
-"""A model, as load_model, predict, serve, drift and deploy take it."""
+"""The model argument of load_model, predict, serve, drift and deploy."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from switchyard.pipelines.workspace import registry_uri
 def model_ref(
     model: str | os.PathLike[str], tracking_uri: str | None, workspace: str | os.PathLike[str] | None, *, trust: bool
 ) -> ModelRef | None:
-    """Returns the model of the registry that MODEL names; None: it is a folder or URI.
+    """Returns the registered model that MODEL names, or None for a folder or URI.
 
     Raises:
-        UserError: there is no such model, version or alias, or no workspace.
+        UserError: the model, version, alias or workspace does not exist.
         StageError: the registry is unreachable.
     """
     parts = name_and_selector(os.fspath(model))
@@ -41,14 +41,14 @@ def open_model(
     trust: bool,
     digest: str | None = None,
 ) -> AbstractContextManager[OpenedModel]:
-    """Opens MODEL by `components.bundle.source.open_model`.
+    """Opens MODEL with `components.bundle.source.open_model`.
 
     Args:
-        model: see there.
-        tracking_uri: of MLflow's server or database; None: the workspace's.
-        workspace: the one given, if any.
-        trust: take a model that no registered digest vouches for.
-        digest: that the manifest of a folder or URI must have.
+        model: see `components.bundle.source.open_model`.
+        tracking_uri: address of MLflow's server or database; None: the workspace's.
+        workspace: the workspace given, if any.
+        trust: accept a model without a registered digest.
+        digest: expected digest of the manifest of a folder or URI.
     """
     if name_and_selector(os.fspath(model)):
         uri: str | None = _registry(tracking_uri, workspace)
@@ -69,24 +69,24 @@ def load_model(
     trust: bool = False,
     digest: str | None = None,
 ) -> BundleModel:
-    """Loads a model that a pipeline made: the one that was evaluated, with its preprocessing; raw rows in, predictions out.
+    """Loads a pipeline's evaluated model with its preprocessing: raw rows in, predictions out.
 
-    Its files are compared with the digest that was registered, before anything of them is loaded.
+    Its files are checked against the registered digest before any of them is loaded.
 
     Args:
         model: `NAME@ALIAS`, `NAME@VERSION`, an MLflow URI (`models:/NAME/VERSION`, `runs:/...`), or the path of an MLflow Model
             or of a training stage's output.
         tracking_uri: MLflow's server or database; default: MLFLOW_TRACKING_URI, then the workspace's.
-        workspace: whose registry it is; default: the only workspace below the working directory.
-        trust: take a model that no digest vouches for: a path, another URI, a version registered without one. Loading a model
-            can run what is in it.
-        digest: SHA-256 that the manifest of a path or URI must have; then it needs no trust.
+        workspace: workspace whose registry is used; default: the only workspace below the working directory.
+        trust: accept a model without a digest: a path, another URI, a version registered without one. Loading a model can run its
+            content.
+        digest: expected SHA-256 of the manifest of a path or URI; trust is not needed then.
 
     Returns:
         The loaded model: `predict(rows)`, `scores(rows)`, `info`.
 
     Raises:
-        UserError: there is no such model, it was changed, or it is not trusted.
+        UserError: the model does not exist, was changed, or is not trusted.
         StageError: the registry is unreachable.
     """
     with ExitStack() as stack:
@@ -94,6 +94,6 @@ def load_model(
         with quiet():  # hides TensorFlow's device messages
             import_torch_first()
             loaded = load_bundle(opened.folder, opened.digest)
-        # The copy lives as long as the model: what a framework reads later is there.
+        # Keeps the copy as long as the model: a framework may read files later.
         weakref.finalize(loaded, stack.pop_all().close)
     return loaded

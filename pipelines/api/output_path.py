@@ -1,4 +1,4 @@
-"""A command's output: whether it can be written, looked at before the work is done, and what is left when it is refused."""
+"""Checks a command's output path before the work starts, and cleans up after a refusal."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from switchyard.components.errors import ArgumentError, UserError
 
 
 def check_output(path: Path, argument: str = "output", *, is_folder: bool = False) -> None:
-    """Looks at a place for a file, or for a folder, which may be several levels deep and is made later.
+    """Checks that a file, or a folder with missing parents, can be created at a path.
 
     Args:
-        path: the place.
-        argument: its name, for errors.
-        is_folder: it is a folder.
+        path: the path.
+        argument: name of the argument, for errors.
+        is_folder: whether the path is for a folder.
 
     Raises:
-        ArgumentError: nothing can be written there.
+        ArgumentError: the path cannot be written.
     """
     place = path.absolute()
     if place.is_dir() != is_folder and os.path.lexists(place):
@@ -36,7 +36,7 @@ def check_output(path: Path, argument: str = "output", *, is_folder: bool = Fals
 
 @contextmanager
 def removed_when_refused(parts: Path) -> Iterator[None]:
-    """What is refused is refused again: its parts are of no use, and would be in the way of the input that is put right."""
+    """Removes the parts on a UserError: a retry would fail again, and they would block a corrected input."""
     try:
         yield
     except UserError:

@@ -1,4 +1,4 @@
-"""A pipeline, as run, compile and submit take it: the path of its YAML, its content, or a loaded config."""
+"""The pipeline argument of run, compile and submit: the path of its YAML, its content, or a loaded config."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Overrides = Mapping[str, Any] | Sequence[str]
 def load(
     pipeline: Pipeline, overrides: Overrides, trainer: str | Sequence[str] | None, workspace: str | os.PathLike[str] | None
 ) -> tuple[PipelineConfig, Path | None, Workspace]:
-    """Returns the config, the YAML it is from (None: there is none) and the workspace: the one given, or beside the YAML.
+    """Returns the config, its YAML's path (None without one) and the workspace: the one given, or the one beside the YAML.
 
     Raises:
-        UserError: the pipeline is wrong, or overrides are given for a config that is loaded already.
+        UserError: the pipeline is invalid, or overrides are given for a loaded config.
     """
     source: Path | None = None
     values = with_trainer(overrides, trainer)
@@ -44,7 +44,7 @@ def load(
 
 
 def with_trainer(overrides: Overrides, trainer: str | Sequence[str] | None) -> Overrides:
-    """Returns the overrides with the trainers among them."""
+    """Returns the overrides with the trainers added."""
     if not trainer:
         return overrides
     names = [trainer] if isinstance(trainer, str) else list(trainer)
@@ -54,10 +54,10 @@ def with_trainer(overrides: Overrides, trainer: str | Sequence[str] | None) -> O
 
 
 def _named(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns a config's content with a name, of its data where it has none."""
+    """Returns a config's content with a name, derived from its data if it has none."""
     data = document.get("data")
     paths = data.get("path") if isinstance(data, Mapping) else None
     paths = [paths] if isinstance(paths, str) else paths
     if "name" in document or not isinstance(paths, list | tuple) or not paths or not all(isinstance(p, str) for p in paths):
-        return document  # what is wrong with it is said when it is read
+        return document  # load_config reports the problem
     return {"name": name_of(paths), **document}

@@ -1,4 +1,4 @@
-"""Predictions of rows in memory, or for files, resumed where an earlier try ended."""
+"""Predicts rows in memory or in files; an interrupted run over files is resumed."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from switchyard.pipelines.config.beam import FLINK, BeamConfig
 from switchyard.pipelines.runners.local.flink import find_jar
 from switchyard.pipelines.terminal.output import progress_console, quiet
 
-# Beside the output: why rows have no prediction.
+# Suffix of the file beside the output with the reasons why rows have no prediction.
 BAD = ".bad.jsonl"
 
 
 @dataclass(frozen=True)
 class PredictedFile:
-    """What `predict` has written.
+    """The output of `predict` for files.
 
     Attributes:
-        output: the rows, in order, with the predictions beside them.
-        rows: how many.
-        bad_rows: how many of them have no prediction.
-        reasons: file that says why, one JSON object a line; None when all have one.
+        output: file with the input's rows, in order, and their predictions.
+        rows: number of rows.
+        bad_rows: number of rows without a prediction.
+        reasons: file with the reasons, one JSON object per line; None when all rows have a prediction.
         skipped: input files without rows.
-        version: of the model, in its registry; None for a model from elsewhere.
+        version: the model's version in its registry; None for a model from elsewhere.
     """
 
     output: Path
@@ -96,18 +96,18 @@ def predict(
     trust: bool = False,
     progress: bool = False,
 ) -> pd.DataFrame | PredictedFile:
-    """Predicts raw rows: those of a DataFrame or of mappings, or those of files, which become a file.
+    """Predicts raw rows: those of a DataFrame or of mappings in memory, or those of files, whose predictions become a file.
 
     Args:
-        model: see `load_model`; for rows in memory also what it returned, which saves loading it again.
-        rows: a DataFrame or a sequence of mappings, a column a raw feature, missing is None or NaN; or paths, globs or URIs of
-            files: CSV, Parquet, JSON Lines, TFRecord.
-        output: file to write: `.csv`, `.parquet`, `.jsonl` or `.tfrecord`. Needed for files.
-        input_format: of the files: `csv`, `parquet`, `jsonl`, `tfrecord`; `auto`: by their names.
-        missing_values: texts of the files that mean missing, besides those of the training data.
-        max_bad_rows: raise when more rows of the files cannot be predicted; default: any number is fine.
-        beam_arguments: for Beam, which reads the files, such as `--runner=FlinkRunner`.
-        fresh: begin anew instead of resuming an earlier try with the same output.
+        model: see `load_model`; for rows in memory also its return value, which avoids loading the model again.
+        rows: a DataFrame or a sequence of mappings with one column per raw feature, missing values as None or NaN; or paths,
+            globs or URIs of files: CSV, Parquet, JSON Lines, TFRecord.
+        output: file to write: `.csv`, `.parquet`, `.jsonl` or `.tfrecord`. Required for files.
+        input_format: format of the files: `csv`, `parquet`, `jsonl`, `tfrecord`; `auto` infers it from their names.
+        missing_values: texts in the files that mean missing, in addition to those of the training data.
+        max_bad_rows: raise if more rows of the files cannot be predicted; default: no limit.
+        beam_arguments: arguments for Beam, which reads the files, such as `--runner=FlinkRunner`.
+        fresh: start over instead of resuming an earlier run with the same output.
         tracking_uri: see `load_model`.
         workspace: see `load_model`.
         trust: see `load_model`.
@@ -115,10 +115,10 @@ def predict(
 
     Returns:
         For rows in memory a DataFrame with their index: `prediction`, and `probability` (binary: of the positive class) or
-        `probability_<class>`, float64. For files, what was written.
+        `probability_<class>`, float64. For files, a `PredictedFile`.
 
     Raises:
-        UserError: the model, a row, a file or an argument is wrong.
+        UserError: the model, a row, a file or an argument is invalid.
         StageError: the registry is unreachable.
     """
     if isinstance(rows, pd.DataFrame) or (not isinstance(rows, str) and _are_mappings(rows)):
@@ -155,7 +155,7 @@ def predict(
 
 @contextmanager
 def _named_when_full(parts: Path) -> Iterator[None]:
-    """Arrow and Beam do not say which file had no space."""
+    """Names the file without space on a full disk, which Arrow's and Beam's errors do not."""
     try:
         yield
     except Exception as error:
@@ -214,7 +214,7 @@ def _predict_files(
             try:
                 predict_files(job, beam)
             except Exception as error:
-                if mistake := expected(error):  # Beam wraps what a worker raised
+                if mistake := expected(error):  # Beam wraps a worker's error
                     raise mistake.error() from error
                 raise
             rows = assemble(sorted(parts.glob("[0-9]*.parquet")), output, kind)
@@ -235,7 +235,7 @@ def _shown_progress(console: Console) -> Iterator[None]:
 
 
 def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """Beam would download Flink's job server now where none is named."""
+    """Adds Flink's job server if none is named; Beam would download it otherwise."""
     named = ("--job_endpoint", "--flink_job_server_jar", "--flink_submit_uber_jar")
     if f"--runner={FLINK}" not in arguments or any(a.startswith(named) for a in arguments):
         return arguments
@@ -243,7 +243,7 @@ def _with_job_server(arguments: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _plan(folder: Path, kinds: dict[str, str], kind: str, wanted: _Files) -> str:
-    """What the parts depend on: parts of another plan are not gone on with."""
+    """Returns the inputs of the parts as JSON: parts with another plan are not resumed."""
     bundle = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         bundle.update(str(file.relative_to(folder)).encode() + file.read_bytes())

@@ -1,4 +1,4 @@
-"""A pipeline on this machine: config in, runner, result out."""
+"""Runs a pipeline on this machine."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ def run(
     check: bool = True,
     progress: bool = False,
 ) -> RunResult:
-    """Runs a pipeline on this machine to its end, in processes of its own. What ran before is taken from the cache.
+    """Runs a pipeline on this machine to its end, in processes of its own; unchanged stages come from the cache.
 
-    In a script call it below `if __name__ == "__main__":`, as all that starts processes by Python's `multiprocessing`.
+    In a script, call it below `if __name__ == "__main__":`, as required by Python's `multiprocessing`.
 
     Args:
         pipeline: path of its YAML, its content as a mapping (relative paths start from the working directory), or what
             `load_config` returned.
         overrides: key -> value, as in `{"trainer.hyperparameters.epochs": 3}`, or texts `KEY=VALUE`.
-        trainer: `tensorflow`, `pytorch` or `module:Class`; several are trained and the best is blessed. Sets `trainer.framework`.
+        trainer: `tensorflow`, `pytorch` or `module:Class`; with several, the best is blessed. Sets `trainer.framework`.
         runner: `local`, `kfp-local` or `kfp-docker`.
-        workspace: folder for all that the run writes; default: `.switchyard` beside the YAML, or in the working directory.
-        even_if_unchanged: evaluate and compare again also when nothing has changed since the last run.
-        check: raise the error of a failed stage, of the data gate, and of a registry that refuses the model; else they are in
-            the result. A model that is not blessed is a result and never raised.
+        workspace: folder for everything that the run writes; default: `.switchyard` beside the YAML, or in the working directory.
+        even_if_unchanged: evaluate and compare even if nothing has changed since the last run.
+        check: raise the error of a failed stage, of the data gate, or of a registry that refuses the model; otherwise the result
+            contains it. A model that is not blessed never raises.
         progress: show progress on standard error. Without it, warnings are Python's (`UserWarning`).
 
     Returns:
-        The verdict, the metrics, the MLflow run, the report.
+        The result with the verdict, the metrics, the MLflow run and the report.
 
     Raises:
-        UserError: config, data, code or devices are wrong.
+        UserError: config, data, code or devices are invalid.
         DataGateError: the data gate stopped the run.
         StageError: a stage failed.
-        KeyboardInterrupt: the run was interrupted; finished stages are in the cache.
+        KeyboardInterrupt: the run was interrupted; finished stages are cached.
     """
     config, source, place = load(pipeline, overrides, trainer, workspace)
     kind = runner_class(runner)

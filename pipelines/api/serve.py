@@ -1,4 +1,4 @@
-"""A model over HTTP."""
+"""Serves a model over HTTP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from switchyard.pipelines.terminal.output import quiet
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
 
 
-# Argument -> smallest and largest value; None: any.
+# Argument -> smallest and largest value; None: no limit.
 _RANGES: Mapping[str, tuple[float, float | None]] = {
     "port": (0, 65535),
     "poll": (0.1, None),
@@ -78,40 +78,40 @@ def serve(
 ) -> None:
     """Serves a model over HTTP until SIGINT or SIGTERM: Open Inference Protocol v2, and MLflow's /invocations.
 
-    It needs the main thread of its process, and no running event loop: in a notebook, start `switchyard serve` in a terminal.
+    Requires the main thread of the process and no running event loop; for a notebook, start `switchyard serve` in a terminal.
 
     Args:
-        model: see `load_model`; an alias is followed: a promotion swaps the model.
+        model: see `load_model`; an alias is polled: a promotion swaps the model.
         host: address to listen on; 0.0.0.0 accepts connections from any host.
-        port: port to listen on; 0 takes one that is free.
+        port: port to listen on; 0 selects a free one.
         name: the model's name in URLs; default: its name in the registry.
         poll: seconds between registry polls.
-        canary: percentage of the requests that the challenger answers.
-        canary_alias: whose version is the canary.
-        max_body: size of a request, MiB.
-        max_rows: rows of a request.
-        batch_rows: rows that the model gets at once.
-        queue: requests that may wait; more get 503.
-        timeout: seconds that a request may take.
+        canary: percentage of requests that the challenger answers.
+        canary_alias: alias of the canary's version.
+        max_body: largest request body, in MiB.
+        max_rows: largest number of rows in a request.
+        batch_rows: largest batch, in rows.
+        queue: longest queue of requests; further ones get 503.
+        timeout: timeout of a request, in seconds.
         drain: seconds to report not-ready before shutdown.
         token_file: file with the token that clients must send; default: SWITCHYARD_SERVE_TOKEN, then none.
-        allowed_hosts: names by which clients call the server; `*` is any. Default: on loopback its own names, else any.
-        max_connections: open connections; more get 503. Default: 1024, less where the system allows fewer open files.
+        allowed_hosts: host names that clients may use; `*` accepts any. Default: on loopback its own names, else any.
+        max_connections: open connections; further ones get 503. Default: 1024, or fewer if the system limits open files.
         idle_timeout: seconds until an unused connection is closed.
         tls_cert: certificate chain, PEM.
-        tls_key: its key, PEM.
-        access_log: file, or `-` for standard output: one JSON object a request; default: none.
+        tls_key: key of the certificate, PEM.
+        access_log: file, or `-` for standard output, with one JSON object per request; default: none.
         request_log: folder for a sample of requests and answers, Parquet; default: none.
-        sample: percentage of the requests that are logged there.
+        sample: percentage of requests to log.
         redact: columns that are never logged.
         digest: see `load_model`.
         trust: see `load_model`.
         tracking_uri: see `load_model`.
         workspace: see `load_model`.
-        progress: say on standard error when the model is loaded, and swapped.
+        progress: report on standard error when the model is loaded or swapped.
 
     Raises:
-        UserError: there is no such model, or an argument does not fit.
+        UserError: the model does not exist, or an argument is invalid.
         StageError: the model cannot be served.
     """
     given = locals()
@@ -150,7 +150,7 @@ def serve(
 
 
 def _check_place() -> None:
-    """Uvicorn handles signals, and runs an event loop of its own."""
+    """Checks the thread: Uvicorn handles signals and runs an event loop of its own."""
     if threading.current_thread() is not threading.main_thread():
         raise UserError("serve: needs the main thread of its process, which gets the signals; start a process for it.")
     try:
@@ -164,7 +164,7 @@ def _serve(source: ModelRef | OpenedModel, settings: ServeOptions, address: tupl
     listening = bind(*address)
     say(f"loading {settings.name}")
     with quiet():
-        # What TensorFlow says of devices when it starts is not for whoever reads a server's log.
+        # Hides TensorFlow's messages on devices from the server's log.
         import_torch_first()
         import_tensorflow_without_keras()
         import tensorflow as tf
@@ -179,14 +179,14 @@ def _say(line: str) -> None:
 
 
 def _ignore(line: str) -> None:
-    """Nothing is said."""
+    """Drops a message."""
 
 
 def _token(file: Path | None) -> str | None:
     if file is not None:
         return read_token(file, "--token-file")
     given = os.environ.get(SERVE_TOKEN)
-    # A variable that is there and empty is a token that got lost, and no wish to let everybody in.
+    # An empty variable is more likely a lost token than a request for open access.
     return None if given is None else token_in(given, SERVE_TOKEN)
 
 

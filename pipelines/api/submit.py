@@ -1,4 +1,4 @@
-"""A pipeline to a Kubeflow cluster, once or by a schedule; followed to its end if wanted."""
+"""Submits a pipeline to a Kubeflow cluster, once or on a schedule, and optionally follows the run to its end."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ HOST = "SWITCHYARD_KFP_HOST"
 
 @dataclass(frozen=True)
 class SubmittedRun:
-    """A run on Kubeflow Pipelines: as it was when `submit` returned, which is its end with `wait`.
+    """A run on Kubeflow Pipelines in its state when `submit` returned; with `wait`, its final state.
 
     Attributes:
-        run_id: KFP's.
-        url: its page there.
-        mlflow_run_id: the parent run in MLflow; None when none is known here.
-        mlflow_url: its page.
-        state: KFP's: `SUCCEEDED`, `FAILED`, `CANCELED`; None without `wait`.
+        run_id: run id in KFP.
+        url: URL of the run in KFP.
+        mlflow_run_id: id of the parent run in MLflow; None if unknown on this machine.
+        mlflow_url: URL of the parent run in MLflow.
+        state: state in KFP: `SUCCEEDED`, `FAILED`, `CANCELED`; None without `wait`.
         status: `blessed`, `not_blessed`, `stopped_by_data_gate`, or the state in lower case; None without `wait`.
-        stages: stage -> KFP's state.
-        error: what went wrong; None: nothing, as far as is known.
-        exit_code: that of the command.
+        stages: stage -> state in KFP.
+        error: error message; None without a known error.
+        exit_code: exit code of the command.
     """
 
     run_id: str
@@ -77,9 +77,9 @@ class SubmittedSchedule:
     """A recurring run on Kubeflow Pipelines.
 
     Attributes:
-        recurring_run_id: KFP's.
-        name: its name.
-        cron: when it starts runs: six fields, seconds first, in the time zone of KFP's controller.
+        recurring_run_id: recurring run id in KFP.
+        name: name of the recurring run.
+        cron: schedule of the runs: six fields, seconds first, in the time zone of KFP's controller.
     """
 
     recurring_run_id: str
@@ -112,27 +112,27 @@ def submit(
     Args:
         pipeline: path of its YAML, its content as a mapping, or what `load_config` returned.
         host: URL of Kubeflow Pipelines; default: SWITCHYARD_KFP_HOST.
-        namespace: of the user, on a Kubeflow of several users.
+        namespace: the user's namespace, on a multi-user Kubeflow.
         token_file: file with a bearer token; default: SWITCHYARD_KFP_TOKEN, then the pod's own.
-        ca_cert: file with the authority of the server's certificate.
+        ca_cert: file with the server's certificate authority.
         insecure: do not check the server's certificate.
-        timeout: seconds that a request may take.
-        experiment: KFP's and MLflow's experiment; default: the pipeline's.
+        timeout: timeout of a request, in seconds.
+        experiment: experiment in KFP and MLflow; default: the pipeline's.
         wait: follow the run to its end.
-        heal: with `wait`: how often a run whose pods were evicted or deleted is tried again; default: 2.
-        stuck: with `wait`: seconds that a pod may be unable to start; default: 600.
-        poll: with `wait`: seconds between requests.
+        heal: with `wait`: retries of a run whose pods were evicted or deleted; default: 2.
+        stuck: with `wait`: fail if a pod cannot start for this many seconds; default: 600.
+        poll: with `wait`: seconds between polls.
         overrides: key -> value, or texts `KEY=VALUE`, see `run`.
         trainer: sets `trainer.framework`, see `run`.
         workspace: folder for the log and snapshots of the user's code; default: `.switchyard` beside the YAML.
-        check: with `wait`: raise the error of a run that failed, see `run`; else it is in the result.
+        check: with `wait`: raise the error of a failed run, see `run`; otherwise the result contains it.
         progress: show progress on standard error. Without it, warnings are Python's (`UserWarning`).
 
     Returns:
-        The run: as it began, or with `wait` as it ended.
+        The run in its initial state, or with `wait` in its final state.
 
     Raises:
-        UserError: the pipeline, an argument or the server is wrong; nothing was started.
+        UserError: the pipeline, an argument or the server is invalid; nothing was started.
         DataGateError: the data gate stopped the run (with `wait`).
         StageError: the run failed (with `wait`), or a pod cannot start.
     """
@@ -173,11 +173,11 @@ def schedule(
     workspace: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> SubmittedSchedule:
-    """Makes a recurring run of a pipeline on Kubeflow Pipelines.
+    """Creates a recurring run of a pipeline on Kubeflow Pipelines.
 
     Args:
         pipeline: see `submit`.
-        cron: five or six fields (seconds first), in the time zone of KFP's controller (UTC unless it was changed).
+        cron: schedule in five or six fields (seconds first), in the time zone of KFP's controller (UTC by default).
         host: see `submit`.
         namespace: see `submit`.
         token_file: see `submit`.
@@ -185,15 +185,15 @@ def schedule(
         insecure: see `submit`.
         timeout: see `submit`.
         experiment: see `submit`.
-        catchup: make up for runs that are late.
-        max_concurrency: runs at the same time, 1 to 10.
+        catchup: run missed runs later.
+        max_concurrency: concurrent runs, 1 to 10.
         overrides: see `run`.
         trainer: see `run`.
         workspace: see `submit`.
         progress: see `submit`.
 
     Raises:
-        UserError: the pipeline, an argument or the server is wrong; nothing was made.
+        UserError: the pipeline, an argument or the server is invalid; nothing was created.
     """
     fields = six_fields(cron)
     client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
@@ -252,7 +252,7 @@ def _start(
 
 
 def links(run: SubmittedRun) -> str:
-    """Returns the lines that say where a run is seen."""
+    """Returns the lines with a run's links."""
     lines = [f"run {run.run_id}: {run.url}"]
     if run.mlflow_run_id:
         lines.append(f"MLflow run {run.mlflow_run_id}: {run.mlflow_url}")
@@ -274,9 +274,9 @@ def _followed(
 
 
 def _parent(run: Run, config: PipelineConfig, record: RunRecord, say: Callable[[str], None]) -> Parent | None:
-    """Finds or makes the parent MLflow run; None when no server is known, or it is away: the first task does it then."""
+    """Finds or creates the parent MLflow run; None if no server is known or it is unreachable: the first task creates it then."""
     uri = config.tracking.uri if (config.tracking.uri or "").startswith("http") else None
-    # Whose run KFP's plugin made may be known here by the variable alone.
+    # The server of a run created by KFP's plugin may be known only by the environment variable.
     here = RunContext.current().tracking_uri
     parent = of_plugin(run, uri or (here if here.startswith("http") else None))
     try:
@@ -304,7 +304,7 @@ def _ended(
     tags: dict[str, str] = {}
     try:
         tags = reconcile(parent, state) if parent else {}
-    except Exception as away:  # see _parent; the run is over, and is not lost with the server
+    except Exception as away:  # see _parent; the run has ended and is still reported
         say(_away(parent.uri if parent else None, away, "; whether the model was blessed is not known here"))
     code = EXIT_DONE if state == "SUCCEEDED" else EXIT_FAILED
     status = state.lower()

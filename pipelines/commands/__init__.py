@@ -1,6 +1,6 @@
-"""The commands: each is `command` in the module of its name, with its options; imported when it is called."""
+"""The commands; each is `command` in the module of its name, imported when it is called."""
 
-# Name -> what `switchyard --help` says of it, for which no command is imported.
+# Name -> text in `switchyard --help`, which imports no command.
 COMMANDS = {
     "run": "Run a pipeline on this machine.",
     "demo": "Run the breast_cancer example with both trainers and compare them.",

@@ -1,4 +1,4 @@
-"""`switchyard compile`: a pipeline for Kubeflow, as a file."""
+"""`switchyard compile`: compiles a pipeline for Kubeflow to a file."""
 
 from __future__ import annotations
 

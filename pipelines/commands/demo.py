@@ -1,4 +1,4 @@
-"""`switchyard demo`: the breast_cancer example with both trainers in one run, side by side in one table."""
+"""`switchyard demo`: runs the breast_cancer example with both trainers and compares them in one table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def command(workspace: Path | None) -> None:
 
 
 def run_demo(workspace: Path | None) -> int:
-    """Runs the example with both trainers in one run, as a user would, and says where to look; returns the exit code."""
+    """Runs the example with both trainers in one run and prints the results; returns the exit code."""
     console = PlainTextConsole(highlight=False)
     root = (workspace or default_workspace(EXAMPLE)).resolve()
     chosen = [part for trainer in FRAMEWORKS for part in ("--trainer", trainer)]

@@ -1,4 +1,4 @@
-"""`switchyard deploy`: manifests for KServe, or the folder that TensorFlow Serving watches."""
+"""`switchyard deploy`: writes manifests for KServe, or the folder that TensorFlow Serving watches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from switchyard.components.bundle.source import ModelRef
     from switchyard.pipelines.config.kubeflow import Secret, StageResources
 
-# Requests of a replica before Knative starts another.
+# Concurrent requests per replica before Knative starts another one.
 _CONCURRENCY = 32
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is refused)
 
@@ -81,8 +81,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is 
 def command(model: str, target: str, output: Path, tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
     """Deploy MODEL: write what KServe or TensorFlow Serving needs.
 
-    kserve: an InferenceService that runs switchyard serve, with MODEL's version of now. tf-serving: OUTPUT/NAME/VERSION, a
-    SavedModel with raw features in (TensorFlow models alone).
+    kserve writes an InferenceService that runs switchyard serve with MODEL's current version. tf-serving writes
+    OUTPUT/NAME/VERSION, a SavedModel that takes raw features (TensorFlow models only).
 
     \b
     switchyard deploy breast_cancer@champion --target kserve -o manifests/
@@ -97,11 +97,11 @@ def command(model: str, target: str, output: Path, tracking_uri: str | None, wor
 
 
 def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, output: Path, options: Mapping[str, Any]) -> None:
-    """Writes the manifests, and applies them when asked.
+    """Writes the manifests and, with `apply`, applies them.
 
     Raises:
-        UserError: the model is none of the registry, or an option does not fit, or KServe would not look at it.
-        StageError: kubectl could not apply them, or the new version does not start.
+        UserError: the model is not in the registry, or an option is invalid or has no effect in KServe's mode.
+        StageError: kubectl cannot apply them, or the new version does not start.
     """
     from switchyard.components.bundle.source import name_and_selector
     from switchyard.pipelines.api.model_argument import model_ref
@@ -163,10 +163,10 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
 
 
 def kserve_for(name: str, options: Mapping[str, Any]) -> KServe:
-    """Returns the cluster's KServe, where what is asked for depends on its mode.
+    """Returns the cluster's KServe if the options depend on its mode, else only the mode given.
 
     Raises:
-        UserError: the mode does not look at what is asked for, or is not known.
+        UserError: the mode is unknown, or an option has no effect in it.
     """
     needs = {
         "--canary": options["canary"] is not None,
@@ -193,7 +193,7 @@ def kserve_for(name: str, options: Mapping[str, Any]) -> KServe:
 
 
 def predictor_before(name: str, kserve: KServe, options: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Returns the predictor that a canary stands beside in standard mode; None: no canary, or Knative keeps the one before."""
+    """Returns the previous predictor for a canary in standard mode; None without a canary, or with Knative, which keeps it."""
     if options["canary"] is None or kserve.mode != STANDARD:
         return None
     if not kserve.splits_standard:
@@ -213,10 +213,10 @@ def predictor_before(name: str, kserve: KServe, options: Mapping[str, Any]) -> M
 
 
 def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: Path | None, output: Path, *, trust: bool) -> None:
-    """Writes `OUTPUT/NAME/VERSION`.
+    """Writes a SavedModel to `OUTPUT/NAME/VERSION`.
 
     Raises:
-        UserError: the model does not fit TensorFlow Serving, or the version is there already.
+        UserError: the model does not fit TensorFlow Serving, or the version already exists.
     """
     from switchyard.components.serving.tensorflow_serving import export_for_tensorflow_serving
     from switchyard.pipelines.api.model_argument import open_model
@@ -232,7 +232,7 @@ def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: P
 
 
 def _cluster_uri(source: ModelRef, given: str | None) -> str | None:
-    """Returns the registry's address for pods; None: the one that is known is of this machine alone."""
+    """Returns the registry's address for pods, or None if the known address is valid on this machine only."""
     uri = given or source.uri
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https"):

@@ -1,4 +1,4 @@
-"""`switchyard doctor`: whether a cluster is fit for a first run, as far as it can be known from here."""
+"""`switchyard doctor`: checks whether a cluster is fit for a first run, as far as visible from this machine."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def command(
 def doctor(
     connection: Connection, pipeline: Path | None, overrides: Overrides, tracking_uri: str | None, *, as_json: bool
 ) -> int:
-    """Prints what was looked at and found; returns the exit code.
+    """Prints the checks and their findings; returns the exit code.
 
     Args:
-        connection: of the KFP.
-        pipeline: what is to run there, which decides what it needs; None: what every pipeline needs.
-        overrides: of its values.
-        tracking_uri: MLflow as this machine reaches it; default: the pipeline's.
+        connection: connection to KFP.
+        pipeline: pipeline to run there, which determines the checks; None: only what every pipeline needs.
+        overrides: overrides of the pipeline's values.
+        tracking_uri: MLflow's address for this machine; default: the pipeline's.
         as_json: print JSON.
 
     Raises:
-        UserError: no KFP answers there, or the pipeline is wrong.
+        UserError: KFP is unreachable, or the pipeline is invalid.
     """
     from switchyard.pipelines.config.load import load_config
     from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient

@@ -1,4 +1,4 @@
-"""`switchyard drift`: requests in service against the training data, reported in MLflow."""
+"""`switchyard drift`: compares served requests with the training data and reports to MLflow."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def drift(
 
 
 def _record(source: ModelRef, version: str, found: ServedDrift) -> str:
-    """A run of its own in the experiment that the version was made in."""
+    """Records the result as a run in the experiment of the version's training."""
     from switchyard.components.serving.drift_report import drift_html
 
     client = tracking.client(source.uri)

@@ -1,4 +1,4 @@
-"""`switchyard models`: the registry's versions, who is champion and why, and moving the alias by hand."""
+"""`switchyard models`: lists and compares registered versions, shows the champion's history, and moves the alias."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def find_version(client: Any, name: str, wanted: str) -> Version:
     """Returns a version by its number or alias.
 
     Raises:
-        UserError: there is none.
+        UserError: the version does not exist.
     """
     known = model_registry.versions(client, name)
     for version in known:
@@ -153,13 +153,13 @@ def find_version(client: Any, name: str, wanted: str) -> Version:
 
 
 def promote(uri: str, name: str, wanted: str, why: str, *, force: bool) -> None:
-    """Makes a version champion."""
+    """Promotes a version to champion."""
     client = tracking.client(uri)
     _tell(name, model_registry.promote(client, name, find_version(client, name, wanted).version, why=why, force=force))
 
 
 def rollback(uri: str, name: str, why: str) -> None:
-    """Makes the version before champion again."""
+    """Makes the previous version champion again."""
     _tell(name, model_registry.rollback(tracking.client(uri), name, why=why))
 
 
@@ -211,9 +211,9 @@ def _moves_table(moves: Sequence[Move]) -> Table:
 
 @dataclass(frozen=True)
 class OnSameRows:
-    """Two versions on the same rows: metric -> values, and metric -> (difference, interval) for the better.
+    """Two versions on the same rows: metric -> values, and metric -> (improvement, interval) of the second over the first.
 
-    What does not exist is None: the AUC of one class, the precision of who never says yes.
+    Undefined values are None: the AUC of a single class, the precision without positive predictions.
     """
 
     rows: int
@@ -239,7 +239,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
         with ModelRef(uri, name, version.version).open() as opened:
             bundle = load_bundle(opened.folder, opened.digest)
             info = bundle.info
-            # The positive class may differ: a version's scores are turned into those of the first one's.
+            # The positive class may differ: scores are reordered to the first version's classes.
             asked[version.version] = (info.task, info.label, sorted(map(str, info.classes)))
             classes = classes or info.classes
             if len(set(map(repr, asked.values()))) > 1:
@@ -297,7 +297,7 @@ def _print_comparison(found: OnSameRows, chosen: Sequence[Version], data: Path, 
 
 
 def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFrame:
-    """Reads rows as the model's training data was read."""
+    """Reads rows in the same way as the model's training data."""
     import pandas as pd
 
     from switchyard.components.bundle.model import training_data
@@ -323,7 +323,7 @@ def _read_rows(data: Path, model: Path, numbers: Collection[str]) -> pd.DataFram
 
 
 def _labels(column: pd.Series, classes: Sequence[Any]) -> np.ndarray:
-    """Returns class indices, or the values of a regression, float64 (B,); NaN for what is no class, or no number."""
+    """Returns class indices, or the values of a regression, float64 (B,); NaN for values that are no class or no number."""
     import numpy as np
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""What the parts of the `switchyard` command share: options, exit codes, and how a user's mistake ends."""
+"""Options, exit codes and error handling shared by the commands."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code}  {meaning}" for code, me
 
 
 def handle_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's mistake ends with one message and a code, not with a stack trace."""
+    """Wraps a command so that errors end it with one message and an exit code instead of a stack trace."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -87,7 +87,7 @@ def _option_of(argument: str) -> str:
 
 
 def _unexpected(error: Exception) -> NoReturn:
-    """A path that the system refuses is the user's to mend; all else is ours, and its trace is for who asks for it."""
+    """Reports a refused path as a user error and anything else as Switchyard's; raises it instead in debug mode."""
     if os.environ.get(variables.DEBUG):
         raise error
     if isinstance(error, OSError) and error.filename and error.errno in _PATHS:
@@ -100,7 +100,7 @@ def _unexpected(error: Exception) -> NoReturn:
 
 
 def _of_the_tracking_store(error: Exception) -> bool:
-    """By the module's name: help texts come without importing MLflow."""
+    """Whether MLflow or its database raised an error; checks the module's name to avoid importing MLflow for help."""
     return type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy")
 
 
@@ -145,7 +145,7 @@ tracking_uri_option = click.option(
 
 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that say where Kubeflow Pipelines is, and hands them on as one `connection`."""
+    """Adds the options of the connection to Kubeflow Pipelines and passes them on as one `connection`."""
 
     @wraps(command)
     def run(

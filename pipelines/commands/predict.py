@@ -1,4 +1,4 @@
-"""`switchyard predict`: predictions for files."""
+"""`switchyard predict`: writes predictions for files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def command(model: str, inputs: tuple[str, ...], tracking_uri: str | None, works
     """Predict the rows of files: INPUT is a file, a glob or a URI; MODEL as for serve.
 
     The output has the input's columns and rows, in order, and the predictions beside them. Rows that do not fit the model keep
-    their place without a prediction, and OUTPUT.bad.jsonl says why. What an earlier try has done is not done again.
+    their place without a prediction, and OUTPUT.bad.jsonl has the reasons. An interrupted run is resumed.
 
     \b
     switchyard predict breast_cancer@champion rows.csv -o scores.parquet

@@ -1,4 +1,4 @@
-"""`switchyard run`: a pipeline on this machine."""
+"""`switchyard run`: runs a pipeline on this machine."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _comparison(result: RunResult) -> dict[str, Any] | None:
 
 
 def print_models(result: RunResult, out: Console) -> None:
-    """Prints one row per model, the champion's last, and how they differ."""
+    """Prints one row per model, the champion's last, and their comparison."""
     from switchyard.components.evaluation.results import CHAMPION, verdict_of
 
     evaluation = result.evaluation

@@ -1,4 +1,4 @@
-"""`switchyard runs`: the runs of a Kubeflow cluster: list, show, logs, terminate, retry; and its recurring runs."""
+"""`switchyard runs`: lists, shows, terminates and retries runs on a Kubeflow cluster, prints logs, and manages recurring runs."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from switchyard.pipelines.runners.kubeflow.cluster.schedules import Recurring, Schedules
 
 _POLL_SECONDS = 2.0
-# So often in a row a server may not answer while a log is followed.
+# Consecutive failed polls tolerated while following a log.
 _MISSES = 10
-# Runs that are looked at for those of a recurring run.
+# Number of recent runs searched for those of a recurring run.
 _RECENT = 200
-# So long a run that is terminated is waited for; KFP takes about six seconds.
+# Seconds to wait for a terminated run; KFP takes about six.
 _ENDED_SECONDS = 30.0
 
 
@@ -189,7 +189,7 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
         table.add_column(column)
     before = None
     for task in tasks:
-        # Of stages that are one task, KFP knows the seconds of all of them together.
+        # For stages that share a task, KFP reports only their total seconds.
         seconds = "" if task["seconds"] is None else "”" if task["task"] == before else f"{task['seconds']:.0f}"
         before = task["task"]
         table.add_row(str(task["name"]), str(task["state"]), seconds, in_line(str(task["error"] or "")))
@@ -197,10 +197,10 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
 
 
 def print_logs(connection: Connection, run_id: str, stage: str | None, *, follow: bool) -> None:
-    """Prints what the pods of a stage, or of all, have printed.
+    """Prints the logs of a stage's pods, or of all pods.
 
     Raises:
-        UserError: there is no such stage, or none of KFP's sources has the log.
+        UserError: the stage does not exist, or none of KFP's sources has the log.
     """
     client = _client(connection)
     run = client.run(run_id)
@@ -237,13 +237,13 @@ def print_logs(connection: Connection, run_id: str, stage: str | None, *, follow
 
 
 def _log(client: KubeflowClient, run_id: str, workflow: Workflow, node: Node) -> str | None:
-    """Asks every source in turn: KFP's API knows finished pods of runs that Argo did not compress, its page running ones."""
+    """Returns a pod's log: KFP's API has finished pods of runs that Argo did not compress, its page has running ones."""
     text = client.log_of_node(run_id, node.id) if node.finished and not workflow.compressed else None
     return client.log_of_pod(run_id, workflow.pod_name(node), workflow.namespace) if text is None else text
 
 
 def _follow_log(client: KubeflowClient, run: Run, workflow: Workflow, node: Node, text: str) -> None:
-    """Prints what comes after `text`, until the run or the pod ends: KFP itself follows no log."""
+    """Polls and prints the log after `text` until the run or the pod ends: KFP itself cannot follow a log."""
     misses = 0
     while run.state not in TERMINAL and not node.finished:
         time.sleep(_POLL_SECONDS)
@@ -284,13 +284,13 @@ def list_schedules(connection: Connection, experiment: str | None, *, as_json: b
 
 
 def pause_schedule(connection: Connection, schedule: str) -> None:
-    """Has a recurring run start no more runs."""
+    """Pauses a recurring run."""
     _schedules(_client(connection)).pause(schedule)
     click.echo(f"recurring run {schedule} is paused; resume it with switchyard runs schedules resume {schedule}")
 
 
 def resume_schedule(connection: Connection, schedule: str) -> None:
-    """Has a recurring run start runs again."""
+    """Resumes a paused recurring run."""
     _schedules(_client(connection)).resume(schedule)
     click.echo(f"recurring run {schedule} is resumed")
 
@@ -299,7 +299,7 @@ def delete_schedule(connection: Connection, schedule: str, *, force: bool) -> No
     """Deletes a recurring run.
 
     Raises:
-        UserError: runs of it are under way, which KFP would orphan, and it is not forced.
+        UserError: its runs are in progress, which KFP would orphan, and `force` is not set.
     """
     client = _client(connection)
     schedules = _schedules(client)
@@ -316,7 +316,7 @@ def delete_schedule(connection: Connection, schedule: str, *, force: bool) -> No
 
 
 def terminate_run(connection: Connection, tracking_uri: str | None, run_id: str) -> None:
-    """Stops a run and waits until it has ended; one that has ended already stays as it is."""
+    """Stops a run and waits for its end; a run that has already ended stays unchanged."""
     client = _client(connection)
     run = client.run(run_id)
     if run.state in TERMINAL:
@@ -332,7 +332,7 @@ def terminate_run(connection: Connection, tracking_uri: str | None, run_id: str)
 
 
 def retry_run(connection: Connection, run_id: str) -> None:
-    """Runs what failed again."""
+    """Retries the failed tasks of a run."""
     client = _client(connection)
     client.retry(run_id)
     click.echo(f"run {run_id} is tried again: {client.url(run_id)}")

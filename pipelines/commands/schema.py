@@ -1,4 +1,4 @@
-"""`switchyard schema`: a reviewed schema in the user's repository, made from the data, compared with it, brought up to date."""
+"""`switchyard schema`: infers a reviewed schema from the data, compares it with the data, and updates it."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def schema_accept(pipeline: Path, features: tuple[str, ...], overrides: tuple[st
 
 
 def infer(pipeline: Path, overrides: Sequence[str], workspace: Path | None, output: Path | None) -> None:
-    """Writes the schema that the data has, for a person to review: of the training split, and what other splits have besides.
+    """Writes the inferred schema for review: from the training split, extended by the other splits.
 
     Raises:
-        UserError: the file is there already.
+        UserError: the file already exists.
     """
     target = output or pipeline.parent / DEFAULT_NAME
     if target.exists():
@@ -92,7 +92,7 @@ def infer(pipeline: Path, overrides: Sequence[str], workspace: Path | None, outp
     _, statistics = _examine(pipeline, overrides, workspace)
     with quiet():
         import tensorflow_data_validation as tfdv
-    # Of the training split alone it would refuse the rare values that chance has put into another one.
+    # A schema from the training split alone would refuse rare values that chance put into another split.
     schema = _updated(tfdv.infer_schema(statistics["train"]), statistics, None, None)
     target.write_text(text_format.MessageToString(schema), encoding="utf-8")
     click.echo(f"wrote {target}")
@@ -115,7 +115,7 @@ def show(source: Path) -> None:
 
 
 def diff(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -> int:
-    """Prints what would change for the data to fit the reviewed schema; returns 1 when something would."""
+    """Prints the changes that would fit the reviewed schema to the data; returns 1 if there are any."""
     config, statistics = _examine(pipeline, overrides, workspace)
     path = _curated(config)
     changed = _difference(_read(path), _updated(_read(path), statistics, None, config.validation.environment), path)
@@ -124,7 +124,7 @@ def diff(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -> in
 
 
 def accept(pipeline: Path, overrides: Sequence[str], workspace: Path | None, features: Sequence[str]) -> None:
-    """Changes the reviewed schema so that the data fits: all of it, or the features named."""
+    """Updates the reviewed schema to fit the data: all features, or those named."""
     config, statistics = _examine(pipeline, overrides, workspace)
     path = _curated(config)
     schema = _read(path)
@@ -139,7 +139,7 @@ def accept(pipeline: Path, overrides: Sequence[str], workspace: Path | None, fea
 
 
 def _examine(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -> tuple[PipelineConfig, Mapping[str, Statistics]]:
-    """Runs ingest and statistics (from the cache where they ran before) and reads what they found, by split."""
+    """Runs ingest and statistics (cached if possible) and returns the config and the statistics by split."""
     from switchyard.components.data_gate.statistics import read_statistics
     from switchyard.pipelines.config.load import load_config
     from switchyard.pipelines.runners.local.runner import LocalRunner
@@ -149,7 +149,7 @@ def _examine(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -
     stop_on_sigterm()
     place = Workspace((workspace or default_workspace(pipeline)).resolve())
     place.contain_libraries()
-    # The reviewed schema is not needed for this, and may be what is wrong.
+    # The reviewed schema is not needed here, and may be invalid.
     plain = config.model_copy(update={"validation": config.validation.model_copy(update={"schema_path": None})})
     with LocalRunner(place, stderr_console(), pipeline.resolve(), only=STAGES) as runner:
         result = runner.run(plain)
@@ -186,12 +186,12 @@ def _updated(
         import tensorflow_data_validation as tfdv
     updated = schema_pb2.Schema()
     updated.CopyFrom(schema)
-    # What belongs to another environment is not expected here; TFDV's update knows no environments.
+    # Features of another environment are not expected here; TFDV's update does not support environments.
     chosen_environment = environment_of(schema, environment)
     elsewhere = [f for f in schema.feature if not belongs(f, chosen_environment, schema.default_environment)]
     for feature in elsewhere:
         updated.feature.remove(feature)
-    # The training split first: it says most.
+    # The training split comes first, as the most informative.
     for split in sorted(statistics, key=lambda s: s != "train"):
         updated = tfdv.update_schema(updated, statistics[split])
     updated.feature.extend(elsewhere)

@@ -1,4 +1,4 @@
-"""`switchyard serve`: a model over HTTP."""
+"""`switchyard serve`: serves a model over HTTP."""
 
 from __future__ import annotations
 

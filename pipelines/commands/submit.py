@@ -1,4 +1,4 @@
-"""`switchyard submit`: a pipeline to a Kubeflow cluster, once or by a schedule."""
+"""`switchyard submit`: submits a pipeline to a Kubeflow cluster, once or on a schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`switchyard ui`: MLflow's own UI on a workspace."""
+"""`switchyard ui`: opens MLflow's UI on a workspace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from switchyard.pipelines.commands.options import (
 )
 from switchyard.pipelines.workspace import Workspace, find_workspace
 
-# MLflow 3 opens in its view for generative models otherwise.
+# MLflow 3 opens its view for generative models by default.
 VIEW = "workflowType=machine_learning"
 
 
@@ -39,14 +39,14 @@ def run_link(host: str, port: int, experiment_id: str, run_id: str | None = None
 
 
 def _empty_folder(workspace: Workspace) -> Path:
-    """Uvicorn's command looks for modules in its working directory first, whatever Python was told."""
+    """Returns an empty working directory for Uvicorn, which imports modules from it first, regardless of Python's safe path."""
     folder = workspace.root / "caches" / "ui"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def serve_ui(workspace: Workspace, host: str, port: int) -> None:
-    """Replaces this process by MLflow's server.
+    """Replaces this process with MLflow's server.
 
     Raises:
         UserError: the workspace has no runs, or the port is taken.
@@ -63,7 +63,7 @@ def serve_ui(workspace: Workspace, host: str, port: int) -> None:
             raise UserError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port with --port.") from None
     click.echo(f"MLflow on {workspace.root}: http://{host}:{port}/#/experiments?{VIEW} (Ctrl-C ends it)")
     sys.stdout.flush()
-    # Without its job runners MLflow starts 2 processes instead of 10.
+    # Without job runners MLflow starts 2 processes instead of 10.
     workspace.contain_libraries()
     os.chdir(_empty_folder(workspace))
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -1,4 +1,4 @@
-"""`switchyard upload`: what could not be sent to MLflow."""
+"""`switchyard upload`: sends the records buffered while MLflow was unreachable."""
 
 from __future__ import annotations
 

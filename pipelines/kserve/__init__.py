@@ -1,1 +1,1 @@
-"""KServe: manifests, and what a cluster says of them."""
+"""KServe: manifests, and the state of a cluster's KServe."""

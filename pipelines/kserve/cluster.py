@@ -1,4 +1,4 @@
-"""What a cluster's KServe does, asked by kubectl: its deployment mode decides which parts of an InferenceService it looks at."""
+"""Reads a cluster's KServe through kubectl: its deployment mode decides which parts of an InferenceService have an effect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from switchyard.components.errors import StageError
 from switchyard.pipelines import kubectl
 
 STANDARD, KNATIVE = "standard", "knative"
-# KServe's names before and since 0.16.
+# KServe's names of the modes before and since 0.16.
 _MODES = {"RawDeployment": STANDARD, "Standard": STANDARD, "Serverless": KNATIVE, "Knative": KNATIVE}
 _NAMESPACES = ("kserve", "kubeflow")
 _READY_SECONDS, _POLL_SECONDS = 600.0, 3.0
@@ -21,12 +21,12 @@ _READY_SECONDS, _POLL_SECONDS = 600.0, 3.0
 
 @dataclass(frozen=True)
 class KServe:
-    """A cluster's KServe, as far as it is known from here.
+    """The known properties of a cluster's KServe.
 
     Attributes:
-        mode: `standard` or `knative`; None: not known.
-        version: major and minor; None: not known.
-        service: the InferenceService that is there already; None: there is none, or it cannot be read.
+        mode: `standard` or `knative`; None: unknown.
+        version: major and minor version; None: unknown.
+        service: the existing InferenceService; None if there is none or it cannot be read.
     """
 
     mode: str | None = None
@@ -35,17 +35,17 @@ class KServe:
 
     @property
     def splits_standard(self) -> bool:
-        """Whether it can give a canary its share of the requests in standard mode."""
+        """Whether this version can split requests for a canary in standard mode."""
         return self.version is not None and self.version >= (0, 20)
 
 
 def look(name: str, namespace: str, mode: str | None) -> KServe:
-    """Returns what kubectl says of KServe.
+    """Returns the cluster's KServe, read through kubectl.
 
     Args:
-        name: of the InferenceService.
-        namespace: its namespace.
-        mode: what the user says; None: it is read from the service, else from KServe's configuration.
+        name: name of the InferenceService.
+        namespace: namespace of the InferenceService.
+        mode: the user's choice; None: read from the service, else from KServe's configuration.
     """
     service = _get("inferenceservice.serving.kserve.io", name, namespace)
     mode = mode or _MODES.get(str(((service or {}).get("status") or {}).get("deploymentMode")))
@@ -55,7 +55,7 @@ def look(name: str, namespace: str, mode: str | None) -> KServe:
         if controller is None:
             continue
         containers = controller["spec"]["template"]["spec"]["containers"]
-        # Beside the manager there may be a proxy with a version of its own.
+        # The pod may contain a proxy with a version of its own.
         images = [c["image"] for c in sorted(containers, key=lambda c: c.get("name") != "manager")]
         found = next((m for i in images if (m := re.search(r":v?(\d+)\.(\d+)", i))), None)
         version = (int(found[1]), int(found[2])) if found else None
@@ -67,12 +67,12 @@ def look(name: str, namespace: str, mode: str | None) -> KServe:
 
 
 def await_ready(name: str, namespace: str, *, seconds: float = _READY_SECONDS, poll: float = _POLL_SECONDS) -> None:
-    """Waits until the version that was applied serves.
+    """Waits until the applied version serves.
 
-    `Ready` alone does not say so: it stays True by the version before while a new pod fails.
+    `Ready` alone is not enough: it stays True for the previous version while a new pod fails.
 
     Raises:
-        StageError: its pod fails, or is not there in time.
+        StageError: the version's pod fails, or is not ready in time.
     """
     deadline = time.monotonic() + seconds
     said = "not yet seen by KServe"
@@ -85,7 +85,7 @@ def await_ready(name: str, namespace: str, *, seconds: float = _READY_SECONDS, p
             failure = model.get("lastFailureInfo")
             conditions = {c["type"]: c for c in status.get("conditions") or []}
             ready = conditions.get("Ready", {})
-            # KServe keeps the failure of an earlier version: only these two say that it is of this one.
+            # KServe keeps the failure of an earlier version; only these two states refer to the current one.
             if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
                 serves = " The one before still serves." if ready.get("status") == "True" else ""
                 raise StageError(f"InferenceService {name}: the new version fails ({_failure(failure or {})}).{serves}")
@@ -108,5 +108,5 @@ def _failure(info: Mapping[str, Any]) -> str:
 def _get(kind: str, name: str, namespace: str) -> dict[str, Any] | None:
     try:
         return kubectl.get(kind, name, namespace)
-    except kubectl.KubectlError:  # not known from here, as `KServe` says
+    except kubectl.KubectlError:  # unknown, see `KServe`
         return None

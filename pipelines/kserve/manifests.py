@@ -1,4 +1,4 @@
-"""A registered model -> the manifest of a KServe InferenceService that runs `switchyard serve`.
+"""Writes the manifest of a KServe InferenceService that runs `switchyard serve` for a registered model.
 
 https://kserve.github.io/website/docs/reference/crd-api (serving.kserve.io/v1beta1)
 """
@@ -15,29 +15,29 @@ from switchyard.components.process import variables
 from switchyard.pipelines.config.kubeflow import Secret, StageResources, device
 
 _PORT = 8080
-# KServe's storage initializer copies STORAGE_URI here before the container starts.
+# KServe's storage initializer copies STORAGE_URI to this folder before the container starts.
 _MODEL_FOLDER = "/mnt/models"
 _STORES = ("s3://", "gs://", "https://", "hdfs://", "webhdfs://", "abfs://", "abfss://", "pvc://")
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What is deployed, and how.
+    """A deployment of a registered version.
 
     Attributes:
-        model: name in the registry; URLs have it.
-        version: in the registry.
-        location: URI of the version's files, as the registry has it.
-        tracking_uri: the registry's address inside of the cluster; None: the model comes from the object store.
-        name: of the InferenceService.
+        model: name in the registry and in URLs.
+        version: version in the registry.
+        location: URI of the version's files in the registry.
+        tracking_uri: the registry's address inside the cluster; None: the model comes from the object store.
+        name: name of the InferenceService.
         namespace, image, service_account: see Kubernetes.
         resources: cpu, memory, accelerator, node selector, tolerations, environment, secrets.
-        replicas: fewest and most.
-        concurrency: requests a replica has at once before another one is started; None: as the mode scales by itself.
-        canary: percent of requests that this version gets, the one before gets the others; None: all of them.
-        before: the predictor of the version before, where KServe splits in standard mode; None: by Knative's revisions.
-        token: secret that holds the clients' token; None: no token.
-        digest: that the version was registered with; None: it has none, and is trusted.
+        replicas: minimum and maximum number of replicas.
+        concurrency: concurrent requests per replica before another one starts; None: the mode's own scaling.
+        canary: percentage of requests for this version, the rest go to the previous one; None: all of them.
+        before: the previous version's predictor, if KServe splits requests in standard mode; None: split by Knative's revisions.
+        token: secret with the clients' token; None: no token.
+        digest: registered digest of the version; None: the version has none and is trusted.
     """
 
     model: str
@@ -58,7 +58,7 @@ class Deployment:
 
 
 def service_name(model: str) -> str:
-    """Returns a name that Kubernetes takes: small letters, digits and dashes."""
+    """Returns a valid Kubernetes name: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9-]+", "-", model.lower()).strip("-")[:40] or "model"
 
 
@@ -68,10 +68,10 @@ def in_store(location: str) -> bool:
 
 
 def inference_service(wanted: Deployment) -> dict[str, Any]:
-    """Returns the manifest.
+    """Returns the manifest of a deployment.
 
     Raises:
-        UserError: the accelerator cannot serve, or the model cannot be reached from the cluster.
+        UserError: the accelerator cannot serve, or the cluster cannot reach the model.
     """
     predictor: dict[str, Any] = {
         "minReplicas": wanted.replicas[0],
@@ -118,7 +118,7 @@ def inference_service(wanted: Deployment) -> dict[str, Any]:
 
 
 def _split(predictor: dict[str, Any], wanted: Deployment) -> dict[str, Any]:
-    """Returns the version before with this one beside it, which KServe 0.20 and later split in standard mode."""
+    """Returns a spec of the previous version with this one as its canary, which KServe 0.20 and later split in standard mode."""
     own = {k: v for k, v in predictor.items() if k not in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")}
     canary = {"trafficPercent": wanted.canary, "predictor": {"name": f"v{wanted.version}", **own}}
     return {"predictor": dict(wanted.before or {}), "canary": [canary]}
@@ -150,7 +150,7 @@ def _container(wanted: Deployment) -> dict[str, Any]:
         "env": environment,
         "ports": [{"containerPort": _PORT, "protocol": "TCP"}],
         "resources": {"requests": limits, "limits": {**limits, **_device(wanted).get("limits", {})}},
-        # Loading takes seconds, and the download before it what it takes.
+        # Allows for loading (seconds) and the download before it (any time).
         "startupProbe": {**_probe("ready"), "failureThreshold": 120, "periodSeconds": 5},
         "readinessProbe": {**_probe("ready"), "periodSeconds": 5},
         "livenessProbe": {**_probe("live"), "periodSeconds": 10, "timeoutSeconds": 5},

@@ -1,4 +1,4 @@
-"""Consoles on which a name or a value that holds a terminal's commands is shown as text."""
+"""Consoles that show control characters in names and values as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from switchyard.components.text.visible import visible
 
 
 class PlainTextConsole(Console):
-    """Rich's console; it strips a few control characters of texts itself, and lets escape sequences pass."""
+    """A Rich console that escapes control characters; Rich itself strips only a few and passes escape sequences through."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """See the base class."""
@@ -20,10 +20,10 @@ class PlainTextConsole(Console):
 
 
 class SilentConsole(PlainTextConsole):
-    """Shows nothing; keeps the warnings of a run.
+    """A console that shows nothing and keeps a run's warnings.
 
     Attributes:
-        warnings: what `warning: ...` said, with the stage in front.
+        warnings: texts of the warnings, prefixed with the stage.
     """
 
     def __init__(self) -> None:

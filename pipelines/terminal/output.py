@@ -1,4 +1,4 @@
-"""Keeps what libraries print, in Python and below it, off the screen and in a file."""
+"""Redirects libraries' output, from Python and native code, from the screen to a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stderr_console() -> Console:
 
 @contextmanager
 def progress_console(shown: bool) -> Iterator[Console]:
-    """Yields where a run's progress goes: standard error, or nowhere; then what it warned of becomes Python's warnings."""
+    """Yields the console for a run's progress: standard error, or a silent one whose warnings become Python's warnings."""
     if shown:
         yield stderr_console()
         return
@@ -35,18 +35,18 @@ def progress_console(shown: bool) -> Iterator[Console]:
 
 
 def table_console() -> Console:
-    """Returns a console for tables on standard output, wide enough for all columns when that is no terminal.
+    """Returns a console for tables on standard output, wide enough for all columns if it is no terminal.
 
-    What stands in a table is shown as it is: the name of a column may look like Rich's markup.
+    Texts are shown literally: the name of a column may look like Rich's markup.
     """
     return PlainTextConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
 
 
 @contextmanager
 def quiet(log: Path | None = None, *, stdout: bool = False) -> Iterator[None]:
-    """Sends file descriptor 2 to `log` (None: nowhere) while inside (TensorFlow's C++ writes there, past Python's `sys.stderr`).
+    """Redirects file descriptor 2 to `log` (None: nowhere) inside; TensorFlow's C++ code writes there, bypassing `sys.stderr`.
 
-    What is meant for the screen goes through `stderr_console()`, made before. `stdout`: file descriptor 1 too.
+    Output for the screen goes through a `stderr_console()` created before. `stdout`: redirects file descriptor 1 too.
     """
     streams = {2: sys.stderr, **({1: sys.stdout} if stdout else {})}
     for stream in streams.values():

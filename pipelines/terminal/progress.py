@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live table in a terminal, plain lines elsewhere. On stderr; results go to stdout."""
+"""Displays of a run's progress on stderr: a live table in a terminal, plain lines elsewhere. Results go to stdout."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from switchyard.pipelines.terminal.console import SilentConsole
 _ICONS = {"waiting": "·", "running": "▶", "ran": "✔", "cached": "≡", "failed": "✘", "cancelled": "■"}
 _STYLES = {"waiting": "dim", "running": "bold", "ran": "green", "cached": "cyan", "failed": "red", "cancelled": "yellow"}
 _PLAIN_EVERY = 5.0
-# Seconds after which somebody who reads a log asks whether it still works.
+# Seconds without output after which a line shows that the stage still runs.
 _SILENCE = 20.0
 
 
 class Display(Protocol):
-    """What a runner tells."""
+    """The interface through which a runner reports progress."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
     def stages(self, names: Iterable[str]) -> None:
-        """All stages there are, in order."""
+        """Sets the stages, in order."""
 
     def status(self, stage: str, status: str, seconds: float | None = None) -> None:
-        """A stage is running, ran, cached, failed or cancelled."""
+        """Sets a stage's status: running, ran, cached, failed or cancelled."""
 
     def say(self, stage: str, text: str) -> None:
-        """A stage says how far it is, or warns (`warning: ...`)."""
+        """Reports a stage's progress or a warning (`warning: ...`)."""
 
 
 class PlainDisplay:
-    """One line per event, and one now and then of a stage that has said nothing for a while."""
+    """A display with one line per event, and one now and then for a stage without output."""
 
     def __init__(self, console: Console, silence: float = _SILENCE) -> None:
         self._console, self._silence = console, silence
         self._lock = threading.Lock()
         self._said: dict[str, float] = {}
-        # Stage -> since when it runs, and what it said last.
+        # Running stage -> its start time and its last text.
         self._running: dict[str, tuple[float, str]] = {}
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -98,13 +98,13 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """A table that follows the run; warnings stay above it."""
+    """A live table of stages; warnings stay above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lock = threading.Lock()
         self._rows: dict[str, tuple[str, float, str]] = {}
-        # What libraries print goes where `quiet` sends it, not above the table.
+        # Libraries' output is redirected by `quiet`, not shown above the table.
         self._live = Live(
             console=console, get_renderable=self._table, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False
         )
@@ -115,7 +115,7 @@ class LiveDisplay:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._live.stop()
-        # These stay on the screen: entered again, it draws what comes after them.
+        # The rows stay on the screen; when entered again, the display draws only later stages.
         with self._lock:
             self._rows.clear()
 
@@ -150,7 +150,7 @@ class LiveDisplay:
 
 
 class SilentDisplay:
-    """Shows nothing; warnings are kept by the console."""
+    """A display that shows nothing; the console keeps warnings."""
 
     def __init__(self, console: SilentConsole) -> None:
         self._console = console
@@ -174,7 +174,7 @@ class SilentDisplay:
 
 
 def make_display(console: Console) -> Display:
-    """Returns the one that fits where the output goes."""
+    """Returns the display for a console."""
     if isinstance(console, SilentConsole):
         return SilentDisplay(console)
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
