@@ -1,4 +1,4 @@
-"""All that knows the shape of KFP's API, 2.17's: another version is another such package (docs/decisions/0015-one-adapter.md).
+"""Adapter for KFP's API, version 2.17: another version gets another such package (docs/decisions/0015-one-adapter.md).
 
-What it returns is plain data (`run.Run`, `schedules.Recurring`, `workflow.StageState`); who uses it knows no message of KFP's.
+It returns plain data (`run.Run`, `schedules.Recurring`, `workflow.StageState`); callers do not depend on KFP's messages.
 """

@@ -1,4 +1,4 @@
-"""KFP's v2beta1 API, by its own generated client, with errors that say what to do. Nothing is written to the home folder."""
+"""Client of KFP's v2beta1 API, based on KFP's generated client, with actionable errors. It writes nothing to the home folder."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from switchyard.components.text.redaction import mask
 from switchyard.pipelines.runners.kubeflow.cluster.run import Run, run_of
 from switchyard.pipelines.runners.kubeflow.cluster.workflow import Workflow
 
-# Where Kubernetes puts the token of a pod that may use KFP.
+# Path where Kubernetes mounts the token of a pod that may use KFP.
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 _SECONDS = 30.0
-# Of what this KFP, or this run, does not have. Its page answers 400 or 500 for the log of a pod that is gone.
+# HTTP codes for a missing resource. KFP's page answers 400 or 500 for the log of a deleted pod.
 _NOT_THERE, _NO_LOG = (404, 501), (400, 404, 500, 501)
 _PAGE = 50
 _LOG_ERROR = re.compile(r'\s*\{\s*"error_message"\s*:')
-# What comes of an answer that is none of KFP's: a page, a part of one, another shape.
+# Exceptions raised on a response that is not KFP's: a page, a truncated response, an unexpected schema.
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, EOFError, OSError, zlib.error)
 
 
 class NoSuchRunError(UserError):
-    """KFP answers, and knows no such run."""
+    """KFP answers that the run does not exist."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """How KFP is reached.
+    """Connection settings of a KFP.
 
     Attributes:
-        host: URL of KFP, with the path that it lies under (`https://kubeflow.example.org/pipeline`).
-        namespace: of the user, where KFP has several.
-        token_file: file with a bearer token; default: SWITCHYARD_KFP_TOKEN, then the pod's own.
+        host: URL of KFP including its path (`https://kubeflow.example.org/pipeline`).
+        namespace: the user's namespace, for a multi-user KFP.
+        token_file: file with a bearer token; default: SWITCHYARD_KFP_TOKEN, then the pod's token.
         ca_cert: file with the certificate authority of the server.
-        insecure: do not check the server's certificate.
-        timeout: seconds that a request may take.
+        insecure: do not verify the server's certificate.
+        timeout: timeout of a request in seconds.
     """
 
     host: str
@@ -61,13 +61,13 @@ class KubeflowClient:
     """Experiments, runs, recurring runs and logs of one KFP.
 
     Raises:
-        UserError: from every method, when the server cannot be reached, refuses, or is no KFP v2.
+        UserError: from every method, when the server is unreachable, rejects the request, or is no KFP v2.
     """
 
     def __init__(self, connection: Connection) -> None:
         import kfp_server_api
 
-        # Its warnings say what the errors say, for programmers.
+        # urllib3's warnings repeat the errors.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         host = connection.host.rstrip("/")
         if "://" not in host:
@@ -79,7 +79,7 @@ class KubeflowClient:
         config = kfp_server_api.Configuration(host=host)
         config.verify_ssl = not connection.insecure
         config.ssl_ca_cert = str(connection.ca_cert) if connection.ca_cert else None
-        # One second try: what does not answer twice is down.
+        # One retry; a server that fails twice counts as down.
         config.retries = 1
         token = _token(connection)
         if token:
@@ -88,15 +88,15 @@ class KubeflowClient:
         self._api = kfp_server_api
         self._client = _json_client(kfp_server_api)(config, cookie=_cookie())
         self._runs = kfp_server_api.RunServiceApi(self._client)
-        # What every call of the generated client gets.
+        # Keyword arguments of every call of the generated client.
         self.given: dict[str, Any] = {"_request_timeout": connection.timeout}
 
     def check(self) -> None:
-        """Finds out whether a KFP v2 answers there, and lets us in."""
+        """Checks that a KFP v2 answers and grants access."""
         self.health()
 
     def health(self) -> dict[str, Any]:
-        """Returns what KFP says of itself: `tag_name`, its version, and `multi_user`."""
+        """Returns KFP's health: `tag_name` (its version) and `multi_user`."""
         with self.errors("look for Kubeflow Pipelines"):
             answer = self._get("/apis/v2beta1/healthz", missing=())
             if "json" not in (answer.getheader("Content-Type") or ""):
@@ -107,7 +107,7 @@ class KubeflowClient:
             return _mapping(answer.data)
 
     def experiment(self, name: str) -> str:
-        """Returns the id of an experiment, made if it is not there."""
+        """Returns the id of an experiment; creates it if missing."""
         service = self._api.ExperimentServiceApi(self._client)
         where = self.filter("display_name", name)
         with self.errors(f"find experiment {name!r}"):
@@ -126,9 +126,9 @@ class KubeflowClient:
         """Starts a run and returns it.
 
         Args:
-            name: of the run.
-            experiment_id: whose run it is.
-            spec: `pipeline_spec` and perhaps `platform_spec`.
+            name: name of the run.
+            experiment_id: id of its experiment.
+            spec: `pipeline_spec` and optionally `platform_spec`.
             settings: see `_settings`.
         """
         run = self._api.V2beta1Run(
@@ -145,7 +145,7 @@ class KubeflowClient:
             return run_of(self._runs.run_service_get_run(run_id, **self.given))
 
     def runs(self, experiment: str | None, limit: int) -> list[Run]:
-        """Returns the newest runs, of one experiment or of all."""
+        """Returns up to `limit` runs, newest first, of one experiment or of all."""
         found: list[Run] = []
         token = ""
         given = dict(self.given)
@@ -165,7 +165,7 @@ class KubeflowClient:
         return found[:limit]
 
     def pipeline_of(self, run: Run) -> dict[str, Any]:
-        """Returns the pipeline that a run is of; one that was started by reference has none in itself."""
+        """Returns a run's pipeline; for a run started by reference, it is fetched."""
         if run.pipeline or not run.version:
             return dict(run.pipeline or {})
         with self.errors("get the run's pipeline", missing="the run's pipeline was deleted"):
@@ -180,20 +180,20 @@ class KubeflowClient:
             self._runs.run_service_terminate_run(run_id, **self.given)
 
     def retry(self, run_id: str) -> None:
-        """Runs the failed tasks of a run again; those that succeeded are kept."""
+        """Retries the failed tasks of a run; succeeded tasks are kept."""
         with self.errors(f"retry run {run_id}", missing=f"there is no run {run_id}"):
             self._runs.run_service_retry_run(run_id, **self.given)
 
     def service(self, name: str) -> Any:
-        """Returns one of the API's services, by the name that the generated client has for it."""
+        """Returns one of the API's services by its class name in the generated client."""
         return getattr(self._api, name)(self._client)
 
     def model(self, name: str, **given: Any) -> Any:
-        """Returns one of the API's messages, by the name that the generated client has for it."""
+        """Returns one of the API's messages by its class name in the generated client."""
         return getattr(self._api, name)(**given)
 
     def workflow(self, run_id: str) -> Workflow | None:
-        """Returns a run's Argo Workflow; None where this KFP keeps none (KFP 3 has no v1beta1)."""
+        """Returns a run's Argo Workflow; None if this KFP does not provide it (KFP 3 has no v1beta1)."""
         with self.errors(f"get the Workflow of run {run_id}"):
             answer = self._get(f"/apis/v1beta1/runs/{quote(run_id, safe='')}")
             if answer is None:
@@ -202,21 +202,21 @@ class KubeflowClient:
             return Workflow(_mapping(manifest)) if manifest else None
 
     def log_of_node(self, run_id: str, node: str) -> str | None:
-        """Returns what a stage's pod has printed, by KFP's API: only of finished stages of runs that Argo did not compress."""
+        """Returns the log of a stage's pod by KFP's API: only of finished stages of runs that Argo did not compress."""
         with self.errors(f"read the log of {node}"):
             path = f"/apis/v1alpha1/runs/{quote(run_id, safe='')}/nodes/{quote(node, safe='')}/log"
             text = _text(self._get(path, missing=_NO_LOG))
-        # An error is answered with 200 too.
+        # KFP also answers errors with status 200.
         return None if text is None or _LOG_ERROR.match(text) else text
 
     def log_of_pod(self, run_id: str, pod: str, namespace: str) -> str | None:
-        """Returns what a pod has printed, by KFP's page: running ones too, where the host has the page."""
+        """Returns the log of a pod by KFP's page, also of running pods; None if the host does not serve the page."""
         query = [("podname", pod), ("runid", run_id), ("podnamespace", self.connection.namespace or namespace)]
         with self.errors(f"read the log of {pod}"):
             return _text(self._get("/k8s/pod/logs", query, _NO_LOG))
 
     def url(self, run_id: str) -> str:
-        """Returns the page of a run."""
+        """Returns the address of a run's page."""
         return f"{self.host}/#/runs/details/{run_id}"
 
     def _settings(
@@ -230,12 +230,12 @@ class KubeflowClient:
         return {
             "runtime_config": self._api.V2beta1RuntimeConfig(parameters=dict(parameters), pipeline_root=pipeline_root),
             "service_account": service_account,
-            # Looked at by KFP's MLflow plugin where it is turned on.
+            # Read by KFP's MLflow plugin, if it is on.
             "plugins_input": {"mlflow": {"experiment_name": mlflow_experiment}},
         }
 
     def _get(self, path: str, query: Any = (), missing: Collection[int] = _NOT_THERE) -> Any:
-        """Returns the answer; None where this KFP has no such thing. Raises whatever else the client raises."""
+        """Returns the response; None for a status in `missing`. Other errors of the client are passed on."""
         try:
             return self._call(path, query)
         except self._api.ApiException as error:
@@ -258,12 +258,12 @@ class KubeflowClient:
 
     @staticmethod
     def filter(key: str, value: str) -> str:
-        """Returns a filter of KFP's lists: `key` equals `value`."""
+        """Returns a filter for KFP's lists: `key` equals `value`."""
         return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "stringValue": value}]})
 
     @contextmanager
     def errors(self, what: str, missing: str | None = None) -> Iterator[None]:
-        """Turns the client's errors into ours: `what` could not be done, or `missing` is not there."""
+        """Converts the client's errors: messages name the action `what`; `missing` is the message for a 404."""
         import urllib3
 
         try:
@@ -309,7 +309,7 @@ class KubeflowClient:
 
 
 def _json_client(api: Any) -> Any:
-    """Returns the generated client's class, but that it makes no message without contents of a page."""
+    """Returns the generated client's class with a check that responses are JSON objects; a page would become an empty message."""
 
     class JsonClient(api.ApiClient):
         def deserialize(self, response: Any, response_type: Any) -> Any:
@@ -327,7 +327,7 @@ def _mapping(content: str | bytes) -> dict[str, Any]:
 
 
 def _text(answer: Any) -> str | None:
-    """Returns a log; None: there is none, or a page in its place."""
+    """Returns a log's text; None when there is no log or the response is a page."""
     if answer is None or "html" in (answer.getheader("Content-Type") or ""):
         return None
     return str(answer.data.decode("utf-8", "replace"))

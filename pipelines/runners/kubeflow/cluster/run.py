@@ -1,4 +1,4 @@
-"""A run as KFP's v2beta1 API shows it, made plain data of."""
+"""Plain data of a run, parsed from KFP's v2beta1 API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 
 @dataclass(frozen=True)
 class PluginRun:
-    """The MLflow run that KFP's plugin made."""
+    """The MLflow run created by KFP's plugin."""
 
     experiment_id: str
     run_id: str
@@ -23,21 +23,21 @@ class PluginRun:
 
 @dataclass(frozen=True)
 class Run:
-    """A run.
+    """A KFP run.
 
     Attributes:
-        run_id: its id.
-        name: for people.
-        state: PENDING, RUNNING, CANCELING, PAUSED or one of TERMINAL. One that was terminated is CANCELED: KFP says FAILED.
-        end: differs from one end to the next, of a run that was tried again.
-        error: why it failed; empty where KFP gives no reason.
-        created: when it was made.
-        schedule: recurring run that started it; None: a person did.
-        plugin: of KFP's MLflow plugin; None: it is turned off.
-        pipeline: what it runs; None: it was started by reference.
-        version: pipeline and version that it was started of; None: it was started of what `pipeline` is.
-        shown: task -> its state, of those that v2beta1 shows as begun: frozen once Argo compresses them, and without messages.
-        begun: names of the tasks that have begun.
+        run_id: id of the run.
+        name: display name.
+        state: PENDING, RUNNING, CANCELING, PAUSED or one of TERMINAL. A terminated run is CANCELED; KFP reports it as FAILED.
+        end: identifies the end of the run; changes when a retried run ends again.
+        error: reason of the failure; empty when KFP gives none.
+        created: time of creation.
+        schedule: id of the recurring run that started it; None when a user did.
+        plugin: run of KFP's MLflow plugin; None when the plugin is off.
+        pipeline: the pipeline spec; None for a run started by reference.
+        version: ids of the pipeline and version it was started from; None for a run started from `pipeline`.
+        shown: task -> its state, for tasks that v2beta1 shows as started: frozen once Argo compresses them, and without messages.
+        begun: names of the tasks that have started.
     """
 
     run_id: str
@@ -55,7 +55,7 @@ class Run:
 
 
 def run_of(answer: Any) -> Run:
-    """Returns what the API's message says. Raises ValueError for what is no run."""
+    """Parses the API's message. Raises ValueError when it has no run id."""
     if not answer.run_id:
         raise ValueError("a run without run_id")
     details = (answer.run_details.task_details if answer.run_details else None) or []
@@ -78,12 +78,12 @@ def run_of(answer: Any) -> Run:
 
 
 def _spec(given: Any) -> Mapping[str, Any] | None:
-    """Returns the pipeline alone; with a platform it lies one level down."""
+    """Returns the pipeline spec, which is nested one level deeper when there is a platform spec."""
     return dict(given.get("pipeline_spec") or given) if given else None
 
 
 def _state(answer: Any) -> str:
-    """Only its history says that a run was terminated."""
+    """Returns the state; CANCELED for a failed run whose history shows that it was terminated."""
     state = str(answer.state or "PENDING")
     history = [str(h.state) for h in answer.state_history or []]
     began = max((i for i, s in enumerate(history) if s == "RUNNING"), default=0)

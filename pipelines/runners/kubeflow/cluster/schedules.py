@@ -1,4 +1,4 @@
-"""Recurring runs of KFP: made of an uploaded pipeline, as one with an inline spec and plugins never starts a run (KFP 2.17)."""
+"""Recurring runs of KFP, created from an uploaded pipeline: with an inline spec and plugins KFP 2.17 never starts a run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKu
 
 @dataclass(frozen=True)
 class Schedule:
-    """A recurring run.
+    """A recurring run to create.
 
     Attributes:
-        name: of it; its runs' names begin with it.
-        experiment_id: whose runs they are.
-        cron: six fields.
-        catchup: runs that are late are made up for; else they are dropped for the next.
-        most: runs that may be under way at the same time.
-        service_account: of the runs' pods.
-        mlflow_experiment: for KFP's MLflow plugin, where it is turned on.
+        name: name of the recurring run and prefix of its runs' names.
+        experiment_id: id of the runs' experiment.
+        cron: cron expression of six fields.
+        catchup: start missed runs later; otherwise they are skipped.
+        most: maximum number of concurrent runs.
+        service_account: service account of the runs' pods.
+        mlflow_experiment: experiment for KFP's MLflow plugin, if it is on.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Recurring:
-    """A recurring run that KFP has.
+    """A recurring run that exists in KFP.
 
     Attributes:
-        recurring_run_id: its id.
+        recurring_run_id: id of the recurring run.
         name, cron, catchup: see Schedule.
         state: ENABLED or DISABLED.
-        most: as KFP has it, a text.
-        created: when it was made.
-        version: of the pipeline that its runs are of; None: its pipeline is its own.
+        most: maximum number of concurrent runs, as text.
+        created: time of creation.
+        version: id of the pipeline version that its runs use; None for an inline pipeline.
     """
 
     recurring_run_id: str
@@ -71,15 +71,15 @@ class Schedules:
         self._pipelines = client.service("PipelineServiceApi")
 
     def make(self, compiled: CompiledForKubeflow, root: str | None, wanted: Schedule) -> Recurring:
-        """Uploads the pipeline and returns the recurring run made of it.
+        """Uploads the pipeline and creates a recurring run from it.
 
         Args:
-            compiled: the pipeline. One of its name that is there already gets a version more.
-            root: where artifacts go. It is put into the pipeline: KFP drops what is given with the reference to a version.
+            compiled: the pipeline; uploaded as a new version if KFP already has a pipeline of its name.
+            root: root of the artifacts. It is written into the pipeline, as KFP ignores a root given with a version reference.
             wanted: see Schedule.
 
         Raises:
-            StageError: KFP has kept no pipeline for it, so that no run would ever start; it was deleted again.
+            StageError: KFP did not store the pipeline, so no run would ever start; the recurring run was deleted again.
         """
         if root:
             compiled = replace(compiled, spec={**compiled.spec, "defaultPipelineRoot": root})
@@ -123,34 +123,34 @@ class Schedules:
                     return found
 
     def pause(self, schedule: str) -> None:
-        """Has it start no more runs until it is resumed."""
+        """Pauses a recurring run: it starts no runs until it is resumed."""
         with self._client.errors(f"pause recurring run {schedule}", missing=_missing(schedule)):
             self._recurring.recurring_run_service_disable_recurring_run(schedule, **self._given)
 
     def resume(self, schedule: str) -> None:
-        """Has it start runs again."""
+        """Resumes a recurring run."""
         with self._client.errors(f"resume recurring run {schedule}", missing=_missing(schedule)):
             self._recurring.recurring_run_service_enable_recurring_run(schedule, **self._given)
 
     def delete(self, schedule: str) -> None:
-        """Deletes it. The Workflows of its runs that are under way are deleted with it."""
+        """Deletes a recurring run, including the Workflows of its active runs."""
         with self._client.errors(f"delete recurring run {schedule}", missing=_missing(schedule)):
             self._recurring.recurring_run_service_delete_recurring_run(schedule, **self._given)
 
     def exists(self, schedule: str) -> None:
-        """Raises UserError when there is no such recurring run."""
+        """Raises UserError when the recurring run does not exist."""
         with self._client.errors(f"get recurring run {schedule}", missing=_missing(schedule)):
             self._recurring.recurring_run_service_get_recurring_run(schedule, **self._given)
 
     def _upload(self, compiled: CompiledForKubeflow) -> Mapping[str, str]:
-        """Returns the ids of the pipeline and of its version. The same content is the same version."""
+        """Returns the ids of the pipeline and of its version; equal content gets the same version."""
         text, name = compiled.to_yaml(), str(compiled.spec["pipelineInfo"]["name"])
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pipeline.yaml"
             path.write_text(text, encoding="utf-8")
             known = self._pipeline(name)
             if known is None:
-                # Its first version has the pipeline's name.
+                # KFP names the first version like the pipeline.
                 return self._upload_first(name, path)
             return self._upload_version(known, f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}", path)
 
@@ -174,7 +174,7 @@ class Schedules:
                     )
                 found = str(made.pipeline_version_id)
             except UserError:
-                # 409: the same, uploaded at the same time.
+                # 409: the same version was uploaded concurrently.
                 found = self._version(pipeline_id, version)
                 if found is None:
                     raise
@@ -205,7 +205,7 @@ class Schedules:
         return self._client.service("PipelineUploadServiceApi")
 
     def _can_start(self, schedule: str) -> bool:
-        """Returns whether what KFP has kept has a pipeline: the controller says in its own log alone that there is none."""
+        """Returns whether KFP stored a pipeline for it; a missing one is otherwise reported only in the controller's log."""
         with self._client.errors("look at the recurring run"):
             kept = self._recurring.recurring_run_service_get_recurring_run(schedule, **self._given)
             if kept.pipeline_spec:
@@ -238,15 +238,15 @@ def _missing(schedule: str) -> str:
 
 
 def schedule_workflow(name: str) -> str:
-    """Returns what the names of a recurring run's runs begin with: Kubernetes takes small letters, digits and dashes."""
+    """Returns the prefix of a recurring run's run names: Kubernetes allows lowercase letters, digits and dashes."""
     return re.sub("[^a-z0-9]+", "-", name.lower())[:25].strip("-")
 
 
 def six_fields(cron: str) -> str:
-    """Returns a cron expression with KFP's field for seconds, which people do not write.
+    """Returns a cron expression with six fields: a standard one of five gets KFP's leading field for seconds.
 
     Raises:
-        UserError: it has neither five nor six fields.
+        UserError: the expression has neither five nor six fields.
     """
     fields = cron.split()
     if len(fields) == 5:

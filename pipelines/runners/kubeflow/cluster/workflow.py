@@ -1,6 +1,6 @@
-"""A run's Argo Workflow, as KFP's v1beta1 API keeps it: the states of its nodes where v2beta1's are frozen, and their messages.
+"""A run's Argo Workflow from KFP's v1beta1 API: node states and messages, also where v2beta1's states are frozen.
 
-Argo compresses the states above 1 MiB, and v2beta1 shows none that came after that.
+Argo compresses the states above 1 MiB, and v2beta1 shows no later states.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from switchyard.pipelines.runners.kubeflow.compiler.plan import stages_of, task_
 from switchyard.pipelines.runners.kubeflow.task.failure import read_last_words
 
 _EXIT = re.compile(r"^(main|wait): Error \(exit code \d+\)(: )?")
-# What Argo and Kubernetes say of a pod that was taken away, not of one that failed.
+# Messages of Argo and Kubernetes on a pod that was evicted or deleted, as opposed to one that failed.
 _LOST = re.compile(
     r"pod deleted|evicted|preempt|node was low on resource|node shutdown|node is not ready|taint manager|DeletionByPodGC", re.I
 )
@@ -27,15 +27,15 @@ _STATES = {"Succeeded": "SUCCEEDED", "Failed": "FAILED", "Error": "FAILED", "Run
 
 @dataclass(frozen=True)
 class StageState:
-    """How far a stage is.
+    """State of a stage.
 
     Attributes:
-        state: as KFP's; SKIPPED: its outputs were taken from the cache.
-        message: why it waits or failed.
-        seconds: that it took; None: it runs.
-        exit_code: that it ended with before KFP's launcher made 1 of it; None: it did not say.
-        failed: which stage it was, of a task that does several; empty: it did not say.
-        shared: the task does others too, which its seconds are of as well.
+        state: KFP's state; SKIPPED when the outputs were taken from the cache.
+        message: why the stage waits or failed.
+        seconds: duration; None while it runs.
+        exit_code: exit code before KFP's launcher replaced it with 1; None when the message has none.
+        failed: the failed stage of a joint task; empty when the message does not name it.
+        shared: the stage belongs to a joint task; `seconds` covers all its stages.
     """
 
     state: str
@@ -46,9 +46,9 @@ class StageState:
     shared: bool = False
 
     def of_each(self, task_id: str) -> dict[str, StageState]:
-        """Returns the states of a task's stages: those before the one that failed have succeeded, those after it never ran.
+        """Returns the states of a task's stages: those before the failed one have succeeded, those after it never ran.
 
-        Where the task left no word (its pod was killed), any of them may have failed: all are shown so, and the message says it.
+        If the failed stage is unknown (the pod was killed), all stages are returned as failed, with a message that lists them.
         """
         stages = stages_of(task_id)
         if len(stages) == 1:
@@ -67,7 +67,7 @@ class StageState:
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the Workflow: a pod, or what holds some."""
+    """A node of the Workflow: a pod, or a group of nodes."""
 
     id: str
     name: str
@@ -81,14 +81,14 @@ class Node:
 
     @property
     def lost(self) -> bool:
-        """Whether its pod was taken away while it ran: by a drained node, an eviction, a deletion."""
-        # What a stage itself said last may hold such words, in a column's name, say.
+        """Whether its pod was removed while running: by a drained node, an eviction or a deletion."""
+        # A stage's own message may contain such words, for example in a column's name.
         said = read_last_words(self.message) is not None
         return self.phase in ("Error", "Failed") and not said and bool(_LOST.search(self.message))
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; 0, where the clocks that it was measured by differ by more."""
+        """Duration; 0 when clock differences make it negative; None when a time is missing."""
         try:
             taken = (datetime.fromisoformat(self.finished) - datetime.fromisoformat(self.started)).total_seconds()
         except (ValueError, TypeError):
@@ -100,7 +100,7 @@ class Workflow:
     """The nodes of a run.
 
     Args:
-        manifest: Argo's Workflow, as KFP keeps it.
+        manifest: Argo's Workflow as stored by KFP.
     """
 
     def __init__(self, manifest: Mapping[str, Any]) -> None:
@@ -114,10 +114,10 @@ class Workflow:
         self.nodes = {key: _node(key, value) for key, value in nodes.items()}
 
     def stages(self, tasks: Mapping[str, str]) -> dict[str, StageState]:
-        """Returns stage -> its state, of those that have begun.
+        """Returns stage -> its state, for the stages that have started.
 
         Args:
-            tasks: name of the KFP task -> stage; of one that does several: those, with commas between.
+            tasks: name of the KFP task -> stage; for a joint task, its stages separated by commas.
         """
         found: dict[str, StageState] = {}
         for node in self.nodes.values():
@@ -125,33 +125,33 @@ class Workflow:
             if node.name in tasks and node.phase != "Omitted":
                 found[tasks[node.name]] = self._state(node)
             elif node.name != task and task in tasks and tasks[task] not in found:
-                # Its driver has run, or runs; it has failed only if the driver has.
+                # Only its driver has started: the task is pending, or failed if the driver failed.
                 state = "FAILED" if node.phase in ("Failed", "Error") else "PENDING"
                 found[tasks[task]] = StageState(state, _plain(node.message))
         return {stage: state for task, whole in found.items() for stage, state in whole.of_each(task).items()}
 
     def task_names(self) -> list[str]:
-        """Returns the names of the tasks that have begun."""
+        """Returns the names of the tasks that have started."""
         return [
             n.name.removesuffix("-driver") for n in self.nodes.values() if n.name.endswith("-driver") and n.name != "root-driver"
         ]
 
     def executors(self, task: str) -> list[Node]:
-        """Returns the pods that do a task's work, one a try, the first first."""
+        """Returns the pods that run a task, one per attempt, in order of their start."""
         found = [n for dag in self._named(task) for n in self._below(dag.id) if n.kind == "Pod"]
         found += [n for n in self._named(task) if n.kind == "Pod"]
         return sorted(found, key=lambda n: (n.started, n.name))
 
     def pod_name(self, node: Node) -> str:
-        """Returns the name that Kubernetes knows a node's pod by."""
+        """Returns the name of a node's pod in Kubernetes."""
         return f"{self.name}-{node.template}-{node.id.rpartition('-')[2]}"
 
     def only_lost(self) -> list[str]:
-        """Returns the tasks whose pods were taken away, if the run failed by nothing else."""
+        """Returns the tasks whose pods were lost, if the run failed for no other reason; else an empty list."""
         tries: dict[str, list[Node]] = {}
         for node in self.nodes.values():
             if node.kind == "Pod":
-                # Of a task that was tried again, the last try counts.
+                # Only the last attempt of a retried task counts.
                 tries.setdefault(node.parent if node.name.startswith("executor") else node.id, []).append(node)
         last = [max(found, key=lambda n: (n.started, n.name)) for found in tries.values()]
         failed = [n for n in last if n.phase in ("Error", "Failed")]

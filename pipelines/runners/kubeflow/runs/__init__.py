@@ -1,1 +1,1 @@
-"""Runs on a cluster: followed, reconciled with MLflow; what a cluster must have."""
+"""Runs on a cluster: following them, reconciling them with MLflow, and checking the cluster's requirements."""

@@ -1,4 +1,4 @@
-"""What a run needs of a cluster, looked at before the first one: by KFP's API, by MLflow's, and by kubectl where it is there."""
+"""Checks a cluster's requirements before the first run, with KFP's API, MLflow's API and, if available, kubectl."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
 from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 
 OK, FAILED, UNKNOWN = "ok", "failed", "not checked"
-# Has the fixes of what was found in the versions before.
+# Includes security fixes that earlier versions lack.
 OLDEST = (2, 17, 0)
-# Of KFP itself, whose settings are not in the users' namespaces.
+# Namespace of KFP itself; its settings are not in the users' namespaces.
 _KFP = "kubeflow"
 _HERE_ALONE = ("localhost", "127.0.0.1", "::1")
-# What the launcher and Argo's executor do in a task's pod (infra/kubeflow/runner.yaml).
+# Permissions that KFP's launcher and Argo's executor need in a task's pod (infra/kubeflow/runner.yaml).
 _ROLES = (
     ("get", "pods"),
     ("patch", "pods"),
@@ -39,7 +39,7 @@ _TRAIN_JOB_ROLES = (("create", "trainjobs.trainer.kubeflow.org"), ("delete", "tr
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, what came of it (`ok`, `failed`, `not checked`), and in words what was found or is to be done."""
+    """Name of a check, its outcome (`ok`, `failed`, `not checked`), and a text with the finding or the fix."""
 
     check: str
     outcome: str
@@ -47,12 +47,12 @@ class Finding:
 
 
 def examine(client: KubeflowClient, config: PipelineConfig | None, tracking_uri: str | None) -> list[Finding]:
-    """Returns what was found, by check.
+    """Returns the findings of all checks.
 
     Args:
-        client: of the KFP.
-        config: of the pipeline that is to run; None: what every pipeline needs.
-        tracking_uri: MLflow as this machine reaches it.
+        client: client of the KFP to check.
+        config: config of the pipeline to run; None checks the requirements of every pipeline.
+        tracking_uri: address of MLflow from this machine.
     """
     look = _Examination(client, config, tracking_uri)
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
@@ -160,13 +160,13 @@ class _Examination:
             return
         try:
             tracking.client(self._uri).search_experiments(max_results=1)
-        except Exception as error:  # MLflow raises what its many stores raise
+        except Exception as error:  # MLflow passes on the exceptions of its store backends
             yield Finding("MLflow from here", FAILED, f"{mask(self._uri)} does not answer as MLflow does: {first_line(error)}")
             return
         yield Finding("MLflow from here", OK, mask(self._uri))
 
     def mlflow_inside(self) -> Iterator[Finding]:
-        """From outside it is known whether a service of that name is ready and whom it lets in, not whether a pod reaches it."""
+        """Checks that MLflow's service is ready and admits the namespace; whether pods reach it is not visible from outside."""
         name = "MLflow from inside"
         uri = self._wanted.defaults.environment.get("MLFLOW_TRACKING_URI") or (
             self._config.tracking.uri if self._config else None
@@ -333,7 +333,7 @@ def _lets_in(policy: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 
 def _selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    # Without one: whoever the rule does not name, or addresses, which are not looked at.
+    # Without a selector: peers that the rule does not restrict, or IP blocks, which are not checked.
     wanted = (selector or {}).get("matchLabels") or {}
     return all(labels.get(k) == v for k, v in wanted.items())
 

@@ -1,4 +1,4 @@
-"""A run on Kubeflow from outside: how far its stages are, and what is done when one of its pods was taken away."""
+"""Follows a Kubeflow run: polls the state of its stages and retries it when a pod was evicted, drained or deleted."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _SHOWN = {
     "CANCELING": "running",
     "PAUSED": "waiting",
 }
-# So long v2beta1 may show the same before the Workflow itself is looked at.
+# How long v2beta1 may return an unchanged state before the Workflow itself is read.
 _STILL_SECONDS = 30.0
-# So long a run that is tried again may still be shown as failed.
+# How long KFP may still show a retried run as failed.
 _REVIVED_SECONDS = 60.0
 _MISSES = 10
-# What Kubernetes says of a pod that waits for somebody to mend something.
+# Kubernetes' messages on a pod that cannot start without intervention.
 _STUCK = re.compile(r"ImagePull|ErrImage|InvalidImageName|Unschedulable|ConfigError|exceeded quota|forbidden", re.I)
 
 
 @dataclass(frozen=True)
 class Following:
-    """How a run is followed.
+    """Settings for following a run.
 
     Attributes:
-        poll: seconds between looks at it.
-        heal: so often a run whose pods were taken away (an eviction, a drained node) is tried again.
-        still: so long v2beta1 may show the same before the Workflow itself is looked at.
-        stuck: so long a pod may be unable to start (its image, a secret, no node for it) before following ends.
+        poll: seconds between polls.
+        heal: how many times a run whose pods were lost (an eviction, a drained node) is retried.
+        still: seconds for which v2beta1 may return an unchanged state before the Workflow itself is read.
+        stuck: seconds for which a pod may be unable to start (image, secret, no node) before following ends.
     """
 
     poll: float = 5.0
@@ -51,11 +51,11 @@ class Following:
 
 
 def shown_states(run: Run, tasks: Mapping[str, str]) -> dict[str, StageState]:
-    """Returns stage -> its state, of those that v2beta1 shows as begun.
+    """Returns stage -> its state, for the stages that v2beta1 shows as started.
 
     Args:
-        run: that is looked at.
-        tasks: name of the KFP task -> stage; of one that does several: those, with commas between.
+        run: the run.
+        tasks: name of the KFP task -> stage; for a joint task, its stages separated by commas.
     """
     shown = (run.shown[task].of_each(stage) for task, stage in tasks.items() if task in run.shown)
     return {stage: state for found in shown for stage, state in found.items()}
@@ -64,20 +64,20 @@ def shown_states(run: Run, tasks: Mapping[str, str]) -> dict[str, StageState]:
 def follow(
     client: KubeflowClient, run_id: str, tasks: Mapping[str, str], stages: Collection[str], display: Display, how: Following
 ) -> tuple[Run, dict[str, StageState]]:
-    """Shows a run's stages until it ends; returns the run and stage -> how it ended. A server away for a while stops nothing.
+    """Displays a run's stages until it ends; returns the run and stage -> final state. Tolerates short outages of the server.
 
     Args:
-        client: of the KFP.
-        run_id: of the run.
+        client: client of the KFP.
+        run_id: id of the run.
         tasks: name of the KFP task -> stage.
-        stages: all of them, in order.
-        display: shows them.
+        stages: all stages, in order.
+        display: shows the stages.
         how: see Following.
 
     Raises:
-        UserError: the server stays away.
+        UserError: the server stays unreachable.
         StageError: a stage cannot start.
-        KeyboardInterrupt: the user ends the following; the run continues.
+        KeyboardInterrupt: the user stops following; the run continues.
     """
     with display:
         display.stages(stages)
@@ -104,7 +104,7 @@ class _Follower:
         while True:
             run = self._look()
             if run.state in TERMINAL:
-                # The Workflow knows more than v2beta1 of how it ended, and v2beta1 may be behind.
+                # The Workflow has more detail on the end than v2beta1, which may also lag behind.
                 workflow = self._workflow()
                 self._show(workflow.stages(self._tasks) if workflow else shown_states(run, self._tasks))
                 if not self._heal(run):
@@ -132,7 +132,7 @@ class _Follower:
         found = shown_states(run, self._tasks)
         if found != self._seen:
             self._seen, self._changed = found, time.monotonic()
-        # Which stage of a task has failed, the Workflow alone says.
+        # Only the Workflow tells which stage of a joint task failed.
         unsaid = any(s.shared and s.state == "FAILED" and not s.failed for s in found.values())
         if self._frozen or unsaid or time.monotonic() - self._changed > self._how.still:
             workflow = self._workflow()
@@ -140,7 +140,7 @@ class _Follower:
                 self._frozen = self._frozen or workflow.compressed
                 self._changed = time.monotonic()
                 return workflow.stages(self._tasks)
-        # What the Workflow has shown is not taken back by v2beta1, which may be behind, and has no messages.
+        # v2beta1 may lag behind and has no messages: it never reverts a state read from the Workflow.
         return {stage: s for stage, s in found.items() if self._newer(s, self._shown.get(stage))}
 
     @staticmethod
@@ -173,10 +173,10 @@ class _Follower:
                 )
 
     def _heal(self, run: Run) -> bool:
-        """Tries a run again whose pods were taken away; returns whether it is still to be followed."""
+        """Retries a run whose pods were lost; returns whether to keep following it."""
         ended = run.end
         if ended == self._ended and time.monotonic() - self._revived < _REVIVED_SECONDS:
-            return True  # KFP shows the end before until it has begun anew
+            return True  # KFP shows the previous end until the retry starts
         if not self._left or run.state != "FAILED":
             return False
         try:
@@ -186,7 +186,7 @@ class _Follower:
                 return False
             self._client.retry(self._run_id)
         except (UserError, StageError) as error:
-            # Away for a while; or just after its own restart the server takes the run for one that did not fail.
+            # Temporarily unreachable; or the server has just restarted and does not treat the run as failed.
             self._refused += 1
             self._display.say("submit", f"warning: {error}")
             return self._refused < _MISSES
@@ -201,4 +201,4 @@ class _Follower:
         try:
             return self._client.workflow(self._run_id)
         except (UserError, StageError):
-            return None  # away for a while; the next look says so, if it lasts
+            return None  # unreachable; the next poll warns if this lasts

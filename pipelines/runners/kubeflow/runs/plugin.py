@@ -1,4 +1,4 @@
-"""The MLflow run that KFP's plugin made of a run."""
+"""The MLflow run that KFP's plugin created for a run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from switchyard.pipelines.runners.kubeflow.parent_run import Parent
 
 
 def of_plugin(run: Run, uri: str | None = None) -> Parent | None:
-    """Returns the run that KFP's plugin made, on the tracking server `uri`; None when the plugin is turned off."""
+    """Returns the MLflow run that KFP's plugin created on the tracking server `uri`; None when the plugin is off."""
     made = run.plugin
     return Parent(uri, made.experiment_id, made.run_id, made.url) if made else None

@@ -1,4 +1,4 @@
-"""MLflow's runs of KFP runs that are over: what no task could end is ended, what a retry has mended is no failure any more."""
+"""Reconciles MLflow with ended KFP runs: ends runs that no task could end, and clears failures that a retry has fixed."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
 from switchyard.pipelines.runners.kubeflow.parent_run import KFP_TAG, Parent, reconcile
 from switchyard.pipelines.runners.kubeflow.runs.plugin import of_plugin
 
-# As many as MLflow returns at once; the newest come first.
+# Page size of MLflow's searches, newest first; older runs are not read.
 _MOST = 1000
 
 
 def reconcile_ended(client: KubeflowClient, runs: Sequence[Run], given: str | None) -> list[str]:
-    """Reconciles MLflow's runs of those KFP runs that are over; returns what could not be done, for a person to read.
+    """Reconciles the MLflow runs of ended KFP runs; returns warnings about servers that could not be reached.
 
     Args:
-        client: of the KFP.
-        runs: some.
-        given: tracking server; None: the one that a run was submitted with, or that its tasks log to.
+        client: client of the KFP.
+        runs: KFP runs; those that have not ended are skipped.
+        given: tracking server; default: the one that a run was submitted with, or that its tasks log to.
     """
     by_server: dict[str, dict[str, Run]] = defaultdict(dict)
-    # Of runs by reference the pipeline must be asked for: once a version.
+    # Caches servers by pipeline version: a run started by reference needs a request for its pipeline.
     known: dict[object, str | None] = {}
     for run in runs:
         if run.state in TERMINAL:
@@ -45,7 +45,7 @@ def reconcile_ended(client: KubeflowClient, runs: Sequence[Run], given: str | No
         try:
             for parent, state in _unreconciled(server, ended, every=len(runs) == 1):
                 reconcile(parent, state)
-        except Exception as error:  # MLflow raises what its many stores raise
+        except Exception as error:  # MLflow passes on the exceptions of its store backends
             unsaid.append(
                 f"MLflow at {mask(server)} cannot be reached from here ({first_line(error)}): what it shows as running of runs "
                 "that are over stays so. Say where it is with --tracking-uri, or MLFLOW_TRACKING_URI."
@@ -54,7 +54,7 @@ def reconcile_ended(client: KubeflowClient, runs: Sequence[Run], given: str | No
 
 
 def _unreconciled(server: str, ended: Mapping[str, Run], *, every: bool) -> Iterator[tuple[Parent, str]]:
-    """Yields the parent runs, each with the KFP run's state; not `every`: those alone of which something is still running."""
+    """Yields parent runs with the KFP run's state; without `every`, only those with a run that is still RUNNING."""
     mlflow = tracking.client(server)
     experiments = [e.experiment_id for e in mlflow.search_experiments()]
     plugins = {p.run_id: run for run in ended.values() if (p := of_plugin(run, server))}
@@ -71,7 +71,7 @@ def _unreconciled(server: str, ended: Mapping[str, Run], *, every: bool) -> Iter
 
 
 def _server(client: KubeflowClient, run: Run) -> str | None:
-    """Returns the tracking server as whoever submitted the run reached it, else as its tasks do; None: neither is known."""
+    """Returns the tracking server of the submitted config, else of the run's tasks; None when neither is an http address."""
     try:
         spec = client.pipeline_of(run)
     except (UserError, StageError):
@@ -79,7 +79,7 @@ def _server(client: KubeflowClient, run: Run) -> str | None:
     variables: dict[str, str] = {}
     for executor in (spec.get("deploymentSpec") or {}).get("executors", {}).values():
         for variable in (executor.get("container") or {}).get("env", []):
-            # The longest record is the whole one.
+            # Tasks differ in the record they carry; the longest is the complete one.
             if len(str(variable.get("value", ""))) > len(variables.get(variable["name"], "")):
                 variables[variable["name"]] = str(variable["value"])
     context = RunContext.of(variables)
