@@ -1,1 +1,1 @@
-"""Compiles a pipeline for Kubeflow Pipelines."""
+"""Compiles pipelines for Kubeflow Pipelines."""

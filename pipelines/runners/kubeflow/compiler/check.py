@@ -1,4 +1,4 @@
-"""Strict checks of a compiled pipeline that KFP's own compiler does not make: every message parsed, every reference followed."""
+"""Strict validation of a compiled pipeline, beyond KFP's own compiler: parses every message and resolves every reference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 
 def check(spec: Mapping[str, Any]) -> None:
-    """Raises ValueError for a spec that a cluster would refuse or trip over: the compiler's mistake, not the user's."""
+    """Raises ValueError for an invalid spec. This indicates a bug in the compiler, not a user error."""
     complaints = [*_messages(spec), *complaints_of(spec)]
     if spec.get("schemaVersion") != "2.1.0":
         complaints.append(f"schemaVersion is {spec.get('schemaVersion')!r}, not '2.1.0'")
@@ -34,7 +34,7 @@ def _messages(spec: Mapping[str, Any]) -> list[str]:
 
 
 def complaints_of(spec: Mapping[str, Any]) -> list[str]:
-    """Returns what is wrong with tasks and their references: each a sentence."""
+    """Returns the problems of tasks and their references, one sentence each."""
     components = spec.get("components", {})
     executors = spec.get("deploymentSpec", {}).get("executors", {})
     found = []

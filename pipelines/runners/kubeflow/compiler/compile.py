@@ -1,4 +1,4 @@
-"""Any TFX pipeline -> Kubeflow Pipelines v2: readable Python source, and the IR YAML that KFP's compiler makes of it."""
+"""Compiles any TFX pipeline for Kubeflow Pipelines v2: to readable Python source, then to IR YAML with KFP's compiler."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from switchyard.pipelines.runners.kubeflow.contract import NODE
 from switchyard.pipelines.terminal.output import quiet
 
 _MAIN = "kfp.dsl.executor_main"
-# Does what KFP's own does, in a third of its bytes: a cluster keeps them six times for each task.
+# Equivalent to KFP's script in a third of its bytes, which a cluster stores six times for each task.
 _SCRIPT = f'f=$(mktemp -d)/c.py;printf %s "$0">"$f";_KFP_RUNTIME=true python3 -m {_MAIN} --component_module_path "$f" "$@"'
 _FUNCTION = "task"
 _IMPORTS = "from kfp.dsl import *\n"
@@ -43,9 +43,9 @@ class CompiledForKubeflow:
         source: the generated Python module.
         spec: KFP's pipeline spec.
         platform: its Kubernetes part; None when there is none.
-        tasks: name of the KFP task -> TFX node, of those that do a node's work; of a joint task: its nodes, with commas between.
-        waits: TFX node -> the nodes it waits for, in topological order.
-        outputs: name of a joint KFP task -> its outputs -> node, and the output's name there.
+        tasks: name of a KFP task that runs a node -> TFX node; for a joint task, its nodes separated by commas.
+        waits: TFX node -> its upstream nodes, in topological order.
+        outputs: name of a joint KFP task -> its outputs -> node and the output's name in that node.
     """
 
     source: str
@@ -56,7 +56,7 @@ class CompiledForKubeflow:
     outputs: Mapping[str, Mapping[str, tuple[str, str]]] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
-        """Returns what KFP's API, UI and SDK take: one document, or two."""
+        """Returns the YAML for KFP's API, UI and SDK: one document, or two with a Kubernetes part."""
         documents = [self.spec] if self.platform is None else [self.spec, self.platform]
         return yaml.safe_dump_all(documents, sort_keys=True, width=2**31)
 
@@ -75,24 +75,24 @@ def compile_tfx_pipeline(
     joined: bool = False,
     alone: Collection[str] = (),
 ) -> CompiledForKubeflow:
-    """Compiles a TFX pipeline: Switchyard's or any other. Starts nothing, reaches no cluster.
+    """Compiles a TFX pipeline, Switchyard's or any other; starts nothing and needs no cluster.
 
     Args:
         pipeline: a `tfx.dsl.Pipeline`.
-        image: container image of every node; it holds Switchyard, and the modules of your components.
+        image: container image of every node, with Switchyard and the modules of your components.
         stages: node id -> resources.
-        resources: what all nodes share.
-        environment: variables of every node; never secrets (see `StageResources.secrets`).
-        local_files: folder -> files under it which travel with the pipeline: wherever an exec property names the folder, the
-            task finds them. User modules that TFX packaged (`module_file=`) travel without being named here.
-        readers: folder -> the nodes that its files travel to; all that name it, where it is not here.
-        driven: nodes whose drivers look at nothing but files that travel: they run now, and need no task of their own.
-        views: also write outputs that KFP's pages show.
-        joined: nodes that belong together are one task, see `joining`; else each is one.
-        alone: nodes that are tasks by themselves all the same.
+        resources: resources shared by all nodes.
+        environment: environment variables of every node; never secrets (see `StageResources.secrets`).
+        local_files: folder -> files under it to embed in the pipeline; paths of the folder in exec properties are replaced in
+            the task. User modules that TFX packages (`module_file=`) are always embedded.
+        readers: folder -> nodes that get its files; default: all nodes that name the folder.
+        driven: nodes whose drivers read only embedded files; these drivers run at compile time instead of in separate tasks.
+        views: also write outputs for KFP's pages.
+        joined: join compatible nodes into one task, see `joining`; otherwise every node is a task.
+        alone: nodes that stay separate tasks.
 
     Raises:
-        UserError: a node cannot be compiled (the message names it and says why), or `stages` names none.
+        UserError: a node cannot be compiled (the message names it and the reason), or `stages` names an unknown node.
     """
     from switchyard.pipelines.runners.kubeflow.compiler.from_tfx import to_plan
 
@@ -125,7 +125,7 @@ def compile_tfx_pipeline(
 
 
 def _outputs(task: Task) -> dict[str, tuple[str, str]]:
-    """Returns a joint task's outputs, those for KFP's pages too, by the node that makes each and its name there."""
+    """Returns a joint task's outputs, including those for KFP's pages -> node and the output's name in that node."""
     return {
         m.arguments[name]: (m.task.id, name)
         for m in task.members
@@ -134,7 +134,7 @@ def _outputs(task: Task) -> dict[str, tuple[str, str]]:
 
 
 def _driven(task: Task, pipeline: str, carried: Carried) -> Task:
-    """Returns the task with what its driver says of the files that travel with it."""
+    """Runs a task's driver on the embedded files and returns the task with its output."""
     from switchyard.pipelines.runners.kubeflow.task.runtime import driver_output_of
 
     properties = {p.key: p.value for p in task.properties}
@@ -146,7 +146,7 @@ def _driven(task: Task, pipeline: str, carried: Carried) -> Task:
 
 
 def _importers(spec: Mapping[str, Any]) -> dict[str, str]:
-    """KFP gives importers names of its own."""
+    """Returns importer tasks -> TFX nodes; KFP chooses the names of importer tasks."""
     nodes = {
         label: executor["importer"]["metadata"][NODE]
         for label, executor in spec["deploymentSpec"]["executors"].items()
@@ -165,7 +165,7 @@ def _importers(spec: Mapping[str, Any]) -> dict[str, str]:
 def _last(plan: Plan) -> list[str]:
     each = [m for t in plan.tasks for m in members(t)]
     needed = {n for t in each for n in (*t.producers, *t.after)}
-    # What runs under a condition may never run.
+    # A node under a condition may never run.
     return [t.id for t in each if t.id not in needed and not t.conditions]
 
 
@@ -194,13 +194,13 @@ def _compile(source: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
 
 
 def shortened(spec: dict[str, Any]) -> dict[str, Any]:
-    """Returns a pipeline spec of KFP's with what a generated function has no use of, and layout, out of its tasks' commands."""
+    """Returns a KFP pipeline spec with unused code and layout removed from its tasks' commands."""
     spec = copy.deepcopy(spec)
     for executor in spec["deploymentSpec"]["executors"].values():
         command = executor.get("container", {}).get("command", [])
         if command[:2] == ["sh", "-ec"] and _MAIN in command[2]:
             arguments = executor["container"]["args"]
-            # Its name is in the task's, and as long as all its stages'.
+            # A joint function's name is as long as all its stages' names and repeats the task's name.
             source = command[3].partition(f"\ndef {arguments[-1]}(")[2].rstrip()
             command[2:] = [_SCRIPT, f"{_IMPORTS}def {_FUNCTION}({source}\n"]
             arguments[-1] = _FUNCTION
@@ -210,15 +210,15 @@ def shortened(spec: dict[str, Any]) -> dict[str, Any]:
 def with_environment(
     compiled: CompiledForKubeflow, environment: Mapping[str, str], first: Mapping[str, str] | None = None
 ) -> CompiledForKubeflow:
-    """Returns the pipeline with more variables in every task, those that it has kept: what only one run knows.
+    """Returns the pipeline with additional, run-specific environment variables in every task; existing ones are kept.
 
-    They do not enter the backend's cache key.
+    They are not part of the backend's cache key.
 
     Args:
         compiled: the pipeline.
-        environment: of every task.
-        first: of the first tasks that are sure to run, in place of `environment`: those that are never cached and wait for none
-            such; where all may be cached, those that wait for none.
+        environment: variables of every task.
+        first: variables that override `environment` in the first tasks that are sure to run: uncached tasks without uncached
+            tasks before them; if all tasks are cached, those without upstream tasks.
     """
     spec: dict[str, Any] = json.loads(json.dumps(compiled.spec))
     earliest = _earliest(spec, compiled.tasks) if first else set()
@@ -233,9 +233,9 @@ def with_environment(
 
 
 def _earliest(spec: Mapping[str, Any], workers: Collection[str]) -> set[str]:
-    """Returns the executors of the first tasks that are sure to run, of those that do a node's work: a driver tells nothing."""
+    """Returns the executors of the first tasks that are sure to run; only tasks that run a node count, not drivers."""
     tasks = spec["root"]["dag"]["tasks"]
-    # What runs under a condition is in a pipeline of its own, and may never run.
+    # Tasks under a condition are in a nested pipeline and may never run.
     working = {name for name in tasks if name in workers}
     uncached = {name for name in working if not tasks[name].get("cachingOptions", {}).get("enableCache")}
 

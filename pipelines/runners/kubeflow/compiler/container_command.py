@@ -1,4 +1,4 @@
-"""The command of a TFX container component as KFP's: texts, exec properties, URIs of inputs and outputs."""
+"""Converts the command of a TFX container component to KFP: strings, exec properties, URIs of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from switchyard.pipelines.runners.kubeflow.compiler.plan import CompileError
 
 
 def container_spec(node: str, spec: Any, common: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `image`, and `command` and `args` as the pieces of source that make up each argument.
+    """Returns `image`, and `command` and `args` as lists of source fragments per argument.
 
     Args:
-        node: its id.
+        node: id of the node.
         spec: TFX's `ContainerExecutableSpec`.
         common: `groups`, `outputs` and `properties` of the `Task`.
 
     Raises:
-        CompileError: a placeholder that KFP cannot fill in.
+        CompileError: the command has a placeholder that KFP cannot resolve.
     """
     inputs = {key: names[0] for key, names in common["groups"].items()}
     outputs = {o.key: o.argument for o in common["outputs"]}
     properties = {p.key: p.argument for p in common["properties"]}
 
     def part(expression: Any) -> list[str]:
-        """Returns the pieces of source that make up one argument: literals and references."""
+        """Returns the source fragments of one argument: literals and references."""
         kind = expression.WhichOneof("expression_type")
         if kind == "value":
             return [repr(str(getattr(expression.value, expression.value.WhichOneof("value"))))]

@@ -1,4 +1,4 @@
-"""A config -> its pipeline, compiled for Kubeflow Pipelines."""
+"""Compiles a config's pipeline for Kubeflow Pipelines."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineRes
 from switchyard.pipelines.runners.kubeflow.compiler.train_job import on_several_nodes
 from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
 
-# On a cluster. Every stage is safe to repeat: its outputs are written anew, the registry knows a model by its artifact. Where
-# Kubernetes' or KFP's API is away for seconds, the tasks that end just then fail.
+# Cluster defaults. Every stage can be retried safely: its outputs are rewritten, and the registry identifies a model by its
+# artifact. Tasks fail if they end while Kubernetes' or KFP's API is unreachable for some seconds.
 _OF_EVERY_STAGE = StageResources.model_validate({"retries": 1})
-# What a task can carry is about 90 kB, code and compressed data together.
+# Uncompressed bytes; a task can carry about 90 kB, code and compressed data together.
 _MOST_DATA = 400_000
 
 
 def default_image() -> str:
-    """Returns the name that `make image` gives."""
+    """Returns the image name that `make image` builds."""
     return f"switchyard:{VERSION}"
 
 
@@ -34,19 +34,19 @@ def compile_config(
     """Compiles a config's pipeline.
 
     Args:
-        config: with `task` decided.
-        store: where the user's code is snapshotted; the snapshots travel with the pipeline.
+        config: config with `task` inferred.
+        store: folder for snapshots of the user's code; they are embedded in the pipeline.
         root: TFX's pipeline root. Nothing is written there.
-        environment: variables of every task.
-        carry_data: local data travels too, when it is small: it is compiled for another machine.
-        joined: stages that belong together are one task; else each is one.
+        environment: environment variables of every task.
+        carry_data: compile for another machine: small local data is embedded too.
+        joined: join compatible stages into one task; otherwise every stage is a task.
 
     Raises:
-        UserError: something cannot be compiled, or the data cannot be reached from a cluster.
+        UserError: a node cannot be compiled, or the data is not accessible from a cluster.
     """
     kubeflow = config.kubeflow
     beam = kubeflow.beam or config.beam
-    # The pipeline's own `beam` may name a jar on this machine.
+    # A jar in the pipeline's own `beam` section may exist only on this machine.
     if beam.needs_job_server and (kubeflow.beam is None or "flink_job_server_jar" not in beam.options):
         raise UserError(
             "kubeflow.beam: a pod has no Flink job server of its own; set kubeflow.beam.options.job_endpoint (host:port of one "
@@ -59,7 +59,7 @@ def compile_config(
     stages = _stages(config, nodes, _OF_EVERY_STAGE if carry_data else StageResources())
     driven = _all_carried(config, data)
     if driven:
-        # The cluster keeps its data once more for every try that it may have.
+        # With retries, the cluster stores the embedded data once more.
         stages = _tried_once(stages, config, "ingest")
     return compile_tfx_pipeline(
         pipeline,
@@ -75,7 +75,7 @@ def compile_config(
         readers=readers,
         driven=("ingest",) if driven else (),
         joined=joined,
-        # What is trained resumes from its last checkpoint: what comes before it is not to be done again with it.
+        # Training resumes from its last checkpoint; joined stages before it would run again on a retry.
         alone=[*training_stages(config), *map(tuning_stage, training_stages(config))],
     )
 
@@ -85,7 +85,7 @@ def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResourc
     defaults = kubeflow.defaults.over(of_every)
     given = {k: v for k, v in kubeflow.stages.items() if k != "training" or k in nodes}
     if "training" in kubeflow.stages and "training" not in nodes:
-        # Of all trainers; one of them may say more.
+        # Applies to all trainers; a trainer's own stage overrides it.
         for stage in trainings:
             given[stage] = given.get(stage, StageResources()).over(kubeflow.stages["training"])
     found = {name: given.get(name, StageResources()).over(defaults) for name in {*nodes, *given}}
@@ -102,7 +102,7 @@ def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResourc
             found[stage] = on_several_nodes(config, stage, found[stage], default_image())
     for stage in trainings:
         if (tuning := tuning_stage(stage)) in nodes:
-            # Its trials are trained on what the training is trained on.
+            # Trials train on the same resources as the training stage.
             found[tuning] = given.get(tuning, StageResources()).over(found[stage])
     for stage in UNCACHED:
         if stage in found:
@@ -111,7 +111,7 @@ def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResourc
 
 
 def _tried_once(stages: Mapping[str, StageResources], config: PipelineConfig, stage: str) -> dict[str, StageResources]:
-    """Returns the resources with one try of a stage, unless the config says more: with its data, a second one costs the most."""
+    """Returns the resources with retries disabled for a stage, unless configured: retries store its embedded data again."""
     given = config.kubeflow.stages.get(stage, StageResources()).over(config.kubeflow.defaults)
     found = dict(stages)
     if given.retries is None and stage in found:
@@ -120,7 +120,7 @@ def _tried_once(stages: Mapping[str, StageResources], config: PipelineConfig, st
 
 
 def _data(config: PipelineConfig) -> tuple[dict[Path, list[Path]], dict[Path, tuple[str, ...]]]:
-    """Returns the local files that travel with the pipeline: folder or file -> files, and the stages that read them."""
+    """Returns the local files to embed: folder or file -> files, and folder or file -> stages that read them."""
     found: dict[Path, list[Path]] = {}
     readers: dict[Path, tuple[str, ...]] = {}
     total = 0
@@ -131,7 +131,7 @@ def _data(config: PipelineConfig) -> tuple[dict[Path, list[Path]], dict[Path, tu
                 f"{where} holds {total:,} bytes on this machine; a pipeline carries {_MOST_DATA:,}. Put the data where "
                 "the cluster reads it, and name it by s3://, gs:// or the path of a claim (kubeflow.stages.ingest.volumes)."
             )
-        # A sample is one file, as a rule, and the training data that lies beside it does not travel to the gate.
+        # A sample is usually one file; training data in the same folder is not embedded in the gate's task.
         sample = where.startswith("validation.serving_sample")
         reader = "data_gate" if sample else "ingest"
         for file in files:
@@ -144,7 +144,7 @@ def _data(config: PipelineConfig) -> tuple[dict[Path, list[Path]], dict[Path, tu
 
 
 def _all_carried(config: PipelineConfig, data: Mapping[Path, Sequence[Path]]) -> bool:
-    """Whether ingest reads nothing but files that travel: what its driver says of them is known when the pipeline is compiled."""
+    """Returns whether ingest reads only embedded files; then its driver's output is known at compile time."""
     patterns = [*config.data.path, *(p for paths in (config.data.split_paths or {}).values() for p in paths)]
     carried = [where.partition(": ")[2] for where, _, _ in local_inputs(config)] if data else []
     return bool(patterns) and all(p in carried for p in patterns)

@@ -1,4 +1,4 @@
-"""TFX's intermediate representation -> the plan. What cannot run on Kubeflow Pipelines is refused here, by name and reason."""
+"""Converts TFX's intermediate representation to the plan. Nodes that Kubeflow Pipelines cannot run raise CompileError."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from switchyard.pipelines.runners.kubeflow.contract import NODE, TYPE
 from switchyard.pipelines.runners.kubeflow.task.views import VIEWS
 from switchyard.stages import public_path
 
-# The backend refuses longer parameters.
+# In bytes; the backend rejects longer parameters.
 _LONGEST_PARAMETER = 10_000
 _KINDS = {"string_value": "str", "int_value": "int", "double_value": "float"}
 _RUNTIME_KINDS = {1: "int", 2: "float", 3: "str"}
@@ -46,7 +46,7 @@ def to_plan(pipeline: Pipeline, carried: Carried, *, views: bool) -> Plan:
     """Returns the plan of a pipeline.
 
     Raises:
-        CompileError: naming the node and the reason.
+        CompileError: a node cannot run on Kubeflow Pipelines; the message names it and the reason.
     """
     return _Planner(pipeline, carried, views=views).plan()
 
@@ -117,7 +117,7 @@ class _Planner:
         types = self._types(node, groups)
         component = self._components[name]
         own = _declared_types(component) if driver is None else {}
-        # What the component's class says of its artifacts need not be said again.
+        # Leave out values that the task can read from the component's class.
         details |= {"component": public_path(_path(type(component)))} if own else {}
         details |= _executor(component, executor) if own else {"executor": executor}
         if others := {key: public_path(path) for key, path in types.items() if own.get(key) != path}:
@@ -295,7 +295,7 @@ def _channels(node: Any, key: str) -> Iterator[Any]:
 def _needed(
     groups: Mapping[str, list[str]], inputs: list[InputArtifact], node: Any, dynamic: Mapping[str, Any]
 ) -> tuple[dict[str, list[str]], list[InputArtifact]]:
-    """Leaves out the hidden inputs that serve only conditions and unions: those are taken care of elsewhere."""
+    """Removes hidden inputs that are used only by conditions and unions, which are handled elsewhere."""
     used = set(_placeholder_keys(dynamic))
     kept = {k: v for k, v in groups.items() if (not node.inputs.inputs[k].hidden and not k.startswith("_")) or k in used}
     arguments = {a for names in kept.values() for a in names}
@@ -316,7 +316,7 @@ def _placeholder_keys(message: Any) -> Iterator[str]:
 def _message(message: Any) -> dict[str, Any]:
     spec = json_format.MessageToDict(message)
     if spec.get("beamPipelineArgsPlaceholders"):
-        # The same, which TFX's operators do not look at.
+        # A duplicate that TFX's operators do not read.
         spec.pop("beamPipelineArgs", None)
     for owner in (spec, spec.get("pythonExecutorSpec", {})):
         if "classPath" in owner:
@@ -325,7 +325,7 @@ def _message(message: Any) -> dict[str, Any]:
 
 
 def _executor(component: base_node.BaseNode, executor: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a task needs of an executor, besides its component's class: nothing, `beam`'s arguments, or all of it."""
+    """Returns the executor settings not declared by the component's class: none, `beam` arguments, or the whole executor."""
     declared: Any = getattr(type(component), "EXECUTOR_SPEC", None)
     if type(declared) not in (executor_spec.ExecutorClassSpec, executor_spec.BeamExecutorSpec):
         return {"executor": executor}
@@ -344,12 +344,12 @@ def _value(value: Any) -> Any:
 
 def _kfp_type(cls: type[tfx_artifact.Artifact]) -> str:
     annotation = getattr(cls, "TYPE_ANNOTATION", None)
-    # Titles other than system.* and google.* are refused by the backend: the rest of the type is in the task's spec.
+    # The backend rejects type titles other than system.* and google.*; the task's spec has the full type.
     return annotation.__name__ if annotation is not None and annotation.__name__ in ("Dataset", "Model") else "Artifact"
 
 
 def _declared_types(component: base_node.BaseNode) -> dict[str, str]:
-    """Returns key -> class path, as the component's class declares; empty: a task cannot import the class, or it is no help."""
+    """Returns key -> class path as declared by the component's class; empty if not importable or keys are ambiguous."""
     cls = type(component)
     try:
         if import_utils.import_class_by_path(_path(cls)) is not cls:
@@ -367,7 +367,7 @@ def _path(cls: type) -> str:
 
 
 def _class_path(node: str, cls: type[tfx_artifact.Artifact]) -> str:
-    """Returns the path of an artifact class, or of the nearest base that tasks can import."""
+    """Returns the path of an artifact class, or of its nearest base class that tasks can import."""
     for base in cls.__mro__:
         path = f"{base.__module__}.{base.__qualname__}"
         if base.__module__ != "__main__" and issubclass(base, tfx_artifact.Artifact) and getattr(base, "TYPE_NAME", None):

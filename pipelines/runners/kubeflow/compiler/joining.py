@@ -1,8 +1,8 @@
-"""Which tasks of a plan become one: a pod costs a cluster 20 to 30 seconds, and its bytes five times, whatever it does.
+"""Joins tasks of a plan: every pod costs a cluster 20 to 30 seconds, and its bytes are stored five times.
 
-Worked out from the plan alone. Joined are tasks that get the same of a cluster (image, memory, devices, retries, secrets), and
-none that is to be a task by itself, has a time limit or is no Python. They stay cached as before: what is taken from the cache is
-not joined with what runs every time, unless all that takes its outputs runs every time too.
+Only the plan is used. Tasks are joined if they have the same resources (image, memory, devices, retries, secrets). A task stays
+separate if it is listed as such, has a timeout or is not Python. Caching is kept: a cached task is not joined with an uncached
+one, unless all consumers of its outputs are uncached too.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from switchyard.pipelines.runners.kubeflow.compiler.plan import (
     snake,
 )
 
-# Argo takes names of 128 letters, and KFP and Argo add to them.
+# Argo limits names to 128 characters, and KFP and Argo add suffixes.
 _LONGEST_NAME = 100
-# What a task's source has besides its files and what it is called with.
+# Bytes of a task's source besides its files and arguments.
 _FRAME = 1_500
 
 
 def join(plan: Plan, stages: Mapping[str, StageResources], alone: Collection[str], room: int, sizes: Mapping[str, int]) -> Plan:
-    """Returns the plan with the tasks joined that belong together.
+    """Returns the plan with compatible tasks joined.
 
     Args:
-        plan: a task per node.
+        plan: plan with one task per node.
         stages: node id -> resources.
-        alone: nodes that stay tasks by themselves: what is long, and resumes where an earlier try ended.
-        room: bytes that the source of one task may have.
-        sizes: name of a file that travels -> its bytes.
+        alone: nodes that stay separate tasks: long ones that resume from an earlier attempt.
+        room: maximum size of a task's source in bytes.
+        sizes: name of an embedded file -> its size in bytes.
     """
     cached = effectively_cached(plan, stages)
     taken = {producer for task in plan.tasks if task.id in cached for producer in task.producers}
@@ -58,7 +58,7 @@ def join(plan: Plan, stages: Mapping[str, StageResources], alone: Collection[str
 
 
 def effectively_cached(plan: Plan, stages: Mapping[str, StageResources]) -> set[str]:
-    """Returns the nodes whose outputs KFP may find in its cache: what takes an output of one that runs every time never is."""
+    """Returns the nodes that KFP can take from its cache: those that enable it and whose producers are cached too."""
     found: set[str] = set()
     for task in plan.tasks:
         if own_cache(task, stages) and task.producers <= found:
@@ -67,25 +67,25 @@ def effectively_cached(plan: Plan, stages: Mapping[str, StageResources]) -> set[
 
 
 def own_cache(task: Task, stages: Mapping[str, StageResources]) -> bool:
-    """Returns whether a task asks for the cache."""
+    """Returns whether a task enables caching."""
     stage = stages.get(task.id)
     return task.cached if stage is None or stage.cache is None else stage.cache and task.cached
 
 
 def members(task: Task) -> Sequence[Task]:
-    """Returns the tasks that a task consists of: itself, where it is not a joint one."""
+    """Returns the members of a joint task; for another task, the task itself."""
     return [m.task for m in task.members] or [task]
 
 
 @dataclass
 class _Group:
-    """Tasks that are to be one.
+    """Tasks that become one joint task.
 
     Attributes:
-        tasks: in order.
-        must_cache: something that is cached takes an output of them.
+        tasks: the tasks, in order.
+        must_cache: a cached task uses one of their outputs.
         can_cache: all of them are cached.
-        key: what they have in common; None: nothing may join.
+        key: common resources and conditions; None when no other task may join.
     """
 
     tasks: list[Task]
@@ -94,14 +94,14 @@ class _Group:
     key: object = None
 
     def takes(self, other: _Group, room: int, sizes: Mapping[str, int]) -> bool:
-        """Returns whether another group may become a part of this one, whatever lies between them."""
+        """Returns whether another group may be merged into this one; cycles are not checked here."""
         if self.key is None or self.key != other.key:
             return False
         if (self.must_cache and not other.can_cache) or (other.must_cache and not self.can_cache):
             return False
         ids, both = {t.id for t in self.tasks}, [*self.tasks, *other.tasks]
         if any(t.driver and t.producers & ids for t in other.tasks):
-            return False  # its driver is a task before this one
+            return False  # its driver needs an output of this group and is a separate, earlier task
         return len("_then_".join(t.function for t in both)) <= _LONGEST_NAME and _size(both, sizes) <= room
 
     def add(self, other: _Group) -> None:
@@ -111,7 +111,7 @@ class _Group:
 
 
 def _resources(task: Task, stages: Mapping[str, StageResources]) -> StageResources | None:
-    """Returns what a task gets of a cluster, but for its cache; None: it is to be a task by itself."""
+    """Returns a task's resources without the cache setting; None when it must stay separate."""
     found = stages.get(task.id, StageResources())
     if task.kind != "python" or found.timeout:
         return None
@@ -124,7 +124,7 @@ def _size(tasks: Sequence[Task], sizes: Mapping[str, int]) -> int:
 
 
 def _circular(plan: Plan, groups: Sequence[_Group], one: _Group, other: _Group) -> bool:
-    """Returns whether two groups as one would wait for something that waits for them."""
+    """Returns whether merging two groups would create a cycle."""
     units = [[*one.tasks, *other.tasks], *(g.tasks for g in groups if g is not one and g is not other)]
     unit_of = {t.id: number for number, unit in enumerate(units) for t in unit}
     todo, seen = [0], {0}
@@ -165,7 +165,7 @@ def _joint(tasks: Sequence[Task], *, cached: bool) -> Task:
 
 
 class _Joint:
-    """The arguments of a joint task, each with a name of its own: the stage's, with its name before it where it is taken."""
+    """The arguments of a joint task under unique names: the stage's argument name, prefixed with the stage's name if taken."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.inputs: list[InputArtifact] = []

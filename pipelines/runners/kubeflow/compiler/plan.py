@@ -1,4 +1,4 @@
-"""What a KFP pipeline is made of, as plain data: between TFX's intermediate representation and the generated source."""
+"""Plain data of a KFP pipeline, between TFX's intermediate representation and the generated source."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 from switchyard.components.errors import UserError
 
-# In an artifact's metadata: its type in TFX, the importer that it came by, where its content is if KFP did not carry it.
+# Keys of an artifact's metadata: its TFX type, the importer that created it, the URI of content that KFP does not transport.
 TYPE = "tfx_type"
 NODE = "tfx_node"
 URI = "tfx_uri"
-# Between the names of stages in the name of the task that does them one after the other. No stage's own name has it.
+# Separates the stages' names in the name of a joint task; no stage's name contains it.
 THEN = "-then-"
 
 
 class CompileError(UserError):
-    """A node that Kubeflow Pipelines cannot run, with the reason and what to do instead."""
+    """A node cannot run on Kubeflow Pipelines; the message gives the reason and the fix."""
 
     def __init__(self, node: str, reason: str) -> None:
         super().__init__(f"node {node!r} cannot be compiled for Kubeflow Pipelines: {reason}")
@@ -27,7 +27,7 @@ class CompileError(UserError):
 
 @dataclass(frozen=True)
 class InputArtifact:
-    """One artifact that a task takes: `argument` of the function, from `output_key` of the node `producer`."""
+    """An input artifact of a task: the function's `argument`, from `output_key` of the node `producer`."""
 
     argument: str
     kfp_type: str
@@ -37,7 +37,7 @@ class InputArtifact:
 
 @dataclass(frozen=True)
 class OutputArtifact:
-    """One artifact that a task makes: `key` in TFX, `argument` of the function."""
+    """An output artifact of a task: `key` in TFX, `argument` of the function."""
 
     key: str
     argument: str
@@ -57,7 +57,7 @@ class ExecProperty:
 
 @dataclass(frozen=True)
 class PipelineParameter:
-    """A TFX `RuntimeParameter`. `default` None: it must be given."""
+    """A TFX `RuntimeParameter`; required when `default` is None."""
 
     name: str
     kind: str
@@ -66,7 +66,7 @@ class PipelineParameter:
 
 @dataclass(frozen=True)
 class View:
-    """An output for KFP's pages, made of the artifact `key`."""
+    """An output for KFP's pages, created from the artifact `key`."""
 
     key: str
     argument: str
@@ -80,16 +80,16 @@ class Task:
     Attributes:
         id: the node's id in TFX.
         function: name of the generated function.
-        kind: `python`, `container`, `importer`, or `joint`: the tasks `members`, one after the other.
-        spec: what the runtime needs besides: executor, driver, artifact types; for other kinds what `source` writes out.
-        groups: TFX input key -> the arguments whose artifacts it holds.
-        driver: a task of its own runs TFX's driver first.
-        driver_output: what the driver said when the pipeline was compiled; empty: it did not run.
+        kind: `python`, `container`, `importer`, or `joint`: the tasks `members` in order.
+        spec: for Python tasks, settings of the runtime: executor, driver, artifact types; for other kinds, input of `source`.
+        groups: TFX input key -> arguments that hold its artifacts.
+        driver: a separate task runs TFX's driver first.
+        driver_output: output of a driver that ran at compile time; empty if it did not run.
         conditions: ids of the conditions that it runs under, outermost first.
-        after: nodes that it waits for without taking anything from them.
-        cached: the backend may take the outputs of an earlier task.
-        files: names of the local files that its exec properties speak of.
-        members: of a joint task. Its own arguments are those of all of them, but for what one of them hands another.
+        after: upstream nodes whose outputs it does not use.
+        cached: the backend may reuse the outputs of an earlier task.
+        files: names of the local files that its exec properties refer to.
+        members: the joined tasks. A joint task has the arguments of all members, except inputs produced by another member.
     """
 
     id: str
@@ -111,12 +111,12 @@ class Task:
 
     @property
     def producers(self) -> set[str]:
-        """The nodes whose artifacts it takes."""
+        """Nodes that produce its inputs."""
         return {i.producer for i in self.inputs}
 
     @property
     def own_arguments(self) -> list[str]:
-        """Its arguments that are no inputs."""
+        """Arguments that are not inputs."""
         return [
             *(o.argument for o in self.outputs),
             *(p.argument for p in self.properties),
@@ -126,12 +126,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Member:
-    """A task, inside of a joint one or by itself.
+    """A member of a joint task, or a separate task.
 
     Attributes:
-        task: as it would be by itself.
-        arguments: its arguments -> those of the function that runs it.
-        driver_output: the argument with what its driver said; empty: it has no driver.
+        task: the separate task.
+        arguments: argument of the task -> argument of the function that runs it.
+        driver_output: argument with the driver's output; empty when there is no driver.
     """
 
     task: Task
@@ -140,14 +140,14 @@ class Member:
 
     @classmethod
     def alone(cls, task: Task) -> Member:
-        """Returns a task with the arguments that it has by itself."""
+        """Returns the member for a separate task: arguments keep their names."""
         names = [*(i.argument for i in task.inputs), *task.own_arguments]
         return cls(task, {n: n for n in names}, "driver_output" if task.driver else "")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A predicate over artifacts, worked out by a small task of its own: KFP's conditions know parameters only."""
+    """A predicate over artifacts, evaluated by a separate task because KFP's conditions only support parameters."""
 
     id: str
     function: str
@@ -159,7 +159,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Plan:
-    """A pipeline: tasks in topological order."""
+    """A pipeline with its tasks in topological order."""
 
     name: str
     tasks: Sequence[Task]
@@ -168,22 +168,22 @@ class Plan:
 
 
 def task_name(function: str) -> str:
-    """Returns the name that KFP gives the task of a generated function."""
+    """Returns KFP's name for the task of a generated function."""
     return function.replace("_", "-")
 
 
 def stage_names(task: str) -> list[str]:
-    """Returns the names of a KFP task's stages, in order, with dashes as KFP writes them."""
+    """Returns the stage names of a KFP task, in order, with KFP's dashes."""
     return task.split(THEN)
 
 
 def stages_of(task_id: str) -> list[str]:
-    """Returns the nodes of a task by its id: a joint one's has commas between them."""
+    """Returns the nodes of a task id; a joint task's id separates them by commas."""
     return task_id.split(",")
 
 
 class IdentifierAllocator:
-    """Python identifiers, each given once."""
+    """Allocator of unique Python identifiers."""
 
     def __init__(self, taken: Collection[str] = ()) -> None:
         self._taken = set(taken)
@@ -192,7 +192,7 @@ class IdentifierAllocator:
         return name in self._taken
 
     def allocate(self, wanted: str) -> str:
-        """Returns an identifier like `wanted`, not given before."""
+        """Returns an unused identifier derived from `wanted`."""
         base = name = snake(wanted)
         number = 2
         while name in self._taken:
@@ -202,9 +202,9 @@ class IdentifierAllocator:
 
 
 def snake(text: str) -> str:
-    """Returns `text` as a Python identifier in small letters: `StatisticsGen` is `statistics_gen`."""
+    """Converts `text` to a lowercase Python identifier: `StatisticsGen` becomes `statistics_gen`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"[^0-9a-zA-Z]+", "_", text)).strip("_").lower()
-    # What joins the names of stages in the name of one task.
+    # `_then_` is reserved: it separates the stages' names in a joint task.
     words = words.replace("_then_", "_next_")
     if not words or words[0].isdigit():
         words = f"n{words}"
@@ -212,7 +212,7 @@ def snake(text: str) -> str:
 
 
 def check_names(tasks: Sequence[Task]) -> None:
-    """Argo gets two steps for each KFP task, `x` and `x-driver`: no other may be called so."""
+    """Raises CompileError for a name collision: Argo gets two steps per KFP task, `x` and `x-driver`."""
     functions = {t.function: t.id for t in tasks}
     functions |= {f"drive_{t.function}": t.id for t in tasks if t.driver}
     for function, node in functions.items():
@@ -223,13 +223,13 @@ def check_names(tasks: Sequence[Task]) -> None:
 
 
 def check_importable(node: str, spec: str) -> None:
-    """A task imports its executor: one that a script defines cannot be found there."""
+    """Raises CompileError for an executor defined in a script (`__main__`), which a task cannot import."""
     if "'__main__." in spec:
         raise CompileError(node, "its executor is defined in a script (__main__); put it into a module that the image holds")
 
 
 def check_conditions(tasks: Mapping[str, Task], conditions: Mapping[str, Condition]) -> None:
-    """What runs only if something holds can be needed only by what runs under the same condition."""
+    """Raises CompileError for a task that depends on a conditional node without running under the same condition."""
     for task in tasks.values():
         for producer in [*task.producers, *task.after]:
             inner = set(tasks[producer].conditions) - set(task.conditions)

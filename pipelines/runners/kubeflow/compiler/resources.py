@@ -1,4 +1,4 @@
-"""A stage's resources -> calls of KFP's SDK, as source."""
+"""Generates the source of the KFP SDK calls that set a stage's resources."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from switchyard.pipelines.config.kubeflow import GPUS, StageResources, Toleration, Workspace, device, seconds
 
-# Argo counts it from the start of the first try: longer than any task runs, or there is no second one.
+# Argo measures the maximum duration from the start of the first attempt; a shorter value would prevent retries.
 _WHOLE_TIME = "8760h"
-# Of `RunContext.kfp_run_id`.
+# Environment variable and pod field of `RunContext.kfp_run_id`.
 _RUN_ID, _RUN_ID_FIELD = "KFP_RUN_ID", "metadata.labels['pipeline/runid']"
 
 
 @dataclass(frozen=True)
 class PipelineResources:
-    """What all tasks share: see `KubeflowConfig`."""
+    """Settings shared by all tasks: see `KubeflowConfig`."""
 
     image_pull_policy: str | None = None
     image_pull_secrets: tuple[str, ...] = ()
@@ -24,11 +24,11 @@ class PipelineResources:
 
 
 def pipeline_config_source(resources: PipelineResources) -> str:
-    """Returns the source of the pipeline's `pipeline_config`; empty: none is needed."""
+    """Returns the source of the pipeline's `pipeline_config`; empty when none is needed."""
     workspace = resources.workspace
     if not workspace:
         return ""
-    # A stock KFP has no access modes of its own, and refuses a claim without.
+    # A stock KFP has no default access modes and rejects a claim without them.
     claim: dict[str, object] = {"accessModes": list(workspace.access_modes)}
     if workspace.storage_class_name:
         claim["storageClassName"] = workspace.storage_class_name
@@ -39,7 +39,7 @@ def pipeline_config_source(resources: PipelineResources) -> str:
 
 
 def shared_lines(task: str, shared: PipelineResources, environment: Mapping[str, str]) -> list[str]:
-    """Returns the calls that every task gets, on the variable `task`."""
+    """Returns the calls for every task, on the variable `task`."""
     lines = [f"{task}.set_env_variable({_text(k)}, {_text(v)})" for k, v in environment.items()]
     lines.append(f"kubernetes.use_field_path_as_env({task}, {_text(_RUN_ID)}, {_text(_RUN_ID_FIELD)})")
     if shared.image_pull_policy:
@@ -50,12 +50,12 @@ def shared_lines(task: str, shared: PipelineResources, environment: Mapping[str,
 
 
 def resource_lines(task: str, stage: StageResources, *, main: bool) -> list[str]:
-    """Returns the calls that a stage's task gets, on the variable `task`.
+    """Returns the calls for a stage's task, on the variable `task`.
 
     Args:
         task: name of the variable.
-        stage: its resources.
-        main: the task does the stage's work (not its driver, which needs neither its accelerator nor its size).
+        stage: resources of the stage.
+        main: the task runs the executor; a driver gets neither CPU, memory, accelerator nor timeout.
     """
     lines = []
     if main:
@@ -99,12 +99,12 @@ def _device_lines(task: str, stage: StageResources) -> list[str]:
         ]
         for label, value in found.node_selector.items():
             lines.append(f"kubernetes.add_node_selector({task}, label_key={_text(label)}, label_value={_text(value)})")
-        # Clouds keep other pods off such nodes by a taint of the resource's name.
+        # Clouds taint such nodes with the resource's name.
         lines.append(_toleration(task, Toleration(key=found.resource, operator="Exists", effect="NoSchedule")))
         if memory is None and found.resource in GPUS.values():
             memory = ""
     if memory is not None:
-        # Docker's default of 64 MB is too little for processes that load data side by side.
+        # Docker's default of 64 MB is too small for parallel data-loading processes.
         size = f", size_limit={_text(memory)}" if memory else ""
         lines.append(
             f'kubernetes.empty_dir_mount({task}, volume_name="shared-memory", mount_path="/dev/shm", medium="Memory"{size})'

@@ -1,6 +1,7 @@
-"""The plan -> Python source that a person can read, and that KFP's own compiler compiles.
+"""Generates readable Python source from the plan, which KFP's own compiler compiles.
 
-One function per task, one for the pipeline. KFP takes a component's code from its source file: hence a real file.
+The module has one function per task and one for the pipeline. KFP reads a component's code from its source file, so it must be a
+real file.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ def to_source(
     """Returns the source of a module with one `@dsl.pipeline` function named `pipeline`.
 
     Args:
-        plan: of the pipeline.
-        image: what every task runs in, unless its stage says otherwise.
-        carried: local files that travel.
+        plan: plan of the pipeline.
+        image: default image of the tasks.
+        carried: embedded local files.
         stages: node id -> resources.
-        resources: of the pipeline.
-        environment: variables of every task.
-        last: nodes that nothing comes after.
+        resources: resources shared by all tasks.
+        environment: environment variables of every task.
+        last: nodes without downstream nodes.
     """
     writer = _Writer(plan, carried, stages, resources, environment, last)
     functions = [writer.condition(c) for c in plan.conditions.values()]
@@ -168,7 +169,7 @@ class _Writer:
     ) -> str:
         stage = self._stages.get(members(task)[0].id) if task else None
         image = stage.image if stage else None
-        # What is said of it stands before it: what is in it stands five times in the cluster.
+        # The description is a comment before the function: the cluster stores the function's body five times.
         lines = [
             f"# {said}",
             f"@dsl.component(base_image={json.dumps(image) if image else 'IMAGE'}, install_kfp_package=False)",
@@ -196,7 +197,7 @@ class _Writer:
         return ["files=" + _literal({f: self._carried.contents[f] for f in sorted(task.files)}) + ","]
 
     def _block(self, ids: Sequence[str], outer: tuple[str, ...]) -> list[str]:
-        """Returns the calls of the tasks `ids`, all of which run under the conditions `outer`, in an order that works."""
+        """Returns the calls of the tasks `ids`, which all run under the conditions `outer`, in topological order."""
         units: dict[str, list[str]] = {}
         for task in (self._by_id[i] for i in ids):
             inner = [c for c in task.conditions if c not in outer]
@@ -213,12 +214,12 @@ class _Writer:
                 arguments = ", ".join(f"{i.argument}={self._reference(i)}" for i in condition.inputs)
                 lines.append(f"{condition.function}_task = {condition.function}({arguments})")
                 lines += self._extras(condition.function, None)
-                # Negation and such are worked out inside: KFP's own conditions only compare parameters.
+                # A task evaluates the predicate, as KFP's own conditions only compare parameters.
                 lines.append(f'with dsl.If({condition.function}_task.output == "true", name={json.dumps(condition.text[:60])}):')
                 lines += [f"    {line}" for line in self._block(units[unit], (*outer, unit))]
             else:
                 lines += self._call(self._by_id[unit])
-        # Texts hold no line ends as such: what breaks a line here is layout.
+        # String literals contain no raw line breaks, so splitting only affects layout.
         return [line for block in lines for line in block.split("\n")]
 
     def _needs(self, task_id: str) -> set[str]:
@@ -243,7 +244,7 @@ class _Writer:
             lines += self._drive(member.task)
             given.append(f"{member.driver_output}=drive_{member.task.function}_task.output")
         if task.kind != "container" and self._resources.workspace:
-            # KFP mounts the workspace where its path is an input.
+            # KFP mounts the workspace only if its path is an input.
             given.append("workspace=dsl.WORKSPACE_PATH_PLACEHOLDER")
         lines += _calls(task.function, given)
         lines.append(f"{variable}.set_display_name({json.dumps(' then '.join(m.id for m in members(task)))})")
@@ -289,7 +290,7 @@ class _Writer:
 
 
 def _node(member: Member, given: Sequence[str]) -> dict[str, object]:
-    """Returns a node as its task runs it: see `task.runtime.run_node`."""
+    """Returns a node's description for `task.runtime.run_node`."""
     task, own = member.task, member.arguments
     spec = {k: v for k, v in task.spec.items() if k != "driver"}
     node = spec | _bindings(
@@ -313,7 +314,7 @@ def _bindings(spec: Mapping[str, object], given: Sequence[str], **names: Mapping
 
 
 def _in_order(needs: Mapping[str, set[str]]) -> list[str]:
-    """Returns the keys in an order that works, as near to their own as can be."""
+    """Returns the keys in topological order, as close to their given order as possible."""
     done: dict[str, None] = {}
     while len(done) < len(needs):
         ready = next((unit for unit in needs if unit not in done and needs[unit] <= done.keys()), None)
@@ -333,13 +334,13 @@ def _definition(name: str, signature: Sequence[str], returns: str | None, *, fil
 
 
 def _node_source(node: Mapping[str, object]) -> str:
-    """Returns a node as source: as many of its parts on a line as can be read there."""
+    """Returns a node as source, with several parts per line."""
     lines = _filled([f"{key}={repr(value) if isinstance(value, str) else _literal(value)}," for key, value in node.items()])
     return "\n".join(["dict(", *(textwrap.indent(line, "  ") for line in lines), "),"])
 
 
 def _filled(parts: Sequence[str]) -> list[str]:
-    """Returns parts joined to lines: each line and its indentation is kept by the cluster like everything else."""
+    """Returns the parts joined to long lines, as the cluster also stores every line break and indentation."""
     lines: list[str] = []
     for part in parts:
         if lines and "\n" not in lines[-1] + part and len(lines[-1]) + len(part) < _WIDE:
@@ -360,7 +361,7 @@ def _parameter(parameter: PipelineParameter) -> str:
 
 
 def _literal(value: object) -> str:
-    """Returns a value as source: on one line, or on one a part, with no more space than it takes to be read."""
+    """Returns a value as source: on one line if it fits, else one line per item, minimally indented."""
     if isinstance(value, str):
         return _string(value)
     line = repr(value)
@@ -373,7 +374,7 @@ def _literal(value: object) -> str:
 
 
 def _string(value: str) -> str:
-    """Returns a text as source: a long one in pieces, line by line."""
+    """Returns a string as source; a long one as a concatenation of pieces, split at line breaks."""
     if is_binary(value) or (len(value) <= _PIECE and "\n" not in value[:-1]):
         return repr(value)
     pieces = [line[i : i + _PIECE] for line in value.splitlines(keepends=True) for i in range(0, len(line), _PIECE)]

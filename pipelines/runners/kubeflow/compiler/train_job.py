@@ -1,4 +1,4 @@
-"""A training stage whose work is done by a TrainJob's nodes: what the stage's pod and what a node gets."""
+"""Resources of a training stage that trains on the nodes of a TrainJob: for the stage's pod and for each node."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from switchyard.pipelines.config.pipeline import PipelineConfig
 
 
 def on_several_nodes(config: PipelineConfig, stage: str, wanted: StageResources, image: str) -> StageResources:
-    """Returns the resources of the stage's own pod, which only waits: what was asked for goes to each node.
+    """Returns the resources of the stage's own pod, which only waits; the configured resources go to each node.
 
     Args:
-        config: with `trainer.accelerator.nodes` above 1.
+        config: config with `trainer.accelerator.nodes` above 1.
         stage: name of the training stage.
-        wanted: what the config gives it.
-        image: what a pipeline runs in unless it says otherwise.
+        wanted: configured resources of the stage.
+        image: default image of the pipeline.
 
     Raises:
-        UserError: the config does not say how several nodes train.
+        UserError: the config is invalid for training on several nodes.
     """
     accelerator, job = config.trainer.accelerator, config.kubeflow.train_job
     if job is None:

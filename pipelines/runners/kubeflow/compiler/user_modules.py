@@ -1,4 +1,4 @@
-"""The `module_file`s of TFX's components as wheels that travel: each with what it imports, where TFX takes its whole folder."""
+"""Packages the `module_file`s of TFX's components as wheels with only the files they import; TFX takes the whole folder."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from switchyard.pipelines.terminal.output import quiet
 
 @contextmanager
 def packaged_user_modules(pipeline: Any) -> Iterator[dict[Path, list[Path]]]:
-    """Has TFX package the nodes' `module_file`s, as its own runners do; yields the wheels. The pipeline stays as it was.
+    """Packages the nodes' `module_file`s with TFX, as its runners do; yields the wheels. The pipeline is restored on exit.
 
     Raises:
-        UserError: a file is missing, or is no Python.
+        UserError: a file is missing or is no valid Python.
     """
     nodes = [c for c in pipeline.components if packages_modules(c)]
     before = [(dict(c.spec.exec_properties), modules_to_package(c)) for c in nodes]
@@ -42,11 +42,11 @@ def packaged_user_modules(pipeline: Any) -> Iterator[dict[Path, list[Path]]]:
 
 
 def _narrow(component: Any, folder: Path) -> None:
-    """Has the component's files lie in a folder of their own, beside what they import: TFX packages all that is in it."""
+    """Copies the component's module and its imports to a new folder, because TFX packages every file in the module's folder."""
     for dependency in modules_to_package(component):
         key = getattr(dependency, "module_file_key", None)
         path = component.spec.exec_properties.get(key) if key else None
-        # Else it is a parameter of the run, or lies in a bucket.
+        # Skip runtime parameters and files in a bucket.
         if not isinstance(path, str) or "://" in path:
             continue
         module = Path(path)

@@ -1,9 +1,8 @@
-"""How large the Argo Workflow of a pipeline becomes, by what was seen on a real KFP 2.17.0 (tests/kubeflow/README.md).
+"""Estimates the size of a pipeline's Argo Workflow, based on observations on KFP 2.17.0 (tests/kubeflow/README.md).
 
-Every byte of a task's container stands there five times: among the Workflow's arguments, in the driver's input, and in the
-patch of the pod's spec, which is the driver's output, the input of the task's DAG and that of its executor. A task that may
-be tried again has the patch once more. Argo compresses the states above 1 MiB, and KFP shows no progress then; above etcd's
-1.5 MiB the run dies.
+Every byte of a task's container is stored five times: in the Workflow's arguments, in the driver's input, and in the patch of the
+pod's spec, which is the driver's output, the input of the task's DAG and the input of its executor. A task with retries stores
+the patch once more. Above 1 MiB Argo compresses the states, and KFP shows no more progress; above etcd's 1.5 MiB the run fails.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from typing import Any
 
 from switchyard.components.errors import UserError
 
-# Of the states of nodes, which Argo compresses above 1,048,576, and the arguments, which etcd keeps in the same object.
+# In bytes: node states, which Argo compresses above 1,048,576, plus arguments, which etcd stores in the same object.
 LIMIT = 900_000
-# Of an artifact in an executor's input (URI, type, metadata), of the launcher's arguments, of a node's state beside its inputs.
+# In bytes: an artifact in an executor's input (URI, type, metadata), the launcher's arguments, a node's state besides its inputs.
 _ARTIFACT, _LAUNCHER, _NODE = 560, 1_100, 900
-# Text inside of text inside of a JSON document: quotes have got backslashes, and these too.
+# Growth of text that is nested twice in a JSON document: quotes and their backslashes are escaped again.
 _NESTED = 1.3
 
 
@@ -28,9 +27,9 @@ class WorkflowSize:
     """An estimate in bytes.
 
     Attributes:
-        nodes: the states of all nodes, once all of them have run.
-        arguments: what the Workflow holds besides.
-        tasks: task -> its part of the states.
+        nodes: states of all nodes after they have run.
+        arguments: the Workflow's arguments.
+        tasks: task -> its share of the states.
     """
 
     nodes: int
@@ -38,7 +37,7 @@ class WorkflowSize:
     tasks: Mapping[str, int]
 
     def check(self) -> None:
-        """Raises UserError, naming what takes the room, when KFP would lose the progress of a run, or the run."""
+        """Raises UserError, naming the largest tasks, when KFP would lose the progress of a run, or the run."""
         if self.nodes + self.arguments <= LIMIT:
             return
         sizes = sorted(self.tasks.items(), key=lambda t: -t[1])[:3]
@@ -52,7 +51,7 @@ class WorkflowSize:
 
 
 def workflow_size(spec: Mapping[str, Any], platform: Mapping[str, Any] | None) -> WorkflowSize:
-    """Estimates the Workflow of a compiled pipeline: its arguments and the states of its nodes, all stages run."""
+    """Estimates the Workflow's size for a compiled pipeline: arguments and node states after all stages have run."""
     executors = spec["deploymentSpec"]["executors"]
     kubernetes = (platform or {}).get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     nodes: dict[str, int] = {}
@@ -60,7 +59,7 @@ def workflow_size(spec: Mapping[str, Any], platform: Mapping[str, Any] | None) -
     for name, task, component in _tasks(spec):
         label = component.get("executorLabel", "")
         container, config = executors.get(label, {}).get("container", {}), kubernetes.get(label, {})
-        # What the driver is given, and what the Workflow has of it among its arguments.
+        # Stored both in the driver's input and in the Workflow's arguments.
         shared = _text(container) + _text(component) + _text(config)
         nodes[name] = nodes.get(name, 0) + shared + _text(task) + _patches(task, component, container)
         arguments += shared
