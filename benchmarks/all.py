@@ -1,8 +1,8 @@
-"""All that has a target, one after the other, as one table: half an hour on two cores, most of it stock TFX and 5,000,000 rows.
+"""Runs every benchmark with a target and prints one table: half an hour on two cores, mostly stock TFX and 5,000,000 rows.
 
 python benchmarks/all.py [--repeats 1] [--output FILE.json] [--plot FILE.svg]
 
-Each row comes from a command of its own in this folder, which says how it measures. `--output` keeps all that they print.
+Each row comes from a separate command in this folder, which documents its method. `--output` saves the output of all commands.
 """
 
 from __future__ import annotations

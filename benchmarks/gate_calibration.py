@@ -1,14 +1,14 @@
-"""How often the data gate stops what it should not, and how often it catches what it should.
+"""Measures the data gate's false alarms and its detection of planted shifts.
 
 python benchmarks/gate_calibration.py [--quick] [--resplits 200] [--plants 50] [--data NAME ...] [--json]
 
-False alarms: of each data set 200 random splits into train, eval and test are judged, by all checks that statistics are enough
-for, as a run judges them whose champion was trained on the split before (the same file, re-split), and 200 times one half of the
-rows against the other half (another sample of the same source). Shifts: one is planted into one column of 2,000 rows, and the
-champion was trained on 2,000 other rows (drawn with replacement where the data set is smaller than both). Each shift is planted
-into columns that have values in half of the rows and more than one in a tenth of them, and that do not grow with time.
-What judges is the gate's own code; TFDV makes the statistics. The examples' and the benchmark's data are used, the taxi trips of
-../shared where they are, and data sets made by seed.
+False alarms: for each data set, 200 random splits into train, eval and test are checked with all checks that need only
+statistics. The baseline is the previous split (a champion trained on the same file, split again); in 200 more rounds, one half of
+the rows is checked against the other half (another sample of the same source). Shifts: one shift is planted into one column of
+2,000 rows; the champion was trained on 2,000 other rows (drawn with replacement if the data set is too small). Shifts are planted
+into columns that have values in half of the rows, more than one value in a tenth of them, and no growth over time.
+The gate's own code does the checks; TFDV computes the statistics. Data: the examples' and the benchmark's data, the taxi trips in
+../shared if present, and data sets generated from a seed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SETTINGS = DataGateSettings()
 
 
 def main() -> None:
-    """Judges all data sets and prints two tables."""
+    """Checks all data sets and prints two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="20 splits and 10 plants of each")
     parser.add_argument("--resplits", type=int, default=200)
@@ -79,7 +79,7 @@ _ALARMS = ("resplit_stopped", "resplit_found", "half_stopped", "half_found")
 
 
 def data_sets() -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yields name and rows of each data set, in the order of the file."""
+    """Yields name and rows of each data set, in file order."""
     examples = ROOT / "pipelines" / "examples"
     yield "breast_cancer", pd.read_csv(examples / "breast_cancer" / "data.csv")
     yield "digits", _one_value_a_column(pd.read_parquet(examples / "digits" / "data.parquet"))
@@ -103,7 +103,7 @@ def _one_value_a_column(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def heavy_tails(rows: int = 6_000) -> pd.DataFrame:
-    """Lognormal, Pareto and Cauchy numbers, each with one far outlier."""
+    """Returns lognormal, Pareto and Cauchy numbers, each with one extreme outlier."""
     rng = np.random.default_rng(1)
     frame = pd.DataFrame(
         {
@@ -119,7 +119,7 @@ def heavy_tails(rows: int = 6_000) -> pd.DataFrame:
 
 
 def rare_values(rows: int = 6_000) -> pd.DataFrame:
-    """Texts and whole numbers of which many values are in a few rows only."""
+    """Returns texts and integers with many rare values."""
     rng = np.random.default_rng(2)
     return pd.DataFrame(
         {
@@ -135,7 +135,7 @@ def rare_values(rows: int = 6_000) -> pd.DataFrame:
 
 
 def dates(rows: int = 6_000) -> pd.DataFrame:
-    """Rows in the order of time: days, timestamps, counters; an amount beside them."""
+    """Returns rows ordered by time: days, timestamps, counters, and an amount."""
     rng = np.random.default_rng(3)
     hours = pd.date_range("2024-01-01", periods=rows, freq="h")
     return pd.DataFrame(
@@ -152,7 +152,7 @@ def dates(rows: int = 6_000) -> pd.DataFrame:
 
 
 def mostly_missing(rows: int = 6_000) -> pd.DataFrame:
-    """Columns that have one value in all, one in a thousand rows, and so on; and columns that lack few."""
+    """Returns columns with one value in total, one in a thousand rows, and so on; and columns with few missing values."""
     rng = np.random.default_rng(4)
     frame = pd.DataFrame({"x": rng.normal(size=rows), "kind": rng.choice(list("abc"), rows)})
     for share in (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999):
@@ -164,7 +164,7 @@ def mostly_missing(rows: int = 6_000) -> pd.DataFrame:
 
 
 def false_alarms(frame: pd.DataFrame, trials: int) -> dict[str, float]:
-    """Returns the share of runs that stopped, and that said anything of drift or the schema, without any cause."""
+    """Returns the shares of runs with unchanged data that the gate stopped, and that had a drift or schema finding."""
     rng = np.random.default_rng(0)
     counts: Counter[str] = Counter()
     before = None
@@ -188,18 +188,18 @@ def _count(counts: Counter[str], kind: str, findings: Sequence[Finding]) -> None
 
 
 def split(frame: pd.DataFrame, places: np.ndarray) -> dict[str, pd.DataFrame]:
-    """Returns split -> rows in their order, by a number of each row, 0 to 1."""
+    """Returns split -> rows in order, assigned by one number per row, 0 to 1."""
     bounds = np.cumsum([0.0, *SPLITS.values()])
     return {name: frame[(low <= places) & (places < high)] for name, low, high in zip(SPLITS, bounds, bounds[1:], strict=False)}
 
 
 def statistics(rows: pd.DataFrame) -> Any:
-    """Returns what the statistics stage makes of rows."""
+    """Returns the statistics that the statistics stage computes for the rows."""
     return tfdv.generate_statistics_from_dataframe(rows.reset_index(drop=True), stats_options=stats_options())
 
 
 def findings(found: Mapping[str, Any], trained_on: Any, in_order: Mapping[str, float]) -> list[Finding]:
-    """Returns the gate's findings on statistics, one a column."""
+    """Returns the gate's findings on statistics, one per column."""
     schema = tfdv.infer_schema(found["train"], infer_feature_shape=True)
     widen(schema, found["train"], [s for name, s in found.items() if name != "train"])
     anomalies = {name: tfdv.validate_statistics(s, schema) for name, s in found.items()}
@@ -211,7 +211,7 @@ Shift = Callable[[pd.DataFrame, np.random.Generator], "pd.DataFrame | None"]
 
 
 def planted(frame: pd.DataFrame, trials: int) -> dict[str, Any]:
-    """Returns, for each shift, the shares of plants that are named by a finding and that stop the run."""
+    """Returns, for each shift, the shares of planted columns that a finding names and that stop the run."""
     rng = np.random.default_rng(1)
     counts: dict[str, list[tuple[bool, bool]]] = {name: [] for name in SHIFTS}
     for _ in range(trials):
@@ -237,7 +237,7 @@ def planted(frame: pd.DataFrame, trials: int) -> dict[str, Any]:
 
 
 def _with(whole: Any, part: Any) -> Any:
-    """Returns statistics with some features in the place of those of the same name."""
+    """Returns statistics with some features replaced by those of the same name."""
     result = type(whole)()
     result.CopyFrom(whole)
     by_name = {f.path.step[0]: f for f in part.datasets[0].features}
@@ -289,7 +289,7 @@ def _missing(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame | No
 
 
 def _swapped(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame | None:
-    """Of two columns that are distributed alike no look at single columns can tell: such pairs are not drawn."""
+    """Returns two columns swapped; pairs with similar distributions are skipped, as single-column checks cannot detect them."""
     names = _columns(frame, numbers=True)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     for i in rng.permutation(len(pairs))[:20]:
@@ -300,7 +300,7 @@ def _swapped(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame | No
 
 
 def _largest_gap(a: np.ndarray, b: np.ndarray) -> float:
-    """Kolmogorov and Smirnov's distance."""
+    """Returns the Kolmogorov-Smirnov distance."""
     points = np.concatenate([a, b])
     below = (np.searchsorted(np.sort(v), points, side="right") / len(v) for v in (a, b))
     return float(np.abs(np.subtract(*below)).max())

@@ -1,4 +1,4 @@
-"""`kfp-local` against the local runner: the same pipeline, fresh workspaces, in one run. Prints both and their ratio.
+"""Compares `kfp-local` with the local runner on the same pipeline and fresh workspaces; prints both times and their ratio.
 
 python benchmarks/kfp_local.py [--pipeline pipeline.yaml] [--repeat 3] [--json]
 """
@@ -19,7 +19,7 @@ EXAMPLE = ROOT / "pipelines" / "examples" / "breast_cancer" / "pipeline.yaml"
 
 
 def measure(pipeline: Path, runner: str) -> tuple[float, dict[str, float]]:
-    """Returns the seconds of a run as a user starts it, and its metrics."""
+    """Returns the wall-clock seconds of a run started from the command line, and its metrics."""
     with tempfile.TemporaryDirectory() as workspace:
         started = time.monotonic()
         command = [
@@ -42,7 +42,7 @@ def measure(pipeline: Path, runner: str) -> tuple[float, dict[str, float]]:
 
 
 def main() -> None:
-    """Runs both, in turn, and prints the ratio of the medians."""
+    """Runs both alternately and prints the ratio of the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipeline", type=Path, default=EXAMPLE)
     parser.add_argument("--repeat", type=int, default=3)

@@ -1,8 +1,8 @@
-"""A pipeline as tasks of Kubeflow's: stages joined against a task a stage. Prints both and their ratios; needs no cluster.
+"""Compares joined Kubeflow tasks with one task per stage; prints both and their ratios. It needs no cluster.
 
-Pods in series are drivers and executors of the longest chain of tasks that wait for each other. Seconds of imports and ends are
-measured here: each task's imports in a fresh process, which then ends at once, against all that a task imported before and
-the interpreter's own end.
+Pods in series are the drivers and executors of the longest chain of dependent tasks. Seconds of imports and process ends are
+measured on this machine: each task's imports in a fresh process with an immediate exit, compared with the imports that every task
+had before and the interpreter's normal exit.
 
 python benchmarks/kfp_tasks.py [--pipeline pipeline.yaml] [--set KEY=VALUE]... [--no-seconds] [--json]
 """
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "pipelines" / "examples" / "breast_cancer" / "pipeline.yaml"
 _BEAM = ("apache_beam", "switchyard.components.data.tfrecords", "tfx.orchestration.portable.beam_executor_operator")
 _KFP = ("kfp.dsl.executor_main", "switchyard.pipelines.runners.kubeflow.task.runtime")
-# What every task imported, whatever it did.
+# Modules that every task imported before.
 _BEFORE = (*_KFP, "tfx.orchestration.portable.launcher", *_BEAM)
 
 
@@ -42,7 +42,7 @@ def compiled(pipeline: Path, overrides: Sequence[str], *, joined: bool) -> Any:
 
 
 def shape(made: Any) -> dict[str, int]:
-    """Returns how many tasks there are, pods in series, and bytes of the Workflow."""
+    """Returns the number of tasks, the number of pods in series, and the size of the Workflow in bytes."""
     from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
 
     tasks: Mapping[str, Any] = made.spec["root"]["dag"]["tasks"]
@@ -56,7 +56,7 @@ def _depth(tasks: Mapping[str, Any], name: str) -> int:
 
 
 def imports(made: Any) -> list[tuple[str, ...]]:
-    """Returns what each task imports: its stages' executors, and Beam where one of them uses it."""
+    """Returns each task's imports: its stages' executors, and Beam if one of them uses it."""
     from switchyard.stages import CLASSES
 
     found = []
@@ -70,7 +70,7 @@ def imports(made: Any) -> list[tuple[str, ...]]:
 
 
 def _nodes(source: str) -> list[dict[str, Any]]:
-    """Returns what a generated function calls the runtime with: its nodes."""
+    """Returns the nodes that a generated function passes to the runtime."""
     calls = [c for c in ast.walk(ast.parse(source)) if isinstance(c, ast.Call)]
     return [ast.literal_eval(a) for c in calls for a in c.args if isinstance(a, ast.Dict)]
 
@@ -81,7 +81,7 @@ def _class_path(executor: Mapping[str, Any]) -> str:
 
 
 def seconds(modules: Sequence[str], *, at_once: bool) -> float:
-    """Returns how long a process takes that imports modules and ends."""
+    """Returns the seconds of a process that imports modules and exits."""
     source = f"import importlib, os\nfor m in {list(modules)!r}: importlib.import_module(m)\n" + (
         "os._exit(0)" if at_once else ""
     )
@@ -91,7 +91,7 @@ def seconds(modules: Sequence[str], *, at_once: bool) -> float:
 
 
 def main() -> None:
-    """Compiles both ways, measures, and prints the ratios."""
+    """Compiles both variants, measures them and prints the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipeline", type=Path, default=EXAMPLE)
     parser.add_argument("--set", action="append", default=[], dest="overrides")

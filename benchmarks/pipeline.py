@@ -1,11 +1,11 @@
-"""The whole pipeline against stock TFX: the same rows, preprocessing, network, metrics and slices, in one run.
+"""Compares the whole pipeline with stock TFX on the same rows, preprocessing, network, metrics and slices.
 
 python benchmarks/pipeline.py [--rows 20000] [--repeats 1] [--json]
 
-Stock TFX is run with its LocalDagRunner on the same Beam runner, once from nothing and once more with everything in its cache;
-so is Switchyard, with all that it does besides (gates, MLflow, infra validation, report). Seconds are those that a person waits,
-imports included; a stage's are those from its start to its end. Of several repeats, in turn, the median is printed, and the
-smallest and largest ratio. What must be equal is checked: rows, and metrics within what another split of the rows changes.
+Stock TFX runs with its LocalDagRunner on the same Beam runner, once with an empty cache and once with a full cache. Switchyard
+runs likewise, with its additional work (gates, MLflow, infra validation, report). Seconds are wall-clock time including imports;
+a stage's seconds are from its start to its end. Repeats alternate; the median is printed, with the smallest and largest ratio.
+The command checks that the rows are equal, and the metrics up to the effect of another split of the rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stock_tfx.trips import LABEL, write_trips
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = Path(__file__).resolve().parent / "stock_tfx"
 BATCH = 64
-# Our stage, TFX's component, the ratio that we want.
+# Switchyard's stage, TFX's component, target ratio.
 STAGES = (
     ("ingest", "CsvExampleGen", 0.06),
     ("statistics", "StatisticsGen", None),
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _median(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    """Of one row of several tables: the one with the median ratio, and the smallest and largest."""
+    """Returns, for one row of several tables, the one with the median ratio, and the smallest and largest ratio."""
     ordered = sorted(same, key=lambda row: row["ratio"])
     return {**ordered[len(ordered) // 2], "ratios": (ordered[0]["ratio"], ordered[-1]["ratio"])}
 
@@ -89,7 +89,7 @@ def _stock(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def our_command(folder: Path, data: Path) -> list[str]:
-    """Returns the command of a run over `data` with its workspace in `folder`."""
+    """Returns the command of a run on `data` with its workspace in `folder`."""
     document = {
         "name": "trips",
         "data": {"path": str(data), "splits": {"train": 2, "eval": 1}},
@@ -115,7 +115,7 @@ def _ours(folder: Path, data: Path) -> dict[str, Any]:
 
 
 def environment(*before: Path) -> dict[str, str]:
-    """Returns the environment of either side; `before`: folders that Python looks into first."""
+    """Returns the environment variables of either side; `before` is prepended to Python's path."""
     folders = os.pathsep.join(map(str, [*before, ROOT, STOCK]))
     return {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": folders}
 
@@ -140,7 +140,7 @@ def _same(stock: dict[str, Any], ours: dict[str, Any], rows: int) -> None:
 
 
 def machine() -> str:
-    """Returns what it was measured on."""
+    """Returns a description of the machine."""
     model = next((x.partition(":")[2].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "")
     return f"{os.cpu_count()} cores, {model}, Python {sys.version.split()[0]}"
 

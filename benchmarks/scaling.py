@@ -1,9 +1,9 @@
-"""How time and memory grow with the data: whole runs over 20,000 to 5,000,000 rows, from nothing.
+"""Measures the growth of time and memory with the data: whole runs on 20,000 to 5,000,000 rows with an empty cache.
 
 python benchmarks/scaling.py [--rows 20000 100000 500000 2000000 5000000] [--plot FILE.svg] [--json]
 
-The pipeline of `pipeline.py`, without stock TFX. Memory is that of all the run's processes together, what they share counted
-once (PSS), read twice a second; the highest reading is printed. Ten minutes for all five sizes on two cores.
+It runs the pipeline of `pipeline.py` without stock TFX. Memory is the sum over the run's processes, shared memory counted once
+(PSS), sampled twice a second; the peak is printed. All five sizes take ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _watch(pid: int, peak: list[int]) -> None:
 def _pss(process: psutil.Process) -> int:
     try:
         return int(process.memory_full_info().pss)
-    except psutil.Error:  # it has just ended
+    except psutil.Error:  # the process has just ended
         return 0
 
 

@@ -1,8 +1,8 @@
-"""`switchyard serve` against `mlflow models serve`: the same bundle, the same requests, by turns, in one run. Needs wrk.
+"""Compares `switchyard serve` with `mlflow models serve` on the same bundle and requests, alternately. Needs wrk.
 
 python benchmarks/serving.py [--seconds 5] [--json]
 
-Both get the same body at MLflow's /invocations. The ceiling is the bare predict of the bundle in a loop, without HTTP.
+Both get the same request body at MLflow's /invocations. The ceiling is the bundle's predict in a loop, without HTTP.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _print(found: list[dict[str, Any]], ceilings: dict[str, dict[int, float]]) -
 
 
 def train(work: Path) -> dict[str, Path]:
-    """Returns framework -> bundle of a run of the example in `work/w`."""
+    """Returns framework -> bundle, from a run of the example in `work/w`."""
     print("training both models", file=sys.stderr)
     command = [sys.executable, "-m", "switchyard", "run", EXAMPLE / "pipeline.yaml", "--workspace", work / "w"]
     command += ["--trainer", "tensorflow", "--trainer", "pytorch"]
@@ -205,8 +205,8 @@ def server(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def environment() -> dict[str, str]:
-    """Returns what the commands are started with."""
-    # MLflow starts `uvicorn` by its name.
+    """Returns the environment variables of the servers."""
+    # MLflow finds `uvicorn` by PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
 

@@ -1,9 +1,9 @@
-"""Ten minutes of load on `switchyard serve` while the champion changes every 20 s: failed requests, wrong answers, memory.
+"""Loads `switchyard serve` for ten minutes while the champion changes every 20 s; reports failed requests, wrong answers, memory.
 
 python benchmarks/serving_soak.py [--seconds 600] [--every 20] [--clients 8]
 
-Every answer is compared with the offline prediction of the version that it names. Ends with 1 when one failed or was wrong,
-or the champion did not change in time.
+Every answer is compared with the offline prediction of the version it names. The exit code is 1 when a request failed, an answer
+was wrong, or the champion did not change in time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 
 
 def main() -> None:
-    """Runs it and prints what happened."""
+    """Runs the test and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--every", type=int, default=20, help="seconds from one change of the champion to the next")
@@ -54,7 +54,7 @@ def _rows() -> pd.DataFrame:
 
 
 def _expected(models: dict[str, Path], workspace: Path) -> dict[str, np.ndarray]:
-    """Returns version -> probability of each row, by the bundles themselves."""
+    """Returns version -> probability of each row, computed offline by the bundles."""
     from mlflow import MlflowClient
 
     from switchyard.components.bundle.model import load_bundle
@@ -108,7 +108,7 @@ def _soak(port: int, pid: int, right: dict[str, np.ndarray], workspace: Path, op
 
 
 def _change(workspace: Path, right: dict[str, np.ndarray], *, first: bool) -> str:
-    """Promotes the other version, later goes back, by the commands that a person uses; returns the champion."""
+    """Promotes the other version, or rolls back, with the public commands; returns the champion."""
     base = [sys.executable, "-m", "switchyard", "models"]
     where = ["--workspace", str(workspace)]
     before = _champion(workspace)
@@ -129,7 +129,7 @@ def _champion(workspace: Path) -> str:
 
 
 class _Client(threading.Thread):
-    """Asks for one row after the other over one connection."""
+    """Client that requests one row after the other over one connection."""
 
     def __init__(self, port: int, right: dict[str, np.ndarray], over: threading.Event, first: int, step: int) -> None:
         super().__init__(daemon=True)
@@ -147,7 +147,7 @@ class _Client(threading.Thread):
         self.version = ""
 
     def run(self) -> None:
-        """Asks until it is over."""
+        """Sends requests until the test ends."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         while not self._over.is_set():
             self._next = (self._next + self._step) % len(self._bodies)

@@ -1,8 +1,8 @@
-"""How long the command takes to print its help, against Python starting and ending.
+"""Measures the time to print the command's help, compared with Python's start and exit.
 
 python benchmarks/start_up.py [--repeats 15] [--json]
 
-In turn, each in a process of its own; the median is printed, with the smallest and largest.
+Both alternate, each in a separate process; the median is printed, with the smallest and largest.
 """
 
 from __future__ import annotations

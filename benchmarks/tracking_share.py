@@ -1,9 +1,9 @@
-"""How much of a run MLflow takes: the time that all processes of it spend in calls to MLflow, over the run's wall time.
+"""Measures MLflow's share of a run: the time of all its processes in calls to MLflow, divided by the run's wall time.
 
 python benchmarks/tracking_share.py [--rows 20000] [--json]
 
-A first run, in which MLflow also makes its database, and a run with another learning rate in the same workspace. The first
-call of a process imports MLflow. Calls of stages that run side by side are added up, so the share is at most what is printed.
+Two runs: a first one, in which MLflow also creates its database, and one with another learning rate in the same workspace. The
+first call of a process imports MLflow. Calls of parallel stages are added up, so the printed share is an upper bound.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RUNS = {"first run": (), "another run": ("--set", "trainer.hyperparameters.learn
 
 
 def main() -> None:
-    """Runs both and prints shares."""
+    """Runs both and prints the shares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--json", action="store_true")

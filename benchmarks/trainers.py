@@ -1,13 +1,13 @@
-"""The trainers against loops written by hand, and their input against tensors that are in memory already, in one run.
+"""Compares the trainers with hand-written loops, and their input with tensors that are already in memory.
 
 python benchmarks/trainers.py [--rows 100000] [--epochs 4] [--repeats 3] [--json]
 python benchmarks/trainers.py --rows 400000 --device gpu --batch 4096 --features 100 --hidden 4096 --precision bf16
 
 Both sides of a pair train the default model on the same rows with the same batch size, optimizer and metrics, validate after
-each epoch, and must reach the same validation loss. A side runs in a process of its own, the sides in turn. What is measured are
-whole epochs but for the first, in which frameworks compile; the median of the repeats is printed, with the smallest and largest.
-The trainers also write a checkpoint after each epoch, which the loops by hand do not. On a GPU only PyTorch's sides run; the loop
-by hand has all rows in the GPU's memory.
+each epoch, and must reach the same validation loss. Each side runs in a separate process; the sides alternate. Whole epochs are
+measured, except the first one, in which frameworks compile; the median of the repeats is printed, with the smallest and largest.
+The trainers also write a checkpoint after each epoch, the hand-written loops do not. On a GPU only PyTorch's sides run; the
+hand-written loop keeps all rows in the GPU's memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 LEARNING_RATE = 1e-3
 PRECISIONS = ("float32", "bf16")
-# Side, what it is compared with, what is compared, the ratio that we want.
+# Side, side to compare with, measured quantity, target ratio.
 PAIRS = (
     ("tensorflow", "keras_fit", "TensorFlow trainer, seconds an epoch, against Keras' fit", 1.1),
     ("pytorch", "pytorch_loop", "PyTorch trainer, seconds an epoch, against a loop by hand", 1.1),
@@ -45,7 +45,7 @@ _MOST_DIFFERENCE = 0.02
 
 @dataclass(frozen=True)
 class Setting:
-    """What both sides train: `hidden` is the width of three layers; 0: the default model."""
+    """Model and settings of both sides: `hidden` is the width of three layers; 0 selects the default model."""
 
     epochs: int
     batch: int
@@ -114,7 +114,7 @@ def _has_gpu() -> bool:
 def _row(ours: str, theirs: str, what: str, target: float, measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     mine, other = ([m["epoch_seconds"] for m in measured[side]] for side in (ours, theirs))
     ratio = statistics.median(mine) / statistics.median(other)
-    # Of the same rows: their rate is the inverse of the time.
+    # Both sides read the same rows, so the rate is the inverse of the time.
     found = {"what": what, "ratio": ratio if target > 1 else 1 / ratio, "target": target}
     return found | {k: (statistics.median(s), min(s), max(s)) for k, s in (("ours", mine), ("theirs", other))}
 
@@ -130,7 +130,7 @@ def _run(side: str, folder: Path) -> dict[str, float]:
 
 
 def _write(folder: Path, rows: int, features: int) -> None:
-    """Transformed examples of both splits, as the transform stage writes them."""
+    """Writes transformed examples of both splits like the transform stage."""
     from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, features_json
     from switchyard.components.training.contract import blocks
 
@@ -168,7 +168,7 @@ def _side(side: str, folder: Path, setting: Setting) -> dict[str, float]:
         _pytorch_loop(folder, setting, epoch_ended)
     else:
         _trainer(framework, folder, setting, epoch_ended, in_memory=how == "memory")
-    # The first epoch compiles, and opens the files.
+    # The first epoch compiles and opens the files.
     return {"epoch_seconds": (times[-1] - times[1]) / (setting.epochs - 1), "val_loss": losses[-1]}
 
 
@@ -225,7 +225,7 @@ def _trainer(framework: str, folder: Path, setting: Setting, epoch_ended: Callab
 
 
 def _make_batches_first(request: Any, epochs: int) -> None:
-    """Lets the PyTorch trainer find the batches of each epoch in a list."""
+    """Makes the PyTorch trainer read each epoch's batches from a list."""
     from torch.utils.data import IterableDataset
 
     from switchyard.components.training.ledger import TrainingLedger
@@ -246,7 +246,7 @@ def _make_batches_first(request: Any, epochs: int) -> None:
 
 
 def _make_dataset_first(setting: Setting) -> None:
-    """Lets the TensorFlow trainer find the batches of all epochs in tensors."""
+    """Makes the TensorFlow trainer read all epochs' batches from tensors."""
     import tensorflow as tf
 
     from switchyard.components.training.tensorflow import trainer as tensorflow_trainer
@@ -256,7 +256,7 @@ def _make_dataset_first(setting: Setting) -> None:
     def ready(source: Any, batch_size: int, *, seed: int | None = None, **order: Any) -> Any:
         if seed is None:
             return real(source, batch_size, **order)
-        # Keras' fit takes no list. What is left over of the rows after whole batches is left out.
+        # Keras' fit accepts no list. Rows after the last whole batch are dropped.
         batches = [b for epoch in range(setting.epochs) for b in source.batches(batch_size, seed=seed, epoch=epoch)]
         whole = [b for b in batches if len(b[1]) == batch_size]
         features = {k: tf.stack([x[k] for x, _ in whole]) for k in whole[0][0]}

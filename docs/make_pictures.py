@@ -1,6 +1,6 @@
-"""The pictures of README.md: `switchyard demo` as SVG, its report and its run in MLflow as PNG. `make pictures`.
+"""Creates the pictures of README.md: `switchyard demo` as SVG, its report and its run in MLflow as PNG. `make pictures`.
 
-Needs Chromium. Everything runs in a temporary workspace; nothing is fetched.
+Needs Chromium. Everything runs in a temporary workspace; nothing is downloaded.
 """
 
 import json
@@ -29,7 +29,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 def record(arguments: list[str]) -> str:
-    """Runs the command in a terminal of its own and returns what that shows, with its colours."""
+    """Runs the command in a pseudo-terminal and returns its output with colours."""
     variables = {**os.environ, "COLUMNS": str(COLUMNS), "LINES": str(ROWS), "TERM": "xterm-256color"}
     ours, theirs = pty.openpty()
     process = subprocess.Popen([*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=variables)
@@ -49,11 +49,11 @@ def record(arguments: list[str]) -> str:
 
 
 def last_screen(text: str, workspace: Path) -> list[str]:
-    """Returns the lines as they stay: what a live display has drawn over is left out."""
+    """Returns the final lines, without those that a live display has overwritten."""
     text = text.replace("\r\n", "\n").replace(str(workspace), ".switchyard")
     lines: list[str] = []
     for line in text.split("\n"):
-        # The display goes up and erases what it draws again.
+        # The display moves the cursor up and redraws these lines.
         up = sum(int(n or 1) for n in re.findall(r"\x1b\[(\d*)A", line))
         if up:
             del lines[-up:]
@@ -63,13 +63,13 @@ def last_screen(text: str, workspace: Path) -> list[str]:
 
 
 def draw(lines: list[str], file: Path) -> None:
-    """Writes the lines as SVG, with the reader's own monospaced font."""
+    """Writes the lines as SVG with the viewer's monospaced font."""
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True, color_system="truecolor")
         for line in lines:
             console.print(Text.from_ansi(line), no_wrap=True, overflow="crop")
         svg = console.export_svg(title="switchyard demo")
-    # Rich names a font in the network.
+    # Rich refers to a web font.
     file.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code, ", ""), encoding="utf-8")
 
 
@@ -81,7 +81,7 @@ def free_port() -> int:
 
 
 def photograph(workspace: Path, link: str) -> None:
-    """Opens the report and the run's page in Chromium."""
+    """Takes screenshots of the report and the run's MLflow page in Chromium."""
     port = free_port()
     server = subprocess.Popen([*COMMAND, "ui", "--workspace", str(workspace), "--port", str(port)], stdout=subprocess.DEVNULL)
     try:
@@ -103,8 +103,8 @@ def photograph(workspace: Path, link: str) -> None:
             page = browser.new_page(viewport={"width": 1400, "height": 1000})
             page.goto(link.replace("127.0.0.1:5000", f"127.0.0.1:{port}"))
             page.get_by_text("Metrics").first.wait_for(timeout=60_000)
-            page.wait_for_timeout(3_000)  # the tables come one after the other
-            # Without the assistant beside it.
+            page.wait_for_timeout(3_000)  # the tables load one after the other
+            # Crops MLflow's assistant.
             page.screenshot(path=IMAGES / "mlflow.png", clip={"x": 0, "y": 0, "width": 1035, "height": 1000})
             browser.close()
     finally:
@@ -113,7 +113,7 @@ def photograph(workspace: Path, link: str) -> None:
 
 
 def main() -> int:
-    """Makes all of them."""
+    """Creates all pictures."""
     if CHROMIUM is None:
         raise SystemExit("make pictures: there is no Chromium: apt-get install chromium")
     IMAGES.mkdir(exist_ok=True)

@@ -76,7 +76,7 @@ def _sections(section: type[BaseModel], path: str, seen: dict[type[BaseModel], s
 
 
 def _nested(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
-    """Yields the sections within a type, with what a path to them adds: `` for a key, `.*` for a mapping, `[]` for a list."""
+    """Yields the sections within a type with their path suffix: `` for a key, `.*` for a mapping, `[]` for a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, ""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -116,14 +116,14 @@ def _constraints(metadata: typing.Sequence[Any]) -> list[Any]:
 
 
 def _bounds(metadata: typing.Sequence[Any]) -> str:
-    """Returns a number's bounds in words; that it fits into 32 bits is none that a reader needs."""
+    """Returns a number's bounds in words, without the 32-bit limit."""
     bounds = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     found = [(sign, getattr(item, name, None)) for item in _constraints(metadata) for name, sign in bounds.items()]
     return " and".join(f" {sign} {value}" for sign, value in found if value is not None and value < LARGEST)
 
 
 def default_of(field: FieldInfo) -> str:
-    """Returns a field's default as YAML would have it."""
+    """Returns a field's default as YAML."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
@@ -174,7 +174,7 @@ def _command(command: click.Command, context: click.Context) -> str:
 
 
 def _help(command: click.Command) -> str:
-    """Returns a command's help as Markdown: paragraphs that click is not to wrap become code."""
+    """Returns a command's help as Markdown: paragraphs marked as unwrapped for click become code."""
     paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
     found = []
     for paragraph in paragraphs:
