@@ -1,7 +1,7 @@
 """Build the site of docs/ into .cache/docs/site and check its links: `make docs`.
 
-Runs in an environment that has Zensical alone, which takes links between pages only. So the pages are copied first: links to
-README.md, CONTRIBUTING.md and the like become links to their copies, links to code become the text of the link.
+It runs in an environment with only Zensical, which supports only links between pages. Therefore the pages are copied first: links
+to README.md, CONTRIBUTING.md and the like become links to their copies, links to code become the text of the link.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 REPOSITORY = DOCS.parent
 WORK = REPOSITORY / ".cache" / "docs"
-# Pages that lie outside of docs/, and where the site has them.
+# Pages outside docs/ -> their path in the site.
 PROJECT = {f"{name}.md": f"project/{name}.md" for name in ("CONTRIBUTING", "SECURITY", "CHANGELOG")}
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _OTHER_HOST = re.compile(
@@ -24,12 +24,12 @@ _OTHER_HOST = re.compile(
 
 
 def rewrite(text: str, source: str, sources: dict[str, str]) -> str:
-    """Returns a page with its links as the site needs them.
+    """Returns a page with its links rewritten for the site.
 
     Args:
         text: the page.
         source: its path in the repository.
-        sources: path in the repository to path in the site, of every file of the site.
+        sources: path in the repository -> path in the site, for every file of the site.
     """
 
     def link(match: re.Match[str]) -> str:
@@ -71,7 +71,7 @@ def stage() -> None:
 
 
 def fetched_from_elsewhere() -> list[str]:
-    """Returns what pages of the site would fetch from another host."""
+    """Returns the elements of the site's pages that load from another host."""
     pages = sorted((WORK / "site").rglob("*.html"))
     return [f"{page.name}: {found}" for page in pages for found in _OTHER_HOST.findall(page.read_text())]
 
