@@ -78,7 +78,7 @@ def process_identity() -> dict[str, Any]:
 
 
 def is_alive(header: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a header still runs and its run has not ended (`pid` is None then)."""
+    """Whether the process that wrote a header is alive and its run is under way (`pid` is None then)."""
     pid, since = header.get("pid"), header.get("pid_since")
     if pid is None or since is None:
         return False
