@@ -20,7 +20,7 @@ from switchyard.components.serving.client import from_records, from_tensors, rec
 # Rounding of float32 when the order of summation changes. The limit is twice the model's own difference if that is larger.
 _TOLERANCE = 1e-5
 # Maximum difference of a row's score between batches of different rows. Above it, a row has no well-defined score.
-_BOUND = 1e-3
+_BOUND = 1e-4
 _BATCH, _ODD_BATCH = 50, 7
 _Ask = Callable[[pd.DataFrame], dict[str, list[Any]]]
 
