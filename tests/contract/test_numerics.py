@@ -21,7 +21,7 @@ from tests import training_requests as requests
 from switchyard.components.training.accelerator import AcceleratorProfile
 trainer = next(t for t in requests.FRAMEWORKS if t.name == sys.argv[1])
 folder = pathlib.Path(tempfile.mkdtemp())
-examples, scores = requests.sources(folder / "data", "binary"), []
+examples, scores = requests.sources("binary"), []
 for name in ("first", "second"):
     accelerator = AcceleratorProfile("cpu", deterministic=True)
     request = requests.request(examples, folder / name, "binary", accelerator=accelerator, epochs=2)
