@@ -18,7 +18,7 @@ from switchyard.components.infra_validation.server_process import ServerProcess,
 from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
 
 # Rounding of float32 when the order of summation changes. The limit is twice the model's own difference if that is larger.
-_TOLERANCE = 1e-5
+TOLERANCE = 1e-5
 # Maximum difference of a row's score between batches of different rows. Above it, a row has no well-defined score.
 _BOUND = 1e-4
 _BATCH, _ODD_BATCH = 50, 7
@@ -70,7 +70,7 @@ def _reason(difference: float, own: float) -> str:
             f"its score of a row changes by up to {own:.3g} with the other rows of its batch, allowed: {_BOUND:g}; let no layer "
             "compute over the batch when the model is not training"
         )
-    allowed = max(_TOLERANCE, 2 * own)
+    allowed = max(TOLERANCE, 2 * own)
     if difference > allowed:
         return f"its served scores differ from the offline ones by up to {difference:.3g}, allowed: {allowed:.3g}"
     return ""

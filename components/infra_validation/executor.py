@@ -14,7 +14,7 @@ from tfx.types import artifact_utils
 from switchyard.components.bundle.model import bundle_path
 from switchyard.components.data.summary import DatasetSummary, split_files
 from switchyard.components.evaluation.servability import FILE, Servability, save
-from switchyard.components.infra_validation.check import check
+from switchyard.components.infra_validation.check import TOLERANCE, check
 from switchyard.components.infra_validation.config import InfraValidationSettings
 from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
@@ -69,7 +69,7 @@ def _tell(name: str, found: Servability) -> None:
         return
     latency = found.latency_ms.get("p50_batch_1")
     speed = "" if latency is None else f", {latency:.1f} ms for one row (median)"
-    if found.difference and found.difference > 1e-5:
+    if found.difference and found.difference > TOLERANCE:
         warn(
             f"{name}: served scores differ from the offline ones by up to {found.difference:.1g}, as the model's own scores do "
             f"with the size of the batch ({found.own_difference:.1g})"

@@ -1,4 +1,4 @@
-"""Which arguments a node takes: what goes out comes back, by name where a component's class says so."""
+"""Arguments of a node survive the round trip through a compiled pipeline, under the names of the component's class."""
 
 import pytest
 

@@ -51,6 +51,17 @@ def test_class_weights_and_a_limit_of_steps_keep_the_loss_curve(framework, prepa
     same_curve(alone(framework, **hyper), found)
 
 
+@pytest.mark.parametrize(
+    ("framework", "accelerator"),
+    [("tensorflow", {"count": 2}), ("pytorch", {"count": 2}), ("pytorch", {"count": 2, "shard_model": True})],
+)
+def test_workers_clip_the_gradient_of_all_and_follow_the_schedule_of_one(framework, accelerator, prepared, alone, tmp_path):
+    # Large steps: scores that lie close together are all in few of the thresholds of AUC.
+    hyper = {"clip_norm": 0.1, "schedule": "cosine", "warmup_steps": 5, "optimizer": "sgd", "learning_rate": 3.0}
+    found = train(prepared, tmp_path, framework, accelerator, **hyper)
+    same_curve(alone(framework, **hyper), found)
+
+
 @pytest.mark.skipif(not TAXI.exists(), reason=f"the taxi data is not part of the repository and not at {TAXI}")
 def test_two_workers_reach_the_auc_of_one_on_taxi_trips(tmp_path):
     document = {

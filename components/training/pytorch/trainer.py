@@ -173,9 +173,11 @@ class _Module(lightning.LightningModule):
         self._task, self._hyper = request.spec.task, request.hyperparameters
         self._shard, self._train_rows = request.shard, request.train.rows
         self._eval_rows = request.eval.rows
-        # Lightning unscales fp16 gradients before clipping; a fused optimizer unscales them itself.
-        self._fused = not (request.accelerator.precision == "fp16" and request.hyperparameters.clip_norm)
         self._spread = request.accelerator.shard_model and request.shard.count > 1
+        # Lightning unscales fp16 gradients before clipping; a fused optimizer unscales them itself.
+        unscales = request.accelerator.precision == "fp16" and bool(request.hyperparameters.clip_norm)
+        # torch 2.10 has no fused SGD for sharded weights: "found no DeviceMesh from dtensor args".
+        self._fused = not unscales and not (self._spread and request.hyperparameters.optimizer == "sgd")
         weights = request.hyperparameters.class_weights
         self.register_buffer("class_weights", torch.tensor(weights) if weights else None, persistent=False)
         self.train_metrics = Metrics(request.spec, prefix="")

@@ -182,7 +182,7 @@ class Replicas:
         """Returns this replica's share of the clipped gradient sum; the optimizer sums the shares of all replicas."""
         there = [i for i, g in enumerate(gradients) if g is not None]
         context = tf.distribute.get_replica_context()
-        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [gradients[i] for i in there])
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [tf.convert_to_tensor(gradients[i]) for i in there])
         clipped, _ = tf.clip_by_global_norm(summed, self._request.hyperparameters.clip_norm * scale)
         shares = dict(zip(there, (g / self._replicas for g in clipped), strict=True))
         return [shares.get(i) for i in range(len(gradients))]
