@@ -35,14 +35,45 @@ def torch_linear(spec):
     return Linear()
 
 
-def by_hand(request):
+def keras_embedding(spec):
+    import keras
+
+    inputs = {f.name: keras.Input(f.shape, dtype=f.dtype, name=f.name) for f in spec.features}
+    embedded = keras.layers.Embedding(4, 1, embeddings_initializer="zeros")(inputs["word"])
+    return keras.Model(inputs, keras.layers.Flatten()(embedded))
+
+
+def torch_embedding(spec):
+    import torch
+
+    class Words(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = torch.nn.Embedding(4, 1)
+            torch.nn.init.zeros_(self.embedding.weight)
+
+        def forward(self, features):
+            return self.embedding(features["word"])[:, 0]
+
+    return Words()
+
+
+def numbers(features):
+    return np.column_stack([features["x"], np.ones(len(features["x"]))]).astype(np.float64)
+
+
+def words(features):
+    return np.eye(4)[features["word"][:, 0]]
+
+
+def by_hand(request, inputs=numbers):
     """Returns the loss of each epoch: logistic regression by SGD, in NumPy and float64."""
-    hyper, weights = request.hyperparameters, np.zeros(3)
+    hyper, weights = request.hyperparameters, np.zeros(inputs(next(iter(request.train.batches(1)))[0]).shape[1])
     total, losses, step = hyper.total_steps(request.train.rows), [], 0
     for epoch in range(hyper.epochs):
         found = []
         for features, labels in request.train.batches(hyper.batch_size, seed=hyper.seed, epoch=epoch):
-            x = np.column_stack([features["x"], np.ones(len(labels))]).astype(np.float64)
+            x = inputs(features)
             logits = x @ weights
             found += list(np.logaddexp(0, logits) - labels * logits)
             gradient = x.T @ (1 / (1 + np.exp(-logits)) - labels) / len(labels)
@@ -76,6 +107,15 @@ def test_every_framework_trains_as_numpy_does(trainer, case, make):
     request = make(build_model=build_model, **given)
     losses = [h["loss"] for h in trainer().train(request, no_report).history]
     assert losses == pytest.approx(by_hand(request), abs=1e-4)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_the_norm_of_an_embeddings_gradient_is_that_of_its_rows_added_up(trainer, make):
+    build_model = keras_embedding if trainer is TensorflowTrainer else torch_embedding
+    request = make(build_model=build_model, optimizer="sgd", learning_rate=1.0, epochs=EPOCHS, batch_size=BATCH, clip_norm=0.05)
+    losses = [h["loss"] for h in trainer().train(request, no_report).history]
+    assert losses == pytest.approx(by_hand(request, words), abs=1e-4)
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -266,13 +266,27 @@ def _optimizer(hyper: Hyperparameters, rows: int, *, clip: bool = True) -> keras
     if hyper.schedule != "constant" or hyper.warmup_steps:
         rate = _Course(rate, hyper.schedule, hyper.total_steps(rows), hyper.warmup_steps)
     norm = hyper.clip_norm if clip else None
-    optimizers: dict[Optimizer, Callable[[], keras.optimizers.Optimizer]] = {
-        "adam": lambda: keras.optimizers.Adam(rate, epsilon=1e-7, global_clipnorm=norm),
-        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=hyper.weight_decay, epsilon=1e-7, global_clipnorm=norm),
-        "sgd": lambda: keras.optimizers.SGD(rate, weight_decay=hyper.weight_decay or None, global_clipnorm=norm),
-        "rmsprop": lambda: keras.optimizers.RMSprop(rate, rho=0.9, epsilon=1e-7, global_clipnorm=norm),
+    optimizers: dict[Optimizer, tuple[type[keras.optimizers.Optimizer], dict[str, Any]]] = {
+        "adam": (keras.optimizers.Adam, {"epsilon": 1e-7}),
+        "adamw": (keras.optimizers.AdamW, {"epsilon": 1e-7, "weight_decay": hyper.weight_decay}),
+        "sgd": (keras.optimizers.SGD, {"weight_decay": hyper.weight_decay or None}),
+        "rmsprop": (keras.optimizers.RMSprop, {"epsilon": 1e-7, "rho": 0.9}),
     }
-    return optimizers[hyper.optimizer]()
+    kind, options = optimizers[hyper.optimizer]
+    return (_dense(kind) if norm else kind)(rate, global_clipnorm=norm, **options)
+
+
+def _dense(kind: type[keras.optimizers.Optimizer]) -> type[keras.optimizers.Optimizer]:
+    """Returns an optimizer that takes embeddings' gradients as dense tensors.
+
+    Keras 3.15 computes the norm of their `IndexedSlices` before rows of the same index are added up: a wrong norm.
+    """
+
+    class Dense(kind):
+        def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+            return super().apply([None if g is None else tf.convert_to_tensor(g) for g in grads], trainable_variables)
+
+    return Dense
 
 
 class _Course(keras.optimizers.schedules.LearningRateSchedule):
