@@ -132,7 +132,7 @@ def _run(side: str, folder: Path) -> dict[str, float]:
 def _write(folder: Path, rows: int, features: int) -> None:
     """Writes transformed examples of both splits like the transform stage."""
     from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, features_json
-    from switchyard.components.training.contract import blocks
+    from switchyard.components.training.example_source import blocks
 
     random = np.random.default_rng(0)
     specs = _specs(features)
@@ -148,7 +148,7 @@ def _write(folder: Path, rows: int, features: int) -> None:
 
 
 def _specs(features: int) -> Any:
-    from switchyard.components.training.contract import FeatureSpec
+    from switchyard.components.training.model_spec import FeatureSpec
 
     return tuple(FeatureSpec(f"x{i}", "float32", (1,)) for i in range(features))
 
@@ -174,8 +174,10 @@ def _side(side: str, folder: Path, setting: Setting) -> dict[str, float]:
 
 def _request(folder: Path, setting: Setting) -> Any:
     from switchyard.components.training.accelerator import AcceleratorProfile
-    from switchyard.components.training.contract import Hyperparameters, ModelSpec, TrainRequest
+    from switchyard.components.training.contract import TrainRequest
     from switchyard.components.training.examples import transformed_examples
+    from switchyard.components.training.hyperparameters import Hyperparameters
+    from switchyard.components.training.model_spec import ModelSpec
 
     train, held_out = (transformed_examples(folder, split) for split in ("train", "eval"))
     work = Path(tempfile.mkdtemp(dir=folder))

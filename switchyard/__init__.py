@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from switchyard.components.bundle.model import BundleModel
     from switchyard.components.bundle.pyfunc import PyfuncModel as PyfuncModel
     from switchyard.components.errors import ArgumentError, DataGateError, StageError, TrainingError, UserError
-    from switchyard.components.training.contract import ModelSpec, Trainer, TrainRequest, TrainResult
+    from switchyard.components.training.contract import Trainer, TrainRequest, TrainResult
+    from switchyard.components.training.model_spec import ModelSpec
     from switchyard.pipelines.api.compile import compile  # noqa: A004
     from switchyard.pipelines.api.model_argument import load_model
     from switchyard.pipelines.api.predict import PredictedFile, predict
@@ -39,7 +40,7 @@ _MODULES = {
     "BundleModel": "switchyard.components.bundle.model",
     "CompiledForKubeflow": "switchyard.pipelines.runners.kubeflow.compiler.compile",
     "DataGateError": "switchyard.components.errors",
-    "ModelSpec": "switchyard.components.training.contract",
+    "ModelSpec": "switchyard.components.training.model_spec",
     "PredictedFile": "switchyard.pipelines.api.predict",
     "RunResult": "switchyard.pipelines.runners.contract",
     "StageError": "switchyard.components.errors",

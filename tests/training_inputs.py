@@ -3,8 +3,11 @@
 import numpy as np
 
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.contract import FeatureSpec, Hyperparameters, ModelSpec, TrainRequest, blocks
+from switchyard.components.training.contract import TrainRequest
+from switchyard.components.training.example_source import blocks
 from switchyard.components.training.examples import Examples, columns_of
+from switchyard.components.training.hyperparameters import Hyperparameters
+from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
 
 TASKS = {"binary": 1, "multiclass": 3, "regression": 1}
 HYPER = dict(

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from switchyard.components.errors import UserError
-from switchyard.components.training.contract import Block, FeatureSpec, blocks
+from switchyard.components.training.example_source import Block, blocks
+from switchyard.components.training.model_spec import FeatureSpec
 
 FILE, SUFFIX = "columns.json", ".arrow"
 LABEL = "label"

@@ -7,13 +7,12 @@ To add a trainer, subclass `Trainer`, implement the abstract methods and name th
 from __future__ import annotations
 
 import abc
-import math
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,191 +20,12 @@ from switchyard.components.errors import TrainingError, UserError, first_line, t
 from switchyard.components.process import variables
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.names import Optimizer, Schedule
+from switchyard.components.training.example_source import WHOLE, ExampleSource, Shard
+from switchyard.components.training.hyperparameters import OPTIONAL_HYPERPARAMETERS, Hyperparameters
+from switchyard.components.training.model_spec import ModelSpec
 
-Batch = tuple[dict[str, np.ndarray], np.ndarray]
 Report = Callable[[int, Mapping[str, float]], None]
 Predictor = Callable[[Mapping[str, np.ndarray]], np.ndarray]
-
-EARLY_STOPPING_EPOCHS = 50
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """One transformed feature.
-
-    Attributes:
-        name: name of the feature.
-        dtype: `float32` or `int64`.
-        shape: without the batch dimension, `(1,)` for a scalar.
-        vocabulary_size: for vocabulary indices, the vocabulary's size including the out-of-vocabulary buckets; else None.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    vocabulary_size: int | None = None
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The argument of `build_model(spec)`. The model maps a dict of batches to logits, shape (B, outputs).
-
-    Attributes:
-        features: the transformed features.
-        task: binary, multiclass or regression.
-        outputs: 1 for binary (the logit of the last class) and regression (the value), else the number of classes.
-        parameters: the config's `trainer.model_parameters`.
-    """
-
-    features: tuple[FeatureSpec, ...]
-    task: str
-    outputs: int
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-OPTIONAL_HYPERPARAMETERS = ("schedule", "warmup_steps", "weight_decay", "clip_norm")
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """The config's `HyperparametersConfig` with all defaults resolved.
-
-    Attributes:
-        epochs: maximum passes over the training split.
-        steps: maximum optimizer steps; None sets no limit beyond `epochs`.
-        patience: epochs without an improved `val_loss` before training stops; None disables early stopping.
-        class_weights: weight per class index, or None.
-        schedule: learning rate schedule, see `schedule.factor`.
-        warmup_steps: optimizer steps in which the learning rate rises linearly to its value.
-        weight_decay: decoupled weight decay, times the learning rate of the step; 0 disables it.
-        clip_norm: maximum global norm of the gradient, to which larger gradients are scaled; None disables clipping.
-    """
-
-    epochs: int
-    steps: int | None
-    batch_size: int
-    learning_rate: float
-    optimizer: Optimizer
-    seed: int
-    patience: int | None
-    min_delta: float
-    class_weights: tuple[float, ...] | None
-    schedule: Schedule = "constant"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-
-    def total_steps(self, rows: int) -> int:
-        """Returns the optimizer steps of a training over `rows` examples without early stopping."""
-        return self.steps or self.epochs * math.ceil(rows / self.batch_size)
-
-    def eval_batch_size(self, parts: int) -> int:
-        """Returns the global batch size for the eval split, a multiple of `parts` (workers or replicas)."""
-        return math.ceil(max(self.batch_size, 1024) / parts) * parts
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One worker's part of every batch: its rows `index`, `index + count`, ... Shards are disjoint and cover the batch.
-
-    Attributes:
-        index: index of the worker, from 0; the first one reports, saves and exports.
-        count: number of workers.
-    """
-
-    index: int = 0
-    count: int = 1
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the first worker, which reports for all."""
-        return self.index == 0
-
-    def rows(self, batch: int) -> int:
-        """Returns the number of a batch's rows in this shard."""
-        return max(0, -(-(batch - self.index) // self.count))
-
-
-WHOLE = Shard()
-
-
-@dataclass(frozen=True)
-class Block:
-    """Features stored side by side in one array (rows, width): all scalars of one dtype, or one wider feature.
-
-    Attributes:
-        dtype: `float32` or `int64`.
-        names: names of the features, from left to right.
-        shape: shape of each feature, without the batch dimension.
-    """
-
-    dtype: str
-    names: tuple[str, ...]
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of columns of one feature."""
-        return math.prod(self.shape)
-
-    @property
-    def width(self) -> int:
-        """Number of columns of all features."""
-        return self.size * len(self.names)
-
-    def features(self, array: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the features of a block's array, shape (rows, width), by name, as views of shape (rows, *shape)."""
-        parts = np.split(array, len(self.names), axis=1) if len(self.names) > 1 else [array]
-        return {name: part.reshape(-1, *self.shape) for name, part in zip(self.names, parts, strict=True)}
-
-
-def blocks(features: Sequence[FeatureSpec]) -> tuple[Block, ...]:
-    """Returns the block layout of the features."""
-    scalars: dict[str, list[str]] = {}
-    for feature in features:
-        if feature.shape == (1,):
-            scalars.setdefault(feature.dtype, []).append(feature.name)
-    wide = [Block(dtype, tuple(names), (1,)) for dtype, names in sorted(scalars.items())]
-    return (*wide, *(Block(f.dtype, (f.name,), f.shape) for f in features if f.shape != (1,)))
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Consecutive batches, passed to a framework in one call.
-
-    Attributes:
-        arrays: one array per block, shape (rows, width).
-        labels: shape (rows,).
-        sizes: number of rows of each batch.
-    """
-
-    arrays: tuple[np.ndarray, ...]
-    labels: np.ndarray
-    sizes: tuple[int, ...]
-
-
-class ExampleSource(Protocol):
-    """One split of transformed examples, shared by all trainers.
-
-    Labels are int64 class indices, or float32 values for a regression. Without `seed` rows keep the order of the files; with it
-    the order depends only on `seed` and `epoch`, not on the shard. Of each batch of `batch_size` rows a shard receives its part.
-    A shard without a row in the last batch receives the batch's first row as padding, which must not count.
-    """
-
-    @property
-    def rows(self) -> int:
-        """Number of examples."""
-
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        """Layout of the features in a stretch's arrays."""
-
-    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
-        """Yields the batches of one epoch: features by name, shape (B, *feature shape), and labels, shape (B,)."""
-
-    def stretches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Stretch]:
-        """Yields the same batches in groups: a hundred scalar features are one array, which the framework may split."""
 
 
 @dataclass(frozen=True)
@@ -400,12 +220,3 @@ def _out_of_memory(request: TrainRequest, error: Exception) -> TrainingError:
         f"{reason}. Try a smaller batch_size, trainer.accelerator.precision bf16, more workers (trainer.accelerator.count), or a "
         "smaller model."
     )
-
-
-def check_output(shape: tuple[int, ...], batch: int, spec: ModelSpec) -> None:
-    """Raises UserError unless a model's output is (batch, spec.outputs)."""
-    if tuple(shape) != (batch, spec.outputs):
-        raise UserError(
-            f"trainer.model: build_model returned a model whose output has shape {tuple(shape)} for {batch} examples; "
-            f"a {spec.task} task needs logits of shape ({batch}, {spec.outputs})."
-        )

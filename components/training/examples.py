@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from switchyard.components.training.columns import Columns, column_files, joined, layout_of, nbytes, read_columns
-from switchyard.components.training.contract import WHOLE, Batch, Block, FeatureSpec, ModelSpec, Shard, Stretch, blocks
+from switchyard.components.training.example_source import WHOLE, Batch, Block, Shard, Stretch, blocks
+from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
 
 # Maximum size of a split that is held in memory.
 MEMORY_BYTES = 1 << 30

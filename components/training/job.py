@@ -10,7 +10,9 @@ from typing import Any
 
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.contract import WHOLE, Hyperparameters, Report, TrainResult, WorkerGroup
+from switchyard.components.training.contract import Report, TrainResult, WorkerGroup
+from switchyard.components.training.example_source import WHOLE
+from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.request import CHECKPOINTS, EXPORT, hyperparameters, train_request
 from switchyard.components.training.trainers import trainer_class
 from switchyard.components.user_code.loading import UserCode

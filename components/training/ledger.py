@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from switchyard.components.errors import TrainingError
-from switchyard.components.training.contract import Hyperparameters, TrainResult
+from switchyard.components.training.contract import TrainResult
+from switchyard.components.training.hyperparameters import Hyperparameters
 
 FILE = "ledger.json"
 _LAST, _BEST = "last-", "best-"

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from switchyard.components.errors import UserError
-from switchyard.components.training.contract import Batch, ExampleSource, ModelSpec
+from switchyard.components.training.example_source import Batch, ExampleSource
+from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.user_code.loading import blamed, folder_of
 
 # Final operation -> range of its values.

@@ -10,8 +10,11 @@ from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.columns import read_features
-from switchyard.components.training.contract import EARLY_STOPPING_EPOCHS, WHOLE, Hyperparameters, ModelSpec, Shard, TrainRequest
+from switchyard.components.training.contract import TrainRequest
+from switchyard.components.training.example_source import WHOLE, Shard
 from switchyard.components.training.examples import transformed_examples
+from switchyard.components.training.hyperparameters import EARLY_STOPPING_EPOCHS, Hyperparameters
+from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.user_code.loading import UserCode
 
 DEFAULT_EPOCHS = 20

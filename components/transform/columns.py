@@ -19,7 +19,8 @@ from tensorflow_transform.tf_metadata import schema_utils
 from switchyard.components.data.shards import rename
 from switchyard.components.errors import UserError
 from switchyard.components.training.columns import SUFFIX, Columns, ColumnsWriter
-from switchyard.components.training.contract import FeatureSpec, blocks
+from switchyard.components.training.example_source import blocks
+from switchyard.components.training.model_spec import FeatureSpec
 
 SHARD_ROWS = 50_000
 

@@ -9,7 +9,7 @@ import pytest
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.contract import FeatureSpec, ModelSpec
+from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
 from switchyard.components.training.positional import FILE, load_names
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer

@@ -13,7 +13,8 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.executor import Gate
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.contract import FeatureSpec, ModelSpec, TrainRequest
+from switchyard.components.training.contract import TrainRequest
+from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
 from switchyard.components.training.request import hyperparameters
 from switchyard.components.training.trainers import trainer_class
 from switchyard.components.transform.columns import feature_specs

@@ -12,8 +12,9 @@ from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_sp
 
 from switchyard.components.errors import UserError
 from switchyard.components.training.columns import FILE, features_json
-from switchyard.components.training.contract import FeatureSpec, Shard, blocks
+from switchyard.components.training.example_source import Shard, blocks
 from switchyard.components.training.examples import Examples, transformed_examples
+from switchyard.components.training.model_spec import FeatureSpec
 from switchyard.components.training.pytorch.batches import batches as pytorch_batches
 from switchyard.components.training.tensorflow.batches import dataset
 from switchyard.components.transform import columns as written

@@ -5,7 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from switchyard.components.training.contract import FeatureSpec, Shard
+from switchyard.components.training.example_source import Shard
+from switchyard.components.training.model_spec import FeatureSpec
 from tests.training_requests import in_memory
 
 pytestmark = pytest.mark.core

@@ -15,8 +15,9 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.training.columns import FILE, ColumnsWriter, features_json
 from switchyard.components.training.config import HyperparametersConfig
-from switchyard.components.training.contract import FeatureSpec, blocks
+from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.model_spec import FeatureSpec
 from switchyard.components.training.workers.group import train
 from switchyard.components.training.workers.training_process import training_server
 from tests.command import REPOSITORY, environment

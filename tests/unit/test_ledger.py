@@ -1,7 +1,7 @@
 import pytest
 
 from switchyard.components.errors import TrainingError
-from switchyard.components.training.contract import Hyperparameters
+from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.ledger import TrainingLedger, diverged
 
 

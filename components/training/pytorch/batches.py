@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from switchyard.components.errors import UserError
-from switchyard.components.training.contract import Block, ExampleSource, Stretch, TrainRequest
+from switchyard.components.training.contract import TrainRequest
+from switchyard.components.training.example_source import Block, ExampleSource, Stretch
 from switchyard.components.training.ledger import TrainingLedger
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from switchyard.components.training.contract import ModelSpec
 from switchyard.components.training.default_model import DROPOUT, HIDDEN, embedding_width
+from switchyard.components.training.model_spec import ModelSpec
 
 
 def default_model(spec: ModelSpec) -> nn.Module:

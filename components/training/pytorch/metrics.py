@@ -8,7 +8,7 @@ import torch
 import torchmetrics
 from torch import nn
 
-from switchyard.components.training.contract import ModelSpec
+from switchyard.components.training.model_spec import ModelSpec
 
 # Updates are flushed at whichever limit is reached first; outputs of many classes are large.
 _STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20

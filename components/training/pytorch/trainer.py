@@ -23,20 +23,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.contract import (
-    OPTIONAL_HYPERPARAMETERS,
-    Hyperparameters,
-    Predictor,
-    Report,
-    Shard,
-    Trainer,
-    TrainRequest,
-    TrainResult,
-    check_output,
-)
+from switchyard.components.training.contract import Predictor, Report, Trainer, TrainRequest, TrainResult
+from switchyard.components.training.example_source import Shard
 from switchyard.components.training.examples import placeholder_batch
+from switchyard.components.training.hyperparameters import OPTIONAL_HYPERPARAMETERS, Hyperparameters
 from switchyard.components.training.ledger import TrainingLedger, check_finite
 from switchyard.components.training.model_check import explained
+from switchyard.components.training.model_spec import check_output
 from switchyard.components.training.names import Optimizer
 from switchyard.components.training.positional import by_name, positional, save_names
 from switchyard.components.training.pytorch.archive import MODEL_FILE, save_program

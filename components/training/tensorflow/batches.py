@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from switchyard.components.training.contract import WHOLE, Block, ExampleSource, Shard
+from switchyard.components.training.example_source import WHOLE, Block, ExampleSource, Shard
 
 
 def dataset(

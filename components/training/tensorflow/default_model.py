@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from switchyard.components.training.contract import ModelSpec
 from switchyard.components.training.default_model import DROPOUT, HIDDEN, embedding_width
+from switchyard.components.training.model_spec import ModelSpec
 
 
 def default_model(spec: ModelSpec) -> keras.Model:

@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.contract import Shard, TrainRequest, WorkerGroup
+from switchyard.components.training.contract import TrainRequest, WorkerGroup
+from switchyard.components.training.example_source import Shard
 from switchyard.components.training.tensorflow.batches import dataset
 
 Losses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]

@@ -15,7 +15,7 @@ from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
 from switchyard.components.errors import TrainingError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, features_json
-from switchyard.components.training.contract import blocks
+from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.pytorch.archive import MODEL_FILE
 from switchyard.components.training.pytorch.trainer import PytorchTrainer

@@ -1,0 +1,117 @@
+"""The examples that a trainer reads, as every framework receives them. Standard library and NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from switchyard.components.training.model_spec import FeatureSpec
+
+Batch = tuple[dict[str, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One worker's part of every batch: its rows `index`, `index + count`, ... Shards are disjoint and cover the batch.
+
+    Attributes:
+        index: index of the worker, from 0; the first one reports, saves and exports.
+        count: number of workers.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the first worker, which reports for all."""
+        return self.index == 0
+
+    def rows(self, batch: int) -> int:
+        """Returns the number of a batch's rows in this shard."""
+        return max(0, -(-(batch - self.index) // self.count))
+
+
+WHOLE = Shard()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Features stored side by side in one array (rows, width): all scalars of one dtype, or one wider feature.
+
+    Attributes:
+        dtype: `float32` or `int64`.
+        names: names of the features, from left to right.
+        shape: shape of each feature, without the batch dimension.
+    """
+
+    dtype: str
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of columns of one feature."""
+        return math.prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """Number of columns of all features."""
+        return self.size * len(self.names)
+
+    def features(self, array: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the features of a block's array, shape (rows, width), by name, as views of shape (rows, *shape)."""
+        parts = np.split(array, len(self.names), axis=1) if len(self.names) > 1 else [array]
+        return {name: part.reshape(-1, *self.shape) for name, part in zip(self.names, parts, strict=True)}
+
+
+def blocks(features: Sequence[FeatureSpec]) -> tuple[Block, ...]:
+    """Returns the block layout of the features."""
+    scalars: dict[str, list[str]] = {}
+    for feature in features:
+        if feature.shape == (1,):
+            scalars.setdefault(feature.dtype, []).append(feature.name)
+    wide = [Block(dtype, tuple(names), (1,)) for dtype, names in sorted(scalars.items())]
+    return (*wide, *(Block(f.dtype, (f.name,), f.shape) for f in features if f.shape != (1,)))
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive batches, passed to a framework in one call.
+
+    Attributes:
+        arrays: one array per block, shape (rows, width).
+        labels: shape (rows,).
+        sizes: number of rows of each batch.
+    """
+
+    arrays: tuple[np.ndarray, ...]
+    labels: np.ndarray
+    sizes: tuple[int, ...]
+
+
+class ExampleSource(Protocol):
+    """One split of transformed examples, shared by all trainers.
+
+    Labels are int64 class indices, or float32 values for a regression. Without `seed` rows keep the order of the files; with it
+    the order depends only on `seed` and `epoch`, not on the shard. Of each batch of `batch_size` rows a shard receives its part.
+    A shard without a row in the last batch receives the batch's first row as padding, which must not count.
+    """
+
+    @property
+    def rows(self) -> int:
+        """Number of examples."""
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Layout of the features in a stretch's arrays."""
+
+    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
+        """Yields the batches of one epoch: features by name, shape (B, *feature shape), and labels, shape (B,)."""
+
+    def stretches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Stretch]:
+        """Yields the same batches in groups: a hundred scalar features are one array, which the framework may split."""

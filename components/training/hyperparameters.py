@@ -1,0 +1,49 @@
+"""Hyperparameters as trainers receive them. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from switchyard.components.training.names import Optimizer, Schedule
+
+EARLY_STOPPING_EPOCHS = 50
+OPTIONAL_HYPERPARAMETERS = ("schedule", "warmup_steps", "weight_decay", "clip_norm")
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The config's `HyperparametersConfig` with all defaults resolved.
+
+    Attributes:
+        epochs: maximum passes over the training split.
+        steps: maximum optimizer steps; None sets no limit beyond `epochs`.
+        patience: epochs without an improved `val_loss` before training stops; None disables early stopping.
+        class_weights: weight per class index, or None.
+        schedule: learning rate schedule, see `schedule.factor`.
+        warmup_steps: optimizer steps in which the learning rate rises linearly to its value.
+        weight_decay: decoupled weight decay, times the learning rate of the step; 0 disables it.
+        clip_norm: maximum global norm of the gradient, to which larger gradients are scaled; None disables clipping.
+    """
+
+    epochs: int
+    steps: int | None
+    batch_size: int
+    learning_rate: float
+    optimizer: Optimizer
+    seed: int
+    patience: int | None
+    min_delta: float
+    class_weights: tuple[float, ...] | None
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+
+    def total_steps(self, rows: int) -> int:
+        """Returns the optimizer steps of a training over `rows` examples without early stopping."""
+        return self.steps or self.epochs * math.ceil(rows / self.batch_size)
+
+    def eval_batch_size(self, parts: int) -> int:
+        """Returns the global batch size for the eval split, a multiple of `parts` (workers or replicas)."""
+        return math.ceil(max(self.batch_size, 1024) / parts) * parts

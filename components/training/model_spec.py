@@ -1,0 +1,52 @@
+"""The argument of `build_model(spec)`: the inputs and the outputs of a model. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from switchyard.components.errors import UserError
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One transformed feature.
+
+    Attributes:
+        name: name of the feature.
+        dtype: `float32` or `int64`.
+        shape: without the batch dimension, `(1,)` for a scalar.
+        vocabulary_size: for vocabulary indices, the vocabulary's size including the out-of-vocabulary buckets; else None.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    vocabulary_size: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The argument of `build_model(spec)`. The model maps a dict of batches to logits, shape (B, outputs).
+
+    Attributes:
+        features: the transformed features.
+        task: binary, multiclass or regression.
+        outputs: 1 for binary (the logit of the last class) and regression (the value), else the number of classes.
+        parameters: the config's `trainer.model_parameters`.
+    """
+
+    features: tuple[FeatureSpec, ...]
+    task: str
+    outputs: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_output(shape: tuple[int, ...], batch: int, spec: ModelSpec) -> None:
+    """Raises UserError unless a model's output is (batch, spec.outputs)."""
+    if tuple(shape) != (batch, spec.outputs):
+        raise UserError(
+            f"trainer.model: build_model returned a model whose output has shape {tuple(shape)} for {batch} examples; "
+            f"a {spec.task} task needs logits of shape ({batch}, {spec.outputs})."
+        )
