@@ -1,5 +1,7 @@
 """Adds limits to uvicorn's HTTP protocol: on heads, connections, idle time and unread bodies of answered requests.
 
+Requests with a target in absolute form are judged by the host of the target, which uvicorn drops.
+
 uvicorn 0.54 with httptools limits none of them, and its h11 protocol limits only the bytes of a head. `HttpToolsProtocol` is
 undocumented: `tests/security/test_connections.py` checks every limit against a real server.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +35,7 @@ PRIVATE = Private(
     "https://github.com/encode/uvicorn/blob/0.54.0/uvicorn/protocols/http/httptools_impl.py",
 )
 _REQUEST = "switchyard.request"
+_ABSOLUTE = re.compile(rb"(?P<scheme>[^/?#:]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _LINE_EXTRA = 16  # bytes for the method, the version and the spaces of a request line
 _OVERHEAD = 8  # maximum raw bytes per byte of a chunked body
 _PAUSE = 0.1  # seconds before the next try when no connection can be accepted
@@ -174,6 +178,8 @@ class _BoundedHttp(HttpToolsProtocol):
         if len(self.pipeline) >= self.limits.pipelined:
             self._real.abort()
             self._stop(503, "too many requests wait on this connection.")
+        if (absolute := _ABSOLUTE.fullmatch(self.url)) is not None:
+            self._judge_by_target(absolute)
         super().on_headers_complete()
         self.scope[_REQUEST] = self.cycle  # type: ignore[literal-required]
         if self.parser.should_upgrade():
@@ -203,6 +209,17 @@ class _BoundedHttp(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
         super().resume_writing()
+
+    def _judge_by_target(self, absolute: re.Match[bytes]) -> None:
+        """Replaces the Host field by the host of a target in absolute form (RFC 9112, 3.2.2), and the target by its path."""
+        if absolute["scheme"].lower() not in (b"http", b"https") or b"@" in absolute["authority"] or not absolute["authority"]:
+            self._stop(400, "a target in absolute form is http://HOST[:PORT]/PATH.")
+        given = [i for i, (name, _) in enumerate(self.headers) if name == b"host"]
+        for i in given:
+            self.headers[i] = (b"host", absolute["authority"])
+        if not given and self.parser.get_http_version() == "1.0":
+            self.headers.append((b"host", absolute["authority"]))
+        self.url = absolute["rest"] if absolute["rest"].startswith(b"/") else b"/" + absolute["rest"]
 
     def _stop(self, status: int, message: str) -> None:
         self._refusal = (status, message)

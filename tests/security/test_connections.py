@@ -462,6 +462,48 @@ def test_elsewhere_names_are_checked_where_they_are_given_and_addresses_are_let_
 
 
 @pytest.mark.core
+def test_a_target_in_absolute_form_is_judged_by_its_own_host():
+    """RFC 9112, 3.2.2: the Host field beside it is ignored. A proxy routes by the target too, and the two must agree."""
+    with listening(hosts=AllowedHosts(["models.example.org"], addresses=False)) as port:
+        for target in (f"http://localhost:{port}/v2", "HTTP://LOCALHOST/v2?x=y", "https://models.example.org/v2",
+                       f"http://[::1]:{port}/v2"):  # fmt: skip
+            for host in ("localhost", "evil.example"):
+                assert host_of(port, host, target) == 200, (target, host)
+        for target in ("http://evil.example/v2", "http://10.0.0.1/v2", "http://localhost.evil.example/v2/health/live",
+                       "http://[::2]/", "http://evil.example?@localhost/", "http://evil.example//http://localhost/"):  # fmt: skip
+            assert host_of(port, "localhost", target) == 421, target
+            assert host_of(port, [], target, version="1.0") == 421, target
+        # One with a user's name is refused as a whole: which part is the host, readers disagree on.
+        for target in (
+            "http://localhost@evil.example/v2",
+            "http://evil.example@localhost/v2",
+            "ftp://localhost/v2",
+            "http:///v2",
+        ):
+            assert host_of(port, "localhost", target) == 400, target
+        assert host_of(port, "localhost", "http://localhost") == 404
+        assert host_of(port, [], "http://localhost/v2") == 400
+        assert host_of(port, ["localhost", "localhost"], "http://localhost/v2") == 400
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("OPTIONS *", 404),
+        ("CONNECT localhost:80", 400),
+        ("GET localhost/v2", 400),
+        ("GET //evil.example/v2", 404),
+        ("GET *", 404),
+    ],
+)
+def test_a_target_of_another_form_has_an_answer(line, status):
+    with listening(hosts=AllowedHosts([], addresses=False)) as port, connected(port) as client:
+        client.sendall(f"{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+        assert status_of(until_closed(client)) == status
+
+
+@pytest.mark.core
 def test_the_loop_answers_others_while_a_big_body_is_decoded():
     unit = b'{"a":1},'
     body = b'{"instances":[' + unit * ((1 << 20) // len(unit) - 10) + b"{}]}"
