@@ -228,8 +228,6 @@ def _trainer(framework: str, folder: Path, setting: Setting, epoch_ended: Callab
 
 def _make_batches_first(request: Any, epochs: int) -> None:
     """Makes the PyTorch trainer read each epoch's batches from a list."""
-    from torch.utils.data import IterableDataset
-
     from switchyard.components.training.ledger import TrainingLedger
     from switchyard.components.training.pytorch import trainer as pytorch_trainer
 
@@ -237,7 +235,7 @@ def _make_batches_first(request: Any, epochs: int) -> None:
     batches = pytorch_trainer.TrainBatches(request, ledger)
     remaining = iter([list(batches) for _ in range(epochs)])
 
-    class Ready(IterableDataset[Any]):
+    class Ready:
         def __init__(self, *_: Any) -> None: ...
 
         def __iter__(self) -> Iterator[Any]:

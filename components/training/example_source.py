@@ -94,6 +94,10 @@ class Stretch:
     sizes: tuple[int, ...]
 
 
+# Indices of the rows of an epoch, shape (rows,), int64, one batch after the other; and the number of rows of each batch.
+Order = tuple[np.ndarray, tuple[int, ...]]
+
+
 class ExampleSource(Protocol):
     """One split of transformed examples, shared by all trainers.
 
@@ -115,3 +119,10 @@ class ExampleSource(Protocol):
 
     def stretches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Iterator[Stretch]:
         """Yields the same batches in groups: a hundred scalar features are one array, which the framework may split."""
+
+    @property
+    def resident(self) -> tuple[tuple[np.ndarray, ...], np.ndarray] | None:
+        """All rows, if the split is held in memory: one array per block, shape (rows, width), and labels; else None."""
+
+    def order(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Order:
+        """Returns the rows of `resident` that make the same batches, so that a framework may gather them on the device."""

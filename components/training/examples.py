@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from switchyard.components.training.columns import Columns, column_files, joined, layout_of, nbytes, read_columns
-from switchyard.components.training.example_source import WHOLE, Batch, Block, Shard, Stretch, blocks
+from switchyard.components.training.example_source import WHOLE, Batch, Block, Order, Shard, Stretch, blocks
 from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
 
 # Maximum size of a split that is held in memory.
@@ -88,6 +88,16 @@ class Examples:
                 carried = _taken(columns, order[whole:])
         if carried is not None:
             yield _stretch(carried, np.arange(len(carried[1])), batch_size, shard)
+
+    @property
+    def resident(self) -> Columns | None:
+        """See ExampleSource."""
+        return self._all if self._in_memory else None
+
+    def order(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, shard: Shard = WHOLE) -> Order:
+        """See ExampleSource."""
+        random = None if seed is None else np.random.default_rng((seed, epoch))
+        return _sharded(_order(self.rows, random), batch_size, shard)
 
     def _windows(self, seed: int | None, epoch: int) -> Iterator[tuple[Columns, np.ndarray]]:
         """Yields rows in memory, and their order."""
@@ -163,10 +173,15 @@ def _taken(columns: Columns, index: np.ndarray) -> Columns:
     return tuple(a.take(index, axis=0) for a in arrays), labels.take(index)
 
 
-def _stretch(columns: Columns, order: np.ndarray, batch_size: int, shard: Shard) -> Stretch:
+def _sharded(order: np.ndarray, batch_size: int, shard: Shard) -> Order:
     """Returns a shard's part of the batches of `order`."""
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     if shard.count > 1:
         batches = [b[shard.index :: shard.count] if len(b) > shard.index else b[:1] for b in batches]
         order = np.concatenate(batches)
-    return Stretch(*_taken(columns, order), tuple(map(len, batches)))
+    return order, tuple(map(len, batches))
+
+
+def _stretch(columns: Columns, order: np.ndarray, batch_size: int, shard: Shard) -> Stretch:
+    own, sizes = _sharded(order, batch_size, shard)
+    return Stretch(*_taken(columns, own), sizes)

@@ -15,6 +15,7 @@ from switchyard.components.training.columns import FILE, features_json
 from switchyard.components.training.example_source import Shard, blocks
 from switchyard.components.training.examples import Examples, transformed_examples
 from switchyard.components.training.model_spec import FeatureSpec
+from switchyard.components.training.pytorch.batches import DeviceColumns, fits, one_ahead
 from switchyard.components.training.pytorch.batches import batches as pytorch_batches
 from switchyard.components.training.tensorflow.batches import dataset
 from switchyard.components.transform import columns as written
@@ -136,6 +137,41 @@ def test_both_frameworks_get_the_same_batches(source, order, shard, batch):
             np.testing.assert_array_equal(keras_features[name], values)
             np.testing.assert_array_equal(torch_features[name].numpy(), values)
             assert torch_features[name].shape == keras_features[name].shape == values.shape
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize("shard", [Shard(), Shard(1, 3)], ids=["whole", "a third"])
+@pytest.mark.parametrize("batch", [6, 96, 999, 3000])
+def test_a_split_that_lives_on_the_device_is_gathered_into_the_same_batches(artifact, order, shard, batch):
+    source = transformed_examples(artifact, "train")
+    wanted = list(source.batches(batch, shard=shard, **order))
+    gathered = list(DeviceColumns(source, torch.device("cpu")).batches(batch, shard=shard, **order))
+    for (features, labels), (found, found_labels) in zip(wanted, gathered, strict=True):
+        np.testing.assert_array_equal(found_labels.numpy(), labels)
+        assert found.keys() == features.keys()
+        for name, values in features.items():
+            np.testing.assert_array_equal(found[name].numpy(), values)
+
+
+def test_a_split_lives_on_the_device_if_it_takes_a_quarter_of_the_free_memory_at_most(artifact):
+    whole = transformed_examples(artifact, "train")
+    size = ROWS * whole._row_bytes
+    assert fits(whole, 4 * size)
+    assert not fits(whole, 4 * size - 4)
+    assert not fits(Examples(whole.blocks, whole._parts, memory_bytes=0), 100 * size)
+
+
+def test_a_block_is_sent_before_the_one_in_front_of_it_is_used():
+    events = []
+
+    def sent():
+        for block in range(3):
+            events.append(f"sent {block}")
+            yield block
+
+    for block in one_ahead(sent()):
+        events.append(f"used {block}")
+    assert events == ["sent 0", "sent 1", "used 0", "sent 2", "used 1", "used 2"]
 
 
 def test_tensorflow_gets_one_epoch_after_the_other(source):

@@ -33,7 +33,7 @@ from switchyard.components.training.model_spec import check_output
 from switchyard.components.training.names import Optimizer
 from switchyard.components.training.positional import by_name, positional, save_names
 from switchyard.components.training.pytorch.archive import MODEL_FILE, save_program
-from switchyard.components.training.pytorch.batches import EvalBatches, TrainBatches, loader
+from switchyard.components.training.pytorch.batches import EvalBatches, TrainBatches
 from switchyard.components.training.pytorch.compile import compiled
 from switchyard.components.training.pytorch.default_model import default_model
 from switchyard.components.training.pytorch.metrics import Metrics
@@ -110,8 +110,8 @@ class PytorchTrainer(Trainer):
             )
             trainer.fit(
                 module,
-                loader(TrainBatches(request, ledger)),
-                loader(EvalBatches(request)),
+                TrainBatches(request, ledger),
+                EvalBatches(request),
                 ckpt_path=ledger.last(_LAST) if ledger.epochs else None,
                 weights_only=True,
             )
@@ -224,8 +224,9 @@ class _Module(lightning.LightningModule):
                     weight.grad = torch.zeros_like(weight)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        # On the CPU Lightning would traverse the batch without moving anything.
-        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+        # Lightning would traverse a batch that is on the device without moving anything.
+        there = batch[1].device.type == device.type
+        return batch if there else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _step(self, batch: Any, *, weighted: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         features, labels = batch
