@@ -4,7 +4,6 @@ import pytest
 
 from switchyard.pipelines.runners.kubeflow.bindings import bind, bound
 
-STATISTICS = "tfx.components.statistics_gen.component.StatisticsGen"
 GIVEN = ["examples", "exclude_splits", "statistics", "schema", "run_node"]
 
 
@@ -27,11 +26,3 @@ def test_names_come_back_as_they_were(names, text):
 def test_nothing_is_written_where_nothing_is_taken():
     assert bind("views", {}, "", GIVEN) == {}
     assert bound("views", {}, GIVEN) == {}
-
-
-@pytest.mark.parametrize("names", [{"examples": ["examples"], "schema": ["schema"]}, {"examples": ["examples"]}, {}])
-def test_what_a_class_declares_is_taken_by_name_and_anything_else_is_written(names):
-    """`schema` is an input that the class does not need: another node of the same task may have an argument of that name."""
-    written = bind("inputs", names, STATISTICS, GIVEN)
-    assert bound("inputs", {"component": STATISTICS, **written}, GIVEN) == names
-    assert (written == {}) == (len(names) == 2)
