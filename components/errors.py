@@ -154,6 +154,19 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def damaged_artifact(file: str | Path, artifact: str | Path, reason: str) -> UserError:
+    """Returns the error for a file that an earlier stage wrote and that was cut off or changed since.
+
+    Args:
+        file: the file.
+        artifact: folder of the artifact that holds it; without it, the stage is not cached and runs again.
+        reason: what is wrong with the file.
+    """
+    return UserError(
+        f"{file} is damaged: {reason.rstrip('.')}. Delete the folder {artifact} and run again, which writes it anew."
+    )
+
+
 def text_of(error: BaseException) -> str:
     """Returns an error's message, at most 20,000 characters, even if its `__str__` raises."""
     try:

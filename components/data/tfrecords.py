@@ -6,6 +6,7 @@ With Beam's own TFRecord source, a stage that reads 500,000 rows spends half its
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
+from switchyard.components.errors import damaged_artifact
 from switchyard.components.text.escaping import pattern_of
 
 # Batch size of TFX's own sources.
@@ -65,9 +67,13 @@ def _read(file: str, schema: bytes | None, rows: int | None) -> Iterator[pa.Reco
     # Decoding releases the GIL: the next batches are decoded on another core while the stage processes this one.
     with ThreadPoolExecutor(1) as pool:
         ahead: deque[Future[pa.RecordBatch]] = deque()
-        for batch in records.batch(rows or _fitting(file, compression)).prefetch(_AHEAD).as_numpy_iterator():
-            ahead.append(pool.submit(decoder.DecodeBatch, batch))
-            if len(ahead) > _AHEAD:
-                yield ahead.popleft().result()
+        try:
+            for batch in records.batch(rows or _fitting(file, compression)).prefetch(_AHEAD).as_numpy_iterator():
+                ahead.append(pool.submit(decoder.DecodeBatch, batch))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft().result()
+        except tf.errors.DataLossError as error:  # its text names no file
+            reason = error.message.partition(" [")[0].rpartition("}} ")[2]
+            raise damaged_artifact(file, os.path.dirname(os.path.dirname(file)), reason) from error
         while ahead:
             yield ahead.popleft().result()

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from switchyard.components.errors import UserError
+from switchyard.components.errors import UserError, damaged_artifact, first_line
 from switchyard.components.training.example_source import Block, blocks
 from switchyard.components.training.model_spec import FeatureSpec
 
 FILE, SUFFIX = "columns.json", ".arrow"
+_LABEL_DTYPES = ("int64", "float32")
 LABEL = "label"
 # Size of one record batch, in the writer's memory.
 _BATCH_BYTES = 8 << 20
@@ -42,12 +43,7 @@ class ColumnsWriter:
     """
 
     def __init__(self, sink: Any, layout: Sequence[Block], label_dtype: str) -> None:
-        self._schema = pa.schema(
-            [
-                pa.field(LABEL, pa.from_numpy_dtype(label_dtype)),
-                *(pa.field(f"block_{i}", pa.list_(pa.from_numpy_dtype(b.dtype), b.width)) for i, b in enumerate(layout)),
-            ]
-        )
+        self._schema = _schema(layout, label_dtype)
         self._writer = pa.ipc.new_file(sink, self._schema)
         self._waiting: list[Columns] = []
         self._bytes = 0
@@ -93,13 +89,33 @@ def nbytes(columns: Columns) -> int:
 
 
 def read_columns(file: Path, layout: Sequence[Block]) -> list[Columns]:
-    """Returns a file's record batches, memory-mapped: data is read on first access."""
-    with pa.memory_map(str(file)) as mapped:
-        reader = pa.ipc.open_file(mapped)
-        return [_arrays(reader.get_batch(i), layout) for i in range(reader.num_record_batches)]
+    """Returns a file's record batches, memory-mapped: data is read on first access.
+
+    Raises:
+        UserError: the file is not what a `ColumnsWriter` wrote for this layout: cut off, or changed since.
+    """
+    try:
+        with pa.memory_map(str(file)) as mapped:
+            reader = pa.ipc.open_file(mapped)
+            if reader.schema not in [_schema(layout, dtype) for dtype in _LABEL_DTYPES]:
+                raise ValueError("its columns are others than those of columns.json")
+            return [_arrays(reader.get_batch(i), layout, mapped.size()) for i in range(reader.num_record_batches)]
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # of the operating system, not of the file's content
+        raise damaged_artifact(file, file.parents[1], first_line(error)) from error
 
 
-def _arrays(batch: pa.RecordBatch, layout: Sequence[Block]) -> Columns:
+def _schema(layout: Sequence[Block], label_dtype: str) -> pa.Schema:
+    lists = [pa.field(f"block_{i}", pa.list_(pa.from_numpy_dtype(b.dtype), b.width)) for i, b in enumerate(layout)]
+    return pa.schema([pa.field(LABEL, pa.from_numpy_dtype(label_dtype)), *lists])
+
+
+def _arrays(batch: pa.RecordBatch, layout: Sequence[Block], file_bytes: int) -> Columns:
+    # Arrow believes the number of rows that a file declares: beyond its buffers lies other memory, or none.
+    batch.validate()
+    if batch.nbytes > file_bytes:
+        raise ValueError("it is compressed")
     lists = [batch.column(i + 1).flatten().to_numpy().reshape(batch.num_rows, b.width) for i, b in enumerate(layout)]
     return tuple(lists), batch.column(0).to_numpy()
 
@@ -113,16 +129,18 @@ def read_features(folder: Path) -> tuple[FeatureSpec, ...]:
     """Returns the features of an artifact.
 
     Raises:
-        UserError: the artifact has no `columns.json`, so this version's transform stage did not write it.
+        UserError: the artifact has no `columns.json`, so this version's transform stage did not write it; or a damaged one.
     """
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))["features"]
+        return tuple(FeatureSpec(**{**f, "shape": tuple(f["shape"])}) for f in found)
     except FileNotFoundError:
         raise UserError(
             f"training: {folder} holds no {FILE}: trainers read columns, and these are tf.Examples of another Transform or of "
             "an older version; make them by switchyard.components.transform.component.Transform, or run again in a new workspace."
         ) from None
-    return tuple(FeatureSpec(**{**f, "shape": tuple(f["shape"])}) for f in found)
+    except (ValueError, LookupError, TypeError) as error:
+        raise damaged_artifact(folder / FILE, folder, first_line(error)) from error
 
 
 def column_files(folder: Path, split: str) -> list[Path]:
