@@ -177,6 +177,7 @@ def _request(folder: Path, setting: Setting) -> Any:
     from switchyard.components.training.contract import TrainRequest
     from switchyard.components.training.examples import transformed_examples
     from switchyard.components.training.hyperparameters import Hyperparameters
+    from switchyard.components.training.losses import named_loss
     from switchyard.components.training.model_spec import ModelSpec
 
     train, held_out = (transformed_examples(folder, split) for split in ("train", "eval"))
@@ -186,6 +187,7 @@ def _request(folder: Path, setting: Setting) -> Any:
         train=train,
         eval=held_out,
         hyperparameters=Hyperparameters(setting.epochs, None, setting.batch, LEARNING_RATE, "adam", 1, None, 0.0, None),
+        loss=named_loss("binary"),
         accelerator=AcceleratorProfile(setting.device, precision=setting.precision),
         build_model=(lambda spec: _wide(spec, setting.hidden)) if setting.hidden else None,
         checkpoint_dir=work / "checkpoints",

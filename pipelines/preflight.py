@@ -22,7 +22,9 @@ from switchyard.components.metrics import trained_names
 from switchyard.components.progress import say
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
+from switchyard.components.training.config import is_code
 from switchyard.components.training.job import check_trainer
+from switchyard.components.training.losses import check_smoothing, named_loss
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
 from switchyard.components.user_code.loading import snapshot_file
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -59,6 +61,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
             raise DataGateError(verdict.message())
     check_settings(config.evaluation, found.task)
     _check_class_weights(config, found)
+    _check_losses(config, found.task)
     _check_tuning(config, found.task)
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")
@@ -90,6 +93,15 @@ def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
         class_weights(config.trainer.hyperparameters.class_weights, found.classes, found.label_counts, config.label)
 
 
+def _check_losses(config: PipelineConfig, task: str) -> None:
+    for framework in config.trainer.frameworks:
+        name = config.trainer.loss_for(framework)
+        if name is None or not is_code(name):
+            name = named_loss(task, name).name
+        searched = config.tune is not None and "label_smoothing" in config.tune.space
+        check_smoothing(name, config.trainer.hyperparameters.label_smoothing or float(searched))
+
+
 def _check_tuning(config: PipelineConfig, task: str) -> None:
     allowed = trained_names(task)
     if config.tune and config.tune.metric not in allowed:
@@ -108,7 +120,8 @@ def check_code(config: PipelineConfig, store: Path) -> None:
 def check_code_loads(config: PipelineConfig, store: Path) -> None:
     """Imports the user's code. Raises UserError for a file that cannot be imported or lacks its function."""
     code = preprocessing_code(config, store)
-    for found in [code, *(trainer_settings(config, store, f).code for f in config.trainer.frameworks)]:
+    settings = [trainer_settings(config, store, f) for f in config.trainer.frameworks]
+    for found in (code, *(s.code for s in settings), *(s.loss_code for s in settings)):
         if found:
             found.load()
 

@@ -7,6 +7,7 @@ from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.examples import Examples, columns_of
 from switchyard.components.training.hyperparameters import Hyperparameters
+from switchyard.components.training.losses import named_loss
 from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
 
 TASKS = {"binary": 1, "multiclass": 3, "regression": 1}
@@ -48,13 +49,14 @@ def sources(task):
     return [examples(task, 400, 0), examples(task, 200, 1)]
 
 
-def request(examples, folder, task, build_model=None, accelerator=None, train=None, spec=None, **hyper):
+def request(examples, folder, task, build_model=None, accelerator=None, train=None, spec=None, loss=None, **hyper):
     """Returns the request to train on `examples`, train and eval."""
     return TrainRequest(
         spec=spec or ModelSpec(SPECS, task, TASKS[task]),
         train=train or examples[0],
         eval=examples[1],
         hyperparameters=Hyperparameters(**{**HYPER, **hyper}),
+        loss=loss or named_loss(task),
         accelerator=accelerator or AcceleratorProfile(),
         build_model=build_model,
         checkpoint_dir=folder / "checkpoints",

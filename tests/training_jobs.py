@@ -96,11 +96,14 @@ def job(prepared, state, framework, accelerator, **hyper):
 
     model = folder / ("torch_model.py" if framework == "pytorch" else "keras_model.py")
     given = {"epochs": 3, "steps": None, "batch_size": 36, "learning_rate": 0.01, "optimizer": "adam", "seed": 1}
-    given |= {"schedule": "constant", "warmup_steps": 0, "weight_decay": None, "clip_norm": None}
+    given |= {"schedule": "constant", "warmup_steps": 0, "weight_decay": None, "clip_norm": None, "label_smoothing": 0.0}
     settings = {
         "framework": framework,
         "code": {"path": str(model), "function": "build_model"},
         "model_parameters": {},
+        "loss": None,
+        "loss_code": None,
+        "loss_parameters": {},
         "hyperparameters": {**given, "early_stopping": None, "class_weights": None, **hyper},
         "accelerator": {"kind": "cpu", **accelerator},
     }

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 from switchyard.components.config import Number, Positive, Section
 from switchyard.components.errors import did_you_mean
 from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProfile
-from switchyard.components.training.names import FRAMEWORKS, Optimizer, Schedule
+from switchyard.components.training.losses import PARAMETERS, check_parameters
+from switchyard.components.training.names import FRAMEWORKS, LOSSES, Optimizer, Schedule
 from switchyard.components.user_code.loading import UserCode
 
 # YAML parses the class 1 as a number; the label's classes are identified by their text.
@@ -46,6 +47,8 @@ class HyperparametersConfig(Section):
         warmup_steps: steps in which the learning rate rises linearly to its value, before `schedule` begins.
         weight_decay: decoupled weight decay, times the learning rate; of `adamw` (0.01 by default) and `sgd` (0).
         clip_norm: largest norm of a step's gradient, of all weights together; `null` disables clipping.
+        label_smoothing: share of each label that is spread equally over all classes, in the losses `cross_entropy` and
+            `focal`.
         seed: seed of weights, shuffling and dropout.
         early_stopping: early stopping on `val_loss`; `null` disables it.
         class_weights: `balanced`, or class to weight (classes not listed weigh 1).
@@ -60,6 +63,7 @@ class HyperparametersConfig(Section):
     warmup_steps: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 0
     weight_decay: Annotated[Number, Field(ge=0)] | None = None
     clip_norm: Annotated[Number, Field(gt=0)] | None = None
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 42
     early_stopping: EarlyStopping | None = EarlyStopping()
     class_weights: Literal["balanced"] | ClassWeights | None = None
@@ -125,6 +129,11 @@ class TrainerConfig(Section):
         model: `file.py` with `build_model(spec)`, or `file.py:function`, or one of these per framework (your own trainer by its
             class or as written in `framework`). Default: embeddings and two dense layers.
         model_parameters: arbitrary values passed to `build_model` as `spec.parameters`.
+        loss: `cross_entropy`, `focal` or `hinge` (binary, multiclass), `mse`, `mae`, `huber`, `poisson` or `quantile`
+            (regression), or `losses.py:my_loss`, a function of labels and outputs that returns the loss of each row; or one of
+            these per framework. Default: `cross_entropy`, `mse`.
+        loss_parameters: `gamma` of `focal` (2), `delta` of `huber` (1), `quantile` of `quantile` (0.5); a function of your own
+            receives them by name.
         hyperparameters: hyperparameters of training.
         accelerator: devices and precision.
         deterministic: bitwise reproducible on the same devices and versions, in every framework; an operation without a
@@ -134,6 +143,8 @@ class TrainerConfig(Section):
     framework: str | tuple[str, ...] = "tensorflow"
     model: str | dict[str, str] | None = None
     model_parameters: dict[str, Any] = Field(default_factory=dict)
+    loss: str | dict[str, str] | None = None
+    loss_parameters: dict[str, Any] = Field(default_factory=dict)
     hyperparameters: HyperparametersConfig = HyperparametersConfig()
     accelerator: Accelerator = Accelerator()
     deterministic: bool = False
@@ -149,9 +160,11 @@ class TrainerConfig(Section):
 
     def model_for(self, framework: str) -> str | None:
         """Returns the model file configured for a framework, or None."""
-        if not isinstance(self.model, dict):
-            return self.model
-        return next((m for key, m in self.model.items() if trainer_name(key) == trainer_name(framework)), None)
+        return _for_framework(self.model, framework)
+
+    def loss_for(self, framework: str) -> str | None:
+        """Returns the loss configured for a framework, a name or a reference to a function, or None."""
+        return _for_framework(self.loss, framework)
 
     @model_validator(mode="after")
     def _check(self) -> TrainerConfig:
@@ -169,15 +182,17 @@ class TrainerConfig(Section):
                     f"model: has no entry for the framework {framework!r}, received {sorted(self.model)}; "
                     "add one, or leave model out for the default model"
                 )
-        for key in self.model if isinstance(self.model, dict) else ():
-            known = (*FRAMEWORKS, *(trainer_name(f) for f in self.frameworks))
-            if trainer_name(key) not in known and not re.fullmatch(own, key):
-                raise ValueError(f"model: {key!r} is no framework; allowed: {', '.join(known)}.{did_you_mean(key, known)}")
+        for name, given in {"model": self.model, "loss": self.loss}.items():
+            for key in given if isinstance(given, dict) else ():
+                known = (*FRAMEWORKS, *(trainer_name(f) for f in self.frameworks))
+                if trainer_name(key) not in known and not re.fullmatch(own, key):
+                    raise ValueError(f"{name}: {key!r} is no framework; allowed: {', '.join(known)}.{did_you_mean(key, known)}")
         if isinstance(self.model, str) and len(self.frameworks) > 1:
             raise ValueError(
                 f"model: several frameworks need one file each, received {self.model!r}; "
                 f"write {{{', '.join(f'{f}: FILE' for f in self.frameworks)}}}"
             )
+        self._check_loss()
         workers, batch = self.profile().workers, self.hyperparameters.batch_size
         if batch % workers:
             raise ValueError(
@@ -188,6 +203,25 @@ class TrainerConfig(Section):
         if len(set(short)) != len(short):
             raise ValueError(f"framework: lists a trainer twice, received {', '.join(short)}")
         return self
+
+    def _check_loss(self) -> None:
+        known = list(dict.fromkeys(name for names in LOSSES.values() for name in names))
+        if isinstance(self.loss, str) and is_code(self.loss) and len(self.frameworks) > 1:
+            raise ValueError(
+                f"loss: several frameworks need a function each, received {self.loss!r}; "
+                f"write {{{', '.join(f'{f}: FILE' for f in self.frameworks)}}}"
+            )
+        losses = [loss for f in self.frameworks if (loss := self.loss_for(f))]
+        for loss in losses:
+            if not is_code(loss) and loss not in known:
+                raise ValueError(
+                    f"loss: {loss!r} is no loss; allowed: {', '.join(known)}, or 'losses.py:my_loss'.{did_you_mean(loss, known)}"
+                )
+            if not is_code(loss):
+                check_parameters(loss, self.loss_parameters)
+        if self.loss_parameters and not losses:
+            named = ", ".join(PARAMETERS)
+            raise ValueError(f"loss_parameters: set trainer.loss to a loss that has some ({named}) or to a function of your own")
 
 
 class TrainerSettings(Section):
@@ -200,6 +234,9 @@ class TrainerSettings(Section):
         own_preprocessing: whether the user provides a `preprocessing_fn`.
         code: snapshot of the user's model; None selects the default model.
         model_parameters: see `TrainerConfig`.
+        loss: name of the loss; None selects the task's own.
+        loss_code: snapshot of the user's loss.
+        loss_parameters: see `TrainerConfig`.
         hyperparameters: see `TrainerConfig`.
         accelerator: devices, precision, determinism.
     """
@@ -210,8 +247,22 @@ class TrainerSettings(Section):
     own_preprocessing: bool
     code: UserCode | None
     model_parameters: dict[str, Any]
+    loss: str | None
+    loss_code: UserCode | None
+    loss_parameters: dict[str, Any]
     hyperparameters: HyperparametersConfig
     accelerator: AcceleratorProfile
+
+
+def is_code(reference: str) -> bool:
+    """Returns whether a config's value is `file.py` or `file.py:function`."""
+    return reference.endswith(".py") or reference.rpartition(":")[0].endswith(".py")
+
+
+def _for_framework(given: str | dict[str, str] | None, framework: str) -> str | None:
+    if not isinstance(given, dict):
+        return given
+    return next((value for key, value in given.items() if trainer_name(key) == trainer_name(framework)), None)
 
 
 def trainer_name(framework: str) -> str:

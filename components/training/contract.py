@@ -22,6 +22,7 @@ from switchyard.components.text.redaction import mask
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.example_source import WHOLE, ExampleSource, Shard
 from switchyard.components.training.hyperparameters import OPTIONAL_HYPERPARAMETERS, Hyperparameters
+from switchyard.components.training.losses import Loss
 from switchyard.components.training.model_spec import ModelSpec
 
 Report = Callable[[int, Mapping[str, float]], None]
@@ -36,6 +37,7 @@ class TrainRequest:
         spec: inputs and outputs of the model.
         train, eval: the two splits; early stopping monitors `eval`.
         hyperparameters: hyperparameters, the same for every framework.
+        loss: the loss, with its parameters.
         accelerator: devices; resolved (never `auto`) when `fit` is called.
         shard: index of this worker process and number of workers.
         build_model: the user's function, or None for the trainer's default model.
@@ -47,6 +49,7 @@ class TrainRequest:
     train: ExampleSource
     eval: ExampleSource
     hyperparameters: Hyperparameters
+    loss: Loss
     accelerator: AcceleratorProfile
     build_model: Callable[[ModelSpec], Any] | None
     checkpoint_dir: Path
@@ -109,8 +112,8 @@ class Trainer(abc.ABC):
 
     Attributes:
         name: used in stage names, metrics and messages.
-        supports: which of `precision`, `compile`, `deterministic`, `schedule`, `warmup_steps`, `weight_decay` and `clip_norm`
-            this trainer implements; a config that sets another is an error.
+        supports: which of `precision`, `compile`, `deterministic`, `loss`, `schedule`, `warmup_steps`, `weight_decay`,
+            `clip_norm` and `label_smoothing` this trainer implements; a config that sets another is an error.
     """
 
     name: ClassVar[str]
@@ -134,6 +137,8 @@ class Trainer(abc.ABC):
         request.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         request.export_dir.mkdir(parents=True, exist_ok=True)
         request = replace(request, accelerator=accelerator)
+        if request.loss.of_log and request.shard.first:
+            _check_counts(request)
         try:
             return self.fit(request, report)
         except Exception as error:
@@ -154,8 +159,10 @@ class Trainer(abc.ABC):
         self.processes(resolved)
         return resolved
 
-    def check_hyperparameters(self, values: Mapping[str, Any]) -> None:
-        """Raises UserError for hyperparameters that this trainer does not support, named as in the config."""
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raises UserError for settings (the config's `trainer` as plain data) that this trainer does not support."""
+        self._refuse_unsupported("trainer", {"loss": settings["loss"]})
+        values = settings["hyperparameters"]
         self._refuse_unsupported("trainer.hyperparameters", {n: values[n] for n in OPTIONAL_HYPERPARAMETERS})
 
     def _refuse_unsupported(self, section: str, values: Mapping[str, Any]) -> None:
@@ -207,6 +214,14 @@ class Trainer(abc.ABC):
             A function from transformed features (name -> (B, *shape)) to float32 (B, outputs): the probability of the last
             class (binary), of each class (multiclass), or the value (regression).
         """
+
+
+def _check_counts(request: TrainRequest) -> None:
+    for stretch in request.train.stretches(request.hyperparameters.batch_size):
+        if (negative := stretch.labels[stretch.labels < 0]).size:
+            raise UserError(
+                f"trainer.loss: {request.loss.name} needs labels of 0 and above, received {negative[0]:g}; use mse, mae or huber"
+            )
 
 
 def _out_of_memory(request: TrainRequest, error: Exception) -> TrainingError:

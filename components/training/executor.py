@@ -90,7 +90,7 @@ class Executor(base_executor.BaseExecutor):
             data=_training_data(input_dict, state),
         )
         model.set_string_custom_property("framework", trainer)
-        why = diverged(summary.task, len(summary.classes), result.metrics)
+        why = diverged(job.loss.name, len(summary.classes), result.metrics)
         model.set_string_custom_property(DIVERGED, why)
         if why:
             warn(why)
@@ -116,6 +116,7 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
     hyper, accelerator = job.hyperparameters, job.accelerator
     run = tracking.current_run()
     run.params({"framework": trainer, **{k: v for k, v in asdict(hyper).items() if v is not None}})
+    run.params({"loss": job.loss.name, **{f"loss.{name}": value for name, value in job.loss.parameters.items()}})
     devices = {"accelerator": accelerator.kind, "workers": accelerator.workers}
     run.params({**devices, "precision": accelerator.precision, "deterministic": accelerator.deterministic})
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from switchyard.components.training.names import Optimizer, Schedule
 
 EARLY_STOPPING_EPOCHS = 50
-OPTIONAL_HYPERPARAMETERS = ("schedule", "warmup_steps", "weight_decay", "clip_norm")
+OPTIONAL_HYPERPARAMETERS = ("schedule", "warmup_steps", "weight_decay", "clip_norm", "label_smoothing")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Hyperparameters:
         warmup_steps: optimizer steps in which the learning rate rises linearly to its value.
         weight_decay: decoupled weight decay, times the learning rate of the step; 0 disables it.
         clip_norm: maximum global norm of the gradient, to which larger gradients are scaled; None disables clipping.
+        label_smoothing: share of each label that is spread equally over all classes.
     """
 
     epochs: int
@@ -39,6 +40,7 @@ class Hyperparameters:
     warmup_steps: int = 0
     weight_decay: float = 0.0
     clip_norm: float | None = None
+    label_smoothing: float = 0.0
 
     def total_steps(self, rows: int) -> int:
         """Returns the optimizer steps of a training over `rows` examples without early stopping."""

@@ -13,6 +13,7 @@ from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import Report, TrainResult, WorkerGroup
 from switchyard.components.training.example_source import WHOLE
 from switchyard.components.training.hyperparameters import Hyperparameters
+from switchyard.components.training.losses import Loss, named_loss
 from switchyard.components.training.request import CHECKPOINTS, EXPORT, hyperparameters, train_request
 from switchyard.components.training.trainers import trainer_class
 from switchyard.components.user_code.loading import UserCode
@@ -43,6 +44,14 @@ class TrainingJob:
     def hyperparameters(self) -> Hyperparameters:
         """The hyperparameters with all defaults resolved."""
         return hyperparameters(self.settings["hyperparameters"], DatasetSummary.load(self.examples))
+
+    @property
+    def loss(self) -> Loss:
+        """The loss with its parameters, without the user's function."""
+        name = self.settings["loss"]
+        if self.settings["loss_code"]:
+            return Loss(name, self.settings["loss_parameters"])
+        return named_loss(DatasetSummary.load(self.examples).task, name, self.settings["loss_parameters"])
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -97,7 +106,8 @@ def check_trainer(settings: Mapping[str, Any]) -> str:
     """
     trainer = trainer_class(settings["framework"])
     trainer().resolve(AcceleratorProfile(**settings["accelerator"]))
-    trainer().check_hyperparameters(settings["hyperparameters"])
-    if settings["code"]:
-        UserCode(**settings["code"]).load()
+    trainer().check_settings(settings)
+    for code in (settings["code"], settings["loss_code"]):
+        if code:
+            UserCode(**code).load()
     return trainer.name

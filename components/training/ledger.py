@@ -108,14 +108,14 @@ class TrainingLedger:
         )
 
 
-def diverged(task: str, outputs: int, metrics: Mapping[str, float]) -> str:
+def diverged(loss: str, outputs: int, metrics: Mapping[str, float]) -> str:
     """Returns the reason to treat training as diverged although its losses are finite; empty otherwise.
 
-    Applies only to classification, whose loss has a scale: the logarithm of the number of classes, the loss of the uniform
+    Applies only to the cross-entropy, which has a scale: the logarithm of the number of classes, the loss of the uniform
     prediction. Both losses must be large, as one extreme row inflates only one of them.
     """
     nothing = math.log(max(2, outputs))
-    if task == "regression" or min(metrics["loss"], metrics["val_loss"]) <= _ABSURD * nothing:
+    if loss != "cross_entropy" or min(metrics["loss"], metrics["val_loss"]) <= _ABSURD * nothing:
         return ""
     return (
         f"training diverged: in its best epoch loss is {metrics['loss']:.3g} and val_loss {metrics['val_loss']:.3g}, where the "

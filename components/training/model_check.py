@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from switchyard.components.errors import UserError
+from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import Batch, ExampleSource
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.user_code.loading import blamed, folder_of
@@ -81,18 +82,26 @@ def probe(model: Callable[[dict[str, np.ndarray]], np.ndarray], features: Mappin
     return outputs
 
 
-def check_outputs(operation: str, outputs: Sequence[np.ndarray], labels: np.ndarray, spec: ModelSpec) -> None:
+def check_outputs(operation: str, outputs: Sequence[np.ndarray], labels: np.ndarray, request: TrainRequest) -> None:
     """Rejects a model whose outputs are not logits, or cannot match the labels of a regression.
 
     Args:
         operation: the model's last operation, a key of `_RANGES`; any other value if it is unknown.
         outputs: outputs of the model, untrained or trained, see `probe`.
         labels: labels of those rows, shape (B,).
-        spec: spec of the model.
+        request: the training's request.
 
     Raises:
         UserError: the outputs are invalid.
     """
+    spec = request.spec
+    if request.loss.of_log:
+        if _RANGES.get(operation, (-math.inf, 0))[0] >= 0:
+            raise UserError(
+                f"trainer.model: the model ends in {operation}; with the loss {request.loss.name} it returns the logarithm of "
+                "the value, which may be any number: the trainer applies exp itself. Remove the last activation."
+            )
+        return
     if spec.task == "regression":
         low, high = _RANGES.get(operation, (-math.inf, math.inf))
         outside = labels[(labels < low) | (labels > high)]

@@ -1,4 +1,4 @@
-"""Names shared by the config and the trainers: frameworks, optimizers, schedules and the prefix of model parameters."""
+"""Names shared by the config and the trainers: frameworks, optimizers, schedules, losses and the prefix of model parameters."""
 
 from __future__ import annotations
 
@@ -7,5 +7,11 @@ from typing import Literal
 FRAMEWORKS = ("tensorflow", "pytorch")
 Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
 Schedule = Literal["constant", "linear", "cosine", "step", "one_cycle"]
+# Task -> the losses that `trainer.loss` can name, the default first; formulas: `losses.py`.
+LOSSES: dict[str, tuple[str, ...]] = {
+    "binary": ("cross_entropy", "focal", "hinge"),
+    "multiclass": ("cross_entropy", "focal", "hinge"),
+    "regression": ("mse", "mae", "huber", "poisson", "quantile"),
+}
 # Prefix of the user's model parameters where they are listed beside hyperparameters.
 MODEL_PARAMETER = "model_parameters."

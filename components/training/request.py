@@ -14,6 +14,7 @@ from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import WHOLE, Shard
 from switchyard.components.training.examples import transformed_examples
 from switchyard.components.training.hyperparameters import EARLY_STOPPING_EPOCHS, Hyperparameters
+from switchyard.components.training.losses import Loss, check_smoothing, named_loss
 from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.user_code.loading import UserCode
 
@@ -43,12 +44,25 @@ def train_request(
         train=transformed_examples(transformed, TRAIN),
         eval=transformed_examples(transformed, EVAL),
         hyperparameters=hyperparameters(settings["hyperparameters"], summary),
+        loss=loss(settings, summary.task),
         accelerator=AcceleratorProfile(**settings["accelerator"]),
         build_model=UserCode(**code).load() if code else None,
         checkpoint_dir=state / CHECKPOINTS,
         export_dir=state / EXPORT,
         shard=shard,
     )
+
+
+def loss(settings: dict[str, Any], task: str) -> Loss:
+    """Returns the loss of the settings.
+
+    Raises:
+        UserError: the task has no such loss, the loss no label smoothing, or the user's file cannot be imported.
+    """
+    name, parameters, code = (settings[key] for key in ("loss", "loss_parameters", "loss_code"))
+    found = Loss(name, parameters, UserCode(**code).load()) if code else named_loss(task, name, parameters)
+    check_smoothing(found.name, settings["hyperparameters"]["label_smoothing"])
+    return found
 
 
 def hyperparameters(given: dict[str, Any], summary: DatasetSummary) -> Hyperparameters:
@@ -76,6 +90,7 @@ def hyperparameters(given: dict[str, Any], summary: DatasetSummary) -> Hyperpara
         warmup_steps=given["warmup_steps"],
         weight_decay=DEFAULT_WEIGHT_DECAY[given["optimizer"]] if decay is None else decay,
         clip_norm=given["clip_norm"],
+        label_smoothing=given["label_smoothing"],
     )
     if found.warmup_steps >= (total := found.total_steps(rows)):
         raise UserError(

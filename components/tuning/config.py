@@ -13,7 +13,7 @@ from switchyard.components.errors import did_you_mean
 from switchyard.components.metrics import trained_names
 from switchyard.components.training.names import MODEL_PARAMETER, Optimizer, Schedule
 
-# Hyperparameter -> allowed values: whole numbers above 0, numbers above 0, or one of the listed choices.
+# Hyperparameter -> allowed values: whole numbers above 0, numbers above 0, numbers between 0 and 1, or one of the listed choices.
 SEARCHABLE: dict[str, str | tuple[str, ...]] = {
     "learning_rate": "number",
     "batch_size": "whole",
@@ -23,6 +23,7 @@ SEARCHABLE: dict[str, str | tuple[str, ...]] = {
     "warmup_steps": "whole",
     "weight_decay": "number",
     "clip_norm": "number",
+    "label_smoothing": "share",
 }
 if TYPE_CHECKING:
     TuneMetric = str
@@ -100,7 +101,7 @@ class TuneConfig(Section):
 
     Attributes:
         space: hyperparameter to values: `learning_rate`, `batch_size`, `epochs`, `optimizer`, `schedule`, `warmup_steps`,
-            `weight_decay`, `clip_norm` or `model_parameters.NAME`.
+            `weight_decay`, `clip_norm`, `label_smoothing` or `model_parameters.NAME`.
         trials: combinations to try, including failed and pruned ones.
         parallel: trials at the same time, each in a process of its own with all devices.
         metric: metric of the eval split, in the trial's best epoch; `val_auc` for binary tasks, `val_mae` for regression.
@@ -184,6 +185,7 @@ def _fits(name: str, dimension: Dimension) -> None:
             raise ValueError(f"space.{name}: takes choices of {', '.join(kind)}; received {list(values)}")
         return
     for value in values:
-        if isinstance(value, bool | str) or value is None or value <= 0 or (kind == "whole" and not _whole(value)):
-            wanted = f"whole numbers up to {LARGEST}" if kind == "whole" else "numbers"
+        number = None if isinstance(value, bool | str) else value
+        if not number or number <= 0 or (kind == "whole" and not _whole(number)) or (kind == "share" and number >= 1):
+            wanted = {"whole": f"whole numbers up to {LARGEST}", "share": "numbers below 1"}.get(kind, "numbers")
             raise ValueError(f"space.{name}: takes {wanted}, above 0; received {list(values)}")

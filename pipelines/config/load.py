@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from switchyard.components.errors import UserError
 from switchyard.components.text.redaction import mask, names_a_secret, remember
+from switchyard.components.training.config import is_code
 from switchyard.pipelines.config.document import LIMIT_BYTES, LIMIT_DEPTH, ConfigYamlError, is_text, read_yaml
 from switchyard.pipelines.config.errors import explain
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -143,11 +144,18 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
         }
     )
     model = config.trainer.model
+
+    def fix_loss(given: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        if isinstance(given, dict):
+            return {k: fix_code(v) if is_code(v) else v for k, v in given.items()}
+        return fix_code(given) if given and is_code(given) else given
+
     frameworks = tuple(_absolute_framework(f, base) for f in config.trainer.frameworks)
     trainer = config.trainer.model_copy(
         update={
             "framework": frameworks[0] if isinstance(config.trainer.framework, str) else frameworks,
             "model": {k: fix_code(v) for k, v in model.items()} if isinstance(model, dict) else model and fix_code(model),
+            "loss": fix_loss(config.trainer.loss),
         }
     )
     jars = {k: fix(str(v)) for k, v in config.beam.options.items() if k.endswith("_job_server_jar")}

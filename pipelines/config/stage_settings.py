@@ -11,7 +11,7 @@ from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.infra_validation.config import InfraValidationSettings
 from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
-from switchyard.components.training.config import TrainerSettings
+from switchyard.components.training.config import TrainerSettings, is_code
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.user_code.files import listed_files
 from switchyard.components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
@@ -56,8 +56,9 @@ def code_files(config: PipelineConfig) -> list[Path]:
     """
     files = listed_files(config.files)
     trainer = config.trainer
-    models = [m for f in trainer.frameworks if (m := trainer.model_for(f))]
-    code = [split_reference(c, "")[0] for c in (config.preprocessing, *models) if c]
+    models = [trainer.model_for(f) for f in trainer.frameworks]
+    losses = [loss for f in trainer.frameworks if (loss := trainer.loss_for(f)) and is_code(loss)]
+    code = [split_reference(c, "")[0] for c in (config.preprocessing, *models, *losses) if c]
     folders = {f.parent for f in (*code, *(file_of(f) for f in trainer.frameworks if is_file(f)))}
     for file in files:
         if not any(file.is_relative_to(folder) for folder in folders):
@@ -76,6 +77,8 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
         taken = snapshot(str(file_of(framework)), name, store, key="trainer.framework", files=files)
         framework = f"{taken.path}:{name}"
     code = snapshot(model, "build_model", store, key="trainer.model", files=files) if model else None
+    loss = trainer.loss_for(framework)
+    loss_code = snapshot(loss, "loss", store, key="trainer.loss", files=files) if loss and is_code(loss) else None
     return TrainerSettings(
         version=VERSION,
         # Prevents cache hits on bundles of another format.
@@ -84,6 +87,9 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
         own_preprocessing=config.preprocessing is not None,
         code=code,
         model_parameters=trainer.model_parameters,
+        loss=f"{Path(loss_code.path).name}:{loss_code.function}" if loss_code else loss,
+        loss_code=loss_code,
+        loss_parameters=trainer.loss_parameters,
         hyperparameters=trainer.hyperparameters,
         accelerator=trainer.profile(),
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from switchyard.components.errors import UserError
+from switchyard.components.training.config import HyperparametersConfig
 from switchyard.components.training.schedule import factor
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
@@ -138,9 +139,10 @@ def test_a_training_that_was_cut_off_resumes_its_schedule(trainer, make):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("schedule", "cosine"), ("warmup_steps", 3), ("weight_decay", 0.1), ("clip_norm", 1.0)]
+    ("name", "value"),
+    [("schedule", "cosine"), ("warmup_steps", 3), ("weight_decay", 0.1), ("clip_norm", 1.0), ("label_smoothing", 0.1)],
 )
 def test_a_trainer_refuses_hyperparameters_that_it_does_not_follow(name, value):
-    given = {"schedule": "constant", "warmup_steps": 0, "weight_decay": None, "clip_norm": None, name: value}
+    given = {**HyperparametersConfig().model_dump(), name: value}
     with pytest.raises(UserError, match=rf"trainer\.hyperparameters\.{name}: the trainer 'sklearn' does not support it"):
-        SklearnTrainer().check_hyperparameters(given)
+        SklearnTrainer().check_settings({"loss": None, "hyperparameters": given})

@@ -14,6 +14,7 @@ from switchyard.components.data_gate.executor import Gate
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import TrainRequest
+from switchyard.components.training.losses import named_loss
 from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
 from switchyard.components.training.request import hyperparameters
 from switchyard.components.training.trainers import trainer_class
@@ -106,6 +107,7 @@ def test_a_model_that_cannot_be_built_is_refused_before_a_row_is_read(case, tmp_
         train=None,
         eval=None,
         hyperparameters=hyperparameters(settings.hyperparameters.model_dump(mode="json"), SUMMARY),
+        loss=named_loss("binary"),
         accelerator=AcceleratorProfile("cpu"),
         build_model=settings.code.load(),
         checkpoint_dir=tmp_path / "checkpoints",

@@ -91,6 +91,9 @@ def job(tmp_path):
             "framework": framework,
             "code": {"path": str(model), "function": "build_model"},
             "model_parameters": {"folder": str(tmp_path), "how": how},
+            "loss": None,
+            "loss_code": None,
+            "loss_parameters": {},
             "hyperparameters": hyper.model_dump(mode="json"),
             "accelerator": {"kind": "cpu", **accelerator},
         }

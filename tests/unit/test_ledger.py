@@ -44,16 +44,16 @@ def test_a_loss_that_is_no_number_ends_the_training(value, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "outputs", "metrics", "is_diverged"),
+    ("loss", "outputs", "metrics", "is_diverged"),
     [
-        ("binary", 2, {"loss": 3e20, "val_loss": 5.6e28}, True),
-        ("multiclass", 10, {"loss": 1e3, "val_loss": 1e3}, True),
+        ("cross_entropy", 2, {"loss": 3e20, "val_loss": 5.6e28}, True),
+        ("cross_entropy", 10, {"loss": 1e3, "val_loss": 1e3}, True),
         # One extreme row of the eval split, or a model that is sure of itself and wrong.
-        ("binary", 2, {"loss": 0.4, "val_loss": 5.6e28}, False),
-        ("binary", 2, {"loss": 2.0, "val_loss": 16.0}, False),
+        ("cross_entropy", 2, {"loss": 0.4, "val_loss": 5.6e28}, False),
+        ("cross_entropy", 2, {"loss": 2.0, "val_loss": 16.0}, False),
         # Its scale is the label's: the trivial predictor, the mean, tells.
-        ("regression", 0, {"loss": 1e9, "val_loss": 1e9}, False),
+        ("mse", 0, {"loss": 1e9, "val_loss": 1e9}, False),
     ],
 )
-def test_a_finite_loss_that_is_absurd_is_a_divergence_too(task, outputs, metrics, is_diverged):
-    assert bool(diverged(task, outputs, metrics)) == is_diverged
+def test_a_finite_loss_that_is_absurd_is_a_divergence_too(loss, outputs, metrics, is_diverged):
+    assert bool(diverged(loss, outputs, metrics)) == is_diverged

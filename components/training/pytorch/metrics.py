@@ -8,7 +8,7 @@ import torch
 import torchmetrics
 from torch import nn
 
-from switchyard.components.training.model_spec import ModelSpec
+from switchyard.components.training.contract import TrainRequest
 
 # Updates are flushed at whichever limit is reached first; outputs of many classes are large.
 _STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
@@ -17,9 +17,9 @@ _STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
 class Metrics(nn.Module):
     """The task's metrics of one split. Updates are buffered: one torchmetrics call costs as much as a step of a small model."""
 
-    def __init__(self, spec: ModelSpec, *, prefix: str) -> None:
+    def __init__(self, request: TrainRequest, *, prefix: str) -> None:
         super().__init__()
-        self._task = spec.task
+        self._request, spec = request, request.spec
         self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._values = 0
         metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
@@ -54,10 +54,19 @@ class Metrics(nn.Module):
         losses, outputs, labels = zip(*self._waiting, strict=True)
         self._waiting, self._values = [], 0
         output, label = torch.cat(outputs), torch.cat(labels)
-        predicted = output[:, 0].sigmoid() if self._task == "binary" else output if self._task == "multiclass" else output[:, 0]
+        predicted = activated(output, self._request)
+        predicted = predicted if self._request.spec.task == "multiclass" else predicted[:, 0]
         for name, metric in self.metrics.items():
             if name.endswith("loss"):
                 # Per row: torchmetrics 1.9 ignores the weights of a mean with nan_strategy="disable".
                 cast(Any, metric).update(torch.cat(losses))
             else:
                 cast(Any, metric).update(predicted, label)
+
+
+def activated(output: torch.Tensor, request: TrainRequest) -> torch.Tensor:
+    """Returns what is served for a model's outputs, shape (B, outputs)."""
+    if request.loss.of_log:
+        return output.exp()
+    task = request.spec.task
+    return output.sigmoid() if task == "binary" else output.softmax(dim=1) if task == "multiclass" else output

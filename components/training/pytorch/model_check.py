@@ -11,6 +11,7 @@ from torch import nn
 
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
+from switchyard.components.training.pytorch.losses import row_losses
 
 # Operations that do not change the range of values, by their names in autograd's graph.
 _PASSED = (
@@ -46,6 +47,12 @@ def check_training(model: nn.Module) -> None:
     refuse_own_training(_own_training(model))
 
 
+def check_loss(model: nn.Module, request: TrainRequest) -> None:
+    """Raises UserError for a loss of the user's own that fails on rows of the data, or returns no loss per row."""
+    features, labels = first_rows(request.train)
+    row_losses(request.spec.task, request.loss)(torch.from_numpy(labels), model(_tensors(features)).float())
+
+
 def check_logits(model: nn.Module, request: TrainRequest) -> None:
     """Raises UserError for a module, on the CPU and in eval mode, whose outputs are not logits."""
     features, labels = first_rows(request.train)
@@ -55,7 +62,7 @@ def check_logits(model: nn.Module, request: TrainRequest) -> None:
     def run(batch: dict[str, np.ndarray]) -> np.ndarray:
         return np.asarray(model(_tensors(batch)).float().numpy())
 
-    check_outputs(operation, probe(run, features), labels, request.spec)
+    check_outputs(operation, probe(run, features), labels, request)
 
 
 def _tensors(batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

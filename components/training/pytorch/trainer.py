@@ -18,7 +18,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_model, save_model
 from torch import nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
 from switchyard.components.errors import UserError, first_line
@@ -36,8 +35,9 @@ from switchyard.components.training.pytorch.archive import MODEL_FILE, save_prog
 from switchyard.components.training.pytorch.batches import EvalBatches, TrainBatches
 from switchyard.components.training.pytorch.compile import compiled
 from switchyard.components.training.pytorch.default_model import default_model
-from switchyard.components.training.pytorch.metrics import Metrics
-from switchyard.components.training.pytorch.model_check import check_logits, check_training
+from switchyard.components.training.pytorch.losses import row_losses
+from switchyard.components.training.pytorch.metrics import Metrics, activated
+from switchyard.components.training.pytorch.model_check import check_logits, check_loss, check_training
 from switchyard.components.training.pytorch.numerics import numerics
 from switchyard.components.training.pytorch.placement import placement, save_weights, spread, tpus, xla_on_cpu
 from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor
@@ -57,7 +57,7 @@ class PytorchTrainer(Trainer):
     """A trainer of `torch.nn.Module`s that take a dict of tensors; exports by `torch.export` (no pickle, no user code needed)."""
 
     name = "pytorch"
-    supports = frozenset({"precision", "compile", "deterministic", *OPTIONAL_HYPERPARAMETERS})
+    supports = frozenset({"precision", "compile", "deterministic", "loss", *OPTIONAL_HYPERPARAMETERS})
 
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
@@ -88,7 +88,7 @@ class PytorchTrainer(Trainer):
         lightning.seed_everything(hyper.seed, verbose=False)
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
         model = self._build(request)
-        if request.build_model and not ledger.epochs and shard.first:
+        if (request.build_model or request.loss.function) and not ledger.epochs and shard.first:
             self._try_out(model, request)
         torch.manual_seed(hyper.seed + shard.index)  # dropout must differ between workers
         torch.set_num_threads(threads(model, hyper.batch_size // shard.count))
@@ -141,6 +141,7 @@ class PytorchTrainer(Trainer):
         check_training(model)
         with explained(request.build_model):
             check_logits(model.eval(), request)
+            check_loss(model, request)
         with tempfile.TemporaryDirectory(prefix="switchyard-") as folder:
             _export(model, replace(request, export_dir=Path(folder)))
             self.load_predictor(Path(folder))(placeholder_batch(request.spec, 3))
@@ -163,7 +164,8 @@ class _Module(lightning.LightningModule):
         # Lightning does not support mixed precision on XLA, PyTorch does.
         on_xla = request.accelerator.kind == "tpu" and request.accelerator.precision == "bf16"
         self._precision = partial(torch.autocast, "xla", dtype=torch.bfloat16) if on_xla else nullcontext
-        self._task, self._hyper = request.spec.task, request.hyperparameters
+        self._hyper = request.hyperparameters
+        self._losses = row_losses(request.spec.task, request.loss, self._hyper.label_smoothing)
         self._shard, self._train_rows = request.shard, request.train.rows
         self._eval_rows = request.eval.rows
         self._spread = request.accelerator.shard_model and request.shard.count > 1
@@ -173,8 +175,8 @@ class _Module(lightning.LightningModule):
         self._fused = not unscales and not (self._spread and request.hyperparameters.optimizer == "sgd")
         weights = request.hyperparameters.class_weights
         self.register_buffer("class_weights", torch.tensor(weights) if weights else None, persistent=False)
-        self.train_metrics = Metrics(request.spec, prefix="")
-        self.val_metrics = Metrics(request.spec, prefix="val_")
+        self.train_metrics = Metrics(request, prefix="")
+        self.val_metrics = Metrics(request, prefix="val_")
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this name many times per step, and nn.Module checks on each assignment whether it is a parameter.
@@ -233,7 +235,7 @@ class _Module(lightning.LightningModule):
         one_row = self.training and len(labels) == 1
         with self._precision(), _batch_norm_at_rest(self.model) if one_row else nullcontext():
             output = self._run(features).float()
-        losses = _losses(self._task, output, labels)
+        losses = self._losses(labels, output)
         if weighted and self.class_weights is not None:
             # As in Keras: the weighted losses are divided by the number of examples, not by the sum of the weights.
             losses = losses * self.class_weights[labels]
@@ -286,9 +288,7 @@ def _export(model: nn.Module, request: TrainRequest) -> None:
             self.model = model
 
         def forward(self, features: Features) -> torch.Tensor:
-            logits: torch.Tensor = self.model(by_name(features, names)).float()
-            task = request.spec.task
-            return logits.sigmoid() if task == "binary" else logits.softmax(dim=1) if task == "multiclass" else logits
+            return activated(self.model(by_name(features, names)).float(), request)
 
     example = positional({k: torch.from_numpy(v) for k, v in placeholder_batch(request.spec, 4).items()}, names)
     shapes = {k: {0: torch.export.Dim.DYNAMIC} for k in example}
@@ -327,15 +327,6 @@ def threads(model: nn.Module, batch_size: int) -> int:
         return THREADS
     weights = sum(p.numel() for p in model.parameters())
     return joblib.cpu_count() if weights * batch_size >= _LARGE_STEP else 1
-
-
-def _losses(task: str, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    if task == "multiclass":
-        return functional.cross_entropy(output, labels, reduction="none")
-    target = labels.to(output.dtype)
-    if task == "binary":
-        return functional.binary_cross_entropy_with_logits(output[:, 0], target, reduction="none")
-    return functional.mse_loss(output[:, 0], target, reduction="none")
 
 
 def _device(kind: str) -> str:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.model_check import check_outputs, first_rows, probe, refuse_own_training
+from switchyard.components.training.tensorflow.losses import row_losses
 
 # Operations that do not change the range of values, by TensorFlow's names.
 _PASSED = ("Identity", "Reshape", "Squeeze", "ExpandDims", "Cast", "StridedSlice", "StopGradient", "EnsureShape", "Transpose")
@@ -39,11 +40,17 @@ def check_training(model: keras.Model, *, replicas: int) -> None:
     refuse_own_training(own)
 
 
+def check_loss(model: keras.Model, request: TrainRequest) -> None:
+    """Raises UserError for a loss of the user's own that fails on rows of the data, or returns no loss per row."""
+    features, labels = first_rows(request.train)
+    row_losses(request.spec.task, request.loss)(tf.constant(labels), model(features, training=False))
+
+
 def check_logits(model: keras.Model, request: TrainRequest) -> None:
     """Raises UserError for a model whose outputs are not logits."""
     features, labels = first_rows(request.train)
     outputs = probe(lambda batch: np.asarray(model(batch, training=False), dtype=np.float32), features)
-    check_outputs(_last_operation(model, request), outputs, labels, request.spec)
+    check_outputs(_last_operation(model, request), outputs, labels, request)
 
 
 def _last_operation(model: keras.Model, request: TrainRequest) -> str:

@@ -29,7 +29,8 @@ from switchyard.components.training.positional import by_name, save_names
 from switchyard.components.training.schedule import factor
 from switchyard.components.training.tensorflow.batches import dataset
 from switchyard.components.training.tensorflow.default_model import default_model
-from switchyard.components.training.tensorflow.model_check import check_logits, check_training
+from switchyard.components.training.tensorflow.losses import MeanLoss, row_losses
+from switchyard.components.training.tensorflow.model_check import check_logits, check_loss, check_training
 from switchyard.components.training.tensorflow.predictor import TensorflowPredictor
 from switchyard.components.training.tensorflow.replicas import Replicas, strategy_for
 from switchyard.components.user_code.loading import blamed, folder_of
@@ -42,7 +43,7 @@ class TensorflowTrainer(Trainer):
     """A trainer of Keras models, exported as a SavedModel whose `serve` maps transformed features to probabilities."""
 
     name = "tensorflow"
-    supports = frozenset({"precision", "compile", "deterministic", *OPTIONAL_HYPERPARAMETERS})
+    supports = frozenset({"precision", "compile", "deterministic", "loss", *OPTIONAL_HYPERPARAMETERS})
 
     def __init__(self) -> None:
         self._strategy = tf.distribute.get_strategy()
@@ -92,20 +93,21 @@ class TensorflowTrainer(Trainer):
             tf.config.experimental.enable_op_determinism()
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
         task = request.spec.task
+        losses = row_losses(task, request.loss, hyper.label_smoothing)
         replicas = None
-        if request.build_model and not ledger.epochs and request.shard.first:
+        if (request.build_model or request.loss.function) and not ledger.epochs and request.shard.first:
             self._try_out(request)
         with self._strategy.scope():
             model = self._build(request)
             model.compile(
                 optimizer=_optimizer(hyper, request.train.rows, clip=self._strategy.num_replicas_in_sync == 1),
-                loss=_loss(task),
-                metrics=_metrics(task),
+                loss=MeanLoss(task, losses),
+                metrics=_metrics(request),
                 jit_compile=_jit(model, request, self._strategy.num_replicas_in_sync),
             )
             model.optimizer.build(model.trainable_variables)
             if self._strategy.num_replicas_in_sync > 1:
-                replicas = Replicas(self._strategy, model, request, _row_losses(task), lambda: _metrics(task))
+                replicas = Replicas(self._strategy, model, request, losses, lambda: _metrics(request))
         if ledger.epochs:
             model.load_weights(ledger.last(_LAST))
         callback = _Epochs(ledger, report, request.shard)
@@ -161,6 +163,7 @@ class TensorflowTrainer(Trainer):
         check_training(model, replicas=self._strategy.num_replicas_in_sync)
         with explained(request.build_model):
             check_logits(model, request)
+            check_loss(model, request)
         with tempfile.TemporaryDirectory(prefix="switchyard-") as folder:
             _export(model, replace(request, export_dir=Path(folder)))
             self.load_predictor(Path(folder))(placeholder_batch(request.spec, 3))
@@ -214,7 +217,7 @@ def _save(model: keras.Model, path: Path) -> None:
 
 
 def _export(model: keras.Model, request: TrainRequest) -> None:
-    activation = {"binary": keras.ops.sigmoid, "multiclass": keras.ops.softmax, "regression": lambda x: x}[request.spec.task]
+    activation = _activation(request)
     names = [f.name for f in request.spec.features]
     signature = {f"f{i}": tf.TensorSpec((None, *f.shape), f.dtype, f"f{i}") for i, f in enumerate(request.spec.features)}
     archive = keras.export.ExportArchive()
@@ -234,6 +237,13 @@ def _export(model: keras.Model, request: TrainRequest) -> None:
             "tensor values, NumPy and files out of call()."
         ) from error
     save_names(request.export_dir, names)
+
+
+def _activation(request: TrainRequest) -> Any:
+    """Returns the function from the model's outputs to what is served."""
+    if request.loss.of_log:
+        return keras.ops.exp
+    return {"binary": keras.ops.sigmoid, "multiclass": keras.ops.softmax}.get(request.spec.task, lambda x: x)
 
 
 def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str:
@@ -290,31 +300,18 @@ class _Course(keras.optimizers.schedules.LearningRateSchedule):
         return self._rate * self._factor(step=keras.ops.cast(step, "float32"))
 
 
-def _loss(task: str) -> Any:
-    return {
-        "binary": lambda: keras.losses.BinaryCrossentropy(from_logits=True),
-        "multiclass": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        "regression": keras.losses.MeanSquaredError,
-    }[task]()
-
-
-def _row_losses(task: str) -> Any:
-    return {
-        "binary": lambda y, output: keras.losses.binary_crossentropy(_column(y), output, from_logits=True),
-        "multiclass": lambda y, output: keras.losses.sparse_categorical_crossentropy(y, output, from_logits=True),
-        "regression": lambda y, output: keras.losses.mean_squared_error(_column(y), output),
-    }[task]
-
-
-def _metrics(task: str) -> list[Any]:
+def _metrics(request: TrainRequest) -> list[Any]:
+    values = _activation(request)
     return {
         "binary": lambda: [
             keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
             keras.metrics.AUC(from_logits=True, name="auc"),
         ],
         "multiclass": lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        "regression": lambda: [keras.metrics.MeanAbsoluteError(name="mae")],
-    }[task]()
+        "regression": lambda: [
+            keras.metrics.MeanMetricWrapper(lambda y, output: keras.losses.mean_absolute_error(y, values(output)), name="mae")
+        ],
+    }[request.spec.task]()
 
 
 def _column_labels(task: str) -> Any:

@@ -188,12 +188,16 @@ def several(folder, count, *, kind=KIND, shard_model=False):
         "warmup_steps": 0,
         "weight_decay": None,
         "clip_norm": None,
+        "label_smoothing": 0.0,
     }
     accelerator = {"kind": kind, "count": count, "shard_model": shard_model}
     settings = {
         "framework": "pytorch",
         "code": None,
         "model_parameters": {},
+        "loss": None,
+        "loss_code": None,
+        "loss_parameters": {},
         "hyperparameters": given,
         "accelerator": accelerator,
     }

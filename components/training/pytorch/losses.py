@@ -1,0 +1,100 @@
+"""The losses in PyTorch. Mirrors `tensorflow/losses.py`; the formulas: `components.training.losses`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch.nn import functional
+
+from switchyard.components.training.losses import SMOOTHED, Loss, check_rows
+from switchyard.components.user_code.loading import blamed, folder_of
+
+RowLosses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# Below this probability of an error, a row's focal loss counts as 0; its gradient would be undefined for gamma below 1.
+_LEAST = 1e-7
+
+
+def row_losses(task: str, loss: Loss, smoothing: float = 0.0) -> RowLosses:
+    """Returns a function of labels (B,) and outputs (B, outputs), float32, that returns the loss of each row, shape (B,)."""
+    if loss.function:
+        return partial(_own, loss)
+    smoothed = {"smoothing": smoothing} if loss.name in SMOOTHED else {}
+    return partial(_LOSSES[task, loss.name], **loss.parameters, **smoothed)
+
+
+def _own(loss: Loss, labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    with blamed(f"trainer.loss: {loss.name} failed: ", folder_of(loss.function)):
+        losses: torch.Tensor = loss.function(labels, outputs, **loss.parameters)  # type: ignore[misc]
+    check_rows(loss, getattr(losses, "shape", ()), len(labels))
+    return losses
+
+
+def _binary_cross_entropy(labels: torch.Tensor, outputs: torch.Tensor, smoothing: float) -> torch.Tensor:
+    target = labels * (1.0 - smoothing) + smoothing / 2
+    return functional.binary_cross_entropy_with_logits(outputs[:, 0], target.to(outputs.dtype), reduction="none")
+
+
+def _cross_entropy(labels: torch.Tensor, outputs: torch.Tensor, smoothing: float) -> torch.Tensor:
+    return functional.cross_entropy(outputs, labels, reduction="none", label_smoothing=smoothing)
+
+
+def _binary_focal(labels: torch.Tensor, outputs: torch.Tensor, gamma: float, smoothing: float) -> torch.Tensor:
+    wrong = torch.sigmoid(_sign(labels, outputs) * -outputs[:, 0])
+    return wrong.clamp(min=_LEAST) ** gamma * _binary_cross_entropy(labels, outputs, smoothing)
+
+
+def _focal(labels: torch.Tensor, outputs: torch.Tensor, gamma: float, smoothing: float) -> torch.Tensor:
+    wrong = 1.0 - outputs.softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    return wrong.clamp(min=_LEAST) ** gamma * _cross_entropy(labels, outputs, smoothing)
+
+
+def _binary_hinge(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    return functional.relu(1.0 - _sign(labels, outputs) * outputs[:, 0])
+
+
+def _hinge(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    own = functional.one_hot(labels, outputs.shape[1]).bool()
+    others = outputs.masked_fill(own, -torch.inf).amax(dim=1)
+    return functional.relu(1.0 + others - outputs.gather(1, labels[:, None])[:, 0])
+
+
+def _mse(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    return functional.mse_loss(outputs[:, 0], labels.to(outputs.dtype), reduction="none")
+
+
+def _mae(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    return functional.l1_loss(outputs[:, 0], labels.to(outputs.dtype), reduction="none")
+
+
+def _huber(labels: torch.Tensor, outputs: torch.Tensor, delta: float) -> torch.Tensor:
+    return functional.huber_loss(outputs[:, 0], labels.to(outputs.dtype), reduction="none", delta=delta)
+
+
+def _poisson(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    return functional.poisson_nll_loss(outputs[:, 0], labels.to(outputs.dtype), log_input=True, reduction="none")
+
+
+def _quantile(labels: torch.Tensor, outputs: torch.Tensor, quantile: float) -> torch.Tensor:
+    error = labels.to(outputs.dtype) - outputs[:, 0]
+    return torch.maximum(quantile * error, (quantile - 1.0) * error)
+
+
+def _sign(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    return labels.to(outputs.dtype) * 2.0 - 1.0
+
+
+_LOSSES: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
+    ("binary", "cross_entropy"): _binary_cross_entropy,
+    ("binary", "focal"): _binary_focal,
+    ("binary", "hinge"): _binary_hinge,
+    ("multiclass", "cross_entropy"): _cross_entropy,
+    ("multiclass", "focal"): _focal,
+    ("multiclass", "hinge"): _hinge,
+    ("regression", "mse"): _mse,
+    ("regression", "mae"): _mae,
+    ("regression", "huber"): _huber,
+    ("regression", "poisson"): _poisson,
+    ("regression", "quantile"): _quantile,
+}

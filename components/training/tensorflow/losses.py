@@ -1,0 +1,121 @@
+"""The losses in Keras. Mirrors `pytorch/losses.py`; the formulas: `components.training.losses`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from switchyard.components.training.losses import SMOOTHED, Loss, check_rows
+from switchyard.components.user_code.loading import blamed, folder_of
+
+RowLosses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# Below this probability of an error, a row's focal loss counts as 0; its gradient would be undefined for gamma below 1.
+_LEAST = 1e-7
+
+
+def row_losses(task: str, loss: Loss, smoothing: float = 0.0) -> RowLosses:
+    """Returns a function of labels (B,) and outputs (B, outputs), float32, that returns the loss of each row, shape (B,)."""
+    if loss.function:
+        return partial(_own, loss)
+    smoothed = {"smoothing": smoothing} if loss.name in SMOOTHED else {}
+    return partial(_LOSSES[task, loss.name], **loss.parameters, **smoothed)
+
+
+class MeanLoss(keras.losses.Loss):
+    """The mean of the rows' losses, for Keras' `compile`; weighted losses are divided by the number of rows."""
+
+    def __init__(self, task: str, rows: RowLosses) -> None:
+        super().__init__(reduction="sum_over_batch_size")
+        self._label, self._rows = "float32" if task == "regression" else "int64", rows
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """See the base class; Keras passes labels as float32, (B,) or (B, 1)."""
+        return self._rows(ops.cast(ops.reshape(y_true, [-1]), self._label), y_pred)
+
+
+def _own(loss: Loss, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    with blamed(f"trainer.loss: {loss.name} failed: ", folder_of(loss.function)):
+        losses = loss.function(labels, outputs, **loss.parameters)  # type: ignore[misc]
+    if labels.shape[0] is not None:  # unknown while a graph is traced; the trainer checks it before on rows of the data
+        check_rows(loss, tuple(getattr(losses, "shape", ())), labels.shape[0])
+    return losses
+
+
+def _binary_cross_entropy(labels: Any, outputs: Any, smoothing: float) -> Any:
+    return keras.losses.binary_crossentropy(_column(labels), outputs, from_logits=True, label_smoothing=smoothing)
+
+
+def _cross_entropy(labels: Any, outputs: Any, smoothing: float) -> Any:
+    if not smoothing:
+        return keras.losses.sparse_categorical_crossentropy(labels, outputs, from_logits=True)
+    classes = ops.one_hot(labels, outputs.shape[1])
+    return keras.losses.categorical_crossentropy(classes, outputs, from_logits=True, label_smoothing=smoothing)
+
+
+def _binary_focal(labels: Any, outputs: Any, gamma: float, smoothing: float) -> Any:
+    wrong = ops.sigmoid(_sign(labels) * -outputs[:, 0])
+    return ops.maximum(wrong, _LEAST) ** gamma * _binary_cross_entropy(labels, outputs, smoothing)
+
+
+def _focal(labels: Any, outputs: Any, gamma: float, smoothing: float) -> Any:
+    wrong = 1.0 - ops.sum(ops.softmax(outputs) * ops.one_hot(labels, outputs.shape[1]), axis=1)
+    return ops.maximum(wrong, _LEAST) ** gamma * _cross_entropy(labels, outputs, smoothing)
+
+
+def _binary_hinge(labels: Any, outputs: Any) -> Any:
+    return ops.relu(1.0 - _sign(labels) * outputs[:, 0])
+
+
+def _hinge(labels: Any, outputs: Any) -> Any:
+    own = ops.one_hot(labels, outputs.shape[1])
+    others = ops.max(ops.where(own > 0, -float("inf"), outputs), axis=1)
+    return ops.relu(1.0 + others - ops.sum(outputs * own, axis=1))
+
+
+def _mse(labels: Any, outputs: Any) -> Any:
+    return keras.losses.mean_squared_error(_column(labels), outputs)
+
+
+def _mae(labels: Any, outputs: Any) -> Any:
+    return keras.losses.mean_absolute_error(_column(labels), outputs)
+
+
+def _huber(labels: Any, outputs: Any, delta: float) -> Any:
+    return keras.losses.huber(_column(labels), outputs, delta=delta)
+
+
+def _poisson(labels: Any, outputs: Any) -> Any:
+    return ops.exp(outputs[:, 0]) - ops.cast(labels, "float32") * outputs[:, 0]
+
+
+def _quantile(labels: Any, outputs: Any, quantile: float) -> Any:
+    error = ops.cast(labels, "float32") - outputs[:, 0]
+    return ops.maximum(quantile * error, (quantile - 1.0) * error)
+
+
+def _sign(labels: Any) -> Any:
+    return ops.cast(labels, "float32") * 2.0 - 1.0
+
+
+def _column(labels: Any) -> Any:
+    return ops.cast(labels, "float32")[:, None]
+
+
+_LOSSES: dict[tuple[str, str], Callable[..., Any]] = {
+    ("binary", "cross_entropy"): _binary_cross_entropy,
+    ("binary", "focal"): _binary_focal,
+    ("binary", "hinge"): _binary_hinge,
+    ("multiclass", "cross_entropy"): _cross_entropy,
+    ("multiclass", "focal"): _focal,
+    ("multiclass", "hinge"): _hinge,
+    ("regression", "mse"): _mse,
+    ("regression", "mae"): _mae,
+    ("regression", "huber"): _huber,
+    ("regression", "poisson"): _poisson,
+    ("regression", "quantile"): _quantile,
+}
