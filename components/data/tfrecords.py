@@ -57,10 +57,11 @@ class ReadExamples(beam.PTransform):
         files = sorted(file for p in self._patterns for file in ([p] if gfile.exists(p) else gfile.glob(pattern_of(p))))
         if not files:
             raise FileNotFoundError(f"no files match {', '.join(self._patterns)}")
-        return root | "Files" >> beam.Create(files) | "Read" >> beam.FlatMap(_read, self._schema, self._rows)
+        return root | "Files" >> beam.Create(files) | "Read" >> beam.FlatMap(read_batches, self._schema, self._rows)
 
 
-def _read(file: str, schema: bytes | None, rows: int | None) -> Iterator[pa.RecordBatch]:
+def read_batches(file: str, schema: bytes | None = None, rows: int | None = None) -> Iterator[pa.RecordBatch]:
+    """Yields the record batches of one TFRecord file; `schema` is serialized, see `ReadExamples` for the arguments."""
     decoder = ExamplesToRecordBatchDecoder(schema)
     compression = "GZIP" if file.endswith(".gz") else ""
     records = tf.data.TFRecordDataset(file, compression, buffer_size=8 << 20)

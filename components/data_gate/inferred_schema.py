@@ -7,9 +7,10 @@ domains come from the training split.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,45 @@ from tfx.components.statistics_gen import executor as statistics_executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 from tfx.types.standard_component_specs import STATS_OPTIONS_JSON_KEY
+from tfx.utils import io_utils, json_utils, stats_utils
 
+from switchyard.components.beam.in_memory import fit_in_memory
+from switchyard.components.compat import tfdv_in_memory
 from switchyard.components.compat.tfdv_quantiles import BUCKETS, stats_options
+from switchyard.components.compat.tfx_components import beam_pipeline
 from switchyard.components.data.schema import NO_VALUE
+from switchyard.components.data.summary import split_files
+from switchyard.components.data.tfrecords import read_batches
 from switchyard.components.data_gate.statistics import Statistics, common, features_of, has_values, read_statistics, type_name
 
 SCHEMA_FILE = "schema.pbtxt"
 
 
 class StatisticsExecutor(statistics_executor.Executor):
-    """TFX's executor with the patch for fine quantiles in its process."""
+    """TFX's executor with the patch for fine quantiles in its process, and without Beam for examples that fit in memory."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
-        super().Do(input_dict, output_dict, {**exec_properties, STATS_OPTIONS_JSON_KEY: stats_options().to_json()})
+        options = stats_options()
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        files = {s: split_files(examples.uri, s) for s in artifact_utils.decode_split_names(examples.split_names)}
+        if tfdv_in_memory.PRIVATE.fits() and fit_in_memory(itertools.chain(*files.values()), beam_pipeline(self).options):
+            _compute_in_memory(files, examples, artifact_utils.get_single_instance(output_dict["statistics"]), options)
+        else:
+            super().Do(input_dict, output_dict, {**exec_properties, STATS_OPTIONS_JSON_KEY: options.to_json()})
+
+
+def _compute_in_memory(files: Mapping[str, Sequence[str]], examples: Any, statistics: Any, options: tfdv.StatsOptions) -> None:
+    """Writes the files and the artifact's properties that TFX's executor writes."""
+    statistics.split_names, statistics.span = artifact_utils.encode_split_names(list(files)), examples.span
+    link = stats_utils.generate_stats_dashboard_link(statistics)
+    statistics.set_string_custom_property(statistics_executor.STATS_DASHBOARD_LINK, link)
+    shares = json_utils.dumps(dict.fromkeys(files, 1.0))
+    statistics.set_json_value_custom_property(statistics_executor.SAMPLE_RATE_BY_SPLIT_PROPERTY_NAME, shares)
+    for split, paths in files.items():
+        found = tfdv_in_memory.statistics_of(itertools.chain.from_iterable(map(read_batches, paths)), options)
+        path = Path(artifact_utils.get_split_uri([statistics], split)) / statistics_executor.DEFAULT_FILE_NAME
+        io_utils.write_bytes_file(str(path), found.SerializeToString())
 
 
 class FineStatistics(StatisticsGen):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator, model_validator
+from typing import Annotated
 
-from switchyard.components.config import Section
+from pydantic import Field, StrictInt, field_validator, model_validator
+
+from switchyard.components.config import LARGEST, Section
 
 # Beam's DirectRunner falls back to this runner; naming it keeps Beam from trying to download another one first.
 _DIRECT = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -24,10 +26,13 @@ class BeamConfig(Section):
         runner: `direct` (in the stage's own process), `FlinkRunner`, `SparkRunner`, `DataflowRunner`, `PortableRunner` (short:
             `flink`, `spark`, ...), or any other Beam runner.
         options: options of the runner, without leading dashes.
+        in_memory_limit: statistics of up to this many MiB of examples are computed without a Beam pipeline, in the stage's own
+            process: the same results in a fraction of the time. 0: never. Other runners than `direct` ignore it.
     """
 
     runner: str = "direct"
     options: dict[str, str | bool | int | float | tuple[str, ...]] = Field(default_factory=dict)
+    in_memory_limit: Annotated[StrictInt, Field(ge=0, le=LARGEST)] = 256
 
     @field_validator("options")
     @classmethod
@@ -64,6 +69,8 @@ class BeamConfig(Section):
         if not self._has(*_MADE_OF) and self._workers_are_at_hand:
             # Without an image, TFX packages itself for workers that have it already: 50 MB in the temporary folder per stage.
             found.append("--sdk_container_image=at-hand")
+        if self._runner == _DIRECT and self.in_memory_limit:
+            found.append(f"--in_memory_limit={self.in_memory_limit}")
         for key, value in self.options.items():
             if value is True:
                 found.append(f"--{key}")

@@ -10,15 +10,21 @@ from switchyard.pipelines.runners.local.flink import find_jar
 BASE = {"name": "x", "data": {"path": "a.csv"}, "label": "y"}
 DIRECT = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 AT_HAND = "--sdk_container_image=at-hand"
+IN_MEMORY = "--in_memory_limit=256"
 PROCESS = {"flink_master": "jobs:8081", "environment_type": "PROCESS", "environment_config": '{"command": "w"}'}
 
 
 @pytest.mark.parametrize(
     ("beam", "arguments", "needs_job_server"),
     [
-        ({}, [DIRECT, AT_HAND], False),
-        ({"runner": "DirectRunner", "options": {"direct_num_workers": 1}}, [DIRECT, AT_HAND, "--direct_num_workers=1"], False),
-        ({"runner": "flink"}, ["--runner=FlinkRunner", AT_HAND], True),
+        ({}, [DIRECT, AT_HAND, IN_MEMORY], False),
+        ({"in_memory_limit": 0}, [DIRECT, AT_HAND], False),
+        (
+            {"runner": "DirectRunner", "options": {"direct_num_workers": 1}},
+            [DIRECT, AT_HAND, IN_MEMORY, "--direct_num_workers=1"],
+            False,
+        ),
+        ({"runner": "flink", "in_memory_limit": 1}, ["--runner=FlinkRunner", AT_HAND], True),
         (
             {"runner": "FlinkRunner", "options": PROCESS},
             ["--runner=FlinkRunner", AT_HAND, *(f"--{k}={v}" for k, v in PROCESS.items())],

@@ -60,7 +60,8 @@ class LocalRunner(MachineRunner["pipeline_pb2.Pipeline"]):
             pipeline_root=str(self._workspace.artifacts),
             code_store=self._workspace.code,
             metadata_path=str(self._workspace.metadata),
-            beam_pipeline_args=BeamConfig().arguments(),
+            # For cache keys only, see StageOperator: neither the engine nor its limit changes a result.
+            beam_pipeline_args=BeamConfig(in_memory_limit=0).arguments(),
             only=self._only,
         )
         ir = Compiler().compile(pipeline)
