@@ -23,5 +23,4 @@ def fit_in_memory(files: Iterable[str], options: PipelineOptions) -> bool:
         return False
     import tensorflow as tf
 
-    size: int = sum(tf.io.gfile.stat(file).length for file in files)
-    return size <= limit
+    return bool(sum(tf.io.gfile.stat(file).length for file in files) <= limit)
