@@ -1,4 +1,4 @@
-# Every target stands on `setup`: a private uv, a virtual environment from the hashed lock, bytecode compiled once.
+# Every target depends on `setup`: a private uv, a virtual environment from the hashed lock, bytecode compiled once.
 # Paths are relative on purpose: the folder's own path may hold spaces.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -92,7 +92,7 @@ $(DOCS_STAMP): infra/docs/requirements.lock | $(UV)
 	$(UV) pip sync --quiet --python $(DOCS)/bin/python --require-hashes infra/docs/requirements.lock
 	@touch $@
 
-docs: $(DOCS_STAMP) ## Build the site of docs/ into .cache/docs/site and check its links; it reads offline
+docs: $(DOCS_STAMP) ## Build the site of docs/ into .cache/docs/site and check its links; it works offline
 	@$(DOCS)/bin/python docs/make_site.py
 
 mutants: setup ## Break twenty lines, one at a time, and see which of them `make test` catches
@@ -110,11 +110,11 @@ FLINK_STAMP := $(FLINK)/.beam-$(BEAM_JAVA)-flink-$(FLINK_VERSION)
 
 $(FLINK_STAMP): infra/flink/pom.xml
 	@command -v mvn >/dev/null || { echo "make flink: needs Maven (mvn) and Java 11 or 17 on the PATH"; exit 2; }
-	@echo "==> Beam's job server $(BEAM_JAVA) for Flink $(FLINK_VERSION) and what it needs, 150 MB, in $(FLINK)"
+	@echo "==> Beam's job server $(BEAM_JAVA) for Flink $(FLINK_VERSION) and its dependencies, 150 MB, in $(FLINK)"
 	@rm -rf $(FLINK).new
 	@mvn --quiet --batch-mode --file infra/flink/pom.xml -Dmaven.repo.local="$(CURDIR)/.cache/maven" -Dto="$(CURDIR)/$(FLINK).new" \
 	  -Dbeam.version=$(BEAM_JAVA) -Dflink.version=$(FLINK_VERSION) dependency:copy-dependencies jar:jar || { \
-	  echo "make flink: Maven did not get Beam's job server $(BEAM_JAVA) for Flink $(FLINK_VERSION); why is said above."; \
+	  echo "make flink: Maven could not download Beam's job server $(BEAM_JAVA) for Flink $(FLINK_VERSION); see the error above."; \
 	  echo "Other versions: make flink BEAM_JAVA=2.62.0 FLINK_VERSION=1.19"; exit 2; }
 	@rm -rf $(FLINK) && mv $(FLINK).new $(FLINK) && touch $@
 
@@ -127,7 +127,7 @@ TPU_VENV := .venv-tpu
 TPU_STAMP := $(TPU_VENV)/.installed
 
 $(TPU_STAMP): infra/image/requirements.tpu.lock setup.py | $(UV)
-	@echo "==> PyTorch/XLA and the PyTorch that fits it in $(TPU_VENV): another 11 GB"
+	@echo "==> PyTorch/XLA and its version of PyTorch in $(TPU_VENV): another 11 GB"
 	test -x $(TPU_VENV)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(TPU_VENV)
 	$(UV) pip sync --quiet --python $(TPU_VENV)/bin/python --require-hashes --compile-bytecode infra/image/requirements.tpu.lock
 	@touch $(TPU_STAMP)

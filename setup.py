@@ -19,6 +19,7 @@ setup(
         "switchyard": ["py.typed"],
         "switchyard.pipelines": [
             "py.typed",
+            "examples/*/*.py",
             "examples/*/*.yaml",
             "examples/*/*.pbtxt",
             "examples/*/*.csv",

@@ -55,7 +55,7 @@ def _classified(error: BaseException, log: Path | None) -> Failure:
         last = traceback.extract_tb(error.__traceback__)[-1:]
         place = f"{os.path.basename(last[0].filename)}, line {last[0].lineno}: " if last else ""
         said = users_error(error) or f"{place}{in_one_line(error)}"
-        return Failure(UserError.kind, f"{said} ends the process. Raise an error of another class instead.{where}")
+        return Failure(UserError.kind, f"{said} ends the process; raise another exception class instead.{where}")
     for seen in error_chain(error):
         if isinstance(seen, TerminatedError):
             # Termination takes precedence over its consequences, such as an export cut short.

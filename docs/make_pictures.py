@@ -115,7 +115,7 @@ def photograph(workspace: Path, link: str) -> None:
 def main() -> int:
     """Creates all pictures."""
     if CHROMIUM is None:
-        raise SystemExit("make pictures: there is no Chromium: apt-get install chromium")
+        raise SystemExit("make pictures: Chromium is missing: apt-get install chromium")
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="switchyard-pictures-") as folder:
         workspace = Path(folder) / "w"

@@ -85,7 +85,7 @@ def main() -> int:
     if found := fetched_from_elsewhere():
         print("the site fetches from another host:", *found, sep="\n  ")
         return 1
-    print(f"{WORK / 'site'}: to read it, python3 -m http.server --bind 127.0.0.1 --directory .cache/docs/site")
+    print(f"{WORK / 'site'}; to view it: python3 -m http.server --bind 127.0.0.1 --directory .cache/docs/site")
     return 0
 
 

@@ -67,7 +67,7 @@ def create_pipeline(
         UserError: the user's code does not exist or is no Python.
     """
     if config.task == "auto":
-        raise UserError("task: could not be told from the data here; set it to binary, multiclass or regression.")
+        raise UserError("task: cannot be inferred from the data; set it to binary, multiclass or regression.")
     ingest = Ingest(input_spec(config), VERSION).with_id("ingest")
     examples = ingest.outputs["examples"]
     statistics_node = FineStatistics(examples).with_id("statistics")

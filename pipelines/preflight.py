@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from switchyard.components.data.class_order import ordered, usual_positive
 from switchyard.components.data_gate.label_check import check_label_values
@@ -22,7 +21,7 @@ from switchyard.components.metrics import trained_names
 from switchyard.components.progress import say
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
-from switchyard.components.training.config import is_code
+from switchyard.components.training.config import TrainerSettings, is_code
 from switchyard.components.training.job import check_trainer
 from switchyard.components.training.losses import check_smoothing, named_loss
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
@@ -52,7 +51,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
     for name in {f for group in config.evaluation.slices for f in group}:
         if name not in found.types:
             raise UserError(
-                f"evaluation.slices: there is no column {name!r}.{did_you_mean(name, columns)} Columns: {in_a_line(columns)}."
+                f"evaluation.slices: unknown column {name!r}.{did_you_mean(name, columns)} Columns: {in_a_line(columns)}."
             )
     checks = config.validation
     if checks.schema_path:
@@ -105,7 +104,7 @@ def _check_losses(config: PipelineConfig, task: str) -> None:
 def _check_tuning(config: PipelineConfig, task: str) -> None:
     allowed = trained_names(task)
     if config.tune and config.tune.metric not in allowed:
-        raise UserError(f"tune.metric: {config.tune.metric!r} is not measured in a {task} task; allowed: {', '.join(allowed)}")
+        raise UserError(f"tune.metric: {config.tune.metric!r} does not exist for a {task} task; allowed: {', '.join(allowed)}")
 
 
 def check_code(config: PipelineConfig, store: Path) -> None:
@@ -139,13 +138,13 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         UserError: a check failed.
     """
     config, store = payload
-    say("importing your code, asking for devices")
+    say("importing your code, detecting devices")
     names: list[str] = []
     for framework in config.trainer.frameworks:
         settings = trainer_settings(config, store, framework)
-        name = _check_trainer(settings.model_dump(mode="json"))
+        name = _check_trainer(settings)
         if name in (CHAMPION, *names):
-            raise UserError(f"trainer.framework: {framework!r} calls itself {name!r}, which is taken. Rename it.")
+            raise UserError(f"trainer.framework: {framework!r} has the name {name!r}, which is already taken; rename it.")
         names.append(name)
     if code := preprocessing_code(config, store):
         code.load()
@@ -154,11 +153,11 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
     return names
 
 
-def _check_trainer(settings: dict[str, Any]) -> str:
+def _check_trainer(settings: TrainerSettings) -> str:
     """Returns a trainer's name; it is checked in the environment where it trains."""
-    if settings["framework"] == STAGES_OWN:
+    if settings.framework == STAGES_OWN:
         return check_trainer(settings)
-    with training_server(settings["framework"]) as server:
+    with training_server(settings.framework) as server:
         return server.check(settings)
 
 

@@ -179,7 +179,7 @@ def _find(workspace: Path | None, pipeline: Path | None) -> Path:
     if workspace or pipeline:
         root = workspace or default_workspace(pipeline)
         if not root.is_dir():
-            raise UserError(f"{root}: there is no workspace. Run a pipeline first, or give another with --workspace.")
+            raise UserError(f"{root}: not a workspace. Run a pipeline first, or give another with --workspace.")
         return root
     here = Path.cwd() / NAME
     if here.is_dir():
@@ -189,6 +189,6 @@ def _find(workspace: Path | None, pipeline: Path | None) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UserError("there is no workspace here. Run a pipeline first, or give one with --workspace.")
+        raise UserError("no workspace found below this folder. Run a pipeline first, or give one with --workspace.")
     listed = "\n".join(f"  {p}" for p in found)
-    raise UserError(f"there are several workspaces below this folder; choose one with --workspace:\n{listed}")
+    raise UserError(f"several workspaces below this folder; choose one with --workspace:\n{listed}")

@@ -35,7 +35,7 @@ class Mutant:
     def broken(self, text):
         """Returns `text` with the line broken; the line is there once."""
         if text.count(self.line) != 1:
-            raise SystemExit(f"{self.file}: a mutant needs a line that is there once, not {self.line!r}")
+            raise SystemExit(f"{self.file}: a mutant needs a line that occurs exactly once, not {self.line!r}")
         return text.replace(self.line, self.becomes)
 
 

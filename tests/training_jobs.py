@@ -62,7 +62,7 @@ from pathlib import Path
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.workers.group import train
 
-job = TrainingJob.from_json(Path(sys.argv[1]).read_text())
+job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_text())
 result = train(job, lambda step, metrics: print("STEP", step, flush=True))
 Path(job.state, "result.json").write_text(json.dumps(asdict(result)))
 """
@@ -98,6 +98,9 @@ def job(prepared, state, framework, accelerator, **hyper):
     given = {"epochs": 3, "steps": None, "batch_size": 36, "learning_rate": 0.01, "optimizer": "adam", "seed": 1}
     given |= {"schedule": "constant", "warmup_steps": 0, "weight_decay": None, "clip_norm": None, "label_smoothing": 0.0}
     settings = {
+        "version": "0",
+        "bundle": 0,
+        "own_preprocessing": False,
         "framework": framework,
         "code": {"path": str(model), "function": "build_model"},
         "model_parameters": {},

@@ -51,13 +51,13 @@ class Executor(base_executor.BaseExecutor):
             shutil.rmtree(champion_folder(uri), ignore_errors=True)
             _log.exception("MLflow")
             reason = first_line(error)
-            contents = BaselineContents(None, "", "", None, f"the champion could not be asked for: {reason}")
+            contents = BaselineContents(None, "", "", None, f"the registry is unreachable, so the champion is unknown: {reason}")
             refused = is_refusal(error) or is_denial(error)
-            why = f"refuses to name the champion ({reason})" if refused else "is unreachable"
-            warn(f"the registry {why}: the model is not compared with the champion, and will not replace one")
+            why = f"denies access to the champion ({reason})" if refused else "is unreachable"
+            warn(f"the registry {why}: the model is not compared with the champion and will not replace it")
         contents.save(uri)
         if contents.trained_on:
-            warn(f"{contents.origin}; they are compared all the same. serving.model_name gives this data a model of its own")
+            warn(f"{contents.origin}; they are compared anyway. Set serving.model_name to register a separate model")
         tracking.current_run().tags({"champion": contents.version or "none", "champion.note": contents.note})
         say(contents.note)
 
@@ -80,8 +80,8 @@ def _find(name: str, pipeline: str, examples: str, uri: str) -> BaselineContents
     same = registered.tags.get(DATA) == summary.fingerprint
     trained_on = "" if same else data_source.another(registered.tags, summary.source)
     if digest is None:
-        obstacle = "it was registered without a digest, by an older Switchyard, so nothing shows that its files are its own"
-        note = f"champion is version {version}, of an older Switchyard"
+        obstacle = "it was registered without a digest, by an older Switchyard, so its files cannot be verified"
+        note = f"champion is version {version}, made by an older Switchyard"
         return BaselineContents(version, "", source, previous, note, None, name, obstacle, rows, trained_on=trained_on)
     download_version(client, server, name, version, champion_folder(uri))
     info = bundle_info(champion_folder(uri))
@@ -89,9 +89,9 @@ def _find(name: str, pipeline: str, examples: str, uri: str) -> BaselineContents
     obstacle = champion.obstacle
     judged, reasons = (0, Reasons()) if obstacle else _count(champion, split_files(examples, summary.held_out))
     misfits = [Misfit(column, why, n) for (column, why), n in reasons.most_common()]
-    note = f"champion is version {version} ({info.framework}), it can judge {judged:,} of {rows:,} rows of {summary.held_out}"
+    note = f"champion is version {version} ({info.framework}), it can predict {judged:,} of {rows:,} rows of {summary.held_out}"
     if info.positive_class is not None and str(info.positive_class) != str(summary.positive_class):
-        note = f"{note}; its positive class is {info.positive_class}, so its probabilities are turned"
+        note = f"{note}; its positive class is {info.positive_class}, so its probabilities are inverted"
     return BaselineContents(
         version, info.framework, source, previous, f"{note}: {obstacle}" if obstacle else note, digest, name, obstacle, rows,
         judged, misfits, trained_on,

@@ -83,8 +83,10 @@ class BaselineContents:
         return [m.sentence(self.rows) for m in sorted(self.misfits, key=lambda m: -m.rows)]
 
     def _too_few(self, least: float) -> str:
-        needed = f"evaluation.comparable asks for {least:.0%}"
-        return f"it can judge {self.judged:,} of {self.rows:,} rows ({self.share:.0%}), {needed}; {'; '.join(self.reasons()[:3])}"
+        needed = f"evaluation.comparable requires {least:.0%}"
+        return (
+            f"it can predict {self.judged:,} of {self.rows:,} rows ({self.share:.0%}), {needed}; {'; '.join(self.reasons()[:3])}"
+        )
 
     def save(self, uri: str) -> None:
         """Writes the contents to the artifact."""

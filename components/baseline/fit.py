@@ -26,7 +26,7 @@ from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 Reasons = Counter[tuple[str, str]]
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 _TRUTH = {"false": 0, "true": 1}
-_WHY_MISSING = "is missing, and had a value in every row that the champion was trained on"
+_WHY_MISSING = "is missing, but had a value in every row of the champion's training data"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class ChampionFit:
         labels = batch.column(self._summary.label).flatten()
         values = [c.encode() if isinstance(c, str) else c for c in unknown]
         bad = pc.is_in(labels, pa.array(values, labels.type)).to_numpy(zero_copy_only=False)
-        reasons[self._summary.label, f"its class is {_listed(unknown)}, which the champion does not know"] += int(bad.sum())
+        reasons[self._summary.label, f"its class is {_listed(unknown)}, which is not a class of the champion"] += int(bad.sum())
         return np.array(bad)
 
     def aligned(self, scores: np.ndarray) -> np.ndarray:

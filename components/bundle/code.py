@@ -45,9 +45,7 @@ def load_predictor_class(bundle: Path, predictor: str) -> Any:
         )
     parts = found["module"].split("/")
     for taken in {p.stem for p in (bundle / FOLDER).iterdir()} & (sys.stdlib_module_names | {"switchyard"}):
-        raise UserError(
-            f"model: {FOLDER}/{taken} would replace a module of Python's or of Switchyard's. Rename it and train again."
-        )
+        raise UserError(f"model: {FOLDER}/{taken} would shadow a module of Python or Switchyard. Rename it and train again.")
     # Bytecode files beside the code would not be in the manifest.
     sys.dont_write_bytecode = True
     if len(parts) == 1:
@@ -90,7 +88,8 @@ def bundled_code(framework: str, trainer: type | None) -> tuple[str, Mapping[str
     source = getattr(sys.modules[trainer.__module__], "__file__", None)
     if source is None or not source.endswith(".py"):
         raise UserError(
-            f"trainer.framework: the source of {framework!r} cannot be found, and a bundle holds a copy. Give a Python file."
+            f"trainer.framework: the source of {framework!r} cannot be found, and a bundle needs a copy of it; use a "
+            "trainer in a Python file."
         )
     parts = trainer.__module__.split(".")
     if Path(source).name == "__init__.py":

@@ -224,7 +224,7 @@ def _read_info(folder: Path) -> BundleInfo:
     except RecursionError:
         loaded = None
     if not isinstance(loaded, dict):
-        raise UserError(f"model: {FILE} is no JSON object: it was changed. Train again.")
+        raise UserError(f"model: {FILE} is not a JSON object: it was changed. Train again.")
     written = loaded.pop("format", 1)
     loaded.pop(POSITIVE_CLASS, None)  # written for readers of the file only: it is the last class
     if written != FORMAT:
@@ -248,7 +248,7 @@ def _problem(info: BundleInfo) -> str:
     """Returns the first inconsistency in a bundle's metadata; empty if it is valid."""
     names = [f.name for f in info.features]
     if not names or len(set(names)) != len(names) or len(set(info.transformed)) != len(info.transformed):
-        return "its features have no names, or one twice"
+        return "its features have missing or duplicate names"
     for feature in info.features:
         if feature.dtype not in ("float32", "int64", "string") or (feature.width is not None and feature.width < 1):
             return f"the feature {feature.name[:60]!r} is {feature.dtype[:20]!r} of width {feature.width}"
@@ -265,5 +265,5 @@ def bundle_folder(folder: str | Path) -> str:
     """Returns the name of the artifact folder that holds the bundle."""
     names = os.listdir(Path(folder) / "artifacts")
     if len(names) != 1:
-        raise FileNotFoundError(f"{folder} is not a model bundle: artifacts holds {names}")
+        raise FileNotFoundError(f"{folder} is not a model bundle: artifacts contains {names}")
     return names[0]

@@ -42,8 +42,8 @@ def check_saved_model(folder: Path) -> None:
         _check(folder)
     except ValueError as error:
         raise UserError(
-            f"model: the SavedModel {folder.name}/ is refused: {error}. It was changed, or user code made it: then take the "
-            "version from the registry, whose digest shows that it is the one that was trained."
+            f"model: the SavedModel {folder.name}/ is refused: {error}. It was changed, or user code made it: then use the "
+            "version in the registry, whose digest verifies it."
         ) from None
 
 
@@ -60,7 +60,7 @@ def _check(folder: Path) -> None:
     except DecodeError as error:
         raise ValueError(f"saved_model.pb cannot be read ({error})") from None
     if len(model.meta_graphs) != 1 or not model.meta_graphs[0].HasField("object_graph_def"):
-        raise ValueError("it holds not one graph of TensorFlow 2's")
+        raise ValueError("it does not contain exactly one TensorFlow 2 graph")
     graph = model.meta_graphs[0]
     functions = {f.signature.name: f for f in graph.graph_def.library.function}
     saving = _with_callers(functions, _SAVES)
@@ -82,7 +82,7 @@ def _check_operation(op: str, functions: Mapping[str, Any], *, saves: bool, read
         return
     known = op_def_registry.get(op)
     if known is None:
-        raise ValueError(f"it has the operation {op!r}, which TensorFlow does not know")
+        raise ValueError(f"it has the operation {op!r}, which is unknown to TensorFlow")
     allowed = _WITH_STATE.fullmatch(op) if known.is_stateful else not _REACHES_OUT.fullmatch(op)
     if not allowed:
         raise ValueError(f"it has the operation {op!r}, which may reach files, processes or the network")
@@ -118,14 +118,14 @@ def _check_reading(graph: Any, functions: Mapping[str, Any]) -> None:
         for node in function.node_def:
             text = node.op == "Const" and node.attr["dtype"].type == _STRING
             if text or node.op not in _AROUND_VOCABULARY | functions.keys():
-                raise ValueError(f"its function {name!r} reads a file that is none of its vocabularies")
+                raise ValueError(f"its function {name!r} reads a file other than its vocabularies")
         concrete = graph.object_graph_def.concrete_functions.get(name)
         for i in concrete.bound_inputs if concrete is not None else ():
             if graph.object_graph_def.nodes[i].WhichOneof("kind") not in ("asset", "resource"):
-                raise ValueError(f"its function {name!r} reads a file that is none of its vocabularies")
+                raise ValueError(f"its function {name!r} reads a file other than its vocabularies")
     names = functions.keys()
     for node in graph.object_graph_def.nodes:
         for name in {*node.function.concrete_functions, node.bare_concrete_function.concrete_function_name} & names:
             spec = graph.object_graph_def.concrete_functions[name].canonicalized_input_signature
             if any(v.tuple_value.values or v.dict_value.fields for v in spec.tuple_value.values):
-                raise ValueError(f"its function {name!r} reads a file that whoever calls it names")
+                raise ValueError(f"its function {name!r} reads a file that the caller chooses")

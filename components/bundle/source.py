@@ -86,7 +86,7 @@ class ModelRef:
             if is_denial(error):
                 raise UserError(refusal(self.uri, error)) from error
             place = mask(self.uri)
-            raise StageError(f"the registry {place} cannot be asked: {first_line(error)}") from error
+            raise StageError(f"the registry {place} is unreachable: {first_line(error)}") from error
         for each in known:
             if self.selector == each.version or self.selector in each.aliases:
                 return each.version
@@ -142,19 +142,21 @@ def open_model(
     text = os.fspath(ref)
     if parts := name_and_selector(text):
         if digest is not None:
-            raise UserError("digest: belongs to a folder or URI; a version of the registry has its own.")
+            raise UserError("digest: applies to a folder or URI; a registered version has a digest of its own. Remove it.")
         if tracking_uri is None:
-            raise UserError(f"model: {text!r} is a version of a registry; give the address of the registry, too (tracking_uri).")
+            raise UserError(f"model: {text!r} is a registered version; give the registry's address too (tracking_uri).")
         with ModelRef(tracking_uri, *parts, trust=trust).open() as opened:
             yield opened
         return
     is_uri = _URI.match(text) is not None
     if not is_uri and not Path(text).is_dir():
-        raise UserError(f"model: {text!r} is no folder, and not NAME@ALIAS or NAME@VERSION; for example breast_cancer@champion.")
+        raise UserError(
+            f"model: {text!r} is neither a folder nor NAME@ALIAS or NAME@VERSION; give one, for example breast_cancer@champion."
+        )
     if not trust and digest is None:
         raise UserError(
-            f"model: {text!r} is no version of a registry: nothing shows that its files are those that were trained, and loading "
-            "a model can run what is in it. Give NAME@ALIAS or NAME@VERSION; or, if you trust whoever writes there, add --trust "
+            f"model: {text!r} is not a registered version, so its files cannot be verified, and loading a model can run "
+            "code in it. Give NAME@ALIAS or NAME@VERSION; or, if you trust everyone who can write there, add --trust "
             "(trust=True)."
         )
     if is_uri:
@@ -186,7 +188,7 @@ def _verified(folder: Path, text: str, digest: str | None) -> OpenedModel:
         verify(folder, digest)
         bundle_info(folder)
     except (OSError, ValueError, TypeError):
-        raise UserError(f"model: {text} is no model bundle of Switchyard's (an MLflow Model with bundle.json inside).") from None
+        raise UserError(f"model: {text} is not a Switchyard model bundle (an MLflow Model with bundle.json).") from None
     if folder.name == inner.name:
         return OpenedModel(folder, "model", folder.resolve().parent.name, digest)
     name = folder.resolve().name

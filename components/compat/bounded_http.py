@@ -110,7 +110,7 @@ class _BoundedHttp(HttpToolsProtocol):
         if len(self.connections) > 2 * self.limits.connections:
             self._real.abort()
         elif len(self.connections) > self.limits.connections:
-            self._refuse(503, "too many connections; try again soon.", b"retry-after: 1\r\n")
+            self._refuse(503, "too many connections; retry later.", b"retry-after: 1\r\n")
         else:
             self.timeout_keep_alive_task = self.loop.call_later(self.limits.idle_seconds, self.timeout_keep_alive_handler)
 
@@ -164,7 +164,7 @@ class _BoundedHttp(HttpToolsProtocol):
             # A trailer. uvicorn would add it to the headers, which bypasses a proxy's checks of them.
             return
         if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            self._stop(501, "of transfer encodings chunked is taken, and no other.")
+            self._stop(501, "the only supported transfer encoding is chunked.")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -174,10 +174,10 @@ class _BoundedHttp(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         if self.parser.get_http_version() == "1.0" and any(n == b"transfer-encoding" for n, _ in self.headers):
-            self._stop(400, "HTTP/1.0 has no transfer encodings.")
+            self._stop(400, "HTTP/1.0 does not support transfer encodings.")
         if len(self.pipeline) >= self.limits.pipelined:
             self._real.abort()
-            self._stop(503, "too many requests wait on this connection.")
+            self._stop(503, "too many pipelined requests on this connection.")
         if (absolute := _ABSOLUTE.fullmatch(self.url)) is not None:
             self._judge_by_target(absolute)
         super().on_headers_complete()

@@ -30,7 +30,5 @@ class Private:
         installed = metadata.version(self.library)
         known = any(installed == v or installed.startswith(f"{v}.") for v in self.versions)
         if not known:
-            _log.warning(
-                "%s %s: a patch for %s is left out: %s", self.library, installed, ", ".join(self.versions), self.targets[0]
-            )
+            _log.warning("%s %s: skipping a patch for %s: %s", self.library, installed, ", ".join(self.versions), self.targets[0])
         return known

@@ -78,7 +78,7 @@ class Checks:
             return []
         columns = column_findings(self.served, self.statistics["train"], _SERVED, self.settings, {self.label})
         return [
-            dataclasses.replace(f, check=SKEW, expected=f.expected.replace("the champion was trained on", "in training"))
+            dataclasses.replace(f, check=SKEW, expected=f.expected.replace("the champion's training data", "training"))
             for f in columns
             if f.anomaly != "new column"
         ]

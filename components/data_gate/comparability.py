@@ -58,10 +58,10 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Dat
                 where,
                 "",
                 why,
-                f"rows that {who} can judge, to compare it with what is trained now",
-                "the candidate will be kept as challenger, whatever comes of it"
+                f"rows that {who} can predict, so that it can be compared with the new model",
+                "the candidate will be kept as challenger, whatever its result"
                 if keeps
-                else "it is replaced without a comparison",
+                else "the champion is replaced without a comparison",
                 1 - baseline.share,
                 WARNING,
                 action_for("", WARNING, settings.on_anomaly),
@@ -74,7 +74,7 @@ def comparability_findings(baseline: BaselineContents, split: str, settings: Dat
             where,
             m.column,
             f"the champion cannot judge {m.rows:,} of {baseline.rows:,} rows",
-            f"values as {who} was trained on; both models are compared on the other rows",
+            f"values as in the training data of {who}; both models are compared on the other rows",
             m.reason,
             m.rows / baseline.rows,
             WARNING,

@@ -38,7 +38,7 @@ from switchyard.components.data_gate.statistics import (
     type_name,
 )
 
-TOO_FEW, TOO_MANY_VALUES = "too few rows to tell", "too many different values"
+TOO_FEW, TOO_MANY_VALUES = "too few rows", "too many distinct values"
 # In fewer rows even frequent values are too rare to compare.
 _FEW = 30
 _MEASURES = {"jensen_shannon": "Jensen-Shannon", "l_infinity": "L-infinity"}
@@ -233,14 +233,14 @@ def column_findings(
     for name in sorted(theirs.keys() - mine.keys() - ignored):
         # Excluded on purpose in the config.
         severity = WARNING if name in settings.excluded else ERROR
-        trained_on = f"a {type_name(theirs[name])} column, as the champion was trained on"
+        trained_on = f"a {type_name(theirs[name])} column, as in the champion's training data"
         if name not in known[0]:
             add(name, "column is gone", trained_on, "no such column", 1.0, severity)
         elif is_new(rows_of(now), rows_of(now), rows_of(before), common(theirs[name]).num_missing, len(theirs)):
             add(name, "column is empty", trained_on, "no value in any row", 1.0, severity)
     for name in sorted(mine.keys() - theirs.keys() - ignored - set(known[1])):
         seen = f"a {type_name(mine[name])} column, {percent(present_share(mine[name]))} present"
-        add(name, "new column", "no such column when the champion was trained", seen, present_share(mine[name]), WARNING)
+        add(name, "new column", "no such column in the champion's training data", seen, present_share(mine[name]), WARNING)
     for name in sorted(mine.keys() & theirs.keys() - ignored):
         if _of_another_type(mine[name], theirs[name]):
             add(name, "another type", type_name(theirs[name]), type_name(mine[name]), 1.0, ERROR)

@@ -82,9 +82,9 @@ class Gate:
         champions = DatasetSummary.load(str(champion)) if (champion / "statistics.pb").exists() else None
         same_files = champions is not None and champions.fingerprint == summary.fingerprint
         if same_files:
-            notes.append("drift against the champion's training data: it was trained on these very files")
+            notes.append("drift against the champion's training data: it was trained on the same files")
         elif champions is None:
-            notes.append("drift against the champion's training data: there is no champion to compare with")
+            notes.append("drift against the champion's training data: there is no champion")
         if not previous.exists():
             notes.append("drift against the previous run: there is none")
         sample, rows = self._settings.serving_sample, sample_rows(self._uris["examples"], summary)
@@ -124,7 +124,7 @@ class Gate:
             for name in names:
                 if name not in known:
                     # Only a warning: naming a missing column is how its loss is accepted.
-                    warn(f"validation.{key}: there is no column {name!r}.{did_you_mean(name, known)}")
+                    warn(f"validation.{key}: unknown column {name!r}.{did_you_mean(name, known)}")
         environment = self._settings.environment
         environments = list(self._schema.default_environment)
         if environment and environment not in environments:

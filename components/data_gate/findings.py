@@ -120,7 +120,7 @@ class Verdict:
         lines += [f"  - {f.sentence()}" for f in failures[:_SHOWN]]
         if len(failures) > _SHOWN:
             lines.append(f"  ... and {len(failures) - _SHOWN} more: see the report in MLflow.")
-        lines.append("Mend the data. A finding that is right as it is passes with its option.")
+        lines.append("Fix the data, or accept a finding with its option.")
         return "\n".join(lines)
 
     def save(self, folder: str) -> None:

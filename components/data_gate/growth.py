@@ -46,7 +46,9 @@ def growth_findings(features: Mapping[str, Any], ascending: Mapping[str, float],
             continue
         seen = f"{span.words}, in the order of the rows"
         remedy = exclude_option(name)
-        found.append(Finding(DRIFT, "train", name, GROWS, "values that later rows have too", seen, None, WARNING, "warn", remedy))
+        found.append(
+            Finding(DRIFT, "train", name, GROWS, "values that also occur in later rows", seen, None, WARNING, "warn", remedy)
+        )
     return found
 
 

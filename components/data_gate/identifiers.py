@@ -64,12 +64,12 @@ def _predicts_the_label(name: str, what: str, seen: str, limit: float, action: s
         check=LEAKAGE,
         where="train",
         feature=name,
-        anomaly=f"{what} that predicts the label alone, as in files that were sorted or collected by the label",
+        anomaly=f"{what} that predicts the label by itself, as in files sorted or collected by label",
         expected=f"{what} explains at most {percent(limit)} of the label",
         seen=seen,
         severity=ERROR,
         action=action,
-        remedy=f"{exclude_option(name)} (to use it all the same: {option_for('validation.on_anomaly.features', name, 'warn')})",
+        remedy=f"{exclude_option(name)} (to use it anyway: {option_for('validation.on_anomaly.features', name, 'warn')})",
     )
 
 
@@ -78,8 +78,8 @@ def _used_as_a_feature(name: str, seen: str, share: float) -> Finding:
         check=LEAKAGE,
         where="train",
         feature=name,
-        anomaly="looks like an id and is used as a feature",
-        expected="values that come back",
+        anomaly="looks like an id but is used as a feature",
+        expected="values that repeat",
         seen=seen,
         share=share,
         severity=WARNING,

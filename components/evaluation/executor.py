@@ -168,7 +168,7 @@ def _result(
         order.append(champion)
         for name in verdicts:
             comparisons.append(replace(compare(same.candidates[name], champion, metric, same.samples), on=same.on))
-    partly = [f"the champion cannot judge some rows: {reason}" for reason in baseline.reasons()] if same and same.on else []
+    partly = [f"the champion cannot predict some rows: {reason}" for reason in baseline.reasons()] if same and same.on else []
     return Evaluation(
         task=summary.task,
         metric=metric,
@@ -207,7 +207,7 @@ def _measured(
         bad = int((~np.isfinite(its.scores[name])).any(axis=1).sum())
         failures = [
             *models[name].failures,
-            *([f"{bad:,} of its {len(its.labels):,} predictions are no finite numbers"] if bad else []),
+            *([f"{bad:,} of its {len(its.labels):,} predictions are not finite numbers"] if bad else []),
         ]
         its_plots = plots[name] | row_plots(its, name, len(summary.classes))
         found[name] = replace(models[name], metrics=overall, slices=slices, failures=failures, plots=its_plots)
@@ -224,7 +224,7 @@ def _with_intervals(models: Mapping[str, ModelResult], samples: Replicates) -> d
 
 def _what_to_do(baseline: BaselineContents) -> str:
     return (
-        "The champion stays and the candidate is kept as challenger. Look at it, then: switchyard models promote "
+        "The champion stays and the candidate is kept as challenger. Review it, then: switchyard models promote "
         f"{baseline.name} challenger --force --why '...'; or set evaluation.incomparable_champion: replace"
     )
 
@@ -252,8 +252,8 @@ def _check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:
     if summary.task == "binary" and len(np.unique(labels)) < 2:
         only = summary.classes[int(labels[0])]
         raise UserError(
-            f"data.splits: all {len(labels)} examples of the split {summary.held_out!r} have the label {only!r}: nothing can be "
-            f"told about the other class. Give more rows, a larger {summary.held_out} split, or another data.split_key."
+            f"data.splits: all {len(labels)} examples of the split {summary.held_out!r} have the label {only!r}: the other "
+            f"class cannot be evaluated. Use more rows, a larger {summary.held_out} split, or another data.split_key."
         )
 
 
@@ -262,7 +262,7 @@ def check_slices(slices: Sequence[Sequence[str]], summary: DatasetSummary) -> No
     for name in {f for group in slices for f in group}:
         if name not in summary.columns:
             raise UserError(
-                f"evaluation.slices: there is no column {name!r}.{did_you_mean(name, summary.columns)} "
+                f"evaluation.slices: unknown column {name!r}.{did_you_mean(name, summary.columns)} "
                 f"Columns: {in_a_line(summary.columns)}."
             )
 

@@ -68,7 +68,7 @@ def judge(
         failures = [*model.failures, *failures]
         passed = not failures
         if champion_uri and model.uri == champion_uri:
-            notes.append("it is the champion already")
+            notes.append("it is already the champion")
         else:
             failures += _not_promotable(model, settings, metric, samples, trivial, same, not_compared)
         judged[name] = dataclasses.replace(model, passed=passed, failures=failures, notes=[*model.notes, *notes])
@@ -80,7 +80,7 @@ def judge(
         for name in eligible:
             if name != best:
                 values = [judged[n].metrics.get(metric, math.nan) for n in (name, best)]
-                behind = f"{metric} {values[0]:.4f} comes after {best}'s {values[1]:.4f}"
+                behind = f"{metric} {values[0]:.4f} ranks below {best}'s {values[1]:.4f}"
                 judged[name] = dataclasses.replace(judged[name], notes=[*judged[name].notes, behind])
     return best, judged
 
@@ -139,17 +139,17 @@ def check_thresholds(
             if change is None:
                 continue
             if champion is None:
-                notes.append(f"{name}.min_change was not checked: there is no champion to compare with")
+                notes.append(f"{name}.min_change was not checked: there is no champion")
                 break
             before, value = ((m.slices.get(place, {}) if place else m.metrics).get(name, math.nan) for m in (champion, beside))
             difference = direction(name) * (value - before)
             if not difference >= change:
                 failures.append(
-                    f"{name}{where} is {value:.4f}, the champion's {before:.4f}: a change for the better of "
-                    f"{difference:+.4f}, at least {change:+.4f} is needed"
+                    f"{name}{where} is {value:.4f}, the champion's {before:.4f}: an improvement of {difference:+.4f}, at "
+                    f"least {change:+.4f} is required"
                 )
     if small:
-        notes.append(f"{len(small)} slices have fewer than {least} examples and were not judged")
+        notes.append(f"{len(small)} slices have fewer than {least} examples and were not checked")
     return failures, notes
 
 
@@ -193,17 +193,17 @@ def not_better(
         f"{champion.framework}) {champion.metrics.get(found.metric, math.nan):.4f} on {on or 'the same rows'}"
     )
     if confidence is None:
-        return "" if found.difference > least else f"{values}: a change for the better of more than {least:g} is needed"
+        return "" if found.difference > least else f"{values}: an improvement of more than {least:g} is required"
     drawn = _differences(model.name, champion.name, found.metric, samples)
     if drawn is None:
-        return f"{values}: how sure the difference is cannot be told; set evaluation.improvement.confidence to null"
+        return f"{values}: the confidence of the difference cannot be computed; set evaluation.improvement.confidence to null"
     bound = float(np.quantile(drawn, 1 - confidence)) if len(drawn) else -math.inf
     if bound > least:
         return ""
-    kind = "worse" if found.difference < 0 else "not surely better" if found.difference > 0 else "not better"
+    kind = "worse" if found.difference < 0 else "not significantly better" if found.difference > 0 else "not better"
     return (
-        f"{values}: {kind} (change for the better {found.difference:+.4f}; with a confidence of {confidence:.0%} it is above "
-        f"{bound:+.4f}, and must be above {least:+g})"
+        f"{values}: {kind} (improvement {found.difference:+.4f}; lower bound at {confidence:.0%} confidence {bound:+.4f}, "
+        f"which must be above {least:+g})"
     )
 
 

@@ -32,7 +32,7 @@ def verdict_section(result: Evaluation) -> dict[str, Any]:
     lines += [f"{name}: {reason}." for name, m in result.models.items() for reason in (*m.failures, *m.notes)]
     lines += [f"{line}." for line in result.lines()]
     lines += [f"{note}." for note in result.notes if note]
-    head = ("metric", "value", "at least", "at most", "change at least", "slices too")
+    head = ("metric", "value", "at least", "at most", "improvement at least", "per slice")
     rows = [
         [
             name,
@@ -123,7 +123,7 @@ def _curves(curves: Mapping[str, list[dict[str, float]]]) -> list[Any]:
 
 
 def _calibration(buckets: Mapping[str, list[dict[str, float]]]) -> Any:
-    figure, ax = axes(title="Calibration", x="mean prediction", y="share that is right")
+    figure, ax = axes(title="Calibration", x="mean prediction", y="share of positives")
     ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     for i, (name, rows) in enumerate(buckets.items()):
         x, y = [r["prediction"] for r in rows], [r["label"] for r in rows]

@@ -46,7 +46,7 @@ class Comparison:
         between = "" if self.low is None or self.high is None else f" (95 % interval {self.low:+.4f} to {self.high:+.4f})"
         on = f" on {self.on}" if self.on else ""
         if math.isnan(self.difference):
-            return f"{self.model} against {self.other}{on}: {self.metric} does not exist for both of them"
+            return f"{self.model} against {self.other}{on}: {self.metric} is not defined for both"
         return f"{self.model} against {self.other}{on}: {self.metric} {self.difference:+.4f}{between}{sure}"
 
 
@@ -60,7 +60,7 @@ class ModelResult:
         framework: the trainer's name.
         uri: URI of the model artifact.
         version: version of a champion; None for candidates.
-        metrics: metric -> value on the whole held-out split, by TFMA; for a champion on the rows that it can judge. Undefined
+        metrics: metric -> value on the whole held-out split, by TFMA; for a champion on the rows that it can predict. Undefined
             metrics (the AUC of one class) are absent.
         intervals: metric -> two-sided 95 % interval.
         slices: slice (`feature=value`, several joined by `, `) -> metric -> value.
@@ -155,17 +155,17 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """Returns the lines below a table of models: positive class, split, comparisons and rows that were not compared."""
-        optimistic = "" if self.split == TEST else ", which training looks at too: the figures are optimistic"
+        optimistic = "" if self.split == TEST else ", which training also uses for validation: the metrics are optimistic"
         found = [
             *([self.positive] if self.positive else []),
             f"figures on {self.rows:,} rows of the split {self.split!r}{optimistic}",
             *(c.sentence() for c in self.comparisons if c.model == self.best),
         ]
         if self.not_compared:
-            found.append(f"compared with no champion: {self.not_compared}")
+            found.append(f"not compared with a champion: {self.not_compared}")
         elif self.compared_rows < self.rows:
             share = f"{self.compared_rows:,} of {self.rows:,} rows ({self.compared_rows / self.rows:.1%})"
-            found.append(f"compared with champion version {self.champion} on the {share} that it can judge")
+            found.append(f"compared with champion version {self.champion} on the {share} that it can predict")
         if self.champion_origin:
             found.append(self.champion_origin)
         return found
@@ -208,5 +208,5 @@ def _present(metrics: Mapping[str, float | None]) -> dict[str, float]:
 def verdict_of(model: ModelResult) -> str:
     """Returns a model's verdict in a few words."""
     if model.role == CHAMPION:
-        return "champion until now"
+        return "current champion"
     return "blessed" if model.blessed else "passed, not blessed" if model.passed else "not passed"

@@ -15,14 +15,14 @@ def check_settings(evaluation: EvaluationConfig, task: str) -> None:
     for name in thresholds:
         if name not in allowed:
             raise UserError(
-                f"evaluation.thresholds: {name!r} is no metric of a {task} task.{did_you_mean(name, allowed)} "
+                f"evaluation.thresholds: {name!r} is not a metric of a {task} task.{did_you_mean(name, allowed)} "
                 f"Allowed: {', '.join(allowed)}."
             )
     directed = names(task, lambda metric: metric.direction != 0)
     for name, bounds in thresholds.items():
         if bounds.min_change is not None and name not in DIRECTION:
             raise UserError(
-                f"evaluation.thresholds.{name}.min_change: neither more nor less of {name!r} is better. "
+                f"evaluation.thresholds.{name}.min_change: {name!r} has no direction, so no change is an improvement. "
                 f"Allowed with min_change: {', '.join(directed)}."
             )
     metric = evaluation.improvement.metric if evaluation.improvement else None

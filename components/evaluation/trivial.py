@@ -55,11 +55,11 @@ class Trivial:
             return "" if direction(metric) * (value - self.value) > 0 else f"{said}: not better"
         bounds = None if samples is None else interval(direction(metric) * (samples - self.samples), confidence)
         if bounds is None or math.isnan(value):
-            return f"{said}: how sure the difference is cannot be told on so few rows, so it is not promoted"
+            return f"{said}: too few rows to compute a confidence, so the model is not promoted"
         if bounds[0] > 0:
             return ""
         return (
-            f"{said}: not surely better (change for the better {direction(metric) * (value - self.value):+.4f}, {confidence:.0%} "
+            f"{said}: not significantly better (improvement {direction(metric) * (value - self.value):+.4f}, {confidence:.0%} "
             f"interval {bounds[0]:+.4f} to {bounds[1]:+.4f}; it must lie above 0). More rows or better features are needed"
         )
 

@@ -67,8 +67,8 @@ def _reason(difference: float, own: float) -> str:
     """Returns the reason why these differences fail validation; empty if they pass."""
     if own > _BOUND:
         return (
-            f"its score of a row changes by up to {own:.3g} with the other rows of its batch, allowed: {_BOUND:g}; let no layer "
-            "compute over the batch when the model is not training"
+            f"its score of a row changes by up to {own:.3g} with the other rows of its batch, allowed: {_BOUND:g}; avoid "
+            "layers that compute over the batch at inference"
         )
     allowed = max(TOLERANCE, 2 * own)
     if difference > allowed:
@@ -113,11 +113,11 @@ def _compare(answered: dict[str, list[Any]], offline: np.ndarray, info: BundleIn
     except (KeyError, ValueError) as error:
         raise StageError(f"its answer cannot be read: {error!r}") from error
     if not np.isfinite(served).all():
-        raise StageError("it answered with what is no number")
+        raise StageError("its answer contains a score that is not a finite number")
     if served.shape != offline.shape:
-        raise StageError(f"it answered {len(served)} rows for {len(offline)}")
+        raise StageError(f"it returned {len(served)} rows for {len(offline)}")
     if info.classes and list(format_predictions(info, served.astype(np.float32))["prediction"]) != answered["prediction"]:
-        raise StageError("its predictions are not those of the probabilities beside them")
+        raise StageError("its predictions do not match its probabilities")
     return _distance(served, offline, info)
 
 

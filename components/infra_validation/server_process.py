@@ -58,7 +58,7 @@ class ServerProcess:
             answer = self._connection.getresponse()
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise StageError(f"it gave no answer to {path}: {error!r}") from error
+            raise StageError(f"it did not answer {path}: {error!r}") from error
         if answer.status != http.client.OK:
             raise StageError(f"it answered {path} with {answer.status}: {body.decode(errors='replace')[:500]}")
         found: dict[str, Any] = json.loads(body)

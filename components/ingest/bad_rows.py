@@ -30,7 +30,7 @@ class BadRows:
         if self.count > self.limit:
             raise UserError(
                 f"data: {self.count} bad row{'s' if self.count > 1 else ''}, data.max_bad_rows allows {self.limit}. "
-                f"Mend the data, or raise data.max_bad_rows to leave such rows out. The first:\n{self.first(5)}"
+                f"Fix the data, or raise data.max_bad_rows to skip such rows. The first:\n{self.first(5)}"
             )
 
     def first(self, number: int) -> str:

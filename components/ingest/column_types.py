@@ -131,7 +131,7 @@ def observe(name: str, column: pa.Array, *, is_text: bool, missing: tuple[str, .
         if number == FLOAT:
             _check_finite(name, column.cast(pa.float64(), safe=False), missing)
         return ColumnType.of({number})
-    hint = " Write it as a number: its unit differs by format." if pa.types.is_duration(kind) else ""
+    hint = " Write it as a number, because its unit differs by format." if pa.types.is_duration(kind) else ""
     raise UnusableColumnError(
         f"column {name!r} holds {kind}, which cannot be a feature; allowed: numbers, booleans, dates, times, text and lists "
         f"of them.{hint} Leave it out with data.exclude: [{name}]."
@@ -161,7 +161,7 @@ def _observe_lists(name: str, column: pa.Array, missing: tuple[str, ...]) -> Col
     longest = pc.max(pc.list_value_length(column)).as_py() or 0
     if longest > 1 and pc.any(has_gap(column)).as_py():
         raise UnusableColumnError(
-            f"column {name!r} has a gap (null or NaN) inside a list, which no model can tell from a value. "
+            f"column {name!r} has a gap (null or NaN) inside a list, which a model cannot distinguish from a value. "
             f"Fill it in, make the whole list null, or leave the column out with data.exclude: [{name}].",
             has_gap,
         )
@@ -196,8 +196,10 @@ def beyond_integers(name: str) -> UnusableColumnError:
         return pa.array([v is not None and not -limit <= _integer(v) < limit for v in column.to_pylist()])
 
     return UnusableColumnError(
-        f"column {name!r} holds whole numbers that 64 bits cannot (-2^63 to 2^63 - 1). If they are names, as ids and hashes are, "
-        f"use them as text with data.columns: {{{name}: {{type: text}}}}; or leave them out with data.exclude: [{name}].",
+        (
+            f"column {name!r} holds integers outside 64 bits (-2^63 to 2^63 - 1). If they are identifiers or hashes, read them "
+            f"as text with data.columns: {{{name}: {{type: text}}}}; or leave them out with data.exclude: [{name}]."
+        ),
         is_bad,
     )
 
@@ -215,8 +217,11 @@ def _check_finite(name: str, values: pa.Array, missing: tuple[str, ...]) -> None
         return pa.array([any(_number(v) in left for v in (r if isinstance(r, list) else [r])) for r in rows], pa.bool_())
 
     raise UnusableColumnError(
-        f"column {name!r} holds numbers that are infinite, or would be as float32 (beyond 3.4e38), which no model can be trained "
-        f"on. Mend the data, or set data.missing_values: [{', '.join(f'{v:g}' for v in left[:_SHOWN])}] where they mean missing.",
+        (
+            f"column {name!r} holds numbers that are infinite, or would be as float32 (beyond 3.4e38), which no model can be "
+            f"trained on. Fix the data, or set data.missing_values: [{', '.join(f'{v:g}' for v in left[:_SHOWN])}] where they "
+            "mean missing."
+        ),
         is_bad,
     )
 
@@ -228,7 +233,7 @@ def _number(value: object) -> float | None:
 def mixed_times(name: str) -> UnusableColumnError:
     """Returns the error for a column that mixes dates, times or booleans with other values."""
     return UnusableColumnError(
-        f"column {name!r} holds dates, times or booleans in some places and in others values that are none. "
+        f"column {name!r} holds dates, times or booleans in some rows and other values in others. "
         f"Write it in one way, or leave it out with data.exclude: [{name}]."
     )
 

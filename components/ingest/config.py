@@ -43,7 +43,7 @@ class CsvConfig(Section):
     @classmethod
     def _one_character(cls, separator: str) -> str:
         if len(separator) != 1 or not separator.isascii() or separator in '"\r\n' or separator.isalnum():
-            raise ValueError(f"{separator!r} is no separator; give one character, for example ';', '|' or \"\\t\"")
+            raise ValueError(f"{separator!r} is not a separator; give one character, for example ';', '|' or \"\\t\"")
         return separator
 
     @field_validator("encoding")
@@ -53,12 +53,16 @@ class CsvConfig(Section):
             "".encode(encoding)
             return codecs.lookup(encoding).name
         except (LookupError, ValueError):
-            raise ValueError(f"{encoding!r} is no encoding of text; for example utf-8, latin-1, cp1252 or utf-16") from None
+            raise ValueError(
+                f"{encoding!r} is not a text encoding; allowed, for example, utf-8, latin-1, cp1252 or utf-16"
+            ) from None
 
     @model_validator(mode="after")
     def _check(self) -> CsvConfig:
         if self.decimal == self.thousands:
-            raise ValueError(f"decimal and thousands are both {self.decimal!r}; a number could be read in two ways")
+            raise ValueError(
+                f"decimal and thousands are both {self.decimal!r}, which makes numbers ambiguous; give two different characters"
+            )
         return self
 
 
@@ -116,11 +120,11 @@ class DataConfig(Section):
                 raise ValueError(f"splits.{name} must be a weight above 0, received {value}")
         paths = self.split_paths
         if paths and len(paths) != len(self.splits):
-            raise ValueError("splits must be all weights or all paths, received a mixture")
+            raise ValueError("splits must be all weights or all paths, received both")
         if paths and self.path:
             raise ValueError("path and splits by path exclude each other: give one")
         if paths and self.split_key:
-            raise ValueError("split_key means nothing when splits are separate inputs: remove it")
+            raise ValueError("split_key has no effect when splits are separate inputs; remove it")
         if not paths and not self.path:
             raise ValueError("path is missing: a file, a glob or a list of them")
         return self

@@ -91,7 +91,7 @@ def _header(path: str, options: CsvOptions) -> _Header:
     seems = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
     if seems:
         raise UserError(
-            f"data.path: {path} has one column, {names[0][:60]!r}, when it is read with the separator {options.separator!r}. "
+            f"data.path: {path} has one column, {names[0][:60]!r}when read with the separator {options.separator!r}. "
             f"Set data.csv.separator: {seems!r}."
         )
     if not names:
@@ -124,7 +124,7 @@ def _first_lines(path: str, options: CsvOptions) -> tuple[list[str], int, bool, 
         try:
             names = next(rows, [])
         except csv.Error as error:
-            raise UserError(f"data.path: {path} cannot be read as CSV: {error}. Mend its first line.") from error
+            raise UserError(f"data.path: {path} cannot be read as CSV: {error}. Fix its first line.") from error
         lines = rows.line_num
         is_all = text.tell() == len(head)
         if is_cut and is_all:

@@ -46,7 +46,7 @@ def fitting(
         batch = batch.set_column(place, batch.schema.field(place).with_type(column.type), column)
         if pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
             raise UserError(
-                f"data.columns: {name!r} is declared a number, and {file} holds {column.type}. Take the declaration out."
+                f"data.columns: {name!r} is declared a number, but {file} holds {column.type}; remove the declaration."
             )
         if not is_text(column.type):
             continue
@@ -64,10 +64,10 @@ def check_declared(columns: Mapping[str, str], excluded: Collection[str], names:
     for name in columns:
         if name not in names:
             raise UserError(
-                f"data.columns: there is no column {name!r}.{did_you_mean(name, names)} Columns: {in_a_line(sorted(names))}."
+                f"data.columns: unknown column {name!r}.{did_you_mean(name, names)} Columns: {in_a_line(sorted(names))}."
             )
         if name in excluded:
-            raise UserError(f"data.columns: {name!r} is left out by data.exclude; take it out of one of the two.")
+            raise UserError(f"data.columns: {name!r} is excluded by data.exclude; remove it from one of the two.")
 
 
 def plain_numbers(batch: pa.RecordBatch, names: Collection[str], options: CsvOptions) -> pa.RecordBatch:

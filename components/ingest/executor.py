@@ -59,16 +59,16 @@ class Executor(base_executor.BaseExecutor):
                 )
         empty = [n for n, t in found.types.items() if t.kind == EMPTY]
         if empty:
-            warn(f"columns without any value are left out: {in_a_line(empty)}")
+            warn(f"skipped columns without any value: {in_a_line(empty)}")
         for note in [*found.notes, *typed.notes()]:
             warn(note)
         if found.missing_keys:
             warn(
                 f"data.split_key: {found.missing_keys:,} of {found.rows:,} rows have no {spec.split_key}: "
-                "each of them is a group of its own"
+                "each forms its own group"
             )
         if bad.count:
-            warn(f"{bad.count} bad rows are left out (data.max_bad_rows: {bad.limit})")
+            warn(f"{bad.count} bad rows are skipped (data.max_bad_rows: {bad.limit})")
         examples.split_names = artifact_utils.encode_split_names(splits)
         examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
         DatasetSummary(
@@ -183,7 +183,7 @@ def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Sca
             # Unlabelled rows are dropped earlier, so an unknown class means that the file changed between the passes.
             value = batch.column(place).filter(label.is_null())[0].as_py()
             raise UserError(
-                f"label: {file}: {value!r} is none of the classes {found.classes[:10]}: the file has changed since it was read "
-                "first. Run again."
+                f"label: {file}: {value!r} is not one of the classes {found.classes[:10]}: the file changed during the run. "
+                "Run again."
             )
         yield batch.set_column(place, spec.label, label)

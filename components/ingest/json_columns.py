@@ -71,7 +71,7 @@ def _bytes(values: list[Any]) -> pa.Array:
     plain = [_encoded(v) for v in values]
     for i, value in enumerate(plain):
         if not all(v is None or isinstance(v, bytes) for v in (value if isinstance(value, list) else [value])):
-            raise MixedColumnError('holds {"b64": ...} that is no base64, or bytes beside other values than texts', i)
+            raise MixedColumnError('holds {"b64": ...} that is not valid base64, or bytes mixed with values other than text', i)
     try:
         return pa.array(plain)
     except _NOT_ONE_TYPE:
@@ -121,7 +121,7 @@ def _lists(values: list[Any]) -> pa.Array:
         pass
     for i, row in enumerate(lists):
         if row is not None and not all(v is None or type(v) in _NUMBERS for v in row):
-            raise MixedColumnError("holds lists of several types, lists beside texts, or objects", i)
+            raise MixedColumnError("holds lists of several types, lists mixed with text, or objects", i)
     return pa.array([None if row is None else [None if v is None else _nearest(v) for v in row] for row in lists])
 
 
@@ -137,4 +137,6 @@ def _check_spelling(values: list[Any], written: list[Any], texts: list[str]) -> 
     numbers = [w for v, w in zip(values, written, strict=True) if v is not None and not isinstance(v, str)]
     if two := clash(styles(pa.array(numbers, pa.string())), styles(pa.array(texts, pa.string()))):
         row = next(i for i, v in enumerate(values) if v is not None and not isinstance(v, str))
-        raise MixedColumnError(f"holds numbers or booleans beside texts such as {two[1]}, so that one value may be two", row)
+        raise MixedColumnError(
+            f"holds numbers or booleans mixed with text such as {two[1]}, so that one value could appear as two", row
+        )

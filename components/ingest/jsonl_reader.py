@@ -53,8 +53,8 @@ def _lines(path: str, raw: BinaryIO) -> Generator[tuple[int, bytes], None, None]
                 raise UserError(f"data.path: {path} is {mark.upper()}; JSON Lines are UTF-8. Write the file as UTF-8.")
         if len(line) > _LINE_BYTES:
             raise UserError(
-                f"data.path: {path}: line {number:,} has more than {_LINE_BYTES >> 20} MiB, the limit of a row. JSON Lines have "
-                "one object a line; write the values that are so large to files of their own, or another format."
+                f"data.path: {path}: line {number:,} has more than {_LINE_BYTES >> 20} MiB, the limit of a row. JSON Lines "
+                "have one object per line; store such large values in separate files, or use another format."
             )
         if line.strip():
             yield number, line
@@ -90,7 +90,7 @@ def _why_not_json(error: Exception) -> str:
         return "nested too deeply"
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, character {error.colno}"
-    return f"byte {error.object[error.start]:#04x} is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+    return f"byte {error.object[error.start]:#04x} is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

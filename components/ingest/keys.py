@@ -70,17 +70,17 @@ def check_keys(name: str, column: pa.Array, file: str) -> None:
     """Raises UserError for floats too large to be exact whole numbers, and for keys that are no single value."""
     kind = column.type
     if longest(column) > 1:
-        raise UserError(f"data.split_key: {file}: {name!r} holds lists; a key is one value a row. Choose another column.")
+        raise UserError(f"data.split_key: {file}: {name!r} holds lists; a key is one value per row. Choose another column.")
     kind = kind.value_type if is_list(kind) else kind
     if pa.types.is_nested(kind) and not pa.types.is_dictionary(kind):
-        raise UserError(f"data.split_key: {file}: {name!r} holds {kind}; a key is one value a row. Choose another column.")
+        raise UserError(f"data.split_key: {file}: {name!r} holds {kind}; a key is one value per row. Choose another column.")
     if pa.types.is_floating(kind):
         largest = pc.max(pc.abs(_plain(column))).as_py() or 0.0
         limit = _EXACT[kind.bit_width // 8]
         if limit < largest < float("inf"):
             raise UserError(
-                f"data.split_key: {file}: {name!r} holds {largest:.0f} as {kind}, which cannot tell whole numbers above "
-                f"{limit:,.0f} apart, so rows of one key could be in two splits. Write the column as integers or text."
+                f"data.split_key: {file}: {name!r} holds {largest:.0f} as {kind}, which cannot distinguish integers above "
+                f"{limit:,.0f}, so rows of one key could be in two splits. Write the column as integers or text."
             )
 
 

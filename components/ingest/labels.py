@@ -109,7 +109,7 @@ def labelled(batch: pa.RecordBatch, name: str, words: Sequence[str], file: str, 
     """
     kind = batch.column(name).type
     if longest(batch.column(name)) > 1:
-        raise UserError(f"label: {file}: {name!r} holds lists; a label is one value a row.")
+        raise UserError(f"label: {file}: {name!r} holds lists; a label is one value per row. Choose another column.")
     if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_duration(kind):
         raise UserError(
             f"label: {file}: {name!r} holds {kind}; a label is a number, a boolean, a date or a text. Choose another."
@@ -141,8 +141,8 @@ def infer_task(values: LabelValues) -> str:
         if values.is_quantity:
             return "regression"
         raise UserError(
-            f"label: {values.name!r} is text with more than {MAX_CLASSES} values; these cannot be classes. "
-            f"Choose another label, or set data.columns: {{{values.name}: {{type: number}}}} if these are numbers."
+            f"label: {values.name!r} is text with more than {MAX_CLASSES} values, too many for classes. Choose another "
+            f"label, or set data.columns: {{{values.name}: {{type: number}}}} if these are numbers."
         )
     classes = list(values.counts())
     if values.is_text or (all(isinstance(v, int | str) for v in classes) and len(classes) <= AUTO_CLASSES):
@@ -169,7 +169,7 @@ def check_label(values: LabelValues, task: str) -> list[Any]:
                 f"numbers, data.columns: {{{name}: {{type: number}}}}."
             )
         if not all(math.isfinite(c) for c in classes if isinstance(c, float)):
-            raise UserError(f"label: {name!r} holds an infinite number; mend the data.")
+            raise UserError(f"label: {name!r} holds an infinite number; fix the data.")
         return []
     if values.overflow:
         raise UserError(f"label: {name!r} has more than {MAX_CLASSES} values; set task to regression, or choose another label.")
@@ -211,7 +211,7 @@ def plain_label(column: pa.Array) -> pa.Array:
         try:
             return pc.utf8_trim_whitespace(column.cast(pa.string()))
         except pa.ArrowInvalid:
-            raise UserError("label: holds bytes that are no UTF-8 text; write the classes as text or numbers.") from None
+            raise UserError("label: holds bytes that are not UTF-8 text; write the classes as text or numbers.") from None
     if pa.types.is_floating(kind):
         return column.cast(pa.float64())
     if pa.types.is_timestamp(kind):

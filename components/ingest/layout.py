@@ -31,8 +31,8 @@ def added_columns(batch: pa.RecordBatch, file: str, named: Collection[str | None
     found = [n for n in batch.schema.names if n not in named and may_be_added(n) and is_added(n, batch.column(n))]
     if UNNAMED in batch.schema.names and UNNAMED not in (*found, *named):
         raise UserError(
-            f"data.path: {file}: column 1 has no name, and does not count or name the rows. Name it in the first line, or leave "
-            "it out: --set \"data.exclude=['']\"."
+            f"data.path: {file}: column 1 has no name and is not a row index. Name it in the first line, or exclude it: "
+            "--set \"data.exclude=['']\"."
         )
     return found
 

@@ -67,8 +67,8 @@ _KEYS = {
     "thousands '": 'data.csv: {thousands: "\'"}',
 }
 _CLEAN = {
-    "percent": "take the % out of the data",
-    "currency": "take the currency out of the data",
+    "percent": "remove the % from the data",
+    "currency": "remove the currency from the data",
     "sign": "write the minus as - in front of the number",
 }
 
@@ -172,11 +172,11 @@ def _note(name: str, column: _Column) -> str | None:
     if column.others and column.numbers >= _WORTH_SAYING * column.present:
         return f"{_sentence(name, column)}, so the column is text; data.columns or data.missing_values can make it numbers"
     if unit := _unit(column):
-        return f"{name}: the values are numbers with {unit!r} behind them, so the column is text; take the unit out of the data"
+        return f"{name}: the values are numbers followed by {unit!r}, so the column is text; remove the unit from the data"
     if column.others or column.fractions or column.untyped or not column.numbers:
         return None
     return (
-        f"{name}: all {column.present:,} values are whole numbers that the files hold as text, and stay text; "
+        f"{name}: all {column.present:,} values are integers stored as text, and stay text; "
         f"data.columns: {{{_quoted(name)}: {{type: number}}}} reads them as numbers"
     )
 
@@ -197,7 +197,7 @@ def _codes(name: str, column: _Column) -> str | None:
     if not column.zeros:
         return None
     return (
-        f"{name}: {column.zeros:,} of {column.present:,} values begin with 0, and all are read as numbers; "
+        f"{name}: {column.zeros:,} of {column.present:,} values start with 0, and all are read as numbers; "
         f"data.columns: {{{_quoted(name)}: {{type: text}}}} keeps them as they are"
     )
 
@@ -221,7 +221,7 @@ def _problem(name: str, column: _Column, missing: Sequence[str]) -> str | None:
 def _sentence(name: str, column: _Column) -> str:
     counted = f"{column.numbers:,} of {column.present:,} values are numbers"
     if not column.others:
-        return f"{name}: {counted}, which the files hold as text"
+        return f"{name}: {counted}, stored as text"
     return f"{name}: {counted}; {_shown(column.others)} not"
 
 
@@ -245,7 +245,7 @@ def _advice(name: str, column: _Column, matched: Mapping[str, pa.Array], missing
     if covered[best]:
         advice.append(_KEYS[best] if best in _KEYS and column.untyped else _CLEAN.get(best, "write plain numbers"))
     if len(short) < len(words) or any(not matched[best][i].as_py() for i, _ in with_digits):
-        advice.append("mend the values that are no numbers")
+        advice.append("fix the values that are not numbers")
     if not column.untyped:
         advice.append(f"data.columns: {{{_quoted(name)}: {{type: number}}}}")
     return " and ".join(advice)

@@ -59,7 +59,7 @@ def _check_texts(batch: pa.RecordBatch, path: str, before: int) -> None:
             row = next((i for i in range(len(column)) if not _is_valid(column.slice(i, 1))), 0)
             raise UserError(
                 f"data: {path}, row {before + row}: column {name!r} holds values that are not of its type, {column.type}: "
-                f"{first_line(error)}. Write bytes as binary, or leave it out with data.exclude: [{name}]."
+                f"{first_line(error)}. Write bytes as binary, or exclude it with data.exclude: [{name}]."
             ) from None
 
 

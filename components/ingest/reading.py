@@ -38,7 +38,7 @@ def refusing(name: str) -> Callable[[Callable[..., Batches]], Callable[..., Batc
 def unreadable(path: str, name: str, reason: str, endings: str) -> UserError:
     """Returns the error for a broken file or one not in format `name`; `endings`: file name endings of compressed files."""
     return UserError(
-        f"data.path: {path} cannot be read as {name}: {reason}. Look whether it is whole, of this format (data.format) and "
+        f"data.path: {path} cannot be read as {name}: {reason}. Check that it is complete, of this format (data.format) and "
         f"compressed as its name says ({endings})."
     )
 
@@ -51,8 +51,8 @@ def check_names(path: str, names: Sequence[str]) -> None:
             raise UserError(f"data.path: {path}: the name of column {place}, {name[:50]!r}, {what}. Rename it.")
         if len(name) > _LONGEST_NAME:
             raise UserError(
-                f"data.path: {path}: the name of column {place}, {name[:50]!r}…, has {len(name):,} characters, at most "
-                f"{_LONGEST_NAME:,} are taken: perhaps a quote is not closed. Rename it."
+                f"data.path: {path}: the name of column {place}, {name[:50]!r}…, has {len(name):,} characters, the limit is "
+                f"{_LONGEST_NAME:,}: perhaps a quote is not closed. Rename it."
             )
 
 

@@ -52,12 +52,12 @@ def check_values(column: pa.Array, key: str, name: str, file: str, first: int, *
         low, high = (0, _DAY - 1) if pa.types.is_time(column.type) else (FIRST_SECOND + _DAY, LAST_SECOND - _DAY)
         seconds = counts.to_numpy(zero_copy_only=False) / UNITS[unit]
         bad = np.flatnonzero((np.floor(seconds) < low) | (np.floor(seconds) > high))
-        what, fix = f"a {column.type} that no calendar has: {counts[int(bad[0])].as_py() if len(bad) else ''} {unit}", "Mend it"
+        what, fix = f"a {column.type} outside the calendar: {counts[int(bad[0])].as_py() if len(bad) else ''} {unit}", "Fix it"
     elif text and is_text(column.type) and not _are_texts(column):
         values = column.cast(pa.binary()).to_pylist()
         bad = np.flatnonzero([v is not None and not _are_texts(pa.array([v])) for v in values])
         shown = values[int(bad[0])][:40] if len(bad) else b""
-        what, fix = f"bytes that are no UTF-8 text: {shown!r}", "Write its values as text or numbers"
+        what, fix = f"bytes that are not UTF-8 text: {shown!r}", "Write its values as text or numbers"
     else:
         return
     if len(bad):

@@ -206,15 +206,15 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
     types, rows = seen.types, seen.rows
     if twofold := sorted(added & types.keys()):
         raise UserError(
-            f"data: column {twofold[0]!r} counts the rows in some files, as a stored index does, and not in others. Rename it "
-            f"if it is data, or leave it out: data.exclude: [{twofold[0]!r}]."
+            f"data: column {twofold[0]!r} counts the rows in some files, like a stored index, but not in others. Rename it "
+            f"if it is data, or exclude it: data.exclude: [{twofold[0]!r}]."
         )
     found = Scan("", [], types, {n: rows - c for n, c in seen.present.items()}, rows, missing_keys=seen.keyless)
     if not peek or bad.count > bad.limit:
         bad.check()
     if not rows:
         left_out = (
-            f" {bad.count:,} bad rows are left out, the first:\n{bad.first(1)}\nMend them." if bad.count else " Check the input."
+            f" {bad.count:,} bad rows were skipped, the first:\n{bad.first(1)}\nFix them." if bad.count else " Check the input."
         )
         raise UserError(f"data: no rows in {', '.join(files[:3])}.{left_out}")
     _check_names(spec, names, files)
@@ -231,9 +231,9 @@ def _layout_notes(spec: InputSpec, added: set[str]) -> list[str]:
     folders = set(spec.folder_columns) - set(spec.exclude)
     if added:
         names = ", ".join(repr(n) for n in sorted(added))
-        notes.append(f"left out: {names}, an index that was stored beside the columns; to use it, give it a name of its own")
+        notes.append(f"skipped {names}, an index stored with the columns; to use it, rename it")
     if folders:
-        notes.append(f"read from the names of folders, as text: {in_a_line(sorted(folders))}")
+        notes.append(f"read from folder names, as text: {in_a_line(sorted(folders))}")
     skipped = [p for found in spec.listings.values() for p in found.skipped]
     if skipped:
         notes.append(f"{len(skipped)} files without rows are skipped (markers and empty parts): {listed(skipped)}")
@@ -243,11 +243,11 @@ def _layout_notes(spec: InputSpec, added: set[str]) -> list[str]:
 def _check_names(spec: InputSpec, names: set[str], files: Sequence[str]) -> None:
     check_declared(spec.columns, spec.exclude, names)
     if spec.csv and not any(format_of(f, spec.format) == "csv" for f in files):
-        raise UserError(f"data.csv: no file is a CSV ({', '.join(files[:3])}); take the key out.")
+        raise UserError(f"data.csv: no file is a CSV ({', '.join(files[:3])}); remove the key.")
     for column in spec.exclude:
         if column not in names:
             raise UserError(
-                f"data.exclude: there is no column {column!r}.{did_you_mean(column, names)} Columns: {in_a_line(sorted(names))}."
+                f"data.exclude: unknown column {column!r}.{did_you_mean(column, names)} Columns: {in_a_line(sorted(names))}."
             )
 
 
@@ -286,7 +286,7 @@ def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) 
     if found.classes:
         found.types[spec.label] = ColumnType(INTEGER if isinstance(found.classes[0], int) else STRING)
     if labels.spaced:
-        found.notes.append(f"label: {labels.spaced:,} values of {spec.label!r} have spaces around them, which are taken off")
+        found.notes.append(f"label: {labels.spaced:,} values of {spec.label!r} have surrounding spaces, which are removed")
     if all(t.kind == EMPTY for n, t in found.types.items() if n != spec.label):
-        raise UserError(f"data: there is no usable feature beside the label {spec.label!r}. Columns: {in_a_line(found.types)}.")
+        raise UserError(f"data: no usable feature besides the label {spec.label!r}. Columns: {in_a_line(found.types)}.")
     return found

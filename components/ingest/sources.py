@@ -142,7 +142,7 @@ def _match_remote(pattern: str) -> dict[str, int]:
             found = FileSystems.match([f"{pattern.rstrip('/')}/**"])[0].metadata_list
         return {m.path: m.size_in_bytes for m in sorted(found, key=lambda m: str(m.path))}
     except Exception as error:  # Beam raises any exception of the filesystem's client
-        raise UserError(f"data.path: cannot look for {pattern}: {error}") from error
+        raise UserError(f"data.path: cannot search for {pattern}: {error}") from error
 
 
 def format_of(path: str, declared: str) -> str:
@@ -160,7 +160,7 @@ def format_of(path: str, declared: str) -> str:
         if name.endswith(ending):
             return kind
     raise UserError(
-        f"data.format: cannot tell the format of {path} by its name; allowed endings: {', '.join(ENDINGS)} (also .gz). "
+        f"data.format: cannot infer the format of {path} from its name; allowed endings: {', '.join(ENDINGS)} (also .gz). "
         "Set data.format to csv, parquet, jsonl or tfrecord."
     )
 
@@ -193,8 +193,10 @@ def check_compression(path: str, head: bytes) -> None:
     """
     for begin, (what, ending) in _MAGIC.items():
         if head.startswith(begin):
-            advice = f"give it the ending {ending}" if ending in _COMPRESSED else "unpack it, or compress it with gzip (.gz)"
-            raise UserError(f"data.path: {path} is {what}, and its name does not say so. To have it read, {advice}.")
+            advice = (
+                f"rename it with the ending {ending}" if ending in _COMPRESSED else "unpack it, or compress it with gzip (.gz)"
+            )
+            raise UserError(f"data.path: {path} is {what}, but its name has another ending; {advice}.")
 
 
 @contextmanager

@@ -100,8 +100,8 @@ def _values_of(example: Any, name: str, path: str, row: int) -> Any:
         found = [v.decode() if isinstance(v, bytes) else v for v in getattr(example.features.feature[name], kind).value]
     except UnicodeDecodeError:
         raise UserError(
-            f"data: {path}, row {row}: column {name!r} holds bytes that are no UTF-8 text, and in other records numbers. "
-            f"Write it in one way, or leave it out with data.exclude: [{name}]."
+            f"data: {path}, row {row}: column {name!r} holds bytes that are not UTF-8 text, and numbers in other records. "
+            f"Write it in one way, or exclude it with data.exclude: [{name}]."
         ) from None
     return found if len(found) > 1 else found[0] if found else None
 
@@ -118,7 +118,7 @@ def _check_lengths(path: str) -> None:
                 length = _LENGTH.unpack_from(content, at)[0]
                 if length > size - at - _FRAME:
                     left = max(0, size - at - _FRAME)
-                    reason = f"the record at byte {at:,} is to have {length:,} bytes, and the file ends after {left:,}"
+                    reason = f"the record at byte {at:,} has {length:,} bytes by its header, but the file ends after {left:,}"
                     raise unreadable(path, "TFRecord", reason, ".gz")
                 at += _FRAME + length
 

@@ -25,7 +25,7 @@ class MisfitError(UnusableColumnError):
             rows = {m.row for m in fit_target(values, wanted).misfits}
             return pa.array([i in rows for i in range(len(values))], pa.bool_())
 
-        super().__init__(f"column {column!r} {reason}. Mend it, or leave it out with data.exclude: [{column}].", is_bad)
+        super().__init__(f"column {column!r} {reason}. Fix it, or exclude it with data.exclude: [{column}].", is_bad)
         self.column = column
 
 
@@ -108,26 +108,26 @@ class TypedColumns:
         for name, styles in self._rendered.items():
             if clash := spelling.clash(styles, self.spelled[name]):
                 raise UserError(
-                    f"data: column {name!r} is text: {clash[0]} in some places is a value of another type, in others a text "
-                    f"such as {clash[1]}, so that one value may be two. Write it as one type in all files, or leave it out "
-                    f"with data.exclude: [{name}]."
+                    f"data: column {name!r} is text: {clash[0]} has another type in some rows and is a text such as {clash[1]} "
+                    "in others, so that one value could appear as two. Write it as one type in all files, or leave it out with "
+                    f"data.exclude: [{name}]."
                 )
             self.spelled[name] |= styles
 
     def notes(self) -> list[str]:
         """Returns notes on words that mean missing elsewhere, missing cells, bytes and line breaks, one per column."""
         lines = [
-            f"{name}: {_counted(words)}: a value like any other; data.missing_values: [{', '.join(words)}] makes it missing"
+            f"{name}: {_counted(words)}: treated as a value; data.missing_values: [{', '.join(words)}] treats it as missing"
             for name, words in self._kept.items()
             if words
         ]
-        lines += [f"{name}: {_counted(words)}: missing" for name, words in self._taken.items() if words]
+        lines += [f"{name}: {_counted(words)}: treated as missing" for name, words in self._taken.items() if words]
         lines += [
-            f"{name}: holds bytes that are no UTF-8, so it is a column of bytes: /invocations takes it as base64 only"
+            f"{name}: holds bytes that are not UTF-8, so it is a bytes column; /invocations accepts it as base64 only"
             for name in sorted(self.bytes_columns)
         ]
         lines += [
-            f"{name}: {count:,} values hold a line break, which TFX's vocabularies leave out: to the model they are unknown words"
+            f"{name}: {count:,} values hold a line break, which TFX's vocabularies omit; the model treats them as unknown words"
             for name, count in self._broken_lines.items()
             if count
         ]

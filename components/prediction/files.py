@@ -162,7 +162,7 @@ def predict_batch(
     if good.any():
         scores[good] = bundle.score_columns(fitted.columns)
     for i in np.flatnonzero(good & ~np.isfinite(scores).all(axis=1)):
-        bad[int(i)] = "the model has no finite answer: the values lie too far from what it was trained on"
+        bad[int(i)] = "the model's output is not finite: the values are too far from the training data"
     missing = np.asarray([i in bad for i in range(batch.num_rows)], dtype=bool)
     for name, values in format_predictions(info, np.nan_to_num(scores)).items():
         table = table.append_column(name, pa.array(values, mask=missing, type=_type_of(info, name)))
@@ -200,7 +200,7 @@ def _check_columns(info: BundleInfo, names: Sequence[str]) -> None:
     }
     taken = sorted(added & set(names))
     if taken:
-        raise UserError(f"the input has a column {taken[0]!r}, which predictions are written to. Rename it.")
+        raise UserError(f"the input has a column {taken[0]!r}, the name of a column of predictions. Rename it.")
 
 
 def _write_text(path: Path, samples: Sequence[Mapping[str, Any]], count: int) -> None:

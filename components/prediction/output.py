@@ -63,7 +63,7 @@ def _cast(table: pa.Table, field: pa.Field) -> Any:
     column = table[field.name].combine_chunks()
     if is_list(column.type) and not is_list(field.type):
         if longest(column) > 1:
-            raise UserError(f"column {field.name!r} holds lists, which a CSV cannot. Write .parquet or .jsonl.")
+            raise UserError(f"column {field.name!r} holds lists, which CSV does not support. Write .parquet or .jsonl.")
         column = one_a_row(column)
     if pa.types.is_null(column.type):
         return pa.nulls(table.num_rows, field.type)
@@ -73,7 +73,8 @@ def _cast(table: pa.Table, field: pa.Field) -> Any:
         if not (pa.types.is_binary(column.type) and pa.types.is_string(field.type)):
             raise
         raise UserError(
-            f"column {field.name!r} holds bytes that are no UTF-8 text, which a CSV cannot. Write .parquet, .tfrecord or .jsonl."
+            f"column {field.name!r} holds bytes that are not UTF-8 text, which CSV does not support. Write .parquet, "
+            ".tfrecord or .jsonl."
         ) from error
 
 

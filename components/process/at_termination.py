@@ -34,4 +34,4 @@ def _safely(duty: Callable[[], None]) -> None:
     try:
         duty()
     except Exception:  # for example an unreachable server; unwinding retries and reports
-        _log.warning("could not be done at once", exc_info=True)
+        _log.warning("could not run immediately", exc_info=True)

@@ -51,7 +51,7 @@ def _sentence(what: str, path: str | None, places: tuple[Path, ...], *, limited:
     where = " or ".join(f"{m} ({_free(m)})" for m in full)
     found = f"No space is left on the file system at {where}."
     if limited:
-        found = f"A file has reached the largest size allowed: no space is left for it at {where}, or ulimit -f is in its way."
+        found = f"A file reached its largest allowed size: {where} has no space left for it, or ulimit -f limits it."
     return (
         f"the disk is full ({what}). {found} Free some space there, or use another folder (--workspace; TMPDIR for temporary "
         "files), and run again: finished stages are kept."

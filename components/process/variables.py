@@ -37,7 +37,7 @@ PRELOAD_LOG = "SWITCHYARD_PRELOAD_LOG"
 PRELOAD_TRAINERS = "SWITCHYARD_PRELOAD_TRAINERS"
 
 MEANINGS = {
-    DEBUG: "set to anything: an error that no message was made for is shown with its trace",
+    DEBUG: "set to any value: unexpected errors are shown with their stack trace",
     SERVE_TOKEN: "the token that a server's clients must send",
     KFP_HOST: "address of Kubeflow Pipelines",
     KFP_NAMESPACE: "the user's namespace there",
@@ -48,15 +48,15 @@ MEANINGS = {
     STAGE: "the stage that the process runs",
     JOURNAL: "folder for what cannot be sent to MLflow",
     STATE: "folder for checkpoints, which outlives the process",
-    RECORD: "what the pipeline's MLflow run holds, for the task that makes it (JSON)",
-    LAST_STAGES: "stages that nothing comes after: the last of them ends the pipeline's MLflow run",
-    DATA_ROOT: "where examples go, past KFP's launcher and its copies",
-    STAGES: "the contexts of the stages of a task that does several (JSON)",
-    TRAIN_JOB: "how several nodes train: `TrainJobSettings` (JSON); not set: this machine plays all nodes",
-    NODE: "set on a node of several: the launcher knows the others",
-    LEASE: "seconds and file by which a node knows that its stage still runs",
-    STAGE_PIPE: "set where standard input is a pipe from the stage, whose end ends the launcher",
+    RECORD: "content of the pipeline's MLflow run, for the task that creates it (JSON)",
+    LAST_STAGES: "last stages: the last of them to finish ends the pipeline's MLflow run",
+    DATA_ROOT: "where examples are written, bypassing KFP's launcher and its copies",
+    STAGES: "contexts of the stages of a joined task (JSON)",
+    TRAIN_JOB: "settings of training on several nodes: `TrainJobSettings` (JSON); not set: this machine runs all nodes",
+    NODE: "set on a node of several: the launcher has the addresses of the others",
+    LEASE: "seconds and file by which a node detects that its stage still runs",
+    STAGE_PIPE: "set if standard input is a pipe from the stage; the launcher ends when it closes",
     TRAINING_SERVERS: "where frameworks are imported already: framework to socket and log (JSON)",
     PRELOAD_LOG: "file for what the preloading process prints",
-    PRELOAD_TRAINERS: "trainers to import there, with commas between",
+    PRELOAD_TRAINERS: "trainers to import there, separated by commas",
 }

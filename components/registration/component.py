@@ -23,7 +23,7 @@ from switchyard.components.progress import say, warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.manifest import digest_of
-from switchyard.components.tracking.model_registry import CHALLENGER, POSITIVE_CLASS, PUT_OFF, REFUSED, Registration
+from switchyard.components.tracking.model_registry import CHALLENGER, DEFERRED, POSITIVE_CLASS, REFUSED, Registration
 from switchyard.components.tracking.model_registry import CHAMPION as REGISTERED_CHAMPION
 
 FILE = "registration.json"
@@ -107,8 +107,8 @@ def _track_overtaken(run: tracking.Run, found: Registration) -> None:
 
 
 def _tell(name: str, found: Registration) -> None:
-    if found.status == PUT_OFF:
-        warn(f"{name} could not be registered now; `switchyard upload` does it")
+    if found.status == DEFERRED:
+        warn(f"{name} could not be registered now; `switchyard upload` registers it later")
     elif found.status == REFUSED:
         warn(f"{name} is not registered. {found.why}")
     elif found.status == REGISTERED_CHAMPION:

@@ -56,7 +56,7 @@ def _serving_sections(found: Mapping[str, Servability]) -> list[dict[str, Any]]:
     if not found:
         return []
     latencies = list(dict.fromkeys(name for each in found.values() for name in each.latency_ms))
-    head = ("", "rows sent", "largest difference", "ready after, s", *(f"{n.replace('_', ' ')}, ms" for n in latencies))
+    head = ("", "rows sent", "largest difference", "startup, s", *(f"{n.replace('_', ' ')}, ms" for n in latencies))
     rows = [
         [
             name,

@@ -196,8 +196,8 @@ class _Routes:
         bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         if len(bad):
             raise InputError(
-                f"the model has no finite answer for row {bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''}: "
-                "the values lie too far from what it was trained on.", rows=bad
+                (f"the model's output is not finite for row {bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''}: "
+                    "the values are too far from the training data."), rows=bad
             )  # fmt: skip
         if state.log_request is not None:
             state.log_request(model, columns, scores)
@@ -256,7 +256,7 @@ class _Routes:
     def _check_name(self, request: Request) -> None:
         name = request.path_params["model"]
         if name != self._state.name:
-            raise InputError(f"there is no model {name!r} here. Model: {self._state.name!r}.", 404)
+            raise InputError(f"unknown model {name!r}. Model: {self._state.name!r}.", 404)
 
 
 def _length(request: Request) -> int | None:
@@ -273,20 +273,20 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 
 def _loading() -> Response:
-    return _json({"error": "the model is being loaded; try again soon."}, 503, {"retry-after": "2"})
+    return _json({"error": "the model is being loaded; retry later."}, 503, {"retry-after": "2"})
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    return _json({"error": f"there is nothing at {request.scope['path']}; see /openapi.json"}, 404)
+    return _json({"error": f"unknown path {request.scope['path']}; see /openapi.json"}, 404)
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
     headers = getattr(error, "headers", None)
-    return _json({"error": f"{request.method} is not taken at {request.scope['path']}; see /openapi.json"}, 405, headers)
+    return _json({"error": f"{request.method} is not allowed at {request.scope['path']}; see /openapi.json"}, 405, headers)
 
 
 async def _own_fault(request: Request, error: Exception) -> Response:
-    return fault(request.scope["path"], 500, "the server failed; its log says why")
+    return fault(request.scope["path"], 500, "internal server error; see the server's log")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -294,7 +294,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _queue_full(request: Request, error: Exception) -> Response:
-    return fault(request.scope["path"], 503, "too many requests wait; try again soon.", {"retry-after": "1"})
+    return fault(request.scope["path"], 503, "too many waiting requests; retry later.", {"retry-after": "1"})
 
 
 _HANDLERS: dict[Any, Any] = {

@@ -51,7 +51,7 @@ class Bodies:
             QueueFullError: the memory budget is exhausted.
         """
         if request.headers.get("content-encoding", "identity") != "identity":
-            raise InputError("a compressed body is not taken; send it plain.", 415)
+            raise InputError("compressed bodies are not supported; send it uncompressed.", 415)
         announced = request.headers.get("content-length", "")
         if announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > self._limit):
             raise self._too_large()
@@ -64,7 +64,7 @@ class Bodies:
                 body.data += part
             yield body
         except ClientDisconnect:
-            raise InputError("the client went away before its request was whole.") from None
+            raise InputError("the client disconnected before its request was complete.") from None
         finally:
             self._held -= body.held
 

@@ -55,7 +55,7 @@ class Bounds:
             InputError: there are too many rows (status 413).
         """
         if rows > self.rows:
-            raise InputError(f"{rows} rows in a request; at most {self.rows} are taken. Send several requests.", 413)
+            raise InputError(f"{rows} rows in a request; at most {self.rows} are allowed. Send several requests.", 413)
 
     def check_cells(self, rows: int, width: int, column: str | None = None) -> None:
         """Validates the number of values, omitted ones included.
@@ -66,7 +66,7 @@ class Bounds:
         if max(rows, 1) * width > self.cells:
             what = f"column {column!r}: {rows} rows with up to" if column else f"{rows} rows of"
             raise InputError(
-                f"{what} {width} values are more than the {self.cells} that this request may hold. Send fewer rows at once.", 413
+                f"{what} {width} values exceed the {self.cells} that a request may hold. Send fewer rows at once.", 413
             )
 
 

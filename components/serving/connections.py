@@ -53,7 +53,7 @@ def allow_connections(wanted: int | None) -> int:
     if wanted is not None and wanted > most:
         raise UserError(
             f"--max-connections: {wanted} need {wanted + _OTHER_FILES} open files, this system allows {hard} (ulimit -Hn). "
-            f"Take at most {most}, or have the limit raised."
+            f"Use at most {most}, or raise the limit."
         )
     connections = wanted or min(ConnectionLimits.connections, most)
     needed = connections + _OTHER_FILES

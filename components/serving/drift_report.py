@@ -71,7 +71,7 @@ def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: flo
     wanted = set(features_of(trained_on)) - {summary.label}
     known = wanted & set(features_of(requests))
     if not known:
-        raise UserError(f"REQUESTS: none of the model's columns is there. Columns: {', '.join(sorted(wanted))}.")
+        raise UserError(f"REQUESTS: none of the model's columns is present. Columns: {', '.join(sorted(wanted))}.")
     found = distances(requests, trained_on, DRIFT, _WHERE, _others(requests, known))
     limits = DriftConfig(warn=warn, fail=fail)
     columns = column_findings(requests, trained_on, _WHERE, _SETTINGS, {summary.label})

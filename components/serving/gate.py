@@ -118,7 +118,7 @@ class RequestMiddleware:
             given = [value for name, value in scope["headers"] if name == b"host"]
             # HTTP/1.0 allows a request without Host; no browser uses HTTP/1.0.
             if len(given) > 1 or (not given and scope["http_version"] != "1.0"):
-                return fault(path, 400, "a request has one Host header.", {"connection": "close"})
+                return fault(path, 400, "a request must have exactly one Host header.", {"connection": "close"})
             if given and not self._hosts.allow(given[0]):
                 shown = given[0][:100].decode("latin-1")
                 return fault(path, 421, f"host {shown!r} is not served here; see switchyard serve --allowed-hosts.")

@@ -83,7 +83,7 @@ def columns_of(info: BundleInfo, given: Mapping[str, Any], bounds: Bounds = _BOU
 def wrong_width(feature: RawFeature, shape: Sequence[int]) -> InputError:
     """Returns the error for a shape that does not match the feature."""
     wanted = "one value" if (feature.width or 1) == 1 else f"a list of {feature.width} values"
-    return InputError(f"column {feature.name!r} must hold {wanted} a row, received the shape {list(shape)}.")
+    return InputError(f"column {feature.name!r} must hold {wanted} per row, received the shape {list(shape)}.")
 
 
 def _plain_numbers(info: BundleInfo, given: Mapping[str, Any], rows: int) -> Columns:
@@ -136,13 +136,13 @@ def _alike(name: str, known: Collection[str]) -> str:
 
 
 def _others(missing: Sequence[str]) -> str:
-    return f" Missing too: {', '.join(missing[1:6])}{', ...' if len(missing) > 6 else ''}." if len(missing) > 1 else ""
+    return f" Also missing: {', '.join(missing[1:6])}{', ...' if len(missing) > 6 else ''}." if len(missing) > 1 else ""
 
 
 def _length(name: str, values: Any) -> int:
     if (isinstance(values, np.ndarray) and values.ndim) or isinstance(values, list | tuple | pa.Array):
         return len(values)
-    raise InputError(f"column {name!r} must be a list of values, one a row, received {shown(values)}.")
+    raise InputError(f"column {name!r} must be a list of values, one per row, received {shown(values)}.")
 
 
 def _column(feature: RawFeature, values: Any, rows: int, bounds: Bounds) -> np.ndarray | Ragged:

@@ -62,7 +62,7 @@ def _decoded(body: bytes | bytearray, content_type: str, info: BundleInfo, bound
     if kind == "text/csv":
         return _from_csv(body, info, bounds)
     if kind not in ("", "application/json"):
-        raise InputError(f"content type {shortened(kind)} is not taken; send application/json or text/csv.", 415)
+        raise InputError(f"content type {shortened(kind)} is not supported; send application/json or text/csv.", 415)
     document = read_json(body, info, bounds)
     present = [f for f in _FORMATS if f in document]
     unknown = set(document) - {*_FORMATS, "params"}
@@ -70,7 +70,7 @@ def _decoded(body: bytes | bytearray, content_type: str, info: BundleInfo, bound
         received = ", ".join(map(shortened, sorted(document)[:5])) or "none"
         raise InputError(f"the body must hold one of {', '.join(_FORMATS)}, received {received}.")
     if document.get("params"):
-        raise InputError("'params': this model takes none.")
+        raise InputError("'params': this model has none; remove it.")
     value = document[present[0]]
     if present[0] == "dataframe_split":
         return _split(value, info, bounds)
@@ -85,7 +85,7 @@ def _split(value: Any, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
     if not isinstance(columns, list) or not isinstance(data, list) or not all(isinstance(c, str) for c in columns):
         raise InputError("'dataframe_split' must hold 'columns' (names) and 'data' (rows).")
     if len(set(columns)) != len(columns):
-        raise InputError("'dataframe_split': a column is there twice.")
+        raise InputError("'dataframe_split': duplicate column.")
     check_names(info, columns)
     bounds.check_rows(len(data))
     for i, row in enumerate(data):
@@ -96,7 +96,7 @@ def _split(value: Any, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
 
 def _records(value: Any, key: str, info: BundleInfo, bounds: Bounds) -> dict[str, Any]:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise InputError(f"{key!r} must be a list of objects, one a row.")
+        raise InputError(f"{key!r} must be a list of objects, one per row.")
     bounds.check_rows(len(value))
     if not value:
         raise InputError("no rows: send one or more.")
@@ -117,7 +117,7 @@ def _from_csv(body: bytes | bytearray, info: BundleInfo, bounds: Bounds) -> dict
     try:
         names, rest = _csv_names(body, info)
         if len(set(names)) != len(names):
-            raise InputError("the CSV has a column twice.")
+            raise InputError("the CSV has a duplicate column.")
         check_names(info, names)
         if not rest.nbytes:
             raise InputError("no rows: send one or more.")

@@ -14,7 +14,7 @@ from switchyard.components.serving.bounds import Bounds, InputError
 from switchyard.components.serving.json_pieces import KeyTwiceError, loads_in_pieces, outside_of_texts
 
 _SMALL = 64 << 10
-_TWICE = "a key stands twice in an object of the body: which of its values is meant?"
+_TWICE = "an object in the body has a duplicate key; send each key once."
 _NESTED = (dict, list)
 # Allowance per column and per request for everything beside the values: names, parameters, an ignored index.
 _BESIDE, _AROUND = 32, 1000
@@ -95,7 +95,7 @@ def _check_counts(body: bytes | bytearray | memoryview, info: BundleInfo, bounds
     for sign, what in (("{", "objects"), ("[", "lists"), (":", "names"), (",", "values")):
         if found.get(sign, 0) > most.get(sign, 0):
             raise InputError(
-                f"the body holds {found[sign]} {what}, more than {bounds.rows} rows of this model have. Send several requests.",
+                f"the body holds {found[sign]} {what}, more than {bounds.rows} rows of this model need. Send several requests.",
                 413,
             )
 

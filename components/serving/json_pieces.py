@@ -84,9 +84,9 @@ def _ends(content: bytes, piece: int) -> Iterator[tuple[int, bool]]:
 def _check_edges(part: bytes, *, first: bool, last: bool) -> None:
     """Raises PieceError for a comma beside a bracket, which would go unnoticed: each piece alone would be valid."""
     if not part:
-        raise PieceError("there is no value")
+        raise PieceError("a value is missing")
     if not first and part.lstrip(_SPACE)[:1] in (b"", b"]", b"}", b","):
-        raise PieceError("a comma without a value behind it")
+        raise PieceError("a comma without a value after it")
     if not last and part.rstrip(_SPACE)[-1:] in (b"", b"[", b"{", b","):
         raise PieceError("a comma without a value before it")
 
@@ -104,7 +104,7 @@ def _still_open(part: bytes, stack: list[int]) -> list[int]:
     lowest = np.minimum.accumulate(depth[::-1])[::-1]
     closed = max(0, -int(depth.min()))
     if closed > len(stack):
-        raise PieceError("a bracket is closed that was not opened")
+        raise PieceError("an unmatched closing bracket")
     return [*stack[: len(stack) - closed], *signs[opening & (lowest >= depth)].tolist()]
 
 

@@ -48,7 +48,9 @@ def plain_lists(feature: RawFeature, values: list[Any]) -> np.ndarray | Ragged |
         return None
     count = int(lengths.sum())
     if is_text and count > _MOST:
-        raise InputError(f"column {feature.name!r} holds {count} texts; at most {_MOST} are taken. Send fewer rows at once.", 413)
+        raise InputError(
+            f"column {feature.name!r} holds {count} texts; at most {_MOST} are allowed. Send fewer rows at once.", 413
+        )
     cells = np.empty(count, dtype=object if is_text else feature.dtype)
     flat = chain.from_iterable(v for v in values if v is not None)
     at = 0
@@ -75,7 +77,11 @@ def check_unusual(feature: RawFeature, values: list[Any], rows: int) -> None:
         if left < 0:
             what = "texts" if feature.dtype == "string" else "numbers"
             raise InputError(
-                f"column {feature.name!r} holds more than {most} values, and others than {what}. Send fewer rows at once.", 413
+                (
+                    f"column {feature.name!r} holds more than {most} values, some of which are not {what}. Send fewer rows at "
+                    "once."
+                ),
+                413,
             )
         todo += [v for v in (each.values() if isinstance(each, dict) else each) if isinstance(v, list | dict)]
 

@@ -18,7 +18,7 @@ class Metrics:
         )
         self.latency = Histogram(
             "switchyard_request_seconds",
-            "From the first byte to the answer",
+            "Seconds from a request's first byte to the answer",
             ["route", "version"],
             buckets=_SECONDS,
             registry=registry,
@@ -27,17 +27,18 @@ class Metrics:
         self.waiting = Gauge("switchyard_waiting_requests", "Requests that wait for a model", registry=registry)
         self.refused = Counter("switchyard_queue_full", "Requests refused because too many wait", registry=registry)
         self.model = Gauge(
-            "switchyard_model", "1 for the versions that answer", ["name", "version", "framework", "role"], registry=registry
+            "switchyard_model",
+            "1 for each version that answers requests",
+            ["name", "version", "framework", "role"],
+            registry=registry,
         )
         self.loads = Counter("switchyard_model_loads", "Versions loaded and warmed up", registry=registry)
-        self.swaps = Counter("switchyard_swaps", "Versions put in", registry=registry)
+        self.swaps = Counter("switchyard_swaps", "Versions swapped in", registry=registry)
         self.failed_swaps = Counter(
             "switchyard_failed_swaps", "Versions that could not be loaded or warmed up", registry=registry
         )
-        self.unlogged = Counter(
-            "switchyard_request_log_dropped_rows", "Rows that the request log could not keep", registry=registry
-        )
-        self.canary_stops = Counter("switchyard_canary_stops", "Canaries taken out by the stop rule", registry=registry)
+        self.unlogged = Counter("switchyard_request_log_dropped_rows", "Rows that the request log dropped", registry=registry)
+        self.canary_stops = Counter("switchyard_canary_stops", "Canaries stopped by the stop rule", registry=registry)
         self.registry_reachable = Gauge("switchyard_registry_reachable", "0 while MLflow is unreachable", registry=registry)
         self.registry_reachable.set(1)
 

@@ -94,7 +94,7 @@ def _named(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if not isinstance(name, str):
             raise InputError("an input has no 'name'.")
         if name in found:
-            raise InputError(f"column {shortened(name)} is there twice.")
+            raise InputError(f"column {shortened(name)} is a duplicate.")
         found[name] = tensor
     return found
 
@@ -113,7 +113,7 @@ def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info:
             given[name] = _from_json(name, tensor, shapes[name])
             continue
         if tensor.get("data"):
-            raise InputError(f"column {name!r} has 'data' and a binary_data_size: which of its values are meant?")
+            raise InputError(f"column {name!r} has both 'data' and binary_data_size; send one of them.")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0 or at + size > len(tail):
             raise InputError(
                 f"column {name!r}: binary_data_size {brief(size)} is not within the {len(tail)} bytes after the JSON."
@@ -121,7 +121,7 @@ def _read_tensors(tensors: Mapping[str, dict[str, Any]], tail: memoryview, info:
         given[name] = _from_bytes(name, tensor, shapes[name], tail[at : at + size])
         at += size
     if at != len(tail):
-        raise InputError(f"{len(tail) - at} bytes of the body belong to no input.")
+        raise InputError(f"{len(tail) - at} bytes of the body do not belong to an input.")
     return given
 
 
@@ -221,7 +221,7 @@ def _read_texts(name: str, shape: list[int], count: int, raw: memoryview) -> lis
     while at < len(raw) and len(found) < count:
         end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
         if at + 4 > len(raw) or end > len(raw):
-            raise InputError(f"column {name!r}: the binary data ends within a text.")
+            raise InputError(f"column {name!r}: the binary data ends inside a text.")
         found.append(bytes(raw[at + 4 : end]))
         at = end
     if len(found) != count or at != len(raw):
@@ -241,7 +241,7 @@ def _wanted(document: Mapping[str, Any], info: BundleInfo) -> dict[str, bool]:
         if output["name"] not in known:
             raise InputError(f"output {shortened(output['name'])} is unknown. Outputs: {', '.join(known)}.")
         for key in _OUTPUT_EXTENSIONS & _parameters(output, f"output {output['name']!r}").keys():
-            raise InputError(f"output {output['name']!r}: the parameter {key!r} is not taken here; leave it out.")
+            raise InputError(f"output {output['name']!r}: the parameter {key!r} is not supported; remove it.")
     return {o["name"]: _parameters(o, f"output {o['name']!r}").get("binary_data") is True for o in outputs}
 
 

@@ -10,7 +10,7 @@ from switchyard.components.serving.served_model import Limits
 from switchyard.components.values.spelling import BOOLEAN, FIRST_SECOND, LAST_SECOND, TIME, TIMESTAMP, UNITS, unit_of
 from switchyard.components.values.targets import EXACT
 
-_OTHER_HOST = "The Host header names another host than is served here"
+_OTHER_HOST = "The Host header does not name a host that is served here"
 
 
 def openapi(name: str, info: BundleInfo, limits: Limits, version: str) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def openapi(name: str, info: BundleInfo, limits: Limits, version: str) -> dict[s
         "info": {"title": f"{name}, served by Switchyard", "version": version},
         "paths": {
             "/v2": {"get": _get("The server's metadata")},
-            "/v2/health/live": {"get": _get("Whether the server lives")},
-            "/v2/health/ready": {"get": _get("Whether requests are answered", ("503",))},
+            "/v2/health/live": {"get": _get("Whether the server is alive")},
+            "/v2/health/ready": {"get": _get("Whether the server is ready to answer requests", ("503",))},
             v2: {"get": _get("The model's metadata", ("503",))},
             f"{v2}/ready": {"get": _get("Whether the model is ready", ("503",))},
             f"{v2}/infer": {"post": _post("Predict: Open Inference Protocol", _infer(info), _inferred(info), error)},
@@ -68,10 +68,10 @@ def _post(summary: str, request: dict[str, Any], answer: dict[str, Any], error: 
         "400": "The request does not fit the model",
         "401": "The token is missing or wrong",
         "413": "Too large",
-        "415": "Another content type than is taken",
+        "415": "The content type is not supported",
         "421": _OTHER_HOST,
-        "503": "Too many requests wait, or the model is being loaded: see Retry-After",
-        "504": "It took too long",
+        "503": "Too many waiting requests, or the model is being loaded: see Retry-After",
+        "504": "The request timed out",
     }
     errors = {code: {"description": why, "content": {"application/json": {"schema": error}}} for code, why in reasons.items()}
     return {

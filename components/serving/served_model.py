@@ -87,6 +87,6 @@ def _warm_up(bundle: BundleModel, rows: pd.DataFrame) -> None:
     for count in _WARM_UP_ROWS:
         scores = bundle.scores(rows.iloc[np.arange(count) % len(rows)].reset_index(drop=True))
         if scores.shape != (count, outputs):
-            raise RuntimeError(f"the model answers with the shape {list(scores.shape)} where {[count, outputs]} is right")
+            raise RuntimeError(f"the model's output has the shape {list(scores.shape)} where {[count, outputs]} is required")
         if not np.isfinite(scores).all():
-            raise RuntimeError("the model answers rows of its own data with a number that is not finite")
+            raise RuntimeError("the model's output for its own data is not finite")

@@ -89,7 +89,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UserError(
             f"--host, --port: cannot listen on {host} port {port}: {error.strerror or error}. "
-            "Choose another port; --port 0 takes any that is free."
+            "Choose another port; --port 0 selects a free one."
         ) from None
     return found
 
@@ -162,7 +162,9 @@ async def _run(
         champion = state.rollout.champion
         if champion is not None and not server.should_exit:
             say(f"ready: {options.name} version {champion.version} ({champion.info.framework}) answers at")
-            say(f"  POST {url}/v2/models/{options.name}/infer   POST {url}/invocations   GET {url}/openapi.json   Ctrl-C ends it")
+            say(
+                f"  POST {url}/v2/models/{options.name}/infer   POST {url}/invocations   GET {url}/openapi.json   Ctrl-C stops it"
+            )
         await work
     except (UserError, StageError):
         raise
@@ -271,7 +273,7 @@ class _AccessLog:
             self._file.flush()
         except OSError as error:
             if not self._fails:
-                _log.warning("the access log cannot be written, and lacks requests from here: %s", error.strerror)
+                _log.warning("the access log cannot be written; requests from now on are missing in it: %s", error.strerror)
             self._fails = True
         else:
             self._fails = False

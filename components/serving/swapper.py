@@ -55,7 +55,7 @@ class ModelReloader:
         self._refused: dict[str, str] = {}
         self._resting: list[ServedModel] = []
         self._closing: set[asyncio.Task[None]] = set()
-        self._away = False
+        self._unreachable = False
 
     async def start(self, version: str) -> None:
         """Loads the first champion.
@@ -72,15 +72,15 @@ class ModelReloader:
             try:
                 await self.look()
             except Exception as error:  # MLflow's stores raise many types
-                if not self._away:
+                if not self._unreachable:
                     self._say(f"registry unreachable; still serving the current version: {first_line(error)}")
                     _log.warning("registry", exc_info=True)
-                self._away = True
+                self._unreachable = True
                 self._metrics.registry_reachable.set(0)
             else:
-                if self._away:
-                    self._say("the registry can be asked again")
-                self._away = False
+                if self._unreachable:
+                    self._say("the registry is reachable again")
+                self._unreachable = False
                 self._metrics.registry_reachable.set(1)
             await asyncio.sleep(seconds)
 
@@ -93,7 +93,7 @@ class ModelReloader:
             if model is not None:
                 before, was_canary = rollout.champion, rollout.canary
                 rollout.set_champion(model)
-                self._swapped(f"version {model.version} answers, version {before.version} is out")
+                self._swapped(f"version {model.version} is served, version {before.version} is swapped out")
                 self._keep_standby(before)
                 if was_canary is not None and rollout.canary is None and was_canary is not model:
                     self._keep_standby(was_canary)
@@ -107,7 +107,7 @@ class ModelReloader:
             version = None
         if now is not None and now.version != version:
             rollout.set_canary(None)
-            self._swapped(f"canary version {now.version} is out")
+            self._swapped(f"canary version {now.version} is no longer served")
             self._keep_standby(now)
         if version is not None and self._canary_alias and (now is None or now.version != version):
             model = await self._try(self._canary_alias, version)
@@ -153,7 +153,7 @@ class ModelReloader:
         _log.error("version %s", version, exc_info=error)
         self._refused[alias] = version
         self._metrics.failed_swaps.inc()
-        self._say(f"version {version} cannot be served and is not put in: {(str(error).splitlines() or [''])[0][:200]}")
+        self._say(f"version {version} cannot be served and is not swapped in: {(str(error).splitlines() or [''])[0][:200]}")
 
     async def _open(self, version: str) -> tuple[OpenedModel, ExitStack]:
         """Returns a version's files and the stack that removes them."""

@@ -38,13 +38,14 @@ def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) 
     """
     info = bundle_info(model)
     if info.framework != "tensorflow":
-        raise UserError(f"--target tf-serving: TensorFlow Serving runs no {info.framework} model; use --target kserve.")
+        raise UserError(f"--target tf-serving: TensorFlow Serving does not run {info.framework} models; use --target kserve.")
     for feature in info.features:
         if not re.fullmatch(_NAME, feature.name):
             raise UserError(f"--target tf-serving: the column {feature.name!r} cannot be an input's name; use --target kserve.")
         if feature.width is None and feature.is_list:
             raise UserError(
-                f"--target tf-serving: column {feature.name!r} holds lists of any length, no tensor; use --target kserve."
+                f"--target tf-serving: column {feature.name!r} holds lists of any length, which are not a tensor; use "
+                "--target kserve."
             )
     import tensorflow as tf
 

@@ -184,7 +184,7 @@ def _title(line: str) -> str:
         named = operation.get("name") or operation.get("path") or operation.get("model", {}).get("name") or ""
         return f"{operation['op']} {named}".strip()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return "a line that is damaged"
+        return "a damaged line"
 
 
 def _replay_file(file: Path, run_id: str, send: Callable[[str, dict[str, Any]], None], refused: Refused) -> int:

@@ -120,7 +120,7 @@ def read_operation(line: str, folder: Path) -> dict[str, Any]:
         place, journal = Path(path).resolve(), folder.resolve()
         # The layout is <workspace>/tracking/<journal>. A workspace from elsewhere must not upload other files of the user.
         if not place.is_relative_to(journal.parents[1]) or journal.is_relative_to(place):
-            raise UserError(f"{path}, which is to be sent, lies outside of the workspace")
+            raise UserError(f"{path} lies outside the workspace and is not sent")
     return operation
 
 

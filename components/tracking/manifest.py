@@ -57,7 +57,7 @@ def verify(folder: Path, digest: str | None = None) -> None:
     """
     content = _content(folder)
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
-        raise UserError(f"model: {MANIFEST} was changed: its digest is not {digest}, which was registered. {_NEXT}")
+        raise UserError(f"model: {MANIFEST} was changed: its digest is not the registered {digest}. {_NEXT}")
     wanted = _parse(content)
     found = _files(folder)
     for name in sorted(found ^ wanted.keys()):
@@ -68,18 +68,18 @@ def verify(folder: Path, digest: str | None = None) -> None:
             raise UserError(f"model: {name!r} was changed: its digest is not the manifest's. {_NEXT}")
 
 
-_NEXT = "Nothing of it was opened; take the version from where it was registered, or train again."
+_NEXT = "None of its files was opened; use the registered version, or train again."
 
 
 def _content(folder: Path) -> bytes:
     file = folder / MANIFEST
     try:
         if file.is_symlink():
-            raise UserError(f"model: {MANIFEST!r} is no ordinary file. {_NEXT}")
+            raise UserError(f"model: {MANIFEST!r} is not a regular file. {_NEXT}")
         return file.read_bytes()
     except OSError:
         raise UserError(
-            f"model: {folder} is no model bundle of Switchyard's (an MLflow Model with {MANIFEST} inside), or one of an older "
+            f"model: {folder} is not a Switchyard model bundle (an MLflow Model with {MANIFEST}), or was made by an older "
             "version: train again."
         ) from None
 
@@ -91,7 +91,7 @@ def _parse(content: bytes) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         good = False
     if not good:
-        raise UserError(f"model: {MANIFEST} is no list of files and digests. {_NEXT}")
+        raise UserError(f"model: {MANIFEST} is not a list of files and digests. {_NEXT}")
     return dict(files)
 
 
@@ -110,7 +110,7 @@ def _files(folder: Path) -> set[str]:
         for name in (*kept, *folders):
             path = here / name
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                raise UserError(f"model: {str(path.relative_to(folder))!r} is no ordinary file. {_NEXT}")
+                raise UserError(f"model: {str(path.relative_to(folder))!r} is not a regular file. {_NEXT}")
         found |= {(here / name).relative_to(folder).as_posix() for name in kept}
     return found
 

@@ -48,10 +48,10 @@ def refusal(uri: str, error: Exception) -> str:
     why = first_line(error).rstrip(".")
     place = f"MLflow at {mask(uri)}" if uri else "MLflow"
     if getattr(error, "error_code", None) in _NO_ROOM or _status(error) in _NO_ROOM_STATUS:
-        return f"{place} takes no more: {why}. Ask whoever runs it for room, or try again later."
+        return f"{place} accepts no more data: {why}. Free space on the server or raise its limits, or try again later."
     if is_denial(error):
         return (
-            f"{place} does not let you in: {why}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            f"{place} denies access: {why}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             "MLFLOW_TRACKING_TOKEN, of an account that may write to the experiment and the registry."
         )
     if "'active' state" in why:

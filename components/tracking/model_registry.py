@@ -21,7 +21,7 @@ from switchyard.components.tracking.promotion_lock import locked
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 # Statuses of a candidate that is not in MLflow.
-PUT_OFF, REFUSED = "put off", "refused"
+DEFERRED, REFUSED = "deferred", "refused"
 MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed", "switchyard.metrics", "switchyard.data"
 # Digest of the bundle's manifest; downloads are compared with it.
 DIGEST = "switchyard.digest"
@@ -73,7 +73,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Registration:
-    """The outcome of a candidate's registration: `status` is champion, challenger, not blessed, put off or refused."""
+    """The outcome of a candidate's registration: `status` is champion, challenger, not blessed, deferred or refused."""
 
     status: str
     version: str | None
@@ -137,9 +137,9 @@ def check_own(client: Any, name: str) -> None:
     foreign = sorted((str(v.version) for v in _model_versions(client, name) if MODEL_URI not in v.tags), key=int)
     if foreign:
         raise ForeignModelError(
-            f"serving.model_name: the registered model {name!r} belongs to somebody else: Switchyard did not make version"
-            f"{'s' * (len(foreign) > 1)} {', '.join(foreign[:5])}{', …' * (len(foreign) > 5)}, and moves none of its aliases. "
-            f"Set serving.model_name to a name of your own, for example {name}_switchyard."
+            f"serving.model_name: the registered model {name!r} was not created by Switchyard: it did not register "
+            f"version{'s' * (len(foreign) > 1)} {', '.join(foreign[:5])}{', …' * (len(foreign) > 5)} and does not move its "
+            f"aliases. Set serving.model_name to another name, for example {name}_switchyard."
         )
 
 
@@ -167,7 +167,7 @@ def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Regist
     with locked(client, name) as check:
         current = alias_version(client, name, CHAMPION)
         if current == version:
-            return Registration(CHAMPION, version, version, "it is the champion already")
+            return Registration(CHAMPION, version, version, "it is already the champion")
         if model["blessed"] and current == model["compared_with"]:
             _move(client, name, _new_move("promote", version, current, model["why"], run_id, model["metrics"]), check)
             return Registration(CHAMPION, version, version, model["why"])
@@ -181,7 +181,7 @@ def overtaken(name: str, version: str, before: str | None, now: str | None) -> s
     then = f"version {before}" if before else "not known (there was none, or the registry was unreachable)"
     return (
         f"{name}: the champion was {then} when version {version} was evaluated and is {f'version {now}' if now else 'none'} now "
-        f"(switchyard models list {name} says who moved it); run again, so that they are compared"
+        f"(switchyard models list {name} shows who moved it); run again to compare them"
     )
 
 
@@ -198,13 +198,13 @@ def promote(client: Any, name: str, version: str, *, why: str, force: bool = Fal
         raise UserError(f"{name} has no version {version}. Versions: {', '.join(known)}.")
     if not known[version].blessed and not force:
         raise UserError(
-            f"{name} version {version} was not blessed: it was not surely better than the champion of its day. "
-            "Compare them (switchyard models compare), then give --force to promote it all the same."
+            f"{name} version {version} was not blessed: it was not significantly better than the champion at that time. "
+            "Compare them (switchyard models compare), then give --force to promote it anyway."
         )
     with locked(client, name) as check:
         current = alias_version(client, name, CHAMPION)
         if current == version:
-            raise UserError(f"{name} version {version} is the champion already.")
+            raise UserError(f"{name} version {version} is already the champion.")
         chosen = known[version]
         move = _new_move("promote", version, current, why, chosen.run_id, chosen.metrics)
         _move(client, name, move, check)
@@ -222,7 +222,7 @@ def rollback(client: Any, name: str, *, why: str) -> Move:
     with locked(client, name) as check:
         current, before = (alias_version(client, name, a) for a in (CHAMPION, PREVIOUS))
         if before is None or before not in known:
-            raise UserError(f"{name} has no version with the alias {PREVIOUS!r}: there is nothing to go back to.")
+            raise UserError(f"{name} has no version with the alias {PREVIOUS!r}; there is nothing to roll back to.")
         move = _new_move("rollback", before, current, why, known[before].run_id, known[before].metrics)
         _move(client, name, move, check)
     return move
@@ -242,7 +242,7 @@ def versions(client: Any, name: str) -> list[Version]:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         known = [m.name for m in client.search_registered_models()]
-        raise UserError(f"there is no registered model {name!r}. Known: {', '.join(known) or 'none'}.") from None
+        raise UserError(f"unknown registered model {name!r}. Known: {', '.join(known) or 'none'}.") from None
     by_version: dict[str, list[str]] = {}
     for alias, version in aliases.items():
         by_version.setdefault(str(version), []).append(alias)

@@ -31,7 +31,7 @@ def locked(client: Any, name: str) -> Iterator[Callable[[], None]]:
     deadline = time.monotonic() + _WAIT_SECONDS
     while True:
         try:
-            client.create_registered_model(lock, tags={_LOCK: token}, description="Held for a moment.")
+            client.create_registered_model(lock, tags={_LOCK: token}, description="Held briefly during a promotion.")
             break
         except MlflowException as error:
             # MLflow reads the existing model before it raises; if the lock is released in between, the model does not exist.
@@ -53,7 +53,7 @@ def locked(client: Any, name: str) -> Iterator[Callable[[], None]]:
     def check() -> None:
         if not held():
             raise UserError(
-                f"{name}: the promotion took longer than {_STALE_SECONDS:.0f} s and lost its lock. Nothing moved; try again."
+                f"{name}: the promotion took longer than {_STALE_SECONDS:.0f} s and lost its lock. No alias was moved; try again."
             )
 
     try:

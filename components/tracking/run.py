@@ -27,7 +27,7 @@ from switchyard.components.tracking.database import files_beside, locked_databas
 from switchyard.components.tracking.journal import PARENT_KEY, Journal
 from switchyard.components.tracking.journal_files import local_files
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
-from switchyard.components.tracking.model_registry import PUT_OFF, REFUSED, ForeignModelError, Registration, register_model
+from switchyard.components.tracking.model_registry import DEFERRED, REFUSED, ForeignModelError, Registration, register_model
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Run:
 
     def __init__(self, uri: str | None, run_id: str | None, journal: Journal | None = None) -> None:
         self._uri, self.run_id, self._journal = uri, run_id, journal
-        self._away = not uri or not run_id
+        self._offline = not uri or not run_id
         # The reason why MLflow refused an operation, and why it denies access; None if it accepts all or is unreachable.
         self.refused: str | None = None
         self._denied: str | None = None
@@ -95,53 +95,53 @@ class Run:
     def register(self, model: Mapping[str, Any]) -> Registration:
         """Records a model, see `model_registry.register_model`.
 
-        The status is `put off` when the server is unreachable, and `refused`, with the reason, when the server rejects it.
+        The status is `deferred` when the server is unreachable, and `refused`, with the reason, when the server rejects it.
 
         Raises:
             ForeignModelError: the registered model has versions that Switchyard did not make.
         """
         refused = self._denied
-        if not self._away:
+        if not self._offline:
             try:
                 return register_model(client(self._uri or ""), self.run_id or "", model)
             except ForeignModelError:
                 raise
             except Exception as error:  # MLflow's stores raise many types of errors
-                self._put_off(error, f"to register {model['name']}")
+                self._go_offline(error, f"to register {model['name']}")
                 refused = refusal(self._uri or "", error) if is_refusal(error) or is_denial(error) else None
         self._keep({"op": "register", "model": dict(model)})
-        return Registration(REFUSED, None, None, refused) if refused else Registration(PUT_OFF, None, None)
+        return Registration(REFUSED, None, None, refused) if refused else Registration(DEFERRED, None, None)
 
     @property
-    def away(self) -> bool:
+    def offline(self) -> bool:
         """Whether the server is unreachable."""
-        return self._away
+        return self._offline
 
     def _do(self, operation: Operation) -> None:
-        if not self._away:
+        if not self._offline:
             try:
                 apply(client(self._uri or ""), self.run_id or "", operation)
                 return
             except Exception as error:  # see register
-                self._put_off(error, f"{operation['op']} {operation.get('name') or operation.get('path') or ''}".strip())
+                self._go_offline(error, f"{operation['op']} {operation.get('name') or operation.get('path') or ''}".strip())
         self._keep(operation)
 
-    def _put_off(self, error: Exception, what: str) -> None:
+    def _go_offline(self, error: Exception, what: str) -> None:
         from switchyard.components.progress import warn
 
         if is_refusal(error):
             _log.warning("MLflow refuses %s", what, exc_info=True)
             self._note(f"{what}: {first_line(error)}")
-            warn(f"MLflow refuses {what}: {first_line(error)}. It is kept on disk, and the rest is sent")
+            warn(f"MLflow refuses {what}: {first_line(error)}. It is kept on disk, and the other records are sent")
             return
-        self._away = True
+        self._offline = True
         _log.warning("MLflow at %s: %s", mask(self._uri or ""), mask(str(error)))
         if is_denial(error):
             self._denied = refusal(self._uri or "", error)
             self._note(self._denied)
             warn(f"{self._denied} The run continues, and its record is kept on disk")
             return
-        warn(full_disk(error) or "MLflow cannot be reached; the run continues, and its record is kept on disk")
+        warn(full_disk(error) or "MLflow is unreachable; the run continues, and its record is kept on disk")
 
     def _note(self, why: str) -> None:
         self.refused = why
@@ -202,7 +202,7 @@ def nested(name: str, tags: Mapping[str, str]) -> Run:
     stage = current_run()
     context = RunContext.current()
     uri, experiment = context.tracking_uri, context.experiment_id
-    if stage.away or not uri or not experiment:
+    if stage.offline or not uri or not experiment:
         return Run(None, None)
     try:
         return Run(uri, create_run(uri, experiment, name, {"mlflow.parentRunId": stage.run_id or "", **tags}))
@@ -224,7 +224,7 @@ def _check_files(operation: Operation) -> None:
     """Raises for missing files: MLflow silently sends nothing for a missing folder."""
     for path in local_files(operation):
         if not os.path.exists(path):
-            raise FileNotFoundError(f"{path}, which is to be sent, is gone")
+            raise FileNotFoundError(f"{path} no longer exists and cannot be sent")
 
 
 def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration | None:
@@ -332,13 +332,13 @@ def end_nested(uri: str, experiment_id: str, run_id: str) -> None:
             client(uri).set_terminated(run.info.run_id, "KILLED")
             end_nested(uri, experiment_id, run.info.run_id)
     except Exception:  # see end_if_running
-        _log.warning("could not end what runs below %s", run_id, exc_info=True)
+        _log.warning("could not end the runs below %s", run_id, exc_info=True)
 
 
 def watch_system() -> Any:
     """Starts MLflow's monitor of CPU, memory, disk, network and GPU on the current run; returns it for `finish()`, or None."""
     run = current_run()
-    if run.away:
+    if run.offline:
         return None
     try:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor

@@ -37,8 +37,8 @@ def download_version(client: Any, uri: str, name: str, version: str, target: Pat
     digest = registered_digest(client, name, version)
     if digest is None and not trust:
         raise UserError(
-            f"{name} version {version} was registered without a digest, so nothing shows that its files are those that were "
-            "trained. Train and register it again; serve, predict, drift and deploy take it with --trust."
+            f"{name} version {version} was registered without a digest, so its files cannot be verified. Train and register "
+            "it again; serve, predict, drift and deploy accept it with --trust."
         )
     source = client.get_model_version_download_uri(name, version)
     with tempfile.TemporaryDirectory(dir=target.parent) as work:

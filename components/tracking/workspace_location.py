@@ -96,13 +96,13 @@ def _settle(root: Path) -> str | None:
             rewrite_databases(move, [root / METADATA, root / MLFLOW])
         except sqlite3.Error as error:
             raise UserError(
-                f"workspace {root}: it lay at {place} before, and its databases cannot be changed to where it is now: {error}. "
-                "End what else uses it, or use another --workspace."
+                f"workspace {root}: it was moved from {place}, and its databases cannot be updated: {error}. Stop other "
+                "processes that use it, or use another --workspace."
             ) from error
     _record(root, Location(str(root), uuid.uuid4().hex if copied else identity))
     if not before:
         return None
-    return f"workspace {root}: {'copied' if copied else 'moved'} from {before[0]}; what it records now names this folder"
+    return f"workspace {root}: {'copied' if copied else 'moved'} from {before[0]}; its records now name this folder"
 
 
 def _refuse_what_moved(root: Path) -> None:
@@ -110,8 +110,8 @@ def _refuse_what_moved(root: Path) -> None:
     before = {location.root} if location else _places_named_in(root) - {str(root)}
     if before:
         raise UserError(
-            f"workspace {root}: it lay at {min(before)} before, and names its files by that path; it cannot be written to, "
-            "so that cannot be changed. Make it writable, copy it to a folder that is, or put it back."
+            f"workspace {root}: it was moved from {min(before)}, and its databases contain that path but are not writable. "
+            "Make it writable, copy it to a writable folder, or move it back."
         )
 
 
@@ -158,7 +158,7 @@ def _lock(root: Path, stack: ExitStack) -> None:
             stack.enter_context(FileLock(root / name, timeout=_WAIT_SECONDS))
         except Timeout:
             raise UserError(
-                f"workspace {root}: it lay elsewhere before, and another process holds {name}. End that process, then try again."
+                f"workspace {root}: it was moved, and another process has {name} open. Stop that process, then try again."
             ) from None
 
 

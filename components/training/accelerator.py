@@ -62,7 +62,7 @@ class AcceleratorProfile:
         if available.get(kind, 0) < wanted:
             there = ", ".join(f"{n} {k}" for k, n in available.items() if n) or "none"
             raise UserError(
-                f"trainer.accelerator asks for {wanted} {kind}, this machine has: {there}. Ask for what is there, or use 'auto'."
+                f"trainer.accelerator requests {wanted} {kind}, this machine has: {there}. Request one of these, or use 'auto'."
             )
         if self.precision in GPU_ONLY and kind != "gpu":
             raise UserError(

@@ -29,7 +29,7 @@ def class_weights(
     if given is None:
         return None
     if not classes:
-        raise UserError(f"{_KEY}: {label!r} is a quantity, and a regression has no classes; remove it.")
+        raise UserError(f"{_KEY}: a regression such as {label!r} has no classes; remove it.")
     if not isinstance(given, Mapping):
         total = sum(counts.values())
         return tuple(total / (len(classes) * max(1, counts[str(c)])) for c in classes)
@@ -37,7 +37,7 @@ def class_weights(
     for name, weight in given.items():
         known = class_of(name, classes, untyped=True)
         if known is None:
-            raise UserError(f"{_KEY}: {name!r} is no class of {label!r}; the classes are {in_a_line(classes)}.")
+            raise UserError(f"{_KEY}: {name!r} is not a class of {label!r}; the classes are {in_a_line(classes)}.")
         if known in found:
             raise UserError(f"{_KEY}: the class {known} of {label!r} has two weights; keep one.")
         found[known] = float(weight)

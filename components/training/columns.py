@@ -136,8 +136,8 @@ def read_features(folder: Path) -> tuple[FeatureSpec, ...]:
         return tuple(FeatureSpec(**{**f, "shape": tuple(f["shape"])}) for f in found)
     except FileNotFoundError:
         raise UserError(
-            f"training: {folder} holds no {FILE}: trainers read columns, and these are tf.Examples of another Transform or of "
-            "an older version; make them by switchyard.components.transform.component.Transform, or run again in a new workspace."
+            f"training: {folder} has no {FILE}: trainers read columns, and these are tf.Examples of another Transform or "
+            "an older version; use switchyard.components.transform.component.Transform, or run again in a new workspace."
         ) from None
     except (ValueError, LookupError, TypeError) as error:
         raise damaged_artifact(folder / FILE, folder, first_line(error)) from error

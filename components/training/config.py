@@ -73,9 +73,9 @@ class HyperparametersConfig(Section):
         if self.epochs and self.steps:
             raise ValueError("epochs and steps exclude each other: give one")
         if self.schedule == "one_cycle" and self.warmup_steps:
-            raise ValueError("schedule one_cycle has a warm-up of its own; leave warmup_steps out")
+            raise ValueError("schedule one_cycle includes a warm-up; remove warmup_steps")
         if self.weight_decay and self.optimizer in ("adam", "rmsprop"):
-            raise ValueError(f"weight_decay: {self.optimizer} has none that is decoupled; use the optimizer adamw or sgd")
+            raise ValueError(f"weight_decay: {self.optimizer} has no decoupled weight decay; use the optimizer adamw or sgd")
         return self
 
 
@@ -180,13 +180,15 @@ class TrainerConfig(Section):
             if isinstance(self.model, dict) and framework in FRAMEWORKS and not self.model_for(framework):
                 raise ValueError(
                     f"model: has no entry for the framework {framework!r}, received {sorted(self.model)}; "
-                    "add one, or leave model out for the default model"
+                    "add one, or remove model for the default model"
                 )
         for name, given in {"model": self.model, "loss": self.loss}.items():
             for key in given if isinstance(given, dict) else ():
                 known = (*FRAMEWORKS, *(trainer_name(f) for f in self.frameworks))
                 if trainer_name(key) not in known and not re.fullmatch(own, key):
-                    raise ValueError(f"{name}: {key!r} is no framework; allowed: {', '.join(known)}.{did_you_mean(key, known)}")
+                    raise ValueError(
+                        f"{name}: {key!r} is not a framework; allowed: {', '.join(known)}.{did_you_mean(key, known)}"
+                    )
         if isinstance(self.model, str) and len(self.frameworks) > 1:
             raise ValueError(
                 f"model: several frameworks need one file each, received {self.model!r}; "
@@ -196,7 +198,7 @@ class TrainerConfig(Section):
         workers, batch = self.profile().workers, self.hyperparameters.batch_size
         if batch % workers:
             raise ValueError(
-                f"hyperparameters.batch_size: {batch} rows cannot be shared equally by {workers} workers "
+                f"hyperparameters.batch_size: {batch} rows cannot be divided equally among {workers} workers "
                 f"(accelerator: count times nodes); try {-(-batch // workers) * workers}"
             )
         short = [trainer_name(f) for f in self.frameworks]

@@ -49,8 +49,8 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class."""
-        settings = TrainerSettings.model_validate_json(exec_properties["settings"]).model_dump(mode="json")
-        framework = settings["framework"]
+        settings = TrainerSettings.model_validate_json(exec_properties["settings"])
+        framework = settings.framework
         # Built-in trainers are not imported here: PyTorch is imported only in the training process.
         own = None if framework in TRAINERS else trainer_class(framework)
         trainer = own.name if own else framework
@@ -64,7 +64,12 @@ class Executor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(output_dict["model"])
         summary = DatasetSummary.load(examples_uri)
         state = self._state
-        job = TrainingJob(settings, local_summary(summary, state), local_columns(transformed, state), str(state))
+        job = TrainingJob(
+            settings=settings,
+            examples=local_summary(summary, state),
+            transformed_examples=local_columns(transformed, state),
+            state=str(state),
+        )
         result = _train(trainer, job)
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
         run_folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +83,7 @@ class Executor(base_executor.BaseExecutor):
             label=summary.label,
             classes=list(summary.classes),
             features=features,
-            user_code=settings["own_preprocessing"] or settings["code"] is not None or bool(code),
+            user_code=settings.own_preprocessing or settings.code is not None or bool(code),
         )
         digest = save_bundle(
             bundle_path(model.uri),
@@ -97,7 +102,7 @@ class Executor(base_executor.BaseExecutor):
         keep_digest(model, digest)
 
 
-def _tuned(settings: dict[str, Any], values: dict[str, Any], trainer: str) -> dict[str, Any]:
+def _tuned(settings: TrainerSettings, values: dict[str, Any], trainer: str) -> TrainerSettings:
     tracking.current_run(parent=True).tags({f"tuned.{trainer}": json.dumps(values)})
     say("with " + ", ".join(f"{name} {value}" for name, value in values.items()))
     return with_values(settings, values)
@@ -122,7 +127,7 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
 
     done = TrainingLedger.open(job.checkpoint_dir, hyper).epochs
     if done:
-        warn(f"an earlier run was cut off: training resumes after epoch {done}")
+        warn(f"an earlier run was interrupted: training resumes after epoch {done}")
     result = train(job, _Reporter(run, hyper.epochs, done))
     run.tags({"device": result.device, "resumed_from_epoch": str(result.resumed_from_epoch)})
     run.params({"trainable_weights": result.parameters})

@@ -1,36 +1,32 @@
-"""Defines a training job as plain data, and runs it in one process or in several."""
+"""Defines a training job, which crosses processes as JSON, and runs it in one process or in several."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from switchyard.components.config import Section
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.contract import Report, TrainResult, WorkerGroup
 from switchyard.components.training.example_source import WHOLE
 from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.losses import Loss, named_loss
 from switchyard.components.training.request import CHECKPOINTS, EXPORT, hyperparameters, train_request
 from switchyard.components.training.trainers import trainer_class
-from switchyard.components.user_code.loading import UserCode
 
 
-@dataclass(frozen=True)
-class TrainingJob:
+class TrainingJob(Section):
     """A training job.
 
     Attributes:
-        settings: the config's `trainer` as plain data, with the user's code as a snapshot.
+        settings: settings of the training stage.
         examples: folder with `dataset.json`.
         transformed_examples: folder with the columns.
         state: folder for checkpoints and the exported model; kept between a killed run and the next one.
     """
 
-    settings: dict[str, Any]
+    settings: TrainerSettings
     examples: str
     transformed_examples: str
     state: str
@@ -38,20 +34,20 @@ class TrainingJob:
     @property
     def accelerator(self) -> AcceleratorProfile:
         """The requested devices."""
-        return AcceleratorProfile(**self.settings["accelerator"])
+        return self.settings.accelerator
 
     @property
     def hyperparameters(self) -> Hyperparameters:
         """The hyperparameters with all defaults resolved."""
-        return hyperparameters(self.settings["hyperparameters"], DatasetSummary.load(self.examples))
+        return hyperparameters(self.settings.hyperparameters, DatasetSummary.load(self.examples))
 
     @property
     def loss(self) -> Loss:
         """The loss with its parameters, without the user's function."""
-        name = self.settings["loss"]
-        if self.settings["loss_code"]:
-            return Loss(name, self.settings["loss_parameters"])
-        return named_loss(DatasetSummary.load(self.examples).task, name, self.settings["loss_parameters"])
+        name, parameters = self.settings.loss, self.settings.loss_parameters
+        if self.settings.loss_code:
+            return Loss(name or "", parameters)
+        return named_loss(DatasetSummary.load(self.examples).task, name, parameters)
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -63,15 +59,6 @@ class TrainingJob:
         """Folder of the exported model."""
         return Path(self.state) / EXPORT
 
-    def to_json(self) -> str:
-        """Returns the job as JSON, see `from_json`."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> TrainingJob:
-        """Returns the job parsed from JSON."""
-        return cls(**json.loads(text))
-
     def run(self, report: Report, group: WorkerGroup | None = None) -> TrainResult:
         """Trains in this process; raises the same errors as `Trainer.train`.
 
@@ -79,7 +66,7 @@ class TrainingJob:
             report: see `Trainer.train`.
             group: the processes that train together; None if this process trains alone.
         """
-        trainer = trainer_class(self.settings["framework"])()
+        trainer = trainer_class(self.settings.framework)()
         trainer.prepare(self.accelerator, group)
         summary = DatasetSummary.load(self.examples)
         state = Path(self.state)
@@ -90,24 +77,24 @@ class TrainingJob:
 
     def processes(self) -> int:
         """Returns the total number of processes. Raises UserError if this machine does not support the job."""
-        trainer = trainer_class(self.settings["framework"])()
+        trainer = trainer_class(self.settings.framework)()
         profile = trainer.resolve(self.accelerator)
         return trainer.processes(profile) * profile.nodes
 
 
-def check_trainer(settings: Mapping[str, Any]) -> str:
+def check_trainer(settings: TrainerSettings) -> str:
     """Imports a trainer and the user's model; returns the trainer's name.
 
     Args:
-        settings: the config's `trainer` as plain data.
+        settings: settings of the training stage.
 
     Raises:
         UserError: an import fails, or the trainer does not support the settings on this machine.
     """
-    trainer = trainer_class(settings["framework"])
-    trainer().resolve(AcceleratorProfile(**settings["accelerator"]))
-    trainer().check_settings(settings)
-    for code in (settings["code"], settings["loss_code"]):
+    trainer = trainer_class(settings.framework)
+    trainer().resolve(settings.accelerator)
+    trainer().check_settings(settings.model_dump(mode="json"))
+    for code in (settings.code, settings.loss_code):
         if code:
-            UserCode(**code).load()
+            code.load()
     return trainer.name

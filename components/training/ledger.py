@@ -118,8 +118,8 @@ def diverged(loss: str, outputs: int, metrics: Mapping[str, float]) -> str:
     if loss != "cross_entropy" or min(metrics["loss"], metrics["val_loss"]) <= _ABSURD * nothing:
         return ""
     return (
-        f"training diverged: in its best epoch loss is {metrics['loss']:.3g} and val_loss {metrics['val_loss']:.3g}, where the "
-        f"same probability for every class has {nothing:.2g}; try a lower trainer.hyperparameters.learning_rate"
+        f"training diverged: in its best epoch loss is {metrics['loss']:.3g} and val_loss {metrics['val_loss']:.3g}, while "
+        f"equal probabilities for all classes give {nothing:.2g}; try a lower trainer.hyperparameters.learning_rate"
     )
 
 
@@ -128,5 +128,5 @@ def check_finite(name: str, value: float, epoch: int) -> None:
     if not math.isfinite(value):
         raise TrainingError(
             f"training diverged: {name} is {value} in epoch {epoch}. Try a lower trainer.hyperparameters.learning_rate, "
-            "look for extreme values in the data, or scale the features in preprocessing."
+            "check the data for extreme values, or scale the features in preprocessing."
         )

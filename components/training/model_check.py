@@ -53,8 +53,8 @@ def refuse_own_training(what: Sequence[str]) -> None:
     if what:
         raise UserError(
             f"trainer.model: build_model returned a model with its own {', '.join(what)}, which the trainer would ignore. "
-            "Leave it out: the optimizer comes from trainer.hyperparameters, the loss from task. To keep it, train the model by "
-            "a Trainer of your own (trainer.framework: 'my_trainer.py:MyTrainer')."
+            "Remove it: the optimizer comes from trainer.hyperparameters, the loss from task. To keep it, write your own "
+            "Trainer (trainer.framework: 'my_trainer.py:MyTrainer')."
         )
 
 
@@ -118,7 +118,7 @@ def check_outputs(operation: str, outputs: Sequence[np.ndarray], labels: np.ndar
         ours = "the sigmoid" if spec.task == "binary" else "the softmax"
         raise UserError(
             f"trainer.model: the model ends in {operation}; a {spec.task} task needs logits, which may be any number: the "
-            f"trainer applies {ours} itself, in the loss and in what is served. Remove the last activation."
+            f"trainer applies {ours} itself, in the loss and in the served model. Remove the last activation."
         )
 
 
@@ -128,8 +128,8 @@ def _look_like(outputs: np.ndarray, spec: ModelSpec) -> str:
     if len(found) < 8 or found.min() < 0 or found.max() > 1:
         return ""
     if spec.task == "multiclass":
-        return "what gives probabilities (all rows add up to 1)" if np.allclose(found.sum(axis=1), 1, atol=1e-3) else ""
+        return "probabilities (all rows add up to 1)" if np.allclose(found.sum(axis=1), 1, atol=1e-3) else ""
     # Logits may all be between 0 and 1 by chance, but scaling the inputs or training does not saturate them at both ends.
     low, high = (found < 0.05).mean(), (found > 0.95).mean()
     pressed = low > 0 and high > 0 and low + high > 0.3
-    return "what gives probabilities (0 to 1, whatever the inputs)" if pressed else ""
+    return "probabilities (0 to 1 for all inputs)" if pressed else ""

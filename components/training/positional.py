@@ -43,6 +43,7 @@ def load_names(export_dir: Path) -> tuple[str, ...]:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(
-            f"model: the export has no readable {FILE}: it was made before column names stayed out of it; train again."
+            f"model: the export has no readable {FILE}: it was made by an older version, with column names in its code; "
+            "train again."
         )
     return tuple(names)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
 from switchyard.components.errors import UserError
-from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.columns import read_features
+from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import WHOLE, Shard
 from switchyard.components.training.examples import transformed_examples
 from switchyard.components.training.hyperparameters import EARLY_STOPPING_EPOCHS, Hyperparameters
 from switchyard.components.training.losses import Loss, check_smoothing, named_loss
 from switchyard.components.training.model_spec import ModelSpec
-from switchyard.components.user_code.loading import UserCode
 
 DEFAULT_EPOCHS = 20
 DEFAULT_WEIGHT_DECAY = {"adam": 0.0, "adamw": 0.01, "sgd": 0.0, "rmsprop": 0.0}
@@ -25,76 +23,75 @@ CHECKPOINTS, EXPORT = "checkpoints", "export"
 
 
 def train_request(
-    settings: dict[str, Any],
+    settings: TrainerSettings,
     summary: DatasetSummary,
     transformed: Path,
     state: Path,
     shard: Shard = WHOLE,
 ) -> TrainRequest:
-    """Returns the request for the stage's settings (the config's `trainer` as plain data) and inputs."""
+    """Returns the request for the stage's settings and inputs."""
     spec = ModelSpec(
         features=read_features(transformed),
         task=summary.task,
         outputs=len(summary.classes) if summary.task == "multiclass" else 1,
-        parameters=settings["model_parameters"],
+        parameters=settings.model_parameters,
     )
-    code = settings["code"]
     return TrainRequest(
         spec=spec,
         train=transformed_examples(transformed, TRAIN),
         eval=transformed_examples(transformed, EVAL),
-        hyperparameters=hyperparameters(settings["hyperparameters"], summary),
+        hyperparameters=hyperparameters(settings.hyperparameters, summary),
         loss=loss(settings, summary.task),
-        accelerator=AcceleratorProfile(**settings["accelerator"]),
-        build_model=UserCode(**code).load() if code else None,
+        accelerator=settings.accelerator,
+        build_model=settings.code.load() if settings.code else None,
         checkpoint_dir=state / CHECKPOINTS,
         export_dir=state / EXPORT,
         shard=shard,
     )
 
 
-def loss(settings: dict[str, Any], task: str) -> Loss:
+def loss(settings: TrainerSettings, task: str) -> Loss:
     """Returns the loss of the settings.
 
     Raises:
         UserError: the task has no such loss, the loss no label smoothing, or the user's file cannot be imported.
     """
-    name, parameters, code = (settings[key] for key in ("loss", "loss_parameters", "loss_code"))
-    found = Loss(name, parameters, UserCode(**code).load()) if code else named_loss(task, name, parameters)
-    check_smoothing(found.name, settings["hyperparameters"]["label_smoothing"])
+    name, parameters, code = settings.loss, settings.loss_parameters, settings.loss_code
+    found = Loss(name or "", parameters, code.load()) if code else named_loss(task, name, parameters)
+    check_smoothing(found.name, settings.hyperparameters.label_smoothing)
     return found
 
 
-def hyperparameters(given: dict[str, Any], summary: DatasetSummary) -> Hyperparameters:
+def hyperparameters(given: HyperparametersConfig, summary: DatasetSummary) -> Hyperparameters:
     """Returns the config's hyperparameters with all defaults resolved.
 
     Raises:
         UserError: the warm-up is not shorter than the training.
     """
-    stopping = given["early_stopping"]
-    steps = given["steps"]
+    stopping = given.early_stopping
+    steps = given.steps
     rows = summary.rows["train"]
-    epochs = given["epochs"] or (-(-steps // -(-rows // given["batch_size"])) if steps else None)
-    decay = given["weight_decay"]
+    epochs = given.epochs or (-(-steps // -(-rows // given.batch_size)) if steps else None)
+    decay = given.weight_decay
     found = Hyperparameters(
         epochs=epochs or (EARLY_STOPPING_EPOCHS if stopping else DEFAULT_EPOCHS),
         steps=steps,
-        batch_size=given["batch_size"],
-        learning_rate=given["learning_rate"],
-        optimizer=given["optimizer"],
-        seed=given["seed"],
-        patience=stopping["patience"] if stopping else None,
-        min_delta=stopping["min_delta"] if stopping else 0.0,
-        class_weights=class_weights(given["class_weights"], summary.classes, summary.class_counts, summary.label),
-        schedule=given["schedule"],
-        warmup_steps=given["warmup_steps"],
-        weight_decay=DEFAULT_WEIGHT_DECAY[given["optimizer"]] if decay is None else decay,
-        clip_norm=given["clip_norm"],
-        label_smoothing=given["label_smoothing"],
+        batch_size=given.batch_size,
+        learning_rate=given.learning_rate,
+        optimizer=given.optimizer,
+        seed=given.seed,
+        patience=stopping.patience if stopping else None,
+        min_delta=stopping.min_delta if stopping else 0.0,
+        class_weights=class_weights(given.class_weights, summary.classes, summary.class_counts, summary.label),
+        schedule=given.schedule,
+        warmup_steps=given.warmup_steps,
+        weight_decay=DEFAULT_WEIGHT_DECAY[given.optimizer] if decay is None else decay,
+        clip_norm=given.clip_norm,
+        label_smoothing=given.label_smoothing,
     )
     if found.warmup_steps >= (total := found.total_steps(rows)):
         raise UserError(
-            f"trainer.hyperparameters.warmup_steps: {found.warmup_steps} steps, and the training has {total} ({rows} rows); take "
-            "fewer, or train longer"
+            f"trainer.hyperparameters.warmup_steps: {found.warmup_steps} steps, and the training has {total} ({rows} rows); "
+            "use fewer, or train longer"
         )
     return found

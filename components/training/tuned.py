@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
 from switchyard.components.training.names import MODEL_PARAMETER
 
 BEST = "best.json"
@@ -18,11 +19,16 @@ def best_values(folder: str | Path) -> dict[str, Any]:
     return found
 
 
-def with_values(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config's `trainer` (plain data) with overrides: hyperparameters, and `model_parameters.NAME`."""
+def with_values(settings: TrainerSettings, values: Mapping[str, Any]) -> TrainerSettings:
+    """Returns the settings with overrides: hyperparameters, and `model_parameters.NAME`."""
     hyper = {k: v for k, v in values.items() if not k.startswith(MODEL_PARAMETER)}
     model = {k.removeprefix(MODEL_PARAMETER): v for k, v in values.items() if k.startswith(MODEL_PARAMETER)}
-    own = {**settings["hyperparameters"], **hyper}
+    own = {**settings.hyperparameters.model_dump(), **hyper}
     if "epochs" in hyper:
         own["steps"] = None
-    return {**settings, "hyperparameters": own, "model_parameters": {**settings["model_parameters"], **model}}
+    return settings.model_copy(
+        update={
+            "hyperparameters": HyperparametersConfig.model_validate(own),
+            "model_parameters": {**settings.model_parameters, **model},
+        }
+    )

@@ -69,9 +69,9 @@ def unusable_features(schema: schema_pb2.Schema, label: str) -> dict[str, str]:
         if feature.name == label:
             continue
         if not feature.HasField("shape") and feature.value_count.max > 1:
-            found[feature.name] = "it holds a varying number of values a row; write a preprocessing_fn for it"
+            found[feature.name] = "it holds a varying number of values per row; write a preprocessing_fn for it"
         elif feature.type == schema_pb2.BYTES and feature.HasField("shape") and _width(feature) > 1:
-            found[feature.name] = "it holds several texts a row; write a preprocessing_fn for it"
+            found[feature.name] = "it holds several texts per row; write a preprocessing_fn for it"
         elif feature.type not in (schema_pb2.BYTES, schema_pb2.INT, schema_pb2.FLOAT) or NO_VALUE in feature.annotation.tag:
             found[feature.name] = "it has no value in the training split"
     return found

@@ -46,7 +46,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         outputs[label] = encode_label(_dense(inputs[label]), custom_config["classes"])
     if len(features) >= _WIDE:
         # Most of the time passes afterwards, in Beam, which processes all columns at once.
-        say(f"{len(features):,} columns are analysed and transformed")
+        say(f"{len(features):,} columns are analyzed and transformed")
     return outputs
 
 
@@ -87,7 +87,7 @@ def _users(features: Tensors, path: str, function: str, label: str) -> dict[str,
 
     def hint(error: BaseException) -> str:
         named = repr(label) in text_of(error)
-        about_label = " The label is not handed to preprocessing_fn; it is encoded for you." if named else ""
+        about_label = " preprocessing_fn does not receive the label; it is encoded automatically." if named else ""
         return f".{about_label} Features: {in_a_line(features)}."
 
     with blamed(f"preprocessing: {name}: ", os.path.dirname(path), hint):

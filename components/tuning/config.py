@@ -62,7 +62,7 @@ class Dimension(Section):
             if (self.low, self.high, self.step, self.log) != (None, None, None, False):
                 raise ValueError("choices and low, high, step, log exclude each other: give one")
             if len(set(map(repr, self.choices))) < 2:
-                raise ValueError(f"choices: two different values are the least, received {list(self.choices)}")
+                raise ValueError(f"choices: at least two different values are required, received {list(self.choices)}")
             return self
         if self.low is None or self.high is None:
             raise ValueError("needs low and high, or choices")
@@ -73,7 +73,7 @@ class Dimension(Section):
         if self.log and self.step is not None:
             raise ValueError("log and step exclude each other: give one")
         if self.whole and isinstance(self.step, float):
-            raise ValueError(f"step: low and high are whole numbers, so must step be, received {self.step}")
+            raise ValueError(f"step: must be an integer like low and high, received {self.step}")
         return self
 
     @property
@@ -124,7 +124,7 @@ class TuneConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> TuneConfig:
         if not self.space:
-            raise ValueError(f"space: is empty; name what is searched: {', '.join(SEARCHABLE)} or {MODEL_PARAMETER}NAME")
+            raise ValueError(f"space: is empty; add one of {', '.join(SEARCHABLE)} or {MODEL_PARAMETER}NAME")
         for name, dimension in self.space.items():
             if name.startswith(MODEL_PARAMETER) and len(name) > len(MODEL_PARAMETER):
                 continue
@@ -182,10 +182,10 @@ def _fits(name: str, dimension: Dimension) -> None:
     values = dimension.choices if dimension.choices is not None else (dimension.low, dimension.high)
     if isinstance(kind, tuple):
         if dimension.choices is None or not set(values) <= set(kind):
-            raise ValueError(f"space.{name}: takes choices of {', '.join(kind)}; received {list(values)}")
+            raise ValueError(f"space.{name}: must be choices of {', '.join(kind)}; received {list(values)}")
         return
     for value in values:
         number = None if isinstance(value, bool | str) else value
         if not number or number <= 0 or (kind == "whole" and not _whole(number)) or (kind == "share" and number >= 1):
             wanted = {"whole": f"whole numbers up to {LARGEST}", "share": "numbers below 1"}.get(kind, "numbers")
-            raise ValueError(f"space.{name}: takes {wanted}, above 0; received {list(values)}")
+            raise ValueError(f"space.{name}: must be {wanted}, above 0; received {list(values)}")

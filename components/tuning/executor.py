@@ -32,7 +32,7 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 (TFX's name)
         """See the base class. Runs no TensorFlow operation in this process, to leave the devices to the trials."""
-        settings = TrainerSettings.model_validate_json(exec_properties["settings"]).model_dump(mode="json")
+        settings = TrainerSettings.model_validate_json(exec_properties["settings"])
         tune = TuningSettings.model_validate_json(exec_properties["tune"])
         state = self._state
         examples, transformed = (artifact_utils.get_single_uri(input_dict[key]) for key in ("examples", "transformed_examples"))
@@ -42,12 +42,12 @@ class Executor(base_executor.BaseExecutor):
         run.params(tune.model_dump(mode="json", exclude={"space"}, exclude_none=True))
         space = {name: dimension.model_dump(mode="json") for name, dimension in tune.space.items()}
         run.text(json.dumps(space, indent=1), "tuning/space.json")
-        with trial_runner(min(tune.parallel, tune.trials), settings["framework"], state / _LOG) as trials:
+        with trial_runner(min(tune.parallel, tune.trials), settings.framework, state / _LOG) as trials:
             search.run(trials)
         result = search.result()
         folder = Path(artifact_utils.get_single_uri(output_dict["best_hyperparameters"]))
         result.save(folder)
-        (folder / PAGE).write_text(tuning_page(settings["framework"], result), encoding="utf-8")
+        (folder / PAGE).write_text(tuning_page(settings.framework, result), encoding="utf-8")
         _track(run, result, folder, state / _LOG)
 
 

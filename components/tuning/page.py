@@ -19,7 +19,7 @@ def tuning_page(framework: str, result: TuningResult) -> str:
     values = ", ".join(f"{k} {_shown(v)}" for k, v in result.values.items())
     sections: list[dict[str, Any]] = [
         {"title": "Best", "text": f"Trial {best.number}: {values}; {result.metric} {number(best.value)}."},
-        {"title": "How it went", "plots": _plots(result)},
+        {"title": "Progress", "plots": _plots(result)},
         {"title": "Trials", "table": _table(result)},
     ]
     failed = [f"Trial {t.number}: {t.why}" for t in result.trials if t.why]

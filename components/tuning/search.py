@@ -23,6 +23,8 @@ from switchyard.components.metrics import direction
 from switchyard.components.progress import say, warn
 from switchyard.components.text.escaping import sqlite_uri
 from switchyard.components.tracking import run as tracking
+from switchyard.components.training.config import TrainerSettings
+from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.names import MODEL_PARAMETER
 from switchyard.components.training.tuned import with_values
 from switchyard.components.tuning.config import Dimension, TuneConfig
@@ -39,9 +41,9 @@ _PATIENCE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of every trial: folders, and the config's `trainer` as plain data."""
+    """The inputs of every trial: settings of the training stage and folders."""
 
-    settings: Mapping[str, Any]
+    settings: TrainerSettings
     examples: str
     transformed_examples: str
 
@@ -85,11 +87,11 @@ class Search:
         if self._stop:
             raise self._stop
         if not any(t.state == TrialState.COMPLETE for t in self.finished):
-            why = next((t.user_attrs[WHY] for t in self.finished if WHY in t.user_attrs), "no trial was begun in time")
+            why = next((t.user_attrs[WHY] for t in self.finished if WHY in t.user_attrs), "no trial started in time")
             count = len(self.finished)
             # The next run starts over, as the cause may be temporary, such as a lack of memory.
             shutil.rmtree(self._folder)
-            raise TrainingError(f"tuning: not one of {count} trials came to its end. The first: {why}")
+            raise TrainingError(f"tuning: all {count} trials failed. The first: {why}")
 
     def _work(self, trials: TrialRunner, left: int, deadline: float) -> None:
         """Runs trials one after the other; several threads do so in parallel."""
@@ -129,7 +131,7 @@ class Search:
             found = get_param_importances(self.study, evaluator=FanovaImportanceEvaluator(seed=self._tune.seed))
             return {k: float(v) for k, v in found.items()}
         except (ValueError, RuntimeError) as error:
-            warn(f"what mattered cannot be told: {error}")
+            warn(f"the importance of the hyperparameters cannot be computed: {error}")
             return {}
 
     def _take_up(self) -> None:
@@ -141,7 +143,7 @@ class Search:
                 # The same folder, so that the new trial resumes from the checkpoints.
                 self.study.enqueue_trial(trial.params, user_attrs={FOLDER: trial.user_attrs.get(FOLDER, str(trial.number))})
         if self.finished:
-            warn(f"an earlier search was cut off: it resumes after {len(self.finished)} of {self._tune.trials} trials")
+            warn(f"an earlier search was interrupted: it resumes after {len(self.finished)} of {self._tune.trials} trials")
         if not trials:
             self.study.enqueue_trial(self._configured(), skip_if_exists=True)
 
@@ -151,7 +153,7 @@ class Search:
         found = {}
         for name, dimension in self._tune.space.items():
             own = name.removeprefix(MODEL_PARAMETER)
-            value = settings["model_parameters"].get(own) if own != name else settings["hyperparameters"].get(name)
+            value = settings.model_parameters.get(own) if own != name else getattr(settings.hyperparameters, name)
             if dimension.holds(value):
                 found[name] = value
         return found
@@ -162,8 +164,8 @@ class Search:
         run.params(values)
         metric, epoch = self._tune.metric, 0
 
-        hyper = with_values(self._inputs.settings, values)["hyperparameters"]
-        last = hyper["epochs"] if hyper["steps"] is None else None
+        hyper = with_values(self._inputs.settings, values).hyperparameters
+        last = hyper.epochs if hyper.steps is None else None
 
         def report(step: int, metrics: Mapping[str, float]) -> bool:
             nonlocal epoch
@@ -206,13 +208,13 @@ class Search:
         shutil.rmtree(self._folder / "trials" / folder, ignore_errors=True)
         say(f"trial {trial.number + 1} ({_words(values)}): {outcome}; {done} of {self._tune.trials} done")
 
-    def _job(self, values: Mapping[str, Any], folder: str) -> dict[str, Any]:
-        return {
-            "settings": with_values(self._inputs.settings, values),
-            "examples": self._inputs.examples,
-            "transformed_examples": self._inputs.transformed_examples,
-            "state": str(self._folder / "trials" / folder),
-        }
+    def _job(self, values: Mapping[str, Any], folder: str) -> TrainingJob:
+        return TrainingJob(
+            settings=with_values(self._inputs.settings, values),
+            examples=self._inputs.examples,
+            transformed_examples=self._inputs.transformed_examples,
+            state=str(self._folder / "trials" / folder),
+        )
 
 
 def _described(trial: FrozenTrial) -> TrialResult:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.workers.training_process import Report, TrainingServer, training_server
 
 
@@ -21,7 +22,7 @@ class TrialRunner:
         self.processes = processes
         self._server, self._log = server, log
 
-    def run(self, job: Mapping[str, Any], report: Report) -> dict[str, Any] | None:
+    def run(self, job: TrainingJob, report: Report) -> dict[str, Any] | None:
         """Runs a trial; returns its TrainResult as a dict, or None if it was pruned.
 
         Raises:

@@ -35,13 +35,13 @@ def named_files(file: Path, tree: ast.Module, root: Path, key: str) -> set[Path]
                 continue
             if not candidate.is_relative_to(root):
                 raise UserError(
-                    f"{key}: {file.name} names {name!r}, which lies outside of {root} and does not travel with the code; move it "
+                    f"{key}: {file.name} names {name!r}, which is outside {root} and is not copied with the code; move it "
                     "beside the code, or give its absolute path."
                 )
             if candidate.stat().st_size > _LARGEST_NAMED:
                 raise UserError(
-                    f"{key}: {file.name} names {name!r}, {candidate.stat().st_size >> 20} MiB; what is larger than "
-                    f"{_LARGEST_NAMED >> 20} MiB travels with the code when it is listed: files: [{name}]."
+                    f"{key}: {file.name} names {name!r}, {candidate.stat().st_size >> 20} MiB; a file larger than "
+                    f"{_LARGEST_NAMED >> 20} MiB is copied with the code only if it is listed: files: [{name}]."
                 )
             found.add(candidate)
             break

@@ -120,7 +120,7 @@ def _refuse_taken_name(file: Path, folder: Path, store: Path, key: str) -> None:
     users = (folder, folder.resolve(), store, store.resolve(), *map(Path, _folders))
     if origin and not any(Path(origin).is_relative_to(place) for place in users):
         raise UserError(
-            f"{key}: {file}: {name!r} is also an installed module ({origin}), which it would replace. Rename the file."
+            f"{key}: {file}: {name!r} is also an installed module ({origin}), which it would shadow. Rename the file."
         )
 
 
@@ -190,8 +190,8 @@ def _imported(name: str, path: str) -> ModuleType:
 
 def _hint(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
-        return ". The code runs in a copy of its folder: list the files that it opens, in the YAML: files: [...]"
-    return ". Take out what ends the process" if isinstance(error, SystemExit) else ""
+        return ". The code runs in a copy of its folder; list the files that it opens in the YAML: files: [...]"
+    return ". Remove the call that ends the process" if isinstance(error, SystemExit) else ""
 
 
 def _make_room(folder: str) -> None:

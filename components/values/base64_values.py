@@ -34,7 +34,7 @@ def from_base64(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
-        raise ValueError(f"is no base64: {error}") from None
+        raise ValueError(f"is not valid base64: {error}") from None
 
 
 def unwrapped(values: Sequence[Any]) -> list[Any]:

@@ -78,7 +78,7 @@ def fit(column: pa.Array, feature: RawFeature) -> Fitted:
     if not wrong:
         return found
     more = [
-        Misfit(i, column[i].as_py(), f"must hold {feature.width} values a row") if lengths[i] else Misfit(i, None, MISSING)
+        Misfit(i, column[i].as_py(), f"must hold {feature.width} values per row") if lengths[i] else Misfit(i, None, MISSING)
         for i in wrong
     ]
     keep = np.ones(len(lengths), dtype=bool)

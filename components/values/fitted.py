@@ -86,7 +86,7 @@ def _fit_single(column: pa.Array, target: Target) -> Fitted:
     places = np.cumsum(lengths) - lengths
     single = column.flatten().take(pa.array(places, pa.int64(), mask=~one))
     found = fit_target(single, dataclasses.replace(target, is_list=False))
-    several = [Misfit(int(i), column[int(i)].as_py(), "must hold one value a row") for i in np.flatnonzero(lengths > 1)]
+    several = [Misfit(int(i), column[int(i)].as_py(), "must hold one value per row") for i in np.flatnonzero(lengths > 1)]
     return Fitted(found.values, sorted([*found.misfits, *several], key=lambda m: m.row), found.words)
 
 

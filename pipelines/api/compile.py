@@ -63,7 +63,7 @@ def compile(  # noqa: A001 (the command's name)
     files = {option: Path(path) for option, path in (("output", output), ("source", source)) if path is not None}
     for option, path in files.items():
         if yaml and path.resolve() == yaml:
-            raise ArgumentError(option, f"{path}: is the pipeline itself; give another file")
+            raise ArgumentError(option, f"{path}: is the pipeline's own YAML; choose another output file")
         check_output(path, option)
     compiled, _, _ = compile_for_cluster(config, yaml, place, progress=progress)
     texts = {"output": compiled.to_yaml, "source": lambda: compiled.source}
@@ -118,7 +118,7 @@ def _checked(config: PipelineConfig, place: Workspace, say: Callable[[str], None
         try:
             return check_inputs(config, store, champions)
         except UserError as error:
-            raise UserError(f"{error} Or set task, then the data need not be read from here.") from None
+            raise UserError(f"{error} Or set task; the data is then not read on this machine.") from None
     check_code(config, store)
     return config
 
@@ -129,7 +129,7 @@ def _tracking_server(config: PipelineConfig) -> str:
         return ""
     if urlsplit(uri).username is not None:
         raise UserError(
-            "tracking.uri: holds a password, which would end up in the cluster's database. Leave it out, and set "
+            "tracking.uri: contains a password, which would be stored in the cluster's database; remove it and set "
             "kubeflow.defaults.secrets: {MLFLOW_TRACKING_USERNAME: NAME/KEY, MLFLOW_TRACKING_PASSWORD: NAME/KEY}."
         )
     return uri

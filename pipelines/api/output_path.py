@@ -29,7 +29,7 @@ def check_output(path: Path, argument: str = "output", *, is_folder: bool = Fals
     if is_folder:
         parent = next(p for p in (place, *place.parents) if os.path.lexists(p))
     if not parent.is_dir():
-        raise ArgumentError(argument, f"there is no folder {parent}. Make it first.")
+        raise ArgumentError(argument, f"the folder {parent} does not exist; create it first.")
     if not os.access(parent, os.W_OK | os.X_OK) or (place.is_file() and not os.access(place, os.W_OK)):
         raise ArgumentError(argument, f"not allowed to write {path}. Choose another place, or change its permissions.")
 

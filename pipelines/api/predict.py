@@ -131,14 +131,16 @@ def predict(
             "fresh": fresh,
         }
         if wrong := [name for name, is_given in given.items() if is_given]:
-            raise ArgumentError(wrong[0], "belongs to files; rows in memory are predicted as they are. Leave it out.")
+            raise ArgumentError(wrong[0], "applies to files only, and the input is rows in memory; remove it.")
         if not isinstance(model, BundleModel):
             model = load_model(model, tracking_uri=tracking_uri, workspace=workspace, trust=trust)
         return model.predict(rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_records(list(rows)))
     if isinstance(model, BundleModel):
-        raise ArgumentError("model", "files are predicted by processes that load it; give its name, URI or path.")
+        raise ArgumentError(
+            "model", "a loaded model cannot be passed to the processes that predict files; give its name, URI or path."
+        )
     if output is None:
-        raise ArgumentError("output", "give a file; predictions for files are written to one.")
+        raise ArgumentError("output", "is missing; predictions for files are written to a file. Give its path.")
     inputs = [rows] if isinstance(rows, str | os.PathLike) else list(rows)
     wanted = _Files(
         tuple(os.fspath(i) for i in inputs),
@@ -195,7 +197,7 @@ def _predict_files(
     output = wanted.output
     kind = format_of(str(output), "auto")
     if output.name.endswith((".gz", ".bz2")):
-        raise ArgumentError("output", f"{output} cannot be compressed; leave out the last ending.")
+        raise ArgumentError("output", f"{output}: compressed output is not supported; remove the last ending.")
     check_output(output)
     beam = _with_job_server(wanted.beam_arguments)
     found = list_files(wanted.inputs, "INPUT")
@@ -257,11 +259,11 @@ def _prepare(parts: Path, plan: str, *, fresh: bool) -> None:
     known = parts / "plan.json"
     if known.exists() and known.read_text(encoding="utf-8") != plan:
         raise ArgumentError(
-            "output", f"{parts} holds parts of another model or input. Begin anew with fresh, or give another file."
+            "output", f"{parts} holds parts of another model or input; start over with fresh, or choose another output file."
         )
     done = len(list(parts.glob("[0-9]*.parquet")))
     if done:
-        progress_texts.say(f"going on behind {done} parts of an earlier try")
+        progress_texts.say(f"resuming after {done} parts of an earlier run")
     parts.mkdir(exist_ok=True)
     known.write_text(plan, encoding="utf-8")
 

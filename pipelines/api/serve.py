@@ -120,7 +120,7 @@ def serve(
         if value is not None and (value < least or (most is not None and value > most)):
             raise ArgumentError(argument, f"{value} is not {least} or more" + (f", up to {most}." if most is not None else "."))
     if digest is not None and name_and_selector(os.fspath(model)):
-        raise ArgumentError("digest", "belongs to a folder or URI; a version of the registry has its own.")
+        raise ArgumentError("digest", "applies to a folder or URI; a registered version has a digest of its own. Remove it.")
     _check_place()
     key = Path(tls_key) if tls_key is not None else None
     settings = ServeOptions(
@@ -145,14 +145,14 @@ def serve(
         if source is None:
             source = files.enter_context(open_model(model, tracking_uri, workspace, trust=trust, digest=digest))
         if canary and not isinstance(source, ModelRef):
-            raise ArgumentError("canary", "needs a model of the registry, for example breast_cancer@champion.")
+            raise ArgumentError("canary", "needs a registered model, for example breast_cancer@champion.")
         _serve(source, replace(settings, name=settings.name or source.name), (host, port), _say if progress else _ignore)
 
 
 def _check_place() -> None:
     """Checks the thread: Uvicorn handles signals and runs an event loop of its own."""
     if threading.current_thread() is not threading.main_thread():
-        raise UserError("serve: needs the main thread of its process, which gets the signals; start a process for it.")
+        raise UserError("serve: must run in the main thread, which receives the signals; start a process for it.")
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -138,7 +138,7 @@ def submit(
     """
     if not wait and (heal is not None or stuck is not None):
         raise ArgumentError(
-            "stuck" if heal is None else "heal", "belongs to wait, which follows the run; add it, or leave this out."
+            "stuck" if heal is None else "heal", "takes effect only with wait, which follows the run; add wait, or remove this."
         )
     client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
     given, source, place = load(pipeline, overrides, trainer, workspace)
@@ -222,7 +222,7 @@ def _client(
 ) -> KubeflowClient:
     address = host or os.environ.get(HOST)
     if not address:
-        raise ArgumentError("host", f"give the URL of Kubeflow Pipelines, or set {HOST}.")
+        raise ArgumentError("host", f"is missing; give the URL of Kubeflow Pipelines, or set {HOST}.")
     token = Path(token_file) if token_file is not None else None
     authority = Path(ca_cert) if ca_cert is not None else None
     client = KubeflowClient(Connection(address, namespace, token, authority, insecure, timeout))
@@ -285,16 +285,16 @@ def _parent(run: Run, config: PipelineConfig, record: RunRecord, say: Callable[[
         elif parent and uri:
             parent.describe(json.loads(record.to_json()))
     except Exception as error:  # MLflow's stores raise many types of errors
-        say(_away(uri, error))
+        say(_unreachable(uri, error))
     if parent is None and not uri:
-        say("warning: no MLflow tracks this run: KFP's MLflow plugin is off, and tracking.uri names no server (http://...)")
+        say("warning: MLflow does not track this run: KFP's MLflow plugin is off, and tracking.uri is not a server (http://...)")
     return parent
 
 
-def _away(uri: str | None, error: Exception, more: str = "") -> str:
+def _unreachable(uri: str | None, error: Exception, more: str = "") -> str:
     if is_refusal(error) or is_denial(error):
         return f"warning: {refusal(uri or '', error)}{more}"
-    return f"warning: MLflow at {mask(uri or '')} cannot be reached from here ({first_line(error)}){more}"
+    return f"warning: MLflow at {mask(uri or '')} is unreachable from this machine ({first_line(error)}){more}"
 
 
 def _ended(
@@ -304,8 +304,8 @@ def _ended(
     tags: dict[str, str] = {}
     try:
         tags = reconcile(parent, state) if parent else {}
-    except Exception as away:  # see _parent; the run has ended and is still reported
-        say(_away(parent.uri if parent else None, away, "; whether the model was blessed is not known here"))
+    except Exception as unreachable:  # see _parent; the run has ended and is still reported
+        say(_unreachable(parent.uri if parent else None, unreachable, "; whether the model was blessed is unknown"))
     code = EXIT_DONE if state == "SUCCEEDED" else EXIT_FAILED
     status = state.lower()
     error = tags.get("switchyard.why", "") or run.error
@@ -317,7 +317,7 @@ def _ended(
         elif EXIT_BAD_INPUT in codes:
             code = EXIT_BAD_INPUT
         if state == "CANCELED":
-            error = "it was terminated"
+            error = "the run was terminated"
         if failed and not error:
             why = "; ".join(f"{stage}: {s.message or 'failed'}" for stage, s in failed.items())
             error = f"{why}. See switchyard runs logs {run.run_id} {next(iter(failed))}"

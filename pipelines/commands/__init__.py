@@ -10,10 +10,10 @@ COMMANDS = {
     "models": "List, compare, promote and roll back registered models.",
     "predict": "Predict the rows of files.",
     "serve": "Serve a model over HTTP.",
-    "deploy": "Write what KServe or TensorFlow Serving needs.",
+    "deploy": "Deploy a model to KServe or TensorFlow Serving.",
     "drift": "Compare requests in service with the training data.",
     "compile": "Compile a pipeline for Kubeflow Pipelines v2.",
     "submit": "Run a pipeline on Kubeflow Pipelines, now or by a schedule.",
     "runs": "Manage runs on Kubeflow Pipelines.",
-    "doctor": "Check whether a cluster is fit for a first run.",
+    "doctor": "Check whether a cluster is ready for a first run.",
 }

@@ -36,9 +36,9 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is 
 
 @click.command("deploy")
 @click.argument("model")
-@click.option("--target", required=True, type=click.Choice(["kserve", "tf-serving"]), help="Where it is to be served.")
+@click.option("--target", required=True, type=click.Choice(["kserve", "tf-serving"]), help="Platform that serves the model.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.")
-@click.option("--apply", is_flag=True, help="kserve: apply the manifests by kubectl and wait until the version serves.")
+@click.option("--apply", is_flag=True, help="kserve: apply the manifests with kubectl and wait until the version serves.")
 @click.option(
     "--canary",
     type=click.IntRange(0, 100),
@@ -46,8 +46,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is 
     help="kserve: share of requests for this version, in percent; the previous version gets the rest.",
 )
 @click.option("--name", metavar="NAME", help="kserve: name of the InferenceService.  [default: the model's]")
-@click.option("--namespace", default="serving", show_default=True, help="kserve: see infra/serving.")
-@click.option("--image", metavar="IMAGE", help="kserve: made by make image.  [default: switchyard:VERSION]")
+@click.option("--namespace", default="serving", show_default=True, help="kserve: namespace; infra/serving prepares one.")
+@click.option("--image", metavar="IMAGE", help="kserve: container image, built by make image.  [default: switchyard:VERSION]")
 @click.option(
     "--service-account",
     default="model-reader",
@@ -57,10 +57,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is 
 @click.option(
     "--cluster-tracking-uri", metavar="URI", help="kserve: MLflow's address inside the cluster, if there is no object store."
 )
-@click.option("--cpu", metavar="QUANTITY", help="kserve: per replica.  [default: 2]")
-@click.option("--memory", metavar="QUANTITY", help="kserve: per replica.  [default: 4Gi]")
-@click.option("--accelerator", metavar="NAME", help="kserve: gpu, gpu:2, amd-gpu, or vendor/name:count.")
-@click.option("--min-replicas", default=1, show_default=True, type=click.IntRange(0), help="kserve: 0 needs Knative.")
+@click.option("--cpu", metavar="QUANTITY", help="kserve: CPUs per replica.  [default: 2]")
+@click.option("--memory", metavar="QUANTITY", help="kserve: memory per replica.  [default: 4Gi]")
+@click.option("--accelerator", metavar="NAME", help="kserve: accelerator per replica: gpu, gpu:2, amd-gpu, or vendor/name:count.")
+@click.option(
+    "--min-replicas", default=1, show_default=True, type=click.IntRange(0), help="kserve: fewest replicas; 0 needs Knative."
+)
 @click.option("--max-replicas", default=3, show_default=True, type=click.IntRange(1), help="kserve.")
 @click.option(
     "--concurrency",
@@ -70,7 +72,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is 
 @click.option(
     "--mode",
     type=click.Choice(["standard", "knative"]),
-    help="kserve: its deployment mode.  [default: what kubectl reads, where it matters]",
+    help="kserve: KServe's deployment mode.  [default: detected by kubectl if needed]",
 )
 @click.option("--token-secret", metavar="NAME/KEY", help="kserve: secret with the token that clients must send.")
 @click.option("--secret-env", multiple=True, metavar="VARIABLE=NAME/KEY", help="kserve: variable from a secret; may be repeated.")
@@ -79,7 +81,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is 
 @workspace_option
 @handle_errors
 def command(model: str, target: str, output: Path, tracking_uri: str | None, workspace: Path | None, **options: Any) -> None:
-    """Deploy MODEL: write what KServe or TensorFlow Serving needs.
+    """Deploy MODEL: write the manifests for KServe, or a SavedModel for TensorFlow Serving.
 
     kserve writes an InferenceService that runs switchyard serve with MODEL's current version. tf-serving writes
     OUTPUT/NAME/VERSION, a SavedModel that takes raw features (TensorFlow models only).
@@ -108,7 +110,7 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
     from switchyard.pipelines.kserve.manifests import Deployment, in_store, inference_service, service_name
 
     if name_and_selector(model) is None:
-        raise UserError(f"--target kserve: {model} is no model of the registry; for example breast_cancer@champion.")
+        raise UserError(f"--target kserve: {model} is not a registered model; give one, for example breast_cancer@champion.")
     check_output(output, is_folder=True)
     if options["apply"]:
         _check_kubectl()
@@ -119,8 +121,8 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
     digest = source.digest(version)
     if digest is None and not options["trust"]:
         raise UserError(
-            f"{source.name} version {version} was registered without a digest, which the server would compare its files with. "
-            "Train and register it again; or, if you trust whoever can write to its place, add --trust."
+            f"{source.name} version {version} was registered without a digest, so the server cannot verify its files. "
+            "Train and register it again; or, if you trust everyone who can write to it, add --trust."
         )
     name = options["name"] or service_name(source.name)
     kserve = kserve_for(name, options)
@@ -179,15 +181,15 @@ def kserve_for(name: str, options: Mapping[str, Any]) -> KServe:
     kserve = look(name, options["namespace"], options["mode"])
     if asked and kserve.mode is None:
         raise UserError(
-            f"{asked[0]}: what KServe does with it depends on its deployment mode, which kubectl cannot read here. Give --mode "
+            f"{asked[0]}: its effect depends on KServe's deployment mode, which kubectl cannot read here; give --mode "
             "standard or --mode knative (kubectl get inferenceservice NAME -o jsonpath={.status.deploymentMode})."
         )
     if kserve.mode == STANDARD:
         for option in asked:
             if option != "--canary":
                 raise UserError(
-                    f"{option}: KServe's standard mode does not look at it: it scales by the CPU, down to one replica. Leave it "
-                    "out, or deploy with Knative (--mode knative)."
+                    f"{option}: KServe's standard mode ignores it: it scales by CPU load, down to one replica; remove it, "
+                    "or deploy with Knative (--mode knative)."
                 )
     return kserve
 
@@ -197,17 +199,17 @@ def predictor_before(name: str, kserve: KServe, options: Mapping[str, Any]) -> M
     if options["canary"] is None or kserve.mode != STANDARD:
         return None
     if not kserve.splits_standard:
-        version = ".".join(map(str, kserve.version)) if kserve.version else "of a version that kubectl cannot read here"
+        version = ".".join(map(str, kserve.version)) if kserve.version else "(version unknown: kubectl cannot read it)"
         raise UserError(
-            f"--canary: KServe {version} gives the new version every request in standard mode; it splits them from 0.20 on. What "
-            f"works: switchyard serve NAME@champion --canary {options['canary']} as the one server of both versions, KServe with "
-            "Knative (--mode knative), or KServe 0.20."
+            f"--canary: KServe {version} sends every request to the new version in standard mode; it splits requests from "
+            f"0.20 on. Alternatives: switchyard serve NAME@champion --canary {options['canary']} (one server for both "
+            "versions), KServe with Knative (--mode knative), or KServe 0.20."
         )
     predictor = ((kserve.service or {}).get("spec") or {}).get("predictor")
     if not predictor:
         raise UserError(
-            f"--canary: there is no InferenceService {name} in namespace {options['namespace']} whose requests could be split. "
-            "Deploy the version that is to get the others first, without --canary."
+            f"--canary: there is no InferenceService {name} in namespace {options['namespace']} whose requests could be "
+            "split; first deploy the version that receives the other requests, without --canary."
         )
     return dict(predictor)
 
@@ -226,7 +228,7 @@ def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: P
         name, version = (opened.name, opened.version) if opened.ref else ("model", "1")
         target = output / name / version
         if target.exists():
-            raise UserError(f"--output: {target} is there already. TensorFlow Serving takes another version, or remove it.")
+            raise UserError(f"--output: {target} already exists; choose another version, or remove the folder.")
         export_for_tensorflow_serving(opened.folder, target, verified=opened.digest is not None)
     click.echo(f"tensorflow_model_server --rest_api_port=8501 --model_name={name} --model_base_path={(output / name).resolve()}")
 
@@ -240,7 +242,10 @@ def _cluster_uri(source: ModelRef, given: str | None) -> str | None:
             raise UserError(f"--cluster-tracking-uri: {given!r} must be http(s)://HOST[:PORT].")
         return None
     if parts.username or parts.password:
-        raise UserError("--cluster-tracking-uri: no passwords in manifests; give MLFLOW_TRACKING_PASSWORD by --secret-env.")
+        raise UserError(
+            "--cluster-tracking-uri: contains a password, which manifests must not hold; remove it and give "
+            "MLFLOW_TRACKING_PASSWORD by --secret-env."
+        )
     return None if parts.hostname in _LOOPBACK else uri
 
 

@@ -47,7 +47,7 @@ def command(
     Kubernetes' own state is read by kubectl, with its current context.
     """
     if pipeline is None and (overrides or trainers):
-        raise UserError("--set and --trainer change a pipeline: give PIPELINE, or leave them out.")
+        raise UserError("--set and --trainer override a pipeline's values; give PIPELINE, or remove them.")
     from switchyard.pipelines.api.pipeline_argument import with_trainer
 
     sys.exit(doctor(connection, pipeline, with_trainer(overrides, trainers), tracking_uri, as_json=as_json))
@@ -78,11 +78,11 @@ def doctor(
     findings = examine(client, config, tracking_uri or (config.tracking.uri if config else None))
     failed = any(f.outcome == FAILED for f in findings)
     if as_json:
-        click.echo(json.dumps([{"check": f.check, "outcome": f.outcome, "said": f.said} for f in findings]))
+        click.echo(json.dumps([{"check": f.check, "outcome": f.outcome, "message": f.said} for f in findings]))
         return EXIT_FAILED if failed else EXIT_DONE
     table = Table(box=None, pad_edge=False)
-    for column in ("check", "outcome", "what was found"):
-        table.add_column(column, no_wrap=column != "what was found")
+    for column in ("check", "outcome", "finding"):
+        table.add_column(column, no_wrap=column != "finding")
     for finding in findings:
         table.add_row(finding.check, finding.outcome, finding.said)
     table_console().print(table)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_why = click.option("--why", required=True, metavar="TEXT", help="Reason, recorded in the registry.")
+_why = click.option("--why", required=True, metavar="TEXT", help="Reason; recorded in the registry.")
 
 
 @click.group("models")
@@ -97,7 +97,7 @@ def show(uri: str, name: str | None, *, as_json: bool) -> None:
     client = tracking.client(uri)
     names = [name] if name else sorted(m.name for m in client.search_registered_models())
     if not names:
-        click.echo("no registered models yet; a run registers the first")
+        click.echo("no registered models yet; a run registers the first one")
     console = table_console()
     for each in names:
         versions, moves = model_registry.versions(client, each), model_registry.moves(client, each)
@@ -244,7 +244,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             classes = classes or info.classes
             if len(set(map(repr, asked.values()))) > 1:
                 listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, _) in asked.items())
-                raise UserError(f"{name}: {listed}, perhaps of other classes: they cannot be compared on the same rows.")
+                raise UserError(f"{name}: {listed}, perhaps with different classes; they cannot be compared on the same rows.")
             frame = _read_rows(data, opened.folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
             if info.label not in frame:
                 raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {in_a_line(frame.columns)}.")
@@ -258,7 +258,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     labels = _labels(frame[info.label], classes)
     if np.isnan(labels).any():
         unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
-        known = f"the models know {in_a_line(info.classes)}" if info.classes else "the models predict numbers"
+        known = f"the models' classes are {in_a_line(info.classes)}" if info.classes else "the models predict numbers"
         raise UserError(f"{data}: {info.label} holds {in_a_line(unknown)}; {known}.")
     if info.classes:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}

@@ -94,7 +94,7 @@ def _unexpected(error: Exception) -> NoReturn:
         _fail(f"{os.fsdecode(error.filename)}: {error.strerror}. Check the path and its permissions.", EXIT_BAD_INPUT)
     _fail(
         f"{type(error).__name__}: {first_line(error)}\n"
-        f"No message was made for this: it is a fault of Switchyard. {variables.DEBUG}=1 shows where, for a report.",
+        f"This error is unexpected and probably a fault of Switchyard. {variables.DEBUG}=1 shows where, for a report.",
         EXIT_FAILED,
     )
 
@@ -169,7 +169,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--token-file", type=click.Path(path_type=Path), help="File with a bearer token.  [default: SWITCHYARD_KFP_TOKEN]"
         ),
         click.option("--ca-cert", type=click.Path(path_type=Path), help="File with the certificate authority of the server."),
-        click.option("--insecure", is_flag=True, help="Do not check the server's certificate."),
+        click.option("--insecure", is_flag=True, help="Do not verify the server's certificate."),
         click.option(
             "--timeout", default=30.0, show_default=True, type=click.FloatRange(min=1), help="Timeout of a request, in seconds."
         ),

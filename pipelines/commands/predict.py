@@ -31,7 +31,7 @@ from switchyard.pipelines.commands.options import (
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "csv", "parquet", "jsonl", "tfrecord"]),
-    help="Of the input.",
+    help="Format of the input.",
 )
 @click.option(
     "--missing-value",

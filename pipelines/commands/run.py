@@ -92,7 +92,8 @@ def _pipeline(pipeline: Path | None, data: tuple[str, ...], label: str | None) -
     if pipeline is not None:
         if data or label:
             raise UserError(
-                "--data and --label describe a pipeline without a YAML; with one, use --set data.path=... or label=..."
+                "--data and --label replace a pipeline's YAML, and one was given; use --set data.path=... or --set "
+                "label=... instead"
             )
         return pipeline
     if not data or not label:

@@ -167,7 +167,7 @@ def show_run(connection: Connection, tracking_uri: str | None, run_id: str, *, a
     try:
         workflow = client.workflow(run_id)
     except StageError as error:
-        click.echo(f"warning: {error}; how far it is may be older", err=True)
+        click.echo(f"warning: {error}; the progress shown may be outdated", err=True)
         workflow = None
     names = workflow.task_names() if workflow else list(run.begun)
     stages = {n: ",".join(stage_names(n)) for n in names}
@@ -207,8 +207,8 @@ def print_logs(connection: Connection, run_id: str, stage: str | None, *, follow
     workflow = client.workflow(run_id)
     if workflow is None:
         raise UserError(
-            f"the logs of run {run_id} cannot be found: this KFP keeps no Workflow of it. Use kubectl logs with the label "
-            f"pipeline/runid={run_id}."
+            f"the logs of run {run_id} cannot be found, because this KFP no longer has its Workflow; use kubectl logs with the "
+            f"label pipeline/runid={run_id}."
         )
     wanted = task_name(stage) if stage else None
     names = [n for n in workflow.task_names() if wanted in (None, n, *stage_names(n))]
@@ -230,8 +230,8 @@ def print_logs(connection: Connection, run_id: str, stage: str | None, *, follow
             _follow_log(client, run, workflow, node, text)
     if missing:
         raise UserError(
-            f"KFP has no log of {', '.join(missing)}: it keeps those of finished pods alone, and the page of KFP "
-            f"({client.host}) shows those of running ones only where --host is the page. Try kubectl logs POD -n "
+            f"KFP has no log of {', '.join(missing)}: its API has logs of finished pods only, and KFP's web page has those of "
+            f"running ones, but {client.host} is not the page; use kubectl logs POD -n "
             f"{connection.namespace or workflow.namespace or 'kubeflow'}."
         )
 
@@ -307,9 +307,9 @@ def delete_schedule(connection: Connection, schedule: str, *, force: bool) -> No
     running = [r.run_id for r in client.runs(None, _RECENT) if r.schedule == schedule and r.state not in TERMINAL]
     if running and not force:
         raise UserError(
-            f"recurring run {schedule} has runs under way: {', '.join(running)}. Kubernetes deletes their Workflows with it, and "
-            "KFP shows them as running for ever. Pause it and wait for them, end them (switchyard runs terminate), or give "
-            "--force."
+            f"recurring run {schedule} has runs in progress: {', '.join(running)}. Kubernetes deletes their Workflows with it, "
+            "and KFP shows them as running for ever. Pause it and wait for them, terminate them (switchyard runs terminate), "
+            "or give --force."
         )
     schedules.delete(schedule)
     click.echo(f"recurring run {schedule} is deleted" + (f"; orphaned: {', '.join(running)}" if running else ""))
@@ -335,7 +335,7 @@ def retry_run(connection: Connection, run_id: str) -> None:
     """Retries the failed tasks of a run."""
     client = _client(connection)
     client.retry(run_id)
-    click.echo(f"run {run_id} is tried again: {client.url(run_id)}")
+    click.echo(f"run {run_id} is retried: {client.url(run_id)}")
 
 
 def _reconcile(client: KubeflowClient, runs: list[Run], tracking_uri: str | None) -> None:

@@ -87,7 +87,7 @@ def infer(pipeline: Path, overrides: Sequence[str], workspace: Path | None, outp
     """
     target = output or pipeline.parent / DEFAULT_NAME
     if target.exists():
-        raise UserError(f"{target} is there already. Compare with switchyard schema diff, or give another file with -o.")
+        raise UserError(f"{target} already exists. Compare with switchyard schema diff, or give another file with -o.")
     check_output(target)
     _, statistics = _examine(pipeline, overrides, workspace)
     with quiet():
@@ -162,7 +162,7 @@ def _examine(pipeline: Path, overrides: Sequence[str], workspace: Path | None) -
 def _curated(config: PipelineConfig) -> Path:
     path = config.validation.schema_path
     if path is None:
-        raise UserError("validation.schema: the pipeline names no reviewed schema. Make one: switchyard schema infer PIPELINE.")
+        raise UserError("validation.schema: the pipeline has no reviewed schema; create one: switchyard schema infer PIPELINE.")
     return Path(path)
 
 
@@ -200,9 +200,7 @@ def _updated(
     known = {f.name: f for f in updated.feature}
     for name in features:
         if name not in known:
-            raise UserError(
-                f"--feature: there is no feature {name!r}.{did_you_mean(name, known)} Features: {listed(list(known))}."
-            )
+            raise UserError(f"--feature: unknown feature {name!r}.{did_you_mean(name, known)} Features: {listed(list(known))}.")
     chosen = schema_pb2.Schema()
     chosen.CopyFrom(schema)
     domains = {d.name: d for d in updated.string_domain}
@@ -227,7 +225,7 @@ def _type(feature: Any) -> str:
 def _presence(feature: Any) -> str:
     least = feature.presence.min_fraction
     where = f", not in {', '.join(feature.not_in_environment)}" if feature.not_in_environment else ""
-    return (f"{least:.0%} of rows" if least else "some rows or none") + where
+    return (f"{least:.0%} of rows" if least else "any share of rows") + where
 
 
 def _values(schema: schema_pb2.Schema, feature: Any) -> str:

@@ -62,10 +62,10 @@ from switchyard.pipelines.commands.options import (
     help="Open connections; further ones get 503.  [default: 1024, or fewer if the system limits open files]",
 )
 @click.option(
-    "--idle-timeout", default=5, show_default=True, type=click.IntRange(1), help="Seconds until an unused connection is closed."
+    "--idle-timeout", default=5, show_default=True, type=click.IntRange(1), help="Seconds until an idle connection is closed."
 )
 @click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="Certificate chain, PEM.")
-@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its key, PEM.")
+@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Private key of the certificate, PEM.")
 @click.option(
     "--access-log", default="-", show_default=True, metavar="FILE", help="One JSON object per request; off disables it."
 )

@@ -77,11 +77,11 @@ def command(
     from switchyard.pipelines.runners.kubeflow.cluster.schedules import schedule_workflow
 
     if not schedule and (catchup is not None or max_concurrency is not None):
-        raise UserError("--catchup, --no-catchup and --max-concurrency belong to --schedule; add it, or leave them out.")
+        raise UserError("--catchup, --no-catchup and --max-concurrency take effect only with --schedule; add it, or remove them.")
     if not wait and (heal is not None or stuck is not None):
-        raise UserError("--heal and --stuck belong to --wait: it is what follows the run; add it, or leave them out.")
+        raise UserError("--heal and --stuck take effect only with --wait, which follows the run; add it, or remove them.")
     if schedule and wait:
-        raise UserError("--wait follows one run, a schedule starts many: give one of the two.")
+        raise UserError("--wait, --schedule: --wait follows one run, and a schedule starts many; give one of them.")
     common: dict[str, Any] = {**asdict(connection), "experiment": experiment, "overrides": overrides, "trainer": trainers}
     common |= {"workspace": workspace, "progress": True}
     if schedule:

@@ -53,7 +53,8 @@ def serve_ui(workspace: Workspace, host: str, port: int) -> None:
     """
     if not workspace.mlflow_database.exists():
         raise UserError(
-            f"workspace {workspace.root}: has no MLflow database; its runs went to another tracking server, or failed."
+            f"workspace {workspace.root}: has no MLflow database, because its runs went to another tracking server or "
+            "failed; choose another workspace."
         )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,7 +62,7 @@ def serve_ui(workspace: Workspace, host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise UserError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port with --port.") from None
-    click.echo(f"MLflow on {workspace.root}: http://{host}:{port}/#/experiments?{VIEW} (Ctrl-C ends it)")
+    click.echo(f"MLflow on {workspace.root}: http://{host}:{port}/#/experiments?{VIEW} (Ctrl-C stops it)")
     sys.stdout.flush()
     # Without job runners MLflow starts 2 processes instead of 10.
     workspace.contain_libraries()

@@ -39,15 +39,15 @@ class BeamConfig(Section):
     def _no_dashes(cls, options: dict[str, object]) -> dict[str, object]:
         for name in options:
             if name.startswith("-"):
-                raise ValueError(f"{name!r}: names have no dashes in front; write {name.lstrip('-')!r}")
+                raise ValueError(f"{name!r}: names have no leading dashes; write {name.lstrip('-')!r}")
         return options
 
     @model_validator(mode="after")
     def _check(self) -> BeamConfig:
         if self._runner == _SPARK and not self._has("job_endpoint", "spark_job_server_jar"):
             raise ValueError(
-                "options: SparkRunner needs job_endpoint (of a Spark job server that is there) or spark_job_server_jar; "
-                "without them Beam would download one in the middle of the run"
+                "options: SparkRunner needs job_endpoint (the address of a running Spark job server) or spark_job_server_jar; "
+                "without them Beam would download one during the run"
             )
         if self._runner == _PORTABLE and not self._has("job_endpoint"):
             raise ValueError("options: PortableRunner needs job_endpoint, the address of a Beam job server as host:port")

@@ -47,7 +47,7 @@ def read_yaml(text: str) -> Any:
     """
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > LIMIT_BYTES:
-        raise ConfigYamlError(f"is larger than {LIMIT_BYTES:,} bytes; what is that long belongs into a file of its own")
+        raise ConfigYamlError(f"is larger than {LIMIT_BYTES:,} bytes; put long content into a file of its own")
     try:
         return _Loader(text).get_single_data()
     except yaml.YAMLError as error:
@@ -73,7 +73,7 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         self._values += 1
         if self._values > LIMIT_VALUES:
-            _refuse(line, f"holds more than {LIMIT_VALUES:,} keys and values; what is that long belongs into a file of its own")
+            _refuse(line, f"holds more than {LIMIT_VALUES:,} keys and values; put long content into a file of its own")
         before, reached = self._size, self._deepest
         self._deepest = self._depth
         self._check_depth(line)
@@ -86,13 +86,13 @@ class _Loader(yaml.SafeLoader):
 
     def _count_alias(self, node: Node | None, line: int) -> None:
         if id(node) not in self._whole:
-            _refuse(line, "an alias (*) refers to what it is a part of; write the value out")
+            _refuse(line, "an alias (*) refers to a value that contains it; write the value out")
         size, height = self._whole[id(node)]
         self._size += size
         self._deepest = max(self._deepest, self._depth + 1 + height)
         self._check_depth(line)
         if self._size > LIMIT_BYTES:
-            _refuse(line, f"with its aliases (*) written out this is larger than {LIMIT_BYTES:,} bytes; use fewer")
+            _refuse(line, f"with its aliases (*) expanded this is larger than {LIMIT_BYTES:,} bytes; use fewer")
 
     def _check_depth(self, line: int) -> None:
         if self._deepest > LIMIT_DEPTH:
@@ -113,10 +113,10 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             line = key.start_mark.line
             if not isinstance(key, ScalarNode):
-                _refuse(line, "a key must be a text, a number or a boolean, and is a list or a mapping")
+                _refuse(line, "a key must be a text, a number or a boolean, received a list or a mapping")
             name = key.value if key.tag == _MERGE else self.construct_object(key)
             if name in seen:
-                _refuse(line, f"the key {_short(key.value)} is there already, in line {seen[name] + 1}; keep one of the two")
+                _refuse(line, f"the key {_short(key.value)} is a duplicate of line {seen[name] + 1}; keep one of them")
             seen[name] = line
 
     def construct_yaml_null(self, node: ScalarNode) -> Any:

@@ -90,8 +90,8 @@ class Retries(Section):
     def _short(cls, value: Any) -> Any:
         if isinstance(value, dict) and "longest" in value:
             raise ValueError(
-                "longest: is no key any more: Kubeflow Pipelines measures it from the start of the first try, so that a task "
-                "which runs longer than that was never tried again. Remove it; all `count` tries happen."
+                "longest: was removed, because Kubeflow Pipelines measures it from the start of the first try and never "
+                "retried a longer task; remove it, all `count` retries happen."
             )
         return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -184,7 +184,8 @@ def device(accelerator: str) -> Device:
         label, most = TPUS[version]
         if not 1 <= chips <= most:
             raise ValueError(
-                f"{accelerator!r} has {chips} chips, one machine of {version} at most {most}: no slices of several machines"
+                f"{accelerator!r} has {chips} chips, one machine of {version} at most {most}; slices of several machines "
+                "are not supported"
             )
         selector = {"cloud.google.com/gke-tpu-accelerator": label, "cloud.google.com/gke-tpu-topology": topology}
         return Device(resource="google.com/tpu", count=chips, node_selector=selector)

@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, Any]:
     except PermissionError:
         raise UserError(f"{path}: not allowed to read it. Check its permissions.") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; a pipeline is described in YAML.") from None
+        raise UserError(f"{path}: is not UTF-8 text; save the YAML as UTF-8.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}. Give a pipeline.yaml, or --data and --label.") from None
     except ConfigYamlError as problem:
@@ -91,7 +91,7 @@ def _read_override(override: str) -> tuple[str, Any]:
         return key.strip(), read_yaml(text)
     except ConfigYamlError as problem:
         example = mask(f"{key}='\"{text}\"'")
-        hint = f" (text that is no YAML is quoted: {example})" if len(example) < 80 and text.isprintable() else ""
+        hint = f" (quote text that is not valid YAML: {example})" if len(example) < 80 and text.isprintable() else ""
         raise UserError(f"--set {_short(override)}: value: {problem.why}{hint}") from None
 
 

@@ -54,11 +54,13 @@ class ServingConfig(Section):
             return None
         if not name.strip() or not name.isprintable() or set(name) & set(_NOT_IN_MODEL_NAMES):
             raise ValueError(
-                f"{name!r} is no name for a registered model: MLflow takes printable characters other than "
+                f"{name!r} is not a valid name for a registered model: MLflow takes printable characters other than "
                 f"{' '.join(_NOT_IN_MODEL_NAMES)}; choose another, for example my_model"
             )
         if len(name) > _LONGEST_MODEL_NAME:
-            raise ValueError(f"has {len(name)} characters, a registered model's name at most {_LONGEST_MODEL_NAME}; shorten it")
+            raise ValueError(
+                f"has {len(name)} characters, a registered model's name has at most {_LONGEST_MODEL_NAME}; shorten it"
+            )
         return name
 
 
@@ -79,9 +81,9 @@ class TrackingConfig(Section):
     @classmethod
     def _acceptable(cls, name: str | None) -> str | None:
         if name is not None and (not name.strip() or not name.isprintable()):
-            raise ValueError(f"{name!r} is no name for an experiment: MLflow takes printable characters; choose another")
+            raise ValueError(f"{name!r} is not a valid name for an experiment: MLflow takes printable characters; choose another")
         if name is not None and len(name) > _LONGEST_EXPERIMENT:
-            raise ValueError(f"has {len(name)} characters, an experiment's name at most {_LONGEST_EXPERIMENT}; shorten it")
+            raise ValueError(f"has {len(name)} characters, an experiment's name has at most {_LONGEST_EXPERIMENT}; shorten it")
         return name
 
     @model_validator(mode="after")
@@ -175,15 +177,14 @@ class PipelineConfig(Section):
             untold = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
             if untold and any(f in FRAMEWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
                 raise ValueError(
-                    f"tune.space: {untold[0]!r} is a parameter of a model of your own; the default model has none. "
-                    "Set trainer.model."
+                    f"tune.space: {untold[0]!r} is a model parameter, and the default model has none; set trainer.model."
                 )
             workers = self.trainer.profile().workers
             uneven = self.tune.batch_size_not_shared_by(workers)
             if uneven:
                 raise ValueError(
-                    f"tune.space.batch_size: {uneven} rows cannot be shared equally by {workers} workers "
-                    "(trainer.accelerator: count times nodes); give choices that can, or low, high and step"
+                    f"tune.space.batch_size: {uneven} rows cannot be divided equally among {workers} workers "
+                    "(trainer.accelerator: count times nodes); give choices that can be, or low, high and step"
                 )
             self.tune.check_combinations(self.trainer.hyperparameters)
         if self.positive_class is not None and self.task in ("multiclass", "regression"):

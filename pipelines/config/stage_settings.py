@@ -62,8 +62,12 @@ def code_files(config: PipelineConfig) -> list[Path]:
     folders = {f.parent for f in (*code, *(file_of(f) for f in trainer.frameworks if is_file(f)))}
     for file in files:
         if not any(file.is_relative_to(folder) for folder in folders):
-            known = f"in {', '.join(map(str, sorted(folders)))}" if folders else "there is none (preprocessing, trainer.model)"
-            raise UserError(f"files: {file} lies in no folder of the code: {known}. Move it beside the code that opens it.")
+            known = (
+                f"in {', '.join(map(str, sorted(folders)))}"
+                if folders
+                else "no code is configured (preprocessing, trainer.model)"
+            )
+            raise UserError(f"files: {file} is outside the folders of the code ({known}); move it beside the code that opens it.")
     return files
 
 

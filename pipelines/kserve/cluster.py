@@ -87,7 +87,7 @@ def await_ready(name: str, namespace: str, *, seconds: float = _READY_SECONDS, p
             ready = conditions.get("Ready", {})
             # KServe keeps the failure of an earlier version; only these two states refer to the current one.
             if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
-                serves = " The one before still serves." if ready.get("status") == "True" else ""
+                serves = " The previous version still serves." if ready.get("status") == "True" else ""
                 raise StageError(f"InferenceService {name}: the new version fails ({_failure(failure or {})}).{serves}")
             if up_to_date and ready.get("status") == "True":
                 return

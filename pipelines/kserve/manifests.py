@@ -135,7 +135,7 @@ def _container(wanted: Deployment) -> dict[str, Any]:
     else:
         raise UserError(
             f"the files of {wanted.model} version {wanted.version} are at {wanted.location}, which a cluster cannot read. Give "
-            "--cluster-tracking-uri, the address of MLflow inside of the cluster, or register models with an object store."
+            "--cluster-tracking-uri, the address of MLflow inside the cluster, or register models with an object store."
         )
     arguments = [*arguments, "--name", wanted.model, "--host", "0.0.0.0", "--port", str(_PORT), "--drain", "10"]  # noqa: S104
     environment += [{"name": k, "value": v} for k, v in wanted.resources.environment.items()]
@@ -172,5 +172,5 @@ def _device(wanted: Deployment) -> dict[str, Any]:
         return {}
     found = device(wanted.resources.accelerator)
     if found.resource == "google.com/tpu":
-        raise UserError("--accelerator: models are served on CPUs and GPUs, not on TPUs; leave it out, or give gpu.")
+        raise UserError("--accelerator: TPUs are not supported for serving; remove it, or give gpu.")
     return {"limits": {found.resource: str(found.count)}, "selector": found.node_selector}

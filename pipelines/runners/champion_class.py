@@ -37,8 +37,8 @@ def champions_class(
         except Exception as error:  # MLflow passes on the exceptions of its store backends
             _log.info("MLflow", exc_info=True)
             say(
-                f"warning: the registry did not name the champion ({first_line(error)}): the rarer class will be the positive "
-                "one, even if it is not the champion's; positive_class chooses it"
+                f"warning: the registry did not return the champion ({first_line(error)}): the rarer class becomes the "
+                "positive class, which may differ from the champion's; set positive_class to choose it"
             )
             return None
 

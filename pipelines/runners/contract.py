@@ -177,7 +177,7 @@ def runner_class(name: str) -> type[MachineRunner[Any]]:
         UserError: no runner has that name.
     """
     if name not in RUNNERS:
-        problem = f"{name!r} is no runner; allowed: {', '.join(RUNNERS)}.{did_you_mean(name, RUNNERS)}"
+        problem = f"{name!r} is not a runner; allowed: {', '.join(RUNNERS)}.{did_you_mean(name, RUNNERS)}"
         raise ArgumentError("runner", problem)
     module, _, attribute = RUNNERS[name].partition(":")
     return cast("type[MachineRunner[Any]]", getattr(importlib.import_module(module), attribute))

@@ -21,7 +21,7 @@ from switchyard.components.evaluation.results import Evaluation
 from switchyard.components.evaluation.servability import verdicts
 from switchyard.components.failure import classify
 from switchyard.components.text.redaction import mask
-from switchyard.components.tracking.model_registry import CHALLENGER, PUT_OFF, REFUSED
+from switchyard.components.tracking.model_registry import CHALLENGER, DEFERRED, REFUSED
 from switchyard.pipelines.runners.contract import RunResult, StageResult
 from switchyard.pipelines.runners.tracking.runs import RunTracker, left_behind
 from switchyard.pipelines.terminal.progress import Display
@@ -64,7 +64,7 @@ def run_result(
         status = "done"
     elif evaluation.blessed and registration.get("status") == REFUSED:
         status, code = "not_registered", EXIT_BAD_INPUT
-        error = f"the model is blessed and not registered. {registration['why']} What was to be sent is kept: see below."
+        error = f"the model is blessed but not registered. {registration['why']} Its records are kept; see below."
     elif not evaluation.blessed:
         status, error, code = "not_blessed", "not blessed: " + "; ".join(evaluation.failures), EXIT_NOT_BLESSED
     elif registration.get("status") == CHALLENGER:
@@ -95,7 +95,7 @@ def track_result(tracker: RunTracker, result: RunResult, display: Display, works
     if result.error:
         tags["switchyard.why"] = result.error
     tracker.ended({"failed": "FAILED", "cancelled": "KILLED"}.get(result.status, "FINISHED"), tags)
-    if tracker.away:
+    if tracker.offline:
         display.say("tracking", left_behind(workspace, tracker.refused))
     if tracker.lost:
         display.say("tracking", f"warning: {tracker.lost}")
@@ -124,9 +124,9 @@ def _registration(outputs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
 
 
 def _note(registration: Mapping[str, Any]) -> str:
-    if registration.get("status") == PUT_OFF:
+    if registration.get("status") == DEFERRED:
         return (
-            "MLflow is unreachable: the model is not promoted. switchyard upload registers it later, as challenger where there "
-            "is a champion that it was not compared with"
+            "MLflow is unreachable: the model is not promoted. switchyard upload registers it later, as challenger if it "
+            "was not compared with the current champion"
         )
     return ""

@@ -130,7 +130,9 @@ class MachineRunner(Runner[Program]):
             checked = check_inputs(config, self._workspace.code, champions_class(config, self._workspace))
             if checked.positive_class != config.positive_class:
                 self._display.say(
-                    "check", f"warning: positive_class: {checked.positive_class}, as of the champion; the key chooses another"
+                    "check",
+                    f"warning: positive_class: {checked.positive_class}, taken from the champion; set positive_class to "
+                    "choose another",
                 )
             return checked
 

@@ -11,7 +11,7 @@ def main(arguments):
         return 0
     choices, document = plan.of_this_commit()
     landed = document["landings"][-1][:12] if document["landings"] else "none noted"
-    print(f"CI: make test, and of the suites (last landing: {landed})", file=sys.stderr)
+    print(f"CI: make test, and these suites (last landing: {landed})", file=sys.stderr)
     for choice in choices:
         last = document["suites"].get(choice.name)
         passed = f"last passed at {last['commit'][:12]}" if last else "no pass recorded"
@@ -20,12 +20,12 @@ def main(arguments):
     late = plan.overdue(plan.table(), document, {c.name for c in choices if c.runs})
     for name, landings in late.items():
         print(
-            f"{name}: did not pass within {landings} landings, {plan.MOST_LANDINGS} is too many; make test-{name}",
+            f"{name}: last passed {landings} landings ago, the limit is {plan.MOST_LANDINGS}; run make test-{name}",
             file=sys.stderr,
         )
     forgotten = history.commits_under_way(document) > plan.MOST_UNDER_WAY
     if forgotten:
-        print(f"more than {plan.MOST_UNDER_WAY} commits since the last landing that was noted: make landed", file=sys.stderr)
+        print(f"more than {plan.MOST_UNDER_WAY} commits since the last recorded landing; run make landed", file=sys.stderr)
     print(" ".join(c.name for c in choices if c.runs))
     return 1 if late or forgotten else 0
 

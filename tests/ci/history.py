@@ -44,7 +44,7 @@ def land(commit="HEAD"):
     """Notes that a commit has landed: what CI compares the next change with."""
     document, found = read(), git("rev-parse", "--verify", f"{commit}^{{commit}}")
     if found is None:
-        raise SystemExit(f"{commit}: there is no such commit")
+        raise SystemExit(f"{commit}: no such commit")
     if found not in document["landings"]:
         document["landings"].append(found)
         write(document)

@@ -63,15 +63,15 @@ def choose(suites, changed, passed, commits_since):
     left, choices = BUDGET - FIXED, []
     for name in turn + oldest_first(s for s in by_change if not suites[s].get("heavy")):
         seconds = passed.get(name, {}).get("seconds", UNKNOWN_SECONDS) * AT_ONCE
-        why = "its turn" if name in turn else "touched by the change"
+        why = "its turn" if name in turn else "affected by the change"
         fits = seconds <= left
         left -= seconds if fits else 0
-        choices.append(Choice(name, fits, why if fits else f"{why}, and over the 45 minutes by what was measured", seconds))
+        choices.append(Choice(name, fits, why if fits else f"{why}, but over the 45 minutes by its recorded duration", seconds))
     chosen = {c.name for c in choices}
     for name, row in suites.items():
         if name not in chosen:
-            touch = "touched by the change, and " if name in by_change else ""
-            why = f"{touch}another heavy suite's turn" if row.get("heavy") else "not touched by the change"
+            touch = "affected by the change, and " if name in by_change else ""
+            why = f"{touch}another heavy suite is next" if row.get("heavy") else "not affected by the change"
             why = f"needs {row['device']}" if row.get("device") else why
             choices.append(Choice(name, False, why, 0))
     return sorted(choices, key=lambda c: not c.runs)

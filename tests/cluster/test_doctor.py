@@ -72,7 +72,7 @@ def look(kfp, capsys):
     def run(*settings):
         code = doctor(client.connection, BREAST_CANCER, settings, None, as_json=True)
         rows = json.loads(capsys.readouterr().out)
-        return code, {r["check"]: (r["outcome"], r["said"]) for r in rows}
+        return code, {r["check"]: (r["outcome"], r["message"]) for r in rows}
 
     return run
 
@@ -81,9 +81,9 @@ def look(kfp, capsys):
 def test_a_cluster_that_is_fit_is_called_so(cluster, look):
     code, found = look("kubeflow.workspace=1Gi")
     assert code == 0
-    assert {c: o for c, (o, _) in found.items() if o != "ok"} == {"MLflow from here": "not checked", "image": "not checked"}
+    assert {c: o for c, (o, _) in found.items() if o != "ok"} == {"MLflow (this machine)": "not checked", "image": "not checked"}
     assert found["version"] == ("ok", "KFP 2.17.0")
-    assert found["MLflow from inside"][1].startswith("service mlflow in mlflow is ready and lets kubeflow in")
+    assert found["MLflow (cluster)"][1].startswith("service mlflow in mlflow is ready and admits kubeflow")
     assert "nvidia.com/gpu" in found["accelerators"][1]
 
 
@@ -155,28 +155,28 @@ def test_a_cluster_that_does_not_answer_kubectl_is_not_checked(cluster, look, tm
             "no\n",
             ["kubeflow.service_account=runner"],
             "roles",
-            "runner may not: create workflowtaskresults.argoproj.io",
+            "runner lacks permissions: create workflowtaskresults.argoproj.io",
         ),
-        ("get endpoints mlflow -n mlflow", {}, [], "MLflow from inside", "has no pod that is ready"),
+        ("get endpoints mlflow -n mlflow", {}, [], "MLflow (cluster)", "has no ready pod"),
         (
             "get namespace kubeflow",
             {"metadata": {}},
             [],
-            "MLflow from inside",
+            "MLflow (cluster)",
             "kubectl label namespace kubeflow switchyard/mlflow=allowed",
         ),
         (
             "get x",
             "",
             ["kubeflow.defaults.environment.MLFLOW_TRACKING_URI=http://127.0.0.1:5000"],
-            "MLflow from inside",
-            "127.0.0.1 is this machine",
+            "MLflow (cluster)",
+            "127.0.0.1 would be the pod itself",
         ),
         (
             "get x",
             "",
             ["kubeflow.defaults.environment.MLFLOW_TRACKING_URI=http://ml.mlflow:5000"],
-            "MLflow from inside",
+            "MLflow (cluster)",
             "no service ml",
         ),
         (
@@ -216,7 +216,7 @@ def test_a_role_that_lacks_is_named_also_where_kubectl_warns_beside_it(cluster, 
     warned = 'echo "Warning: the server doesn\'t have a resource type" >&2; echo no; exit 1'
     (tmp_path / "bin" / "kubectl").write_text(script.replace("echo yes", warned))
     outcome, said = look()[1]["roles"]
-    assert (outcome, "pipeline-runner may not: get pods" in said) == ("failed", True)
+    assert (outcome, "pipeline-runner lacks permissions: get pods" in said) == ("failed", True)
 
 
 def test_a_host_that_is_down_or_a_pipeline_that_is_wrong_is_the_users_mistake(warm, kfp):

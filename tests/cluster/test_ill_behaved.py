@@ -117,7 +117,7 @@ def test_following_survives_answers_that_are_none():
         told = Told()
         run, _ = follow(client_of(host), "r1", TASKS, list(TASKS.values()), told, Following(poll=0.01))
     assert run.state == "SUCCEEDED"
-    assert any("answers with what is no answer of KFP's" in line for line in told.said)
+    assert any("returned an answer that is not KFP's" in line for line in told.said)
 
 
 def test_a_run_that_is_deleted_while_it_is_followed_ends_the_following_at_once(kfp):
@@ -201,7 +201,7 @@ def test_clocks_that_differ_give_no_negative_seconds(started, finished, seconds)
 
 def test_a_run_that_there_is_not_is_an_error_of_its_own(kfp):
     _, client = kfp
-    with pytest.raises(NoSuchRunError, match="there is no run nothing"):
+    with pytest.raises(NoSuchRunError, match="unknown run nothing"):
         client.run("nothing")
 
 

@@ -109,7 +109,7 @@ def test_ctrl_c_says_that_the_run_continues_and_how_to_end_it(kfp, monkeypatch):
     told = Told()
     with pytest.raises(KeyboardInterrupt):
         follow(client, run_id, TASKS, list(TASKS.values()), told, Following(poll=0.02))
-    assert told.said[-1] == f"submit: warning: the run continues; end it with switchyard runs terminate {run_id}"
+    assert told.said[-1] == f"submit: warning: the run continues; stop it with switchyard runs terminate {run_id}"
     client.terminate(run_id)
 
 
@@ -133,7 +133,7 @@ def test_a_run_whose_pod_was_evicted_is_tried_again(kfp):
     run, states, told = followed(client, submitted(client), heal=2)
     assert run.state == "SUCCEEDED"
     assert states["training"] == "SUCCEEDED"
-    assert len([s for s in told.said if "the pod of training was taken away" in s]) == 2
+    assert len([s for s in told.said if "the pod of training was evicted or deleted" in s]) == 2
 
 
 def test_a_run_is_healed_so_often_and_no_more(kfp):
@@ -155,7 +155,7 @@ def test_a_task_that_failed_by_itself_is_not_tried_again_by_healing(kfp):
     server.faults = {"training": [("FAILED", "main: Error (exit code 1): the loss is not finite")]}
     run, _, told = followed(client, submitted(client), heal=2)
     assert run.state == "FAILED"
-    assert not any("taken away" in s for s in told.said)
+    assert not any("evicted or deleted" in s for s in told.said)
 
 
 def test_a_users_error_is_not_tried_again_though_it_names_a_column_called_evicted(kfp):
@@ -164,7 +164,7 @@ def test_a_users_error_is_not_tried_again_though_it_names_a_column_called_evicte
     server.faults = {"training": [("FAILED", words)]}
     run, _, told = followed(client, submitted(client), heal=2)
     assert run.state == "FAILED"
-    assert not any("taken away" in s for s in told.said)
+    assert not any("evicted or deleted" in s for s in told.said)
 
 
 def test_healing_waits_for_a_workflow_that_cannot_be_asked_for_now(kfp, monkeypatch):
@@ -278,7 +278,7 @@ def test_a_schedule_that_kfp_keeps_without_a_pipeline_is_deleted_again_and_refus
     monkeypatch.setattr(server, "documents_of", lambda body: None)
     shown = client.service("PipelineServiceApi").__class__
     monkeypatch.setattr(shown, "pipeline_service_get_pipeline_version", lambda *a, **k: client.model("V2beta1PipelineVersion"))
-    with pytest.raises(StageError, match="it would never start a run"):
+    with pytest.raises(StageError, match="would never start a run"):
         scheduled(client)
     assert server.recurring == {}
 
@@ -296,7 +296,7 @@ def test_schedules_are_listed_paused_resumed_and_deleted(kfp, capsys):
     time.sleep(0.5)
     runs_command.delete_schedule(client.connection, made, force=False)
     assert server.recurring == {}
-    with pytest.raises(UserError, match="there is no recurring run"):
+    with pytest.raises(UserError, match="unknown recurring run"):
         runs_command.pause_schedule(client.connection, made)
 
 
@@ -307,7 +307,7 @@ def test_a_schedule_with_runs_under_way_is_deleted_by_force_alone_because_kfp_or
     run = server.tick(server.recurring[made])
     while run.state != "RUNNING":
         time.sleep(0.01)
-    with pytest.raises(UserError, match=f"has runs under way: {run.id}"):
+    with pytest.raises(UserError, match=f"has runs in progress: {run.id}"):
         runs_command.delete_schedule(client.connection, made, force=False)
     assert made in server.recurring
     runs_command.delete_schedule(client.connection, made, force=True)

@@ -150,7 +150,7 @@ def test_mlflow_that_is_not_reached_from_here_is_a_warning_that_says_how_to_name
     runs_command.show_run(client.connection, "http://127.0.0.1:9", run_id, as_json=True)
     said = capsys.readouterr()
     assert json.loads(said.out)["state"] == "SUCCEEDED"
-    assert "warning: MLflow at http://127.0.0.1:9 cannot be reached from here" in said.err
+    assert "warning: MLflow at http://127.0.0.1:9 is unreachable from this machine" in said.err
     assert "--tracking-uri" in said.err
 
 

@@ -163,10 +163,10 @@ def test_runs_are_listed_shown_and_read(first, warm, host):
 @pytest.mark.parametrize(
     ("path", "more", "said"),
     [
-        ("/page", {}, "a wrong path (on Kubeflow it is .../pipeline) or a login"),
-        ("/old", {}, "a KFP before version 2"),
-        ("/guarded", {}, "does not know who you are (401)"),
-        ("/guarded", {"SWITCHYARD_KFP_TOKEN": "wrong"}, "you may not (403: User is not authorized)"),
+        ("/page", {}, "the path is wrong (on Kubeflow it is .../pipeline) or a login"),
+        ("/old", {}, "KFP is older than version 2"),
+        ("/guarded", {}, "rejects the credentials (401)"),
+        ("/guarded", {"SWITCHYARD_KFP_TOKEN": "wrong"}, "permission denied (403: User is not authorized)"),
     ],
 )
 def test_servers_that_refuse_or_are_no_kfp_are_named_as_that(warm, host, path, more, said):
@@ -192,7 +192,7 @@ def test_a_token_file_lets_us_in(warm, host, tmp_path):
 def test_an_unknown_run_is_an_error_that_names_it(warm, host):
     done = warm("runs", "show", "nothing", "--host", host)
     assert done.code == 2
-    assert "there is no run nothing" in done.stderr
+    assert "unknown run nothing" in done.stderr
 
 
 @pytest.mark.core
@@ -209,9 +209,9 @@ def test_a_server_that_is_down_is_an_error(warm):
         (["--host", "kubeflow.example.org"], "a URL with its scheme"),
         (["--host", "http://x", "--schedule", "every day"], "five fields"),
         (["--host", "http://x", "--schedule", "0 3 * * *", "--wait"], "--wait follows one run"),
-        (["--host", "http://x", "--catchup"], "belong to --schedule"),
-        (["--host", "http://x", "--max-concurrency", "2"], "belong to --schedule"),
-        (["--host", "http://x", "--heal", "1"], "--heal and --stuck belong to --wait"),
+        (["--host", "http://x", "--catchup"], "take effect only with --schedule"),
+        (["--host", "http://x", "--max-concurrency", "2"], "take effect only with --schedule"),
+        (["--host", "http://x", "--heal", "1"], "--heal and --stuck take effect only with --wait"),
         ([], "--host"),
     ],
 )

@@ -36,7 +36,7 @@ def test_a_run_that_is_ended_keeps_its_checkpoint(submit, mlflow, warm, host):
     assert wait_for_end(warm, host, run_id)["state"] == "CANCELED"
     first_run, done = epochs()
     assert warm("runs", "retry", run_id, "--host", host).code == 0
-    assert "an earlier run was cut off: training resumes after epoch" in log("an earlier run was cut off")
+    assert "an earlier run was interrupted: training resumes after epoch" in log("an earlier run was interrupted")
     log(f"epoch {max(done) + 2} of")
     assert warm("runs", "terminate", run_id, "--host", host).code == 0
     wait_for_end(warm, host, run_id)
@@ -77,7 +77,7 @@ def test_mlflow_away_at_the_end_of_a_run_does_not_fail_it(submit, tmp_path):
         found, said = waiting.result()
     assert found["state"] == "SUCCEEDED"
     assert found["status"] == "succeeded"
-    assert "whether the model was blessed is not known" in said
+    assert "whether the model was blessed is unknown" in said
 
 
 def _trains(client):

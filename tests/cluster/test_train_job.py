@@ -120,7 +120,7 @@ def test_a_stage_that_was_killed_finds_its_job_on_a_stand_in_cluster(cluster, pr
     process.communicate()
     assert len(cluster.jobs) == 1
     found, log = finish(stage(cluster, prepared, tmp_path, "pytorch", epochs=20), tmp_path)
-    assert "is there from an earlier try and is followed" in log
+    assert "exists from an earlier try; following it" in log
     assert len(cluster.made) == 1
     same_curve(alone("pytorch", epochs=20), found)
 
@@ -138,7 +138,7 @@ def test_nodes_of_a_stage_that_is_gone_for_good_end_by_themselves_on_a_stand_in_
         time.sleep(1)
     assert running.status["conditions"][0]["type"] == "Failed", "so that a stage that is tried again makes a new one"
     assert {p.phase for p in running.pods} == {"Failed"}
-    assert "the training stage is gone for good" in "".join(p.log.read_text() for p in running.pods)
+    assert "the training stage has ended" in "".join(p.log.read_text() for p in running.pods)
 
 
 def test_a_stage_survives_a_stand_in_cluster_that_does_not_answer_for_a_while(cluster, prepared, alone, tmp_path):
@@ -175,7 +175,7 @@ def test_a_service_account_without_rights_on_a_stand_in_cluster_is_an_error_that
     process = stage(cluster, prepared, tmp_path, "pytorch")
     process.communicate(timeout=120)
     log = (tmp_path / "stage" / "log").read_text()
-    assert "service account may not do this" in log
+    assert "service account lacks permission" in log
     assert "infra/kubeflow-trainer" in log
 
 
@@ -239,8 +239,8 @@ def test_several_nodes_are_compiled(tmp_path):
     ("overrides", "message"),
     [
         (["trainer.accelerator={kind: gpu, nodes: 2}"], "kubeflow.train_job"),
-        (["trainer.accelerator={nodes: 2}", TRAIN_JOB], "trainer.accelerator.kind: several nodes of a cluster are cpu or gpu"),
-        (["trainer.accelerator={kind: cpu, nodes: 2}", TRAIN_JOB], "is on no claim that the stage mounts"),
+        (["trainer.accelerator={nodes: 2}", TRAIN_JOB], "trainer.accelerator.kind: several nodes need cpu or gpu"),
+        (["trainer.accelerator={kind: cpu, nodes: 2}", TRAIN_JOB], "is not on a claim that the stage mounts"),
     ],
 )
 def test_several_nodes_without_what_they_need_are_refused(overrides, message, tmp_path):

@@ -182,7 +182,7 @@ def exported_dtypes(trainer, folder):
 def test_a_device_that_is_not_there_is_an_error(trainer, make):
     if trainer().available_devices().get("tpu"):
         pytest.skip("this machine has a TPU")
-    with pytest.raises(UserError, match=r"asks for 1 tpu, this machine has: \d+ cpu"):
+    with pytest.raises(UserError, match=r"requests 1 tpu, this machine has: \d+ cpu"):
         trainer().train(make(accelerator=AcceleratorProfile("tpu")), no_report)
 
 

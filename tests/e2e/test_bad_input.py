@@ -41,7 +41,7 @@ CASES = [
         files={"s.pbtxt": "oops {"},
         config=config(validation={"schema": "s.pbtxt"}),
     ),
-    Case("no gpu", "asks for 1 gpu, this machine has: ", config=config(trainer={"accelerator": "gpu"})),
+    Case("no gpu", "requests 1 gpu, this machine has: ", config=config(trainer={"accelerator": "gpu"})),
     Case(
         "workspace is a file",
         "cannot write to it",
@@ -104,7 +104,7 @@ def check(case, done):
 def test_ui_without_a_workspace_says_what_to_do_first(tmp_path):
     done = switchyard("ui", cwd=tmp_path)
     assert done.code == 2
-    assert "there is no workspace here. Run a pipeline first" in done.stderr
+    assert "no workspace found below this folder. Run a pipeline first" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["rum"], ["run", "--wrokspace", "x"]], ids=["command", "option"])

@@ -35,11 +35,11 @@ def test_an_index_that_pandas_stored_is_no_feature_and_one_that_is_kept_stops_th
     shuffled.rename_axis("row").to_parquet(tmp_path / "kept.parquet")
     done = warm("run", pipeline(tmp_path, "stored_index", "d.parquet"), "--workspace", tmp_path / "w", "--json")
     assert done.code == 4, done.stderr
-    assert "left out: '__index_level_0__', an index that was stored beside the columns" in done.stderr
+    assert "skipped '__index_level_0__', an index stored with the columns" in done.stderr
     assert done.json["metrics"]["auc"] < 0.65
     kept = warm("run", pipeline(tmp_path, "kept", "kept.parquet"), "--workspace", tmp_path / "w", "--json")
     assert kept.code == 3
-    assert "row (train): an index that predicts the label alone" in kept.stderr
+    assert "row (train): an index that predicts the label by itself" in kept.stderr
     assert "--set 'validation.on_anomaly.features.row=warn'" in kept.stderr
 
 
@@ -51,10 +51,10 @@ def test_the_index_of_tables_that_were_put_together_stops_the_run_or_is_left_out
     noise.to_csv(tmp_path / "d.csv")
     kept = warm("run", pipeline(tmp_path, "kept", "d.parquet"), "--workspace", tmp_path / "w", "--json")
     assert kept.code == 3
-    assert "index (train): an index that predicts the label alone" in kept.stderr
+    assert "index (train): an index that predicts the label by itself" in kept.stderr
     left_out = warm("run", pipeline(tmp_path, "left_out", "d.csv"), "--workspace", tmp_path / "w", "--json")
     assert left_out.code == 4, left_out.stderr
-    assert "left out: '', an index that was stored beside the columns" in left_out.stderr
+    assert "skipped '', an index stored with the columns" in left_out.stderr
 
 
 def test_an_hourly_series_is_forecast_although_neighbouring_hours_are_alike(tmp_path, warm):
@@ -131,7 +131,7 @@ def test_the_champions_choice_stays_when_the_other_class_has_become_the_rarer_on
     labels = ["bad"] * 60 + ["good"] * 40
     pd.DataFrame({"x": np.arange(100) % 7, "y": labels}).to_csv(tmp_path / "d.csv", index=False)
     done = warm("run", pipeline(tmp_path, "kept", "d.csv"), "--workspace", tmp_path / "w")
-    assert "positive_class: bad, as of the champion; the key chooses another" in done.stderr, done.stderr
+    assert "positive_class: bad, taken from the champion; set positive_class" in done.stderr, done.stderr
 
 
 def test_folders_carry_columns_and_whole_seconds_stay_apart_in_training_and_prediction(tmp_path, warm):
@@ -147,7 +147,7 @@ def test_folders_carry_columns_and_whole_seconds_stay_apart_in_training_and_pred
     learn = {"framework": "pytorch", "hyperparameters": {"epochs": 40, "learning_rate": 0.01}}
     done = warm.run(pipeline(tmp_path, "parts", "data", trainer=learn), tmp_path / "w")
     assert "as float32; all are whole numbers and are kept as integers" in done.stderr
-    assert "read from the names of folders, as text: region" in done.stderr
+    assert "read from folder names, as text: region" in done.stderr
     assert "1 files without rows are skipped (markers and empty parts): _SUCCESS" in done.stderr
     assert done.json["metrics"]["auc"] > 0.95
     predicted = warm("predict", "parts@champion", tmp_path / "data", "--workspace", tmp_path / "w", "-o", tmp_path / "p.parquet")

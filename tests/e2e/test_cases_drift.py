@@ -38,7 +38,7 @@ def test_the_same_file_with_another_learning_rate_is_not_stopped_and_its_days_ar
     assert done.code in (0, 4), done.stderr
     told = [line for line in done.stderr.splitlines() if "day (train)" in line]
     assert len(told) == 1
-    assert "grows with time. Expected: values that later rows have too. Seen: 2024-01-01 to 2024-05-04" in told[0]
+    assert "grows with time. Expected: values that also occur in later rows. Seen: 2024-01-01 to 2024-05-04" in told[0]
     assert "distribution has changed" not in done.stderr
     assert "tract (" not in done.stderr
 

@@ -80,7 +80,7 @@ def test_the_first_gaps_are_said_before_training_and_the_other_rows_compared(mon
     run = monday.client.get_run(done.json["mlflow_run_id"])
     assert run.data.tags["compared_rows"] == f"{compared['compared_rows']} of {compared['rows']}"
     page = open(monday.client.download_artifacts(run.info.run_id, "report/report.html")).read()
-    assert "that it can judge" in page
+    assert "that it can predict" in page
 
 
 def test_a_champion_that_can_judge_too_few_rows_stays_and_the_candidate_waits_for_a_person(monday):
@@ -93,7 +93,7 @@ def test_a_champion_that_can_judge_too_few_rows_stays_and_the_candidate_waits_fo
     assert "switchyard models promote people challenger --force --why" in error
     assert "evaluation.incomparable_champion: replace" in error
     assert "will be kept as challenger" in done.stderr
-    assert "compared with no champion: champion version 1 of people cannot be compared" in done.stderr
+    assert "not compared with a champion: champion version 1 of people cannot be compared" in done.stderr
     assert done.json["comparison"]["champion"] is None
     assert monday.champion() == "1"
     assert alias_version(monday.client, "people", "challenger") == done.json["model_version"]
@@ -129,7 +129,7 @@ def test_a_coin_flip_never_becomes_champion(tmp_path, warm):
     noise = pd.DataFrame({"a": random.normal(size=400), "b": random.normal(size=400), "y": random.integers(0, 2, 400)})
     place = Place(tmp_path, warm)
     done = place.run(noise, "monday", expect=4)
-    assert "the trivial predictor's 0.5000: not surely better" in done.json["error"]
+    assert "the trivial predictor's 0.5000: not significantly better" in done.json["error"]
     assert done.json["champion"] is None
     # Neither thresholds of one's own nor a run without a comparison let it pass.
     mild = ["--set", "evaluation.thresholds.accuracy.lower_bound=0.1", "--set", "evaluation.improvement=null"]
@@ -145,12 +145,12 @@ def test_somebody_elses_registered_model_is_refused_before_training(tmp_path, wa
     client.set_registered_model_alias("people", CHAMPION, "1")
     place = Place(tmp_path, warm)
     done = place.run(people(300, 1), "monday", "--set", f"tracking.uri={uri}", expect=2)
-    assert "the registered model 'people' belongs to somebody else" in done.json["error"]
+    assert "the registered model 'people' was not created by Switchyard" in done.json["error"]
     assert "serving.model_name" in done.json["error"]
     assert "training" not in done.stages
     by_hand = warm("models", "promote", "people", "1", "--why", "x", "--force", "--tracking-uri", uri)
     assert by_hand.code == 2
-    assert "belongs to somebody else" in by_hand.stderr
+    assert "was not created by Switchyard" in by_hand.stderr
     assert alias_version(client, "people", CHAMPION) == "1"
     assert [str(v.version) for v in client.search_model_versions("name = 'people'")] == ["1"]
 

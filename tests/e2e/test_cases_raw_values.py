@@ -84,7 +84,7 @@ def test_float_labels_are_classes_and_no_user_is_in_two_splits_whatever_type_a_f
     )
     data = {"path": ["*.parquet", "c.csv"], "split_key": "user", "exclude": ["user"]}
     done = warm.run(pipeline(tmp_path, "split_keys", data=data), tmp_path / "w")
-    assert "1 of 2,100 rows have no user: each of them is a group of its own" in done.stderr
+    assert "1 of 2,100 rows have no user: each forms its own group" in done.stderr
     splits = rows_of_splits(tmp_path / "w")
     seen = {split: {row["who"].int64_list.value[0] for row in rows} for split, rows in splits.items()}
     labels = {row["y"].int64_list.value[0] for rows in splits.values() for row in rows}
@@ -127,7 +127,7 @@ def test_a_class_that_is_a_boolean_of_yaml_is_weighed(word, tmp_path, warm):
     path.write_text(path.read_text().replace("epochs: 5", f"epochs: 5\n    class_weights: {{{word}: 2, maybe: 3}}"))
     stopped = warm("run", path, "--workspace", tmp_path / "w", "--json")
     assert stopped.code == 2
-    said = stopped.stderr.partition("class_weights: 'maybe' is no class of 'y'; the classes are ")[2]
+    said = stopped.stderr.partition("class_weights: 'maybe' is not a class of 'y'; the classes are ")[2]
     assert set(said.strip().removesuffix(".").split(", ")) == {word, "ok"}
 
 

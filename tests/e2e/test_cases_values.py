@@ -64,7 +64,7 @@ def new(trained):
 
 def test_na_is_a_value_and_it_is_said_before_training(trained):
     _, done = trained
-    said = done.stderr.index("cells are the text NA: a value like any other; data.missing_values: [NA] makes it missing")
+    said = done.stderr.index("cells are the text NA: treated as a value; data.missing_values: [NA] treats it as missing")
     assert said < done.stderr.index("training:")
     [auc] = [m["auc"] for m in metrics_of(done)]
     assert auc > 0.9
@@ -107,5 +107,5 @@ def test_hashes_beyond_64_bits_are_refused_with_what_to_do(warm, tmp_path):
     (tmp_path / "pipeline.yaml").write_text(PIPELINE.replace("train.csv", "d.jsonl"))
     done = warm("run", tmp_path / "pipeline.yaml", "--workspace", tmp_path / "w")
     assert done.code == 2
-    assert "d.jsonl, row 0: column 'id' holds whole numbers that 64 bits cannot" in done.stderr
+    assert "d.jsonl, row 0: column 'id' holds integers outside 64 bits" in done.stderr
     assert "9223372036854775808" in done.stderr

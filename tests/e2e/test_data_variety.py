@@ -34,7 +34,7 @@ def test_a_regression_without_a_yaml_learns_from_messy_data(trainer, regression)
 
 def test_columns_without_any_value_are_left_out_and_named(regression):
     _, runs = regression
-    assert "columns without any value are left out: nothing" in runs["tensorflow"].stderr
+    assert "skipped columns without any value: nothing" in runs["tensorflow"].stderr
 
 
 def test_users_code_trains_on_text_labels_from_parquet_splits_and_counts_by_its_content(tmp_path, warm):

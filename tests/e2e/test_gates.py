@@ -194,6 +194,6 @@ def test_a_better_pytorch_model_replaces_a_tensorflow_champion_and_a_worse_one_i
     seed = ["--set", "trainer.hyperparameters.seed=7"]
     worse = warm.run(tmp_path / "weak.yaml", tmp_path / "w", "--trainer", "tensorflow", *QUICK, *seed, expect=4)
     assert worse.json["champion"] == "2"
-    assert "worse (change for the better -0." in worse.json["error"]
+    assert "worse (improvement -0." in worse.json["error"]
     assert "the champion's (version 2, pytorch)" in worse.json["error"]
     assert aliases(tmp_path) == {"champion": "2", "previous": "1", "challenger": "3"}

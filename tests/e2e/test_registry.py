@@ -39,7 +39,7 @@ for _ in range(3):
         try:
             promote(client, "m", version, why="race")
         except Exception as error:
-            if "is the champion already" not in str(error):
+            if "is already the champion" not in str(error):
                 raise
 """
 

@@ -85,7 +85,7 @@ def test_a_run_without_its_mlflow_server_is_uploaded_later(tmp_path):
     done = run(BREAST_CANCER, tmp_path / "w", *arguments, env={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": 0})
     assert done.json["blessed"] is not None
     assert done.json["mlflow_run_id"] is None
-    assert "MLflow could not be reached" in done.stderr
+    assert "MLflow was unreachable" in done.stderr
     early = switchyard("upload", "--workspace", tmp_path / "w", env={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": 0})
     assert early.code == 1
     assert "Nothing is lost" in early.stderr

@@ -93,9 +93,9 @@ def test_broken_references_are_found():
     artifact["outputArtifactKey"] = "nothing"
     assert complaints_of(spec) == ["root/annotate: examples: 'one' has no output 'nothing'"]
     artifact["producerTask"] = "no_task"
-    assert complaints_of(spec) == ["root/annotate: examples: there is no task 'no_task'"]
+    assert complaints_of(spec) == ["root/annotate: examples: unknown task 'no_task'"]
     tasks["annotate"]["inputs"]["artifacts"] = {}
-    assert complaints_of(spec) == ["root/annotate: input examples is not given"]
+    assert complaints_of(spec) == ["root/annotate: input examples has no value"]
 
 
 def test_variables_of_one_run_do_not_replace_those_of_a_stage():
@@ -241,7 +241,7 @@ def test_a_long_exec_property_is_refused():
 
     said = refused(numbers(flag=random.Random(1).randbytes(9_000).hex()).with_id("one"))
     assert "'flag'" in said
-    assert "bytes long, the backend takes 10,000" in said
+    assert "bytes long, the backend's limit is 10,000" in said
     container = container_component.create_container_component(
         name="Show", image="i:1", parameters={"flag": str}, command=["show", placeholders.InputValuePlaceholder("flag")]
     )

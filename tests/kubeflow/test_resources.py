@@ -139,7 +139,7 @@ def test_beam_stages_get_the_engine_of_the_config(tmp_path, key, beam, said):
 def test_a_pod_has_no_flink_job_server_of_its_own(tmp_path):
     overrides = ["data.path=gs://bucket/data.csv", "task=binary", "beam.runner=FlinkRunner"]
     with pytest.raises(
-        UserError, match=r"kubeflow.beam: a pod has no Flink job server .* set kubeflow.beam.options.job_endpoint"
+        UserError, match=r"kubeflow.beam: a pod does not start a Flink job server; set kubeflow.beam.options.job_endpoint"
     ):
         compile_config(load_config(EXAMPLE, overrides=overrides), tmp_path, str(tmp_path), {}, carry_data=True)
     direct = load_config(EXAMPLE, overrides=[*overrides, "kubeflow.beam.runner=direct"])

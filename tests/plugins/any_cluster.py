@@ -14,10 +14,12 @@ def pytest_addoption(parser):
     group.addoption("--cluster-host", default="stand-in", metavar="URL", help="KFP's address; stand-in: one that is started here")
     group.addoption("--cluster-namespace", metavar="NAME")
     group.addoption("--cluster-token-file", metavar="FILE")
-    group.addoption("--cluster-image", metavar="NAME", help="that the cluster pulls")
-    group.addoption("--cluster-mlflow", metavar="URI", help="MLflow as this machine reaches it")
-    group.addoption("--cluster-set", default="", metavar="'KEY=VALUE ...'", help="settings of every pipeline, between spaces")
-    group.addoption("--cluster-deploy", default="", metavar="'--OPTION ...'", help="options of switchyard deploy")
+    group.addoption("--cluster-image", metavar="NAME", help="container image for the tasks")
+    group.addoption("--cluster-mlflow", metavar="URI", help="MLflow's address for this machine")
+    group.addoption(
+        "--cluster-set", default="", metavar="'KEY=VALUE ...'", help="settings of every pipeline, separated by spaces"
+    )
+    group.addoption("--cluster-deploy", default="", metavar="'--OPTION ...'", help="options for switchyard deploy")
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -33,7 +35,7 @@ def pytest_terminal_summary(terminalreporter, config):
                 )
     if not rows:
         return
-    terminalreporter.section(f"what holds on {config.getoption('--cluster-host')}")
+    terminalreporter.section(f"results on {config.getoption('--cluster-host')}")
     for nodeid, (outcome, seconds, why) in sorted(rows.items(), key=lambda row: list(_ran).index(row[0])):
         terminalreporter.write_line(f"{outcome:<8}{seconds:5.0f} s  {_sentence(nodeid)}" + (f"\n{'':<17}{why}" if why else ""))
     counts = [o for o, _, _ in rows.values()]

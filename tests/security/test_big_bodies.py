@@ -152,7 +152,7 @@ def test_millions_of_values_that_are_not_plain_are_refused(odd):
     status, message = decode("json", orjson.dumps(document))
 
     assert status == 413
-    assert message == "column 'l' holds more than 1048576 values, and others than numbers. Send fewer rows at once."
+    assert message == "column 'l' holds more than 1048576 values, some of which are not numbers. Send fewer rows at once."
 
 
 def test_millions_of_values_where_one_belongs_are_refused():

@@ -54,13 +54,13 @@ TAMPERED = {
         "x.pyc' was added",
     ),
     "a file that is gone": (lambda f: (f / "artifacts/bundle/model/features.json").unlink(), "features.json' is missing"),
-    "a link": (lambda f: (f / "artifacts/bundle/link").symlink_to("/etc"), "link' is no ordinary file"),
+    "a link": (lambda f: (f / "artifacts/bundle/link").symlink_to("/etc"), "link' is not a regular file"),
     "a manifest that is a link": (
         lambda f: (f / "manifest.json").unlink() or (f / "manifest.json").symlink_to("/dev/null"),
-        "manifest.json' is no ordinary file",
+        "manifest.json' is not a regular file",
     ),
-    "a manifest that is no list": (lambda f: (f / "manifest.json").write_text("[]"), "no list of files and digests"),
-    "no manifest": (lambda f: (f / "manifest.json").unlink(), "no model bundle of Switchyard's .* or one of an older version"),
+    "a manifest that is no list": (lambda f: (f / "manifest.json").write_text("[]"), "not a list of files and digests"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "not a Switchyard model bundle .* or was made by an older version"),
 }
 
 
@@ -209,7 +209,7 @@ def test_json_that_is_nested_too_deeply_is_refused(file, folder):
 @pytest.mark.parametrize("name", ["random.py", "json.py", "switchyard/__init__.py"])
 def test_code_that_would_replace_a_module_is_refused(name, folder):
     digest = make_bundle(folder, predictor="mine_own.py:Mine", code={"mine_own.py": OWN.format(imports="", value=1), name: ""})
-    with pytest.raises(UserError, match="would replace a module"):
+    with pytest.raises(UserError, match="would shadow a module"):
         load_bundle(folder, digest)
 
 
@@ -298,7 +298,7 @@ def test_a_folder_and_a_uri_need_trust_or_a_digest(folder, tmp_path):
     digest = make_bundle(folder)
     for ref in (folder, "runs:/1/model", folder.as_uri(), "mlflow-artifacts:/model"):
         with (
-            pytest.raises(UserError, match=r"no version of a registry.*--trust"),
+            pytest.raises(UserError, match=r"not a registered version.*--trust"),
             open_model(ref, f"sqlite:///{tmp_path}/mlflow.db"),
         ):
             pass

@@ -113,7 +113,7 @@ def test_an_export_that_was_made_before_is_refused(trainer, request_of):
     request = request_of(["a"])
     trainer().train(request, no_report)
     (request.export_dir / FILE).unlink()
-    with pytest.raises(UserError, match="made before column names stayed out of it; train again"):
+    with pytest.raises(UserError, match="made by an older version, with column names in its code; train again"):
         trainer.load_predictor(request.export_dir)
 
 
@@ -131,7 +131,7 @@ def test_a_name_is_a_metrics_key_that_mlflow_takes_and_no_two_names_share_one(tm
     run = tracking.Run(uri, run_id)
     columns = [*names(tmp_path / "canary"), "plain", 'a"', "a'", "a/b", "..", " ", "a" * 10_001]
     run.metrics({f"drift.{tracking.key_of(name)}": 1.0 for name in columns})
-    assert not run.away
+    assert not run.offline
     kept = tracking.client(uri).get_run(run_id).data.metrics
     assert len(kept) == len(columns)
     assert "drift.plain" in kept

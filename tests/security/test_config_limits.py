@@ -52,16 +52,16 @@ REFUSED = {
         BASE + "l0: &l0 [x]\n" + "".join(f"l{n}: &l{n} [*l{n - 1}]\n" for n in range(1, 60)),
         "nested deeper than 50",
     ),
-    "a value that refers to itself": (parameters("&a {x: *a}"), "line 4: an alias (*) refers to what it is a part of"),
-    "a list that refers to itself": (parameters("{x: &a [*a]}"), "refers to what it is a part of"),
+    "a value that refers to itself": (parameters("&a {x: *a}"), "line 4: an alias (*) refers to a value that contains it"),
+    "a list that refers to itself": (parameters("{x: &a [*a]}"), "refers to a value that contains it"),
     "deep lists": (parameters("[" * 51 + "]" * 51), "line 4: is nested deeper than 50 levels"),
     "deep mappings": ("".join(" " * n + "a:\n" for n in range(700)), "nested deeper than 50"),
     "very deep lists": ("[" * 500_000, "nested deeper than 50"),
     "a file of more than a mebibyte": (BASE + "#" * (1 << 20), "larger than 1,048,576 bytes"),
-    "a key twice": (BASE + "label: z\n", "line 4: the key 'label' is there already, in line 3"),
-    "a key twice, deep inside": (parameters("{a: 1, b: 2, a: 3}"), "line 4: the key 'a' is there already"),
-    "a key as number and as text": (parameters("{1: a, '1': b}"), "the key '1' is there already"),
-    "a merge key twice": (parameters("{x: &a {k: 1}, y: {<<: *a, <<: *a}}"), "the key '<<' is there already"),
+    "a key twice": (BASE + "label: z\n", "line 4: the key 'label' is a duplicate of line 3"),
+    "a key twice, deep inside": (parameters("{a: 1, b: 2, a: 3}"), "line 4: the key 'a' is a duplicate"),
+    "a key as number and as text": (parameters("{1: a, '1': b}"), "the key '1' is a duplicate"),
+    "a merge key twice": (parameters("{x: &a {k: 1}, y: {<<: *a, <<: *a}}"), "the key '<<' is a duplicate"),
     "a list as key": (BASE + "? [a]\n: 2\n", "line 4: a key must be a text"),
     "an integer of 5000 digits": (parameters("{a: " + "9" * 5000 + "}"), "too long; whole numbers have at most 63 bits"),
     "an integer of 65 bits": (parameters("{a: 18446744073709551616}"), "at most 63 bits"),
@@ -124,7 +124,7 @@ def test_an_alias_bomb_takes_little_memory_and_time(tmp_path, size):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (1 << 29, 1 << 29)) or os.nice(5),
     )
     assert done.returncode == 2, done.stderr
-    assert "with its aliases (*) written out this is larger than" in done.stderr
+    assert "with its aliases (*) expanded this is larger than" in done.stderr
 
 
 def test_a_device_without_end_is_refused():
@@ -140,8 +140,8 @@ def test_a_path_that_no_file_system_takes_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainer.model_parameters={a: 1, a: 2}", "the key 'a' is there already"),
-        ("trainer.model_parameters=&a {x: *a}", "refers to what it is a part of"),
+        ("trainer.model_parameters={a: 1, a: 2}", "the key 'a' is a duplicate"),
+        ("trainer.model_parameters=&a {x: *a}", "refers to a value that contains it"),
         ("trainer.model_parameters.x=" + "[" * 60 + "]" * 60, "nested deeper than 50 levels"),
         ("trainer.hyperparameters.epochs=" + "9" * 5000, "too long"),
         ('data.path="a\\0b"', "holds a character that no text can hold"),

@@ -168,7 +168,7 @@ def test_a_record_that_is_longer_than_its_file_is_refused(length, tmp_path):
     head = struct.pack("<Q", length)
     (tmp_path / "x.tfrecord").write_bytes(head + struct.pack("<I", checksum(head)) + b"x" * 104)
 
-    assert f"the record at byte 0 is to have {length:,} bytes, and the file ends after 100" in read(
+    assert f"the record at byte 0 has {length:,} bytes by its header, but the file ends after 100" in read(
         "tfrecord", tmp_path / "x.tfrecord"
     )
 

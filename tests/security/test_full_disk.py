@@ -150,7 +150,7 @@ def test_memory_that_is_a_file_has_no_room(disk, failure):
 def test_a_limit_on_the_size_of_files(tmp_path, failure):
     told = failure("write_a_file_beyond_the_limit", tmp_path, tmp_path / "stage.log")
 
-    assert "the disk is full (File too large). A file has reached the largest size allowed" in told
+    assert "the disk is full (File too large). A file reached its largest allowed size" in told
     assert "ulimit -f" in told
 
 
@@ -229,7 +229,7 @@ def test_an_access_log_that_is_full_fails_no_request_and_says_so_once(caplog):
         assert asyncio.run(ask(create_app(state, token=None, access_log=log))) == [200, 200, 200]
 
     assert [r.message for r in caplog.records if "access log" in r.message] == [
-        "the access log cannot be written, and lacks requests from here: No space left on device"
+        "the access log cannot be written, requests from now on are missing in it: No space left on device"
     ]
 
 

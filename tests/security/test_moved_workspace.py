@@ -167,7 +167,7 @@ def test_it_is_said_once(original, capsys):
     find_workspace(there, None)
     find_workspace(there, None)
 
-    assert capsys.readouterr().err == f"workspace {there}: moved from {original}; what it records now names this folder\n"
+    assert capsys.readouterr().err == f"workspace {there}: moved from {original}; its records now name this folder\n"
 
 
 def test_a_copy_is_a_workspace_of_its_own_and_a_moved_one_is_the_same(original):
@@ -232,7 +232,7 @@ def test_both_databases_or_none(original, monkeypatch):
     monkeypatch.setattr(workspace_rewrite, "_WAIT_SECONDS", 0.2)
     with sqlite3.connect(there / "mlflow.db", isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(UserError, match="End what else uses it"):
+        with pytest.raises(UserError, match="Stop other processes that use it"):
             settle_in(there)
         other.execute("ROLLBACK")
 
@@ -307,7 +307,7 @@ def test_moved_to_where_it_cannot_be_written_with_the_mode_mocked(original, know
     there = moved(original)
     monkeypatch.setattr(workspace_location.os, "access", lambda *_: False)
 
-    with pytest.raises(UserError, match=r"cannot be written to, so that cannot be changed\. Make it writable, copy it"):
+    with pytest.raises(UserError, match=r"contain that path but are not writable\. Make it writable, copy it"):
         settle_in(there)
 
 

@@ -117,9 +117,9 @@ def attacks(canary):
         ),
         "an object": ({CONSTANTS: first(CONSTANTS, path_name="custom_obj_0")}, "none of its tensors"),
         "a climbing path": ({WEIGHTS: first(WEIGHTS, path_name="../../../etc/passwd")}, "none of its tensors"),
-        "a size out of nothing": ({"data/weights/weight_0": lambda _: b""}, "smaller than it says"),
+        "a size out of nothing": ({"data/weights/weight_0": lambda _: b""}, "smaller than its declared size"),
         "guards": ({MODEL: edited(lambda d: d.update(guards_code=[run]))}, "guards"),
-        "a name": (renamed(f"x: ({run}) = 1"), "is no identifier"),
+        "a name": (renamed(f"x: ({run}) = 1"), "is not an identifier"),
         "an expression": (expression(run), "is not allowed"),
         "an expression by attributes": (expression("Symbol('s17').__class__.__mro__"), "is not allowed"),
         "a symbol that is code": (expression(f"Symbol('{run}')"), "is not allowed"),
@@ -139,11 +139,11 @@ def attacks(canary):
         ),
         "numbers without end": (graph(lambda g: g["nodes"][0].update(target="math.factorial")), "'math.factorial'"),
         "files": (graph(lambda g: g["nodes"][0].update(target="torch.ops.aten.from_file.default")), "from_file"),
-        "a kwarg of the call": (signed(in_spec=spec % '\\\\"x=1): pass\\\\"'), "features by place"),
-        "a module of the call": (signed(in_spec=spec % enum.replace("\\", "\\\\")), "features by place"),
-        "an argument of the call": (signed(forward_arg_names=[f"x={run}"]), "is no identifier"),
-        "a model that is no JSON": ({MODEL: lambda _: b"[" * 100_000}, "no JSON"),
-        "a model that is another JSON": ({MODEL: lambda _: b"[]"}, "no JSON object"),
+        "a kwarg of the call": (signed(in_spec=spec % '\\\\"x=1): pass\\\\"'), "features by position"),
+        "a module of the call": (signed(in_spec=spec % enum.replace("\\", "\\\\")), "features by position"),
+        "an argument of the call": (signed(forward_arg_names=[f"x={run}"]), "is not an identifier"),
+        "a model that is no JSON": ({MODEL: lambda _: b"[" * 100_000}, "not JSON"),
+        "a model that is another JSON": ({MODEL: lambda _: b"[]"}, "not a JSON object"),
     }
 
 
@@ -169,13 +169,13 @@ def test_what_was_changed_is_refused_and_nothing_of_it_runs(case, archive, tmp_p
     ],
 )
 def test_a_record_that_no_export_has_is_refused(more, archive, tmp_path):
-    with pytest.raises(UserError, match="which no export needs"):
+    with pytest.raises(UserError, match="which is not part of an export"):
         load_program(rewrite(archive, tmp_path / "model.pt2", {}, more=[more]), features=2)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_record_that_is_there_twice_is_refused(archive, tmp_path):
-    with pytest.raises(UserError, match="no archive of PyTorch's"):
+    with pytest.raises(UserError, match="not an archive of PyTorch's"):
         load_program(rewrite(archive, tmp_path / "model.pt2", {}, more=[(MODEL, b"{}")]), features=2)
 
 
@@ -188,7 +188,7 @@ def test_an_archive_that_grows_when_it_is_read_is_refused(archive, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02cos\nsystem\n(S'true'\ntR."])
 def test_what_is_no_archive_is_refused(content, tmp_path):
     (tmp_path / "model.pt2").write_bytes(content)
-    with pytest.raises(UserError, match="it is no archive"):
+    with pytest.raises(UserError, match="it is not an archive"):
         load_program(tmp_path / "model.pt2", features=2)
 
 

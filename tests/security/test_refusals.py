@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from switchyard.components.errors import EXIT_BAD_INPUT, StageError, UserError
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.journal import Journal, noted
-from switchyard.components.tracking.model_registry import PUT_OFF, REFUSED
+from switchyard.components.tracking.model_registry import DEFERRED, REFUSED
 from switchyard.pipelines.cli import main
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.outcome import run_result
@@ -44,10 +44,10 @@ def tracker(uri, workspace):
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (401, "does not let you in: .*401.*MLFLOW_TRACKING_USERNAME"),
-        (403, "does not let you in: .*403"),
-        (429, "takes no more: .*429.*try again later"),
-        (507, "takes no more: .*507"),
+        (401, "denies access: .*401.*MLFLOW_TRACKING_USERNAME"),
+        (403, "denies access: .*403"),
+        (429, "accepts no more data: .*429.*try again later"),
+        (507, "accepts no more data: .*507"),
         (413, "refuses: .*413"),
     ],
 )
@@ -61,15 +61,15 @@ def test_a_server_that_refuses_ends_a_run_before_it_begins_and_says_why(status, 
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])
-def test_a_server_that_is_ill_is_away(status, workspace):
+def test_a_server_that_fails_counts_as_unreachable(status, workspace):
     with refusing_proxy(lambda method, path: status) as uri:
         found = tracker(uri, workspace)
-    assert found.away
+    assert found.offline
     assert found.refused is None
-    assert "could not be reached" in left_behind(workspace, found.refused)
+    assert "was unreachable" in left_behind(workspace, found.refused)
 
 
-@pytest.mark.parametrize(("status", "became"), [(403, REFUSED), (413, REFUSED), (503, PUT_OFF)])
+@pytest.mark.parametrize(("status", "became"), [(403, REFUSED), (413, REFUSED), (503, DEFERRED)])
 def test_a_registration_that_is_refused_says_so_and_is_kept(status, became, workspace, tmp_path):
     with refusing_proxy(lambda method, path: status) as uri:
         run = tracking.Run(uri, "0" * 32, Journal(workspace.journal / "r", "pipeline"))
@@ -80,17 +80,17 @@ def test_a_registration_that_is_refused_says_so_and_is_kept(status, became, work
     assert (noted(workspace.journal / "r") is not None) == (became == REFUSED)
 
 
-def test_after_a_refusal_of_one_thing_a_server_that_is_gone_is_away(workspace, tmp_path):
+def test_after_a_refusal_of_one_record_a_server_that_is_gone_counts_as_unreachable(workspace, tmp_path):
     with refusing_proxy(lambda method, path: 413) as uri:
         run = tracking.Run(uri, "0" * 32, Journal(workspace.journal / "r", "pipeline"))
         run.metrics({"loss": 0.5})
-    assert run.register(model("m", tmp_path)["model"]).status == PUT_OFF
+    assert run.register(model("m", tmp_path)["model"]).status == DEFERRED
 
 
 def test_what_a_stage_was_refused_is_said_at_the_end_of_the_run(workspace):
-    said = left_behind(workspace, "MLflow at h does not let you in: 403.")
+    said = left_behind(workspace, "MLflow at h denies access: 403.")
     assert "MLflow refused a part" in said
-    assert "does not let you in: 403" in said
+    assert "denies access: 403" in said
     assert "switchyard upload" in said
 
 
@@ -122,7 +122,7 @@ def test_commands_say_that_they_are_not_let_in(arguments, tmp_path, monkeypatch)
         extra = ["--format", "csv"] if arguments[0] == "predict" else []
         done = CliRunner().invoke(main, [*arguments, *extra, "--tracking-uri", uri])
     assert done.exit_code == EXIT_BAD_INPUT, done.output
-    assert "does not let you in" in done.output
+    assert "denies access" in done.output
     assert "Is the server up" not in done.output
     assert list(tmp_path.iterdir()) == []
 
@@ -130,7 +130,7 @@ def test_commands_say_that_they_are_not_let_in(arguments, tmp_path, monkeypatch)
 def test_upload_keeps_what_no_account_may_send(workspace):
     with refusing_proxy(lambda method, path: 403) as uri:
         journal(workspace, "1", uri, metric("loss"))
-        with pytest.raises(StageError, match="does not let you in"):
+        with pytest.raises(StageError, match="denies access"):
             upload(workspace, print)
     assert (workspace.journal / "1" / "pipeline.jsonl").exists()
     assert not (workspace.journal / "refused").exists()
@@ -150,5 +150,5 @@ def test_an_experiment_that_is_deleted_while_a_run_goes_on_is_a_refusal(tmp_path
     run = tracking.Run(uri, tracking.create_run(uri, number, "r", {}), Journal(tmp_path / "j", "pipeline"))
     tracking.client(uri).delete_experiment(number)
     run.metrics({"loss": 0.5})
-    assert not run.away
+    assert not run.offline
     assert "active" in noted(Path(tmp_path / "j"))

@@ -77,8 +77,8 @@ def test_the_85_bytes_that_took_the_server_are_refused(child):
 def test_a_width_that_is_not_the_signatures_is_refused_before_values_are_looked_at(child, width):
     wide, wrong = tensor("w", [1, width], [None]), tensor("a", [1, width], [None])
 
-    assert "'w' must hold a list of 3 values a row" in child(decode, *infer(tensors(w=wide)))[1]
-    assert "'a' must hold one value a row" in child(decode, *infer(tensors(a=wrong)))[1]
+    assert "'w' must hold a list of 3 values per row" in child(decode, *infer(tensors(w=wide)))[1]
+    assert "'a' must hold one value per row" in child(decode, *infer(tensors(a=wrong)))[1]
 
 
 @pytest.mark.parametrize("rows", [0, 1])
@@ -180,7 +180,7 @@ def test_a_csv_names_its_columns_as_csv_does(child):
         assert (status, "column 'w' is missing" in message) == (400, True), body
     assert child(decode, "csv", b'"c1","c2"\n1,\n2,3\n', WIDE) == 2
     assert child(decode, "csv", b"c1,c2\n", WIDE) == (400, "no rows: send one or more.")
-    assert "a column twice" in child(decode, "csv", b"c1,c1\n1,2\n", WIDE)[1]
+    assert "a duplicate column" in child(decode, "csv", b"c1,c1\n1,2\n", WIDE)[1]
     assert child(decode, "csv", b"c1,c2\n1,2,3\n", WIDE)[0] == 400
     assert "column 'c2'" in child(decode, "csv", b"c1,c2\n1,x\n", WIDE)[1]
 
@@ -215,7 +215,7 @@ def test_rows_are_counted_in_every_form(form):
     request = too_many()[form]
 
     assert decode(*request, rows=11) == 11
-    assert decode(*request, rows=10) == (413, "11 rows in a request; at most 10 are taken. Send several requests.")
+    assert decode(*request, rows=10) == (413, "11 rows in a request; at most 10 are allowed. Send several requests.")
 
 
 @pytest.mark.parametrize("form", list(too_many()))
@@ -316,7 +316,7 @@ TWICE = {
 def test_a_key_that_stands_twice_is_refused_as_it_is_in_data_files(case):
     assert decode("json", TWICE[case].encode()) == (
         400,
-        "a key stands twice in an object of the body: which of its values is meant?",
+        "an object in the body has a duplicate key; send each key once.",
     )
 
 
@@ -355,7 +355,7 @@ def test_values_that_are_there_twice_are_refused():
 
     assert decode(*infer(tensors(a=both), b"\0" * 4)) == (
         400,
-        "column 'a' has 'data' and a binary_data_size: which of its values are meant?",
+        "column 'a' has both 'data' and binary_data_size; send one of them.",
     )
 
 
@@ -363,7 +363,7 @@ def test_values_that_are_there_twice_are_refused():
 def test_an_output_in_a_form_that_it_does_not_have_is_refused(key):
     body = json.dumps({"inputs": tensors(), "outputs": [{"name": "prediction", "parameters": {key: 1}}]}).encode()
 
-    assert decode("infer", body) == (400, f"output 'prediction': the parameter '{key}' is not taken here; leave it out.")
+    assert decode("infer", body) == (400, f"output 'prediction': the parameter '{key}' is not supported; remove it.")
 
 
 def test_a_whole_number_in_exponent_form_is_one():
@@ -575,7 +575,7 @@ def test_a_big_body_of_more_than_rows_of_the_model_hold_is_refused_unread(case):
 
     assert status == 413
     assert re.fullmatch(
-        r"the body holds \d+ (objects|lists|values), more than 1000 rows of this model have. Send several requests.", message
+        r"the body holds \d+ (objects|lists|values), more than 1000 rows of this model need. Send several requests.", message
     )
 
 

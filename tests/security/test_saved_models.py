@@ -103,7 +103,7 @@ def test_a_vocabulary_that_a_request_names_is_refused(tmp_path):
         RAW.InitializeTableFromTextFileV2(table_handle=self.table.resource_handle, filename=x[0, 0], key_index=-2, value_index=-1)
         return self.table.lookup(x)
 
-    with pytest.raises(UserError, match="reads a file that is none of its vocabularies"):
+    with pytest.raises(UserError, match="reads a file other than its vocabularies"):
         check_saved_model(saved(tmp_path / "m", serve, TEXTS, table=table(tmp_path)))
 
 
@@ -132,9 +132,9 @@ def hide(graph):
     ("change", "words"),
     [
         (rename_asset, "reads the file '../../../etc/hostname'"),
-        (rebind, "reads a file that is none of its vocabularies"),
-        (hide, "'LikelyUnknown', which TensorFlow does not know"),
-        (lambda g: g.ClearField("object_graph_def"), "not one graph of TensorFlow 2's"),
+        (rebind, "reads a file other than its vocabularies"),
+        (hide, "'LikelyUnknown', which is unknown to TensorFlow"),
+        (lambda g: g.ClearField("object_graph_def"), "exactly one TensorFlow 2 graph"),
     ],
 )
 def test_a_graph_that_was_changed_is_refused(change, words, tmp_path):

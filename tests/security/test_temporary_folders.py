@@ -50,7 +50,7 @@ def test_carried_code_is_not_unpacked_beside_or_taken_from_a_folder_that_others_
             (there / name).parent.mkdir(parents=True)
             (there / name).write_text("raise SystemExit('of somebody else')")
 
-    with pytest.raises(UserError, match="belongs to somebody else, or others may write to it"):
+    with pytest.raises(UserError, match="belongs to another user or is writable by others"):
         unpack(CODE)
 
 

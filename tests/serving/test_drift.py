@@ -81,7 +81,7 @@ def test_mistakes_of_drift_and_request_logs_are_refused(bundles, workspace, warm
     pd.DataFrame({"other": [1.0]}).to_csv(tmp_path / "other.csv", index=False)
     done = warm("drift", bundles["tensorflow"], "--trust", tmp_path / "other.csv")
     assert done.code == 2
-    assert "none of the model's columns is there" in done.stderr
+    assert "none of the model's columns is present" in done.stderr
     done = warm("drift", bundles["tensorflow"], "--trust", tmp_path / "none.csv")
     assert done.code == 2
     assert "no file matches" in done.stderr

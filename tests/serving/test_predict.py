@@ -145,7 +145,7 @@ def test_a_killed_prediction_resumes_where_it_stopped(inputs, model, warm, tmp_p
     assert "--fresh" in other.stderr
     done = warm("predict", model, "--trust", tmp_path / "many.parquet", "-o", out)
     assert done.code == 0, done.stderr
-    assert f"going on behind {len(written)} parts" in done.stderr
+    assert f"resuming after {len(written)} parts" in done.stderr
     found = pd.read_parquet(out)
     assert list(found["key"]) == list(many["key"])
     np.testing.assert_allclose(found["probability"], np.tile(expected["probability"], 1200), atol=1e-5)
@@ -157,8 +157,8 @@ def test_mistakes_of_predict_are_refused(inputs, model, tmp_path, warm):
     frame.drop(columns=["mean_area"]).to_csv(tmp_path / "less.csv", index=False)
     frame.assign(prediction=1).to_csv(tmp_path / "more.csv", index=False)
     cases = {
-        (folder / "in.csv", "-o", tmp_path / "out.xlsx"): "cannot tell the format",
-        (folder / "in.csv", "-o", tmp_path / "no" / "out.csv"): "there is no folder",
+        (folder / "in.csv", "-o", tmp_path / "out.xlsx"): "cannot infer the format",
+        (folder / "in.csv", "-o", tmp_path / "no" / "out.csv"): "does not exist; create it",
         (folder / "none.csv", "-o", tmp_path / "out.csv"): "no file matches",
         (tmp_path / "less.csv", "-o", tmp_path / "a.csv"): "column 'mean_area' is missing",
         (tmp_path / "more.csv", "-o", tmp_path / "b.csv"): "has a column 'prediction'",

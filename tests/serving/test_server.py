@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused_by_name(server, info, rows):
             *good,
             {"name": "diagnosis", "shape": [2], "datatype": "BYTES", "data": ["a", "b"]},
         ],
-        "is there twice": [*good, good[0]],
+        "is a duplicate": [*good, good[0]],
         "takes numbers, received 'x'": with_area(data=["x", 1.0]),
         "must hold numbers": with_area(datatype="BYTES", data=["x", "y"]),
         "takes 3 values": with_area(shape=[3]),
@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_refused_by_name(server, info, rows):
         "numbers that fit float32 (row 0), received 1e+300": with_area(data=[1e300, 1.0]),
         "datatype 'FP99' is not one of": with_area(datatype="FP99"),
         "'shape' must be": with_area(shape="2"),
-        "one value a row, received the shape [2, 2]": with_area(shape=[2, 2], data=[1.0, 2.0, 3.0, 4.0]),
+        "one value per row, received the shape [2, 2]": with_area(shape=[2, 2], data=[1.0, 2.0, 3.0, 4.0]),
         "no rows": [{**t, "shape": [0], "data": []} for t in good],
     }
     for words, inputs in cases.items():
@@ -271,10 +271,10 @@ def test_mistakes_of_serve_are_refused(bundles, workspace, tmp_path):
     assert "Choose another port" in done.stderr
     cases = {
         ("breast_cancer@no_alias",): "has no version or alias 'no_alias'",
-        ("nothing@champion",): "there is no registered model 'nothing'",
-        (str(tmp_path),): "no model bundle of Switchyard's",
+        ("nothing@champion",): "unknown registered model 'nothing'",
+        (str(tmp_path),): "not a Switchyard model bundle",
         ("nowhere",): "NAME@ALIAS",
-        (str(bundles["tensorflow"]), "--canary", "10"): "needs a model of the registry",
+        (str(bundles["tensorflow"]), "--canary", "10"): "needs a registered model",
         (str(bundles["tensorflow"]), "--tls-cert", "x"): "give both",
     }
     for arguments, words in cases.items():

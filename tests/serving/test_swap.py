@@ -141,7 +141,7 @@ def test_promotions_and_rollbacks_under_load_fail_no_request(registered, bundles
         assert grown < 100 << 20, f"{grown >> 20} MiB after 10 swaps"
         assert server.stop() == 0
     log = (tmp_path / "log").read_text()
-    assert "version 3 cannot be served and is not put in" in log
+    assert "version 3 cannot be served and is not swapped in" in log
 
 
 def test_canary_gets_its_share_and_becomes_champion(registered, bundles, rows, tmp_path):

@@ -77,7 +77,7 @@ def test_mlflows_database_and_files_lie_there_and_nowhere_else(folder):
     run = tracking.Run(uri, tracking.create_run(uri, experiment, "r", {}))
     run.text("hello", "note.txt")
     run.end("FINISHED")
-    assert not run.away
+    assert not run.offline
     assert (folder / "mlflow" / run.run_id / "artifacts" / "note.txt").read_text() == "hello"
     assert sorted(folder.parent.iterdir()) == before
 

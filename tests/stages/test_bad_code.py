@@ -37,17 +37,17 @@ ENVIRONMENT = [
         files={"s.pbtxt": "oops {"},
         config=config(validation={"schema": "s.pbtxt"}),
     ),
-    Case("no gpu", "asks for 1 gpu, this machine has: ", config=config(trainer={"accelerator": "gpu"})),
+    Case("no gpu", "requests 1 gpu, this machine has: ", config=config(trainer={"accelerator": "gpu"})),
     Case(
         "no gpu, pytorch",
-        "asks for 1 gpu, this machine has: ",
+        "requests 1 gpu, this machine has: ",
         config=config(trainer={"accelerator": "gpu", "framework": "pytorch"}),
     ),
-    Case("no tpu", "asks for 1 tpu", config=config(trainer={"accelerator": "tpu"})),
-    Case("two gpus", "asks for 2 gpu, this machine has: ", config=config(trainer={"accelerator": "gpu:2"})),
+    Case("no tpu", "requests 1 tpu", config=config(trainer={"accelerator": "tpu"})),
+    Case("two gpus", "requests 2 gpu, this machine has: ", config=config(trainer={"accelerator": "gpu:2"})),
     Case(
         "keras is not spread",
-        "shard_model: TensorFlow copies a model",
+        "shard_model: TensorFlow replicates the model",
         config=config(trainer={"accelerator": {"count": 2, "shard_model": True}}),
     ),
 ]
@@ -106,7 +106,7 @@ def test_a_model_that_cannot_be_built_is_refused_before_a_row_is_read(case, tmp_
         spec=ModelSpec((FeatureSpec("word", "int64", (1,), 3), FeatureSpec("x", "float32", (1,))), "binary", 1),
         train=None,
         eval=None,
-        hyperparameters=hyperparameters(settings.hyperparameters.model_dump(mode="json"), SUMMARY),
+        hyperparameters=hyperparameters(settings.hyperparameters, SUMMARY),
         loss=named_loss("binary"),
         accelerator=AcceleratorProfile("cpu"),
         build_model=settings.code.load(),
@@ -127,7 +127,7 @@ PREPROCESSING = [
     ),
     Case(
         "preprocessing asks for the label",
-        "The label is not handed to preprocessing_fn",
+        "preprocessing_fn does not receive the label",
         files={"features.py": "def preprocessing_fn(inputs):\n    return {'a': inputs['y']}\n"},
         config=config(preprocessing="features.py"),
     ),
@@ -148,8 +148,8 @@ def test_weights_of_classes_that_the_label_does_not_have_are_refused(tmp_path):
     given = {"hyperparameters": {"class_weights": {"7": 2.0}, "epochs": 1}}
     loaded = load_config(Case("class weight of no class", "", config=config(trainer=given)).write(tmp_path))
     settings = trainer_settings(loaded, tmp_path / "code", "tensorflow")
-    with pytest.raises(UserError, match="'7' is no class of 'y'; the classes are"):
-        hyperparameters(settings.hyperparameters.model_dump(mode="json"), SUMMARY)
+    with pytest.raises(UserError, match="'7' is not a class of 'y'; the classes are"):
+        hyperparameters(settings.hyperparameters, SUMMARY)
 
 
 def test_a_transformed_feature_that_is_text_is_refused():

@@ -38,6 +38,6 @@ def test_a_registry_that_is_away_is_said_when_the_class_would_follow_its_champio
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     config, [told] = checked(project, f"http://127.0.0.1:{free_port()}")
     assert config.positive_class is None
-    assert told.startswith("warning: the registry did not name the champion")
-    assert "positive_class chooses it" in told
+    assert told.startswith("warning: the registry did not return the champion")
+    assert "set positive_class to choose it" in told
     assert checked(project, f"http://127.0.0.1:{free_port()}", "positive_class=bad")[1] == []

@@ -332,7 +332,7 @@ def test_records_whose_kind_differs_are_read_as_the_same_json_lines_are(tmp_path
 
 def test_records_of_bytes_beside_numbers_are_refused_with_their_row(tmp_path):
     path = write_examples(tmp_path / "d.tfrecord", {"x": 1, "y": 0}, {"x": b"\xff", "y": 1})
-    with pytest.raises(UserError, match=r"row 1: column 'x' holds bytes that are no UTF-8 text, and in other records numbers"):
+    with pytest.raises(UserError, match=r"row 1: column 'x' holds bytes that are not UTF-8 text, and numbers in other records"):
         ingest(tmp_path, path=[path])
 
 

@@ -78,7 +78,7 @@ def test_what_did_not_pass_is_no_version_and_what_is_not_blessed_is_no_champion(
         promote(client, "m", kept.version, why="I like it")
     assert promote(client, "m", kept.version, why="I like it", force=True).version == kept.version
     assert alias_version(client, "m", CHALLENGER) is None
-    with pytest.raises(UserError, match="nothing to go back to"):
+    with pytest.raises(UserError, match="nothing to roll back to"):
         rollback(client, "m", why="no")
 
 
@@ -120,7 +120,7 @@ def test_a_registered_model_that_switchyard_did_not_make_is_left_alone(client, r
         lambda: promote(client, "m", "1", why="x", force=True),
         lambda: rollback(client, "m", why="x"),
     ):
-        with pytest.raises(UserError, match="belongs to somebody else"):
+        with pytest.raises(UserError, match="was not created by Switchyard"):
             move()
     assert alias_version(client, "m", CHAMPION) == "1"
     assert len(client.search_model_versions("name = 'm'")) == 1

@@ -71,4 +71,4 @@ def test_wide_data_says_which_column_is_prepared():
             preprocessing_fn(inputs, {"label": "y", "classes": [], "unusable": [], "code": None})
     finally:
         progress.set_sink(None)
-    assert said == [*(f"preparing column {i} of 50" for i in range(1, 51)), "50 columns are analysed and transformed"]
+    assert said == [*(f"preparing column {i} of 50" for i in range(1, 51)), "50 columns are analyzed and transformed"]

@@ -13,13 +13,15 @@ import pytest
 
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import StageError, UserError
+from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.columns import FILE, ColumnsWriter, features_json
-from switchyard.components.training.config import HyperparametersConfig
+from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.model_spec import FeatureSpec
 from switchyard.components.training.workers.group import train
 from switchyard.components.training.workers.training_process import training_server
+from switchyard.components.user_code.loading import UserCode
 from tests.command import REPOSITORY, environment
 
 SPECS = (FeatureSpec("a", "float32", (1,)), FeatureSpec("b", "float32", (1,)))
@@ -87,17 +89,21 @@ def job(tmp_path):
         model = tmp_path / "model.py"
         model.write_text(TORCH if framework == "pytorch" else KERAS)
         hyper = HyperparametersConfig(epochs=2, batch_size=32, learning_rate=0.01, early_stopping=None, seed=1)
-        settings = {
-            "framework": framework,
-            "code": {"path": str(model), "function": "build_model"},
-            "model_parameters": {"folder": str(tmp_path), "how": how},
-            "loss": None,
-            "loss_code": None,
-            "loss_parameters": {},
-            "hyperparameters": hyper.model_dump(mode="json"),
-            "accelerator": {"kind": "cpu", **accelerator},
-        }
-        return TrainingJob(settings, str(tmp_path), str(tmp_path), str(tmp_path / "state"))
+        settings = TrainerSettings(
+            version="0",
+            bundle=0,
+            framework=framework,
+            own_preprocessing=False,
+            code=UserCode(str(model), "build_model"),
+            model_parameters={"folder": str(tmp_path), "how": how},
+            loss=None,
+            loss_code=None,
+            loss_parameters={},
+            hyperparameters=hyper,
+            accelerator=AcceleratorProfile(**{"kind": "cpu", **accelerator}),
+        )
+        state = str(tmp_path / "state")
+        return TrainingJob(settings=settings, examples=str(tmp_path), transformed_examples=str(tmp_path), state=state)
 
     return make
 
@@ -140,7 +146,7 @@ from switchyard.pipelines.runners.local.preload import preload
 preload()
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.workers.group import train
-train(TrainingJob.from_json({job("tensorflow").to_json()!r}), lambda step, metrics: None)
+train(TrainingJob.model_validate_json({job("tensorflow").model_dump_json()!r}), lambda step, metrics: None)
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -161,19 +167,19 @@ def test_how_a_training_ends_is_told_to_the_stage(job, tmp_path):
     with training_server("pytorch", tmp_path / "log") as server:
 
         def trained(how):
-            given = job(how=how)
-            return server.train({**vars(given), "state": str(tmp_path / (how or "well"))}, no_report)
+            return server.train(job(how=how).model_copy(update={"state": str(tmp_path / (how or "well"))}), no_report)
 
         assert trained("")["epochs"] == 2
         with pytest.raises(StageError, match=r"^its process was killed by SIGKILL. Perhaps the machine ran out of memory$"):
             trained("killed")
         with pytest.raises(UserError, match=r"model.py, line 16: KeyError: 'no such thing'."):
             trained("typo")
-        with pytest.raises(UserError, match="asks for 1 gpu, this machine has: "):
-            server.check({**job().settings, "accelerator": {"kind": "gpu"}})
+        with pytest.raises(UserError, match="requests 1 gpu, this machine has: "):
+            server.check(job().settings.model_copy(update={"accelerator": AcceleratorProfile("gpu")}))
         assert server.check(job().settings) == "pytorch"
         # One that is not to go on.
-        assert server.train({**vars(job()), "state": str(tmp_path / "pruned")}, lambda step, metrics: True) is None
+        pruned = job().model_copy(update={"state": str(tmp_path / "pruned")})
+        assert server.train(pruned, lambda step, metrics: True) is None
 
 
 @pytest.mark.core
@@ -181,7 +187,7 @@ def test_a_training_ends_with_the_stage_that_waits_for_it(job, tmp_path):
     code = f"""
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.workers.group import train
-train(TrainingJob.from_json({job(how="sleeps").to_json()!r}), lambda step, metrics: None)
+train(TrainingJob.model_validate_json({job(how="sleeps").model_dump_json()!r}), lambda step, metrics: None)
 """
     stage = subprocess.Popen(
         [sys.executable, "-c", code], env=environment(PYTHONPATH=REPOSITORY), cwd=REPOSITORY, stderr=subprocess.DEVNULL
@@ -206,4 +212,4 @@ def test_a_server_that_cannot_start_is_told_with_its_reason(job, tmp_path, monke
         training_server("pytorch", tmp_path / "log") as server,
         pytest.raises(StageError, match=r"libcuda.so.1 is missing\. Log: "),
     ):
-        server.train(vars(job()), no_report)
+        server.train(job(), no_report)

@@ -174,8 +174,8 @@ def test_leaks_are_found_with_their_numbers(tmp_path):
     found = leaky(tmp_path, 0.5)
     doubled = found["", "rows are duplicated across splits"]
     assert (doubled.action, doubled.share, doubled.seen) == ("fail", 0.5, "50 of 100 rows are in train")
-    assert "1.00" in found["copy", "predicts the label alone"].seen
-    assert "400 different values in 400 rows" in found["i", "looks like an id and is used as a feature"].seen
+    assert "1.00" in found["copy", "predicts the label by itself"].seen
+    assert "400 different values in 400 rows" in found["i", "looks like an id but is used as a feature"].seen
     assert len(found) == 3
 
 

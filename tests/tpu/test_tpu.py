@@ -73,9 +73,9 @@ def test_pytorch_xla_resumes_after_a_kill(prepared, alone, tmp_path):
 @pytest.mark.parametrize(
     ("nodes", "environment", "message"),
     [
-        (2, XLA, "asks for 2 tpu"),
+        (2, XLA, "requests 2 tpu"),
         # PyTorch/XLA falls back to a CPU by itself; that is no choice of the user's.
-        (1, {"PYTHONPATH": str(REPOSITORY)}, "asks for 1 tpu, this machine has: "),
+        (1, {"PYTHONPATH": str(REPOSITORY)}, "requests 1 tpu, this machine has: "),
     ],
     ids=["two of one", "none"],
 )

@@ -73,19 +73,19 @@ def test_what_is_wrong_is_raised_and_not_printed(pipeline, capfd):
         switchyard.run(pipeline, overrides={"label": "nope"})
     with pytest.raises(switchyard.UserError, match=r"learning_rat.*Did you mean"):
         switchyard.compile(pipeline, overrides={"trainer.hyperparameters.learning_rat": 1})
-    with pytest.raises(ArgumentError, match=r"^output: there is no folder"):
+    with pytest.raises(ArgumentError, match=r"^output: the folder .* does not exist"):
         switchyard.compile(pipeline, output=pipeline.parent / "none" / "p.kfp.yaml")
-    with pytest.raises(ArgumentError, match=r"^runner: 'loca' is no runner"):
+    with pytest.raises(ArgumentError, match=r"^runner: 'loca' is not a runner"):
         switchyard.run(pipeline, runner="loca")
-    with pytest.raises(ArgumentError, match=r"^host: give the URL"):
+    with pytest.raises(ArgumentError, match=r"^host: is missing; give the URL"):
         switchyard.submit(pipeline)
-    with pytest.raises(ArgumentError, match=r"^heal: belongs to wait"):
+    with pytest.raises(ArgumentError, match=r"^heal: takes effect only with wait"):
         switchyard.submit(pipeline, host="http://127.0.0.1:1", heal=1)
     with pytest.raises(ArgumentError, match=r"^port: 70000 is not 0 or more, up to 65535"):
         switchyard.serve("m@champion", port=70000)
-    with pytest.raises(ArgumentError, match=r"^output: give a file"):
+    with pytest.raises(ArgumentError, match=r"^output: is missing"):
         switchyard.predict("m@champion", "rows.csv")
-    with pytest.raises(ArgumentError, match=r"^output: belongs to files"):
+    with pytest.raises(ArgumentError, match=r"^output: applies to files only"):
         switchyard.predict("m@champion", [{"x": 1}], output="out.csv")
     assert capfd.readouterr() == ("", "")
     assert not (pipeline.parent / ".switchyard").exists()
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_raised_and_not_printed(pipeline, capfd):
 def test_a_command_names_the_option_that_stands_for_an_argument(pipeline, command):
     done = command("compile", pipeline, "--output", pipeline.parent / "none" / "p.kfp.yaml")
     assert done.exit_code == 2
-    assert "error: --output: there is no folder" in done.stderr
+    assert "error: --output: the folder" in done.stderr
 
 
 async def served_in_an_event_loop():

@@ -36,7 +36,9 @@ CONFIG = [
     Case("no such action", "must be 'fail' or 'warn', received 'stop'", config=config(validation={"on_anomaly": "stop"})),
     Case("fp16 on a cpu", "needs a GPU", config=config(trainer={"accelerator": {"kind": "cpu", "precision": "fp16"}})),
     Case("fp16 on a tpu", "needs a GPU", config=config(trainer={"accelerator": {"kind": "tpu", "precision": "fp16"}})),
-    Case("workers and rows", "64 rows cannot be shared equally by 3 workers", config=config(trainer={"accelerator": "cpu:3"})),
+    Case(
+        "workers and rows", "64 rows cannot be divided equally among 3 workers", config=config(trainer={"accelerator": "cpu:3"})
+    ),
 ]
 
 
@@ -50,8 +52,8 @@ def test_a_config_that_cannot_work_is_refused_when_it_is_read(case, tmp_path):
 
 INPUT = [
     Case("no data file", "no file matches", config=config(data={"path": "none*.csv"})),
-    Case("data is a folder of other files", "cannot tell the format of", config=config(data={"path": "."})),
-    Case("unknown format", "cannot tell the format", config=config(data={"path": "d.xlsx"}), files={"d.xlsx": "x"}),
+    Case("data is a folder of other files", "cannot infer the format of", config=config(data={"path": "."})),
+    Case("unknown format", "cannot infer the format", config=config(data={"path": "d.xlsx"}), files={"d.xlsx": "x"}),
     Case("empty file", "is empty", files={"d.csv": ""}, config=config()),
     Case("header only", "no rows", files={"d.csv": "x,y\n"}, config=config()),
     Case("no label column", "has no column 'z'. ", config=config(label="z")),
@@ -61,13 +63,13 @@ INPUT = [
     Case("not gzip", "cannot be read as CSV", files={"d.csv.gz": "no gzip"}, config=config(data={"path": "d.csv.gz"})),
     Case(
         "unknown excluded column",
-        "there is no column 'wrd'. Did you mean 'word'?",
+        "unknown column 'wrd'. Did you mean 'word'?",
         config=config(data={"path": "d.csv", "exclude": ["wrd"]}),
     ),
-    Case("unknown slice", "evaluation.slices: there is no column 'wrd'", config=config(evaluation={"slices": ["wrd"]})),
+    Case("unknown slice", "evaluation.slices: unknown column 'wrd'", config=config(evaluation={"slices": ["wrd"]})),
     Case(
         "unknown metric",
-        "is no metric of a binary task. Did you mean 'auc'?",
+        "is not a metric of a binary task. Did you mean 'auc'?",
         config=config(evaluation={"thresholds": {"auk": {"lower_bound": 1}}}),
     ),
     Case(
@@ -77,7 +79,7 @@ INPUT = [
     ),
     Case(
         "change of no direction",
-        "neither more nor less of 'calibration' is better",
+        "'calibration' has no direction",
         config=config(evaluation={"thresholds": {"calibration": {"min_change": 0}}}),
     ),
     Case("no serving sample", "validation.serving_sample: no file", config=config(validation={"serving_sample": "none.csv"})),
@@ -172,7 +174,7 @@ def test_a_trainer_that_is_none_is_refused(case, tmp_path):
 def test_a_flink_job_server_that_is_not_there_is_refused(tmp_path):
     beam = {"runner": "FlinkRunner", "options": {"flink_job_server_jar": "j.jar"}}
     loaded = load_config(Case("no Flink job server", "", config=config(beam=beam)).write(tmp_path))
-    with pytest.raises(UserError, match=r"j.jar: no such file. `make flink` makes one"):
+    with pytest.raises(UserError, match=r"j.jar: no such file; remove this option"):
         find_jar(loaded.beam)
 
 
@@ -189,12 +191,12 @@ ARGUMENTS = [
     Case("data without label", "give a pipeline.yaml, or both --data PATH and --label", arguments=["--data", "d.csv"]),
     Case(
         "yaml and data",
-        "--data and --label describe a pipeline without a YAML",
+        "--data and --label replace a pipeline's YAML",
         arguments=["p.yaml", "--data", "d.csv"],
         config=config(),
     ),
     Case("unknown trainer", "Did you mean 'pytorch'?", config=config(), arguments=["p.yaml", "--trainer", "pytorhc"]),
-    Case("unknown runner", "is no runner; allowed: local", config=config(), arguments=["p.yaml", "--runner", "loca"]),
+    Case("unknown runner", "is not a runner; allowed: local", config=config(), arguments=["p.yaml", "--runner", "loca"]),
     Case("bad override", "must be key=value", config=config(), arguments=["p.yaml", "--set", "name"]),
     Case(
         "workspace is a file",
@@ -209,9 +211,9 @@ ARGUMENTS = [
         config=config(),
         arguments=["p.yaml", "--workspace", "/proc/switchyard"],
     ),
-    Case("schema infer over a schema", "is there already", arguments=["schema", "infer", "p.yaml"], files={"schema.pbtxt": ""}),
-    Case("schema of a pipeline without one", "names no reviewed schema", config=config(), arguments=["schema", "show", "p.yaml"]),
-    Case("models without a workspace", "there is no workspace", arguments=["models", "list", "m"]),
+    Case("schema infer over a schema", "already exists", arguments=["schema", "infer", "p.yaml"], files={"schema.pbtxt": ""}),
+    Case("schema of a pipeline without one", "has no reviewed schema", config=config(), arguments=["schema", "show", "p.yaml"]),
+    Case("models without a workspace", "no workspace found", arguments=["models", "list", "m"]),
 ]
 
 
@@ -248,7 +250,7 @@ RATES = {"low": 0.0001, "high": 1.0, "log": True}
         ({"space": {"learning_rat": RATES}}, ["'learning_rat' cannot be searched", "Did you mean 'learning_rate'"]),
         ({"space": {"learning_rate": {"low": 1, "high": 0.1}}}, ["low 1", "must be below high 0.1"]),
         ({"space": {"learning_rate": {"low": 0, "high": 0.1, "log": True}}}, ["log: low must be above 0"]),
-        ({"space": {"optimizer": ["adam", "adagrad"]}}, ["takes choices of adam", "adagrad"]),
+        ({"space": {"optimizer": ["adam", "adagrad"]}}, ["must be choices of adam", "adagrad"]),
         ({"space": {"batch_size": {"low": 1.5, "high": 8}}}, ["batch_size", "whole numbers"]),
         ({"space": {"batch_size": [32]}}, ["two different values"]),
         ({"space": {"batch_size": [32, 64]}, "trials": 0}, ["tune.trials"]),

@@ -25,7 +25,7 @@ def test_lists_of_one_value_are_that_value_in_a_csv(kind, tmp_path):
 @pytest.mark.parametrize("kind", LISTS, ids=str)
 def test_longer_lists_are_refused_by_a_csv_and_kept_by_json_lines(kind, tmp_path):
     parts = part(tmp_path, [[5, 6]], kind)
-    with pytest.raises(UserError, match="'x' holds lists, which a CSV cannot"):
+    with pytest.raises(UserError, match="'x' holds lists, which CSV does not support"):
         assemble(parts, tmp_path / "out.csv", "csv")
     assemble(parts, tmp_path / "out.jsonl", "jsonl")
     assert (tmp_path / "out.jsonl").read_text() == '{"x":[5,6],"p":0.5}\n'

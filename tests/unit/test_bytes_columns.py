@@ -174,7 +174,7 @@ def test_predictions_in_json_lines_keep_bytes_as_base64(tmp_path):
 
 
 def test_predictions_in_a_csv_refuse_bytes(tmp_path):
-    with pytest.raises(UserError, match="holds bytes that are no UTF-8 text, which a CSV cannot"):
+    with pytest.raises(UserError, match="holds bytes that are not UTF-8 text, which CSV does not support"):
         assemble(parts(tmp_path), tmp_path / "out.csv", "csv")
 
 
@@ -192,5 +192,5 @@ def test_a_column_of_bytes_and_values_with_line_breaks_are_said_before_training(
     typed = TypedColumns({"a": ColumnType.of({"string"})}, (), "y")
     typed.convert(pa.RecordBatch.from_arrays([pa.array([IMAGE, b"x", b"two\r\nlines"])], names=["a"]))
     of_bytes, of_lines = typed.notes()
-    assert of_bytes.startswith("a: holds bytes that are no UTF-8")
+    assert of_bytes.startswith("a: holds bytes that are not UTF-8")
     assert of_lines.startswith("a: 2 values hold a line break")

@@ -46,7 +46,7 @@ def test_a_row_whose_value_does_not_fit_is_left_out_with_the_reason():
     [(fraction, one), (missing, other)] = sorted(reasons.items())
     assert (one, other) == (1, 1)
     assert "45.5" in fraction + missing
-    assert "had a value in every row that the champion was trained on" in fraction + missing
+    assert "had a value in every row of the champion's training data" in fraction + missing
 
 
 def test_a_column_that_could_be_missing_may_be_missing_or_gone():
@@ -103,7 +103,7 @@ def test_rows_of_a_class_that_the_champion_does_not_know_are_left_out():
     taken = ChampionFit(info, data).take(batch(y=[b"a", b"d", b"c"], age=[1, 2, 3]))
     assert taken.mask.tolist() == [True, False, True]
     [(column, why)] = taken.reasons
-    assert (column, why) == ("y", "its class is d, which the champion does not know")
+    assert (column, why) == ("y", "its class is d, which is not a class of the champion")
     aligned = ChampionFit(info, data).aligned(np.float32([[0.2, 0.3, 0.5]]))
     np.testing.assert_array_equal(aligned, np.float32([[0.2, 0.3, 0.5, 0.0]]))
 

@@ -46,7 +46,7 @@ def test_one_heavy_suite_runs_a_time_and_a_touched_one_says_that_it_waits():
     choices = {c.name: c for c in choose(["Dockerfile", "infra/flink/pom.xml"], since={"containers": 9})}
     assert choices["containers"].runs
     assert not choices["flink"].runs
-    assert choices["flink"].why == "touched by the change, and another heavy suite's turn"
+    assert choices["flink"].why == "affected by the change, and another heavy suite is next"
 
 
 def test_the_heavy_suite_in_turn_is_the_one_that_passed_longest_ago_or_never():

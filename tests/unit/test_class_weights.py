@@ -22,7 +22,7 @@ def test_balanced_weights_are_by_the_rows_of_each_class():
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"2": 5}, "'2' is no class of 'y'; the classes are 0, 1"), ({"1": 5, "1.0": 2}, "the class 1 of 'y' has two weights")],
+    [({"2": 5}, "'2' is not a class of 'y'; the classes are 0, 1"), ({"1": 5, "1.0": 2}, "the class 1 of 'y' has two weights")],
 )
 def test_a_weight_that_is_of_no_class_or_of_one_twice_is_refused(given, message):
     with pytest.raises(UserError, match=message):
@@ -32,8 +32,8 @@ def test_a_weight_that_is_of_no_class_or_of_one_twice_is_refused(given, message)
 @pytest.mark.parametrize(
     ("weights", "labels", "message"),
     [
-        ({"no": 2, "maybe": 3}, ["yes", "no"], "'maybe' is no class of 'y'; the classes are no, yes"),
-        ("balanced", range(200), "'y' is a quantity, and a regression has no classes"),
+        ({"no": 2, "maybe": 3}, ["yes", "no"], "'maybe' is not a class of 'y'; the classes are no, yes"),
+        ("balanced", range(200), "a regression such as 'y' has no classes"),
     ],
 )
 def test_both_are_refused_before_a_run_starts(weights, labels, message, tmp_path):

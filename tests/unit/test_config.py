@@ -119,7 +119,7 @@ def test_a_password_is_not_written_out():
         ("trainer.accelerator=npu", "trainer.accelerator.kind: must be 'auto', 'cpu', 'gpu' or 'tpu', received 'npu'"),
         (
             "trainer.accelerator=gpu:3",
-            "batch_size: 64 rows cannot be shared equally by 3 workers (accelerator: count times nodes); try 66",
+            "batch_size: 64 rows cannot be divided equally among 3 workers (accelerator: count times nodes); try 66",
         ),
         ("trainer.model={pytorch: a.py}", "trainer.model: has no entry for the framework 'tensorflow'"),
         ("data.splits={a: 1}", "data.splits must name 'train' and 'eval'"),
@@ -180,7 +180,7 @@ def test_a_model_of_ones_own_trainer_is_found_by_its_class_and_as_it_is_named(ke
 
 
 def test_a_model_of_a_framework_that_is_none_is_refused():
-    with pytest.raises(UserError, match=r"model: 'pytroch' is no framework; allowed: .*Did you mean 'pytorch'"):
+    with pytest.raises(UserError, match=r"model: 'pytroch' is not a framework; allowed: .*Did you mean 'pytorch'"):
         load("trainer.model={tensorflow: t.py, pytroch: m.py}")
 
 

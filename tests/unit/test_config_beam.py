@@ -61,9 +61,9 @@ def test_beams_arguments_are_made_of_the_config(beam, arguments, needs_job_serve
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("beam={runner: spark}", "SparkRunner needs job_endpoint .* would download one in the middle of the run"),
+        ("beam={runner: spark}", "SparkRunner needs job_endpoint .* would download one during the run"),
         ("beam={runner: PortableRunner}", "PortableRunner needs job_endpoint"),
-        ("beam.options={--parallelism: 2}", "'--parallelism': names have no dashes in front; write 'parallelism'"),
+        ("beam.options={--parallelism: 2}", "'--parallelism': names have no leading dashes; write 'parallelism'"),
         ("beam={engine: flink}", "unknown key"),
     ],
 )
@@ -76,12 +76,12 @@ def test_a_jar_is_relative_to_the_yaml_and_must_be_there(tmp_path):
     overrides = ["beam={runner: FlinkRunner, options: {flink_job_server_jar: jars/f.jar}}"]
     beam = load_config(None, document=BASE, overrides=overrides, base=tmp_path).beam
     assert beam.options["flink_job_server_jar"] == str(tmp_path / "jars" / "f.jar")
-    with pytest.raises(UserError, match=r"f\.jar: no such file. `make flink` makes one"):
+    with pytest.raises(UserError, match=r"f\.jar: no such file; remove this option"):
         find_jar(beam)
     (tmp_path / "jars").mkdir()
     (tmp_path / "jars" / "f.jar").touch()
     without_java = beam.model_copy(update={"options": {**beam.options, "job_server_java_launcher": "no-such-java"}})
-    with pytest.raises(UserError, match=r"Flink needs Java 11 or 17, and there is no 'no-such-java' on the PATH"):
+    with pytest.raises(UserError, match=r"Flink needs Java 11 or 17, and 'no-such-java' is not on the PATH"):
         find_jar(without_java)
 
 

@@ -95,7 +95,7 @@ def test_a_value_means_the_same_in_any_type_and_spelling(feature, column, expect
         (FLOAT, 1e39, "must hold numbers that fit float32"),
         (FLOAT, float("inf"), "must hold numbers that fit float32"),
         (FLOAT, {"a": 1}, "must hold numbers"),
-        (FLOAT, [1.0, 2.0], "must hold one value a row"),
+        (FLOAT, [1.0, 2.0], "must hold one value per row"),
         (FLOAT, [[1.0]], "must hold numbers"),
         (FLOAT, datetime.timedelta(1), "must hold numbers"),
         (BOOLEAN, 2, "must hold true or false"),
@@ -170,7 +170,7 @@ def test_rows_that_do_not_fit_are_told_and_the_others_are_ready():
     assert found.misfits == {
         1: "column 'a' must hold whole numbers, received 45.5",
         2: "column 'a' is missing",
-        3: "column 'w' must hold 2 values a row, received [1]",
+        3: "column 'w' must hold 2 values per row, received [1]",
     }
     assert found.columns["a"].tolist() == [[1], [5]]
     assert found.columns["w"].tolist() == [[1, 2], [3, 4]]

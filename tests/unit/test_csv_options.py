@@ -82,10 +82,10 @@ def test_options_of_csvs_are_refused_where_no_file_is_one(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.csv.separator=;;", "data.csv.separator: ';;' is no separator"),
+        ("data.csv.separator=;;", "data.csv.separator: ';;' is not a separator"),
         ("data.csv={decimal: ',', thousands: ','}", "decimal and thousands are both ','"),
-        ("data.csv.encoding=latin-77", "'latin-77' is no encoding of text"),
-        ("data.csv.encoding=base64", "'base64' is no encoding of text"),
+        ("data.csv.encoding=latin-77", "'latin-77' is not a text encoding"),
+        ("data.csv.encoding=base64", "'base64' is not a text encoding"),
         ("data.columns={x: {type: date}}", "data.columns.x.type: must be 'number' or 'text'"),
         ("data.columns={x: number}", "data.columns.x"),
     ],

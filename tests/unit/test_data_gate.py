@@ -120,13 +120,13 @@ def test_an_option_that_two_checks_name_is_listed_once():
 
 
 def test_a_leak_and_a_drift_of_one_column_are_two_findings_and_stay_apart():
-    leak = Finding("leakage", "train", "x", "predicts the label alone", "a", "b", None, "warning", "warn")
+    leak = Finding("leakage", "train", "x", "predicts the label by itself", "a", "b", None, "warning", "warn")
     drift = Finding("drift", "train", "x", "its distribution has changed", "a", "b")
     assert [f.check for f in merged([leak, drift])] == ["drift", "leakage"]
 
 
 def test_an_id_that_grows_is_told_once():
-    leak = Finding("leakage", "train", "x", "looks like an id and is used as a feature", "a", "b", None, "warning", "warn")
+    leak = Finding("leakage", "train", "x", "looks like an id but is used as a feature", "a", "b", None, "warning", "warn")
     grows = Finding("drift", "train", "x", "grows with time", "a", "b", None, "warning", "warn")
     [found] = merged([leak, grows])
     assert found.also == ["drift: grows with time (train)"]
@@ -201,7 +201,7 @@ def test_rows_that_the_champion_cannot_judge_are_a_warning_for_each_reason():
 
 def test_a_champion_that_can_judge_too_little_is_said_with_what_will_become_of_the_candidate():
     [found] = comparability_findings(baseline(judged=50), "test", COMPARABILITY)
-    assert "it can judge 50 of 100 rows" in found.sentence()
+    assert "it can predict 50 of 100 rows" in found.sentence()
     assert "will be kept as challenger" in found.seen
     [found] = comparability_findings(baseline(judged=50), "test", DataGateSettings(incomparable_champion="replace"))
     assert "replaced without a comparison" in found.seen

@@ -87,4 +87,4 @@ def test_a_child_that_never_began_is_explained_by_what_it_is_forked_from(tmp_pat
 
 
 def test_a_child_that_never_began_and_left_no_word_says_so(tmp_path):
-    assert "it left no word" in _not_started(tmp_path / "none.log")
+    assert "it printed nothing" in _not_started(tmp_path / "none.log")

@@ -120,7 +120,7 @@ def findings(columns, label, features=None, **facts_of):
 def test_an_index_that_predicts_the_label_stops_the_run_with_both_ways_out():
     [found] = findings({"i": SHUFFLED}, SORTED_LABEL[SHUFFLED])
     assert found.action == "fail"
-    assert found.anomaly.startswith("an index that predicts the label alone")
+    assert found.anomaly.startswith("an index that predicts the label by itself")
     assert "--set 'data.exclude=[i]'" in found.remedy
     assert "--set 'validation.on_anomaly.features.i=warn'" in found.remedy
 
@@ -132,7 +132,7 @@ def test_an_index_that_may_be_used_warns():
 
 def test_an_id_that_knows_nothing_of_the_label_warns():
     [found] = findings({"i": SHUFFLED}, RNG.integers(0, 2, ROWS))
-    assert (found.action, found.anomaly) == ("warn", "looks like an id and is used as a feature")
+    assert (found.action, found.anomaly) == ("warn", "looks like an id but is used as a feature")
 
 
 def test_a_feature_that_predicts_the_label_is_no_finding_of_ids():
@@ -161,7 +161,7 @@ def test_a_file_that_is_sorted_by_a_quantity_with_a_say_in_the_label_is_no_findi
 def test_a_time_that_predicts_the_label_stops_the_run_in_any_order_of_the_file():
     seconds = np.asarray(DAYS.astype("int64") // 10**9)[SHUFFLED]
     [found] = findings({"at": seconds}, SORTED_LABEL[SHUFFLED], meanings={"at": "timestamp[s]"})
-    assert (found.action, found.anomaly.startswith("a time that predicts the label alone")) == ("fail", True)
+    assert (found.action, found.anomaly.startswith("a time that predicts the label by itself")) == ("fail", True)
     assert findings({"at": seconds}, RNG.integers(0, 2, ROWS), meanings={"at": "timestamp[s]"}) == []
 
 
@@ -176,7 +176,7 @@ def mixed(values, seed=1):
 @pytest.mark.parametrize("name", ["index", "level_0", "Unnamed: 0", "id", "row_nr"])
 def test_the_index_of_tables_that_were_put_together_is_one_although_its_values_come_back(name):
     [found] = findings({name: mixed(np.concatenate(TABLES))}, mixed(BLOCKS))
-    assert (found.action, found.anomaly.startswith("an index that predicts the label alone")) == ("fail", True)
+    assert (found.action, found.anomaly.startswith("an index that predicts the label by itself")) == ("fail", True)
 
 
 @pytest.mark.parametrize(

@@ -124,10 +124,10 @@ def test_scores_and_what_follows_from_them_are_compared(task, classes, scores):
     assert _compare(answer, offline + np.float32(0.001), info) == pytest.approx(0.001, abs=1e-3)
     with pytest.raises(StageError, match="rows for"):
         _compare(answer, offline[:1], info)
-    with pytest.raises(StageError, match="no number"):
+    with pytest.raises(StageError, match="not a finite number"):
         _compare({k: [None, None] for k in answer}, offline, info)
     if classes:
         with pytest.raises(StageError, match="cannot be read"):
             _compare({"prediction": answer["prediction"]}, offline, info)
-        with pytest.raises(StageError, match="predictions are not those"):
+        with pytest.raises(StageError, match="predictions do not match"):
             _compare({**answer, "prediction": answer["prediction"][::-1]}, offline, info)

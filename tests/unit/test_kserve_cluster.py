@@ -102,7 +102,7 @@ def test_a_canary_of_nothing_is_refused(cluster):
 @pytest.mark.parametrize(("given", "option"), [({"concurrency": 8}, "--concurrency"), ({"min_replicas": 0}, "--min-replicas 0")])
 def test_what_the_mode_does_not_look_at_is_refused(cluster, given, option):
     cluster(default="RawDeployment")
-    with pytest.raises(UserError, match=f"{option}: KServe's standard mode does not look at it"):
+    with pytest.raises(UserError, match=f"{option}: KServe's standard mode ignores it"):
         kserve_for("m", asked(**given))
     cluster(default="Serverless")
     assert kserve_for("m", asked(**given)).mode == "knative"

@@ -70,7 +70,7 @@ def test_a_model_that_the_cluster_cannot_reach_is_refused():
 
 
 def test_serving_on_a_tpu_is_refused():
-    with pytest.raises(UserError, match="not on TPUs"):
+    with pytest.raises(UserError, match="TPUs are not supported"):
         made(resources=StageResources(accelerator="tpu:v5e:2x2"))
 
 

@@ -44,7 +44,7 @@ def test_the_index_that_pandas_stores_is_left_out_and_said(kind, times, tmp_path
     frame = pd.concat([FRAME if times == 1 else FRAME.sort_index()] * times)
     found = scanned(stored(tmp_path, frame, kind))
     assert set(found.types) == {"x", "y"}
-    assert found.notes[0].startswith("left out: '")
+    assert found.notes[0].startswith("skipped '")
 
 
 def test_an_index_that_was_read_and_written_once_more_is_left_out(tmp_path):
@@ -68,7 +68,7 @@ def test_an_index_with_a_name_is_a_column(tmp_path):
 
 def test_a_first_column_without_a_name_that_is_no_index_is_refused(tmp_path):
     (tmp_path / "d.csv").write_text(",x,y\n" + "".join(f"{i % 5 / 2},{i % 7},{i % 2}\n" for i in range(ROWS)))
-    with pytest.raises(UserError, match=r"column 1 has no name, and does not count or name the rows.*data.exclude"):
+    with pytest.raises(UserError, match=r"column 1 has no name and is not a row index.*data.exclude"):
         scanned(tmp_path / "d.csv")
     assert set(scanned(tmp_path / "d.csv", exclude=[""]).types) == {"x", "y"}
 
@@ -96,7 +96,7 @@ def test_columns_that_folders_carry_are_read_as_text(kind, pattern, tmp_path):
     found = scanned(f"{partitions(tmp_path, kind)}{pattern.format(kind=kind)}")
     assert found.types["region"] == found.types["city"] == ColumnType(STRING)
     assert found.rows == 2 * ROWS
-    assert found.notes == ["read from the names of folders, as text: city, region"]
+    assert found.notes == ["read from folder names, as text: city, region"]
 
 
 def test_the_label_may_be_the_name_of_a_folder(tmp_path):

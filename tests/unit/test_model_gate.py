@@ -101,7 +101,7 @@ def test_the_champion_itself_need_not_be_better_than_itself():
     labels, scores = binary(300, 1.0, 0)
     best, judged = gate(labels, {"a": scores, CHAMPION: scores}, champion_uri="uri-a")
     assert judged[best].blessed
-    assert judged[best].notes == ["it is the champion already"]
+    assert judged[best].notes == ["it is already the champion"]
     _, judged = gate(labels, {"a": scores, CHAMPION: scores})
     assert not judged["a"].blessed
 
@@ -112,7 +112,7 @@ def test_the_best_of_those_that_pass_is_blessed():
     best, judged = gate(labels, {"middling": middling, "good": good})
     assert best == "good"
     assert [judged[n].blessed for n in ("good", "middling")] == [True, False]
-    assert "comes after good's" in judged["middling"].notes[0]
+    assert "ranks below good's" in judged["middling"].notes[0]
     # The better of two is not taken when it breaks a threshold.
     best, judged = gate(labels, {"middling": middling, "good": good}, thresholds={"recall": {"lower_bound": 0.99}})
     assert not any(m.blessed for m in judged.values())
@@ -129,7 +129,7 @@ def test_thresholds_hold_for_slices_that_are_large_enough():
     chosen = EvaluationConfig(thresholds={"auc": {"lower_bound": 0.8, "per_slice": True}}, min_slice_examples=100)
     failures, notes = check_thresholds(model, None, chosen)
     assert failures == ["auc where big is 0.7000, below its lower bound 0.8000"]
-    assert notes == ["1 slices have fewer than 100 examples and were not judged"]
+    assert notes == ["1 slices have fewer than 100 examples and were not checked"]
     whole = EvaluationConfig(thresholds={"auc": {"lower_bound": 0.8}}, min_slice_examples=100)
     assert check_thresholds(model, None, whole) == ([], [])
 
@@ -139,10 +139,10 @@ def test_change_thresholds_hold_overall_and_for_each_slice():
     champion = with_slices(CHAMPION, CHAMPION, 0.89, big=(0.75, 300))
     chosen = EvaluationConfig(thresholds={"auc": {"min_change": -0.02, "per_slice": True}}, min_slice_examples=100)
     [failure], _ = check_thresholds(model, champion, chosen)
-    assert failure.startswith("auc where big is 0.7000, the champion's 0.7500: a change for the better of -0.0500")
+    assert failure.startswith("auc where big is 0.7000, the champion's 0.7500: an improvement of -0.0500")
     failures, notes = check_thresholds(model, None, chosen)
     assert failures == []
-    assert notes == ["auc.min_change was not checked: there is no champion to compare with"]
+    assert notes == ["auc.min_change was not checked: there is no champion"]
 
 
 def test_lower_is_better_for_a_loss():
@@ -165,7 +165,7 @@ def test_a_coin_flip_is_never_blessed_and_a_clear_signal_is():
     best, judged = gate(labels, {"a": coin}, improvement=None)
     assert not judged[best].blessed
     assert judged[best].passed, "it keeps the thresholds: a person may promote it"
-    assert "the trivial predictor's 0.5000: not surely better" in judged[best].failures[0]
+    assert "the trivial predictor's 0.5000: not significantly better" in judged[best].failures[0]
     _, good = binary(120, 2.0, 0)
     best, judged = gate(labels, {"a": good}, improvement=None)
     assert judged[best].blessed
@@ -222,7 +222,7 @@ def test_the_trivial_predictor_knows_the_labels_distribution_alone(task, metric,
     trivial = Trivial.of(Rows(task, labels, {}), metric)
     assert trivial.value == pytest.approx(value, rel=1e-6)
     itself = ModelResult("a", CANDIDATE, "a", "", None, {trivial.metric: trivial.value}, {}, {}, {})
-    assert "not surely better" in trivial.not_better(itself, trivial.samples, 0.95)
+    assert "not significantly better" in trivial.not_better(itself, trivial.samples, 0.95)
     assert "not better" in trivial.not_better(itself, None, None)
 
 
@@ -230,7 +230,7 @@ def test_a_model_that_diverged_does_not_beat_the_mean_whatever_thresholds_say():
     labels = np.random.default_rng(0).normal(size=200)
     rows = Rows("regression", labels, {"a": (labels * 1e14)[:, np.newaxis]})
     model = ModelResult("a", CANDIDATE, "a", "", None, {"loss": 5.6e28}, {}, {}, {})
-    assert "not surely better" in Trivial.of(rows, "loss").not_better(model, replicates(rows)["a"]["loss"], 0.95)
+    assert "not significantly better" in Trivial.of(rows, "loss").not_better(model, replicates(rows)["a"]["loss"], 0.95)
     assert np.ptp(trivial_scores("regression", labels, "loss")) == 0
 
 
@@ -264,7 +264,7 @@ def test_both_models_are_compared_on_the_rows_that_the_champion_can_judge():
     assert models["a"].metrics["auc"] > 0.6
     _, judged = judge(models, settings_, "auc", replicates(on_all), Trivial.of(on_all, "auc"), same)
     change, worse = judged["a"].failures
-    assert "a change for the better of -0." in change
+    assert "an improvement of -0." in change
     assert "on 500 of 2,000 rows: worse" in worse
 
 
@@ -279,7 +279,7 @@ def test_what_a_metric_does_not_have_is_null_in_the_file_and_nowhere_after_it(tm
     assert "NaN" not in text
     read = Evaluation.load(tmp_path)
     assert read.models == found.models
-    assert read.comparisons[0].sentence() == "a against champion: auc does not exist for both of them"
+    assert read.comparisons[0].sentence() == "a against champion: auc is not defined for both"
 
 
 def test_below_the_table_stand_the_split_what_was_compared_and_what_was_not():
@@ -294,13 +294,13 @@ def test_below_the_table_stand_the_split_what_was_compared_and_what_was_not():
 
     assert lines("test", None, 0, "m has no champion yet") == [
         "figures on 100 rows of the split 'test'",
-        "compared with no champion: m has no champion yet",
+        "not compared with a champion: m has no champion yet",
     ]
     optimistic, *_ = lines("eval", None, 0, "m has no champion yet")
-    assert optimistic.endswith("which training looks at too: the figures are optimistic")
+    assert optimistic.endswith("which training also uses for validation: the metrics are optimistic")
     _, difference, share = lines("test", "1", 97, "", [against])
     assert difference.startswith("a against champion on 97 of 100 rows: auc +0.1000")
-    assert share == "compared with champion version 1 on the 97 of 100 rows (97.0%) that it can judge"
+    assert share == "compared with champion version 1 on the 97 of 100 rows (97.0%) that it can predict"
     assert len(lines("test", "1", 100, "", [against])) == 2
 
 

@@ -62,10 +62,10 @@ def test_the_keys_that_it_says_make_the_column_numbers(ending, tmp_path):
         (["1.316,5", "3,5"], "data.csv: {decimal: ',', thousands: '.'}"),
         (["1 316.5"], "data.csv: {thousands: ' '}"),
         (["1'316.5"], 'data.csv: {thousands: "\'"}'),
-        (["12%", "5.5 %"], "take the % out of the data"),
-        (["$5", "-€1,316.37", "7 EUR"], "take the currency out of the data"),
+        (["12%", "5.5 %"], "remove the % from the data"),
+        (["$5", "-€1,316.37", "7 EUR"], "remove the currency from the data"),
         (["(5.00)", "5-", "\u22125"], "write the minus as - in front"),
-        (["12a"], "mend the values that are no numbers"),
+        (["12a"], "fix the values that are not numbers"),
         (["?", "unknown"], "data.missing_values: ['?', unknown]"),
         (["-", "1,316.37"], "data.missing_values: ['-'] and data.csv: {thousands: ','}"),
     ],
@@ -95,7 +95,7 @@ def test_whole_numbers_as_text_are_ids_and_said(tmp_path):
     found = scanned(written(tmp_path, [str(i) for i in range(100)], "parquet"))
     assert found.types["income"].kind == STRING
     assert found.notes == [
-        "income: all 100 values are whole numbers that the files hold as text, and stay text; "
+        "income: all 100 values are integers stored as text, and stay text; "
         "data.columns: {income: {type: number}} reads them as numbers"
     ]
 
@@ -107,22 +107,21 @@ def test_a_text_column_with_many_numbers_in_it_is_said(tmp_path):
 
 def test_numbers_with_a_unit_are_said(tmp_path):
     [note] = scanned(written(tmp_path, [f"{i}.5 kg" for i in range(50)])).notes
-    assert note == "income: the values are numbers with 'kg' behind them, so the column is text; take the unit out of the data"
+    assert note == "income: the values are numbers followed by 'kg', so the column is text; remove the unit from the data"
 
 
 def test_codes_that_are_read_as_numbers_are_said(tmp_path):
     found = scanned(written(tmp_path, ["01067", "50667", "04109"] * 20))
     assert found.types["income"].kind == "integer"
     assert found.notes == [
-        "income: 40 of 60 values begin with 0, and all are read as numbers; "
+        "income: 40 of 60 values start with 0, and all are read as numbers; "
         "data.columns: {income: {type: text}} keeps them as they are"
     ]
 
 
 def test_fractions_as_text_are_not_quietly_text(tmp_path):
-    assert (
-        "income: 200 of 200 values are numbers, which the files hold as text: data.columns: {income: {type: number}}"
-        in refusal(written(tmp_path, NUMBERS, "parquet"))
+    assert "income: 200 of 200 values are numbers, stored as text: data.columns: {income: {type: number}}" in refusal(
+        written(tmp_path, NUMBERS, "parquet")
     )
 
 
@@ -143,8 +142,8 @@ def test_a_value_that_is_not_of_the_declared_type_is_a_bad_row(ending, tmp_path)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"columns": {"incme": "number"}}, "data.columns: there is no column 'incme'. Did you mean 'income'?"),
-        ({"columns": {"b": "number"}, "exclude": ["b"]}, "data.columns: 'b' is left out by data.exclude"),
+        ({"columns": {"incme": "number"}}, "data.columns: unknown column 'incme'. Did you mean 'income'?"),
+        ({"columns": {"b": "number"}, "exclude": ["b"]}, "data.columns: 'b' is excluded by data.exclude"),
     ],
 )
 def test_a_declaration_that_means_nothing_is_refused(settings, message, tmp_path):

@@ -31,7 +31,7 @@ def test_a_blessed_model_whose_champion_was_moved_meanwhile_ends_with_code_4_and
     assert (found.model_version, found.champion) == ("3", "2")
 
 
-@pytest.mark.parametrize(("status", "note"), [("champion", ""), ("put off", "the model is not promoted")])
+@pytest.mark.parametrize(("status", "note"), [("champion", ""), ("deferred", "the model is not promoted")])
 def test_a_champion_ends_well_and_so_does_a_run_whose_registry_was_unreachable_which_says_so(tmp_path, status, note):
     found = ended(tmp_path, {"status": status, "version": None, "champion": None, "why": ""})
     assert (found.status, found.exit_code) == ("blessed", 0)

@@ -81,11 +81,11 @@ def test_parts_of_a_prediction_that_was_cut_off_stay(tmp_path):
 @pytest.mark.parametrize(
     ("output", "is_folder", "why"),
     [
-        ("none/out.csv", False, "there is no folder"),
-        ("file/out.csv", False, "there is no folder"),
+        ("none/out.csv", False, "does not exist; create it"),
+        ("file/out.csv", False, "does not exist; create it"),
         ("folder", False, "is a folder"),
         ("file", True, "is a file"),
-        ("file/deep/er", True, "there is no folder"),
+        ("file/deep/er", True, "does not exist; create it"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused(output, is_folder, why, tmp_path):

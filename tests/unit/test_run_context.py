@@ -39,7 +39,7 @@ def test_a_task_that_does_several_stages_has_the_context_of_each():
 def test_a_process_without_a_context_logs_nowhere(monkeypatch):
     with RunContext().active():
         run = tracking.current_run()
-        assert run.away
+        assert run.offline
         run.metrics({"loss": 1.0})
 
 

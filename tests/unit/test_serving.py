@@ -130,7 +130,7 @@ def test_a_wrong_value_names_its_column(feature, value):
         ("a", ["1.5 m"], "must hold numbers (row 0), received str '1.5 m'"),
         ("s", [1], "must hold texts (row 0), received int 1"),
         ("s", [None], "must not be missing"),
-        ("w", [[1, 2]], "a list of 3 values a row, received the shape [1, 2]"),
+        ("w", [[1, 2]], "a list of 3 values per row, received the shape [1, 2]"),
         ("l", [[1, None]], "without gaps"),
         ("a", {"x": 1}, "must be a list of values"),
     ],

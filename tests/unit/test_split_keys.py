@@ -85,7 +85,7 @@ def test_floats_that_cannot_tell_keys_apart_are_refused_with_the_file(value, kin
 
 @pytest.mark.parametrize("value", [{"a": 1}, [1, 2], [{"a": 1}]], ids=str)
 def test_what_is_no_single_value_is_no_key(value):
-    with pytest.raises(UserError, match=r"data.split_key: a.parquet: 'user' holds .* a key is one value a row"):
+    with pytest.raises(UserError, match=r"data.split_key: a.parquet: 'user' holds .* a key is one value per row"):
         check_keys("user", pa.array([value]), "a.parquet")
 
 

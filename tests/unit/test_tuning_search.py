@@ -3,15 +3,25 @@
 import optuna
 import pytest
 
+from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
 from switchyard.components.training.tuned import with_values
 from switchyard.components.tuning.config import Dimension, TuneConfig
 from switchyard.components.tuning.search import suggest
 
-SETTINGS = {
-    "framework": "pytorch",
-    "hyperparameters": {"batch_size": 64, "epochs": None, "steps": 100},
-    "model_parameters": {"a": 1},
-}
+SETTINGS = TrainerSettings(
+    version="0",
+    bundle=0,
+    framework="pytorch",
+    own_preprocessing=False,
+    code=None,
+    model_parameters={"a": 1},
+    loss=None,
+    loss_code=None,
+    loss_parameters={},
+    hyperparameters=HyperparametersConfig(steps=100),
+    accelerator=AcceleratorProfile(),
+)
 
 
 def distribution(given):
@@ -48,14 +58,15 @@ def test_a_dimension_suggests_values_of_its_kind(given, expected):
 
 def test_values_replace_the_configs_and_nothing_else():
     found = with_values(SETTINGS, {"batch_size": 32, "model_parameters.b": 2.0})
-    assert found == {
-        "framework": "pytorch",
-        "hyperparameters": {"batch_size": 32, "epochs": None, "steps": 100},
-        "model_parameters": {"a": 1, "b": 2.0},
-    }
+    assert found == SETTINGS.model_copy(
+        update={
+            "hyperparameters": HyperparametersConfig(batch_size=32, steps=100),
+            "model_parameters": {"a": 1, "b": 2.0},
+        }
+    )
     # Epochs and steps exclude each other.
-    assert with_values(SETTINGS, {"epochs": 3})["hyperparameters"] == {"batch_size": 64, "epochs": 3, "steps": None}
-    assert SETTINGS["model_parameters"] == {"a": 1}
+    assert with_values(SETTINGS, {"epochs": 3}).hyperparameters == HyperparametersConfig(epochs=3)
+    assert SETTINGS.model_parameters == {"a": 1}
 
 
 def test_a_short_list_is_a_choice():

@@ -53,17 +53,23 @@ def test_what_its_name_calls_compressed_and_is_not_whole_is_the_users_error(kind
     content = {"csv": CSV, "jsonl": ROWS, "parquet": b"PAR1"}[kind]
     message = refusal(write(tmp_path / f"d.{kind}.gz", spoiled(content)), kind)
     assert "cannot be read as" in message
-    assert "Look whether it is whole" in message
+    assert "Check that it is complete" in message
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (gzip.compress(ROWS), "compressed with gzip, and its name does not say so. To have it read, give it the ending .gz"),
-        (bz2.compress(ROWS), "compressed with bzip2, and its name does not say so. To have it read, give it the ending .bz2"),
+        (
+            gzip.compress(ROWS),
+            "compressed with gzip, but its name has another ending; rename it with the ending .gz",
+        ),
+        (
+            bz2.compress(ROWS),
+            "compressed with bzip2, but its name has another ending; rename it with the ending .bz2",
+        ),
         (b"PK\x03\x04rest", "a ZIP archive, as spreadsheets are"),
-        (b"\x28\xb5\x2f\xfdrest", "compressed with Zstandard, and its name does not say so. To have it read, unpack it"),
+        (b"\x28\xb5\x2f\xfdrest", "compressed with Zstandard, but its name has another ending; unpack it"),
     ],
     ids=["gzip", "bzip2", "zip", "zstd"],
 )
@@ -96,7 +102,7 @@ def test_json_lines_in_utf_16_are_refused_and_not_half_read(tmp_path):
     ("line", "why"),
     [
         (b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
-        (b'{"x": "\xed\xa0\x80"}', "byte 0xed is no UTF-8"),
+        (b'{"x": "\xed\xa0\x80"}', "byte 0xed is not UTF-8"),
         (b'{"x": "\\ud800"}', "surrogates not allowed"),
         (b'{"x": 1,}', "line 2: not a JSON object (Expecting property name enclosed in double quotes, character 9)"),
     ],
@@ -158,8 +164,8 @@ def test_duplicate_columns_of_a_parquet_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32()), "a date32[day] that no calendar has"),
-        (pa.array([0, 2**62], pa.int64()).cast(pa.timestamp("ms")), f"a timestamp[ms] that no calendar has: {2**62} ms"),
+        (pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32()), "a date32[day] outside the calendar"),
+        (pa.array([0, 2**62], pa.int64()).cast(pa.timestamp("ms")), f"a timestamp[ms] outside the calendar: {2**62} ms"),
     ],
     ids=["date", "timestamp"],
 )
@@ -175,7 +181,7 @@ def test_a_label_or_key_that_no_calendar_has_is_refused_with_its_row(values, say
 
 def test_a_label_of_bytes_that_are_no_text_is_refused_with_its_row_and_value(tmp_path):
     pa.parquet.write_table(pa.table({"y": pa.array([b"a", b"\xff\xfe"])}), tmp_path / "d.parquet")
-    with pytest.raises(UserError, match=r"row 1: 'y' holds bytes that are no UTF-8 text: b'\\xff\\xfe'. Write"):
+    with pytest.raises(UserError, match=r"row 1: 'y' holds bytes that are not UTF-8 text: b'\\xff\\xfe'. Write"):
         scanned(tmp_path / "d.parquet")
 
 
@@ -204,8 +210,7 @@ def test_a_value_that_does_not_fit_is_named_with_file_column_row_and_value(tmp_p
     spec = InputSpec([str(path)], {}, "auto", [], 0, "y", "auto")
     message = str(located(spec, str(path), "x", caught.value))
     assert message == (
-        f"data: {path}, row 2: column 'x' must hold numbers. Mend it, or leave it out with data.exclude: [x]. "
-        "Received there: oops."
+        f"data: {path}, row 2: column 'x' must hold numbers. Fix it, or exclude it with data.exclude: [x]. Received there: oops."
     )
 
 
@@ -232,5 +237,5 @@ def test_a_text_of_any_length_is_shown_shortened(tmp_path):
     with pytest.raises(UserError) as caught:
         scanned(write(tmp_path / "d.csv", b"x,y\n" + rows + b"a" * 70_000 + b",1\n"))
     assert "50 of 51 values are numbers" in str(caught.value)
-    assert "mend the values that are no numbers" in str(caught.value)
+    assert "fix the values that are not numbers" in str(caught.value)
     assert len(str(caught.value)) < 500

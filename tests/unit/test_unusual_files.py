@@ -59,12 +59,12 @@ def test_the_names_of_rows_that_r_writes_without_a_name_for_them_are_left_out_an
     spec = spec_of(csv(tmp_path, '"x","y"', *lines))
     found = scan(spec, BadRows(0))
     assert list(found.types) == ["x", "y"]
-    assert found.notes[0].startswith("left out: '', an index")
+    assert found.notes[0].startswith("skipped '', an index")
     assert read(spec).to_pydict() == {"x": ["0", "1", "2", "3"], "y": ["0", "1", "0", "1"]}
 
 
 def test_a_field_too_many_that_is_no_name_of_a_row_is_refused(tmp_path):
-    with pytest.raises(UserError, match="column 1 has no name, and does not count or name the rows"):
+    with pytest.raises(UserError, match="column 1 has no name and is not a row index"):
         scan(spec_of(csv(tmp_path, "x,y", "a,1,0", "a,2,1", "b,3,1")), BadRows(0))
 
 
@@ -120,7 +120,7 @@ def test_an_index_that_was_stored_again_and_again_is_left_out_and_said(tmp_path)
         rows = pd.read_csv(tmp_path / "d.csv")
     found = scan(spec_of(tmp_path / "d.csv"), BadRows(0))
     assert list(found.types) == ["x", "y"]
-    assert found.notes[0].startswith("left out: '', 'Unnamed: 0', 'Unnamed: 0.1', an index")
+    assert found.notes[0].startswith("skipped '', 'Unnamed: 0', 'Unnamed: 0.1', an index")
 
 
 def test_a_uuid_is_one_key_and_one_value_as_a_type_of_parquet_and_as_a_text(tmp_path):
@@ -157,7 +157,7 @@ def test_the_index_of_tables_that_were_put_together_and_mixed_is_left_out_and_sa
     pd.DataFrame({name: index, "x": index, "y": [0, 1] * 50}).to_csv(tmp_path / "d.csv", index=False)
     found = scan(spec_of(tmp_path / "d.csv"), BadRows(0))
     assert list(found.types) == ["x", "y"]
-    assert found.notes[0].startswith(f"left out: {name!r}, an index")
+    assert found.notes[0].startswith(f"skipped {name!r}, an index")
 
 
 def test_a_first_line_of_more_than_a_megabyte_is_read_whole(tmp_path):

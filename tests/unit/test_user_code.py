@@ -114,7 +114,7 @@ def test_a_file_outside_of_the_codes_folder_is_refused(tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "words.txt").write_text("a")
     put(tmp_path / "code", model="from pathlib import Path\ndef f(): return Path(__file__).parent / '../words.txt'\n")
-    with pytest.raises(UserError, match=r"model\.py names '\.\./words\.txt', which lies outside"):
+    with pytest.raises(UserError, match=r"model\.py names '\.\./words\.txt', which is outside"):
         snapshot(str(tmp_path / "code" / "model.py"), "f", tmp_path / "store", key="k")
 
 
@@ -148,7 +148,7 @@ def test_files_folders_and_globs_of_the_config_travel_with_the_code(files, taken
     ("files", "message"),
     [
         ("nothing.txt", "files: no file at .*nothing.txt"),
-        ("../outside.txt", "files: .*outside.txt lies in no folder of the code"),
+        ("../outside.txt", "files: .*outside.txt is outside the folders of the code"),
     ],
 )
 def test_a_listed_file_that_cannot_travel_is_refused(files, message, tmp_path):
@@ -161,5 +161,5 @@ def test_a_listed_file_that_cannot_travel_is_refused(files, message, tmp_path):
 def test_a_listed_file_whose_path_leaves_the_codes_folder_is_refused(tmp_path):
     (tmp_path / "outside.txt").touch()
     (tmp_path / "project").mkdir()
-    with pytest.raises(UserError, match=r"outside\.txt lies in no folder of the code"):
+    with pytest.raises(UserError, match=r"outside\.txt is outside the folders of the code"):
         preprocessing_code(project(tmp_path / "project", f"{tmp_path}/project/../outside.txt"), tmp_path / "store")

@@ -97,14 +97,14 @@ def check_archive(content: bytes, features: int) -> None:
     try:
         _check(content, features)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError) as error:
-        raise ValueError(f"it is not built as PyTorch's archives are ({type(error).__name__}: {error})"[:300]) from None
+        raise ValueError(f"it is not structured as a PyTorch archive ({type(error).__name__}: {error})"[:300]) from None
 
 
 def _check(content: bytes, features: int) -> None:
     records = _records(content)
     reader = PT2ArchiveReader(io.BytesIO(content))
     if sorted(reader.get_file_names()) != sorted(records):
-        raise ValueError("its table of contents can be read in two ways")
+        raise ValueError("its table of contents is ambiguous")
     for name, size in records.items():
         _check_record(name, size)
     for (folder, prefix), config in _CONFIGS.items():
@@ -124,11 +124,11 @@ def _records(content: bytes) -> dict[str, int]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise ValueError(f"it is no archive ({error})") from None
+        raise ValueError(f"it is not an archive ({error})") from None
     folders = {e.filename.partition("/")[0] for e in entries}
     names = [e.filename.partition("/")[2] for e in entries]
     if len(folders) != 1 or len(set(names)) != len(names):
-        raise ValueError("it is no archive of PyTorch's")
+        raise ValueError("it is not an archive of PyTorch's")
     if any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries):
         raise ValueError("it is compressed")
     if sum(e.file_size for e in entries) > len(content):
@@ -141,7 +141,7 @@ def _check_record(name: str, size: int) -> None:
         raise ValueError("it holds pickled sample inputs")
     payload = any(re.fullmatch(re.escape(folder + prefix) + r"\d+", name) for folder, prefix in _CONFIGS)
     if name not in _ABOUT and not payload:
-        raise ValueError(f"it holds {name[:100]!r}, which no export needs")
+        raise ValueError(f"it contains {name[:100]!r}, which is not part of an export")
 
 
 def _json(reader: PT2ArchiveReader, records: Mapping[str, int], name: str) -> dict[str, Any]:
@@ -150,9 +150,9 @@ def _json(reader: PT2ArchiveReader, records: Mapping[str, int], name: str) -> di
     try:
         found = json.loads(reader.read_bytes(name))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is no JSON ({error})") from None
+        raise ValueError(f"{name} is not JSON ({error})") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{name} is no JSON object")
+        raise ValueError(f"{name} is not a JSON object")
     return found
 
 
@@ -161,14 +161,14 @@ def _check_payload(entry: Mapping[str, Any], folder: str, prefix: str, records: 
     if entry.get("use_pickle") is not False:
         raise ValueError(f"{str(name)[:100]!r} is a pickle")
     if not isinstance(name, str) or not re.fullmatch(prefix + r"\d+", name) or folder + name not in records:
-        raise ValueError(f"it refers to {str(name)[:100]!r}, which is none of its tensors")
+        raise ValueError(f"it refers to {str(name)[:100]!r}, which is not one of its tensors")
     meta = entry["tensor_meta"]
     numbers = [n.get("as_int") for n in (*meta["sizes"], *meta["strides"], meta["storage_offset"])]
     if not all(isinstance(n, int) and n >= 0 for n in numbers):
         raise ValueError(f"{name} has no fixed size")
     # PyTorch fills an empty record with as many zeros as its declared size.
     if not records[folder + name] and math.prod(n["as_int"] for n in meta["sizes"]):
-        raise ValueError(f"{name} is smaller than it says")
+        raise ValueError(f"{name} is smaller than its declared size")
 
 
 def _pairs(document: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -191,12 +191,12 @@ def _check_value(key: str, value: Any) -> None:
             _check_name(name)
     elif key in ("target", "as_operator"):
         if not isinstance(value, str) or not _OPERATOR.fullmatch(value) or _FORBIDDEN.fullmatch(value):
-            raise ValueError(f"it calls {str(value)[:100]!r}, which is none of the operators that a model may use")
+            raise ValueError(f"it calls {str(value)[:100]!r}, which is not an allowed operator")
     elif key == "expr_str":
         if not _is_size(value):
             raise ValueError(f"its expression {str(value)[:100]!r} is not allowed")
     elif key in ("custom_obj_values", "as_custom_obj", "custom_obj") and value:
-        raise ValueError("it holds an object of a class")
+        raise ValueError("it contains a class instance")
 
 
 def _is_size(text: Any) -> bool:
@@ -232,7 +232,7 @@ def _is_small(node: ast.expr) -> bool:
 
 def _check_name(name: str) -> None:
     if name and not (name.isascii() and name.isidentifier()):
-        raise ValueError(f"its name {name[:100]!r} is no identifier")
+        raise ValueError(f"its name {name[:100]!r} is not an identifier")
 
 
 _LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
@@ -252,6 +252,6 @@ def _check_calls(calls: list[dict[str, Any]], features: int) -> None:
     by_place = _node("dict", *[_LEAF] * features, keys=[f"f{i}" for i in range(features)])
     taken = _node("tuple", _node("tuple", by_place), _node("dict", keys=[]))
     if [signature["in_spec"], signature["out_spec"]] != [json.dumps([1, taken]), json.dumps([1, _LEAF])]:
-        raise ValueError("it does not take the features by place")
+        raise ValueError("it does not take the features by position")
     for name in signature.get("forward_arg_names") or []:
         _check_name(name)

@@ -31,7 +31,7 @@ class TrainBatches:
         rows = request.train.rows
         if rows < request.shard.count:
             raise UserError(
-                f"trainer.accelerator: {request.shard.count} workers cannot share {rows} training examples; ask for fewer"
+                f"trainer.accelerator: {request.shard.count} workers are too many for {rows} training examples; request fewer"
             )
         steps = request.hyperparameters.steps
         self._steps_left = None if steps is None else steps - ledger.steps

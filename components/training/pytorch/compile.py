@@ -19,7 +19,7 @@ from switchyard.components.training.positional import by_name, positional
 def compiled(model: nn.Module, request: TrainRequest) -> Callable[[Any], torch.Tensor]:
     """Returns the compiled model, or, with a warning, the model itself if torch.compile fails or does not support it."""
     if request.accelerator.shard_model:
-        warn("trainer.accelerator.compile: a model that is spread over workers is trained without torch.compile")
+        warn("trainer.accelerator.compile: a model sharded over workers is trained without torch.compile")
         return model
     if request.accelerator.kind == "tpu":
         return model  # PyTorch/XLA always compiles every step
@@ -33,7 +33,7 @@ def compiled(model: nn.Module, request: TrainRequest) -> Callable[[Any], torch.T
             _by_place(trial, names)(batch).sum().backward()
     except Exception as error:
         reason = first_line(error)
-        warn(f"trainer.accelerator.compile: torch.compile cannot do this model, it is trained as it is: {reason}")
+        warn(f"trainer.accelerator.compile: torch.compile failed for this model, falling back to eager mode: {reason}")
         return model
     return _by_place(model, names)
 

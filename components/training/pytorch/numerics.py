@@ -38,7 +38,7 @@ def numerics(accelerator: AcceleratorProfile) -> Iterator[None]:
     except RuntimeError as error:
         if accelerator.deterministic and _NOT_DETERMINISTIC in str(error):
             raise UserError(
-                f"trainer.deterministic: the model cannot be trained with the same bits twice: {first_line(error)} Replace that "
+                f"trainer.deterministic: the model cannot be trained deterministically: {first_line(error)} Replace that "
                 "operation, or set trainer.deterministic to false"
             ) from error
         raise

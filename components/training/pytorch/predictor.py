@@ -61,4 +61,4 @@ def _hide_gpus_from_tensorflow() -> None:
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError:
         # The host process initialized TensorFlow before, so its devices are fixed.
-        _log.warning("TensorFlow was used before; it may hold GPU memory that PyTorch could use")
+        _log.warning("TensorFlow was used before and may hold GPU memory that PyTorch needs")

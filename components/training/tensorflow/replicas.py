@@ -41,7 +41,7 @@ def strategy_for(accelerator: AcceleratorProfile, group: WorkerGroup | None) -> 
         tpus = tf.distribute.TPUStrategy(resolver)
         if tpus.num_replicas_in_sync != count:
             raise UserError(
-                f"trainer.accelerator.count: TensorFlow takes all TPUs of a machine, {tpus.num_replicas_in_sync} here, "
+                f"trainer.accelerator.count: TensorFlow uses all TPUs of a machine, {tpus.num_replicas_in_sync} here, "
                 f"received {count}; set it to {tpus.num_replicas_in_sync}"
             )
         return tpus
@@ -95,7 +95,9 @@ class Replicas:
         """Trains; calls the callback as Keras' `fit` does. The callback stops training by setting `model.stop_training`."""
         hyper, rows = self._request.hyperparameters, self._request.train.rows
         if rows < self._replicas:
-            raise UserError(f"trainer.accelerator: {self._replicas} workers cannot share {rows} training examples; ask for fewer")
+            raise UserError(
+                f"trainer.accelerator: {self._replicas} workers are too many for {rows} training examples; request fewer"
+            )
         train_step, eval_step = (tf.function(each) for each in (self._train_step, self._eval_step))
         steps = math.ceil(rows / hyper.batch_size)
         epochs = {"seed": hyper.seed, "first_epoch": first_epoch, "epochs": hyper.epochs - first_epoch}

@@ -68,8 +68,8 @@ class TensorflowTrainer(Trainer):
         """See Trainer. Uses one process for all devices of a node, except on CPUs of several nodes."""
         if accelerator.shard_model and accelerator.workers > 1:
             raise UserError(
-                "trainer.accelerator.shard_model: TensorFlow copies a model to every device; use the PyTorch trainer, or set it "
-                "to false"
+                "trainer.accelerator.shard_model: TensorFlow replicates the model on every device; use the PyTorch trainer, or "
+                "set it to false"
             )
         if accelerator.kind == "tpu" and accelerator.nodes > 1:
             raise UserError(
@@ -257,7 +257,7 @@ def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str
         tf.function(model, jit_compile=True)(placeholder_batch(request.spec, 2))
     except Exception as error:
         reason = first_line(error)
-        warn(f"trainer.accelerator.compile: XLA cannot do this model, it is trained as it is: {reason}")
+        warn(f"trainer.accelerator.compile: XLA failed for this model, falling back to training without it: {reason}")
         return False
     return True
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from switchyard.components.errors import StageError
@@ -15,7 +14,7 @@ from switchyard.components.process import interpreter, variables
 from switchyard.components.training.contract import Report, TrainResult
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.workers.launcher import RESTARTS
-from switchyard.components.training.workers.listener import Listener, train_result
+from switchyard.components.training.workers.protocol import Listener, train_result
 from switchyard.components.training.workers.train_job_settings import settings
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
 
@@ -40,7 +39,7 @@ def train(job: TrainingJob, report: Report) -> TrainResult:
             )
 
             return train_job.train(job, report, given)
-    framework = job.settings["framework"]
+    framework = job.settings.framework
     if framework == STAGES_OWN:
         return train_here(job, report)
 
@@ -49,7 +48,7 @@ def train(job: TrainingJob, report: Report) -> TrainResult:
         return False
 
     with training_server(framework) as server:
-        return train_result(server.train(asdict(job), reported) or {})
+        return train_result(server.train(job, reported) or {})
 
 
 def train_here(job: TrainingJob, report: Report) -> TrainResult:
@@ -66,7 +65,7 @@ def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
     state = Path(job.state)
     state.mkdir(parents=True, exist_ok=True)
     file = state / JOB
-    file.write_text(job.to_json(), encoding="utf-8")
+    file.write_text(job.model_dump_json(), encoding="utf-8")
     listener = Listener(report, lambda line: sys.stderr.write(f"{line}\n"))
     pipe = subprocess.PIPE
     launcher = interpreter.start(
@@ -80,7 +79,7 @@ def _train(job: TrainingJob, processes: int, report: Report) -> TrainResult:
     assert launcher.stdout is not None
     try:
         for line in launcher.stdout:
-            listener.hear(line.rstrip("\n"))
+            listener.dispatch(line.rstrip("\n"))
         code = launcher.wait()
     finally:
         _stop(launcher)

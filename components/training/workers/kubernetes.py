@@ -14,7 +14,7 @@ from kubernetes.client.exceptions import ApiException
 
 from switchyard.components.errors import StageError, UserError, first_line
 from switchyard.components.progress import say, warn
-from switchyard.components.training.workers.listener import Listener
+from switchyard.components.training.workers.protocol import Listener
 
 _GROUP, _VERSION, _PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -68,8 +68,8 @@ class TrainJobClient:
             while self._get() is not None:
                 if time.monotonic() > deadline:
                     raise StageError(
-                        f"training: TrainJob {self._name} failed in an earlier try and is still there {_PATIENCE_SECONDS:g} s "
-                        f"after it was deleted. See why: kubectl -n {self._namespace} describe trainjob {self._name}"
+                        f"training: TrainJob {self._name} failed in an earlier try and still exists {_PATIENCE_SECONDS:g} s "
+                        f"after it was deleted. See kubectl -n {self._namespace} describe trainjob {self._name}"
                     )
                 time.sleep(_POLL_SECONDS)
             old = None
@@ -77,7 +77,7 @@ class TrainJobClient:
             self._create()
             say(f"TrainJob {self._name} in namespace {self._namespace}")
         else:
-            warn(f"TrainJob {self._name} is there from an earlier try and is followed")
+            warn(f"TrainJob {self._name} exists from an earlier try; following it")
 
     def __exit__(self, *_: object) -> None:
         """Deletes the job and its pods."""
@@ -98,7 +98,7 @@ class TrainJobClient:
             try:
                 job = self._get()
                 if job is None:
-                    raise StageError(f"training: TrainJob {self._name} was deleted by someone else.")
+                    raise StageError(f"training: TrainJob {self._name} was deleted from outside.")
                 pods = self._pods()
                 self._away_since = None
                 self._show(pods)
@@ -132,7 +132,7 @@ class TrainJobClient:
                 source, line = self._lines.get(timeout=max(0, end - time.monotonic()))
             except queue.Empty:
                 return
-            listener.hear(line, source)
+            listener.dispatch(line, source)
 
     def _read_logs(self, pods: list[Any]) -> None:
         """Starts a reader for every pod whose log is neither being read nor complete."""
@@ -236,8 +236,8 @@ def _connect() -> str:
         _, active = config.list_kube_config_contexts()
     except config.ConfigException as error:
         raise UserError(
-            f"trainer.accelerator.nodes: no cluster is known to this stage ({error}). It runs in a pod with a service account, "
-            "or where KUBECONFIG names a file."
+            f"trainer.accelerator.nodes: no Kubernetes configuration was found ({error}). Run in a pod with a service "
+            "account, or set KUBECONFIG."
         ) from error
     return str(active["context"].get("namespace", "default"))
 
@@ -254,6 +254,6 @@ def _index(pod: Any) -> str:
 
 def _forbidden(error: ApiException) -> str:
     return (
-        f"trainer.accelerator.nodes: the stage's service account may not do this: {error.reason}: {str(error.body)[:300]}. Apply "
-        "infra/kubeflow-trainer, and set kubeflow.service_account to its account."
+        f"trainer.accelerator.nodes: the stage's service account lacks permission: {error.reason}: {str(error.body)[:300]}. "
+        "Apply infra/kubeflow-trainer, and set kubeflow.service_account to its account."
     )

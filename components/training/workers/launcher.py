@@ -27,14 +27,14 @@ def _end_with_the_stage() -> None:
 
 def _end_with_the_lease(given: str) -> None:
     lease.await_expiry(given)
-    sys.stderr.write("the training stage is gone for good: this node ends\n")
+    sys.stderr.write("the training stage has ended: this node stops\n")
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
     leased = os.environ.get(variables.LEASE)
     if leased and lease.expired(leased):
-        sys.exit("the training stage is gone for good: this node does not begin")
+        sys.exit("the training stage has ended: this node does not start")
     from torch.distributed.run import main
 
     # A store shared between restarts would expose stale values of the previous workers.

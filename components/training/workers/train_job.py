@@ -28,9 +28,9 @@ from switchyard.components.training.workers import lease
 from switchyard.components.training.workers.kubernetes import TrainJobClient
 from switchyard.components.training.workers.launcher import RESTARTS
 from switchyard.components.training.workers.lease import Lease
-from switchyard.components.training.workers.listener import Listener
+from switchyard.components.training.workers.protocol import Listener
 from switchyard.components.training.workers.train_job_settings import TrainJobSettings
-from switchyard.components.user_code.loading import file_of, is_file
+from switchyard.components.user_code.loading import UserCode, file_of, is_file
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 _PORT = 29400  # of Kubeflow Trainer's headless service
@@ -44,13 +44,13 @@ def train(job: TrainingJob, report: Report, given: TrainJobSettings) -> TrainRes
         StageError: the TrainJob failed or cannot be created.
     """
     accelerator = job.accelerator
-    per_node = trainer_class(job.settings["framework"])().processes(accelerator)
+    per_node = trainer_class(job.settings.framework)().processes(accelerator)
     name = _name(job)
     folder = Path(given.path) / "switchyard" / name
     say(f"copying the examples to {folder}")
     shared = _share(job, folder)
     file = folder / "job.json"
-    file.write_text(shared.to_json(), encoding="utf-8")
+    file.write_text(shared.model_dump_json(), encoding="utf-8")
     listener = Listener(report, lambda line: sys.stderr.write(f"{line}\n"))
     manifest = train_job(given, name, file, nodes=accelerator.nodes, processes=per_node)
     with Lease(_lease(file)), TrainJobClient(manifest) as running, at_termination(running.delete):
@@ -110,8 +110,8 @@ def _lease(job_file: Path) -> Path:
 
 def _name(job: TrainingJob) -> str:
     """Returns a name that stays the same when a task is retried, so that the retry finds its job and its checkpoints."""
-    framework = re.sub(r"[^a-z0-9]+", "-", trainer_class(job.settings["framework"]).name.lower()).strip("-")
-    key = json.dumps([RunContext.current().kfp_run_id or job.state, job.settings], sort_keys=True)
+    framework = re.sub(r"[^a-z0-9]+", "-", trainer_class(job.settings.framework).name.lower()).strip("-")
+    key = json.dumps([RunContext.current().kfp_run_id or job.state, job.settings.model_dump(mode="json")], sort_keys=True)
     return f"switchyard-{framework[:20]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
@@ -133,18 +133,20 @@ def _share(job: TrainingJob, folder: Path) -> TrainingJob:
             (folder / f"new_{name}").rename(target)
         return str(target)
 
+    def copied_code(code: UserCode | None, name: str) -> UserCode | None:
+        if code is None:
+            return None
+        path = Path(code.path)
+        return replace(code, path=str(Path(copied(str(path.parent), name)) / path.name))
+
     shutil.copy(Path(job.examples) / DATASET, folder / DATASET)
-    settings = dict(job.settings)
-    if settings["code"]:
-        path = Path(settings["code"]["path"])
-        settings["code"] = {**settings["code"], "path": str(Path(copied(str(path.parent), "code")) / path.name)}
-    if is_file(settings["framework"]):
-        path = file_of(settings["framework"])
-        class_name = settings["framework"].rpartition(":")[2]
-        settings["framework"] = f"{Path(copied(str(path.parent), 'trainer')) / path.name}:{class_name}"
-    return replace(
-        job,
-        settings=settings,
+    settings, framework = job.settings, job.settings.framework
+    if is_file(framework):
+        path = file_of(framework)
+        framework = f"{Path(copied(str(path.parent), 'trainer')) / path.name}:{framework.rpartition(':')[2]}"
+    code, loss = copied_code(settings.code, "code"), copied_code(settings.loss_code, "loss")
+    return TrainingJob(
+        settings=settings.model_copy(update={"code": code, "loss_code": loss, "framework": framework}),
         examples=str(folder),
         transformed_examples=copied(job.transformed_examples, "transformed_examples"),
         state=str(folder / "state"),

@@ -11,14 +11,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from switchyard.components.errors import Failure, StageError, TrainingError, last_line
 from switchyard.components.process import interpreter, variables
 from switchyard.components.progress import say
 from switchyard.components.training.trainers import TRAINERS
-from switchyard.components.training.workers.messages import GO, PRUNE
+from switchyard.components.training.workers.protocol import GO, PRUNE
 from switchyard.components.user_code.loading import is_file
+
+if TYPE_CHECKING:
+    from switchyard.components.training.config import TrainerSettings
+    from switchyard.components.training.job import TrainingJob
 
 # This framework trains in the stage's process, which has already imported it.
 STAGES_OWN = "tensorflow"
@@ -37,11 +41,11 @@ class TrainingServer:
     def __init__(self, address: str, log: Path | None) -> None:
         self._address, self._log = address, log
 
-    def train(self, job: Mapping[str, Any], report: Report, *, trial_log: IO[Any] | None = None) -> dict[str, Any] | None:
-        """Trains a `TrainingJob` (as plain data); returns its TrainResult as a dict, or None if `report` pruned it.
+    def train(self, job: TrainingJob, report: Report, *, trial_log: IO[Any] | None = None) -> dict[str, Any] | None:
+        """Trains; returns the TrainResult as a dict, or None if `report` pruned it.
 
         Args:
-            job: see TrainingJob.
+            job: the training.
             report: see `Report`.
             trial_log: output file of a trial, which prints nothing to the terminal. Default: this process's output.
 
@@ -50,13 +54,13 @@ class TrainingServer:
             TrainingError: it diverged or ran out of memory; for a trial also any other failure.
             StageError: it crashed or was killed.
         """
-        order = {"job": dict(job), "trial": trial_log is not None}
+        order = {"job": job.model_dump(mode="json"), "trial": trial_log is not None}
         found: dict[str, Any] | None = self._ask(order, report, trial_log.fileno() if trial_log else 2)
         return found
 
-    def check(self, settings: Mapping[str, Any]) -> str:
+    def check(self, settings: TrainerSettings) -> str:
         """Returns the trainer's name, see `check_trainer`. Raises the same errors as `train`."""
-        return str(self._ask({"check": dict(settings), "trial": False}, lambda *_: False, 2))
+        return str(self._ask({"check": settings.model_dump(mode="json"), "trial": False}, lambda *_: False, 2))
 
     def _ask(self, order: Mapping[str, Any], report: Report, output: int) -> Any:
         given = {**order, "environment": dict(os.environ), "path": sys.path}
@@ -70,34 +74,34 @@ class TrainingServer:
             except OSError as error:
                 raise self._gone() from error
             while True:
-                said = self._said(lines)
-                if "metrics" in said:
-                    answer = PRUNE if report(said["step"], said["metrics"]) else GO
+                content = self._read(lines)
+                if "metrics" in content:
+                    answer = PRUNE if report(content["step"], content["metrics"]) else GO
                     with suppress(OSError):  # the job has died; the next line gives the reason
                         connection.sendall(f"{answer}\n".encode())
-                elif "said" in said:
-                    say(said["said"])
-                elif "failed" in said:
-                    raise Failure(**said["failed"]).error()
-                elif "died" in said:
-                    raise (TrainingError if order["trial"] else StageError)(said["died"])
+                elif "log" in content:
+                    say(content["log"])
+                elif "failed" in content:
+                    raise Failure(**content["failed"]).error()
+                elif "died" in content:
+                    raise (TrainingError if order["trial"] else StageError)(content["died"])
                 else:
-                    return said.get("done")
+                    return content.get("done")
 
-    def _said(self, lines: IO[bytes]) -> dict[str, Any]:
+    def _read(self, lines: IO[bytes]) -> dict[str, Any]:
         try:
             line = lines.readline()
         except OSError as error:
             raise self._gone() from error
         if not line:
             raise self._gone()
-        said: dict[str, Any] = json.loads(line)
-        return said
+        content: dict[str, Any] = json.loads(line)
+        return content
 
     def _gone(self) -> StageError:
         why = last_line(self._log).rstrip(".") if self._log else ""
         where = f" Log: {self._log}" if self._log else ""
-        return StageError(f"the process that trains has ended: {why or 'it left no word'}.{where}")
+        return StageError(f"the training process ended: {why or 'it printed nothing'}.{where}")
 
 
 @contextmanager

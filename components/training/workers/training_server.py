@@ -31,7 +31,7 @@ from switchyard.components.errors import Failure, TrainingError, UserError, in_o
 from switchyard.components.failure import classify
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.text.redaction import install
-from switchyard.components.training.workers.messages import GO, PRUNE
+from switchyard.components.training.workers.protocol import GO, PRUNE
 from switchyard.components.user_code.loading import users_error
 
 _POLL_MS = 100
@@ -115,8 +115,8 @@ class _Server:
         os._exit(0)
 
 
-def _line(said: Mapping[str, Any]) -> bytes:
-    return (json.dumps(said) + "\n").encode()
+def _line(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content) + "\n").encode()
 
 
 def _job(connection: socket.socket) -> None:
@@ -139,8 +139,8 @@ def _job(connection: socket.socket) -> None:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
 
-    def tell(**said: Any) -> None:
-        connection.sendall(_line(said))
+    def tell(**content: Any) -> None:
+        connection.sendall(_line(content))
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         tell(step=step, metrics=dict(metrics))
@@ -171,14 +171,15 @@ def _job(connection: socket.socket) -> None:
 
 def _done(order: Mapping[str, Any], report: Any, tell: Any) -> Any:
     from switchyard.components.progress import set_sink
+    from switchyard.components.training.config import TrainerSettings
     from switchyard.components.training.job import TrainingJob, check_trainer
     from switchyard.components.training.workers.group import train_here
 
     if not order["trial"]:
-        set_sink(lambda text: tell(said=text))
+        set_sink(lambda text: tell(log=text))
     if "check" in order:
-        return check_trainer(order["check"])
-    return asdict(train_here(TrainingJob(**order["job"]), report))
+        return check_trainer(TrainerSettings.model_validate(order["check"]))
+    return asdict(train_here(TrainingJob.model_validate(order["job"]), report))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from switchyard.components.errors import Failure, TrainingError, UserError  # no
 from switchyard.components.progress import set_sink  # noqa: E402
 from switchyard.components.text.redaction import install  # noqa: E402
 from switchyard.components.training.contract import WorkerGroup  # noqa: E402
-from switchyard.components.training.workers.messages import message  # noqa: E402
+from switchyard.components.training.workers.protocol import message  # noqa: E402
 from switchyard.components.user_code.loading import users_error  # noqa: E402
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -43,9 +43,9 @@ def main(job_file: str) -> None:
             _tell(step=step, metrics=dict(metrics))
 
     if group.shard.first:
-        set_sink(lambda text: _tell(said=text))
+        set_sink(lambda text: _tell(log=text))
     try:
-        result = TrainingJob.from_json(Path(job_file).read_text(encoding="utf-8")).run(report, group)
+        result = TrainingJob.model_validate_json(Path(job_file).read_text(encoding="utf-8")).run(report, group)
         if group.shard.first:
             _tell(done=asdict(result))
     except (UserError, TrainingError) as error:
@@ -77,9 +77,9 @@ def _exchange_addresses() -> tuple[str, ...]:
     return tuple(addresses)
 
 
-def _tell(**said: Any) -> None:
+def _tell(**content: Any) -> None:
     # One write per line, as several processes share the pipe.
-    os.write(1, (message(said) + "\n").encode())
+    os.write(1, (message(content) + "\n").encode())
 
 
 def _leave(code: int) -> None:

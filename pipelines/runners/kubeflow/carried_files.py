@@ -143,8 +143,8 @@ def unpack(contents: Mapping[str, str]) -> Path:
     folder = own_folder(name)
     if folder is None:  # checked before a folder in it is reused
         raise UserError(
-            f"{tempfile.gettempdir()}/{name} belongs to somebody else, or others may write to it: what lies there is run. Remove "
-            "it, or set TMPDIR to a folder of your own."
+            f"{tempfile.gettempdir()}/{name} belongs to another user or is writable by others, and code in it is run; "
+            "remove it, or set TMPDIR to a folder of your own."
         )
     target = folder / digest
     if target.exists():

@@ -34,14 +34,15 @@ def find_jar(beam: BeamConfig) -> Path:
     if not jar.is_file():
         if named:
             raise UserError(
-                f"beam.options.flink_job_server_jar: {jar}: no such file. `make flink` makes one; leave this out to use it."
+                f"beam.options.flink_job_server_jar: {jar}: no such file; remove this option to use the one that `make "
+                "flink` builds."
             )
         raise UserError(
-            f"beam.runner: Beam's Flink job server is not there ({jar}). Get it once with `make flink`, or name one that runs "
-            "(beam.options.job_endpoint: host:port) or its jar (beam.options.flink_job_server_jar)."
+            f"beam.runner: Beam's Flink job server is missing ({jar}). Build it once with `make flink`, or give the address "
+            "of a running one (beam.options.job_endpoint: host:port) or its jar (beam.options.flink_job_server_jar)."
         )
     if not shutil.which(_java(beam)):
-        raise UserError(f"beam.runner: Flink needs Java 11 or 17, and there is no {_java(beam)!r} on the PATH. Install one.")
+        raise UserError(f"beam.runner: Flink needs Java 11 or 17, and {_java(beam)!r} is not on the PATH; install it.")
     return jar
 
 
@@ -95,13 +96,13 @@ class JobServer:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             if self._process.poll() is not None:
-                why = last_line(self._log) or "it left no word."
+                why = last_line(self._log) or "it printed nothing."
                 raise StageError(f"Flink's job server ended with exit code {self._process.returncode}: {why} Log: {self._log}")
             try:
                 socket.create_connection((_HOST, self._port), timeout=1).close()
             except OSError:
                 if time.monotonic() > deadline:
-                    raise StageError(f"Flink's job server does not listen after {_START_SECONDS} s. Log: {self._log}") from None
+                    raise StageError(f"Flink's job server did not listen within {_START_SECONDS} s. Log: {self._log}") from None
                 time.sleep(_POLL_SECONDS)
             else:
                 return

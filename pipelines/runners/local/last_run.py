@@ -139,7 +139,7 @@ def replay(
     report = Path(last.outputs.get("report", {}).get("report", "")) / "report.html"
     tracker.unchanged_since(last.run_id, result.metrics, report if report.is_file() else None)
     track_result(tracker, result, display, workspace)
-    display.say("run", f"nothing has changed since MLflow run {last.run_id}; --even-if-unchanged runs it all the same")
+    display.say("run", f"nothing has changed since MLflow run {last.run_id}; --even-if-unchanged runs it anyway")
     return result
 
 

@@ -155,7 +155,7 @@ def _not_started(preload: Path) -> str:
     """Returns why no child runs: the fork server died, or the child did before it opened its log."""
     if full := disk_is_full(preload):
         return f"a stage's process could not be started: {full} Log: {preload}"
-    why = last_line(preload).rstrip(".") or "it left no word; perhaps it was killed, or the machine is out of memory"
+    why = last_line(preload).rstrip(".") or "it printed nothing; perhaps it was killed, or the machine is out of memory"
     return f"the process that imports the libraries and starts the stages has ended: {why}. Log: {preload}"
 
 

@@ -59,9 +59,9 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
         self.work: dict[str, str | None] = {}
 
     @property
-    def away(self) -> bool:
+    def offline(self) -> bool:
         """Whether records still wait to be sent to MLflow."""
-        return self._tracker.away
+        return self._tracker.offline
 
     def _neutral(self, text: str) -> str:
         """Returns a text for cache keys without folders: the fingerprint already covers the data's names and contents."""
@@ -153,7 +153,7 @@ class LocalRun(MachineRun["pipeline_pb2.Pipeline"]):
             custom_executor_operators=operators,
         ).launch()
         if info is None or info.execution_id is None:
-            raise StageError("TFX's launcher skipped it: an input is not there")
+            raise StageError("TFX's launcher skipped it because an input is missing")
         state, outputs = self._metadata.outcome(info.execution_id)
         if state not in (CACHED, COMPLETE):
             raise StageError(f"TFX's launcher left it in state {state}. Log: {self._logs / 'runner.log'}")

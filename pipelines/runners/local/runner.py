@@ -82,6 +82,6 @@ class LocalRunner(MachineRunner["pipeline_pb2.Pipeline"]):
             beam += (f"--job_endpoint={self._job_server.endpoint}",)
         run = LocalRun(compiled, self._workspace, processes, self._display, self._logs, self._trainer, self._source, beam)
         result = run.run()
-        if self._settings and not run.away:
+        if self._settings and not run.offline:
             last_run.save(compiled.config, self._workspace, self._settings, self._trainer, result, run.work)
         return result

@@ -37,9 +37,10 @@ def left_behind(workspace: Workspace, refused: str | None) -> str:
     command = f"switchyard upload --workspace {shlex.quote(str(workspace.root))}"
     if refused:
         return (
-            f"warning: MLflow refused a part of the run's record, which is kept on disk ({refused}). Mend that, then: {command}"
+            f"warning: MLflow refused a part of the run's record, which is kept on disk ({refused}). Fix the reason, then: "
+            f"{command}"
         )
-    return f"warning: MLflow could not be reached; the run's record is on disk. Send it with: {command}"
+    return f"warning: MLflow was unreachable; the run's record is on disk. Upload it with: {command}"
 
 
 class RunTracker:
@@ -73,7 +74,7 @@ class RunTracker:
         return self._parent.run_id
 
     @property
-    def away(self) -> bool:
+    def offline(self) -> bool:
         """Whether records still wait to be sent."""
         return any(self._folder.glob("*.jsonl"))
 
@@ -146,7 +147,7 @@ class RunTracker:
         """Copies the last run's results to the parent run, with a link to that run."""
         self._parent.metrics(metrics)
         link = f"#/experiments/{self.experiment_id}/runs/{run_id}"
-        note = f"Nothing has changed since run [{run_id}]({link}): its results stand."
+        note = f"Nothing has changed since run [{run_id}]({link}): its results are still valid."
         self._parent.tags({"switchyard.unchanged_since": run_id, "mlflow.note.content": note})
         if report is not None:
             self.log_file(report, "report")
@@ -155,10 +156,10 @@ class RunTracker:
         """Ends the parent run as FINISHED, FAILED or KILLED; unsent records are left for `switchyard upload`."""
         self._parent.tags(tags)
         self._parent.end(status)
-        if status != "FINISHED" and not self.away and self.run_id and self.experiment_id:
+        if status != "FINISHED" and not self.offline and self.run_id and self.experiment_id:
             # Runs of interrupted stages are ended nowhere else.
             tracking.end_nested(self._uri, self.experiment_id, self.run_id)
-        if self.away:
+        if self.offline:
             self._header["pid"] = None
             with suppress(OSError):  # on a full disk the dead process id has the same effect
                 write_header(self._folder, self._header)

@@ -29,24 +29,26 @@ def upload(workspace: Workspace, say: Callable[[str], None]) -> int:
         StageError: MLflow is unreachable and unsent records are kept; or it rejected records, which are moved aside.
     """
     sent, refused, failed = 0, 0, 0
-    away: dict[str, UserError | StageError] = {}
+    unreachable: dict[str, UserError | StageError] = {}
     # Concurrent uploads would send every record twice.
     with FileLock(workspace.upload_lock):
         for folder in pending(workspace.journal):
-            outcome = _send_one(folder, away)
+            outcome = _send_one(folder, unreachable)
             sent += outcome.sent
             refused += outcome.refused
             failed += outcome.failed
             for line in outcome.lines:
                 say(f"{folder.name}: {line}")
     if refused or failed:
-        aside = f" What it refuses is kept in {workspace.journal / REFUSED}: mend it, move the folder back, and upload again."
-        again = " What it failed over is where it was: try again later, or look at the server's log."
-        raise StageError(
-            f"MLflow did not take all of {refused + failed} of the journals, see above; the others are sent."
-            f"{aside if refused else ''}{again if failed else ''}{''.join(f' {error}' for error in away.values())}"
+        aside = (
+            f" Refused records are kept in {workspace.journal / REFUSED}: fix the reason, move the folder back, and upload again."
         )
-    for error in away.values():
+        again = " Records on which MLflow failed stay where they are: try again later, or check the server's log."
+        raise StageError(
+            f"MLflow did not accept {refused + failed} of the journals completely, see above; the others were sent."
+            f"{aside if refused else ''}{again if failed else ''}{''.join(f' {error}' for error in unreachable.values())}"
+        )
+    for error in unreachable.values():
         raise error
     return sent
 
@@ -61,8 +63,8 @@ class _Outcome:
     failed: bool = False
 
 
-def _send_one(folder: Path, away: dict[str, UserError | StageError]) -> _Outcome:
-    """Sends a journal; adds an unreachable server to `away`, as other journals may use other servers."""
+def _send_one(folder: Path, unreachable: dict[str, UserError | StageError]) -> _Outcome:
+    """Sends a journal; adds an unreachable server to `unreachable`; other journals may use other servers."""
     header = _header(folder)
     if isinstance(header, _Outcome):
         return header
@@ -70,13 +72,13 @@ def _send_one(folder: Path, away: dict[str, UserError | StageError]) -> _Outcome
     try:
         uri = _uri(uri)
     except UserError as error:
-        away.setdefault(uri, error)
-    if uri in away:
+        unreachable.setdefault(uri, error)
+    if uri in unreachable:
         return _Outcome([])
     try:
         records, refused, registered = _send(folder, uri, header["runs"].values())
     except Exception as error:  # MLflow passes on the exceptions of its store backends
-        return _unsent(folder, uri, error, away)
+        return _unsent(folder, uri, error, unreachable)
     reasons = [f"refused, kept in {refused.target}: {reason}" for reason in refused.reasons] if refused else []
     return _Outcome([f"{records} records sent", *registered, *reasons], sent=True, refused=bool(refused))
 
@@ -84,7 +86,7 @@ def _send_one(folder: Path, away: dict[str, UserError | StageError]) -> _Outcome
 def _header(folder: Path) -> dict[str, Any] | _Outcome:
     """Returns a journal's header, or the outcome when it cannot be sent."""
     if folder.is_symlink():
-        return _Outcome(["is a link to a folder elsewhere, and is not sent; upload that folder's own workspace"], failed=True)
+        return _Outcome(["is a link to another folder and is not sent; upload that folder's own workspace"], failed=True)
     try:
         header = read_header((folder / HEADER).read_text(encoding="utf-8"))
         running = is_alive(header)
@@ -95,15 +97,15 @@ def _header(folder: Path) -> dict[str, Any] | _Outcome:
     return _Outcome([f"still runs (process {header['pid']}); send it when it has ended"]) if running else header
 
 
-def _unsent(folder: Path, uri: str, error: Exception, away: dict[str, UserError | StageError]) -> _Outcome:
+def _unsent(folder: Path, uri: str, error: Exception, unreachable: dict[str, UserError | StageError]) -> _Outcome:
     if is_refusal(error):
         return _aside(folder, first_line(error))
     try:
         _check_that_it_answers(uri, error)
-    except StageError as unreachable:
-        away[uri] = unreachable
+    except StageError as found:
+        unreachable[uri] = found
         return _Outcome([])
-    return _Outcome([f"MLflow failed over it, and it stays where it is: {first_line(error)}"], failed=True)
+    return _Outcome([f"MLflow failed on it, and it stays where it is: {first_line(error)}"], failed=True)
 
 
 def _aside(folder: Path, why: str) -> _Outcome:
@@ -125,17 +127,17 @@ def _check_that_it_answers(uri: str, error: Exception) -> None:
     why = first_line(error)
     if is_denial(error):
         raise StageError(
-            f"MLflow at {mask(uri)} does not let you in: {why}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            f"MLflow at {mask(uri)} denies access: {why}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             "MLFLOW_TRACKING_TOKEN. Nothing is lost."
         ) from error
-    raise StageError(f"MLflow cannot be reached: {why}. Nothing is lost; try again later.") from error
+    raise StageError(f"MLflow is unreachable: {why}. Nothing is lost; try again later.") from error
 
 
 def _uri(address: str) -> str:
     if given := RunContext.current().tracking_uri:
         return take_credentials(given)
     if _MASKED in address and not address.startswith("http"):
-        raise UserError("the database's address holds a password, which is not kept: set MLFLOW_TRACKING_URI.")
+        raise UserError("the database's address contains a password, which is not stored; set MLFLOW_TRACKING_URI.")
     # For servers, only journals of older versions hold the mask.
     return address.replace(_MASKED, "", 1)
 

@@ -192,7 +192,10 @@ def several(folder, count, *, kind=KIND, shard_model=False):
     }
     accelerator = {"kind": kind, "count": count, "shard_model": shard_model}
     settings = {
+        "version": "0",
+        "bundle": 0,
         "framework": "pytorch",
+        "own_preprocessing": False,
         "code": None,
         "model_parameters": {},
         "loss": None,
@@ -201,7 +204,8 @@ def several(folder, count, *, kind=KIND, shard_model=False):
         "hyperparameters": given,
         "accelerator": accelerator,
     }
-    job = TrainingJob(settings, str(folder), str(columns), str(folder / "state"))
+    inputs = {"examples": str(folder), "transformed_examples": str(columns), "state": str(folder / "state")}
+    job = TrainingJob.model_validate({"settings": settings, **inputs})
     return train_here(job, no_report)
 
 

@@ -97,12 +97,13 @@ class KubeflowClient:
 
     def health(self) -> dict[str, Any]:
         """Returns KFP's health: `tag_name` (its version) and `multi_user`."""
-        with self.errors("look for Kubeflow Pipelines"):
+        with self.errors("find Kubeflow Pipelines"):
             answer = self._get("/apis/v2beta1/healthz", missing=())
             if "json" not in (answer.getheader("Content-Type") or ""):
                 raise UserError(
-                    f"{self.host} answers with a page, not with KFP's API: a wrong path (on Kubeflow it is .../pipeline) or a "
-                    f"login. Give a token (--token-file, {KFP_TOKEN}) or the session's cookie ({KFP_COOKIE})."
+                    f"{self.host} answers with a web page, not KFP's API: the path is wrong (on Kubeflow it is "
+                    f".../pipeline) or a login is required; give a token (--token-file, {KFP_TOKEN}) or the session's "
+                    f"cookie ({KFP_COOKIE})."
                 )
             return _mapping(answer.data)
 
@@ -139,7 +140,7 @@ class KubeflowClient:
 
     def run(self, run_id: str) -> Run:
         """Returns a run with the states of its tasks."""
-        with self.errors(f"get run {run_id}", missing=f"there is no run {run_id}; list them with switchyard runs list"):
+        with self.errors(f"get run {run_id}", missing=f"unknown run {run_id}; list them with switchyard runs list"):
             if not run_id.strip():
                 raise NoSuchRunError("RUN: is empty; list the runs with switchyard runs list.")
             return run_of(self._runs.run_service_get_run(run_id, **self.given))
@@ -176,12 +177,12 @@ class KubeflowClient:
 
     def terminate(self, run_id: str) -> None:
         """Stops a run."""
-        with self.errors(f"terminate run {run_id}", missing=f"there is no run {run_id}"):
+        with self.errors(f"terminate run {run_id}", missing=f"unknown run {run_id}"):
             self._runs.run_service_terminate_run(run_id, **self.given)
 
     def retry(self, run_id: str) -> None:
         """Retries the failed tasks of a run; succeeded tasks are kept."""
-        with self.errors(f"retry run {run_id}", missing=f"there is no run {run_id}"):
+        with self.errors(f"retry run {run_id}", missing=f"unknown run {run_id}"):
             self._runs.run_service_retry_run(run_id, **self.given)
 
     def service(self, name: str) -> Any:
@@ -274,7 +275,7 @@ class KubeflowClient:
             reason = getattr(error, "reason", None) or error
             if "CERTIFICATE_VERIFY_FAILED" in str(reason):
                 raise UserError(
-                    f"cannot {what}: {self.host} has a certificate that is not trusted. Name its authority with --ca-cert."
+                    f"cannot {what}: {self.host} has an untrusted certificate; give its authority with --ca-cert."
                 ) from None
             raise UserError(
                 f"cannot {what}: {self.host} does not answer ({str(reason).rpartition(': ')[2]}). Is it running, and is the port "
@@ -282,26 +283,26 @@ class KubeflowClient:
             ) from None
         except _UNREADABLE as error:
             why = f"{type(error).__name__}: {first_line(error)}"
-            raise StageError(f"cannot {what}: {self.host} answers with what is no answer of KFP's ({why})") from error
+            raise StageError(f"cannot {what}: {self.host} returned an answer that is not KFP's ({why})") from error
 
     def _refused(self, what: str, error: Any, missing: str | None) -> Exception:
         said = _message(error)
         if error.status == 401:
             return UserError(
-                f"cannot {what}: {self.host} does not know who you are (401). Give a token (--token-file, {KFP_TOKEN}) "
+                f"cannot {what}: {self.host} rejects the credentials (401); give a token (--token-file, {KFP_TOKEN}) "
                 f"or the session's cookie ({KFP_COOKIE})."
             )
         if error.status == 403:
             return UserError(
-                f"cannot {what}: you may not (403: {said}). Ask for the role kubeflow-edit in the namespace "
+                f"cannot {what}: permission denied (403: {said}); request the role kubeflow-edit in the namespace "
                 f"{self.connection.namespace or '(none was given: --namespace)'}."
             )
         if error.status == 404:
             if missing and "json" in str(error.headers.get("Content-Type") if error.headers else ""):
                 return NoSuchRunError(missing + ".")
             return UserError(
-                f"cannot {what}: {self.host} has no /apis/v2beta1 (404): a wrong path (on Kubeflow it is .../pipeline), or a KFP "
-                "before version 2. Switchyard needs KFP 2.2 or later."
+                f"cannot {what}: {self.host} has no /apis/v2beta1 (404): the path is wrong (on Kubeflow it is "
+                ".../pipeline), or KFP is older than version 2. Switchyard needs KFP 2.2 or later."
             )
         if error.status in (400, 409):
             return UserError(f"cannot {what}: KFP refuses it ({error.status}: {said})")
@@ -322,7 +323,7 @@ def _json_client(api: Any) -> Any:
 def _mapping(content: str | bytes) -> dict[str, Any]:
     found = json.loads(content)
     if not isinstance(found, dict):
-        raise TypeError(f"a {type(found).__name__} in place of an object")
+        raise TypeError(f"a {type(found).__name__} instead of an object")
     return found
 
 

@@ -102,8 +102,8 @@ class Schedules:
         if not self._can_start(made.recurring_run_id):
             self.delete(made.recurring_run_id)
             raise StageError(
-                f"KFP has kept no pipeline for the recurring run {made.recurring_run_id}: it would never start a run. It was "
-                "deleted again. Submit the pipeline once without --schedule to see whether this KFP runs it."
+                f"KFP did not store the pipeline of the recurring run {made.recurring_run_id}, which would never start a "
+                "run and was deleted again. Submit the pipeline once without --schedule to see whether this KFP runs it."
             )
         return _recurring(made)
 
@@ -161,7 +161,7 @@ class Schedules:
             )
         version = self._version(str(made.pipeline_id), name)
         if version is None:
-            raise StageError(f"KFP has kept no version of pipeline {name!r}, which was just uploaded.")
+            raise StageError(f"KFP did not store the version of pipeline {name!r}, which was just uploaded.")
         return {"pipeline_id": str(made.pipeline_id), "pipeline_version_id": version}
 
     def _upload_version(self, pipeline_id: str, version: str, path: Path) -> Mapping[str, str]:
@@ -181,7 +181,7 @@ class Schedules:
         return {"pipeline_id": pipeline_id, "pipeline_version_id": found}
 
     def _pipeline(self, name: str) -> str | None:
-        with self._client.errors(f"look for pipeline {name!r}"):
+        with self._client.errors(f"find pipeline {name!r}"):
             found = self._pipelines.pipeline_service_list_pipelines(
                 filter=self._client.filter("display_name", name), namespace=self._client.connection.namespace or "", **self._given
             ).pipelines
@@ -189,7 +189,7 @@ class Schedules:
 
     def _version(self, pipeline_id: str, name: str) -> str | None:
         token = ""
-        with self._client.errors(f"look for version {name!r}"):
+        with self._client.errors(f"find version {name!r}"):
             while True:
                 page = self._pipelines.pipeline_service_list_pipeline_versions(
                     pipeline_id, page_token=token, page_size=100, **self._given
@@ -206,7 +206,7 @@ class Schedules:
 
     def _can_start(self, schedule: str) -> bool:
         """Returns whether KFP stored a pipeline for it; a missing one is otherwise reported only in the controller's log."""
-        with self._client.errors("look at the recurring run"):
+        with self._client.errors("read the recurring run"):
             kept = self._recurring.recurring_run_service_get_recurring_run(schedule, **self._given)
             if kept.pipeline_spec:
                 return True
@@ -234,7 +234,7 @@ def _recurring(answer: Any) -> Recurring:
 
 
 def _missing(schedule: str) -> str:
-    return f"there is no recurring run {schedule}; list them with switchyard runs schedules list"
+    return f"unknown recurring run {schedule}; list them with switchyard runs schedules list"
 
 
 def schedule_workflow(name: str) -> str:

@@ -14,7 +14,7 @@ def check(spec: Mapping[str, Any]) -> None:
     if spec.get("schemaVersion") != "2.1.0":
         complaints.append(f"schemaVersion is {spec.get('schemaVersion')!r}, not '2.1.0'")
     if complaints:
-        raise ValueError("the compiled pipeline is not sound: " + "; ".join(complaints[:5]))
+        raise ValueError("the compiled pipeline is invalid: " + "; ".join(complaints[:5]))
 
 
 def _messages(spec: Mapping[str, Any]) -> list[str]:
@@ -42,7 +42,7 @@ def complaints_of(spec: Mapping[str, Any]) -> list[str]:
         if "dag" in component:
             found += _dag(name, component, components)
         elif component.get("executorLabel") not in executors:
-            found.append(f"{name}: there is no executor {component.get('executorLabel')!r}")
+            found.append(f"{name}: unknown executor {component.get('executorLabel')!r}")
     return found
 
 
@@ -53,14 +53,14 @@ def _dag(name: str, component: Mapping[str, Any], components: Mapping[str, Any])
         where = f"{name}/{task_name}"
         definition = components.get(task["componentRef"]["name"])
         if definition is None:
-            found.append(f"{where}: there is no component {task['componentRef']['name']!r}")
+            found.append(f"{where}: unknown component {task['componentRef']['name']!r}")
             continue
         declared = definition.get("inputDefinitions", {})
         for kind in ("artifacts", "parameters"):
             given = task.get("inputs", {}).get(kind, {})
             found += [f"{where}: {k} is not an input" for k in given if k not in declared.get(kind, {})]
             found += [
-                f"{where}: input {k} is not given"
+                f"{where}: input {k} has no value"
                 for k, d in declared.get(kind, {}).items()
                 if k not in given and not d.get("isOptional") and "defaultValue" not in d
             ]
@@ -68,7 +68,7 @@ def _dag(name: str, component: Mapping[str, Any], components: Mapping[str, Any])
                 found += _reference(f"{where}: {key}", value, kind, task, tasks, components, component)
         for other in task.get("dependentTasks", []):
             if other not in tasks:
-                found.append(f"{where}: waits for {other!r}, which is not there")
+                found.append(f"{where}: depends on {other!r}, which does not exist")
     return found
 
 
@@ -90,8 +90,8 @@ def _reference(
         return []
     producer = produced["producerTask"]
     if producer not in tasks:
-        return [f"{where}: there is no task {producer!r}"]
-    found = [] if producer in task.get("dependentTasks", []) else [f"{where}: does not wait for {producer!r}"]
+        return [f"{where}: unknown task {producer!r}"]
+    found = [] if producer in task.get("dependentTasks", []) else [f"{where}: does not depend on {producer!r}"]
     outputs = components[tasks[producer]["componentRef"]["name"]].get("outputDefinitions", {}).get(kind, {})
     key = produced[f"output{one}Key"]
     return found if key in outputs else [*found, f"{where}: {producer!r} has no output {key!r}"]

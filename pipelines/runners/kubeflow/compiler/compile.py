@@ -103,9 +103,7 @@ def compile_tfx_pipeline(
     nodes = [t.id for t in plan.tasks]
     for name in stages or {}:
         if name not in nodes:
-            raise UserError(
-                f"kubeflow.stages: there is no stage {name!r}.{did_you_mean(name, nodes)} Stages: {', '.join(nodes)}."
-            )
+            raise UserError(f"kubeflow.stages: unknown stage {name!r}.{did_you_mean(name, nodes)} Stages: {', '.join(nodes)}.")
     waits = {t.id: tuple(dict.fromkeys([*sorted(t.producers), *t.after])) for t in plan.tasks}
     if joined:
         plan = join(plan, stages or {}, alone, LIMIT, {f: len(c) for f, c in carried.contents.items()})

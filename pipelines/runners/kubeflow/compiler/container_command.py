@@ -46,7 +46,7 @@ def container_spec(node: str, spec: Any, common: Mapping[str, Any]) -> dict[str,
                     return [f"{names[placeholder.key]}.uri"]
         raise CompileError(
             node,
-            f"its command holds {placeholder_utils.debug_str(expression)}; a container's command may hold texts, "
+            f"its command contains {placeholder_utils.debug_str(expression)}; a container's command may contain texts, "
             "exec properties and the URIs of its inputs and outputs",
         )
 

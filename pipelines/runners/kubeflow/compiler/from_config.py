@@ -49,7 +49,7 @@ def compile_config(
     # A jar in the pipeline's own `beam` section may exist only on this machine.
     if beam.needs_job_server and (kubeflow.beam is None or "flink_job_server_jar" not in beam.options):
         raise UserError(
-            "kubeflow.beam: a pod has no Flink job server of its own; set kubeflow.beam.options.job_endpoint (host:port of one "
+            "kubeflow.beam: a pod does not start a Flink job server; set kubeflow.beam.options.job_endpoint (host:port of one "
             "on the cluster) or flink_job_server_jar (its path in the image), or kubeflow.beam={runner: direct}"
         )
     pipeline = create_pipeline(config, pipeline_root=root, code_store=store, beam_pipeline_args=beam.arguments())
@@ -93,7 +93,7 @@ def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResourc
     for stage in trainings:
         if kind == "tpu" and not found[stage].accelerator:
             raise UserError(
-                "trainer.accelerator: on a cluster a TPU has a type; set kubeflow.stages.training.accelerator, e.g. tpu:v5e:2x2"
+                "trainer.accelerator: on a cluster a TPU needs a type; set kubeflow.stages.training.accelerator, e.g. tpu:v5e:2x2"
             )
         if kind == "gpu" and not found[stage].accelerator:
             found[stage] = StageResources(accelerator=f"gpu:{count}" if count > 1 else "gpu").over(found[stage])
@@ -128,8 +128,9 @@ def _data(config: PipelineConfig) -> tuple[dict[Path, list[Path]], dict[Path, tu
         total += sum(f.stat().st_size for f in files)
         if total > _MOST_DATA:
             raise UserError(
-                f"{where} holds {total:,} bytes on this machine; a pipeline carries {_MOST_DATA:,}. Put the data where "
-                "the cluster reads it, and name it by s3://, gs:// or the path of a claim (kubeflow.stages.ingest.volumes)."
+                f"{where} holds {total:,} bytes on this machine; the limit for a compiled pipeline is {_MOST_DATA:,}. Put "
+                "the data where the cluster can read it, and give its s3:// or gs:// URI or its path on a claim "
+                "(kubeflow.stages.ingest.volumes)."
             )
         # A sample is usually one file; training data in the same folder is not embedded in the gate's task.
         sample = where.startswith("validation.serving_sample")

@@ -56,9 +56,7 @@ class _Planner:
         self._pipeline, self._carried, self._views = pipeline, carried, views
         for component in pipeline.components:
             if isinstance(component, Pipeline):
-                raise CompileError(
-                    component.id, "a pipeline inside a pipeline is not supported; put its nodes into the outer one"
-                )
+                raise CompileError(component.id, "nested pipelines are not supported; put the nodes into the outer pipeline")
         self._ir = compiler.Compiler().compile(pipeline)
         self._deployment = runner_utils.extract_local_deployment_config(self._ir)
         self._components: dict[str, base_node.BaseNode] = {c.id: c for c in pipeline.components}
@@ -80,8 +78,10 @@ class _Planner:
         if kind.endswith("resolver.Resolver"):
             raise CompileError(
                 name,
-                "a Resolver asks ML Metadata, which tasks cannot reach. Fetch what you need in an ordinary component "
-                "(Switchyard's `baseline` stage asks MLflow's registry), or use an Importer for a fixed artifact",
+                (
+                    "a Resolver queries ML Metadata, which tasks cannot reach. Query the source in an ordinary component "
+                    "(Switchyard's `baseline` stage queries MLflow's registry), or use an Importer for a fixed artifact"
+                ),
             )
         spec = runner_utils.extract_executor_spec(self._deployment, name)
         if spec is None:
@@ -149,7 +149,9 @@ class _Planner:
         cls = self._components[name].outputs[key].type
         uri, files = self._carried.replaced(str(given["artifact_uri"]), name)
         if files:
-            raise CompileError(name, f"{given['artifact_uri']} is a folder of this machine; tasks read gs://, s3:// and the like")
+            raise CompileError(
+                name, f"{given['artifact_uri']} is a folder on this machine; use a URI that tasks can read (gs://, s3://)"
+            )
         return Task(
             id=name,
             function=self._functions.allocate(name),
@@ -168,7 +170,8 @@ class _Planner:
             spec = specs[key]
             if spec.HasField("input_graph_ref"):
                 raise CompileError(
-                    node.node_info.id, f"input {key!r} is picked by a resolver function, which asks ML Metadata; see Resolver"
+                    node.node_info.id,
+                    f"input {key!r} is selected by a resolver function, which queries ML Metadata; see Resolver",
                 )
             for channel in _channels(node, key):
                 where = (channel.producer_node_query.id, channel.output_key)
@@ -235,8 +238,10 @@ class _Planner:
                     if len(constant.encode()) > _LONGEST_PARAMETER:
                         raise CompileError(
                             name,
-                            f"exec property {key!r} is {len(constant.encode()):,} bytes long, the backend takes "
-                            f"{_LONGEST_PARAMETER:,}; put it into a file or into the image",
+                            (
+                                f"exec property {key!r} is {len(constant.encode()):,} bytes long, the backend's limit is "
+                                f"{_LONGEST_PARAMETER:,}; put it into a file or into the image"
+                            ),
                         )
                 properties.append(ExecProperty(key, arguments.allocate(key), _KINDS[kind], constant))
         return properties, dynamic, schemas, files
@@ -244,7 +249,7 @@ class _Planner:
     def _parameter(self, node: str, given: Any) -> PipelineParameter:
         kind = _RUNTIME_KINDS.get(given.type)
         if kind is None:
-            raise CompileError(node, f"runtime parameter {given.name!r} is of a type that pipelines have not")
+            raise CompileError(node, f"runtime parameter {given.name!r} has a type that pipelines do not support")
         default = _value(given.default_value) if given.HasField("default_value") else None
         found = PipelineParameter(snake(given.name), kind, default)
         before = self._parameters.setdefault(found.name, found)
@@ -376,6 +381,4 @@ def _class_path(node: str, cls: type[tfx_artifact.Artifact]) -> str:
                     return path
             except (ImportError, AttributeError):
                 continue
-    raise CompileError(
-        node, f"artifact type {cls.__qualname__} is defined in a script; put it into a module that the image holds"
-    )
+    raise CompileError(node, f"artifact type {cls.__qualname__} is defined in a script; move it to a module in the image")

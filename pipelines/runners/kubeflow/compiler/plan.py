@@ -217,15 +217,13 @@ def check_names(tasks: Sequence[Task]) -> None:
     functions |= {f"drive_{t.function}": t.id for t in tasks if t.driver}
     for function, node in functions.items():
         if f"{function}_driver" in functions:
-            raise CompileError(
-                functions[f"{function}_driver"], f"Kubeflow needs its name for a step of {node!r} of its own; give it another id"
-            )
+            raise CompileError(functions[f"{function}_driver"], f"its id is reserved for a step of {node!r}; choose another id")
 
 
 def check_importable(node: str, spec: str) -> None:
     """Raises CompileError for an executor defined in a script (`__main__`), which a task cannot import."""
     if "'__main__." in spec:
-        raise CompileError(node, "its executor is defined in a script (__main__); put it into a module that the image holds")
+        raise CompileError(node, "its executor is defined in a script (__main__); move it to a module in the image")
 
 
 def check_conditions(tasks: Mapping[str, Task], conditions: Mapping[str, Condition]) -> None:

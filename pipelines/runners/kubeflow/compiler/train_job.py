@@ -28,17 +28,17 @@ def on_several_nodes(config: PipelineConfig, stage: str, wanted: StageResources,
     accelerator, job = config.trainer.accelerator, config.kubeflow.train_job
     if job is None:
         raise UserError(
-            f"trainer.accelerator.nodes: {accelerator.nodes} nodes of a cluster are a TrainJob of Kubeflow Trainer; say where it "
-            "finds its data with kubeflow.train_job, e.g. {path: /mnt/training} (docs/kubeflow.md), or set nodes to 1."
+            f"trainer.accelerator.nodes: {accelerator.nodes} nodes run as a TrainJob of Kubeflow Trainer, which needs "
+            f"kubeflow.train_job for its data; set it, e.g. {{path: /mnt/training}} (docs/kubeflow.md), or set nodes to 1."
         )
     if accelerator.kind not in ("cpu", "gpu"):
         raise UserError(
-            f"trainer.accelerator.kind: several nodes of a cluster are cpu or gpu, received {accelerator.kind!r}; the stage that "
-            "asks for them cannot look what they have."
+            f"trainer.accelerator.kind: several nodes need cpu or gpu, received {accelerator.kind!r}; the stage cannot "
+            "detect the nodes' devices."
         )
     if not any(PurePosixPath(job.path).is_relative_to(v.path) for v in wanted.volumes):
         raise UserError(
-            f"kubeflow.train_job.path: {job.path} is on no claim that the stage mounts; add its claim to "
+            f"kubeflow.train_job.path: {job.path} is not on a claim that the stage mounts; add the claim to "
             f"kubeflow.stages.{stage}.volumes as {{claim: NAME, path: {job.path}}}."
         )
     limits = {"cpu": wanted.cpu, "memory": wanted.memory}
@@ -46,8 +46,8 @@ def on_several_nodes(config: PipelineConfig, stage: str, wanted: StageResources,
         found = device(wanted.accelerator)
         if found.count != accelerator.count:
             raise UserError(
-                f"trainer.accelerator.count: {accelerator.count} for each node, but kubeflow.stages.{stage}.accelerator asks for "
-                f"{found.count}; give the same."
+                f"trainer.accelerator.count: {accelerator.count} per node, but kubeflow.stages.{stage}.accelerator requests "
+                f"{found.count}; set both to the same number."
             )
         limits[found.resource] = str(found.count)
     given = TrainJobSettings(

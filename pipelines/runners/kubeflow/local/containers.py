@@ -27,7 +27,9 @@ class Containers:
         try:
             for image in sorted(images):
                 if not _there(client, image):
-                    raise UserError(f"image {image!r} is not on this machine. Build it with `make image`, or set kubeflow.image.")
+                    raise UserError(
+                        f"kubeflow.image: {image!r} is not on this machine; build it with `make image`, or set another image."
+                    )
         finally:
             client.close()
 
@@ -98,7 +100,7 @@ def _client() -> Any:
         client.ping()
     except docker.errors.DockerException as error:
         raise UserError(
-            f"no Docker answers ({first_line(error)}). Start it, or set DOCKER_HOST to podman's socket: "
+            f"Docker is unreachable ({first_line(error)}). Start it, or set DOCKER_HOST to podman's socket: "
             "podman system service --time=0 unix:///run/podman/podman.sock"
         ) from None
     return client

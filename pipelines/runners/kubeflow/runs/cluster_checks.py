@@ -60,8 +60,8 @@ def examine(client: KubeflowClient, config: PipelineConfig | None, tracking_uri:
         ("runs", look.runs),
         ("kubectl", look.kubectl),
         ("MLflow plugin", look.plugin),
-        ("MLflow from here", look.mlflow),
-        ("MLflow from inside", look.mlflow_inside),
+        ("MLflow (this machine)", look.mlflow),
+        ("MLflow (cluster)", look.mlflow_inside),
         ("image", look.image),
         ("storage class", look.storage),
         ("quota", look.quota),
@@ -93,18 +93,20 @@ class _Examination:
         oldest = ".".join(map(str, OLDEST))
         if numbers is None:
             yield Finding(
-                "version", UNKNOWN, f"KFP calls itself {tag or 'nothing'}; it must be {oldest} or later, for its security fixes"
+                "version",
+                UNKNOWN,
+                f"KFP reports the version {tag or 'unknown'}; {oldest} or later is required for its security fixes",
             )
         elif tuple(map(int, numbers.groups())) < OLDEST:
             yield Finding("version", FAILED, f"KFP {tag}: upgrade to {oldest} or later, for its security fixes")
         else:
             yield Finding("version", OK, f"KFP {tag}")
         if health.get("multi_user") and not self._client.connection.namespace:
-            yield Finding("namespace", FAILED, "this KFP has several users: say whose namespace with --namespace")
+            yield Finding("namespace", FAILED, "this KFP has several users: set --namespace")
 
     def runs(self) -> Iterator[Finding]:
         found = self._client.runs(None, 1)
-        yield Finding("runs", OK, "you may list them" + ("" if found else "; there is none yet"))
+        yield Finding("runs", OK, "listed" + ("" if found else "; none exists yet"))
 
     def kubectl(self) -> Iterator[Finding]:
         context = kubectl.run("config", "current-context").strip()
@@ -112,10 +114,10 @@ class _Examination:
             yield Finding(
                 "kubectl",
                 FAILED,
-                f"context {context}: its cluster has no namespace {self._namespace}; another context, or --namespace",
+                f"context {context}: its cluster has no namespace {self._namespace}; use another context, or set --namespace",
             )
         else:
-            known = "that it is the cluster of --host is not known from here"
+            known = "not verified to be the cluster of --host"
             yield Finding("kubectl", OK, f"context {context}, namespace {self._namespace}; {known}")
 
     def plugin(self) -> Iterator[Finding]:
@@ -127,10 +129,10 @@ class _Examination:
             return
         plugin = (settings.get("plugins") or {}).get("mlflow")
         if not plugin:
-            yield found("MLflow plugin", OK, "off: submit makes the MLflow runs, and needs tracking.uri for it")
+            yield found("MLflow plugin", OK, "off: submit creates the MLflow runs, for which it needs tracking.uri")
         elif not (plugin.get("settings") or {}).get("injectUserEnvVars"):
             said = (
-                "on without injectUserEnvVars: stages cannot log to the runs that KFP makes (infra/kubeflow/mlflow-plugin.json)"
+                "on without injectUserEnvVars: stages cannot log to the runs that KFP creates (infra/kubeflow/mlflow-plugin.json)"
             )
             yield found("MLflow plugin", FAILED, said)
         else:
@@ -139,9 +141,9 @@ class _Examination:
     def _plugin_by_runs(self, why: str) -> Finding:
         runs = self._client.runs(None, 1)
         if not runs:
-            return Finding("MLflow plugin", UNKNOWN, f"KFP's API does not say, the first run does ({why})")
+            return Finding("MLflow plugin", UNKNOWN, f"unknown before the first run ({why})")
         on = of_plugin(runs[0]) is not None
-        return Finding("MLflow plugin", OK, ("on" if on else "off, or it was for the newest run") + ", by the newest run")
+        return Finding("MLflow plugin", OK, ("on" if on else "off") + " in the newest run")
 
     def _kfp_settings(self) -> Mapping[str, Any]:
         if self._settings is None:
@@ -153,21 +155,23 @@ class _Examination:
     def mlflow(self) -> Iterator[Finding]:
         if not self._uri or not self._uri.startswith("http"):
             yield Finding(
-                "MLflow from here",
+                "MLflow (this machine)",
                 UNKNOWN,
-                "no server is named: tracking.uri (http://...) or --tracking-uri; the verdict's exit code needs it",
+                "no server is configured; set tracking.uri (http://...) or --tracking-uri, which the verdict's exit code needs",
             )
             return
         try:
             tracking.client(self._uri).search_experiments(max_results=1)
         except Exception as error:  # MLflow passes on the exceptions of its store backends
-            yield Finding("MLflow from here", FAILED, f"{mask(self._uri)} does not answer as MLflow does: {first_line(error)}")
+            yield Finding(
+                "MLflow (this machine)", FAILED, f"{mask(self._uri)} is not a reachable MLflow server: {first_line(error)}"
+            )
             return
-        yield Finding("MLflow from here", OK, mask(self._uri))
+        yield Finding("MLflow (this machine)", OK, mask(self._uri))
 
     def mlflow_inside(self) -> Iterator[Finding]:
         """Checks that MLflow's service is ready and admits the namespace; whether pods reach it is not visible from outside."""
-        name = "MLflow from inside"
+        name = "MLflow (cluster)"
         uri = self._wanted.defaults.environment.get("MLFLOW_TRACKING_URI") or (
             self._config.tracking.uri if self._config else None
         )
@@ -181,17 +185,17 @@ class _Examination:
             yield Finding(
                 name,
                 UNKNOWN,
-                "no server is named for the tasks: tracking.uri, or kubeflow.defaults.environment.MLFLOW_TRACKING_URI",
+                "no server is configured for the tasks; set tracking.uri or kubeflow.defaults.environment.MLFLOW_TRACKING_URI",
             )
             return
         if host in _HERE_ALONE:
-            said = f"{host} is this machine, and in a pod the pod: set kubeflow.defaults.environment.MLFLOW_TRACKING_URI"
-            yield Finding(name, FAILED, f"{said} to what tasks reach")
+            said = f"{host} would be the pod itself; set kubeflow.defaults.environment.MLFLOW_TRACKING_URI"
+            yield Finding(name, FAILED, f"{said} to an address that tasks can reach")
             return
         service, _, rest = host.partition(".")
         place = rest.split(".")[0] or self._namespace
         if rest and not re.fullmatch(r"[a-z0-9-]+(\.svc(\.cluster\.local)?)?", rest):
-            yield Finding(name, UNKNOWN, f"{host} is no service of the cluster; whether pods reach it, the first run says")
+            yield Finding(name, UNKNOWN, f"{host} is not a service of the cluster; the first run shows whether pods reach it")
             return
         yield self._service(name, service, place)
 
@@ -200,16 +204,16 @@ class _Examination:
             return Finding(name, FAILED, f"there is no service {service} in namespace {place} (infra/mlflow)")
         ready = [s for s in (kubectl.get("endpoints", service, place) or {}).get("subsets") or [] if s.get("addresses")]
         if not ready:
-            return Finding(name, FAILED, f"service {service} in {place} has no pod that is ready: kubectl -n {place} get pods")
+            return Finding(name, FAILED, f"service {service} in {place} has no ready pod: kubectl -n {place} get pods")
         labels = ((kubectl.get("namespace", self._namespace) or {}).get("metadata") or {}).get("labels") or {}
         for policy in kubectl.every("networkpolicy", place):
             if not _lets_in(policy, labels) and policy["metadata"]["name"] == service:
-                said = f"its NetworkPolicy lets namespace {self._namespace} not in: kubectl label namespace {self._namespace}"
+                said = f"its NetworkPolicy does not admit namespace {self._namespace}: kubectl label namespace {self._namespace}"
                 return Finding(name, FAILED, f"{said} {_label_of(policy)}")
         return Finding(
             name,
             OK,
-            f"service {service} in {place} is ready and lets {self._namespace} in; pods reach it if DNS does",
+            f"service {service} in {place} is ready and admits {self._namespace}; DNS inside pods is not verified",
         )
 
     def image(self) -> Iterator[Finding]:
@@ -218,10 +222,10 @@ class _Examination:
             yield Finding(
                 "image",
                 UNKNOWN,
-                "kubeflow.image is not set (give PIPELINE): make image, and push it where the cluster pulls from",
+                "kubeflow.image is not set (give PIPELINE): build it with make image, and push it to a registry of the cluster",
             )
         else:
-            yield Finding("image", UNKNOWN, f"{image}: whether nodes can pull it, the first pod says")
+            yield Finding("image", UNKNOWN, f"{image}: the first pod shows whether nodes can pull it")
         for secret in self._wanted.image_pull_secrets:
             found = kubectl.get("secret", secret, self._namespace)
             if found is None:
@@ -238,7 +242,7 @@ class _Examination:
                 yield Finding("pull secret", OK, secret)
         for secret in sorted(self._secrets()):
             if kubectl.get("secret", secret, self._namespace) is None:
-                yield Finding("secrets", FAILED, f"there is no secret {secret} in {self._namespace}, which a stage is given")
+                yield Finding("secrets", FAILED, f"there is no secret {secret} in {self._namespace}, which a stage uses")
             else:
                 yield Finding("secrets", OK, secret)
 
@@ -254,7 +258,7 @@ class _Examination:
         default = [n for n, a in classes.items() if a.get("storageclass.kubernetes.io/is-default-class") == "true"]
         wanted = workspace.storage_class_name if workspace else None
         if wanted and wanted not in classes:
-            yield Finding(name, FAILED, f"there is no {wanted}; there are: {', '.join(classes) or 'none'}")
+            yield Finding(name, FAILED, f"no storage class {wanted}; available: {', '.join(classes) or 'none'}")
         elif wanted:
             yield Finding(name, OK, wanted)
         elif default:
@@ -262,7 +266,7 @@ class _Examination:
         else:
             outcome = FAILED if workspace else UNKNOWN
             there = ", ".join(classes) or "none"
-            said = f"none is the default (there are: {there}): a workspace needs kubeflow.workspace.storageClassName"
+            said = f"none is the default (available: {there}): a workspace needs kubeflow.workspace.storageClassName"
             yield Finding(name, outcome, said)
 
     def quota(self) -> Iterator[Finding]:
@@ -279,9 +283,7 @@ class _Examination:
             if full:
                 yield Finding("quota", FAILED, f"{name} is used up: {', '.join(full)}")
             elif bare and not supplied:
-                said = (
-                    f"{name} has pods without {' and '.join(bare)} refused, and no LimitRange supplies it: set kubeflow.defaults"
-                )
+                said = f"{name} rejects pods without {' and '.join(bare)}, and no LimitRange sets it: set kubeflow.defaults"
                 yield Finding("quota", FAILED, f"{said}; KFP's own drivers need a LimitRange")
             else:
                 yield Finding("quota", OK, f"{name}: " + ", ".join(f"{k} {used.get(k, '0')} of {v}" for k, v in hard.items()))
@@ -291,7 +293,7 @@ class _Examination:
         wanted = dict(self._devices())
         if not wanted:
             there = sorted({k for n in nodes for k in n["status"].get("allocatable", {}) if "/" in k})
-            yield Finding("accelerators", OK, f"none is asked for; nodes have: {', '.join(there) or 'none'}")
+            yield Finding("accelerators", OK, f"none requested; nodes have: {', '.join(there) or 'none'}")
         for stage, asked in wanted.items():
             selector = {**asked.node_selector, **self._wanted.defaults.node_selector}
             fit = [n["metadata"]["name"] for n in nodes if _fits(n, asked, selector)]
@@ -300,7 +302,7 @@ class _Examination:
             if fit:
                 yield Finding("accelerators", OK, f"{found} on {', '.join(fit[:3])}")
             else:
-                yield Finding("accelerators", FAILED, f"{found}: no node has it now (a pool that grows by itself may)")
+                yield Finding("accelerators", FAILED, f"{found}: no node has it now (an autoscaled pool may add one)")
 
     def _devices(self) -> Iterator[tuple[str, Device]]:
         for stage, resources in self._wanted.stages.items():
@@ -321,9 +323,11 @@ class _Examination:
         may = partial(kubectl.may, namespace=self._namespace, account=account)
         lacks = [f"{verb} {resource}" for verb, resource in asked if not may(verb, resource)]
         if lacks:
-            yield Finding("roles", FAILED, f"{account} may not: {', '.join(lacks)} (infra/kubeflow, infra/kubeflow-trainer)")
+            yield Finding(
+                "roles", FAILED, f"{account} lacks permissions: {', '.join(lacks)} (infra/kubeflow, infra/kubeflow-trainer)"
+            )
         else:
-            yield Finding("roles", OK, f"{account} may do what pods of a run do")
+            yield Finding("roles", OK, f"{account} has the permissions of a run's pods")
 
 
 def _lets_in(policy: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

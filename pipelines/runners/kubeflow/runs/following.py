@@ -84,7 +84,7 @@ def follow(
         try:
             return _Follower(client, run_id, tasks, display, how).follow()
         except KeyboardInterrupt:
-            display.say("submit", f"warning: the run continues; end it with switchyard runs terminate {run_id}")
+            display.say("submit", f"warning: the run continues; stop it with switchyard runs terminate {run_id}")
             raise
 
 
@@ -119,10 +119,10 @@ class _Follower:
             try:
                 return self._client.run(self._run_id)
             except NoSuchRunError:
-                raise UserError(f"run {self._run_id} was deleted while it was followed; its end is not known.") from None
+                raise UserError(f"run {self._run_id} was deleted while it was followed; its outcome is unknown.") from None
             except (UserError, StageError) as error:
                 if not left:
-                    again = f"The run continues; look at it later with switchyard runs show {self._run_id}."
+                    again = f"The run continues; see switchyard runs show {self._run_id}."
                     raise UserError(f"{error} {again}") from None
                 self._display.say("submit", f"warning: {error} Trying again.")
                 time.sleep(self._how.poll)
@@ -168,8 +168,8 @@ class _Follower:
         for stage, since in self._stuck.items():
             if now - since > self._how.stuck:
                 raise StageError(
-                    f"{stage} has been unable to start for {now - since:.0f} s: {waiting[stage]}. Mend it and the run resumes by "
-                    f"itself; end it with switchyard runs terminate {self._run_id}."
+                    f"{stage} has been unable to start for {now - since:.0f} s: {waiting[stage]}. Fix it and the run "
+                    f"resumes by itself; stop it with switchyard runs terminate {self._run_id}."
                 )
 
     def _heal(self, run: Run) -> bool:
@@ -193,7 +193,7 @@ class _Follower:
         self._left -= 1
         self._ended, self._revived = ended, time.monotonic()
         names = ", ".join(stage for task in lost for stage in stages_of(self._tasks.get(task, task)))
-        self._display.say("submit", f"warning: the pod of {names} was taken away (evicted, drained or deleted); trying it again")
+        self._display.say("submit", f"warning: the pod of {names} was evicted or deleted; retrying")
         self._shown.clear()
         return True
 

@@ -47,8 +47,8 @@ def reconcile_ended(client: KubeflowClient, runs: Sequence[Run], given: str | No
                 reconcile(parent, state)
         except Exception as error:  # MLflow passes on the exceptions of its store backends
             unsaid.append(
-                f"MLflow at {mask(server)} cannot be reached from here ({first_line(error)}): what it shows as running of runs "
-                "that are over stays so. Say where it is with --tracking-uri, or MLFLOW_TRACKING_URI."
+                f"MLflow at {mask(server)} is unreachable from this machine ({first_line(error)}), so it may still show "
+                "finished runs as running. Give its address with --tracking-uri, or MLFLOW_TRACKING_URI."
             )
     return unsaid
 

@@ -1,0 +1,84 @@
+"""The wheel: what `pip wheel .` builds works in a user's folder that has packages `components`, `pipelines` and `tests`."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tests.command import REPOSITORY, environment
+
+PACKAGES = ("components", "pipelines", "tests")
+SCRIPT = """
+import json, sys
+import components, pipelines, tests
+import switchyard
+from switchyard.pipelines.cli import main
+
+config = switchyard.load_config("pipeline.yaml")
+try:
+    main(["run", "--help"])
+except SystemExit as ended:
+    code = ended.code
+print(json.dumps([switchyard.__file__, components.__file__, config.name, code]))
+"""
+
+
+def tracked():
+    """Returns the tracked files of the packages, as paths in the wheel."""
+    names = ["components", "pipelines", "switchyard/*.py", "switchyard/py.typed"]
+    found = subprocess.run(["git", "ls-files", *names], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    return {name if name.startswith("switchyard/") else f"switchyard/{name}" for name in found if name}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(REPOSITORY / name, source)
+    for name in ("components", "pipelines", "switchyard"):
+        shutil.copytree(REPOSITORY / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--wheel-dir",
+        str(built),
+        ".",
+    ]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, env=environment(PIP_DISABLE_PIP_VERSION_CHECK="1"))
+    return next(built.glob("*.whl"))
+
+
+def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {n for n in archive.namelist() if ".dist-info/" not in n}
+    assert packed == tracked()
+
+
+def test_the_wheel_works_beside_packages_of_the_names_of_the_repositorys_folders(wheel, tmp_path):
+    site, folder = tmp_path / "site", tmp_path / "project"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    for name in PACKAGES:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").touch()
+    (folder / "script.py").write_text(SCRIPT)
+    (folder / "data.csv").write_text("x,y\n1,0\n2,1\n")
+    (folder / "pipeline.yaml").write_text("name: mine\ndata: {path: data.csv}\nlabel: y\n")
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=environment(PYTHONPATH=site), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    ours, theirs, name, code = json.loads(done.stdout.splitlines()[-1])
+    assert ours == str(site / "switchyard" / "__init__.py")
+    assert theirs == str(folder / "components" / "__init__.py")
+    assert (name, code) == ("mine", 0)
