@@ -61,7 +61,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
     check_settings(config.evaluation, found.task)
     _check_class_weights(config, found)
     _check_losses(config, found.task)
-    _check_tuning(config, found.task)
+    _check_monitored(config, found.task)
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")
     decided = {"task": found.task}
@@ -101,8 +101,13 @@ def _check_losses(config: PipelineConfig, task: str) -> None:
         check_smoothing(name, config.trainer.hyperparameters.label_smoothing or float(searched))
 
 
-def _check_tuning(config: PipelineConfig, task: str) -> None:
-    allowed = trained_names(task)
+def _check_monitored(config: PipelineConfig, task: str) -> None:
+    allowed, stopping = trained_names(task), config.trainer.hyperparameters.early_stopping
+    if stopping and stopping.metric not in allowed:
+        raise UserError(
+            f"trainer.hyperparameters.early_stopping.metric: {stopping.metric!r} is not measured in a {task} task; "
+            f"allowed: {', '.join(allowed)}"
+        )
     if config.tune and config.tune.metric not in allowed:
         raise UserError(f"tune.metric: {config.tune.metric!r} does not exist for a {task} task; allowed: {', '.join(allowed)}")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from switchyard.components.config import Number, Positive, Section
 from switchyard.components.errors import did_you_mean
+from switchyard.components.metrics import trained_names
 from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProfile
 from switchyard.components.training.losses import PARAMETERS, check_parameters
 from switchyard.components.training.names import FRAMEWORKS, LOSSES, Optimizer, Schedule
@@ -21,14 +22,22 @@ ClassWeights = Annotated[
 ]
 
 
+if TYPE_CHECKING:
+    StoppingMetric = str
+else:  # computed from the metrics table, which mypy cannot evaluate
+    StoppingMetric = Literal[tuple(trained_names())]
+
+
 class EarlyStopping(Section):
-    """Stop training when `val_loss` stops improving; the best epoch's weights are kept either way.
+    """Stop training when a metric of the eval split stops improving; the best epoch's weights are kept either way.
 
     Attributes:
+        metric: the metric, by which the best epoch is chosen too; `val_auc` for binary tasks, `val_mae` for regression.
         patience: epochs without improvement before training stops.
-        min_delta: smallest decrease of `val_loss` that counts as an improvement.
+        min_delta: smallest change of the metric for the better that counts as an improvement.
     """
 
+    metric: StoppingMetric = "val_loss"
     patience: Positive = 5
     min_delta: Annotated[Number, Field(ge=0)] = 0.0
 
@@ -50,7 +59,8 @@ class HyperparametersConfig(Section):
         label_smoothing: share of each label that is spread equally over all classes, in the losses `cross_entropy` and
             `focal`.
         seed: seed of weights, shuffling and dropout.
-        early_stopping: early stopping on `val_loss`; `null` disables it.
+        early_stopping: early stopping on a metric of the eval split; `null` disables it, and the best epoch is that of the
+            smallest `val_loss`.
         class_weights: `balanced`, or class to weight (classes not listed weigh 1).
     """
 

@@ -18,7 +18,8 @@ class Hyperparameters:
     Attributes:
         epochs: maximum passes over the training split.
         steps: maximum optimizer steps; None sets no limit beyond `epochs`.
-        patience: epochs without an improved `val_loss` before training stops; None disables early stopping.
+        patience: epochs without an improved `monitor` before training stops; None disables early stopping.
+        monitor: metric of the eval split that chooses the best epoch and stops training.
         class_weights: weight per class index, or None.
         schedule: learning rate schedule, see `schedule.factor`.
         warmup_steps: optimizer steps in which the learning rate rises linearly to its value.
@@ -41,6 +42,7 @@ class Hyperparameters:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     label_smoothing: float = 0.0
+    monitor: str = "val_loss"
 
     def total_steps(self, rows: int) -> int:
         """Returns the optimizer steps of a training over `rows` examples without early stopping."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from switchyard.components.errors import TrainingError
+from switchyard.components.metrics import direction
 from switchyard.components.training.contract import TrainResult
 from switchyard.components.training.hyperparameters import Hyperparameters
 
@@ -24,7 +25,7 @@ _ABSURD = 100
 
 @dataclass
 class TrainingLedger:
-    """Metrics per epoch, with early stopping on `val_loss`."""
+    """Metrics per epoch, with early stopping on the hyperparameters' `monitor`."""
 
     folder: Path
     hyperparameters: Hyperparameters
@@ -66,8 +67,11 @@ class TrainingLedger:
             check_finite(name, values[name], self.epochs + 1)
         self.history.append(values)
         self.steps = steps
-        best = self.history[self.best_epoch - 1]["val_loss"] if self.best_epoch else math.inf
-        improved = values["val_loss"] < best - self.hyperparameters.min_delta
+        monitor = self.hyperparameters.monitor
+        best = self.history[self.best_epoch - 1][monitor] if self.best_epoch else math.nan
+        gain = direction(monitor) * (values[monitor] - best)
+        # A metric that is undefined in an epoch, such as the AUC of one class, is worse than any value.
+        improved = math.isfinite(values[monitor]) if math.isnan(best) else gain > self.hyperparameters.min_delta
         if improved or not self.best_epoch:
             self.best_epoch = self.epochs
         patience = self.hyperparameters.patience

@@ -82,6 +82,7 @@ def hyperparameters(given: HyperparametersConfig, summary: DatasetSummary) -> Hy
         seed=given.seed,
         patience=stopping.patience if stopping else None,
         min_delta=stopping.min_delta if stopping else 0.0,
+        monitor=stopping.metric if stopping else "val_loss",
         class_weights=class_weights(given.class_weights, summary.classes, summary.class_counts, summary.label),
         schedule=given.schedule,
         warmup_steps=given.warmup_steps,

@@ -28,6 +28,21 @@ def test_training_stops_when_the_loss_has_not_become_better_by_min_delta(tmp_pat
     assert book.finished
 
 
+@pytest.mark.parametrize(
+    ("monitor", "values", "best"),
+    [
+        ("val_auc", [0.5, 0.7, 0.9, 0.95], 3),
+        ("val_mae", [0.9, 0.7, 0.5, 0.45], 3),
+        ("val_auc", [float("nan"), 0.5, float("nan"), 0.3], 2),
+    ],
+)
+def test_the_best_epoch_is_that_of_the_monitored_metric(monitor, values, best, tmp_path):
+    book = ledger(tmp_path, monitor=monitor)
+    for i, value in enumerate(values, 1):
+        book.record(i, {"loss": 1, "val_loss": i, monitor: value})
+    assert book.best_epoch == best
+
+
 def test_what_was_saved_survives_a_kill(tmp_path):
     book = ledger(tmp_path)
     book.record(5, {"loss": 1, "val_loss": 1})

@@ -1,4 +1,4 @@
-"""Losses that a task, a framework or the label smoothing does not go with are refused before a run starts."""
+"""Losses and metrics that do not go with the task, the framework or each other are refused before a run starts."""
 
 import pytest
 
@@ -66,6 +66,19 @@ def test_a_loss_that_is_not_of_the_task_is_refused_before_a_run_starts(trainer, 
     data = "x,word,y\n" + "".join(f"{i % 7}.5,a,{y}\n" for i, y in enumerate(values))
     case = Case("loss", message, files={"d.csv": data}, config=config(trainer=trainer))
     with pytest.raises(UserError, match=message):
+        check_inputs(load_config(case.write(tmp_path)), tmp_path / "code")
+
+
+@pytest.mark.parametrize(
+    ("labels", "metric", "allowed"),
+    [(["yes", "no"], "val_mae", "val_loss, val_accuracy, val_auc"), (range(200), "val_auc", "val_loss, val_mae")],
+)
+def test_a_metric_to_stop_by_that_the_task_lacks_is_refused_before_a_run_starts(labels, metric, allowed, tmp_path):
+    values = list(labels) * (200 // len(labels))
+    data = "x,word,y\n" + "".join(f"{i % 7}.5,a,{y}\n" for i, y in enumerate(values))
+    given = {"hyperparameters": {"early_stopping": {"metric": metric}}}
+    case = Case("metric", "", files={"d.csv": data}, config=config(trainer=given))
+    with pytest.raises(UserError, match=f"early_stopping.metric: '{metric}' is not measured in a .* task; allowed: {allowed}"):
         check_inputs(load_config(case.write(tmp_path)), tmp_path / "code")
 
 
