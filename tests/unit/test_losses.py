@@ -35,7 +35,7 @@ def test_a_task_has_a_loss_by_default_and_every_loss_its_parameters(task):
         ),
         ({"loss_parameters": {"gamma": 1}}, "loss_parameters: set trainer.loss to a loss that has some"),
         ({"framework": ["tensorflow", "pytorch"], "loss": "l.py:f"}, "loss: several frameworks need a function each"),
-        ({"loss": {"tensorflo": "l.py:f"}}, "loss: 'tensorflo' is no framework"),
+        ({"loss": {"tensorflo": "l.py:f"}}, "loss: 'tensorflo' is not a framework"),
     ],
 )
 def test_a_loss_that_does_not_exist_or_lacks_the_parameter_is_refused(trainer, why):
