@@ -42,7 +42,7 @@ def data_sections(data: DataPart) -> list[dict[str, Any]]:
 
 def _gate_sections(data: DataPart) -> list[dict[str, Any]]:
     verdict = data.verdict
-    head = ("check", "where", "feature", "anomaly", "expected", "seen", "rows", "also", "severity", "does", "option")
+    head = ("check", "where", "feature", "anomaly", "expected", "seen", "rows", "also", "severity", "action", "option")
     rows = [
         [
             f.check,

@@ -100,7 +100,7 @@ def drift_html(title: str, drift: ServedDrift) -> str:
         ]
         for d in drift.distances
     ]
-    head = ("feature", "Jensen-Shannon", "L-infinity", "chance gives up to", "")
+    head = ("feature", "Jensen-Shannon", "L-infinity", "expected by chance", "")
     sections: list[dict[str, Any]] = [
         {"title": "Verdict", "good": not failed, "verdict": drift.verdict(), "lines": [f.sentence() for f in drift.findings]},
         {"title": "Distances", "table": table(head, rows)},

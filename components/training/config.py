@@ -227,13 +227,16 @@ class TrainerConfig(Section):
         for loss in losses:
             if not is_code(loss) and loss not in known:
                 raise ValueError(
-                    f"loss: {loss!r} is no loss; allowed: {', '.join(known)}, or 'losses.py:my_loss'.{did_you_mean(loss, known)}"
+                    f"loss: {loss!r} is not a loss; allowed: {', '.join(known)}, or "
+                    f"'losses.py:my_loss'.{did_you_mean(loss, known)}"
                 )
             if not is_code(loss):
                 check_parameters(loss, self.loss_parameters)
         if self.loss_parameters and not losses:
             named = ", ".join(PARAMETERS)
-            raise ValueError(f"loss_parameters: set trainer.loss to a loss that has some ({named}) or to a function of your own")
+            raise ValueError(
+                f"loss_parameters: the loss has no parameters; set trainer.loss to one that has ({named}) or to your own function"
+            )
 
 
 class TrainerSettings(Section):

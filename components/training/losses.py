@@ -58,7 +58,7 @@ def named_loss(task: str, name: str | None = None, parameters: Mapping[str, Any]
     name = name or LOSSES[task][0]
     if name not in LOSSES[task]:
         raise UserError(
-            f"trainer.loss: {name!r} is no loss of a {task} task; use {', '.join(LOSSES[task])}, or 'losses.py:my_loss'."
+            f"trainer.loss: {name!r} is not a loss of a {task} task; allowed: {', '.join(LOSSES[task])}, or 'losses.py:my_loss'."
             f"{did_you_mean(name, LOSSES[task])}"
         )
     return Loss(name, {**PARAMETERS.get(name, {}), **(parameters or {})})

@@ -18,7 +18,10 @@ from switchyard.pipelines.commands.options import (
 @click.command("compile")
 @pipeline_argument
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: PIPELINE.kfp.yaml beside the YAML]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Output file.  [default: PIPELINE.kfp.yaml beside the YAML]",
 )
 @click.option("--source", type=click.Path(path_type=Path, dir_okay=False), help="Also write the generated Python source.")
 @trainers_option

@@ -63,11 +63,11 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 (what is 
 @click.option(
     "--min-replicas", default=1, show_default=True, type=click.IntRange(0), help="kserve: fewest replicas; 0 needs Knative."
 )
-@click.option("--max-replicas", default=3, show_default=True, type=click.IntRange(1), help="kserve.")
+@click.option("--max-replicas", default=3, show_default=True, type=click.IntRange(1), help="kserve: most replicas.")
 @click.option(
     "--concurrency",
     type=click.IntRange(1),
-    help="kserve: concurrent requests per replica before another one starts; needs Knative.  [default: 32 there]",
+    help="kserve: concurrent requests per replica before another one starts; needs Knative.  [default: 32 with Knative]",
 )
 @click.option(
     "--mode",

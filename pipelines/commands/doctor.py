@@ -42,9 +42,9 @@ def command(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Check that a cluster is fit for a first run, of PIPELINE or in general; exit code 1 if it is not.
+    """Check whether a cluster is ready for a first run, of PIPELINE or in general; exit code 1 if it is not.
 
-    Kubernetes' own state is read by kubectl, with its current context.
+    Kubernetes' state is read with kubectl in its current context.
     """
     if pipeline is None and (overrides or trainers):
         raise UserError("--set and --trainer override a pipeline's values; give PIPELINE, or remove them.")

@@ -163,7 +163,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, connection=Connection(host, namespace, token_file, ca_cert, insecure, timeout), **kwargs)
 
     options = (
-        click.option("--host", envvar=variables.KFP_HOST, required=True, metavar="URL", help="Kubeflow Pipelines."),
+        click.option("--host", envvar=variables.KFP_HOST, required=True, metavar="URL", help="URL of Kubeflow Pipelines."),
         click.option("--namespace", envvar=variables.KFP_NAMESPACE, help="Your namespace, on a multi-user Kubeflow."),
         click.option(
             "--token-file", type=click.Path(path_type=Path), help="File with a bearer token.  [default: SWITCHYARD_KFP_TOKEN]"

@@ -133,7 +133,7 @@ def schedules_resume(schedule: str, connection: Connection) -> None:
 @schedules.command("delete")
 @click.argument("schedule", metavar="SCHEDULE")
 @click.option(
-    "--force", is_flag=True, help="Delete it even if its runs are in progress; KFP then shows them as running for ever."
+    "--force", is_flag=True, help="Delete it even if its runs are in progress; KFP then shows them as running indefinitely."
 )
 @connection_options
 @handle_errors
@@ -308,7 +308,7 @@ def delete_schedule(connection: Connection, schedule: str, *, force: bool) -> No
     if running and not force:
         raise UserError(
             f"recurring run {schedule} has runs in progress: {', '.join(running)}. Kubernetes deletes their Workflows with it, "
-            "and KFP shows them as running for ever. Pause it and wait for them, terminate them (switchyard runs terminate), "
+            "and KFP shows them as running indefinitely. Pause it and wait for them, terminate them (switchyard runs terminate), "
             "or give --force."
         )
     schedules.delete(schedule)

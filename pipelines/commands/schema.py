@@ -41,7 +41,12 @@ def command() -> None:
 
 @command.command("infer")
 @pipeline_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: schema.pbtxt beside the YAML]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Output file.  [default: schema.pbtxt beside the YAML]",
+)
 @overrides_option
 @workspace_option
 @handle_errors

@@ -125,7 +125,7 @@ def test_a_cluster_that_does_not_answer_kubectl_is_not_checked(cluster, look, tm
             {"items": [CLASS]},
             ['kubeflow.workspace={"size": "1Gi", "storageClassName": "fast"}'],
             "storage class",
-            "there is no fast; there are: standard",
+            "no storage class fast; available: standard",
         ),
         (
             "get resourcequota -n kubeflow",
@@ -199,7 +199,7 @@ def test_a_quota_that_refuses_pods_without_limits_is_named(cluster, look):
     quota = {"metadata": {"name": "q"}, "status": {"hard": {"limits.memory": "10Gi"}, "used": {"limits.memory": "1Gi"}}}
     cluster.lists("resourcequota -n kubeflow", quota)
     cluster.lists("limitrange -n kubeflow")
-    assert "pods without memory refused" in look()[1]["quota"][1]
+    assert "rejects pods without memory" in look()[1]["quota"][1]
     cluster.lists("limitrange -n kubeflow", {})
     assert look()[1]["quota"] == ("ok", "q: limits.memory 1Gi of 10Gi")
 

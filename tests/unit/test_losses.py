@@ -22,7 +22,7 @@ def test_a_task_has_a_loss_by_default_and_every_loss_its_parameters(task):
 @pytest.mark.parametrize(
     ("trainer", "why"),
     [
-        ({"loss": "focall"}, r"loss: 'focall' is no loss; allowed: cross_entropy, focal.*Did you mean 'focal'"),
+        ({"loss": "focall"}, r"loss: 'focall' is not a loss; allowed: cross_entropy, focal.*Did you mean 'focal'"),
         ({"loss": "focal", "loss_parameters": {"gama": 1}}, "loss_parameters: focal has no parameter 'gama'; allowed: gamma"),
         ({"loss": "mse", "loss_parameters": {"delta": 1}}, "loss_parameters: mse has no parameter 'delta'; remove it"),
         (
@@ -33,7 +33,7 @@ def test_a_task_has_a_loss_by_default_and_every_loss_its_parameters(task):
             {"loss": "focal", "loss_parameters": {"gamma": True}},
             r"loss_parameters\.gamma: must be a number at least 0, received True",
         ),
-        ({"loss_parameters": {"gamma": 1}}, "loss_parameters: set trainer.loss to a loss that has some"),
+        ({"loss_parameters": {"gamma": 1}}, "loss_parameters: the loss has no parameters"),
         ({"framework": ["tensorflow", "pytorch"], "loss": "l.py:f"}, "loss: several frameworks need a function each"),
         ({"loss": {"tensorflo": "l.py:f"}}, "loss: 'tensorflo' is not a framework"),
     ],
@@ -46,8 +46,12 @@ def test_a_loss_that_does_not_exist_or_lacks_the_parameter_is_refused(trainer, w
 @pytest.mark.parametrize(
     ("trainer", "labels", "message"),
     [
-        ({"loss": "mse"}, ["yes", "no"], "trainer.loss: 'mse' is no loss of a binary task; use cross_entropy, focal, hinge"),
-        ({"loss": "hinge"}, range(200), "trainer.loss: 'hinge' is no loss of a regression task"),
+        (
+            {"loss": "mse"},
+            ["yes", "no"],
+            "trainer.loss: 'mse' is not a loss of a binary task; allowed: cross_entropy, focal, hinge",
+        ),
+        ({"loss": "hinge"}, range(200), "trainer.loss: 'hinge' is not a loss of a regression task"),
         (
             {"loss": "hinge", "hyperparameters": {"label_smoothing": 0.1}},
             ["yes", "no"],
