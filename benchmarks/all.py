@@ -52,7 +52,7 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
         for row in found[size]["measured"]:
             if row["target"] is not None:
                 yield f"{row['what']}, {size} rows, against stock TFX", row["ratio"], row["target"], False
-    for pair in found["trainers"]["pairs"]:
+    for pair in found["trainers"]["settings"][0]["pairs"]:
         yield pair["what"], pair["ratio"], pair["target"], pair["target"] < 1
     tracking, scaling, start_up = found["tracking"], found["scaling"], found["start_up"]
     for row in tracking["measured"]:

@@ -1,13 +1,15 @@
 """Compares the trainers with hand-written loops, and their input with tensors that are already in memory.
 
 python benchmarks/trainers.py [--rows 100000] [--epochs 4] [--repeats 3] [--json]
+python benchmarks/trainers.py --batch 64 1024 8192 --features 20 100 --precision float32 bf16
 python benchmarks/trainers.py --rows 400000 --device gpu --batch 4096 --features 100 --hidden 4096 --precision bf16
 
 Both sides of a pair train the default model on the same rows with the same batch size, optimizer and metrics, validate after
 each epoch, and must reach the same validation loss. Each side runs in a separate process; the sides alternate. Whole epochs are
-measured, except the first one, in which frameworks compile; the median of the repeats is printed, with the smallest and largest.
-The trainers also write a checkpoint after each epoch, the hand-written loops do not. On a GPU only PyTorch's sides run; the
-hand-written loop keeps all rows in the GPU's memory.
+measured, except the first one, in which frameworks compile; the median of the repeats is printed, with the smallest and largest,
+and the ratio of processor seconds, which other programs on the machine change less. The trainers also
+write a checkpoint after each epoch, the hand-written loops do not. On a GPU only PyTorch's sides run; the hand-written loop
+keeps all rows in the GPU's memory.
 """
 
 from __future__ import annotations
@@ -36,7 +38,6 @@ PRECISIONS = ("float32", "bf16")
 PAIRS = (
     ("tensorflow", "keras_fit", "TensorFlow trainer, seconds an epoch, against Keras' fit", 1.1),
     ("pytorch", "pytorch_loop", "PyTorch trainer, seconds an epoch, against a loop by hand", 1.1),
-    ("tensorflow", "tensorflow_memory", "TensorFlow's input, rows a second, against tensors in memory", 0.8),
     ("pytorch", "pytorch_memory", "PyTorch's input, rows a second, against tensors in memory", 0.8),
 )
 SIDES = tuple(dict.fromkeys(side for pair in PAIRS for side in pair[:2]))
@@ -56,53 +57,60 @@ class Setting:
 
 
 def main() -> None:
-    """Runs all sides and prints a table."""
+    """Runs all sides of all settings and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--batch", type=int, default=64, help="examples a step (64)")
-    parser.add_argument("--features", type=int, default=10, help="numbers a row (10)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[64], help="examples a step (64); several: a table each")
+    parser.add_argument("--features", type=int, nargs="+", default=[10], help="numbers a row (10)")
     parser.add_argument(
         "--hidden", type=int, default=0, help="PyTorch: width of a model of three layers; default: the default model"
     )
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of both sides (float32)")
+    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=["float32"], help="of both sides (float32)")
+    parser.add_argument("--framework", choices=("tensorflow", "pytorch"), help="only this one")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    setting = Setting(options.epochs, options.batch, options.features, options.hidden, options.device, options.precision)
+    product = itertools.product(options.features, options.batch, options.precision)
+    settings = [Setting(options.epochs, b, f, options.hidden, options.device, p) for f, b, p in product]
     if options.side:
-        print(json.dumps(_side(options.side, options.folder, setting)))
+        print(json.dumps(_side(options.side, options.folder, settings[0])))
         return
-    if setting.device == "gpu" and not _has_gpu():
+    if options.device == "gpu" and not _has_gpu():
         sys.exit("--device gpu: PyTorch finds no GPU on this machine. Leave --device out to measure on CPUs.")
-    only_pytorch = setting.device == "gpu" or setting.hidden > 0
-    pairs = [p for p in PAIRS if not only_pytorch or p[0] == "pytorch"]
-    sides = [s for s in SIDES if not only_pytorch or s.startswith("pytorch")]
+    only = "pytorch" if options.device == "gpu" or options.hidden else options.framework
+    found = [_measured(setting, options.rows, options.repeats, only) for setting in settings]
+    if options.json:
+        print(json.dumps({"rows": options.rows, "cores": os.cpu_count(), "load": os.getloadavg(), "settings": found}))
+        return
+    print(f"{options.rows:,} rows, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; seconds an epoch, by the clock")
+    for setting, measured in zip(settings, found, strict=True):
+        model = f"three layers of {setting.hidden}" if setting.hidden else "the default model"
+        where = "on CPUs" if setting.device == "cpu" else "on a GPU"
+        print(f"\n{setting.features} features, batches of {setting.batch}, {model}, {setting.precision}, {where}")
+        print(f"{'':66}{'ours':>24}{'compared with':>24}{'ratio':>8}{'of processor seconds':>22}{'target':>8}")
+        for row in measured["pairs"]:
+            sides = "".join(f"{'{:.2f} ({:.2f} to {:.2f})'.format(*row[k]):>24}" for k in ("ours", "theirs"))
+            print(f"{row['what']:66}{sides}{row['ratio']:8.2f}{row['processor_ratio']:22.2f}{row['target']:8.2f}")
+
+
+def _measured(setting: Setting, rows: int, repeats: int, only: str | None) -> dict[str, Any]:
+    pairs = [p for p in PAIRS if p[0] == (only or p[0])]
+    sides = tuple(dict.fromkeys(side for pair in pairs for side in pair[:2]))
     measured: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder), options.rows, setting.features)
-        for repeat in range(options.repeats):
+        _write(Path(folder), rows, setting.features)
+        for repeat in range(repeats):
             for side in sides:
-                print(f"{repeat + 1} of {options.repeats}: {side}", file=sys.stderr)
-                measured[side].append(_run(side, Path(folder)))
+                print(f"{repeat + 1} of {repeats}: {side}, {setting}", file=sys.stderr)
+                measured[side].append(_run(side, Path(folder), setting))
     losses = {side: [m["val_loss"] for m in found] for side, found in measured.items()}
     if max(map(max, losses.values())) - min(map(min, losses.values())) > _MOST_DIFFERENCE:
         sys.exit(f"the sides do not reach the same validation loss: {losses}")
-    rows = [_row(*pair, measured) for pair in pairs]
-    if options.json:
-        print(json.dumps({**asdict(setting), "rows": options.rows, "cores": os.cpu_count(), "pairs": rows, "val_loss": losses}))
-        return
-    model = f"three layers of {setting.hidden}" if setting.hidden else "the default model"
-    where = f"{os.cpu_count()} cores" if setting.device == "cpu" else "a GPU"
-    data = f"{options.rows:,} rows of {setting.features} features, batches of {setting.batch}"
-    print(f"{data}, {model}, {setting.precision}, {where}; seconds an epoch")
-    print(f"{'':66}{'ours':>24}{'compared with':>24}{'ratio':>8}{'target':>8}")
-    for row in rows:
-        sides = "".join(f"{'{:.2f} ({:.2f} to {:.2f})'.format(*row[k]):>24}" for k in ("ours", "theirs"))
-        print(f"{row['what']:66}{sides}{row['ratio']:8.2f}{row['target']:8.2f}")
+    return asdict(setting) | {"pairs": [_row(*pair, measured) for pair in pairs], "val_loss": losses}
 
 
 def _has_gpu() -> bool:
@@ -112,15 +120,19 @@ def _has_gpu() -> bool:
 
 
 def _row(ours: str, theirs: str, what: str, target: float, measured: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    mine, other = ([m["epoch_seconds"] for m in measured[side]] for side in (ours, theirs))
-    ratio = statistics.median(mine) / statistics.median(other)
-    # Both sides read the same rows, so the rate is the inverse of the time.
-    found = {"what": what, "ratio": ratio if target > 1 else 1 / ratio, "target": target}
-    return found | {k: (statistics.median(s), min(s), max(s)) for k, s in (("ours", mine), ("theirs", other))}
+    def ratio(name: str) -> float:
+        mine, other = (statistics.median(m[name] for m in measured[side]) for side in (ours, theirs))
+        # Both sides read the same rows, so the rate is the inverse of the time.
+        return mine / other if target > 1 else other / mine
+
+    sides = {k: [m["epoch_seconds"] for m in measured[side]] for k, side in (("ours", ours), ("theirs", theirs))}
+    ratios = {"ratio": ratio("epoch_seconds"), "processor_ratio": ratio("epoch_processor_seconds")}
+    return {"what": what, "target": target, **ratios} | {k: (statistics.median(s), min(s), max(s)) for k, s in sides.items()}
 
 
-def _run(side: str, folder: Path) -> dict[str, float]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", str(folder)]
+def _run(side: str, folder: Path, setting: Setting) -> dict[str, float]:
+    given = [f"--{k}={v}" for k, v in asdict(setting).items()]
+    command = [sys.executable, __file__, *given, "--side", side, "--folder", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
@@ -154,11 +166,11 @@ def _specs(features: int) -> Any:
 
 
 def _side(side: str, folder: Path, setting: Setting) -> dict[str, float]:
-    times = [time.monotonic()]
+    times: list[tuple[float, float]] = []
     losses: list[float] = []
 
     def epoch_ended(val_loss: float) -> None:
-        times.append(time.monotonic())
+        times.append((time.monotonic(), time.process_time()))
         losses.append(val_loss)
 
     framework, _, how = side.partition("_")
@@ -169,7 +181,8 @@ def _side(side: str, folder: Path, setting: Setting) -> dict[str, float]:
     else:
         _trainer(framework, folder, setting, epoch_ended, in_memory=how == "memory")
     # The first epoch compiles and opens the files.
-    return {"epoch_seconds": (times[-1] - times[1]) / (setting.epochs - 1), "val_loss": losses[-1]}
+    clock, processor = ((last - first) / (setting.epochs - 1) for first, last in zip(times[0], times[-1], strict=True))
+    return {"epoch_seconds": clock, "epoch_processor_seconds": processor, "val_loss": losses[-1]}
 
 
 def _request(folder: Path, setting: Setting) -> Any:
@@ -221,10 +234,8 @@ def _trainer(framework: str, folder: Path, setting: Setting, epoch_ended: Callab
     trainer = trainer_class(framework)()
     request = _request(folder, setting)
     trainer.prepare(request.accelerator)
-    if in_memory and framework == "pytorch":
+    if in_memory:
         _make_batches_first(request, setting.epochs)
-    elif in_memory:
-        _make_dataset_first(setting)
     trainer.train(request, lambda step, metrics: epoch_ended(metrics["val_loss"]))
 
 
@@ -245,27 +256,6 @@ def _make_batches_first(request: Any, epochs: int) -> None:
 
     # This process measures one side and ends: the trainer's own batches are not given back.
     mock.patch.object(pytorch_trainer, "TrainBatches", Ready).start()
-
-
-def _make_dataset_first(setting: Setting) -> None:
-    """Makes the TensorFlow trainer read all epochs' batches from tensors."""
-    import tensorflow as tf
-
-    from switchyard.components.training.tensorflow import trainer as tensorflow_trainer
-
-    real = tensorflow_trainer.dataset
-
-    def ready(source: Any, batch_size: int, *, seed: int | None = None, **order: Any) -> Any:
-        if seed is None:
-            return real(source, batch_size, **order)
-        # Keras' fit accepts no list. Rows after the last whole batch are dropped.
-        batches = [b for epoch in range(setting.epochs) for b in source.batches(batch_size, seed=seed, epoch=epoch)]
-        whole = [b for b in batches if len(b[1]) == batch_size]
-        features = {k: tf.stack([x[k] for x, _ in whole]) for k in whole[0][0]}
-        return tf.data.Dataset.from_tensor_slices((features, tf.stack([y for _, y in whole]))).repeat()
-
-    # This process measures one side and ends: the trainer's own batches are not given back.
-    mock.patch.object(tensorflow_trainer, "dataset", ready).start()
 
 
 def _arrays(folder: Path, setting: Setting) -> tuple[Any, Any, Any]:

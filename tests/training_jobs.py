@@ -97,6 +97,7 @@ def job(prepared, state, framework, accelerator, **hyper):
     model = folder / ("torch_model.py" if framework == "pytorch" else "keras_model.py")
     given = {"epochs": 3, "steps": None, "batch_size": 36, "learning_rate": 0.01, "optimizer": "adam", "seed": 1}
     given |= {"schedule": "constant", "warmup_steps": 0, "weight_decay": None, "clip_norm": None, "label_smoothing": 0.0}
+    given["accumulate_steps"] = 1
     settings = {
         "version": "0",
         "bundle": 0,

@@ -58,6 +58,8 @@ class HyperparametersConfig(Section):
         clip_norm: largest norm of a step's gradient, of all weights together; `null` disables clipping.
         label_smoothing: share of each label that is spread equally over all classes, in the losses `cross_entropy` and
             `focal`.
+        accumulate_steps: batches of one step, whose gradient is the mean over their rows, for batches that do not fit into memory
+            at once. `steps`, `warmup_steps` and `schedule` count steps; an epoch's last step may have fewer batches.
         seed: seed of weights, shuffling and dropout.
         early_stopping: early stopping on a metric of the eval split; `null` disables it, and the best epoch is that of the
             smallest `val_loss`.
@@ -74,6 +76,7 @@ class HyperparametersConfig(Section):
     weight_decay: Annotated[Number, Field(ge=0)] | None = None
     clip_norm: Annotated[Number, Field(gt=0)] | None = None
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    accumulate_steps: Positive = 1
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 42
     early_stopping: EarlyStopping | None = EarlyStopping()
     class_weights: Literal["balanced"] | ClassWeights | None = None

@@ -113,7 +113,7 @@ class Trainer(abc.ABC):
     Attributes:
         name: used in stage names, metrics and messages.
         supports: which of `precision`, `compile`, `deterministic`, `loss`, `schedule`, `warmup_steps`, `weight_decay`,
-            `clip_norm` and `label_smoothing` this trainer implements; a config that sets another is an error.
+            `clip_norm`, `label_smoothing` and `accumulate_steps` this trainer implements; a config that sets another is an error.
     """
 
     name: ClassVar[str]
@@ -167,7 +167,8 @@ class Trainer(abc.ABC):
 
     def _refuse_unsupported(self, section: str, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
-            if name not in self.supports and value not in (None, False, 0, "float32", "constant"):
+            one = name == "accumulate_steps" and value == 1
+            if name not in self.supports and not one and value not in (None, False, 0, "float32", "constant"):
                 raise UserError(
                     f"{section}.{name}: the trainer {self.name!r} does not support it, received {value!r}; leave it out, or add "
                     f"{name!r} to the trainer's `supports` and follow it"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from switchyard.components.training.names import Optimizer, Schedule
 
 EARLY_STOPPING_EPOCHS = 50
-OPTIONAL_HYPERPARAMETERS = ("schedule", "warmup_steps", "weight_decay", "clip_norm", "label_smoothing")
+OPTIONAL_HYPERPARAMETERS = ("schedule", "warmup_steps", "weight_decay", "clip_norm", "label_smoothing", "accumulate_steps")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Hyperparameters:
         weight_decay: decoupled weight decay, times the learning rate of the step; 0 disables it.
         clip_norm: maximum global norm of the gradient, to which larger gradients are scaled; None disables clipping.
         label_smoothing: share of each label that is spread equally over all classes.
+        accumulate_steps: consecutive batches of an optimizer step, whose gradient is the mean over their rows; at the end of an
+            epoch they may be fewer.
     """
 
     epochs: int
@@ -43,10 +45,20 @@ class Hyperparameters:
     clip_norm: float | None = None
     label_smoothing: float = 0.0
     monitor: str = "val_loss"
+    accumulate_steps: int = 1
 
     def total_steps(self, rows: int) -> int:
         """Returns the optimizer steps of a training over `rows` examples without early stopping."""
-        return self.steps or self.epochs * math.ceil(rows / self.batch_size)
+        return self.steps or self.epochs * self.steps_per_epoch(rows)
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Returns the optimizer steps of one pass over `rows` examples."""
+        return math.ceil(rows / self.rows_per_step)
+
+    @property
+    def rows_per_step(self) -> int:
+        """Examples of an optimizer step, across all workers; the last one of an epoch may have fewer."""
+        return self.batch_size * self.accumulate_steps
 
     def eval_batch_size(self, parts: int) -> int:
         """Returns the global batch size for the eval split, a multiple of `parts` (workers or replicas)."""

@@ -71,7 +71,7 @@ def hyperparameters(given: HyperparametersConfig, summary: DatasetSummary) -> Hy
     stopping = given.early_stopping
     steps = given.steps
     rows = summary.rows["train"]
-    epochs = given.epochs or (-(-steps // -(-rows // given.batch_size)) if steps else None)
+    epochs = given.epochs or (-(-steps // -(-rows // (given.batch_size * given.accumulate_steps))) if steps else None)
     decay = given.weight_decay
     found = Hyperparameters(
         epochs=epochs or (EARLY_STOPPING_EPOCHS if stopping else DEFAULT_EPOCHS),
@@ -89,6 +89,7 @@ def hyperparameters(given: HyperparametersConfig, summary: DatasetSummary) -> Hy
         weight_decay=DEFAULT_WEIGHT_DECAY[given.optimizer] if decay is None else decay,
         clip_norm=given.clip_norm,
         label_smoothing=given.label_smoothing,
+        accumulate_steps=given.accumulate_steps,
     )
     if found.warmup_steps >= (total := found.total_steps(rows)):
         raise UserError(

@@ -24,6 +24,7 @@ SEARCHABLE: dict[str, str | tuple[str, ...]] = {
     "weight_decay": "number",
     "clip_norm": "number",
     "label_smoothing": "share",
+    "accumulate_steps": "whole",
 }
 if TYPE_CHECKING:
     TuneMetric = str
@@ -101,7 +102,7 @@ class TuneConfig(Section):
 
     Attributes:
         space: hyperparameter to values: `learning_rate`, `batch_size`, `epochs`, `optimizer`, `schedule`, `warmup_steps`,
-            `weight_decay`, `clip_norm`, `label_smoothing` or `model_parameters.NAME`.
+            `weight_decay`, `clip_norm`, `label_smoothing`, `accumulate_steps` or `model_parameters.NAME`.
         trials: combinations to try, including failed and pruned ones.
         parallel: trials at the same time, each in a process of its own with all devices.
         metric: metric of the eval split, in the trial's best epoch; `val_auc` for binary tasks, `val_mae` for regression.

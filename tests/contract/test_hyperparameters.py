@@ -1,10 +1,13 @@
 """Schedules, weight decay and clipping: the same weights in every framework, and as NumPy computes them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from switchyard.components.errors import UserError
 from switchyard.components.training.config import HyperparametersConfig
+from switchyard.components.training.examples import Examples
 from switchyard.components.training.schedule import factor
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
@@ -70,11 +73,13 @@ def words(features):
 def by_hand(request, inputs=numbers):
     """Returns the loss of each epoch: logistic regression by SGD, in NumPy and float64."""
     hyper, weights = request.hyperparameters, np.zeros(inputs(next(iter(request.train.batches(1)))[0]).shape[1])
-    total, losses, step = hyper.total_steps(request.train.rows), [], 0
+    total, losses, step, together = hyper.total_steps(request.train.rows), [], 0, hyper.accumulate_steps
     for epoch in range(hyper.epochs):
         found = []
-        for features, labels in request.train.batches(hyper.batch_size, seed=hyper.seed, epoch=epoch):
-            x = inputs(features)
+        batches = list(request.train.batches(hyper.batch_size, seed=hyper.seed, epoch=epoch))
+        for group in (batches[i : i + together] for i in range(0, len(batches), together)):
+            x = np.concatenate([inputs(features) for features, _ in group])
+            labels = np.concatenate([labels for _, labels in group])
             logits = x @ weights
             found += list(np.logaddexp(0, logits) - labels * logits)
             gradient = x.T @ (1 / (1 + np.exp(-logits)) - labels) / len(labels)
@@ -95,6 +100,9 @@ CASES = {
     "one_cycle": {"schedule": "one_cycle"},
     "clipped": {"clip_norm": 0.05},
     "decayed": {"weight_decay": 0.2},
+    # 13 batches in an epoch, the last one of 16 rows: steps of 5, 5 and 3 batches.
+    "accumulated": {"accumulate_steps": 5},
+    "accumulated, all": {"accumulate_steps": 3, "schedule": "cosine", "warmup_steps": 2, "clip_norm": 0.1, "weight_decay": 0.1},
     "all": {"schedule": "cosine", "warmup_steps": 5, "clip_norm": 0.1, "weight_decay": 0.1},
 }
 
@@ -108,6 +116,15 @@ def test_every_framework_trains_as_numpy_does(trainer, case, make):
     request = make(build_model=build_model, **given)
     losses = [h["loss"] for h in trainer().train(request, no_report).history]
     assert losses == pytest.approx(by_hand(request), abs=1e-4)
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_split_beyond_memory_trains_as_numpy_does(trainer, make):
+    build_model = keras_linear if trainer is TensorflowTrainer else torch_linear
+    request = make(build_model=build_model, optimizer="sgd", learning_rate=RATE, epochs=EPOCHS, batch_size=BATCH)
+    train, held_out = (Examples(s.blocks, [s.resident], memory_bytes=0) for s in (request.train, request.eval))
+    result = trainer().train(replace(request, train=train, eval=held_out), no_report)
+    assert [h["loss"] for h in result.history] == pytest.approx(by_hand(replace(request, train=train)), abs=1e-4)
 
 
 @pytest.mark.core
@@ -140,7 +157,14 @@ def test_a_training_that_was_cut_off_resumes_its_schedule(trainer, make):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("schedule", "cosine"), ("warmup_steps", 3), ("weight_decay", 0.1), ("clip_norm", 1.0), ("label_smoothing", 0.1)],
+    [
+        ("schedule", "cosine"),
+        ("warmup_steps", 3),
+        ("weight_decay", 0.1),
+        ("clip_norm", 1.0),
+        ("label_smoothing", 0.1),
+        ("accumulate_steps", 2),
+    ],
 )
 def test_a_trainer_refuses_hyperparameters_that_it_does_not_follow(name, value):
     given = {**HyperparametersConfig().model_dump(), name: value}

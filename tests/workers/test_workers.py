@@ -55,6 +55,16 @@ def test_class_weights_and_a_limit_of_steps_keep_the_loss_curve(framework, prepa
     ("framework", "accelerator"),
     [("tensorflow", {"count": 2}), ("pytorch", {"count": 2}), ("pytorch", {"count": 2, "shard_model": True})],
 )
+def test_workers_accumulate_the_gradients_of_one(framework, accelerator, prepared, alone, tmp_path):
+    hyper = {"accumulate_steps": 4, "optimizer": "sgd", "learning_rate": 1.0}
+    found = train(prepared, tmp_path, framework, accelerator, **hyper)
+    same_curve(alone(framework, **hyper), found)
+
+
+@pytest.mark.parametrize(
+    ("framework", "accelerator"),
+    [("tensorflow", {"count": 2}), ("pytorch", {"count": 2}), ("pytorch", {"count": 2, "shard_model": True})],
+)
 def test_workers_clip_the_gradient_of_all_and_follow_the_schedule_of_one(framework, accelerator, prepared, alone, tmp_path):
     # Large steps: scores that lie close together are all in few of the thresholds of AUC.
     hyper = {"clip_norm": 0.1, "schedule": "cosine", "warmup_steps": 5, "optimizer": "sgd", "learning_rate": 1.0}

@@ -43,8 +43,9 @@ class TrainBatches:
         epoch = self._reader.batches(hyper.batch_size, seed=hyper.seed, epoch=self._epoch, shard=self._request.shard)
         self._epoch += 1
         # Lightning's max_steps would skip validation of the last, truncated epoch.
-        for batch in itertools.islice(epoch, self._steps_left):
-            if self._steps_left is not None:
+        together = hyper.accumulate_steps
+        for number, batch in enumerate(itertools.islice(epoch, self._steps_left and self._steps_left * together)):
+            if self._steps_left is not None and number % together == 0:
                 self._steps_left -= 1
             yield batch
 

@@ -14,6 +14,24 @@ from switchyard.components.training.contract import TrainRequest
 _STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
 
 
+class _Auroc(torchmetrics.classification.BinaryAUROC):
+    """The area under the ROC curve at fixed thresholds, by a binary search per row.
+
+    torchmetrics compares each row with each threshold, and its count waits for a GPU.
+    """
+
+    def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+        """Adds probabilities, shape (B,), and labels of 0 and 1, shape (B,)."""
+        thresholds = cast(torch.Tensor, self.thresholds)
+        reached = torch.bucketize(preds, thresholds, right=True)  # number of thresholds at or below the probability
+        counts = torch.zeros(2 * (len(thresholds) + 1), dtype=torch.int64, device=preds.device)
+        counts.index_add_(0, reached + target * (len(thresholds) + 1), torch.ones_like(reached))
+        counts = counts.view(2, -1)
+        above = counts.flip(1).cumsum(1).flip(1)[:, 1:]  # label x threshold: rows that reach it
+        below = counts.sum(1, keepdim=True) - above
+        self.confmat += torch.stack([below, above], dim=-1).transpose(0, 1)
+
+
 class Metrics(nn.Module):
     """The task's metrics of one split. Updates are buffered: one torchmetrics call costs as much as a step of a small model."""
 
@@ -25,7 +43,7 @@ class Metrics(nn.Module):
         metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
         if spec.task == "binary":
             metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
-            metrics[f"{prefix}auc"] = torchmetrics.classification.BinaryAUROC(thresholds=200, validate_args=False)
+            metrics[f"{prefix}auc"] = _Auroc(thresholds=200, validate_args=False)
         elif spec.task == "multiclass":
             metrics[f"{prefix}accuracy"] = torchmetrics.classification.MulticlassAccuracy(
                 spec.outputs, average="micro", validate_args=False

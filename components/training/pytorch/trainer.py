@@ -16,6 +16,7 @@ import lightning.pytorch as lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.profilers import PassThroughProfiler
 from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -49,6 +50,8 @@ _PRECISIONS: dict[str, Any] = {"float32": "32-true", "tf32": "32-true", "bf16": 
 _LARGE_STEP = 30_000_000
 _LAST, _BEST = ".ckpt", ".safetensors"
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+_NOTHING = nullcontext()
 
 Features = dict[str, torch.Tensor]
 
@@ -103,8 +106,10 @@ class PytorchTrainer(Trainer):
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 gradient_clip_val=hyper.clip_norm,
+                accumulate_grad_batches=hyper.accumulate_steps,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
+                profiler=_Unprofiled(),
                 use_distributed_sampler=False,
                 default_root_dir=request.checkpoint_dir,
             )
@@ -192,23 +197,24 @@ class _Module(lightning.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         losses, output, labels = self._step(batch, weighted=True)
-        own, of_all = self._rows(index, self._hyper.batch_size, self._train_rows)
+        own = self._rows(index, self._hyper.batch_size, self._train_rows)
         if own:
             self.train_metrics.add(losses.detach(), output.detach(), labels)
-        if self._shard.count == 1:
+        batches, together = self._hyper.accumulate_steps, self._hyper.rows_per_step
+        if self._shard.count == batches == 1:
             return losses.mean()
-        # Workers' gradients are averaged: each row must count equally, even if the last batch is not divided equally.
-        return losses.sum() * (self._shard.count / of_all if own else 0.0)
+        # The gradients of workers and batches are averaged: each row must count equally, even if the last step has fewer rows.
+        of_step = min(together, self._train_rows - index // batches * together)
+        return losses.sum() * (self._shard.count * batches / of_step if own else 0.0)
 
     def validation_step(self, batch: Any, index: int) -> None:
         losses, output, labels = self._step(batch, weighted=False)
-        if self._rows(index, self._hyper.eval_batch_size(self._shard.count), self._eval_rows)[0]:
+        if self._rows(index, self._hyper.eval_batch_size(self._shard.count), self._eval_rows):
             self.val_metrics.add(losses, output, labels)
 
-    def _rows(self, index: int, batch_size: int, rows: int) -> tuple[int, int]:
-        """Returns the number of rows of a split's batch for this worker, and in total."""
-        of_all = min(batch_size, rows - index * batch_size)
-        return self._shard.rows(of_all), of_all
+    def _rows(self, index: int, batch_size: int, rows: int) -> int:
+        """Returns the number of this worker's rows of a split's batch."""
+        return self._shard.rows(min(batch_size, rows - index * batch_size))
 
     def configure_optimizers(self) -> Any:
         hyper, total = self._hyper, self._hyper.total_steps(self._train_rows)
@@ -253,6 +259,13 @@ def _batch_norm_at_rest(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.train()
+
+
+class _Unprofiled(PassThroughProfiler):
+    """No profiler. Lightning enters one for every hook, two dozen times per step, and its own starts a generator each time."""
+
+    def profile(self, action_name: str) -> Any:
+        return _NOTHING
 
 
 class _Epochs(Callback):

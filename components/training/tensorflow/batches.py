@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -21,13 +22,31 @@ def dataset(
     epochs: int = 1,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """Returns the batches of several epochs: features by name, shape (B, *feature shape), and labels, shape (B,).
+    """Returns the batches of several epochs: features by name, shape (B, *feature shape), and labels, shape (B,)."""
+    batches = stretches(source, batch_size, seed=seed, first_epoch=first_epoch, epochs=epochs, shard=shard).map(
+        lambda arrays, labels: (features_of(source.blocks, arrays), labels), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    # Keras warns about a dataset that ends without a known cardinality.
+    count = epochs * math.ceil(source.rows / batch_size)
+    return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
+
+
+def stretches(
+    source: ExampleSource,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    first_epoch: int = 0,
+    epochs: int | None = 1,
+    shard: Shard = WHOLE,
+) -> tf.data.Dataset:
+    """Returns batches of blocks: one array per block, shape (B, width), and labels, shape (B,); `epochs` None is without end.
 
     TensorFlow receives several batches at once from Python and splits them in its own threads.
     """
 
-    def stretches() -> Iterator[Any]:
-        for epoch in range(first_epoch, first_epoch + epochs):
+    def taken() -> Iterator[Any]:
+        for epoch in itertools.count(first_epoch) if epochs is None else range(first_epoch, first_epoch + epochs):
             for stretch in source.stretches(batch_size, seed=seed, epoch=epoch, shard=shard):
                 yield stretch.arrays, stretch.labels, np.asarray(stretch.sizes)
 
@@ -37,13 +56,7 @@ def dataset(
         tf.TensorSpec((None,), label),
         tf.TensorSpec((None,), tf.int64),
     )
-    taken = tf.data.Dataset.from_generator(stretches, output_signature=signature)
-    batches = taken.flat_map(_batches).map(
-        lambda arrays, labels: (_features(source.blocks, arrays), labels), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    # Keras warns about a dataset that ends without a known cardinality.
-    count = epochs * math.ceil(source.rows / batch_size)
-    return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
+    return tf.data.Dataset.from_generator(taken, output_signature=signature).flat_map(_batches)
 
 
 def _batches(arrays: tuple[tf.Tensor, ...], labels: tf.Tensor, sizes: tf.Tensor) -> tf.data.Dataset:
@@ -56,7 +69,8 @@ def _batches(arrays: tuple[tf.Tensor, ...], labels: tf.Tensor, sizes: tf.Tensor)
     return tf.data.Dataset.from_tensor_slices((starts, sizes)).map(batch)
 
 
-def _features(blocks: tuple[Block, ...], arrays: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+def features_of(blocks: tuple[Block, ...], arrays: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+    """Returns the features of a batch's blocks by name, shape (B, *feature shape)."""
     features: dict[str, tf.Tensor] = {}
     for block, array in zip(blocks, arrays, strict=True):
         parts = tf.split(array, len(block.names), axis=1) if len(block.names) > 1 else [array]

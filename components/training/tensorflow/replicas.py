@@ -1,4 +1,4 @@
-"""Trains on several TensorFlow devices, with a distribution strategy and a custom loop.
+"""Trains on several TensorFlow devices, or with accumulated gradients, with a distribution strategy and a custom loop.
 
 Keras' own `fit` averages the replicas' mean losses, so rows weigh differently if a batch is not divided equally; and it fails
 under MultiWorkerMirroredStrategy (Keras 3.15: keras-team/keras#20585, #20329). Source of the loop:
@@ -63,7 +63,7 @@ def strategy_for(accelerator: AcceleratorProfile, group: WorkerGroup | None) -> 
 class Replicas:
     """A model replicated on every device of a strategy, trained synchronously on one global batch at a time.
 
-    A step's loss is the mean over the rows of the global batch, whatever the number of replicas.
+    A step's loss is the mean over the rows of its global batches, whatever the number of replicas and batches.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Replicas:
         """Wraps a model. Both the model and this object must be created in the strategy's scope.
 
         Args:
-            strategy: strategy with several replicas.
+            strategy: strategy, with one replica or several.
             model: compiled model.
             request: the training request.
             losses: maps labels (B,) or (B, 1) and outputs (B, outputs) to the loss of each row, shape (B,).
@@ -88,6 +88,18 @@ class Replicas:
         self._metrics = {split: [keras.metrics.Mean(name="loss"), *metrics()] for split in ("", "val_")}
         weights = request.hyperparameters.class_weights
         self._class_weights = tf.constant(weights) if weights else None
+        self._together = request.hyperparameters.accumulate_steps
+        # Sums of this replica's gradients.
+        summed: list[Any] = model.trainable_variables if self._together > 1 else []
+        self._sums: list[Any] = [
+            tf.Variable(
+                tf.zeros(w.shape, w.dtype),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+            for w in summed
+        ]
         # TPU programs require fixed shapes.
         self._fixed = request.accelerator.kind == "tpu"
 
@@ -99,16 +111,18 @@ class Replicas:
                 f"trainer.accelerator: {self._replicas} workers are too many for {rows} training examples; request fewer"
             )
         train_step, eval_step = (tf.function(each) for each in (self._train_step, self._eval_step))
-        steps = math.ceil(rows / hyper.batch_size)
+        in_epoch = math.ceil(rows / hyper.batch_size)
         epochs = {"seed": hyper.seed, "first_epoch": first_epoch, "epochs": hyper.epochs - first_epoch}
         batches = iter(self._distributed(self._request.train, hyper.batch_size, **epochs))
         evaluated = self._distributed(self._request.eval, hyper.eval_batch_size(self._replicas))
         callback.set_model(self._model)
         self._model.stop_training = False
         for epoch in range(first_epoch, hyper.epochs):
-            for step in range(steps):
-                train_step(next(batches))
-                callback.on_train_batch_end(step)
+            for number in range(in_epoch):
+                last = number % self._together == self._together - 1 or number == in_epoch - 1
+                train_step(next(batches), last)
+                if last:
+                    callback.on_train_batch_end(number // self._together)
                 if self._model.stop_training:
                     break
             for batch in evaluated:
@@ -130,7 +144,10 @@ class Replicas:
         return found
 
     def _distributed(self, source: Any, batch_size: int, **epochs: Any) -> Any:
-        """Returns batches of (features, labels, mask, share): `mask` (B,) is 0 for padding rows."""
+        """Returns batches of (features, labels, mask, share, part).
+
+        `mask` (B,) is 0 for padding rows; a row is `share` of its step's rows, and the batch `part`.
+        """
         here = self._replicas // max(1, self._request.shard.count)
 
         def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -142,30 +159,34 @@ class Replicas:
 
     def _part(self, source: Any, batch_size: int, shard: Shard, **epochs: Any) -> tf.data.Dataset:
         in_batch = [min(batch_size, source.rows - start) for start in range(0, source.rows, batch_size)]
-        last = len(in_batch) - 1
+        last, together = len(in_batch) - 1, self._together * batch_size
+        last_step = (source.rows - 1) // together
         rows = batch_size // self._replicas
 
         def add(index: tf.Tensor, batch: Any) -> Any:
             features, labels = batch
-            is_last = index % len(in_batch) == last
+            position = index % len(in_batch)
+            is_last = position == last
             of_all = tf.where(is_last, in_batch[last], batch_size)
+            of_step = tf.where(position // self._together == last_step, source.rows - last_step * together, together)
             own = tf.where(is_last, shard.rows(in_batch[last]), rows)
             if self._fixed:
                 features = {name: _padded(values, rows) for name, values in features.items()}
                 labels = _padded(labels, rows)
             mask = tf.cast(tf.range(tf.shape(labels)[0]) < own, tf.float32)
-            return features, labels, mask, 1.0 / tf.cast(of_all, tf.float32)
+            return features, labels, mask, 1.0 / tf.cast(of_step, tf.float32), tf.cast(of_all / of_step, tf.float32)
 
         return dataset(source, batch_size, shard=shard, **epochs).enumerate().map(add, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def _train_step(self, batch: Any) -> None:
-        self._strategy.run(self._train_replica, args=(batch,))
+    def _train_step(self, batch: Any, last: bool) -> None:
+        self._strategy.run(self._train_replica, args=(batch, last))
 
     def _eval_step(self, batch: Any) -> None:
         self._strategy.run(self._eval_replica, args=(batch,))
 
-    def _train_replica(self, batch: Any) -> None:
-        features, labels, mask, share = batch
+    def _train_replica(self, batch: Any, last: bool) -> None:
+        """Adds a batch's gradients up; the last batch of a step updates the weights."""
+        features, labels, mask, share, part = batch
         model, optimizer = self._model, self._model.optimizer
         with tf.GradientTape() as tape:
             output = tf.cast(model(features, training=True), tf.float32)
@@ -173,13 +194,23 @@ class Replicas:
             if self._class_weights is not None:
                 losses *= tf.gather(self._class_weights, labels)
             # The optimizer sums the replicas' gradients.
-            loss = tf.reduce_sum(losses) * share + tf.add_n([tf.constant(0.0), *model.losses]) / self._replicas
+            loss = tf.reduce_sum(losses) * share + tf.add_n([tf.constant(0.0), *model.losses]) * part / self._replicas
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, model.trainable_variables)
+        self._count("", losses, labels, output, mask)
+        if self._sums:
+            for total, gradient in zip(self._sums, gradients, strict=True):
+                if gradient is not None:
+                    total.assign_add(tf.convert_to_tensor(gradient))
+        if not last:
+            return
+        if self._sums:
+            gradients = [None if g is None else tf.identity(t) for t, g in zip(self._sums, gradients, strict=True)]
         if self._request.hyperparameters.clip_norm:
             gradients = self._clipped(gradients, optimizer.scale_loss(1.0))
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        self._count("", losses, labels, output, mask)
+        for total in self._sums:
+            total.assign(tf.zeros_like(total))
 
     def _clipped(self, gradients: list[Any], scale: Any) -> list[Any]:
         """Returns this replica's share of the clipped gradient sum; the optimizer sums the shares of all replicas."""
@@ -191,7 +222,7 @@ class Replicas:
         return [shares.get(i) for i in range(len(gradients))]
 
     def _eval_replica(self, batch: Any) -> None:
-        features, labels, mask, _ = batch
+        features, labels, mask, _, _ = batch
         output = tf.cast(self._model(features, training=False), tf.float32)
         self._count("val_", self._losses(labels, output) * mask, labels, output, mask)
 

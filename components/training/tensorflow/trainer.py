@@ -27,12 +27,12 @@ from switchyard.components.training.model_spec import check_output
 from switchyard.components.training.names import Optimizer
 from switchyard.components.training.positional import by_name, save_names
 from switchyard.components.training.schedule import factor
-from switchyard.components.training.tensorflow.batches import dataset
 from switchyard.components.training.tensorflow.default_model import default_model
 from switchyard.components.training.tensorflow.losses import MeanLoss, row_losses
 from switchyard.components.training.tensorflow.model_check import check_logits, check_loss, check_training
 from switchyard.components.training.tensorflow.predictor import TensorflowPredictor
 from switchyard.components.training.tensorflow.replicas import Replicas, strategy_for
+from switchyard.components.training.tensorflow.steps import Steps
 from switchyard.components.user_code.loading import blamed, folder_of
 
 _POLICIES = {"float32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
@@ -97,35 +97,41 @@ class TensorflowTrainer(Trainer):
         replicas = None
         if (request.build_model or request.loss.function) and not ledger.epochs and request.shard.first:
             self._try_out(request)
+        # Keras' own accumulation weighs an epoch's last batches otherwise, and its schedules count batches.
+        by_hand = self._strategy.num_replicas_in_sync > 1 or request.accelerator.kind == "tpu" or hyper.accumulate_steps > 1
         with self._strategy.scope():
             model = self._build(request)
             model.compile(
-                optimizer=_optimizer(hyper, request.train.rows, clip=self._strategy.num_replicas_in_sync == 1),
+                optimizer=_optimizer(hyper, request.train.rows, clip=not by_hand),
                 loss=MeanLoss(task, losses),
                 metrics=_metrics(request),
-                jit_compile=_jit(model, request, self._strategy.num_replicas_in_sync),
+                jit_compile=_jit(model, request, by_hand),
             )
             model.optimizer.build(model.trainable_variables)
-            if self._strategy.num_replicas_in_sync > 1:
+            if by_hand:
                 replicas = Replicas(self._strategy, model, request, losses, lambda: _metrics(request))
         if ledger.epochs:
             model.load_weights(ledger.last(_LAST))
-        callback = _Epochs(ledger, report, request.shard)
+        steps_per_epoch = hyper.steps_per_epoch(request.train.rows)
         if not ledger.finished and replicas:
-            replicas.fit(ledger.epochs, callback)
+            replicas.fit(ledger.epochs, _Epochs(ledger, report, request.shard, steps_per_epoch))
         elif not ledger.finished:
-            steps_per_epoch = -(-request.train.rows // hyper.batch_size)
-            left = hyper.epochs - ledger.epochs + 1  # Keras prefetches one batch, and warns if there is none
-            batches = dataset(request.train, hyper.batch_size, seed=hyper.seed, first_epoch=ledger.epochs, epochs=left)
+            device = "/GPU:0" if request.accelerator.kind == "gpu" else "/CPU:0"
+            # The results of a step that the user wrote are not those of the model's metrics.
+            own = [getattr(type(model), n) is not getattr(keras.Model, n) for n in ("train_step", "test_step")]
+            train = Steps(request.train, hyper.batch_size, device=device, one_by_one=own[0])
+            held_out = Steps(request.eval, hyper.eval_batch_size(1), device=device, one_by_one=own[1])
+            model.train_function = train.function(model, model.train_step, _prepare(task, hyper.class_weights))
+            model.test_function = held_out.function(model, model.test_step, _prepare(task, None))
             model.fit(
-                batches.map(_column_labels(task)),
-                steps_per_epoch=steps_per_epoch,
+                train.dataset(seed=hyper.seed, first_epoch=ledger.epochs, limit=hyper.steps and hyper.steps - ledger.steps),
+                steps_per_epoch=train.calls,
                 shuffle=False,
                 initial_epoch=ledger.epochs,
                 epochs=hyper.epochs,
-                validation_data=dataset(request.eval, hyper.eval_batch_size(1)).map(_column_labels(task)),
-                class_weight=dict(enumerate(hyper.class_weights)) if hyper.class_weights else None,
-                callbacks=[callback],
+                validation_data=held_out.dataset(),
+                validation_steps=held_out.calls,
+                callbacks=[_Epochs(ledger, report, request.shard, steps_per_epoch, per_call=train.per_call)],
                 verbose=0,
             )
         parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
@@ -188,14 +194,18 @@ class TensorflowTrainer(Trainer):
 class _Epochs(keras.callbacks.Callback):
     """A callback at the end of each epoch: reports metrics, writes the checkpoint, stops when the ledger is finished."""
 
-    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard) -> None:
+    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard, steps_per_epoch: int, *, per_call: int = 1) -> None:
         super().__init__()
         self._ledger, self._report, self._steps, self._shard = ledger, report, ledger.steps, shard
+        self._steps_per_epoch, self._per_call = steps_per_epoch, per_call
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._steps += 1
+        """Counts the steps of call number `batch` of the epoch."""
         limit = self._ledger.hyperparameters.steps
+        in_epoch = min((batch + 1) * self._per_call, self._steps_per_epoch)
+        self._steps = self._ledger.epochs * self._steps_per_epoch + in_epoch
         if limit is not None and self._steps >= limit:
+            self._steps = limit
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -246,12 +256,12 @@ def _activation(request: TrainRequest) -> Any:
     return {"binary": keras.ops.sigmoid, "multiclass": keras.ops.softmax}.get(request.spec.task, lambda x: x)
 
 
-def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str:
+def _jit(model: keras.Model, request: TrainRequest, by_hand: bool) -> bool | str:
     """Returns Keras' `jit_compile`; falls back from XLA to eager mode, with a warning, if XLA does not support the model."""
     if not request.accelerator.compile:
         return "auto" if request.accelerator.kind == "tpu" else False
-    if replicas > 1:
-        warn("trainer.accelerator.compile: several devices are trained without XLA")
+    if by_hand:
+        warn("trainer.accelerator.compile: several devices, and accumulated gradients, are trained without XLA")
         return False
     try:
         tf.function(model, jit_compile=True)(placeholder_batch(request.spec, 2))
@@ -263,7 +273,7 @@ def _jit(model: keras.Model, request: TrainRequest, replicas: int) -> bool | str
 
 
 def _optimizer(hyper: Hyperparameters, rows: int, *, clip: bool = True) -> keras.optimizers.Optimizer:
-    """Returns the optimizer. `clip` must be False for replicas: each would clip its own part of the gradient."""
+    """Returns the optimizer. `clip` must be False for `Replicas`, which clips the whole gradient, of which each has a part."""
     rate: Any = hyper.learning_rate
     if hyper.schedule != "constant" or hyper.warmup_steps:
         rate = _Course(rate, hyper.schedule, hyper.total_steps(rows), hyper.warmup_steps)
@@ -314,11 +324,15 @@ def _metrics(request: TrainRequest) -> list[Any]:
     }[request.spec.task]()
 
 
-def _column_labels(task: str) -> Any:
-    # (B, 1) like the model's output: Keras broadcasts (B,), and doubles updates under a distribution strategy.
-    if task == "multiclass":
-        return lambda x, y: (x, y)
-    return lambda x, y: (x, _column(y))
+def _prepare(task: str, class_weights: tuple[float, ...] | None) -> Any:
+    """Returns a function from features and labels (B,) to the data of Keras' steps."""
+
+    def prepare(features: Any, labels: tf.Tensor) -> Any:
+        # (B, 1) like the model's output: Keras broadcasts (B,).
+        target = labels if task == "multiclass" else _column(labels)
+        return (features, target, tf.gather(class_weights, labels)) if class_weights else (features, target)
+
+    return prepare
 
 
 def _column(labels: tf.Tensor) -> tf.Tensor:

@@ -17,6 +17,7 @@ from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, features_json
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.pytorch import batches, trainer
 from switchyard.components.training.pytorch.archive import MODEL_FILE
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.workers.group import train_here
@@ -155,6 +156,41 @@ def test_a_deterministic_training_gives_the_same_bits_twice(trained):
     assert scores(first).tobytes() == scores(second).tobytes()
 
 
+@on_a_gpu
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+@pytest.mark.parametrize("share", [batches._SHARE, 0.0], ids=["on the device", "copied ahead"])
+def test_nothing_waits_for_the_gpu_within_an_epoch(share, precision, trained, monkeypatch):
+    monkeypatch.setattr(batches, "_SHARE", share)
+    step, ended = trainer._Module.training_step, trainer._Epochs.on_validation_end
+
+    def strict(module, batch, index):
+        assert batch[1].is_cuda
+        if module.current_epoch:  # in the first epoch the splits are copied to the GPU
+            torch.cuda.set_sync_debug_mode("error")
+        return step(module, batch, index)
+
+    def at_end(*given):
+        torch.cuda.set_sync_debug_mode("default")
+        ended(*given)
+
+    monkeypatch.setattr(trainer._Module, "training_step", strict)
+    monkeypatch.setattr(trainer._Epochs, "on_validation_end", at_end)
+    try:
+        trained(precision=precision, epochs=3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@on_a_gpu
+@pytest.mark.parametrize("task", TASKS)
+def test_a_split_on_the_device_trains_as_one_that_is_copied_ahead(task, trained, monkeypatch):
+    _, there = trained(task, epochs=3)
+    monkeypatch.setattr(batches, "_SHARE", 0.0)
+    _, ahead = trained(task, epochs=3)
+    for a, b in zip(there.history, ahead.history, strict=True):
+        assert b["val_loss"] == pytest.approx(a["val_loss"], abs=1e-5)
+
+
 def several(folder, count, *, kind=KIND, shard_model=False):
     """Trains in as many processes as there are devices, started by the launcher of the training stage; returns the result."""
     layout = blocks(SPECS)
@@ -189,6 +225,7 @@ def several(folder, count, *, kind=KIND, shard_model=False):
         "weight_decay": None,
         "clip_norm": None,
         "label_smoothing": 0.0,
+        "accumulate_steps": 1,
     }
     accelerator = {"kind": kind, "count": count, "shard_model": shard_model}
     settings = {

@@ -16,6 +16,7 @@ from tests.training_inputs import TASKS, no_report, request, sources
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed on this machine")
 keras = pytest.importorskip("keras")
 TensorflowTrainer = pytest.importorskip("switchyard.components.training.tensorflow.trainer").TensorflowTrainer
+steps = pytest.importorskip("switchyard.components.training.tensorflow.steps")
 
 DEVICES = len(tf.config.list_physical_devices("GPU"))
 KIND = "gpu" if DEVICES else "cpu"
@@ -61,6 +62,15 @@ def test_learns_as_in_float32_and_serves_in_float32(task, precision, trained):
         assert b["val_loss"] == pytest.approx(a["val_loss"], abs=ALLOWED[precision], rel=ALLOWED[precision])
     assert found.device.startswith(KIND)
     np.testing.assert_allclose(scores(made), scores(made, size=7), atol=1e-5)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_split_on_the_device_trains_as_one_that_is_copied_ahead(task, trained, monkeypatch):
+    _, there = trained(task)
+    monkeypatch.setattr(steps, "fits", lambda source, free: False)
+    _, ahead = trained(task)
+    for a, b in zip(there.history, ahead.history, strict=True):
+        assert b["val_loss"] == pytest.approx(a["val_loss"], abs=1e-5)
 
 
 def much_memory(spec):
