@@ -269,7 +269,7 @@ def words_only(finish):
 def test_probabilities_that_only_training_shows_are_refused_before_they_are_exported(make):
     """Indices cannot be scaled up, and nothing says what a formula of one's own is."""
     request = make(build_model=words_only(lambda x: 1 / (1 + torch.exp(-x))), epochs=60, learning_rate=2.0)
-    with pytest.raises(UserError, match="gives probabilities"):
+    with pytest.raises(UserError, match="ends in probabilities"):
         PytorchTrainer().train(request, no_report)
     assert PytorchTrainer().train(make(folder="b", build_model=words_only(lambda x: x), epochs=30), no_report).epochs == 30
 
