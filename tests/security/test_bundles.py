@@ -290,7 +290,7 @@ def test_mlflows_uris_of_versions_are_versions_of_the_registry(text, registry):
     assert model_ref(text, registry[0], None, trust=False).version() == "1"
     with open_model(text, registry[0]) as opened:
         assert opened.version == "1"
-    with pytest.raises(UserError, match="give the address of the registry"), open_model(text):
+    with pytest.raises(UserError, match="give the registry's address"), open_model(text):
         pass
 
 

@@ -207,5 +207,5 @@ def test_a_models_change_of_its_input_changes_nothing_else(source):
 
 
 def test_examples_that_hold_no_columns_are_refused_with_what_to_do(tmp_path):
-    with pytest.raises(UserError, match=r"holds no columns.json: .*run again in a new workspace"):
+    with pytest.raises(UserError, match=r"has no columns.json: .*run again in a new workspace"):
         transformed_examples(tmp_path, "train")
