@@ -100,7 +100,7 @@ def test_what_is_no_answer_of_kfps_is_an_error_of_one_line(ask, bad):
 def test_a_login_in_the_place_of_kfp_is_found_before_anything_else(health):
     with (
         server({"healthz": health}) as host,
-        pytest.raises((StageError, UserError), match="answers with a web page|returned an answer"),
+        pytest.raises((StageError, UserError), match=r"answers with a web page|returned an answer"),
     ):
         client_of(host).check()
 
