@@ -159,7 +159,7 @@ def mlflow_server(folder, port=None):
             command, env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"), cwd=folder, stdout=log, stderr=log
         )
         try:
-            wait_for(f"http://127.0.0.1:{port}/health")
+            wait_for(f"http://127.0.0.1:{port}/health", 300)
             yield f"http://127.0.0.1:{port}"
         finally:
             kill_with_children(server)

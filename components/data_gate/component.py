@@ -47,7 +47,7 @@ class DataGate(base_component.BaseComponent):
     ) -> None:
         super().__init__(
             DataGateSpec(
-                settings=settings.model_dump_json(),
+                settings=settings.model_dump_json(exclude_defaults=True),
                 examples=examples,
                 statistics=statistics,
                 schema=schema,

@@ -43,7 +43,7 @@ class Evaluate(base_beam_component.BaseBeamComponent):
     ) -> None:
         super().__init__(
             EvaluationSpec(
-                settings=settings.model_dump_json(),
+                settings=settings.model_dump_json(exclude_defaults=True),
                 examples=examples,
                 model=model,
                 baseline=baseline,

@@ -38,7 +38,7 @@ class InfraValidation(base_component.BaseComponent):
     def __init__(self, examples: types.BaseChannel, model: types.BaseChannel, settings: InfraValidationSettings) -> None:
         super().__init__(
             InfraValidationSpec(
-                settings=settings.model_dump_json(),
+                settings=settings.model_dump_json(exclude_defaults=True),
                 examples=examples,
                 model=model,
                 blessing=types.Channel(standard_artifacts.InfraBlessing),

@@ -48,7 +48,7 @@ MEANINGS = {
     STAGE: "the stage that the process runs",
     JOURNAL: "folder for what cannot be sent to MLflow",
     STATE: "folder for checkpoints, which outlives the process",
-    RECORD: "content of the pipeline's MLflow run, for the task that creates it (JSON)",
+    RECORD: "content of the pipeline's MLflow run, for the task that creates it (JSON, compressed if long)",
     LAST_STAGES: "last stages: the last of them to finish ends the pipeline's MLflow run",
     DATA_ROOT: "where examples are written, bypassing KFP's launcher and its copies",
     STAGES: "contexts of the stages of a joined task (JSON)",

@@ -45,8 +45,8 @@ class RunContext:
         journal: folder for records that cannot be sent to MLflow; set by local runners only.
         state: folder for checkpoints; outlives the process.
         kfp_run_id: run id of KFP, in a pod.
-        record: JSON of the `RunRecord`, set when neither KFP nor `submit` created the parent run: complete in the first tasks
-            that are certain to run; in the others only enough to find the run.
+        record: JSON of the `RunRecord`, compressed if long (`carried_files.packed`), set when neither KFP nor `submit` created
+            the parent run: complete in the first tasks that are certain to run; in the others only enough to find the run.
         last_stages: comma-separated stages without successors.
         data_root: folder for examples that bypasses KFP's launcher and its copies.
         stages: for a task with several stages, JSON of stage -> context, see `together`.

@@ -53,7 +53,7 @@ class Training(base_component.BaseComponent):
         tuned = {"best_hyperparameters": best_hyperparameters} if best_hyperparameters else {}
         super().__init__(
             TrainingSpec(
-                settings=settings.model_dump_json(),
+                settings=settings.model_dump_json(exclude_defaults=True),
                 examples=examples,
                 statistics=statistics,
                 schema=schema,

@@ -42,8 +42,8 @@ class Tuning(base_component.BaseComponent):
     ) -> None:
         super().__init__(
             TuningSpec(
-                settings=settings.model_dump_json(),
-                tune=tune.model_dump_json(),
+                settings=settings.model_dump_json(exclude_defaults=True),
+                tune=tune.model_dump_json(exclude_defaults=True),
                 examples=examples,
                 transformed_examples=transformed_examples,
                 best_hyperparameters=types.Channel(standard_artifacts.HyperParameters),

@@ -21,8 +21,10 @@ from switchyard.pipelines.api.pipeline_argument import load
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.preflight import check_code, check_code_loads, check_inputs
 from switchyard.pipelines.runners.champion_class import champions_class
+from switchyard.pipelines.runners.kubeflow.carried_files import packed
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, with_environment
 from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
+from switchyard.pipelines.runners.kubeflow.uploaded_files import FileStore
 from switchyard.pipelines.runners.tracking.record import RunRecord, run_record
 from switchyard.pipelines.terminal.output import progress_console, quiet
 from switchyard.pipelines.terminal.progress import make_display
@@ -73,23 +75,27 @@ def compile(  # noqa: A001 (the command's name)
 
 
 def compile_for_cluster(
-    config: PipelineConfig, source: Path | None, place: Workspace, *, progress: bool
+    config: PipelineConfig, source: Path | None, place: Workspace, *, progress: bool, upload: bool = False
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
-    """Returns the compiled pipeline, its config with `task` inferred, and the record of its parent MLflow run."""
+    """Returns the compiled pipeline, its config with `task` inferred, and the record of its parent MLflow run.
+
+    `upload`: upload large local files to MLflow where `tracking.uri` names a server; otherwise the pipeline contains them.
+    """
     made, log = place.create(), place.logs / "compile.log"
     try:
         with progress_console(progress) as console:
-            return _compiled(config, source, place, log, console)
+            return _compiled(config, source, place, log, console, upload=upload)
     except (UserError, DataGateError):
         place.forget(log, made)
         raise
 
 
 def _compiled(
-    config: PipelineConfig, source: Path | None, place: Workspace, log: Path, console: Console
+    config: PipelineConfig, source: Path | None, place: Workspace, log: Path, console: Console, *, upload: bool
 ) -> tuple[CompiledForKubeflow, PipelineConfig, RunRecord]:
     with quiet(log):
-        config = _checked(config, place, partial(make_display(console).say, "check"))
+        display = make_display(console)
+        config = _checked(config, place, partial(display.say, "check"))
         console.print("compiling", highlight=False)
         if config.preprocessing or config.trainer.model:
             import_torch_first()  # the user's code may import one framework, TFX imports the other
@@ -97,9 +103,11 @@ def _compiled(
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 
         record = run_record(config, ", ".join(trainer_name(f) for f in config.trainer.frameworks), source)
-        compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True)
-    every = RunContext(tracking_uri=_tracking_server(config), record=record.short_json())
-    compiled = with_environment(compiled, every.variables(), first=RunContext(record=record.to_json()).variables())
+        server = _tracking_server(config)
+        uploads = FileStore(server, config.experiment, partial(display.say, "MLflow")) if upload and server else None
+        compiled = compile_config(config, place.code, _ROOT, {}, carry_data=True, uploads=uploads)
+    every = RunContext(tracking_uri=server, record=record.short_json())
+    compiled = with_environment(compiled, every.variables(), first=RunContext(record=packed(record.to_json())).variables())
     workflow_size(compiled.spec, compiled.platform).check()
     return compiled, config, record
 

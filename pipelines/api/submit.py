@@ -142,7 +142,7 @@ def submit(
         )
     client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
     given, source, place = load(pipeline, overrides, trainer, workspace)
-    compiled, config, record = compile_for_cluster(given, source, place, progress=progress)
+    compiled, config, record = compile_for_cluster(given, source, place, progress=progress, upload=True)
     where = client.experiment(experiment or config.experiment)
     with progress_console(progress) as console:
         submitted = _start(client, compiled, config, record, where, partial(make_display(console).say, "MLflow"))
@@ -198,7 +198,7 @@ def schedule(
     fields = six_fields(cron)
     client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
     given, source, place = load(pipeline, overrides, trainer, workspace)
-    compiled, config, _ = compile_for_cluster(given, source, place, progress=progress)
+    compiled, config, _ = compile_for_cluster(given, source, place, progress=progress, upload=True)
     wanted = Schedule(
         name=f"{config.name} {cron}",
         experiment_id=client.experiment(experiment or config.experiment),

@@ -246,7 +246,13 @@ def _cluster_uri(source: ModelRef, given: str | None) -> str | None:
             "--cluster-tracking-uri: contains a password, which manifests must not hold; remove it and give "
             "MLFLOW_TRACKING_PASSWORD by --secret-env."
         )
-    return None if parts.hostname in _LOOPBACK else uri
+    if parts.hostname in _LOOPBACK:
+        if given:
+            raise UserError(
+                f"--cluster-tracking-uri: {given!r} is an address of this machine; give MLflow's address inside the cluster."
+            )
+        return None
+    return uri
 
 
 def _replicas(fewest: int, most: int) -> tuple[int, int]:

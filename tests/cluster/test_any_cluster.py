@@ -249,7 +249,11 @@ def test_kserve_serves_the_model(cluster, ran, request):
     cluster.made.append(("inferenceservice", service))
     options = ["--name", service, "--namespace", cluster.namespace, "--tracking-uri", cluster.mlflow]
     image = request.config.getoption("--cluster-image")
-    options += [*(["--image", image] if image else []), *request.config.getoption("--cluster-deploy").split()]
+    given = request.config.getoption("--cluster-deploy").split()
+    # The tasks reach MLflow at this address too; the stand-in's are on this machine, and an InferenceService is not.
+    inside = "http://mlflow.kubeflow:5000" if cluster.is_stand_in else cluster.mlflow
+    given += [] if "--cluster-tracking-uri" in given else ["--cluster-tracking-uri", inside]
+    options += [*(["--image", image] if image else []), *given]
     done = cluster.command_with_kubectl(
         "deploy", f"{cluster.name}@champion", "--target", "kserve", "-o", cluster.folder / "kserve", "--apply", *options
     )

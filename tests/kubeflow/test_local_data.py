@@ -14,4 +14,4 @@ def test_files_of_a_folder_travel_with_the_folders_between(pattern, tmp_path):
         (tmp_path / "data" / f"region={region}" / "d.csv").write_text("x,y\n1,0\n")
     config = PipelineConfig.model_validate({"name": "p", "label": "y", "data": {"path": str(tmp_path / pattern)}})
     files = {"data/region=01/d.csv", "data/region=02/d.csv"}
-    assert carry(*_data(config)).replaced(f'["{tmp_path / pattern}"]', "ingest") == (f'["{{{{files}}}}/{pattern}"]', files)
+    assert carry(*_data(config, 1000)).replaced(f'["{tmp_path / pattern}"]', "ingest") == (f'["{{{{files}}}}/{pattern}"]', files)

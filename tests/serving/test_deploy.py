@@ -62,6 +62,8 @@ def test_mistakes_of_deploy_are_refused(registered, bundles, warm, tmp_path):
     assert (code, "NAME/KEY" in said) == (2, True)
     code, said = deploy("a_model@2", "--target", "kserve", "--cluster-tracking-uri", "http://me:pw@mlflow:5000")
     assert (code, "contains a password" in said) == (2, True)
+    code, said = deploy("a_model@2", "--target", "kserve", "--cluster-tracking-uri", "http://127.0.0.1:5000")
+    assert (code, "give MLflow's address inside the cluster" in said) == (2, True)
     assert not (tmp_path / "out").exists()
 
 

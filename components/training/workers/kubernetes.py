@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -232,8 +233,10 @@ def _connect() -> str:
         if _NAMESPACE_FILE.exists():
             config.load_incluster_config()
             return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
-        config.load_kube_config()
-        _, active = config.list_kube_config_contexts()
+        # Given, since the client reads the variable only at its import, which is earlier than a forked stage's environment.
+        file = os.environ.get("KUBECONFIG")
+        config.load_kube_config(file)
+        _, active = config.list_kube_config_contexts(file)
     except config.ConfigException as error:
         raise UserError(
             f"trainer.accelerator.nodes: no Kubernetes configuration was found ({error}). Run in a pod with a service "

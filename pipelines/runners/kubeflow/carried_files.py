@@ -1,6 +1,7 @@
 """Embeds small local files (the user's code) in the compiled pipeline, without a registry, a bucket or a new image.
 
-The files are part of the task's command and therefore of its cache key: equal files give equal bytes in every compilation.
+Files that `uploaded_files` stored are embedded by reference. All are part of the task's command and therefore of its cache key:
+equal files give equal bytes in every compilation.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from switchyard.components.errors import UserError
 from switchyard.components.process.own_folder import own_folder
+from switchyard.pipelines.runners.kubeflow.uploaded_files import fetch, is_stored
 
 PLACE = "{{files}}"
 # Linux limits one argument to 128 KiB, and a task's source is passed as one.
@@ -50,11 +52,13 @@ class Carried:
         places: local path -> its name in the task.
         contents: path in the task -> content as text.
         readers: local path -> nodes that read it; default: all.
+        stored: reference of an uploaded file -> the file on this machine.
     """
 
     places: Mapping[str, str]
     contents: Mapping[str, str]
     readers: Mapping[str, Collection[str]]
+    stored: Mapping[str, Path] = field(default_factory=dict)
 
     def replaced(self, value: str, node: str) -> tuple[str, set[str]]:
         """Returns a node's exec property with local paths replaced by placeholders, and the names of the files it may need."""
@@ -68,12 +72,15 @@ class Carried:
         return value, used
 
 
-def carry(places: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collection[str]]) -> Carried:
+def carry(
+    places: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collection[str]], stored: Mapping[Path, str] | None = None
+) -> Carried:
     """Reads the files to embed. Wheels are embedded unpacked, as packed ones differ in every build.
 
     Args:
         places: an absolute folder -> files under it, or a file -> itself.
         readers: one of `places` -> nodes that read it; default: all.
+        stored: uploaded file -> its reference, embedded instead of its content.
 
     Raises:
         UserError: a file cannot be read.
@@ -86,7 +93,9 @@ def carry(places: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collecti
         for file in sorted(files):
             target = name if file == place else f"{name}/{file.relative_to(place).as_posix()}"
             try:
-                if file.suffix == ".whl":
+                if stored and file in stored:
+                    contents[target] = stored[file]
+                elif file.suffix == ".whl":
                     with zipfile.ZipFile(file) as wheel:
                         for member in sorted(wheel.namelist()):
                             contents[f"{target}{_WHEEL}{member}"] = _text(wheel.read(member), member)
@@ -94,7 +103,7 @@ def carry(places: Mapping[Path, Sequence[Path]], readers: Mapping[Path, Collecti
                     contents[target] = _text(file.read_bytes(), file.name)
             except OSError as error:
                 raise UserError(f"{file}: {error.strerror}") from None
-    return Carried(names, contents, {str(k): v for k, v in readers.items()})
+    return Carried(names, contents, {str(k): v for k, v in readers.items()}, {v: k for k, v in (stored or {}).items()})
 
 
 def is_binary(text: str) -> bool:
@@ -118,9 +127,11 @@ def unpacked(text: str) -> str:
 def _text(content: bytes, name: str) -> str:
     if len(content) <= _READABLE.get(Path(name).suffix, _READABLE[""]):
         try:
-            return content.decode("utf-8")
+            text = content.decode("utf-8")
         except UnicodeDecodeError:
-            pass
+            return _packed(content)
+        if not is_binary(text) and not is_stored(text):
+            return text
     return _packed(content)
 
 
@@ -130,14 +141,21 @@ def _packed(content: bytes) -> str:
 
 
 def _bytes(text: str) -> bytes:
+    if is_stored(text):
+        return fetch(text)
     found = _BINARY.match(text)
     if not found:
         return text.encode()
     return _DECOMPRESS[found[1]](base64.b85decode(text[found.end() :].translate(_BACK)))
 
 
-def unpack(contents: Mapping[str, str]) -> Path:
-    """Writes the files below the temporary folder, to a path derived from their content, and returns it."""
+def unpack(contents: Mapping[str, str], stored: Mapping[str, Path] | None = None) -> Path:
+    """Writes the files below the temporary folder, to a path derived from their content, and returns it.
+
+    Args:
+        contents: path -> content as text.
+        stored: references of uploaded files that need not be fetched -> the files on this machine.
+    """
     digest = hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()[:16]
     name = f"switchyard-files-{os.getuid()}"
     folder = own_folder(name)
@@ -152,7 +170,7 @@ def unpack(contents: Mapping[str, str]) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         wheels: dict[Path, dict[str, bytes]] = {}
         for path, text in contents.items():
-            content = _bytes(text)
+            content = stored[text].read_bytes() if stored and text in stored else _bytes(text)
             wheel, unpacked, member = path.partition(_WHEEL)
             file = Path(temporary) / "files" / wheel
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import yaml
 
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.pipelines.config.kubeflow import StageResources
-from switchyard.pipelines.runners.kubeflow.carried_files import LIMIT, Carried, carry
+from switchyard.pipelines.runners.kubeflow.carried_files import LIMIT, Carried, carry, unpack
 from switchyard.pipelines.runners.kubeflow.compiler.check import check
 from switchyard.pipelines.runners.kubeflow.compiler.joining import join, members
 from switchyard.pipelines.runners.kubeflow.compiler.plan import Plan, Task, task_name
@@ -70,6 +70,7 @@ def compile_tfx_pipeline(
     environment: Mapping[str, str] | None = None,
     local_files: Mapping[Path, Sequence[Path]] | None = None,
     readers: Mapping[Path, Collection[str]] | None = None,
+    stored: Mapping[Path, str] | None = None,
     driven: Collection[str] = (),
     views: bool = True,
     joined: bool = False,
@@ -86,6 +87,7 @@ def compile_tfx_pipeline(
         local_files: folder -> files under it to embed in the pipeline; paths of the folder in exec properties are replaced in
             the task. User modules that TFX packages (`module_file=`) are always embedded.
         readers: folder -> nodes that get its files; default: all nodes that name the folder.
+        stored: uploaded file -> its reference, see `uploaded_files`.
         driven: nodes whose drivers read only embedded files; these drivers run at compile time instead of in separate tasks.
         views: also write outputs for KFP's pages.
         joined: join compatible nodes into one task, see `joining`; otherwise every node is a task.
@@ -97,7 +99,7 @@ def compile_tfx_pipeline(
     from switchyard.pipelines.runners.kubeflow.compiler.from_tfx import to_plan
 
     with packaged_user_modules(pipeline) as wheels:
-        carried = carry({**wheels, **(local_files or {})}, readers or {})
+        carried = carry({**wheels, **(local_files or {})}, readers or {}, stored)
         plan = to_plan(pipeline, carried, views=views)
     plan = replace(plan, tasks=[_driven(t, plan.name, carried) if t.driver and t.id in driven else t for t in plan.tasks])
     nodes = [t.id for t in plan.tasks]
@@ -138,6 +140,8 @@ def _driven(task: Task, pipeline: str, carried: Carried) -> Task:
     properties = {p.key: p.value for p in task.properties}
     files = {f: carried.contents[f] for f in task.files}
     with quiet():
+        if files:
+            unpack(files, carried.stored)  # what the driver reads here need not be fetched
         said = driver_output_of({"pipeline": pipeline, **task.spec}, inputs={}, properties=properties, files=files)
     spec = {k: v for k, v in task.spec.items() if k != "driver"}
     return replace(task, spec=spec, driver=False, driver_output=said)

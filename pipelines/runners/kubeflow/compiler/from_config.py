@@ -15,12 +15,15 @@ from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKu
 from switchyard.pipelines.runners.kubeflow.compiler.resources import PipelineResources
 from switchyard.pipelines.runners.kubeflow.compiler.train_job import on_several_nodes
 from switchyard.pipelines.runners.kubeflow.local_inputs import local_inputs
+from switchyard.pipelines.runners.kubeflow.uploaded_files import FileStore
 
 # Cluster defaults. Every stage can be retried safely: its outputs are rewritten, and the registry identifies a model by its
 # artifact. Tasks fail if they end while Kubernetes' or KFP's API is unreachable for some seconds.
 _OF_EVERY_STAGE = StageResources.model_validate({"retries": 1})
 # Uncompressed bytes; a task can carry about 90 kB, code and compressed data together.
 _MOST_DATA = 400_000
+# Uncompressed bytes that are uploaded instead, and the size above which a file (the data: all files together) is.
+_MOST_UPLOADED, _UPLOADED = 50_000_000, 10_000
 
 
 def default_image() -> str:
@@ -29,7 +32,14 @@ def default_image() -> str:
 
 
 def compile_config(
-    config: PipelineConfig, store: Path, root: str, environment: Mapping[str, str], *, carry_data: bool, joined: bool = True
+    config: PipelineConfig,
+    store: Path,
+    root: str,
+    environment: Mapping[str, str],
+    *,
+    carry_data: bool,
+    joined: bool = True,
+    uploads: FileStore | None = None,
 ) -> CompiledForKubeflow:
     """Compiles a config's pipeline.
 
@@ -40,6 +50,7 @@ def compile_config(
         environment: environment variables of every task.
         carry_data: compile for another machine: small local data is embedded too.
         joined: join compatible stages into one task; otherwise every stage is a task.
+        uploads: stores files that take more room in the pipeline than their names; default: all files are embedded.
 
     Raises:
         UserError: a node cannot be compiled, or the data is not accessible from a cluster.
@@ -54,11 +65,14 @@ def compile_config(
         )
     pipeline = create_pipeline(config, pipeline_root=root, code_store=store, beam_pipeline_args=beam.arguments())
     snapshots = {p: [p] if p.is_file() else [f for f in p.rglob("*") if f.is_file()] for p in sorted(store.glob("*"))}
-    data, readers = _data(config) if carry_data else ({}, {})
+    data, readers = _data(config, _MOST_UPLOADED if uploads else _MOST_DATA) if carry_data else ({}, {})
+    stored = uploads.upload([*_large(snapshots, each=True), *_large(data, each=False)]) if uploads else {}
+    if uploads and not stored:
+        _data(config, _MOST_DATA)  # refuses what cannot be embedded
     nodes = [c.id for c in pipeline.components]
     stages = _stages(config, nodes, _OF_EVERY_STAGE if carry_data else StageResources())
     driven = _all_carried(config, data)
-    if driven:
+    if driven and any(f not in stored for files in data.values() for f in files):
         # With retries, the cluster stores the embedded data once more.
         stages = _tried_once(stages, config, "ingest")
     return compile_tfx_pipeline(
@@ -73,6 +87,7 @@ def compile_config(
         environment={**environment, **RunContext(data_root=kubeflow.data_root or "").variables()},
         local_files={**snapshots, **data},
         readers=readers,
+        stored=stored,
         driven=("ingest",) if driven else (),
         joined=joined,
         # Training resumes from its last checkpoint; joined stages before it would run again on a retry.
@@ -119,16 +134,27 @@ def _tried_once(stages: Mapping[str, StageResources], config: PipelineConfig, st
     return found
 
 
-def _data(config: PipelineConfig) -> tuple[dict[Path, list[Path]], dict[Path, tuple[str, ...]]]:
-    """Returns the local files to embed: folder or file -> files, and folder or file -> stages that read them."""
+def _large(places: Mapping[Path, Sequence[Path]], *, each: bool) -> list[Path]:
+    """Returns the files that are worth an upload: each large one, or all if they are large together."""
+    sizes = {f: f.stat().st_size for files in places.values() for f in files}
+    return [f for f in sizes if (sizes[f] if each else sum(sizes.values())) > _UPLOADED]
+
+
+def _data(config: PipelineConfig, most: int) -> tuple[dict[Path, list[Path]], dict[Path, tuple[str, ...]]]:
+    """Returns the local files to embed or upload: folder or file -> files, and folder or file -> stages that read them.
+
+    Raises:
+        UserError: they have more than `most` bytes.
+    """
     found: dict[Path, list[Path]] = {}
     readers: dict[Path, tuple[str, ...]] = {}
     total = 0
     for where, folder, files in local_inputs(config):
         total += sum(f.stat().st_size for f in files)
-        if total > _MOST_DATA:
+        if total > most:
+            more = "" if most > _MOST_DATA else f" (submit uploads {_MOST_UPLOADED:,} to MLflow, if tracking.uri names a server)"
             raise UserError(
-                f"{where} holds {total:,} bytes on this machine; the limit for a compiled pipeline is {_MOST_DATA:,}. Put "
+                f"{where} holds {total:,} bytes on this machine; the limit for a compiled pipeline is {most:,}{more}. Put "
                 "the data where the cluster can read it, and give its s3:// or gs:// URI or its path on a claim "
                 "(kubeflow.stages.ingest.volumes)."
             )

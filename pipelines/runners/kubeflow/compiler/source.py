@@ -30,6 +30,7 @@ from switchyard.pipelines.runners.kubeflow.compiler.resources import (
     resource_lines,
     shared_lines,
 )
+from switchyard.pipelines.runners.kubeflow.uploaded_files import is_stored
 
 _WIDTH = 100
 _WIDE = 140
@@ -375,7 +376,7 @@ def _literal(value: object) -> str:
 
 def _string(value: str) -> str:
     """Returns a string as source; a long one as a concatenation of pieces, split at line breaks."""
-    if is_binary(value) or (len(value) <= _PIECE and "\n" not in value[:-1]):
+    if is_binary(value) or is_stored(value) or (len(value) <= _PIECE and "\n" not in value[:-1]):
         return repr(value)
     pieces = [line[i : i + _PIECE] for line in value.splitlines(keepends=True) for i in range(0, len(line), _PIECE)]
     return "\n".join(["(", *(f"    {piece!r}" for piece in pieces), ")"])

@@ -46,7 +46,8 @@ class WorkflowSize:
             "the pipeline is too large for Kubeflow Pipelines: its Workflow would be about "
             f"{self.nodes + self.arguments:,} bytes (its tasks' states {self.nodes:,}), and above "
             f"{LIMIT:,} a cluster may lose the run. Largest: {largest}. Put data where the cluster can read it (data.path: "
-            "s3://, gs:// or a claim) and large code into the image (kubeflow.image), or train fewer models in one pipeline."
+            "s3://, gs:// or a claim; with tracking.uri, submit uploads it to MLflow) and large code into the image "
+            "(kubeflow.image), or train fewer models in one pipeline."
         )
 
 

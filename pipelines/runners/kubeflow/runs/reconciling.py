@@ -12,6 +12,7 @@ from switchyard.components.errors import StageError, UserError, first_line
 from switchyard.components.text.redaction import mask
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
+from switchyard.pipelines.runners.kubeflow.carried_files import unpacked
 from switchyard.pipelines.runners.kubeflow.cluster.client import KubeflowClient
 from switchyard.pipelines.runners.kubeflow.cluster.run import TERMINAL, Run
 from switchyard.pipelines.runners.kubeflow.parent_run import KFP_TAG, Parent, reconcile
@@ -83,7 +84,7 @@ def _server(client: KubeflowClient, run: Run) -> str | None:
             if len(str(variable.get("value", ""))) > len(variables.get(variable["name"], "")):
                 variables[variable["name"]] = str(variable["value"])
     context = RunContext.of(variables)
-    texts = json.loads(context.record or "{}").get("texts", {})
+    texts = json.loads(unpacked(context.record) or "{}").get("texts", {})
     submitted = (yaml.safe_load(texts.get("config/pipeline.yaml", "")) or {}).get("tracking") or {}
     known = (submitted.get("uri"), context.tracking_uri)
     return next((str(uri) for uri in known if str(uri or "").startswith("http")), None)

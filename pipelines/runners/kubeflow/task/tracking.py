@@ -24,6 +24,7 @@ from switchyard.components.failure import classify
 from switchyard.components.process.at_termination import at_termination
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
+from switchyard.pipelines.runners.kubeflow.carried_files import unpacked
 from switchyard.pipelines.runners.kubeflow.parent_run import find_or_make
 from switchyard.pipelines.runners.kubeflow.task.cached_stages import STAGE_TAG, show_cached
 from switchyard.pipelines.runners.tracking.record import NESTED_TAGS
@@ -108,7 +109,7 @@ def _parent(client: Any, context: RunContext) -> tuple[str, str]:
     """Returns the ids of experiment and parent run: the context's, the KFP run's, or a new one."""
     run_id = context.parent_run_id
     if not run_id:
-        record: Mapping[str, Any] = json.loads(context.record or "{}")
+        record = _record(context)
         parent = find_or_make(context.tracking_uri, context.kfp_run_id, record)
         run_id = parent.run_id
         if record.get("texts") and not client.get_run(run_id).data.params:
@@ -135,10 +136,16 @@ def _nested(client: Any, experiment: str, parent: str, context: RunContext) -> s
     if found:
         _reopen(client, found[0].info.run_id)
         return str(found[0].info.run_id)
-    record: Mapping[str, Any] = json.loads(context.record or "{}")
+    record = _record(context)
     kept = {k: v for k, v in record.get("tags", {}).items() if k in NESTED_TAGS}
     tags = {**kept, "mlflow.parentRunId": parent, STAGE_TAG: stage}
     return str(client.create_run(experiment, run_name=stage, tags=tags).info.run_id)
+
+
+def _record(context: RunContext) -> Mapping[str, Any]:
+    """Returns the record of the parent run, which is compressed where it is complete."""
+    record: Mapping[str, Any] = json.loads(unpacked(context.record) or "{}")
+    return record
 
 
 def _ended(run: _OwnRun | None, status: str = "FAILED", parent: str = "FAILED") -> None:

@@ -1,0 +1,123 @@
+"""Local files in the artifact store of a pipeline's MLflow experiment, which this machine writes to and every task reads.
+
+The cluster stores every byte of a task's command five times, but the name of an uploaded file only. A file is named by its
+content: equal files give equal commands, hence cache hits, and a task checks what it reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from switchyard.components.errors import StageError, first_line
+from switchyard.components.text.redaction import mask
+from switchyard.components.tracking import run as tracking
+from switchyard.components.tracking.context import RunContext
+from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
+
+_FOLDER = "switchyard-files"
+_REFERENCE = re.compile(r"stored:(\S+)/([0-9a-f]{64})")
+# Seconds between attempts to read a file: a task outlasts a short outage of MLflow.
+_PAUSES = (2, 5, 15, 30)
+_log = logging.getLogger(__name__)
+
+
+class FileStore:
+    """The artifact store of an experiment.
+
+    Args:
+        uri: the tracking server.
+        experiment: name of the experiment, created if missing.
+        say: prints a warning.
+    """
+
+    def __init__(self, uri: str, experiment: str, say: Callable[[str], None]) -> None:
+        self._uri, self._experiment, self._say = uri, experiment, say
+
+    def upload(self, files: Iterable[Path]) -> dict[Path, str]:
+        """Uploads files; returns file -> reference for `fetch`; empty, after a warning, if MLflow does not take them."""
+        files = list(files)
+        if not files:
+            return {}
+        try:
+            location = self._location()
+            return {file: self._upload(file, location) for file in files}
+        except Exception as error:  # MLflow's stores raise many types of errors
+            self._say(
+                f"warning: MLflow at {mask(self._uri)} does not store the pipeline's files ({first_line(error)}); "
+                "they are embedded in the pipeline instead"
+            )
+            return {}
+
+    def _location(self) -> str:
+        experiment = tracking.ensure_experiment(self._uri, self._experiment, None)
+        location = str(tracking.client(self._uri).get_experiment(experiment).artifact_location)
+        address = urlsplit(location)
+        if address.scheme in ("", "file"):
+            raise StageError(f"the experiment's files are in a folder of that server, {location}")
+        if address.username is not None:
+            raise StageError("the address of the experiment's files contains a password")
+        return f"{location.rstrip('/')}/{_FOLDER}"
+
+    def _upload(self, file: Path, location: str) -> str:
+        content = file.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        with tempfile.TemporaryDirectory() as folder:
+            named = Path(folder) / digest
+            named.write_bytes(content)
+            _repository(location, self._uri).log_artifact(str(named))
+        return f"stored:{location}/{digest}"
+
+
+def is_stored(text: str) -> bool:
+    """Returns whether a text is the reference of an uploaded file."""
+    return bool(_REFERENCE.fullmatch(text))
+
+
+def fetch(reference: str) -> bytes:
+    """Returns the content of an uploaded file, read from this process's tracking server.
+
+    Raises:
+        StageError: the file cannot be read, or it is another one.
+    """
+    found = _REFERENCE.fullmatch(reference)
+    if not found:
+        raise ValueError(f"{reference[:80]!r} is not an uploaded file")
+    location, digest = found[1], found[2]
+    content = _read(location, digest)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise StageError(f"{location}/{digest}: the file was changed after the pipeline was submitted; submit the pipeline again")
+    return content
+
+
+def _read(location: str, name: str) -> bytes:
+    pauses = iter(_PAUSES)
+    while True:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                repository = _repository(location, RunContext.current().tracking_uri)
+                return Path(repository.download_artifacts(name, folder)).read_bytes()
+        except Exception as error:  # see FileStore.upload
+            pause = next(pauses, None)
+            if pause is None or is_denial(error) or is_refusal(error):
+                raise StageError(
+                    f"{location}/{name}: cannot read this file, which was uploaded with the pipeline ({first_line(error)}); "
+                    "check that MLflow is reachable and its experiment exists, then retry the run, or submit the pipeline again"
+                ) from error
+            _log.warning("MLflow: %s; trying again in %d s", first_line(error), pause)
+            time.sleep(pause)
+
+
+def _repository(location: str, uri: str) -> Any:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if uri:
+        tracking.client(uri)  # sets MLflow's timeouts
+    return get_artifact_repository(location, tracking_uri=uri or None)

@@ -1,0 +1,119 @@
+"""Local files that a submitted pipeline reads from MLflow, so that a cluster's Workflow holds their names alone."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from switchyard.components.errors import StageError, UserError
+from switchyard.pipelines.api.compile import compile_for_cluster
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.runners.kubeflow import uploaded_files
+from switchyard.pipelines.runners.kubeflow.carried_files import carry, unpack
+from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
+from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
+from switchyard.pipelines.runners.kubeflow.uploaded_files import FileStore, fetch
+from switchyard.pipelines.workspace import Workspace
+from tests.command import BREAST_CANCER, free_port
+
+
+@pytest.fixture
+def rows(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("a,diagnosis\n" + "".join(f"{i}.5,{'benign' if i % 2 else 'malignant'}\n" for i in range(2_000)))
+    return file
+
+
+@pytest.fixture
+def unused(monkeypatch):
+    """The address of a server that is not there, asked once."""
+    monkeypatch.setattr(uploaded_files, "_PAUSES", ())
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def in_task(mlflow, monkeypatch, tmp_path):
+    """The environment of a task, on another machine than the pipeline's."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow)
+    (tmp_path / "task").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "task"))
+
+
+@pytest.mark.core
+def test_an_uploaded_file_arrives_as_it_was(rows, mlflow, in_task):
+    said = []
+    stored = FileStore(mlflow, "uploads", said.append).upload([rows])
+    carried = carry({rows: [rows]}, {}, stored)
+    assert len(str(carried.contents)) < 250
+    assert (unpack(carried.contents) / "rows.csv").read_bytes() == rows.read_bytes()
+    assert FileStore(mlflow, "uploads", said.append).upload([rows]) == stored, "equal files give equal commands"
+    assert said == []
+
+
+def test_an_uploaded_file_that_was_changed_is_refused(rows, mlflow, in_task):
+    [reference] = FileStore(mlflow, "uploads", print).upload([rows]).values()
+    location, _, digest = reference.removeprefix("stored:").rpartition("/")
+    rows.rename(rows.with_name(digest))
+    rows.with_name(digest).write_text("a,diagnosis\n6.6,benign\n")
+    uploaded_files._repository(location, mlflow).log_artifact(str(rows.with_name(digest)))
+    with pytest.raises(StageError, match="changed after the pipeline was submitted; submit the pipeline again"):
+        fetch(reference)
+
+
+def test_a_file_that_is_gone_is_named_with_what_to_do(mlflow, in_task):
+    [reference] = [f"stored:mlflow-artifacts:/0/switchyard-files/{'0' * 64}"]
+    with pytest.raises(StageError, match=r"cannot read this file.*submit the pipeline again"):
+        fetch(reference)
+
+
+def test_a_text_that_looks_like_a_reference_is_read_as_it_is(tmp_path):
+    (tmp_path / "note.txt").write_text(f"stored:mlflow-artifacts:/0/{'0' * 64}")
+    (tmp_path / "other.py").write_text("lzma+base85:x")
+    carried = carry({tmp_path: sorted(tmp_path.iterdir())}, {})
+    folder = unpack(carried.contents) / tmp_path.name
+    assert [(folder / f.name).read_bytes() for f in sorted(tmp_path.iterdir())] == [
+        f.read_bytes() for f in sorted(tmp_path.iterdir())
+    ]
+
+
+def test_files_are_embedded_after_a_warning_where_mlflow_does_not_take_them(rows, unused, tmp_path):
+    said = []
+    config = load_config(BREAST_CANCER, overrides=[f"data.path={rows}", "task=binary", "validation.schema=null"])
+    made = compile_config(
+        config, tmp_path / "code", str(tmp_path), {}, carry_data=True, uploads=FileStore(unused, "uploads", said.append)
+    )
+    assert "rows.csv': 'lzma+base85:" in made.source
+    [warning] = said
+    assert f"MLflow at {unused} does not store the pipeline's files" in warning
+    assert "embedded in the pipeline instead" in warning
+
+
+def test_data_that_neither_mlflow_takes_nor_the_pipeline_carries_is_refused(unused, tmp_path):
+    big = tmp_path / "big.csv"
+    big.write_text("a,diagnosis\n" + "1.0,benign\n" * 60_000)
+    config = load_config(BREAST_CANCER, overrides=[f"data.path={big}", "task=binary"])
+    uploads = FileStore(unused, "uploads", print)
+    with pytest.raises(UserError, match=r"the limit for a compiled pipeline is 400,000 \(submit uploads 50,000,000 to MLflow"):
+        compile_config(config, tmp_path / "code", str(tmp_path), {}, carry_data=True, uploads=uploads)
+
+
+def test_data_that_is_too_large_to_embed_is_uploaded(mlflow, tmp_path):
+    big = tmp_path / "big.csv"
+    big.write_text("a,diagnosis\n" + "1.0,benign\n2.0,malignant\n" * 30_000)
+    config = load_config(BREAST_CANCER, overrides=[f"data.path={big}", "task=binary", "validation.schema=null"])
+    uploads = FileStore(mlflow, "uploads", print)
+    made = compile_config(config, tmp_path / "code", str(tmp_path), {}, carry_data=True, uploads=uploads)
+    assert hashlib.sha256(big.read_bytes()).hexdigest() in made.source
+    assert len(made.source) < 20_000
+
+
+@pytest.mark.core
+def test_the_example_is_submitted_within_the_size_that_keeps_its_progress_visible(mlflow, tmp_path):
+    """With all that `submit` adds to the pipeline: the run's record, MLflow's address."""
+    config = load_config(BREAST_CANCER, overrides=[f"tracking.uri={mlflow}", "kubeflow.image=registry.example.org/switchyard:1"])
+    compiled, _, _ = compile_for_cluster(config, Path(BREAST_CANCER), Workspace(tmp_path), progress=False, upload=True)
+    found = workflow_size(compiled.spec, compiled.platform)
+    assert found.nodes + found.arguments <= 300_000, f"{found}"
+    assert "drive-ingest" not in compiled.spec["root"]["dag"]["tasks"]
+    assert len(compiled.spec["root"]["dag"]["tasks"]) == 5
