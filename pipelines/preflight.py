@@ -22,10 +22,11 @@ from switchyard.components.progress import say
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.config import TrainerSettings, is_code
+from switchyard.components.training.hooks import check_hooks
 from switchyard.components.training.job import check_trainer
 from switchyard.components.training.losses import check_smoothing, named_loss
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
-from switchyard.components.user_code.loading import snapshot_file
+from switchyard.components.user_code.loading import snapshot_file, split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
 from switchyard.pipelines.config.stage_settings import input_spec, preprocessing_code, trainer_settings
 
@@ -60,6 +61,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
             raise DataGateError(verdict.message())
     check_settings(config.evaluation, found.task)
     _check_class_weights(config, found)
+    _check_hooks(config)
     _check_losses(config, found.task)
     _check_monitored(config, found.task)
     if config.validation.serving_sample:
@@ -90,6 +92,19 @@ def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
     """Checks class weights if all rows were read; else there may be more classes, and the training stage checks them."""
     if found.rows < PEEK_ROWS or found.task == "regression":
         class_weights(config.trainer.hyperparameters.class_weights, found.classes, found.label_counts, config.label)
+
+
+def _check_hooks(config: PipelineConfig) -> None:
+    given, searched = config.trainer.hyperparameters, config.tune.space if config.tune else {}
+    for framework in config.trainer.frameworks:
+        if model := config.trainer.model_for(framework):
+            check_hooks(
+                split_reference(model, "")[0],
+                loss=config.trainer.loss_for(framework),
+                given=given.model_dump(),
+                defaults=type(given)().model_dump(),
+                searched=searched,
+            )
 
 
 def _check_losses(config: PipelineConfig, task: str) -> None:

@@ -6,6 +6,7 @@ from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.examples import Examples, columns_of
+from switchyard.components.training.hooks import NO_HOOKS
 from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.losses import named_loss
 from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
@@ -49,7 +50,9 @@ def sources(task):
     return [examples(task, 400, 0), examples(task, 200, 1)]
 
 
-def request(examples, folder, task, build_model=None, accelerator=None, train=None, spec=None, loss=None, **hyper):
+def request(
+    examples, folder, task, build_model=None, accelerator=None, train=None, spec=None, loss=None, hooks=NO_HOOKS, **hyper
+):
     """Returns the request to train on `examples`, train and eval."""
     return TrainRequest(
         spec=spec or ModelSpec(SPECS, task, TASKS[task]),
@@ -61,6 +64,7 @@ def request(examples, folder, task, build_model=None, accelerator=None, train=No
         build_model=build_model,
         checkpoint_dir=folder / "checkpoints",
         export_dir=folder / "export",
+        hooks=hooks,
     )
 
 

@@ -21,6 +21,7 @@ from switchyard.components.process import variables
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.example_source import WHOLE, ExampleSource, Shard
+from switchyard.components.training.hooks import NO_HOOKS, Hooks, hooks_in
 from switchyard.components.training.hyperparameters import OPTIONAL_HYPERPARAMETERS, Hyperparameters
 from switchyard.components.training.losses import Loss
 from switchyard.components.training.model_spec import ModelSpec
@@ -43,6 +44,7 @@ class TrainRequest:
         build_model: the user's function, or None for the trainer's default model.
         checkpoint_dir: checkpoint folder, kept between a killed run and the next one; empty at first.
         export_dir: folder of the exported model.
+        hooks: the optional functions of the user's model file.
     """
 
     spec: ModelSpec
@@ -55,6 +57,7 @@ class TrainRequest:
     checkpoint_dir: Path
     export_dir: Path
     shard: Shard = WHOLE
+    hooks: Hooks = NO_HOOKS
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class Trainer(abc.ABC):
     Attributes:
         name: used in stage names, metrics and messages.
         supports: which of `precision`, `compile`, `deterministic`, `loss`, `schedule`, `warmup_steps`, `weight_decay`,
-            `clip_norm`, `label_smoothing` and `accumulate_steps` this trainer implements; a config that sets another is an error.
+            `clip_norm`, `label_smoothing`, `accumulate_steps`, `build_loss`, `build_optimizer` and `build_callbacks` this
+            trainer implements; a config that sets another is an error.
     """
 
     name: ClassVar[str]
@@ -162,6 +166,8 @@ class Trainer(abc.ABC):
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raises UserError for settings (the config's `trainer` as plain data) that this trainer does not support."""
         self._refuse_unsupported("trainer", {"loss": settings["loss"]})
+        code = settings["code"]
+        self._refuse_unsupported("trainer.model", {hook: hook for hook in hooks_in(code["path"] if code else None)})
         values = settings["hyperparameters"]
         self._refuse_unsupported("trainer.hyperparameters", {n: values[n] for n in OPTIONAL_HYPERPARAMETERS})
 

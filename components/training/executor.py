@@ -26,6 +26,7 @@ from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import keep_digest
 from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.contract import TrainResult
+from switchyard.components.training.hooks import replaced
 from switchyard.components.training.inputs import local_columns, local_summary
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.ledger import TrainingLedger, diverged
@@ -120,7 +121,12 @@ def _training_data(input_dict: Any, folder: Path) -> dict[str, Path]:
 def _train(trainer: str, job: TrainingJob) -> TrainResult:
     hyper, accelerator = job.hyperparameters, job.accelerator
     run = tracking.current_run()
-    run.params({"framework": trainer, **{k: v for k, v in asdict(hyper).items() if v is not None}})
+    dropped = replaced(tuple(job.hooks))
+    used = {k: v for k, v in asdict(hyper).items() if v is not None and k not in dropped}
+    names = {hook.removeprefix("build_"): function for hook, function in job.hooks.items()}
+    run.params({"framework": trainer, **used, **names})
+    if dropped:
+        say(f"{', '.join(names.values())}: in place of {', '.join(dropped)}")
     run.params({"loss": job.loss.name, **{f"loss.{name}": value for name, value in job.loss.parameters.items()}})
     devices = {"accelerator": accelerator.kind, "workers": accelerator.workers}
     run.params({**devices, "precision": accelerator.precision, "deterministic": accelerator.deterministic})

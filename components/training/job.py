@@ -10,6 +10,7 @@ from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.contract import Report, TrainResult, WorkerGroup
 from switchyard.components.training.example_source import WHOLE
+from switchyard.components.training.hooks import hooks_in
 from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.losses import Loss, named_loss
 from switchyard.components.training.request import CHECKPOINTS, EXPORT, hyperparameters, train_request
@@ -45,9 +46,17 @@ class TrainingJob(Section):
     def loss(self) -> Loss:
         """The loss with its parameters, without the user's function."""
         name, parameters = self.settings.loss, self.settings.loss_parameters
+        if "build_loss" in self.hooks:
+            return Loss(self.hooks["build_loss"])
         if self.settings.loss_code:
             return Loss(name or "", parameters)
         return named_loss(DatasetSummary.load(self.examples).task, name, parameters)
+
+    @property
+    def hooks(self) -> dict[str, str]:
+        """The functions of the user's model file beside `build_model`: name -> `file.py:name`."""
+        code = self.settings.code
+        return {hook: f"{Path(code.path).name}:{hook}" for hook in hooks_in(code.path)} if code else {}
 
     @property
     def checkpoint_dir(self) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
 from switchyard.components.errors import UserError
@@ -12,9 +14,11 @@ from switchyard.components.training.config import HyperparametersConfig, Trainer
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import WHOLE, Shard
 from switchyard.components.training.examples import transformed_examples
+from switchyard.components.training.hooks import Hooks, hooks_in
 from switchyard.components.training.hyperparameters import EARLY_STOPPING_EPOCHS, Hyperparameters
 from switchyard.components.training.losses import Loss, check_smoothing, named_loss
 from switchyard.components.training.model_spec import ModelSpec
+from switchyard.components.user_code.loading import blamed, folder_of, load_function
 
 DEFAULT_EPOCHS = 20
 DEFAULT_WEIGHT_DECAY = {"adam": 0.0, "adamw": 0.01, "sgd": 0.0, "rmsprop": 0.0}
@@ -36,28 +40,41 @@ def train_request(
         outputs=len(summary.classes) if summary.task == "multiclass" else 1,
         parameters=settings.model_parameters,
     )
+    hooks = _hooks(settings)
     return TrainRequest(
         spec=spec,
         train=transformed_examples(transformed, TRAIN),
         eval=transformed_examples(transformed, EVAL),
         hyperparameters=hyperparameters(settings.hyperparameters, summary),
-        loss=loss(settings, summary.task),
+        loss=loss(settings, spec),
         accelerator=settings.accelerator,
         build_model=settings.code.load() if settings.code else None,
         checkpoint_dir=state / CHECKPOINTS,
         export_dir=state / EXPORT,
         shard=shard,
+        hooks=Hooks(**{hook: function for hook, function in hooks.items() if hook != "build_loss"}),
     )
 
 
-def loss(settings: TrainerSettings, task: str) -> Loss:
+def _hooks(settings: TrainerSettings) -> dict[str, Callable[..., Any]]:
+    code = settings.code
+    return {hook: load_function(code.path, hook) for hook in hooks_in(code.path)} if code else {}
+
+
+def loss(settings: TrainerSettings, spec: ModelSpec) -> Loss:
     """Returns the loss of the settings.
 
     Raises:
         UserError: the task has no such loss, the loss no label smoothing, or the user's file cannot be imported.
     """
     name, parameters, code = settings.loss, settings.loss_parameters, settings.loss_code
-    found = Loss(name or "", parameters, code.load()) if code else named_loss(task, name, parameters)
+    if build := _hooks(settings).get("build_loss"):
+        with blamed("trainer.model: build_loss failed: ", folder_of(build)):
+            made = build(spec)
+        if not callable(made):
+            raise UserError(f"trainer.model: build_loss must return a function of labels and outputs, received {made!r}"[:500])
+        return Loss(f"{Path(settings.code.path).name}:build_loss" if settings.code else "", {}, made)
+    found = Loss(name or "", parameters, code.load()) if code else named_loss(spec.task, name, parameters)
     check_smoothing(found.name, settings.hyperparameters.label_smoothing)
     return found
 

@@ -26,6 +26,7 @@ from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import Predictor, Report, Trainer, TrainRequest, TrainResult
 from switchyard.components.training.example_source import Shard
 from switchyard.components.training.examples import placeholder_batch
+from switchyard.components.training.hooks import HOOKS
 from switchyard.components.training.hyperparameters import OPTIONAL_HYPERPARAMETERS, Hyperparameters
 from switchyard.components.training.ledger import TrainingLedger, check_finite
 from switchyard.components.training.model_check import explained
@@ -60,7 +61,7 @@ class PytorchTrainer(Trainer):
     """A trainer of `torch.nn.Module`s that take a dict of tensors; exports by `torch.export` (no pickle, no user code needed)."""
 
     name = "pytorch"
-    supports = frozenset({"precision", "compile", "deterministic", "loss", *OPTIONAL_HYPERPARAMETERS})
+    supports = frozenset({"precision", "compile", "deterministic", "loss", *HOOKS, *OPTIONAL_HYPERPARAMETERS})
 
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
@@ -96,12 +97,13 @@ class PytorchTrainer(Trainer):
         torch.manual_seed(hyper.seed + shard.index)  # dropout must differ between workers
         torch.set_num_threads(threads(model, hyper.batch_size // shard.count))
         module = _Module(model, request)
+        callbacks = request.hooks.callbacks(request.spec, Callback)
         if not ledger.finished:
             trainer = lightning.Trainer(
                 **placement(request),
                 precision="32-true" if request.accelerator.kind == "tpu" else _PRECISIONS[request.accelerator.precision],
                 max_epochs=hyper.epochs,
-                callbacks=[_Epochs(ledger, report, shard)],
+                callbacks=[*callbacks, _Epochs(ledger, report, shard, logged=bool(callbacks))],
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -169,7 +171,7 @@ class _Module(lightning.LightningModule):
         # Lightning does not support mixed precision on XLA, PyTorch does.
         on_xla = request.accelerator.kind == "tpu" and request.accelerator.precision == "bf16"
         self._precision = partial(torch.autocast, "xla", dtype=torch.bfloat16) if on_xla else nullcontext
-        self._hyper = request.hyperparameters
+        self._hyper, self._own, self._spec = request.hyperparameters, request.hooks, request.spec
         self._losses = row_losses(request.spec.task, request.loss, self._hyper.label_smoothing)
         self._shard, self._train_rows = request.shard, request.train.rows
         self._eval_rows = request.eval.rows
@@ -217,6 +219,8 @@ class _Module(lightning.LightningModule):
         return self._shard.rows(min(batch_size, rows - index * batch_size))
 
     def configure_optimizers(self) -> Any:
+        if own := self._own.optimizer(self.model, self._spec, (torch.optim.Optimizer, dict)):
+            return own
         hyper, total = self._hyper, self._hyper.total_steps(self._train_rows)
         optimizer = _optimizer(hyper, self.parameters(), fused=self._fused and self.device.type in ("cpu", "cuda"))
         if hyper.schedule == "constant" and not hyper.warmup_steps:
@@ -271,11 +275,17 @@ class _Unprofiled(PassThroughProfiler):
 class _Epochs(Callback):
     """A callback at the end of each epoch: reports metrics, writes the checkpoint, stops when the ledger is finished."""
 
-    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard) -> None:
-        self._ledger, self._report, self._shard = ledger, report, shard
+    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard, *, logged: bool) -> None:
+        self._ledger, self._report, self._shard, self._logged = ledger, report, shard, logged
+        self._metrics: dict[str, float] = {}
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self._metrics = {**pl_module.train_metrics.result(), **pl_module.val_metrics.result()}
+        if self._logged:  # for the user's callbacks; the values are those of all workers
+            pl_module.log_dict(self._metrics, sync_dist=False)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        metrics = {**pl_module.train_metrics.result(), **pl_module.val_metrics.result()}
+        metrics = self._metrics
         check_finite("loss", metrics["loss"], trainer.current_epoch + 1)
         best = self._ledger.record(trainer.global_step, metrics)
         if best:
@@ -283,7 +293,8 @@ class _Epochs(Callback):
         self._report(trainer.global_step, self._ledger.history[-1])
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        # Runs after validation, when Lightning's loop state is complete.
+        # Runs after validation and after the user's callbacks, when Lightning's loop state is complete.
+        self._ledger.stopped |= trainer.should_stop
         path = self._ledger.last(_LAST)
         trainer.save_checkpoint(path.with_name(f"new_{path.name}"))  # collective call; one worker writes
         if self._shard.first:

@@ -103,8 +103,8 @@ class Replicas:
         # TPU programs require fixed shapes.
         self._fixed = request.accelerator.kind == "tpu"
 
-    def fit(self, first_epoch: int, callback: keras.callbacks.Callback) -> None:
-        """Trains; calls the callback as Keras' `fit` does. The callback stops training by setting `model.stop_training`."""
+    def fit(self, first_epoch: int, callbacks: list[keras.callbacks.Callback]) -> None:
+        """Trains; calls the callbacks as Keras' `fit` does. A callback stops training by setting `model.stop_training`."""
         hyper, rows = self._request.hyperparameters, self._request.train.rows
         if rows < self._replicas:
             raise UserError(
@@ -115,10 +115,14 @@ class Replicas:
         epochs = {"seed": hyper.seed, "first_epoch": first_epoch, "epochs": hyper.epochs - first_epoch}
         batches = iter(self._distributed(self._request.train, hyper.batch_size, **epochs))
         evaluated = self._distributed(self._request.eval, hyper.eval_batch_size(self._replicas))
-        callback.set_model(self._model)
+        callback = keras.callbacks.CallbackList(callbacks, model=self._model, epochs=hyper.epochs, steps=hyper.steps_per_epoch(rows))
         self._model.stop_training = False
+        callback.on_train_begin()
         for epoch in range(first_epoch, hyper.epochs):
+            callback.on_epoch_begin(epoch)
             for number in range(in_epoch):
+                if number % self._together == 0:
+                    callback.on_train_batch_begin(number // self._together)
                 last = number % self._together == self._together - 1 or number == in_epoch - 1
                 train_step(next(batches), last)
                 if last:
@@ -129,7 +133,8 @@ class Replicas:
                 eval_step(batch)
             callback.on_epoch_end(epoch, self._results())
             if self._model.stop_training:
-                return
+                break
+        callback.on_train_end()
 
     def barrier(self) -> None:
         """Waits for all workers."""

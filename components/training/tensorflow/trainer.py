@@ -20,6 +20,7 @@ from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import Predictor, Report, Trainer, TrainRequest, TrainResult, WorkerGroup
 from switchyard.components.training.example_source import Shard
 from switchyard.components.training.examples import placeholder_batch
+from switchyard.components.training.hooks import HOOKS
 from switchyard.components.training.hyperparameters import OPTIONAL_HYPERPARAMETERS, Hyperparameters
 from switchyard.components.training.ledger import TrainingLedger, check_finite
 from switchyard.components.training.model_check import explained
@@ -43,7 +44,7 @@ class TensorflowTrainer(Trainer):
     """A trainer of Keras models, exported as a SavedModel whose `serve` maps transformed features to probabilities."""
 
     name = "tensorflow"
-    supports = frozenset({"precision", "compile", "deterministic", "loss", *OPTIONAL_HYPERPARAMETERS})
+    supports = frozenset({"precision", "compile", "deterministic", "loss", *HOOKS, *OPTIONAL_HYPERPARAMETERS})
 
     def __init__(self) -> None:
         self._strategy = tf.distribute.get_strategy()
@@ -102,7 +103,7 @@ class TensorflowTrainer(Trainer):
         with self._strategy.scope():
             model = self._build(request)
             model.compile(
-                optimizer=_optimizer(hyper, request.train.rows, clip=not by_hand),
+                optimizer=_optimizer_for(request, model, clip=not by_hand, replicas=self._strategy.num_replicas_in_sync),
                 loss=MeanLoss(task, losses),
                 metrics=_metrics(request),
                 jit_compile=_jit(model, request, by_hand),
@@ -113,13 +114,14 @@ class TensorflowTrainer(Trainer):
         if ledger.epochs:
             model.load_weights(ledger.last(_LAST))
         steps_per_epoch = hyper.steps_per_epoch(request.train.rows)
+        callbacks = request.hooks.callbacks(request.spec, keras.callbacks.Callback)
         if not ledger.finished and replicas:
-            replicas.fit(ledger.epochs, _Epochs(ledger, report, request.shard, steps_per_epoch))
+            replicas.fit(ledger.epochs, [*callbacks, _Epochs(ledger, report, request.shard, steps_per_epoch)])
         elif not ledger.finished:
             device = "/GPU:0" if request.accelerator.kind == "gpu" else "/CPU:0"
             # The results of a step that the user wrote are not those of the model's metrics.
             own = [getattr(type(model), n) is not getattr(keras.Model, n) for n in ("train_step", "test_step")]
-            train = Steps(request.train, hyper.batch_size, device=device, one_by_one=own[0])
+            train = Steps(request.train, hyper.batch_size, device=device, one_by_one=own[0] or bool(callbacks))
             held_out = Steps(request.eval, hyper.eval_batch_size(1), device=device, one_by_one=own[1])
             model.train_function = train.function(model, model.train_step, _prepare(task, hyper.class_weights))
             model.test_function = held_out.function(model, model.test_step, _prepare(task, None))
@@ -131,7 +133,7 @@ class TensorflowTrainer(Trainer):
                 epochs=hyper.epochs,
                 validation_data=held_out.dataset(),
                 validation_steps=held_out.calls,
-                callbacks=[_Epochs(ledger, report, request.shard, steps_per_epoch, per_call=train.per_call)],
+                callbacks=[*callbacks, _Epochs(ledger, report, request.shard, steps_per_epoch, per_call=train.per_call)],
                 verbose=0,
             )
         parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
@@ -139,7 +141,7 @@ class TensorflowTrainer(Trainer):
             if replicas:
                 # A plain copy: distributed variables and layers cannot be exported to a SavedModel.
                 model = self._build(request)
-                model.compile(optimizer=_optimizer(hyper, request.train.rows))
+                model.compile(optimizer=_optimizer_for(request, model))
                 model.optimizer.build(model.trainable_variables)
             model.load_weights(ledger.best(_BEST))
             model = self._in_float32(model, request)
@@ -211,6 +213,7 @@ class _Epochs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         check_finite("loss", float(logs["loss"]), epoch + 1)
         best = self._ledger.record(self._steps, logs)
+        self._ledger.stopped |= self.model.stop_training  # by one of the user's callbacks, which run before this one
         if self._shard.first:
             if best:
                 _save(self.model, self._ledger.best(_BEST))
@@ -270,6 +273,22 @@ def _jit(model: keras.Model, request: TrainRequest, by_hand: bool) -> bool | str
         warn(f"trainer.accelerator.compile: XLA failed for this model, falling back to training without it: {reason}")
         return False
     return True
+
+
+def _optimizer_for(
+    request: TrainRequest, model: keras.Model, *, clip: bool = True, replicas: int = 1
+) -> keras.optimizers.Optimizer:
+    """Returns the user's optimizer, or the configured one, see `_optimizer`."""
+    own = request.hooks.optimizer(model, request.spec, keras.optimizers.Optimizer)
+    if own is None:
+        return _optimizer(request.hyperparameters, request.train.rows, clip=clip)
+    for name in ("clipnorm", "global_clipnorm", "clipvalue"):
+        if replicas > 1 and getattr(own, name, None) is not None:
+            raise UserError(
+                f"trainer.model: build_optimizer sets {name}, and each of {replicas} devices would clip its own part of the "
+                "gradient; train on one device, or leave it out"
+            )
+    return own
 
 
 def _optimizer(hyper: Hyperparameters, rows: int, *, clip: bool = True) -> keras.optimizers.Optimizer:

@@ -1,0 +1,104 @@
+"""The optional functions of the user's model file beside `build_model(spec)`; they replace the keys of the config named here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from switchyard.components.errors import UserError
+from switchyard.components.user_code.loading import blamed, folder_of
+
+# Hook -> the hyperparameters that do not apply with it.
+HOOKS: dict[str, tuple[str, ...]] = {
+    "build_loss": ("label_smoothing",),
+    "build_optimizer": ("optimizer", "learning_rate", "schedule", "warmup_steps", "weight_decay", "clip_norm"),
+    "build_callbacks": (),
+}
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """The user's functions as trainers receive them; each is None without one. `build_loss` arrives as the request's loss.
+
+    Attributes:
+        build_optimizer: `build_optimizer(model, spec)` returns the framework's optimizer of a model's weights; in PyTorch also
+            what Lightning's `configure_optimizers` may return for one optimizer: a dict with `optimizer` and `lr_scheduler`.
+        build_callbacks: `build_callbacks(spec)` returns a list of the framework's callbacks (Keras, Lightning).
+    """
+
+    build_optimizer: Callable[..., Any] | None = None
+    build_callbacks: Callable[..., Any] | None = None
+
+    def optimizer(self, model: Any, spec: Any, kind: type | tuple[type, ...]) -> Any:
+        """Returns the user's optimizer, or None without a function; raises UserError if it fails or returns no `kind`."""
+        if self.build_optimizer is None:
+            return None
+        with blamed("trainer.model: build_optimizer failed: ", folder_of(self.build_optimizer)):
+            made = self.build_optimizer(model, spec)
+        if not isinstance(made, kind):
+            raise UserError(
+                f"trainer.model: build_optimizer must return an optimizer, received {type(made).__name__}; return one"
+            )
+        return made
+
+    def callbacks(self, spec: Any, kind: type) -> list[Any]:
+        """Returns the user's callbacks; raises UserError if the function fails or returns no list of `kind`."""
+        if self.build_callbacks is None:
+            return []
+        with blamed("trainer.model: build_callbacks failed: ", folder_of(self.build_callbacks)):
+            made = self.build_callbacks(spec)
+        if not isinstance(made, list | tuple) or not all(isinstance(callback, kind) for callback in made):
+            raise UserError(f"trainer.model: build_callbacks must return a list of {kind.__name__}s, received {made!r}"[:500])
+        return list(made)
+
+
+NO_HOOKS = Hooks()
+
+
+def hooks_in(path: str | Path | None) -> tuple[str, ...]:
+    """Returns the hooks that a Python file defines or imports at its top level, without importing it; none without a file."""
+    if path is None:
+        return ()
+    names: set[str] = set()
+    for node in ast.parse(Path(path).read_bytes()).body:
+        if isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return tuple(hook for hook in HOOKS if hook in names)
+
+
+def replaced(hooks: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the hyperparameters that do not apply with these hooks."""
+    return tuple(name for hook in hooks for name in HOOKS[hook])
+
+
+def check_hooks(
+    path: str | Path, *, loss: str | None, given: Mapping[str, Any], defaults: Mapping[str, Any], searched: Mapping[str, Any]
+) -> None:
+    """Refuses settings that a hook of the user's model file would replace.
+
+    Args:
+        path: the model file.
+        loss: the config's `trainer.loss`.
+        given: the config's hyperparameters.
+        defaults: their defaults, which are no setting.
+        searched: the search space of `tune`.
+
+    Raises:
+        UserError: names the key and the hook.
+    """
+    file = Path(path).name
+    hooks = hooks_in(path)
+    if loss is not None and "build_loss" in hooks:
+        raise UserError(f"trainer.loss: {file} has build_loss, which sets the loss; remove one of them")
+    for hook in hooks:
+        for name in HOOKS[hook]:
+            key = "tune.space" if name in searched else "trainer.hyperparameters"
+            if name in searched or given[name] != defaults[name]:
+                raise UserError(f"{key}.{name}: {file} has {hook}, which does not follow it; remove one of them")

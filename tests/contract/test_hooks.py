@@ -1,0 +1,123 @@
+"""The optional functions of a user's model file: each trains as the setting in its place does, in every framework."""
+
+import pytest
+
+from switchyard.components.errors import UserError
+from switchyard.components.training.hooks import Hooks
+from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
+from tests.contract.test_hyperparameters import by_hand, keras_linear, torch_linear
+from tests.training_requests import FRAMEWORKS, no_report
+
+
+def optimizer(trainer):
+    if trainer is TensorflowTrainer:
+        import keras
+
+        return lambda model, spec: keras.optimizers.SGD(0.3)
+    import torch
+
+    return lambda model, spec: torch.optim.SGD(model.parameters(), 0.3)
+
+
+def linear(trainer):
+    return keras_linear if trainer is TensorflowTrainer else torch_linear
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_an_optimizer_of_the_users_own_trains_as_numpy_does(trainer, make):
+    request = make(build_model=linear(trainer), hooks=Hooks(build_optimizer=optimizer(trainer)), epochs=3, learning_rate=0.3)
+    losses = [h["loss"] for h in trainer().train(request, no_report).history]
+    assert losses == pytest.approx(by_hand(request), abs=1e-4)
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_an_optimizer_of_the_users_own_resumes(trainer, make):
+    hooks = Hooks(build_optimizer=optimizer(trainer))
+    whole = trainer().train(make(folder="whole", build_model=linear(trainer), hooks=hooks), no_report)
+
+    class Killed(BaseException):
+        pass
+
+    def kill_in_third(step, metrics):
+        if step == 39:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trainer().train(make(folder="cut", build_model=linear(trainer), hooks=hooks), kill_in_third)
+    resumed = trainer().train(make(folder="cut", build_model=linear(trainer), hooks=hooks), no_report)
+    assert [h["val_loss"] for h in resumed.history] == pytest.approx([h["val_loss"] for h in whole.history], abs=1e-6)
+
+
+def torch_scheduled(model, spec):
+    import torch
+
+    sgd = torch.optim.SGD(model.parameters(), 0.3)
+    course = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1 / (1 + step))
+    return {"optimizer": sgd, "lr_scheduler": {"scheduler": course, "interval": "step"}}
+
+
+def keras_scheduled(model, spec):
+    import keras
+
+    return keras.optimizers.SGD(keras.optimizers.schedules.InverseTimeDecay(0.3, decay_steps=1, decay_rate=1))
+
+
+def test_a_schedule_of_the_users_own_is_the_same_in_both_frameworks(make):
+    curves = []
+    for trainer, build in zip(FRAMEWORKS, (keras_scheduled, torch_scheduled), strict=True):
+        request = make(folder=trainer.name, build_model=linear(trainer), hooks=Hooks(build_optimizer=build), epochs=3)
+        curves.append([h["loss"] for h in trainer().train(request, no_report).history])
+    assert curves[0] == pytest.approx(curves[1], abs=1e-4)
+
+
+def keras_stop(seen):
+    import keras
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(logs["val_loss"])
+            self.model.stop_training = len(seen) == 2
+
+    return lambda spec: [Stop()]
+
+
+def torch_stop(seen):
+    from lightning.pytorch.callbacks import Callback
+
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append(float(trainer.callback_metrics["val_loss"]))
+            trainer.should_stop = len(seen) == 2
+
+    return lambda spec: [Stop()]
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_callback_reads_the_metrics_and_ends_the_training_for_good(trainer, make):
+    seen, stop = [], keras_stop if trainer is TensorflowTrainer else torch_stop
+    found = trainer().train(make(hooks=Hooks(build_callbacks=stop(seen))), no_report)
+    assert seen == pytest.approx([h["val_loss"] for h in found.history], abs=1e-6)
+    assert found.epochs == 2
+    again = trainer().train(make(hooks=Hooks(build_callbacks=stop([]))), no_report)
+    assert (again.epochs, again.resumed_from_epoch) == (2, 2)
+
+
+def broken(*arguments):
+    raise ValueError("nothing")
+
+
+@pytest.mark.parametrize(
+    ("hooks", "message"),
+    [
+        (Hooks(build_optimizer=lambda model, spec: "adam"), "build_optimizer must return an optimizer, received str"),
+        (Hooks(build_optimizer=broken), r"build_optimizer failed: test_hooks\.py, line \d+: ValueError: nothing"),
+        (Hooks(build_callbacks=lambda spec: None), "build_callbacks must return a list of Callbacks, received None"),
+        (Hooks(build_callbacks=broken), r"build_callbacks failed: test_hooks\.py, line \d+: ValueError: nothing"),
+    ],
+)
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_function_that_fails_or_returns_something_else_is_refused_before_training(trainer, hooks, message, make):
+    epochs = []
+    with pytest.raises(UserError, match=message):
+        trainer().train(make(hooks=hooks), lambda step, metrics: epochs.append(step))
+    assert epochs == []

@@ -1,0 +1,78 @@
+"""The optional functions of a user's model file: found without an import; settings that they replace are refused."""
+
+import pytest
+
+from switchyard.components.errors import UserError
+from switchyard.components.training.hooks import hooks_in, replaced
+from switchyard.components.training.model_spec import ModelSpec
+from switchyard.components.training.request import loss
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.stage_settings import trainer_settings
+from switchyard.pipelines.preflight import check_inputs
+from tests.bad_input import Case, config
+from tests.contract.sklearn_trainer import SklearnTrainer
+
+pytestmark = pytest.mark.core
+
+MODEL = """from helper import build_optimizer
+raise_if_imported = None
+def build_model(spec): ...
+def build_loss(spec):
+    def own(labels, outputs):
+        return labels
+    return own
+build_callbacks = lambda spec: []
+"""
+HELPER = "def build_optimizer(model, spec): ...\n"
+
+
+def test_hooks_are_found_without_an_import(tmp_path):
+    (tmp_path / "m.py").write_text(MODEL)
+    assert hooks_in(tmp_path / "m.py") == ("build_loss", "build_optimizer", "build_callbacks")
+    assert hooks_in(None) == ()
+    assert replaced(("build_loss",)) == ("label_smoothing",)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "tune", "message"),
+    [
+        ({"loss": "focal"}, None, "trainer.loss: m.py has build_loss, which sets the loss; remove one of them"),
+        (
+            {"hyperparameters": {"learning_rate": 0.1}},
+            None,
+            "trainer.hyperparameters.learning_rate: m.py has build_optimizer, which does not follow it; remove one of them",
+        ),
+        ({"hyperparameters": {"clip_norm": 1}}, None, "trainer.hyperparameters.clip_norm: m.py has build_optimizer"),
+        ({"hyperparameters": {"label_smoothing": 0.1}}, None, "trainer.hyperparameters.label_smoothing: m.py has build_loss"),
+        ({}, {"space": {"learning_rate": [0.1, 0.2]}}, "tune.space.learning_rate: m.py has build_optimizer"),
+    ],
+)
+def test_a_setting_that_a_hook_replaces_is_refused_before_a_run_starts(trainer, tune, message, tmp_path):
+    given = config(trainer={"model": "m.py", **trainer}, **({"tune": tune} if tune else {}))
+    case = Case("hook", message, files={"m.py": MODEL, "helper.py": HELPER}, config=given)
+    with pytest.raises(UserError, match=message):
+        check_inputs(load_config(case.write(tmp_path)), tmp_path / "code")
+
+
+def settings(tmp_path, model=MODEL):
+    (tmp_path / "m.py").write_text(model)
+    (tmp_path / "helper.py").write_text(HELPER)
+    loaded = load_config(None, document=config(trainer={"model": "m.py"}), base=tmp_path)
+    return trainer_settings(loaded, tmp_path / "code", "tensorflow")
+
+
+def test_build_loss_gives_the_loss(tmp_path):
+    found = loss(settings(tmp_path), ModelSpec((), "binary", 1))
+    assert found.name == "m.py:build_loss"
+    assert found.function([1], [2]) == [1]
+
+
+def test_build_loss_that_returns_no_function_is_refused(tmp_path):
+    model = MODEL.replace("return own", "return 'mse'")
+    with pytest.raises(UserError, match="build_loss must return a function of labels and outputs, received 'mse'"):
+        loss(settings(tmp_path, model), ModelSpec((), "binary", 1))
+
+
+def test_a_trainer_refuses_a_hook_that_it_does_not_follow(tmp_path):
+    with pytest.raises(UserError, match=r"trainer\.model\.build_loss: the trainer 'sklearn' does not support it"):
+        SklearnTrainer().check_settings(settings(tmp_path).model_dump(mode="json"))
