@@ -115,7 +115,9 @@ class Replicas:
         epochs = {"seed": hyper.seed, "first_epoch": first_epoch, "epochs": hyper.epochs - first_epoch}
         batches = iter(self._distributed(self._request.train, hyper.batch_size, **epochs))
         evaluated = self._distributed(self._request.eval, hyper.eval_batch_size(self._replicas))
-        callback = keras.callbacks.CallbackList(callbacks, model=self._model, epochs=hyper.epochs, steps=hyper.steps_per_epoch(rows))
+        callback = keras.callbacks.CallbackList(
+            callbacks, model=self._model, epochs=hyper.epochs, steps=hyper.steps_per_epoch(rows)
+        )
         self._model.stop_training = False
         callback.on_train_begin()
         for epoch in range(first_epoch, hyper.epochs):
