@@ -54,8 +54,8 @@ def _classified(error: BaseException, log: Path | None) -> Failure:
         # Neither Switchyard nor its libraries exit a child process this way.
         last = traceback.extract_tb(error.__traceback__)[-1:]
         place = f"{os.path.basename(last[0].filename)}, line {last[0].lineno}: " if last else ""
-        said = users_error(error) or f"{place}{in_one_line(error)}"
-        return Failure(UserError.kind, f"{said} ends the process; raise another exception class instead.{where}")
+        message = users_error(error) or f"{place}{in_one_line(error)}"
+        return Failure(UserError.kind, f"{message} ends the process; raise another exception class instead.{where}")
     for seen in error_chain(error):
         if isinstance(seen, TerminatedError):
             # Termination takes precedence over its consequences, such as an export cut short.
@@ -69,7 +69,7 @@ def _classified(error: BaseException, log: Path | None) -> Failure:
             return Failure(seen.kind, f"{seen}{where}")
     if isinstance(error, MemoryError):
         return Failure(StageError.kind, f"out of memory.{where}")
-    said = users_error(error)
+    message = users_error(error)
     lines = text_of(error).strip().splitlines()
     unexplained = f"{type(error).__name__}: {lines[0] if lines else ''}"
-    return Failure(UserError.kind if said else StageError.kind, f"{said or unexplained}.{where}")
+    return Failure(UserError.kind if message else StageError.kind, f"{message or unexplained}.{where}")

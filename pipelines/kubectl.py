@@ -59,10 +59,10 @@ def may(verb: str, resource: str, namespace: str, account: str) -> bool:
     """
     who = f"--as=system:serviceaccount:{namespace}:{account}"
     done = _call("auth", "can-i", verb, resource, "-n", namespace, who)
-    said = done.stdout.strip()
+    answer = done.stdout.strip()
     # Kubectl exits with 1 both for `no` and for errors, and warns of a kind that the cluster lacks.
-    if said.startswith(("yes", "no")):
-        return said.startswith("yes")
+    if answer.startswith(("yes", "no")):
+        return answer.startswith("yes")
     raise _error(done)
 
 

@@ -39,7 +39,7 @@ def tasks_run_by(tasks: Any, executor: Any, processes: Any, containers: Any) -> 
     """
     execute: Callable[..., Any] = executor.execute_single_task
 
-    def told(**given: Any) -> Any:
+    def execute_and_report(**given: Any) -> Any:
         name = given["task_name"]
         tasks.started(name)
         outputs, found = execute(**given)
@@ -55,7 +55,7 @@ def tasks_run_by(tasks: Any, executor: Any, processes: Any, containers: Any) -> 
         return code
 
     with ExitStack() as replaced:
-        replaced.enter_context(mock.patch.object(executor, "execute_single_task", told))
+        replaced.enter_context(mock.patch.object(executor, "execute_single_task", execute_and_report))
         replaced.enter_context(mock.patch.object(processes, "run_local_subprocess", process))
         replaced.enter_context(mock.patch.object(containers, "run_docker_container", container))
         yield

@@ -188,15 +188,15 @@ def _explain(
     kind: str, reason: Any, expected: Any, seen: Any, schema: Any, statistics: Statistics
 ) -> tuple[str, str, float | None]:
     """Returns the expected value, the observed value and the share of rows."""
-    said = reason.description.strip().rstrip(".")
+    description = reason.description.strip().rstrip(".")
     if kind == "SCHEMA_MISSING_COLUMN":
         return f"a {schema_pb2.FeatureType.Name(expected.type)} column", "no such column", 1.0
     if kind == "SCHEMA_NEW_COLUMN":
         return "no such column", f"a {type_name(seen)} column", present_share(seen)
-    found: tuple[str, str, float | None] = ("see the schema", said, None)
+    found: tuple[str, str, float | None] = ("see the schema", description, None)
     if expected is not None and seen is not None:
         if kind == "ENUM_TYPE_UNEXPECTED_STRING_VALUES":
-            found = _unexpected_values(said, expected, seen, schema, statistics)
+            found = _unexpected_values(description, expected, seen, schema, statistics)
         elif kind in _BOOLEAN and is_numeric(seen):
             share = max(share_outside(seen, 0, 1), 1 / max(1, rows_of(statistics)))
             found = ("0 or 1", f"{seen.num_stats.min:g} to {seen.num_stats.max:g}", share)
@@ -206,17 +206,19 @@ def _explain(
             needed = f"a value in at least {percent(expected.presence.min_fraction)} of rows"
             found = (needed, percent(present_share(seen)), 1 - present_share(seen))
         elif kind.startswith(_WRONG_TYPE):
-            found = (f"type {schema_pb2.FeatureType.Name(expected.type)}", said, None)
+            found = (f"type {schema_pb2.FeatureType.Name(expected.type)}", description, None)
     return found
 
 
-def _unexpected_values(said: str, expected: Any, seen: Any, schema: Any, statistics: Statistics) -> tuple[str, str, float | None]:
+def _unexpected_values(
+    description: str, expected: Any, seen: Any, schema: Any, statistics: Statistics
+) -> tuple[str, str, float | None]:
     allowed = domain(schema, expected)
     known = set(allowed)
     buckets = [] if is_numeric(seen) else seen.string_stats.rank_histogram.buckets
     values = {b.label: b.sample_count for b in buckets if b.label not in known}
     if not values:
-        return listed(allowed), said, None
+        return listed(allowed), description, None
     return listed(allowed), listed(list(values)), sum(values.values()) / max(1, rows_of(statistics))
 
 

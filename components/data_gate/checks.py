@@ -109,9 +109,9 @@ def _with_growth(findings: Sequence[Finding], measured: Sequence[Distance]) -> l
     """Returns the findings, with one per grown column in place of its findings on values that training lacks."""
     grown = {d.feature: d for d in reversed(measured) if d.reason == GROWS}
     kept = [f for f in findings if f.feature not in grown or f.anomaly != UNEXPECTED_VALUES or f.action == "fail"]
-    said = {f.feature for f in kept if f.anomaly == GROWS}
+    reported = {f.feature for f in kept if f.anomaly == GROWS}
     return kept + [
         Finding(d.check, d.where, name, GROWS, d.before, d.now, None, WARNING, "warn", exclude_option(name))
         for name, d in sorted(grown.items())
-        if name not in said
+        if name not in reported
     ]

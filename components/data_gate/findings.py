@@ -161,9 +161,9 @@ def _one(group: Sequence[Finding]) -> Finding:
     first, *others = group
     also: dict[str, list[str]] = {}
     for other in others:
-        said = other.anomaly if (other.check, other.anomaly) != (first.check, first.anomaly) else "the same"
-        also.setdefault(f"{other.check}: {said}", []).append(other.where)
-    listed_too = [f"{said} ({'; '.join(dict.fromkeys(where))})" for said, where in also.items()]
+        anomaly_text = other.anomaly if (other.check, other.anomaly) != (first.check, first.anomaly) else "the same"
+        also.setdefault(f"{other.check}: {anomaly_text}", []).append(other.where)
+    listed_too = [f"{anomaly_text} ({'; '.join(dict.fromkeys(where))})" for anomaly_text, where in also.items()]
     remedies = [f.remedy for f in group if f.remedy and (f.action == "fail" or f is first)]
     options = sorted({r.removesuffix(ACCEPT).strip() for r in remedies})
     accept = [ACCEPT] * any(r.endswith(ACCEPT) for r in remedies)

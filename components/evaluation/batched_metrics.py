@@ -190,9 +190,14 @@ def _ratio(above_: float, below: float) -> float:
 
 def _sum_binary(labels: np.ndarray, scores: np.ndarray) -> dict[str, Sums]:
     p, positive = scores[:, 0], labels == 1
-    said = p > 0.5
+    predicted = p > 0.5
     loss = -labels * np.log(p) - (1 - labels) * np.log(1 - p)
-    matrix = ((positive & said).sum(), (~positive & said).sum(), (~positive & ~said).sum(), (positive & ~said).sum())
+    matrix = (
+        (positive & predicted).sum(),
+        (~positive & predicted).sum(),
+        (~positive & ~predicted).sum(),
+        (positive & ~predicted).sum(),
+    )
     return {
         "totals": Sums.of_all(len(labels), labels.sum(), p.sum(dtype=np.float64), loss.sum()),
         "matrix": Sums.of_all(*map(float, matrix)),

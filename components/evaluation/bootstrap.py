@@ -97,11 +97,11 @@ def weighted_metrics(task: str, labels: np.ndarray, scores: np.ndarray) -> dict[
         return {"loss": _mean(-np.log(chosen)), "accuracy": _mean((scores.argmax(axis=1) == index).astype(np.float64))}
     p = scores[:, 0].astype(np.float64)
     positive = labels == 1
-    said = p > 0.5
-    tp, fp, fn = (mask.astype(np.float64) for mask in (positive & said, ~positive & said, positive & ~said))
+    predicted = p > 0.5
+    tp, fp, fn = (mask.astype(np.float64) for mask in (positive & predicted, ~positive & predicted, positive & ~predicted))
     return {
         "loss": _mean(-np.log(np.where(positive, p, 1 - p))),
-        "accuracy": _mean((positive == said).astype(np.float64)),
+        "accuracy": _mean((positive == predicted).astype(np.float64)),
         "auc": _auc(p, positive),
         "precision": _ratio(tp, tp + fp),
         "recall": _ratio(tp, tp + fn),

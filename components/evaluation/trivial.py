@@ -50,16 +50,16 @@ class Trivial:
             confidence: confidence of the two-sided interval of the difference, which must be above 0; None compares the values.
         """
         metric, value = self.metric, model.metrics.get(self.metric, math.nan)
-        said = f"{metric} is {value:.4f}, the trivial predictor's {self.value:.4f}"
+        values = f"{metric} is {value:.4f}, the trivial predictor's {self.value:.4f}"
         if confidence is None:
-            return "" if direction(metric) * (value - self.value) > 0 else f"{said}: not better"
+            return "" if direction(metric) * (value - self.value) > 0 else f"{values}: not better"
         bounds = None if samples is None else interval(direction(metric) * (samples - self.samples), confidence)
         if bounds is None or math.isnan(value):
-            return f"{said}: too few rows to compute a confidence, so the model is not promoted"
+            return f"{values}: too few rows to compute a confidence, so the model is not promoted"
         if bounds[0] > 0:
             return ""
         return (
-            f"{said}: not significantly better (improvement {direction(metric) * (value - self.value):+.4f}, {confidence:.0%} "
+            f"{values}: not significantly better (improvement {direction(metric) * (value - self.value):+.4f}, {confidence:.0%} "
             f"interval {bounds[0]:+.4f} to {bounds[1]:+.4f}; it must lie above 0). More rows or better features are needed"
         )
 

@@ -42,10 +42,10 @@ def check(bundle: str, digest: str | None, serialized: Sequence[bytes], log: Pat
             offline = load_bundle(bundle, digest)
             frame = _sendable(to_frame(serialized, offline.info.features), offline.info.features)
             rows = len(frame)
-            asked = _requests(server, offline.info)
+            requests = _requests(server, offline.info)
             answered: list[dict[str, list[Any]]] = []
             latency: dict[str, float] = {}
-            for size, ask in asked:
+            for size, ask in requests:
                 found, milliseconds = _ask_all(frame, size, ask)
                 answered.append(found)
                 latency |= {f"p{p}_batch_{size}": round(float(np.percentile(milliseconds, p)), 2) for p in (50, 99) if rows}

@@ -42,7 +42,7 @@ class Executor(base_executor.BaseExecutor):
         def one(item: tuple[str, tuple[str, str | None]]) -> Servability:
             name, (bundle, digest) = item
             found = check(bundle, digest, rows, folder / f"{name}.log", settings.startup_seconds)
-            _tell(name, found)
+            _report(name, found)
             return found
 
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="candidate") as pool:
@@ -63,7 +63,7 @@ def read_rows(files: list[str], rows: int) -> list[bytes]:
     return list(dataset.take(rows).as_numpy_iterator())
 
 
-def _tell(name: str, found: Servability) -> None:
+def _report(name: str, found: Servability) -> None:
     if not found.servable:
         warn(f"{name} cannot be served: {found.reason}")
         return

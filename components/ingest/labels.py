@@ -124,9 +124,9 @@ def labelled(batch: pa.RecordBatch, name: str, words: Sequence[str], file: str, 
     if not unlabelled:
         return batch
     words_seen = pc.unique(label.filter(pc.invert(valid)).drop_null()).to_pylist() if is_text(label.type) else []
-    said = ", ".join(repr(w) for w in words_seen if w)
+    words = ", ".join(repr(w) for w in words_seen if w)
     is_float = pa.types.is_floating(label.type)
-    hint = f" ({said}; a class of that name needs data.columns: {{{name}: {{type: text}}}})" if said else ""
+    hint = f" ({words}; a class of that name needs data.columns: {{{name}: {{type: text}}}})" if words else ""
     bad.add(file, f"the label {name!r} is missing{' or infinite' * is_float}{hint}", number=unlabelled)
     return batch.filter(valid)
 

@@ -204,10 +204,10 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
             if peek and seen.rows >= PEEK_ROWS:
                 break
     types, rows = seen.types, seen.rows
-    if twofold := sorted(added & types.keys()):
+    if ambiguous := sorted(added & types.keys()):
         raise UserError(
-            f"data: column {twofold[0]!r} counts the rows in some files, like a stored index, but not in others. Rename it "
-            f"if it is data, or exclude it: data.exclude: [{twofold[0]!r}]."
+            f"data: column {ambiguous[0]!r} counts the rows in some files, like a stored index, but not in others. Rename it "
+            f"if it is data, or exclude it: data.exclude: [{ambiguous[0]!r}]."
         )
     found = Scan("", [], types, {n: rows - c for n, c in seen.present.items()}, rows, missing_keys=seen.keyless)
     if not peek or bad.count > bad.limit:

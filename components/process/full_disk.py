@@ -12,7 +12,7 @@ from pathlib import Path
 from switchyard.components.errors import DataGateError, UserError, error_chain, text_of
 
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SAYS = re.compile(r"[Nn]o space left on device|Disk quota exceeded|database or disk is full|File too large")
+_PATTERN = re.compile(r"[Nn]o space left on device|Disk quota exceeded|database or disk is full|File too large")
 _PATH = re.compile(r"/[^\s;:'\"\]\)]+")
 # Free space below this counts as none: file systems reserve some.
 _NOTHING_BYTES = 64 << 10
@@ -30,9 +30,9 @@ def full_disk(error: BaseException, *places: Path) -> str | None:
             return _sentence(str(seen.filename or seen.strerror), _file_of(seen), places, limited=seen.errno == errno.EFBIG)
         # UserError and DataGateError describe problems with the user's input, so their texts are not searched.
         text = "" if isinstance(seen, UserError | DataGateError) else text_of(seen)
-        if said := _SAYS.search(text):
+        if match := _PATTERN.search(text):
             path = next((p for p in _PATH.findall(text) if os.path.isdir(os.path.dirname(p))), None)
-            return _sentence(path or said.group(), path, places, limited=said.group() == "File too large")
+            return _sentence(path or match.group(), path, places, limited=match.group() == "File too large")
     return None
 
 

@@ -53,7 +53,7 @@ class Executor(base_executor.BaseExecutor):
             model = models[framework]
             registrations[framework] = run.register(_described(model, evaluation.models[framework], evaluation, name, summary))
         best = registrations[evaluation.best]
-        _tell(name, best)
+        _report(name, best)
         if evaluation.blessed and best.status == CHALLENGER:
             _track_overtaken(run, best)
         tracking.current_run().tags({"registration": best.status, "model_version": best.version or "", "why": best.why})
@@ -106,7 +106,7 @@ def _track_overtaken(run: tracking.Run, found: Registration) -> None:
     run.tags({"blessed": "false", "switchyard.status": "not_blessed", "switchyard.why": f"not promoted: {found.why}"})
 
 
-def _tell(name: str, found: Registration) -> None:
+def _report(name: str, found: Registration) -> None:
     if found.status == DEFERRED:
         warn(f"{name} could not be registered now; `switchyard upload` registers it later")
     elif found.status == REFUSED:

@@ -44,10 +44,10 @@ class ServedDrift:
         """Returns a one-line summary of the findings."""
         if self.findings:
             return f"{len(self.findings)} features have changed"
-        untold = sum(d.reason == TOO_FEW for d in self.distances)
-        if untold and untold == len(self.distances):
+        unjudged = sum(d.reason == TOO_FEW for d in self.distances)
+        if unjudged and unjudged == len(self.distances):
             return TOO_FEW
-        return "no feature has changed" + (f"; {untold} features: {TOO_FEW}" if untold else "")
+        return "no feature has changed" + (f"; {unjudged} features: {TOO_FEW}" if unjudged else "")
 
 
 def served_drift(model: Path, patterns: Sequence[str], *, warn: float, fail: float) -> ServedDrift:

@@ -50,8 +50,8 @@ class Journal:
         """Records once why MLflow refused something, for the message at the end of the run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / WHY
-        said = path.read_text(encoding="utf-8") if path.exists() else ""
-        if f"{why}\n" not in said:
+        notes = path.read_text(encoding="utf-8") if path.exists() else ""
+        if f"{why}\n" not in notes:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(f"{why}\n")
 

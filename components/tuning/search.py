@@ -67,7 +67,7 @@ class Search:
         )
         # Serializes calls to Optuna: on SQLite two threads may receive the same trial.
         self._lock = threading.Lock()
-        self._begun = 0
+        self._started = 0
         self._stop: Exception | None = None
 
     def run(self, trials: TrialRunner) -> None:
@@ -77,7 +77,7 @@ class Search:
             UserError: the user's code or settings are wrong.
             TrainingError: no trial completed.
         """
-        self._take_up()
+        self._resume()
         left = self._tune.trials - len(self.finished)
         minutes = self._tune.minutes
         deadline = time.monotonic() + minutes * 60 if minutes else math.inf
@@ -97,9 +97,9 @@ class Search:
         """Runs trials one after the other; several threads do so in parallel."""
         while True:
             with self._lock:
-                if self._stop or self._begun >= left or time.monotonic() > deadline:
+                if self._stop or self._started >= left or time.monotonic() > deadline:
                     return
-                self._begun += 1
+                self._started += 1
                 trial = self.study.ask()
                 values = {name: suggest(trial, name, dimension) for name, dimension in self._tune.space.items()}
                 folder = trial.user_attrs.get(FOLDER, str(trial.number))
@@ -134,7 +134,7 @@ class Search:
             warn(f"the importance of the hyperparameters cannot be computed: {error}")
             return {}
 
-    def _take_up(self) -> None:
+    def _resume(self) -> None:
         """Requeues interrupted trials with their values and checkpoints; starts a new study with the config's values."""
         trials = self.study.get_trials(deepcopy=False)
         for trial in trials:

@@ -226,8 +226,8 @@ def _place(error: BaseException, folder: str) -> str:
     if own:
         return f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}"
     # TensorFlow runs a translation of the code and puts the original location into the message.
-    told = re.findall(rf'File "{re.escape(folder + os.sep)}([^"]+)", line (\d+)', text_of(error))
-    return f"{os.path.basename(told[-1][0])}, line {told[-1][1]}" if told else ""
+    places = re.findall(rf'File "{re.escape(folder + os.sep)}([^"]+)", line (\d+)', text_of(error))
+    return f"{os.path.basename(places[-1][0])}, line {places[-1][1]}" if places else ""
 
 
 @contextmanager

@@ -43,10 +43,10 @@ def run_demo(workspace: Path | None) -> int:
     console.print(f"[bold]switchyard run {EXAMPLE.name} {' '.join(chosen)}[/]", soft_wrap=True)
     arguments = ["run", str(EXAMPLE), *chosen, "--workspace", str(root), "--json"]
     with interpreter.start("switchyard.pipelines.cli", arguments, stdout=subprocess.PIPE, text=True) as run:
-        said, _ = run.communicate()
+        output, _ = run.communicate()
     if run.returncode:
         raise StageError(f"the run ended with exit code {run.returncode}")
-    result: dict[str, Any] = json.loads(said.splitlines()[-1])
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
     console.print(_table(result))
     link = run_link("127.0.0.1", 5000, result["mlflow_experiment_id"], result["mlflow_run_id"])
     console.print(f"MLflow run: {link}", soft_wrap=True)

@@ -175,17 +175,17 @@ def kserve_for(name: str, options: Mapping[str, Any]) -> KServe:
         "--concurrency": options["concurrency"] is not None,
         "--min-replicas 0": options["min_replicas"] == 0,
     }
-    asked = [option for option, given in needs.items() if given]
-    if not asked and not options["apply"]:
+    dependent = [option for option, given in needs.items() if given]
+    if not dependent and not options["apply"]:
         return KServe(options["mode"])
     kserve = look(name, options["namespace"], options["mode"])
-    if asked and kserve.mode is None:
+    if dependent and kserve.mode is None:
         raise UserError(
-            f"{asked[0]}: its effect depends on KServe's deployment mode, which kubectl cannot read here; give --mode "
+            f"{dependent[0]}: its effect depends on KServe's deployment mode, which kubectl cannot read here; give --mode "
             "standard or --mode knative (kubectl get inferenceservice NAME -o jsonpath={.status.deploymentMode})."
         )
     if kserve.mode == STANDARD:
-        for option in asked:
+        for option in dependent:
             if option != "--canary":
                 raise UserError(
                     f"{option}: KServe's standard mode ignores it: it scales by CPU load, down to one replica; remove it, "

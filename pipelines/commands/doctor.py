@@ -78,12 +78,12 @@ def doctor(
     findings = examine(client, config, tracking_uri or (config.tracking.uri if config else None))
     failed = any(f.outcome == FAILED for f in findings)
     if as_json:
-        click.echo(json.dumps([{"check": f.check, "outcome": f.outcome, "message": f.said} for f in findings]))
+        click.echo(json.dumps([{"check": f.check, "outcome": f.outcome, "message": f.message} for f in findings]))
         return EXIT_FAILED if failed else EXIT_DONE
     table = Table(box=None, pad_edge=False)
     for column in ("check", "outcome", "finding"):
         table.add_column(column, no_wrap=column != "finding")
     for finding in findings:
-        table.add_row(finding.check, finding.outcome, finding.said)
+        table.add_row(finding.check, finding.outcome, finding.message)
     table_console().print(table)
     return EXIT_FAILED if failed else EXIT_DONE

@@ -141,8 +141,8 @@ def _print(found: ServedDrift, run_id: str | None) -> None:
         out.add_column(column)
     actions = {f.feature: f.action for f in found.findings}
     for distance in found.distances[:_SHOWN]:
-        said = actions.get(distance.feature, distance.reason)
-        out.add_row(distance.feature, f"{distance.largest:.3f}", f"{distance.noise:.3f}", said)
+        note = actions.get(distance.feature, distance.reason)
+        out.add_row(distance.feature, f"{distance.largest:.3f}", f"{distance.noise:.3f}", note)
     table_console().print(out)
     if len(found.distances) > _SHOWN:
         click.echo(f"and {len(found.distances) - _SHOWN} more, with smaller distances")

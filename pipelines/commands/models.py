@@ -155,15 +155,15 @@ def find_version(client: Any, name: str, wanted: str) -> Version:
 def promote(uri: str, name: str, wanted: str, why: str, *, force: bool) -> None:
     """Promotes a version to champion."""
     client = tracking.client(uri)
-    _tell(name, model_registry.promote(client, name, find_version(client, name, wanted).version, why=why, force=force))
+    _report(name, model_registry.promote(client, name, find_version(client, name, wanted).version, why=why, force=force))
 
 
 def rollback(uri: str, name: str, why: str) -> None:
     """Makes the previous version champion again."""
-    _tell(name, model_registry.rollback(tracking.client(uri), name, why=why))
+    _report(name, model_registry.rollback(tracking.client(uri), name, why=why))
 
 
-def _tell(name: str, move: Move) -> None:
+def _report(name: str, move: Move) -> None:
     before = f"; version {move.before} is previous" if move.before else ""
     click.echo(f"{name}: version {move.version} is champion{before}")
 
@@ -233,17 +233,17 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
 
     scores: dict[str, Any] = {}
-    asked: dict[str, Any] = {}
+    targets: dict[str, Any] = {}
     classes: list[Any] = []
     for version in chosen:
         with ModelRef(uri, name, version.version).open() as opened:
             bundle = load_bundle(opened.folder, opened.digest)
             info = bundle.info
             # The positive class may differ: scores are reordered to the first version's classes.
-            asked[version.version] = (info.task, info.label, sorted(map(str, info.classes)))
+            targets[version.version] = (info.task, info.label, sorted(map(str, info.classes)))
             classes = classes or info.classes
-            if len(set(map(repr, asked.values()))) > 1:
-                listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, _) in asked.items())
+            if len(set(map(repr, targets.values()))) > 1:
+                listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, _) in targets.items())
                 raise UserError(f"{name}: {listed}, perhaps with different classes; they cannot be compared on the same rows.")
             frame = _read_rows(data, opened.folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
             if info.label not in frame:

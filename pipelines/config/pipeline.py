@@ -174,10 +174,10 @@ class PipelineConfig(Section):
         if self.label in self.data.exclude:
             raise ValueError(f"data.exclude: lists the label {self.label!r}; a label cannot be excluded")
         if self.tune:
-            untold = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
-            if untold and any(f in FRAMEWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
+            parameters = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
+            if parameters and any(f in FRAMEWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
                 raise ValueError(
-                    f"tune.space: {untold[0]!r} is a model parameter, and the default model has none; set trainer.model."
+                    f"tune.space: {parameters[0]!r} is a model parameter, and the default model has none; set trainer.model."
                 )
             workers = self.trainer.profile().workers
             uneven = self.tune.batch_size_not_shared_by(workers)

@@ -75,7 +75,7 @@ def await_ready(name: str, namespace: str, *, seconds: float = _READY_SECONDS, p
         StageError: the version's pod fails, or is not ready in time.
     """
     deadline = time.monotonic() + seconds
-    said = "not yet seen by KServe"
+    reason = "not yet seen by KServe"
     while time.monotonic() < deadline:
         service = _get("inferenceservice.serving.kserve.io", name, namespace) or {}
         status = service.get("status") or {}
@@ -91,11 +91,13 @@ def await_ready(name: str, namespace: str, *, seconds: float = _READY_SECONDS, p
                 raise StageError(f"InferenceService {name}: the new version fails ({_failure(failure or {})}).{serves}")
             if up_to_date and ready.get("status") == "True":
                 return
-            said = (
+            reason = (
                 f"{ready.get('reason', '')} {ready.get('message', '')}".strip() or f"{model.get('transitionStatus', 'not ready')}"
             )
         time.sleep(poll)
-    raise StageError(f"InferenceService {name} is not ready after {seconds:.0f} s: {said}. See kubectl describe -n {namespace}.")
+    raise StageError(
+        f"InferenceService {name} is not ready after {seconds:.0f} s: {reason}. See kubectl describe -n {namespace}."
+    )
 
 
 def _failure(info: Mapping[str, Any]) -> str:

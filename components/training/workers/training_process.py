@@ -55,14 +55,14 @@ class TrainingServer:
             StageError: it crashed or was killed.
         """
         order = {"job": job.model_dump(mode="json"), "trial": trial_log is not None}
-        found: dict[str, Any] | None = self._ask(order, report, trial_log.fileno() if trial_log else 2)
+        found: dict[str, Any] | None = self._request(order, report, trial_log.fileno() if trial_log else 2)
         return found
 
     def check(self, settings: TrainerSettings) -> str:
         """Returns the trainer's name, see `check_trainer`. Raises the same errors as `train`."""
-        return str(self._ask({"check": settings.model_dump(mode="json"), "trial": False}, lambda *_: False, 2))
+        return str(self._request({"check": settings.model_dump(mode="json"), "trial": False}, lambda *_: False, 2))
 
-    def _ask(self, order: Mapping[str, Any], report: Report, output: int) -> Any:
+    def _request(self, order: Mapping[str, Any], report: Report, output: int) -> Any:
         given = {**order, "environment": dict(os.environ), "path": sys.path}
         # Both are closed together: closing the connection ends the job.
         with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as lines:
@@ -72,7 +72,7 @@ class TrainingServer:
                 socket.send_fds(connection, [b"j"], [output])
                 connection.sendall((json.dumps(given) + "\n").encode())
             except OSError as error:
-                raise self._gone() from error
+                raise self._server_error() from error
             while True:
                 content = self._read(lines)
                 if "metrics" in content:
@@ -92,13 +92,13 @@ class TrainingServer:
         try:
             line = lines.readline()
         except OSError as error:
-            raise self._gone() from error
+            raise self._server_error() from error
         if not line:
-            raise self._gone()
+            raise self._server_error()
         content: dict[str, Any] = json.loads(line)
         return content
 
-    def _gone(self) -> StageError:
+    def _server_error(self) -> StageError:
         why = last_line(self._log).rstrip(".") if self._log else ""
         where = f" Log: {self._log}" if self._log else ""
         return StageError(f"the training process ended: {why or 'it printed nothing'}.{where}")

@@ -6,7 +6,7 @@ TensorFlow.
 
 A job is submitted over a connection to the listening socket (file descriptor `SOCKET`): one byte with the descriptor of its log,
 then lines of JSON. The first line is the order (`job` or `check`; `trial`, `environment`, `path`). The replies are `step` and
-`metrics` once per epoch, answered by `go` or `prune`; `said`; and finally one of `done`, `pruned`, `failed` and `died`. Closing
+`metrics` once per epoch, answered by `go` or `prune`; `log`; and finally one of `done`, `pruned`, `failed` and `died`. Closing
 the connection ends the job; closing standard input ends all jobs.
 """
 
@@ -139,11 +139,11 @@ def _job(connection: socket.socket) -> None:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
 
-    def tell(**content: Any) -> None:
+    def send(**content: Any) -> None:
         connection.sendall(_line(content))
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
-        tell(step=step, metrics=dict(metrics))
+        send(step=step, metrics=dict(metrics))
         answer = lines.readline().decode().strip()
         if answer == PRUNE:
             raise _Pruned
@@ -151,7 +151,7 @@ def _job(connection: socket.socket) -> None:
             os._exit(1)  # the stage is gone
 
     try:
-        end: dict[str, Any] = {"done": _done(order, report, tell)}
+        end: dict[str, Any] = {"done": _done(order, report, send)}
     except _Pruned:
         end = {"pruned": True}
     except (UserError, TrainingError) as error:
@@ -164,19 +164,19 @@ def _job(connection: socket.socket) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     with suppress(OSError):
-        tell(**end)
+        send(**end)
     # Leftover threads and native libraries must not delay the exit.
     os._exit(0)
 
 
-def _done(order: Mapping[str, Any], report: Any, tell: Any) -> Any:
+def _done(order: Mapping[str, Any], report: Any, send: Any) -> Any:
     from switchyard.components.progress import set_sink
     from switchyard.components.training.config import TrainerSettings
     from switchyard.components.training.job import TrainingJob, check_trainer
     from switchyard.components.training.workers.group import train_here
 
     if not order["trial"]:
-        set_sink(lambda text: tell(log=text))
+        set_sink(lambda text: send(log=text))
     if "check" in order:
         return check_trainer(TrainerSettings.model_validate(order["check"]))
     return asdict(train_here(TrainingJob.model_validate(order["job"]), report))

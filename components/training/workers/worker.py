@@ -40,22 +40,22 @@ def main(job_file: str) -> None:
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         if group.shard.first:
-            _tell(step=step, metrics=dict(metrics))
+            _send(step=step, metrics=dict(metrics))
 
     if group.shard.first:
-        set_sink(lambda text: _tell(log=text))
+        set_sink(lambda text: _send(log=text))
     try:
         result = TrainingJob.model_validate_json(Path(job_file).read_text(encoding="utf-8")).run(report, group)
         if group.shard.first:
-            _tell(done=asdict(result))
+            _send(done=asdict(result))
     except (UserError, TrainingError) as error:
-        _tell(failed=asdict(Failure(error.kind, str(error))))
+        _send(failed=asdict(Failure(error.kind, str(error))))
     except BaseException as error:
         traceback.print_exc()
         # Errors caused by another worker's exit are not reported: the launcher restarts the workers.
-        if not (said := users_error(error, directly=True)):
+        if not (reason := users_error(error, directly=True)):
             _leave(1)
-        _tell(failed=asdict(Failure(UserError.kind, said)))
+        _send(failed=asdict(Failure(UserError.kind, reason)))
     _leave(0)
 
 
@@ -77,7 +77,7 @@ def _exchange_addresses() -> tuple[str, ...]:
     return tuple(addresses)
 
 
-def _tell(**content: Any) -> None:
+def _send(**content: Any) -> None:
     # One write per line, as several processes share the pipe.
     os.write(1, (message(content) + "\n").encode())
 

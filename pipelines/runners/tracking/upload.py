@@ -119,8 +119,8 @@ def _check_that_it_answers(uri: str, error: Exception) -> None:
     """Raises StageError when the server is unreachable or denies access."""
     try:
         tracking.client(uri).search_experiments(max_results=1)
-    except Exception as asked:  # see _send_one
-        error = asked
+    except Exception as failure:  # see _send_one
+        error = failure
     else:
         if not is_denial(error):
             return

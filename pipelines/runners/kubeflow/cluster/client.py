@@ -286,7 +286,7 @@ class KubeflowClient:
             raise StageError(f"cannot {what}: {self.host} returned an answer that is not KFP's ({why})") from error
 
     def _refused(self, what: str, error: Any, missing: str | None) -> Exception:
-        said = _message(error)
+        reason = _message(error)
         if error.status == 401:
             return UserError(
                 f"cannot {what}: {self.host} rejects the credentials (401); give a token (--token-file, {KFP_TOKEN}) "
@@ -294,7 +294,7 @@ class KubeflowClient:
             )
         if error.status == 403:
             return UserError(
-                f"cannot {what}: permission denied (403: {said}); request the role kubeflow-edit in the namespace "
+                f"cannot {what}: permission denied (403: {reason}); request the role kubeflow-edit in the namespace "
                 f"{self.connection.namespace or '(none was given: --namespace)'}."
             )
         if error.status == 404:
@@ -305,8 +305,8 @@ class KubeflowClient:
                 ".../pipeline), or KFP is older than version 2. Switchyard needs KFP 2.2 or later."
             )
         if error.status in (400, 409):
-            return UserError(f"cannot {what}: KFP refuses it ({error.status}: {said})")
-        return StageError(f"cannot {what}: KFP failed ({error.status}: {said})")
+            return UserError(f"cannot {what}: KFP refuses it ({error.status}: {reason})")
+        return StageError(f"cannot {what}: KFP failed ({error.status}: {reason})")
 
 
 def _json_client(api: Any) -> Any:

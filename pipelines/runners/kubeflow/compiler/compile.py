@@ -142,9 +142,9 @@ def _driven(task: Task, pipeline: str, carried: Carried) -> Task:
     with quiet():
         if files:
             unpack(files, carried.stored)  # what the driver reads here need not be fetched
-        said = driver_output_of({"pipeline": pipeline, **task.spec}, inputs={}, properties=properties, files=files)
+        output = driver_output_of({"pipeline": pipeline, **task.spec}, inputs={}, properties=properties, files=files)
     spec = {k: v for k, v in task.spec.items() if k != "driver"}
-    return replace(task, spec=spec, driver=False, driver_output=said)
+    return replace(task, spec=spec, driver=False, driver_output=output)
 
 
 def _importers(spec: Mapping[str, Any]) -> dict[str, str]:

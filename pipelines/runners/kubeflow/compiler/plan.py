@@ -232,7 +232,7 @@ def check_conditions(tasks: Mapping[str, Task], conditions: Mapping[str, Conditi
         for producer in [*task.producers, *task.after]:
             inner = set(tasks[producer].conditions) - set(task.conditions)
             if inner:
-                said = conditions[sorted(inner)[0]].text
+                condition = conditions[sorted(inner)[0]].text
                 raise CompileError(
-                    task.id, f"it needs {producer!r}, which runs only if {said}; put both under the same tfx.dsl.Cond"
+                    task.id, f"it needs {producer!r}, which runs only if {condition}; put both under the same tfx.dsl.Cond"
                 )

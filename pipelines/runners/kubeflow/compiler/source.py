@@ -108,9 +108,9 @@ class _Writer:
         signature += [f"{o.argument}: Output[{o.kfp_type}]" for o in task.outputs]
         signature += [f"{v.argument}: Output[{v.kfp_type}]" for v in task.views]
         given = [s.partition(":")[0] for s in signature]
-        said = f"TFX nodes {', '.join(m.task.id for m in each)}, run in sequence." if task.members else f"TFX node {task.id}."
+        summary = f"TFX nodes {', '.join(m.task.id for m in each)}, run in sequence." if task.members else f"TFX node {task.id}."
         call = [f"locals(), {self._plan.name!r},", *(_node_source(_node(m, given)) for m in each), *self._files(task)]
-        return self._function(task, task.function, signature, "run_node", said, call)
+        return self._function(task, task.function, signature, "run_node", summary, call)
 
     def driver(self, task: Task) -> str:
         spec = {k: v for k, v in task.spec.items() if k not in ("executor", "beam", "dynamic")}
@@ -118,15 +118,15 @@ class _Writer:
         signature += [f"{p.argument}: {p.kind}" for p in task.properties]
         properties = {p.key: [p.argument] for p in task.properties}
         node = {**spec, **_bindings(spec, [s.partition(":")[0] for s in signature], inputs=task.groups, properties=properties)}
-        said = f"Driver of TFX node {task.id}: resolves its current input. Never cached."
+        summary = f"Driver of TFX node {task.id}: resolves its current input. Never cached."
         call = [f"locals(), {self._plan.name!r},", _node_source(node), *self._files(task)]
-        return self._function(task, f"drive_{task.function}", signature, "run_driver", said, call, returns="str")
+        return self._function(task, f"drive_{task.function}", signature, "run_driver", summary, call, returns="str")
 
     def condition(self, condition: Condition) -> str:
         signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in condition.inputs]
         call = ["locals(),", _node_source({**condition.spec, **_bindings({}, (), inputs=condition.groups)})]
-        said = f"Whether {condition.text}."
-        return self._function(None, condition.function, signature, "evaluate_condition", said, call, returns="str")
+        summary = f"Whether {condition.text}."
+        return self._function(None, condition.function, signature, "evaluate_condition", summary, call, returns="str")
 
     def container(self, task: Task) -> str:
         signature = [f"{i.argument}: Input[{i.kfp_type}]" for i in task.inputs]
@@ -164,7 +164,7 @@ class _Writer:
         name: str,
         signature: list[str],
         target: str,
-        said: str,
+        summary: str,
         call: list[str],
         returns: str | None = None,
     ) -> str:
@@ -172,7 +172,7 @@ class _Writer:
         image = stage.image if stage else None
         # The description is a comment before the function: the cluster stores the function's body five times.
         lines = [
-            f"# {said}",
+            f"# {summary}",
             f"@dsl.component(base_image={json.dumps(image) if image else 'IMAGE'}, install_kfp_package=False)",
             *_definition(name, signature, returns, filled=True),
             f"    from switchyard import {target}",
@@ -275,8 +275,8 @@ class _Writer:
         lines = [f"apply_defaults({function}_task)"]
         main = task is not None and function == task.function
         if task and main and any(m.id in self._last for m in members(task)):
-            said = RunContext(last_stages=",".join(self._last)).variables()
-            lines += [f"{function}_task.set_env_variable({json.dumps(k)}, {json.dumps(v)})" for k, v in said.items()]
+            summary = RunContext(last_stages=",".join(self._last)).variables()
+            lines += [f"{function}_task.set_env_variable({json.dumps(k)}, {json.dumps(v)})" for k, v in summary.items()]
         stage = self._stages.get(members(task)[0].id) if task else None
         if task and stage:
             lines += resource_lines(f"{function}_task", stage, main=main)

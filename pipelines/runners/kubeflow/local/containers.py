@@ -26,7 +26,7 @@ class Containers:
         client = _client()
         try:
             for image in sorted(images):
-                if not _there(client, image):
+                if not _image_exists(client, image):
                     raise UserError(
                         f"kubeflow.image: {image!r} is not on this machine; build it with `make image`, or set another image."
                     )
@@ -106,7 +106,7 @@ def _client() -> Any:
     return client
 
 
-def _there(client: Any, image: str) -> bool:
+def _image_exists(client: Any, image: str) -> bool:
     import docker
 
     try:

@@ -106,9 +106,9 @@ class _Run(MachineRun[CompiledForKubeflow]):
             if stage not in self._contexts:
                 self._contexts[stage] = self._tracker.stage_started(stage)
             if not number:
-                self._begun(stage)
+                self._stage_started(stage)
 
-    def _begun(self, stage: str) -> None:
+    def _stage_started(self, stage: str) -> None:
         self._current = stage
         if stage not in self._started:
             self._started[stage] = time.monotonic()
@@ -197,7 +197,7 @@ class _Run(MachineRun[CompiledForKubeflow]):
     def _heard(self, stage: str, text: str) -> None:
         """Updates the current and finished stages of a joint task from a progress message."""
         if stage != self._current or stage not in self._started:
-            self._begun(stage)
+            self._stage_started(stage)
         if found := DONE.fullmatch(text):
             self._done[stage] = float(found[1])
             self._display.status(stage, "ran", self._done[stage])

@@ -43,7 +43,7 @@ class Finding:
 
     check: str
     outcome: str
-    said: str
+    message: str
 
 
 def examine(client: KubeflowClient, config: PipelineConfig | None, tracking_uri: str | None) -> list[Finding]:
@@ -131,10 +131,10 @@ class _Examination:
         if not plugin:
             yield found("MLflow plugin", OK, "off: submit creates the MLflow runs, for which it needs tracking.uri")
         elif not (plugin.get("settings") or {}).get("injectUserEnvVars"):
-            said = (
+            message = (
                 "on without injectUserEnvVars: stages cannot log to the runs that KFP creates (infra/kubeflow/mlflow-plugin.json)"
             )
-            yield found("MLflow plugin", FAILED, said)
+            yield found("MLflow plugin", FAILED, message)
         else:
             yield found("MLflow plugin", OK, f"on, with {mask(str(plugin.get('endpoint')))}")
 
@@ -189,8 +189,8 @@ class _Examination:
             )
             return
         if host in _HERE_ALONE:
-            said = f"{host} would be the pod itself; set kubeflow.defaults.environment.MLFLOW_TRACKING_URI"
-            yield Finding(name, FAILED, f"{said} to an address that tasks can reach")
+            message = f"{host} would be the pod itself; set kubeflow.defaults.environment.MLFLOW_TRACKING_URI"
+            yield Finding(name, FAILED, f"{message} to an address that tasks can reach")
             return
         service, _, rest = host.partition(".")
         place = rest.split(".")[0] or self._namespace
@@ -207,9 +207,11 @@ class _Examination:
             return Finding(name, FAILED, f"service {service} in {place} has no ready pod: kubectl -n {place} get pods")
         labels = ((kubectl.get("namespace", self._namespace) or {}).get("metadata") or {}).get("labels") or {}
         for policy in kubectl.every("networkpolicy", place):
-            if not _lets_in(policy, labels) and policy["metadata"]["name"] == service:
-                said = f"its NetworkPolicy does not admit namespace {self._namespace}: kubectl label namespace {self._namespace}"
-                return Finding(name, FAILED, f"{said} {_label_of(policy)}")
+            if not _admits(policy, labels) and policy["metadata"]["name"] == service:
+                message = (
+                    f"its NetworkPolicy does not admit namespace {self._namespace}: kubectl label namespace {self._namespace}"
+                )
+                return Finding(name, FAILED, f"{message} {_label_of(policy)}")
         return Finding(
             name,
             OK,
@@ -266,8 +268,8 @@ class _Examination:
         else:
             outcome = FAILED if workspace else UNKNOWN
             there = ", ".join(classes) or "none"
-            said = f"none is the default (available: {there}): a workspace needs kubeflow.workspace.storageClassName"
-            yield Finding(name, outcome, said)
+            message = f"none is the default (available: {there}): a workspace needs kubeflow.workspace.storageClassName"
+            yield Finding(name, outcome, message)
 
     def quota(self) -> Iterator[Finding]:
         quotas = kubectl.every("resourcequota", self._namespace)
@@ -283,8 +285,8 @@ class _Examination:
             if full:
                 yield Finding("quota", FAILED, f"{name} is used up: {', '.join(full)}")
             elif bare and not supplied:
-                said = f"{name} rejects pods without {' and '.join(bare)}, and no LimitRange sets it: set kubeflow.defaults"
-                yield Finding("quota", FAILED, f"{said}; KFP's own drivers need a LimitRange")
+                message = f"{name} rejects pods without {' and '.join(bare)}, and no LimitRange sets it: set kubeflow.defaults"
+                yield Finding("quota", FAILED, f"{message}; KFP's own drivers need a LimitRange")
             else:
                 yield Finding("quota", OK, f"{name}: " + ", ".join(f"{k} {used.get(k, '0')} of {v}" for k, v in hard.items()))
 
@@ -330,7 +332,7 @@ class _Examination:
             yield Finding("roles", OK, f"{account} has the permissions of a run's pods")
 
 
-def _lets_in(policy: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+def _admits(policy: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     rules = policy.get("spec", {}).get("ingress") or []
     peers = [p for rule in rules for p in rule.get("from") or [{}]]
     return any(_selects(p.get("namespaceSelector"), labels) for p in peers)

@@ -102,7 +102,7 @@ class _Follower:
 
     def follow(self) -> tuple[Run, dict[str, StageState]]:
         while True:
-            run = self._look()
+            run = self._poll()
             if run.state in TERMINAL:
                 # The Workflow has more detail on the end than v2beta1, which may also lag behind.
                 workflow = self._workflow()
@@ -114,7 +114,7 @@ class _Follower:
                 self._check_stuck()
             time.sleep(self._how.poll)
 
-    def _look(self) -> Run:
+    def _poll(self) -> Run:
         for left in range(_MISSES - 1, -1, -1):
             try:
                 return self._client.run(self._run_id)

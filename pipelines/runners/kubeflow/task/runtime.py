@@ -108,9 +108,9 @@ def run_driver(given: Mapping[str, Any], pipeline: str, node: Mapping[str, Any],
         _listen(f"{node['id']}: ")
         node = {"pipeline": pipeline, **node}
         properties = _one_each(given, node, "properties")
-        said = driver_output_of(node, inputs=_inputs(given, node), properties=properties, files=files)
+        output = driver_output_of(node, inputs=_inputs(given, node), properties=properties, files=files)
     end_at_once()
-    return said
+    return output
 
 
 def driver_output_of(

@@ -33,8 +33,8 @@ def until_terminated() -> Iterator[None]:
         yield
         return
     # Python writes a signal's number to it immediately, even while the main thread runs native code.
-    heard, told = socket.socketpair()
-    told.setblocking(False)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
     received: list[float] = []
 
     def stop(number: int, frame: object) -> None:
@@ -42,10 +42,10 @@ def until_terminated() -> Iterator[None]:
         if not _on_its_way_out() or received[-1] - received[0] > _IN_ORDER_SECONDS:
             raise TerminatedError
 
-    listener = threading.Thread(target=_listen, args=(heard,), daemon=True, name="sigterm")
+    listener = threading.Thread(target=_listen, args=(reader,), daemon=True, name="sigterm")
     listener.start()
     before = signal.signal(signal.SIGTERM, stop)
-    fd = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         yield
     except Exception as error:
@@ -55,25 +55,25 @@ def until_terminated() -> Iterator[None]:
     finally:
         try:
             signal.set_wakeup_fd(fd)
-            told.close()
+            writer.close()
             listener.join()
         finally:
             signal.signal(signal.SIGTERM, before)
-            heard.close()
+            reader.close()
 
 
-def _listen(heard: socket.socket) -> None:
+def _listen(reader: socket.socket) -> None:
     """Starts the termination duties after the first SIGTERM, then repeats SIGTERM to the main thread until the socket closes."""
-    while number := _next(heard):
-        if number[0] == signal.SIGTERM and heard.gettimeout() is None:
+    while number := _next(reader):
+        if number[0] == signal.SIGTERM and reader.gettimeout() is None:
             perform()
-            heard.settimeout(_AGAIN_SECONDS)
+            reader.settimeout(_AGAIN_SECONDS)
 
 
-def _next(heard: socket.socket) -> bytes:
+def _next(reader: socket.socket) -> bytes:
     while True:
         try:
-            return heard.recv(1)
+            return reader.recv(1)
         except TimeoutError:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
