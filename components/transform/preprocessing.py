@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -50,28 +51,79 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     return outputs
 
 
-def default_features(features: Tensors) -> dict[str, Any]:
+def default_features(features: Tensors) -> dict[str, tf.Tensor]:
     """Returns numbers as z-scores (missing: 0, the mean) and texts as vocabulary indices (unknown: the last index).
 
     A feature that can be missing gets a second one, `<name>_missing`, float 0 or 1.
+
+    Columns of one type become one matrix, and all numbers are scaled as one: Transform traces the function nine times and
+    analyzes each of its operations, which costs more than the values of a column.
     """
-    outputs: dict[str, Any] = {}
-    for number, (name, value) in enumerate(features.items(), start=1):
-        if len(features) >= _WIDE:
-            say(f"preparing column {number:,} of {len(features):,}")
-        if isinstance(value, tf.SparseTensor):
-            outputs[_free(f"{name}_missing", features)] = 1.0 - _dense(
-                tf.SparseTensor(value.indices, tf.ones_like(value.values, tf.float32), value.dense_shape)
-            )
-        if value.dtype == tf.string:
-            outputs[name] = tft.compute_and_apply_vocabulary(
-                _dense(value), top_k=VOCABULARY_SIZE, num_oov_buckets=1, vocab_filename=f"vocabulary_{len(outputs)}"
-            )
+    outputs: dict[str, tf.Tensor] = {}
+    words = {name: value for name, value in features.items() if value.dtype == tf.string}
+    numbers: list[tuple[list[str], list[int], tf.Tensor, tf.Tensor | None]] = []
+    for names in _alike(features):
+        group = [features[name] for name in names]
+        if isinstance(group[0], tf.SparseTensor):
+            matrix, present = _filled(group)
+            missing = tf.split(1.0 - present, len(names), axis=1)
+            outputs |= {_free(f"{name}_missing", features): each for name, each in zip(names, missing, strict=True)}
+            if matrix.dtype == tf.string:
+                words |= zip(names, tf.split(matrix, len(names), axis=1), strict=True)
+            else:
+                numbers.append((names, [1] * len(names), matrix, present))
+        elif group[0].dtype == tf.string:
+            continue
+        elif group[0].shape.rank == 2:
+            numbers.append((names, [value.shape[1] for value in group], tf.cast(tf.concat(group, axis=1), tf.float64), None))
         else:
-            # In float64: float32 is exact for integers up to 2^24 only and would collapse seconds since 1970 into few values.
-            scaled = tft.scale_to_z_score(tf.cast(value, tf.float64), elementwise=_is_wide(value))
-            outputs[name] = _dense(tf.cast(scaled, tf.float32))
+            outputs |= {n: tf.cast(tft.scale_to_z_score(tf.cast(features[n], tf.float64)), tf.float32) for n in names}
+    if numbers:
+        whole = tf.concat([matrix for _, _, matrix, _ in numbers], axis=1)
+        scaled = tft.scale_to_z_score(whole, elementwise=True)
+        # A column without any number to analyze has the mean NaN: its values stay as they are.
+        scaled = tf.cast(tf.where(tf.math.is_finite(whole) & tf.math.is_nan(scaled), whole, scaled), tf.float32)
+        matrices = tf.split(scaled, [sum(widths) for _, widths, _, _ in numbers], axis=1)
+        for (names, widths, _, present), matrix in zip(numbers, matrices, strict=True):
+            values = matrix if present is None else tf.where(present > 0, matrix, 0.0)
+            outputs |= zip(names, tf.split(values, widths, axis=1), strict=True)
+    for number, (name, value) in enumerate(words.items(), start=1):
+        if len(words) >= _WIDE:
+            say(f"preparing the vocabulary of column {number:,} of {len(words):,}")
+        outputs[name] = tft.compute_and_apply_vocabulary(
+            value, top_k=VOCABULARY_SIZE, num_oov_buckets=1, vocab_filename=f"vocabulary_{number}"
+        )
     return outputs
+
+
+def _alike(features: Tensors) -> list[list[str]]:
+    """Returns the names of the features, grouped by type, by whether they are sparse, and by rank."""
+    found: dict[Any, list[str]] = {}
+    for name, value in features.items():
+        found.setdefault((value.dtype, isinstance(value, tf.SparseTensor), value.shape.rank), []).append(name)
+    return list(found.values())
+
+
+def _filled(columns: Sequence[tf.SparseTensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns n sparse tensors with at most one value per row as one dense tensor and whether each has a value.
+
+    Args:
+        columns: all of one type.
+
+    Returns:
+        The values, (B, n), string or float64; without a value "", or NaN, which Transform's mean and variance leave out.
+        1 or 0, float32 (B, n).
+    """
+    shape = tf.stack([columns[0].dense_shape[0], 1])
+    joined = tf.sparse.concat(1, [tf.SparseTensor(c.indices, c.values, shape) for c in columns])
+    is_text = joined.dtype == tf.string
+    values = joined.values if is_text else tf.cast(joined.values, tf.float64)
+
+    def dense(values: tf.Tensor, default: Any) -> tf.Tensor:
+        filled = tf.sparse.to_dense(tf.SparseTensor(joined.indices, values, joined.dense_shape), default_value=default)
+        return tf.reshape(filled, [-1, len(columns)])
+
+    return dense(values, "" if is_text else math.nan), dense(tf.ones_like(values, tf.float32), 0.0)
 
 
 def encode_label(label: tf.Tensor, classes: list[Any]) -> tf.Tensor:
@@ -108,10 +160,6 @@ def _dense(value: Any) -> tf.Tensor:
     default = "" if value.dtype == tf.string else tf.zeros([], value.dtype)
     one = tf.SparseTensor(value.indices, value.values, [value.dense_shape[0], 1])
     return tf.reshape(tf.sparse.to_dense(one, default_value=default), [-1, 1])
-
-
-def _is_wide(value: Any) -> bool:
-    return not isinstance(value, tf.SparseTensor) and value.shape.rank == 2 and (value.shape[1] or 1) > 1
 
 
 def _free(name: str, taken: Tensors) -> str:

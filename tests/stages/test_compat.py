@@ -43,6 +43,8 @@ KNOWN = {
     "tensorflow_data_validation.statistics.generators.basic_stats_generator:BasicStatsGenerator.__init__": "d8333134a802929c",
     "tensorflow_data_validation.statistics.generators.top_k_uniques_stats_generator:_ComputeTopKUniquesStats": "a68f25a62ed76f74",
     "tensorflow_data_validation.utils.top_k_uniques_stats_util:make_feature_stats_proto_topk_uniques": "ad8ed821a50afc94",
+    "tensorflow_transform.graph_tools:retrieve_sources": "7ec1517d4b36907a",
+    "tensorflow_transform.saved.saved_transform_io_v2:_get_output_to_inputs_map": "3e9305c6df1b7920",
     "tfx.orchestration.portable.cache_utils:get_cache_context": "3b8b587efcd72e0a",
     "tfx.dsl.components.base.base_beam_executor:BaseBeamExecutor._make_beam_pipeline": "36227afec0aece25",
     "tfx.dsl.components.base.base_component:BaseComponent._resolve_pip_dependencies": "93248d3992abf1b8",

@@ -30,12 +30,13 @@ def preload() -> None:
     with without_pytorch():
         for module in (*MODULES, *filter(None, trainers)):
             importlib.import_module(module)
-    from switchyard.components.compat import beam_caches, beam_local_globs, tensorflow_globs, tfx_reader
+    from switchyard.components.compat import beam_caches, beam_local_globs, tensorflow_globs, tft_output_sources, tfx_reader
     from switchyard.components.data.tfrecords import ReadExamples
 
     beam_caches.install()
     beam_local_globs.install()
     tensorflow_globs.install()
+    tft_output_sources.install()
     tfx_reader.install(ReadExamples)
 
 

@@ -92,11 +92,12 @@ def _patch(*, beam: bool) -> None:
 
     tensorflow_globs.install()
     if beam or "apache_beam" in sys.modules:
-        from switchyard.components.compat import beam_caches, beam_local_globs, tfx_reader
+        from switchyard.components.compat import beam_caches, beam_local_globs, tft_output_sources, tfx_reader
         from switchyard.components.data.tfrecords import ReadExamples
 
         beam_caches.install()
         beam_local_globs.install()
+        tft_output_sources.install()
         tfx_reader.install(ReadExamples)
 
 
