@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from switchyard.components.errors import TrainingError
@@ -83,11 +84,17 @@ class TrainingLedger:
         return self.folder / f"{_LAST}{self.epochs}{suffix}"
 
     def best(self, suffix: str) -> Path:
-        """Returns the file with the best epoch's weights."""
+        """Returns the checkpoint file of the best epoch."""
         return self.folder / f"{_BEST}{self.best_epoch}{suffix}"
 
     def save(self) -> None:
-        """Writes the ledger atomically, after `last` and `best` are written; removes the files of other epochs."""
+        """Writes the ledger atomically, after `last` is written; removes the files of other epochs.
+
+        `best` is a link to `last` in the best epoch.
+        """
+        if self.best_epoch == self.epochs:
+            for file in self.folder.glob(f"{_LAST}{self.epochs}.*"):
+                _link(file, self.best(file.name.removeprefix(f"{_LAST}{self.epochs}")))
         state = {k: getattr(self, k) for k in ("history", "steps", "best_epoch", "stopped")}
         temporary = self.folder / f"{FILE}.new"
         temporary.write_text(json.dumps(state), encoding="utf-8")
@@ -96,6 +103,10 @@ class TrainingLedger:
         for file in (*self.folder.glob(f"{_LAST}*"), *self.folder.glob(f"{_BEST}*")):
             if file.name.partition(".")[0] not in kept:
                 file.unlink()
+
+    def copy(self) -> TrainingLedger:
+        """Returns a copy that a thread may save while this one records the next epoch."""
+        return replace(self, history=list(self.history))
 
     def result(self, *, parameters: int, device: str, workers: int = 1) -> TrainResult:
         """Returns the trainer's result."""
@@ -110,6 +121,17 @@ class TrainingLedger:
             device=device,
             workers=workers,
         )
+
+
+def _link(file: Path, target: Path) -> None:
+    temporary = target.with_name(f"new_{target.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(file, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(file, temporary)
+    os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)  # replacing a link to the same file does nothing
 
 
 def diverged(loss: str, outputs: int, metrics: Mapping[str, float]) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.accelerators import XLAAccelerator
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
-from safetensors.torch import save_file, save_model
 from torch import nn
 
 from switchyard.components.process import variables
@@ -88,18 +85,3 @@ def _parts(model: nn.Module) -> Iterator[nn.Module]:
             yield from _parts(child)  # plain containers
         elif any(True for _ in child.parameters()):
             yield child
-
-
-def save_weights(model: nn.Module, path: Path, *, first: bool) -> None:
-    """Writes the full model's weights atomically. Collective call: all workers participate, the first one writes."""
-    temporary = path.with_name(f"new_{path.name}")
-    if any(hasattr(p, "full_tensor") for p in model.parameters()):
-        weights = {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in model.state_dict().items()}
-        if first:
-            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary)
-    elif first:
-        # safetensors cannot read a TPU's memory.
-        on_tpu = any(p.device.type == "xla" for p in model.parameters())
-        save_model(copy.deepcopy(model).cpu() if on_tpu else model, temporary)
-    if first:
-        os.replace(temporary, path)

@@ -16,13 +16,16 @@ import lightning.pytorch as lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
-from safetensors.torch import load_model, save_model
+from lightning_utilities.core.apply_func import apply_to_collection
+from safetensors.torch import save_model
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.beside import Beside
 from switchyard.components.training.contract import Predictor, Report, Trainer, TrainRequest, TrainResult
 from switchyard.components.training.example_source import Shard
 from switchyard.components.training.examples import placeholder_batch
@@ -41,7 +44,7 @@ from switchyard.components.training.pytorch.losses import row_losses
 from switchyard.components.training.pytorch.metrics import Metrics, activated
 from switchyard.components.training.pytorch.model_check import check_logits, check_loss, check_training
 from switchyard.components.training.pytorch.numerics import numerics
-from switchyard.components.training.pytorch.placement import placement, save_weights, spread, tpus, xla_on_cpu
+from switchyard.components.training.pytorch.placement import placement, spread, tpus, xla_on_cpu
 from switchyard.components.training.pytorch.predictor import THREADS, PytorchPredictor
 from switchyard.components.training.schedule import factor
 from switchyard.components.user_code.loading import blamed, folder_of
@@ -49,7 +52,7 @@ from switchyard.components.user_code.loading import blamed, folder_of
 _PRECISIONS: dict[str, Any] = {"float32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 # Threshold for multithreaded steps: number of weights times rows of a step.
 _LARGE_STEP = 30_000_000
-_LAST, _BEST = ".ckpt", ".safetensors"
+_CHECKPOINT = ".ckpt"
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 _NOTHING = nullcontext()
@@ -99,33 +102,36 @@ class PytorchTrainer(Trainer):
         module = _Module(model, request)
         callbacks = request.hooks.callbacks(request.spec, Callback)
         if not ledger.finished:
-            trainer = lightning.Trainer(
-                **placement(request),
-                precision="32-true" if request.accelerator.kind == "tpu" else _PRECISIONS[request.accelerator.precision],
-                max_epochs=hyper.epochs,
-                callbacks=[*callbacks, _Epochs(ledger, report, shard, logged=bool(callbacks))],
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                gradient_clip_val=hyper.clip_norm,
-                accumulate_grad_batches=hyper.accumulate_steps,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                profiler=_Unprofiled(),
-                use_distributed_sampler=False,
-                default_root_dir=request.checkpoint_dir,
-            )
-            trainer.fit(
-                module,
-                TrainBatches(request, ledger),
-                EvalBatches(request),
-                ckpt_path=ledger.last(_LAST) if ledger.epochs else None,
-                weights_only=True,
-            )
+            with Beside() as writer:
+                checkpoints = _Checkpoints(writer)
+                trainer = lightning.Trainer(
+                    **placement(request),
+                    precision="32-true" if request.accelerator.kind == "tpu" else _PRECISIONS[request.accelerator.precision],
+                    max_epochs=hyper.epochs,
+                    plugins=[checkpoints] if request.accelerator.kind != "tpu" else None,
+                    callbacks=[*callbacks, _Epochs(ledger, report, shard, checkpoints, logged=bool(callbacks))],
+                    logger=False,
+                    enable_checkpointing=False,
+                    enable_progress_bar=False,
+                    gradient_clip_val=hyper.clip_norm,
+                    accumulate_grad_batches=hyper.accumulate_steps,
+                    enable_model_summary=False,
+                    num_sanity_val_steps=0,
+                    profiler=_Unprofiled(),
+                    use_distributed_sampler=False,
+                    default_root_dir=request.checkpoint_dir,
+                )
+                trainer.fit(
+                    module,
+                    TrainBatches(request, ledger),
+                    EvalBatches(request),
+                    ckpt_path=ledger.last(_CHECKPOINT) if ledger.epochs else None,
+                    weights_only=True,
+                )
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if shard.first:
             model = self._build(request) if request.accelerator.shard_model else model
-            load_model(model, ledger.best(_BEST))
+            _load(model, ledger.best(_CHECKPOINT))
             model = model.cpu().eval()
             if request.build_model:
                 check_logits(model, request)
@@ -275,8 +281,9 @@ class _Unprofiled(PassThroughProfiler):
 class _Epochs(Callback):
     """A callback at the end of each epoch: reports metrics, writes the checkpoint, stops when the ledger is finished."""
 
-    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard, *, logged: bool) -> None:
+    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard, checkpoints: _Checkpoints, *, logged: bool) -> None:
         self._ledger, self._report, self._shard, self._logged = ledger, report, shard, logged
+        self._checkpoints = checkpoints
         self._metrics: dict[str, float] = {}
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -287,20 +294,47 @@ class _Epochs(Callback):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         metrics = self._metrics
         check_finite("loss", metrics["loss"], trainer.current_epoch + 1)
-        best = self._ledger.record(trainer.global_step, metrics)
-        if best:
-            save_weights(pl_module.model, self._ledger.best(_BEST), first=self._shard.first)
+        self._ledger.record(trainer.global_step, metrics)
         self._report(trainer.global_step, self._ledger.history[-1])
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         # Runs after validation and after the user's callbacks, when Lightning's loop state is complete.
         self._ledger.stopped |= trainer.should_stop
-        path = self._ledger.last(_LAST)
-        trainer.save_checkpoint(path.with_name(f"new_{path.name}"))  # collective call; one worker writes
-        if self._shard.first:
-            os.replace(path.with_name(f"new_{path.name}"), path)
-            self._ledger.save()
+        self._checkpoints.save(trainer, self._ledger, first=self._shard.first)
         trainer.should_stop = self._ledger.finished
+
+
+class _Checkpoints(TorchCheckpointIO):
+    """Copies a checkpoint's state and writes it beside the next epoch. A TPU's checkpoint is written at once, by PyTorch/XLA."""
+
+    def __init__(self, writer: Beside) -> None:
+        self._writer = writer
+        self._state: Any = None
+
+    def save(self, trainer: Any, ledger: TrainingLedger, *, first: bool) -> None:
+        """Saves the epoch that was recorded last, then the ledger. Collective call; the first worker writes."""
+        self._writer.wait()  # one copy of the state at a time
+        path = ledger.last(_CHECKPOINT)
+        temporary = path.with_name(f"new_{path.name}")
+        trainer.save_checkpoint(temporary)
+        if first:
+            self._writer.submit(partial(self._write, temporary, path, ledger.copy()))
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Keeps a copy: the next epoch changes the weights in place."""
+        self._state = apply_to_collection(checkpoint, torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True))
+
+    def _write(self, temporary: Path, path: Path, ledger: TrainingLedger) -> None:
+        if self._state is not None:
+            super().save_checkpoint(self._state, temporary)
+            self._state = None
+        os.replace(temporary, path)
+        ledger.save()
+
+
+def _load(model: nn.Module, checkpoint: Path) -> None:
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
 
 
 def _export(model: nn.Module, request: TrainRequest) -> None:

@@ -37,7 +37,7 @@ from switchyard.components.training.tensorflow.steps import Steps
 from switchyard.components.user_code.loading import blamed, folder_of
 
 _POLICIES = {"float32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
-_LAST = _BEST = ".weights.h5"
+_CHECKPOINT = ".weights.h5"
 
 
 class TensorflowTrainer(Trainer):
@@ -112,7 +112,7 @@ class TensorflowTrainer(Trainer):
             if by_hand:
                 replicas = Replicas(self._strategy, model, request, losses, lambda: _metrics(request))
         if ledger.epochs:
-            model.load_weights(ledger.last(_LAST))
+            model.load_weights(ledger.last(_CHECKPOINT))
         steps_per_epoch = hyper.steps_per_epoch(request.train.rows)
         callbacks = request.hooks.callbacks(request.spec, keras.callbacks.Callback)
         if not ledger.finished and replicas:
@@ -143,7 +143,7 @@ class TensorflowTrainer(Trainer):
                 model = self._build(request)
                 model.compile(optimizer=_optimizer_for(request, model))
                 model.optimizer.build(model.trainable_variables)
-            model.load_weights(ledger.best(_BEST))
+            model.load_weights(ledger.best(_CHECKPOINT))
             model = self._in_float32(model, request)
             if request.build_model:
                 check_logits(model, request)
@@ -212,12 +212,10 @@ class _Epochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         check_finite("loss", float(logs["loss"]), epoch + 1)
-        best = self._ledger.record(self._steps, logs)
+        self._ledger.record(self._steps, logs)
         self._ledger.stopped |= self.model.stop_training  # by one of the user's callbacks, which run before this one
         if self._shard.first:
-            if best:
-                _save(self.model, self._ledger.best(_BEST))
-            _save(self.model, self._ledger.last(_LAST))
+            _save(self.model, self._ledger.last(_CHECKPOINT))
             self._ledger.save()
         self._report(self._steps, self._ledger.history[-1])
         self.model.stop_training = self._ledger.finished
