@@ -181,8 +181,8 @@ COMPILE := $(UV) pip compile --quiet --override requirements.overrides.txt --gen
 
 lock: | $(UV) ## Recompile all locks from setup.py and requirements.overrides.txt
 	$(COMPILE) setup.py --extra dev --output-file requirements.lock
-	$(COMPILE) setup.py --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
-	$(COMPILE) setup.py infra/image/tpu.in --output-file infra/image/requirements.tpu.lock
+	$(COMPILE) setup.py --extra lightgbm --constraint requirements.lock --output-file infra/image/requirements.gpu.lock
+	$(COMPILE) setup.py infra/image/tpu.in --extra lightgbm --output-file infra/image/requirements.tpu.lock
 	for tool in audit docs; do $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_36 infra/$$tool/requirements.in --output-file infra/$$tool/requirements.lock || exit; done
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+LIGHTGBM = ["lightgbm>=4.5,<5"]
 
 setup(
     name="switchyard",
@@ -84,7 +85,13 @@ setup(
         "setuptools<81",
     ],
     extras_require={
+        "lightgbm": LIGHTGBM,
         "dev": [
+            *LIGHTGBM,
+            # The example trainers. JAX after 0.7.1 needs NumPy 2.
+            "flax>=0.10",
+            "jax>=0.6,<0.7.2",
+            "xgboost-cpu>=3,<4",
             "hypothesis>=6.100",
             "import-linter>=2.1",
             "kubeflow-trainer-api>=2.0",

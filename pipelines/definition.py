@@ -88,7 +88,7 @@ def create_pipeline(
         settings = trainer_settings(config, code_store, framework)
         transformed, graph = transform.outputs["transformed_examples"], transform.outputs["transform_graph"]
         best = None
-        if tune := tuning_settings(config):
+        if tune := tuning_settings(config, framework):
             from switchyard.components.tuning.component import Tuning  # imports Optuna, which other pipelines do not need
 
             tunings.append(Tuning(examples, transformed, settings, tune).with_id(tuning_stage(stage)))

@@ -18,7 +18,7 @@ from switchyard.components.ingest.column_types import EMPTY
 from switchyard.components.ingest.scan import PEEK_ROWS, Scan, scan
 from switchyard.components.ingest.sources import find_files
 from switchyard.components.metrics import trained_names
-from switchyard.components.progress import say
+from switchyard.components.progress import say, warn
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.config import TrainerSettings, is_code
@@ -159,6 +159,8 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
     """
     config, store = payload
     say("importing your code, detecting devices")
+    if unused := config.trainer.unused():
+        warn(unused)
     names: list[str] = []
     for framework in config.trainer.frameworks:
         settings = trainer_settings(config, store, framework)

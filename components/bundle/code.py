@@ -23,6 +23,7 @@ FOLDER = "code"
 PREDICTORS = {
     "tensorflow": "switchyard.components.training.tensorflow.predictor:TensorflowPredictor",
     "pytorch": "switchyard.components.training.pytorch.predictor:PytorchPredictor",
+    "lightgbm": "switchyard.components.training.lightgbm.predictor:LightgbmPredictor",
 }
 _REFERENCE = re.compile(r"(?P<module>[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*)\.py:(?P<name>[A-Za-z_]\w*)", re.ASCII)
 

@@ -60,7 +60,7 @@ class BundleInfo:
 
     Attributes:
         framework: name of the trainer.
-        predictor: `pytorch`, `tensorflow`, or `my_trainer.py:Class` with `Trainer.load_predictor`, in the bundle's `code/`.
+        predictor: a framework, or `my_trainer.py:Class` with `Trainer.load_predictor`, in the bundle's `code/`.
         task: binary, multiclass or regression.
         label: column of the label.
         classes: label values in the order of the model's outputs, a binary task's positive class last; empty for a regression.

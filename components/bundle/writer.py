@@ -185,5 +185,6 @@ def _save_preprocess(path: str, info: BundleInfo, transform_graph: str) -> list[
 
 
 def _requirements(framework: str) -> list[str]:
-    packages = ["mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *(["torch"] if framework == "pytorch" else [])]
+    own = {"pytorch": ["torch"], "lightgbm": ["lightgbm"]}.get(framework, [])
+    packages = ["mlflow", "numpy", "pandas", "tensorflow", "tensorflow-transform", *own]
     return [f"{p}=={metadata.version(p)}" for p in packages]

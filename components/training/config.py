@@ -12,7 +12,7 @@ from switchyard.components.errors import did_you_mean
 from switchyard.components.metrics import trained_names
 from switchyard.components.training.accelerator import GPU_ONLY, AcceleratorProfile
 from switchyard.components.training.losses import PARAMETERS, check_parameters
-from switchyard.components.training.names import FRAMEWORKS, LOSSES, Optimizer, Schedule
+from switchyard.components.training.names import COMMON_TO_TREES, FRAMEWORKS, LOSSES, NETWORKS, TREES, Optimizer, Schedule
 from switchyard.components.user_code.loading import UserCode
 
 # YAML parses the class 1 as a number; the label's classes are identified by their text.
@@ -92,6 +92,39 @@ class HyperparametersConfig(Section):
         return self
 
 
+# LightGBM's limit.
+MOST_LEAVES = 1 << 17
+Share = Annotated[Number, Field(gt=0, le=1)]
+
+
+class TreesConfig(Section):
+    """Boosted trees: the hyperparameters of `framework: lightgbm`, which takes `seed` and `class_weights` from `hyperparameters`.
+
+    Attributes:
+        rounds: rounds of boosting, at most; each adds a tree (for several classes one per class) and counts as an epoch.
+        learning_rate: factor of the values of each tree.
+        leaves: leaves of a tree, at most.
+        depth: depth of a tree, at most; `null` sets no limit.
+        min_leaf_rows: rows in a leaf, at least.
+        row_share: share of the rows that each round draws.
+        feature_share: share of the features that each tree draws.
+        l1: penalty on the absolute values of leaves.
+        l2: penalty on the squared values of leaves.
+        early_stopping: early stopping on `val_loss`, in rounds; `null` disables it.
+    """
+
+    rounds: Positive = 200
+    learning_rate: Annotated[Number, Field(gt=0)] = 0.1
+    leaves: Annotated[StrictInt, Field(ge=2, le=MOST_LEAVES)] = 31
+    depth: Positive | None = None
+    min_leaf_rows: Positive = 20
+    row_share: Share = 1.0
+    feature_share: Share = 1.0
+    l1: Annotated[Number, Field(ge=0)] = 0.0
+    l2: Annotated[Number, Field(ge=0)] = 0.0
+    early_stopping: EarlyStopping | None = EarlyStopping(patience=20)
+
+
 class Accelerator(Section):
     """The devices and the precision of training. Short form in YAML: `gpu` or `gpu:2`.
 
@@ -137,8 +170,8 @@ class TrainerConfig(Section):
     """The trainer and its model.
 
     Attributes:
-        framework: `tensorflow`, `pytorch`, or `module:Class` of your own `Trainer` (installed or beside the YAML); or a list of
-            these, trained side by side and compared: the best that passes is blessed.
+        framework: `tensorflow`, `pytorch`, `lightgbm`, or `module:Class` of your own `Trainer` (installed or beside the YAML); or
+            a list of these, trained side by side and compared: the best that passes is blessed.
         model: `file.py` with `build_model(spec)`, or `file.py:function`, or one of these per framework (your own trainer by its
             class or as written in `framework`). Default: embeddings and two dense layers.
         model_parameters: arbitrary values passed to `build_model` as `spec.parameters`.
@@ -148,6 +181,7 @@ class TrainerConfig(Section):
         loss_parameters: `gamma` of `focal` (2), `delta` of `huber` (1), `quantile` of `quantile` (0.5); a function of your own
             receives them by name.
         hyperparameters: hyperparameters of training.
+        trees: hyperparameters of boosted trees.
         accelerator: devices and precision.
         deterministic: bitwise reproducible on the same devices and versions, in every framework; an operation without a
             deterministic implementation is an error.
@@ -159,12 +193,22 @@ class TrainerConfig(Section):
     loss: str | dict[str, str] | None = None
     loss_parameters: dict[str, Any] = Field(default_factory=dict)
     hyperparameters: HyperparametersConfig = HyperparametersConfig()
+    trees: TreesConfig = TreesConfig()
     accelerator: Accelerator = Accelerator()
     deterministic: bool = False
 
     def profile(self) -> AcceleratorProfile:
         """Returns devices, precision and determinism as the plain data that trainers accept."""
         return AcceleratorProfile(**self.accelerator.model_dump(), deterministic=self.deterministic)
+
+    def unused(self) -> str:
+        """Returns which given hyperparameters no configured framework reads, and what to use instead; empty if there are none."""
+        given = self.hyperparameters.model_fields_set - set(COMMON_TO_TREES)
+        if given and set(self.frameworks) <= set(TREES):
+            return f"trainer.hyperparameters: {', '.join(sorted(given))}: not of boosted trees, whose keys are trainer.trees"
+        if "trees" in self.model_fields_set and set(self.frameworks) <= set(NETWORKS):
+            return f"trainer.trees: only {', '.join(TREES)} reads it, and trainer.framework does not name it"
+        return ""
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -190,7 +234,9 @@ class TrainerConfig(Section):
                     f"framework: {framework!r} is not a trainer; allowed: {', '.join(FRAMEWORKS)}, or "
                     f"'package.module:Class'.{did_you_mean(framework, FRAMEWORKS)}"
                 )
-            if isinstance(self.model, dict) and framework in FRAMEWORKS and not self.model_for(framework):
+            if framework in TREES and self.model_for(framework):
+                raise ValueError(f"model: {framework!r} takes no model file, its trees are described by trees; remove the entry")
+            if isinstance(self.model, dict) and framework in NETWORKS and not self.model_for(framework):
                 raise ValueError(
                     f"model: has no entry for the framework {framework!r}, received {sorted(self.model)}; "
                     "add one, or remove model for the default model"
@@ -256,6 +302,7 @@ class TrainerSettings(Section):
         loss_code: snapshot of the user's loss.
         loss_parameters: see `TrainerConfig`.
         hyperparameters: see `TrainerConfig`.
+        trees: see `TrainerConfig`; None for a framework of networks.
         accelerator: devices, precision, determinism.
     """
 
@@ -269,6 +316,7 @@ class TrainerSettings(Section):
     loss_code: UserCode | None
     loss_parameters: dict[str, Any]
     hyperparameters: HyperparametersConfig
+    trees: TreesConfig | None = None
     accelerator: AcceleratorProfile
 
 
@@ -284,5 +332,5 @@ def _for_framework(given: str | dict[str, str] | None, framework: str) -> str | 
 
 
 def trainer_name(framework: str) -> str:
-    """Returns the name used in stage names: `tensorflow`, `pytorch`, or the class name in lower case."""
+    """Returns the name used in stage names: the framework, or the class name in lower case."""
     return framework.rpartition(":")[2].lower()

@@ -115,12 +115,14 @@ class Trainer(abc.ABC):
 
     Attributes:
         name: used in stage names, metrics and messages.
+        boosts_trees: whether the request's hyperparameters come from the config's `trainer.trees`.
         supports: which of `precision`, `compile`, `deterministic`, `loss`, `schedule`, `warmup_steps`, `weight_decay`,
             `clip_norm`, `label_smoothing`, `accumulate_steps`, `build_loss`, `build_optimizer` and `build_callbacks` this
             trainer implements; a config that sets another is an error.
     """
 
     name: ClassVar[str]
+    boosts_trees: ClassVar[bool] = False
     supports: ClassVar[frozenset[str]] = frozenset()
 
     def train(self, request: TrainRequest, report: Report) -> TrainResult:
@@ -168,8 +170,9 @@ class Trainer(abc.ABC):
         self._refuse_unsupported("trainer", {"loss": settings["loss"]})
         code = settings["code"]
         self._refuse_unsupported("trainer.model", {hook: hook for hook in hooks_in(code["path"] if code else None)})
-        values = settings["hyperparameters"]
-        self._refuse_unsupported("trainer.hyperparameters", {n: values[n] for n in OPTIONAL_HYPERPARAMETERS})
+        if not self.boosts_trees:
+            values = settings["hyperparameters"]
+            self._refuse_unsupported("trainer.hyperparameters", {n: values[n] for n in OPTIONAL_HYPERPARAMETERS})
 
     def _refuse_unsupported(self, section: str, values: Mapping[str, Any]) -> None:
         for name, value in values.items():

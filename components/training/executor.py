@@ -122,7 +122,7 @@ def _train(trainer: str, job: TrainingJob) -> TrainResult:
     hyper, accelerator = job.hyperparameters, job.accelerator
     run = tracking.current_run()
     dropped = replaced(tuple(job.hooks))
-    used = {k: v for k, v in asdict(hyper).items() if v is not None and k not in dropped}
+    used = {k: v for k, v in hyper.used().items() if k not in dropped}
     names = {hook.removeprefix("build_"): function for hook, function in job.hooks.items()}
     run.params({"framework": trainer, **used, **names})
     if dropped:

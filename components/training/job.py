@@ -14,7 +14,7 @@ from switchyard.components.training.hooks import hooks_in
 from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.losses import Loss, named_loss
 from switchyard.components.training.request import CHECKPOINTS, EXPORT, hyperparameters, train_request
-from switchyard.components.training.trainers import trainer_class
+from switchyard.components.training.trainers import boosts_trees, trainer_class
 
 
 class TrainingJob(Section):
@@ -40,7 +40,8 @@ class TrainingJob(Section):
     @property
     def hyperparameters(self) -> Hyperparameters:
         """The hyperparameters with all defaults resolved."""
-        return hyperparameters(self.settings.hyperparameters, DatasetSummary.load(self.examples))
+        trees = self.settings.trees if boosts_trees(self.settings.framework) else None
+        return hyperparameters(self.settings.hyperparameters, DatasetSummary.load(self.examples), trees)
 
     @property
     def loss(self) -> Loss:
@@ -81,7 +82,9 @@ class TrainingJob(Section):
         state = Path(self.state)
         state.mkdir(parents=True, exist_ok=True)
         shard = group.shard if group else WHOLE
-        request = train_request(self.settings, summary, Path(self.transformed_examples), state, shard)
+        request = train_request(
+            self.settings, summary, Path(self.transformed_examples), state, shard, boosts_trees=trainer.boosts_trees
+        )
         return trainer.train(request, report)
 
     def processes(self) -> int:

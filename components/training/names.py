@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-FRAMEWORKS = ("tensorflow", "pytorch")
+NETWORKS = ("tensorflow", "pytorch")
+# Frameworks of boosted trees, whose hyperparameters are `trainer.trees`.
+TREES = ("lightgbm",)
+FRAMEWORKS = (*NETWORKS, *TREES)
 Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
 Schedule = Literal["constant", "linear", "cosine", "step", "one_cycle"]
 # Task -> the losses that `trainer.loss` can name, the default first; formulas: `losses.py`.
@@ -13,5 +16,9 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "multiclass": ("cross_entropy", "focal", "hinge"),
     "regression": ("mse", "mae", "huber", "poisson", "quantile"),
 }
+# Hyperparameters that boosted trees take from `trainer.hyperparameters`.
+COMMON_TO_TREES = ("seed", "class_weights")
+# Prefix of the keys of `trainer.trees` where they are listed beside hyperparameters.
+TREE_PARAMETER = "trees."
 # Prefix of the user's model parameters where they are listed beside hyperparameters.
 MODEL_PARAMETER = "model_parameters."

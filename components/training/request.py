@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.columns import read_features
-from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
+from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, TreesConfig
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import WHOLE, Shard
 from switchyard.components.training.examples import transformed_examples
 from switchyard.components.training.hooks import Hooks, hooks_in
-from switchyard.components.training.hyperparameters import EARLY_STOPPING_EPOCHS, Hyperparameters
+from switchyard.components.training.hyperparameters import EARLY_STOPPING_EPOCHS, Hyperparameters, Trees
 from switchyard.components.training.losses import Loss, check_smoothing, named_loss
 from switchyard.components.training.model_spec import ModelSpec
+from switchyard.components.training.names import COMMON_TO_TREES
 from switchyard.components.user_code.loading import blamed, folder_of, load_function
 
 DEFAULT_EPOCHS = 20
@@ -32,6 +34,8 @@ def train_request(
     transformed: Path,
     state: Path,
     shard: Shard = WHOLE,
+    *,
+    boosts_trees: bool = False,
 ) -> TrainRequest:
     """Returns the request for the stage's settings and inputs."""
     spec = ModelSpec(
@@ -45,7 +49,7 @@ def train_request(
         spec=spec,
         train=transformed_examples(transformed, TRAIN),
         eval=transformed_examples(transformed, EVAL),
-        hyperparameters=hyperparameters(settings.hyperparameters, summary),
+        hyperparameters=hyperparameters(settings.hyperparameters, summary, settings.trees if boosts_trees else None),
         loss=loss(settings, spec),
         accelerator=settings.accelerator,
         build_model=settings.code.load() if settings.code else None,
@@ -79,12 +83,20 @@ def loss(settings: TrainerSettings, spec: ModelSpec) -> Loss:
     return found
 
 
-def hyperparameters(given: HyperparametersConfig, summary: DatasetSummary) -> Hyperparameters:
+def hyperparameters(given: HyperparametersConfig, summary: DatasetSummary, trees: TreesConfig | None = None) -> Hyperparameters:
     """Returns the config's hyperparameters with all defaults resolved.
+
+    Args:
+        given: the config's `trainer.hyperparameters`.
+        summary: summary of the data.
+        trees: for boosted trees, the config's `trainer.trees`, which replaces all that is not common to both.
 
     Raises:
         UserError: the warm-up is not shorter than the training.
     """
+    if trees:
+        own = {"epochs": trees.rounds, "learning_rate": trees.learning_rate, "early_stopping": trees.early_stopping}
+        given = HyperparametersConfig(**given.model_dump(include=set(COMMON_TO_TREES)), **own)
     stopping = given.early_stopping
     steps = given.steps
     rows = summary.rows["train"]
@@ -107,6 +119,7 @@ def hyperparameters(given: HyperparametersConfig, summary: DatasetSummary) -> Hy
         clip_norm=given.clip_norm,
         label_smoothing=given.label_smoothing,
         accumulate_steps=given.accumulate_steps,
+        trees=Trees(**{f.name: getattr(trees, f.name) for f in fields(Trees)}) if trees else None,
     )
     if found.warmup_steps >= (total := found.total_steps(rows)):
         raise UserError(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.training.contract import Trainer
-from switchyard.components.training.names import FRAMEWORKS
+from switchyard.components.training.names import FRAMEWORKS, TREES
 from switchyard.components.user_code.loading import load_function
 
 TRAINERS = {name: f"switchyard.components.training.{name}.trainer:{name.capitalize()}Trainer" for name in FRAMEWORKS}
@@ -25,6 +26,10 @@ def trainer_class(framework: str) -> type[Trainer]:
             f"trainer.framework: {framework!r} is not a trainer; allowed: {', '.join(TRAINERS)}, or 'package.module:Class'."
             f"{did_you_mean(framework, TRAINERS)}"
         )
+    if framework in TREES and importlib.util.find_spec(framework) is None:
+        raise UserError(
+            f"trainer.framework: {framework} is not installed; install the extra: pip install 'switchyard[{framework}]'"
+        )
     if module.endswith(".py"):
         found: object = load_function(module, name)
     else:
@@ -38,3 +43,8 @@ def trainer_class(framework: str) -> type[Trainer]:
     if not (isinstance(found, type) and issubclass(found, Trainer)):
         raise UserError(f"trainer.framework: {framework!r} is not a subclass of switchyard.components.training.contract.Trainer.")
     return found
+
+
+def boosts_trees(framework: str) -> bool:
+    """Returns whether a trainer reads `trainer.trees`; imports only a trainer of the user's, see `trainer_class`."""
+    return framework in TREES if framework in FRAMEWORKS else trainer_class(framework).boosts_trees

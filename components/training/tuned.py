@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
-from switchyard.components.training.names import MODEL_PARAMETER
+from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, TreesConfig
+from switchyard.components.training.names import MODEL_PARAMETER, TREE_PARAMETER
 
 BEST = "best.json"
 
@@ -20,15 +20,17 @@ def best_values(folder: str | Path) -> dict[str, Any]:
 
 
 def with_values(settings: TrainerSettings, values: Mapping[str, Any]) -> TrainerSettings:
-    """Returns the settings with overrides: hyperparameters, and `model_parameters.NAME`."""
-    hyper = {k: v for k, v in values.items() if not k.startswith(MODEL_PARAMETER)}
+    """Returns the settings with overrides: hyperparameters, `trees.NAME` and `model_parameters.NAME`."""
+    trees = {k.removeprefix(TREE_PARAMETER): v for k, v in values.items() if k.startswith(TREE_PARAMETER)}
+    hyper = {k: v for k, v in values.items() if not k.startswith((MODEL_PARAMETER, TREE_PARAMETER))}
     model = {k.removeprefix(MODEL_PARAMETER): v for k, v in values.items() if k.startswith(MODEL_PARAMETER)}
     own = {**settings.hyperparameters.model_dump(), **hyper}
     if "epochs" in hyper:
         own["steps"] = None
-    return settings.model_copy(
-        update={
-            "hyperparameters": HyperparametersConfig.model_validate(own),
-            "model_parameters": {**settings.model_parameters, **model},
-        }
-    )
+    update: dict[str, Any] = {
+        "hyperparameters": HyperparametersConfig.model_validate(own),
+        "model_parameters": {**settings.model_parameters, **model},
+    }
+    if trees and settings.trees:
+        update["trees"] = TreesConfig.model_validate({**settings.trees.model_dump(), **trees})
+    return settings.model_copy(update=update)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, StrictInt, ValidationError, model_validator
@@ -11,9 +12,10 @@ from pydantic import Field, StrictInt, ValidationError, model_validator
 from switchyard.components.config import LARGEST, Number, Positive, Section
 from switchyard.components.errors import did_you_mean
 from switchyard.components.metrics import trained_names
-from switchyard.components.training.names import MODEL_PARAMETER, Optimizer, Schedule
+from switchyard.components.training.config import MOST_LEAVES
+from switchyard.components.training.names import MODEL_PARAMETER, NETWORKS, TREE_PARAMETER, TREES, Optimizer, Schedule
 
-# Hyperparameter -> allowed values: whole numbers above 0, numbers above 0, numbers between 0 and 1, or one of the listed choices.
+# Hyperparameter -> allowed values: whole numbers or numbers above 0, shares between 0 and 1, parts above 0 up to 1, or choices.
 SEARCHABLE: dict[str, str | tuple[str, ...]] = {
     "learning_rate": "number",
     "batch_size": "whole",
@@ -25,6 +27,20 @@ SEARCHABLE: dict[str, str | tuple[str, ...]] = {
     "clip_norm": "number",
     "label_smoothing": "share",
     "accumulate_steps": "whole",
+}
+SEARCHABLE_TREES = {
+    f"{TREE_PARAMETER}{name}": kind
+    for name, kind in {
+        "learning_rate": "number",
+        "rounds": "whole",
+        "leaves": "whole",
+        "depth": "whole",
+        "min_leaf_rows": "whole",
+        "row_share": "part",
+        "feature_share": "part",
+        "l1": "number",
+        "l2": "number",
+    }.items()
 }
 if TYPE_CHECKING:
     TuneMetric = str
@@ -102,7 +118,9 @@ class TuneConfig(Section):
 
     Attributes:
         space: hyperparameter to values: `learning_rate`, `batch_size`, `epochs`, `optimizer`, `schedule`, `warmup_steps`,
-            `weight_decay`, `clip_norm`, `label_smoothing`, `accumulate_steps` or `model_parameters.NAME`.
+            `weight_decay`, `clip_norm`, `label_smoothing`, `accumulate_steps` or `model_parameters.NAME`; of boosted trees
+            `trees.` with `learning_rate`, `rounds`, `leaves`, `depth`, `min_leaf_rows`, `row_share`, `feature_share`, `l1` or
+            `l2`. Each trainer searches its own.
         trials: combinations to try, including failed and pruned ones.
         parallel: trials at the same time, each in a process of its own with all devices.
         metric: metric of the eval split, in the trial's best epoch; `val_auc` for binary tasks, `val_mae` for regression.
@@ -129,13 +147,34 @@ class TuneConfig(Section):
         for name, dimension in self.space.items():
             if name.startswith(MODEL_PARAMETER) and len(name) > len(MODEL_PARAMETER):
                 continue
-            if name not in SEARCHABLE:
+            if name not in SEARCHABLE and name not in SEARCHABLE_TREES:
+                known = (*SEARCHABLE, *SEARCHABLE_TREES)
                 raise ValueError(
-                    f"space: {name!r} cannot be searched; allowed: {', '.join(SEARCHABLE)}, "
-                    f"{MODEL_PARAMETER}NAME.{did_you_mean(name, SEARCHABLE)}"
+                    f"space: {name!r} cannot be searched; allowed: {', '.join(known)}, "
+                    f"{MODEL_PARAMETER}NAME.{did_you_mean(name, known)}"
                 )
             _fits(name, dimension)
         return self
+
+    def space_of(self, framework: str) -> dict[str, Dimension]:
+        """Returns the part of the space that a framework reads; a trainer of the user's may read all."""
+        trees = {name: dimension for name, dimension in self.space.items() if name.startswith(TREE_PARAMETER)}
+        others = {name: dimension for name, dimension in self.space.items() if name not in trees}
+        return trees if framework in TREES else others if framework in NETWORKS else self.space
+
+    def check_frameworks(self, frameworks: Sequence[str]) -> None:
+        """Raises ValueError if a framework reads nothing of the space, or no framework reads a part of it."""
+        read = {framework: self.space_of(framework) for framework in frameworks}
+        for framework, space in read.items():
+            if not space:
+                its = SEARCHABLE_TREES if framework in TREES else SEARCHABLE
+                raise ValueError(
+                    f"tune.space: holds nothing of {framework}, received {', '.join(self.space)}; add one of {', '.join(its)}"
+                )
+        for name in self.space:
+            if not any(name in space for space in read.values()):
+                wanted = "lightgbm" if name.startswith(TREE_PARAMETER) else "tensorflow or pytorch"
+                raise ValueError(f"tune.space: {name!r} is read by no framework of the run; leave it out, or train {wanted}")
 
     def check_combinations(self, hyperparameters: Section) -> None:
         """Raises ValueError if values of the space exclude each other or the config's own hyperparameters."""
@@ -179,7 +218,7 @@ def _whole(value: float) -> bool:
 
 
 def _fits(name: str, dimension: Dimension) -> None:
-    kind = SEARCHABLE[name]
+    kind = {**SEARCHABLE, **SEARCHABLE_TREES}[name]
     values = dimension.choices if dimension.choices is not None else (dimension.low, dimension.high)
     if isinstance(kind, tuple):
         if dimension.choices is None or not set(values) <= set(kind):
@@ -190,3 +229,6 @@ def _fits(name: str, dimension: Dimension) -> None:
         if not number or number <= 0 or (kind == "whole" and not _whole(number)) or (kind == "share" and number >= 1):
             wanted = {"whole": f"whole numbers up to {LARGEST}", "share": "numbers below 1"}.get(kind, "numbers")
             raise ValueError(f"space.{name}: must be {wanted}, above 0; received {list(values)}")
+        if (kind == "part" and number > 1) or (name == f"{TREE_PARAMETER}leaves" and not 2 <= number <= MOST_LEAVES):
+            wanted = "numbers above 0, up to 1" if kind == "part" else f"whole numbers from 2 to {MOST_LEAVES}"
+            raise ValueError(f"space.{name}: must be {wanted}; received {list(values)}")

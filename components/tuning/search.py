@@ -25,7 +25,7 @@ from switchyard.components.text.escaping import sqlite_uri
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.job import TrainingJob
-from switchyard.components.training.names import MODEL_PARAMETER
+from switchyard.components.training.names import MODEL_PARAMETER, TREE_PARAMETER, TREES
 from switchyard.components.training.tuned import with_values
 from switchyard.components.tuning.config import Dimension, TuneConfig
 from switchyard.components.tuning.results import TrialResult, TuningResult
@@ -152,8 +152,12 @@ class Search:
         settings = self._inputs.settings
         found = {}
         for name, dimension in self._tune.space.items():
-            own = name.removeprefix(MODEL_PARAMETER)
-            value = settings.model_parameters.get(own) if own != name else getattr(settings.hyperparameters, name)
+            if name.startswith(MODEL_PARAMETER):
+                value = settings.model_parameters.get(name.removeprefix(MODEL_PARAMETER))
+            elif name.startswith(TREE_PARAMETER):
+                value = getattr(settings.trees, name.removeprefix(TREE_PARAMETER), None)
+            else:
+                value = getattr(settings.hyperparameters, name)
             if dimension.holds(value):
                 found[name] = value
         return found
@@ -164,8 +168,7 @@ class Search:
         run.params(values)
         metric, epoch = self._tune.metric, 0
 
-        hyper = with_values(self._inputs.settings, values).hyperparameters
-        last = hyper.epochs if hyper.steps is None else None
+        last = _last_epoch(with_values(self._inputs.settings, values))
 
         def report(step: int, metrics: Mapping[str, float]) -> bool:
             nonlocal epoch
@@ -215,6 +218,12 @@ class Search:
             transformed_examples=self._inputs.transformed_examples,
             state=str(self._folder / "trials" / folder),
         )
+
+
+def _last_epoch(settings: TrainerSettings) -> int | None:
+    if settings.trees and settings.framework in TREES:
+        return settings.trees.rounds
+    return settings.hyperparameters.epochs if settings.hyperparameters.steps is None else None
 
 
 def _described(trial: FrozenTrial) -> TrialResult:

@@ -31,7 +31,7 @@ def run(
         pipeline: path of its YAML, its content as a mapping (relative paths start from the working directory), or what
             `load_config` returned.
         overrides: key -> value, as in `{"trainer.hyperparameters.epochs": 3}`, or texts `KEY=VALUE`.
-        trainer: `tensorflow`, `pytorch` or `module:Class`; with several, the best is blessed. Sets `trainer.framework`.
+        trainer: a framework or `module:Class`; with several, the best is blessed. Sets `trainer.framework`.
         runner: `local`, `kfp-local` or `kfp-docker`.
         workspace: folder for everything that the run writes; default: `.switchyard` beside the YAML, or in the working directory.
         even_if_unchanged: evaluate and compare even if nothing has changed since the last run.

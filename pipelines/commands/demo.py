@@ -15,7 +15,7 @@ from rich.table import Table
 from switchyard.components.errors import StageError
 from switchyard.components.metrics import HEADLINE
 from switchyard.components.process import interpreter
-from switchyard.components.training.names import FRAMEWORKS
+from switchyard.components.training.names import NETWORKS
 from switchyard.pipelines.commands.options import (
     handle_errors,
     workspace_option,
@@ -39,7 +39,7 @@ def run_demo(workspace: Path | None) -> int:
     """Runs the example with both trainers in one run and prints the results; returns the exit code."""
     console = PlainTextConsole(highlight=False)
     root = (workspace or default_workspace(EXAMPLE)).resolve()
-    chosen = [part for trainer in FRAMEWORKS for part in ("--trainer", trainer)]
+    chosen = [part for trainer in NETWORKS for part in ("--trainer", trainer)]
     console.print(f"[bold]switchyard run {EXAMPLE.name} {' '.join(chosen)}[/]", soft_wrap=True)
     arguments = ["run", str(EXAMPLE), *chosen, "--workspace", str(root), "--json"]
     with interpreter.start("switchyard.pipelines.cli", arguments, stdout=subprocess.PIPE, text=True) as run:

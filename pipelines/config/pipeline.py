@@ -18,7 +18,7 @@ from switchyard.components.infra_validation.config import InfraValidationConfig
 from switchyard.components.ingest.config import DataConfig
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.config import TrainerConfig
-from switchyard.components.training.names import FRAMEWORKS, MODEL_PARAMETER
+from switchyard.components.training.names import MODEL_PARAMETER, NETWORKS
 from switchyard.components.tuning.config import TuneConfig
 from switchyard.pipelines.config.beam import BeamConfig
 from switchyard.pipelines.config.kubeflow import KubeflowConfig
@@ -175,10 +175,11 @@ class PipelineConfig(Section):
             raise ValueError(f"data.exclude: lists the label {self.label!r}; a label cannot be excluded")
         if self.tune:
             parameters = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
-            if parameters and any(f in FRAMEWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
+            if parameters and any(f in NETWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
                 raise ValueError(
                     f"tune.space: {parameters[0]!r} is a model parameter, and the default model has none; set trainer.model."
                 )
+            self.tune.check_frameworks(self.trainer.frameworks)
             workers = self.trainer.profile().workers
             uneven = self.tune.batch_size_not_shared_by(workers)
             if uneven:

@@ -11,7 +11,8 @@ from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.infra_validation.config import InfraValidationSettings
 from switchyard.components.ingest.scan import InputSpec
 from switchyard.components.tracking.manifest import FORMAT
-from switchyard.components.training.config import TrainerSettings, is_code
+from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, is_code
+from switchyard.components.training.names import COMMON_TO_TREES, NETWORKS, TREES
 from switchyard.components.tuning.config import TuningSettings
 from switchyard.components.user_code.files import listed_files
 from switchyard.components.user_code.loading import UserCode, file_of, is_file, snapshot, split_reference
@@ -94,14 +95,21 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
         loss=f"{Path(loss_code.path).name}:{loss_code.function}" if loss_code else loss,
         loss_code=loss_code,
         loss_parameters=trainer.loss_parameters,
-        hyperparameters=trainer.hyperparameters,
+        # What a framework does not read is left out, so that a change of it does not train again.
+        hyperparameters=_read_by(framework, trainer.hyperparameters),
+        trees=None if framework in NETWORKS else trainer.trees,
         accelerator=trainer.profile(),
     )
 
 
-def tuning_settings(config: PipelineConfig) -> TuningSettings | None:
-    """Returns the settings of the tuning stage, or None without one."""
-    return TuningSettings(**config.tune.model_dump(), version=VERSION) if config.tune else None
+def _read_by(framework: str, given: HyperparametersConfig) -> HyperparametersConfig:
+    return HyperparametersConfig(**given.model_dump(include=set(COMMON_TO_TREES))) if framework in TREES else given
+
+
+def tuning_settings(config: PipelineConfig, framework: str) -> TuningSettings | None:
+    """Returns the settings of one framework's tuning stage, or None without one."""
+    tune = config.tune
+    return TuningSettings(**{**tune.model_dump(), "space": tune.space_of(framework)}, version=VERSION) if tune else None
 
 
 def data_gate_settings(config: PipelineConfig) -> DataGateSettings:

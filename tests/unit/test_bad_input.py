@@ -255,6 +255,13 @@ RATES = {"low": 0.0001, "high": 1.0, "log": True}
         ({"space": {"batch_size": [32]}}, ["two different values"]),
         ({"space": {"batch_size": [32, 64]}, "trials": 0}, ["tune.trials"]),
         ({"space": {"model_parameters.width": [32, 64]}}, ["model_parameters.width", "the default model has none"]),
+        ({"space": {"trees.leaves": [8, 16]}}, ["tune.space: holds nothing of tensorflow", "add one of learning_rate"]),
+        (
+            {"space": {"learning_rate": RATES, "trees.leaves": [8, 16]}},
+            ["'trees.leaves' is read by no framework of the run", "train lightgbm"],
+        ),
+        ({"space": {"trees.leaves": [1, 16]}}, ["trees.leaves", "whole numbers from 2"]),
+        ({"space": {"trees.row_share": [0.5, 1.5]}}, ["trees.row_share", "up to 1"]),
         ({"space": {"batch_size": [32, 64]}, "metric": "auc"}, ["tune.metric", "val_auc"]),
         ({"space": {"batch_size": [32, 64]}, "metric": "val_mae"}, ["tune.metric", "binary task", "val_auc"]),
     ],

@@ -195,3 +195,41 @@ def test_a_champion_that_cannot_be_compared_is_kept_by_default():
     for override in ("evaluation.incomparable_champion=maybe", "evaluation.comparable=1.1"):
         with pytest.raises(UserError, match=override.partition("=")[0]):
             load(override)
+
+
+def test_boosted_trees_take_no_model_file():
+    for model in ("m.py", "{tensorflow: t.py, lightgbm: m.py}"):
+        with pytest.raises(UserError, match=r"model: 'lightgbm' takes no model file.*trees"):
+            load("trainer.framework=lightgbm", f"trainer.model={model}")
+    assert load("trainer.framework=[pytorch, lightgbm]", "trainer.model={pytorch: p.py}").trainer.model_for("lightgbm") is None
+
+
+@pytest.mark.parametrize(
+    "value", ["leaves: 1", "row_share: 0", "feature_share: 1.1", "rounds: 0", "learning_rate: 0", "leafs: 3"]
+)
+def test_trees_that_cannot_grow_are_refused(value):
+    with pytest.raises(UserError, match=rf"trainer\.trees\.{value.partition(':')[0]}"):
+        load(f"trainer.trees={{{value}}}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.framework=lightgbm", "trainer.hyperparameters={epochs: 3, seed: 1}"], "epochs: not of boosted trees"),
+        (["trainer.framework=[tensorflow, lightgbm]", "trainer.hyperparameters.epochs=3", "trainer.trees.leaves=3"], ""),
+        (["trainer.framework=lightgbm", "trainer.hyperparameters.seed=3"], ""),
+        (["trainer.trees.leaves=3"], "trainer.trees: only lightgbm reads it"),
+    ],
+)
+def test_hyperparameters_that_no_framework_of_the_run_reads_are_said(overrides, said):
+    found = load(*overrides).trainer.unused()
+    assert said in found if said else not found
+
+
+def test_each_framework_searches_its_own_hyperparameters():
+    config = load("trainer.framework=[pytorch, lightgbm]", "tune={space: {batch_size: [32, 64], trees.leaves: [8, 16]}}")
+    assert {f: list(config.tune.space_of(f)) for f in ("pytorch", "lightgbm", "m:Mine")} == {
+        "pytorch": ["batch_size"],
+        "lightgbm": ["trees.leaves"],
+        "m:Mine": ["batch_size", "trees.leaves"],
+    }

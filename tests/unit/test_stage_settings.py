@@ -47,7 +47,7 @@ SETTINGS = {
     "data_gate": stage_settings.data_gate_settings,
     "evaluation": stage_settings.evaluation_settings,
     "infra_validation": stage_settings.infra_validation_settings,
-    "tuning": stage_settings.tuning_settings,
+    "tuning": lambda config: stage_settings.tuning_settings(config, "tensorflow"),
 }
 
 
@@ -55,6 +55,18 @@ SETTINGS = {
 def test_a_stage_reads_what_it_was_given(config, stage):
     given = SETTINGS[stage](config)
     assert type(given).model_validate_json(given.model_dump_json(exclude_defaults=True)) == given
+
+
+def test_a_change_of_what_a_framework_does_not_read_does_not_train_it_again(tmp_path):
+    def settings(framework, **trainer):
+        config = load_config(
+            None, document={**DOCUMENT, "tune": None, "trainer": {"framework": framework, **trainer}}, base=tmp_path
+        )
+        return stage_settings.trainer_settings(config, tmp_path / "code", framework)
+
+    epochs, trees = {"hyperparameters": {"epochs": 3}}, {"trees": {"leaves": 3}}
+    for framework, read, unread in (("pytorch", epochs, trees), ("lightgbm", trees, epochs)):
+        assert settings(framework) == settings(framework, **unread) != settings(framework, **read)
 
 
 def test_training_reads_what_it_was_given(config, tmp_path):

@@ -35,7 +35,7 @@ from switchyard.components.training.workers.protocol import GO, PRUNE
 from switchyard.components.user_code.loading import users_error
 
 _POLL_MS = 100
-_WITHOUT_PYTORCH = "switchyard.components.training.tensorflow.trainer"
+_WITHOUT_PYTORCH = {f"switchyard.components.training.{name}.trainer" for name in ("tensorflow", "lightgbm")}
 
 
 class _Pruned(BaseException):
@@ -46,7 +46,7 @@ def main(descriptor: int, modules: list[str]) -> None:
     """Serves until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles interrupts
     install()
-    if _WITHOUT_PYTORCH not in modules:
+    if not _WITHOUT_PYTORCH & set(modules):
         import_torch_first()
     for module in ("switchyard.components.training.job", "switchyard.components.training.workers.group", *modules):
         importlib.import_module(module)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.tracking.model_registry import user_name
+from switchyard.components.training.names import COMMON_TO_TREES, TREE_PARAMETER, TREES
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
-_PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "kfp", "mlflow", "numpy", "pyarrow")
+_PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "lightgbm", "kfp", "mlflow", "numpy", "pyarrow")
 # Tags that the stages' runs copy from their parent.
 NESTED_TAGS = ("switchyard.pipeline", "mlflow.user")
 
@@ -45,7 +46,12 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
         trainer: names of the trainers.
         source: path of the YAML.
     """
-    hyper = config.trainer.hyperparameters.model_dump(mode="json")
+    given = config.trainer
+    hyper = _flat(given.hyperparameters.model_dump(mode="json"))
+    if set(given.frameworks) & set(TREES):
+        only = set(given.frameworks) <= set(TREES)
+        hyper = {k: v for k, v in hyper.items() if not only or k.partition(".")[0] in COMMON_TO_TREES}
+        hyper |= _flat(given.trees.model_dump(mode="json"), TREE_PARAMETER)
     if config.tune:
         # Tuned values differ by trainer and are not known yet; they are logged to the stages' runs.
         hyper = {k: v for k, v in hyper.items() if k not in config.tune.space}
@@ -61,7 +67,7 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
             "switchyard.trainer": trainer,
             **_git(source.parent if source else Path.cwd()),
         },
-        params={"trainer": trainer, "label": config.label, "task": config.task, **_flat(hyper)},
+        params={"trainer": trainer, "label": config.label, "task": config.task, **hyper},
         texts={
             "config/pipeline.yaml": config.public_yaml(),
             "config/versions.txt": "\n".join(versions()) + "\n",
@@ -71,7 +77,14 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
 
 def versions() -> list[str]:
     """Returns `name==version` for the packages that affect results."""
-    return [f"{p}=={metadata.version(p)}" for p in _PACKAGES]
+    return [f"{p}=={v}" for p in _PACKAGES if (v := _version(p))]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None  # an extra
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

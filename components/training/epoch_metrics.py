@@ -1,0 +1,46 @@
+"""The metrics that trainers report each epoch, in NumPy: for trainers whose library does not measure them itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# As in TFMA.
+_BINS = 10_000
+_TINY = 1e-15
+
+
+def epoch_metrics(
+    task: str, scores: np.ndarray, labels: np.ndarray, *, prefix: str = "", weights: np.ndarray | None = None
+) -> dict[str, float]:
+    """Returns `loss`, then `accuracy` (classification), `auc` (binary) or `mae` (regression), under the names of every trainer.
+
+    Args:
+        task: binary, multiclass or regression.
+        scores: what `load_predictor`'s function returns, shape (B, outputs).
+        labels: class indices or values, shape (B,).
+        prefix: `val_` for the eval split.
+        weights: weights of the rows in the loss, shape (B,); the weighted losses are divided by the number of rows.
+    """
+    scores = scores.astype(np.float64)
+    if task == "regression":
+        error = scores[:, 0] - labels
+        losses, found = error**2, {"mae": float(np.abs(error).mean())}
+    elif task == "multiclass":
+        losses = -np.log(scores[np.arange(len(labels)), labels].clip(_TINY))
+        found = {"accuracy": float((scores.argmax(axis=1) == labels).mean())}
+    else:
+        of_class = np.where(labels == 1, scores[:, 0], 1 - scores[:, 0])
+        losses = -np.log(of_class.clip(_TINY))
+        found = {"accuracy": float(((scores[:, 0] >= 0.5) == labels).mean()), "auc": _auc(scores[:, 0], labels)}
+    loss = float((losses if weights is None else losses * weights).mean())
+    return {f"{prefix}{name}": value for name, value in {"loss": loss, **found}.items()}
+
+
+def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the area under the ROC curve over 10,000 thresholds; 0 without rows of both classes."""
+    bins = np.nan_to_num(scores * (_BINS - 1)).astype(np.int64)
+    hits = np.bincount(bins, weights=labels, minlength=_BINS)
+    misses = np.bincount(bins, minlength=_BINS) - hits
+    pairs = hits.sum() * misses.sum()
+    below = np.cumsum(misses) - misses
+    return float((hits * (below + misses / 2)).sum() / pairs) if pairs else 0.0

@@ -1,0 +1,143 @@
+"""The LightGBM trainer: boosted trees. An epoch, like a step, is a boosting round, which adds a tree (one for each class)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from switchyard.components.errors import UserError
+from switchyard.components.training.contract import Predictor, Report, Trainer, TrainRequest, TrainResult
+from switchyard.components.training.epoch_metrics import epoch_metrics
+from switchyard.components.training.hyperparameters import Hyperparameters, Trees
+from switchyard.components.training.ledger import TrainingLedger, check_finite
+from switchyard.components.training.lightgbm.columns import categorical, column_order, read
+from switchyard.components.training.lightgbm.library import lightgbm
+from switchyard.components.training.lightgbm.model_file import FILE, save_model
+from switchyard.components.training.lightgbm.predictor import LightgbmPredictor
+from switchyard.components.training.positional import save_names
+
+_OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
+_LAST = ".txt"
+_LARGEST = float(np.finfo(np.float32).max)
+# A checkpoint holds all trees so far; written every round, it would cost more than the trees.
+_ROUNDS_BETWEEN_CHECKPOINTS = 0.05
+
+
+class LightgbmTrainer(Trainer):
+    """A trainer of boosted trees, exported in LightGBM's text format. Vocabulary indices are categories without an order."""
+
+    name = "lightgbm"
+    boosts_trees = True
+    # Always deterministic, whatever the number of threads.
+    supports = frozenset({"deterministic"})
+
+    def available_devices(self) -> Mapping[str, int]:
+        """See Trainer."""
+        return {"cpu": os.cpu_count() or 1}
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """See Trainer."""
+        return isinstance(error, MemoryError) or "bad_alloc" in str(error)
+
+    def fit(self, request: TrainRequest, report: Report) -> TrainResult:
+        """See the base class."""
+        hyper, spec = request.hyperparameters, request.spec
+        if request.build_model:
+            raise UserError("trainer.model: lightgbm takes no build_model; its trees are described by trainer.trees")
+        if spec.task not in _OBJECTIVES:
+            raise UserError(f"task: lightgbm trains {', '.join(_OBJECTIVES)}, received {spec.task!r}; choose another framework")
+        ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
+        ordered = column_order(request.train, spec.features)
+        if not ledger.finished:
+            params = _parameters(hyper, spec.task, spec.outputs)
+            rows, labels = read(request.train, ordered)
+            weights = np.asarray(hyper.class_weights)[labels] if hyper.class_weights else None
+            train = lightgbm.Dataset(rows, labels, weight=weights, params=params, categorical_feature=categorical(ordered))
+            rows, held_labels = read(request.eval, ordered)
+            held = lightgbm.Dataset(rows, held_labels, reference=train, params=params)
+            del rows
+            course = _Rounds(ledger, report, spec.task)
+            lightgbm.train(
+                params,
+                train,
+                num_boost_round=hyper.epochs - ledger.epochs,
+                valid_sets=[train, held],
+                feval=lambda scores, data: course.measure(
+                    scores, *((labels, "", weights) if data is train else (held_labels, "val_", None))
+                ),
+                callbacks=[course],
+                init_model=ledger.last(_LAST) if ledger.epochs else None,
+                keep_training_booster=True,
+            )
+        booster = lightgbm.Booster(model_file=ledger.last(_LAST))
+        best = booster.model_to_string(num_iteration=ledger.best_epoch)
+        save_model(best, request.export_dir / FILE)
+        save_names(request.export_dir, [f.name for f in ordered])
+        leaves = sum(int(line.removeprefix("num_leaves=")) for line in best.split("\n") if line.startswith("num_leaves="))
+        return ledger.result(parameters=leaves, device=request.accelerator.kind)
+
+    @classmethod
+    def load_predictor(cls, export_dir: Path) -> Predictor:
+        """See Trainer."""
+        return LightgbmPredictor.load_predictor(export_dir)
+
+
+class _Rounds:
+    """A callback at the end of each round: measures, reports, writes the checkpoint, stops when the ledger is finished."""
+
+    def __init__(self, ledger: TrainingLedger, report: Report, task: str) -> None:
+        self._ledger, self._report, self._task = ledger, report, task
+        self._metrics: dict[str, float] = {}
+        self._saved = ledger.epochs
+
+    def measure(
+        self, scores: np.ndarray, labels: np.ndarray, prefix: str, weights: np.ndarray | None
+    ) -> list[tuple[str, float, bool]]:
+        """Measures a split; LightGBM itself needs no metric."""
+        # Models serve float32, and LightGBM stops adding trees where its float32 gradients overflow.
+        largest = float(np.abs(scores).max())
+        check_finite(f"{prefix}loss", largest if largest < _LARGEST else math.inf, self._ledger.epochs + 1)
+        scores = scores.reshape(len(labels), -1)
+        self._metrics |= epoch_metrics(self._task, scores, labels, prefix=prefix, weights=weights)
+        return []
+
+    def __call__(self, environment: Any) -> None:
+        ledger = self._ledger
+        ledger.record(ledger.epochs + 1, self._metrics)
+        self._report(ledger.steps, ledger.history[-1])
+        if ledger.finished or ledger.epochs - self._saved >= _ROUNDS_BETWEEN_CHECKPOINTS * ledger.epochs:
+            path = ledger.last(_LAST)
+            environment.model.save_model(path.with_name(f"new_{path.name}"), num_iteration=-1)
+            os.replace(path.with_name(f"new_{path.name}"), path)
+            ledger.save()
+            self._saved = ledger.epochs
+        if ledger.finished:
+            raise lightgbm.callback.EarlyStopException(ledger.best_epoch - 1, [])
+
+
+def _parameters(hyper: Hyperparameters, task: str, outputs: int) -> dict[str, Any]:
+    trees = hyper.trees or Trees()
+    return {
+        "objective": _OBJECTIVES[task],
+        **({"num_class": outputs} if task == "multiclass" else {}),
+        "metric": "none",
+        "learning_rate": hyper.learning_rate,
+        "num_leaves": trees.leaves,
+        "max_depth": trees.depth or -1,
+        "min_data_in_leaf": trees.min_leaf_rows,
+        "bagging_fraction": trees.row_share,
+        "bagging_freq": int(trees.row_share < 1),
+        "feature_fraction": trees.feature_share,
+        "lambda_l1": trees.l1,
+        "lambda_l2": trees.l2,
+        "seed": hyper.seed,
+        "deterministic": True,
+        # Otherwise the layout is chosen by a measurement of time.
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
