@@ -163,7 +163,7 @@ def damaged_artifact(file: str | Path, artifact: str | Path, reason: str) -> Use
         reason: what is wrong with the file.
     """
     return UserError(
-        f"{file} is damaged: {reason.rstrip('.')}. Delete the folder {artifact} and run again, which writes it anew."
+        f"{file} is damaged: {reason.rstrip('.')}. Delete the folder {artifact} and run again, which writes it again."
     )
 
 

@@ -98,7 +98,7 @@ def read_columns(file: Path, layout: Sequence[Block]) -> list[Columns]:
         with pa.memory_map(str(file)) as mapped:
             reader = pa.ipc.open_file(mapped)
             if reader.schema not in [_schema(layout, dtype) for dtype in _LABEL_DTYPES]:
-                raise ValueError("its columns are others than those of columns.json")
+                raise ValueError("its columns differ from those of columns.json")
             return [_arrays(reader.get_batch(i), layout, mapped.size()) for i in range(reader.num_record_batches)]
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:

@@ -103,7 +103,7 @@ def test_columns_that_were_changed_after_they_were_written_are_refused(artifact,
         said = child(total, artifact)
 
     assert str(said).startswith(f"{file} is damaged: ")
-    assert said.endswith(f"Delete the folder {artifact} and run again, which writes it anew.")
+    assert said.endswith(f"Delete the folder {artifact} and run again, which writes it again.")
 
 
 @pytest.mark.parametrize(

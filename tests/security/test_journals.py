@@ -75,7 +75,7 @@ def sent_runs(uri):
 BAD = {
     "a model's name": (model("a/b", "BUNDLE"), {}, "Invalid model name"),
     "a file that is gone": ({"op": "file", "path": "/none/x.log", "folder": ""}, {}, "no longer exists"),
-    "a bundle that is gone": (model("m", "/none/bundle"), {}, "is gone"),
+    "a bundle that is gone": (model("m", "/none/bundle"), {}, "no longer exists"),
     "an experiment's name": (metric("loss"), {"experiment": "", "runs": {}}, "Invalid experiment name"),
     "a run that MLflow does not know": (metric("loss"), {"runs": {"pipeline": "0" * 32}}, "not found"),
     "a parameter's name": ({"op": "params", "values": {"a\nb": "1"}}, {}, "Invalid value"),
@@ -222,7 +222,7 @@ def test_a_journal_sends_no_file_from_outside_of_its_workspace(here, workspace, 
     with pytest.raises(StageError, match="did not accept 1 of the journals"):
         upload(workspace, said.append)
 
-    assert any("outside of the workspace" in s or "a link to another folder" in s for s in said)
+    assert any("outside the workspace" in s or "a link to another folder" in s for s in said)
     assert sent_runs(here)["2-good"].data.metrics == {"loss": 0.5}
     kept = [f for f in (tmp_path / "mlflow").rglob("*") if f.is_file()]
     assert not any(b"CANARY" in f.read_bytes() for f in kept)
