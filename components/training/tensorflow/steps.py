@@ -1,7 +1,7 @@
 """The input of Keras' `fit` and the functions that run its steps: many steps in a call of TensorFlow, rows gathered in the graph.
 
 Keras' own function calls TensorFlow once per step and computes every metric's result each time; both cost as much as a step of a
-small model. Here the metrics' results are computed once per call, and nothing waits for a device before the end of an epoch.
+small model. Here the metrics' results are computed once an epoch, and nothing waits for a device before its end.
 """
 
 from __future__ import annotations
@@ -105,16 +105,22 @@ class Steps:
                 order = tf.identity(order)
             if self.per_call == 1:
                 return run(gathered(order))
-            starts, count = tf.cumsum(sizes, exclusive=True), tf.size(sizes)
+            with tf.device("/CPU:0"):  # bounds computed on a GPU would be waited for
+                starts, count = tf.cumsum(sizes, exclusive=True), tf.size(sizes)
 
             def one_step(i: tf.Tensor) -> Any:
-                run(gathered(order[starts[i] : starts[i] + sizes[i]]))
+                with tf.device("/CPU:0"):
+                    start, size = starts[i : i + 1], sizes[i : i + 1]
+                run(gathered(tf.slice(order, start, size)))
                 return (i + 1,)
 
             tf.while_loop(lambda i: i < count, one_step, (0,))
-            return model.get_metrics_result()
+            names.update(dict.fromkeys(model.get_metrics_result()))
+            return None
 
-        return lambda iterator: call(next(iterator))
+        names: dict[str, None] = {}
+        # Keras reads the metrics at the end of an epoch if the logs have their names; it would wait for values at every call.
+        return lambda iterator: call(next(iterator)) or dict(names)
 
     def _copied_ahead(self, first_epoch: int, seed: int | None) -> tf.data.Dataset:
         batches = stretches(self._source, self._batch_size, seed=seed, first_epoch=first_epoch, epochs=None)
