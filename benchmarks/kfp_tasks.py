@@ -71,8 +71,11 @@ def imports(made: Any) -> list[tuple[str, ...]]:
 
 def _nodes(source: str) -> list[dict[str, Any]]:
     """Returns the nodes that a generated function passes to the runtime."""
-    calls = [c for c in ast.walk(ast.parse(source)) if isinstance(c, ast.Call)]
-    return [ast.literal_eval(a) for c in calls for a in c.args if isinstance(a, ast.Dict)]
+    calls = [c for c in ast.walk(ast.parse(source)) if isinstance(c, ast.Call) and isinstance(c.func, ast.Name)]
+    found = [{k.arg or "": ast.literal_eval(k.value) for k in c.keywords} for c in calls if c.func.id == "dict"]
+    if not found:
+        raise ValueError(f"a generated function that passes no nodes to the runtime:\n{source}")
+    return found
 
 
 def _class_path(executor: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -322,6 +323,18 @@ def longest_chain(spec):
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("breast_cancer*.yaml")), ids=lambda p: p.stem)
 def test_the_example_is_six_tasks_in_series(path):
     assert longest_chain(next(yaml.safe_load_all(path.read_text()))) == 6
+
+
+def test_the_benchmark_of_tasks_finds_the_imports_of_every_stage():
+    """benchmarks/kfp_tasks.py reads them from the tasks' source."""
+    from benchmarks import kfp_tasks
+
+    made = SimpleNamespace(spec=next(yaml.safe_load_all((GOLDEN / "breast_cancer_pytorch_gpu.yaml").read_text())), platform=None)
+    assert kfp_tasks.shape(made)["pods in series"] == 12
+    found = [module for task in kfp_tasks.imports(made) for module in task]
+    stages = ("baseline", "data_gate", "evaluation", "infra_validation", "registration", "report", "training", "transform")
+    assert {f"switchyard.components.{stage}.component" for stage in stages} <= set(found)
+    assert found.count("apache_beam") == 3, "statistics, transform, evaluation"
 
 
 def test_the_largest_pipeline_that_is_supported_fits_a_cluster(tmp_path):
