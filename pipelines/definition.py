@@ -101,7 +101,7 @@ def create_pipeline(
         after.add_upstream_node(before)
     model = _union([t.outputs["model"] for t in trainings])
     model_run = _union([t.outputs["model_run"] for t in trainings])
-    evaluate = Evaluate(examples, model, baseline, evaluation_settings(config)).with_id("evaluation")
+    evaluate = Evaluate(examples, model, baseline, evaluation_settings(config, code_store)).with_id("evaluation")
     evaluation = evaluate.outputs["evaluation"]
     infra_settings = infra_validation_settings(config)
     infra = [InfraValidation(examples, model, infra_settings).with_id("infra_validation")] if infra_settings else []

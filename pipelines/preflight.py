@@ -11,6 +11,7 @@ from pathlib import Path
 from switchyard.components.data.class_order import ordered, usual_positive
 from switchyard.components.data_gate.label_check import check_label_values
 from switchyard.components.errors import DataGateError, UserError, did_you_mean, first_line
+from switchyard.components.evaluation.own_metrics import own_names
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.thresholds import check_settings
 from switchyard.components.ingest.bad_rows import BadRows
@@ -26,9 +27,9 @@ from switchyard.components.training.hooks import check_hooks
 from switchyard.components.training.job import check_trainer
 from switchyard.components.training.losses import check_smoothing, named_loss
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
-from switchyard.components.user_code.loading import snapshot_file, split_reference
+from switchyard.components.user_code.loading import load_function, snapshot_file, split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.config.stage_settings import input_spec, preprocessing_code, trainer_settings
+from switchyard.pipelines.config.stage_settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
 
 # If a class has less than this share of the first rows, it is taken to be the rarer one of all rows.
 _SURELY_RARER = 0.4
@@ -132,6 +133,7 @@ def check_code(config: PipelineConfig, store: Path) -> None:
     for framework in config.trainer.frameworks:
         trainer_settings(config, store, framework)
     preprocessing_code(config, store)
+    evaluation_settings(config, store)
     if config.validation.schema_path:
         snapshot_file(Path(config.validation.schema_path), store, key="validation.schema")
 
@@ -170,6 +172,9 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         names.append(name)
     if code := preprocessing_code(config, store):
         code.load()
+    if metrics := evaluation_settings(config, store).metrics:
+        for name in own_names(metrics):
+            load_function(metrics, name)
     if config.validation.schema_path:
         _check_schema(Path(config.validation.schema_path))
     return names

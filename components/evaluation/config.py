@@ -60,6 +60,9 @@ class EvaluationConfig(Section):
 
     Attributes:
         slices: columns, or lists of columns, to slice by.
+        metrics: `file.py` with metrics of your own: each function `metric(labels, scores)` returns a number for NumPy labels
+            (n,), int64 class indices or float64, and scores (n, outputs): the positive class's probability, the classes', or
+            the value.
         thresholds: metric to bounds. Default: at least as good as the trivial predictor.
         improvement: required improvement over the champion; with `null` any model that passes the thresholds and is significantly
             better than the trivial predictor replaces the champion without a comparison.
@@ -71,14 +74,21 @@ class EvaluationConfig(Section):
     """
 
     slices: tuple[Names, ...] = ()
+    metrics: str | None = None
     thresholds: dict[str, Threshold] = Field(default_factory=dict)
     improvement: Improvement | None = Improvement()
     comparable: Share = 0.9
     incomparable_champion: Literal["keep", "replace"] = "keep"
     min_slice_examples: Positive = 100
 
+    @model_validator(mode="after")
+    def _check(self) -> EvaluationConfig:
+        if self.metrics is not None and not self.metrics.endswith(".py"):
+            raise ValueError(f"metrics: {self.metrics!r} is not a Python file; use a file such as metrics.py")
+        return self
+
 
 class EvaluationSettings(EvaluationConfig):
-    """The settings of the evaluation stage: the config's `evaluation`, and the version of Switchyard."""
+    """The settings of the evaluation stage: the config's `evaluation`, with `metrics` as a snapshot, and Switchyard's version."""
 
     version: str = ""

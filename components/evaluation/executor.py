@@ -28,6 +28,7 @@ from switchyard.components.evaluation.batched_metrics import MeasureBatches
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates
 from switchyard.components.evaluation.config import EvaluationSettings
 from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
+from switchyard.components.evaluation.own_metrics import own_metrics
 from switchyard.components.evaluation.page import evaluation_html, models_table
 from switchyard.components.evaluation.predictions import ROWS, Predict, beside, rows_schema
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
@@ -138,7 +139,7 @@ def _result(
     summary: DatasetSummary,
     baseline: BaselineContents,
 ) -> Evaluation:
-    found = _measured(output, models, measured, rows, summary)
+    found = _measured(output, models, measured, rows, summary, settings.metrics)
     candidates = {n: m for n, m in found.items() if m.role == CANDIDATE and n in models}
     everything = replicates(rows) if CHAMPION in found and rows.judged(CHAMPION).all() else None
     samples = {n: everything[n] for n in candidates} if everything else replicates(rows.of(list(candidates)))
@@ -190,9 +191,9 @@ def _result(
 
 
 def _measured(
-    output: str, models: Mapping[str, ModelResult], names: Sequence[str], rows: Rows, summary: DatasetSummary
+    output: str, models: Mapping[str, ModelResult], names: Sequence[str], rows: Rows, summary: DatasetSummary, own: str | None
 ) -> dict[str, ModelResult]:
-    """Returns the models, and the candidates on the champion's rows, with TFMA's metrics and plots."""
+    """Returns the models, and the candidates on the champion's rows, with TFMA's metrics and plots, and the user's metrics."""
     metrics, plots = read_metrics(output, names, metric_names(summary.task)), read_plots(output, names)
     found = {}
     for name in names:
@@ -204,6 +205,7 @@ def _measured(
         its = rows.where(rows.judged(name)) if name == CHAMPION else rows
         if len(its.labels) < len(rows.labels):
             overall["example_count"] = float(len(its.labels))
+        overall |= own_metrics(own, its, name)
         bad = int((~np.isfinite(its.scores[name])).any(axis=1).sum())
         failures = [
             *models[name].failures,

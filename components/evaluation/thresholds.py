@@ -6,12 +6,14 @@ from typing import Any
 
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.config import EvaluationConfig, Threshold
+from switchyard.components.evaluation.own_metrics import own_names
 from switchyard.components.metrics import DIRECTION, MULTICLASS, PRIMARY, REGRESSION, names
 
 
 def check_settings(evaluation: EvaluationConfig, task: str) -> None:
     """Raises UserError for thresholds or an improvement metric that the task's metrics do not support."""
-    thresholds, allowed = evaluation.thresholds, names(task)
+    own = own_names(evaluation.metrics)
+    thresholds, allowed = evaluation.thresholds, [*names(task), *own]
     for name in thresholds:
         if name not in allowed:
             raise UserError(
@@ -20,6 +22,11 @@ def check_settings(evaluation: EvaluationConfig, task: str) -> None:
             )
     directed = names(task, lambda metric: metric.direction != 0)
     for name, bounds in thresholds.items():
+        if bounds.per_slice and name in own:
+            raise UserError(
+                f"evaluation.thresholds.{name}.per_slice: {name!r} is a metric of your own, which is computed over all rows; "
+                "remove it"
+            )
         if bounds.min_change is not None and name not in DIRECTION:
             raise UserError(
                 f"evaluation.thresholds.{name}.min_change: {name!r} has no direction, so no change is an improvement. "

@@ -167,6 +167,9 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
             "trainer": trainer,
             "beam": config.beam.model_copy(update={"options": {**config.beam.options, **jars}}),
             "preprocessing": config.preprocessing and fix_code(config.preprocessing),
+            "evaluation": config.evaluation.model_copy(
+                update={"metrics": config.evaluation.metrics and fix(config.evaluation.metrics)}
+            ),
             "files": tuple(fix(f) for f in config.files),
             "validation": checks.model_copy(update={k: v and fix(v) for k, v in files.items()}),
         }

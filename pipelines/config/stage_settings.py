@@ -59,7 +59,7 @@ def code_files(config: PipelineConfig) -> list[Path]:
     trainer = config.trainer
     models = [trainer.model_for(f) for f in trainer.frameworks]
     losses = [loss for f in trainer.frameworks if (loss := trainer.loss_for(f)) and is_code(loss)]
-    code = [split_reference(c, "")[0] for c in (config.preprocessing, *models, *losses) if c]
+    code = [split_reference(c, "")[0] for c in (config.preprocessing, *models, *losses, config.evaluation.metrics) if c]
     folders = {f.parent for f in (*code, *(file_of(f) for f in trainer.frameworks if is_file(f)))}
     for file in files:
         if not any(file.is_relative_to(folder) for folder in folders):
@@ -132,6 +132,8 @@ def infra_validation_settings(config: PipelineConfig) -> InfraValidationSettings
     return InfraValidationSettings(**wanted.model_dump(), version=VERSION) if wanted else None
 
 
-def evaluation_settings(config: PipelineConfig) -> EvaluationSettings:
-    """Returns the settings of the evaluation stage."""
-    return EvaluationSettings(**config.evaluation.model_dump(), version=VERSION)
+def evaluation_settings(config: PipelineConfig, store: Path) -> EvaluationSettings:
+    """Returns the settings of the evaluation stage, with a snapshot of the user's metrics."""
+    metrics = config.evaluation.metrics
+    taken = snapshot(metrics, "", store, key="evaluation.metrics", files=code_files(config)).path if metrics else None
+    return EvaluationSettings(**{**config.evaluation.model_dump(), "metrics": taken}, version=VERSION)

@@ -1,5 +1,7 @@
 """What a stage reads is what it was given: settings cross the border to the stages as JSON of their sections."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -45,7 +47,7 @@ def config(tmp_path, monkeypatch):
 
 SETTINGS = {
     "data_gate": stage_settings.data_gate_settings,
-    "evaluation": stage_settings.evaluation_settings,
+    "evaluation": lambda config: stage_settings.evaluation_settings(config, Path("code")),
     "infra_validation": stage_settings.infra_validation_settings,
     "tuning": lambda config: stage_settings.tuning_settings(config, "tensorflow"),
 }

@@ -20,7 +20,13 @@ from switchyard.components.ingest.sources import find_files, fingerprint
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import aliases
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.config.stage_settings import VERSION, input_spec, preprocessing_code, trainer_settings
+from switchyard.pipelines.config.stage_settings import (
+    VERSION,
+    evaluation_settings,
+    input_spec,
+    preprocessing_code,
+    trainer_settings,
+)
 from switchyard.pipelines.runners.contract import RunResult, StageResult
 from switchyard.pipelines.runners.outcome import run_result, track_result
 from switchyard.pipelines.runners.tracking.record import versions
@@ -70,6 +76,7 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
         # Snapshots of the user's code are named by a digest of their contents.
         "trainers": [trainer_settings(config, workspace.code, f).model_dump(mode="json") for f in config.trainer.frameworks],
         "preprocessing": asdict(code) if code else None,
+        "evaluation": evaluation_settings(config, workspace.code).model_dump(mode="json"),
         "schema": fingerprint([schema]) if schema else None,
         "sample": fingerprint(find_files([sample], "validation.serving_sample")) if sample else None,
     }

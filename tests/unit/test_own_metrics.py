@@ -1,0 +1,94 @@
+"""Metrics of the user's own: NumPy functions over all rows, with thresholds on them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from switchyard.components.errors import UserError
+from switchyard.components.evaluation.bootstrap import Rows
+from switchyard.components.evaluation.own_metrics import own_metrics, own_names
+from switchyard.pipelines.config.load import load_config
+from switchyard.pipelines.config.stage_settings import evaluation_settings
+from switchyard.pipelines.preflight import check_inputs
+from tests.bad_input import Case, config
+
+pytestmark = pytest.mark.core
+
+METRICS = """import numpy as np
+from helper import weight
+
+
+def gain(labels, scores):
+    return _of(labels) * weight * scores[:, 0].mean()
+
+
+def kind(labels, scores):
+    return np.float32(labels.dtype.kind == "i")
+
+
+def _of(labels):
+    return labels.sum()
+"""
+FILES = {"metrics.py": METRICS, "helper.py": "weight = 2.0\n"}
+ROWS = Rows("binary", np.array([0.0, 1.0, 1.0]), {"m": np.array([[0.25], [0.5], [0.75]], np.float32)})
+
+
+@pytest.fixture
+def file(tmp_path):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    return str(tmp_path / "metrics.py")
+
+
+def test_every_function_is_a_metric_of_labels_and_scores(file):
+    assert own_names(file) == ["gain", "kind"]
+    assert own_metrics(file, ROWS, "m") == {"gain": 2.0, "kind": 1.0}
+    assert own_metrics(file, replace(ROWS, task="regression"), "m")["kind"] == 0.0
+    assert own_metrics(None, ROWS, "m") == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("def gain(labels, scores): return labels['a']", r"evaluation.metrics: gain failed: metrics.py, line 1: IndexError"),
+        ("def gain(labels, scores): return scores", "evaluation.metrics: gain must return a number, received ndarray"),
+        ("def gain(labels, scores): return 'much'", "evaluation.metrics: gain must return a number, received str"),
+        ("def auc(labels, scores): return 1.0", "'auc' is a built-in metric; rename the function"),
+        ("gain = 3", "metrics.py has no function; define"),
+    ],
+)
+def test_a_function_that_is_no_metric_is_refused(code, why, tmp_path):
+    (tmp_path / "metrics.py").write_text(code + "\n")
+    with pytest.raises(UserError, match=why):
+        own_metrics(str(tmp_path / "metrics.py"), ROWS, "m")
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "why"),
+    [
+        ({"thresholds": {"gian": {"lower_bound": 1}}}, "'gian' is not a metric of a binary task. Did you mean 'gain'"),
+        ({"thresholds": {"gain": {"lower_bound": 1, "per_slice": True}}}, "gain.per_slice: 'gain' is a metric of your own"),
+        ({"thresholds": {"gain": {"min_change": 1}}}, "gain.min_change: 'gain' has no direction"),
+        ({"improvement": {"metric": "gain"}}, "'gain' cannot decide between two models"),
+    ],
+)
+def test_a_threshold_that_a_metric_of_the_users_own_lacks_is_refused_before_a_run(evaluation, why, tmp_path):
+    case = Case("", "", config(evaluation={"metrics": "metrics.py", **evaluation}), FILES)
+    with pytest.raises(UserError, match=why):
+        check_inputs(load_config(case.write(tmp_path)), tmp_path / "code")
+
+
+def test_a_bound_on_a_metric_of_the_users_own_is_accepted_and_its_file_is_carried(tmp_path):
+    given = {"metrics": "metrics.py", "thresholds": {"gain": {"lower_bound": 1}}}
+    loaded = load_config(Case("", "", config(evaluation=given), FILES).write(tmp_path))
+    check_inputs(loaded, tmp_path / "code")
+    taken = evaluation_settings(loaded, tmp_path / "code")
+    assert own_names(taken.metrics) == ["gain", "kind"]
+    (tmp_path / "helper.py").write_text("weight = 3.0\n")
+    assert evaluation_settings(loaded, tmp_path / "code").metrics != taken.metrics
+
+
+def test_what_is_no_python_file_is_refused():
+    with pytest.raises(UserError, match=r"metrics: 'metrics\.txt' is not a Python file"):
+        load_config(None, document=config(evaluation={"metrics": "metrics.txt"}))
