@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3.11
-# Inside the folder unless you share a cache of your own: nothing is left elsewhere.
+# Inside the folder by default, so that no files are left elsewhere; a shared cache can be set.
 export UV_CACHE_DIR ?= .cache/uv
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 UV := .tools/bin/uv
@@ -34,18 +34,18 @@ setup: $(STAMP) ## Install everything into .venv (once)
 demo: setup ## Run the breast_cancer example with both trainers and compare them
 	$(VENV)/bin/switchyard demo
 
-# Tests side by side, each of which starts processes of its own; 1: one after the other.
+# Tests in parallel, each of which starts its own processes; 1: sequentially.
 TESTS_AT_ONCE ?= 2
 SIDE_BY_SIDE := -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder
 PYTEST := $(VENV)/bin/python -m pytest
 
-test-unit: setup ## The tests that import no framework: seconds
+test-unit: setup ## Run the tests that import no framework: seconds
 	$(PYTEST) tests/unit
 
-test: setup lint ## Lint, types, import contracts, unit tests, and one whole pass of every capability: ten minutes
+test: setup lint ## Run lint, types, import contracts, unit tests and one pass of every capability: ten minutes
 	$(PYTEST) $(SIDE_BY_SIDE) -m "unit or core"
 
-test-all: setup lint flink-if-possible tpu-if-possible ## Everything that this machine can run, and for the rest the reason
+test-all: setup lint flink-if-possible tpu-if-possible ## Run all suites; what cannot run here is skipped with the reason
 	$(PYTEST) $(SIDE_BY_SIDE) --record $(subst $(space),$(comma),$(SUITES_OF_ALL))
 
 # A suite is a folder of tests: make test-serving; several in one session: make test-suites SUITES="serving kubeflow".
@@ -53,21 +53,21 @@ space := $(subst ,, )
 comma := ,
 SUITES_OF_ALL := $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/test_*.py))))
 SUITES ?= $(SUITES_OF_ALL)
-# .ci/run has run what is core before.
+# Tests to exclude: `.ci/run` has run `unit or core` before.
 BUT ?=
 
 test-suites: setup $(if $(filter flink,$(SUITES)),flink-if-possible) $(if $(filter tpu,$(SUITES)),tpu-if-possible)
 	$(PYTEST) $(SIDE_BY_SIDE) --record $(subst $(space),$(comma),$(strip $(SUITES))) \
 	  -m "($(subst $(space), or ,$(strip $(SUITES))))$(if $(BUT), and not ($(BUT)))"
 
-test-%: ## One suite: contract, stages, e2e, kills, security, kubeflow, cluster, serving, tuning, workers, flink, gpu, tpu, containers
+test-%: ## Run one suite: contract, stages, e2e, kills, security, kubeflow, cluster, serving, tuning, workers, flink, gpu, tpu, containers
 	@test -d tests/$* || { echo "make $@: there is no tests/$*. Suites: $(SUITES_OF_ALL)"; exit 2; }
 	@$(MAKE) --no-print-directory test-suites SUITES=$*
 
-# Any KFP: make test-cluster HOST=URL, or HOST=stand-in. Without HOST: the suite tests/cluster, all of it against stand-ins.
-# As an argument alone: some shells export a HOST of their own.
+# Any KFP: make test-cluster HOST=URL, or HOST=stand-in. Without HOST: the suite tests/cluster against stand-ins.
+# Only as an argument: some shells export HOST.
 ifeq ($(origin HOST),command line)
-test-cluster: setup ## What holds on the KFP at HOST: [NAMESPACE= TOKEN_FILE= IMAGE= MLFLOW=URI SET='KEY=VALUE ...' DEPLOY='--OPTION ...']
+test-cluster: setup ## Test the KFP at HOST: [NAMESPACE= TOKEN_FILE= IMAGE= MLFLOW=URI SET='KEY=VALUE ...' DEPLOY='--OPTION ...']
 	$(PYTEST) -p no:xdist --timeout=7200 -m "" -rN tests/cluster/test_any_cluster.py --cluster-host="$(HOST)" $(if $(NAMESPACE),--cluster-namespace="$(NAMESPACE)") \
 	  $(if $(TOKEN_FILE),--cluster-token-file="$(TOKEN_FILE)") $(if $(IMAGE),--cluster-image="$(IMAGE)") \
 	  $(if $(MLFLOW),--cluster-mlflow="$(MLFLOW)") --cluster-set='$(SET)' --cluster-deploy='$(DEPLOY)'
@@ -76,13 +76,13 @@ endif
 durations: setup flink-if-possible tpu-if-possible ## Measure every test and fixture into tests/durations.json
 	$(PYTEST) $(SIDE_BY_SIDE) --durations-file tests/durations.json
 
-pictures: setup ## Make the pictures of README.md: the demo, its report, its run in MLflow
+pictures: setup ## Generate the pictures of README.md: the demo, its report, its run in MLflow
 	$(VENV)/bin/python docs/make_pictures.py
 
 reference: setup ## Generate docs/reference from the code: config keys, commands, API
 	PYTHONPATH=. $(VENV)/bin/python docs/make_reference.py
 
-# Zensical, apart from the environment that the code runs in.
+# Zensical, in an environment of its own.
 DOCS := .tools/docs
 DOCS_STAMP := $(DOCS)/.installed
 
@@ -95,13 +95,13 @@ $(DOCS_STAMP): infra/docs/requirements.lock | $(UV)
 docs: $(DOCS_STAMP) ## Build the site of docs/ into .cache/docs/site and check its links; it works offline
 	@$(DOCS)/bin/python docs/make_site.py
 
-mutants: setup ## Break twenty lines, one at a time, and see which of them `make test` catches
+mutants: setup ## Mutate twenty lines, one at a time, and list which mutants `make test` catches
 	$(VENV)/bin/python -m tests.mutants
 
-landed: setup ## Begin a change: note in tests/last_passed.json that what is checked out has landed
+landed: setup ## Start a change: record in tests/last_passed.json that the current commit has landed
 	$(VENV)/bin/python -m tests.ci landed
 
-# Apache Flink and Beam's job server for it, by the ordinary Maven client. 2.62.0 and 1.19 are what the tests have run with.
+# Apache Flink and Beam's job server, by the Maven client. The tests have run with 2.62.0 and 1.19.
 FLINK := .cache/flink
 BEAM_JAVA ?= 2.62.0
 FLINK_VERSION ?= 1.19
@@ -118,7 +118,7 @@ $(FLINK_STAMP): infra/flink/pom.xml
 	  echo "Other versions: make flink BEAM_JAVA=2.62.0 FLINK_VERSION=1.19"; exit 2; }
 	@rm -rf $(FLINK) && mv $(FLINK).new $(FLINK) && touch $@
 
-flink: $(FLINK_STAMP) ## Get Beam's Flink job server into .cache (once; needs Maven and Java)
+flink: $(FLINK_STAMP) ## Download Beam's Flink job server into .cache (once; needs Maven and Java)
 
 .PHONY: flink-if-possible tpu-if-possible
 flink-if-possible: ; -@$(MAKE) --no-print-directory flink
@@ -136,17 +136,17 @@ tpu: setup $(TPU_STAMP) ## Install PyTorch/XLA for the TPU path's tests (once)
 
 tpu-if-possible: ; -@$(MAKE) --no-print-directory tpu
 
-lint: setup ## Ruff, mypy (strict) and the import contracts
+lint: setup ## Check with ruff, mypy (strict) and the import contracts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-format: setup ## Rewrite the code in the house style
+format: setup ## Format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# pip-audit and CycloneDX's tool, apart from the environment that they look at.
+# pip-audit and CycloneDX's tool, in an environment apart from the one that they check.
 AUDIT := .tools/audit
 AUDIT_STAMP := $(AUDIT)/.installed
 LOCKS := requirements.lock infra/image/requirements.gpu.lock infra/image/requirements.tpu.lock infra/audit/requirements.lock infra/docs/requirements.lock
@@ -157,18 +157,18 @@ $(AUDIT_STAMP): infra/audit/requirements.lock | $(UV)
 	$(UV) pip sync --quiet --python $(AUDIT)/bin/python --require-hashes infra/audit/requirements.lock
 	@touch $@
 
-audit: $(AUDIT_STAMP) ## Look up known flaws of what the locks pin; error 3: no database of them is reached from here
+audit: $(AUDIT_STAMP) ## Look up known vulnerabilities of the locked packages; exit code 3: no vulnerability database is reachable
 	@$(AUDIT)/bin/python infra/audit/audit.py $(AUDIT_FLAGS) $(LOCKS)
 
 SBOM ?= .cache/sbom
 CYCLONEDX := $(AUDIT)/bin/cyclonedx-py requirements --output-reproducible --of JSON
 
-sbom: $(AUDIT_STAMP) ## Write what the locks pin as CycloneDX files into .cache/sbom
+sbom: $(AUDIT_STAMP) ## Write the locked packages as CycloneDX files into .cache/sbom
 	@mkdir -p "$(SBOM)"
 	@for lock in $(LOCKS); do \
 	  to="$(SBOM)/$$(echo $${lock%.lock} | tr / -).cdx.json"; $(CYCLONEDX) --output-file "$$to" $$lock && echo "$$to" || exit; done
 
-sbom-image: $(AUDIT_STAMP) ## The same of what is installed in the image IMAGE (needs docker or podman)
+sbom-image: $(AUDIT_STAMP) ## Write the packages installed in the image IMAGE (needs docker or podman)
 	@test -n "$(CONTAINERS)" || { echo "make sbom-image: needs docker or podman on the PATH"; exit 2; }
 	@mkdir -p "$(SBOM)"
 	@to="$(SBOM)/image-$$(echo $(IMAGE) | tr /: --).cdx.json"; set -o pipefail; \
