@@ -1,7 +1,7 @@
-"""Looks up what the locks pin in the databases of known flaws, with pip-audit: OSV, and the package index for what that lacks.
+"""Looks up the locked packages in databases of known vulnerabilities with pip-audit: OSV, then the package index.
 
-Exit codes: 0 no flaw that is not accepted (`accepted.toml`); 1 there is one; 3 not everything could be looked up from here.
-pip-audit alone ends with 0 and "no known vulnerabilities" where a mirror of the index answers for no package at all.
+Exit codes: 0 every vulnerability is accepted (`accepted.toml`); 1 one is not; 3 some packages could not be looked up.
+pip-audit alone exits with 0 and "no known vulnerabilities" if a mirror of the index has data on no package at all.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Flaw:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a database said: the packages it knows, their flaws, and why it said nothing of the others."""
+    """The answer of a database: the packages it knows, their vulnerabilities, and why it has no answer for the others."""
 
     known: frozenset[Pin]
     flaws: tuple[Flaw, ...]
@@ -88,7 +88,7 @@ def _ask(wanted: Mapping[str, str], service: str) -> Answers:
             done = subprocess.run(
                 [*command, "--progress-spinner", "off"], capture_output=True, text=True, timeout=_SECONDS, check=False
             )
-            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            said = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
             return answers(json.loads(output.read_text()))
         except subprocess.TimeoutExpired:
             said = f"no answer within {_SECONDS} s"
@@ -160,15 +160,16 @@ def audit(
         _say(f"accepted: {flaw.line()}\n  {reason}")
     for flaw in left:
         _say(f"FLAW: {flaw.line()}")
-    _say(f"audit: {len(wanted) - len(unknown)} of {len(wanted)} pinned packages looked up, {len(left)} flaws not accepted")
+    _say(
+        f"audit: {len(wanted) - len(unknown)} of {len(wanted)} pinned packages looked up, {len(left)} vulnerabilities not "
+        "accepted"
+    )
     if left:
-        _say("Move the pin (make lock), or accept the flaw with its reason in infra/audit/accepted.toml.")
+        _say("Update the pin (make lock), or accept the vulnerability with a reason in infra/audit/accepted.toml.")
         return FLAWED
     if unknown:
         _say(
-            "\n".join(
-                [f"audit: NOT RUN for {len(unknown)} packages, no database of known flaws answers for them from here:", *reasons]
-            )
+            "\n".join([f"audit: NOT RUN for {len(unknown)} packages, no vulnerability database is reachable for them:", *reasons])
         )
         return NOT_RUN
     return CLEAN
@@ -178,7 +179,7 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("locks", nargs="+", type=Path)
-    parser.add_argument("--allow-not-run", action="store_true", help="end with 0 where no database is reached; it is said")
+    parser.add_argument("--allow-not-run", action="store_true", help="exit with 0 if no database is reachable, and report it")
     given = parser.parse_args()
     code = audit(given.locks)
     return CLEAN if code == NOT_RUN and given.allow_not_run else code
