@@ -32,33 +32,38 @@ def import_torch_first() -> None:
 
 
 @contextmanager
-def without_pytorch() -> Iterator[None]:
-    """Blocks imports of PyTorch inside the context, which saves two seconds: Beam imports PyTorch where it is installed.
+def without_other_frameworks() -> Iterator[None]:
+    """Blocks imports of PyTorch and JAX inside the context, which saves seconds.
 
-    For processes that may never need PyTorch. If they do, `import_torch_first` has already blocked Triton where necessary.
+    Where they are installed, Beam imports PyTorch, and TensorFlow JAX (for TFLite). For processes that may never need them. If
+    they do, `import_torch_first` has already blocked Triton where necessary.
     """
     if "torch" in sys.modules:
         yield
         return
     # Not `None` in `sys.modules`: SciPy looks up PyTorch there during its own import.
-    sys.meta_path.insert(0, _NoPyTorch)
+    blocked = _NotInstalled("torch", "jax")
+    sys.meta_path.insert(0, blocked)
     try:
         yield
     finally:
-        sys.meta_path.remove(_NoPyTorch)
+        sys.meta_path.remove(blocked)
         import_torch_first()
 
 
 def import_tensorflow_without_keras() -> None:
     """Imports TensorFlow for a process that only runs SavedModels.
 
-    TensorFlow imports Keras last, if installed, which takes more than half of the import. Keras can still be imported later.
+    Where they are installed, TensorFlow imports Keras last, which takes more than half of the import, and JAX, which takes a
+    quarter. Both can still be imported later.
     """
-    sys.meta_path.insert(0, _KerasLater)
+    blocked: list[Any] = [_KerasLater, _NotInstalled("jax")]
+    sys.meta_path[:0] = blocked
     try:
         importlib.import_module("tensorflow")
     finally:
-        sys.meta_path.remove(_KerasLater)
+        for importer in blocked:
+            sys.meta_path.remove(importer)
 
 
 class _KerasLater:
@@ -77,10 +82,12 @@ class _NotNow(Loader):
         raise ModuleNotFoundError(f"{spec.name} is not imported here", name=spec.name)
 
 
-class _NoPyTorch:
-    """An importer that reports PyTorch as not installed."""
+class _NotInstalled:
+    """An importer that reports packages as not installed."""
 
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        if name == "torch":
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if name in self._names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)

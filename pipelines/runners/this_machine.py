@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic
 from rich.console import Console
 
 from switchyard.components.errors import CancelledError, DataGateError, SwitchyardError, UserError
-from switchyard.components.import_order import without_pytorch
+from switchyard.components.import_order import without_other_frameworks
 from switchyard.components.training.trainers import TRAINERS
 from switchyard.components.training.workers.training_process import STAGES_OWN, TrainingServers
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -218,7 +218,7 @@ class MachineRun(abc.ABC, Generic[Program]):
 
 
 def _import() -> None:
-    with without_pytorch():
+    with without_other_frameworks():
         for module in _NEEDED:
             importlib.import_module(module)
 

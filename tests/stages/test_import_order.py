@@ -51,12 +51,26 @@ print(len(model.weights))
     assert run(code) == ["2"]
 
 
+@pytest.mark.parametrize("without", ["import_tensorflow_without_keras()", "with without_other_frameworks(): import tensorflow"])
+def test_tensorflow_imports_no_jax_and_a_user_can_import_it_later(without, tmp_path):
+    (tmp_path / "jax.py").write_text("jit = print('jax')")  # JAX is not in the lock
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from switchyard.components.import_order import import_tensorflow_without_keras, without_other_frameworks
+{without}
+assert "jax" not in sys.modules
+import jax
+"""
+    assert run(code) == ["jax"]
+
+
 @pytest.mark.core
 def test_a_run_without_pytorch_can_have_it_later():
     code = """
 import sys
-from switchyard.components.import_order import without_pytorch
-with without_pytorch():
+from switchyard.components.import_order import without_other_frameworks
+with without_other_frameworks():
     import apache_beam, tensorflow
 assert "torch" not in sys.modules
 import torch

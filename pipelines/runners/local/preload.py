@@ -7,7 +7,7 @@ stage that runs a PyTorch model imports it on demand.
 import importlib
 import os
 
-from switchyard.components.import_order import without_pytorch
+from switchyard.components.import_order import without_other_frameworks
 from switchyard.components.process.variables import PRELOAD_LOG, PRELOAD_TRAINERS
 
 MODULES = (
@@ -27,7 +27,7 @@ def preload() -> None:
         os.dup2(target, 1)
         os.dup2(target, 2)
     trainers = os.environ.pop(PRELOAD_TRAINERS, "").split(",")
-    with without_pytorch():
+    with without_other_frameworks():
         for module in (*MODULES, *filter(None, trainers)):
             importlib.import_module(module)
     from switchyard.components.compat import beam_caches, beam_local_globs, tensorflow_globs, tft_output_sources, tfx_reader
