@@ -1,11 +1,12 @@
 """Compares the whole pipeline with stock TFX on the same rows, preprocessing, network, metrics and slices.
 
-python benchmarks/pipeline.py [--rows 20000] [--repeats 1] [--json]
+python benchmarks/pipeline.py [--rows 20000] [--repeats 1] [--trainer tensorflow] [--json]
 
 Stock TFX runs with its LocalDagRunner on the same Beam runner, once with an empty cache and once with a full cache. Switchyard
 runs likewise, with its additional work (gates, MLflow, infra validation, report). Seconds are wall-clock time including imports;
-a stage's seconds are from its start to its end. Repeats alternate; the median is printed, with the smallest and largest ratio.
-The command checks that the rows are equal, and the metrics up to the effect of another split of the rows.
+a stage's seconds are from its start to its end. With `--trainer pytorch` Switchyard trains the same network in PyTorch, and once
+more in TensorFlow; a row compares these runs (the first column is TensorFlow's). Repeats alternate; the median is printed, with
+the smallest and largest ratio. The command checks that the rows are equal, and the metrics up to the effect of another split.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from stock_tfx.trips import LABEL, write_trips
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = Path(__file__).resolve().parent / "stock_tfx"
 BATCH = 64
+# Trainer -> its network.
+NETWORKS = {"tensorflow": "network.py", "pytorch": "network_pytorch.py"}
 # Switchyard's stage, TFX's component, target ratio.
 STAGES = (
     ("ingest", "CsvExampleGen", 0.06),
@@ -42,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--trainer", choices=NETWORKS, default="tensorflow")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     repeats = []
@@ -51,9 +55,14 @@ def main() -> None:
             data.parent.mkdir()
             write_trips(data, options.rows)
             stock, stock_again = (_stock(Path(folder), options.rows) for _ in range(2))
-            ours, ours_again = (_ours(Path(folder), data) for _ in range(2))
-        _same(stock, ours, options.rows)
-        repeats.append(_table(options.rows, stock, stock_again, ours, ours_again))
+            ours, ours_again = (_ours(Path(folder), data, options.trainer) for _ in range(2))
+            _same(stock, ours, options.rows)
+            table = _table(options.rows, stock, stock_again, ours, ours_again)
+            if options.trainer != "tensorflow":
+                of_tensorflow = _ours(Path(folder), data, "tensorflow", "w-tensorflow")
+                _same(stock, of_tensorflow, options.rows)
+                table.append(_row("PyTorch run against TensorFlow run", of_tensorflow["seconds"], ours["seconds"], 1.0))
+        repeats.append(table)
     rows = [_median(each) for each in zip(*repeats, strict=True)]
     if options.json:
         print(json.dumps({"rows": options.rows, "machine": machine(), "measured": rows, "stock": stock, "ours": ours}))
@@ -78,7 +87,11 @@ def _table(rows: int, stock: Any, stock_again: Any, ours: Any, ours_again: Any) 
     measured = [("whole pipeline", stock["seconds"], ours["seconds"], whole)]
     measured += [(stage, stock["stages"][theirs], ours["stages"][stage]["seconds"], target) for stage, theirs, target in STAGES]
     measured.append(("second run, all cached", stock_again["seconds"], ours_again["seconds"], 0.15))
-    return [{"what": w, "stock": s, "switchyard": o, "ratio": o / s, "target": t} for w, s, o, t in measured]
+    return [_row(*each) for each in measured]
+
+
+def _row(what: str, theirs: float, ours: float, target: float | None) -> dict[str, Any]:
+    return {"what": what, "stock": theirs, "switchyard": ours, "ratio": ours / theirs, "target": target}
 
 
 def _stock(folder: Path, rows: int) -> dict[str, Any]:
@@ -88,7 +101,7 @@ def _stock(folder: Path, rows: int) -> dict[str, Any]:
     return _run(command)
 
 
-def our_command(folder: Path, data: Path) -> list[str]:
+def our_command(folder: Path, data: Path, trainer: str = "tensorflow", workspace: str = "w") -> list[str]:
     """Returns the command of a run on `data` with its workspace in `folder`."""
     document = {
         "name": "trips",
@@ -96,19 +109,20 @@ def our_command(folder: Path, data: Path) -> list[str]:
         "label": LABEL,
         "preprocessing": str(STOCK / "features.py"),
         "trainer": {
-            "model": str(STOCK / "network.py"),
+            "framework": trainer,
+            "model": str(STOCK / NETWORKS[trainer]),
             "hyperparameters": {"epochs": 1, "batch_size": BATCH, "learning_rate": 0.001},
         },
         "evaluation": {"slices": ["payment"]},
     }
     pipeline = folder / "pipeline.yaml"
     pipeline.write_text(yaml.safe_dump(document), encoding="utf-8")
-    return [sys.executable, "-m", "switchyard", "run", str(pipeline), "--workspace", str(folder / "w"), "--json"]
+    return [sys.executable, "-m", "switchyard", "run", str(pipeline), "--workspace", str(folder / workspace), "--json"]
 
 
-def _ours(folder: Path, data: Path) -> dict[str, Any]:
-    command = our_command(folder, data)
-    print("Switchyard", file=sys.stderr)
+def _ours(folder: Path, data: Path, trainer: str, workspace: str = "w") -> dict[str, Any]:
+    command = our_command(folder, data, trainer, workspace)
+    print(f"Switchyard, {trainer}", file=sys.stderr)
     started = time.monotonic()
     found = _run(command)
     return {**found, "seconds": time.monotonic() - started}
