@@ -1,8 +1,8 @@
 """The PyTorch trainer on a GPU that is hard to come by: `python -m pytest tests/gpu/bare`, in under three minutes.
 
-Needs PyTorch, Lightning, torchmetrics, safetensors, joblib, pyarrow and pytest, of newer versions than the lock's, too; neither
-TensorFlow nor TFX, and nothing installed of Switchyard. Without a GPU all of it runs on the CPU, as a part of `make test`, but
-for what only a GPU has.
+Needs PyTorch, Lightning, torchmetrics, safetensors, joblib, pyarrow, pydantic and pytest, of newer versions than the lock's, too;
+neither TensorFlow nor TFX, and nothing installed of Switchyard. Without a GPU it runs on the CPU, as a part of `make test`,
+except for what only a GPU has.
 """
 
 import itertools
@@ -15,12 +15,14 @@ from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
 from switchyard.components.errors import TrainingError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, features_json
+from switchyard.components.training.config import HyperparametersConfig
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.pytorch import batches, trainer
 from switchyard.components.training.pytorch.archive import MODEL_FILE
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.workers.group import train_here
+from tests.gpu.bare import linear_model
 from tests.gpu.bare.images import SPEC, images
 from tests.training_inputs import HYPER, SPECS, TASKS, no_report, request, sources
 
@@ -42,7 +44,7 @@ def trained(tmp_path):
     numbers = itertools.count()
 
     def train(task="binary", build_model=None, report=no_report, folder=None, **devices):
-        hyper = {k: devices.pop(k) for k in ("epochs", "batch_size") if k in devices}
+        hyper = {k: devices.pop(k) for k in ("epochs", "batch_size", "accumulate_steps") if k in devices}
         profile = AcceleratorProfile(**{"kind": KIND, **devices})
         folder = tmp_path / (folder or str(next(numbers)))
         made = request(sources(task), folder, task, build_model=build_model, accelerator=profile, **hyper)
@@ -191,7 +193,7 @@ def test_a_split_on_the_device_trains_as_one_that_is_copied_ahead(task, trained,
         assert b["val_loss"] == pytest.approx(a["val_loss"], abs=1e-5)
 
 
-def several(folder, count, *, kind=KIND, shard_model=False):
+def several(folder, count, *, kind=KIND, shard_model=False, accumulate_steps=1, code=None):
     """Trains in as many processes as there are devices, started by the launcher of the training stage; returns the result."""
     layout = blocks(SPECS)
     columns, rows = folder / "columns", {}
@@ -216,24 +218,15 @@ def several(folder, count, *, kind=KIND, shard_model=False):
     }
     summary = DatasetSummary(**facts, rows=rows, label="y", task="binary", classes=[0, 1], class_counts={"0": 200, "1": 200})
     summary.save(str(folder))
-    given = {
-        **HYPER,
-        "epochs": 3,
-        "early_stopping": None,
-        "schedule": "constant",
-        "warmup_steps": 0,
-        "weight_decay": None,
-        "clip_norm": None,
-        "label_smoothing": 0.0,
-        "accumulate_steps": 1,
-    }
+    same = {k: HYPER[k] for k in ("batch_size", "learning_rate", "optimizer", "seed")}
+    given = HyperparametersConfig(**same, epochs=3, early_stopping=None, accumulate_steps=accumulate_steps).model_dump()
     accelerator = {"kind": kind, "count": count, "shard_model": shard_model}
     settings = {
         "version": "0",
         "bundle": 0,
         "framework": "pytorch",
         "own_preprocessing": False,
-        "code": None,
+        "code": code,
         "model_parameters": {},
         "loss": None,
         "loss_code": None,
@@ -253,3 +246,12 @@ def test_several_gpus_learn_as_one(count, shard_model, trained, tmp_path):
     found = several(tmp_path / "several", count, shard_model=shard_model)
     assert found.workers == count
     assert [h["val_loss"] for h in found.history] == pytest.approx([h["val_loss"] for h in alone.history], abs=1e-2)
+
+
+@pytest.mark.parametrize("shard_model", [False, True])
+def test_two_cpu_processes_accumulate_gradients_as_one(shard_model, trained, tmp_path):
+    _, alone = trained(kind="cpu", epochs=3, accumulate_steps=5, build_model=linear_model.build_model)
+    code = {"path": linear_model.__file__, "function": "build_model"}
+    found = several(tmp_path / "several", 2, kind="cpu", shard_model=shard_model, accumulate_steps=5, code=code)
+    assert (found.workers, found.steps) == (2, alone.steps)
+    assert [h["val_loss"] for h in found.history] == pytest.approx([h["val_loss"] for h in alone.history], abs=1e-5)
