@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from switchyard.components.errors import UserError
+from switchyard.components.process.full_disk import note_written
 from switchyard.components.progress import no_progress_bars
 from switchyard.components.text.escaping import sqlite_uri
 from switchyard.components.text.redaction import take_credentials
@@ -28,6 +29,9 @@ class Workspace:
     """Paths inside a workspace."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        note_written(self.root)
 
     @property
     def metadata(self) -> Path:

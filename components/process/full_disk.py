@@ -16,6 +16,12 @@ _PATTERN = re.compile(r"[Nn]o space left on device|Disk quota exceeded|database 
 _PATH = re.compile(r"/[^\s;:'\"\]\)]+")
 # Free space below this counts as none: file systems reserve some.
 _NOTHING_BYTES = 64 << 10
+_written: set[Path] = set()
+
+
+def note_written(folder: Path) -> None:
+    """Notes a folder that this process writes to, for errors without a path: SQLite's, and those of an open file."""
+    _written.add(folder)
 
 
 def full_disk(error: BaseException, *places: Path) -> str | None:
@@ -38,14 +44,14 @@ def full_disk(error: BaseException, *places: Path) -> str | None:
 
 def disk_is_full(*places: Path) -> str | None:
     """Returns the message for the first of `places`, or the temporary folder, without free space; None when all have some."""
-    for place in (*places, Path(tempfile.gettempdir())):
+    for place in (*places, *_written, Path(tempfile.gettempdir())):
         if _is_full(place):
             return _sentence(str(place), str(place), (), limited=False)
     return None
 
 
 def _sentence(what: str, path: str | None, places: tuple[Path, ...], *, limited: bool) -> str:
-    known = [Path(path)] if path else [*places, Path(tempfile.gettempdir())]
+    known = [Path(path)] if path else [*places, *_written, Path(tempfile.gettempdir())]
     mounts = dict.fromkeys(_mount(p) for p in known)
     full = [m for m in mounts if _is_full(m)] or list(mounts)
     where = " or ".join(f"{m} ({_free(m)})" for m in full)

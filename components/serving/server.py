@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
@@ -20,11 +20,12 @@ import numpy as np
 import orjson
 import uvicorn
 
-from switchyard.components.bundle.model import Columns
+from switchyard.components.bundle.model import BundleInfo, Columns
 from switchyard.components.bundle.source import ModelRef, OpenedModel
 from switchyard.components.compat.bounded_http import ConnectionLimits, listen_with_tls
-from switchyard.components.errors import StageError, UserError
+from switchyard.components.errors import StageError, UserError, did_you_mean
 from switchyard.components.serving.app import ServerState, create_app
+from switchyard.components.serving.bounds import shortened
 from switchyard.components.serving.connections import allow_connections, allowed_hosts, uvicorn_config
 from switchyard.components.serving.metrics import Metrics
 from switchyard.components.serving.request_log import RequestLog
@@ -33,6 +34,7 @@ from switchyard.components.serving.served_model import Limits, ServedModel, load
 from switchyard.components.serving.swapper import ModelReloader, freeze_gc
 
 _log = logging.getLogger(__name__)
+_RequestLogger = Callable[[ServedModel, Columns, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def serve(
     """
     metrics = Metrics()
     state = ServerState(options.name, Rollout(options.canary_share, options.rule), options.limits, metrics, version)
-    with _access_log(options.access_log) as log, _request_log(options, metrics) as state.log_request:
+    with _access_log(options.access_log) as log, _request_log(options, metrics) as request_log:
         app = create_app(state, token=options.token, access_log=log, hosts=allowed_hosts(options.allowed_hosts, listening))
         limits = ConnectionLimits(
             connections=allow_connections(options.max_connections),
@@ -131,7 +133,7 @@ def serve(
             raise UserError(f"--tls-cert, --tls-key: cannot be used: {error}. Give PEM files.") from None
         try:
             with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-                runner.run(_run(config, listening, state, source, options, say))
+                runner.run(_run(config, listening, state, source, options, request_log, say))
         finally:
             gc.unfreeze()
 
@@ -142,6 +144,7 @@ async def _run(
     state: ServerState,
     source: ModelRef | OpenedModel,
     options: ServeOptions,
+    request_log: _RequestLogger | None,
     say: Callable[[str], None],
 ) -> None:
     server = _Server(config, state, options.drain_seconds)
@@ -160,6 +163,9 @@ async def _run(
             if source.tracks_alias or options.canary_alias:
                 following = asyncio.create_task(swapper.follow(options.poll_seconds))
         champion = state.rollout.champion
+        if champion is not None:
+            _check_redacted(options.redacted, champion.info)
+        state.log_request = request_log  # not before the check: a column with a wrong name would be logged
         if champion is not None and not server.should_exit:
             say(f"ready: {options.name} version {champion.version} ({champion.info.framework}) answers at")
             say(
@@ -181,6 +187,13 @@ async def _run(
         else:
             for model in state.rollout.models():
                 await model.close()
+
+
+def _check_redacted(redacted: Collection[str], info: BundleInfo) -> None:
+    columns = [f.name for f in info.features]
+    if unknown := next((name for name in redacted if name not in columns), None):
+        alike = did_you_mean(unknown, columns)
+        raise UserError(f"--redact: {shortened(unknown)} is no column of the model: nothing would be left out for it.{alike}")
 
 
 async def _load_opened(state: ServerState, opened: OpenedModel, options: ServeOptions) -> None:
@@ -232,7 +245,7 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _request_log(options: ServeOptions, metrics: Metrics) -> Iterator[Callable[[ServedModel, Columns, np.ndarray], None] | None]:
+def _request_log(options: ServeOptions, metrics: Metrics) -> Iterator[_RequestLogger | None]:
     if options.request_log is None:
         yield None
         return

@@ -23,12 +23,14 @@ from switchyard.components.ingest.sources import fingerprint, format_of, list_fi
 from switchyard.components.process.full_disk import full_disk
 from switchyard.pipelines.api.model_argument import load_model, open_model
 from switchyard.pipelines.api.output_path import check_output, removed_when_refused
+from switchyard.pipelines.api.texts_argument import as_texts
 from switchyard.pipelines.config.beam import FLINK, BeamConfig
 from switchyard.pipelines.runners.local.flink import find_jar
 from switchyard.pipelines.terminal.output import progress_console, quiet
 
 # Suffix of the file beside the output with the reasons why rows have no prediction.
 BAD = ".bad.jsonl"
+_FORMATS = ("auto", "csv", "parquet", "jsonl", "tfrecord")
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,18 @@ def predict(
         )
     if output is None:
         raise ArgumentError("output", "is missing; predictions for files are written to a file. Give its path.")
+    if input_format not in _FORMATS:
+        raise ArgumentError("input_format", f"{input_format!r} is none of {', '.join(_FORMATS)}.")
+    if max_bad_rows is not None and max_bad_rows < 0:
+        raise ArgumentError("max_bad_rows", f"{max_bad_rows} is not 0 or more.")
     inputs = [rows] if isinstance(rows, str | os.PathLike) else list(rows)
     wanted = _Files(
         tuple(os.fspath(i) for i in inputs),
         Path(output),
         input_format,
-        tuple(missing_values),
+        as_texts(missing_values),
         max_bad_rows,
-        tuple(beam_arguments),
+        as_texts(beam_arguments),
         fresh,
     )
     with progress_console(progress) as console:

@@ -23,6 +23,7 @@ from switchyard.components.serving.server import ServeOptions, bind
 from switchyard.components.serving.server import serve as run_server
 from switchyard.components.text.redaction import mask
 from switchyard.pipelines.api.model_argument import model_ref, open_model
+from switchyard.pipelines.api.texts_argument import as_texts
 from switchyard.pipelines.terminal.output import quiet
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
@@ -103,7 +104,7 @@ def serve(
         access_log: file, or `-` for standard output, with one JSON object per request; default: none.
         request_log: folder for a sample of requests and answers, Parquet; default: none.
         sample: percentage of requests to log.
-        redact: columns that are never logged.
+        redact: columns that are never logged; each must be one of the model's.
         digest: see `load_model`.
         trust: see `load_model`.
         tracking_uri: see `load_model`.
@@ -117,7 +118,12 @@ def serve(
     given = locals()
     for argument, (least, most) in _RANGES.items():
         value = given[argument]
-        if value is not None and (value < least or (most is not None and value > most)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ArgumentError(argument, f"{value!r} is no number.")
+        # Written so that NaN fits nowhere.
+        if not (least <= value <= (sys.float_info.max if most is None else most)):
             raise ArgumentError(argument, f"{value} is not {least} or more" + (f", up to {most}." if most is not None else "."))
     if digest is not None and name_and_selector(os.fspath(model)):
         raise ArgumentError("digest", "applies to a folder or URI; a registered version has a digest of its own. Remove it.")
@@ -134,9 +140,9 @@ def serve(
         access_log=os.fspath(access_log) if access_log is not None else None,
         request_log=Path(request_log) if request_log is not None else None,
         request_share=sample / 100,
-        redacted=tuple(redact),
+        redacted=as_texts(redact),
         drain_seconds=drain,
-        allowed_hosts=_allowed_hosts([allowed_hosts] if isinstance(allowed_hosts, str) else allowed_hosts),
+        allowed_hosts=_allowed_hosts(as_texts(allowed_hosts)),
         max_connections=max_connections,
         idle_seconds=idle_timeout,
     )

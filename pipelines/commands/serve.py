@@ -82,7 +82,7 @@ from switchyard.pipelines.commands.options import (
     metavar="PERCENT",
     help="Share of requests to log, in percent.",
 )
-@click.option("--redact", multiple=True, metavar="COLUMN", help="Column that is never logged; may be repeated.")
+@click.option("--redact", multiple=True, metavar="COLUMN", help="Column of the model that is never logged; may be repeated.")
 @click.option("--digest", metavar="SHA256", help="Digest of manifest.json in a folder or URI, instead of --trust.")
 @trust_option
 @registry_option

@@ -6,6 +6,9 @@ import multiprocessing
 import os
 import resource
 import subprocess
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,7 +20,8 @@ from switchyard.components.process.variables import PRELOAD_LOG, PRELOAD_TRAINER
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.journal import Journal
 from switchyard.pipelines.runners.local.process import Job, StageProcesses
-from tests.command import REPOSITORY
+from switchyard.pipelines.workspace import Workspace
+from tests.command import BEFORE_TRAINING, BREAST_CANCER, REPOSITORY, STAGES
 
 WHAT_TO_DO = "Free some space there, or use another folder"
 
@@ -212,6 +216,52 @@ def test_a_run_whose_workspace_has_no_room_left(disk, tmp_path, warm):
     assert warm("run", *arguments).code in (0, 4)
 
 
+@contextmanager
+def full_from(log, disk):
+    """Fills the disk when a file that matches `log` appears, and leaves no byte that is freed; empties it at the end."""
+    before, over = set(disk.glob(log)), threading.Event()
+
+    def watch():
+        while not over.is_set() and set(disk.glob(log)) <= before:
+            time.sleep(0.01)
+        while not over.is_set():
+            fill(disk)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        (disk / "filler").unlink(missing_ok=True)
+
+
+@pytest.mark.timeout(3600)  # fourteen runs
+@pytest.mark.parametrize("trainer", ["pytorch", "tensorflow"])
+def test_the_disk_is_full_from_the_beginning_of_every_stage_in_turn(disk, tmp_path, warm, trainer):
+    subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)
+    arguments = ["--trainer", trainer, "--set", "trainer.hyperparameters.epochs=3"]
+    arguments += ["--set", "tune={trials: 2, space: {learning_rate: [0.01, 0.02]}}"]
+
+    stages = [*BEFORE_TRAINING, "tuning", *STAGES[len(BEFORE_TRAINING) :]]
+    stages.sort(key=lambda stage: stage != "schema")  # it needs none, and would be cached in the second run
+    for stage in stages:
+        with full_from(f"w/logs/*/{stage}.log", disk):
+            full = warm("run", BREAST_CANCER, "--workspace", disk / "w", "--json", *arguments)
+        print(stage, full.code, full.stderr, full.stdout)
+        assert full.code == 1, stage
+        assert "the disk is full" in full.json["error"], stage
+        assert f"No space is left on the file system at {disk} (" in full.json["error"], stage
+        assert "Traceback" not in full.stderr, stage
+
+    # What they left is taken for whole by none of the stages.
+    after = warm.run(BREAST_CANCER, disk / "w", *arguments)
+    undisturbed = warm.run(BREAST_CANCER, tmp_path / "w", *arguments)
+    assert after.json["metrics"] == undisturbed.json["metrics"]
+
+
 @pytest.mark.core
 def test_an_access_log_that_is_full_fails_no_request_and_says_so_once(caplog):
     from switchyard.components.serving.app import ServerState, create_app
@@ -231,6 +281,16 @@ def test_an_access_log_that_is_full_fails_no_request_and_says_so_once(caplog):
     assert [r.message for r in caplog.records if "access log" in r.message] == [
         "the access log cannot be written, requests from now on are missing in it: No space left on device"
     ]
+
+
+@pytest.mark.core
+def test_an_error_that_names_no_file_names_the_disk_of_the_workspace(disk):
+    """SQLite's has no path, nor has that of a file that is open: the temporary folder's disk, with room, was named."""
+    Workspace(disk / "w")
+    fill(disk)
+
+    for error in (RuntimeError("(sqlite3.OperationalError) database or disk is full"), OSError(28, "No space left on device")):
+        assert f"No space is left on the file system at {disk} (0.0 of 1.0 MB free" in full_disk(error)
 
 
 @pytest.mark.core

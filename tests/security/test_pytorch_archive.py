@@ -81,6 +81,19 @@ def first(config, **values):
     return edited(lambda d: next(iter(d["config"].values())).update(values))
 
 
+def first_meta(**values):
+    return edited(lambda d: next(iter(d["config"].values()))["tensor_meta"].update(values))
+
+
+def measured(**values):
+    """The first weight, of 1 x 3 float32, with other numbers in its description."""
+    return {
+        WEIGHTS: first_meta(
+            **{k: [{"as_int": n} for n in v] if isinstance(v, list) else {"as_int": v} for k, v in values.items()}
+        )
+    }
+
+
 def graph(edit):
     return {MODEL: edited(lambda d: edit(d["graph_module"]["graph"]))}
 
@@ -118,6 +131,13 @@ def attacks(canary):
         "an object": ({CONSTANTS: first(CONSTANTS, path_name="custom_obj_0")}, "not one of its tensors"),
         "a climbing path": ({WEIGHTS: first(WEIGHTS, path_name="../../../etc/passwd")}, "not one of its tensors"),
         "a size out of nothing": ({"data/weights/weight_0": lambda _: b""}, "smaller than its declared size"),
+        "a size beyond the bytes": (measured(sizes=[10**6, 3]), "smaller than its declared size"),
+        "a size without end": (measured(sizes=[2**40, 2**40]), "smaller than its declared size"),
+        "a place beyond the bytes": (measured(storage_offset=10**6), "smaller than its declared size"),
+        "a byte or two beyond the bytes": (measured(sizes=[1, 4]), "out of bounds for storage"),
+        "another type": ({WEIGHTS: first_meta(dtype=8)}, "must be a multiple of element size"),
+        "values that are repeated": (measured(sizes=[10**9, 3], strides=[0, 1]), "repeat their values"),
+        "a size that is none": (measured(sizes=[True, 3]), "no fixed size"),
         "guards": ({MODEL: edited(lambda d: d.update(guards_code=[run]))}, "guards"),
         "a name": (renamed(f"x: ({run}) = 1"), "is not an identifier"),
         "an expression": (expression(run), "is not allowed"),
@@ -156,6 +176,24 @@ def test_what_was_changed_is_refused_and_nothing_of_it_runs(case, archive, tmp_p
     with pytest.raises(UserError, match=f"model.pt2 is refused: .*{words}"):
         load_program(changed, features=2).module(check_guards=False)
     assert not canary.exists()
+
+
+def test_a_constant_that_was_expanded_is_stored_once_and_served(tmp_path):
+    class Expanded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.constant = torch.ones(1).expand(1000, 1)
+
+        def forward(self, features):
+            return features["f0"] + self.constant.sum()
+
+    example = {"f0": torch.zeros(4, 1)}
+    shapes = {"f0": {0: torch.export.Dim.DYNAMIC}}
+    save_program(torch.export.export(Expanded().eval(), (example,), dynamic_shapes=(shapes,)), tmp_path / "model.pt2", features=1)
+
+    loaded = load_program(tmp_path / "model.pt2", features=1).module(check_guards=False)
+
+    assert loaded(example).tolist() == [[1000.0]] * 4
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from click import Context
 import switchyard
 from switchyard.components.errors import ArgumentError
 from switchyard.pipelines.api.pipeline_argument import load
+from switchyard.pipelines.api.texts_argument import as_texts
 from switchyard.pipelines.cli import main
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.contract import RunResult
@@ -83,6 +84,14 @@ def test_what_is_wrong_is_raised_and_not_printed(pipeline, capfd):
         switchyard.submit(pipeline, host="http://127.0.0.1:1", heal=1)
     with pytest.raises(ArgumentError, match=r"^port: 70000 is not 0 or more, up to 65535"):
         switchyard.serve("m@champion", port=70000)
+    for argument in ("poll", "timeout", "drain", "canary", "sample"):
+        for value in (float("nan"), float("inf"), "5", True):
+            with pytest.raises(ArgumentError, match=rf"^{argument}: "):
+                switchyard.serve("m@champion", **{argument: value})
+    with pytest.raises(ArgumentError, match=r"^input_format: 'exe' is none of auto, csv"):
+        switchyard.predict("m@champion", "rows.csv", output="out.csv", input_format="exe")
+    with pytest.raises(ArgumentError, match=r"^max_bad_rows: -1 is not 0 or more"):
+        switchyard.predict("m@champion", "rows.csv", output="out.csv", max_bad_rows=-1)
     with pytest.raises(ArgumentError, match=r"^output: is missing"):
         switchyard.predict("m@champion", "rows.csv")
     with pytest.raises(ArgumentError, match=r"^output: applies to files only"):
@@ -95,6 +104,18 @@ def test_a_command_names_the_option_that_stands_for_an_argument(pipeline, comman
     done = command("compile", pipeline, "--output", pipeline.parent / "none" / "p.kfp.yaml")
     assert done.exit_code == 2
     assert "error: --output: the folder" in done.stderr
+
+
+@pytest.mark.parametrize(("option", "value"), [("--timeout", "nan"), ("--poll", "inf"), ("--canary", "nan"), ("--sample", "nan")])
+def test_a_command_refuses_numbers_that_are_none(command, option, value):
+    done = command("serve", "m@champion", option, value)
+    assert done.exit_code == 2
+    assert f"error: {option}: {value} is not" in done.stderr
+
+
+def test_one_text_is_not_taken_for_its_letters():
+    assert as_texts("ssn") == ("ssn",)
+    assert as_texts(["ssn", "name"]) == ("ssn", "name")
 
 
 async def served_in_an_event_loop():

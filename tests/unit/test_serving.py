@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switchyard.components.bundle.model import BundleInfo, Ragged, RawFeature, concatenate
+from switchyard.components.errors import UserError
 from switchyard.components.serving import invocations, open_inference
 from switchyard.components.serving.batcher import Batcher, QueueFullError
 from switchyard.components.serving.inputs import InputError, columns_of
 from switchyard.components.serving.rollout import Rollout, StopRule
 from switchyard.components.serving.served_model import ServedModel
+from switchyard.components.serving.server import _check_redacted
 
 FEATURES = [
     RawFeature("a", "float32", 1),
@@ -270,3 +272,10 @@ def test_lists_without_values_are_missing_in_a_binary_tensor_too():
     given_columns = {"a": [1.5] * 2, "i": [1] * 2, "s": ["x"] * 2, "w": [[1, 2, 3]] * 2, "l": np.zeros((2, 0), dtype=np.int64)}
     columns, _ = columns_of(INFO, given_columns)
     assert plain(columns["l"]) == [[], []]
+
+
+def test_a_column_to_redact_that_the_model_lacks_is_refused():
+    """A misspelled name would be logged."""
+    _check_redacted(("a", "t"), INFO)
+    with pytest.raises(UserError, match=r"^--redact: 'name' is no column of the model"):
+        _check_redacted(("a", "name"), INFO)

@@ -21,7 +21,7 @@ import torch
 from torch.export.pt2_archive import PT2ArchiveReader
 
 from switchyard.components.compat.torch_archive import load_current, remove_guards
-from switchyard.components.errors import UserError
+from switchyard.components.errors import UserError, first_line
 
 MODEL_FILE = "model.pt2"
 _MODEL, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
@@ -30,6 +30,8 @@ _CONFIGS = {_WEIGHTS: "data/weights/model_weights_config.json", _CONSTANTS: "dat
 _VERSIONS = ("archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id", ".format_version")
 _ABOUT = frozenset((*_VERSIONS, ".storage_alignment", _MODEL, _SAMPLES, *_CONFIGS.values()))
 _JSON_BYTES = 256 << 20
+# Elements beyond the bytes of the archive: a tensor that was expanded (stride 0) is stored once and may be used whole.
+_REPEATED = 64 << 20
 
 # Targets that a graph may call: PyTorch's compute operators; no file access, no Python functions.
 _OPERATOR = re.compile(
@@ -85,11 +87,11 @@ def load_program(path: Path, *, features: int) -> torch.export.ExportedProgram:
     content = path.read_bytes()
     try:
         check_archive(content, features)
-    except ValueError as error:
+        return load_current(content)
+    except (ValueError, RuntimeError, TypeError) as error:  # PyTorch's own, for a tensor that does not fit its bytes
         raise UserError(
-            f"model: {path.name} is refused: {error}. It was changed, or not made by this version; train again."
+            f"model: {path.name} is refused: {first_line(error)}. It was changed, or not made by this version; train again."
         ) from None
-    return load_current(content)
 
 
 def check_archive(content: bytes, features: int) -> None:
@@ -107,9 +109,12 @@ def _check(content: bytes, features: int) -> None:
         raise ValueError("its table of contents is ambiguous")
     for name, size in records.items():
         _check_record(name, size)
+    elements = 0
     for (folder, prefix), config in _CONFIGS.items():
         for entry in _json(reader, records, config)["config"].values():
-            _check_payload(entry, folder, prefix, records)
+            elements += _check_payload(entry, folder, prefix, records)
+    if elements > len(content) + _REPEATED:
+        raise ValueError("its tensors repeat their values more often than memory holds")
     document = _json(reader, records, _MODEL)
     if document.get("guards_code"):
         raise ValueError("it holds guards, which are Python source")
@@ -156,19 +161,24 @@ def _json(reader: PT2ArchiveReader, records: Mapping[str, int], name: str) -> di
     return found
 
 
-def _check_payload(entry: Mapping[str, Any], folder: str, prefix: str, records: Mapping[str, int]) -> None:
+def _check_payload(entry: Mapping[str, Any], folder: str, prefix: str, records: Mapping[str, int]) -> int:
+    """Returns the number of elements of a tensor."""
     name = entry.get("path_name")
     if entry.get("use_pickle") is not False:
         raise ValueError(f"{str(name)[:100]!r} is a pickle")
     if not isinstance(name, str) or not re.fullmatch(prefix + r"\d+", name) or folder + name not in records:
         raise ValueError(f"it refers to {str(name)[:100]!r}, which is not one of its tensors")
     meta = entry["tensor_meta"]
-    numbers = [n.get("as_int") for n in (*meta["sizes"], *meta["strides"], meta["storage_offset"])]
-    if not all(isinstance(n, int) and n >= 0 for n in numbers):
+    sizes, strides = ([n.get("as_int") for n in meta[key]] for key in ("sizes", "strides"))
+    offset = meta["storage_offset"].get("as_int")
+    if not all(type(n) is int and n >= 0 for n in (*sizes, *strides, offset)):
         raise ValueError(f"{name} has no fixed size")
-    # PyTorch fills an empty record with as many zeros as its declared size.
-    if not records[folder + name] and math.prod(n["as_int"] for n in meta["sizes"]):
+    elements = math.prod(sizes)
+    # An element has a byte or more. PyTorch fills an empty record with as many zeros as its declared size.
+    last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+    if elements and last >= records[folder + name]:
         raise ValueError(f"{name} is smaller than its declared size")
+    return elements
 
 
 def _pairs(document: Any, key: str = "") -> Iterator[tuple[str, Any]]:

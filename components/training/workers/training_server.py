@@ -25,11 +25,13 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from switchyard.components.errors import Failure, TrainingError, UserError, in_one_line
 from switchyard.components.failure import classify
 from switchyard.components.import_order import import_torch_first
+from switchyard.components.process.full_disk import note_written
 from switchyard.components.text.redaction import install
 from switchyard.components.training.workers.protocol import GO, PRUNE
 from switchyard.components.user_code.loading import users_error
@@ -179,6 +181,7 @@ def _done(order: Mapping[str, Any], report: Any, send: Any) -> Any:
         set_sink(lambda text: send(log=text))
     if "check" in order:
         return check_trainer(TrainerSettings.model_validate(order["check"]))
+    note_written(Path(order["job"]["state"]))
     return asdict(train_here(TrainingJob.model_validate(order["job"]), report))
 
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 from switchyard.components.errors import CancelledError, StageError, last_line
 from switchyard.components.failure import classify
 from switchyard.components.process import interpreter, variables
-from switchyard.components.process.full_disk import disk_is_full, full_disk
+from switchyard.components.process.full_disk import disk_is_full, full_disk, note_written
 from switchyard.components.text.redaction import install, masked
 from switchyard.components.tracking.context import RunContext
 
@@ -181,6 +181,7 @@ def _main(sender: Connection, job: Job) -> None:
             sender.send((kind, value))
 
     code = 0
+    note_written(job.log)
     try:
         _log_to(job.log)
         send("done", _work(job, lambda text: send("say", text)))
