@@ -305,7 +305,7 @@ def _move(client: Any, name: str, move: Move, check: Callable[[], None]) -> None
 
 
 def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
-    from mlflow.entities import LoggedModelOutput
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     run = client.get_run(run_id)
     experiment = run.info.experiment_id
@@ -323,7 +323,8 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
     known = [
         m
         for m in client.search_logged_models([experiment], filter_string=equals(f"tags.`{MODEL_URI}`", uri))
-        if m.tags.get(MODEL_URI) == uri
+        # One that is not ready lacks files: its upload was killed, or the disk was full.
+        if m.tags.get(MODEL_URI) == uri and m.status == LoggedModelStatus.READY
     ]
     if known:
         logged = known[0]

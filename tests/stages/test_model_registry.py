@@ -1,11 +1,13 @@
 """The registry's aliases under promotion and rollback, in a real MLflow store."""
 
 import time
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import promotion_lock
@@ -59,6 +61,27 @@ def test_the_same_bundle_is_one_version(client, run_id, tmp_path):
     again = register_model(client, run_id, {**model, "compared_with": "1"})
     assert (again.status, again.version) == ("champion", "1")
     assert len(moves(client, "m")) == 1
+
+
+def test_a_model_whose_files_were_copied_in_part_is_copied_again(client, run_id, tmp_path, monkeypatch):
+    """On a full disk, or killed: what was there of it became the champion, and every later run ended at its digest."""
+    model = small_model(tmp_path, 1)
+    (Path(model["bundle"]) / "weights").write_bytes(bytes(100))
+
+    def copied_in_part(logged_id, folder):
+        (tmp_path / "half").mkdir()
+        (tmp_path / "half" / "weights").write_bytes(bytes(50))
+        MlflowClient.log_model_artifacts(client, logged_id, str(tmp_path / "half"))
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "log_model_artifacts", copied_in_part)
+        with pytest.raises(OSError, match="No space"):
+            register_model(client, run_id, model)
+
+    assert register_model(client, run_id, model).status == "champion"
+    source = client.get_model_version("m", "1").source
+    assert (Path(local_file_uri_to_path(source)) / "weights").read_bytes() == bytes(100)
 
 
 def test_a_blessing_holds_against_the_champion_it_was_compared_with(client, run_id, tmp_path):
