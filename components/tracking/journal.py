@@ -38,13 +38,20 @@ class Journal:
     key: str
 
     def append(self, operation: dict[str, Any]) -> None:
-        """Appends one operation and syncs it to disk before returning."""
+        """Appends one operation and syncs it to disk before returning; an operation that does not fit leaves no part of it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        operation = with_its_files(operation, self.folder)
-        with open(self.folder / f"{self.key}.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(operation) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        line = (json.dumps(with_its_files(operation, self.folder)) + "\n").encode()
+        with open(self.folder / f"{self.key}.jsonl", "ab", buffering=0) as file:
+            before, written = file.tell(), 0
+            try:
+                while written < len(line):
+                    written += file.write(line[written:])
+                os.fsync(file.fileno())
+            except OSError:
+                # The next operation would continue the line, and be damaged too. Other processes may have appended meanwhile.
+                if os.fstat(file.fileno()).st_size == before + written:
+                    file.truncate(before)
+                raise
 
     def note(self, why: str) -> None:
         """Records once why MLflow refused something, for the message at the end of the run."""

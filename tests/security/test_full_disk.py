@@ -1,6 +1,7 @@
 """A disk that is full, inside a stage and outside of one: the message says so, which, and what to do. Real ones of a megabyte."""
 
 import asyncio
+import json
 import mmap
 import multiprocessing
 import os
@@ -178,6 +179,21 @@ def test_a_record_that_cannot_be_kept_is_said_to_be_lost(disk):
     run.metrics({"loss": 0.5})
 
     assert run.lost.startswith("a part of the run's record is lost (metrics): the disk is full")
+
+
+@pytest.mark.core
+def test_a_record_that_does_not_fit_damages_none_that_follows(disk):
+    journal = Journal(disk, "training")
+    journal.append({"op": "tags", "tags": {"a": "1"}})
+    fill(disk)
+    os.truncate(disk / "filler", os.path.getsize(disk / "filler") - 4096)  # room for a part of it
+
+    with pytest.raises(OSError, match="No space"):
+        journal.append({"op": "tags", "tags": {"b": "x" * 20_000}})
+    journal.append({"op": "tags", "tags": {"c": "2"}})
+
+    lines = (disk / "training.jsonl").read_text().splitlines()
+    assert [json.loads(line)["tags"] for line in lines] == [{"a": "1"}, {"c": "2"}]
 
 
 @pytest.mark.core
