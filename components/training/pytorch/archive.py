@@ -173,7 +173,7 @@ def _check_payload(entry: Mapping[str, Any], folder: str, prefix: str, records: 
     offset = meta["storage_offset"].get("as_int")
     if not all(type(n) is int and n >= 0 for n in (*sizes, *strides, offset)):
         raise ValueError(f"{name} has no fixed size")
-    elements = math.prod(sizes)
+    elements: int = math.prod(sizes)
     # An element has a byte or more. PyTorch fills an empty record with as many zeros as its declared size.
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
     if elements and last >= records[folder + name]:
