@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from switchyard.components.tasks import BINARY, MULTICLASS, QUANTILE, REGRESSION, TASKS
+
 # Means over rows. TFMA's own multiclass accuracy and loss need one-hot labels, or have keys that thresholds do not match.
-ROW_ACCURACY, ROW_LOSS = "__accuracy", "__loss"
-BINARY, MULTICLASS, REGRESSION = TASKS = ("binary", "multiclass", "regression")
+ROW_ACCURACY, ROW_LOSS, ROW_COVERAGE = "__accuracy", "__loss", "__coverage"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Formula:
     tfma: str
     meaning: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether it is a mean of values of single rows, which differ by model."""
+        return "feature_key_path" in self.settings
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,10 @@ METRICS = (
             BINARY: Formula("BinaryCrossEntropy", "cross-entropy, natural logarithm"),
             MULTICLASS: _row_mean(ROW_LOSS, "cross-entropy, natural logarithm"),
             REGRESSION: Formula("MeanSquaredError", "mean squared error"),
+            QUANTILE: _row_mean(ROW_LOSS, "pinball loss, mean of the quantiles"),
         },
         interval=True,
-        primary=(REGRESSION,),
+        primary=(REGRESSION, QUANTILE),
         trained=True,
         headline=4,
     ),
@@ -115,6 +122,13 @@ METRICS = (
     Metric("recall_macro", 1, _by_class("recall")),
     Metric("f1_macro", 1, _by_class("F1")),
     Metric("mae", -1, {REGRESSION: Formula("MeanAbsoluteError", "mean absolute error")}, interval=True, trained=True, headline=3),
+    Metric(
+        "coverage",
+        0,
+        {QUANTILE: _row_mean(ROW_COVERAGE, "share of labels from the first quantile to the last")},
+        interval=True,
+        headline=5,
+    ),
     Metric("mean_label", 0, {REGRESSION: Formula("MeanLabel", "mean label")}),
     Metric("mean_prediction", 0, {REGRESSION: Formula("MeanPrediction", "mean prediction")}),
 )
@@ -129,7 +143,7 @@ def names(task: str, wanted: Callable[[Metric], bool] = lambda metric: True) -> 
     """Returns the names of a task's metrics that can have thresholds, in the order of tables and files.
 
     Args:
-        task: binary, multiclass or regression.
+        task: name of a task.
         wanted: filter on the metrics.
     """
     return [m.name for m in METRICS if m.has_threshold(task) and wanted(m)]

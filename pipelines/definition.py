@@ -23,6 +23,7 @@ from switchyard.components.infra_validation.component import InfraValidation
 from switchyard.components.ingest.component import Ingest
 from switchyard.components.registration.component import Register
 from switchyard.components.report.component import Report
+from switchyard.components.tasks import TASKS
 from switchyard.components.training.component import Training
 from switchyard.components.training.config import trainer_name
 from switchyard.components.transform.component import Transform
@@ -67,7 +68,7 @@ def create_pipeline(
         UserError: the user's code does not exist or is no Python.
     """
     if config.task == "auto":
-        raise UserError("task: cannot be inferred from the data; set it to binary, multiclass or regression.")
+        raise UserError(f"task: cannot be inferred from the data; set it to {', '.join(TASKS)}.")
     ingest = Ingest(input_spec(config), VERSION).with_id("ingest")
     examples = ingest.outputs["examples"]
     statistics_node = FineStatistics(examples).with_id("statistics")

@@ -20,6 +20,7 @@ from switchyard.components.ingest.scan import PEEK_ROWS, Scan, scan
 from switchyard.components.ingest.sources import find_files
 from switchyard.components.metrics import trained_names
 from switchyard.components.progress import say, warn
+from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.config import TrainerSettings, is_code
@@ -91,7 +92,7 @@ def _kept_class(found: Scan, champions_class: Callable[[], str | None]) -> str |
 
 def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
     """Checks class weights if all rows were read; else there may be more classes, and the training stage checks them."""
-    if found.rows < PEEK_ROWS or found.task == "regression":
+    if found.rows < PEEK_ROWS or not TASKS[found.task].has_classes:
         class_weights(config.trainer.hyperparameters.class_weights, found.classes, found.label_counts, config.label)
 
 

@@ -11,7 +11,8 @@ from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.losses import named_loss
 from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
 
-TASKS = {"binary": 1, "multiclass": 3, "regression": 1}
+TASKS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3}
+TARGETS = {"quantile": ("0.1", "0.5", "0.9")}
 HYPER = dict(
     epochs=6,
     steps=None,
@@ -36,6 +37,7 @@ def examples(task, rows, seed):
         "binary": (score > 0).astype(np.int64),
         "multiclass": np.digitize(score, [-1, 1]),
         "regression": score.astype(np.float32),
+        "quantile": (score + rng.normal(size=rows)).astype(np.float32),
     }[task]
     return in_memory({"x": x, "word": word}, label, SPECS)
 
@@ -55,11 +57,11 @@ def request(
 ):
     """Returns the request to train on `examples`, train and eval."""
     return TrainRequest(
-        spec=spec or ModelSpec(SPECS, task, TASKS[task]),
+        spec=spec or ModelSpec(SPECS, task, TASKS[task], targets=TARGETS.get(task, ())),
         train=train or examples[0],
         eval=examples[1],
         hyperparameters=Hyperparameters(**{**HYPER, **hyper}),
-        loss=loss or named_loss(task),
+        loss=loss or named_loss(task, targets=TARGETS.get(task, ())),
         accelerator=accelerator or AcceleratorProfile(),
         build_model=build_model,
         checkpoint_dir=folder / "checkpoints",

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from switchyard.components.bundle.model import BundleInfo
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.tasks import MULTICLASS, TASKS
 from switchyard.components.values.conversion import MISSING, Misfit, fit, model_column
 from switchyard.components.values.raw_features import Columns
 from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
@@ -59,10 +60,12 @@ class ChampionFit:
     def obstacle(self) -> str:
         """The reason why the champion can judge no row of this data, in one sentence; empty if it may judge some."""
         info, summary = self._info, self._summary
-        if (info.task == "regression") != (summary.task == "regression"):
+        if info.task != summary.task and not (TASKS[info.task].has_classes and TASKS[summary.task].has_classes):
             return f"it is for a {info.task} task, the data is {summary.task}"
         if info.label != summary.label:
             return f"it predicts {info.label!r}, the label is {summary.label!r}"
+        if info.targets != summary.targets:
+            return f"it predicts the {TASKS[info.task].targets}s {_listed(info.targets)}, wanted are {_listed(summary.targets)}"
         common = sum(i is not None for i in self._index)
         # With a single common class the quality of a model cannot be measured.
         if summary.classes and common < 2:
@@ -75,7 +78,8 @@ class ChampionFit:
     @property
     def outputs(self) -> int:
         """Number of scores per row in `aligned`."""
-        return len(self._summary.classes) + bool(self._foreign) if self._summary.task == "multiclass" else 1
+        names = TASKS[self._summary.task].score_names(self._summary.classes, self._summary.targets)
+        return len(names) + (bool(self._foreign) if self._summary.task == MULTICLASS else 0)
 
     def take(self, batch: pa.RecordBatch) -> Taken:
         """Returns the rows of a batch of examples that the champion can judge."""

@@ -27,6 +27,7 @@ from switchyard.components.compat import tensorflow_globs
 from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.data.class_order import places, positive_class, same_classes
 from switchyard.components.errors import UserError
+from switchyard.components.tasks import TASKS
 from switchyard.components.tracking.manifest import FORMAT, verify
 from switchyard.components.values.conversion import fit_frame, fit_rows
 from switchyard.components.values.raw_features import Columns, Ragged, RawFeature, concatenate
@@ -66,6 +67,7 @@ class BundleInfo:
         classes: label values in the order of the model's outputs, a binary task's positive class last; empty for a regression.
         features: raw features; inputs `f0`, `f1`, ... of the transform graph.
         transformed: names of the transformed features; outputs `t0`, `t1`, ... of the transform graph.
+        targets: see `DatasetSummary.targets`.
         user_code: whether the user's code made the transform graph or the model.
     """
 
@@ -77,6 +79,12 @@ class BundleInfo:
     features: list[RawFeature]
     transformed: list[str] = field(default_factory=list)
     user_code: bool = False
+    targets: list[str] = field(default_factory=list)
+
+    @property
+    def score_names(self) -> list[str]:
+        """Names of the scores, in the order of the model's outputs."""
+        return TASKS[self.task].score_names(self.classes, self.targets)
 
     @property
     def positive_class(self) -> Any | None:
@@ -132,7 +140,8 @@ class BundleModel:
                 tensors[f"f{i}"] = constant(column)
         outputs = self._preprocess.transform(tensors)
         transformed = {name: outputs[f"t{i}"].numpy() for i, name in enumerate(self.info.transformed)}
-        return np.asarray(self._predict(transformed), dtype=np.float32)
+        scores = np.asarray(self._predict(transformed), dtype=np.float32)
+        return np.sort(scores, axis=1) if TASKS[self.info.task].ascending else scores
 
     def score_batch(self, batch: pa.RecordBatch) -> np.ndarray:
         """Returns the scores of a record batch of any Arrow types, see `scores`.
@@ -157,13 +166,13 @@ class BundleModel:
 
 def format_predictions(info: BundleInfo, scores: np.ndarray) -> dict[str, np.ndarray]:
     """Returns scores (see `BundleModel.scores`) as prediction columns: name -> values (B,), probabilities as float64."""
-    if info.task == "regression":
-        return {"prediction": scores[:, 0].astype("float64")}
+    names = info.score_names
+    columns: dict[str, np.ndarray] = {name: scores[:, i].astype("float64") for i, name in enumerate(names)}
+    if not info.classes:
+        return columns
     classes = np.asarray(info.classes, dtype=object if isinstance(info.classes[0], str) else None)
-    if info.task == "binary":
-        return {"prediction": classes[(scores[:, 0] >= 0.5).astype(int)], "probability": scores[:, 0].astype("float64")}
-    columns = {"prediction": classes[scores.argmax(axis=1)]}
-    return columns | {f"probability_{c}": scores[:, i].astype("float64") for i, c in enumerate(info.classes)}
+    chosen = (scores[:, 0] >= 0.5).astype(int) if len(names) == 1 else scores.argmax(axis=1)
+    return {"prediction": classes[chosen], **columns}
 
 
 def reordered(scores: np.ndarray, info: BundleInfo, classes: Sequence[Any]) -> np.ndarray:
@@ -254,10 +263,12 @@ def _problem(info: BundleInfo) -> str:
             return f"the feature {feature.name[:60]!r} is {feature.dtype[:20]!r} of width {feature.width}"
         if not _MEANING.fullmatch(feature.meaning):
             return f"the feature {feature.name[:60]!r} means {feature.meaning[:60]!r}"
-    wanted = {"regression": 0, "binary": 2, "multiclass": max(2, len(info.classes))}.get(info.task)
-    kinds = set(map(type, info.classes))
-    if len(info.classes) != wanted or not (kinds <= {str} or kinds <= {int}) or len(set(info.classes)) != wanted:
+    kinds, task = set(map(type, info.classes)), TASKS.get(info.task)
+    one_kind = (kinds <= {str} or kinds <= {int}) and len(set(info.classes)) == len(info.classes)
+    if not (task and task.fits(len(info.classes)) and one_kind):
         return f"the task {info.task[:20]!r} has the classes {str(info.classes)[:60]}"
+    if not task.fits_targets(info.targets):
+        return f"the task {info.task[:20]!r} has the targets {str(info.targets)[:60]}"
     return ""
 
 

@@ -135,13 +135,10 @@ def signature(info: BundleInfo) -> ModelSignature:
         if f.meaning.partition("[")[0] in (BOOLEAN, TIMESTAMP, TIME) and not f.is_list:
             kind = AnyType()
         inputs.append(ColSpec(Array(kind) if (f.width or 1) > 1 or f.is_list else kind, f.name, required=f.width is not None))
-    outputs: list[Any] = []
+    outputs = [ColSpec(DataType.double, n) for n in info.score_names]
     if info.classes:
         kind = DataType.string if isinstance(info.classes[0], str) else DataType.long
-        names = ["probability"] if info.task == "binary" else [f"probability_{c}" for c in info.classes]
-        outputs = [ColSpec(kind, "prediction"), *(ColSpec(DataType.double, n) for n in names)]
-    else:
-        outputs = [ColSpec(DataType.double, "prediction")]
+        outputs.insert(0, ColSpec(kind, "prediction"))
     return ModelSignature(Schema(inputs), Schema(cast(Any, outputs)))
 
 

@@ -28,10 +28,11 @@ class DatasetSummary:
         bad_row_samples: a few of them: file, reason, row.
         empty_columns: columns without any value; they are not written.
         label: name of the label column.
-        task: binary, multiclass or regression.
+        task: name of a task.
         classes: label values in the order of their class index (the positive class of a binary task is the last,
             others are sorted), empty for a regression.
         class_counts: class -> rows in the training split.
+        targets: names of what a model outputs if it has several outputs that are no classes: the quantiles as texts.
         positive_by: reason for the choice of a binary task's positive class.
         meanings: column -> meaning of its values, see `RawFeature.meaning`.
         spelled: text column -> styles of numbers, booleans and dates in it, see `components.values.spelling.styles`.
@@ -64,6 +65,7 @@ class DatasetSummary:
     keys: int | None = None
     bytes_columns: list[str] = field(default_factory=list)
     source: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
 
     @property
     def independent(self) -> float:

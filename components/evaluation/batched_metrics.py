@@ -29,8 +29,10 @@ from switchyard.components.evaluation.curves import (
     roc_area,
     spread,
 )
+from switchyard.components.evaluation.row_values import ROW_VALUES
 from switchyard.components.evaluation.slices import SliceColumn, SliceKey, slices_of
-from switchyard.components.evaluation.tfma_config import row_feature
+from switchyard.components.evaluation.tfma_config import of_rows, row_feature
+from switchyard.components.tasks import BINARY, MULTICLASS, REGRESSION
 
 # The thresholds of TFMA's plots.
 _PLOTTED = np.concatenate([[-1e-6], np.arange(1001) / 1000])
@@ -102,18 +104,21 @@ class Sums:
 # (model, kind of sums) -> sums; the number of rows is stored under the model "".
 Summed = dict[tuple[str, str], Sums]
 Found = tuple[dict[str, float], dict[str, Any]]
+_Sum = Callable[[np.ndarray, np.ndarray], dict[str, Sums]]
 
 
 class MeasureBatches(beam.PTransform):
     """A transform from `Batch`es to the input of `tfma.WriteResults`: metrics and plots per slice, PCollections by name.
 
     Args:
-        task: binary, multiclass or regression.
+        task: name of a task.
         config: the models and the slices.
+        targets: see `DatasetSummary.targets`.
     """
 
-    def __init__(self, task: str, config: config_pb2.EvalConfig) -> None:
+    def __init__(self, task: str, config: config_pb2.EvalConfig, targets: Sequence[str] = ()) -> None:
         super().__init__()
+        self._targets = list(targets)
         self._task, self._models = task, [spec.name for spec in config.model_specs]
         self._slices = list(config.slicing_specs)
 
@@ -122,7 +127,7 @@ class MeasureBatches(beam.PTransform):
         computed = (
             batches
             | "Slice" >> beam.FlatMap(_sliced, self._slices)
-            | "Sum" >> beam.CombinePerKey(SumBatches(self._task))
+            | "Sum" >> beam.CombinePerKey(SumBatches(self._task, self._targets))
             | "Measure" >> beam.Map(_measured, self._task, self._models)
         )
         return {
@@ -139,8 +144,11 @@ def _sliced(batch: Batch, specs: Sequence[config_pb2.SlicingSpec]) -> Iterator[t
 class SumBatches(beam.CombineFn):
     """A combiner of the sums that a task's metrics are computed from."""
 
-    def __init__(self, task: str) -> None:
-        self._sums = _TASKS[task][0]
+    def __init__(self, task: str, targets: Sequence[str] = ()) -> None:
+        if task in ROW_VALUES:
+            self._sums: _Sum = lambda labels, scores: _sum_rows(ROW_VALUES[task](labels, scores, targets))
+        else:
+            self._sums = _TASKS[task][0]
 
     def create_accumulator(self) -> Summed:
         """See the base class."""
@@ -171,15 +179,15 @@ def _measured(
 ) -> tuple[SliceKey, dict[Any, Any], dict[Any, Any]]:
     key, summed = slice_
     [rows] = summed["", _ROWS].totals
+    own = of_rows(task)
     metrics: dict[Any, Any] = {}
     plots: dict[Any, Any] = {}
     for model in models:
         # TFMA omits the name of a single model.
         name = model if len(models) > 1 else ""
-        measured, plotted = _TASKS[task][1]({kind: sums for (of, kind), sums in summed.items() if of == model})
+        measured, plotted = _measure(task)({kind: sums for (of, kind), sums in summed.items() if of == model})
         for metric, value in {"example_count": rows, **measured}.items():
-            own = task == "multiclass" and metric != "example_count"
-            metrics[MetricKey(row_feature(metric, model)) if own else MetricKey(metric, model_name=name)] = value
+            metrics[MetricKey(row_feature(metric, model)) if metric in own else MetricKey(metric, model_name=name)] = value
         plots |= {PlotKey(kind, model_name=name): plot for kind, plot in plotted.items()}
     return key, metrics, plots
 
@@ -278,8 +286,20 @@ def _measure_regression(sums: Mapping[str, Sums]) -> Found:
     return {"loss": _ratio(squared, errors), "mae": _ratio(absolute, errors), **means}, {}
 
 
-_TASKS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], dict[str, Sums]], Callable[[Mapping[str, Sums]], Found]]] = {
-    "binary": (_sum_binary, _measure_binary),
-    "multiclass": (_sum_multiclass, _measure_multiclass),
-    "regression": (_sum_regression, _measure_regression),
+def _sum_rows(values: Mapping[str, np.ndarray]) -> dict[str, Sums]:
+    return {name: Sums.of_all(len(of), float(of.sum())) for name, of in values.items()}
+
+
+def _measure_rows(sums: Mapping[str, Sums]) -> Found:
+    return {name: _ratio(total, rows) for name, (rows, total) in ((n, s.totals) for n, s in sums.items())}, {}
+
+
+def _measure(task: str) -> Callable[[Mapping[str, Sums]], Found]:
+    return _measure_rows if task in ROW_VALUES else _TASKS[task][1]
+
+
+_TASKS: dict[str, tuple[_Sum, Callable[[Mapping[str, Sums]], Found]]] = {
+    BINARY: (_sum_binary, _measure_binary),
+    MULTICLASS: (_sum_multiclass, _measure_multiclass),
+    REGRESSION: (_sum_regression, _measure_regression),
 }

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from switchyard.components.evaluation.curves import bucket_of, curve_bins, roc_area
+from switchyard.components.evaluation.row_values import ROW_VALUES
+from switchyard.components.tasks import BINARY, MULTICLASS, REGRESSION
 
 SEED = 20_250_101
 _WORK = 3e7
@@ -28,16 +30,18 @@ class Rows:
     """The evaluated rows.
 
     Attributes:
-        task: binary, multiclass or regression.
+        task: name of a task.
         labels: class index, or value for a regression; float64 (n,).
         scores: model -> probabilities, or values for a regression; float32 (n, outputs); NaN where a champion cannot judge a row.
         there: model -> rows that it can judge, bool (n,); all rows for models without an entry.
+        targets: see `DatasetSummary.targets`.
     """
 
     task: str
     labels: np.ndarray
     scores: Mapping[str, np.ndarray]
     there: Mapping[str, np.ndarray] = field(default_factory=dict)
+    targets: Sequence[str] = ()
 
     def judged(self, model: str) -> np.ndarray:
         """Returns the rows that a model can judge, bool (n,); its scores there may still be NaN or infinite."""
@@ -45,14 +49,14 @@ class Rows:
 
     def of(self, models: Sequence[str]) -> Rows:
         """Returns all rows with the scores of the given models."""
-        return Rows(self.task, self.labels, {m: self.scores[m] for m in models}, self.there)
+        return replace(self, scores={m: self.scores[m] for m in models})
 
     def where(self, rows: np.ndarray) -> Rows:
         """Returns the rows selected by a mask, bool (n,)."""
         if rows.all():
             return self
         scores, there = ({m: values[rows] for m, values in by_model.items()} for by_model in (self.scores, self.there))
-        return Rows(self.task, self.labels[rows], scores, there)
+        return replace(self, labels=self.labels[rows], scores=scores, there=there)
 
 
 def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
@@ -64,7 +68,7 @@ def replicates(rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, di
     """
     n = len(rows.labels)
     count = int(np.clip(_WORK / max(1, n), _FEWEST, _MOST))
-    functions = {m: weighted_metrics(rows.task, rows.labels, s) for m, s in rows.scores.items()}
+    functions = {m: weighted_metrics(rows.task, rows.labels, s, rows.targets) for m, s in rows.scores.items()}
     if metrics is not None:
         functions = {m: {name: f[name] for name in metrics} for m, f in functions.items()}
     found = {m: {name: np.empty(count) for name in f} for m, f in functions.items()}
@@ -86,15 +90,25 @@ def _poisson_table() -> np.ndarray:
     return np.searchsorted(likely, (np.arange(size) + 0.5) / size).astype(np.float64)
 
 
-def weighted_metrics(task: str, labels: np.ndarray, scores: np.ndarray) -> dict[str, Weighted]:
+def weighted_metrics(task: str, labels: np.ndarray, scores: np.ndarray, targets: Sequence[str] = ()) -> dict[str, Weighted]:
     """Returns metric -> function from row weights (..., n) to the metric's values (...), NaN where undefined."""
-    if task == "regression":
-        error = scores[:, 0].astype(np.float64) - labels
-        return {"loss": _mean(error**2), "mae": _mean(np.abs(error))}
-    if task == "multiclass":
-        index = labels.astype(int)
-        chosen = scores[np.arange(len(index)), index].astype(np.float64)
-        return {"loss": _mean(-np.log(chosen)), "accuracy": _mean((scores.argmax(axis=1) == index).astype(np.float64))}
+    if task in ROW_VALUES:
+        return {name: _mean(values) for name, values in ROW_VALUES[task](labels, scores, targets).items()}
+    return _WEIGHTED[task](labels, scores)
+
+
+def _regression(labels: np.ndarray, scores: np.ndarray) -> dict[str, Weighted]:
+    error = scores[:, 0].astype(np.float64) - labels
+    return {"loss": _mean(error**2), "mae": _mean(np.abs(error))}
+
+
+def _multiclass(labels: np.ndarray, scores: np.ndarray) -> dict[str, Weighted]:
+    index = labels.astype(int)
+    chosen = scores[np.arange(len(index)), index].astype(np.float64)
+    return {"loss": _mean(-np.log(chosen)), "accuracy": _mean((scores.argmax(axis=1) == index).astype(np.float64))}
+
+
+def _binary(labels: np.ndarray, scores: np.ndarray) -> dict[str, Weighted]:
     p = scores[:, 0].astype(np.float64)
     positive = labels == 1
     predicted = p > 0.5
@@ -107,6 +121,9 @@ def weighted_metrics(task: str, labels: np.ndarray, scores: np.ndarray) -> dict[
         "recall": _ratio(tp, tp + fn),
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
     }
+
+
+_WEIGHTED = {BINARY: _binary, MULTICLASS: _multiclass, REGRESSION: _regression}
 
 
 def _mean(values: np.ndarray) -> Weighted:

@@ -78,7 +78,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         rows = read_rows(output, list(models), summary)
         _check_labels(rows.labels, summary)
         if not settings.thresholds:
-            settings = settings.model_copy(update={"thresholds": default_thresholds(summary.task, rows.labels)})
+            settings = settings.model_copy(update={"thresholds": default_thresholds(summary.task, rows.labels, summary.targets)})
         result = _result(output, models, measured, rows, settings, summary, baseline)
         result.save(output)
         _bless(artifact_utils.get_single_instance(output_dict["blessing"]), artifacts[result.best], result)
@@ -111,7 +111,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
                 os.path.join(output, PREDICTIONS, "rows"), rows_schema(list(bundles), features), file_name_suffix=".parquet"
             )
-            measured = predicted["batches"] | "Measure" >> MeasureBatches(summary.task, config)
+            measured = predicted["batches"] | "Measure" >> MeasureBatches(summary.task, config, summary.targets)
             writers = tfma.default_writers(output_path=output, eval_shared_model=shared, eval_config=config)
             _ = measured | "Write" >> tfma.WriteResults(writers=writers)
 
@@ -239,7 +239,7 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     columns = {m: table[m].combine_chunks() for m in models}
     there = {m: column.is_valid().to_numpy(zero_copy_only=False) for m, column in columns.items()}
     scores = {m: _scores(column, there[m]) for m, column in columns.items()}
-    return Rows(summary.task, labels, scores, there)
+    return Rows(summary.task, labels, scores, there, summary.targets)
 
 
 def _scores(column: pa.ListArray, there: np.ndarray) -> np.ndarray:

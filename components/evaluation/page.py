@@ -101,6 +101,8 @@ def _plots(result: Evaluation, summary: DatasetSummary) -> list[Any]:
         plots.append(_matrix(rows, [str(c) for c in summary.classes]))
     if rows := result.candidate.plots.get("fit"):
         plots.append(_fit(rows))
+    if shares := {n: p["quantiles"] for n, p in by_model.items() if p.get("quantiles")}:
+        plots.append(_quantiles(shares))
     return plots
 
 
@@ -139,6 +141,17 @@ def _fit(rows: list[dict[str, float]]) -> Any:
     ax.plot([min(labels), max(labels)], [min(labels), max(labels)], color=INK, linewidth=0.8, linestyle=":")
     ax.scatter(labels, [r["prediction"] for r in rows], s=6, alpha=0.6, color=COLOURS[0])
     return svg(figure, "Prediction and label")
+
+
+def _quantiles(shares: Mapping[str, list[dict[str, float]]]) -> Any:
+    figure, ax = axes(title="Calibration of the quantiles", x="quantile", y="share of labels up to it")
+    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
+    for i, (name, rows) in enumerate(shares.items()):
+        x, y = [r["quantile"] for r in rows], [r["share"] for r in rows]
+        ax.plot(x, y, marker="o", markersize=3, color=COLOURS[i % len(COLOURS)], label=name)
+    if len(shares) > 1:
+        legend(ax)
+    return svg(figure, "Calibration of the quantiles")
 
 
 def _half(rows: list[dict[str, float]]) -> list[dict[str, float]]:

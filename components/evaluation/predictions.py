@@ -17,6 +17,7 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.evaluation.batched_metrics import Batch
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.slices import SliceColumn, slice_column
+from switchyard.components.tasks import TASKS
 
 _EPSILON = 1e-7
 ROWS = "rows"
@@ -78,7 +79,7 @@ def beside(name: str) -> str:
 
 def _clipped(scores: np.ndarray, summary: DatasetSummary) -> np.ndarray:
     # As in Keras: float32 rounds confident predictions to exactly 0 or 1, whose logarithm is infinite.
-    return scores.clip(_EPSILON, 1 - _EPSILON) if summary.classes else scores
+    return scores.clip(_EPSILON, 1 - _EPSILON) if TASKS[summary.task].has_probabilities else scores
 
 
 def _champion_scores(bundle: BundleModel, summary: DatasetSummary, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:

@@ -65,7 +65,8 @@ class ModelResult:
         intervals: metric -> two-sided 95 % interval.
         slices: slice (`feature=value`, several joined by `, `) -> metric -> value.
         plots: `confusion` (rows of threshold, tp, fp, tn, fn), `calibration` (rows of prediction, label, count),
-            `multiclass` (rows of actual, predicted, count), `fit` (rows of label, prediction).
+            `multiclass` (rows of actual, predicted, count), `fit` (rows of label, prediction),
+            `quantiles` (rows of quantile, share of labels up to it).
         passed: whether all thresholds hold.
         blessed: whether the model is eligible for promotion and the best of the eligible candidates.
         failures: failed checks, one sentence each.
@@ -92,7 +93,7 @@ class Evaluation:
     """The result of an evaluation.
 
     Attributes:
-        task: binary, multiclass or regression.
+        task: name of a task.
         metric: metric that decides between models.
         split: evaluated split: `test` if there is one, else `eval`.
         rows: number of rows of the split.

@@ -6,6 +6,7 @@ import numpy as np
 
 from switchyard.components.evaluation.bootstrap import Rows
 from switchyard.components.evaluation.results import Plots
+from switchyard.components.tasks import MULTICLASS, QUANTILE, REGRESSION, middle
 
 _THRESHOLDS = np.linspace(0, 1, 101)
 _MOST_POINTS = 400
@@ -15,18 +16,27 @@ def row_plots(rows: Rows, model: str, classes: int) -> Plots:
     """Returns the plots that TFMA does not provide.
 
     For multiclass: `one_vs_rest` (rows of class, threshold, tp, fp, tn, fn) and `calibration` of the chosen class's
-    probability. For a regression: `fit`, a sample of (label, prediction).
+    probability. For a regression: `fit`, a sample of (label, prediction). For quantiles: `quantiles` (rows of quantile, share of
+    labels up to it), and `fit` with the quantile nearest to the median.
     """
     scores = rows.scores[model].astype(np.float64)
-    if rows.task == "multiclass":
+    if rows.task == MULTICLASS:
         return {
             "one_vs_rest": _one_vs_rest(rows.labels.astype(int), scores, classes),
             "calibration": _calibration(rows.labels, scores),
         }
-    if rows.task == "regression":
-        chosen = np.random.default_rng(0).permutation(len(rows.labels))[:_MOST_POINTS]
-        return {"fit": [{"label": float(rows.labels[i]), "prediction": float(scores[i, 0])} for i in chosen]}
+    if rows.task == REGRESSION:
+        return {"fit": _fit(rows.labels, scores[:, 0])}
+    if rows.task == QUANTILE:
+        shares = (rows.labels[:, np.newaxis] <= scores).mean(axis=0)
+        below = [{"quantile": float(q), "share": float(s)} for q, s in zip(rows.targets, shares, strict=True)]
+        return {"quantiles": below, "fit": _fit(rows.labels, scores[:, middle(rows.targets)])}
     return {}
+
+
+def _fit(labels: np.ndarray, predictions: np.ndarray) -> list[dict[str, float]]:
+    chosen = np.random.default_rng(0).permutation(len(labels))[:_MOST_POINTS]
+    return [{"label": float(labels[i]), "prediction": float(predictions[i])} for i in chosen]
 
 
 def _one_vs_rest(labels: np.ndarray, scores: np.ndarray, classes: int) -> list[dict[str, float]]:

@@ -14,6 +14,7 @@ PLOTS = {
     "binary": ("ConfusionMatrixPlot", "CalibrationPlot"),
     "multiclass": ("MultiClassConfusionMatrixPlot",),
     "regression": (),
+    "quantile": (),
 }
 
 
@@ -21,7 +22,7 @@ def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str
     """Returns TFMA's EvalConfig, without thresholds: `model_gate` decides, as it accounts for noise.
 
     Args:
-        task: binary, multiclass or regression.
+        task: name of a task.
         slices: lists of features to slice by; the overall slice is always included.
         models: names of the models, which are evaluated on the same rows.
     """
@@ -32,7 +33,7 @@ def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str
     for features in slices:
         config.slicing_specs.add(feature_keys=list(features))
     # Means over rows need a metrics spec per model, as each reads a feature of its own.
-    for group in [[m] for m in models] if task == "multiclass" else [list(models)]:
+    for group in [[m] for m in models] if of_rows(task) else [list(models)]:
         spec = config.metrics_specs.add(model_names=group if len(models) > 1 else [])
         for metric in METRICS:
             if metric.has_threshold(task):
@@ -41,6 +42,11 @@ def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str
         for kind in PLOTS[task]:
             spec.metrics.add(class_name=kind)
     return config
+
+
+def of_rows(task: str) -> frozenset[str]:
+    """Returns the names of the task's metrics that are means of values of single rows."""
+    return frozenset(m.name for m in METRICS if task in m.formulas and m.formulas[task].of_rows)
 
 
 def _settings(settings: Mapping[str, Any], name: str, model: str) -> dict[str, Any]:

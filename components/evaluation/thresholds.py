@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.config import EvaluationConfig, Threshold
 from switchyard.components.evaluation.own_metrics import own_names
-from switchyard.components.metrics import DIRECTION, MULTICLASS, PRIMARY, REGRESSION, names
+from switchyard.components.metrics import DIRECTION, PRIMARY, direction, names
 
 
 def check_settings(evaluation: EvaluationConfig, task: str) -> None:
@@ -40,19 +41,20 @@ def check_settings(evaluation: EvaluationConfig, task: str) -> None:
         )
 
 
-def default_thresholds(task: str, labels: Any) -> dict[str, Threshold]:
+def default_thresholds(task: str, labels: Any, targets: Sequence[str] = ()) -> dict[str, Threshold]:
     """Returns the trivial predictor's performance as threshold: AUC 0.5, the majority class's share, the label's variance.
 
     Args:
-        task: binary, multiclass or regression.
+        task: name of a task.
         labels: encoded labels of the held-out split, NumPy (n,).
+        targets: see `DatasetSummary.targets`.
     """
     import numpy as np
 
-    if task == REGRESSION:
-        least = Threshold(upper_bound=float(np.var(labels)))
-    elif task == MULTICLASS:
-        least = Threshold(lower_bound=float(np.unique(labels, return_counts=True)[1].max() / len(labels)))
-    else:
-        least = Threshold(lower_bound=0.5)
-    return {PRIMARY[task]: least}
+    from switchyard.components.evaluation.bootstrap import weighted_metrics
+    from switchyard.components.evaluation.trivial import trivial_scores
+
+    metric = PRIMARY[task]
+    scores = trivial_scores(task, labels, metric, targets)
+    value = float(weighted_metrics(task, labels, scores, targets)[metric](np.ones(len(labels))))
+    return {metric: Threshold(lower_bound=value) if direction(metric) > 0 else Threshold(upper_bound=value)}

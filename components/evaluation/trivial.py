@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
 from switchyard.components.evaluation.results import ModelResult
 from switchyard.components.metrics import PRIMARY, direction
+from switchyard.components.tasks import BINARY, MULTICLASS, QUANTILE, REGRESSION, TASKS
 
 _NAME = "trivial"
 _EPSILON = 1e-7
@@ -33,13 +35,14 @@ class Trivial:
     @classmethod
     def of(cls, rows: Rows, metric: str) -> Trivial:
         """Returns the trivial predictor measured on the rows; `metric` decides between models."""
-        scores = trivial_scores(rows.task, rows.labels, metric)
-        known = weighted_metrics(rows.task, rows.labels, scores)
+        scores = trivial_scores(rows.task, rows.labels, metric, rows.targets)
+        known = weighted_metrics(rows.task, rows.labels, scores, rows.targets)
         chosen = metric if metric in known and metric != "recall" else PRIMARY[rows.task]
         if chosen != metric:
-            scores = trivial_scores(rows.task, rows.labels, chosen)
-        value = float(weighted_metrics(rows.task, rows.labels, scores)[chosen](np.ones(len(rows.labels))))
-        return cls(chosen, value, replicates(Rows(rows.task, rows.labels, {_NAME: scores}), [chosen])[_NAME][chosen])
+            scores = trivial_scores(rows.task, rows.labels, chosen, rows.targets)
+        value = float(weighted_metrics(rows.task, rows.labels, scores, rows.targets)[chosen](np.ones(len(rows.labels))))
+        its_rows = Rows(rows.task, rows.labels, {_NAME: scores}, targets=rows.targets)
+        return cls(chosen, value, replicates(its_rows, [chosen])[_NAME][chosen])
 
     def not_better(self, model: ModelResult, samples: np.ndarray | None, confidence: float | None) -> str:
         """Returns the reason why a model is not significantly better than the trivial predictor, or an empty string.
@@ -64,15 +67,36 @@ class Trivial:
         )
 
 
-def trivial_scores(task: str, labels: np.ndarray, metric: str) -> np.ndarray:
-    """Returns the best scores by a metric among those that are constant over all rows, float64 (n, outputs)."""
-    if task == "regression":
-        best = np.median(labels) if metric == "mae" else np.mean(labels)
-        # float64, as float32 would lose the differences of large labels.
-        return np.full((len(labels), 1), best)
-    if task == "multiclass":
-        shares = np.bincount(labels.astype(int)) / len(labels)
-        return np.tile(shares.clip(_EPSILON, 1 - _EPSILON), (len(labels), 1))
+def trivial_scores(task: str, labels: np.ndarray, metric: str, targets: Sequence[str] = ()) -> np.ndarray:
+    """Returns the best scores by a metric among those that are constant over all rows, float64 (n, outputs).
+
+    In float64, as float32 would lose the differences of large labels.
+    """
+    best = np.asarray(_BEST[task](labels, metric, targets), dtype=np.float64)
+    return np.tile(best.clip(_EPSILON, 1 - _EPSILON) if TASKS[task].has_probabilities else best, (len(labels), 1))
+
+
+def _binary(labels: np.ndarray, metric: str, targets: Sequence[str]) -> list[float]:
     # Without positive predictions precision is undefined and F1 is 0.
-    share = 1.0 if metric in ("precision", "recall", "f1") else float(np.mean(labels == 1))
-    return np.full((len(labels), 1), np.clip(share, _EPSILON, 1 - _EPSILON))
+    return [1.0 if metric in ("precision", "recall", "f1") else float(np.mean(labels == 1))]
+
+
+def _multiclass(labels: np.ndarray, metric: str, targets: Sequence[str]) -> np.ndarray:
+    return np.bincount(labels.astype(int)) / len(labels)
+
+
+def _regression(labels: np.ndarray, metric: str, targets: Sequence[str]) -> list[float]:
+    return [float(np.median(labels) if metric == "mae" else np.mean(labels))]
+
+
+def _quantile(labels: np.ndarray, metric: str, targets: Sequence[str]) -> np.ndarray:
+    return np.asarray(np.quantile(labels, [float(t) for t in targets]))
+
+
+# Task -> function from labels, the metric and the targets to the best scores of all rows, (outputs,).
+_BEST: dict[str, Callable[[np.ndarray, str, Sequence[str]], np.ndarray | list[float]]] = {
+    BINARY: _binary,
+    MULTICLASS: _multiclass,
+    REGRESSION: _regression,
+    QUANTILE: _quantile,
+}

@@ -93,6 +93,7 @@ class Executor(base_executor.BaseExecutor):
             keys=written.keys,
             bytes_columns=sorted(typed.bytes_columns),
             source=spec.patterns,
+            targets=list(spec.targets),
         ).save(examples.uri)
 
 

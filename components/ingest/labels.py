@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from switchyard.components.errors import UserError
 from switchyard.components.ingest.bad_rows import BadRows
 from switchyard.components.ingest.scalars import longest, one_a_row
+from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.values.cells import is_text
 from switchyard.components.values.spelling import NUMBER
@@ -161,11 +162,11 @@ def check_label(values: LabelValues, task: str) -> list[Any]:
     if not values.overflow and len(classes) < 2:
         only = f"only the value {classes[0]!r}" if classes else "no value at all"
         raise UserError(f"label: {name!r} has {only}; there is nothing to learn. Check the column and the data.")
-    if task == "regression":
+    if not TASKS[task].has_classes:
         if not values.is_quantity:
             kind = "holds dates" if values.has_dates else "is text"
             raise UserError(
-                f"label: {name!r} {kind}; a regression needs numbers. Set task to binary or multiclass, or, if its texts are "
+                f"label: {name!r} {kind}; a {task} task needs numbers. Set task to binary or multiclass, or, if its texts are "
                 f"numbers, data.columns: {{{name}: {{type: number}}}}."
             )
         if not all(math.isfinite(c) for c in classes if isinstance(c, float)):

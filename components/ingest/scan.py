@@ -26,6 +26,7 @@ from switchyard.components.ingest.reading import Batches
 from switchyard.components.ingest.scalars import check_values
 from switchyard.components.ingest.sources import Listing, format_of, list_files, listed
 from switchyard.components.progress import say
+from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.values.spelling import MISSING_LABELS
 
@@ -40,6 +41,7 @@ class InputSpec:
     Attributes:
         columns: column -> declared type, see `switchyard.components.ingest.declared`.
         csv: options that differ from the defaults of `CsvOptions`.
+        targets: see `DatasetSummary.targets`.
     """
 
     path: Sequence[str]
@@ -56,6 +58,7 @@ class InputSpec:
     csv: Mapping[str, str | None] = field(default_factory=dict)
     positive_class: str | None = None
     max_float32_loss: float = 0.5
+    targets: Sequence[str] = ()
 
     @property
     def given(self) -> dict[str, Any]:
@@ -276,7 +279,7 @@ def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) 
             f"{class_order.KEY}: a {found.task} task has no positive class, received {spec.positive_class!r}. Remove it."
         )
     if peek and (found.rows >= PEEK_ROWS or found.task != "binary"):
-        found.classes = list(labels.counts()) if found.task != "regression" else []
+        found.classes = list(labels.counts()) if TASKS[found.task].has_classes else []
         return found
     found.classes = check_label(labels, found.task)
     if found.task == "binary":

@@ -157,8 +157,7 @@ def predict_batch(
     good, bad = fitted.fits, dict(fitted.misfits)
     table = pa.table(batch.columns, names=batch.schema.names)
     table = _numbers(table, features, fitted.fitted) if typed else table
-    outputs = len(info.classes) if info.task == "multiclass" else 1
-    scores = np.full((batch.num_rows, outputs), np.nan, dtype=np.float32)
+    scores = np.full((batch.num_rows, len(info.score_names)), np.nan, dtype=np.float32)
     if good.any():
         scores[good] = bundle.score_columns(fitted.columns)
     for i in np.flatnonzero(good & ~np.isfinite(scores).all(axis=1)):
@@ -195,8 +194,8 @@ def _check_columns(info: BundleInfo, names: Sequence[str]) -> None:
             f"Columns: {in_a_line(names)}. Needed: {in_a_line(f.name for f in info.features if f.width is not None)}."
         )
     added = {
-        *format_predictions(info, np.zeros((0, max(1, len(info.classes))))),
-        *([POSITIVE_CLASS] if info.task == "binary" else []),
+        *format_predictions(info, np.zeros((0, len(info.score_names)))),
+        *([POSITIVE_CLASS] if info.positive_class is not None else []),
     }
     taken = sorted(added & set(names))
     if taken:

@@ -79,7 +79,4 @@ def scores_in(answer: Mapping[str, Sequence[Any]], info: BundleInfo) -> np.ndarr
         KeyError: a column is missing.
         ValueError: a value is not a number.
     """
-    names = {"regression": ["prediction"], "binary": ["probability"]}.get(
-        info.task, [f"probability_{c}" for c in info.classes]
-    )  # fmt: skip
-    return np.stack([np.asarray(answer[n], dtype=np.float64) for n in names], axis=1)
+    return np.stack([np.asarray(answer[n], dtype=np.float64) for n in info.score_names], axis=1)

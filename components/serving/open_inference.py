@@ -304,14 +304,11 @@ def input_metadata(feature: RawFeature) -> dict[str, Any]:
 
 def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
     """Returns the tensor metadata of the outputs: `prediction` and, for classification, probabilities."""
+    scores = [{"name": n, "datatype": "FP64", "shape": [-1], **_of_class(info)} for n in info.score_names]
     if not info.classes:
-        return [{"name": "prediction", "datatype": "FP64", "shape": [-1]}]
+        return scores
     kind = _TEXT if isinstance(info.classes[0], str) else "INT64"
-    names = ["probability"] if info.task == "binary" else [f"probability_{c}" for c in info.classes]
-    return [
-        {"name": "prediction", "datatype": kind, "shape": [-1]},
-        *({"name": n, "datatype": "FP64", "shape": [-1], **_of_class(info)} for n in names),
-    ]
+    return [{"name": "prediction", "datatype": kind, "shape": [-1]}, *scores]
 
 
 def _of_class(info: BundleInfo) -> dict[str, Any]:

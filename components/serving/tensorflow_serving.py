@@ -14,6 +14,7 @@ from typing import Any
 from switchyard.components.bundle.model import BundleInfo, RawFeature, bundle_folder, bundle_info, check_if_saved_model
 from switchyard.components.compat import tensorflow_globs
 from switchyard.components.errors import UserError
+from switchyard.components.tasks import TASKS
 from switchyard.components.tracking.manifest import verify
 from switchyard.components.training.positional import load_names, positional
 from switchyard.components.values.cells import number_of
@@ -123,10 +124,12 @@ def _outputs(info: BundleInfo, scores: Any) -> dict[str, Any]:
     """Returns the outputs by the rules of `switchyard.components.bundle.model.format_predictions`."""
     import tensorflow as tf
 
-    if info.task == "regression":
-        return {"prediction": scores[:, 0]}
+    if TASKS[info.task].ascending:
+        scores = tf.sort(scores, axis=1)
+    if not info.classes:
+        return {name: scores[:, i] for i, name in enumerate(info.score_names)}
     classes = tf.constant(info.classes)
-    if info.task == "binary":
+    if len(info.score_names) == 1:
         chosen = tf.cast(scores[:, 0] >= 0.5, tf.int32)
         return {"prediction": tf.gather(classes, chosen), "probability": scores[:, 0]}
     return {"prediction": tf.gather(classes, tf.argmax(scores, axis=1)), "probabilities": scores}

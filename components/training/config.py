@@ -166,6 +166,9 @@ class Accelerator(Section):
         return value
 
 
+Quantile = Annotated[Number, Field(gt=0, lt=1)]
+
+
 class TrainerConfig(Section):
     """The trainer and its model.
 
@@ -180,6 +183,8 @@ class TrainerConfig(Section):
             these per framework. Default: `cross_entropy`, `mse`.
         loss_parameters: `gamma` of `focal` (2), `delta` of `huber` (1), `quantile` of `quantile` (0.5); a function of your own
             receives them by name.
+        quantiles: quantiles of the label that a model of `task: quantile` outputs, between 0 and 1, ascending. Default: 0.1, 0.5,
+            0.9.
         hyperparameters: hyperparameters of training.
         trees: hyperparameters of boosted trees.
         accelerator: devices and precision.
@@ -192,6 +197,7 @@ class TrainerConfig(Section):
     model_parameters: dict[str, Any] = Field(default_factory=dict)
     loss: str | dict[str, str] | None = None
     loss_parameters: dict[str, Any] = Field(default_factory=dict)
+    quantiles: tuple[Quantile, ...] | None = None
     hyperparameters: HyperparametersConfig = HyperparametersConfig()
     trees: TreesConfig = TreesConfig()
     accelerator: Accelerator = Accelerator()
@@ -254,6 +260,8 @@ class TrainerConfig(Section):
                 f"write {{{', '.join(f'{f}: FILE' for f in self.frameworks)}}}"
             )
         self._check_loss()
+        if self.quantiles is not None and (not self.quantiles or list(self.quantiles) != sorted(set(self.quantiles))):
+            raise ValueError(f"quantiles: must be ascending and at least one, received {list(self.quantiles)}")
         workers, batch = self.profile().workers, self.hyperparameters.batch_size
         if batch % workers:
             raise ValueError(

@@ -83,6 +83,7 @@ class Executor(base_executor.BaseExecutor):
             task=summary.task,
             label=summary.label,
             classes=list(summary.classes),
+            targets=list(summary.targets),
             features=features,
             user_code=settings.own_preprocessing or settings.code is not None or bool(code),
         )

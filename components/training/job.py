@@ -51,7 +51,8 @@ class TrainingJob(Section):
             return Loss(self.hooks["build_loss"])
         if self.settings.loss_code:
             return Loss(name or "", parameters)
-        return named_loss(DatasetSummary.load(self.examples).task, name, parameters)
+        summary = DatasetSummary.load(self.examples)
+        return named_loss(summary.task, name, parameters, summary.targets)
 
     @property
     def hooks(self) -> dict[str, str]:

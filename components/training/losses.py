@@ -10,11 +10,12 @@ Below, y is the label, z the model's output (a logit in a classification) and p 
 - `huber`: (y - z) ** 2 / 2 up to `delta`, then delta * (abs(y - z) - delta / 2) (Huber, 1964).
 - `poisson`: exp(z) - y * z, the negative log-likelihood of a count without its constant; exp(z) is what is served.
 - `quantile`: max(q * (y - z), (q - 1) * (y - z)), whose minimum is the quantile q (Koenker and Bassett, 1978).
+- `pinball`: the mean of `quantile` over `trainer.quantiles`, each with an output of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,8 +50,16 @@ class Loss:
         return self.function is None and self.name == "poisson"
 
 
-def named_loss(task: str, name: str | None = None, parameters: Mapping[str, Any] | None = None) -> Loss:
+def named_loss(
+    task: str, name: str | None = None, parameters: Mapping[str, Any] | None = None, targets: Sequence[str] = ()
+) -> Loss:
     """Returns a loss with its parameters' defaults resolved; without a name the task's own.
+
+    Args:
+        task: name of the task.
+        name: a name of `LOSSES`.
+        parameters: the config's `trainer.loss_parameters`.
+        targets: see `ModelSpec.targets`.
 
     Raises:
         UserError: the task has no such loss.
@@ -61,7 +70,8 @@ def named_loss(task: str, name: str | None = None, parameters: Mapping[str, Any]
             f"trainer.loss: {name!r} is not a loss of a {task} task; allowed: {', '.join(LOSSES[task])}, or 'losses.py:my_loss'."
             f"{did_you_mean(name, LOSSES[task])}"
         )
-    return Loss(name, {**PARAMETERS.get(name, {}), **(parameters or {})})
+    of_targets = {"quantiles": [float(t) for t in targets]} if name == "pinball" and targets else {}
+    return Loss(name, {**PARAMETERS.get(name, {}), **(parameters or {}), **of_targets})
 
 
 def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from switchyard.components.errors import UserError
+from switchyard.components.tasks import TASKS
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import Batch, ExampleSource
 from switchyard.components.training.model_spec import ModelSpec
@@ -31,10 +32,11 @@ _RANGES = {
     "log_sigmoid": (-math.inf, 0.0),
     "log_softmax": (-math.inf, 0.0),
 }
-# Logits of one sign always predict one class; a softmax of values between 0 and 1 is never confident.
+# Activation -> operations whose values are no logits: logits of one sign always predict one class, and a softmax of values
+# between 0 and 1 is never confident.
 _NO_LOGITS = {
-    "binary": frozenset(_RANGES) - {"tanh"},
-    "multiclass": frozenset({"sigmoid", "hard_sigmoid", "softmax"}),
+    "sigmoid": frozenset(_RANGES) - {"tanh"},
+    "softmax": frozenset({"sigmoid", "hard_sigmoid", "softmax"}),
 }
 _ROWS = 256
 # Factors that scale the inputs, to detect outputs that stay between 0 and 1.
@@ -94,7 +96,7 @@ def check_outputs(operation: str, outputs: Sequence[np.ndarray], labels: np.ndar
     Raises:
         UserError: the outputs are invalid.
     """
-    spec = request.spec
+    spec, activation = request.spec, TASKS[request.spec.task].activation
     if request.loss.of_log:
         if _RANGES.get(operation, (-math.inf, 0))[0] >= 0:
             raise UserError(
@@ -102,7 +104,7 @@ def check_outputs(operation: str, outputs: Sequence[np.ndarray], labels: np.ndar
                 "the value, which may be any number: the trainer applies exp itself. Remove the last activation."
             )
         return
-    if spec.task == "regression":
+    if activation == "identity":
         low, high = _RANGES.get(operation, (-math.inf, math.inf))
         outside = labels[(labels < low) | (labels > high)]
         if operation == "softmax" or outside.size:
@@ -112,13 +114,12 @@ def check_outputs(operation: str, outputs: Sequence[np.ndarray], labels: np.ndar
                 "Remove the last activation."
             )
         return
-    if operation not in _NO_LOGITS[spec.task]:
+    if operation not in _NO_LOGITS[activation]:
         operation = _look_like(np.stack(outputs), spec)
     if operation:
-        ours = "the sigmoid" if spec.task == "binary" else "the softmax"
         raise UserError(
             f"trainer.model: the model ends in {operation}; a {spec.task} task needs logits, which may be any number: the "
-            f"trainer applies {ours} itself, in the loss and in the served model. Remove the last activation."
+            f"trainer applies the {activation} itself, in the loss and in the served model. Remove the last activation."
         )
 
 
@@ -127,7 +128,7 @@ def _look_like(outputs: np.ndarray, spec: ModelSpec) -> str:
     found = outputs[np.isfinite(outputs).all(axis=2)]
     if len(found) < 8 or found.min() < 0 or found.max() > 1:
         return ""
-    if spec.task == "multiclass":
+    if TASKS[spec.task].activation == "softmax":
         return "probabilities (all rows add up to 1)" if np.allclose(found.sum(axis=1), 1, atol=1e-3) else ""
     # Logits may all be between 0 and 1 by chance, but scaling the inputs or training does not saturate them at both ends.
     low, high = (found < 0.05).mean(), (found > 0.95).mean()

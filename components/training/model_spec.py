@@ -32,15 +32,17 @@ class ModelSpec:
 
     Attributes:
         features: the transformed features.
-        task: binary, multiclass or regression.
-        outputs: 1 for binary (the logit of the last class) and regression (the value), else the number of classes.
+        task: binary, multiclass, regression or quantile.
+        outputs: 1 for binary (the logit of the last class) and regression (the value), else the number of classes or quantiles.
         parameters: the config's `trainer.model_parameters`.
+        targets: the quantiles as texts, in the order of the outputs; empty for the other tasks.
     """
 
     features: tuple[FeatureSpec, ...]
     task: str
     outputs: int
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
 
 
 def check_output(shape: tuple[int, ...], batch: int, spec: ModelSpec) -> None:

@@ -15,6 +15,7 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "binary": ("cross_entropy", "focal", "hinge"),
     "multiclass": ("cross_entropy", "focal", "hinge"),
     "regression": ("mse", "mae", "huber", "poisson", "quantile"),
+    "quantile": ("pinball",),
 }
 # Hyperparameters that boosted trees take from `trainer.hyperparameters`.
 COMMON_TO_TREES = ("seed", "class_weights")

@@ -9,6 +9,7 @@ from typing import Any
 
 from switchyard.components.data.summary import EVAL, TRAIN, DatasetSummary
 from switchyard.components.errors import UserError
+from switchyard.components.tasks import TASKS
 from switchyard.components.training.class_weights import class_weights
 from switchyard.components.training.columns import read_features
 from switchyard.components.training.config import HyperparametersConfig, TrainerSettings, TreesConfig
@@ -41,8 +42,9 @@ def train_request(
     spec = ModelSpec(
         features=read_features(transformed),
         task=summary.task,
-        outputs=len(summary.classes) if summary.task == "multiclass" else 1,
+        outputs=len(TASKS[summary.task].score_names(summary.classes, summary.targets)),
         parameters=settings.model_parameters,
+        targets=tuple(summary.targets),
     )
     hooks = _hooks(settings)
     return TrainRequest(
@@ -78,7 +80,7 @@ def loss(settings: TrainerSettings, spec: ModelSpec) -> Loss:
         if not callable(made):
             raise UserError(f"trainer.model: build_loss must return a function of labels and outputs, received {made!r}"[:500])
         return Loss(f"{Path(settings.code.path).name}:build_loss" if settings.code else "", {}, made)
-    found = Loss(name or "", parameters, code.load()) if code else named_loss(spec.task, name, parameters)
+    found = Loss(name or "", parameters, code.load()) if code else named_loss(spec.task, name, parameters, spec.targets)
     check_smoothing(found.name, settings.hyperparameters.label_smoothing)
     return found
 

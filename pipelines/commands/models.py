@@ -15,7 +15,8 @@ import click
 from rich.table import Table
 
 from switchyard.components.errors import StageError, UserError
-from switchyard.components.metrics import HEADLINE, PRIMARY, direction
+from switchyard.components.metrics import DIRECTION, HEADLINE, PRIMARY, direction
+from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import model_registry
 from switchyard.components.tracking import run as tracking
@@ -240,10 +241,10 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             bundle = load_bundle(opened.folder, opened.digest)
             info = bundle.info
             # The positive class may differ: scores are reordered to the first version's classes.
-            targets[version.version] = (info.task, info.label, sorted(map(str, info.classes)))
+            targets[version.version] = (info.task, info.label, sorted(map(str, info.classes)), info.targets)
             classes = classes or info.classes
             if len(set(map(repr, targets.values()))) > 1:
-                listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, _) in targets.items())
+                listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, *_) in targets.items())
                 raise UserError(f"{name}: {listed}, perhaps with different classes; they cannot be compared on the same rows.")
             frame = _read_rows(data, opened.folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
             if info.label not in frame:
@@ -260,11 +261,12 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
         unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
         known = f"the models' classes are {in_a_line(info.classes)}" if info.classes else "the models predict numbers"
         raise UserError(f"{data}: {info.label} holds {in_a_line(unknown)}; {known}.")
-    if info.classes:
+    if TASKS[info.task].has_probabilities:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
     ones = np.ones(len(labels))
-    measured = {v: {m: float(f(ones)) for m, f in weighted_metrics(info.task, labels, s).items()} for v, s in scores.items()}
-    samples = replicates(Rows(info.task, labels, scores))
+    functions = {v: weighted_metrics(info.task, labels, s, info.targets) for v, s in scores.items()}
+    measured = {v: {m: float(f(ones)) for m, f in of.items()} for v, of in functions.items()}
+    samples = replicates(Rows(info.task, labels, scores, targets=info.targets))
     first, second = (v.version for v in chosen)
     better = {
         m: (
@@ -272,6 +274,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             interval(direction(m) * (samples[second][m] - samples[first][m])),
         )
         for m in measured[first]
+        if m in DIRECTION
     }
     existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
     return OnSameRows(len(labels), PRIMARY[info.task], existing, better)

@@ -16,9 +16,10 @@ from switchyard.components.data_gate.config import ValidationConfig
 from switchyard.components.evaluation.config import EvaluationConfig
 from switchyard.components.infra_validation.config import InfraValidationConfig
 from switchyard.components.ingest.config import DataConfig
+from switchyard.components.tasks import BINARY, DEFAULT_QUANTILES, QUANTILE, TASKS
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.config import TrainerConfig
-from switchyard.components.training.names import MODEL_PARAMETER, NETWORKS
+from switchyard.components.training.names import MODEL_PARAMETER, NETWORKS, TREES
 from switchyard.components.tuning.config import TuneConfig
 from switchyard.pipelines.config.beam import BeamConfig
 from switchyard.pipelines.config.kubeflow import KubeflowConfig
@@ -106,7 +107,7 @@ class PipelineConfig(Section):
             `fraud/part-*.csv` is `fraud_part`, `churn/data/train.csv` is `churn_data_train`.
         data: the examples.
         label: column to predict.
-        task: `auto` infers the task from the first 20,000 labels.
+        task: `auto` infers binary, multiclass or regression from the first 20,000 labels; `quantile` is set here only.
         positive_class: class of a binary task whose probability is predicted and to which the metrics refer. Default: the one
             with a usual name (`1`, `true`, `yes`, `positive`, ...), then the champion's, then the rarer one. `compile` and
             `submit` read the champion's when `tracking.uri` is set and infer from data readable on this machine; a schedule
@@ -127,7 +128,7 @@ class PipelineConfig(Section):
     name: str
     data: DataConfig
     label: str
-    task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
+    task: Literal["auto", "binary", "multiclass", "regression", "quantile"] = "auto"
     positive_class: ClassName | None = None
     preprocessing: str | None = None
     files: Names = ()
@@ -139,6 +140,13 @@ class PipelineConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     beam: BeamConfig = BeamConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the model's outputs if they are no classes: the quantiles as texts."""
+        if self.task != QUANTILE:
+            return ()
+        return tuple(f"{float(q):g}" for q in self.trainer.quantiles or DEFAULT_QUANTILES)
 
     @property
     def model_name(self) -> str:
@@ -188,11 +196,15 @@ class PipelineConfig(Section):
                     "(trainer.accelerator: count times nodes); give choices that can be, or low, high and step"
                 )
             self.tune.check_combinations(self.trainer.hyperparameters)
-        if self.positive_class is not None and self.task in ("multiclass", "regression"):
+        if self.positive_class is not None and self.task not in ("auto", BINARY):
             raise ValueError(
                 f"positive_class: a {self.task} task has none, received {self.positive_class!r}. "
                 "Remove it, or set task to binary."
             )
-        if self.task == "regression" and self.trainer.hyperparameters.class_weights is not None:
-            raise ValueError("trainer.hyperparameters.class_weights: a regression has no classes; remove it")
+        if self.task == QUANTILE and (trees := sorted(set(self.trainer.frameworks) & set(TREES))):
+            raise ValueError(f"task: {trees[0]} trains no {self.task} task; choose another trainer.framework")
+        if self.trainer.quantiles is not None and self.task != QUANTILE:
+            raise ValueError(f"trainer.quantiles: a model of task {self.task} has none; remove it, or set task to quantile")
+        if self.task in TASKS and not TASKS[self.task].has_classes and self.trainer.hyperparameters.class_weights is not None:
+            raise ValueError(f"trainer.hyperparameters.class_weights: a {self.task} task has no classes; remove it")
         return self

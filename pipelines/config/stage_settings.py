@@ -36,6 +36,7 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         missing_values=data.missing_values,
         label=config.label,
         task=config.task,
+        targets=config.targets,
         positive_class=config.positive_class,
         max_float32_loss=data.max_float32_loss,
         columns={name: column.type for name, column in data.columns.items()},

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from switchyard.components.errors import UserError
+from switchyard.components.evaluation.row_values import pinball
+from switchyard.components.tasks import TASKS
 from switchyard.components.training.losses import Loss, named_loss
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
@@ -50,6 +52,7 @@ NUMPY = {
     "mae": lambda y, z: np.abs(y - z[:, 0]),
     "huber": huber,
     "poisson": lambda y, z: np.exp(z[:, 0]) - y * z[:, 0],
+    "pinball": lambda y, z, quantiles: pinball(y, z, quantiles).mean(axis=1),
     "quantile": lambda y, z, quantile: np.maximum(quantile * (y - z[:, 0]), (quantile - 1) * (y - z[:, 0])),
 }
 # Task, loss, parameters, label smoothing.
@@ -68,14 +71,15 @@ CASES = [
     ("regression", "huber", {"delta": 0.7}, 0.0),
     ("regression", "poisson", {}, 0.0),
     ("regression", "quantile", {"quantile": 0.9}, 0.0),
+    ("quantile", "pinball", {"quantiles": [0.1, 0.5, 0.9]}, 0.0),
 ]
-OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 1}
+OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3}
 
 
 def rows(task, count=50):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, count) if task == "multiclass" else rng.integers(0, 2, count)
-    return labels.astype(np.float32 if task == "regression" else np.int64), rng.normal(size=(count, OUTPUTS[task])) * 3
+    return labels.astype(np.int64 if TASKS[task].has_classes else np.float32), rng.normal(size=(count, OUTPUTS[task])) * 3
 
 
 def by_keras(task, loss, smoothing, labels, outputs):

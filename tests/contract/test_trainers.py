@@ -20,6 +20,8 @@ from tests.training_requests import FRAMEWORKS, TASKS, no_report
 TREES = {LightgbmTrainer: {"learning_rate": 0.3}}
 BUILT_IN = [*FRAMEWORKS, *TREES]
 ALL = [*BUILT_IN, SklearnTrainer]
+# Trainer -> the tasks that it has, if not all.
+LEARNS = {LightgbmTrainer: ["binary", "multiclass", "regression"], SklearnTrainer: ["binary", "multiclass"]}
 
 
 def steps(trainer, epochs):
@@ -27,9 +29,8 @@ def steps(trainer, epochs):
     return epochs if trainer in TREES else 13 * epochs
 
 
-# The scikit-learn trainer is a classifier.
 @pytest.mark.core
-@pytest.mark.parametrize(("trainer", "task"), [(t, k) for t in ALL for k in TASKS if (t, k) != (SklearnTrainer, "regression")])
+@pytest.mark.parametrize(("trainer", "task"), [(t, k) for t in ALL for k in LEARNS.get(t, TASKS)])
 def test_every_trainer_learns_reports_each_epoch_and_exports_what_predicts(trainer, task, make):
     request = make(task, **TREES.get(trainer, {}))
     reports = []
@@ -49,6 +50,8 @@ def test_every_trainer_learns_reports_each_epoch_and_exports_what_predicts(train
     elif task == "multiclass":
         np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
         assert (scores.argmax(axis=1) == labels).mean() > 0.6
+    elif task == "quantile":
+        np.testing.assert_allclose((labels[:, np.newaxis] <= scores).mean(axis=0), [0.1, 0.5, 0.9], atol=0.12)
     else:
         assert np.mean((scores[:, 0] - labels) ** 2) < np.var(labels) / 2
 

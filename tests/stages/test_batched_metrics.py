@@ -14,10 +14,13 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from switchyard.components.evaluation.batched_metrics import Batch, MeasureBatches
+from switchyard.components.evaluation.row_values import ROW_VALUES
 from switchyard.components.evaluation.slices import slice_column
 from switchyard.components.evaluation.tfma_config import eval_config, row_feature
 from switchyard.components.evaluation.tfma_results import read_metrics
 from switchyard.components.metrics import ROW_ACCURACY, ROW_LOSS, names
+from switchyard.components.tasks import TASKS
+from tests.training_inputs import TARGETS
 
 ROWS = 150
 SLICES = [["city"], ["city", "count"], ["share"], ["absent"]]
@@ -37,13 +40,15 @@ def _records(random: np.random.Generator) -> pa.RecordBatch:
 def _batch(task: str, models: list[str]) -> Batch:
     random = np.random.default_rng(7)
     slices = {name: slice_column(_records(random), name) for name in ("city", "count", "share", "absent")}
-    outputs = 3 if task == "multiclass" else 1
-    labels = random.normal(3, 2, ROWS) if task == "regression" else random.integers(0, max(2, outputs), ROWS).astype(float)
+    outputs = len(TARGETS.get(task, ())) or (3 if task == "multiclass" else 1)
+    quantity = not TASKS[task].has_classes
+    labels = random.normal(3, 2, ROWS) if quantity else random.integers(0, max(2, outputs), ROWS).astype(float)
     predictions = {}
     for model in models:
         # Some in the middle of a bucket, some on its edge, and ties with the threshold of a half.
         values = np.round(random.uniform(1e-7, 1 - 1e-7, (ROWS, outputs)), int(random.integers(1, 9))).clip(1e-7, 1 - 1e-7)
-        predictions[model] = (values / values.sum(axis=1, keepdims=True) if outputs > 1 else values).astype(np.float32)
+        scores = values / values.sum(axis=1, keepdims=True) if task == "multiclass" else np.sort(values, axis=1)
+        predictions[model] = scores.astype(np.float32)
     return Batch(labels, predictions, slices)
 
 
@@ -54,6 +59,9 @@ def _row_values(task: str, batch: Batch) -> dict[str, np.ndarray]:
     for model, scores in batch.predictions.items() if task == "multiclass" else ():
         found[row_feature(ROW_ACCURACY, model)] = (scores.argmax(axis=1) == index).astype(float)
         found[row_feature(ROW_LOSS, model)] = -np.log(scores[np.arange(ROWS), index]).astype(float)
+    for model, scores in batch.predictions.items() if task in ROW_VALUES else ():
+        for metric, values in ROW_VALUES[task](batch.labels, scores, TARGETS[task]).items():
+            found[row_feature(f"__{metric}", model)] = values
     return found
 
 
@@ -98,7 +106,7 @@ def _by_batches(folder: str, task: str, batch: Batch, config: config_pb2.EvalCon
         for i, b in enumerate(batch.take(p) for p in parts)
     ]
     with beam.Pipeline() as pipeline:
-        measured = pipeline | beam.Create(batches) | beam.Reshuffle() | MeasureBatches(task, config)
+        measured = pipeline | beam.Create(batches) | beam.Reshuffle() | MeasureBatches(task, config, TARGETS.get(task, ()))
         _ = measured | tfma.WriteResults(writers=tfma.default_writers(output_path=folder, eval_config=config))
 
 
@@ -138,6 +146,7 @@ def _all(folder: str) -> dict[Any, list[np.ndarray]]:
         pytest.param("binary", ["a", "b"], marks=pytest.mark.core),
         ("multiclass", ["a", "b"]),
         ("regression", ["a", "b"]),
+        ("quantile", ["a", "b"]),
     ],
 )
 def test_every_metric_and_plot_of_every_slice_is_tfmas(tmp_path: Path, task: str, models: list[str]) -> None:
@@ -166,7 +175,7 @@ def test_a_loss_of_many_batches_is_the_mean_over_their_rows(tmp_path: Path) -> N
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression", "quantile"])
 def test_a_model_that_judges_some_rows_is_measured_on_these_alone(tmp_path: Path, task: str) -> None:
     batch = _batch(task, ["a", "b"])
     judged = np.random.default_rng(1).random(ROWS) < 0.7
@@ -177,7 +186,7 @@ def test_a_model_that_judges_some_rows_is_measured_on_these_alone(tmp_path: Path
     config = eval_config(task, [], ["a", "b"])
     _by_batches(str(tmp_path / "partly"), task, partly, config)
     with beam.Pipeline() as pipeline:
-        measured = pipeline | beam.Create([alone]) | MeasureBatches(task, eval_config(task, [], ["b"]))
+        measured = pipeline | beam.Create([alone]) | MeasureBatches(task, eval_config(task, [], ["b"]), TARGETS.get(task, ()))
         writers = tfma.default_writers(output_path=str(tmp_path / "alone"), eval_config=config)
         _ = measured | tfma.WriteResults(writers=writers)
     found = read_metrics(str(tmp_path / "partly"), ["a", "b"], names(task))["b"][""]

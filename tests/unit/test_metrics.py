@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from switchyard.components.evaluation.bootstrap import weighted_metrics
-from switchyard.components.metrics import DIRECTION, HEADLINE, METRICS, PRIMARY, TASKS, direction, names, trained_names
+from switchyard.components.metrics import DIRECTION, HEADLINE, METRICS, PRIMARY, direction, names, trained_names
+from switchyard.components.tasks import TASKS
 from switchyard.components.tuning.config import TuneMetric
 from tests.command import REPOSITORY
 
@@ -20,13 +21,14 @@ def test_each_metric_stands_in_the_table_once_and_each_task_has_one_that_decides
     assert sum(len(m.primary) for m in METRICS) == len(TASKS)
     for task, name in PRIMARY.items():
         assert name in names(task, lambda m: m.direction and m.interval and m.headline)
-    assert HEADLINE == ["auc", "accuracy", "mae", "loss"]
+    assert HEADLINE == ["auc", "accuracy", "mae", "loss", "coverage"]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_bootstrap_draws_what_the_table_gives_an_interval(task):
-    scores = np.full((4, 3 if task == "multiclass" else 1), 0.3, dtype=np.float32)
-    drawn = weighted_metrics(task, np.array([0.0, 1.0, 1.0, 0.0]), scores)
+    targets = ["0.1", "0.5", "0.9"] if TASKS[task].targets else []
+    outputs = len(TASKS[task].score_names([0, 1, 2] if TASKS[task].has_classes else [], targets))
+    drawn = weighted_metrics(task, np.array([0.0, 1.0, 1.0, 0.0]), np.full((4, outputs), 0.3, dtype=np.float32), targets)
     assert set(drawn) == set(names(task, lambda m: m.interval))
 
 

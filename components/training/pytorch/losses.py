@@ -81,6 +81,11 @@ def _quantile(labels: torch.Tensor, outputs: torch.Tensor, quantile: float) -> t
     return torch.maximum(quantile * error, (quantile - 1.0) * error)
 
 
+def _pinball(labels: torch.Tensor, outputs: torch.Tensor, quantiles: list[float]) -> torch.Tensor:
+    error, q = labels.to(outputs.dtype)[:, None] - outputs, outputs.new_tensor(quantiles)
+    return torch.maximum(q * error, (q - 1.0) * error).mean(dim=1)
+
+
 def _sign(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     return labels.to(outputs.dtype) * 2.0 - 1.0
 
@@ -97,4 +102,5 @@ _LOSSES: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
     ("regression", "huber"): _huber,
     ("regression", "poisson"): _poisson,
     ("regression", "quantile"): _quantile,
+    ("quantile", "pinball"): _pinball,
 }

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 import torchmetrics
 from torch import nn
 
+from switchyard.components.tasks import BINARY, MULTICLASS, REGRESSION, TASKS
 from switchyard.components.training.contract import TrainRequest
 
 # Updates are flushed at whichever limit is reached first; outputs of many classes are large.
 _STEPS_COUNTED_AT_ONCE, _VALUES_COUNTED_AT_ONCE = 64, 1 << 20
+
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "softmax": lambda x: x.softmax(dim=1),
+    "identity": lambda x: x,
+}
 
 
 class _Auroc(torchmetrics.classification.BinaryAUROC):
@@ -41,14 +49,14 @@ class Metrics(nn.Module):
         self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._values = 0
         metrics: dict[str, nn.Module] = {f"{prefix}loss": torchmetrics.MeanMetric(nan_strategy="disable")}
-        if spec.task == "binary":
+        if spec.task == BINARY:
             metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
             metrics[f"{prefix}auc"] = _Auroc(thresholds=200, validate_args=False)
-        elif spec.task == "multiclass":
+        elif spec.task == MULTICLASS:
             metrics[f"{prefix}accuracy"] = torchmetrics.classification.MulticlassAccuracy(
                 spec.outputs, average="micro", validate_args=False
             )
-        else:
+        elif spec.task == REGRESSION:
             metrics[f"{prefix}mae"] = torchmetrics.MeanAbsoluteError()
         self.metrics = nn.ModuleDict(metrics)
 
@@ -73,7 +81,7 @@ class Metrics(nn.Module):
         self._waiting, self._values = [], 0
         output, label = torch.cat(outputs), torch.cat(labels)
         predicted = activated(output, self._request)
-        predicted = predicted if self._request.spec.task == "multiclass" else predicted[:, 0]
+        predicted = predicted if self._request.spec.task == MULTICLASS else predicted[:, 0]
         for name, metric in self.metrics.items():
             if name.endswith("loss"):
                 # Per row: torchmetrics 1.9 ignores the weights of a mean with nan_strategy="disable".
@@ -86,5 +94,4 @@ def activated(output: torch.Tensor, request: TrainRequest) -> torch.Tensor:
     """Returns what is served for a model's outputs, shape (B, outputs)."""
     if request.loss.of_log:
         return output.exp()
-    task = request.spec.task
-    return output.sigmoid() if task == "binary" else output.softmax(dim=1) if task == "multiclass" else output
+    return _ACTIVATIONS[TASKS[request.spec.task].activation](output)

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from switchyard.components.tasks import TASKS
 from switchyard.components.training.losses import SMOOTHED, Loss, check_rows
 from switchyard.components.user_code.loading import blamed, folder_of
 
@@ -31,7 +32,7 @@ class MeanLoss(keras.losses.Loss):
 
     def __init__(self, task: str, rows: RowLosses) -> None:
         super().__init__(reduction="sum_over_batch_size")
-        self._label, self._rows = "float32" if task == "regression" else "int64", rows
+        self._label, self._rows = "int64" if TASKS[task].has_classes else "float32", rows
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """See the base class; Keras passes labels as float32, (B,) or (B, 1)."""
@@ -98,6 +99,11 @@ def _quantile(labels: Any, outputs: Any, quantile: float) -> Any:
     return ops.maximum(quantile * error, (quantile - 1.0) * error)
 
 
+def _pinball(labels: Any, outputs: Any, quantiles: list[float]) -> Any:
+    error, q = _column(labels) - outputs, ops.convert_to_tensor(quantiles, "float32")
+    return ops.mean(ops.maximum(q * error, (q - 1.0) * error), axis=1)
+
+
 def _sign(labels: Any) -> Any:
     return ops.cast(labels, "float32") * 2.0 - 1.0
 
@@ -118,4 +124,5 @@ _LOSSES: dict[tuple[str, str], Callable[..., Any]] = {
     ("regression", "huber"): _huber,
     ("regression", "poisson"): _poisson,
     ("regression", "quantile"): _quantile,
+    ("quantile", "pinball"): _pinball,
 }

@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from switchyard.components.errors import UserError
+from switchyard.components.tasks import MULTICLASS
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import TrainRequest, WorkerGroup
 from switchyard.components.training.example_source import Shard
@@ -236,7 +237,7 @@ class Replicas:
     def _count(self, split: str, losses: tf.Tensor, labels: tf.Tensor, output: tf.Tensor, mask: tf.Tensor) -> None:
         mean, *others = self._metrics[split]
         mean.update_state(losses, sample_weight=mask)
-        if self._request.spec.task != "multiclass":
+        if self._request.spec.task != MULTICLASS:
             labels = labels[:, tf.newaxis]  # same rank as the output, as Keras broadcasts (B,)
         for metric in others:
             metric.update_state(labels, output, sample_weight=mask)

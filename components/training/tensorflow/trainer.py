@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.progress import warn
+from switchyard.components.tasks import BINARY, MULTICLASS, QUANTILE, REGRESSION, TASKS
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import Predictor, Report, Trainer, TrainRequest, TrainResult, WorkerGroup
 from switchyard.components.training.example_source import Shard
@@ -37,6 +38,7 @@ from switchyard.components.training.tensorflow.steps import Steps
 from switchyard.components.user_code.loading import blamed, folder_of
 
 _POLICIES = {"float32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
+_ACTIVATIONS = {"sigmoid": keras.ops.sigmoid, "softmax": keras.ops.softmax, "identity": lambda x: x}
 _CHECKPOINT = ".weights.h5"
 
 
@@ -254,7 +256,7 @@ def _activation(request: TrainRequest) -> Any:
     """Returns the function from the model's outputs to what is served."""
     if request.loss.of_log:
         return keras.ops.exp
-    return {"binary": keras.ops.sigmoid, "multiclass": keras.ops.softmax}.get(request.spec.task, lambda x: x)
+    return _ACTIVATIONS[TASKS[request.spec.task].activation]
 
 
 def _jit(model: keras.Model, request: TrainRequest, by_hand: bool) -> bool | str:
@@ -330,14 +332,15 @@ class _Course(keras.optimizers.schedules.LearningRateSchedule):
 def _metrics(request: TrainRequest) -> list[Any]:
     values = _activation(request)
     return {
-        "binary": lambda: [
+        BINARY: lambda: [
             keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
             keras.metrics.AUC(from_logits=True, name="auc"),
         ],
-        "multiclass": lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        "regression": lambda: [
+        MULTICLASS: lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        REGRESSION: lambda: [
             keras.metrics.MeanMetricWrapper(lambda y, output: keras.losses.mean_absolute_error(y, values(output)), name="mae")
         ],
+        QUANTILE: list,
     }[request.spec.task]()
 
 
@@ -346,7 +349,7 @@ def _prepare(task: str, class_weights: tuple[float, ...] | None) -> Any:
 
     def prepare(features: Any, labels: tf.Tensor) -> Any:
         # (B, 1) like the model's output: Keras broadcasts (B,).
-        target = labels if task == "multiclass" else _column(labels)
+        target = labels if task == MULTICLASS else _column(labels)
         return (features, target, tf.gather(class_weights, labels)) if class_weights else (features, target)
 
     return prepare

@@ -1,0 +1,54 @@
+"""Data sets of the tasks, made by seed: the same rows for Switchyard's tests and for the scripts without Switchyard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+SPLITS = {"train": 0, "eval": 1, "test": 2}
+FEATURES = ["x1", "x2", "x3", "city"]
+CITIES = ["basel", "bern", "chur"]
+
+
+def features(rows: int, random: np.random.Generator) -> pd.DataFrame:
+    """Returns three standard normal columns and one of texts."""
+    frame = pd.DataFrame({f"x{i}": random.normal(size=rows).round(4) for i in (1, 2, 3)})
+    return frame.assign(city=random.choice(CITIES, rows))
+
+
+def quantile(rows: int, random: np.random.Generator) -> pd.DataFrame:
+    """Returns rows whose label `y` has a spread that depends on the features."""
+    frame = features(rows, random)
+    spread = 0.2 + 0.4 * np.abs(frame.x2) + 0.5 * (frame.city == "chur")
+    return frame.assign(y=(frame.x1 - 0.5 * frame.x3 + spread * random.normal(size=rows)).round(4))
+
+
+TASKS = {"quantile": quantile}
+
+
+def frames(task: str, rows: int = 6000) -> dict[str, pd.DataFrame]:
+    """Returns the splits: 4/6 of the rows train, 1/6 each eval and test."""
+    shares = {"train": rows * 4 // 6, "eval": rows // 6, "test": rows // 6}
+    return {split: TASKS[task](shares[split], np.random.default_rng([7, seed])) for split, seed in SPLITS.items()}
+
+
+def write(task: str, folder: Path, rows: int = 6000) -> dict[str, str]:
+    """Writes the splits as CSV into a folder; returns them as `data.splits`."""
+    for split, frame in frames(task, rows).items():
+        frame.to_csv(folder / f"{split}.csv", index=False)
+    return {split: str(folder / f"{split}.csv") for split in SPLITS}
+
+
+def arrays(task: str, labels: list[str], rows: int = 6000) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns split -> features (n, 6), scaled by the training split and one-hot, and labels (n, len(labels)), float32."""
+    found = frames(task, rows)
+    numbers = found["train"][["x1", "x2", "x3"]]
+    mean, deviation = numbers.mean(), numbers.std(ddof=0)
+    result = {}
+    for split, frame in found.items():
+        cities = np.stack([frame.city == c for c in CITIES], axis=1)
+        inputs = np.hstack([(frame[["x1", "x2", "x3"]] - mean) / deviation, cities])
+        result[split] = inputs.astype(np.float32), frame[labels].to_numpy(np.float32)
+    return result

@@ -1,0 +1,96 @@
+"""The table of tasks: what a label holds, what a model outputs, and the columns of predictions.
+
+To add a task, add a row here and to the metrics' formulas, and an entry to the tables of losses, sums, weighted metrics and
+trivial scores, which are keyed by the task's name. All other code reads this table.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+BINARY, MULTICLASS, REGRESSION, QUANTILE = "binary", "multiclass", "regression", "quantile"
+DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task.
+
+    Attributes:
+        name: name in the config.
+        classes: smallest and largest number of the label's classes; None: the label is a quantity.
+        activation: function from a model's outputs (logits) to its scores.
+        score: name of a score, or its prefix if there are several.
+        targets: what a score is of, if a model has several that are no classes: `quantile`.
+    """
+
+    name: str
+    classes: tuple[int, int] | None
+    activation: Literal["sigmoid", "softmax", "identity"]
+    score: str
+    targets: Literal["", "quantile"] = ""
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the label is a class."""
+        return self.classes is not None
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether scores are probabilities."""
+        return self.activation != "identity"
+
+    @property
+    def ascending(self) -> bool:
+        """Whether a row's scores are sorted: fitted quantiles may cross, and sorting them never raises the loss of a row.
+
+        Chernozhukov, Fernández-Val and Galichon, Quantile and probability curves without crossing, 2010.
+        """
+        return self.targets == "quantile"
+
+    def fits(self, classes: int) -> bool:
+        """Returns whether a label of the task may have this number of classes."""
+        return self.classes[0] <= classes <= self.classes[1] if self.classes else classes == 0
+
+    def fits_targets(self, targets: Sequence[str]) -> bool:
+        """Returns whether a model of the task may have these targets."""
+        if self.targets != "quantile":
+            return not targets
+        try:
+            quantiles = [0.0, *map(float, targets), 1.0]
+        except ValueError:
+            return False
+        return bool(targets) and all(low < high for low, high in itertools.pairwise(quantiles))
+
+    def score_names(self, classes: Sequence[Any], targets: Sequence[str] = ()) -> list[str]:
+        """Returns the names of the scores, in the order of the model's outputs.
+
+        Args:
+            classes: label values in the order of the model's outputs; empty for a quantity.
+            targets: names of the targets; empty if the task has none.
+        """
+        several = classes if self.activation == "softmax" else targets
+        return [f"{self.score}_{name}" for name in several] or [self.score]
+
+    def prediction_names(self, classes: Sequence[Any], targets: Sequence[str] = ()) -> list[str]:
+        """Returns the names of the columns of predictions: the chosen class if there are classes, then the scores."""
+        return [*(["prediction"] if self.has_classes else []), *self.score_names(classes, targets)]
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(BINARY, (2, 2), "sigmoid", "probability"),
+        Task(MULTICLASS, (2, 2**31), "softmax", "probability"),
+        Task(REGRESSION, None, "identity", "prediction"),
+        Task(QUANTILE, None, "identity", "quantile", targets="quantile"),
+    )
+}
+
+
+def middle(quantiles: Sequence[str]) -> int:
+    """Returns the index of the quantile nearest to the median."""
+    return min(range(len(quantiles)), key=lambda i: abs(float(quantiles[i]) - 0.5))

@@ -1,0 +1,92 @@
+"""Each task of the table beyond the three that are inferred: one run of both trainers with a search, and all that follows."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from mlflow.models import Model
+
+from benchmarks.by_hand.data import write
+from tests.command import NO_CONTEST
+
+BOTH = ["--trainer", "tensorflow", "--trainer", "pytorch"]
+CONFIGS = {
+    "quantile": {"label": "y", "trainer": {"quantiles": [0.1, 0.5, 0.9]}},
+}
+# Task -> the columns of predictions, metrics of the test split with their bounds, and what the evaluation's page shows.
+COLUMNS = {"quantile": ["quantile_0.1", "quantile_0.5", "quantile_0.9"]}
+BOUNDS = {"quantile": {"loss": (0.1, 0.2), "coverage": (0.7, 0.9)}}
+PAGE = {"quantile": ["Calibration of the quantiles", "coverage"]}
+SMALL = ["--set", "trainer.hyperparameters.epochs=4", "--set", "trainer.hyperparameters.learning_rate=0.01"]
+
+
+def config(task, folder):
+    """Writes the pipeline of a task and its data."""
+    document = {"name": f"a_{task}", "task": task, "data": {"splits": write(task, folder)}, **CONFIGS[task]}
+    document["evaluation"] = {"slices": ["city"]}
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(document))
+    return folder / "pipeline.yaml"
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def ran(request, warm, tmp_path_factory):
+    """The task, its folder and its run of both trainers, each with a search of two trials."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tune = yaml.safe_dump({"space": {"learning_rate": [0.003, 0.01]}, "trials": 2}, default_flow_style=True).strip()
+    done = warm.run(config(request.param, folder), folder / "w", *BOTH, "--set", f"tune={tune}", *SMALL)
+    return request.param, folder, done.json
+
+
+def test_both_trainers_are_searched_trained_evaluated_served_and_promoted(ran):
+    task, _, result = ran
+    assert result["status"] == "blessed"
+    assert result["model_version"] == result["champion"]
+    assert {"tuning_tensorflow", "tuning_pytorch", "data_gate", "infra_validation", "report"} <= result["stages"].keys()
+    for trainer in ("tensorflow", "pytorch"):
+        for metric, (low, high) in BOUNDS[task].items():
+            assert low < result["models"][trainer]["metrics"][metric] < high, (trainer, metric)
+
+
+def test_slices_intervals_and_plots_are_those_of_every_task(ran):
+    task, folder, _ = ran
+    [evaluation] = (folder / "w" / "artifacts" / "evaluation" / "evaluation").iterdir()
+    stored = json.loads((evaluation / "metrics.json").read_text())
+    for model in stored["models"].values():
+        assert {"city=basel", "city=bern", "city=chur"} <= model["slices"].keys()
+        for metric in BOUNDS[task]:
+            assert model["slices"]["city=chur"][metric] is not None
+            low, high = model["intervals"][metric]
+            assert low < model["metrics"][metric] < high
+    page = (evaluation / "evaluation.html").read_text()
+    assert [words for words in PAGE[task] if words not in page] == []
+
+
+def test_a_file_is_predicted_and_the_signature_names_its_columns(ran, warm):
+    task, folder, _ = ran
+    done = warm("predict", f"a_{task}@champion", folder / "test.csv", "-o", folder / "out.csv", "--workspace", folder / "w")
+    assert done.code == 0, done.stderr
+    rows, predicted = pd.read_csv(folder / "test.csv"), pd.read_csv(folder / "out.csv")
+    assert list(predicted.columns) == [*rows.columns, *COLUMNS[task]]
+    if task == "quantile":
+        assert (np.diff(predicted[COLUMNS[task]].to_numpy(), axis=1) >= 0).all()
+    bundle = next((folder / "w" / "artifacts" / "training_pytorch" / "model").glob("*/Format-Serving"))
+    assert [o.name for o in Model.load(str(bundle)).signature.outputs] == COLUMNS[task]
+
+
+def test_the_next_run_is_compared_with_the_champion(ran, warm):
+    _, folder, _ = ran
+    again = warm("run", folder / "pipeline.yaml", "--workspace", folder / "w", "--json", "--trainer", "pytorch", *SMALL)
+    assert again.code in (0, 4), again.stderr
+    assert again.json["models"].keys() == {"pytorch", "champion"}
+    assert again.json["stages"]["transform"]["status"] == "cached"
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_kubeflows_local_runner_measures_the_same(task, warm, tmp_path):
+    path = config(task, tmp_path)
+    arguments = ["--trainer", "pytorch", *SMALL, *NO_CONTEST]
+    here = warm.run(path, tmp_path / "w", *arguments).json
+    there = warm.run(path, tmp_path / "kfp", "--runner", "kfp-local", *arguments).json
+    assert there["metrics"] == pytest.approx(here["metrics"], abs=1e-6)
