@@ -13,15 +13,22 @@ from switchyard.components.training.ledger import TrainingLedger
 from switchyard.components.training.lightgbm.trainer import LightgbmTrainer
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
+from switchyard.pipelines.examples.trainers.jax_trainer import JaxTrainer
+from switchyard.pipelines.examples.trainers.xgboost_trainer import XgboostTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
 from tests.training_requests import FRAMEWORKS, TASKS, no_report
 
 # What trees of 400 rows take to learn in as few rounds as networks have epochs.
 TREES = {LightgbmTrainer: {"learning_rate": 0.3}}
 BUILT_IN = [*FRAMEWORKS, *TREES]
-ALL = [*BUILT_IN, SklearnTrainer]
+EXAMPLES = [XgboostTrainer, JaxTrainer]
+TREES |= {XgboostTrainer: {"learning_rate": 0.3}}
+ALL = [*BUILT_IN, *EXAMPLES, SklearnTrainer]
 # Trainer -> the tasks that it has, if not all.
-LEARNS = {LightgbmTrainer: ["binary", "multiclass", "regression"], SklearnTrainer: ["binary", "multiclass"]}
+LEARNS = {
+    **{key: ["binary", "multiclass", "regression"] for key in (LightgbmTrainer, *EXAMPLES)},
+    SklearnTrainer: ["binary", "multiclass"],
+}
 
 
 def steps(trainer, epochs):
@@ -57,9 +64,9 @@ def test_every_trainer_learns_reports_each_epoch_and_exports_what_predicts(train
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("trainer", BUILT_IN)
+@pytest.mark.parametrize("trainer", [*BUILT_IN, *EXAMPLES])
 def test_the_exported_model_is_the_best_epochs(trainer, make):
-    request = make(learning_rate=0.3, epochs=8) if trainer in FRAMEWORKS else make(learning_rate=0.9, epochs=60)
+    request = make(learning_rate=0.3, epochs=8) if trainer not in TREES else make(learning_rate=0.9, epochs=60)
     result = trainer().train(request, no_report)
     losses = [h["val_loss"] for h in result.history]
     assert result.best_epoch == int(np.argmin(losses)) + 1 < len(losses)
@@ -70,7 +77,7 @@ def test_the_exported_model_is_the_best_epochs(trainer, make):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("trainer", BUILT_IN)
+@pytest.mark.parametrize("trainer", [*BUILT_IN, XgboostTrainer])
 def test_a_killed_training_resumes_where_it_stopped(trainer, make):
     whole = trainer().train(make(folder="whole"), no_report)
 
@@ -139,7 +146,7 @@ def test_the_same_seed_gives_the_same_result(trainer, make):
     assert first.history != other.history
 
 
-@pytest.mark.parametrize("trainer", BUILT_IN)
+@pytest.mark.parametrize("trainer", [*BUILT_IN, *EXAMPLES])
 def test_training_stops_early_when_nothing_improves(trainer, make):
     result = trainer().train(make(epochs=100, patience=2, learning_rate=0.5), no_report)
     assert result.epochs < 100

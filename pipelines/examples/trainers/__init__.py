@@ -1,0 +1,1 @@
+"""Trainers of libraries that are not built in, as examples."""

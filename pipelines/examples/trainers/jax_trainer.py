@@ -1,0 +1,99 @@
+"""JAX and Flax as a trainer of your own: `trainer: {framework: "jax_trainer.py:JaxTrainer"}` (pip install flax optax).
+
+Two dense layers over the features, vocabulary indices as one-hot; Adam. The weights are stored as plain arrays (.npz, no pickle).
+"""
+
+import json
+
+import jax
+import numpy as np
+import optax
+from flax import linen
+from jax import numpy as jnp
+
+from switchyard import Trainer, UserError
+from switchyard.components.training.epoch_metrics import epoch_metrics
+from switchyard.components.training.ledger import TrainingLedger
+
+
+class Network(linen.Module):
+    outputs: int
+
+    @linen.compact
+    def __call__(self, x):
+        for width in (64, 32):
+            x = linen.relu(linen.Dense(width)(x))
+        return linen.Dense(self.outputs)(x)
+
+
+class JaxTrainer(Trainer):
+    name = "jax"
+
+    def available_devices(self):
+        return {"cpu": 1}
+
+    def fit(self, request, report):
+        hyper, spec = request.hyperparameters, request.spec
+        if hyper.optimizer != "adam":
+            raise UserError(f"trainer.hyperparameters.optimizer: the jax trainer has adam, received {hyper.optimizer!r}")
+        about = {"task": spec.task, "outputs": spec.outputs, "features": [[f.name, f.vocabulary_size] for f in spec.features]}
+        model, optimizer = Network(spec.outputs), optax.adam(hyper.learning_rate)
+        weights = jnp.asarray(hyper.class_weights or [])
+
+        def loss(variables, x, labels):
+            output, labels = model.apply(variables, x), jnp.asarray(labels)
+            losses = {
+                "binary": lambda: optax.sigmoid_binary_cross_entropy(output[:, 0], labels),
+                "multiclass": lambda: optax.softmax_cross_entropy_with_integer_labels(output, labels),
+                "regression": lambda: (output[:, 0] - labels) ** 2,
+            }[spec.task]()
+            return (losses * weights[labels] if hyper.class_weights else losses).mean()
+
+        @jax.jit
+        def step(variables, state, x, labels):
+            updates, state = optimizer.update(jax.grad(loss)(variables, x, labels), state)
+            return optax.apply_updates(variables, updates), state
+
+        everything = {split: next(iter(s.batches(s.rows))) for split, s in (("", request.train), ("val_", request.eval))}
+        first = table(everything[""][0], about)[:1]
+        variables = best = model.init(jax.random.PRNGKey(hyper.seed), first)
+        # A training that was cut off begins anew: the optimizer's state is in no checkpoint here.
+        ledger = TrainingLedger(request.checkpoint_dir, hyper)
+        state, steps = optimizer.init(variables), 0
+        while not ledger.finished:
+            for features, labels in request.train.batches(hyper.batch_size, seed=hyper.seed, epoch=ledger.epochs):
+                variables, state = step(variables, state, table(features, about), labels)
+                steps += 1
+            metrics = {}
+            for prefix, (features, labels) in everything.items():
+                metrics |= epoch_metrics(spec.task, scores(model, variables, features, about), labels, prefix=prefix)
+            best = variables if ledger.record(steps, metrics) else best
+            report(steps, ledger.history[-1])
+        leaves = jax.tree.leaves(best)
+        np.savez(request.export_dir / "model.npz", *map(np.asarray, leaves))
+        (request.export_dir / "model.json").write_text(json.dumps({**about, "inputs": first.shape[1]}))
+        return ledger.result(parameters=sum(leaf.size for leaf in leaves), device="cpu")
+
+    @classmethod
+    def load_predictor(cls, export_dir):
+        about = json.loads((export_dir / "model.json").read_text())
+        model = Network(about["outputs"])
+        empty = jax.eval_shape(model.init, jax.random.PRNGKey(0), jnp.zeros((1, about["inputs"])))
+        saved = np.load(export_dir / "model.npz", allow_pickle=False)
+        variables = jax.tree.unflatten(jax.tree.structure(empty), [saved[name] for name in saved.files])
+        return lambda features: scores(model, variables, features, about)
+
+
+def table(features, about):
+    """Returns all features side by side, shape (B, columns), vocabulary indices as one-hot."""
+    parts = []
+    for name, size in about["features"]:
+        values = np.eye(size, dtype=np.float32)[features[name]] if size else features[name].astype(np.float32)
+        parts.append(values.reshape(len(values), -1))
+    return np.concatenate(parts, axis=1)
+
+
+def scores(model, variables, features, about):
+    output = model.apply(variables, table(features, about))
+    kinds = {"binary": jax.nn.sigmoid, "multiclass": jax.nn.softmax, "regression": lambda value: value}
+    return np.asarray(kinds[about["task"]](output))

@@ -1,0 +1,94 @@
+"""XGBoost as a trainer of your own: `trainer: {framework: "xgboost_trainer.py:XgboostTrainer"}` (pip install xgboost-cpu).
+
+A round is an epoch. The model is stored in UBJSON, XGBoost's binary JSON. Reads `trainer.trees`, as the framework lightgbm does.
+"""
+
+import json
+import os
+
+import numpy as np
+import xgboost
+
+from switchyard import Trainer, UserError
+from switchyard.components.training.epoch_metrics import epoch_metrics
+from switchyard.components.training.hyperparameters import Trees
+from switchyard.components.training.ledger import TrainingLedger
+
+OBJECTIVES = {"binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "reg:squarederror"}
+SUFFIX = ".ubj"
+
+
+class XgboostTrainer(Trainer):
+    name = "xgboost"
+    boosts_trees = True
+
+    def available_devices(self):
+        return {"cpu": os.cpu_count() or 1}
+
+    def fit(self, request, report):
+        hyper, spec = request.hyperparameters, request.spec
+        if spec.task not in OBJECTIVES:
+            raise UserError(f"task: xgboost trains {', '.join(OBJECTIVES)} here, received {spec.task!r}; use another framework")
+        names = [feature.name for feature in spec.features]
+        train, labels = matrix(request.train, names)
+        held, held_labels = matrix(request.eval, names)
+        weights = np.asarray(hyper.class_weights)[labels] if hyper.class_weights else None
+        if weights is not None:
+            train.set_weight(weights)
+        ledger = TrainingLedger.open(request.checkpoint_dir, hyper)  # history, best round, early stopping, resuming
+        model_file = str(ledger.last(SUFFIX)) if ledger.epochs else None
+        booster = xgboost.Booster(parameters(hyper, spec), [train, held], model_file=model_file)
+        while not ledger.finished:
+            booster.update(train, ledger.epochs)
+            metrics = epoch_metrics(spec.task, predict(booster, train, spec.outputs), labels, weights=weights)
+            metrics |= epoch_metrics(spec.task, predict(booster, held, spec.outputs), held_labels, prefix="val_")
+            ledger.record(ledger.epochs + 1, metrics)
+            report(ledger.steps, ledger.history[-1])
+            booster.save_model(ledger.last(SUFFIX))
+            ledger.save()
+        booster = xgboost.Booster(model_file=str(ledger.last(SUFFIX)))
+        booster[: ledger.best_epoch].save_model(request.export_dir / f"model{SUFFIX}")
+        (request.export_dir / "model.json").write_text(json.dumps({"names": names, "outputs": spec.outputs}))
+        return ledger.result(parameters=len(booster.get_dump()), device="cpu")
+
+    @classmethod
+    def load_predictor(cls, export_dir):
+        booster = xgboost.Booster(model_file=str(export_dir / f"model{SUFFIX}"))
+        about = json.loads((export_dir / "model.json").read_text())
+        return lambda features: predict(booster, xgboost.DMatrix(table(features, about["names"])), about["outputs"])
+
+
+def table(features, names):
+    """Returns all features side by side, shape (B, columns)."""
+    rows = len(features[names[0]])
+    return np.concatenate([features[name].reshape(rows, -1) for name in names], axis=1, dtype=np.float32)
+
+
+def matrix(source, names):
+    """Returns a split as XGBoost's table, and its labels."""
+    features, labels = next(iter(source.batches(source.rows)))
+    return xgboost.DMatrix(table(features, names), labels), labels
+
+
+def predict(booster, rows, outputs):
+    return booster.predict(rows).reshape(rows.num_row(), outputs)
+
+
+def parameters(hyper, spec):
+    trees = hyper.trees or Trees()
+    return {
+        "objective": OBJECTIVES[spec.task],
+        **({"num_class": spec.outputs} if spec.task == "multiclass" else {}),
+        "eta": hyper.learning_rate,
+        "grow_policy": "lossguide",
+        "max_leaves": trees.leaves,
+        "max_depth": trees.depth or 0,
+        # Its nearest to a number of rows: the sum of the second derivatives in a leaf.
+        "min_child_weight": trees.min_leaf_rows * (1 if spec.task == "regression" else 0.05),
+        "subsample": trees.row_share,
+        "colsample_bytree": trees.feature_share,
+        "alpha": trees.l1,
+        "lambda": trees.l2,
+        "seed": hyper.seed,
+        "disable_default_eval_metric": True,
+    }
