@@ -9,6 +9,7 @@ from switchyard.components.training.request import loss
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.stage_settings import trainer_settings
 from switchyard.pipelines.preflight import check_inputs
+from switchyard.pipelines.runners.tracking.record import run_record
 from tests.bad_input import Case, config
 from tests.contract.sklearn_trainer import SklearnTrainer
 
@@ -76,3 +77,10 @@ def test_build_loss_that_returns_no_function_is_refused(tmp_path):
 def test_a_trainer_refuses_a_hook_that_it_does_not_follow(tmp_path):
     with pytest.raises(UserError, match=r"trainer\.model\.build_loss: the trainer 'sklearn' does not support it"):
         SklearnTrainer().check_settings(settings(tmp_path).model_dump(mode="json"))
+
+
+def test_a_runs_parameters_leave_out_what_the_model_file_replaces(tmp_path):
+    (tmp_path / "m.py").write_text(MODEL)
+    given = load_config(None, document=config(trainer={"model": "m.py"}), base=tmp_path)
+    assert "batch_size" in run_record(given, "tensorflow", None).params
+    assert not {"optimizer", "learning_rate", "label_smoothing"} & set(run_record(given, "tensorflow", None).params)

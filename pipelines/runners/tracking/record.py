@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from switchyard.components.tracking.model_registry import user_name
+from switchyard.components.training.hooks import hooks_in, replaced
 from switchyard.components.training.names import COMMON_TO_TREES, TREE_PARAMETER, TREES
+from switchyard.components.user_code.loading import split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
 _PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "lightgbm", "kfp", "mlflow", "numpy", "pyarrow")
@@ -55,6 +57,10 @@ def run_record(config: PipelineConfig, trainer: str, source: Path | None) -> Run
     if config.tune:
         # Tuned values differ by trainer and are not known yet; they are logged to the stages' runs.
         hyper = {k: v for k, v in hyper.items() if k not in config.tune.space}
+    # What every trainer's model file replaces; a stage's run names the function.
+    files = [split_reference(m, "")[0] if (m := given.model_for(f)) else None for f in given.frameworks]
+    dropped = set.intersection(*(set(replaced(hooks_in(file))) for file in files))
+    hyper = {k: v for k, v in hyper.items() if k not in dropped}
     return RunRecord(
         name=f"{config.name} {trainer}",
         experiment=config.experiment,
