@@ -152,8 +152,8 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
         "kind": "Kustomization",
         "resources": ["inference-service.yaml"],
     }
-    for name, content in files.items():
-        (output / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    for file, content in files.items():
+        (output / file).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     share = f", {wanted.canary} % of the requests" if wanted.canary is not None else ""
     click.echo(f"{output}: {source.name} version {version}{share}")
     if options["apply"]:
