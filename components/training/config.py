@@ -110,7 +110,7 @@ class TreesConfig(Section):
         feature_share: share of the features that each tree draws.
         l1: penalty on the absolute values of leaves.
         l2: penalty on the squared values of leaves.
-        early_stopping: early stopping on `val_loss`, in rounds; `null` disables it.
+        early_stopping: early stopping on a metric of the eval split, in rounds; `null` disables it.
     """
 
     rounds: Positive = 200

@@ -233,3 +233,11 @@ def test_each_framework_searches_its_own_hyperparameters():
         "lightgbm": ["trees.leaves"],
         "m:Mine": ["batch_size", "trees.leaves"],
     }
+
+
+def test_a_framework_whose_extra_is_not_installed_is_refused_with_the_extra(monkeypatch):
+    from switchyard.components.training import trainers
+
+    monkeypatch.setattr(trainers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"lightgbm is not installed; .*pip install 'switchyard\[lightgbm\]'"):
+        trainers.trainer_class("lightgbm")
