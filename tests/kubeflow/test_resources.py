@@ -46,7 +46,7 @@ EVERYTHING = StageResources.model_validate(
 
 
 # A long parameter, the config say, is compressed.
-PACKED = re.compile(r"(?<=constant: )(?:lzma|bz2)\+base85:\S+")
+PACKED = re.compile(r"(?<=constant: )'?((?:lzma|bz2)\+base85:[^\s']+)'?")
 
 
 def elsewhere(text):
@@ -55,7 +55,7 @@ def elsewhere(text):
 
 def golden(name, text):
     path = GOLDEN / name
-    text = re.sub(PACKED, lambda found: packed(elsewhere(unpacked(found[0]))), elsewhere(text))
+    text = re.sub(PACKED, lambda found: f"'{packed(elsewhere(unpacked(found[1])))}'", elsewhere(text))
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
