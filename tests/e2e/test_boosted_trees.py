@@ -51,7 +51,7 @@ def test_its_rounds_are_curves_and_its_parameters_are_those_of_trees(rivals):
         assert 5 < len(steps) <= 40
     assert training.data.params["trees.rounds"] == "40"
     assert "batch_size" not in training.data.params
-    assert runs["training_pytorch"].data.params["batch_size"] == "64"
+    assert runs["training_pytorch"].data.params["batch_size"] == "32"
 
 
 def test_a_row_alone_has_the_score_that_it_has_among_others(rivals):
