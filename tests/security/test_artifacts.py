@@ -119,7 +119,7 @@ def test_a_damaged_description_of_the_columns_is_refused(artifact, content):
 def test_damaged_examples_are_named(tmp_path, where):
     import tensorflow as tf
 
-    from switchyard.components.data.tfrecords import _read
+    from switchyard.components.data.tfrecords import read_batches
 
     (tmp_path / "Split-train").mkdir()
     file = tmp_path / "Split-train" / "data.tfrecord"
@@ -132,4 +132,4 @@ def test_damaged_examples_are_named(tmp_path, where):
     file.write_bytes(content)
 
     with pytest.raises(UserError, match=f"{file} is damaged: corrupted record at .*Delete the folder {tmp_path} and run again"):
-        list(_read(str(file), None, 1))
+        list(read_batches(str(file), None, 1))
