@@ -119,12 +119,16 @@ def _check_losses(config: PipelineConfig, task: str) -> None:
 
 
 def _check_monitored(config: PipelineConfig, task: str) -> None:
-    allowed, stopping = trained_names(task), config.trainer.hyperparameters.early_stopping
-    if stopping and stopping.metric not in allowed:
-        raise UserError(
-            f"trainer.hyperparameters.early_stopping.metric: {stopping.metric!r} is not measured in a {task} task; "
-            f"allowed: {', '.join(allowed)}"
-        )
+    allowed, trainer = trained_names(task), config.trainer
+    for section, stopping in {
+        "hyperparameters": trainer.hyperparameters.early_stopping,
+        "trees": trainer.trees.early_stopping,
+    }.items():
+        if stopping and stopping.metric not in allowed:
+            raise UserError(
+                f"trainer.{section}.early_stopping.metric: {stopping.metric!r} is not measured in a {task} task; "
+                f"allowed: {', '.join(allowed)}"
+            )
     if config.tune and config.tune.metric not in allowed:
         raise UserError(f"tune.metric: {config.tune.metric!r} does not exist for a {task} task; allowed: {', '.join(allowed)}")
 

@@ -95,7 +95,7 @@ def trainer_settings(config: PipelineConfig, store: Path, framework: str) -> Tra
         model_parameters=trainer.model_parameters,
         loss=f"{Path(loss_code.path).name}:{loss_code.function}" if loss_code else loss,
         loss_code=loss_code,
-        loss_parameters=trainer.loss_parameters,
+        loss_parameters=trainer.loss_parameters if loss else {},
         # What a framework does not read is left out, so that a change of it does not train again.
         hyperparameters=_read_by(framework, trainer.hyperparameters),
         trees=None if framework in NETWORKS else trainer.trees,

@@ -4,6 +4,7 @@ import pytest
 
 from switchyard.components.errors import UserError
 from switchyard.components.training.hooks import Hooks
+from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.test_hyperparameters import by_hand, keras_linear, torch_linear
 from tests.training_requests import FRAMEWORKS, no_report
@@ -100,6 +101,46 @@ def test_a_callback_reads_the_metrics_and_ends_the_training_for_good(trainer, ma
     assert found.epochs == 2
     again = trainer().train(make(hooks=Hooks(build_callbacks=stop([]))), no_report)
     assert (again.epochs, again.resumed_from_epoch) == (2, 2)
+
+
+def test_lightnings_own_early_stopping_ends_a_training_for_good(make):
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    hooks = Hooks(build_callbacks=lambda spec: [EarlyStopping("val_loss", patience=1, min_delta=10)])
+    found, again = (PytorchTrainer().train(make(hooks=hooks), no_report) for _ in range(2))
+    assert (found.epochs, again.epochs, again.resumed_from_epoch) == (2, 2, 2)
+
+
+def test_a_lightning_callback_writes_checkpoints_of_its_own_and_training_resumes_from_ours(make, tmp_path):
+    import torch
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer, *arguments):
+            if trainer.global_step % 5 == 0:
+                trainer.save_checkpoint(tmp_path / "own.ckpt")
+
+    hooks = Hooks(build_callbacks=lambda spec: [Saves(), ModelCheckpoint(tmp_path / "kept", "last")])
+    request = make(hooks=hooks)
+    found = PytorchTrainer().train(request, no_report)
+    steps = {p: torch.load(p, weights_only=False)["global_step"] for p in (tmp_path / "own.ckpt", tmp_path / "kept/last.ckpt")}
+    assert list(steps.values()) == [75, 78]
+    [ours] = request.checkpoint_dir.glob("last-*")
+    assert torch.load(ours, weights_only=True)["global_step"] == found.steps == 78
+
+
+def test_a_schedule_of_the_users_own_reads_the_metrics_of_an_epoch(make):
+    import torch
+
+    seen = []
+
+    def plateau(model, spec):
+        seen.append(torch.optim.SGD(model.parameters(), 0.3))
+        course = torch.optim.lr_scheduler.ReduceLROnPlateau(seen[-1], patience=0, threshold=10, threshold_mode="abs", factor=0.5)
+        return {"optimizer": seen[-1], "lr_scheduler": {"scheduler": course, "monitor": "val_loss"}}
+
+    PytorchTrainer().train(make(hooks=Hooks(build_optimizer=plateau), epochs=3), no_report)
+    assert seen[-1].param_groups[0]["lr"] == 0.3 / 4
 
 
 def broken(*arguments):

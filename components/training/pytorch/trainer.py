@@ -15,7 +15,7 @@ import joblib
 import lightning.pytorch as lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -82,8 +82,8 @@ class PytorchTrainer(Trainer):
     def is_out_of_memory(self, error: Exception) -> bool:
         """See Trainer."""
         # On CPUs and XLA devices PyTorch raises a plain RuntimeError.
-        said = ("DefaultCPUAllocator", "RESOURCE_EXHAUSTED")
-        return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in str(error) for s in said)
+        signs = ("DefaultCPUAllocator", "RESOURCE_EXHAUSTED")
+        return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in signs)
 
     def fit(self, request: TrainRequest, report: Report) -> TrainResult:
         """See the base class."""
@@ -104,14 +104,15 @@ class PytorchTrainer(Trainer):
         if not ledger.finished:
             with Beside() as writer:
                 checkpoints = _Checkpoints(writer)
+                # A scheduler of the user's optimizer may read the metrics, too.
+                logged = bool(callbacks or request.hooks.build_optimizer)
                 trainer = lightning.Trainer(
                     **placement(request),
                     precision="32-true" if request.accelerator.kind == "tpu" else _PRECISIONS[request.accelerator.precision],
                     max_epochs=hyper.epochs,
                     plugins=[checkpoints] if request.accelerator.kind != "tpu" else None,
-                    callbacks=[*callbacks, _Epochs(ledger, report, shard, checkpoints, logged=bool(callbacks))],
+                    callbacks=[*callbacks, _Epochs(ledger, report, shard, checkpoints, logged=logged)],
                     logger=False,
-                    enable_checkpointing=False,
                     enable_progress_bar=False,
                     gradient_clip_val=hyper.clip_norm,
                     accumulate_grad_batches=hyper.accumulate_steps,
@@ -278,8 +279,11 @@ class _Unprofiled(PassThroughProfiler):
         return _NOTHING
 
 
-class _Epochs(Callback):
-    """A callback at the end of each epoch: reports metrics, writes the checkpoint, stops when the ledger is finished."""
+class _Epochs(Checkpoint):
+    """A callback at the end of each epoch: reports metrics, writes the checkpoint, stops when the ledger is finished.
+
+    Lightning calls a `Checkpoint` after all other callbacks, also after its own `EarlyStopping`.
+    """
 
     def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard, checkpoints: _Checkpoints, *, logged: bool) -> None:
         self._ledger, self._report, self._shard, self._logged = ledger, report, shard, logged
@@ -288,7 +292,7 @@ class _Epochs(Callback):
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._metrics = {**pl_module.train_metrics.result(), **pl_module.val_metrics.result()}
-        if self._logged:  # for the user's callbacks; the values are those of all workers
+        if self._logged:  # for the user's code; the values are those of all workers
             pl_module.log_dict(self._metrics, sync_dist=False)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -309,25 +313,29 @@ class _Checkpoints(TorchCheckpointIO):
 
     def __init__(self, writer: Beside) -> None:
         self._writer = writer
+        self._temporary: Path | None = None
         self._state: Any = None
 
     def save(self, trainer: Any, ledger: TrainingLedger, *, first: bool) -> None:
         """Saves the epoch that was recorded last, then the ledger. Collective call; the first worker writes."""
         self._writer.wait()  # one copy of the state at a time
         path = ledger.last(_CHECKPOINT)
-        temporary = path.with_name(f"new_{path.name}")
-        trainer.save_checkpoint(temporary)
+        self._temporary = path.with_name(f"new_{path.name}")
+        trainer.save_checkpoint(self._temporary)
+        state, self._state = self._state, None
         if first:
-            self._writer.submit(partial(self._write, temporary, path, ledger.copy()))
+            self._writer.submit(partial(self._write, state, self._temporary, path, ledger.copy()))
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        """Keeps a copy: the next epoch changes the weights in place."""
+        """Keeps a copy: the next epoch changes the weights in place. Files of the user's callbacks are written at once."""
+        if Path(path) != self._temporary:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
         self._state = apply_to_collection(checkpoint, torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True))
 
-    def _write(self, temporary: Path, path: Path, ledger: TrainingLedger) -> None:
-        if self._state is not None:
-            super().save_checkpoint(self._state, temporary)
-            self._state = None
+    def _write(self, state: Any, temporary: Path, path: Path, ledger: TrainingLedger) -> None:
+        if state is not None:
+            super().save_checkpoint(state, temporary)
         os.replace(temporary, path)
         ledger.save()
 
