@@ -23,7 +23,7 @@ FOLDER = Path(__file__).resolve().parent
 def main() -> None:
     """Runs all commands and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=1, help="rows of the comparisons with stock TFX")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each comparison with stock TFX")
     parser.add_argument("--output", type=Path, metavar="FILE", help="all figures as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="see scaling.py")
     options = parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.bootstrap import Rows
 from switchyard.components.metrics import METRICS
+from switchyard.components.progress import warn
+from switchyard.components.tasks import TASKS
 from switchyard.components.user_code.loading import blamed, folder_of, load_function
 
 _KEY = "evaluation.metrics"
@@ -35,18 +38,27 @@ def own_names(file: str | Path | None) -> list[str]:
 
 
 def own_metrics(file: str | None, rows: Rows, model: str) -> Mapping[str, float]:
-    """Returns the user's metrics of a model.
+    """Returns the user's metrics of a model; without those that are undefined, NaN or infinite, of which it warns.
+
+    A champion's probability of classes that the data lacks is left out, so that all models have the same outputs. A model with
+    predictions that are not finite has no metrics.
 
     Raises:
         UserError: a function fails, or returns no number.
     """
-    labels = rows.labels if rows.task == "regression" else rows.labels.astype(np.int64)
-    found = {}
+    labels = rows.labels.astype(np.int64) if TASKS[rows.task].has_classes else rows.labels
+    scores = rows.scores[model][:, : min(each.shape[1] for each in rows.scores.values())]
+    found: dict[str, float] = {}
+    if not np.isfinite(scores).all():
+        return found
     for name in own_names(file):
         function = load_function(str(file), name)
         with blamed(f"{_KEY}: {name} failed: ", folder_of(function)):
-            value = function(labels.copy(), rows.scores[model].copy())
+            value = function(labels.copy(), scores.copy())
         if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number) or np.iscomplexobj(value):
             raise UserError(f"{_KEY}: {name} must return a number, received {type(value).__name__}")
-        found[name] = float(value)
+        if math.isfinite(value):
+            found[name] = float(value)
+        else:
+            warn(f"{_KEY}: {name} of {model} is undefined: the function returned {float(value)}")
     return found

@@ -17,8 +17,11 @@ def row_plots(rows: Rows, model: str, classes: int) -> Plots:
 
     For multiclass: `one_vs_rest` (rows of class, threshold, tp, fp, tn, fn) and `calibration` of the chosen class's
     probability. For a regression: `fit`, a sample of (label, prediction). For quantiles: `quantiles` (rows of quantile, share of
-    labels up to it), and `fit` with the quantile nearest to the median.
+    labels up to it), and `fit` with the quantile nearest to the median. Rows without finite predictions are left out.
     """
+    rows = rows.where(np.isfinite(rows.scores[model]).all(axis=1))
+    if not len(rows.labels):
+        return {}
     scores = rows.scores[model].astype(np.float64)
     if rows.task == MULTICLASS:
         return {

@@ -91,7 +91,7 @@ def _header(path: str, options: CsvOptions) -> _Header:
     seems = next((s for s in ";\t|," if len(names) == 1 and s in names[0]), None)
     if seems:
         raise UserError(
-            f"data.path: {path} has one column, {names[0][:60]!r}when read with the separator {options.separator!r}. "
+            f"data.path: {path} has one column, {names[0][:60]!r}, when read with the separator {options.separator!r}. "
             f"Set data.csv.separator: {seems!r}."
         )
     if not names:

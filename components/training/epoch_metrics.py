@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from switchyard.components.errors import UserError
+from switchyard.components.tasks import BINARY, MULTICLASS, REGRESSION
+
 # As in TFMA.
 _BINS = 10_000
 _TINY = 1e-15
@@ -20,18 +23,23 @@ def epoch_metrics(
         labels: class indices or values, shape (B,).
         prefix: `val_` for the eval split.
         weights: weights of the rows in the loss, shape (B,); the weighted losses are divided by the number of rows.
+
+    Raises:
+        UserError: the task is another one.
     """
     scores = scores.astype(np.float64)
-    if task == "regression":
+    if task == REGRESSION:
         error = scores[:, 0] - labels
         losses, found = error**2, {"mae": float(np.abs(error).mean())}
-    elif task == "multiclass":
+    elif task == MULTICLASS:
         losses = -np.log(scores[np.arange(len(labels)), labels].clip(_TINY))
         found = {"accuracy": float((scores.argmax(axis=1) == labels).mean())}
-    else:
+    elif task == BINARY:
         of_class = np.where(labels == 1, scores[:, 0], 1 - scores[:, 0])
         losses = -np.log(of_class.clip(_TINY))
         found = {"accuracy": float(((scores[:, 0] >= 0.5) == labels).mean()), "auc": _auc(scores[:, 0], labels)}
+    else:
+        raise UserError(f"task: epoch_metrics has no metrics of a {task} task; compute its loss in the trainer")
     loss = float((losses if weights is None else losses * weights).mean())
     return {f"{prefix}{name}": value for name, value in {"loss": loss, **found}.items()}
 

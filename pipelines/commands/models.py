@@ -245,7 +245,9 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             classes = classes or info.classes
             if len(set(map(repr, targets.values()))) > 1:
                 listed = "; ".join(f"version {v} predicts {label} ({task})" for v, (task, label, *_) in targets.items())
-                raise UserError(f"{name}: {listed}, perhaps with different classes; they cannot be compared on the same rows.")
+                raise UserError(
+                    f"{name}: {listed}, perhaps with different classes or quantiles; they cannot be compared on the same rows."
+                )
             frame = _read_rows(data, opened.folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
             if info.label not in frame:
                 raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {in_a_line(frame.columns)}.")

@@ -146,7 +146,7 @@ class PipelineConfig(Section):
         """The names of the model's outputs if they are no classes: the quantiles as texts."""
         if self.task != QUANTILE:
             return ()
-        return tuple(f"{float(q):g}" for q in self.trainer.quantiles or DEFAULT_QUANTILES)
+        return tuple(str(float(q)) for q in self.trainer.quantiles or DEFAULT_QUANTILES)
 
     @property
     def model_name(self) -> str:

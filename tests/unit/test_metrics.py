@@ -5,9 +5,13 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from switchyard.components.evaluation.bootstrap import weighted_metrics
+from switchyard.components.errors import UserError
+from switchyard.components.evaluation.bootstrap import Rows, weighted_metrics
+from switchyard.components.evaluation.results import CANDIDATE, Evaluation, ModelResult
+from switchyard.components.evaluation.row_plots import row_plots
 from switchyard.components.metrics import DIRECTION, HEADLINE, METRICS, PRIMARY, direction, names, trained_names
 from switchyard.components.tasks import TASKS
+from switchyard.components.training.epoch_metrics import epoch_metrics
 from switchyard.components.tuning.config import TuneMetric
 from tests.command import REPOSITORY
 
@@ -30,6 +34,23 @@ def test_the_bootstrap_draws_what_the_table_gives_an_interval(task):
     outputs = len(TASKS[task].score_names([0, 1, 2] if TASKS[task].has_classes else [], targets))
     drawn = weighted_metrics(task, np.array([0.0, 1.0, 1.0, 0.0]), np.full((4, outputs), 0.3, dtype=np.float32), targets)
     assert set(drawn) == set(names(task, lambda m: m.interval))
+
+
+def test_metrics_of_an_epoch_are_refused_for_a_task_that_has_others():
+    with pytest.raises(UserError, match="epoch_metrics has no metrics of a quantile task"):
+        epoch_metrics("quantile", np.zeros((3, 2)), np.zeros(3))
+
+
+@pytest.mark.parametrize(("task", "targets"), [("regression", []), ("quantile", ["0.1", "0.9"]), ("multiclass", [])])
+@pytest.mark.parametrize("diverged", [1, 4])
+def test_predictions_that_are_not_finite_leave_an_evaluation_that_can_be_stored(task, targets, diverged, tmp_path):
+    scores = np.full((4, 3 if task == "multiclass" else max(1, len(targets))), 0.25, np.float32)
+    scores[:diverged] = np.nan
+    plots = row_plots(Rows(task, np.array([0.0, 1.0, 2.0, 2.0]), {"m": scores}, targets=targets), "m", 3)
+    model = ModelResult("m", CANDIDATE, "m", "", None, {}, {}, {}, plots)
+    Evaluation(task, "loss", "test", 4, "m", {"m": model}, [], {}, None, 0, "", None, []).save(str(tmp_path))
+    assert Evaluation.load(str(tmp_path)).models["m"].plots == plots
+    assert bool(plots) is (diverged < 4)
 
 
 def test_a_search_may_optimize_what_trainers_measure_and_knows_its_direction():

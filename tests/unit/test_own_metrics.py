@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from switchyard.components import progress
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.bootstrap import Rows
 from switchyard.components.evaluation.own_metrics import own_metrics, own_names
@@ -45,7 +46,34 @@ def test_every_function_is_a_metric_of_labels_and_scores(file):
     assert own_names(file) == ["gain", "kind"]
     assert own_metrics(file, ROWS, "m") == {"gain": 2.0, "kind": 1.0}
     assert own_metrics(file, replace(ROWS, task="regression"), "m")["kind"] == 0.0
+    quantiles = replace(ROWS, task="quantile", labels=np.array([0.4, 0.4, 0.2]), targets=["0.5"])
+    assert own_metrics(file, quantiles, "m") == {"gain": 1.0, "kind": 0.0}
     assert own_metrics(None, ROWS, "m") == {}
+
+
+@pytest.mark.parametrize("value", ["float('nan')", "float('-inf')"])
+def test_a_metric_that_is_undefined_is_absent_with_a_warning(value, tmp_path):
+    (tmp_path / "metrics.py").write_text(f"def lift(labels, scores): return {value}\n")
+    heard: list[str] = []
+    progress.set_sink(heard.append)
+    try:
+        assert own_metrics(str(tmp_path / "metrics.py"), ROWS, "m") == {}
+    finally:
+        progress.set_sink(None)
+    assert [line.partition(" the function")[0] for line in heard] == ["warning: evaluation.metrics: lift of m is undefined:"]
+
+
+def test_a_model_whose_predictions_are_not_finite_has_no_metrics_of_the_users_own(tmp_path):
+    (tmp_path / "metrics.py").write_text("def gain(labels, scores): raise ValueError('Input contains NaN')\n")
+    diverged = replace(ROWS, scores={"m": np.array([[0.25], [np.nan], [0.75]], np.float32)})
+    assert own_metrics(str(tmp_path / "metrics.py"), diverged, "m") == {}
+
+
+def test_a_champion_with_other_classes_has_as_many_scores_as_the_candidates(tmp_path):
+    (tmp_path / "metrics.py").write_text("def outputs(labels, scores): return scores.shape[1]\n")
+    scores = {"m": np.full((3, 3), 1 / 3, np.float32), "champion": np.full((3, 4), 0.25, np.float32)}
+    rows = replace(ROWS, task="multiclass", scores=scores)
+    assert own_metrics(str(tmp_path / "metrics.py"), rows, "champion") == {"outputs": 3.0}
 
 
 @pytest.mark.parametrize(

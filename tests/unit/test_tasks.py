@@ -54,11 +54,19 @@ def test_the_pinball_loss_is_scikit_learns_and_coverage_the_share_between_the_ou
 def test_the_trivial_predictor_of_quantiles_is_the_labels_own_quantiles():
     labels = np.random.default_rng(0).exponential(size=1000)
     trivial = Trivial.of(Rows("quantile", labels, {}, targets=QUANTILES), "loss")
-    values = np.quantile(labels, [0.1, 0.5, 0.9])
+    values = np.quantile(labels, [0.1, 0.5, 0.9], method="inverted_cdf")
     assert trivial.value == pytest.approx(
         np.mean([mean_pinball_loss(labels, np.full(1000, v), alpha=float(q)) for v, q in zip(values, QUANTILES, strict=True)])
     )
     assert default_thresholds("quantile", labels, QUANTILES)["loss"].upper_bound == pytest.approx(trivial.value)
+
+
+@pytest.mark.parametrize("quantile", ["0.1", "0.5", "0.9"])
+def test_no_constant_beats_the_trivial_predictor_of_a_quantile(quantile):
+    labels = np.array([1.0, 2.0, 3.0, 4.0, 10.0])
+    trivial = Trivial.of(Rows("quantile", labels, {}, targets=[quantile]), "loss").value
+    others = [mean_pinball_loss(labels, np.full(5, value), alpha=float(quantile)) for value in np.linspace(0, 11, 111)]
+    assert trivial == pytest.approx(min(others))
 
 
 def test_the_quantiles_are_part_of_the_input_and_have_a_default(tmp_path):
@@ -67,6 +75,9 @@ def test_the_quantiles_are_part_of_the_input_and_have_a_default(tmp_path):
 
     assert targets() == ("0.1", "0.5", "0.9")
     assert targets(quantiles=[0.025, 0.975]) == ("0.025", "0.975")
+    close = targets(quantiles=[1e-7, 0.12345671, 0.12345674, 0.9999999])
+    assert close == ("1e-07", "0.12345671", "0.12345674", "0.9999999")
+    assert TASKS["quantile"].fits_targets(close)
 
 
 @pytest.mark.parametrize(

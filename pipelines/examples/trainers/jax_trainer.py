@@ -15,6 +15,8 @@ from switchyard import Trainer, UserError
 from switchyard.components.training.epoch_metrics import epoch_metrics
 from switchyard.components.training.ledger import TrainingLedger
 
+ACTIVATIONS = {"binary": jax.nn.sigmoid, "multiclass": jax.nn.softmax, "regression": lambda value: value}
+
 
 class Network(linen.Module):
     outputs: int
@@ -36,6 +38,10 @@ class JaxTrainer(Trainer):
         hyper, spec = request.hyperparameters, request.spec
         if hyper.optimizer != "adam":
             raise UserError(f"trainer.hyperparameters.optimizer: the jax trainer has adam, received {hyper.optimizer!r}")
+        if spec.task not in ACTIVATIONS:
+            raise UserError(
+                f"task: the jax trainer trains {', '.join(ACTIVATIONS)}, received {spec.task!r}; use another framework"
+            )
         about = {"task": spec.task, "outputs": spec.outputs, "features": [[f.name, f.vocabulary_size] for f in spec.features]}
         model, optimizer = Network(spec.outputs), optax.adam(hyper.learning_rate)
         weights = jnp.asarray(hyper.class_weights or [])
@@ -95,5 +101,4 @@ def table(features, about):
 
 def scores(model, variables, features, about):
     output = model.apply(variables, table(features, about))
-    kinds = {"binary": jax.nn.sigmoid, "multiclass": jax.nn.softmax, "regression": lambda value: value}
-    return np.asarray(kinds[about["task"]](output))
+    return np.asarray(ACTIVATIONS[about["task"]](output))
