@@ -9,7 +9,7 @@ from switchyard.components.errors import StageError, UserError
 from switchyard.pipelines.api.compile import compile_for_cluster
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.runners.kubeflow import uploaded_files
-from switchyard.pipelines.runners.kubeflow.carried_files import carry, unpack
+from switchyard.pipelines.runners.kubeflow.carried_files import carry, packed, unpack, unpacked
 from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
 from switchyard.pipelines.runners.kubeflow.compiler.workflow_size import workflow_size
 from switchyard.pipelines.runners.kubeflow.uploaded_files import FileStore, fetch
@@ -51,7 +51,8 @@ def test_an_uploaded_file_arrives_as_it_was(rows, mlflow, in_task):
     assert said == []
 
 
-def test_an_uploaded_file_that_was_changed_is_refused(rows, mlflow, in_task):
+def test_an_uploaded_file_that_was_changed_is_refused(rows, mlflow, in_task, monkeypatch):
+    monkeypatch.setattr(uploaded_files, "_PAUSES", (0,))
     [reference] = FileStore(mlflow, "uploads", print).upload([rows]).values()
     location, _, digest = reference.removeprefix("stored:").rpartition("/")
     rows.rename(rows.with_name(digest))
@@ -67,7 +68,35 @@ def test_a_file_that_is_gone_is_named_with_what_to_do(mlflow, in_task):
         fetch(reference)
 
 
+def test_a_file_that_another_submit_writes_at_this_moment_is_read_again(monkeypatch):
+    whole = b"a,diagnosis\n1.5,benign\n"
+    partial = [whole[:7], whole]
+    monkeypatch.setattr(uploaded_files, "_PAUSES", (0,))
+    monkeypatch.setattr(uploaded_files, "_read", lambda location, name: partial.pop(0))
+    assert fetch(f"stored:s3://bucket/my folder/{hashlib.sha256(whole).hexdigest()}") == whole
+
+
+def test_snapshots_of_other_code_stay_on_this_machine(tmp_path):
+    """The workspace keeps the snapshots of earlier versions and of other pipelines."""
+    other = tmp_path / "code" / "0123456789abcdef" / "model.py"
+    other.parent.mkdir(parents=True)
+    other.write_text("x = 1\n" * 5_000)
+    offered = []
+
+    class Store:
+        def upload(self, files):
+            offered.extend(files)
+            return {}
+
+    config = load_config(BREAST_CANCER, overrides=["task=binary"])
+    compile_config(config, tmp_path / "code", str(tmp_path), {}, carry_data=True, uploads=Store())
+    assert BREAST_CANCER.parent / "data.csv" in offered
+    assert other not in offered
+
+
 def test_a_text_that_looks_like_a_reference_is_read_as_it_is(tmp_path):
+    reference = f"stored:mlflow-artifacts:/0/{'0' * 64}"
+    assert unpacked(packed(reference)) == reference
     (tmp_path / "note.txt").write_text(f"stored:mlflow-artifacts:/0/{'0' * 64}")
     (tmp_path / "other.py").write_text("lzma+base85:x")
     carried = carry({tmp_path: sorted(tmp_path.iterdir())}, {})

@@ -120,8 +120,8 @@ def packed(text: str) -> str:
 
 
 def unpacked(text: str) -> str:
-    """Returns the original text of `packed`."""
-    return _bytes(text).decode()
+    """Returns the original text of `packed`. A text that looks like an uploaded file's reference is returned as it is."""
+    return text if is_stored(text) else _bytes(text).decode()
 
 
 def _text(content: bytes, name: str) -> str:

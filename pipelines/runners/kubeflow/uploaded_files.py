@@ -23,7 +23,7 @@ from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
 
 _FOLDER = "switchyard-files"
-_REFERENCE = re.compile(r"stored:(\S+)/([0-9a-f]{64})")
+_REFERENCE = re.compile(r"stored:(.+)/([0-9a-f]{64})")
 # Seconds between attempts to read a file: a task outlasts a short outage of MLflow.
 _PAUSES = (2, 5, 15, 30)
 _log = logging.getLogger(__name__)
@@ -85,34 +85,35 @@ def fetch(reference: str) -> bytes:
     """Returns the content of an uploaded file, read from this process's tracking server.
 
     Raises:
-        StageError: the file cannot be read, or it is another one.
+        StageError: the file cannot be read, or its content was changed.
     """
     found = _REFERENCE.fullmatch(reference)
     if not found:
         raise ValueError(f"{reference[:80]!r} is not an uploaded file")
     location, digest = found[1], found[2]
-    content = _read(location, digest)
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise StageError(f"{location}/{digest}: the file was changed after the pipeline was submitted; submit the pipeline again")
-    return content
-
-
-def _read(location: str, name: str) -> bytes:
-    pauses = iter(_PAUSES)
-    while True:
+    for pause in (*_PAUSES, None):
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                repository = _repository(location, RunContext.current().tracking_uri)
-                return Path(repository.download_artifacts(name, folder)).read_bytes()
+            content = _read(location, digest)
         except Exception as error:  # see FileStore.upload
-            pause = next(pauses, None)
             if pause is None or is_denial(error) or is_refusal(error):
                 raise StageError(
-                    f"{location}/{name}: cannot read this file, which was uploaded with the pipeline ({first_line(error)}); "
+                    f"{location}/{digest}: cannot read this file, which was uploaded with the pipeline ({first_line(error)}); "
                     "check that MLflow is reachable and its experiment exists, then retry the run, or submit the pipeline again"
                 ) from error
             _log.warning("MLflow: %s; trying again in %d s", first_line(error), pause)
-            time.sleep(pause)
+        else:
+            if hashlib.sha256(content).hexdigest() == digest:
+                return content
+            # Another `submit` may be uploading the same file.
+            _log.warning("MLflow: %s/%s has another content", location, digest)
+        time.sleep(pause or 0)
+    raise StageError(f"{location}/{digest}: the file was changed after the pipeline was submitted; submit the pipeline again")
+
+
+def _read(location: str, name: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        repository = _repository(location, RunContext.current().tracking_uri)
+        return Path(repository.download_artifacts(name, folder)).read_bytes()
 
 
 def _repository(location: str, uri: str) -> Any:

@@ -64,7 +64,10 @@ def compile_config(
             "on the cluster) or flink_job_server_jar (its path in the image), or kubeflow.beam={runner: direct}"
         )
     pipeline = create_pipeline(config, pipeline_root=root, code_store=store, beam_pipeline_args=beam.arguments())
-    snapshots = {p: [p] if p.is_file() else [f for f in p.rglob("*") if f.is_file()] for p in sorted(store.glob("*"))}
+    # The store also has the snapshots of earlier versions and of other pipelines, which must not leave this machine.
+    named = "\n".join(str(v) for c in pipeline.components for v in c.exec_properties.values())
+    used = [p for p in sorted(store.glob("*")) if str(p) in named]
+    snapshots = {p: [p] if p.is_file() else [f for f in p.rglob("*") if f.is_file()] for p in used}
     data, readers = _data(config, _MOST_UPLOADED if uploads else _MOST_DATA) if carry_data else ({}, {})
     stored = uploads.upload([*_large(snapshots, each=True), *_large(data, each=False)]) if uploads else {}
     if uploads and not stored:
