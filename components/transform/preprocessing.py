@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -39,7 +39,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     features = {k: v for k, v in inputs.items() if k != label}
     code = custom_config["code"]
     if code is None:
-        outputs = default_features({k: v for k, v in features.items() if k not in custom_config["unusable"]})
+        outputs = default_features({k: v for k, v in features.items() if k not in custom_config["unusable"]}, label)
     else:
         outputs = _users(features, code["path"], code["function"], label)
         note_ranges(outputs)
@@ -51,10 +51,11 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     return outputs
 
 
-def default_features(features: Tensors) -> dict[str, tf.Tensor]:
+def default_features(features: Tensors, label: str = "") -> dict[str, tf.Tensor]:
     """Returns numbers as z-scores (missing: 0, the mean) and texts as vocabulary indices (unknown: the last index).
 
-    A feature that can be missing gets a second one, `<name>_missing`, float 0 or 1.
+    A feature that can be missing gets a second one, `<name>_missing`, float 0 or 1; with `_` behind it where a column, the label
+    included, has the name.
 
     Columns of one type become one matrix, and all numbers are scaled as one: Transform traces the function nine times and
     analyzes each of its operations, which costs more than the values of a column.
@@ -67,7 +68,7 @@ def default_features(features: Tensors) -> dict[str, tf.Tensor]:
         if isinstance(group[0], tf.SparseTensor):
             matrix, present = _filled(group)
             missing = tf.split(1.0 - present, len(names), axis=1)
-            outputs |= {_free(f"{name}_missing", features): each for name, each in zip(names, missing, strict=True)}
+            outputs |= {_free(f"{name}_missing", {label, *features}): each for name, each in zip(names, missing, strict=True)}
             if matrix.dtype == tf.string:
                 words |= zip(names, tf.split(matrix, len(names), axis=1), strict=True)
             else:
@@ -162,7 +163,7 @@ def _dense(value: Any) -> tf.Tensor:
     return tf.reshape(tf.sparse.to_dense(one, default_value=default), [-1, 1])
 
 
-def _free(name: str, taken: Tensors) -> str:
+def _free(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name += "_"
     return name

@@ -148,6 +148,18 @@ def test_the_inputs_of_each_output_are_those_that_transform_finds():
     assert found["one"] is found["two"]
 
 
+def test_a_label_named_like_a_missing_indicator_does_not_replace_it():
+    with tf.Graph().as_default():
+        gap = tf.compat.v1.sparse_placeholder(tf.string, [None, None])
+        inputs = {"b": gap, "b_missing": tf.compat.v1.placeholder(tf.int64, [None, 1])}
+        found = preprocessing_fn(inputs, {"label": "b_missing", "classes": [0, 1], "unusable": [], "code": None})
+    assert {name: value.dtype for name, value in found.items()} == {
+        "b": tf.int64,
+        "b_missing": tf.int64,
+        "b_missing_": tf.float32,
+    }
+
+
 def test_wide_data_says_which_column_is_prepared():
     said = []
     progress.set_sink(said.append)
