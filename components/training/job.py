@@ -78,6 +78,8 @@ class TrainingJob(Section):
             group: the processes that train together; None if this process trains alone.
         """
         trainer = trainer_class(self.settings.framework)()
+        # A trial's values are known only now.
+        trainer.check_settings(self.settings.model_dump(mode="json"))
         trainer.prepare(self.accelerator, group)
         summary = DatasetSummary.load(self.examples)
         state = Path(self.state)

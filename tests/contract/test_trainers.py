@@ -152,7 +152,7 @@ def test_training_stops_early_when_nothing_improves(trainer, make):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("trainer", FRAMEWORKS)
+@pytest.mark.parametrize("trainer", [*FRAMEWORKS, JaxTrainer])
 def test_training_ends_at_the_limit_of_steps(trainer, make):
     assert trainer().train(make(epochs=2, steps=20), no_report).steps == 20
 
@@ -165,7 +165,7 @@ def test_each_optimizer_lowers_the_loss(trainer, optimizer, make):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("trainer", BUILT_IN)
+@pytest.mark.parametrize("trainer", [*BUILT_IN, *EXAMPLES])
 def test_class_weights_shift_predictions(trainer, make):
     plain, weighted = make(folder="plain"), make(folder="weighted", class_weights=(1.0, 20.0))
     means, losses = [], []
@@ -279,6 +279,12 @@ def test_the_users_model_is_the_one_that_is_trained(trainer, make):
 def test_a_model_that_does_not_fit_is_refused(trainer, build, message, make):
     with pytest.raises(UserError, match=message):
         trainer().train(make(build_model=lambda spec: build(trainer)), no_report)
+
+
+@pytest.mark.parametrize("trainer", [LightgbmTrainer, *EXAMPLES])
+def test_a_trainer_without_models_of_the_users_own_refuses_one(trainer, make):
+    with pytest.raises(UserError, match=r"^trainer\.model: "):
+        trainer().train(make(build_model=lambda spec: None), no_report)
 
 
 def test_the_frameworks_agree(make):

@@ -3,8 +3,10 @@
 import optuna
 import pytest
 
+from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
+from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.tuned import with_values
 from switchyard.components.tuning.config import Dimension, TuneConfig
 from switchyard.components.tuning.search import suggest
@@ -71,3 +73,15 @@ def test_values_replace_the_configs_and_nothing_else():
 
 def test_a_short_list_is_a_choice():
     assert TuneConfig(space={"batch_size": [32, 64]}).space["batch_size"].choices == (32, 64)
+
+
+def test_a_trial_with_a_hyperparameter_that_the_trainer_lacks_is_refused(tmp_path):
+    settings = SETTINGS.model_copy(update={"framework": "tests.contract.sklearn_trainer:SklearnTrainer"})
+    job = TrainingJob(
+        settings=with_values(settings, {"clip_norm": 1.0}),
+        examples=str(tmp_path),
+        transformed_examples=str(tmp_path),
+        state=str(tmp_path / "state"),
+    )
+    with pytest.raises(UserError, match=r"trainer\.hyperparameters\.clip_norm: the trainer 'sklearn' does not support it"):
+        job.run(lambda step, metrics: None)

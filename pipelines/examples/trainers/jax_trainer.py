@@ -4,6 +4,7 @@ Two dense layers over the features, vocabulary indices as one-hot; Adam. The wei
 """
 
 import json
+from itertools import islice
 
 import jax
 import numpy as np
@@ -38,6 +39,8 @@ class JaxTrainer(Trainer):
         hyper, spec = request.hyperparameters, request.spec
         if hyper.optimizer != "adam":
             raise UserError(f"trainer.hyperparameters.optimizer: the jax trainer has adam, received {hyper.optimizer!r}")
+        if request.build_model:
+            raise UserError("trainer.model: the jax trainer has a network of its own; remove its entry")
         if spec.task not in ACTIVATIONS:
             raise UserError(
                 f"task: the jax trainer trains {', '.join(ACTIVATIONS)}, received {spec.task!r}; use another framework"
@@ -67,12 +70,15 @@ class JaxTrainer(Trainer):
         ledger = TrainingLedger(request.checkpoint_dir, hyper)
         state, steps = optimizer.init(variables), 0
         while not ledger.finished:
-            for features, labels in request.train.batches(hyper.batch_size, seed=hyper.seed, epoch=ledger.epochs):
+            batches = request.train.batches(hyper.batch_size, seed=hyper.seed, epoch=ledger.epochs)
+            for features, labels in islice(batches, hyper.steps and hyper.steps - steps):
                 variables, state = step(variables, state, table(features, about), labels)
                 steps += 1
             metrics = {}
             for prefix, (features, labels) in everything.items():
-                metrics |= epoch_metrics(spec.task, scores(model, variables, features, about), labels, prefix=prefix)
+                of_rows = np.asarray(hyper.class_weights)[labels] if hyper.class_weights and not prefix else None
+                found = scores(model, variables, features, about)
+                metrics |= epoch_metrics(spec.task, found, labels, prefix=prefix, weights=of_rows)
             best = variables if ledger.record(steps, metrics) else best
             report(steps, ledger.history[-1])
         leaves = jax.tree.leaves(best)

@@ -27,6 +27,8 @@ class XgboostTrainer(Trainer):
 
     def fit(self, request, report):
         hyper, spec = request.hyperparameters, request.spec
+        if request.build_model:
+            raise UserError("trainer.model: xgboost takes no build_model; its trees are described by trainer.trees")
         if spec.task not in OBJECTIVES:
             raise UserError(f"task: xgboost trains {', '.join(OBJECTIVES)} here, received {spec.task!r}; use another framework")
         names = [feature.name for feature in spec.features]
