@@ -1,14 +1,28 @@
 """`switchyard deploy`: manifests whose command starts, and a SavedModel loaded the way TensorFlow Serving does."""
 
+import json
+import os
 import subprocess
+from functools import partial
 
 import numpy as np
 import pytest
 import yaml
 
 from switchyard.components.bundle.model import bundle_info, load_bundle
-from tests.registries import registry
+from switchyard.pipelines.commands import deploy as deploying
+from tests.bad_input import command_in_this_process
+from tests.registries import registry, small_bundle
 from tests.serving.server import serving
+
+# Answers for one InferenceService, the one of the service's name.
+KUBECTL = """#!/bin/sh
+case "$*" in
+  "apply -k "*) echo "inferenceservice.serving.kserve.io/$NAME created" ;;
+  *"get inferenceservice.serving.kserve.io $NAME "*) cat "$(dirname "$0")/service.json" ;;
+  *) exit 1 ;;
+esac
+"""
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +51,24 @@ def test_the_manifest_is_applied_as_it_is_and_its_command_starts(registered, bun
     with serving(model, tmp_path / "log", *kept, "--tracking-uri", registered) as server:
         assert server.request(container["readinessProbe"]["httpGet"]["path"])[0] == 200
         assert server.request("/v2/models/a_model")[2]["versions"] == ["2"]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("more", "name"), [([], "small-model"), (["--name", "other"], "other")])
+def test_apply_waits_for_the_service_that_it_applied(more, name, tmp_path, monkeypatch):
+    uri, _ = registry(tmp_path, "small_model", [("pytorch", small_bundle(tmp_path, 1))])
+    (tmp_path / "kubectl").write_text(KUBECTL)
+    (tmp_path / "kubectl").chmod(0o755)
+    status = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True"}]}
+    (tmp_path / "service.json").write_text(json.dumps({"metadata": {"generation": 1}, "status": status}))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("NAME", name)
+    monkeypatch.setattr(deploying, "await_ready", partial(deploying.await_ready, seconds=0.5, poll=0.1))
+    options = ["--tracking-uri", uri, "--cluster-tracking-uri", "http://mlflow.mlflow:5000", "--trust", "--apply", *more]
+    with command_in_this_process() as command:
+        done = command("deploy", "small_model@1", "--target", "kserve", "-o", tmp_path / "manifests", *options)
+    assert done.exit_code == 0, done.output
+    assert f"{name}: version 1 serves" in done.output
 
 
 def test_mistakes_of_deploy_are_refused(registered, bundles, warm, tmp_path):
