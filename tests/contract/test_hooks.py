@@ -103,6 +103,32 @@ def test_a_callback_reads_the_metrics_and_ends_the_training_for_good(trainer, ma
     assert (again.epochs, again.resumed_from_epoch) == (2, 2)
 
 
+@pytest.mark.parametrize(("together", "steps"), [(1, 13), (2, 7)])
+def test_keras_callbacks_see_every_step_and_the_evaluation(together, steps, make):
+    import keras
+
+    seen, batches = [], []
+
+    class Sees(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            batches.append(batch)
+
+        def on_test_begin(self, logs=None):
+            seen.append("test")
+
+        def on_test_end(self, logs=None):
+            seen.append(logs["loss"])
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(logs["val_loss"])
+
+    request = make(hooks=Hooks(build_callbacks=lambda spec: [Sees()]), epochs=2, accumulate_steps=together)
+    found = TensorflowTrainer().train(request, no_report)
+    first, second = (h["val_loss"] for h in found.history)
+    assert seen == ["test", first, first, "test", second, second]
+    assert batches == [*range(steps)] * 2
+
+
 def test_lightnings_own_early_stopping_ends_a_training_for_good(make):
     from lightning.pytorch.callbacks import EarlyStopping
 

@@ -153,6 +153,19 @@ def test_a_model_with_its_own_training_is_refused_until_it_can_be_honoured(train
     assert "trainer.framework" in message
 
 
+def test_a_keras_model_with_its_own_step_is_refused_where_the_step_is_not_called(make):
+    class OwnStep(keras.Model):
+        def train_step(self, data):
+            raise AssertionError
+
+    def build(spec):
+        plain = keras_model(lambda x: x)(spec)
+        return OwnStep(plain.inputs, plain.outputs[0])
+
+    message = refusal(TensorflowTrainer, make(build_model=build, accumulate_steps=2))
+    assert "its own train_step (on a TPU, on several devices, or with accumulate_steps), which" in message
+
+
 def test_a_lightning_module_that_only_computes_is_a_module_like_any_other(make):
     assert PytorchTrainer().train(make(build_model=Lightning, epochs=1), no_report).epochs == 1
 

@@ -27,16 +27,20 @@ _OPERATIONS = {
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
-def check_training(model: keras.Model, *, replicas: int) -> None:
+def check_training(model: keras.Model, *, by_hand: bool) -> None:
     """Raises UserError for a model with a training procedure of its own.
 
     Args:
         model: the user's model, before the trainer compiles it.
-        replicas: number of devices; with several the trainer's own loop does not call the model's step methods.
+        by_hand: whether `Replicas` trains it, which does not call the model's step methods.
     """
     own = ["compile()"] if model.compiled else []
-    if replicas > 1:
-        own += [f"{n} (on several devices)" for n in _STEPS if getattr(type(model), n) is not getattr(keras.Model, n)]
+    if by_hand:
+        own += [
+            f"{n} (on a TPU, on several devices, or with accumulate_steps)"
+            for n in _STEPS
+            if getattr(type(model), n) is not getattr(keras.Model, n)
+        ]
     refuse_own_training(own)
 
 

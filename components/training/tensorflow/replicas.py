@@ -105,7 +105,10 @@ class Replicas:
         self._fixed = request.accelerator.kind == "tpu"
 
     def fit(self, first_epoch: int, callbacks: list[keras.callbacks.Callback]) -> None:
-        """Trains; calls the callbacks as Keras' `fit` does. A callback stops training by setting `model.stop_training`."""
+        """Trains; calls the callbacks as Keras' `fit` does, without metrics of single batches and without batches of the test.
+
+        A callback stops training by setting `model.stop_training`.
+        """
         hyper, rows = self._request.hyperparameters, self._request.train.rows
         if rows < self._replicas:
             raise UserError(
@@ -132,9 +135,12 @@ class Replicas:
                     callback.on_train_batch_end(number // self._together)
                 if self._model.stop_training:
                     break
+            callback.on_test_begin()
             for batch in evaluated:
                 eval_step(batch)
-            callback.on_epoch_end(epoch, self._results())
+            results = self._results()
+            callback.on_test_end({name.removeprefix("val_"): results[name] for name in results if name.startswith("val_")})
+            callback.on_epoch_end(epoch, results)
             if self._model.stop_training:
                 break
         callback.on_train_end()

@@ -98,10 +98,10 @@ class TensorflowTrainer(Trainer):
         task = request.spec.task
         losses = row_losses(task, request.loss, hyper.label_smoothing)
         replicas = None
-        if (request.build_model or request.loss.function) and not ledger.epochs and request.shard.first:
-            self._try_out(request)
         # Keras' own accumulation weighs an epoch's last batches otherwise, and its schedules count batches.
         by_hand = self._strategy.num_replicas_in_sync > 1 or request.accelerator.kind == "tpu" or hyper.accumulate_steps > 1
+        if (request.build_model or request.loss.function) and not ledger.epochs and request.shard.first:
+            self._try_out(request, by_hand=by_hand)
         with self._strategy.scope():
             model = self._build(request)
             model.compile(
@@ -165,12 +165,12 @@ class TensorflowTrainer(Trainer):
         check_output(tuple(output.shape), 2, request.spec)
         return model
 
-    def _try_out(self, request: TrainRequest) -> None:
+    def _try_out(self, request: TrainRequest, *, by_hand: bool) -> None:
         """Runs all steps that follow training with an untrained model, so that their errors appear before training."""
         policy = keras.mixed_precision.global_policy()
         keras.mixed_precision.set_global_policy("float32")
         model = self._build(request)
-        check_training(model, replicas=self._strategy.num_replicas_in_sync)
+        check_training(model, by_hand=by_hand)
         with explained(request.build_model):
             check_logits(model, request)
             check_loss(model, request)
