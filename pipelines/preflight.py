@@ -61,11 +61,8 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
         verdict = check_label_values(Path(checks.schema_path), config.label, found.label_counts, checks.on_anomaly)
         if not verdict.passed:
             raise DataGateError(verdict.message())
-    check_settings(config.evaluation, found.task)
+    check_task(config, found.task)
     _check_class_weights(config, found)
-    _check_hooks(config)
-    _check_losses(config, found.task)
-    _check_monitored(config, found.task)
     if config.validation.serving_sample:
         find_files([config.validation.serving_sample], "validation.serving_sample")
     decided = {"task": found.task}
@@ -88,6 +85,18 @@ def _kept_class(found: Scan, champions_class: Callable[[], str | None]) -> str |
     is_certain = found.rows < PEEK_ROWS or min(counts.values()) < _SURELY_RARER * sum(counts.values())
     rarer = ordered(sorted(counts), counts, None)[0][-1]
     return None if is_certain and kept == rarer else kept
+
+
+def check_task(config: PipelineConfig, task: str) -> None:
+    """Checks metrics, losses and the functions of model files against the task, without reading data.
+
+    Raises:
+        UserError: the task has no such metric or loss, or two settings exclude each other.
+    """
+    check_settings(config.evaluation, task)
+    _check_hooks(config)
+    _check_losses(config, task)
+    _check_monitored(config, task)
 
 
 def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
@@ -150,6 +159,7 @@ def check_code_loads(config: PipelineConfig, store: Path) -> None:
     for found in (code, *(s.code for s in settings), *(s.loss_code for s in settings)):
         if found:
             found.load()
+    _load_metrics(config, store)
 
 
 def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
@@ -177,12 +187,16 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         names.append(name)
     if code := preprocessing_code(config, store):
         code.load()
-    if metrics := evaluation_settings(config, store).metrics:
-        for name in own_names(metrics):
-            load_function(metrics, name)
+    _load_metrics(config, store)
     if config.validation.schema_path:
         _check_schema(Path(config.validation.schema_path))
     return names
+
+
+def _load_metrics(config: PipelineConfig, store: Path) -> None:
+    if metrics := evaluation_settings(config, store).metrics:
+        for name in own_names(metrics):
+            load_function(metrics, name)
 
 
 def _check_trainer(settings: TrainerSettings) -> str:

@@ -19,7 +19,8 @@ from switchyard.components.training.config import trainer_name
 from switchyard.pipelines.api.output_path import check_output
 from switchyard.pipelines.api.pipeline_argument import load
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.preflight import check_code, check_code_loads, check_inputs
+from switchyard.pipelines.config.stage_settings import code_paths
+from switchyard.pipelines.preflight import check_code, check_code_loads, check_inputs, check_task
 from switchyard.pipelines.runners.champion_class import champions_class
 from switchyard.pipelines.runners.kubeflow.carried_files import packed
 from switchyard.pipelines.runners.kubeflow.compiler.compile import CompiledForKubeflow, with_environment
@@ -97,7 +98,7 @@ def _compiled(
         display = make_display(console)
         config = _checked(config, place, partial(display.say, "check"))
         console.print("compiling", highlight=False)
-        if config.preprocessing or config.trainer.model:
+        if code_paths(config):
             import_torch_first()  # the user's code may import one framework, TFX imports the other
             check_code_loads(config, place.code)
         from switchyard.pipelines.runners.kubeflow.compiler.from_config import compile_config
@@ -128,6 +129,7 @@ def _checked(config: PipelineConfig, place: Workspace, say: Callable[[str], None
         except UserError as error:
             raise UserError(f"{error} Or set task; the data is then not read on this machine.") from None
     check_code(config, store)
+    check_task(config, config.task)
     return config
 
 

@@ -50,6 +50,14 @@ def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
     return snapshot(code, "preprocessing_fn", store, key="preprocessing", files=code_files(config)) if code else None
 
 
+def code_paths(config: PipelineConfig) -> list[Path]:
+    """Returns the user's files with preprocessing, models, losses and metrics."""
+    frameworks = config.trainer.frameworks
+    models = [config.trainer.model_for(f) for f in frameworks]
+    losses = [loss for f in frameworks if (loss := config.trainer.loss_for(f)) and is_code(loss)]
+    return [split_reference(c, "")[0] for c in (config.preprocessing, *models, *losses, config.evaluation.metrics) if c]
+
+
 def code_files(config: PipelineConfig) -> list[Path]:
     """Returns the files that the config lists to travel with the user's code.
 
@@ -57,11 +65,7 @@ def code_files(config: PipelineConfig) -> list[Path]:
         UserError: a file does not exist, or lies in no folder of the code.
     """
     files = listed_files(config.files)
-    trainer = config.trainer
-    models = [trainer.model_for(f) for f in trainer.frameworks]
-    losses = [loss for f in trainer.frameworks if (loss := trainer.loss_for(f)) and is_code(loss)]
-    code = [split_reference(c, "")[0] for c in (config.preprocessing, *models, *losses, config.evaluation.metrics) if c]
-    folders = {f.parent for f in (*code, *(file_of(f) for f in trainer.frameworks if is_file(f)))}
+    folders = {f.parent for f in (*code_paths(config), *(file_of(f) for f in config.trainer.frameworks if is_file(f)))}
     for file in files:
         if not any(file.is_relative_to(folder) for folder in folders):
             known = (

@@ -139,6 +139,12 @@ MODEL = [
         files={"m.py": "import nonexistent_module\n"},
         config=config(trainer={"model": "m.py"}),
     ),
+    Case(
+        "metrics import fails",
+        "measures.py, line 1: ModuleNotFoundError",
+        files={"measures.py": "import nonexistent_module\n\n\ndef gain(labels, scores): return 1.0\n"},
+        config=config(evaluation={"metrics": "measures.py"}),
+    ),
 ]
 
 
@@ -182,6 +188,21 @@ def test_a_flink_job_server_that_is_not_there_is_refused(tmp_path):
 def command():
     with command_in_this_process() as command:
         yield command
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluation": {"thresholds": {"mae": {"upper_bound": 1}}}}, "'mae' is not a metric of a binary task"),
+        ({"trainer": {"loss": "mse"}}, "trainer.loss: 'mse' is not a loss of a binary task"),
+        ({"tune": {"space": {"epochs": [1, 2]}, "metric": "val_mae"}}, "tune.metric: 'val_mae' does not exist for a binary task"),
+    ],
+)
+def test_compile_refuses_what_the_task_lacks_when_only_the_cluster_can_read_the_data(changes, message, command, tmp_path):
+    case = Case("", message, config(task="binary", data={"path": "gs://bucket/d.csv"}, **changes))
+    done = command("compile", case.write(tmp_path), "--output", tmp_path / "out.yaml", "--workspace", tmp_path / "w")
+    assert done.exit_code == 2
+    assert message in done.output
 
 
 ARGUMENTS = [
