@@ -41,7 +41,7 @@ class Improvement(Section):
 
     Attributes:
         metric: metric that decides between candidate and champion, and between candidates. Default: `auc` (binary), `accuracy`
-            (multiclass), `loss` (regression).
+            (multiclass), `loss` (regression, quantile).
         minimum: required improvement, in the metric's unit and better direction.
         confidence: confidence of the paired bootstrap: a one-sided bound above `minimum` against the champion, the two-sided
             interval shown in the table against the trivial predictor; `null` compares the bare differences.
@@ -56,7 +56,7 @@ class EvaluationConfig(Section):
     """The model gate: slices, thresholds and the comparison with the champion.
 
     Whatever the settings, a model becomes champion only if it is significantly better than the trivial predictor, which uses only
-    the label's distribution and no feature: AUC 0.5, the majority class's accuracy, the mean's MSE.
+    the label's distribution and no feature: AUC 0.5, the majority class's accuracy, the mean's MSE, the label's quantiles.
 
     Attributes:
         slices: columns, or lists of columns, to slice by.
