@@ -296,7 +296,7 @@ def test_an_access_log_that_is_full_fails_no_request_and_says_so_once(caplog):
         assert asyncio.run(ask(create_app(state, token=None, access_log=log))) == [200, 200, 200]
 
     assert [r.message for r in caplog.records if "access log" in r.message] == [
-        "the access log cannot be written, requests from now on are missing in it: No space left on device"
+        "the access log cannot be written; requests from now on are missing in it: No space left on device"
     ]
 
 
