@@ -88,7 +88,7 @@ def test_a_champion_that_can_judge_too_few_rows_stays_and_the_candidate_waits_fo
     frame.loc[::3, "age"] = pd.NA
     done = monday.run(frame, "many_gaps", expect=4)
     error = done.json["error"]
-    assert "champion version 1 of people cannot be compared: it can judge" in error
+    assert "champion version 1 of people cannot be compared: it can predict" in error
     assert "'age' is missing" in error
     assert "switchyard models promote people challenger --force --why" in error
     assert "evaluation.incomparable_champion: replace" in error
