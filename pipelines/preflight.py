@@ -27,6 +27,7 @@ from switchyard.components.training.config import TrainerSettings, is_code
 from switchyard.components.training.hooks import check_hooks
 from switchyard.components.training.job import check_trainer
 from switchyard.components.training.losses import check_smoothing, named_loss
+from switchyard.components.training.trainers import boosts_trees
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
 from switchyard.components.user_code.loading import load_function, snapshot_file, split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -176,15 +177,18 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
     """
     config, store = payload
     say("importing your code, detecting devices")
-    if unused := config.trainer.unused():
-        warn(unused)
     names: list[str] = []
+    boosting: list[str] = []
     for framework in config.trainer.frameworks:
         settings = trainer_settings(config, store, framework)
         name = _check_trainer(settings)
+        if boosts_trees(settings.framework):
+            boosting.append(framework)
         if name in (CHAMPION, *names):
             raise UserError(f"trainer.framework: {framework!r} has the name {name!r}, which is already taken; rename it.")
         names.append(name)
+    if unused := config.trainer.unused(boosting):
+        warn(unused)
     if code := preprocessing_code(config, store):
         code.load()
     _load_metrics(config, store)

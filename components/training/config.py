@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictInt, model_validator
@@ -207,13 +208,17 @@ class TrainerConfig(Section):
         """Returns devices, precision and determinism as the plain data that trainers accept."""
         return AcceleratorProfile(**self.accelerator.model_dump(), deterministic=self.deterministic)
 
-    def unused(self) -> str:
-        """Returns which given hyperparameters no configured framework reads, and what to use instead; empty if there are none."""
+    def unused(self, boosting: Collection[str]) -> str:
+        """Returns which given hyperparameters no configured framework reads, and what to use instead; empty if there are none.
+
+        Args:
+            boosting: those of `frameworks` that boost trees.
+        """
         given = self.hyperparameters.model_fields_set - set(COMMON_TO_TREES)
-        if given and set(self.frameworks) <= set(TREES):
+        if given and set(self.frameworks) <= set(boosting):
             return f"trainer.hyperparameters: {', '.join(sorted(given))}: not of boosted trees, whose keys are trainer.trees"
-        if "trees" in self.model_fields_set and set(self.frameworks) <= set(NETWORKS):
-            return f"trainer.trees: only {', '.join(TREES)} reads it, and trainer.framework does not name it"
+        if "trees" in self.model_fields_set and not boosting:
+            return f"trainer.trees: only boosted trees ({', '.join(TREES)}) read it, and trainer.framework names none"
         return ""
 
     @property
