@@ -100,6 +100,25 @@ def test_a_killed_training_resumes_where_it_stopped(trainer, make):
         assert here["val_loss"] == pytest.approx(there["val_loss"], abs=0.05)
 
 
+def test_trees_that_resume_draw_other_rows_than_in_their_first_round(make):
+    class Killed(BaseException):
+        pass
+
+    def kill_in_second(step, metrics):
+        if step == 2:
+            raise Killed
+
+    # With so small a rate a tree depends on the drawn rows alone.
+    given = {"trees": Trees(row_share=0.5), "learning_rate": 1e-9, "epochs": 2}
+    with pytest.raises(Killed):
+        LightgbmTrainer().train(make(**given), kill_in_second)
+    request = make(**given)
+    assert LightgbmTrainer().train(request, no_report).resumed_from_epoch == 1
+    model = "".join(p.read_text() for p in request.checkpoint_dir.glob("last-2.*"))
+    first, second = (line for line in model.split("\n") if line.startswith("threshold="))
+    assert first != second
+
+
 @pytest.mark.core
 @pytest.mark.parametrize("trainer", BUILT_IN)
 def test_a_kill_between_checkpoint_and_ledger_loses_no_epoch(trainer, make, monkeypatch):

@@ -54,7 +54,7 @@ class LightgbmTrainer(Trainer):
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)
         ordered = column_order(request.train, spec.features)
         if not ledger.finished:
-            params = _parameters(hyper, spec.task, spec.outputs)
+            params = _parameters(hyper, spec.task, spec.outputs, ledger.epochs)
             rows, labels = read(request.train, ordered)
             weights = np.asarray(hyper.class_weights)[labels] if hyper.class_weights else None
             train = lightgbm.Dataset(rows, labels, weight=weights, params=params, categorical_feature=categorical(ordered))
@@ -120,7 +120,7 @@ class _Rounds:
             raise lightgbm.callback.EarlyStopException(ledger.best_epoch - 1, [])
 
 
-def _parameters(hyper: Hyperparameters, task: str, outputs: int) -> dict[str, Any]:
+def _parameters(hyper: Hyperparameters, task: str, outputs: int, done: int) -> dict[str, Any]:
     trees = hyper.trees or Trees()
     return {
         "objective": _OBJECTIVES[task],
@@ -135,7 +135,8 @@ def _parameters(hyper: Hyperparameters, task: str, outputs: int) -> dict[str, An
         "feature_fraction": trees.feature_share,
         "lambda_l1": trees.l1,
         "lambda_l2": trees.l2,
-        "seed": hyper.seed,
+        # LightGBM begins its random numbers anew when it resumes: it would draw the rows of the first rounds again.
+        "seed": (hyper.seed + done) % (1 << 31),
         "deterministic": True,
         # Otherwise the layout is chosen by a measurement of time.
         "force_row_wise": True,

@@ -39,7 +39,7 @@ class XgboostTrainer(Trainer):
             train.set_weight(weights)
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)  # history, best round, early stopping, resuming
         model_file = str(ledger.last(SUFFIX)) if ledger.epochs else None
-        booster = xgboost.Booster(parameters(hyper, spec), [train, held], model_file=model_file)
+        booster = xgboost.Booster(parameters(hyper, spec, ledger.epochs), [train, held], model_file=model_file)
         while not ledger.finished:
             booster.update(train, ledger.epochs)
             metrics = epoch_metrics(spec.task, predict(booster, train, spec.outputs), labels, weights=weights)
@@ -76,7 +76,7 @@ def predict(booster, rows, outputs):
     return booster.predict(rows).reshape(rows.num_row(), outputs)
 
 
-def parameters(hyper, spec):
+def parameters(hyper, spec, done):
     trees = hyper.trees or Trees()
     return {
         "objective": OBJECTIVES[spec.task],
@@ -91,6 +91,7 @@ def parameters(hyper, spec):
         "colsample_bytree": trees.feature_share,
         "alpha": trees.l1,
         "lambda": trees.l2,
-        "seed": hyper.seed,
+        # XGBoost begins its random numbers anew when it resumes: it would draw the rows of the first rounds again.
+        "seed": hyper.seed + done,
         "disable_default_eval_metric": True,
     }
