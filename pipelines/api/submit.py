@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from switchyard.components.errors import (
@@ -29,7 +30,7 @@ from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.pipelines.api.compile import compile_for_cluster
 from switchyard.pipelines.api.pipeline_argument import load
-from switchyard.pipelines.config.pipeline import PipelineConfig
+from switchyard.pipelines.config.pipeline import PipelineConfig, TrackingConfig
 from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
 from switchyard.pipelines.runners.kubeflow.cluster.run import Run
 from switchyard.pipelines.runners.kubeflow.cluster.schedules import Schedule, Schedules, six_fields
@@ -142,8 +143,9 @@ def submit(
         )
     client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
     given, source, place = load(pipeline, overrides, trainer, workspace)
+    given = _in_experiment(given, experiment)
     compiled, config, record = compile_for_cluster(given, source, place, progress=progress, upload=True)
-    where = client.experiment(experiment or config.experiment)
+    where = client.experiment(config.experiment)
     with progress_console(progress) as console:
         submitted = _start(client, compiled, config, record, where, partial(make_display(console).say, "MLflow"))
         if not wait:
@@ -198,10 +200,11 @@ def schedule(
     fields = six_fields(cron)
     client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
     given, source, place = load(pipeline, overrides, trainer, workspace)
+    given = _in_experiment(given, experiment)
     compiled, config, _ = compile_for_cluster(given, source, place, progress=progress, upload=True)
     wanted = Schedule(
         name=f"{config.name} {cron}",
-        experiment_id=client.experiment(experiment or config.experiment),
+        experiment_id=client.experiment(config.experiment),
         cron=fields,
         catchup=catchup,
         most=max_concurrency,
@@ -210,6 +213,16 @@ def schedule(
     )
     made = Schedules(client).make(compiled, config.kubeflow.pipeline_root, wanted)
     return SubmittedSchedule(made.recurring_run_id, wanted.name, fields)
+
+
+def _in_experiment(config: PipelineConfig, experiment: str | None) -> PipelineConfig:
+    if not experiment:
+        return config
+    try:
+        tracking = TrackingConfig.model_validate({**config.tracking.model_dump(by_alias=True), "experiment": experiment})
+    except ValidationError as error:
+        raise ArgumentError("experiment", f"{error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
+    return config.model_copy(update={"tracking": tracking})
 
 
 def _client(

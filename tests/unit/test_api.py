@@ -1,6 +1,7 @@
 """The functions of `import switchyard`: the commands' options are their arguments, errors are raised, nothing is printed."""
 
 import asyncio
+import importlib
 import inspect
 
 import pytest
@@ -18,6 +19,7 @@ from switchyard.pipelines.terminal.output import progress_console
 from switchyard.pipelines.terminal.progress import make_display
 from tests.bad_input import GOOD, command_in_this_process
 
+submitting = importlib.import_module("switchyard.pipelines.api.submit")  # the package's attribute is the function
 # Of the command: what says how it prints, and what the function has in another form.
 PRINTS = {"as_json"}
 RENAMED = {"trainers": "trainer", "inputs": "rows"}
@@ -98,6 +100,29 @@ def test_what_is_wrong_is_raised_and_not_printed(pipeline, capfd):
         switchyard.predict("m@champion", [{"x": 1}], output="out.csv")
     assert capfd.readouterr() == ("", "")
     assert not (pipeline.parent / ".switchyard").exists()
+
+
+@pytest.mark.parametrize(("given", "name"), [("mine", "mine"), (None, "of_the_yaml")])
+def test_an_experiment_is_that_of_kfp_and_of_mlflow(pipeline, monkeypatch, given, name):
+    asked = []
+
+    class Client:
+        def experiment(self, name):
+            asked.append(name)
+            raise switchyard.UserError("enough")
+
+    def compile_for_cluster(config, *_, **options):
+        asked.append(config.experiment)
+        return None, config, None
+
+    monkeypatch.setattr(submitting, "_client", lambda *_: Client())
+    monkeypatch.setattr(submitting, "compile_for_cluster", compile_for_cluster)
+    for function, more in ((switchyard.submit, ()), (submitting.schedule, ("0 3 * * *",))):
+        with pytest.raises(switchyard.UserError, match="enough"):
+            function(pipeline, *more, experiment=given, overrides={"tracking.experiment": "of_the_yaml"})
+    assert asked == [name] * 4
+    with pytest.raises(ArgumentError, match=r"^experiment: has 300 characters, .* at most 256; shorten it"):
+        switchyard.submit(pipeline, experiment="x" * 300)
 
 
 def test_a_command_names_the_option_that_stands_for_an_argument(pipeline, command):
