@@ -189,6 +189,8 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         names.append(name)
     if unused := config.trainer.unused(boosting):
         warn(unused)
+    if config.tune:
+        config.tune.check_read([f in boosting for f in config.trainer.frameworks])
     if code := preprocessing_code(config, store):
         code.load()
     _load_metrics(config, store)

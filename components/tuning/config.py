@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, StrictInt, ValidationError, model_validator
 
 from switchyard.components.config import LARGEST, Number, Positive, Section
-from switchyard.components.errors import did_you_mean
+from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.metrics import trained_names
 from switchyard.components.training.config import MOST_LEAVES
 from switchyard.components.training.names import MODEL_PARAMETER, NETWORKS, TREE_PARAMETER, TREES, Optimizer, Schedule
@@ -175,6 +175,12 @@ class TuneConfig(Section):
             if not any(name in space for space in read.values()):
                 wanted = "lightgbm" if name.startswith(TREE_PARAMETER) else "tensorflow or pytorch"
                 raise ValueError(f"tune.space: {name!r} is read by no framework of the run; leave it out, or train {wanted}")
+
+    def check_read(self, boosting: Collection[bool]) -> None:
+        """Raises UserError if no trainer of the run reads a part of the space; `boosting`: whether each boosts trees."""
+        for name in self.space:
+            if not name.startswith(MODEL_PARAMETER) and name.startswith(TREE_PARAMETER) not in boosting:
+                raise UserError(f"tune.space: {name!r} is read by no trainer of the run; leave it out")
 
     def check_combinations(self, hyperparameters: Section) -> None:
         """Raises ValueError if values of the space exclude each other or the config's own hyperparameters."""

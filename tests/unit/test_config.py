@@ -239,6 +239,15 @@ def test_each_framework_searches_its_own_hyperparameters():
     }
 
 
+def test_a_search_that_no_trainer_of_the_users_own_reads_is_refused():
+    tune = load("trainer.framework=my:Own", "tune={space: {trees.leaves: [8, 16], model_parameters.a: [1, 2]}}").tune
+    tune.check_read([False, True])
+    with pytest.raises(UserError, match=r"tune\.space: 'trees\.leaves' is read by no trainer of the run; leave it out"):
+        tune.check_read([False])
+    with pytest.raises(UserError, match="'batch_size' is read by no trainer"):
+        load("trainer.framework=my:Own", "tune={space: {batch_size: [32, 64]}}").tune.check_read([True])
+
+
 def test_a_framework_whose_extra_is_not_installed_is_refused_with_the_extra(monkeypatch):
     from switchyard.components.training import trainers
 
