@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,14 +63,24 @@ def hooks_in(path: str | Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     names: set[str] = set()
-    for node in ast.parse(Path(path).read_bytes()).body:
+    for node in _top_level(ast.parse(Path(path).read_bytes()).body):
         if isinstance(node, ast.FunctionDef):
             names.add(node.name)
         elif isinstance(node, ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Assign):
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            names.add(node.target.id)
     return tuple(hook for hook in HOOKS if hook in names)
+
+
+def _top_level(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Yields a module's statements, also those below `if`, `try` and `with`."""
+    for node in statements:
+        yield node
+        if isinstance(node, ast.If | ast.Try | ast.ExceptHandler | ast.With):
+            yield from _top_level(ast.iter_child_nodes(node))
 
 
 def replaced(hooks: tuple[str, ...]) -> tuple[str, ...]:

@@ -31,6 +31,12 @@ def test_hooks_are_found_without_an_import(tmp_path):
     (tmp_path / "m.py").write_text(MODEL)
     assert hooks_in(tmp_path / "m.py") == ("build_loss", "build_optimizer", "build_callbacks")
     assert hooks_in(None) == ()
+    (tmp_path / "below.py").write_text(
+        "try:\n    from helper import build_optimizer\nexcept ImportError:\n    pass\n"
+        "if True:\n    build_loss: object = len\n"
+        "def build_model(spec):\n    def build_callbacks(spec): ...\n"
+    )
+    assert hooks_in(tmp_path / "below.py") == ("build_loss", "build_optimizer")
     assert replaced(("build_loss",)) == ("label_smoothing",)
 
 
