@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from switchyard.components.bundle.pyfunc import PyfuncModel as PyfuncModel
     from switchyard.components.errors import ArgumentError, DataGateError, StageError, TrainingError, UserError
     from switchyard.components.training.contract import Trainer, TrainRequest, TrainResult
+    from switchyard.components.training.epoch_metrics import epoch_metrics
+    from switchyard.components.training.hyperparameters import Trees
+    from switchyard.components.training.ledger import TrainingLedger
     from switchyard.components.training.model_spec import ModelSpec
     from switchyard.pipelines.api.compile import compile  # noqa: A004
     from switchyard.pipelines.api.model_argument import load_model
@@ -51,9 +54,12 @@ _MODULES = {
     "TrainResult": "switchyard.components.training.contract",
     "Trainer": "switchyard.components.training.contract",
     "TrainingError": "switchyard.components.errors",
+    "TrainingLedger": "switchyard.components.training.ledger",
+    "Trees": "switchyard.components.training.hyperparameters",
     "UserError": "switchyard.components.errors",
     "compile": "switchyard.pipelines.api.compile",
     "compile_tfx_pipeline": "switchyard.pipelines.runners.kubeflow.compiler.compile",
+    "epoch_metrics": "switchyard.components.training.epoch_metrics",
     "load_config": "switchyard.pipelines.config.load",
     "load_model": "switchyard.pipelines.api.model_argument",
     "predict": "switchyard.pipelines.api.predict",
@@ -87,9 +93,12 @@ __all__ = [
     "TrainResult",
     "Trainer",
     "TrainingError",
+    "TrainingLedger",
+    "Trees",
     "UserError",
     "compile",
     "compile_tfx_pipeline",
+    "epoch_metrics",
     "load_config",
     "load_model",
     "predict",

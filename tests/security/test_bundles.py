@@ -78,7 +78,7 @@ def test_a_manifest_that_was_written_anew_is_not_the_registered_one(folder):
     change(folder / "artifacts/bundle/bundle.json")
     write_manifest(folder)
     load_bundle(folder)
-    with pytest.raises(UserError, match=f"manifest.json was changed: its digest is not {digest}"):
+    with pytest.raises(UserError, match=f"manifest.json was changed: its digest is not the registered {digest}"):
         load_bundle(folder, digest)
 
 
@@ -307,7 +307,7 @@ def test_a_folder_and_a_uri_need_trust_or_a_digest(folder, tmp_path):
             assert (opened.folder == folder) == ("trust" in vouched), "by its digest a copy is opened"
             assert (opened.version, opened.digest) == ("model", vouched.get("digest"))
         assert folder.is_dir()
-    with pytest.raises(UserError, match="its digest is not 0000"), open_model(folder, digest="0000"):
+    with pytest.raises(UserError, match="its digest is not the registered 0000"), open_model(folder, digest="0000"):
         pass
 
 

@@ -31,7 +31,7 @@ def test_a_word_is_a_value_of_a_text_column_and_missing_among_numbers(tmp_path, 
     notes = [line for line in told if "cells" in line]
     assert notes == [
         "warning: country: 20 cells are the text NA: treated as a value; data.missing_values: [NA] treats it as missing",
-        "warning: age: 20 cells are the text NA, 20 cells are the text -: missing",
+        "warning: age: 20 cells are the text NA, 20 cells are the text -: treated as missing",
     ]
 
 

@@ -51,7 +51,7 @@ def test_a_row_keeps_its_split_when_others_come_and_go():
         ("x,why\n1,2\n", {}, "has no column 'y'"),
         ("x,y\n1,0\n2,0\n", {}, "only the value"),
         ("x,y\n1,0\n2,1\n3,2\n", {"task": "binary"}, "has 3 values .*Set task to multiclass"),
-        ("x,y\n1,a\n2,b\n", {"task": "regression"}, "is text; a regression needs numbers"),
+        ("x,y\n1,a\n2,b\n", {"task": "regression"}, "is text; a regression task needs numbers"),
         ("x,y\n1,0.5\n2,1.5\n", {"task": "binary"}, "holds fractions"),
         ("x,y\n1,0\n2,1\n", {"exclude": ["z"]}, "unknown column 'z'"),
         ("x,y\n1,0\n2,1\n", {"split_key": "z"}, "has no column 'z'"),

@@ -107,7 +107,7 @@ def test_many_fractions_are_a_regression_in_a_csv():
 
 @pytest.mark.parametrize("column", [pa.array([datetime.date(2024, 1, 31), datetime.date(2024, 2, 1)]), pa.array(["a", "b"])])
 def test_a_regression_of_what_is_no_number_is_refused(column):
-    with pytest.raises(UserError, match="a regression needs numbers"):
+    with pytest.raises(UserError, match="a regression task needs numbers"):
         check_label(seen(column), "regression")
 
 

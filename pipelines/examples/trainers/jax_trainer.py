@@ -12,9 +12,7 @@ import optax
 from flax import linen
 from jax import numpy as jnp
 
-from switchyard import Trainer, UserError
-from switchyard.components.training.epoch_metrics import epoch_metrics
-from switchyard.components.training.ledger import TrainingLedger
+from switchyard import Trainer, TrainingLedger, UserError, epoch_metrics
 
 ACTIVATIONS = {"binary": jax.nn.sigmoid, "multiclass": jax.nn.softmax, "regression": lambda value: value}
 

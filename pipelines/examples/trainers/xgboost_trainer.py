@@ -9,10 +9,7 @@ import os
 import numpy as np
 import xgboost
 
-from switchyard import Trainer, UserError
-from switchyard.components.training.epoch_metrics import epoch_metrics
-from switchyard.components.training.hyperparameters import Trees
-from switchyard.components.training.ledger import TrainingLedger
+from switchyard import Trainer, TrainingLedger, Trees, UserError, epoch_metrics
 
 OBJECTIVES = {"binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "reg:squarederror"}
 SUFFIX = ".ubj"
