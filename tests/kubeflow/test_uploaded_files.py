@@ -64,7 +64,7 @@ def test_an_uploaded_file_that_was_changed_is_refused(rows, mlflow, in_task, mon
 
 def test_a_file_that_is_gone_is_named_with_what_to_do(mlflow, in_task):
     [reference] = [f"stored:mlflow-artifacts:/0/switchyard-files/{'0' * 64}"]
-    with pytest.raises(StageError, match=r"cannot read this file.*submit the pipeline again"):
+    with pytest.raises(StageError, match=rf"cannot read this file.*pods reach MLflow at {mlflow} .*submit the pipeline again"):
         fetch(reference)
 
 

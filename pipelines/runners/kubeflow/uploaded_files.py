@@ -98,7 +98,9 @@ def fetch(reference: str) -> bytes:
             if pause is None or is_denial(error) or is_refusal(error):
                 raise StageError(
                     f"{location}/{digest}: cannot read this file, which was uploaded with the pipeline ({first_line(error)}); "
-                    "check that MLflow is reachable and its experiment exists, then retry the run, or submit the pipeline again"
+                    f"check that pods reach MLflow at {mask(RunContext.current().tracking_uri)} "
+                    "(kubeflow.defaults.environment.MLFLOW_TRACKING_URI) and that its experiment exists, then retry the run, or "
+                    "submit the pipeline again"
                 ) from error
             _log.warning("MLflow: %s; trying again in %d s", first_line(error), pause)
         else:
