@@ -1,7 +1,7 @@
 """Local files in the artifact store of a pipeline's MLflow experiment, which this machine writes to and every task reads.
 
 The cluster stores every byte of a task's command five times, but the name of an uploaded file only. A file is named by its
-content: equal files give equal commands, hence cache hits, and a task checks what it reads.
+content: equal files of an experiment give equal commands, hence cache hits, and a task checks what it reads.
 """
 
 from __future__ import annotations
