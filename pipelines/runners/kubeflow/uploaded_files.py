@@ -35,7 +35,7 @@ class FileStore:
     Args:
         uri: the tracking server.
         experiment: name of the experiment, created if missing.
-        say: prints a warning.
+        say: prints a message: what was uploaded where, or a warning.
     """
 
     def __init__(self, uri: str, experiment: str, say: Callable[[str], None]) -> None:
@@ -48,13 +48,16 @@ class FileStore:
             return {}
         try:
             location = self._location()
-            return {file: self._upload(file, location) for file in files}
+            stored = {file: self._upload(file, location) for file in files}
         except Exception as error:  # MLflow's stores raise many types of errors
             self._say(
                 f"warning: MLflow at {mask(self._uri)} does not store the pipeline's files ({first_line(error)}); "
                 "they are embedded in the pipeline instead"
             )
             return {}
+        size = sum(f.stat().st_size for f in files)
+        self._say(f"{len(files)} file(s) of the pipeline, {size / 1000:,.0f} kB, uploaded to {location}")
+        return stored
 
     def _location(self) -> str:
         experiment = tracking.ensure_experiment(self._uri, self._experiment, None)
