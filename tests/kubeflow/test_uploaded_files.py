@@ -48,7 +48,7 @@ def test_an_uploaded_file_arrives_as_it_was(rows, mlflow, in_task):
     assert len(str(carried.contents)) < 250
     assert (unpack(carried.contents) / "rows.csv").read_bytes() == rows.read_bytes()
     assert FileStore(mlflow, "uploads", said.append).upload([rows]) == stored, "equal files give equal commands"
-    assert all("1 file(s) of the pipeline, 30 kB, uploaded to mlflow-artifacts:" in s for s in said), "what leaves this machine is named"
+    assert all(s.startswith("1 file(s) of the pipeline, 30 kB, uploaded to mlflow-artifacts:") for s in said)
 
 
 def test_an_uploaded_file_that_was_changed_is_refused(rows, mlflow, in_task, monkeypatch):
