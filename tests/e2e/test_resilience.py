@@ -74,7 +74,8 @@ def test_two_runs_at_once_in_one_workspace_both_end_and_one_is_champion(tmp_path
     assert first.json["champion"] == first.json["model_version"] == second.json["champion"]
     assert "not promoted: breast_cancer: the champion was not known" in second.json["error"]
     again = warm.run(BREAST_CANCER, tmp_path, "--trainer", "pytorch", *QUICK, *NO_CONTEST, "--even-if-unchanged")
-    assert {n for n, s in again.stages.items() if s != "cached"} == ANEW
+    # Each run made the features itself; the cache has those that were written last, which may be the other run's.
+    assert {n for n, s in again.stages.items() if s != "cached"} in (ANEW, ANEW | {"training"})
 
 
 def test_a_run_without_its_mlflow_server_is_uploaded_later(tmp_path):
