@@ -70,6 +70,8 @@ def _file_of(error: OSError) -> str | None:
 
 def _is_full(place: Path) -> bool:
     there = os.statvfs(_existing(place))
+    if there.f_blocks == 0:  # /proc and the like hold no files of ours
+        return False
     return there.f_bavail * there.f_frsize < _NOTHING_BYTES or (there.f_files > 0 and there.f_favail == 0)
 
 

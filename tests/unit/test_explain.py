@@ -9,6 +9,7 @@ import pytest
 
 from switchyard.components.errors import KINDS, Failure, StageError, TerminatedError, UserError
 from switchyard.components.failure import classify, expected
+from switchyard.components.process.full_disk import disk_is_full
 from switchyard.pipelines.runners.kubeflow.task.failure import last_words, read_last_words
 from switchyard.pipelines.runners.local.process import _not_started
 
@@ -88,3 +89,7 @@ def test_a_child_that_never_began_is_explained_by_what_it_is_forked_from(tmp_pat
 
 def test_a_child_that_never_began_and_left_no_word_says_so(tmp_path):
     assert "it printed nothing" in _not_started(tmp_path / "none.log")
+
+
+def test_a_file_system_without_blocks_is_not_a_full_disk():
+    assert disk_is_full(Path("/proc/switchyard")) is None
