@@ -40,13 +40,15 @@ def record(passed, counts, seconds):
     return f"recorded in tests/last_passed.json: {', '.join(passed)}"
 
 
-def land(commit="HEAD"):
-    """Notes that a commit has landed: what CI compares the next change with."""
+def land(commit="HEAD", *, passed=()):
+    """Notes that a commit has landed: what CI compares the next change with; `passed`: the suites that CI ran for it."""
     document, found = read(), git("rev-parse", "--verify", f"{commit}^{{commit}}")
     if found is None:
         raise SystemExit(f"{commit}: no such commit")
     if found not in document["landings"]:
         document["landings"].append(found)
+        for name in passed:
+            document["suites"][name] = {**document["suites"].get(name, {}), "commit": found}
         write(document)
     return found
 

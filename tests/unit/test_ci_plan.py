@@ -111,6 +111,19 @@ def test_with_uncommitted_changes_nothing_is_recorded(repository, tmp_path):
     assert not history.FILE.exists()
 
 
+def test_a_landing_records_the_suites_that_ci_ran_for_it(repository):
+    history.write({"landings": [], "suites": {"serving": {"commit": repository[3], "passed": 3, "seconds": 12}}})
+    history.land(passed=["serving", "flink"])
+    history.land(passed=["tpu"])
+    assert history.read() == {
+        "landings": [repository[-1]],
+        "suites": {
+            "flink": {"commit": repository[-1]},
+            "serving": {"commit": repository[-1], "passed": 3, "seconds": 12},
+        },
+    }
+
+
 def test_a_suite_that_has_not_passed_for_ten_landings_is_overdue(repository):
     document = {"landings": repository[5:16], "suites": {"flink": {"commit": repository[14]}}}
     late = plan.overdue({"flink": {}, "serving": {}, "gpu": {"device": "an NVIDIA GPU"}}, document)
