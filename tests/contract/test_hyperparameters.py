@@ -169,4 +169,4 @@ def test_a_training_that_was_cut_off_resumes_its_schedule(trainer, make):
 def test_a_trainer_refuses_hyperparameters_that_it_does_not_follow(name, value):
     given = {**HyperparametersConfig().model_dump(), name: value}
     with pytest.raises(UserError, match=rf"trainer\.hyperparameters\.{name}: the trainer 'sklearn' does not support it"):
-        SklearnTrainer().check_settings({"loss": None, "hyperparameters": given})
+        SklearnTrainer().check_settings({"loss": None, "code": None, "hyperparameters": given})

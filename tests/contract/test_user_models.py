@@ -249,7 +249,7 @@ def test_one_row_leaves_the_statistics_of_batch_normalization_as_they_are():
 def test_looking_at_a_model_first_does_not_change_how_it_is_trained(trainer, task, make, monkeypatch):
     build = (torch_model if trainer is PytorchTrainer else keras_model)(lambda x: x)
     looked_at = trainer().train(make(task, folder="a", build_model=build, epochs=2), no_report)
-    monkeypatch.setattr(trainer, "_try_out", lambda *arguments: None)
+    monkeypatch.setattr(trainer, "_try_out", lambda *arguments, **named: None)
     not_looked_at = trainer().train(make(task, folder="b", build_model=build, epochs=2), no_report)
     assert looked_at.history == not_looked_at.history
 
