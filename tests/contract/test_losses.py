@@ -9,6 +9,7 @@ from switchyard.components.tasks import TASKS
 from switchyard.components.training.losses import Loss, named_loss
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
+from tests.gpu.bare import linear_model
 from tests.training_requests import FRAMEWORKS, no_report, request
 
 
@@ -145,24 +146,8 @@ def keras_linear(spec):
     return keras.Model(inputs, keras.layers.Dense(spec.outputs, kernel_initializer="zeros")(inputs["x"]))
 
 
-def torch_linear(spec):
-    import torch
-
-    class Linear(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = torch.nn.Linear(2, spec.outputs)
-            torch.nn.init.zeros_(self.layer.weight)
-            torch.nn.init.zeros_(self.layer.bias)
-
-        def forward(self, features):
-            return self.layer(features["x"])
-
-    return Linear()
-
-
 def linear(trainer):
-    return keras_linear if trainer is TensorflowTrainer else torch_linear
+    return keras_linear if trainer is TensorflowTrainer else linear_model.build_model
 
 
 def by_hand(request, name, parameters, smoothing):

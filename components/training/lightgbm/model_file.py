@@ -40,7 +40,7 @@ def load_model(path: Path) -> str:
     """Returns a model's text, safe to pass to LightGBM.
 
     Raises:
-        UserError: the file contains data that `save_model` does not write; LightGBM has not seen it.
+        UserError: the file contains data that `save_model` does not write. LightGBM reads nothing of it.
     """
     try:
         if path.stat().st_size > _BYTES:
