@@ -21,11 +21,26 @@ from switchyard.components.process import variables
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.example_source import WHOLE, ExampleSource, Shard
-from switchyard.components.training.hooks import NO_HOOKS, Hooks, hooks_in
+from switchyard.components.training.hooks import HOOKS, NO_HOOKS, Hooks, hooks_in
 from switchyard.components.training.hyperparameters import OPTIONAL_HYPERPARAMETERS, Hyperparameters
 from switchyard.components.training.losses import Loss
 from switchyard.components.training.model_spec import ModelSpec
+from switchyard.components.training.names import FRAMEWORKS
 
+# What the trainers of networks support, see `Trainer.supports`.
+ALL_SETTINGS = frozenset(
+    {
+        "precision",
+        "compile",
+        "deterministic",
+        "model",
+        "loss",
+        "class_weights",
+        "early_stopping",
+        *HOOKS,
+        *OPTIONAL_HYPERPARAMETERS,
+    }
+)
 Report = Callable[[int, Mapping[str, float]], None]
 Predictor = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
@@ -116,9 +131,9 @@ class Trainer(abc.ABC):
     Attributes:
         name: used in stage names, metrics and messages.
         boosts_trees: whether the request's hyperparameters come from the config's `trainer.trees`.
-        supports: which of `precision`, `compile`, `deterministic`, `loss`, `schedule`, `warmup_steps`, `weight_decay`,
-            `clip_norm`, `label_smoothing`, `accumulate_steps`, `build_loss`, `build_optimizer` and `build_callbacks` this
-            trainer implements; a config that sets another is an error.
+        supports: which of `precision`, `compile`, `deterministic`, `model`, `loss`, `class_weights`, `early_stopping`,
+            `schedule`, `warmup_steps`, `weight_decay`, `clip_norm`, `label_smoothing`, `accumulate_steps`, `build_loss`,
+            `build_optimizer` and `build_callbacks` this trainer implements; a config that sets another is an error.
     """
 
     name: ClassVar[str]
@@ -138,6 +153,7 @@ class Trainer(abc.ABC):
             TrainingError: training diverged, or ran out of memory.
         """
         accelerator = self.resolve(request.accelerator)
+        self._refuse_unsupported("trainer", {"model": request.build_model and "build_model"})
         random.seed(request.hyperparameters.seed)
         np.random.seed(request.hyperparameters.seed)
         request.checkpoint_dir.mkdir(parents=True, exist_ok=True)
@@ -166,21 +182,31 @@ class Trainer(abc.ABC):
         return resolved
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Raises UserError for settings (the config's `trainer` as plain data) that this trainer does not support."""
-        self._refuse_unsupported("trainer", {"loss": settings["loss"]})
-        code = settings["code"]
+        """Raises UserError for settings that this trainer does not support.
+
+        Args:
+            settings: what differs from the defaults in the `TrainerSettings`, as plain data.
+        """
+        code = settings.get("code")
         self._refuse_unsupported("trainer.model", {hook: hook for hook in hooks_in(code["path"] if code else None)})
-        if not self.boosts_trees:
-            values = settings["hyperparameters"]
-            self._refuse_unsupported("trainer.hyperparameters", {n: values[n] for n in OPTIONAL_HYPERPARAMETERS})
+        self._refuse_unsupported("trainer", {"loss": settings.get("loss"), "model": code and os.path.basename(code["path"])})
+        stopping = "trees" if self.boosts_trees else "hyperparameters"
+        keys = {"hyperparameters": ["class_weights"], "trees": []}
+        keys[stopping] += ["early_stopping", *([] if self.boosts_trees else OPTIONAL_HYPERPARAMETERS)]
+        for section, names in keys.items():
+            given = settings.get(section) or {}
+            self._refuse_unsupported(f"trainer.{section}", {name: given.get(name) for name in names})
 
     def _refuse_unsupported(self, section: str, values: Mapping[str, Any]) -> None:
+        own = self.name not in FRAMEWORKS
         for name, value in values.items():
             one = name == "accumulate_steps" and value == 1
             if name not in self.supports and not one and value not in (None, False, 0, "float32", "constant"):
+                fix = f"add {name!r} to the trainer's `supports` and follow it" if own else "choose another trainer.framework"
+                if not own and section == "trainer" and name in ("loss", "model"):
+                    fix = f"give it to another framework by its name, as {{tensorflow: {value}}}"
                 raise UserError(
-                    f"{section}.{name}: the trainer {self.name!r} does not support it, received {value!r}; leave it out, or add "
-                    f"{name!r} to the trainer's `supports` and follow it"
+                    f"{section}.{name}: the trainer {self.name!r} does not support it, received {value!r}; leave it out, or {fix}"
                 )
 
     def processes(self, accelerator: AcceleratorProfile) -> int:

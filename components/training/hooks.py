@@ -59,20 +59,31 @@ NO_HOOKS = Hooks()
 
 
 def hooks_in(path: str | Path | None) -> tuple[str, ...]:
-    """Returns the hooks that a Python file defines or imports at its top level, without importing it; none without a file."""
-    if path is None:
-        return ()
+    """Returns the hooks that a Python file defines or imports at its top level, without importing it; none without a file.
+
+    What `from module import *` imports is known for the modules of the file's folder.
+    """
+    names = _names(Path(path), set()) if path else set()
+    return tuple(hook for hook in HOOKS if hook in names)
+
+
+def _names(path: Path, seen: set[Path]) -> set[str]:
     names: set[str] = set()
-    for node in _top_level(ast.parse(Path(path).read_bytes()).body):
+    seen.add(path)
+    for node in _top_level(ast.parse(path.read_bytes()).body):
         if isinstance(node, ast.FunctionDef):
             names.add(node.name)
+        elif isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            module = path.parent.joinpath(*(node.module or "").split("."))
+            files = {module.with_suffix(".py"), module / "__init__.py"} - seen
+            names |= {name for file in files if file.is_file() for name in _names(file, seen) if not name.startswith("_")}
         elif isinstance(node, ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Assign):
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
             names.add(node.target.id)
-    return tuple(hook for hook in HOOKS if hook in names)
+    return names
 
 
 def _top_level(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:

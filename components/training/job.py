@@ -79,7 +79,7 @@ class TrainingJob(Section):
         """
         trainer = trainer_class(self.settings.framework)()
         # A trial's values are known only now.
-        trainer.check_settings(self.settings.model_dump(mode="json"))
+        trainer.check_settings(self.settings.model_dump(mode="json", exclude_defaults=True))
         trainer.prepare(self.accelerator, group)
         summary = DatasetSummary.load(self.examples)
         state = Path(self.state)
@@ -108,7 +108,7 @@ def check_trainer(settings: TrainerSettings) -> str:
     """
     trainer = trainer_class(settings.framework)
     trainer().resolve(settings.accelerator)
-    trainer().check_settings(settings.model_dump(mode="json"))
+    trainer().check_settings(settings.model_dump(mode="json", exclude_defaults=True))
     for code in (settings.code, settings.loss_code):
         if code:
             code.load()

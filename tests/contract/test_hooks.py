@@ -165,8 +165,11 @@ def test_a_schedule_of_the_users_own_reads_the_metrics_of_an_epoch(make):
         course = torch.optim.lr_scheduler.ReduceLROnPlateau(seen[-1], patience=0, threshold=10, threshold_mode="abs", factor=0.5)
         return {"optimizer": seen[-1], "lr_scheduler": {"scheduler": course, "monitor": "val_loss"}}
 
-    PytorchTrainer().train(make(hooks=Hooks(build_optimizer=plateau), epochs=3), no_report)
+    request = make(hooks=Hooks(build_optimizer=plateau), epochs=3)
+    PytorchTrainer().train(request, no_report)
     assert seen[-1].param_groups[0]["lr"] == 0.3 / 4
+    [checkpoint] = request.checkpoint_dir.glob("last-*")
+    assert torch.load(checkpoint, weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.3 / 4
 
 
 def broken(*arguments):

@@ -40,6 +40,14 @@ def test_hooks_are_found_without_an_import(tmp_path):
     assert replaced(("build_loss",)) == ("label_smoothing",)
 
 
+def test_hooks_are_found_behind_an_import_of_everything(tmp_path):
+    (tmp_path / "m.py").write_text("from keras.layers import *\nfrom helper import *\nfrom .package import *\n")
+    (tmp_path / "helper.py").write_text("from m import *\ndef build_optimizer(model, spec): ...\ndef _build_loss(spec): ...\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/__init__.py").write_text("def build_callbacks(spec): ...\n")
+    assert hooks_in(tmp_path / "m.py") == ("build_optimizer", "build_callbacks")
+
+
 @pytest.mark.parametrize(
     ("trainer", "tune", "message"),
     [
@@ -83,6 +91,36 @@ def test_build_loss_that_returns_no_function_is_refused(tmp_path):
 def test_a_trainer_refuses_a_hook_that_it_does_not_follow(tmp_path):
     with pytest.raises(UserError, match=r"trainer\.model\.build_loss: the trainer 'sklearn' does not support it"):
         SklearnTrainer().check_settings(settings(tmp_path).model_dump(mode="json"))
+
+
+def refused_by(trainer, tmp_path, **given):
+    loaded = load_config(None, document=config(trainer=given), base=tmp_path)
+    taken = trainer_settings(loaded, tmp_path / "code", trainer.name)
+    with pytest.raises(UserError) as error:
+        trainer().check_settings(taken.model_dump(mode="json", exclude_defaults=True))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"hyperparameters": {"class_weights": "balanced"}}, "hyperparameters.class_weights"),
+        ({"hyperparameters": {"early_stopping": {"patience": 3}}}, "hyperparameters.early_stopping"),
+        ({"model": "m.py"}, "model"),
+    ],
+)
+def test_a_trainer_refuses_settings_that_it_does_not_follow(given, key, tmp_path):
+    (tmp_path / "m.py").write_text("def build_model(spec): ...\n")
+    message = refused_by(SklearnTrainer, tmp_path, **given)
+    assert message.startswith(f"trainer.{key}: the trainer 'sklearn' does not support it, received ")
+    assert message.endswith("to the trainer's `supports` and follow it")
+
+
+def test_a_loss_that_trees_do_not_have_is_left_to_the_networks(tmp_path):
+    from switchyard.components.training.lightgbm.trainer import LightgbmTrainer
+
+    message = refused_by(LightgbmTrainer, tmp_path, loss="focal")
+    assert message.endswith("leave it out, or give it to another framework by its name, as {tensorflow: focal}")
 
 
 def test_a_runs_parameters_leave_out_what_the_model_file_replaces(tmp_path):

@@ -34,7 +34,7 @@ class LightgbmTrainer(Trainer):
     name = "lightgbm"
     boosts_trees = True
     # Always deterministic, whatever the number of threads.
-    supports = frozenset({"deterministic"})
+    supports = frozenset({"deterministic", "class_weights", "early_stopping"})
 
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
@@ -47,8 +47,6 @@ class LightgbmTrainer(Trainer):
     def fit(self, request: TrainRequest, report: Report) -> TrainResult:
         """See the base class."""
         hyper, spec = request.hyperparameters, request.spec
-        if request.build_model:
-            raise UserError("trainer.model: lightgbm takes no build_model; its trees are described by trainer.trees")
         if spec.task not in _OBJECTIVES:
             raise UserError(f"task: lightgbm trains {', '.join(_OBJECTIVES)}, received {spec.task!r}; choose another framework")
         ledger = TrainingLedger.open(request.checkpoint_dir, hyper)

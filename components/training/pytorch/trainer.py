@@ -26,11 +26,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.beside import Beside
-from switchyard.components.training.contract import Predictor, Report, Trainer, TrainRequest, TrainResult
+from switchyard.components.training.contract import ALL_SETTINGS, Predictor, Report, Trainer, TrainRequest, TrainResult
 from switchyard.components.training.example_source import Shard
 from switchyard.components.training.examples import placeholder_batch
-from switchyard.components.training.hooks import HOOKS
-from switchyard.components.training.hyperparameters import OPTIONAL_HYPERPARAMETERS, Hyperparameters
+from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.ledger import TrainingLedger, check_finite
 from switchyard.components.training.model_check import explained
 from switchyard.components.training.model_spec import check_output
@@ -64,7 +63,7 @@ class PytorchTrainer(Trainer):
     """A trainer of `torch.nn.Module`s that take a dict of tensors; exports by `torch.export` (no pickle, no user code needed)."""
 
     name = "pytorch"
-    supports = frozenset({"precision", "compile", "deterministic", "loss", *HOOKS, *OPTIONAL_HYPERPARAMETERS})
+    supports = ALL_SETTINGS
 
     def available_devices(self) -> Mapping[str, int]:
         """See Trainer."""
@@ -182,6 +181,7 @@ class _Module(lightning.LightningModule):
         self._losses = row_losses(request.spec.task, request.loss, self._hyper.label_smoothing)
         self._shard, self._train_rows = request.shard, request.train.rows
         self._eval_rows = request.eval.rows
+        self.plateau_stepped = False
         self._spread = request.accelerator.shard_model and request.shard.count > 1
         # Lightning unscales fp16 gradients before clipping; a fused optimizer unscales them itself.
         unscales = request.accelerator.precision == "fp16" and bool(request.hyperparameters.clip_norm)
@@ -234,6 +234,13 @@ class _Module(lightning.LightningModule):
             return optimizer
         course = LambdaLR(optimizer, lambda step: float(factor(np, hyper.schedule, step, total, hyper.warmup_steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": course, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        self.plateau_stepped = False
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not self.plateau_stepped:  # `_Epochs` has stepped it, before the checkpoint
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.device_mesh is not None:
@@ -304,6 +311,9 @@ class _Epochs(Checkpoint):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         # Runs after validation and after the user's callbacks, when Lightning's loop state is complete.
         self._ledger.stopped |= trainer.should_stop
+        # Lightning steps a ReduceLROnPlateau after this hook, where the checkpoint would lack it.
+        trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        pl_module.plateau_stepped = True
         self._checkpoints.save(trainer, self._ledger, first=self._shard.first)
         trainer.should_stop = self._ledger.finished
 

@@ -18,11 +18,18 @@ from switchyard.components.errors import UserError, first_line
 from switchyard.components.progress import warn
 from switchyard.components.tasks import BINARY, MULTICLASS, QUANTILE, REGRESSION, TASKS
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.contract import Predictor, Report, Trainer, TrainRequest, TrainResult, WorkerGroup
+from switchyard.components.training.contract import (
+    ALL_SETTINGS,
+    Predictor,
+    Report,
+    Trainer,
+    TrainRequest,
+    TrainResult,
+    WorkerGroup,
+)
 from switchyard.components.training.example_source import Shard
 from switchyard.components.training.examples import placeholder_batch
-from switchyard.components.training.hooks import HOOKS
-from switchyard.components.training.hyperparameters import OPTIONAL_HYPERPARAMETERS, Hyperparameters
+from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.ledger import TrainingLedger, check_finite
 from switchyard.components.training.model_check import explained
 from switchyard.components.training.model_spec import check_output
@@ -46,7 +53,7 @@ class TensorflowTrainer(Trainer):
     """A trainer of Keras models, exported as a SavedModel whose `serve` maps transformed features to probabilities."""
 
     name = "tensorflow"
-    supports = frozenset({"precision", "compile", "deterministic", "loss", *HOOKS, *OPTIONAL_HYPERPARAMETERS})
+    supports = ALL_SETTINGS
 
     def __init__(self) -> None:
         self._strategy = tf.distribute.get_strategy()

@@ -29,6 +29,7 @@ class Network(linen.Module):
 
 class JaxTrainer(Trainer):
     name = "jax"
+    supports = frozenset({"class_weights", "early_stopping"})
 
     def available_devices(self):
         return {"cpu": 1}
@@ -37,8 +38,6 @@ class JaxTrainer(Trainer):
         hyper, spec = request.hyperparameters, request.spec
         if hyper.optimizer != "adam":
             raise UserError(f"trainer.hyperparameters.optimizer: the jax trainer has adam, received {hyper.optimizer!r}")
-        if request.build_model:
-            raise UserError("trainer.model: the jax trainer has a network of its own; remove its entry")
         if spec.task not in ACTIVATIONS:
             raise UserError(
                 f"task: the jax trainer trains {', '.join(ACTIVATIONS)}, received {spec.task!r}; use another framework"

@@ -18,14 +18,13 @@ SUFFIX = ".ubj"
 class XgboostTrainer(Trainer):
     name = "xgboost"
     boosts_trees = True
+    supports = frozenset({"class_weights", "early_stopping"})
 
     def available_devices(self):
         return {"cpu": os.cpu_count() or 1}
 
     def fit(self, request, report):
         hyper, spec = request.hyperparameters, request.spec
-        if request.build_model:
-            raise UserError("trainer.model: xgboost takes no build_model; its trees are described by trainer.trees")
         if spec.task not in OBJECTIVES:
             raise UserError(f"task: xgboost trains {', '.join(OBJECTIVES)} here, received {spec.task!r}; use another framework")
         names = [feature.name for feature in spec.features]
