@@ -56,6 +56,17 @@ class Batch:
     slices: Mapping[str, SliceColumn]
     judged: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """Returns the rows of several batches, in order; all have the same models and slice columns."""
+        first = batches[0]
+        predictions, judged = (
+            {m: np.concatenate([getattr(b, name)[m] for b in batches]) for m in getattr(first, name)}
+            for name in ("predictions", "judged")
+        )
+        slices = {name: SliceColumn.joined([b.slices[name] for b in batches]) for name in first.slices}
+        return cls(np.concatenate([b.labels for b in batches]), predictions, slices, judged)
+
     def take(self, indices: np.ndarray) -> Batch:
         """Returns the selected rows without slice columns."""
         predictions = {m: p[indices] for m, p in self.predictions.items()}
@@ -134,6 +145,15 @@ class MeasureBatches(beam.PTransform):
             tfma.METRICS_KEY: computed | "Metrics" >> beam.Map(lambda found: (found[0], found[1])),
             tfma.PLOTS_KEY: computed | "Plots" >> beam.Map(lambda found: (found[0], found[2])),
         }
+
+
+def measure(
+    batch: Batch, task: str, config: config_pb2.EvalConfig, targets: Sequence[str] = ()
+) -> Iterator[tuple[SliceKey, dict[Any, Any], dict[Any, Any]]]:
+    """Yields TFMA's key, metrics and plots of each slice of all rows: what `MeasureBatches` computes of the rows' batches."""
+    sums, models = SumBatches(task, targets), [spec.name for spec in config.model_specs]
+    for key, rows in _sliced(batch, list(config.slicing_specs)):
+        yield _measured((key, sums.add_input(sums.create_accumulator(), rows)), task, models)
 
 
 def _sliced(batch: Batch, specs: Sequence[config_pb2.SlicingSpec]) -> Iterator[tuple[SliceKey, Batch]]:

@@ -1,4 +1,4 @@
-"""The evaluation stage's executor: predictions of all models in Beam, TFMA's metrics, the model gate and `metrics.json`."""
+"""The evaluation stage's executor: predictions of all models, TFMA's metrics, the model gate and `metrics.json`."""
 
 from __future__ import annotations
 
@@ -9,31 +9,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import tensorflow_model_analysis as tfma
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 
 from switchyard.components.artifacts import DIVERGED
 from switchyard.components.baseline.contents import BaselineContents, champion_folder
+from switchyard.components.beam.in_memory import fit_in_memory
 from switchyard.components.bundle.model import bundle_path
 from switchyard.components.compat.tfx_components import beam_pipeline
 from switchyard.components.data.summary import DatasetSummary, split_files
-from switchyard.components.data.tfrecords import ReadExamples
 from switchyard.components.errors import UserError, did_you_mean
-from switchyard.components.evaluation.batched_metrics import MeasureBatches
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates
 from switchyard.components.evaluation.config import EvaluationSettings
+from switchyard.components.evaluation.measuring import PREDICTIONS, Measuring
 from switchyard.components.evaluation.model_gate import Replicates, SameRows, compare, judge, ranked
 from switchyard.components.evaluation.own_metrics import own_metrics
 from switchyard.components.evaluation.page import evaluation_html, models_table
-from switchyard.components.evaluation.predictions import ROWS, Predict, beside, rows_schema
+from switchyard.components.evaluation.predictions import beside
 from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Evaluation, ModelResult
 from switchyard.components.evaluation.row_plots import confusion_metrics, row_plots
-from switchyard.components.evaluation.tfma_config import eval_config
 from switchyard.components.evaluation.tfma_results import read_metrics, read_plots
 from switchyard.components.evaluation.thresholds import check_settings, default_thresholds
 from switchyard.components.evaluation.trivial import Trivial
@@ -43,8 +40,6 @@ from switchyard.components.progress import say, warn
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import digest_of
-
-PREDICTIONS = "predictions"
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -74,7 +69,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         rows_of_split = f"{summary.rows[summary.held_out]:,} rows of {summary.held_out}"
         say(f"{rows_of_split}, {', '.join(models)}, {len(settings.slices)} slicings")
         measured = _names(models, partly=CHAMPION in models and baseline.judged < baseline.rows)
-        self._predict_and_measure(files, bundles, settings.slices, summary, measured, output)
+        measuring = Measuring(files, bundles, settings.slices, summary, measured, output)
+        pipeline = beam_pipeline(self)
+        if fit_in_memory(files, pipeline.options):
+            measuring.in_memory()
+        else:
+            measuring.in_pipeline(pipeline)
         rows = read_rows(output, list(models), summary)
         _check_labels(rows.labels, summary)
         if not settings.thresholds:
@@ -83,37 +83,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         result.save(output)
         _bless(artifact_utils.get_single_instance(output_dict["blessing"]), artifacts[result.best], result)
         _track(result, output, summary)
-
-    def _predict_and_measure(
-        self,
-        files: list[str],
-        bundles: Mapping[str, tuple[str, str | None]],
-        slices: Sequence[Sequence[str]],
-        summary: DatasetSummary,
-        measured: Sequence[str],
-        output: str,
-    ) -> None:
-        features = sorted({f for group in slices for f in group})
-        config = eval_config(summary.task, slices, measured)
-        shared = [
-            tfma.types.EvalSharedModel(model_name=name, model_path=path, model_type="switchyard_bundle")
-            for name, (path, _) in bundles.items()
-        ]
-        with beam_pipeline(self) as pipeline:
-            predicted = (
-                pipeline
-                | "Examples" >> ReadExamples(files)
-                | "Predict"
-                >> beam.ParDo(Predict(bundles, features, summary, partly=len(measured) > len(bundles))).with_outputs(
-                    ROWS, main="batches"
-                )
-            )
-            _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
-                os.path.join(output, PREDICTIONS, "rows"), rows_schema(list(bundles), features), file_name_suffix=".parquet"
-            )
-            measured = predicted["batches"] | "Measure" >> MeasureBatches(summary.task, config, summary.targets)
-            writers = tfma.default_writers(output_path=output, eval_shared_model=shared, eval_config=config)
-            _ = measured | "Write" >> tfma.WriteResults(writers=writers)
 
 
 def _framework(model: Any) -> str:

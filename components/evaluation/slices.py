@@ -27,6 +27,16 @@ class SliceColumn:
     codes: np.ndarray
     values: list[Any]
 
+    @classmethod
+    def joined(cls, columns: Sequence[SliceColumn]) -> SliceColumn:
+        """Returns the rows of several batches' columns, in order."""
+        index: dict[Any, int] = {}
+        codes = []
+        for column in columns:
+            places = [index.setdefault(value, len(index)) for value in column.values]
+            codes.append(np.asarray(places, np.int64)[column.codes])
+        return cls(np.concatenate(codes), list(index))
+
     def text(self) -> pa.Array:
         """Returns the values of the rows as text."""
         return pa.array([str(v) for v in self.values], pa.string()).take(pa.array(self.codes))
@@ -67,13 +77,13 @@ def slices_of(
         if not chosen:
             yield (), np.arange(rows)
             continue
-        shape = [len(c.values) for c in chosen]
-        # One code per combination of values; rows are sorted by code.
-        combined = np.ravel_multi_index([c.codes for c in chosen], shape)
+        # One code per combination of values that occurs; rows are sorted by code.
+        combined = np.zeros(rows, np.int64)
+        for column in chosen:
+            combined = np.unique(combined * len(column.values) + column.codes, return_inverse=True)[1]
         order = np.argsort(combined, kind="stable")
-        found, starts = np.unique(combined[order], return_index=True)
-        for code, indices in zip(found, np.split(order, starts[1:]), strict=True):
-            values = [c.values[i] for c, i in zip(chosen, np.unravel_index(code, shape), strict=True)]
+        for indices in np.split(order, np.flatnonzero(np.diff(combined[order])) + 1):
+            values = [c.values[c.codes[indices[0]]] for c in chosen]
             features = {name: np.asarray([value]) for name, value in zip(spec.feature_keys, values, strict=True)}
             # TFMA's own function, for keys identical to TFMA's.
             [key] = slicer_lib.get_slices_for_features_dicts([], features, [slicer_lib.SingleSliceSpec(spec=spec)])

@@ -26,8 +26,8 @@ class BeamConfig(Section):
         runner: `direct` (in the stage's own process), `FlinkRunner`, `SparkRunner`, `DataflowRunner`, `PortableRunner` (short:
             `flink`, `spark`, ...), or any other Beam runner.
         options: options of the runner, without leading dashes.
-        in_memory_limit: statistics of up to this many MiB of examples are computed without a Beam pipeline, in the stage's own
-            process: the same results in a fraction of the time. 0: never. Other runners than `direct` ignore it.
+        in_memory_limit: statistics and evaluation of up to this many MiB of examples are computed without a Beam pipeline, in
+            the stage's own process: the same results in a fraction of the time. 0: never. Other runners than `direct` ignore it.
     """
 
     runner: str = "direct"
