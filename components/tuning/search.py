@@ -25,7 +25,8 @@ from switchyard.components.text.escaping import sqlite_uri
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.job import TrainingJob
-from switchyard.components.training.names import MODEL_PARAMETER, TREE_PARAMETER, TREES
+from switchyard.components.training.ledger import TrainingLedger
+from switchyard.components.training.names import MODEL_PARAMETER, TREE_PARAMETER
 from switchyard.components.training.tuned import with_values
 from switchyard.components.tuning.config import Dimension, TuneConfig
 from switchyard.components.tuning.results import TrialResult, TuningResult
@@ -166,11 +167,9 @@ class Search:
         started = time.monotonic()
         run = tracking.nested(f"trial {trial.number + 1}", {"switchyard.stage": "trial"})
         run.params(values)
-        metric, epoch = self._tune.metric, 0
+        metric, epoch, last = self._tune.metric, 0, 0
 
-        last = _last_epoch(with_values(self._inputs.settings, values))
-
-        def report(step: int, metrics: Mapping[str, float]) -> bool:
+        def record(metrics: Mapping[str, float]) -> None:
             nonlocal epoch
             epoch += 1
             if metric not in metrics:
@@ -178,12 +177,22 @@ class Search:
             run.metrics(metrics, step=epoch)
             with self._lock:
                 trial.report(metrics[metric], epoch)
+
+        def report(step: int, metrics: Mapping[str, float]) -> bool:
+            record(metrics)
+            with self._lock:
                 # A trial that has reached its last epoch is complete, whatever its value.
                 return epoch != last and trial.should_prune()
 
         result, why = None, ""
         try:
-            result = trials.run(self._job(values, folder), report)
+            job = self._job(values, folder)
+            hyper = job.hyperparameters
+            last = hyper.epochs
+            # Of an interrupted trial the trainer reports only the epochs after its checkpoint.
+            for metrics in TrainingLedger.open(job.checkpoint_dir, hyper).history:
+                record(metrics)
+            result = trials.run(job, report)
         except TrainingError as error:
             why = str(error)
         except BaseException:
@@ -218,12 +227,6 @@ class Search:
             transformed_examples=self._inputs.transformed_examples,
             state=str(self._folder / "trials" / folder),
         )
-
-
-def _last_epoch(settings: TrainerSettings) -> int | None:
-    if settings.trees and settings.framework in TREES:
-        return settings.trees.rounds
-    return settings.hyperparameters.epochs if settings.hyperparameters.steps is None else None
 
 
 def _described(trial: FrozenTrial) -> TrialResult:

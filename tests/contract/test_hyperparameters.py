@@ -1,5 +1,6 @@
 """Schedules, weight decay and clipping: the same weights in every framework, and as NumPy computes them."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -142,9 +143,6 @@ def test_a_training_that_was_cut_off_resumes_its_schedule(trainer, make):
     given["build_model"] = keras_linear if trainer is TensorflowTrainer else torch_linear
     whole = trainer().train(make(folder="whole", **given), no_report)
 
-    class Killed(BaseException):
-        pass
-
     def kill_in_third(step, metrics):
         if step == 39:
             raise Killed
@@ -152,6 +150,48 @@ def test_a_training_that_was_cut_off_resumes_its_schedule(trainer, make):
     with pytest.raises(Killed):
         trainer().train(make(folder="cut", **given), kill_in_third)
     resumed = trainer().train(make(folder="cut", **given), no_report)
+    assert [h["val_loss"] for h in resumed.history] == pytest.approx([h["val_loss"] for h in whole.history], abs=1e-6)
+
+
+class Killed(BaseException):
+    pass
+
+
+class Late:
+    """As `Beside`, with writes that begin when the next epoch has been trained; a kill follows the second."""
+
+    def __init__(self):
+        self.pending, self.written = None, 0
+
+    def submit(self, write):
+        self.wait()
+        self.pending = write
+
+    def wait(self):
+        pending, self.pending = self.pending, None
+        if pending:
+            pending()
+            self.written += 1
+            if self.written == 2:
+                raise Killed
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.wait()
+
+
+@pytest.mark.parametrize("trainer", FRAMEWORKS)
+def test_a_checkpoint_written_beside_the_next_epoch_has_nothing_of_that_epoch(trainer, make, monkeypatch):
+    given = {"optimizer": "adam", "build_model": keras_linear if trainer is TensorflowTrainer else torch_linear}
+    whole = trainer().train(make(folder="whole", **given), no_report)
+    monkeypatch.setattr(sys.modules[trainer.__module__], "Beside", Late)
+    with pytest.raises(Killed):
+        trainer().train(make(folder="cut", **given), no_report)
+    monkeypatch.undo()
+    resumed = trainer().train(make(folder="cut", **given), no_report)
+    assert resumed.resumed_from_epoch == 2
     assert [h["val_loss"] for h in resumed.history] == pytest.approx([h["val_loss"] for h in whole.history], abs=1e-6)
 
 

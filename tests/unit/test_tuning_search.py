@@ -3,13 +3,15 @@
 import optuna
 import pytest
 
+from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
 from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.ledger import TrainingLedger
 from switchyard.components.training.tuned import with_values
 from switchyard.components.tuning.config import Dimension, TuneConfig
-from switchyard.components.tuning.search import suggest
+from switchyard.components.tuning.search import Inputs, Search, suggest
 
 SETTINGS = TrainerSettings(
     version="0",
@@ -85,3 +87,65 @@ def test_a_trial_with_a_hyperparameter_that_the_trainer_lacks_is_refused(tmp_pat
     )
     with pytest.raises(UserError, match=r"trainer\.hyperparameters\.clip_norm: the trainer 'sklearn' does not support it"):
         job.run(lambda step, metrics: None)
+
+
+class Killed(BaseException):
+    pass
+
+
+class Trials:
+    """Runs trials in this process: an epoch's `val_loss` is its number times the learning rate; trial `cut` dies in epoch 3."""
+
+    processes = 1
+
+    def __init__(self, cut=None):
+        self.cut, self.started, self.reported = cut, 0, []
+
+    def run(self, job, report):
+        self.started += 1
+        ledger = TrainingLedger.open(job.checkpoint_dir, job.hyperparameters)
+        job.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        self.reported = []
+        while not ledger.finished:
+            metrics = {"loss": 0.0, "val_loss": (ledger.epochs + 1) * job.hyperparameters.learning_rate}
+            if self.started == self.cut and ledger.epochs == 2:
+                raise Killed
+            ledger.record(ledger.epochs, metrics)
+            ledger.last(".npz").write_text("")
+            ledger.save()
+            self.reported.append(ledger.epochs)
+            if report(ledger.epochs, metrics):
+                return None
+        return {"metrics": ledger.history[-1], "epochs": ledger.epochs, "best_epoch": ledger.best_epoch}
+
+
+def search(folder, settings, **tune):
+    DatasetSummary("f", [], {}, {}, {"train": 200, "eval": 50}, 0, [], [], "y", "binary", [0, 1], {"0": 100, "1": 100}).save(
+        str(folder)
+    )
+    space = {"learning_rate": {"low": 0.1, "high": 1.0}}
+    return Search(TuneConfig(space=space, **tune), Inputs(settings, str(folder), str(folder)), folder / "search")
+
+
+@pytest.mark.core
+def test_a_trial_that_resumes_keeps_the_numbers_of_its_epochs(tmp_path):
+    settings = SETTINGS.model_copy(update={"hyperparameters": HyperparametersConfig(epochs=4)})
+    with pytest.raises(Killed):
+        search(tmp_path, settings, trials=2).run(Trials(cut=1))
+    trials, resumed = Trials(), search(tmp_path, settings, trials=1)
+    resumed.run(trials)
+    assert trials.reported == [3, 4]
+    [trial] = resumed.finished
+    rate = trial.params["learning_rate"]
+    assert trial.intermediate_values == pytest.approx({n: n * rate for n in (1, 2, 3, 4)})
+    assert resumed.result().trials[0].epochs == 4
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("given", "epochs"), [({"epochs": 4}, 4), ({"steps": 14}, 4), ({"early_stopping": None}, 20)])
+def test_a_trial_in_its_last_epoch_is_complete_whatever_its_value(given, epochs, tmp_path, monkeypatch):
+    monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda self, study, trial: len(trial.intermediate_values) == epochs)
+    settings = SETTINGS.model_copy(update={"hyperparameters": HyperparametersConfig(**given)})
+    found = search(tmp_path, settings, trials=1)
+    found.run(Trials())
+    assert [t.state for t in found.finished] == [optuna.trial.TrialState.COMPLETE]

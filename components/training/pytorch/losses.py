@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -19,14 +20,14 @@ _LEAST = 1e-7
 def row_losses(task: str, loss: Loss, smoothing: float = 0.0) -> RowLosses:
     """Returns a function of labels (B,) and outputs (B, outputs), float32, that returns the loss of each row, shape (B,)."""
     if loss.function:
-        return partial(_own, loss)
+        return partial(_own, loss, loss.function)
     smoothed = {"smoothing": smoothing} if loss.name in SMOOTHED else {}
     return partial(_LOSSES[task, loss.name], **loss.parameters, **smoothed)
 
 
-def _own(loss: Loss, labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-    with blamed(f"trainer.loss: {loss.name} failed: ", folder_of(loss.function)):
-        losses: torch.Tensor = loss.function(labels, outputs, **loss.parameters)  # type: ignore[misc]
+def _own(loss: Loss, function: Callable[..., Any], labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    with blamed(f"trainer.loss: {loss.name} failed: ", folder_of(function)):
+        losses: torch.Tensor = function(labels, outputs, **loss.parameters)
     check_rows(loss, getattr(losses, "shape", ()), len(labels))
     return losses
 

@@ -22,7 +22,7 @@ _LEAST = 1e-7
 def row_losses(task: str, loss: Loss, smoothing: float = 0.0) -> RowLosses:
     """Returns a function of labels (B,) and outputs (B, outputs), float32, that returns the loss of each row, shape (B,)."""
     if loss.function:
-        return partial(_own, loss)
+        return partial(_own, loss, loss.function)
     smoothed = {"smoothing": smoothing} if loss.name in SMOOTHED else {}
     return partial(_LOSSES[task, loss.name], **loss.parameters, **smoothed)
 
@@ -39,9 +39,9 @@ class MeanLoss(keras.losses.Loss):
         return self._rows(ops.cast(ops.reshape(y_true, [-1]), self._label), y_pred)
 
 
-def _own(loss: Loss, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    with blamed(f"trainer.loss: {loss.name} failed: ", folder_of(loss.function)):
-        losses = loss.function(labels, outputs, **loss.parameters)  # type: ignore[misc]
+def _own(loss: Loss, function: Callable[..., Any], labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    with blamed(f"trainer.loss: {loss.name} failed: ", folder_of(function)):
+        losses = function(labels, outputs, **loss.parameters)
     if labels.shape[0] is not None:  # unknown while a graph is traced; the trainer checks it before on rows of the data
         check_rows(loss, tuple(getattr(losses, "shape", ())), labels.shape[0])
     return losses

@@ -18,6 +18,7 @@ from switchyard.components.errors import UserError, first_line
 from switchyard.components.progress import warn
 from switchyard.components.tasks import BINARY, MULTICLASS, QUANTILE, REGRESSION, TASKS
 from switchyard.components.training.accelerator import AcceleratorProfile
+from switchyard.components.training.beside import Beside
 from switchyard.components.training.contract import (
     ALL_SETTINGS,
     Predictor,
@@ -46,7 +47,7 @@ from switchyard.components.user_code.loading import blamed, folder_of
 
 _POLICIES = {"float32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 _ACTIVATIONS = {"sigmoid": keras.ops.sigmoid, "softmax": keras.ops.softmax, "identity": lambda x: x}
-_CHECKPOINT = ".weights.h5"
+_CHECKPOINT = ".npz"
 
 
 class TensorflowTrainer(Trainer):
@@ -121,11 +122,13 @@ class TensorflowTrainer(Trainer):
             if by_hand:
                 replicas = Replicas(self._strategy, model, request, losses, lambda: _metrics(request))
         if ledger.epochs:
-            model.load_weights(ledger.last(_CHECKPOINT))
+            _load(_state(model), ledger.last(_CHECKPOINT))
         steps_per_epoch = hyper.steps_per_epoch(request.train.rows)
         callbacks = request.hooks.callbacks(request.spec, keras.callbacks.Callback)
         if not ledger.finished and replicas:
-            replicas.fit(ledger.epochs, [*callbacks, _Epochs(ledger, report, request.shard, steps_per_epoch)])
+            with Beside() as writer:
+                epochs = _Epochs(ledger, report, request.shard, writer, steps_per_epoch)
+                replicas.fit(ledger.epochs, [*callbacks, epochs])
         elif not ledger.finished:
             device = "/GPU:0" if request.accelerator.kind == "gpu" else "/CPU:0"
             # The results of a step that the user wrote are not those of the model's metrics.
@@ -134,25 +137,25 @@ class TensorflowTrainer(Trainer):
             held_out = Steps(request.eval, hyper.eval_batch_size(1), device=device, one_by_one=own[1])
             model.train_function = train.function(model, model.train_step, _prepare(task, hyper.class_weights))
             model.test_function = held_out.function(model, model.test_step, _prepare(task, None))
-            model.fit(
-                train.dataset(seed=hyper.seed, first_epoch=ledger.epochs, limit=hyper.steps and hyper.steps - ledger.steps),
-                steps_per_epoch=train.calls,
-                shuffle=False,
-                initial_epoch=ledger.epochs,
-                epochs=hyper.epochs,
-                validation_data=held_out.dataset(),
-                validation_steps=held_out.calls,
-                callbacks=[*callbacks, _Epochs(ledger, report, request.shard, steps_per_epoch, per_call=train.per_call)],
-                verbose=0,
-            )
+            with Beside() as writer:
+                epochs = _Epochs(ledger, report, request.shard, writer, steps_per_epoch, per_call=train.per_call)
+                model.fit(
+                    train.dataset(seed=hyper.seed, first_epoch=ledger.epochs, limit=hyper.steps and hyper.steps - ledger.steps),
+                    steps_per_epoch=train.calls,
+                    shuffle=False,
+                    initial_epoch=ledger.epochs,
+                    epochs=hyper.epochs,
+                    validation_data=held_out.dataset(),
+                    validation_steps=held_out.calls,
+                    callbacks=[*callbacks, epochs],
+                    verbose=0,
+                )
         parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         if request.shard.first:
             if replicas:
                 # A plain copy: distributed variables and layers cannot be exported to a SavedModel.
                 model = self._build(request)
-                model.compile(optimizer=_optimizer_for(request, model))
-                model.optimizer.build(model.trainable_variables)
-            model.load_weights(ledger.best(_CHECKPOINT))
+            _load({"model": model.variables}, ledger.best(_CHECKPOINT))
             model = self._in_float32(model, request)
             if request.build_model:
                 check_logits(model, request)
@@ -205,10 +208,12 @@ class TensorflowTrainer(Trainer):
 class _Epochs(keras.callbacks.Callback):
     """A callback at the end of each epoch: reports metrics, writes the checkpoint, stops when the ledger is finished."""
 
-    def __init__(self, ledger: TrainingLedger, report: Report, shard: Shard, steps_per_epoch: int, *, per_call: int = 1) -> None:
+    def __init__(
+        self, ledger: TrainingLedger, report: Report, shard: Shard, writer: Beside, steps_per_epoch: int, *, per_call: int = 1
+    ) -> None:
         super().__init__()
         self._ledger, self._report, self._steps, self._shard = ledger, report, ledger.steps, shard
-        self._steps_per_epoch, self._per_call = steps_per_epoch, per_call
+        self._writer, self._steps_per_epoch, self._per_call = writer, steps_per_epoch, per_call
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts the steps of call number `batch` of the epoch."""
@@ -224,16 +229,37 @@ class _Epochs(keras.callbacks.Callback):
         self._ledger.record(self._steps, logs)
         self._ledger.stopped |= self.model.stop_training  # by one of the user's callbacks, which run before this one
         if self._shard.first:
-            _save(self.model, self._ledger.last(_CHECKPOINT))
-            self._ledger.save()
+            _save(self.model, self._ledger, self._writer)
         self._report(self._steps, self._ledger.history[-1])
         self.model.stop_training = self._ledger.finished
 
 
-def _save(model: keras.Model, path: Path) -> None:
+def _save(model: keras.Model, ledger: TrainingLedger, writer: Beside) -> None:
+    """Copies the state of the epoch that was recorded last; a thread writes it beside the next epoch, then the ledger."""
+    writer.wait()  # one copy of the state at a time
+    values = {f"{kind}-{i}": v.numpy() for kind, variables in _state(model).items() for i, v in enumerate(variables)}
+    writer.submit(partial(_write, values, ledger.last(_CHECKPOINT), ledger.copy()))
+
+
+def _write(values: Mapping[str, np.ndarray], path: Path, ledger: TrainingLedger) -> None:
     temporary = path.with_name(f"new_{path.name}")
-    model.save_weights(temporary, overwrite=True)
+    with temporary.open("wb") as file:
+        np.savez(file, **values)
     os.replace(temporary, path)
+    ledger.save()
+
+
+def _state(model: keras.Model) -> dict[str, list[Any]]:
+    """Returns the variables of a compiled model, in an order that only build_model determines: Keras' names count its models."""
+    return {"model": model.variables, "optimizer": model.optimizer.variables}
+
+
+def _load(state: Mapping[str, list[Any]], checkpoint: Path) -> None:
+    with np.load(checkpoint) as values:
+        for kind, variables in state.items():
+            for i, variable in enumerate(variables):
+                # NumPy's format does not know bfloat16, of which it keeps the bytes.
+                variable.assign(values[f"{kind}-{i}"].view(tf.as_dtype(variable.dtype).as_numpy_dtype))
 
 
 def _export(model: keras.Model, request: TrainRequest) -> None:

@@ -8,35 +8,31 @@ each epoch's metrics, and the result. User errors and divergence exit with code 
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from switchyard.components.import_order import import_torch_first
-
-import_torch_first()
-
-from torch import distributed  # noqa: E402 (import_torch_first() must run before)
-
-from switchyard.components.errors import Failure, TrainingError, UserError  # noqa: E402
-from switchyard.components.progress import set_sink  # noqa: E402
-from switchyard.components.text.redaction import install  # noqa: E402
-from switchyard.components.training.contract import WorkerGroup  # noqa: E402
-from switchyard.components.training.workers.protocol import message  # noqa: E402
-from switchyard.components.user_code.loading import users_error  # noqa: E402
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from switchyard.components.errors import Failure, TrainingError, UserError
+from switchyard.components.import_order import import_torch_first, without_other_frameworks
+from switchyard.components.progress import set_sink
+from switchyard.components.text.redaction import install
+from switchyard.components.training.contract import WorkerGroup
+from switchyard.components.training.job import TrainingJob
+from switchyard.components.training.trainers import trainer_class
+from switchyard.components.training.workers.addresses import exchanged
+from switchyard.components.training.workers.protocol import message
+from switchyard.components.training.workers.training_process import STAGES_OWN
+from switchyard.components.user_code.loading import users_error
 
 
 def main(job_file: str) -> None:
     """Trains this worker's shard."""
     install()
     group = _group()
-    from switchyard.components.training.job import TrainingJob  # imports TensorFlow, which must follow PyTorch
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         if group.shard.first:
@@ -45,7 +41,9 @@ def main(job_file: str) -> None:
     if group.shard.first:
         set_sink(lambda text: _send(log=text))
     try:
-        result = TrainingJob.model_validate_json(Path(job_file).read_text(encoding="utf-8")).run(report, group)
+        job = TrainingJob.model_validate_json(Path(job_file).read_text(encoding="utf-8"))
+        _import_framework(job.settings.framework)
+        result = job.run(report, group)
         if group.shard.first:
             _send(done=asdict(result))
     except (UserError, TrainingError) as error:
@@ -62,19 +60,17 @@ def main(job_file: str) -> None:
 def _group() -> WorkerGroup:
     """Returns this worker's group from the launcher's environment variables."""
     index, count, local_index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    return WorkerGroup(index, count, local_index, _exchange_addresses)
+    meeting = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return WorkerGroup(index, count, local_index, partial(exchanged, index, count, meeting))
 
 
-def _exchange_addresses() -> tuple[str, ...]:
-    host = "127.0.0.1" if os.environ["MASTER_ADDR"] in _LOOPBACK else socket.gethostbyname(socket.gethostname())
-    with socket.socket() as free:
-        free.bind((host, 0))
-        own = f"{host}:{free.getsockname()[1]}"
-    distributed.init_process_group("gloo")
-    addresses: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(addresses, own)
-    distributed.destroy_process_group()
-    return tuple(addresses)
+def _import_framework(framework: str) -> None:
+    """Imports Keras without PyTorch; for other trainers PyTorch, before a user's own imports TensorFlow."""
+    if framework == STAGES_OWN:
+        with without_other_frameworks():
+            trainer_class(framework)
+    else:
+        import_torch_first()
 
 
 def _send(**content: Any) -> None:

@@ -1,0 +1,34 @@
+"""Workers exchange the addresses on which they listen."""
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from switchyard.components.training.workers import addresses
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)], ids=["the first comes first", "the first comes last"])
+def test_every_worker_gets_the_addresses_of_all_in_their_order(order):
+    meeting = "127.0.0.1", free_port()
+    with ThreadPoolExecutor(3) as pool:
+        found = [each.result(60) for each in [pool.submit(addresses.exchanged, i, 3, meeting) for i in order]]
+    assert found[0] == found[1] == found[2]
+    assert len(set(found[0])) == 3
+    assert all(address.startswith("127.0.0.1:") for address in found[0])
+
+
+@pytest.mark.core
+def test_a_worker_that_does_not_come_is_an_error(monkeypatch):
+    monkeypatch.setattr(addresses, "_PATIENCE_SECONDS", 0.3)
+    with pytest.raises(TimeoutError):
+        addresses.exchanged(0, 2, ("127.0.0.1", free_port()))
+    with pytest.raises(ConnectionRefusedError):
+        addresses.exchanged(1, 2, ("127.0.0.1", free_port()))
