@@ -1,8 +1,7 @@
 """Registries of a test's own, so that aliases move where no other test looks."""
 
-from mlflow import MlflowClient
-
 from switchyard.components.tracking import model_registry
+from switchyard.components.tracking import run as tracking
 
 
 def described(name, bundle, **changes):
@@ -42,7 +41,7 @@ def registry(folder, name, bundles, *, each_beats_the_last=True):
     The last one is champion, or, where they do not beat each other, the first.
     """
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    client = MlflowClient(uri, uri)
+    client = tracking.client(uri)
     experiment = client.create_experiment("x", artifact_location=str(folder / "artifacts"))
     run_id = client.create_run(experiment).info.run_id
     for number, (framework, bundle) in enumerate(bundles):

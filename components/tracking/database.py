@@ -7,8 +7,10 @@ fails, and a database whose creator was killed half-way is never completed.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 
 from switchyard.components.text.escaping import sqlite_file, sqlite_uri
@@ -56,15 +58,26 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def _make(path: Path) -> None:
-    from mlflow.db import upgrade
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     new = path.with_name(f"{path.name}.new")
-    for left in (new, Path(f"{new}-journal")):  # left by a killed process
-        left.unlink(missing_ok=True)
-    half = sqlite_uri(new)
-    upgrade.callback(half)
+    Path(f"{new}-journal").unlink(missing_ok=True)  # left by a killed process
+    new.write_bytes(_empty_database())
     # Sets the artifact root, else the default experiment's files would go below the current folder.
-    store = SqlAlchemyStore(half, (path.absolute().parent / FILES).as_uri())
+    store = SqlAlchemyStore(sqlite_uri(new), (path.absolute().parent / FILES).as_uri())
     store.engine.dispose()
     new.replace(path)
+
+
+@cache
+def _empty_database() -> bytes:
+    """Returns the content of a database file after MLflow's migrations.
+
+    The migrations run in memory, because in a file each of their dozens of transactions waits for the disk; and once per process.
+    """
+    from mlflow.db import upgrade
+
+    address = "file:switchyard-empty-database?mode=memory&cache=shared"
+    with closing(sqlite3.connect(address, uri=True)) as connection:  # keeps the database while MLflow connects anew
+        upgrade.callback(f"sqlite:///{address}&uri=true")
+        return connection.serialize()

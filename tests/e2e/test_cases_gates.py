@@ -6,6 +6,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import CHAMPION, alias_version, moves
 
 QUICK = ["--trainer", "pytorch", "--set", "serving.infra_validation=null", "--set", "trainer.hyperparameters.epochs=4"]
@@ -139,7 +140,7 @@ def test_a_coin_flip_never_becomes_champion(tmp_path, warm):
 
 def test_somebody_elses_registered_model_is_refused_before_training(tmp_path, warm):
     uri = f"sqlite:///{tmp_path / 'theirs.db'}"
-    client = MlflowClient(uri, uri)
+    client = tracking.client(uri)
     client.create_registered_model("people")
     client.create_model_version("people", "/theirs")
     client.set_registered_model_alias("people", CHAMPION, "1")

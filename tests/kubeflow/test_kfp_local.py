@@ -12,6 +12,8 @@ from tests.plugins.made_once import made_once
 from tests.tuning.test_tuning import RATES, bowl, children, stage_run
 
 BOTH = ["--trainer", "tensorflow", "--trainer", "pytorch"]
+# In one process with the tests of `runs`, with which the first test compares: in another one it would wait for them.
+compares_with_runs = pytest.mark.xdist_group("trained")
 
 
 def last(done):
@@ -27,6 +29,7 @@ def compiled(warm, make_once):
     return folder, Finished(**done)
 
 
+@compares_with_runs
 @pytest.mark.core
 def test_kfp_local_evaluates_as_the_local_runner_does(compiled, runs):
     models = last(compiled[1])["models"]
@@ -34,6 +37,7 @@ def test_kfp_local_evaluates_as_the_local_runner_does(compiled, runs):
         assert models[trainer]["metrics"] == pytest.approx(last(runs[trainer])["metrics"], abs=1e-6), trainer
 
 
+@compares_with_runs
 @pytest.mark.core
 def test_kfp_local_runs_what_is_compiled(compiled):
     workspace, _ = compiled
@@ -51,6 +55,7 @@ def test_kfp_local_runs_what_is_compiled(compiled):
     assert spec["schemaVersion"] == "2.1.0"
 
 
+@compares_with_runs
 def test_the_same_again_is_cached(compiled, warm):
     workspace, _ = compiled
     again = last(warm.run(BREAST_CANCER, workspace, "--runner", "kfp-local", *BOTH, *NO_CONTEST))
@@ -60,6 +65,7 @@ def test_the_same_again_is_cached(compiled, warm):
     assert set(again["stages"]) == set(STAGES) - {"training"} | {"training_tensorflow", "training_pytorch"}
 
 
+@compares_with_runs
 @pytest.mark.core
 def test_stages_have_kfps_views(compiled):
     workspace, _ = compiled

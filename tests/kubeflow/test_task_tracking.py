@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import time
 
 import pytest
@@ -17,18 +16,10 @@ SHORT = {"name": "taxi pytorch", "experiment": "taxi", "tags": {"switchyard.pipe
 WHOLE = {**SHORT, "params": {"trainer": "pytorch"}, "texts": {"config/pipeline.yaml": "name: taxi\n"}}
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """Its tables take MLflow six seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def uri(tmp_path, monkeypatch, empty_database):
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
+def uri(tmp_path, monkeypatch):
     address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracking.client(address)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("KFP_RUN_ID", "one")

@@ -29,7 +29,7 @@ class Durations:
         self.collected, self.deselected = set(), set()
 
     def pytest_deselected(self, items):
-        self.deselected.update(item.nodeid for item in items)
+        self.deselected.update(_name_of(item.nodeid) for item in items)
 
     def pytest_itemcollected(self, item):
         self.collected.add(_file_of(item.nodeid))
@@ -44,7 +44,7 @@ class Durations:
             self.fixtures[f"{fixturedef.argname} ({fixturedef.func.__module__})"] += seconds
 
     def pytest_runtest_logreport(self, report):
-        self.tests[report.nodeid.partition("@")[0]] += report.duration
+        self.tests[_name_of(report.nodeid)] += report.duration
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node):
@@ -79,6 +79,12 @@ class Durations:
     def _stays(self, name):
         """Returns whether an earlier session's test may still be there though this one did not run it."""
         return name in self.deselected or (_file_of(name) not in self.collected and Path(_file_of(name)).exists())
+
+
+def _name_of(nodeid):
+    """Returns a test's id without the group that xdist appends after `@`; an `@` in a parameter stays."""
+    name, at, group = nodeid.rpartition("@")
+    return name if at and "]" not in group else nodeid
 
 
 def _file_of(name):

@@ -6,13 +6,13 @@ import sys
 import pandas as pd
 import pytest
 import tensorflow as tf
-from mlflow import MlflowClient
 
 from switchyard.components.bundle.code import bundled_code
 from switchyard.components.bundle.model import bundle_path, load_bundle
 from switchyard.components.bundle.source import ModelRef, name_and_selector, open_model
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import model_registry
+from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import write_manifest
 from switchyard.pipelines.api.model_argument import model_ref
 from switchyard.pipelines.commands.deploy import deploy_tensorflow_serving
@@ -234,7 +234,7 @@ def test_operations_that_reach_files_are_refused_where_no_user_code_was(folder):
 def registry(tmp_path):
     """A registry with versions 1 (with a digest) and 2 (as an older version registered it)."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    client = MlflowClient(uri)
+    client = tracking.client(uri)
     run_id = client.create_run(client.create_experiment("x", artifact_location=str(tmp_path / "files"))).info.run_id
     for version in ("1", "2"):
         made = tmp_path / version

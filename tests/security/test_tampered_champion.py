@@ -2,7 +2,6 @@
 
 import pytest
 import tensorflow as tf
-from mlflow import MlflowClient
 from tfx.types import standard_artifacts
 
 from switchyard.components.artifacts import Baseline
@@ -12,6 +11,7 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.predictions import Loaded
 from switchyard.components.tracking import model_registry
+from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import write_manifest
 from tests.security.bundles import FEATURE, make_bundle
 
@@ -20,7 +20,7 @@ from tests.security.bundles import FEATURE, make_bundle
 def stage(tmp_path, monkeypatch):
     """Returns a function that runs the baseline stage, and the files of the champion in the registry."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    client = MlflowClient(uri)
+    client = tracking.client(uri)
     run_id = client.create_run(client.create_experiment("x", artifact_location=str(tmp_path / "files"))).info.run_id
     make_bundle(tmp_path / "model")
     described = {

@@ -4,7 +4,6 @@ import apache_beam as beam
 import pytest
 import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
-from mlflow import MlflowClient
 
 from switchyard.components.compat import beam_local_globs, tensorflow_globs
 from switchyard.components.data.tfrecords import ReadExamples
@@ -85,7 +84,7 @@ def test_mlflows_database_and_files_lie_there_and_nowhere_else(folder):
 def test_a_bundle_below_it_is_registered_once(folder):
     uri = sqlite_uri(folder / "mlflow.db")
     experiment = tracking.ensure_experiment(uri, "e", folder / "mlflow")
-    client = MlflowClient(uri, uri)
+    client = tracking.client(uri)
     described = model("m", bundle(folder / "bundle"))["model"]
     for _ in range(2):
         register_model(client, tracking.create_run(uri, experiment, "r", {}), described)

@@ -1,8 +1,8 @@
 """What `compile` asks the registry that the config names: which class of the champion's is the positive one."""
 
 import pytest
-from mlflow import MlflowClient
 
+from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import CHAMPION, POSITIVE_CLASS
 from switchyard.pipelines.api.compile import _checked
 from switchyard.pipelines.config.load import load_config
@@ -27,7 +27,7 @@ def checked(project, uri, *overrides):
 
 def test_the_champions_positive_class_stays_the_compiled_pipelines_where_the_other_one_is_rarer(project):
     uri = f"sqlite:///{project / 'mlflow.db'}"
-    client = MlflowClient(uri)
+    client = tracking.client(uri)
     client.create_registered_model("loans")
     client.create_model_version("loans", str(project), tags={POSITIVE_CLASS: "good"})
     client.set_registered_model_alias("loans", CHAMPION, "1")

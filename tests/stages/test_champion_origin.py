@@ -1,7 +1,6 @@
 """A champion of another data set is named as that before training: the baseline stage on a real MLflow store."""
 
 import pytest
-from mlflow import MlflowClient
 from tfx.types import standard_artifacts
 
 from switchyard.components import progress
@@ -10,6 +9,7 @@ from switchyard.components.baseline.component import Executor
 from switchyard.components.baseline.contents import BaselineContents
 from switchyard.components.data import source as data_source
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import register_model
 from tests.registries import small_model
 
@@ -19,7 +19,7 @@ def find(tmp_path, monkeypatch):
     """Returns the baseline, and what is said, of a run over /d/churn/*.csv, whose champion has these tags."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    client = MlflowClient(uri, uri)
+    client = tracking.client(uri)
     run_id = client.create_run(client.create_experiment("e", artifact_location=(tmp_path / "files").as_uri())).info.run_id
     facts = DatasetSummary("mine", [], {}, {}, {"train": 8, "test": 2}, 0, [], [], "y", "binary", [0, 1], {})
 

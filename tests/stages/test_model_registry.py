@@ -29,7 +29,7 @@ pytestmark = pytest.mark.core
 
 @pytest.fixture
 def client(tmp_path):
-    return MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return tracking.client(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 @pytest.fixture

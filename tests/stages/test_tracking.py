@@ -1,7 +1,6 @@
 """Tracking against real MLflow databases; "away" is a database file that cannot be made."""
 
 import json
-import shutil
 
 import pytest
 from mlflow import MlflowClient
@@ -15,18 +14,11 @@ from switchyard.pipelines.workspace import Workspace
 pytestmark = pytest.mark.core
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """MLflow's tables take seconds to make: once."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    tracking.client(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def here(database, tmp_path):
-    shutil.copyfile(database, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+def here(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracking.client(uri)
+    return uri
 
 
 def test_what_a_run_logs_is_in_mlflow(here, tmp_path):
