@@ -1,31 +1,37 @@
-"""Breaks the lines that docs/testing.md lists, one at a time, and says which of them `make test` catches. `make mutants`.
+"""Breaks the lines that docs/testing.md lists, one at a time, and reports which of them `make test` catches. `make mutants`.
 
-Works on a copy of HEAD: nothing of the working tree is touched. A mutant that its own tests (`caught_by`) do not catch meets
-all tests of `make test`.
+Works on a copy of HEAD: the working tree is not touched. Each mutant meets its own tests (`caught_by`) first, then the unit
+tests, then the rest of `make test`, the short tests first, up to the first failure. The failing test must pass without the
+mutant. Results are kept in .cache/mutants.json: a second call at the same commit continues after the last finished mutant.
 """
 
 import argparse
+import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parent.parent
+from tests.ci.history import REPOSITORY, git
+
 LIST = REPOSITORY / "docs" / "testing.md"
+RESULTS = REPOSITORY / ".cache" / "mutants.json"
 NEEDED = 18
+# This test compares the list with the lines, and so fails for every mutant.
 LIST_TEST = "tests/unit/test_documentation.py::test_each_mutant_breaks_a_line_that_is_there_once"
+# `-x` and shortest first: see `tests/plugins/made_once.py`.
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A line of `file`, and what is put in its place; `caught_by`: the tests that are tried first."""
+    """A line of `file`, and what replaces it; `caught_by`: the tests that run first."""
 
     file: str
     line: str
@@ -33,10 +39,23 @@ class Mutant:
     caught_by: str
 
     def broken(self, text):
-        """Returns `text` with the line broken; the line is there once."""
+        """Returns `text` with the line broken; the line occurs once."""
         if text.count(self.line) != 1:
             raise SystemExit(f"{self.file}: a mutant needs a line that occurs exactly once, not {self.line!r}")
         return text.replace(self.line, self.becomes)
+
+    @property
+    def key(self):
+        return f"{self.file}: {self.line.strip()} -> {self.becomes.strip()}"
+
+    @property
+    def steps(self):
+        """Returns (what runs, arguments of pytest), in the order in which the mutant meets them."""
+        return (
+            ("its own tests", self.caught_by.split()),
+            ("the unit tests", ["tests/unit"]),
+            ("the rest of make test", ["-m", "core and not unit", *SIDE_BY_SIDE]),
+        )
 
 
 def mutants():
@@ -45,44 +64,83 @@ def mutants():
     return [Mutant(**row) for row in tomllib.loads(block)["mutant"]]
 
 
-def fails(copy, *arguments):
-    """Returns the first failing test of a session in `copy`, or None."""
-    # That test compares the list with the lines: of course it sees the mutant.
+def first_failure(output):
+    """Returns file::function of the first failing test in what pytest printed, or None."""
+    found = re.search(r"^(?:FAILED|ERROR) ([^\s:]+(?:::\w+)?)", output, re.MULTILINE)
+    return found and found[1]
+
+
+def failure(copy, arguments):
+    """Returns the first failing test of a session in `copy`, its end if no test can be named, or None."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "unit or core", "--deselect", LIST_TEST, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(copy)}
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     if done.returncode in (0, 5):
         return None
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return found[1] if found else f"exit code {done.returncode}: {(done.stdout + done.stderr)[-300:]}"
+    return first_failure(done.stdout) or f"exit code {done.returncode}: {(done.stdout + done.stderr)[-300:]}"
+
+
+def caught(copy, mutant, say):
+    """Returns what catches a mutant, or None."""
+    path = copy / mutant.file
+    whole = path.read_text()
+    for what, arguments in mutant.steps:
+        say(what)
+        path.write_text(mutant.broken(whole))
+        by = failure(copy, arguments)
+        path.write_text(whole)
+        if by is None:
+            continue
+        say(f"{by} without the mutant")
+        if failure(copy, [by] if by.startswith("tests/") else arguments):
+            raise SystemExit(f"{by} fails without a mutant too; mend it first")
+        return by
+    return None
+
+
+@contextmanager
+def copy_of_head():
+    with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as folder:
+        copy = Path(folder) / "copy"
+        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(copy)], cwd=REPOSITORY, check=True)
+        try:
+            yield copy
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", str(copy)], cwd=REPOSITORY, check=True)
+
+
+def earlier_results(commit):
+    """Returns key of a mutant -> what caught it (None: nothing), as far as this commit has been tried."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found.get("results", {}) if found.get("commit") == commit else {}
+
+
+def keep(commit, results):
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"commit": commit, "results": results}, indent=1) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", help="parts of file names: try these mutants only")
-    chosen = [m for m in mutants() if not (only := parser.parse_args().only) or any(o in m.file for o in only)]
-    caught = 0
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copy = Path(folder) / "copy"
-        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(copy)], cwd=REPOSITORY, check=True)
-        try:
-            for number, mutant in enumerate(chosen, 1):
-                path, started = copy / mutant.file, time.monotonic()
-                text = path.read_text()
-                path.write_text(mutant.broken(text))
-                by = fails(copy, *mutant.caught_by.split()) or fails(
-                    copy, "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"
-                )
-                path.write_text(text)
-                caught += by is not None
-                said = f"caught by {by}" if by else f"SURVIVES: {mutant.line.strip()} -> {mutant.becomes.strip()}"
-                print(f"{number:>2}/{len(chosen)} {mutant.file}: {said} ({time.monotonic() - started:.0f} s)", flush=True)
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(copy)], cwd=REPOSITORY, check=True)
-            shutil.rmtree(copy, ignore_errors=True)
-    print(f"{caught} of {len(chosen)} mutants are caught")
-    needed = min(NEEDED, len(chosen)) if len(chosen) >= NEEDED else len(chosen)
-    return 0 if caught >= needed else 1
+    parser.add_argument("--again", action="store_true", help="forget the results of this commit")
+    arguments = parser.parse_args()
+    chosen = [m for m in mutants() if not arguments.only or any(o in m.file for o in arguments.only)]
+    commit = git("rev-parse", "HEAD")
+    results = {} if arguments.again else earlier_results(commit)
+    with copy_of_head() as copy:
+        for number, mutant in enumerate(chosen, 1):
+            started, row = time.monotonic(), f"{number:>2}/{len(chosen)} {mutant.file}"
+            before = " (from an earlier call)" if mutant.key in results else ""
+            if not before:
+                results[mutant.key] = caught(copy, mutant, lambda what, row=row: print(f"{row}: {what} ...", flush=True))
+                keep(commit, results)
+            by = results[mutant.key]
+            outcome = f"caught by {by}" if by else f"SURVIVES: {mutant.line.strip()} -> {mutant.becomes.strip()}"
+            print(f"{row}: {outcome}{before or f' ({time.monotonic() - started:.0f} s)'}", flush=True)
+    number = sum(results[m.key] is not None for m in chosen)
+    print(f"{number} of {len(chosen)} mutants are caught")
+    return 0 if number >= min(NEEDED, len(chosen)) else 1
 
 
 if __name__ == "__main__":

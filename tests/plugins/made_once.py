@@ -45,23 +45,27 @@ def make_once(tmp_path_factory):
 
 @pytest.hookimpl(tryfirst=True)  # before xdist puts the group into a test's id
 def pytest_collection_modifyitems(config, items):
-    """Groups what shares a costly fixture, or else one of its module, into one process of xdist; the longest come first."""
+    """Groups what shares a costly fixture, or else one of its module, into one process of xdist; the longest come first.
+
+    In a session that stops at its first failure (-x) the shortest come first.
+    """
     if not hasattr(config, "workerinput"):
         return  # one process has them all
     for item in items:
         group = _group(item)
         if group and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
-    _longest_first(items)
+    _by_seconds(items, shortest_first=config.getoption("maxfail") == 1)
 
 
-def _longest_first(items):
-    """Orders the groups by the seconds of tests/durations.json, so that no long one is left to a single process at the end."""
+def _by_seconds(items, *, shortest_first):
+    """Orders the groups by the seconds of tests/durations.json: no long one is left to a single process at the end."""
     known = json.loads(DURATIONS.read_text())["tests"] if DURATIONS.exists() else {}
     seconds = defaultdict(float)
     for item in items:
         seconds[_unit(item)] += known.get(item.nodeid, 1)
-    items.sort(key=lambda item: (-seconds[_unit(item)], _unit(item)))
+    sign = 1 if shortest_first else -1
+    items.sort(key=lambda item: (sign * seconds[_unit(item)], _unit(item)))
 
 
 def _unit(item):

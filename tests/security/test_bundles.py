@@ -17,7 +17,7 @@ from switchyard.components.tracking.manifest import write_manifest
 from switchyard.pipelines.api.model_argument import model_ref
 from switchyard.pipelines.commands.deploy import deploy_tensorflow_serving
 from switchyard.pipelines.commands.models import compare
-from tests.command import switchyard
+from tests.bad_input import command_in_this_process
 from tests.security.bundles import FEATURE, make_bundle
 
 pytestmark = pytest.mark.core
@@ -342,10 +342,12 @@ def test_a_training_stages_output_is_opened_like_the_model_in_it(tmp_path):
     "arguments",
     [["serve"], ["predict", "in.csv", "-o", "out.csv"], ["drift", "in.csv"], ["deploy", "--target", "tf-serving", "-o", "out"]],
 )
-def test_the_commands_refuse_a_folder_that_is_not_trusted(arguments, folder, tmp_path):
+def test_the_commands_refuse_a_folder_that_is_not_trusted(arguments, folder, tmp_path, monkeypatch):
     make_bundle(folder)
     (tmp_path / "in.csv").write_text("a\n1\n")
-    done = switchyard(arguments[0], folder, *arguments[1:], cwd=tmp_path)
-    assert done.code == 2, done.stderr
+    monkeypatch.chdir(tmp_path)
+    with command_in_this_process() as command:
+        done = command(arguments[0], folder, *arguments[1:])
+    assert done.exit_code == 2, done.stderr
     assert "--trust" in done.stderr
     assert "Traceback" not in done.stderr
