@@ -22,6 +22,7 @@ from switchyard.components.failure import expected
 from switchyard.components.ingest.sources import fingerprint, format_of, list_files, listed
 from switchyard.components.process.full_disk import full_disk
 from switchyard.pipelines.api.model_argument import load_model, open_model
+from switchyard.pipelines.api.number_argument import Range, number
 from switchyard.pipelines.api.output_path import check_output, removed_when_refused
 from switchyard.pipelines.api.texts_argument import as_texts
 from switchyard.pipelines.config.beam import FLINK, BeamConfig
@@ -145,8 +146,8 @@ def predict(
         raise ArgumentError("output", "is missing; predictions for files are written to a file. Give its path.")
     if input_format not in _FORMATS:
         raise ArgumentError("input_format", f"{input_format!r} is none of {', '.join(_FORMATS)}.")
-    if max_bad_rows is not None and max_bad_rows < 0:
-        raise ArgumentError("max_bad_rows", f"{max_bad_rows} is not 0 or more.")
+    if max_bad_rows is not None:
+        max_bad_rows = number("max_bad_rows", max_bad_rows, Range(0, whole=True))
     inputs = [rows] if isinstance(rows, str | os.PathLike) else list(rows)
     wanted = _Files(
         tuple(os.fspath(i) for i in inputs),

@@ -23,26 +23,26 @@ from switchyard.components.serving.server import ServeOptions, bind
 from switchyard.components.serving.server import serve as run_server
 from switchyard.components.text.redaction import mask
 from switchyard.pipelines.api.model_argument import model_ref, open_model
+from switchyard.pipelines.api.number_argument import Range, number
 from switchyard.pipelines.api.texts_argument import as_texts
 from switchyard.pipelines.terminal.output import quiet
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:.]+\]?")
 
 
-# Argument -> smallest and largest value; None: no limit.
-_RANGES: Mapping[str, tuple[float, float | None]] = {
-    "port": (0, 65535),
-    "poll": (0.1, None),
-    "max_body": (1, 1024),
-    "max_rows": (1, None),
-    "batch_rows": (1, None),
-    "queue": (1, None),
-    "timeout": (0.1, None),
-    "drain": (0, None),
-    "max_connections": (1, None),
-    "idle_timeout": (1, None),
-    "canary": (0, 100),
-    "sample": (0, 100),
+_RANGES: Mapping[str, Range] = {
+    "port": Range(0, 65535, whole=True),
+    "poll": Range(0.1),
+    "max_body": Range(1, 1024, whole=True),
+    "max_rows": Range(1, whole=True),
+    "batch_rows": Range(1, whole=True),
+    "queue": Range(1, whole=True),
+    "timeout": Range(0.1),
+    "drain": Range(0),
+    "max_connections": Range(1, whole=True),
+    "idle_timeout": Range(1, whole=True),
+    "canary": Range(0, 100, above=True, below=True),
+    "sample": Range(0, 100, above=True),
 }
 
 
@@ -87,7 +87,7 @@ def serve(
         port: port to listen on; 0 selects a free one.
         name: the model's name in URLs; default: its name in the registry.
         poll: seconds between registry polls.
-        canary: percentage of requests that the challenger answers.
+        canary: percentage of requests that the challenger answers, more than 0 and below 100; default: no canary.
         canary_alias: alias of the canary's version.
         max_body: largest request body, in MiB.
         max_rows: largest number of rows in a request.
@@ -103,7 +103,7 @@ def serve(
         tls_key: key of the certificate, PEM.
         access_log: file, or `-` for standard output, with one JSON object per request; default: none.
         request_log: folder for a sample of requests and answers, Parquet; default: none.
-        sample: percentage of requests to log.
+        sample: percentage of requests to log, more than 0.
         redact: columns that are never logged; each must be one of the model's.
         digest: see `load_model`.
         trust: see `load_model`.
@@ -116,43 +116,42 @@ def serve(
         StageError: the model cannot be served.
     """
     given = locals()
-    for argument, (least, most) in _RANGES.items():
-        value = given[argument]
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ArgumentError(argument, f"{value!r} is no number.")
-        # Written so that NaN fits nowhere.
-        if not (least <= value <= (sys.float_info.max if most is None else most)):
-            raise ArgumentError(argument, f"{value} is not {least} or more" + (f", up to {most}." if most is not None else "."))
+    numbers = {name: number(name, given[name], allowed) for name, allowed in _RANGES.items() if given[name] is not None}
     if digest is not None and name_and_selector(os.fspath(model)):
         raise ArgumentError("digest", "applies to a folder or URI; a registered version has a digest of its own. Remove it.")
     _check_place()
     key = Path(tls_key) if tls_key is not None else None
     settings = ServeOptions(
         name=name or "",
-        limits=Limits(body=max_body << 20, rows=max_rows, batch_rows=batch_rows, waiting=queue, seconds=timeout),
-        poll_seconds=poll,
-        canary_alias=canary_alias if canary else None,
-        canary_share=(canary or 0) / 100,
+        limits=Limits(
+            body=numbers["max_body"] << 20,
+            rows=numbers["max_rows"],
+            batch_rows=numbers["batch_rows"],
+            waiting=numbers["queue"],
+            seconds=numbers["timeout"],
+        ),
+        poll_seconds=numbers["poll"],
+        canary_alias=canary_alias if canary is not None else None,
+        canary_share=numbers.get("canary", 0) / 100,
         token=_token(Path(token_file) if token_file is not None else None),
         tls=_tls(Path(tls_cert) if tls_cert is not None else None, key),
         access_log=os.fspath(access_log) if access_log is not None else None,
         request_log=Path(request_log) if request_log is not None else None,
-        request_share=sample / 100,
+        request_share=numbers["sample"] / 100,
         redacted=as_texts(redact),
-        drain_seconds=drain,
+        drain_seconds=numbers["drain"],
         allowed_hosts=_allowed_hosts(as_texts(allowed_hosts)),
-        max_connections=max_connections,
-        idle_seconds=idle_timeout,
+        max_connections=numbers.get("max_connections"),
+        idle_seconds=numbers["idle_timeout"],
     )
     with ExitStack() as files:
         source: ModelRef | OpenedModel | None = model_ref(model, tracking_uri, workspace, trust=trust)
         if source is None:
             source = files.enter_context(open_model(model, tracking_uri, workspace, trust=trust, digest=digest))
-        if canary and not isinstance(source, ModelRef):
+        if canary is not None and not isinstance(source, ModelRef):
             raise ArgumentError("canary", "needs a registered model, for example breast_cancer@champion.")
-        _serve(source, replace(settings, name=settings.name or source.name), (host, port), _say if progress else _ignore)
+        settings = replace(settings, name=settings.name or source.name)
+        _serve(source, settings, (host, numbers["port"]), _say if progress else _ignore)
 
 
 def _check_place() -> None:

@@ -29,6 +29,7 @@ from switchyard.components.text.redaction import mask
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.pipelines.api.compile import compile_for_cluster
+from switchyard.pipelines.api.number_argument import Range, number
 from switchyard.pipelines.api.pipeline_argument import load
 from switchyard.pipelines.config.pipeline import PipelineConfig, TrackingConfig
 from switchyard.pipelines.runners.kubeflow.cluster.client import Connection, KubeflowClient
@@ -141,6 +142,11 @@ def submit(
         raise ArgumentError(
             "stuck" if heal is None else "heal", "takes effect only with wait, which follows the run; add wait, or remove this."
         )
+    following = Following(
+        poll=number("poll", poll, Range(0.1)),
+        heal=2 if heal is None else number("heal", heal, Range(0, 100, whole=True)),
+        stuck=600.0 if stuck is None else number("stuck", stuck, Range(1)),
+    )
     client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
     given, source, place = load(pipeline, overrides, trainer, workspace)
     given = _in_experiment(given, experiment)
@@ -150,7 +156,6 @@ def submit(
         submitted = _start(client, compiled, config, record, where, partial(make_display(console).say, "MLflow"))
         if not wait:
             return submitted[0]
-        following = Following(poll=poll, heal=2 if heal is None else heal, stuck=stuck or 600.0)
         result = _followed(client, compiled, submitted, following, console)
     if check and result.exit_code not in (EXIT_DONE, EXIT_NOT_BLESSED):
         raise Failure.of_exit_code(result.exit_code, result.error or str(result.status)).error()
@@ -198,6 +203,7 @@ def schedule(
         UserError: the pipeline, an argument or the server is invalid; nothing was created.
     """
     fields = six_fields(cron)
+    max_concurrency = number("max_concurrency", max_concurrency, Range(1, 10, whole=True))
     client = _client(host, namespace, token_file, ca_cert, insecure, timeout)
     given, source, place = load(pipeline, overrides, trainer, workspace)
     given = _in_experiment(given, experiment)
@@ -236,6 +242,7 @@ def _client(
     address = host or os.environ.get(HOST)
     if not address:
         raise ArgumentError("host", f"is missing; give the URL of Kubeflow Pipelines, or set {HOST}.")
+    timeout = number("timeout", timeout, Range(1))
     token = Path(token_file) if token_file is not None else None
     authority = Path(ca_cert) if ca_cert is not None else None
     client = KubeflowClient(Connection(address, namespace, token, authority, insecure, timeout))

@@ -4,10 +4,12 @@ import asyncio
 import importlib
 import inspect
 
+import numpy as np
 import pytest
 from click import Context
 
 import switchyard
+from switchyard.components.bundle.source import ModelRef
 from switchyard.components.errors import ArgumentError
 from switchyard.pipelines.api.pipeline_argument import load
 from switchyard.pipelines.api.texts_argument import as_texts
@@ -84,6 +86,11 @@ def test_what_is_wrong_is_raised_and_not_printed(pipeline, capfd):
         switchyard.submit(pipeline)
     with pytest.raises(ArgumentError, match=r"^heal: takes effect only with wait"):
         switchyard.submit(pipeline, host="http://127.0.0.1:1", heal=1)
+    for argument, value in (("stuck", 0), ("heal", 1.5), ("poll", 0), ("poll", "5"), ("timeout", float("nan"))):
+        with pytest.raises(ArgumentError, match=rf"^{argument}: "):
+            switchyard.submit(pipeline, host="http://127.0.0.1:1", wait=True, **{argument: value})
+    with pytest.raises(ArgumentError, match=r"^max_concurrency: 0 is not 1 or more, up to 10"):
+        switchyard.schedule(pipeline, "0 3 * * *", host="http://127.0.0.1:1", max_concurrency=0)
     with pytest.raises(ArgumentError, match=r"^port: 70000 is not 0 or more, up to 65535"):
         switchyard.serve("m@champion", port=70000)
     for argument in ("poll", "timeout", "drain", "canary", "sample"):
@@ -92,8 +99,9 @@ def test_what_is_wrong_is_raised_and_not_printed(pipeline, capfd):
                 switchyard.serve("m@champion", **{argument: value})
     with pytest.raises(ArgumentError, match=r"^input_format: 'exe' is none of auto, csv"):
         switchyard.predict("m@champion", "rows.csv", output="out.csv", input_format="exe")
-    with pytest.raises(ArgumentError, match=r"^max_bad_rows: -1 is not 0 or more"):
-        switchyard.predict("m@champion", "rows.csv", output="out.csv", max_bad_rows=-1)
+    for bad in (-1, float("nan"), "5", 0.5):
+        with pytest.raises(ArgumentError, match=rf"^max_bad_rows: {bad!r} is no.* 0 or more"):
+            switchyard.predict("m@champion", "rows.csv", output="out.csv", max_bad_rows=bad)
     with pytest.raises(ArgumentError, match=r"^output: is missing"):
         switchyard.predict("m@champion", "rows.csv")
     with pytest.raises(ArgumentError, match=r"^output: applies to files only"):
@@ -129,6 +137,58 @@ def test_a_command_names_the_option_that_stands_for_an_argument(pipeline, comman
     done = command("compile", pipeline, "--output", pipeline.parent / "none" / "p.kfp.yaml")
     assert done.exit_code == 2
     assert "error: --output: the folder" in done.stderr
+
+
+class ReachedTheServer(Exception):
+    pass
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Calls `serve` with a folder, up to the server; returns its options and address."""
+    serving = importlib.import_module("switchyard.pipelines.api.serve")
+    found = []
+
+    def server(source, settings, address, say):
+        found[:] = [settings, address]
+        raise ReachedTheServer
+
+    monkeypatch.setattr(serving, "_serve", server)
+    monkeypatch.setattr(serving, "model_ref", lambda *_, **__: ModelRef("sqlite://", "m", "champion"))
+
+    def call(**arguments):
+        with pytest.raises(ReachedTheServer):
+            switchyard.serve("m@champion", **arguments)
+        return found
+
+    return call
+
+
+def test_numbers_of_numpy_are_numbers_to_a_server(served):
+    settings, (_, port) = served(
+        port=np.int64(8081), max_body=np.uint8(2), max_rows=np.int32(5), timeout=np.float32(2), canary=np.float64(5), drain=3
+    )
+    assert (port, settings.limits.body, settings.limits.rows) == (8081, 2 << 20, 5)
+    assert (settings.limits.seconds, settings.canary_share, settings.drain_seconds) == (2.0, 0.05, 3.0)
+    for value in (port, settings.limits.body, settings.limits.rows, settings.limits.seconds, settings.canary_share):
+        assert type(value) in (int, float)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "problem"),
+    [
+        ("canary", 0, "0 is not more than 0, below 100"),
+        ("canary", np.int64(100), "100 is not more than 0, below 100"),
+        ("sample", 0, "0 is not more than 0, up to 100"),
+        ("port", 8080.5, "8080.5 is no whole number; give 0 or more, up to 65535"),
+        ("max_rows", np.float64(10), "is no whole number; give 1 or more"),
+        ("queue", np.bool_(1), "is no whole number"),
+        ("idle_timeout", "5", "'5' is no whole number"),
+    ],
+)
+def test_a_server_takes_the_numbers_that_the_command_takes(served, argument, value, problem):
+    with pytest.raises(ArgumentError, match=rf"^{argument}: .*{problem}"):
+        served(**{argument: value})
 
 
 @pytest.mark.parametrize(("option", "value"), [("--timeout", "nan"), ("--poll", "inf"), ("--canary", "nan"), ("--sample", "nan")])
