@@ -30,9 +30,6 @@ class Workspace:
 
     root: Path
 
-    def __post_init__(self) -> None:
-        note_written(self.root)
-
     @property
     def metadata(self) -> Path:
         """ML Metadata's database: executions, artifacts, the stage cache."""
@@ -129,6 +126,7 @@ class Workspace:
             raise UserError(
                 f"workspace {self.root}: cannot write to it: {os.strerror(error.errno or 0)}. Choose another with --workspace."
             ) from None
+        note_written(self.root)
         _settle(self.root)
         return made
 
@@ -159,6 +157,7 @@ def find_workspace(workspace: Path | None, pipeline: Path | None) -> Path:
         UserError: there is none or several, or it was moved while a run wrote to it.
     """
     root = _find(workspace, pipeline).resolve()
+    note_written(root)
     _settle(root)
     return root
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+matplotlib.rcdefaults()  # not those of a `matplotlibrc` in the working directory, which may run LaTeX on names
 matplotlib.rcParams["svg.fonttype"] = "none"  # keep text as text, not as paths
 matplotlib.rcParams["text.parse_math"] = False  # a column name can contain "$"
 _templates = Environment(loader=PackageLoader("switchyard.components.pages", ""), autoescape=select_autoescape(["html"]))

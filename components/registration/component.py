@@ -20,6 +20,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.evaluation.results import CHAMPION, Evaluation, ModelResult
 from switchyard.components.evaluation.servability import verdicts
 from switchyard.components.progress import say, warn
+from switchyard.components.text.markdown import plain
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.manifest import digest_of
@@ -71,7 +72,9 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
     notes = "; ".join(n for n in evaluation.notes if n)
     alone = f"without a comparison: {evaluation.not_compared}" if evaluation.not_compared else notes
     why = against.sentence() if against else alone
-    facts = [result.framework, *([evaluation.positive] if evaluation.positive else [])]
+    # MLflow renders a description as Markdown, and a class is a value of the data.
+    named = "" if evaluation.positive_class is None else plain(evaluation.positive_class)
+    facts = [result.framework, *([f"positive class: {named} ({evaluation.positive_by})"] if named else [])]
     return {
         "name": name,
         "bundle": str(bundle_path(model.uri)),

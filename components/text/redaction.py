@@ -23,9 +23,12 @@ MASK = "***"
 TRACKING_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
-_IN_QUERY = r"(?:ssl)?(?:password|passwd|pwd|token|access_token|secret|api_key)"
+_KEY = r"(?:secret|access|api|account|shared|storage|private)[-_]?key"
+# Parameters of URIs, also of signed ones (S3, Google, Azure), and parts of connection strings.
+_IN_QUERY = rf"(?:[\w-]{{0,40}}(?:password|passwd|pwd|token|secret|signature|{_KEY})|sig)"
 _QUERY = re.compile(rf"([?&;]{_IN_QUERY}=)[^&;\s'\"]+", re.IGNORECASE)
-_SECRET_NAME = re.compile(r"(password|passwd|_pwd|(^|_)(token|cookie|secret|secret_key|access_key|api_key))$", re.IGNORECASE)
+_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+_SECRET_NAME = re.compile(rf"(password|passwd|_pwd|token|cookie|secret|{_KEY}|connection[-_]?string)$", re.IGNORECASE)
 # Shorter secrets are masked in URIs only; those below `_SURE` characters as whole words only, because they may be ordinary
 # words or parts of them.
 _SHORTEST, _SURE = 4, 8
@@ -53,6 +56,11 @@ def remember(secret: str | None) -> None:
 def names_a_secret(name: str) -> bool:
     """Returns whether a variable or option of this name holds a secret."""
     return _SECRET_NAME.search(name) is not None
+
+
+def holds_credentials(text: str) -> bool:
+    """Returns whether a text holds a URI with a password, a token or a signature."""
+    return _PASSWORD.search(text) is not None or _QUERY.search(text) is not None
 
 
 def take_credentials(uri: str) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from switchyard.components.errors import ArgumentError, DataGateError, UserError
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.ingest.sources import is_local
+from switchyard.components.text.redaction import holds_credentials
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.training.config import trainer_name
 from switchyard.pipelines.api.output_path import check_output
@@ -137,7 +138,7 @@ def _tracking_server(config: PipelineConfig) -> str:
     uri = config.tracking.uri
     if not uri or not uri.startswith("http"):
         return ""
-    if urlsplit(uri).username is not None:
+    if urlsplit(uri).username is not None or holds_credentials(uri):
         raise UserError(
             "tracking.uri: contains a password, which would be stored in the cluster's database; remove it and set "
             "kubeflow.defaults.secrets: {MLFLOW_TRACKING_USERNAME: NAME/KEY, MLFLOW_TRACKING_PASSWORD: NAME/KEY}."

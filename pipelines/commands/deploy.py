@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -161,7 +162,7 @@ def deploy_kserve(model: str, tracking_uri: str | None, workspace: Path | None, 
         await_ready(name, options["namespace"])
         click.echo(f"{name}: version {version} serves{share}")
     else:
-        click.echo(f"kubectl apply -k {output}")
+        click.echo(f"kubectl apply -k {shlex.quote(str(output))}")
 
 
 def kserve_for(name: str, options: Mapping[str, Any]) -> KServe:
@@ -230,7 +231,8 @@ def deploy_tensorflow_serving(model: str, tracking_uri: str | None, workspace: P
         if target.exists():
             raise UserError(f"--output: {target} already exists; choose another version, or remove the folder.")
         export_for_tensorflow_serving(opened.folder, target, verified=opened.digest is not None)
-    click.echo(f"tensorflow_model_server --rest_api_port=8501 --model_name={name} --model_base_path={(output / name).resolve()}")
+    options = (f"--model_name={name}", f"--model_base_path={(output / name).resolve()}")
+    click.echo(shlex.join(("tensorflow_model_server", "--rest_api_port=8501", *options)))
 
 
 def _cluster_uri(source: ModelRef, given: str | None) -> str | None:

@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 
 from switchyard.components.errors import StageError, UserError
-from switchyard.components.text.visible import in_line
+from switchyard.components.text.visible import in_line, visible
 from switchyard.pipelines.commands.options import (
     connection_options,
     handle_errors,
@@ -225,7 +225,7 @@ def print_logs(connection: Connection, run_id: str, stage: str | None, *, follow
         if text is None:
             missing.append(pod)
             continue
-        click.echo(text, nl=False)
+        click.echo(visible(text), nl=False)
         if follow and node is nodes[-1]:
             _follow_log(client, run, workflow, node, text)
     if missing:
@@ -262,7 +262,7 @@ def _follow_log(client: KubeflowClient, run: Run, workflow: Workflow, node: Node
             continue
         misses = 0
         if found is not None:
-            click.echo(found[len(text) :] if found.startswith(text) else found, nl=False)
+            click.echo(visible(found[len(text) :] if found.startswith(text) else found), nl=False)
             text = found
 
 

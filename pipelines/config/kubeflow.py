@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, StrictInt, model_validator
 
 from switchyard.components.config import Names, Number, Positive, Section
+from switchyard.components.text.redaction import holds_credentials, names_a_secret
 from switchyard.pipelines.config.beam import BeamConfig
 
 _QUANTITY = r"(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
@@ -249,11 +250,10 @@ class StageResources(Section):
         for name in (*self.environment, *self.secrets):
             if not re.fullmatch(_VARIABLE, name):
                 raise ValueError(f"{name!r} is not the name of an environment variable")
-        for name in self.environment:
-            if re.search(r"(PASSWORD|TOKEN|SECRET|ACCESS_KEY)$", name.upper()):
-                raise ValueError(
-                    f"environment: {name} looks like a secret; put it under secrets as NAME/KEY of a Kubernetes secret"
-                )
+        for name, value in self.environment.items():
+            if names_a_secret(name) or holds_credentials(value):
+                what = "looks like" if names_a_secret(name) else "holds"
+                raise ValueError(f"environment: {name} {what} a secret; put it under secrets as NAME/KEY of a Kubernetes secret")
         return self
 
 

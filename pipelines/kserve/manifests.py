@@ -58,8 +58,9 @@ class Deployment:
 
 
 def service_name(model: str) -> str:
-    """Returns a valid Kubernetes name: lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9-]+", "-", model.lower()).strip("-")[:40] or "model"
+    """Returns a name that KServe accepts: lower-case letters, digits and dashes, a letter first, no dash last."""
+    name = re.sub(r"[^a-z0-9-]+", "-", model.lower()).strip("-")
+    return (name if name[:1].isalpha() else f"model-{name}")[:40].strip("-")
 
 
 def in_store(location: str) -> bool:

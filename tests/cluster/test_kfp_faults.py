@@ -214,6 +214,15 @@ def test_logs_are_found_of_compressed_runs_and_of_retried_stages(kfp, capsys, co
     assert capsys.readouterr().out == "log of data-gate\n"
 
 
+def test_a_terminals_commands_in_a_log_are_printed_as_text(kfp, capsys):
+    server, client = kfp
+    run_id = submitted(client)
+    ended(client, run_id)
+    (server.runs[run_id].folder / "pod-data-gate.log").write_bytes(b"column \x1b]0;owned\x07\x1b[2J fine\n\tnext\n")
+    runs_command.print_logs(client.connection, run_id, "data_gate", follow=False)
+    assert capsys.readouterr().out == "column \\x1b]0;owned\\x07\\x1b[2J fine\n\tnext\n"
+
+
 def test_an_error_that_comes_as_a_log_is_an_error(kfp):
     server, client = kfp
     run_id = submitted(client)

@@ -98,6 +98,42 @@ def test_a_databases_password_is_masked_in_any_text(uri):
 
 
 @pytest.mark.core
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://bucket.s3.amazonaws.com/d.csv?X-Amz-Credential=AKIA&X-Amz-Signature={}",
+        "https://bucket.s3.amazonaws.com/d.csv?X-Amz-Security-Token={}&x=1",
+        "https://storage.googleapis.com/b/d.csv?GoogleAccessId=me&Signature={}",
+        "https://account.blob.core.windows.net/c/d.csv?sv=2022&sp=r&sig={}",
+        "https://host/d.csv?api-key={}",
+        "https://host/d.csv?client_secret={}",
+        "DefaultEndpointsProtocol=https;AccountName=me;AccountKey={};EndpointSuffix=core.windows.net",
+        "s3://AKIA:{}@bucket/d.csv",
+    ],
+)
+def test_signed_addresses_and_connection_strings_are_masked(uri):
+    secret = uri.format("0canary0")
+    assert "0canary0" not in redaction.mask(f"cannot read {secret}: 403")
+    assert redaction.holds_credentials(secret)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    "text",
+    [
+        "abfss://container@account.dfs.core.windows.net/d.csv",
+        "gs://bucket/part@1.csv",
+        "hdfs://user@host/d.csv",
+        "https://host/a?page=2&design=x",
+        "http://mlflow:5000",
+        "/data/[v1]/x;y=z.csv",
+    ],
+)
+def test_addresses_without_a_secret_are_told_from_those_with_one(text):
+    assert not redaction.holds_credentials(text)
+
+
+@pytest.mark.core
 @given(st.text(min_size=redaction._SURE), st.text("ab%'\"\\ <&:@/", max_size=9), st.text("ab%'\"\\ <&:@/", max_size=9))
 def test_whatever_a_password_is_made_of_it_is_masked_in_every_form(password, before, after):
     secret = password.strip()
@@ -110,7 +146,18 @@ def test_whatever_a_password_is_made_of_it_is_masked_in_every_form(password, bef
 
 @pytest.mark.core
 @pytest.mark.parametrize(
-    "variable", ["SWITCHYARD_KFP_TOKEN", "SWITCHYARD_KFP_COOKIE", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD"]
+    "variable",
+    [
+        "SWITCHYARD_KFP_TOKEN",
+        "SWITCHYARD_KFP_COOKIE",
+        "MLFLOW_TRACKING_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "PGPASSWORD",
+        "GHTOKEN",
+        "AZURE_STORAGE_KEY",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "OPENAI_APIKEY",
+    ],
 )
 def test_secrets_in_variables_are_known(monkeypatch, variable):
     monkeypatch.setenv(variable, f"session={CANARY}; path=/" if variable.endswith("COOKIE") else CANARY)
@@ -181,6 +228,17 @@ def test_a_secret_option_of_beams_is_not_in_the_recorded_config():
     config = load_config(None, document=document)
     assert CANARY not in config.public_yaml()
     assert config.beam.options["s3_secret_access_key"] == CANARY
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("uri", [f"http://user:{IN_URI}@host", f"https://host/?token={IN_URI}"])
+def test_a_tracking_servers_password_is_not_compiled(uri):
+    from switchyard.pipelines.api.compile import _tracking_server
+
+    document = {"name": "x", "data": {"path": "d.csv"}, "label": "y", "tracking": {"uri": uri}}
+    with pytest.raises(UserError, match=r"^tracking.uri: contains a password") as refused:
+        _tracking_server(load_config(None, document=document))
+    assert IN_URI not in str(refused.value)
 
 
 @pytest.mark.core

@@ -303,7 +303,7 @@ def test_an_access_log_that_is_full_fails_no_request_and_says_so_once(caplog):
 @pytest.mark.core
 def test_an_error_that_names_no_file_names_the_disk_of_the_workspace(disk):
     """SQLite's has no path, nor has that of a file that is open: the temporary folder's disk, with room, was named."""
-    Workspace(disk / "w")
+    Workspace(disk / "w").create()
     fill(disk)
 
     for error in (RuntimeError("(sqlite3.OperationalError) database or disk is full"), OSError(28, "No space left on device")):

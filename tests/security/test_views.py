@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.types import standard_artifacts
 
 from switchyard.components.data_gate.findings import Finding, Verdict
-from switchyard.pipelines.runners.kubeflow.task.markdown import plain
+from switchyard.components.evaluation.results import CANDIDATE, Evaluation, ModelResult
+from switchyard.components.registration.component import _described
+from switchyard.components.text.markdown import plain
 from switchyard.pipelines.runners.kubeflow.task.views import write_views
 
 HOSTILE = [
@@ -111,3 +114,17 @@ def view(folder, kind):
     target = folder / "view"
     write_views("it", kind, str(folder), {"it_markdown": SimpleNamespace(path=str(target))})
     return Page(target.read_text())
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_class_in_the_description_of_a_registered_version_is_read_as_it_is(name):
+    """MLflow renders descriptions as Markdown too."""
+    model = ModelResult("a", CANDIDATE, "a", "", None, {"auc": 0.9}, {}, {}, {})
+    found = Evaluation("binary", "auc", "test", 10, "a", {"a": model}, [], {}, None, 0, "none", None, [], name, "the rarer class")
+    described = _described(standard_artifacts.Model(), model, found, "m", SimpleNamespace(fingerprint="", source=()))
+
+    page = Page(described["description"])
+
+    assert page.tags <= {"p"}
+    assert readable(page.texts[0]) == f"a, positive class: {readable(name)} (the rarer class), auc 0.9"

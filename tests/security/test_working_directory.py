@@ -84,6 +84,50 @@ def test_what_a_child_starts_does_not_look_there_either(tmp_path):
     assert not mark.exists()
 
 
+def git(folder, *arguments):
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("how", ["fsmonitor", "clean", "process", "hook"])
+def test_a_repository_in_it_runs_nothing(tmp_path, how):
+    """Git's settings name programs: an archive of data may hold a `.git` folder."""
+    from switchyard.pipelines.runners.tracking.record import _git
+
+    git(tmp_path, "init")
+    (tmp_path / ".gitattributes").write_text("*.csv filter=x\n")
+    (tmp_path / "d.csv").write_text("a\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "x")
+    mark, program = tmp_path / "RUN", tmp_path / ".git" / "hooks" / "post-index-change"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\ntouch '{mark}'\ncat\n")
+    program.chmod(0o755)
+    if how != "hook":
+        git(tmp_path, "config", {"fsmonitor": "core.fsmonitor"}.get(how, f"filter.x.{how}"), str(program))
+    os.utime(tmp_path / "d.csv", (0, 0))  # its content is compared
+
+    tags = _git(tmp_path)
+
+    assert not mark.exists()
+    assert tags["switchyard.git.uncommitted_changes"] == ("unknown" if how in ("clean", "process") else "no")
+    (tmp_path / ".gitattributes").write_text("changed")
+    assert _git(tmp_path)["switchyard.git.uncommitted_changes"] == ("unknown" if how in ("clean", "process") else "yes")
+    assert not mark.exists()
+
+
+@pytest.mark.core
+def test_settings_of_matplotlib_in_it_are_not_read(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nsvg.fonttype: path\n")
+    code = (
+        "import os; os.chdir(HERE)\nfrom switchyard.components.pages import page\nimport matplotlib\n"
+        "figure, ax = page.axes(title='$x$')\nassert '$x$' in page.svg(figure, 'x')\n"
+        "assert not matplotlib.rcParams['text.usetex']\n"
+    )
+    ask(tmp_path, code.replace("HERE", repr(str(tmp_path))))
+
+
 @pytest.mark.core
 def test_an_empty_entry_of_pythonpath_is_not_the_working_directory():
     found = interpreter.environment({"PYTHONPATH": f"{os.pathsep}/lib/mine{os.pathsep}"})

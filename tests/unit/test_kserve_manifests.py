@@ -1,5 +1,7 @@
 """What `switchyard deploy --target kserve` writes; its pod is checked against Kubernetes' own schemas."""
 
+import re
+
 import kubernetes_validate
 import pytest
 import yaml
@@ -80,6 +82,18 @@ def test_the_container_has_no_privileges():
     assert made()["spec"]["predictor"]["securityContext"]["runAsNonRoot"] is True
 
 
-@pytest.mark.parametrize(("model", "name"), [("breast_cancer", "breast-cancer"), ("Big Model!", "big-model"), ("___", "model")])
-def test_a_models_name_becomes_a_name_that_kubernetes_takes(model, name):
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("breast_cancer", "breast-cancer"),
+        ("Big Model!", "big-model"),
+        ("___", "model"),
+        ("2024 churn", "model-2024-churn"),
+        ("é", "model"),
+        (f"{'a' * 39} b", "a" * 39),  # cut at its dash
+        ("$(reboot)\n`x`", "reboot-x"),
+    ],
+)
+def test_a_models_name_becomes_a_name_that_kserve_takes(model, name):
     assert service_name(model) == name
+    assert re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name)

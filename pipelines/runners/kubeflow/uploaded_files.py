@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from switchyard.components.errors import StageError, first_line
-from switchyard.components.text.redaction import mask
+from switchyard.components.text.redaction import holds_credentials, mask
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal
@@ -65,7 +65,7 @@ class FileStore:
         address = urlsplit(location)
         if address.scheme in ("", "file"):
             raise StageError(f"the experiment's files are in a folder of that server, {location}")
-        if address.username is not None:
+        if address.username is not None or holds_credentials(location):
             raise StageError("the address of the experiment's files contains a password")
         return f"{location.rstrip('/')}/{_FOLDER}"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -16,6 +18,9 @@ from switchyard.components.user_code.loading import split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
 
 _PACKAGES = ("tfx", "apache-beam", "tensorflow", "torch", "lightning", "keras", "lightgbm", "kfp", "mlflow", "numpy", "pyarrow")
+# Without writing the index, which runs a hook, and without a repository's file monitor.
+_GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
+_RUNS = re.compile(r"filter\..+\.(clean|process)|remote\..+\.promisor|extensions\.partialclone", re.IGNORECASE)
 # Tags that the stages' runs copy from their parent.
 NESTED_TAGS = ("switchyard.pipeline", "mlflow.user")
 
@@ -104,13 +109,19 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _git(folder: Path) -> dict[str, str]:
+    """Returns tags of the folder's commit. The folder may come from someone else: nothing that its repository names is run."""
+
     def ask(*command: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=False)
+        done = subprocess.run([*_GIT, "-C", str(folder), *command], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
         commit = ask("rev-parse", "HEAD")
-        changed = "yes" if commit and ask("status", "--porcelain", "--untracked-files=no") else "no"
+        settings = [line.partition("\t") for line in ask("config", "--show-scope", "--name-only", "--list").splitlines()]
+        # To compare files, `git status` runs the filters that the repository's own settings name, and may fetch by its remotes.
+        runs = not settings or any(scope in ("local", "worktree") and _RUNS.fullmatch(name) for scope, _, name in settings)
+        status = () if runs or not commit else ask("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")
     except FileNotFoundError:
         return {}
+    changed = "unknown" if status == () else "yes" if status else "no"
     return {"mlflow.source.git.commit": commit, "switchyard.git.uncommitted_changes": changed} if commit else {}

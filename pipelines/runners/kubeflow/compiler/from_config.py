@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from switchyard.components.errors import UserError
+from switchyard.components.text.redaction import holds_credentials, names_a_secret
 from switchyard.components.tracking.context import RunContext
 from switchyard.pipelines.config.kubeflow import StageResources
 from switchyard.pipelines.config.pipeline import PipelineConfig
@@ -53,9 +54,10 @@ def compile_config(
         uploads: stores files that take more room in the pipeline than their names; default: all files are embedded.
 
     Raises:
-        UserError: a node cannot be compiled, or the data is not accessible from a cluster.
+        UserError: a node cannot be compiled, the data is not accessible from a cluster, or a value holds a secret.
     """
     kubeflow = config.kubeflow
+    _check_secrets(config)
     beam = kubeflow.beam or config.beam
     # A jar in the pipeline's own `beam` section may exist only on this machine.
     if beam.needs_job_server and (kubeflow.beam is None or "flink_job_server_jar" not in beam.options):
@@ -96,6 +98,20 @@ def compile_config(
         # Training resumes from its last checkpoint; joined stages before it would run again on a retry.
         alone=[*training_stages(config), *map(tuning_stage, training_stages(config))],
     )
+
+
+def _check_secrets(config: PipelineConfig) -> None:
+    """Refuses secrets that would be part of the pipeline, which the cluster stores and shows."""
+    section, beam = ("kubeflow.beam", config.kubeflow.beam) if config.kubeflow.beam else ("beam", config.beam)
+    options = {f"{section}.options.{name}": str(value) for name, value in beam.options.items()}
+    texts = {**options, "data.path": " ".join(config.data.path), "kubeflow.pipeline_root": config.kubeflow.pipeline_root or ""}
+    texts |= {f"data.splits.{split}": " ".join(paths) for split, paths in (config.data.split_paths or {}).items()}
+    for key, text in texts.items():
+        if holds_credentials(text) or (key in options and names_a_secret(key)):
+            raise UserError(
+                f"{key}: holds a secret, which would be stored in the cluster's database; remove it and give it to the tasks as "
+                "a variable or file: kubeflow.defaults.secrets, kubeflow.defaults.secret_files, or by their service account"
+            )
 
 
 def _stages(config: PipelineConfig, nodes: Sequence[str], of_every: StageResources) -> dict[str, StageResources]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from switchyard.pipelines.runners.kubeflow.task.markdown import plain
+from switchyard.components.text.markdown import plain
 
 # Limits the ROC points, as the page draws every one.
 _MOST_POINTS = 200

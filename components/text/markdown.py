@@ -1,4 +1,4 @@
-"""Escapes text for Markdown: names and values come from data, and KFP's page also renders HTML, links and images."""
+"""Escapes text for Markdown: names and values come from data, and pages of KFP and MLflow render HTML, links and images in it."""
 
 from __future__ import annotations
 
