@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -38,7 +39,8 @@ def number(argument: str, value: Any, allowed: Range) -> Any:
     """
     if isinstance(value, bool) or not isinstance(value, Integral if allowed.whole else Real):
         raise ArgumentError(argument, f"{value!r} is no {'whole ' if allowed.whole else ''}number; give {allowed}.")
-    found = int(value) if allowed.whole else float(value)
+    convert: Callable[[Any], float] = int if allowed.whole else float
+    found = convert(value)
     if found not in allowed:
         raise ArgumentError(argument, f"{value} is not {allowed}.")
     return found
