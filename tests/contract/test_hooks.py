@@ -25,14 +25,14 @@ def linear(trainer):
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_an_optimizer_of_the_users_own_trains_as_numpy_does(trainer, make):
+def test_a_custom_optimizer_trains_as_numpy_does(trainer, make):
     request = make(build_model=linear(trainer), hooks=Hooks(build_optimizer=optimizer(trainer)), epochs=3, learning_rate=0.3)
     losses = [h["loss"] for h in trainer().train(request, no_report).history]
     assert losses == pytest.approx(by_hand(request), abs=1e-4)
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_an_optimizer_of_the_users_own_resumes(trainer, make):
+def test_a_custom_optimizer_resumes(trainer, make):
     hooks = Hooks(build_optimizer=optimizer(trainer))
     whole = trainer().train(make(folder="whole", build_model=linear(trainer), hooks=hooks), no_report)
 
@@ -63,7 +63,7 @@ def keras_scheduled(model, spec):
     return keras.optimizers.SGD(keras.optimizers.schedules.InverseTimeDecay(0.3, decay_steps=1, decay_rate=1))
 
 
-def test_a_schedule_of_the_users_own_is_the_same_in_both_frameworks(make):
+def test_a_custom_schedule_gives_the_same_rates_in_both_frameworks(make):
     curves = []
     for trainer, build in zip(FRAMEWORKS, (keras_scheduled, torch_scheduled), strict=True):
         request = make(folder=trainer.name, build_model=linear(trainer), hooks=Hooks(build_optimizer=build), epochs=3)
@@ -94,7 +94,7 @@ def torch_stop(seen):
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_a_callback_reads_the_metrics_and_ends_the_training_for_good(trainer, make):
+def test_a_callback_reads_the_metrics_and_stops_the_training(trainer, make):
     seen, stop = [], keras_stop if trainer is TensorflowTrainer else torch_stop
     found = trainer().train(make(hooks=Hooks(build_callbacks=stop(seen))), no_report)
     assert seen == pytest.approx([h["val_loss"] for h in found.history], abs=1e-6)
@@ -129,7 +129,7 @@ def test_keras_callbacks_see_every_step_and_the_evaluation(together, steps, make
     assert batches == [*range(steps)] * 2
 
 
-def test_lightnings_own_early_stopping_ends_a_training_for_good(make):
+def test_lightnings_early_stopping_stops_the_training(make):
     from lightning.pytorch.callbacks import EarlyStopping
 
     hooks = Hooks(build_callbacks=lambda spec: [EarlyStopping("val_loss", patience=1, min_delta=10)])
@@ -137,7 +137,7 @@ def test_lightnings_own_early_stopping_ends_a_training_for_good(make):
     assert (found.epochs, again.epochs, again.resumed_from_epoch) == (2, 2, 2)
 
 
-def test_a_lightning_callback_writes_checkpoints_of_its_own_and_training_resumes_from_ours(make, tmp_path):
+def test_training_resumes_from_its_own_checkpoint_beside_one_of_a_lightning_callback(make, tmp_path):
     import torch
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
@@ -155,7 +155,7 @@ def test_a_lightning_callback_writes_checkpoints_of_its_own_and_training_resumes
     assert torch.load(ours, weights_only=True)["global_step"] == found.steps == 78
 
 
-def test_a_schedule_of_the_users_own_reads_the_metrics_of_an_epoch(make):
+def test_a_custom_schedule_reads_the_metrics_of_an_epoch(make):
     import torch
 
     seen = []

@@ -138,7 +138,7 @@ def test_the_norm_of_an_embeddings_gradient_is_that_of_its_rows_added_up(trainer
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_a_training_that_was_cut_off_resumes_its_schedule(trainer, make):
+def test_an_interrupted_training_resumes_its_schedule(trainer, make):
     given = {"schedule": "cosine", "warmup_steps": 5, "clip_norm": 0.5, "optimizer": "adamw", "weight_decay": 0.05}
     given["build_model"] = keras_linear if trainer is TensorflowTrainer else torch_linear
     whole = trainer().train(make(folder="whole", **given), no_report)
@@ -206,7 +206,7 @@ def test_a_checkpoint_written_beside_the_next_epoch_has_nothing_of_that_epoch(tr
         ("accumulate_steps", 2),
     ],
 )
-def test_a_trainer_refuses_hyperparameters_that_it_does_not_follow(name, value):
+def test_a_trainer_refuses_hyperparameters_that_it_does_not_support(name, value):
     given = {**HyperparametersConfig().model_dump(), name: value}
     with pytest.raises(UserError, match=rf"trainer\.hyperparameters\.{name}: the trainer 'sklearn' does not support it"):
         SklearnTrainer().check_settings({"loss": None, "code": None, "hyperparameters": given})

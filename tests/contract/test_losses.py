@@ -131,7 +131,7 @@ def test_every_framework_has_the_losses_and_gradients_of_numpy(framework, task, 
 
 @pytest.mark.parametrize("framework", [by_keras, by_torch])
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_a_focal_loss_of_a_row_that_is_surely_right_has_a_finite_gradient(framework, task):
+def test_a_focal_loss_has_a_finite_gradient_for_a_perfect_prediction(framework, task):
     labels = np.array([1, 1], np.int64)
     outputs = np.array([[200.0], [-200.0]]) if task == "binary" else np.array([[0.0, 200.0, 0.0], [200.0, 0.0, 0.0]])
     losses, gradients = framework(task, named_loss(task, "focal", {"gamma": 0.5}), 0.0, labels, outputs)
@@ -205,7 +205,7 @@ def own_loss(labels, outputs, power=2.0):
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_a_loss_of_the_users_own_trains_like_the_named_one(trainer, make):
+def test_a_custom_loss_trains_like_the_built_in_one(trainer, make):
     curves = []
     for loss in (named_loss("regression", "mse"), Loss("losses.py:own_loss", {"power": 2.0}, own_loss)):
         request = make("regression", folder=loss.name[:3], loss=loss, build_model=linear(trainer), epochs=2)
@@ -229,13 +229,13 @@ def broken_loss(labels, outputs):
     ],
 )
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_a_loss_of_the_users_own_that_fails_is_refused_before_training(trainer, function, message, make):
+def test_a_custom_loss_that_fails_is_refused_before_training(trainer, function, message, make):
     epochs = []
     with pytest.raises(UserError, match=message):
         trainer().train(make("regression", loss=Loss("l.py:f", {}, function)), lambda step, metrics: epochs.append(step))
     assert epochs == []
 
 
-def test_a_trainer_refuses_a_loss_that_it_does_not_follow():
+def test_a_trainer_refuses_a_loss_that_it_does_not_support():
     with pytest.raises(UserError, match=r"trainer\.loss: the trainer 'sklearn' does not support it, received 'focal'"):
         SklearnTrainer().check_settings({"loss": "focal", "hyperparameters": {}})

@@ -100,7 +100,7 @@ def test_a_killed_training_resumes_where_it_stopped(trainer, make):
         assert here["val_loss"] == pytest.approx(there["val_loss"], abs=0.05)
 
 
-def test_trees_that_resume_draw_other_rows_than_in_their_first_round(make):
+def test_resumed_trees_do_not_draw_the_rows_of_their_first_round_again(make):
     class Killed(BaseException):
         pass
 
@@ -172,7 +172,7 @@ def test_training_stops_early_when_nothing_improves(trainer, make):
 
 @pytest.mark.core
 @pytest.mark.parametrize("trainer", [*FRAMEWORKS, JaxTrainer])
-def test_training_ends_at_the_limit_of_steps(trainer, make):
+def test_training_ends_at_max_steps(trainer, make):
     assert trainer().train(make(epochs=2, steps=20), no_report).steps == 20
 
 
@@ -301,7 +301,7 @@ def test_a_model_that_does_not_fit_is_refused(trainer, build, message, make):
 
 
 @pytest.mark.parametrize("trainer", [LightgbmTrainer, *EXAMPLES])
-def test_a_trainer_without_models_of_the_users_own_refuses_one(trainer, make):
+def test_a_trainer_without_custom_models_refuses_one(trainer, make):
     with pytest.raises(UserError, match=r"^trainer\.model: "):
         trainer().train(make(build_model=lambda spec: None), no_report)
 

@@ -99,7 +99,7 @@ FINE = {
 
 
 @pytest.mark.parametrize("name", FINE)
-def test_what_only_looks_like_probabilities_is_trained(name, make):
+def test_logits_that_resemble_probabilities_are_accepted(name, make):
     trainer, build, task = FINE[name]
     assert trainer().train(make(task, build_model=build, epochs=1), no_report).epochs == 1
 
@@ -147,7 +147,7 @@ class PlainWithStep(Net):
         (PytorchTrainer, PlainWithStep, "its own training_step, which"),
     ],
 )
-def test_a_model_with_its_own_training_is_refused_until_it_can_be_honoured(trainer, build, parts, make):
+def test_a_model_with_its_own_training_step_is_refused(trainer, build, parts, make):
     message = refusal(trainer, make(build_model=build))
     assert parts in message
     assert "trainer.framework" in message
@@ -246,7 +246,7 @@ def test_one_row_leaves_the_statistics_of_batch_normalization_as_they_are():
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
 @pytest.mark.parametrize("task", TASKS)
-def test_looking_at_a_model_first_does_not_change_how_it_is_trained(trainer, task, make, monkeypatch):
+def test_inspecting_a_model_does_not_change_its_training(trainer, task, make, monkeypatch):
     build = (torch_model if trainer is PytorchTrainer else keras_model)(lambda x: x)
     looked_at = trainer().train(make(task, folder="a", build_model=build, epochs=2), no_report)
     monkeypatch.setattr(trainer, "_try_out", lambda *arguments, **named: None)
@@ -279,7 +279,7 @@ def words_only(finish):
     return lambda spec: Words()
 
 
-def test_probabilities_that_only_training_shows_are_refused_before_they_are_exported(make):
+def test_probabilities_found_only_in_training_are_refused_before_the_export(make):
     """Indices cannot be scaled up, and nothing says what a formula of one's own is."""
     request = make(build_model=words_only(lambda x: 1 / (1 + torch.exp(-x))), epochs=60, learning_rate=2.0)
     with pytest.raises(UserError, match="ends in probabilities"):
@@ -311,7 +311,7 @@ FAILING = {
 
 @pytest.mark.parametrize("raising", ["raise ValueError('no such luck')", "import sys; sys.exit(3)"], ids=["error", "exit"])
 @pytest.mark.parametrize(("framework", "trainer"), [("keras", TensorflowTrainer), ("pytorch", PytorchTrainer)])
-def test_a_model_that_fails_while_it_is_trained_is_the_users_mistake_with_its_line(framework, trainer, raising, make, tmp_path):
+def test_a_model_that_fails_in_training_is_a_user_error_with_its_line(framework, trainer, raising, make, tmp_path):
     (tmp_path / "mine.py").write_text(FAILING[framework].format(raising=raising))
     request = make(build_model=load_function(str(tmp_path / "mine.py"), "build_model"))
     with pytest.raises((Exception, SystemExit), match=r"no such luck|^3$|line 8") as caught:

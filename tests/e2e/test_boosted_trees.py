@@ -39,7 +39,7 @@ def test_three_trainers_are_one_run_and_one_table(rivals):
     assert done.stages["infra_validation"] == "ran"
 
 
-def test_its_rounds_are_curves_and_its_parameters_are_those_of_trees(rivals):
+def test_rounds_are_logged_as_curves_and_parameters_as_those_of_trees(rivals):
     workspace, done = rivals
     client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
     parent = f"tags.mlflow.parentRunId = '{done.json['mlflow_run_id']}'"
@@ -54,7 +54,7 @@ def test_its_rounds_are_curves_and_its_parameters_are_those_of_trees(rivals):
     assert runs["training_pytorch"].data.params["batch_size"] == "32"
 
 
-def test_a_row_alone_has_the_score_that_it_has_among_others(rivals):
+def test_a_row_has_the_same_score_alone_and_in_a_batch(rivals):
     model = load_bundle(bundle(rivals[0]))
     rows = pd.read_csv(BREAST_CANCER.parent / "data.csv").drop(columns="diagnosis")
     scores = model.scores(rows)

@@ -43,7 +43,7 @@ def test_an_index_that_pandas_stored_is_no_feature_and_one_that_is_kept_stops_th
     assert "--set 'validation.on_anomaly.features.row=warn'" in kept.stderr
 
 
-def test_the_index_of_tables_that_were_put_together_stops_the_run_or_is_left_out(tmp_path, warm):
+def test_the_index_of_concatenated_tables_stops_the_run_or_is_excluded(tmp_path, warm):
     rng = np.random.default_rng(1)
     tables = [pd.DataFrame({"x": rng.normal(size=n), "y": np.sort(rng.integers(0, 2, n))}) for n in (700, 500)]
     noise = pd.concat(tables).sample(frac=1, random_state=0)
@@ -85,7 +85,7 @@ def bad(tmp_path_factory, warm):
     return folder, runs
 
 
-def test_renaming_a_class_changes_no_figure_and_no_verdict(bad):
+def test_renaming_a_class_changes_no_metric_and_no_verdict(bad):
     _, runs = bad
     first, second = runs["bad"].json, runs["zbad"].json
     assert first["metrics"] == pytest.approx(second["metrics"], abs=1e-6)
@@ -94,7 +94,7 @@ def test_renaming_a_class_changes_no_figure_and_no_verdict(bad):
     assert (first["positive_class"], second["positive_class"]) == ("bad", "zbad")
 
 
-def test_the_positive_class_stands_in_table_version_bundle_and_predictions(bad, tmp_path, warm):
+def test_the_positive_class_is_in_the_table_the_version_the_bundle_and_the_predictions(bad, tmp_path, warm):
     folder, runs = bad
     assert "positive class: bad (the rarer class)" in runs["bad"].stderr
     [bundle] = (folder / "bad").rglob("Format-Serving/**/bundle.json")
@@ -110,7 +110,7 @@ def test_the_positive_class_stands_in_table_version_bundle_and_predictions(bad, 
     assert found.probability[found.y == "bad"].mean() > found.probability[found.y == "good"].mean()
 
 
-def test_the_key_chooses_the_other_class_and_the_champion_is_compared_all_the_same(bad, warm):
+def test_positive_class_selects_the_other_class_and_the_champion_is_still_compared(bad, warm):
     folder, runs = bad
     options = ["--workspace", folder / "bad", "--json", "--set", "positive_class=good"]
     done = warm("run", folder / "p_bad.yaml", *options)
@@ -134,7 +134,7 @@ def test_the_champions_choice_stays_when_the_other_class_has_become_the_rarer_on
     assert "positive_class: bad, taken from the champion; set positive_class" in done.stderr, done.stderr
 
 
-def test_folders_carry_columns_and_whole_seconds_stay_apart_in_training_and_prediction(tmp_path, warm):
+def test_partition_folders_become_columns_and_seconds_stay_distinct_in_training_and_prediction(tmp_path, warm):
     rng = np.random.default_rng(0)
     seconds = SECONDS + rng.integers(0, 400, 2000)
     region = rng.choice(["01", "1", "2"], 2000)

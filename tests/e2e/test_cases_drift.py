@@ -33,7 +33,7 @@ def again(warm, folder, *arguments):
     return warm("run", folder / "pipeline.yaml", "--workspace", folder / "w", "--json", *QUICK, *arguments)
 
 
-def test_the_same_file_with_another_learning_rate_is_not_stopped_and_its_days_are_told(warm, folder):
+def test_the_same_file_with_another_learning_rate_passes_and_its_days_are_reported(warm, folder):
     done = again(warm, folder, "--set", "trainer.hyperparameters.learning_rate=0.01")
     assert done.code in (0, 4), done.stderr
     told = [line for line in done.stderr.splitlines() if "day (train)" in line]
@@ -50,7 +50,7 @@ def test_the_next_months_of_the_same_source_are_not_stopped(warm, folder):
     assert "distribution has changed" not in done.stderr
 
 
-def test_other_units_stop_the_run_by_one_line_that_says_what_was_expected_what_was_seen_and_what_lets_it_pass(warm, folder):
+def test_changed_units_stop_the_run_with_one_line_that_has_the_expected_values_the_received_ones_and_the_fix(warm, folder):
     trips(seed=6).assign(miles=lambda t: t.miles * 1.609e3).to_csv(folder / "metres.csv", index=False)
     done = again(warm, folder, "--set", "data.path=metres.csv")
     assert done.code == STOPPED

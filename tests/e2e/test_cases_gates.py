@@ -55,7 +55,7 @@ def flipped(frame):
     return frame.assign(y=np.where(other, 1 - frame["y"], frame["y"]))
 
 
-def test_a_champion_of_integers_judges_a_column_that_now_holds_a_fraction(monday):
+def test_a_champion_trained_on_integers_scores_a_column_that_now_holds_a_fraction(monday):
     frame = flipped(people(800, 1)).astype({"age": float})
     frame.loc[3, "age"] = 45.5
     done = monday.run(frame, "fraction", expect=4)
@@ -65,7 +65,7 @@ def test_a_champion_of_integers_judges_a_column_that_now_holds_a_fraction(monday
     assert done.json["champion"] == monday.champion() == "1"
 
 
-def test_the_first_gaps_are_said_before_training_and_the_other_rows_compared(monday):
+def test_the_first_missing_values_are_reported_before_training_and_the_other_rows_are_compared(monday):
     frame = people(800, 1).astype({"age": "Int64"})
     frame.loc[::25, "age"] = pd.NA
     done = monday.run(frame, "gaps", expect=4)
@@ -84,7 +84,7 @@ def test_the_first_gaps_are_said_before_training_and_the_other_rows_compared(mon
     assert "that it can predict" in page
 
 
-def test_a_champion_that_can_judge_too_few_rows_stays_and_the_candidate_waits_for_a_person(monday):
+def test_a_champion_that_scores_too_few_rows_stays_and_the_candidate_waits_for_review(monday):
     frame = people(800, 1).astype({"age": "Int64"})
     frame.loc[::3, "age"] = pd.NA
     done = monday.run(frame, "many_gaps", expect=4)
@@ -100,7 +100,7 @@ def test_a_champion_that_can_judge_too_few_rows_stays_and_the_candidate_waits_fo
     assert alias_version(monday.client, "people", "challenger") == done.json["model_version"]
 
 
-def test_a_column_left_out_that_the_champion_needs_is_no_reason_to_replace_it(monday):
+def test_excluding_a_column_that_the_champion_needs_does_not_replace_it(monday):
     done = monday.run(people(800, 1), "monday", "--set", "data.exclude=[age]", expect=4)
     assert "it needs the column 'age', which is not in the data" in done.json["error"]
     assert monday.champion() == "1"
@@ -138,7 +138,7 @@ def test_a_coin_flip_never_becomes_champion(tmp_path, warm):
     assert place.champion() is None
 
 
-def test_somebody_elses_registered_model_is_refused_before_training(tmp_path, warm):
+def test_a_registered_model_of_another_tool_is_refused_before_training(tmp_path, warm):
     uri = f"sqlite:///{tmp_path / 'theirs.db'}"
     client = tracking.client(uri)
     client.create_registered_model("people")

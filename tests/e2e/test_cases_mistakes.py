@@ -78,7 +78,7 @@ def test_a_user_without_account_name_and_home_runs_a_pipeline(open_to_all):
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "blessed"
 
 
-def test_a_library_that_does_not_load_is_named(tmp_path):
+def test_a_library_that_fails_to_load_is_named(tmp_path):
     folder = case(tmp_path / "project")
     broken = tmp_path / "libraries" / "IPython"
     broken.mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_a_library_that_does_not_load_is_named(tmp_path):
     assert "preload.log" in done.stderr
 
 
-def test_a_model_that_mlflow_refuses_is_no_success_and_is_registered_later(tmp_path):
+def test_a_model_that_mlflow_refuses_fails_the_run_and_is_registered_later(tmp_path):
     folder = case(tmp_path / "project")
     refusing = [True]
 
@@ -123,7 +123,7 @@ def test_a_model_that_mlflow_refuses_is_no_success_and_is_registered_later(tmp_p
         assert MlflowClient(server).get_model_version_by_alias("odd_folder", "champion").version == "1"
 
 
-def test_a_server_that_refuses_everyone_stops_a_run_before_training(tmp_path):
+def test_a_server_that_refuses_every_request_stops_a_run_before_training(tmp_path):
     folder = case(tmp_path / "project")
     with refusing_proxy(lambda method, path: 401) as uri:
         done = switchyard("run", folder / "pipeline.yaml", env={"MLFLOW_TRACKING_URI": uri})

@@ -95,7 +95,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_model_that_could_not_be_served_right_is_refused_before_training(case, project):
+def test_a_model_that_cannot_be_served_correctly_is_refused_before_training(case, project):
     framework, model, message = REFUSED[case]
     done = project({"model.py": model}, trainer(framework, "model.py"), expect=2)
     assert message in done.stderr
@@ -122,7 +122,7 @@ def test_a_logarithm_of_positive_amounts_is_served_and_checked_with_rows_of_the_
     assert done.json["status"] == "blessed"
 
 
-def test_a_file_beside_the_code_is_there_when_the_code_runs(project):
+def test_a_file_beside_the_code_is_available_when_the_code_runs(project):
     features = (
         "from pathlib import Path\n\nCOLUMNS = (Path(__file__).parent / 'columns.txt').read_text().split()\n\n\n"
         "def preprocessing_fn(inputs):\n    return {name: inputs[name] for name in COLUMNS}\n"

@@ -41,7 +41,7 @@ def rows_of_splits(workspace):
     return found
 
 
-def test_a_dash_among_the_numbers_stops_the_run_and_its_key_makes_a_good_model(tmp_path, warm):
+def test_a_dash_among_numbers_stops_the_run_and_the_suggested_key_fixes_it(tmp_path, warm):
     rng = np.random.default_rng(13)
     income = rng.normal(50_000, 9_000, 2000).round(2)
     text = [f"{v:.2f}" for v in income]
@@ -59,7 +59,7 @@ def test_a_dash_among_the_numbers_stops_the_run_and_its_key_makes_a_good_model(t
     assert predicted(warm, tmp_path, "dash", "new.csv", "out.parquet")["prediction"].notna().all()
 
 
-def test_whole_numbers_beyond_2_to_the_53_are_classes_and_come_back_exactly(tmp_path, warm):
+def test_integers_beyond_2_to_the_53_are_classes_and_are_predicted_exactly(tmp_path, warm):
     classes = [2**53, 2**53 + 1, 2**53 + 4]
     big = table(900, 12)
     big["y"] = np.array(classes)[np.digitize(big.a, [-0.4, 0.5])]
@@ -73,7 +73,7 @@ def test_whole_numbers_beyond_2_to_the_53_are_classes_and_come_back_exactly(tmp_
     assert (found["prediction"] == big["y"]).mean() > 0.8
 
 
-def test_float_labels_are_classes_and_no_user_is_in_two_splits_whatever_type_a_file_gives_its_id(tmp_path, warm):
+def test_float_labels_are_classes_and_a_split_key_has_one_split_in_any_type(tmp_path, warm):
     users = np.random.default_rng(11).integers(1, 102, 700)
     for name, kind in (("a", "int64"), ("b", "float64")):
         part = table(700, len(name)).assign(y=lambda t: t.y.astype(float), who=users, user=users.astype(kind))
@@ -93,7 +93,7 @@ def test_float_labels_are_classes_and_no_user_is_in_two_splits_whatever_type_a_f
     assert labels == {0, 1}
 
 
-def test_a_file_of_another_country_is_trained_on_and_predicted_like_any_other(tmp_path, warm):
+def test_a_csv_with_another_locale_is_trained_on_and_predicted(tmp_path, warm):
     plain = table(600, 20).rename(columns={"a": "größe"}).assign(größe=lambda t: (t["größe"] * 1000 + 5000).round(2))
     spelled = plain.assign(größe=plain["größe"].map(lambda v: f"{v:,.2f}".translate(str.maketrans(",.", ".,"))))
     spelled["b"] = plain["b"].map(lambda v: str(v).replace(".", ","))
@@ -121,7 +121,7 @@ def test_a_file_of_another_country_is_trained_on_and_predicted_like_any_other(tm
 
 
 @pytest.mark.parametrize("word", ["no", "on"])
-def test_a_class_that_is_a_boolean_of_yaml_is_weighed(word, tmp_path, warm):
+def test_a_class_that_yaml_reads_as_a_boolean_can_have_a_weight(word, tmp_path, warm):
     table(400, 21).assign(y=lambda t: np.where(t.y == 1, "ok", word)).to_csv(tmp_path / "d.csv", index=False)
     path = pipeline(tmp_path, "booleans", data={"path": "d.csv"})
     path.write_text(path.read_text().replace("epochs: 5", f"epochs: 5\n    class_weights: {{{word}: 2, maybe: 3}}"))
@@ -131,7 +131,7 @@ def test_a_class_that_is_a_boolean_of_yaml_is_weighed(word, tmp_path, warm):
     assert set(said.strip().removesuffix(".").split(", ")) == {word, "ok"}
 
 
-def test_infinity_is_refused_before_anything_runs_and_trained_on_as_missing_where_the_config_says_so(tmp_path, warm):
+def test_infinity_is_refused_before_the_run_or_trained_on_as_missing_if_configured(tmp_path, warm):
     rows = table(700, 21)
     rows.loc[[5, 600], "b"] = np.inf
     rows.to_csv(tmp_path / "d.csv", index=False)

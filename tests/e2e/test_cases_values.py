@@ -62,7 +62,7 @@ def new(trained):
     return folder, lines
 
 
-def test_na_is_a_value_and_it_is_said_before_training(trained):
+def test_na_is_a_value_and_is_reported_before_training(trained):
     _, done = trained
     said = done.stderr.index("cells are the text NA: treated as a value; data.missing_values: [NA] treats it as missing")
     assert said < done.stderr.index("training:")
@@ -74,7 +74,7 @@ def metrics_of(done):
     return [model["metrics"] for model in done.json["models"].values()]
 
 
-def test_rows_have_the_same_scores_in_every_format_and_from_the_server(new, trained, warm):
+def test_rows_have_the_same_scores_in_every_file_format_and_from_the_server(new, trained, warm):
     folder, lines = new
     scores = {}
     for kind in ("csv", "parquet", "jsonl"):
@@ -91,7 +91,7 @@ def test_rows_have_the_same_scores_in_every_format_and_from_the_server(new, trai
     np.testing.assert_allclose(bundle.score_columns(served)[:, 0], scores["csv"], atol=1e-6)
 
 
-def test_a_gap_in_a_list_is_refused_before_anything_runs(warm, tmp_path):
+def test_a_missing_value_in_a_list_is_refused_before_the_run(warm, tmp_path):
     frame = pd.DataFrame({"e": [[1.0, None if i == 3 else 2.0] for i in range(40)], "y": [0, 1] * 20})
     frame.to_parquet(tmp_path / "d.parquet")
     (tmp_path / "pipeline.yaml").write_text(PIPELINE.replace("train.csv", "d.parquet"))
@@ -101,7 +101,7 @@ def test_a_gap_in_a_list_is_refused_before_anything_runs(warm, tmp_path):
     assert "data.exclude: [e]" in done.stderr
 
 
-def test_hashes_beyond_64_bits_are_refused_with_what_to_do(warm, tmp_path):
+def test_hashes_beyond_64_bits_are_refused_with_the_fix(warm, tmp_path):
     rows = [{"id": 2**63 + i, "a": i, "y": i % 2} for i in range(40)]
     (tmp_path / "d.jsonl").write_text("".join(f"{orjson.dumps(r).decode()}\n" for r in rows))
     (tmp_path / "pipeline.yaml").write_text(PIPELINE.replace("train.csv", "d.jsonl"))

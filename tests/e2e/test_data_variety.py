@@ -32,12 +32,12 @@ def test_a_regression_without_a_yaml_learns_from_messy_data(trainer, regression)
     assert done.json["pipeline"] == "my_data_1"
 
 
-def test_columns_without_any_value_are_left_out_and_named(regression):
+def test_columns_without_values_are_excluded_and_named(regression):
     _, runs = regression
     assert "skipped columns without any value: nothing" in runs["tensorflow"].stderr
 
 
-def test_users_code_trains_on_text_labels_from_parquet_splits_and_counts_by_its_content(tmp_path, warm):
+def test_user_code_trains_on_text_labels_from_parquet_splits_and_its_content_is_in_the_fingerprint(tmp_path, warm):
     rng = np.random.default_rng(0)
     for split, n in (("train", 600), ("eval", 200)):
         x = rng.normal(size=n)

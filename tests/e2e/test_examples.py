@@ -73,7 +73,7 @@ def test_the_champion_run_again_stays_champion(runs, workspace, warm):
     assert again.stages["training"] == "cached"
 
 
-def test_a_changed_hyperparameter_reruns_training_and_what_follows(runs, workspace, warm):
+def test_a_changed_hyperparameter_reruns_training_and_the_stages_after_it(runs, workspace, warm):
     other = ["--set", "trainer.hyperparameters.learning_rate=0.003", "--set", "serving.model_name=other"]
     changed = warm.run(BREAST_CANCER, workspace, *other, *NO_CONTEST)
     assert {n for n, s in changed.stages.items() if s == "ran"} == {"training", "infra_validation"} | ANEW
@@ -163,7 +163,7 @@ print(out.to_json(orient="split"))
         pytest.param("pytorch", "import tensorflow\n", id="pytorch, TensorFlow first"),
     ],
 )
-def test_the_registered_model_loads_alone_and_takes_raw_rows(trainer, first, runs, workspace, tmp_path):
+def test_the_registered_model_loads_without_the_workspace_and_takes_raw_rows(trainer, first, runs, workspace, tmp_path):
     uri = f"models:/breast_cancer/{runs[trainer].json['model_version']}"
     command = [
         sys.executable,
@@ -225,7 +225,7 @@ def test_a_bundle_has_no_pickle(runs, workspace):
         assert not [p for p in model.rglob("*") if p.suffix in (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")]
 
 
-def test_a_model_beyond_its_bound_is_not_blessed_and_ends_with_code_4(runs, workspace, warm):
+def test_a_model_outside_its_threshold_is_not_blessed_and_the_run_ends_with_code_4(runs, workspace, warm):
     done = warm.run(BREAST_CANCER, workspace, "--set", "evaluation.thresholds.loss.upper_bound=0.0001", expect=4)
     assert done.json["status"] == "not_blessed"
     assert done.json["blessed"] is False
@@ -247,7 +247,7 @@ def test_both_trainers_learn_the_digits(digits):
 
 
 @pytest.mark.core
-def test_the_examples_data_is_scikit_learns():
+def test_the_examples_data_equals_scikit_learns():
     pd.testing.assert_frame_equal(pd.read_csv(EXAMPLES / "breast_cancer" / "data.csv"), make_data.breast_cancer())
     stored = pd.read_parquet(EXAMPLES / "digits" / "data.parquet")
     expected = make_data.digits()

@@ -15,7 +15,7 @@ FORGETFUL, MOODY = f"{UNSERVABLE}:ForgetfulTrainer", f"{UNSERVABLE}:MoodyTrainer
 QUICK = ["--set", "trainer.hyperparameters.epochs=3"]
 
 
-def test_the_best_that_can_be_served_is_promoted(warm, tmp_path):
+def test_the_best_servable_model_is_promoted(warm, tmp_path):
     """Three candidates with the same metrics: one does not load in a server, one answers otherwise there."""
     trainers = [a for t in (FORGETFUL, MOODY, f"{SKLEARN}:SklearnTrainer") for a in ("--trainer", t)]
     done = warm.run(BREAST_CANCER, tmp_path, *trainers, *QUICK)
@@ -57,7 +57,7 @@ def test_a_model_that_cannot_be_served_is_not_blessed(warm, tmp_path):
     assert done.json["model_version"] == "1"
 
 
-def test_its_server_ends_with_a_run_that_is_killed(tmp_path):
+def test_the_validation_server_ends_with_a_killed_run(tmp_path):
     process = start("run", BREAST_CANCER, "--workspace", tmp_path, "--trainer", f"{SKLEARN}:SklearnTrainer", *QUICK)
     try:
         lines_until(process, "infra_validation: running")

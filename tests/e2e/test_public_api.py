@@ -46,7 +46,7 @@ def python(code, *arguments):
     return done
 
 
-def test_a_run_by_the_function_is_that_of_the_command_and_prints_nothing(runs, workspace, tmp_path):
+def test_run_does_what_the_command_does_and_prints_nothing(runs, workspace, tmp_path):
     copy = tmp_path / "w"
     shutil.copytree(workspace, copy)
     done = python(RUN, BREAST_CANCER, copy, TRAINERS["sklearn"])
@@ -71,7 +71,7 @@ def _variables_as_they_were():
 
 
 @pytest.mark.usefixtures("_variables_as_they_were")
-def test_a_loaded_model_predicts_rows_as_the_command_does_files(runs, workspace, tmp_path):
+def test_a_loaded_model_predicts_rows_as_the_command_predicts_files(runs, workspace, tmp_path):
     import switchyard as api
 
     name = f"breast_cancer@{runs['pytorch'].json['model_version']}"
@@ -92,7 +92,7 @@ def test_a_loaded_model_predicts_rows_as_the_command_does_files(runs, workspace,
         api.load_model("breast_cancer@77", workspace=workspace)
 
 
-def test_a_bundle_names_the_public_api_alone(bundles):
+def test_a_bundle_names_only_the_public_api(bundles):
     for bundle in bundles.values():
         named = {
             found

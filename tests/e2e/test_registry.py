@@ -44,7 +44,7 @@ for _ in range(3):
 """
 
 
-def test_two_promotions_that_race_leave_one_champion_and_a_true_history(tmp_path):
+def test_concurrent_promotions_leave_one_champion_and_a_correct_history(tmp_path):
     """At every moment there is a champion; afterwards the record, `champion` and `previous` agree."""
     with mlflow_server(tmp_path) as uri:
         client = MlflowClient(uri, uri)
@@ -101,7 +101,7 @@ def test_two_promotions_that_race_leave_one_champion_and_a_true_history(tmp_path
     assert os.environ.get("MLFLOW_TRACKING_URI") is None
 
 
-def test_mlflows_own_server_keeps_its_answers_while_the_champion_is_rolled_back(bundles, tmp_path):
+def test_an_mlflow_server_answers_consistently_during_a_rollback(bundles, tmp_path):
     uri, client = registry(tmp_path, "breast_cancer", [(f, bundles[f]) for f in ("tensorflow", "pytorch")])
     before = {alias: alias_version(client, "breast_cancer", alias) for alias in (CHAMPION, PREVIOUS)}
     rows = pd.read_csv(BREAST_CANCER.parent / "data.csv").drop(columns="diagnosis").head(3)

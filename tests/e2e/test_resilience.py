@@ -31,7 +31,7 @@ QUICK = ["--set", "trainer.hyperparameters.epochs=10", "--set", "serving.infra_v
 SLOW = ["--set", "trainer.hyperparameters.epochs=80", "--set", "trainer.hyperparameters.early_stopping=null"]
 
 
-def test_ctrl_c_ends_a_run_with_one_line_and_no_process_left(tmp_path):
+def test_ctrl_c_ends_a_run_with_one_line_and_leaves_no_process(tmp_path):
     process = start("run", BREAST_CANCER, "--workspace", tmp_path, "--json", *SLOW)
     lines_until(process, "training: running")
     children = psutil.Process(process.pid).children(recursive=True)
@@ -58,7 +58,7 @@ def first_of_two(workspace, trainer):
     return switchyard("run", BREAST_CANCER, "--workspace", workspace, "--json", "--trainer", trainer, *QUICK, *NO_CONTEST)
 
 
-def test_two_runs_at_once_in_one_workspace_both_end_and_one_is_champion(tmp_path, warm):
+def test_two_concurrent_runs_in_one_workspace_finish_and_one_is_champion(tmp_path, warm):
     done = {}
     threads = [
         threading.Thread(target=lambda t=t: done.update({t: first_of_two(tmp_path, t)})) for t in ("tensorflow", "pytorch")
@@ -78,7 +78,7 @@ def test_two_runs_at_once_in_one_workspace_both_end_and_one_is_champion(tmp_path
     assert {n for n, s in again.stages.items() if s != "cached"} in (ANEW, ANEW | {"training"})
 
 
-def test_a_run_without_its_mlflow_server_is_uploaded_later(tmp_path):
+def test_a_run_recorded_while_mlflow_is_unreachable_is_uploaded_later(tmp_path):
     """A tracking server that is not there: the run ends well, says so, and its record is uploaded later to a real one."""
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
@@ -110,7 +110,7 @@ def test_a_run_without_its_mlflow_server_is_uploaded_later(tmp_path):
         assert client.list_artifacts(again.json["mlflow_run_id"], "report")[0].path == "report/report.html"
 
 
-def test_a_full_disk_ends_a_run_with_a_message_and_the_next_one_works(tmp_path, warm):
+def test_a_full_disk_ends_a_run_with_a_message_and_the_next_run_works(tmp_path, warm):
     """A limit on file size stands in for a full disk: the write fails in the same place, with the same kind of error."""
     data = tmp_path / "d.csv"
     data.write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60_000)))
@@ -132,7 +132,7 @@ def test_a_full_disk_ends_a_run_with_a_message_and_the_next_one_works(tmp_path, 
     assert free.stages["ingest"] == "ran"
 
 
-def test_nothing_is_written_outside_of_the_workspace(tmp_path):
+def test_nothing_is_written_outside_the_workspace(tmp_path):
     home, here = tmp_path / "home", tmp_path / "here"
     home.mkdir()
     here.mkdir()

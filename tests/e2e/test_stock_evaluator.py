@@ -63,7 +63,7 @@ def savedmodel(bundle, target):
     tf.saved_model.save(whole, str(target), signatures={"serving_default": whole.serve})
 
 
-def test_the_figures_are_those_of_stock_tfx(evaluated, tmp_path):
+def test_the_metrics_equal_those_of_stock_tfx(evaluated, tmp_path):
     ours = json.loads((only(evaluated / "evaluation" / "evaluation") / "metrics.json").read_text())["models"]["tensorflow"]
     bundle = only(only(evaluated / "training" / "model") / "Format-Serving" / "artifacts")
     model = standard_artifacts.Model()

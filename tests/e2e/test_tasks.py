@@ -49,7 +49,7 @@ def test_both_trainers_are_searched_trained_evaluated_served_and_promoted(ran):
             assert low < result["models"][trainer]["metrics"][metric] < high, (trainer, metric)
 
 
-def test_slices_intervals_and_plots_are_those_of_every_task(ran):
+def test_every_task_has_its_slices_intervals_and_plots(ran):
     task, folder, _ = ran
     [evaluation] = (folder / "w" / "artifacts" / "evaluation" / "evaluation").iterdir()
     stored = json.loads((evaluation / "metrics.json").read_text())

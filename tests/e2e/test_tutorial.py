@@ -81,5 +81,5 @@ def test_the_tutorial_from_the_data_to_the_compiled_pipeline(shell):
     assert "from kfp import" in (folder / "kfp_pipeline.py").read_text()
 
 
-def test_the_tutorial_says_every_exit_code_that_is_not_zero():
+def test_the_tutorial_names_every_nonzero_exit_code():
     assert {int(code) for code in re.findall(r"exit code (?:is )?(\d)", TEXT)} == set(ENDS_WITH.values())

@@ -46,7 +46,7 @@ def server(runs, workspace):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine: apt-get install chromium")
-def test_a_person_sees_runs_stages_curves_and_the_model(runs, server, tmp_path):
+def test_the_ui_shows_runs_stages_curves_and_the_model(runs, server, tmp_path):
     from playwright.sync_api import expect, sync_playwright
 
     results = {name: done.json for name, done in runs.items()}

@@ -69,17 +69,17 @@ def test_a_second_identical_run_is_recorded_as_unchanged(first, again, client):
         assert worked.info.run_name == each.info.run_name
 
 
-def test_an_option_runs_it_all_the_same(first, again):
+def test_an_option_runs_an_unchanged_pipeline(first, again):
     assert whole(again("--even-if-unchanged"))
 
 
-def test_a_moved_alias_makes_a_run_look_again(first, again, client):
+def test_a_moved_alias_makes_the_next_run_check_its_stages(first, again, client):
     again()
     client.delete_registered_model_alias("breast_cancer", "champion")
     assert whole(again())
 
 
-def test_changed_data_makes_a_run_look_again(first, again, place):
+def test_changed_data_makes_the_next_run_check_its_stages(first, again, place):
     again()
     data = place / "data.csv"
     data.write_text(data.read_text() + data.read_text().splitlines()[-1] + "\n")
@@ -88,7 +88,7 @@ def test_changed_data_makes_a_run_look_again(first, again, place):
     assert changed.stages["ingest"] == "ran"
 
 
-def test_a_lost_artifact_makes_a_run_look_again(first, again, place):
+def test_a_lost_artifact_makes_the_next_run_check_its_stages(first, again, place):
     again()
     last = json.loads((place / "w" / "state" / "last_run.json").read_text())
     shutil.rmtree(last["outputs"]["report"]["report"])

@@ -219,7 +219,7 @@ def test_a_worker_pool_predicts_as_this_machine_does(pipeline, direct, cluster, 
     pd.testing.assert_frame_equal(scores["here"], scores["there"], rtol=1e-6)
 
 
-def test_java_that_does_not_start_is_an_error(pipeline, tmp_path):
+def test_a_java_that_fails_to_start_is_an_error(pipeline, tmp_path):
     jar = tmp_path / "job-server.jar"
     jar.write_text("no jar")
     broken = ["--set", "beam.runner=FlinkRunner", "--set", f"beam.options.flink_job_server_jar={jar}"]
@@ -229,6 +229,6 @@ def test_java_that_does_not_start_is_an_error(pipeline, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_the_worker_explains_itself():
+def test_the_worker_describes_its_options():
     done = subprocess.run([WORKER, "--help"], capture_output=True, text=True, check=True)
     assert "--provision_endpoint HOST:PORT" in done.stdout

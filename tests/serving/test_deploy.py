@@ -32,7 +32,7 @@ def registered(bundles, tmp_path_factory):
     return uri
 
 
-def test_the_manifest_is_applied_as_it_is_and_its_command_starts(registered, bundles, warm, tmp_path):
+def test_the_manifest_is_applied_unchanged_and_its_command_starts_a_server(registered, bundles, warm, tmp_path):
     out = tmp_path / "manifests"
     options = ["--tracking-uri", registered, "--cluster-tracking-uri", "http://mlflow.mlflow:5000", "--canary", 10]
     options += ["--mode", "knative"]
@@ -71,7 +71,7 @@ def test_apply_waits_for_the_service_that_it_applied(more, name, tmp_path, monke
     assert f"{name}: version 1 serves" in done.output
 
 
-def test_mistakes_of_deploy_are_refused(registered, bundles, warm, tmp_path):
+def test_deploy_refuses_invalid_arguments(registered, bundles, warm, tmp_path):
     def deploy(model, *options):
         done = warm("deploy", model, "--tracking-uri", registered, "-o", tmp_path / "out", *options)
         assert "Traceback" not in done.stderr

@@ -62,7 +62,7 @@ def read(path):
     return pd.DataFrame(rows)
 
 
-def test_a_refused_prediction_leaves_nothing_in_the_way_of_the_right_one(inputs, model, warm, tmp_path):
+def test_a_refused_prediction_does_not_block_the_next_one(inputs, model, warm, tmp_path):
     folder, frame, _ = inputs
     wrong, out = tmp_path / "wrong.csv", tmp_path / "out.csv"
     frame.drop(columns="mean_area").to_csv(wrong, index=False)
@@ -94,7 +94,7 @@ def test_rows_keep_their_order_and_columns(source, target, inputs, model, warm, 
 
 
 @pytest.mark.core
-def test_bad_rows_keep_their_place_and_are_listed(inputs, model, warm, tmp_path):
+def test_bad_rows_keep_their_position_and_are_listed(inputs, model, warm, tmp_path):
     folder, frame, expected = inputs
     lines = (folder / "in.csv").read_text().splitlines()
     area = list(frame.columns).index("mean_area")
@@ -152,7 +152,7 @@ def test_a_killed_prediction_resumes_where_it_stopped(inputs, model, warm, tmp_p
     assert not parts.exists()
 
 
-def test_mistakes_of_predict_are_refused(inputs, model, tmp_path, warm):
+def test_predict_refuses_invalid_arguments(inputs, model, tmp_path, warm):
     folder, frame, _ = inputs
     frame.drop(columns=["mean_area"]).to_csv(tmp_path / "less.csv", index=False)
     frame.assign(prediction=1).to_csv(tmp_path / "more.csv", index=False)

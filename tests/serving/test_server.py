@@ -34,7 +34,7 @@ def rows(info, workspace, eval_rows):
     return eval_rows(workspace, info.features)
 
 
-def test_served_is_what_was_evaluated_on_every_row(bundles, workspace, digits, regression, eval_rows, tmp_path):
+def test_served_scores_equal_the_evaluated_ones_on_every_row(bundles, workspace, digits, regression, eval_rows, tmp_path):
     """Both frameworks and a trainer of the user's own; both examples, texts and missing values; both protocols."""
     cases = {name: (folder, workspace) for name, folder in bundles.items()}
     for stage in ("training_tensorflow", "training_pytorch"):
@@ -68,7 +68,7 @@ def check(evaluated, served):
 
 
 @pytest.mark.core
-def test_metadata_and_health_are_answered_as_the_protocol_says(server, info):
+def test_metadata_and_health_follow_the_protocol(server, info):
     assert server.request("/v2")[2]["name"] == "switchyard"
     assert server.request("/v2/health/live")[0] == 200
     assert server.request("/v2/models/breast_cancer/ready")[2] == {"name": "breast_cancer", "ready": True}
@@ -83,7 +83,7 @@ def test_metadata_and_health_are_answered_as_the_protocol_says(server, info):
 
 
 @pytest.mark.core
-def test_the_protocols_own_client_gets_the_bundles_answers(server, info, rows, bundles):
+def test_the_protocols_reference_client_gets_the_bundles_answers(server, info, rows, bundles):
     """Triton's client, which KServe and Triton document: JSON and binary tensors, texts as BYTES."""
     import tritonclient.http as triton
 
@@ -111,7 +111,7 @@ def test_the_protocols_own_client_gets_the_bundles_answers(server, info, rows, b
 
 
 @pytest.mark.core
-def test_every_format_of_mlflow_gets_the_same_answer(server, info, rows):
+def test_every_mlflow_input_format_gets_the_same_answer(server, info, rows):
     few = rows.head(3)
     plain = records(few, info.features)
     split = {"columns": list(plain[0]), "data": [list(r.values()) for r in plain]}
@@ -129,7 +129,7 @@ def test_every_format_of_mlflow_gets_the_same_answer(server, info, rows):
 
 
 @pytest.mark.core
-def test_what_does_not_fit_is_refused_by_name(server, info, rows):
+def test_values_that_do_not_fit_are_refused_by_name(server, info, rows):
     good = tensors(rows.head(2), info.features)
     area = next(i for i, t in enumerate(good) if t["name"] == "mean_area")
 
@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_refused_by_name(server, info, rows):
     assert server.infer(good)[0] == 200
 
 
-def test_fuzzed_requests_are_answered_as_the_document_says(server):
+def test_fuzzed_requests_are_answered_as_the_openapi_document_states(server):
     """Schemathesis: no 5xx, only documented statuses and shapes, what the document refuses is refused."""
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     command = ["schemathesis", "run", f"{server.url}/openapi.json", "--checks", checks, "--max-examples", "40", "--seed", "1"]
@@ -261,7 +261,7 @@ def test_a_server_with_a_certificate_answers_over_tls(bundles, tmp_path):
         server.stop()
 
 
-def test_mistakes_of_serve_are_refused(bundles, workspace, tmp_path):
+def test_serve_refuses_invalid_arguments(bundles, workspace, tmp_path):
     port = free_port()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))

@@ -144,7 +144,7 @@ def test_promotions_and_rollbacks_under_load_fail_no_request(registered, bundles
     assert "version 3 cannot be served and is not swapped in" in log
 
 
-def test_canary_gets_its_share_and_becomes_champion(registered, bundles, rows, tmp_path):
+def test_a_canary_gets_its_share_and_becomes_champion(registered, bundles, rows, tmp_path):
     uri, client = registered
     if model_registry.alias_version(client, NAME, "champion") != "1":
         model_registry.promote(client, NAME, "1", why="test")
@@ -166,7 +166,7 @@ def test_canary_gets_its_share_and_becomes_champion(registered, bundles, rows, t
         assert server.metric("switchyard_model_loads_total") == 2
 
 
-def test_a_canary_that_fails_is_stopped_without_a_failed_request(registered, bundles, rows, tmp_path):
+def test_a_failing_canary_is_stopped_without_a_failed_request(registered, bundles, rows, tmp_path):
     uri, client = registered
     client.set_registered_model_alias(NAME, "champion", "1")
     client.set_registered_model_alias(NAME, "challenger", "4")
@@ -183,7 +183,7 @@ def test_a_canary_that_fails_is_stopped_without_a_failed_request(registered, bun
     assert "canary version 4 is stopped: it failed 3 of 3 requests" in (tmp_path / "log").read_text()
 
 
-def test_the_registry_going_away_stops_nothing(registered, rows, tmp_path, workspace):
+def test_serving_continues_while_the_registry_is_unreachable(registered, rows, tmp_path, workspace):
     uri, _ = registered
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
@@ -213,7 +213,7 @@ def test_the_registry_going_away_stops_nothing(registered, rows, tmp_path, works
             os.killpg(tracking.pid, signal.SIGKILL)
 
 
-def test_a_version_is_not_followed(registered, rows, tmp_path):
+def test_a_server_of_a_fixed_version_ignores_promotions(registered, rows, tmp_path):
     uri, client = registered
     with serving(f"{NAME}@2", tmp_path / "log", "--tracking-uri", uri, "--poll", "0.2") as server:
         client.set_registered_model_alias(NAME, "champion", "1")

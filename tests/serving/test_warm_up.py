@@ -40,7 +40,7 @@ def test_a_model_that_cannot_answer_its_own_data_is_not_served(tmp_path):
         served(tmp_path)
 
 
-def test_a_bundle_without_rows_is_served_without_a_warm_up(tmp_path):
+def test_a_bundle_without_example_rows_is_served_without_a_warm_up(tmp_path):
     make_bundle(tmp_path)
     assert example_rows(tmp_path) is None
     assert served(tmp_path) == "1"

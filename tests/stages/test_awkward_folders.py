@@ -30,7 +30,7 @@ def folder(request, tmp_path):
     return place
 
 
-def test_beam_finds_what_is_there_and_nothing_else(folder):
+def test_beam_finds_exactly_the_existing_files(folder):
     for name in ("f1.csv", "f2.csv", "g.txt"):
         (folder / name).touch()
     found = FileSystems.match([str(folder / "f*.csv"), str(folder / "g.txt")])
@@ -69,7 +69,7 @@ def test_data_is_found_by_a_glob(folder):
     assert find_files([str(folder / "*.csv")]) == [str(folder / "d1.csv")]
 
 
-def test_mlflows_database_and_files_lie_there_and_nowhere_else(folder):
+def test_mlflows_database_and_files_are_written_only_there(folder):
     before = sorted(folder.parent.iterdir())
     uri = sqlite_uri(folder / "mlflow.db")
     experiment = tracking.ensure_experiment(uri, "e", folder / "mlflow")

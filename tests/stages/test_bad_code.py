@@ -54,7 +54,7 @@ ENVIRONMENT = [
 
 
 @pytest.mark.parametrize("case", ENVIRONMENT, ids=lambda c: c.name)
-def test_a_schema_or_a_device_that_is_not_there_is_refused_before_the_run(case, tmp_path):
+def test_a_missing_schema_or_device_is_refused_before_the_run(case, tmp_path):
     loaded = load_config(case.write(tmp_path))
     with pytest.raises(UserError) as refused:
         check_environment((loaded, tmp_path / "code"))
@@ -72,7 +72,7 @@ TFRECORD = [
 
 
 @pytest.mark.parametrize("case", TFRECORD, ids=lambda c: c.name)
-def test_a_file_that_is_no_tfrecord_is_refused_by_a_look_at_the_first_rows(case, tmp_path):
+def test_a_file_that_is_not_tfrecord_is_refused_by_its_first_rows(case, tmp_path):
     loaded = load_config(case.write(tmp_path))
     with pytest.raises(UserError) as refused:
         check_inputs(loaded, tmp_path / "code")
@@ -100,7 +100,7 @@ MODEL = [
 
 
 @pytest.mark.parametrize("case", MODEL, ids=lambda c: c.name)
-def test_a_model_that_cannot_be_built_is_refused_before_a_row_is_read(case, tmp_path):
+def test_a_model_that_cannot_be_built_is_refused_before_any_row_is_read(case, tmp_path):
     settings = trainer_settings(load_config(case.write(tmp_path)), tmp_path / "code", "tensorflow")
     request = TrainRequest(
         spec=ModelSpec((FeatureSpec("word", "int64", (1,), 3), FeatureSpec("x", "float32", (1,))), "binary", 1),
@@ -144,7 +144,7 @@ def test_a_preprocessing_that_fails_is_refused_with_its_line(case, tmp_path):
     assert case.message in str(refused.value)
 
 
-def test_weights_of_classes_that_the_label_does_not_have_are_refused(tmp_path):
+def test_weights_of_unknown_classes_are_refused(tmp_path):
     given = {"hyperparameters": {"class_weights": {"7": 2.0}, "epochs": 1}}
     loaded = load_config(Case("class weight of no class", "", config=config(trainer=given)).write(tmp_path))
     settings = trainer_settings(loaded, tmp_path / "code", "tensorflow")
@@ -158,7 +158,7 @@ def test_a_transformed_feature_that_is_text_is_refused():
         feature_specs(schema_from_feature_spec(spec), "y")
 
 
-def test_an_environment_that_the_schema_does_not_have_is_refused_by_the_data_gate(tmp_path):
+def test_an_environment_missing_in_the_schema_is_refused_by_the_data_gate(tmp_path):
     loaded = load_config(Case("", "", config=config(validation={"environment": "SERVING"})).write(tmp_path))
     (tmp_path / "Split-train").mkdir()
     statistics = tfdv.generate_statistics_from_dataframe(pd.DataFrame({"x": [1, 2], "y": [0, 1]}))

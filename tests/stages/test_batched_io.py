@@ -51,7 +51,7 @@ def _read(source: beam.PTransform, folder: Path) -> list[pa.RecordBatch]:
     return [ast.literal_eval(line) for line in (folder / "rows").read_text().splitlines()]
 
 
-def test_what_tfx_reads_in_batches_is_what_it_reads_by_the_record(files: str, tmp_path: Path) -> None:
+def test_batched_reads_return_the_records_of_tfxs_reader(files: str, tmp_path: Path) -> None:
     tfxio = TFExampleRecord(files, schema=SCHEMA, telemetry_descriptors=["test"])
     stock = _read(tfxio.BeamSource(7), tmp_path / "stock")
     original = TFExampleRecord.BeamSource
@@ -88,12 +88,12 @@ def test_a_file_whose_name_looks_like_a_pattern_is_read(tmp_path: Path) -> None:
     assert [b["number"] for b in _read(ReadExamples([str(file)], SCHEMA), tmp_path / "read")] == [[[4]]]
 
 
-def test_no_file_is_an_error_that_names_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_pattern_without_files_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no files match .*/nothing-\*"):
         _read(ReadExamples([str(tmp_path / "nothing-*")]), tmp_path / "read")
 
 
-def test_a_file_that_ends_in_the_middle_of_a_record_fails_the_pipeline(tmp_path: Path) -> None:
+def test_a_truncated_record_fails_the_pipeline(tmp_path: Path) -> None:
     file = tmp_path / "data"
     with tf.io.TFRecordWriter(str(file)) as writer:
         writer.write(_example(1))

@@ -149,7 +149,7 @@ def _all(folder: str) -> dict[Any, list[np.ndarray]]:
         ("quantile", ["a", "b"]),
     ],
 )
-def test_every_metric_and_plot_of_every_slice_is_tfmas(tmp_path: Path, task: str, models: list[str]) -> None:
+def test_every_metric_and_plot_of_every_slice_equals_tfmas(tmp_path: Path, task: str, models: list[str]) -> None:
     batch, config = _batch(task, models), eval_config(task, SLICES, models)
     ours, theirs = str(tmp_path / "ours"), str(tmp_path / "theirs")
     _by_batches(ours, task, batch, config)
@@ -176,7 +176,7 @@ def test_a_loss_of_many_batches_is_the_mean_over_their_rows(tmp_path: Path) -> N
 
 @pytest.mark.core
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression", "quantile"])
-def test_a_model_that_judges_some_rows_is_measured_on_these_alone(tmp_path: Path, task: str) -> None:
+def test_a_model_that_scores_some_rows_is_measured_on_these_rows(tmp_path: Path, task: str) -> None:
     batch = _batch(task, ["a", "b"])
     judged = np.random.default_rng(1).random(ROWS) < 0.7
     # What it has no answer to may be anything.
@@ -198,7 +198,7 @@ def test_a_model_that_judges_some_rows_is_measured_on_these_alone(tmp_path: Path
 
 
 @pytest.mark.core
-def test_metrics_that_do_not_exist_are_left_out_where_tfma_says_0(tmp_path: Path) -> None:
+def test_undefined_metrics_are_omitted_where_tfma_reports_0(tmp_path: Path) -> None:
     whole = _batch("binary", ["a"])
     labels = np.where(whole.slices["share"].codes == 0, 1.0, 0.0)
     sure = np.where(labels == 1, 0.1, 0.2).astype(np.float32)[:, np.newaxis]

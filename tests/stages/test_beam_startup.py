@@ -53,7 +53,7 @@ for _ in range(2):
 """
 
 
-def test_beam_remembers_what_it_would_find_out():
+def test_beams_startup_lookups_are_cached():
     """In a process of its own: what is remembered stays."""
     done = subprocess.run(
         [sys.executable, "-c", CHECK],

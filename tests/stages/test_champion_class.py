@@ -25,7 +25,7 @@ def checked(project, uri, *overrides):
     return _checked(config, Workspace(project / "w"), told.append), told
 
 
-def test_the_champions_positive_class_stays_the_compiled_pipelines_where_the_other_one_is_rarer(project):
+def test_a_compiled_pipeline_keeps_the_champions_positive_class_if_the_other_one_is_rarer(project):
     uri = f"sqlite:///{project / 'mlflow.db'}"
     client = tracking.client(uri)
     client.create_registered_model("loans")
@@ -34,7 +34,7 @@ def test_the_champions_positive_class_stays_the_compiled_pipelines_where_the_oth
     assert [c.positive_class for c, _ in (checked(project, uri), checked(project, uri, "positive_class=bad"))] == ["good", "bad"]
 
 
-def test_a_registry_that_is_away_is_said_when_the_class_would_follow_its_champion(project, monkeypatch):
+def test_an_unreachable_registry_is_reported_if_the_positive_class_depends_on_its_champion(project, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     config, [told] = checked(project, f"http://127.0.0.1:{free_port()}")
     assert config.positive_class is None

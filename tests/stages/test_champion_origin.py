@@ -43,7 +43,7 @@ def find(tmp_path, monkeypatch):
 
 
 @pytest.mark.core
-def test_a_champion_of_other_files_is_named_with_them_and_compared_by_the_same_rules(find):
+def test_a_champion_trained_on_other_files_is_named_with_them_and_compared_by_the_same_rules(find):
     baseline, said = find(["/d/fraud/*.csv"])
     assert "warning: champion version 1 was trained on another data set, /d/fraud/*.csv; they are compared anyway" in said
     assert "serving.model_name" in said
@@ -55,6 +55,6 @@ def test_a_champion_of_other_files_is_named_with_them_and_compared_by_the_same_r
     [(["/d/churn/*.csv"], {}), ([], {}), (["/moved/churn/*.csv"], {"data": "mine"})],
     ids=["the same pattern", "not recorded", "the same content elsewhere"],
 )
-def test_a_champion_of_the_same_or_an_unknown_data_set_is_not(find, patterns, changes):
+def test_a_champion_trained_on_the_same_or_an_unknown_data_set_is_not_named(find, patterns, changes):
     baseline, said = find(patterns, **changes)
     assert (baseline.trained_on, "another data set" in said) == ("", False)

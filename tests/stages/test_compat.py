@@ -81,14 +81,14 @@ def digest(target):
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-def test_a_private_name_is_of_the_version_and_has_the_source_that_it_was_written_for(name):
+def test_a_private_name_has_the_version_and_source_that_the_code_was_written_for(name):
     private = PRIVATE[name]
     assert private.fits()
     assert private.upstream.startswith("https://github.com/")
     assert {t: digest(t) for t in private.targets} == {t: KNOWN.get(t) for t in private.targets}
 
 
-def test_a_patch_is_left_out_for_another_version_and_the_log_says_so(caplog):
+def test_a_patch_is_skipped_for_another_version_and_logged(caplog):
     assert Private("apache-beam", ("1", "2"), ("x:y",), "").fits()
     assert not Private("apache-beam", ("2.7", "3"), ("x:y",), "").fits()
     assert "apache-beam" in caplog.text

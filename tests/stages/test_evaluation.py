@@ -43,7 +43,7 @@ def predicted(task, classes, champions_classes, batch, width=1):
     return kept.value, measured, summary
 
 
-def test_the_champion_has_no_scores_of_rows_that_it_cannot_judge_and_they_are_read_as_they_were_written(tmp_path):
+def test_rows_that_the_champion_cannot_score_have_no_scores_and_are_read_as_written(tmp_path):
     batch = pa.RecordBatch.from_pydict({"x": [[1.0], [2.5], [9.0]], "y": [[0], [1], [1]]})
     table, measured, summary = predicted("binary", [0, 1], [0, 1], batch)
     assert table[CHAMPION].to_pylist() == [pytest.approx([0.1]), None, pytest.approx([0.9])]
@@ -62,7 +62,7 @@ def test_the_champion_has_no_scores_of_rows_that_it_cannot_judge_and_they_are_re
         np.testing.assert_allclose(scores, [[0.1], [0.9]], rtol=1e-6)
 
 
-def test_rows_of_a_new_class_count_for_the_candidate_alone():
+def test_rows_of_a_new_class_count_only_for_the_candidate():
     values = [[7.0, 2.0, 1.0], [1.0, 8.0, 1.0], [1.0, 1.0, 8.0]]
     batch = pa.RecordBatch.from_pydict({"x": values, "y": [[0], [1], [2]]})
     _, measured, _ = predicted("multiclass", [0, 1, 2], [0, 1, 7], batch, width=3)
@@ -73,12 +73,12 @@ def test_rows_of_a_new_class_count_for_the_candidate_alone():
     assert measured.predictions[CHAMPION].shape == (3, 4), "the class 7 stands in a column of its own"
 
 
-def test_a_champion_that_answers_with_no_number_can_judge_the_row():
+def test_a_row_that_the_champion_scores_as_nan_is_compared():
     rows = Rows("binary", np.array([0.0, 1.0]), {CHAMPION: np.array([[np.nan], [0.9]])}, {CHAMPION: np.array([True, True])})
     assert rows.judged(CHAMPION).all()
 
 
-def test_a_class_that_only_the_champion_knows_is_no_part_of_the_means():
+def test_a_class_known_only_to_the_champion_is_not_in_the_means():
     cells = [(0, 0, 30), (1, 1, 30), (2, 2, 30), (0, 3, 1)]
     plots = {"multiclass": [{"actual": a, "predicted": p, "count": n} for a, p, n in cells]}
     assert confusion_metrics(plots, 3)["f1_macro"] > 0.99

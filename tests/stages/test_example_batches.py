@@ -75,7 +75,7 @@ def source(artifact, request):
     return Examples(whole.blocks, whole._parts, memory_bytes=0, window_bytes=64 * 3 * whole._row_bytes)
 
 
-def test_what_is_read_is_what_was_written(artifact):
+def test_columns_are_read_as_they_were_written(artifact):
     features, labels = columns()
     found, found_labels = next(transformed_examples(artifact, "train").batches(ROWS))
     np.testing.assert_array_equal(found_labels, labels)
@@ -94,7 +94,7 @@ def test_files_are_of_bounded_size_and_the_same_when_written_again(artifact, tmp
     assert [f.read_bytes() for f in files] == [f.read_bytes() for f in others]
 
 
-def test_a_run_that_dies_while_it_writes_leaves_no_file(tmp_path):
+def test_a_run_killed_while_writing_leaves_no_file(tmp_path):
     features, labels = columns(10)
 
     def rows(_):
@@ -111,7 +111,7 @@ def test_a_run_that_dies_while_it_writes_leaves_no_file(tmp_path):
     assert not list((tmp_path / "Split-train").glob("examples*"))
 
 
-def test_scalars_of_one_type_are_one_array(source):
+def test_scalars_of_one_type_share_one_array(source):
     assert [(b.names, b.width) for b in source.blocks] == [(("a", "b"), 2), (("c",), 1), (("image",), 6), (("z",), 4)]
     many = blocks([FeatureSpec(f"x{i}", "float32", (1,)) for i in range(100)])
     assert [b.width for b in many] == [100]
@@ -142,7 +142,7 @@ def test_both_frameworks_get_the_same_batches(source, order, shard, batch):
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("shard", [Shard(), Shard(1, 3)], ids=["whole", "a third"])
 @pytest.mark.parametrize("batch", [6, 96, 999, 3000])
-def test_a_split_that_lives_on_the_device_is_gathered_into_the_same_batches(artifact, order, shard, batch):
+def test_a_split_on_the_device_is_gathered_into_the_same_batches(artifact, order, shard, batch):
     source = transformed_examples(artifact, "train")
     wanted = list(source.batches(batch, shard=shard, **order))
     gathered = list(DeviceColumns(source, torch.device("cpu")).batches(batch, shard=shard, **order))
@@ -153,7 +153,7 @@ def test_a_split_that_lives_on_the_device_is_gathered_into_the_same_batches(arti
             np.testing.assert_array_equal(found[name].numpy(), values)
 
 
-def test_a_split_lives_on_the_device_if_it_takes_a_quarter_of_the_free_memory_at_most(artifact):
+def test_a_split_is_kept_on_the_device_if_it_needs_at_most_a_quarter_of_the_free_memory(artifact):
     whole = transformed_examples(artifact, "train")
     size = ROWS * whole._row_bytes
     assert fits(whole, 4 * size)
@@ -161,7 +161,7 @@ def test_a_split_lives_on_the_device_if_it_takes_a_quarter_of_the_free_memory_at
     assert not fits(Examples(whole.blocks, whole._parts, memory_bytes=0), 100 * size)
 
 
-def test_a_block_is_sent_before_the_one_in_front_of_it_is_used():
+def test_a_block_is_sent_before_the_previous_one_is_used():
     events = []
 
     def sent():
@@ -174,13 +174,13 @@ def test_a_block_is_sent_before_the_one_in_front_of_it_is_used():
     assert events == ["sent 0", "sent 1", "used 0", "sent 2", "used 1", "used 2"]
 
 
-def test_tensorflow_gets_one_epoch_after_the_other(source):
+def test_tensorflow_gets_the_epochs_in_order(source):
     wanted = [labels.tolist() for epoch in (4, 5) for _, labels in source.batches(300, seed=1, epoch=epoch)]
     found = [labels.tolist() for _, labels in dataset(source, 300, seed=1, first_epoch=4, epochs=2).as_numpy_iterator()]
     assert found == wanted
 
 
-def test_an_epochs_order_is_that_of_its_seed_and_number_and_not_of_the_files(source, tmp_path):
+def test_an_epochs_order_depends_on_its_seed_and_number_and_not_on_the_files(source, tmp_path):
     def order(examples, seed, epoch):
         return np.concatenate([labels for _, labels in examples.batches(64, seed=seed, epoch=epoch)]).tolist()
 
@@ -192,13 +192,13 @@ def test_an_epochs_order_is_that_of_its_seed_and_number_and_not_of_the_files(sou
     assert sorted(order(source, 1, 2)) == list(range(ROWS))
 
 
-def test_beyond_memory_rows_from_all_over_the_data_meet_in_a_batch(source):
+def test_beyond_memory_a_batch_mixes_rows_of_the_whole_data(source):
     batch = next(source.batches(64, seed=1))[1]
     assert np.ptp(batch) > ROWS / 2
     assert len(set(batch.tolist())) == 64
 
 
-def test_a_models_change_of_its_input_changes_nothing_else(source):
+def test_a_model_that_changes_its_input_changes_nothing_else(source):
     features, _ = next(pytorch_batches(source, 100))
     for values in features.values():
         values.zero_()
@@ -206,6 +206,6 @@ def test_a_models_change_of_its_input_changes_nothing_else(source):
     assert torch.count_nonzero(again["image"]) > 500
 
 
-def test_examples_that_hold_no_columns_are_refused_with_what_to_do(tmp_path):
+def test_examples_without_columns_are_refused_with_the_fix(tmp_path):
     with pytest.raises(UserError, match=r"has no columns.json: .*run again in a new workspace"):
         transformed_examples(tmp_path, "train")

@@ -53,7 +53,7 @@ def test_no_row_is_lost_or_seen_twice(source, workers, order, batch):
         assert sorted(row for shard in shards for row in shard[step]) == sorted(rows)
 
 
-def test_a_worker_without_a_row_of_the_last_batch_counts_none(source):
+def test_a_worker_without_rows_in_the_last_batch_counts_none(source):
     # 103 = 17 * 6 + 1: one worker of three has a row.
     sizes = [len(of_shard(source, 6, Shard(i, 3))[-1]) for i in range(3)]
     assert sizes == [1, 0, 0]

@@ -106,7 +106,7 @@ def test_a_column_with_one_value_in_all_rows_has_no_type_in_a_split_without_it()
     assert distance(messy()[100:], messy()[:100], "tract").reason == TOO_FEW
 
 
-def test_ids_have_too_many_different_values_to_be_compared():
+def test_ids_have_too_many_distinct_values_to_be_compared():
     ids = [pd.DataFrame({"id": [f"{s}{i}" for i in range(1000)]}) for s in "ab"]
     assert distance(*ids, "id").reason == TOO_MANY_VALUES
 
@@ -132,7 +132,7 @@ def test_a_shift_of_one_column_in_two_thousand_rows_is_the_only_finding(name, sh
     assert [f.feature for f in found] == [name]
 
 
-def test_other_units_stop_the_run_and_say_what_was_expected_and_what_was_seen():
+def test_changed_units_stop_the_run_with_the_expected_and_the_received_values():
     frame = messy()
     [found] = distance_findings([distance(frame.assign(x=lambda t: t.x * 1000), frame, "x")], LIMITS)
     assert found.action == "fail"
@@ -156,14 +156,14 @@ TIMES = {
 
 
 @pytest.mark.parametrize("name", TIMES)
-def test_time_that_has_moved_on_grows_and_does_not_drift_even_out_of_order(name):
+def test_time_that_advances_grows_and_does_not_drift_even_out_of_order(name):
     rows = pd.DataFrame({"at": TIMES[name]})
     then, later = rows[:1500].sample(frac=1, random_state=0), rows[1500:].sample(frac=1, random_state=0)
     assert distance(later, then, "at").reason in ("grows with time", TOO_MANY_VALUES)
 
 
 @pytest.mark.parametrize("name", TIMES)
-def test_time_in_the_order_of_the_rows_is_told_before_it_ever_moves_on(name):
+def test_time_in_row_order_is_reported_from_the_first_run(name):
     rows = pd.DataFrame({"at": TIMES[name], "x": np.sin(np.arange(3000))})
     found = Checks(
         {"train": statistics(rows)},
@@ -178,27 +178,27 @@ def test_time_in_the_order_of_the_rows_is_told_before_it_ever_moves_on(name):
     assert told[0].remedy == "--set 'data.exclude=[at]'"
 
 
-def test_an_amount_that_counts_up_in_the_order_of_the_rows_grows_too():
+def test_an_amount_that_grows_in_row_order_is_found():
     rows = pd.DataFrame({"since": np.arange(3000) * 0.5})
     assert distance(rows[1500:], rows[:1500], "since", {"since"}).reason == "grows with time"
 
 
-def test_seconds_that_have_become_milliseconds_drift():
+def test_seconds_that_became_milliseconds_drift():
     rows = pd.DataFrame({"at": HOURS.astype("int64") // 10**9})
     assert distance(rows * 1000, rows, "at", {"at"}).judged
 
 
-def test_time_that_has_gone_back_drifts():
+def test_time_that_goes_backwards_drifts():
     rows = pd.DataFrame({"at": HOURS.astype("int64") // 10**9})
     assert distance(rows[:1500], rows[1500:], "at", {"at"}).judged
 
 
-def test_a_column_in_the_order_of_the_rows_in_other_units_drifts():
+def test_a_column_in_row_order_with_changed_units_drifts():
     rows = pd.DataFrame({"radius": np.sort(np.random.default_rng(0).normal(14, 3, 2000))})
     assert distance(rows * 1000, rows, "radius", {"radius"}).judged
 
 
-def test_values_that_train_lacks_by_chance_have_no_finding_and_more_of_them_have():
+def test_a_few_values_missing_in_train_by_chance_have_no_finding_and_many_have_one():
     splits = split(messy(), 1)
     assert judge(splits, split_paths=True) == []
     found = judge({**splits, "eval": splits["eval"].assign(kind="elsewhere")}, split_paths=True)
@@ -206,7 +206,7 @@ def test_values_that_train_lacks_by_chance_have_no_finding_and_more_of_them_have
     assert (found.feature, found.where, found.anomaly, found.action) == ("kind", "eval", "unexpected string values", "warn")
 
 
-def test_whole_numbers_beyond_zero_and_one_that_train_lacks_by_chance_have_no_finding():
+def test_integers_missing_in_train_by_chance_have_no_finding():
     rows = pd.DataFrame({"children": np.random.default_rng(0).integers(0, 2, 1000)})
     other = rows[:200].copy()
     other.loc[3, "children"] = 2
@@ -215,13 +215,13 @@ def test_whole_numbers_beyond_zero_and_one_that_train_lacks_by_chance_have_no_fi
     assert (found.feature, found.expected, found.seen, found.action) == ("children", "0 or 1", "2 to 2", "warn")
 
 
-def test_a_split_that_lacks_a_column_that_train_has_stops_the_run():
+def test_a_column_missing_in_a_split_stops_the_run():
     splits = split(messy(), 1)
     [found] = judge({**splits, "eval": splits["eval"].assign(x=np.nan)}, split_paths=True)
     assert (found.feature, found.where, found.action, found.share) == ("x", "eval", "fail", 1)
 
 
-def test_splits_of_their_own_files_that_differ_are_told_and_stop_nothing():
+def test_differing_splits_in_separate_files_are_reported_and_do_not_stop_the_run():
     splits = split(messy(), 1)
     splits["eval"] = splits["eval"].assign(x=lambda t: t.x * 1000)
     [found] = judge(splits, split_paths=True)
@@ -267,7 +267,7 @@ def test_bounds_on_all_rows_of_a_reviewed_schema_allow_a_small_split_what_chance
     assert judge({"train": rows, "eval": small}, schema=REVIEWED, curated=True) == []
 
 
-def test_what_a_reviewed_schema_says_of_every_row_holds_for_every_row_of_every_split():
+def test_a_reviewed_schemas_bounds_hold_for_every_row_of_every_split():
     rows = reviewed_rows()
     small = rows[:57].copy()
     small.loc[5, "v"] = "c"
@@ -347,13 +347,13 @@ def test_one_outlier_in_requests_is_no_drift(model):
     assert requests(model, rows).verdict() == "no feature has changed"
 
 
-def test_of_a_few_requests_nothing_is_told(model):
+def test_a_few_requests_have_no_finding(model):
     found = requests(model, messy(seed=1)[:4])
     assert found.findings == []
     assert found.verdict() == "too few rows"
 
 
-def test_requests_in_other_units_have_changed(model):
+def test_requests_in_other_units_are_a_finding(model):
     [found] = requests(model, messy(seed=1)[:500].assign(x=lambda t: t.x * 1000)).findings
     assert (found.feature, found.action, found.remedy) == ("x", "fail", "")
 
@@ -364,6 +364,6 @@ def test_text_in_requests_where_numbers_were_trained_on_is_a_finding(model):
 
 
 @pytest.mark.parametrize("form", ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y %H:%M:%S"])
-def test_a_date_is_known_to_grow_whichever_way_its_day_and_month_are_written(form):
+def test_a_growing_date_is_found_in_either_order_of_day_and_month(form):
     days = pd.date_range("2024-03-01", periods=600, freq="2h").strftime(form)
     assert "d" in ordered(pd.DataFrame({"d": days}))

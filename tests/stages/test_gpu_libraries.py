@@ -39,7 +39,7 @@ def test_both_frameworks_are_built_for_one_cuda():
     assert [n for n in names if re.fullmatch(r"nvidia-.*-cu\d+", n) and not n.endswith("-cu12")] == []
 
 
-def test_tensorflow_has_what_it_opens():
+def test_tensorflow_has_the_libraries_that_it_opens():
     found = [str(path) for name in sorted(OPENED) for path in HERE.glob(f"*/lib/{name}")]
     assert {Path(path).name for path in found} == OPENED
     code = f"import ctypes\nfor path in {found}: ctypes.CDLL(path)"

@@ -22,7 +22,7 @@ def run(code):
 
 
 @pytest.mark.parametrize("trainer", ["tensorflow", "pytorch"])
-def test_a_server_imports_nothing_that_trains(trainer):
+def test_a_server_imports_no_training_code(trainer):
     code = f"""
 import sys
 from switchyard.components.import_order import import_tensorflow_without_keras, import_torch_first
@@ -66,7 +66,7 @@ import jax
 
 
 @pytest.mark.core
-def test_a_run_without_pytorch_can_have_it_later():
+def test_pytorch_can_be_imported_after_a_run_without_it():
     code = """
 import sys
 from switchyard.components.import_order import without_other_frameworks

@@ -120,7 +120,7 @@ def _read(artifact: Any, split: str) -> Any:
 
 @pytest.mark.parametrize("rows", [100_000, 100])
 @pytest.mark.parametrize("split", ROWS)
-def test_statistics_in_memory_are_those_of_the_beam_pipeline(
+def test_statistics_in_memory_equal_those_of_the_beam_pipeline(
     split: str, rows: int, examples: Any, by_beam: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many rows in some order of the shards, which Beam chooses: TFDV's quantiles are estimates that depend on it.
@@ -149,7 +149,7 @@ def test_the_stage_computes_them_in_memory(examples: Any, tmp_path: Path) -> Non
     assert texts["spoiled"].invalid_utf8_count == ROWS["train"] // 2
 
 
-def test_the_artifact_is_described_as_tfx_describes_it(examples: Any, by_beam: Any, tmp_path: Path) -> None:
+def test_the_artifact_has_the_properties_that_tfx_writes(examples: Any, by_beam: Any, tmp_path: Path) -> None:
     found = _computed(examples, tmp_path, 256)
 
     def described(artifact: Any) -> str:
@@ -162,7 +162,7 @@ def test_the_artifact_is_described_as_tfx_describes_it(examples: Any, by_beam: A
 
 
 @pytest.mark.parametrize(("limit", "pipelines"), [(256, 0), (1, 1), (0, 1)])
-def test_beam_computes_what_is_larger_than_the_limit(
+def test_beam_computes_statistics_of_data_above_the_limit(
     limit: int, pipelines: int, examples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run: list[str] = []

@@ -145,7 +145,7 @@ def test_split_key_keeps_a_group_together(tmp_path):
     assert set.union(*splits.values()) == {"Split-train", "Split-eval"}
 
 
-def test_a_key_is_one_group_over_files_of_every_type_and_no_feature_when_it_is_excluded(tmp_path):
+def test_a_split_key_groups_rows_across_files_of_any_type_and_is_no_feature_if_excluded(tmp_path):
     users = np.random.default_rng(1).integers(1, 102, 700)
     for name, kind in (("a", "int64"), ("b", "float64"), ("c", "category")):
         part = frame(700).assign(user=users.astype("float64"), who=users)
@@ -194,7 +194,7 @@ def test_a_split_is_written_in_shards_of_bounded_size(tmp_path, monkeypatch):
     assert names[0] == "data_tfrecord-00000-of-00005"
 
 
-def test_bad_rows_are_counted_sampled_and_left_out(tmp_path):
+def test_bad_rows_are_counted_sampled_and_skipped(tmp_path):
     good = frame(100).assign(s="t").to_csv(index=False)
     bad = "1,2\n" + "9,0.5,t,1,extra\n"
     (tmp_path / "d.csv").write_bytes((good + bad).encode() + b"1,0.5,\xff\xfe,1\n" + b"1,0.5,t,\n")
@@ -208,7 +208,7 @@ def test_bad_rows_are_counted_sampled_and_left_out(tmp_path):
     assert all(part in reasons for part in ("fields where the header has 4", "not UTF-8", "label 'y' is missing"))
 
 
-def test_bad_json_lines_are_counted_and_left_out(tmp_path):
+def test_bad_json_lines_are_counted_and_skipped(tmp_path):
     lines = [json.dumps({"x": i, "y": i % 2}) for i in range(80)]
     (tmp_path / "d.jsonl").write_text("\n".join([*lines, "{oops", "[1]"]))
     summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.jsonl")], max_bad_rows=2)
@@ -222,7 +222,7 @@ def test_a_split_without_rows_is_refused(tmp_path):
         ingest(tmp_path, path=[str(tmp_path / "d.csv")], weights={"train": 1, "eval": 1e-9})
 
 
-def test_renaming_or_mending_labels_moves_no_row_to_another_split(tmp_path):
+def test_renaming_or_correcting_labels_moves_no_row_to_another_split(tmp_path):
     splits = []
     for name, labels in (("a", ["bad", "good"]), ("b", ["zbad", "good"]), ("c", ["good", "bad"])):
         (tmp_path / name).mkdir()
@@ -232,7 +232,7 @@ def test_renaming_or_mending_labels_moves_no_row_to_another_split(tmp_path):
     assert splits[0] == splits[1] == splits[2]
 
 
-def test_a_named_test_split_is_what_models_are_judged_by_and_without_rows_it_is_refused(tmp_path):
+def test_a_named_test_split_is_evaluated_and_is_refused_without_rows(tmp_path):
     path = write_csv(tmp_path / "d.csv", frame(400))
     (tmp_path / "a").mkdir()
     summary, _ = ingest(tmp_path / "a", path=[path], weights={"train": 0.7, "eval": 0.1, "test": 0.2})
@@ -273,7 +273,7 @@ def test_a_label_has_the_same_classes_and_examples_in_every_format(ending, zero,
 
 @pytest.mark.parametrize(("declared", "classes"), [("number", [0, 1]), ("text", ["0", "1"])])
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_label_has_the_type_that_is_declared(ending, declared, classes, tmp_path):
+def test_a_label_has_its_declared_type(ending, declared, classes, tmp_path):
     data = frame().assign(y=lambda t: t.y.astype(str))
     {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet}[ending](data, tmp_path / f"d.{ending}", index=False)
     summary, rows = ingest(tmp_path, path=[str(tmp_path / f"d.{ending}")], columns={"y": declared})
@@ -281,7 +281,7 @@ def test_a_label_has_the_type_that_is_declared(ending, declared, classes, tmp_pa
     assert {row["y"] for row in rows} == {c.encode() if isinstance(c, str) else c for c in classes}
 
 
-def test_columns_without_a_value_are_named(tmp_path):
+def test_columns_without_values_are_named(tmp_path):
     summary, _ = ingest(tmp_path, path=[write_csv(tmp_path / "d.csv", frame().assign(nothing=None))])
     assert summary.empty_columns == ["nothing"]
 
@@ -303,7 +303,7 @@ def test_every_row_has_the_class_that_the_first_pass_counted(content, csv, class
     assert len(written) == 60 * len(rows)
 
 
-def test_rows_of_one_key_count_as_one_also_where_the_key_is_no_feature(tmp_path):
+def test_rows_of_one_key_count_as_one_even_if_the_key_is_no_feature(tmp_path):
     write_csv(tmp_path / "d.csv", frame(600).assign(user=np.arange(600) % 30))
     summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.csv")], split_key="user", exclude=["user"])
     train = sum(row["split"] == "Split-train" for row in rows)
@@ -322,7 +322,7 @@ def write_examples(path, *rows):
     return str(path)
 
 
-def test_records_whose_kind_differs_are_read_as_the_same_json_lines_are(tmp_path):
+def test_records_of_mixed_kinds_are_read_as_the_same_json_lines(tmp_path):
     path = write_examples(tmp_path / "d.tfrecord", *({"f": 1 if i % 2 else 0.5, "n": i, "y": i % 2} for i in range(40)))
     summary, rows = ingest(tmp_path, path=[path])
     assert summary.columns["f"] == "float"
@@ -336,7 +336,7 @@ def test_records_of_bytes_beside_numbers_are_refused_with_their_row(tmp_path):
         ingest(tmp_path, path=[path])
 
 
-def test_a_broken_tfrecord_is_refused_in_words_of_the_file_alone(tmp_path):
+def test_a_broken_tfrecord_is_refused_with_a_message_about_the_file(tmp_path):
     content = bytearray(open(make("tfrecord", tmp_path), "rb").read())
     content[40] ^= 255
     (tmp_path / "d.tfrecord").write_bytes(content)

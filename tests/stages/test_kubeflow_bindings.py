@@ -10,7 +10,7 @@ GIVEN = ["examples", "exclude_splits", "statistics", "schema", "run_node"]
 
 
 @pytest.mark.parametrize("names", [{"examples": ["examples"], "schema": ["schema"]}, {"examples": ["examples"]}, {}])
-def test_what_a_class_declares_is_taken_by_name_and_anything_else_is_written(names):
+def test_declared_arguments_are_bound_by_name_and_all_others_are_written(names):
     """`schema` is an input that the class does not need: another node of the same task may have an argument of that name."""
     written = bind("inputs", names, STATISTICS, GIVEN)
     assert bound("inputs", {"component": STATISTICS, **written}, GIVEN) == names

@@ -84,7 +84,7 @@ def test_a_model_whose_files_were_copied_in_part_is_copied_again(client, run_id,
     assert (Path(local_file_uri_to_path(source)) / "weights").read_bytes() == bytes(100)
 
 
-def test_a_blessing_holds_against_the_champion_it_was_compared_with(client, run_id, tmp_path):
+def test_a_blessing_is_valid_only_against_the_champion_that_it_was_compared_with(client, run_id, tmp_path):
     for number, compared in ((1, None), (2, "1")):
         register_model(client, run_id, small_model(tmp_path, number, compared_with=compared))
     late = register_model(client, run_id, small_model(tmp_path, 3, compared_with="1"))
@@ -93,7 +93,7 @@ def test_a_blessing_holds_against_the_champion_it_was_compared_with(client, run_
     assert alias_version(client, "m", CHALLENGER) == "3"
 
 
-def test_what_did_not_pass_is_no_version_and_what_is_not_blessed_is_no_champion(client, run_id, tmp_path):
+def test_a_model_that_failed_is_not_registered_and_an_unblessed_one_is_no_champion(client, run_id, tmp_path):
     assert register_model(client, run_id, small_model(tmp_path, 1, passed=False, blessed=False)).version is None
     kept = register_model(client, run_id, small_model(tmp_path, 2, blessed=False))
     assert (kept.status, kept.champion) == ("challenger", None)
@@ -115,7 +115,7 @@ def test_a_lock_left_by_a_kill_is_broken(client, run_id, tmp_path, monkeypatch):
     assert alias_version(client, "m", CHAMPION) == "2"
 
 
-def test_a_lock_released_while_mlflow_looks_at_it_with_a_mocked_answer(client, run_id, tmp_path, monkeypatch):
+def test_a_lock_released_while_mlflow_reads_it_is_taken_with_a_mocked_answer(client, run_id, tmp_path, monkeypatch):
     """MLflow 3.17's store finds the name taken, reads who has it, and finds nothing: 60 of 2,400 times with four processes."""
     create, answers = client.create_registered_model, [MlflowException("not found", RESOURCE_DOES_NOT_EXIST)]
 
@@ -129,7 +129,7 @@ def test_a_lock_released_while_mlflow_looks_at_it_with_a_mocked_answer(client, r
     assert answers == []
 
 
-def test_a_server_that_is_away_is_not_taken_for_an_empty_one():
+def test_an_unreachable_server_is_not_an_empty_registry():
     with pytest.raises(MlflowException, match="Connection refused"):
         alias_version(tracking.client("http://127.0.0.1:9"), "m", CHAMPION)
 
@@ -150,12 +150,12 @@ def test_a_registered_model_that_switchyard_did_not_make_is_left_alone(client, r
     assert moves(client, "m") == []
 
 
-def test_an_empty_registered_model_that_somebody_prepared_is_taken(client, run_id, tmp_path):
+def test_an_empty_registered_model_is_used(client, run_id, tmp_path):
     client.create_registered_model("m")
     assert register_model(client, run_id, small_model(tmp_path, 1)).status == CHAMPION
 
 
-def test_a_champion_set_without_switchyard_is_compared_with_and_stands_in_the_history(client, run_id, tmp_path):
+def test_a_champion_set_without_switchyard_is_compared_and_recorded_in_the_history(client, run_id, tmp_path):
     register_model(client, run_id, small_model(tmp_path, 1))
     register_model(client, run_id, small_model(tmp_path, 2, blessed=False))
     client.set_registered_model_alias("m", CHAMPION, "2")
@@ -169,7 +169,7 @@ def test_a_champion_set_without_switchyard_is_compared_with_and_stands_in_the_hi
     ]
 
 
-def test_a_process_that_was_stopped_while_it_held_the_lock_moves_nothing(client, run_id, tmp_path):
+def test_a_process_suspended_while_it_held_the_lock_moves_no_alias(client, run_id, tmp_path):
     register_model(client, run_id, small_model(tmp_path, 1))
     with promotion_lock.locked(client, "m") as check:
         # Another found it stale, and holds one of its own.

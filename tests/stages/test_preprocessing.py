@@ -45,26 +45,26 @@ def transformed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["t", "wide"])
-def test_seconds_that_float32_cannot_tell_apart_stay_as_many_values(name, transformed):
+def test_seconds_that_float32_cannot_distinguish_stay_distinct(name, transformed):
     for values in transformed[name]:
         assert values.dtype == np.float32
         assert len(np.unique(values[:, 0])) == 1000
         np.testing.assert_allclose(values[:, 0], (np.arange(1000) - 499.5) / np.arange(1000).std(), atol=1e-5)
 
 
-def test_ids_beyond_float64_with_gaps_stay_as_many_values_as_float64_knows(transformed):
+def test_ids_beyond_float64_with_missing_values_keep_the_values_that_float64_can_hold(transformed):
     for values in transformed["gap"]:
         present = values[np.arange(1000) % 5 != 0, 0]
         assert len(np.unique(present)) > 780
         assert (values[np.arange(1000) % 5 == 0] == 0).all()
 
 
-def test_what_is_served_is_transformed_as_the_examples_are(transformed):
+def test_served_rows_are_transformed_like_the_examples(transformed):
     for examples, served in transformed.values():
         np.testing.assert_array_equal(examples, served)
 
 
-def test_columns_scaled_as_one_matrix_are_what_each_is_alone(tmp_path):
+def test_columns_scaled_as_one_matrix_equal_those_scaled_one_by_one(tmp_path):
     spec = {
         "float": tf.io.FixedLenFeature([1], tf.float32),
         "vector": tf.io.FixedLenFeature([3], tf.float32),
@@ -124,7 +124,7 @@ def test_columns_scaled_as_one_matrix_are_what_each_is_alone(tmp_path):
     assert found["never"].numpy() == found["never_alone"].numpy() == [[2.0]]
 
 
-def test_the_inputs_of_each_output_are_those_that_transform_finds():
+def test_the_inputs_of_each_output_equal_those_that_transform_finds():
     dense = {name: tf.TensorSpec([None, 1], tf.float32) for name in "abc"}
 
     @tf.function(input_signature=[{**dense, "gap": tf.SparseTensorSpec([None, None], tf.float32)}])
@@ -160,7 +160,7 @@ def test_a_label_named_like_a_missing_indicator_does_not_replace_it():
     }
 
 
-def test_wide_data_says_which_column_is_prepared():
+def test_wide_data_reports_the_column_in_progress():
     said = []
     progress.set_sink(said.append)
     try:

@@ -9,7 +9,7 @@ from tests.training_inputs import request, sources
 
 
 @pytest.mark.core
-def test_the_area_under_the_curve_is_that_of_torchmetrics_with_probabilities_on_its_thresholds(tmp_path):
+def test_the_auc_equals_torchmetrics_for_probabilities_on_its_thresholds(tmp_path):
     torch.manual_seed(0)
     metrics = Metrics(request(sources("binary"), tmp_path, "binary"), prefix="")
     reference = torchmetrics.classification.BinaryAUROC(thresholds=200)

@@ -24,7 +24,7 @@ def config(tmp_path):
 
 
 @pytest.mark.parametrize("name", RUNNER)
-def test_a_pipeline_is_compiled_without_a_process(name, config, tmp_path):
+def test_compiling_a_pipeline_starts_no_process(name, config, tmp_path):
     with RUNNER[name](Workspace(tmp_path / "w"), Console(file=io.StringIO())) as runner:
         compiled = runner.compile(config)
         assert runner._processes is None
@@ -34,18 +34,18 @@ def test_a_pipeline_is_compiled_without_a_process(name, config, tmp_path):
     assert set(UNCACHED) < set(compiled.stages)
 
 
-def test_what_a_refused_compilation_has_made_is_taken_away(config, tmp_path):
+def test_a_refused_compilation_removes_its_files(config, tmp_path):
     runner = LocalRunner(Workspace(tmp_path / "w"), Console(file=io.StringIO()))
     with pytest.raises(UserError, match="task: "):
         runner.compile(config.model_copy(update={"task": "auto"}))
     assert not (tmp_path / "w").exists()
 
 
-def test_every_name_of_a_runner_is_one_of_this_machine():
+def test_every_runner_in_the_table_runs_on_this_machine():
     assert all(issubclass(runner_class(name), MachineRunner) and runner_class(name).name == name for name in RUNNERS)
 
 
-def test_closing_twice_is_closing_once(tmp_path):
+def test_a_runner_can_be_closed_twice(tmp_path):
     runner = LocalRunner(Workspace(tmp_path / "w"), Console(file=io.StringIO()))
     with runner:
         pass

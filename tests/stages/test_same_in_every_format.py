@@ -161,7 +161,7 @@ def test_a_table_gives_the_same_examples_and_splits_in_every_format(tmp_path_fac
 
 @settings(max_examples=40, derandomize=True, deadline=None)
 @given(tables(), st.sampled_from(FORMATS))
-def test_a_model_is_given_the_same_by_prediction_server_and_evaluation(tmp_path_factory, table, trained_on):
+def test_prediction_server_and_evaluation_give_a_model_the_same_input(tmp_path_factory, table, trained_on):
     folder = tmp_path_factory.mktemp("t")
     records = write(folder, *table)
     examples, summary = ingested(folder / f"d.{trained_on}")

@@ -21,7 +21,7 @@ def here(tmp_path):
     return uri
 
 
-def test_what_a_run_logs_is_in_mlflow(here, tmp_path):
+def test_the_records_of_a_run_are_in_mlflow(here, tmp_path):
     experiment = tracking.ensure_experiment(here, "e", tmp_path / "files")
     run = tracking.Run(here, tracking.create_run(here, experiment, "r", {}))
     run.params({f"p{i}": i for i in range(150)})
@@ -38,7 +38,7 @@ def test_what_a_run_logs_is_in_mlflow(here, tmp_path):
     assert (tmp_path / "files").is_dir()
 
 
-def test_what_cannot_be_sent_is_kept_and_sent_later(here, tmp_path, capsys):
+def test_records_that_cannot_be_sent_are_kept_and_sent_later(here, tmp_path, capsys):
     workspace = Workspace(tmp_path)
     folder = workspace.journal / "run1"
     new = {"name": "n", "tags": {"a": "b"}, "started": 1000}
@@ -67,7 +67,7 @@ def test_what_cannot_be_sent_is_kept_and_sent_later(here, tmp_path, capsys):
     assert child.info.status == "FINISHED"
 
 
-def test_what_a_killed_run_left_is_sent_and_ended(here, tmp_path):
+def test_the_records_of_a_killed_run_are_sent_and_its_run_is_ended(here, tmp_path):
     """MLflow went away in the middle of a run that was killed then: what is RUNNING there cannot end by itself."""
     workspace = Workspace(tmp_path)
     experiment = tracking.ensure_experiment(here, "e", tmp_path / "files")
@@ -86,7 +86,7 @@ def test_what_a_killed_run_left_is_sent_and_ended(here, tmp_path):
     assert [client.get_run(run).info.status for run in (parent, stage)] == ["KILLED", "KILLED"]
 
 
-def test_a_broken_upload_goes_on_where_it_stopped(tmp_path):
+def test_an_interrupted_upload_resumes(tmp_path):
     folder = tmp_path / "run1"
     write_header(folder, {"uri": "sqlite:///x", "experiment": "e", "artifacts": "", "runs": {"pipeline": "id"}, "new": {}})
     journal = Journal(folder, "pipeline")

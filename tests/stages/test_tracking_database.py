@@ -35,7 +35,7 @@ def first_run(uri, before=""):
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_first_runs_that_meet_make_one_database(tmp_path):
+def test_concurrent_first_runs_create_one_database(tmp_path):
     # A folder that is not there yet, with a space in its name.
     uri = f"sqlite:///{tmp_path / 'a workspace' / 'mlflow.db'}"
     runs = [first_run(uri) for _ in range(3)]
@@ -50,7 +50,7 @@ def test_first_runs_that_meet_make_one_database(tmp_path):
 
 
 @pytest.mark.core
-def test_a_kill_while_the_database_is_made_leaves_none(tmp_path):
+def test_a_kill_during_the_creation_of_the_database_leaves_none(tmp_path):
     database = tmp_path / "mlflow.db"
     run = first_run(f"sqlite:///{database}", STOPS_BEFORE_THE_END)
     run.stdin.write("\n")
@@ -66,7 +66,7 @@ def test_a_kill_while_the_database_is_made_leaves_none(tmp_path):
 
 
 @pytest.mark.core
-def test_what_is_in_a_read_only_folder_can_be_read_with_the_mode_mocked(tmp_path, monkeypatch):
+def test_a_database_in_a_read_only_folder_can_be_read_with_the_mode_mocked(tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.ensure_experiment(uri, "e", None)
     (tmp_path / "mlflow.db.lock").unlink()
@@ -79,7 +79,7 @@ def test_what_is_in_a_read_only_folder_can_be_read_with_the_mode_mocked(tmp_path
 
 @pytest.mark.core
 @pytest.mark.parametrize("store", ["http://me:secret@127.0.0.1:9", "a file that is no database"])
-def test_a_store_that_cannot_be_asked_ends_a_command_with_a_message(store, tmp_path, monkeypatch):
+def test_an_unreachable_store_ends_a_command_with_a_message(store, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     where = ["--tracking-uri", store]
     if not store.startswith("http"):

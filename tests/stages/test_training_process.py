@@ -130,7 +130,7 @@ def test_a_pytorch_model_is_trained_without_tensorflow_and_tfx(job, tmp_path, sa
     assert not found & set(OTHERS)
 
 
-def test_each_of_several_workers_is_too(job, tmp_path):
+def test_each_of_several_workers_is_trained_without_tensorflow_and_tfx(job, tmp_path):
     result = train(job(count=2), no_report)
     assert result.workers == 2
     found = modules(tmp_path)
@@ -166,7 +166,7 @@ train(TrainingJob.model_validate_json({job("tensorflow", **accelerator).model_du
 
 
 @pytest.mark.core
-def test_how_a_training_ends_is_told_to_the_stage(job, tmp_path):
+def test_the_stage_receives_the_outcome_of_the_training(job, tmp_path):
     with training_server("pytorch", tmp_path / "log") as server:
 
         def trained(how):
@@ -186,7 +186,7 @@ def test_how_a_training_ends_is_told_to_the_stage(job, tmp_path):
 
 
 @pytest.mark.core
-def test_a_training_ends_with_the_stage_that_waits_for_it(job, tmp_path):
+def test_a_training_ends_with_its_stage(job, tmp_path):
     code = f"""
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.workers.group import train
@@ -208,7 +208,7 @@ train(TrainingJob.model_validate_json({job(how="sleeps").model_dump_json()!r}), 
     assert not alive
 
 
-def test_a_server_that_cannot_start_is_told_with_its_reason(job, tmp_path, monkeypatch):
+def test_a_server_that_cannot_start_is_reported_with_the_reason(job, tmp_path, monkeypatch):
     (tmp_path / "lightning.py").write_text("raise ImportError('libcuda.so.1 is missing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with (

@@ -43,7 +43,7 @@ def findings_of(data, **settings):
     return schema_findings(tfdv.validate_statistics(stats, SCHEMA), SCHEMA, stats, "train", DataGateSettings(**settings))
 
 
-def test_anomalies_say_what_was_expected_what_was_seen_and_in_how_many_rows():
+def test_anomalies_report_expected_and_received_values_and_the_share_of_rows():
     data = frame()
     data["x"] *= 2
     data.loc[:49, "w"] = "zebra"
@@ -59,7 +59,7 @@ def test_anomalies_say_what_was_expected_what_was_seen_and_in_how_many_rows():
     assert all(f.action == "fail" for f in found.values())
 
 
-def test_the_config_decides_what_an_anomaly_does():
+def test_the_config_selects_the_action_of_an_anomaly():
     data = frame(gone=1, new=2.0)
     data.loc[0, "w"] = "zebra"
     actions = AnomalyActions(features={"new": "warn"})
@@ -70,7 +70,7 @@ def test_the_config_decides_what_an_anomaly_does():
     assert [f.feature for f in findings_of(frame(), excluded=["gone"])] == []
 
 
-def test_constraints_on_the_whole_data_set_obey_the_config_too():
+def test_constraints_on_the_whole_data_set_follow_the_config():
     schema = schema_pb2.Schema()
     schema.CopyFrom(SCHEMA)
     schema.dataset_constraints.min_examples_count = 1000
@@ -106,14 +106,14 @@ def test_drift_is_measured_by_both_comparators():
     assert finding.action == "fail"
 
 
-def test_free_text_is_not_judged():
+def test_free_text_is_not_checked():
     now, before = (statistics(frame(id=[f"{s}{i}" for i in range(500)])) for s in "ab")
     [distance] = [d for d in distances(now, before, "drift", "train", set()) if d.feature == "id"]
     assert not distance.judged
     assert distance_findings([distance], LIMITS) == []
 
 
-def test_columns_gone_new_and_of_another_type():
+def test_missing_new_and_retyped_columns_are_anomalies():
     now = statistics(frame(new=1.0, t="text"))
     before = statistics(frame(gone=1.0, left_out=1, t=2.0))
     found = column_findings(now, before, "train", DataGateSettings(excluded=["left_out"]), set())
@@ -170,7 +170,7 @@ def leaky(folder, duplicated):
     return {(f.feature, f.anomaly): f for f in leaks(folder, summary(), limits)}
 
 
-def test_leaks_are_found_with_their_numbers(tmp_path):
+def test_leaks_are_reported_with_their_share(tmp_path):
     found = leaky(tmp_path, 0.5)
     doubled = found["", "rows are duplicated across splits"]
     assert (doubled.action, doubled.share, doubled.seen) == ("fail", 0.5, "50 of 100 rows are in train")
@@ -179,7 +179,7 @@ def test_leaks_are_found_with_their_numbers(tmp_path):
     assert len(found) == 3
 
 
-def test_an_index_is_found_in_more_rows_than_are_looked_at(tmp_path, monkeypatch):
+def test_an_index_is_found_in_more_rows_than_the_sample(tmp_path, monkeypatch):
     """The first rows of a file that was sorted by its label have one label only."""
     monkeypatch.setattr(leakage, "SAMPLE_ROWS", 100)
     write(tmp_path, "train", pd.DataFrame({"i": range(400), "y": [0] * 200 + [1] * 200}))
@@ -192,7 +192,7 @@ def test_few_duplicates_warn(tmp_path):
     assert leaky(tmp_path, 0.05)["", "rows are duplicated across splits"].action == "warn"
 
 
-def test_data_that_repeats_itself_by_nature_does_not_leak(tmp_path):
+def test_data_with_natural_repetition_does_not_leak(tmp_path):
     random = np.random.default_rng(0)
     rows = pd.DataFrame({"i": random.integers(0, 10, 500), "y": random.integers(0, 2, 500)})
     write(tmp_path, "train", rows[:400])
@@ -211,7 +211,7 @@ def test_a_serving_sample_is_typed_as_the_training_data_is(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_a_serving_sample_means_the_same_in_every_format(kind, tmp_path):
+def test_a_serving_sample_has_the_same_values_in_every_format(kind, tmp_path):
     rows = pd.DataFrame({"flag": [True, False, True, True], "day": ["2024-01-31"] * 4, "w": ["NA", "a", "", None]})
     path = str(tmp_path / f"requests.{kind}")
     {
