@@ -7,6 +7,7 @@ be settled early.
 
 import importlib
 import importlib.util
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, cast
+
+_log = logging.getLogger(__name__)
 
 
 def import_torch_first() -> None:
@@ -29,6 +32,21 @@ def import_torch_first() -> None:
     for name in late:
         if importlib.util.find_spec(name):
             importlib.import_module(name)
+
+
+def hide_gpus_from_tensorflow() -> None:
+    """Hides the GPUs from TensorFlow in a process that runs a PyTorch model, or whose job does.
+
+    TensorFlow only transforms requests there; GPU memory is left to PyTorch.
+    """
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        # The host process initialized TensorFlow before, so its devices are fixed.
+        _log.warning("TensorFlow was used before and may hold GPU memory that PyTorch needs")
 
 
 @contextmanager

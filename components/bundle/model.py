@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ __all__ = [
 FILE = "bundle.json"
 # In `data/`: rows to warm up and check a server with.
 ROWS = "rows.parquet"
+# From a bundle's folder and `BundleInfo.predictor` to a class with `load_predictor`.
+PredictorClass = Callable[[Path, str], Any]
 _MEANING = re.compile(r"\w*(\[\w+\])?")
 
 
@@ -100,12 +102,13 @@ class BundleModel:
     Args:
         folder: folder of `bundle.json`.
         verified: whether the bundle's digest matches the one of the registry or the run.
+        predictor_class: finds the class with `load_predictor`, see `load_predictor_class`.
     """
 
-    def __init__(self, folder: Path, *, verified: bool) -> None:
+    def __init__(self, folder: Path, *, verified: bool, predictor_class: PredictorClass = load_predictor_class) -> None:
         self.info = _read_info(folder)
         # Import the trainer's framework first: PyTorch must be imported before TensorFlow.
-        trainer = load_predictor_class(folder, self.info.predictor)
+        trainer = predictor_class(folder, self.info.predictor)
         if not (verified and self.info.user_code):
             for place in (folder / "preprocess", folder / "model"):
                 check_if_saved_model(place)
@@ -190,7 +193,13 @@ def check_if_saved_model(folder: Path) -> None:
         check_saved_model(folder)
 
 
-def load_bundle(folder: str | Path, digest: str | None = None, *, verified: bool = False) -> BundleModel:
+def load_bundle(
+    folder: str | Path,
+    digest: str | None = None,
+    *,
+    verified: bool = False,
+    predictor_class: PredictorClass = load_predictor_class,
+) -> BundleModel:
     """Returns the bundle of an MLflow Model directory, without MLflow's own validation of inputs.
 
     Args:
@@ -198,12 +207,14 @@ def load_bundle(folder: str | Path, digest: str | None = None, *, verified: bool
         digest: required digest of the manifest, from the registry or the run that made the bundle; None only checks the files
             against the manifest.
         verified: whether the caller has checked the digest.
+        predictor_class: see `BundleModel`.
 
     Raises:
         UserError: the files do not match the manifest, or are not a valid bundle.
     """
     verify(Path(folder), digest)
-    return BundleModel(Path(folder) / "artifacts" / bundle_folder(folder), verified=verified or digest is not None)
+    inner = Path(folder) / "artifacts" / bundle_folder(folder)
+    return BundleModel(inner, verified=verified or digest is not None, predictor_class=predictor_class)
 
 
 def bundle_path(uri: str | Path) -> Path:

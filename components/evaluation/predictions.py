@@ -18,6 +18,7 @@ from switchyard.components.evaluation.batched_metrics import Batch
 from switchyard.components.evaluation.results import CHAMPION
 from switchyard.components.evaluation.slices import SliceColumn, slice_column
 from switchyard.components.tasks import TASKS
+from switchyard.components.training.workers.predicting import predictor_class
 
 _EPSILON = 1e-7
 ROWS = "rows"
@@ -97,7 +98,9 @@ class Loaded(dict[str, BundleModel]):
     """The bundles by name. A subclass of dict, as plain dicts do not support the weak references of `Shared`."""
 
     def __init__(self, places: Mapping[str, tuple[str, str | None]]) -> None:
-        super().__init__({name: load_bundle(folder, digest) for name, (folder, digest) in places.items()})
+        super().__init__(
+            {name: load_bundle(folder, digest, predictor_class=predictor_class) for name, (folder, digest) in places.items()}
+        )
 
 
 def rows_schema(models: Sequence[str], slice_features: Sequence[str]) -> pa.Schema:

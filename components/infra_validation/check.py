@@ -16,6 +16,7 @@ from switchyard.components.errors import StageError
 from switchyard.components.evaluation.servability import Servability
 from switchyard.components.infra_validation.server_process import ServerProcess, server_process
 from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
+from switchyard.components.training.workers.predicting import predictor_class
 
 # Rounding of float32 when the order of summation changes. The limit is twice the model's own difference if that is larger.
 TOLERANCE = 1e-5
@@ -39,7 +40,7 @@ def check(bundle: str, digest: str | None, serialized: Sequence[bytes], log: Pat
     try:
         with server_process(bundle, digest, log, patience_seconds) as server:
             started = round(server.startup_seconds, 2)
-            offline = load_bundle(bundle, digest)
+            offline = load_bundle(bundle, digest, predictor_class=predictor_class)
             frame = _sendable(to_frame(serialized, offline.info.features), offline.info.features)
             rows = len(frame)
             requests = _requests(server, offline.info)

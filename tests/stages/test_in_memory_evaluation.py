@@ -125,7 +125,7 @@ class Case:
         (folder / "own.py").write_text(OWN)
         by_folder = {str(bundle_path(m.uri)): n for m, n in zip(self._models, ("a", "b"), strict=True)}
         monkeypatch.setattr(
-            predictions, "load_bundle", lambda place, digest: ColumnModel(by_folder.get(place, "champion"), task, width)
+            predictions, "load_bundle", lambda place, digest, **_: ColumnModel(by_folder.get(place, "champion"), task, width)
         )
 
     def evaluate(self, limit: int) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
+from switchyard.components.bundle.code import load_predictor_class
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
@@ -20,7 +21,8 @@ from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.model_spec import FeatureSpec
 from switchyard.components.training.workers.group import train
-from switchyard.components.training.workers.training_process import training_server
+from switchyard.components.training.workers.predicting import predictor_class
+from switchyard.components.training.workers.training_process import TrainingServers, training_server
 from switchyard.components.user_code.loading import UserCode
 from tests.command import REPOSITORY, environment
 
@@ -206,6 +208,51 @@ train(TrainingJob.model_validate_json({job(how="sleeps").model_dump_json()!r}), 
     stage.wait()
     _, alive = psutil.wait_procs(started, timeout=30)
     assert not alive
+
+
+@pytest.mark.core
+def test_a_model_predicts_where_its_framework_is_imported_already(job, tmp_path, monkeypatch):
+    features = {name: np.linspace(-2, 2, 7, dtype=np.float32)[:, None] for name in "ab"}
+    export = tmp_path / "state" / "export"
+    with TrainingServers(["pytorch"], tmp_path) as servers:
+        monkeypatch.setenv(*next(iter(servers.environment.items())))
+        train(job(), no_report)
+        code = f"""
+import sys
+import numpy as np
+from pathlib import Path
+from switchyard.components.training.workers.predicting import predictor_class
+predict = predictor_class(Path({str(tmp_path)!r}), "pytorch").load_predictor(Path({str(export)!r}))
+features = {{name: np.linspace(-2, 2, 7, dtype=np.float32)[:, None] for name in "ab"}}
+np.save({str(tmp_path / "scores.npy")!r}, np.concatenate([predict(features), predict({{k: v[:0] for k, v in features.items()}})]))
+assert not {{"torch", "tensorflow"}} & set(sys.modules)
+"""
+        subprocess.run([sys.executable, "-c", code], env=environment(PYTHONPATH=REPOSITORY), cwd=REPOSITORY, check=True)
+        here = load_predictor_class(tmp_path, "pytorch").load_predictor(export)
+        np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), here(features))
+        predict = predictor_class(tmp_path, "pytorch").load_predictor(export)
+        with pytest.raises(StageError, match="KeyError: 'b'"):
+            predict({"a": features["a"]})
+        (export / "model.pt2").write_bytes(b"no archive")
+        with pytest.raises(UserError, match=r"model.pt2 is refused: it is not an archive"):
+            predictor_class(tmp_path, "pytorch").load_predictor(export)
+
+
+@pytest.mark.core
+def test_a_job_that_predicts_ends_with_its_predictor_and_its_death_is_reported(job, tmp_path, monkeypatch):
+    features = {name: np.zeros((1, 1), np.float32) for name in "ab"}
+    with TrainingServers(["pytorch"], tmp_path) as servers:
+        monkeypatch.setenv(*next(iter(servers.environment.items())))
+        train(job(), no_report)
+        before = set(psutil.Process().children(recursive=True))
+        predict, other = (predictor_class(tmp_path, "pytorch").load_predictor(tmp_path / "state" / "export") for _ in range(2))
+        one, two = sorted(set(psutil.Process().children(recursive=True)) - before, key=lambda p: p.create_time())
+        one.kill()
+        with pytest.raises(StageError, match=r"^its process was killed by SIGKILL"):
+            predict(features)
+        assert other(features).shape == (1, 1)
+        del other
+        assert two in psutil.wait_procs([two], timeout=30)[0]
 
 
 def test_a_server_that_cannot_start_is_reported_with_the_reason(job, tmp_path, monkeypatch):

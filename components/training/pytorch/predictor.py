@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from switchyard.components.import_order import import_torch_first
+from switchyard.components.import_order import hide_gpus_from_tensorflow, import_torch_first
 from switchyard.components.training.contract import Predictor
 from switchyard.components.training.positional import load_names, positional
 
@@ -22,7 +20,6 @@ from torch.export.passes import move_to_device_pass  # noqa: E402
 from switchyard.components.training.pytorch.archive import MODEL_FILE, load_program  # noqa: E402
 from switchyard.components.training.pytorch.numerics import allow_tf32  # noqa: E402
 
-_log = logging.getLogger(__name__)
 # A single row does not use a second core.
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 
@@ -33,7 +30,7 @@ class PytorchPredictor:
     @classmethod
     def load_predictor(cls, export_dir: Path) -> Predictor:
         """See Trainer."""
-        _hide_gpus_from_tensorflow()
+        hide_gpus_from_tensorflow()
         torch.set_num_threads(THREADS)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         names = load_names(export_dir)
@@ -50,15 +47,3 @@ class PytorchPredictor:
             return np.asarray(serve(tensors).cpu().numpy())
 
         return predict
-
-
-def _hide_gpus_from_tensorflow() -> None:
-    """Hides the GPUs from TensorFlow, which only transforms requests here, to leave the GPU memory to PyTorch."""
-    tf = sys.modules.get("tensorflow")
-    if tf is None:
-        return
-    try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        # The host process initialized TensorFlow before, so its devices are fixed.
-        _log.warning("TensorFlow was used before and may hold GPU memory that PyTorch needs")

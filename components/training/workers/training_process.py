@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,10 @@ from switchyard.components.training.workers.protocol import GO, PRUNE
 from switchyard.components.user_code.loading import is_file
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from switchyard.components.training.config import TrainerSettings
+    from switchyard.components.training.contract import Predictor
     from switchyard.components.training.job import TrainingJob
 
 # This framework trains in the stage's process, which has already imported it.
@@ -62,17 +66,57 @@ class TrainingServer:
         """Returns the trainer's name, see `check_trainer`. Raises the same errors as `train`."""
         return str(self._request({"check": settings.model_dump(mode="json"), "trial": False}, lambda *_: False, 2))
 
-    def _request(self, order: Mapping[str, Any], report: Report, output: int) -> Any:
+    def predictor(self, bundle: Path, predictor: str, export_dir: Path) -> Predictor:
+        """Loads a trainer's export in a job, which ends with this process or when the predictor is no longer used.
+
+        Args:
+            bundle: the bundle's folder.
+            predictor: see `load_predictor_class`.
+            export_dir: see `Trainer.load_predictor`.
+
+        Raises:
+            UserError: the export is not a valid one; also by the predictor, as StageError and any failure of a prediction.
+        """
+        from switchyard.components.training.workers import arrays  # imports NumPy, which the runner does not need
+
+        order = {"bundle": str(bundle), "predictor": predictor, "export": str(export_dir)}
+        connection = socket.socket(socket.AF_UNIX)
+        lines, lock = connection.makefile("rb"), threading.Lock()
+        self._submit(connection, {"predict": order, "trial": False}, 2)
+        self._result(self._read(lines))
+
+        def predict(features: Mapping[str, np.ndarray]) -> np.ndarray:
+            with lock:
+                with suppress(OSError):  # the job has died; the next line gives the reason
+                    arrays.send(connection, features)
+                content = self._line(lines)
+                self._result(json.loads(content))
+                return arrays.receive(content, lines)["scores"]
+
+        return predict
+
+    def _submit(self, connection: socket.socket, order: Mapping[str, Any], output: int) -> None:
         given = {**order, "environment": dict(os.environ), "path": sys.path}
+        try:
+            with _short(self._address) as address:
+                connection.connect(address)
+            socket.send_fds(connection, [b"j"], [output])
+            connection.sendall((json.dumps(given) + "\n").encode())
+        except OSError as error:
+            raise self._server_error() from error
+
+    @staticmethod
+    def _result(content: Mapping[str, Any], death: type[TrainingError | StageError] = StageError) -> Any:
+        if "failed" in content:
+            raise Failure(**content["failed"]).error()
+        if "died" in content:
+            raise death(content["died"])
+        return content.get("done")
+
+    def _request(self, order: Mapping[str, Any], report: Report, output: int) -> Any:
         # Both are closed together: closing the connection ends the job.
         with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as lines:
-            try:
-                with _short(self._address) as address:
-                    connection.connect(address)
-                socket.send_fds(connection, [b"j"], [output])
-                connection.sendall((json.dumps(given) + "\n").encode())
-            except OSError as error:
-                raise self._server_error() from error
+            self._submit(connection, order, output)
             while True:
                 content = self._read(lines)
                 if "metrics" in content:
@@ -81,27 +125,32 @@ class TrainingServer:
                         connection.sendall(f"{answer}\n".encode())
                 elif "log" in content:
                     say(content["log"])
-                elif "failed" in content:
-                    raise Failure(**content["failed"]).error()
-                elif "died" in content:
-                    raise (TrainingError if order["trial"] else StageError)(content["died"])
                 else:
-                    return content.get("done")
+                    return self._result(content, TrainingError if order["trial"] else StageError)
 
     def _read(self, lines: IO[bytes]) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self._line(lines))
+        return content
+
+    def _line(self, lines: IO[bytes]) -> bytes:
         try:
             line = lines.readline()
         except OSError as error:
             raise self._server_error() from error
         if not line:
             raise self._server_error()
-        content: dict[str, Any] = json.loads(line)
-        return content
+        return line
 
     def _server_error(self) -> StageError:
         why = last_line(self._log).rstrip(".") if self._log else ""
         where = f" Log: {self._log}" if self._log else ""
         return StageError(f"the training process ended: {why or 'it printed nothing'}.{where}")
+
+
+def running_server(framework: str) -> TrainingServer | None:
+    """Returns a client of the server that has imported a framework for this run; None if there is none."""
+    running = json.loads(os.environ.get(variables.TRAINING_SERVERS, "{}")).get(framework)
+    return TrainingServer(running["address"], Path(running["log"])) if running else None
 
 
 @contextmanager
@@ -112,9 +161,8 @@ def training_server(framework: str, log: Path | None = None) -> Iterator[Trainin
         framework: as the config has it.
         log: output file of a new server; default: this process's output.
     """
-    running = json.loads(os.environ.get(variables.TRAINING_SERVERS, "{}")).get(framework)
-    if running:
-        yield TrainingServer(running["address"], Path(running["log"]))
+    if running := running_server(framework):
+        yield running
         return
     with tempfile.TemporaryDirectory(prefix="switchyard-") as folder:
         process, address = start_server(framework, Path(folder), log)

@@ -5,9 +5,10 @@ or an out-of-memory kill affects only its own job. The server imports none of th
 TensorFlow.
 
 A job is submitted over a connection to the listening socket (file descriptor `SOCKET`): one byte with the descriptor of its log,
-then lines of JSON. The first line is the order (`job` or `check`; `trial`, `environment`, `path`). The replies are `step` and
-`metrics` once per epoch, answered by `go` or `prune`; `log`; and finally one of `done`, `pruned`, `failed` and `died`. Closing
-the connection ends the job; closing standard input ends all jobs.
+then lines of JSON. The first line is the order (`job`, `check` or `predict`; `trial`, `environment`, `path`). The replies are
+`step` and `metrics` once per epoch, answered by `go` or `prune`; `log`; and finally one of `done`, `pruned`, `failed` and `died`.
+A job that predicts replies `ready`, then with arrays to each request of arrays, see `arrays`. Closing the connection ends the
+job; closing standard input ends all jobs.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from switchyard.components.bundle.code import load_predictor_class
 from switchyard.components.errors import Failure, TrainingError, UserError, in_one_line
 from switchyard.components.failure import classify
 from switchyard.components.import_order import import_torch_first
 from switchyard.components.process.full_disk import note_written
 from switchyard.components.text.redaction import install
+from switchyard.components.training.workers import arrays
 from switchyard.components.training.workers.protocol import GO, PRUNE
 from switchyard.components.user_code.loading import users_error
 
@@ -153,6 +156,9 @@ def _job(connection: socket.socket) -> None:
             os._exit(1)  # the stage is gone
 
     try:
+        if "predict" in order:
+            _predict(order["predict"], connection, lines)
+            os._exit(0)  # the stage needs no more predictions
         end: dict[str, Any] = {"done": _done(order, report, send)}
     except _Pruned:
         end = {"pruned": True}
@@ -169,6 +175,14 @@ def _job(connection: socket.socket) -> None:
         send(**end)
     # Leftover threads and native libraries must not delay the exit.
     os._exit(0)
+
+
+def _predict(order: Mapping[str, str], connection: socket.socket, lines: IO[bytes]) -> None:
+    """Loads a trainer's export and predicts until the stage closes the connection."""
+    predict = load_predictor_class(Path(order["bundle"]), order["predictor"]).load_predictor(Path(order["export"]))
+    connection.sendall(_line({"ready": True}))
+    while header := lines.readline():
+        arrays.send(connection, {"scores": predict(arrays.receive(header, lines))})
 
 
 def _done(order: Mapping[str, Any], report: Any, send: Any) -> Any:
