@@ -28,7 +28,9 @@ from switchyard.components.data_gate.page import DataPart, data_report
 from switchyard.components.data_gate.serving_sample import sample_statistics
 from switchyard.components.data_gate.statistics import Statistics, features_of, read_statistics
 from switchyard.components.errors import DataGateError, UserError, did_you_mean
+from switchyard.components.pages.artifacts import track_data
 from switchyard.components.progress import say, warn
+from switchyard.components.text.markdown import plain
 from switchyard.components.tracking import run as tracking
 
 _MOST_WARNINGS = 15
@@ -158,6 +160,9 @@ def _track(verdict: Verdict, gate: Gate) -> None:
     if not verdict.passed:
         # No later stage writes the run's report.
         parent.text(page, "report/report.html")
+        track_data(parent, gate.summary)
+        findings = "".join(f"* {plain(f.sentence())}\n" for f in verdict.failures)
+        parent.tags({"mlflow.note.content": f"**The data gate stopped the run.**\n\n{findings}"})
         return
     for split in gate.statistics:
         run.file_as(str(gate.statistics_file(split)), f"{STATISTICS_FOLDER}/{split}.pb")

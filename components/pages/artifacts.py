@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -12,10 +13,16 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from tfx.types import artifact_utils
 
+from switchyard.components.data.summary import EVAL, TEST, TRAIN, DatasetSummary
 from switchyard.components.data.summary import FILE as DATASET
-from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.pages.statistics import statistics_html
+from switchyard.components.text.markdown import plain
 from switchyard.components.tracking import run as tracking
+
+# MLflow's limits; its names of column types; and of what a data set is used for.
+_DIGEST_LENGTH, _SCHEMA_LENGTH = 36, 1_000_000
+_TYPES = {"integer": "long", "float": "double", "string": "string"}
+_CONTEXTS = {TRAIN: "training", EVAL: "validation", TEST: "testing"}
 
 
 def track_outputs(outputs: Mapping[str, Iterable[Any]]) -> None:
@@ -38,7 +45,36 @@ def _examples(artifact: Any) -> None:
     )
     run.metrics({f"rows_{split}": float(n) for split, n in summary.rows.items()} | {"bad_rows": float(summary.bad_rows)})
     run.text(json.dumps(dataclasses.asdict(summary), indent=1), f"data/{DATASET}")
-    run.dataset("examples", summary.fingerprint, ", ".join(summary.files)[:1000], json.dumps({"rows": summary.rows}))
+    track_data(run, summary)
+
+
+def track_data(run: tracking.Run, summary: DatasetSummary) -> None:
+    """Logs each split as an input of a run: name, digest, schema and number of rows, which MLflow compares between runs."""
+    columns = [{"name": name, **_column_type(kind)} for name, kind in summary.columns.items()]
+    schema = json.dumps({"mlflow_colspec": columns})
+    for split, rows in summary.rows.items():
+        name, digest = dataset_of(summary, split)
+        profile = json.dumps({"num_rows": rows, "columns": len(columns), "label": summary.label})
+        run.dataset(
+            name,
+            digest,
+            ", ".join(summary.files)[:1000],
+            profile,
+            schema=schema if len(schema) < _SCHEMA_LENGTH else "",
+            context=_CONTEXTS.get(split, split),
+        )
+
+
+def dataset_of(summary: DatasetSummary, split: str) -> tuple[str, str]:
+    """Returns the name and digest of a split in MLflow: another digest for other files, and for another number of rows."""
+    content = f"{summary.fingerprint} {split} {summary.rows.get(split, 0)}"
+    return split, hashlib.sha256(content.encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def _column_type(kind: str) -> dict[str, Any]:
+    item = kind.removeprefix("list of ")
+    known = _TYPES.get(item, "string")
+    return {"type": "array", "items": {"type": known}} if item != kind else {"type": known}
 
 
 def _statistics(artifact: Any) -> None:
@@ -61,7 +97,7 @@ def _anomalies(artifact: Any) -> None:
         with open(os.path.join(artifact.uri, f"Split-{split}", "SchemaDiff.pb"), "rb") as file:
             anomalies = anomalies_pb2.Anomalies.FromString(file.read())
         for name, info in sorted(anomalies.anomaly_info.items()):
-            lines[f"{split}: {name}"] = f"{info.short_description}. {info.description}"
+            lines[plain(f"{split}: {name}")] = plain(f"{info.short_description}. {info.description}")
         run.text(text_format.MessageToString(anomalies), f"anomalies/{split}.pbtxt")
     table = "".join(f"| {where} | {what} |\n" for where, what in lines.items())
     run.text(f"| where | anomaly |\n| --- | --- |\n{table}" if table else "No anomalies.\n", "anomalies/anomalies.md")

@@ -19,8 +19,9 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.results import CHAMPION, Evaluation, ModelResult
 from switchyard.components.evaluation.servability import verdicts
+from switchyard.components.pages.artifacts import dataset_of, track_data
 from switchyard.components.progress import say, warn
-from switchyard.components.text.markdown import plain
+from switchyard.components.registration.descriptions import model_card, run_description
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.context import RunContext
 from switchyard.components.tracking.manifest import digest_of
@@ -46,6 +47,7 @@ class Executor(base_executor.BaseExecutor):
             artifact_utils.get_single_uri(input_dict["evaluation"]), artifact_utils.get_single_uri(infra) if infra else None
         )
         run = tracking.current_run(parent=True)
+        track_data(run, summary)
         _track_verdict(run, evaluation)
         registrations = {}
         models = {m.get_string_custom_property("framework"): m for m in input_dict["model"]}
@@ -55,6 +57,7 @@ class Executor(base_executor.BaseExecutor):
             registrations[framework] = run.register(_described(model, evaluation.models[framework], evaluation, name, summary))
         best = registrations[evaluation.best]
         _report(name, best)
+        run.tags({"mlflow.note.content": run_description(_outcome(name, best, evaluation), name, evaluation, summary, _ids(run))})
         if evaluation.blessed and best.status == CHALLENGER:
             _track_overtaken(run, best)
         tracking.current_run().tags({"registration": best.status, "model_version": best.version or "", "why": best.why})
@@ -72,9 +75,7 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
     notes = "; ".join(n for n in evaluation.notes if n)
     alone = f"without a comparison: {evaluation.not_compared}" if evaluation.not_compared else notes
     why = against.sentence() if against else alone
-    # MLflow renders a description as Markdown, and a class is a value of the data.
-    named = "" if evaluation.positive_class is None else plain(evaluation.positive_class)
-    facts = [result.framework, *([f"positive class: {named} ({evaluation.positive_by})"] if named else [])]
+    digest = digest_of(model)
     return {
         "name": name,
         "bundle": str(bundle_path(model.uri)),
@@ -85,10 +86,32 @@ def _described(model: Any, result: ModelResult, evaluation: Evaluation, name: st
         "why": why,
         "metrics": result.metrics,
         "data": summary.fingerprint,
-        "digest": digest_of(model),
-        "tags": {"framework": result.framework, **_positive_tag(evaluation), **data_source.tags_of(summary.source)},
-        "description": ", ".join([*facts, *(f"{k} {v:.4g}" for k, v in result.metrics.items())]),
+        "digest": digest,
+        "tags": {
+            "framework": result.framework,
+            "task": evaluation.task,
+            **_positive_tag(evaluation),
+            **data_source.tags_of(summary.source),
+        },
+        "description": model_card(result, evaluation, summary, why, digest or ""),
+        "measured_in": tracking.current_run().run_id,
+        "dataset": dataset_of(summary, evaluation.split),
     }
+
+
+def _outcome(name: str, best: Registration, evaluation: Evaluation) -> str:
+    if best.status == REFUSED or (best.status == CHALLENGER and evaluation.blessed):
+        return f"{name} is not promoted. {best.why}"
+    if not evaluation.blessed:
+        return "; ".join(evaluation.failures)
+    if best.status == DEFERRED:
+        return f"{evaluation.best} is registered as {name} when MLflow is reachable. {best.why}"
+    return f"{evaluation.best} is {best.status}: {name} version {best.version}. {best.why}"
+
+
+def _ids(run: tracking.Run) -> tuple[str, str] | None:
+    experiment = RunContext.current().experiment_id
+    return (experiment, run.run_id) if experiment and run.run_id else None
 
 
 def _positive_tag(evaluation: Evaluation) -> dict[str, str]:

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -70,6 +70,8 @@ class _Dataset(TypedDict):
     digest: str
     source: str
     profile: str
+    schema: NotRequired[str]
+    context: NotRequired[str]
 
 
 class _End(TypedDict):

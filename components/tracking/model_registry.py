@@ -27,6 +27,8 @@ MODEL_URI, BLESSED, METRICS, DATA = "switchyard.model_uri", "switchyard.blessed"
 DIGEST = "switchyard.digest"
 POSITIVE_CLASS = "switchyard.positive_class"
 _MOVE = "switchyard.move."
+# Tags that are also parameters of the logged model: MLflow's table of models shows and compares parameters.
+_SHOWN = ("framework", "task", POSITIVE_CLASS)
 
 
 class ForeignModelError(UserError):
@@ -153,7 +155,9 @@ def register_model(client: Any, run_id: str, model: Mapping[str, Any]) -> Regist
         client: an MlflowClient.
         run_id: MLflow run of the pipeline.
         model: `name`, `bundle` (folder), `uri` (of the model artifact), `passed`, `blessed`, `compared_with` (version or
-            None), `why`, `metrics`, `data` (fingerprint), `digest` (of the manifest; may be left out), `tags`, `description`.
+            None), `why`, `metrics`, `data` (fingerprint), `digest` (of the manifest; may be left out), `tags`, `description`,
+            `measured_in` (MLflow run that logs the model's metrics; may be left out) and `dataset` (name and digest of the
+            rows that they were measured on).
 
     Raises:
         UserError: the bundle does not match its digest, or the registered model is not Switchyard's.
@@ -331,12 +335,38 @@ def _log_model(client: Any, run_id: str, model: Mapping[str, Any]) -> tuple[Any,
     else:
         if digest:
             verify(Path(model["bundle"]), digest)
-        logged = client.create_logged_model(experiment, model["name"], source_run_id=run_id, tags=tags, model_type="bundle")
+        # Candidates of one run differ by framework; MLflow's list of models shows the name and `params`.
+        framework = model["tags"].get("framework", "")
+        logged = client.create_logged_model(
+            experiment,
+            f"{model['name']}-{framework}" if framework else model["name"],
+            source_run_id=run_id,
+            tags=tags,
+            params={k: v for k, v in model["tags"].items() if k in _SHOWN} | {"data": model["data"][:16]},
+            model_type="bundle",
+        )
         client.log_model_artifacts(logged.model_id, model["bundle"])
         logged = client.finalize_logged_model(logged.model_id, "READY")
+    _log_metrics(client, model, logged.model_id)
     if logged.model_id not in {o.model_id for o in (run.outputs.model_outputs if run.outputs else [])}:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
     return logged, tags
+
+
+def _log_metrics(client: Any, model: Mapping[str, Any], model_id: str) -> None:
+    """Logs the metrics to the model, for MLflow's table of models and its charts.
+
+    They go to the stage's run: MLflow keeps a model's metrics also as those of the run, where candidates would mix.
+    """
+    from mlflow.entities import Metric
+
+    run_id = model.get("measured_in")
+    if not run_id:
+        return
+    name, digest = model["dataset"]
+    now = int(time.time() * 1000)
+    metrics = [Metric(k, float(v), now, 0, model_id, name, digest, run_id) for k, v in model["metrics"].items()]
+    client.log_batch(run_id, metrics=metrics)
 
 
 def _version(client: Any, run_id: str, model: Mapping[str, Any], logged: Any, tags: dict[str, str]) -> str:
@@ -353,6 +383,7 @@ def _version(client: Any, run_id: str, model: Mapping[str, Any], logged: Any, ta
         version = str(found[0].version)
         for key in (BLESSED, METRICS, DATA):
             client.set_model_version_tag(name, version, key, tags[key])
+        client.update_model_version(name, version, description=model["description"])
         return version
     made = client.create_model_version(
         name,

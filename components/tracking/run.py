@@ -84,9 +84,19 @@ class Run:
         """Logs a table that MLflow's UI shows and compares between runs."""
         self._do({"op": "table", "columns": dict(columns), "name": name})
 
-    def dataset(self, name: str, digest: str, source: str, profile: str) -> None:
-        """Logs a dataset as the run's input."""
-        self._do({"op": "dataset", "name": name, "digest": digest[:36], "source": mask(source), "profile": profile})
+    def dataset(self, name: str, digest: str, source: str, profile: str, *, schema: str, context: str) -> None:
+        """Logs a dataset as the run's input.
+
+        Args:
+            name: name of the dataset.
+            digest: at most 36 characters; a name and a digest identify a dataset in the experiment.
+            source: where it is from.
+            profile: JSON with facts on it.
+            schema: JSON in MLflow's form, `{"mlflow_colspec": [...]}`; empty for none.
+            context: what the run uses it for.
+        """
+        found = {"name": name, "digest": digest, "source": mask(source), "profile": profile, "schema": schema, "context": context}
+        self._do({"op": "dataset", **found})
 
     def end(self, status: str) -> None:
         """Ends the run: FINISHED, FAILED or KILLED."""
@@ -229,7 +239,8 @@ def _check_files(operation: Operation) -> None:
 
 def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration | None:
     """Sends one operation of `Run` to MLflow; returns the outcome of a registration."""
-    from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
     kind = operation["op"]
     _check_files(operation)
@@ -257,8 +268,17 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration
         mlflow_client.log_table(run_id, operation["columns"], operation["name"])
     elif kind == "dataset":
         source = json.dumps({"uri": operation["source"]})
-        dataset = Dataset(operation["name"], operation["digest"], "local", source, profile=operation["profile"])
-        mlflow_client.log_inputs(run_id, datasets=[DatasetInput(dataset)])
+        dataset = Dataset(
+            operation["name"],
+            operation["digest"],
+            "local",
+            source,
+            schema=operation.get("schema") or None,
+            profile=operation["profile"],
+        )
+        context = operation.get("context")  # absent in journals of earlier versions
+        tags = [InputTag(MLFLOW_DATASET_CONTEXT, context)] if context else []
+        mlflow_client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
     elif kind == "end":
         mlflow_client.set_terminated(run_id, operation["status"], operation["time"])
     elif kind == "register":

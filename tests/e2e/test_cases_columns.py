@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from switchyard.components.text.markdown import plain
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.model_registry import CHAMPION, MODEL_URI, POSITIVE_CLASS, alias_version
 from switchyard.pipelines.workspace import Workspace
@@ -102,7 +103,7 @@ def test_the_positive_class_is_in_the_table_the_version_the_bundle_and_the_predi
     client = tracking.client(Workspace(folder / "bad").mlflow_uri)
     version = client.get_model_version("p_bad", alias_version(client, "p_bad", CHAMPION))
     assert version.tags[POSITIVE_CLASS] == "bad"
-    assert "positive class: bad (the rarer class)" in version.description
+    assert plain("positive class: bad (the rarer class)") in version.description
     done = warm("predict", "p_bad@champion", folder / "bad.csv", "--workspace", folder / "bad", "--output", tmp_path / "p.csv")
     assert done.code == 0, done.stderr
     found = pd.read_csv(tmp_path / "p.csv")

@@ -86,6 +86,15 @@ def test_mlflow_holds_parameters_metrics_and_stages_of_a_run(runs, client):
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["auc"] == pytest.approx(result["metrics"]["auc"])
     assert parent.data.params["learning_rate"] == "0.001"
+    assert parent.data.params["data.path"].endswith("breast_cancer.csv")
+    assert parent.data.tags["mlflow.note.content"].startswith(("**Blessed.**", "**Not blessed.**"))
+    inputs = {i.tags[0].value: i.dataset for i in parent.inputs.dataset_inputs}
+    assert sorted(inputs) == ["testing", "training", "validation"]
+    assert json.loads(inputs["training"].profile)["num_rows"] > 300
+    assert {"name": "mean_radius", "type": "double"} in json.loads(inputs["training"].schema)["mlflow_colspec"]
+    [logged] = [client.get_logged_model(o.model_id) for o in parent.outputs.model_outputs]
+    assert logged.name == "breast_cancer-pytorch"
+    assert {m.key: m.value for m in logged.metrics}["auc"] == pytest.approx(result["metrics"]["auc"])
     assert "mlflow.source.git.commit" in parent.data.tags
     assert "config/pipeline.yaml" in [f.path for f in client.list_artifacts(parent.info.run_id, "config")]
     children = client.search_runs([result["mlflow_experiment_id"]], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")

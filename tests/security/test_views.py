@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from tensorflow_metadata.proto.v0 import anomalies_pb2
-from tfx.types import standard_artifacts
 
+from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.findings import Finding, Verdict
 from switchyard.components.evaluation.results import CANDIDATE, Evaluation, ModelResult
-from switchyard.components.registration.component import _described
+from switchyard.components.registration.descriptions import model_card, run_description
 from switchyard.components.text.markdown import plain
 from switchyard.pipelines.runners.kubeflow.task.views import write_views
 
@@ -64,7 +64,7 @@ def readable(text):
 
 @pytest.mark.core
 @given(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=80), st.text("<>&|\\`*_[]()!#-+.:/@~ \n1a", max_size=80)))
-def test_any_text_is_shown_literally(text):
+def test_any_text_is_read_as_it_is(text):
     page = Page(f"| head |\n| --- |\n| x{plain(text)}x |\n")
 
     assert page.tags <= TAGS
@@ -72,20 +72,20 @@ def test_any_text_is_shown_literally(text):
 
 
 @pytest.mark.core
-def test_no_text_becomes_a_link():
+def test_nothing_becomes_a_link_by_itself():
     found = plain("see https://evil.example or www.evil.example or me@evil.example")
 
     assert not re.search(r"://|www\.|[a-z]@[a-z]", found)
 
 
 @pytest.mark.core
-def test_a_long_text_is_truncated():
+def test_a_text_is_cut_before_it_is_a_page_of_its_own():
     assert plain("x" * 10_000) == "x" * 1000 + "…"
 
 
 @pytest.mark.core
 @pytest.mark.parametrize("text", HOSTILE)
-def test_the_page_of_anomalies_escapes_texts(text, tmp_path):
+def test_the_page_of_anomalies(text, tmp_path):
     found = anomalies_pb2.Anomalies()
     found.anomaly_info[text].short_description = text
     found.anomaly_info[text].description = text
@@ -100,7 +100,7 @@ def test_the_page_of_anomalies_escapes_texts(text, tmp_path):
 
 @pytest.mark.core
 @pytest.mark.parametrize("text", HOSTILE)
-def test_the_page_of_the_data_gate_escapes_texts(text, tmp_path):
+def test_the_page_of_the_data_gate(text, tmp_path):
     finding = Finding("schema", text, text, text, text, text)
     Verdict([finding]).save(str(tmp_path))
 
@@ -120,11 +120,14 @@ def view(folder, kind):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_class_in_the_description_of_a_registered_version_is_read_as_it_is(name):
     """MLflow renders descriptions as Markdown too."""
-    model = ModelResult("a", CANDIDATE, "a", "", None, {"auc": 0.9}, {}, {}, {})
-    found = Evaluation("binary", "auc", "test", 10, "a", {"a": model}, [], {}, None, 0, "none", None, [], name, "the rarer class")
-    described = _described(standard_artifacts.Model(), model, found, "m", SimpleNamespace(fingerprint="", source=()))
+    slices = {f"{name}=1": {"auc": 0.5, "example_count": 3.0}}
+    model = ModelResult("a", CANDIDATE, "a", "", None, {"auc": 0.9}, {}, slices, {})
+    found = Evaluation("binary", "auc", "test", 10, "a", {"a": model}, [], {}, None, 0, name, None, [name], name, name)
+    summary = DatasetSummary("f" * 64, [name], {name: "string"}, {}, {"train": 3}, 0, [], [], name, "binary", [name, "b"], {})
 
-    page = Page(described["description"])
+    card = Page(model_card(model, found, summary, name, "d"))
+    run = Page(run_description(name, "m", found, summary, ("1", "r")))
 
-    assert page.tags <= {"p"}
-    assert readable(page.texts[0]) == f"a, positive class: {readable(name)} (the rarer class), auc 0.9"
+    assert card.tags <= TAGS | {"h3", "code"}
+    assert run.tags <= TAGS | {"a", "code"}
+    assert readable(f"{name}=1") in [readable(text) for text in card.texts]

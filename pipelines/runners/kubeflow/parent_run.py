@@ -8,6 +8,7 @@ from typing import Any
 
 from switchyard.components.errors import KINDS
 from switchyard.components.tracking import run as tracking
+from switchyard.pipelines.runners.tracking.record import run_name
 
 KFP_TAG = "switchyard.kfp_run_id"
 _ENDS = {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED", "SKIPPED": "FINISHED"}
@@ -50,9 +51,9 @@ def find_or_make(uri: str, kfp_run: str, record: Mapping[str, Any]) -> Parent:
     experiment = tracking.ensure_experiment(uri, record.get("experiment") or "Default", None)
     found = _find(client, experiment, kfp_run)
     if found is None:
-        mine = tracking.create_run(
-            uri, experiment, record.get("name") or "pipeline", {**record.get("tags", {}), KFP_TAG: kfp_run}
-        )
+        tags = record.get("tags", {})
+        name = run_name(uri, experiment, record) if record.get("params") else record.get("name") or "pipeline"
+        mine = tracking.create_run(uri, experiment, name, {**tags, KFP_TAG: kfp_run})
         found = _find(client, experiment, kfp_run) or mine
         if found != mine:
             client.delete_run(mine)

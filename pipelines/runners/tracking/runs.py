@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from switchyard.components.tracking.journal import HEADER, PARENT_KEY, Journal, 
 from switchyard.components.tracking.mlflow_errors import is_denial, is_refusal, refusal
 from switchyard.components.tracking.model_registry import user_name
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.runners.tracking.record import run_record
+from switchyard.pipelines.runners.tracking.record import RunRecord, run_name, run_record
 from switchyard.pipelines.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class RunTracker:
         _close_dead_runs(workspace.journal, self._uri)
         self.experiment_id: str | None = None
         record = run_record(config, trainer, source)
-        self._parent = self._start(PARENT_KEY, record.name, record.tags)
+        self._parent = self._start(PARENT_KEY, record.name, record.tags, record)
         self._parent.params(record.params)
         for name, text in record.texts.items():
             self._parent.text(text, name)
@@ -166,7 +167,7 @@ class RunTracker:
         else:
             shutil.rmtree(self._folder)
 
-    def _start(self, key: str, name: str, tags: dict[str, str]) -> tracking.Run:
+    def _start(self, key: str, name: str, tags: dict[str, str], record: RunRecord | None = None) -> tracking.Run:
         run_id = None
         started = int(time.time() * 1000)
         if key == PARENT_KEY or self.run_id:
@@ -175,6 +176,8 @@ class RunTracker:
                     self.experiment_id = tracking.ensure_experiment(
                         self._uri, self._config.experiment, self._workspace.mlflow_artifacts
                     )
+                if record:
+                    name = run_name(self._uri, self.experiment_id, asdict(record))
                 run_id = tracking.create_run(self._uri, self.experiment_id, name, tags, started)
             except UserError:
                 raise

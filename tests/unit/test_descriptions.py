@@ -1,0 +1,93 @@
+"""What MLflow's pages say of a run and of a version."""
+
+import dataclasses
+
+import pytest
+
+from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Comparison, Evaluation, ModelResult
+from switchyard.components.registration.descriptions import model_card, run_description
+from switchyard.components.text.markdown import plain
+
+SUMMARY = DatasetSummary(
+    fingerprint="f" * 64,
+    files=["loans.csv"],
+    columns={"age": "integer", "<b>": "string"},
+    missing={},
+    rows={"train": 800, "eval": 100, "test": 100},
+    bad_rows=0,
+    bad_row_samples=[],
+    empty_columns=[],
+    label="paid",
+    task="binary",
+    classes=["no", "yes"],
+    class_counts={"no": 700, "yes": 100},
+)
+
+
+def evaluation(slices=None, failures=()):
+    metrics, intervals = {"example_count": 100.0, "auc": 0.91, "loss": 0.3}, {"auc": [0.88, 0.94]}
+    blessed = not failures
+    model = ModelResult("a", CANDIDATE, "pytorch", "u", None, metrics, intervals, slices or {}, {}, blessed, blessed, [*failures])
+    champion = ModelResult(CHAMPION, CHAMPION, "tensorflow", "v", "3", {"auc": 0.9}, {}, {}, {}, True, True)
+    better = Comparison("a", CHAMPION, "auc", 0.01, 0.002, 0.02, 0.99)
+    models = {"a": model, CHAMPION: champion}
+    return Evaluation("binary", "auc", "test", 100, "a", models, [better], {"auc": {"lower_bound": 0.8}}, "3", 100, "", "3", [])
+
+
+def test_a_run_says_its_verdict_and_figures_and_links_to_its_report():
+    text = run_description("a is champion: m version 4", "m", evaluation(), SUMMARY, ("1", "abc"))
+    assert text.startswith(f"**Blessed.** {plain('a is champion: m version 4')}")
+    assert "| a | blessed | 0.8800 to 0.9400 | 0.91 | 0.3 |" in text
+    assert plain("a against champion: auc +0.0100 (95 % interval +0.0020 to +0.0200)") in text
+    assert "(#/experiments/1/runs/abc/artifacts/report/report.html)" in text
+    assert "train 800, eval 100, test 100" in text
+    assert "switchyard run" in text
+
+
+def test_a_run_without_an_mlflow_server_has_no_links():
+    assert "#/" not in run_description("", "m", evaluation(), SUMMARY, None)
+
+
+def test_a_refused_model_is_no_blessed_one():
+    assert run_description("auc is too low", "m", evaluation(failures=["auc is too low"]), SUMMARY, None).startswith(
+        "**Not blessed.** auc is too low"
+    )
+
+
+def test_a_card_has_metrics_worst_slices_thresholds_data_and_limits():
+    slices = {f"age={i}": {"auc": 0.5 + i / 100, "example_count": 10.0} for i in range(9)}
+    found = evaluation(slices)
+    found = dataclasses.replace(found, notes=["a note"])
+    card = model_card(found.models["a"], found, SUMMARY, "better", "d" * 64)
+    assert "| auc | 0.91 | 0.8800 to 0.9400 | 0.9 |" in card
+    assert "champion, version 3" in card.replace("\\", "")
+    worst = [line for line in card.splitlines() if line.startswith("| age")]
+    assert [line.split("|")[2].strip() for line in worst] == ["0.5", "0.51", "0.52", "0.53", "0.54"]
+    assert "lower_bound 0.8" in card.replace("\\", "")
+    assert "* a note" in card
+    assert f"`{'f' * 16}`" in card
+    assert f"`{'d' * 64}`" in card
+
+
+def test_worst_means_largest_for_a_loss():
+    slices = {f"age={i}": {"loss": i / 10, "example_count": 10.0} for i in range(9)}
+    found = dataclasses.replace(evaluation(slices), metric="loss")
+    card = model_card(found.models["a"], found, SUMMARY, "", "")
+    assert card.index("| age\\=8") < card.index("| age\\=7")
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "[x](http://example.com)", "a | b", "`c`", "![](x)"])
+def test_names_of_the_data_are_no_markup(name):
+    found = evaluation({f"{name}=1": {"auc": 0.5, "example_count": 1.0}})
+    card = model_card(found.models["a"], found, dataclasses.replace(SUMMARY, label=name, files=[name]), name, "")
+    assert name not in card
+    assert plain(name) in card
+
+
+def test_a_card_fits_into_mlflows_column_and_says_what_is_left_out():
+    found = dataclasses.replace(evaluation(), notes=[f"note {i} {'x' * 100}" for i in range(100)])
+    card = model_card(found.models["a"], found, SUMMARY, "", "")
+    assert len(card) <= 5000
+    assert "### Data" in card
+    assert card.endswith("More is in the report of the run.")
