@@ -24,7 +24,7 @@ LIST = REPOSITORY / "docs" / "testing.md"
 RESULTS = REPOSITORY / ".cache" / "mutants.json"
 NEEDED = 18
 # This test compares the list with the lines, and so fails for every mutant.
-LIST_TEST = "tests/unit/test_documentation.py::test_each_mutant_breaks_a_line_that_is_there_once"
+LIST_TEST = "tests/unit/test_documentation.py::test_each_mutant_breaks_a_line_that_occurs_once"
 # `-x` and shortest first: see `tests/plugins/made_once.py`.
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 

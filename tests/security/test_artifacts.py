@@ -94,7 +94,7 @@ def gaps(file):
     "change",
     [more_rows, as_many_rows_as_memory_has_not, cut, cut_within, nothing, compressed, other_columns, texts, gaps],
 )
-def test_columns_that_were_changed_after_they_were_written_are_refused(artifact, change):
+def test_columns_changed_after_they_were_written_are_refused(artifact, change):
     file = artifact / "Split-train" / "x.arrow"
     assert total(artifact) == ROWS
     file.write_bytes(change(file))

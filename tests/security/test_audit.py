@@ -41,7 +41,7 @@ TORCH, UVICORN = ("torch", "2.10.0"), ("uvicorn", "0.54.0")
 
 
 @pytest.mark.core
-def test_the_pins_of_a_lock(audit, lock):
+def test_the_pins_of_a_lock_are_read(audit, lock):
     assert audit.pins([lock]) == {TORCH, UVICORN}
 
 
@@ -53,7 +53,7 @@ def test_every_lock_is_read(audit):
 
 
 @pytest.mark.core
-def test_no_database_reached_is_no_clean_result_with_the_databases_mocked(audit, lock, capsys):
+def test_an_unreachable_database_is_no_clean_result_with_the_databases_mocked(audit, lock, capsys):
     code = audit.audit([lock], ask=lambda wanted, service: report(audit, why_not=f"{service}.example: no such host"))
 
     assert code == audit.NOT_RUN == 3
@@ -65,12 +65,12 @@ def test_no_database_reached_is_no_clean_result_with_the_databases_mocked(audit,
 
 
 @pytest.mark.core
-def test_one_package_that_no_database_knows_is_no_clean_result_with_the_databases_mocked(audit, lock):
+def test_a_package_unknown_to_every_database_is_no_clean_result_with_the_databases_mocked(audit, lock):
     assert audit.audit([lock], ask=lambda wanted, service: report(audit, known=[TORCH])) == audit.NOT_RUN
 
 
 @pytest.mark.core
-def test_what_one_database_lacks_is_asked_of_the_next_with_the_databases_mocked(audit, lock):
+def test_a_package_unknown_to_one_database_is_looked_up_in_the_next_with_the_databases_mocked(audit, lock):
     asked = []
 
     def ask(wanted, service):
@@ -82,7 +82,7 @@ def test_what_one_database_lacks_is_asked_of_the_next_with_the_databases_mocked(
 
 
 @pytest.mark.core
-def test_a_flaw_fails_whatever_else_could_not_be_looked_up_with_the_databases_mocked(audit, lock, capsys):
+def test_a_vulnerability_fails_even_if_other_lookups_failed_with_the_databases_mocked(audit, lock, capsys):
     flaw = audit.Flaw("uvicorn", "0.54.0", ("PYSEC-1", "CVE-1"), ("0.55",))
 
     code = audit.audit([lock], ask=lambda wanted, service: report(audit, known=[UVICORN], flaws=[flaw]))
@@ -92,7 +92,7 @@ def test_a_flaw_fails_whatever_else_could_not_be_looked_up_with_the_databases_mo
 
 
 @pytest.mark.core
-def test_what_pip_audit_skips_it_has_not_looked_up(audit):
+def test_packages_that_pip_audit_skips_count_as_not_looked_up(audit):
     found = audit.answers(
         {"dependencies": [{"name": "A_b", "version": "1", "vulns": []}, {"name": "c", "skip_reason": "not found: c (1)"}]}
     )
@@ -102,7 +102,7 @@ def test_what_pip_audit_skips_it_has_not_looked_up(audit):
 
 
 @pytest.mark.core
-def test_an_accepted_flaw_is_accepted_by_any_of_its_names_for_its_version_until_its_day(audit, tmp_path):
+def test_a_vulnerability_is_accepted_by_any_of_its_ids_for_its_version_until_its_date(audit, tmp_path):
     file = tmp_path / "accepted.toml"
     file.write_text('[[accepted]]\nid = "CVE-1"\npackage = "Torch"\nversions = ["2.10.0"]\nreason = "r"\nuntil = 2026-12-31\n')
     here = audit.Flaw("torch", "2.10.0", ("PYSEC-1", "CVE-1"), ())
@@ -113,7 +113,7 @@ def test_an_accepted_flaw_is_accepted_by_any_of_its_names_for_its_version_until_
 
 
 @pytest.mark.core
-def test_the_accepted_list_speaks_of_what_is_pinned(audit):
+def test_the_list_of_accepted_vulnerabilities_names_pinned_packages(audit):
     pinned = audit.pins(LOCKS)
     known = audit.accepted(audit.ACCEPTED, TODAY)
 
@@ -138,12 +138,12 @@ def test_the_malicious_releases_of_lightning_are_excluded_by_name(audit, name, v
 
 @pytest.mark.core
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.relative_to(REPOSITORY)))
-def test_a_lock_names_no_place_to_get_packages_from(lock):
+def test_a_lock_names_no_package_index(lock):
     assert "://" not in lock.read_text()
 
 
 @pytest.mark.core
-def test_pip_audit_that_is_not_there_is_said(audit, lock, monkeypatch, capsys):
+def test_a_missing_pip_audit_is_reported(audit, lock, monkeypatch, capsys):
     monkeypatch.setattr(audit.sys, "executable", "/usr/bin/env")
 
     assert audit.audit([lock]) == audit.NOT_RUN

@@ -68,7 +68,7 @@ def test_every_trainer_is_trained_and_can_be_served(awkward):
     assert "cannot be served" not in awkward.run.stderr
 
 
-def test_no_file_is_called_like_a_column_and_no_page_holds_markup_of_one(awkward):
+def test_no_file_is_named_after_a_column_and_no_page_contains_a_columns_markup(awkward):
     files = [f for f in awkward.workspace.rglob("*") if f.is_file()]
     assert not [f for f in files if MARK in str(f.relative_to(awkward.workspace))]
     pages = [f for f in files if f.suffix in (".html", ".md")]
@@ -79,7 +79,7 @@ def test_no_file_is_called_like_a_column_and_no_page_holds_markup_of_one(awkward
         assert "<img src=x" not in text, page
 
 
-def test_exports_hold_no_name(awkward):
+def test_exports_contain_no_column_name(awkward):
     exports = [
         f for f in awkward.workspace.glob("artifacts/training*/model/*/**/model/*") if f.name in ("model.pt2", "saved_model.pb")
     ]
@@ -102,7 +102,7 @@ def test_a_compiled_pipeline_takes_the_same_names(awkward, warm, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-def test_predict_writes_the_columns_as_they_came(ending, awkward, warm, tmp_path):
+def test_predict_writes_the_columns_unchanged(ending, awkward, warm, tmp_path):
     out = tmp_path / f"out.{ending}"
     done = warm("predict", "awkward@champion", awkward.data, "-o", out, "--workspace", awkward.workspace)
     assert done.code == 0, done.stderr
@@ -134,7 +134,7 @@ def test_run_refuses_nul_in_a_header(awkward, warm, tmp_path):
     assert "holds a NUL character. Rename it" in done.stderr
 
 
-def test_drift_tells_every_column_apart_in_mlflow(awkward, warm):
+def test_drift_logs_every_column_separately_in_mlflow(awkward, warm):
     from mlflow import MlflowClient
 
     done = warm("drift", "awkward@champion", awkward.data, "--workspace", awkward.workspace, "--json")

@@ -97,7 +97,7 @@ def test_no_part_of_a_big_body_is_read_or_converted_in_one_long_call(monkeypatch
     assert max(converted, default=0) < 1000
 
 
-def test_a_body_of_middling_size_waits_for_no_large_one():
+def test_a_medium_body_does_not_wait_for_a_large_one():
     async def main():
         bodies, over = Bodies(16 << 20), threading.Event()
         large = asyncio.create_task(bodies.work(16 << 20, over.wait, 60))
@@ -146,7 +146,7 @@ def test_rows_of_many_types_that_fit_keep_their_order():
 
 
 @pytest.mark.parametrize("odd", [None, True, "x", {}, [1], 2**60, 1.5])
-def test_millions_of_values_that_are_not_plain_are_refused(odd):
+def test_millions_of_irregular_values_are_refused(odd):
     document = {"inputs": {**{k: [v] for k, v in GOOD.items()}, "l": [[1] * (1 << 20) + [odd]]}}
 
     status, message = decode("json", orjson.dumps(document))
@@ -155,7 +155,7 @@ def test_millions_of_values_that_are_not_plain_are_refused(odd):
     assert message == "column 'l' holds more than 1048576 values, some of which are not numbers. Send fewer rows at once."
 
 
-def test_millions_of_values_where_one_belongs_are_refused():
+def test_millions_of_values_instead_of_one_are_refused():
     for cell in ([1] * (1 << 20), [[1] * (1 << 20)], [{"x": [1] * (1 << 20)}]):
         assert decode("json", orjson.dumps({"inputs": {**{k: [v] for k, v in GOOD.items()}, "b": [cell]}}))[0] == 413
 
@@ -171,7 +171,7 @@ def test_millions_of_values_where_one_belongs_are_refused():
         (RawFeature("l", "float32", None, is_list=True, missing=("7",)), [[7, 8]]),
     ],
 )
-def test_plain_lists_become_what_the_one_converter_makes_of_them(feature, values):
+def test_plain_lists_are_converted_as_by_the_one_converter(feature, values):
     found, expected = (
         plain_lists(feature, values),
         conversion.model_column(conversion.fit_values(values, feature).values, feature),
@@ -196,7 +196,7 @@ _documents = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(_documents, st.integers(2, 40), st.booleans())
-def test_json_in_pieces_is_read_as_json_whole(document, piece, indented):
+def test_json_decoded_in_pieces_equals_json_decoded_at_once(document, piece, indented):
     text = json.dumps(document, indent=1 if indented else None, ensure_ascii=indented).encode()
 
     assert orjson.dumps(loads_in_pieces(text, piece)) == orjson.dumps(orjson.loads(text))
@@ -204,7 +204,7 @@ def test_json_in_pieces_is_read_as_json_whole(document, piece, indented):
 
 @settings(max_examples=500, deadline=None)
 @given(st.text('[]{}:,"\\ 1a', max_size=24).map(str.encode), st.integers(2, 6))
-def test_what_is_no_json_whole_is_none_in_pieces(text, piece):
+def test_invalid_json_is_refused_in_pieces_too(text, piece):
     try:
         expected = orjson.loads(text)
     except orjson.JSONDecodeError:

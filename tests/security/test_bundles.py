@@ -29,7 +29,7 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-def test_a_bundle_that_is_whole_answers(folder):
+def test_an_intact_bundle_predicts(folder):
     digest = make_bundle(folder)
     assert list(load_bundle(folder, digest).predict(ROWS)["prediction"]) == [3.0, 5.0]
 
@@ -65,7 +65,7 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("case", TAMPERED)
-def test_what_was_changed_is_refused_and_the_file_is_named(case, folder):
+def test_a_changed_bundle_is_refused_and_the_file_is_named(case, folder):
     make_bundle(folder)
     tamper, words = TAMPERED[case]
     tamper(folder)
@@ -73,7 +73,7 @@ def test_what_was_changed_is_refused_and_the_file_is_named(case, folder):
         load_bundle(folder)
 
 
-def test_a_manifest_that_was_written_anew_is_not_the_registered_one(folder):
+def test_a_rewritten_manifest_is_not_the_registered_one(folder):
     digest = make_bundle(folder)
     change(folder / "artifacts/bundle/bundle.json")
     write_manifest(folder)
@@ -82,7 +82,7 @@ def test_a_manifest_that_was_written_anew_is_not_the_registered_one(folder):
         load_bundle(folder, digest)
 
 
-def test_a_folder_that_changes_after_the_look_at_its_digest_is_not_what_is_loaded(folder):
+def test_a_folder_changed_after_its_digest_was_checked_is_not_loaded(folder):
     digest = make_bundle(folder)
     with open_model(folder, digest=digest) as opened:
         change(folder / "artifacts/bundle/model/saved_model.pb")
@@ -91,7 +91,7 @@ def test_a_folder_that_changes_after_the_look_at_its_digest_is_not_what_is_loade
     assert not opened.folder.exists()
 
 
-def test_a_bundle_of_an_older_format_is_refused_and_says_what_to_do(folder):
+def test_a_bundle_of_an_older_format_is_refused_with_the_fix(folder):
     make_bundle(folder, format=1)
     with pytest.raises(UserError, match=r"format 1, this version reads 2.*train again"):
         load_bundle(folder)
@@ -106,7 +106,7 @@ def test_a_bundle_of_an_older_format_is_refused_and_says_what_to_do(folder):
         "x y.py:X", "missing.py:X",
     ],
 )  # fmt: skip
-def test_a_predictor_outside_of_the_bundle_is_refused(predictor, folder, tmp_path):
+def test_a_predictor_outside_the_bundle_is_refused(predictor, folder, tmp_path):
     (tmp_path / "x.py").write_text("raise SystemExit('it was run')")
     digest = make_bundle(folder, predictor=predictor, code={"y.py": ""})
     with pytest.raises(UserError, match=r"bundle\.json names the predictor"):
@@ -143,7 +143,7 @@ class Mine:
     ],
     ids=["file", "package"],
 )
-def test_the_users_own_trainer_lies_in_the_bundle(predictor, code, folder):
+def test_a_custom_trainer_is_part_of_the_bundle(predictor, code, folder):
     before = sys.modules.get("tests")
     digest = make_bundle(folder, predictor=predictor, code=code)
     assert list(load_bundle(folder, digest).predict(ROWS)["prediction"]) == [7.0, 7.0]
@@ -151,7 +151,7 @@ def test_the_users_own_trainer_lies_in_the_bundle(predictor, code, folder):
     load_bundle(folder, digest)  # and nothing was left beside the code
 
 
-def test_a_trainer_that_is_a_module_is_copied_with_what_it_imports_of_its_package(tmp_path, monkeypatch):
+def test_a_trainer_module_is_copied_with_its_imports_from_its_package(tmp_path, monkeypatch):
     for name, text in {
         "acme_a/__init__.py": "", "acme_a/deep/__init__.py": "",
         "acme_a/deep/mine.py": "from ..helper import N\nclass Mine: pass\n",
@@ -168,7 +168,7 @@ def test_a_trainer_that_is_a_module_is_copied_with_what_it_imports_of_its_packag
 
 
 @pytest.mark.parametrize("content", ["[]", "1", '{"format": 2}', '{"format": 2, "features": [1]}'])
-def test_a_bundle_json_that_is_none_is_refused(content, folder):
+def test_an_invalid_bundle_json_is_refused(content, folder):
     make_bundle(folder)
     (folder / "artifacts/bundle/bundle.json").write_text(content)
     write_manifest(folder)
@@ -191,7 +191,7 @@ def feature(**changed):
     ],
     ids=str,
 )  # fmt: skip
-def test_a_bundle_json_that_says_what_none_says_is_refused(changed, folder):
+def test_a_bundle_json_with_impossible_values_is_refused(changed, folder):
     digest = make_bundle(folder, **changed)
     with pytest.raises(UserError, match=r"model: bundle\.json cannot be read \(.*it was changed, or a newer version made it"):
         load_bundle(folder, digest)
@@ -224,7 +224,7 @@ def test_operations_of_user_code_need_the_registered_digest(folder):
     assert len(load_bundle(folder, digest).predict(ROWS)) == 2
 
 
-def test_operations_that_reach_files_are_refused_where_no_user_code_was(folder):
+def test_operations_on_files_are_refused_in_models_without_user_code(folder):
     digest = make_bundle(folder, transform=reads)
     with pytest.raises(UserError, match="'ReadFile', which may reach files"):
         load_bundle(folder, digest)
@@ -248,7 +248,7 @@ def registry(tmp_path):
     return uri, tmp_path / "files"
 
 
-def test_what_is_downloaded_is_what_was_registered(registry):
+def test_a_download_equals_the_registered_bundle(registry):
     uri, files = registry
     with open_model("m@1", uri) as opened:
         assert load_bundle(opened.folder, opened.digest).predict(ROWS) is not None
@@ -262,7 +262,7 @@ def test_what_is_downloaded_is_what_was_registered(registry):
 
 
 @pytest.mark.parametrize("file", ["saved_model.pb", "bundle.json"])
-def test_a_registered_version_that_was_changed_is_neither_deployed_nor_compared(file, registry, tmp_path):
+def test_a_changed_registered_version_is_neither_deployed_nor_compared(file, registry, tmp_path):
     uri, files = registry
     for changed in files.rglob(file):
         change(changed)
@@ -285,7 +285,7 @@ def test_a_version_without_a_digest_needs_trust(registry):
 
 
 @pytest.mark.parametrize("text", ["m@1", "models:/m/1", "models:/m@champion"])
-def test_mlflows_uris_of_versions_are_versions_of_the_registry(text, registry):
+def test_mlflow_uris_of_versions_are_resolved_in_the_registry(text, registry):
     assert name_and_selector(text) is not None
     assert model_ref(text, registry[0], None, trust=False).version() == "1"
     with open_model(text, registry[0]) as opened:
@@ -318,7 +318,7 @@ def temporary(monkeypatch, tmp_path):
     return tmp_path / "tmp"
 
 
-def test_what_was_downloaded_is_removed_also_when_it_is_refused(folder, temporary):
+def test_a_download_is_removed_even_if_it_is_refused(folder, temporary):
     digest = make_bundle(folder)
     with open_model(folder.as_uri(), digest=digest) as opened:
         assert opened.folder.is_relative_to(temporary)

@@ -59,7 +59,7 @@ def _content(file):
 
 
 @pytest.mark.parametrize("trainer", [TensorflowTrainer, *quick(PytorchTrainer)])
-def test_features_are_told_apart_by_name_and_not_by_the_order_they_come_in(trainer, request_of):
+def test_features_are_identified_by_name_and_not_by_order(trainer, request_of):
     request = request_of(["b", 'a"', "c"])
     trainer().train(request, no_report)
     predict = trainer.load_predictor(request.export_dir)
@@ -71,7 +71,7 @@ def test_features_are_told_apart_by_name_and_not_by_the_order_they_come_in(train
 
 
 @pytest.mark.parametrize("trainer", FRAMEWORKS)
-def test_compilers_see_no_name_either(trainer, request_of, said, tmp_path):
+def test_compilers_see_no_column_name(trainer, request_of, said, tmp_path):
     canary = tmp_path / "canary"
     trainer().train(request_of(names(canary), accelerator=AcceleratorProfile(compile=True)), no_report)
     assert not canary.exists()
@@ -101,7 +101,7 @@ def torch_model(spec):
 
 @pytest.mark.core
 @pytest.mark.parametrize(("trainer", "build"), [(TensorflowTrainer, keras_model), (PytorchTrainer, torch_model)])
-def test_the_users_model_sees_the_real_names(trainer, build, request_of):
+def test_a_users_model_gets_the_real_names(trainer, build, request_of):
     request = request_of(['it"s', "other"], build_model=build)
     trainer().train(request, no_report)
     features, _ = next(iter(request.eval.batches(20)))
@@ -109,7 +109,7 @@ def test_the_users_model_sees_the_real_names(trainer, build, request_of):
 
 
 @pytest.mark.parametrize("trainer", [TensorflowTrainer, *quick(PytorchTrainer)])
-def test_an_export_that_was_made_before_is_refused(trainer, request_of):
+def test_an_export_of_an_older_version_is_refused(trainer, request_of):
     request = request_of(["a"])
     trainer().train(request, no_report)
     (request.export_dir / FILE).unlink()
@@ -118,14 +118,14 @@ def test_an_export_that_was_made_before_is_refused(trainer, request_of):
 
 
 @pytest.mark.core
-def test_the_list_of_names_is_text_and_nothing_else(tmp_path):
+def test_the_list_of_names_is_plain_text(tmp_path):
     (tmp_path / FILE).write_text('{"a": 1}')
     with pytest.raises(UserError, match=FILE):
         load_names(tmp_path)
 
 
 @pytest.mark.core
-def test_a_name_is_a_metrics_key_that_mlflow_takes_and_no_two_names_share_one(tmp_path):
+def test_every_name_has_a_metric_key_of_its_own_that_mlflow_accepts(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     run_id = tracking.create_run(uri, tracking.ensure_experiment(uri, "e", tmp_path), "run", {})
     run = tracking.Run(uri, run_id)

@@ -103,7 +103,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED.values(), ids=REFUSED)
-def test_is_refused_with_its_place_and_what_to_do(load, text, message):
+def test_a_config_beyond_a_limit_is_refused_with_its_place_and_the_fix(load, text, message):
     with pytest.raises(UserError) as refused:
         load(text)
     assert message in str(refused.value)
@@ -127,12 +127,12 @@ def test_an_alias_bomb_takes_little_memory_and_time(tmp_path, size):
     assert "with its aliases (*) expanded this is larger than" in done.stderr
 
 
-def test_a_device_without_end_is_refused():
+def test_an_endless_device_file_is_refused():
     with pytest.raises(UserError, match="larger than"):
         load_config(Path("/dev/zero"))
 
 
-def test_a_path_that_no_file_system_takes_is_refused(tmp_path):
+def test_a_path_that_no_file_system_accepts_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read: File name too long"):
         load_config(tmp_path / ("a" * 5000))
 
@@ -150,7 +150,7 @@ def test_a_path_that_no_file_system_takes_is_refused(tmp_path):
         ("a\udcff=1", "is not UTF-8 text"),
     ],
 )
-def test_values_of_the_command_line_have_the_same_limits(override, message):
+def test_values_on_the_command_line_have_the_same_limits(override, message):
     with pytest.raises(UserError) as refused:
         load_config(None, document=DOCUMENT, overrides=[override])
     assert str(refused.value).startswith(("--set ", "the command line"))
@@ -158,12 +158,12 @@ def test_values_of_the_command_line_have_the_same_limits(override, message):
     assert len(str(refused.value)) < 1000
 
 
-def test_other_bytes_than_text_on_the_command_line_are_refused():
+def test_bytes_that_are_no_text_are_refused_on_the_command_line():
     with pytest.raises(UserError, match="is not UTF-8 text"):
         load_config(None, document={**DOCUMENT, "data": {"path": ["\udcff.csv"]}})
 
 
-def test_what_is_within_the_limits_is_read_as_ever(load):
+def test_a_config_within_the_limits_is_read(load):
     many = "[" + ", ".join(f"part-{n}.csv" for n in range(2000)) + "]"
     config = load(
         f"shared: &s {{a: 1}}\n{BASE}".replace("shared: &s {a: 1}\n", "")
@@ -201,7 +201,7 @@ evaluation.slices validation.drift serving.model_name tracking.uri tracking.expe
 @settings(max_examples=300)
 @given(st.sampled_from(PLACES.split()), _values)
 @example("data.path", "\ud800")
-def test_any_value_anywhere_is_taken_or_refused(place, value):
+def test_any_value_of_any_key_is_accepted_or_refused(place, value):
     text = yaml.dump(value, allow_unicode=True)
     with suppress(UserError):
         load_config(None, document=DOCUMENT, overrides=[f"{place}={text}"]).to_yaml()
@@ -209,7 +209,7 @@ def test_any_value_anywhere_is_taken_or_refused(place, value):
 
 @settings(max_examples=300)
 @given(st.text(alphabet="ab0:.,-[]{}&*!<>|%@\"'\\#? \n\t1\0\x85", max_size=60))
-def test_any_text_is_taken_or_refused(tmp_path_factory, text):
+def test_any_text_is_accepted_or_refused(tmp_path_factory, text):
     file = tmp_path_factory.getbasetemp() / "any.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UserError):  # none of these has all that a config needs

@@ -147,7 +147,7 @@ HEADS = {
 
 @pytest.mark.core
 @pytest.mark.parametrize("case", list(HEADS))
-def test_a_head_without_end_is_refused(case):
+def test_an_endless_head_is_refused(case):
     begin, more, status = HEADS[case]
     counted = []
     with listening(replace(QUICK, refused=counted.append), token="s3cret") as port, connected(port) as client:
@@ -162,7 +162,7 @@ def test_a_head_without_end_is_refused(case):
 
 
 @pytest.mark.core
-def test_a_head_within_the_bounds_is_taken():
+def test_a_head_within_the_limits_is_accepted():
     fields = [f"x-{i}: {'y' * 570}" for i in range(98)]
     with listening() as port, connected(port) as client:
         for _ in range(2):
@@ -174,7 +174,7 @@ def test_a_head_within_the_bounds_is_taken():
 @pytest.mark.parametrize(
     "part", [b"GET /v2 HTTP/1.1\r\nhost: localhost\r\n", b"\r\n", b"G", b"GET /v2 HTTP/1.1\r\nhost: localhost\r\nx: y"]
 )
-def test_a_head_that_does_not_end_in_time_is_answered_with_408(part):
+def test_a_head_that_times_out_gets_408(part):
     with listening(replace(QUICK, idle_seconds=5)) as port, connected(port) as client:
         client.sendall(part)
 
@@ -186,7 +186,7 @@ def test_a_head_that_does_not_end_in_time_is_answered_with_408(part):
 
 
 @pytest.mark.core
-def test_a_head_that_trickles_in_is_not_waited_for_any_longer():
+def test_a_trickling_head_gets_no_extra_time():
     with listening() as port, connected(port) as client:
         began = time.monotonic()
         sent_until_refused(client, (b"x" if not time.sleep(0.1) else b"" for _ in endless(b"")), 60)
@@ -207,7 +207,7 @@ def test_a_connection_without_a_request_is_closed(before):
 
 
 @pytest.mark.core
-def test_more_connections_than_allowed_get_503_and_the_others_are_served():
+def test_connections_above_the_limit_get_503_and_the_others_are_served():
     with listening(replace(QUICK, idle_seconds=5)) as port, ExitStack() as stack:
         held = [stack.enter_context(connected(port)) for _ in range(20)]
         more = [stack.enter_context(connected(port)) for _ in range(5)]
@@ -225,7 +225,7 @@ def test_more_connections_than_allowed_get_503_and_the_others_are_served():
 
 
 @pytest.mark.core
-def test_a_flood_of_connections_is_cut_and_forgotten():
+def test_a_flood_of_connections_is_closed_and_leaves_no_state():
     with listening() as port, ExitStack() as stack:
         clients = [stack.enter_context(connected(port)) for _ in range(200)]
         assert sum(status_of(until_closed(c)) == 503 for c in clients) <= 20
@@ -234,7 +234,7 @@ def test_a_flood_of_connections_is_cut_and_forgotten():
 
 
 @pytest.mark.core
-def test_who_has_no_token_is_answered_and_closed_whatever_is_sent_then():
+def test_a_client_without_a_token_is_answered_and_disconnected():
     with listening(token="s3cret") as port:
         status, fields, _ = ask(port)
         assert (status, fields["connection"]) == (401, "close")
@@ -247,7 +247,7 @@ def test_who_has_no_token_is_answered_and_closed_whatever_is_sent_then():
 
 
 @pytest.mark.core
-def test_a_body_beyond_the_limit_is_answered_with_413_and_the_connection_closed():
+def test_a_body_above_the_limit_gets_413_and_its_connection_is_closed():
     with listening() as port:
         # As clients do who send all of it before they read.
         status, fields, body = ask(port, b"x" * (3 << 20))
@@ -263,7 +263,7 @@ def test_a_body_beyond_the_limit_is_answered_with_413_and_the_connection_closed(
 
 
 @pytest.mark.core
-def test_who_asks_before_sending_is_refused_before_sending():
+def test_a_client_that_expects_100_continue_is_refused_before_it_sends():
     with listening() as port, connected(port) as client:
         client.sendall(head("POST", "/invocations", f"content-length: {2 << 20}", "expect: 100-continue"))
 
@@ -273,7 +273,7 @@ def test_who_asks_before_sending_is_refused_before_sending():
 
 
 @pytest.mark.core
-def test_a_body_that_does_not_come_in_time_is_answered_with_504_and_the_connection_closed():
+def test_a_body_that_times_out_gets_504_and_its_connection_is_closed():
     with listening(seconds=0.5) as port, connected(port) as client:
         client.sendall(post(1000) + b"{")
 
@@ -302,7 +302,7 @@ def test_after_504_an_endless_body_is_not_drained():
 @pytest.mark.core
 @pytest.mark.parametrize("path", ["/v2", "/nothing", "/v2/models/m/infer?", "/invocations"])
 @pytest.mark.parametrize("fields", [["transfer-encoding: chunked"], ["transfer-encoding: chunked", "content-encoding: gzip"]])
-def test_whatever_is_answered_before_its_body_has_come_is_closed(path, fields):
+def test_a_request_answered_before_its_body_arrived_is_closed(path, fields):
     with listening(seconds=0.5) as port, connected(port) as client:
         client.sendall(head("PUT" if "infer" in path else "POST", path, *fields) + b"1\r\nx\r\n")
 
@@ -322,7 +322,7 @@ SURROUNDINGS = {
 
 @pytest.mark.core
 @pytest.mark.parametrize("case", list(SURROUNDINGS))
-def test_what_surrounds_a_body_has_an_end_too(case):
+def test_chunk_framing_is_limited_too(case):
     with listening(seconds=5) as port, connected(port) as client:
         client.sendall(head("POST", "/invocations", "transfer-encoding: chunked"))
         began = time.monotonic()
@@ -332,7 +332,7 @@ def test_what_surrounds_a_body_has_an_end_too(case):
 
 
 @pytest.mark.core
-def test_a_client_that_reads_no_answers_is_let_go():
+def test_a_client_that_reads_no_answers_is_disconnected():
     with listening() as port, connected(port, receive_buffer=4096) as client:
         began = time.monotonic()
         client.settimeout(None)
@@ -341,7 +341,7 @@ def test_a_client_that_reads_no_answers_is_let_go():
 
 
 @pytest.mark.core
-def test_requests_behind_one_another_are_answered_in_order_up_to_a_number():
+def test_pipelined_requests_are_answered_in_order_up_to_a_limit():
     with listening() as port:
         with connected(port) as client:
             client.sendall(b"".join(head("GET", p) for p in ("/v2/health/live", "/nothing", "/v2")))
@@ -379,7 +379,7 @@ def test_another_protocol_is_answered_in_http_and_closed():
      b"POST /v2 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
      "GET /é HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()],
 )  # fmt: skip
-def test_what_is_no_http_is_answered_with_400_and_closed(request_):
+def test_a_request_that_is_not_http_gets_400_and_is_closed(request_):
     with listening() as port, connected(port) as client:
         client.sendall(request_)
 
@@ -390,7 +390,7 @@ def test_what_is_no_http_is_answered_with_400_and_closed(request_):
 
 
 @pytest.mark.core
-def test_what_follows_a_body_is_none_of_its_head():
+def test_bytes_after_a_body_are_not_part_of_its_head():
     """A proxy in front looks at the head: a token, a host or a length behind the body would pass it by."""
     body = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
     for trailer, status in ((b"authorization: Bearer s3cret", 401), (b"host: evil.example", 401), (b"x: y", 401)):
@@ -408,7 +408,7 @@ def test_what_follows_a_body_is_none_of_its_head():
     ("version", "coding", "status"),
     [("1.1", "gzip, chunked", 501), ("1.1", "xchunked", 501), ("1.0", "chunked", 400), ("1.1", "Chunked", 200)],
 )
-def test_of_transfer_encodings_chunked_alone_is_taken_and_none_of_http_1_0(version, coding, status):
+def test_only_chunked_transfer_encoding_is_accepted_and_none_in_http_1_0(version, coding, status):
     lines = [
         f"POST /invocations HTTP/{version}",
         "host: localhost",
@@ -453,7 +453,7 @@ def test_on_loopback_another_name_than_localhost_is_refused():
 
 
 @pytest.mark.core
-def test_elsewhere_names_are_checked_where_they_are_given_and_addresses_are_let_in():
+def test_on_other_interfaces_configured_names_are_checked_and_addresses_are_accepted():
     """Probes of Kubernetes call a pod by its address, which no page can have rebound."""
     with listening(hosts=AllowedHosts(["models.example.org"], addresses=True)) as port:
         assert host_of(port, "models.example.org") == 200
@@ -462,7 +462,7 @@ def test_elsewhere_names_are_checked_where_they_are_given_and_addresses_are_let_
 
 
 @pytest.mark.core
-def test_a_target_in_absolute_form_is_judged_by_its_own_host():
+def test_an_absolute_target_is_checked_by_its_own_host():
     """RFC 9112, 3.2.2: the Host field beside it is ignored. A proxy routes by the target too, and the two must agree."""
     with listening(hosts=AllowedHosts(["models.example.org"], addresses=False)) as port:
         for target in (f"http://localhost:{port}/v2", "HTTP://LOCALHOST/v2?x=y", "https://models.example.org/v2",
@@ -497,14 +497,14 @@ def test_a_target_in_absolute_form_is_judged_by_its_own_host():
         ("GET *", 404),
     ],
 )
-def test_a_target_of_another_form_has_an_answer(line, status):
+def test_a_target_of_another_form_gets_an_answer(line, status):
     with listening(hosts=AllowedHosts([], addresses=False)) as port, connected(port) as client:
         client.sendall(f"{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
         assert status_of(until_closed(client)) == status
 
 
 @pytest.mark.core
-def test_the_loop_answers_others_while_a_big_body_is_decoded():
+def test_other_requests_are_answered_while_a_big_body_is_decoded():
     unit = b'{"a":1},'
     body = b'{"instances":[' + unit * ((1 << 20) // len(unit) - 10) + b"{}]}"
     with listening(seconds=20) as port:
@@ -534,7 +534,7 @@ def memory(server):
     return psutil.Process(server.process.pid).memory_info().rss / 2**20
 
 
-def test_heads_without_end_take_no_memory_and_no_time_of_a_server_with_a_token(server):
+def test_endless_heads_cost_a_server_with_a_token_no_memory_and_no_time(server):
     before, worst = memory(server), 0.0
     stop = threading.Event()
 
@@ -560,7 +560,7 @@ def test_heads_without_end_take_no_memory_and_no_time_of_a_server_with_a_token(s
     assert worst < 2
 
 
-def test_what_took_all_memory_is_refused_at_once(server):
+def test_requests_that_once_exhausted_memory_are_refused_at_once(server):
     bodies = {
         "/v2/models/m/infer": b'{"inputs":[{"name":"x","shape":[4294967296,4294967296],"datatype":"FP32","data":[]}]}',
         "/invocations": b'{"dataframe_records":[%s]}' % b",".join(b'{"c%d":1}' % i for i in range(34_000)),
@@ -589,7 +589,7 @@ def test_two_thousand_idle_and_half_sent_connections_are_closed(server):
     assert len(psutil.Process(server.process.pid).net_connections()) <= open_before + 2
 
 
-def test_the_command_checks_hosts_on_loopback_and_takes_names(server, bundles, tmp_path):
+def test_serve_checks_hosts_on_loopback_and_accepts_configured_names(server, bundles, tmp_path):
     assert host_of(server.port, "evil.example", "/ping") == 421
     with serving(bundles["pytorch"], tmp_path / "log", "--allowed-hosts", "a.example,models.example.org", name="m") as other:
         assert host_of(other.port, "models.example.org", "/ping") == 200
@@ -598,7 +598,7 @@ def test_the_command_checks_hosts_on_loopback_and_takes_names(server, bundles, t
 
 @pytest.mark.core
 @pytest.mark.parametrize("name", ["http://x", "x:80", "x/y", "", "a,b/c"])
-def test_an_allowed_host_that_is_no_name_is_refused(name, warm):
+def test_an_invalid_allowed_host_is_refused(name, warm):
     done = warm("serve", "nothing@champion", "--allowed-hosts", name)
 
     assert done.code == 2
@@ -606,7 +606,7 @@ def test_an_allowed_host_that_is_no_name_is_refused(name, warm):
 
 
 @pytest.mark.core
-def test_more_connections_than_the_system_has_files_for_are_refused():
+def test_a_connection_limit_above_the_systems_open_files_is_refused():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
     with pytest.raises(UserError, match=r"--max-connections: .* open files"):
@@ -631,7 +631,7 @@ def secured(port, trusting):
 
 
 @pytest.mark.core
-def test_behind_tls_the_same_holds_and_a_handshake_has_its_time(certificate):
+def test_limits_hold_behind_tls_and_a_handshake_has_a_timeout(certificate):
     files, trusting = certificate
     with listening(tls=files) as port:
         with connected(port) as client:
@@ -646,7 +646,7 @@ def test_behind_tls_the_same_holds_and_a_handshake_has_its_time(certificate):
 
 
 @pytest.mark.core
-def test_handshakes_that_do_not_end_count_as_connections(certificate):
+def test_unfinished_handshakes_count_as_connections(certificate):
     files, trusting = certificate
     with listening(tls=files, handshake=3) as port, ExitStack() as stack:
         half = [stack.enter_context(connected(port)) for _ in range(40)]
@@ -662,7 +662,7 @@ def test_handshakes_that_do_not_end_count_as_connections(certificate):
 
 
 @pytest.mark.core
-def test_requests_that_come_with_the_end_of_the_handshake_are_answered(certificate):
+def test_requests_sent_with_the_end_of_the_handshake_are_answered(certificate):
     files, trusting = certificate
     with listening(tls=files) as port:
         for _ in range(20):

@@ -68,13 +68,13 @@ def test_a_database_without_its_driver_is_an_error_that_names_the_package():
 
 
 @pytest.mark.core
-def test_a_servers_credentials_leave_the_address_for_the_variables_that_mlflow_reads():
+def test_credentials_move_from_the_address_to_the_variables_that_mlflow_reads():
     assert redaction.take_credentials(f"https://user:{IN_URI}@host:5000/path?a=b") == "https://host:5000/path?a=b"
     assert redaction.tracking_variables() == {"MLFLOW_TRACKING_USERNAME": "user", "MLFLOW_TRACKING_PASSWORD": CANARY}
 
 
 @pytest.mark.core
-def test_they_leave_the_variable_too(monkeypatch):
+def test_credentials_move_out_of_the_address_in_the_variable_too(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:{IN_URI}@host")
     redaction.take_from_environment()
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://host"
@@ -135,7 +135,7 @@ def test_addresses_without_a_secret_are_told_from_those_with_one(text):
 
 @pytest.mark.core
 @given(st.text(min_size=redaction._SURE), st.text("ab%'\"\\ <&:@/", max_size=9), st.text("ab%'\"\\ <&:@/", max_size=9))
-def test_whatever_a_password_is_made_of_it_is_masked_in_every_form(password, before, after):
+def test_a_password_of_any_characters_is_masked_in_every_encoding(password, before, after):
     secret = password.strip()
     if len(secret) < redaction._SURE:
         return
@@ -167,13 +167,13 @@ def test_secrets_in_variables_are_known(monkeypatch, variable):
 
 
 @pytest.mark.core
-def test_a_short_password_does_not_take_words_apart():
+def test_a_short_password_does_not_mask_parts_of_words():
     redaction.take_credentials("postgresql://user:flow@host/db")
     assert redaction.mask("mlflow: flow, postgresql://user:flow@host") == "mlflow: ***, postgresql://***@host"
 
 
 @pytest.mark.core
-def test_a_word_in_a_variable_is_not_taken_for_a_secret(monkeypatch):
+def test_an_ordinary_word_in_a_variable_is_no_secret(monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "auto")
     redaction._compiled.clear()
     assert redaction.mask("task: auto") == "task: auto"
@@ -181,7 +181,7 @@ def test_a_word_in_a_variable_is_not_taken_for_a_secret(monkeypatch):
 
 
 @pytest.mark.core
-def test_texts_without_secrets_stay_as_they_are():
+def test_texts_without_secrets_are_unchanged():
     for text in ("models:/name@champion", "gs://bucket/part@1.csv", "a@b.c", "https://host/a?page=2", "see http://host/x y@z"):
         assert redaction.mask(text) == text
 
@@ -350,7 +350,7 @@ def data(tmp_path):
     return file
 
 
-def test_a_run_that_comes_to_its_end_leaves_no_password_anywhere(warm, tmp_path, data):
+def test_a_finished_run_leaves_no_password_in_any_file(warm, tmp_path, data):
     """In the workspace, and in MLflow's database and files."""
     server = tmp_path / "server"
     server.mkdir()
@@ -382,7 +382,7 @@ def test_a_run_that_comes_to_its_end_leaves_no_password_anywhere(warm, tmp_path,
         ("training", ["trainer.framework=pytorch", "trainer.model=model.py"]),
     ],
 )
-def test_a_run_that_fails_beside_a_server_that_is_away_leaves_no_password(warm, tmp_path, data, stage, settings, scheme):
+def test_a_run_that_fails_while_its_server_is_unreachable_leaves_no_password(warm, tmp_path, data, stage, settings, scheme):
     (tmp_path / "schema.pbtxt").write_text('feature { name: "x" type: BYTES presence { min_fraction: 1 } }\n')
     named = [s.replace("SCHEMA", "schema.pbtxt") for s in settings]
     overrides = [word for setting in named for word in ("--set", setting)]
@@ -399,7 +399,7 @@ def test_a_run_that_fails_beside_a_server_that_is_away_leaves_no_password(warm, 
     assert not (tmp_path / "w").exists() if stage == "check" else leaks(tmp_path / "w") == []
 
 
-def test_what_is_uploaded_later_holds_no_password(warm, tmp_path, data):
+def test_records_uploaded_later_contain_no_password(warm, tmp_path, data):
     server, workspace = tmp_path / "server", tmp_path / "w"
     server.mkdir()
     away = {"MLFLOW_TRACKING_URI": f"postgresql://user:{IN_URI}@127.0.0.1:9/db"}

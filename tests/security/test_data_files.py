@@ -26,7 +26,7 @@ def child():
         yield call
 
 
-def test_objects_that_share_no_names_are_read_a_part_at_a_time(child, tmp_path):
+def test_objects_without_common_names_are_read_in_parts(child, tmp_path):
     rows = 6000
     (tmp_path / "x.jsonl").write_text("".join(f'{{"c{i}":1}}\n' for i in range(rows)))
 
@@ -34,7 +34,7 @@ def test_objects_that_share_no_names_are_read_a_part_at_a_time(child, tmp_path):
 
 
 @pytest.mark.core
-def test_records_that_share_no_names_are_read_a_part_at_a_time(tmp_path, monkeypatch):
+def test_records_without_common_names_are_read_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(batch_size, "CELLS", 2500)
     with tf.io.TFRecordWriter(str(tmp_path / "x.tfrecord")) as writer:
         for i in range(120):
@@ -46,7 +46,7 @@ def test_records_that_share_no_names_are_read_a_part_at_a_time(tmp_path, monkeyp
     assert [(b.num_rows, b.num_columns) for b in batches] == [(50, 50), (50, 50), (20, 20)]
 
 
-def test_one_long_text_that_stands_for_many_rows_is_decoded_a_part_at_a_time(child, tmp_path):
+def test_a_dictionary_encoded_long_text_is_decoded_in_parts(child, tmp_path):
     rows = 1000
     same = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * (1 << 20)]))
     pa.parquet.write_table(pa.table({"a": same, "b": range(rows)}), tmp_path / "x.parquet", store_schema=False)
@@ -55,7 +55,7 @@ def test_one_long_text_that_stands_for_many_rows_is_decoded_a_part_at_a_time(chi
     assert child(read, "parquet", tmp_path / "x.parquet") == (rows, [])
 
 
-def test_long_bytes_of_fixed_length_that_stand_for_many_rows_are_decoded_a_part_at_a_time(child, tmp_path):
+def test_dictionary_encoded_fixed_length_bytes_are_decoded_in_parts(child, tmp_path):
     rows = 1000
     same = pa.array([b"x" * (1 << 20)], pa.binary(1 << 20)).take(pa.array([0] * rows))
     pa.parquet.write_table(pa.table({"a": same}), tmp_path / "x.parquet", store_schema=False, data_page_size=1 << 30)
@@ -65,7 +65,7 @@ def test_long_bytes_of_fixed_length_that_stand_for_many_rows_are_decoded_a_part_
 
 
 @pytest.mark.core
-def test_columns_that_hold_nothing_are_read_a_part_at_a_time(tmp_path, monkeypatch):
+def test_empty_columns_are_read_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(batch_size, "CELLS", 1000)
     pa.parquet.write_table(pa.table({f"c{i}": pa.nulls(100, pa.float64()) for i in range(50)}), tmp_path / "x.parquet")
 
@@ -75,7 +75,7 @@ def test_columns_that_hold_nothing_are_read_a_part_at_a_time(tmp_path, monkeypat
 
 
 @pytest.mark.core
-def test_rows_that_get_the_columns_of_all_others_are_made_a_part_at_a_time(tmp_path, monkeypatch):
+def test_rows_with_the_columns_of_all_rows_are_built_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(batch_size, "CELLS", 1000)
     batch = pa.record_batch({f"c{i}": [i] * 30 for i in range(10)})
     typed = TypedColumns({f"c{i}": ColumnType("integer") for i in range(100)}, (), "c0")
@@ -87,7 +87,7 @@ def test_rows_that_get_the_columns_of_all_others_are_made_a_part_at_a_time(tmp_p
 
 
 @pytest.mark.core
-def test_predictions_that_get_the_columns_of_all_others_are_written_a_part_at_a_time(tmp_path, monkeypatch):
+def test_predictions_with_the_columns_of_all_rows_are_written_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(batch_size, "CELLS", 1000)
     for i in range(2):
         table = pa.table({f"c{i}-{j}": [j] * 30 for j in range(50)} | {"prediction": [0.5] * 30})
@@ -102,7 +102,7 @@ def test_predictions_that_get_the_columns_of_all_others_are_written_a_part_at_a_
 
 
 @pytest.mark.core
-def test_parquet_is_read_with_the_files_own_types_and_values(tmp_path):
+def test_parquet_is_read_with_its_types_and_values(tmp_path):
     table = pa.table({
         "text": ["a", None, "b"], "list": [["x", "y"], None, []], "bytes": [b"1", b"\xff", None],
         "large": pa.array(["a"] * 3, pa.large_string()), "map": pa.array([[("k", "v")]] * 3, pa.map_(pa.string(), pa.string())),
@@ -117,7 +117,7 @@ def test_parquet_is_read_with_the_files_own_types_and_values(tmp_path):
     assert batch.schema.equals(table.schema)
 
 
-def test_a_line_that_does_not_end_is_refused(child, tmp_path):
+def test_an_endless_line_is_refused(child, tmp_path):
     with gzip.open(tmp_path / "x.jsonl.gz", "wb", 1) as file:
         file.write(b'{"a": 1}\n{"a": "')
         for _ in range(600):
@@ -134,7 +134,7 @@ def test_a_line_that_is_nested_too_deeply_is_a_bad_row(tmp_path):
 
 
 @pytest.mark.core
-def test_a_header_of_many_names_is_read_in_little_time(tmp_path):
+def test_a_header_of_many_names_is_read_quickly(tmp_path):
     names = [f"c{i}" for i in range(60_000)]
     (tmp_path / "x.csv").write_text(",".join(names) + "\n")
 
@@ -144,7 +144,7 @@ def test_a_header_of_many_names_is_read_in_little_time(tmp_path):
 
 
 @pytest.mark.core
-def test_a_name_that_stands_twice_is_still_refused(tmp_path):
+def test_a_duplicate_name_is_still_refused(tmp_path):
     (tmp_path / "x.csv").write_text("a,b,a\n1,2,3\n")
 
     assert "duplicate column name 'a'" in read("csv", tmp_path / "x.csv")
@@ -163,7 +163,7 @@ def checksum(data):
 
 @pytest.mark.core
 @pytest.mark.parametrize("length", [2**40, 2**63, 2**64 - 1, 101])
-def test_a_record_that_is_longer_than_its_file_is_refused(length, tmp_path):
+def test_a_record_longer_than_its_file_is_refused(length, tmp_path):
     """TensorFlow makes room for as many bytes as the record says: at 2^40 the process ended with a segmentation fault."""
     head = struct.pack("<Q", length)
     (tmp_path / "x.tfrecord").write_bytes(head + struct.pack("<I", checksum(head)) + b"x" * 104)
@@ -174,7 +174,7 @@ def test_a_record_that_is_longer_than_its_file_is_refused(length, tmp_path):
 
 
 @pytest.mark.core
-def test_what_is_no_example_is_a_bad_row_wherever_it_stands(tmp_path):
+def test_an_invalid_example_is_a_bad_row_at_any_position(tmp_path):
     good = tf.train.Example(features=tf.train.Features(feature={"a": tf.train.Feature()})).SerializeToString()
     with tf.io.TFRecordWriter(str(tmp_path / "x.tfrecord")) as writer:
         for record in (b"\xff\xff", good, b"\xff\xff", good):

@@ -115,7 +115,7 @@ def write_a_file_beyond_the_limit(folder):
 
 @pytest.mark.core
 @pytest.mark.parametrize("job", ["write_too_much", "print_too_much", "fail_as_a_library_does", "end_without_a_word"])
-def test_a_stage_fills_the_disk_that_its_log_is_on(disk, failure, job):
+def test_a_stage_that_fills_the_disk_of_its_log_ends_with_a_message(disk, failure, job):
     told = failure(job, disk, disk / "logs" / "stage.log")
 
     assert "the disk is full" in told
@@ -126,7 +126,7 @@ def test_a_stage_fills_the_disk_that_its_log_is_on(disk, failure, job):
 
 
 @pytest.mark.core
-def test_the_log_cannot_even_be_made(disk, failure):
+def test_a_log_that_cannot_be_created_ends_the_run_with_a_message(disk, failure):
     fill(disk)
 
     told = failure("write_too_much", disk, disk / "logs" / "stage.log")
@@ -134,7 +134,7 @@ def test_the_log_cannot_even_be_made(disk, failure):
     assert f"No space is left on the file system at {disk}" in told
 
 
-def test_a_disk_without_room_for_one_more_file(disk, failure):
+def test_a_disk_without_free_inodes_is_reported_as_full(disk, failure):
     subprocess.run(["mount", "-o", "remount,nr_inodes=3", disk], check=True)
     (disk / "a").touch()
     (disk / "b").touch()
@@ -144,7 +144,7 @@ def test_a_disk_without_room_for_one_more_file(disk, failure):
     assert "MB free, no more files)" in told
 
 
-def test_memory_that_is_a_file_has_no_room(disk, failure):
+def test_full_shared_memory_is_named(disk, failure):
     told = failure("write_to_memory_that_is_a_file", disk, disk / "stage.log")
 
     assert "killed by SIGBUS. Perhaps a disk, or the shared memory in /dev/shm, is full." in told
@@ -152,7 +152,7 @@ def test_memory_that_is_a_file_has_no_room(disk, failure):
 
 
 @pytest.mark.core
-def test_a_limit_on_the_size_of_files(tmp_path, failure):
+def test_a_limit_on_the_size_of_files_is_reported_as_a_full_disk(tmp_path, failure):
     told = failure("write_a_file_beyond_the_limit", tmp_path, tmp_path / "stage.log")
 
     assert "the disk is full (File too large). A file reached its largest allowed size" in told
@@ -160,7 +160,7 @@ def test_a_limit_on_the_size_of_files(tmp_path, failure):
 
 
 @pytest.mark.core
-def test_temporary_files_have_no_room(disk, failure, monkeypatch, tmp_path):
+def test_a_full_temporary_folder_is_named(disk, failure, monkeypatch, tmp_path):
     fill(disk)
     subprocess.run(["mount", "-o", "remount,nr_inodes=2", disk], check=True)
     monkeypatch.setattr("tempfile.tempdir", str(disk))
@@ -172,7 +172,7 @@ def test_temporary_files_have_no_room(disk, failure, monkeypatch, tmp_path):
 
 
 @pytest.mark.core
-def test_a_record_that_cannot_be_kept_is_said_to_be_lost(disk):
+def test_a_record_that_cannot_be_kept_is_reported_as_lost(disk):
     fill(disk)
     run = tracking.Run(None, None, Journal(disk / "journal", "training"))
 
@@ -182,7 +182,7 @@ def test_a_record_that_cannot_be_kept_is_said_to_be_lost(disk):
 
 
 @pytest.mark.core
-def test_a_record_that_does_not_fit_damages_none_that_follows(disk):
+def test_a_record_that_does_not_fit_damages_no_later_one(disk):
     journal = Journal(disk, "training")
     journal.append({"op": "tags", "tags": {"a": "1"}})
     fill(disk)
@@ -205,17 +205,17 @@ def test_a_record_that_does_not_fit_damages_none_that_follows(disk):
         OSError(122, "Disk quota exceeded", "/tmp/x"),
     ],
 )
-def test_by_whatever_name(error):
+def test_every_error_of_a_full_disk_is_recognized(error):
     assert full_disk(error).startswith("the disk is full")
 
 
 @pytest.mark.core
 @pytest.mark.parametrize("error", [ValueError("loss is NaN"), UserError("x: File too large: 2 MiB"), OSError(13, "no")])
-def test_what_is_no_full_disk_is_not_taken_for_one(error):
+def test_other_errors_are_not_reported_as_a_full_disk(error):
     assert full_disk(error) is None
 
 
-def test_a_run_whose_workspace_has_no_room_left(disk, tmp_path, warm):
+def test_a_run_in_a_full_workspace_ends_with_a_message(disk, tmp_path, warm):
     subprocess.run(["mount", "-o", "remount,size=6m", disk], check=True)
     data = tmp_path / "d.csv"
     data.write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(200_000)))
@@ -256,7 +256,7 @@ def full_from(log, disk):
 
 @pytest.mark.timeout(3600)  # fourteen runs
 @pytest.mark.parametrize("trainer", ["pytorch", "tensorflow"])
-def test_the_disk_is_full_from_the_beginning_of_every_stage_in_turn(disk, tmp_path, warm, trainer):
+def test_a_disk_full_at_the_start_of_any_stage_ends_the_run_with_a_message(disk, tmp_path, warm, trainer):
     subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)
     arguments = ["--trainer", trainer, "--set", "trainer.hyperparameters.epochs=3"]
     arguments += ["--set", "tune={trials: 2, space: {learning_rate: [0.01, 0.02]}}"]
@@ -280,7 +280,7 @@ def test_the_disk_is_full_from_the_beginning_of_every_stage_in_turn(disk, tmp_pa
 
 
 @pytest.mark.core
-def test_an_access_log_that_is_full_fails_no_request_and_says_so_once(caplog):
+def test_a_full_access_log_fails_no_request_and_is_reported_once(caplog):
     from switchyard.components.serving.app import ServerState, create_app
     from switchyard.components.serving.metrics import Metrics
     from switchyard.components.serving.rollout import Rollout, StopRule
@@ -311,7 +311,7 @@ def test_an_error_that_names_no_file_names_the_disk_of_the_workspace(disk):
 
 
 @pytest.mark.core
-def test_predictions_that_do_not_fit_name_the_disk_that_they_are_for(disk):
+def test_predictions_that_do_not_fit_name_their_disk(disk):
     from switchyard.pipelines.api.predict import _named_when_full
 
     fill(disk)

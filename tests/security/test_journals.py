@@ -84,7 +84,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("operation", "header", "why"), BAD.values(), ids=BAD)
-def test_what_is_refused_is_set_aside_and_named_and_the_rest_is_sent(here, workspace, tmp_path, operation, header, why):
+def test_refused_records_are_set_aside_and_named_and_the_rest_is_sent(here, workspace, tmp_path, operation, header, why):
     if operation["op"] == "register" and operation["model"]["bundle"] == "BUNDLE":
         operation = model("a/b", bundle(tmp_path / "bundle"))
     journal(workspace, "1-bad", here, metric("before"), operation, metric("after"), **header)
@@ -104,7 +104,7 @@ def test_what_is_refused_is_set_aside_and_named_and_the_rest_is_sent(here, works
     assert upload(workspace, said.append) == 0, "nothing is sent twice, and nothing is in the way"
 
 
-def test_a_damaged_journal_is_in_no_ones_way(here, workspace):
+def test_a_damaged_journal_does_not_block_other_journals(here, workspace):
     folder = journal(workspace, "1-bad", here, metric("loss"))
     (folder / "pipeline.json").write_text("{")
     journal(workspace, "2-good", here, metric("loss"))
@@ -170,7 +170,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_a_damaged_header_is_in_no_ones_way(here, workspace, header):
+def test_a_damaged_header_does_not_block_other_journals(here, workspace, header):
     folder = journal(workspace, "1-bad", here, metric("loss"))
     whole = json.loads((folder / "pipeline.json").read_text())
     (folder / "pipeline.json").write_bytes(json.dumps({**whole, **header}).encode() if isinstance(header, dict) else header)
@@ -183,7 +183,7 @@ def test_a_damaged_header_is_in_no_ones_way(here, workspace, header):
     assert (workspace.journal / "refused" / "1-bad" / "pipeline.jsonl").exists()
 
 
-def test_a_header_that_cannot_be_read_is_in_no_ones_way(here, workspace):
+def test_an_unreadable_header_does_not_block_other_journals(here, workspace):
     folder = journal(workspace, "1-bad", here, metric("loss"))
     (folder / "pipeline.json").unlink()
     (folder / "pipeline.json").mkdir()
@@ -196,7 +196,7 @@ def test_a_header_that_cannot_be_read_is_in_no_ones_way(here, workspace):
 
 
 @pytest.mark.parametrize("how", ["absolute", "climbing", "linked", "renamed", "registered", "the workspace", "a linked journal"])
-def test_a_journal_sends_no_file_from_outside_of_its_workspace(here, workspace, tmp_path, how):
+def test_a_journal_sends_no_file_from_outside_its_workspace(here, workspace, tmp_path, how):
     """Who uploads a workspace that somebody else made gives no other file away."""
     secret = bundle(tmp_path / "home") / "secret.txt"
     secret.write_text("CANARY")
@@ -228,7 +228,7 @@ def test_a_journal_sends_no_file_from_outside_of_its_workspace(here, workspace, 
     assert not any(b"CANARY" in f.read_bytes() for f in kept)
 
 
-def test_a_server_that_is_away_holds_up_no_journal_for_another_one(here, workspace):
+def test_an_unreachable_server_does_not_block_journals_for_another_one(here, workspace):
     journal(workspace, "1-away", "http://127.0.0.1:9", metric("loss"))
     journal(workspace, "2-good", here, metric("loss"))
     journal(workspace, "3-away", "http://127.0.0.1:9", metric("loss"))
@@ -241,7 +241,7 @@ def test_a_server_that_is_away_holds_up_no_journal_for_another_one(here, workspa
     assert sorted(f.name for f in workspace.journal.iterdir()) == ["1-away", "3-away", "4-masked"]
 
 
-def test_what_was_refused_is_sent_when_it_is_mended_and_moved_back(here, workspace, tmp_path):
+def test_a_refused_record_is_sent_once_it_is_corrected_and_moved_back(here, workspace, tmp_path):
     journal(workspace, "run", here, model("a/b", bundle(tmp_path / "bundle")))
     shutil.rmtree(tmp_path / "bundle")
     with pytest.raises(StageError):
@@ -272,7 +272,7 @@ def test_a_journal_keeps_the_files_that_it_needs(here, workspace, tmp_path):
     assert not (workspace.journal / "run").exists()
 
 
-def test_a_server_that_is_away_sets_nothing_aside(workspace):
+def test_an_unreachable_server_sets_no_record_aside(workspace):
     journal(workspace, "1", "http://127.0.0.1:9", metric("loss"))
     with pytest.raises(StageError, match="MLflow is unreachable"):
         upload(workspace, print)
@@ -280,7 +280,7 @@ def test_a_server_that_is_away_sets_nothing_aside(workspace):
     assert (workspace.journal / "1" / "pipeline.jsonl").exists()
 
 
-def test_while_a_run_goes_on_a_refusal_is_told_as_one_and_the_rest_is_sent_at_once(here, tmp_path, workspace):
+def test_during_a_run_a_refusal_is_reported_as_one_and_the_rest_is_sent_at_once(here, tmp_path, workspace):
     from switchyard.components import progress
 
     said = []
@@ -328,7 +328,7 @@ _names = st.one_of(st.text(max_size=12), st.text("a.b/:%'\"@ _-é", max_size=6),
 
 
 @given(_names)
-def test_names_that_are_taken_are_taken_by_mlflow_too(name):
+def test_accepted_names_are_accepted_by_mlflow_too(name):
     try:
         config = load_config(
             None, document={**DOCUMENT, "serving": {"model_name": name}, "tracking": {"experiment": name}}, overrides=[]
@@ -340,7 +340,7 @@ def test_names_that_are_taken_are_taken_by_mlflow_too(name):
     _validate_experiment_name(config.experiment)
 
 
-def test_a_name_with_all_that_is_allowed_is_registered(here, tmp_path):
+def test_a_name_of_all_allowed_characters_is_registered(here, tmp_path):
     name = load_config(None, document={**DOCUMENT, "serving": {"model_name": "É a_b-c (1) \\ # ? & + ` $"}}).model_name
     experiment = tracking.ensure_experiment(here, name, tmp_path / "files")
     run = tracking.Run(here, tracking.create_run(here, experiment, "r", {}))

@@ -39,7 +39,7 @@ def text():
 
 
 @pytest.mark.parametrize("objective", ["binary", "multiclass", "regression"])
-def test_a_model_predicts_what_it_did_before_it_was_written(objective, tmp_path):
+def test_a_model_predicts_the_same_after_it_was_written_and_read(objective, tmp_path):
     model = booster(objective)
     save_model(model.model_to_string(), tmp_path / FILE)
     save_names(tmp_path, ["all"])
@@ -53,7 +53,7 @@ def test_trees_without_a_split_are_written_and_read(tmp_path):
     assert lightgbm.Booster(model_str=load_model(tmp_path / FILE)).predict(rows()) == pytest.approx(model.predict(rows()))
 
 
-def test_a_file_holds_neither_parameters_nor_names(text, tmp_path):
+def test_a_file_contains_neither_parameters_nor_names(text, tmp_path):
     save_model(text, tmp_path / FILE)
     written = (tmp_path / FILE).read_text()
     assert "parameters" not in written
@@ -105,7 +105,7 @@ def test_a_changed_model_is_refused(change, text, tmp_path):
         load_model(tmp_path / FILE)
 
 
-def test_sizes_that_lie_are_not_read(text, tmp_path):
+def test_false_sizes_are_refused_before_they_are_read(text, tmp_path):
     (tmp_path / FILE).write_text(once(r"^tree_sizes=.*", "tree_sizes=999999999 -5 1 1 1")(text))
     assert lightgbm.Booster(model_str=load_model(tmp_path / FILE)).predict(rows()).shape == (600,)
 

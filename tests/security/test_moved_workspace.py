@@ -109,7 +109,7 @@ def texts_naming(folder, root):
 
 @pytest.mark.core
 @pytest.mark.parametrize("arrive", [copy_of, moved])
-def test_nothing_in_it_names_the_place_where_it_lay(original, arrive):
+def test_nothing_in_a_moved_workspace_names_its_old_place(original, arrive):
     there = arrive(original)
     assert texts_naming(original, there)
 
@@ -122,7 +122,7 @@ def test_nothing_in_it_names_the_place_where_it_lay(original, arrive):
 
 
 @pytest.mark.core
-def test_what_a_copy_writes_lands_in_the_copy(original):
+def test_a_copy_writes_only_to_itself(original):
     copy = find_workspace(copy_of(original), None)
     before = contents(original)
     place = Workspace(copy)
@@ -141,7 +141,7 @@ def test_what_a_copy_writes_lands_in_the_copy(original):
 
 @pytest.mark.core
 @pytest.mark.parametrize("arrive", [copy_of, moved])
-def test_its_champion_is_found_with_the_original_gone(original, arrive, capsys):
+def test_the_champion_is_found_after_the_original_was_removed(original, arrive, capsys):
     there = arrive(original)
     shutil.rmtree(original, ignore_errors=True)
     place = Workspace(find_workspace(there, None))
@@ -153,7 +153,7 @@ def test_its_champion_is_found_with_the_original_gone(original, arrive, capsys):
     assert json.loads(capsys.readouterr().out)["versions"][0]["aliases"] == ["champion"]
 
 
-def test_the_database_alone_is_opened_by_its_uri(original):
+def test_a_database_is_opened_by_its_uri_without_the_workspace(original):
     there = moved(original)
 
     client = tracking.client(f"sqlite:///{there / 'mlflow.db'}")
@@ -161,7 +161,7 @@ def test_the_database_alone_is_opened_by_its_uri(original):
     assert client.get_experiment_by_name("e").artifact_location.startswith(there.as_uri())
 
 
-def test_it_is_said_once(original, capsys):
+def test_the_move_is_reported_once(original, capsys):
     there = moved(original)
 
     find_workspace(there, None)
@@ -184,7 +184,7 @@ def test_a_copy_is_a_workspace_of_its_own_and_a_moved_one_is_the_same(original):
     assert identity(there) == before
 
 
-def test_a_copy_of_a_copy_and_the_way_back(original):
+def test_a_copy_of_a_copy_can_be_moved_back(original):
     copy = copy_of(original)
     settle_in(copy)
     shutil.rmtree(original)
@@ -197,7 +197,7 @@ def test_a_copy_of_a_copy_and_the_way_back(original):
 
 
 @pytest.mark.parametrize("inner", ["deeper/.switchyard", ".switchyard/inner"])
-def test_a_place_below_the_old_one(original, inner, monkeypatch):
+def test_a_workspace_can_be_moved_below_its_old_place(original, inner, monkeypatch):
     """Where the new path begins with the old one, what is rewritten is not rewritten twice, killed in between or not."""
     there = original.parent / inner if inner.startswith("deeper") else original / "inner"
     shutil.copytree(original, original.parent / "for a moment")
@@ -211,7 +211,7 @@ def test_a_place_below_the_old_one(original, inner, monkeypatch):
     assert Path(artifact.uri) == there / "artifacts" / "training" / "model" / "8"
 
 
-def test_killed_while_it_rewrites(original, monkeypatch):
+def test_a_kill_during_the_rewrite_is_recovered(original, monkeypatch):
     there = moved(original)
     _killed_before_the_record(there, monkeypatch)
 
@@ -227,7 +227,7 @@ def _killed_before_the_record(root, monkeypatch):
             settle_in(root)
 
 
-def test_both_databases_or_none(original, monkeypatch):
+def test_both_databases_are_rewritten_or_none(original, monkeypatch):
     there = moved(original)
     monkeypatch.setattr(workspace_rewrite, "_WAIT_SECONDS", 0.2)
     with sqlite3.connect(there / "mlflow.db", isolation_level=None) as other:
@@ -241,7 +241,7 @@ def test_both_databases_or_none(original, monkeypatch):
     assert texts_naming(original, there) == []
 
 
-def test_moved_from_under_a_run(original):
+def test_a_workspace_moved_during_a_run_is_refused(original):
     folder = original / "tracking" / "now"
     folder.mkdir()
     (folder / HEADER).write_text(json.dumps({"uri": SERVER, "runs": {}, **process_identity()}))
@@ -251,7 +251,7 @@ def test_moved_from_under_a_run(original):
         settle_in(there)
 
 
-def test_copied_from_under_a_run(original):
+def test_a_workspace_can_be_copied_during_a_run(original):
     """The run is the original's: the copy is free to be used, and ends the run in its own database."""
     folder = original / "tracking" / "now"
     folder.mkdir()
@@ -265,7 +265,7 @@ def test_copied_from_under_a_run(original):
     assert header["uri"] == Workspace(copy).mlflow_uri
 
 
-def test_what_a_server_has_not_got_yet_is_sent_by_the_original_alone(original):
+def test_pending_records_are_sent_only_by_the_original(original):
     copy = copy_of(original)
     settle_in(copy)
     assert journals(copy) == ["to-a-file"]
@@ -280,7 +280,7 @@ def journals(root):
     return sorted(str(h.parent.relative_to(root / "tracking")) for h in (root / "tracking").rglob(HEADER))
 
 
-def test_a_line_that_a_kill_cut_short_stays_as_it_is(original):
+def test_a_line_truncated_by_a_kill_is_unchanged(original):
     there = moved(original)
 
     settle_in(there)
@@ -291,7 +291,7 @@ def test_a_line_that_a_kill_cut_short_stays_as_it_is(original):
 
 
 @pytest.mark.parametrize("arrive", [copy_of, moved])
-def test_made_before_a_workspace_knew_its_place(original, arrive):
+def test_a_workspace_of_an_older_version_without_a_recorded_place_is_moved(original, arrive):
     (original / "location.json").unlink()
     there = arrive(original)
 
@@ -301,7 +301,7 @@ def test_made_before_a_workspace_knew_its_place(original, arrive):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_moved_to_where_it_cannot_be_written_with_the_mode_mocked(original, known, monkeypatch):
+def test_a_workspace_moved_to_a_read_only_place_is_read_with_the_mode_mocked(original, known, monkeypatch):
     if not known:
         (original / "location.json").unlink()
     there = moved(original)
@@ -312,7 +312,7 @@ def test_moved_to_where_it_cannot_be_written_with_the_mode_mocked(original, know
 
 
 @pytest.mark.parametrize("how", ["-rl", "-rs"])
-def test_a_copy_that_is_made_of_links_has_databases_of_its_own(original, how):
+def test_a_copy_made_of_links_has_its_own_databases(original, how):
     before = contents(original)
     copy = original.parent.parent / "b" / ".switchyard"
     copy.parent.mkdir()
@@ -325,7 +325,7 @@ def test_a_copy_that_is_made_of_links_has_databases_of_its_own(original, how):
 
 
 @pytest.mark.parametrize("record", ["", "[]", '{"root": 5, "id": "x"}', '{"root": "here", "id": "x"}', '{"root": "/"}'])
-def test_a_record_that_is_damaged_is_as_good_as_none(original, record):
+def test_a_damaged_record_of_the_place_counts_as_none(original, record):
     there = moved(original)
     (there / "location.json").write_text(record)
 
@@ -335,7 +335,7 @@ def test_a_record_that_is_damaged_is_as_good_as_none(original, record):
     assert json.loads((there / "location.json").read_text())["root"] == str(there)
 
 
-def test_a_place_whose_name_a_database_uri_escapes_is_settled_in(original, tmp_path):
+def test_a_workspace_can_be_moved_to_a_place_that_a_database_uri_escapes(original, tmp_path):
     there = tmp_path / "what? 100%25 [#1]"
     shutil.move(original, there)
 
@@ -349,7 +349,7 @@ def test_a_place_whose_name_a_database_uri_escapes_is_settled_in(original, tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {"a", there.name, "note.txt"}
 
 
-def test_a_link_to_it_is_no_other_place(original, tmp_path):
+def test_a_link_to_a_workspace_is_no_other_place(original, tmp_path):
     (tmp_path / "link").symlink_to(original.parent)
     before = contents(original)
 
@@ -358,7 +358,7 @@ def test_a_link_to_it_is_no_other_place(original, tmp_path):
     assert contents(original) == before
 
 
-def test_a_database_of_ones_own_is_no_workspace_whatever_lies_beside_it(tmp_path):
+def test_a_users_database_is_no_workspace_whatever_is_beside_it(tmp_path):
     sqlite3.connect(tmp_path / "metadata.sqlite").close()  # of a TFX pipeline's, say
 
     tracking.client(f"sqlite:///{tmp_path / 'own.db'}")
@@ -366,7 +366,7 @@ def test_a_database_of_ones_own_is_no_workspace_whatever_lies_beside_it(tmp_path
     assert not (tmp_path / "location.json").exists()
 
 
-def test_files_lie_beside_a_database_that_several_workspaces_share(tmp_path):
+def test_files_are_written_beside_a_database_shared_by_several_workspaces(tmp_path):
     uri = f"sqlite:///{tmp_path / 'shared' / 'own.db'}"
 
     tracking.ensure_experiment(uri, "e", tmp_path / "w" / "mlflow")
@@ -377,7 +377,7 @@ def test_files_lie_beside_a_database_that_several_workspaces_share(tmp_path):
 
 
 @pytest.mark.timeout(900)
-def test_a_pipeline_in_a_copy_and_where_it_is_moved(tmp_path, warm):
+def test_a_pipeline_runs_in_a_copied_and_in_a_moved_workspace(tmp_path, warm):
     """The whole of it: run, `cp -r`, run the copy with other settings, `mv`, run again from the cache, predict."""
     quick = ["--set", "trainer.hyperparameters.epochs=2", "--set", "evaluation.improvement=null"]
     project = tmp_path / "original"

@@ -39,7 +39,7 @@ def test_nul_in_a_name_is_refused_and_the_column_is_named(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_any_other_name_is_read_as_it_stands(kind, tmp_path):
+def test_any_other_name_is_read_unchanged(kind, tmp_path):
     file = write(kind, tmp_path / "data", names(tmp_path / "canary"))
     [batch] = READERS[kind](file, BadRows(0), None)
     assert sorted(batch.schema.names) == sorted(names(tmp_path / "canary"))

@@ -10,7 +10,7 @@ TEXT = (REPOSITORY / "SECURITY.md").read_text()
 
 
 @pytest.mark.core
-def test_every_file_that_it_names_is_there():
+def test_every_file_that_the_table_names_exists():
     named = set(re.findall(r"`((?:tests|infra)/[\w./]+)`", TEXT)) | set(re.findall(r"\]\(([\w./]+)\)", TEXT))
 
     assert len(named) > 15
@@ -26,7 +26,7 @@ def test_every_item_has_a_test():
 
 
 @pytest.mark.core
-def test_every_file_of_attacks_has_its_row_in_the_table_and_every_row_its_files():
+def test_every_file_of_attacks_has_a_row_in_the_table_and_every_row_its_files():
     named = set(re.findall(r"`(test_\w+\.py)`", (REPOSITORY / "tests/security/README.md").read_text()))
 
     assert named == {file.name for file in (REPOSITORY / "tests/security").glob("test_*.py")}

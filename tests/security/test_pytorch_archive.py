@@ -168,7 +168,7 @@ def attacks(canary):
 
 
 @pytest.mark.parametrize("case", attacks("canary"))
-def test_what_was_changed_is_refused_and_nothing_of_it_runs(case, archive, tmp_path):
+def test_a_changed_archive_is_refused_and_none_of_its_code_runs(case, archive, tmp_path):
     canary = tmp_path / "canary"
     changes, words = attacks(canary)[case]
     changed = rewrite(archive, tmp_path / "model.pt2", changes)
@@ -178,7 +178,7 @@ def test_what_was_changed_is_refused_and_nothing_of_it_runs(case, archive, tmp_p
     assert not canary.exists()
 
 
-def test_a_constant_that_was_expanded_is_stored_once_and_served(tmp_path):
+def test_an_expanded_constant_is_stored_once_and_served(tmp_path):
     class Expanded(nn.Module):
         def __init__(self):
             super().__init__()
@@ -206,31 +206,31 @@ def test_a_constant_that_was_expanded_is_stored_once_and_served(tmp_path):
         ("models/b.json", b"{}"),
     ],
 )
-def test_a_record_that_no_export_has_is_refused(more, archive, tmp_path):
+def test_an_unknown_record_is_refused(more, archive, tmp_path):
     with pytest.raises(UserError, match="which is not part of an export"):
         load_program(rewrite(archive, tmp_path / "model.pt2", {}, more=[more]), features=2)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_record_that_is_there_twice_is_refused(archive, tmp_path):
+def test_a_duplicate_record_is_refused(archive, tmp_path):
     with pytest.raises(UserError, match="not an archive of PyTorch's"):
         load_program(rewrite(archive, tmp_path / "model.pt2", {}, more=[(MODEL, b"{}")]), features=2)
 
 
-def test_an_archive_that_grows_when_it_is_read_is_refused(archive, tmp_path):
+def test_a_compressed_archive_is_refused(archive, tmp_path):
     changes = {"data/weights/weight_0": lambda _: bytes(50 << 20)}
     with pytest.raises(UserError, match="is compressed"):
         load_program(rewrite(archive, tmp_path / "model.pt2", changes, zipfile.ZIP_DEFLATED), features=2)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02cos\nsystem\n(S'true'\ntR."])
-def test_what_is_no_archive_is_refused(content, tmp_path):
+def test_a_file_that_is_no_archive_is_refused(content, tmp_path):
     (tmp_path / "model.pt2").write_bytes(content)
     with pytest.raises(UserError, match="it is not an archive"):
         load_program(tmp_path / "model.pt2", features=2)
 
 
-def test_what_is_saved_holds_no_pickle_and_nothing_of_this_machine(archive):
+def test_a_saved_model_contains_no_pickle_and_no_path_of_this_machine(archive):
     with zipfile.ZipFile(archive) as found:
         contents = {n.partition("/")[2]: found.read(n) for n in found.namelist()}
     assert contents[SAMPLES] == b""
@@ -238,7 +238,7 @@ def test_what_is_saved_holds_no_pickle_and_nothing_of_this_machine(archive):
     assert os.path.dirname(__file__).encode() not in contents[MODEL]
 
 
-def test_what_is_saved_is_loaded_and_takes_any_number_of_rows(archive):
+def test_a_saved_model_is_loaded_and_accepts_any_number_of_rows(archive):
     serve = load_program(archive, features=2).module(check_guards=False)
     for rows in (2, 7):
         assert serve({"f0": torch.ones(rows, 1), "f1": torch.ones(rows, 1, dtype=torch.int64)}).shape == (rows, 1)

@@ -51,7 +51,7 @@ def tracker(uri, workspace):
         (413, "refuses: .*413"),
     ],
 )
-def test_a_server_that_refuses_ends_a_run_before_it_begins_and_says_why(status, words, workspace):
+def test_a_server_that_refuses_ends_a_run_before_its_first_stage_with_the_reason(status, words, workspace):
     with (
         refusing_proxy(lambda method, path: status) as uri,
         pytest.raises(UserError, match=rf"tracking\.uri: .* {words}"),
@@ -70,7 +70,7 @@ def test_a_server_that_fails_counts_as_unreachable(status, workspace):
 
 
 @pytest.mark.parametrize(("status", "became"), [(403, REFUSED), (413, REFUSED), (503, DEFERRED)])
-def test_a_registration_that_is_refused_says_so_and_is_kept(status, became, workspace, tmp_path):
+def test_a_refused_registration_is_reported_and_kept(status, became, workspace, tmp_path):
     with refusing_proxy(lambda method, path: status) as uri:
         run = tracking.Run(uri, "0" * 32, Journal(workspace.journal / "r", "pipeline"))
         found = run.register(model("m", tmp_path)["model"])
@@ -80,21 +80,21 @@ def test_a_registration_that_is_refused_says_so_and_is_kept(status, became, work
     assert (noted(workspace.journal / "r") is not None) == (became == REFUSED)
 
 
-def test_after_a_refusal_of_one_record_a_server_that_is_gone_counts_as_unreachable(workspace, tmp_path):
+def test_after_a_refused_record_a_stopped_server_counts_as_unreachable(workspace, tmp_path):
     with refusing_proxy(lambda method, path: 413) as uri:
         run = tracking.Run(uri, "0" * 32, Journal(workspace.journal / "r", "pipeline"))
         run.metrics({"loss": 0.5})
     assert run.register(model("m", tmp_path)["model"]).status == DEFERRED
 
 
-def test_what_a_stage_was_refused_is_said_at_the_end_of_the_run(workspace):
+def test_records_refused_in_a_stage_are_reported_at_the_end_of_the_run(workspace):
     said = left_behind(workspace, "MLflow at h denies access: 403.")
     assert "MLflow refused a part" in said
     assert "denies access: 403" in said
     assert "switchyard upload" in said
 
 
-def test_a_blessed_model_that_is_not_registered_is_no_success(tmp_path, monkeypatch):
+def test_a_blessed_model_that_is_not_registered_fails_the_run(tmp_path, monkeypatch):
     folder = tmp_path / "registration"
     folder.mkdir()
     (folder / "registration.json").write_text(json.dumps({"status": REFUSED, "why": "MLflow refuses: no room."}))
@@ -116,7 +116,7 @@ def _blessed(outputs):
 
 
 @pytest.mark.parametrize("arguments", [("models", "list"), ("models", "list", "m"), ("predict", "m@1", __file__, "-o", "o.csv")])
-def test_commands_say_that_they_are_not_let_in(arguments, tmp_path, monkeypatch):
+def test_commands_report_missing_authorization(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with refusing_proxy(lambda method, path: 401) as uri:
         extra = ["--format", "csv"] if arguments[0] == "predict" else []
@@ -127,7 +127,7 @@ def test_commands_say_that_they_are_not_let_in(arguments, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_upload_keeps_what_no_account_may_send(workspace):
+def test_upload_keeps_records_that_the_account_may_not_send(workspace):
     with refusing_proxy(lambda method, path: 403) as uri:
         journal(workspace, "1", uri, metric("loss"))
         with pytest.raises(StageError, match="denies access"):
@@ -136,7 +136,7 @@ def test_upload_keeps_what_no_account_may_send(workspace):
     assert not (workspace.journal / "refused").exists()
 
 
-def test_a_deleted_experiment_says_how_it_comes_back(tmp_path):
+def test_the_error_for_a_deleted_experiment_names_how_to_restore_it(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     number = tracking.ensure_experiment(uri, "e", tmp_path / "files")
     tracking.client(uri).delete_experiment(number)
@@ -144,7 +144,7 @@ def test_a_deleted_experiment_says_how_it_comes_back(tmp_path):
         tracking.ensure_experiment(uri, "e", tmp_path / "files")
 
 
-def test_an_experiment_that_is_deleted_while_a_run_goes_on_is_a_refusal(tmp_path):
+def test_an_experiment_deleted_during_a_run_is_a_refusal(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     number = tracking.ensure_experiment(uri, "e", tmp_path / "files")
     run = tracking.Run(uri, tracking.create_run(uri, number, "r", {}), Journal(tmp_path / "j", "pipeline"))

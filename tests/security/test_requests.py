@@ -57,7 +57,7 @@ def infer(inputs, tail=b""):
 
 @pytest.mark.parametrize("shape", [[2**32, 2**32], [2**62, 4], [2**64 - 1, 2**64 - 1], [2**63, 2], [2**40, 0], [2**33, 2**31]])
 @pytest.mark.parametrize("form", ["json", "binary", "texts"])
-def test_a_shape_whose_product_wraps_is_refused(child, shape, form):
+def test_a_shape_whose_product_overflows_is_refused(child, shape, form):
     size = {} if form == "json" else {"parameters": {"binary_data_size": 0}}
     claimed = tensor("a", shape, datatype="BYTES" if form == "texts" else "FP32", **size)
 
@@ -67,14 +67,14 @@ def test_a_shape_whose_product_wraps_is_refused(child, shape, form):
     assert f"{shape[0]} rows in a request" in message
 
 
-def test_the_85_bytes_that_took_the_server_are_refused(child):
+def test_the_85_bytes_that_crashed_the_server_are_refused(child):
     body = b'{"inputs":[{"name":"x","shape":[4294967296,4294967296],"datatype":"FP32","data":[]}]}'
 
     assert child(decode, "infer", body) == (400, "column 'x' is unknown. Columns: a, b, i, s, t, w, l.")
 
 
 @pytest.mark.parametrize("width", [0, 2, *HUGE])
-def test_a_width_that_is_not_the_signatures_is_refused_before_values_are_looked_at(child, width):
+def test_a_wrong_width_is_refused_before_values_are_read(child, width):
     wide, wrong = tensor("w", [1, width], [None]), tensor("a", [1, width], [None])
 
     assert "'w' must hold a list of 3 values per row" in child(decode, *infer(tensors(w=wide)))[1]
@@ -88,7 +88,7 @@ def test_lists_of_a_claimed_length_are_refused(child, rows):
     assert status == 413
 
 
-def test_sparse_records_take_no_memory_for_what_they_leave_out(child):
+def test_sparse_records_take_no_memory_for_omitted_values(child):
     unknown = b"[" + b",".join(b'{"c%d":1}' % i for i in range(30_000)) + b"]"
     known = b"[" + b",".join(b'{"c%d":1}' % (i % 2000) for i in range(10_000)) + b"]"
     for key in ("dataframe_records", "instances", "inputs"):
@@ -100,14 +100,14 @@ def test_sparse_records_take_no_memory_for_what_they_leave_out(child):
         assert "10000 rows of 2000 values" in message
 
 
-def test_a_wide_model_takes_as_many_rows_as_a_body_spells_out(child):
+def test_a_wide_model_accepts_all_rows_that_a_body_spells_out(child):
     rows = 1000
     split = {"columns": [f"c{i}" for i in range(2000)], "data": [[1] * 2000] * rows}
 
     assert child(decode, "json", orjson.dumps({"dataframe_split": split}), WIDE) == rows
 
 
-def test_one_long_text_does_not_make_every_number_as_long(child):
+def test_one_long_text_does_not_widen_every_number(child):
     """NumPy gives an array of texts the length of the longest: 9,999 numbers and 1 MiB would be 40 GB."""
     cells = [1.5] * 9_999 + ["x" * (1 << 20)]
     records = [{**GOOD, "a": v} for v in cells]
@@ -129,7 +129,7 @@ def test_lists_of_lists_are_not_multiplied(child):
         assert "column 'w'" in message
 
 
-def test_rows_filled_up_to_the_longest_list_are_counted(child):
+def test_rows_padded_to_the_longest_list_are_counted(child):
     columns = {k: [v] * 10_000 for k, v in GOOD.items()}
     lists = [[1] * 100_000] + [None] * 9_999
 
@@ -149,11 +149,11 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("case", list(HEADERS))
-def test_a_header_line_is_no_list_of_columns_until_its_names_are_known(child, case):
+def test_a_csv_header_with_unknown_names_is_refused(child, case):
     assert child(decode, "csv", HEADERS[case] + b"\n1\n")[0] == 400
 
 
-def test_a_header_line_without_end_holds_up_no_other_request():
+def test_an_endless_header_line_blocks_no_other_request():
     """Python's reader made millions of names of it without letting another thread run."""
     switched = []
     counting = threading.Thread(target=lambda: [(time.sleep(0.005), switched.append(time.monotonic())) for _ in range(60)])
@@ -166,14 +166,14 @@ def test_a_header_line_without_end_holds_up_no_other_request():
     assert max(b - a for a, b in pairwise(switched)) < 0.3
 
 
-def test_empty_lines_without_end_are_skipped_at_once():
+def test_endless_empty_lines_are_skipped_at_once():
     began = time.monotonic()
 
     assert decode("csv", b"\r\n" * (8 << 20))[0] == 400
     assert time.monotonic() - began < 2
 
 
-def test_a_csv_names_its_columns_as_csv_does(child):
+def test_the_header_of_a_csv_body_is_parsed_as_csv(child):
     bodies = [b"a,i,s\r\n1,2,x\r\n", b"\xef\xbb\xbfa,i,s\n1,2,x", b'\n"a",i,"s"\r1,2,"x\ny"\r', b"s,i,a\nx,2,1\n\n"]
     for body in bodies:
         status, message = child(decode, "csv", body)
@@ -219,7 +219,7 @@ def test_rows_are_counted_in_every_form(form):
 
 
 @pytest.mark.parametrize("form", list(too_many()))
-def test_names_are_looked_at_before_rows(form):
+def test_names_are_checked_before_rows(form):
     kind, body, info, length = too_many()[form]
     body = body.replace(b"c1", b"zz", 1) if form == "csv" else body.replace(b'"a"', b'"z"')
 
@@ -229,7 +229,7 @@ def test_names_are_looked_at_before_rows(form):
     assert "is unknown" in message or status == 413
 
 
-def test_what_is_said_of_a_request_is_short(child):
+def test_messages_about_a_request_are_short(child):
     long = "n" * (1 << 20)
     bodies = [
         ("infer", orjson.dumps({"inputs": [tensor(long, [1], [1])]})),
@@ -290,7 +290,7 @@ def test_numbers_beyond_float64_are_refused_by_name(number, name):
     assert f"column {name!r}" in message
 
 
-def test_what_is_no_json_is_none_beside_a_number_beyond_float64_either():
+def test_invalid_json_is_refused_even_beside_a_number_beyond_float64():
     for body in (
         b'{"inputs":[1e400,NaN]}',
         b'{"inputs":[1e400,',
@@ -313,7 +313,7 @@ TWICE = {
 
 
 @pytest.mark.parametrize("case", TWICE)
-def test_a_key_that_stands_twice_is_refused_as_it_is_in_data_files(case):
+def test_a_duplicate_key_is_refused_as_in_data_files(case):
     assert decode("json", TWICE[case].encode()) == (
         400,
         "an object in the body has a duplicate key; send each key once.",
@@ -321,7 +321,7 @@ def test_a_key_that_stands_twice_is_refused_as_it_is_in_data_files(case):
 
 
 @pytest.mark.parametrize("text", ["10:00", '"a":', "\\u003a", "\\", "é:ü", "x" * 100_000 + ":"])
-def test_colons_in_texts_are_no_keys(text):
+def test_colons_in_texts_are_not_counted_as_keys(text):
     assert decode("json", json.dumps({"inputs": [{**GOOD, "s": text}]}).encode()) == 1
     assert decode("json", json.dumps({"inputs": [{**GOOD, "s": text}]}, ensure_ascii=False, indent=1).encode()) == 1
 
@@ -349,7 +349,7 @@ def test_binary_tensors_of_any_type_and_value_fit_or_are_refused_by_name(datatyp
         assert found == 1 or (found[0] == 400 and f"column {name!r}" in found[1]), (name, found)
 
 
-def test_values_that_are_there_twice_are_refused():
+def test_duplicate_values_are_refused():
     """In the binary part and in the JSON: a proxy that looks at the one would not see the other."""
     both = tensor("a", [1], [1.5], parameters={"binary_data_size": 4})
 
@@ -360,13 +360,13 @@ def test_values_that_are_there_twice_are_refused():
 
 
 @pytest.mark.parametrize("key", ["classification", "shared_memory_region", "shared_memory_byte_size"])
-def test_an_output_in_a_form_that_it_does_not_have_is_refused(key):
+def test_an_output_form_that_the_model_lacks_is_refused(key):
     body = json.dumps({"inputs": tensors(), "outputs": [{"name": "prediction", "parameters": {key: 1}}]}).encode()
 
     assert decode("infer", body) == (400, f"output 'prediction': the parameter '{key}' is not supported; remove it.")
 
 
-def test_a_whole_number_in_exponent_form_is_one():
+def test_an_integer_in_exponent_form_is_an_integer():
     assert decode("json", b'{"dataframe_records":[{"a":1e2,"i":1e5,"s":"x","w":[1e0,2,3]}]}') == 1
 
 
@@ -381,7 +381,7 @@ def application(limits=None, **more):
     return create_app(state, token=None, access_log=None)
 
 
-def test_half_a_surrogate_pair_beside_a_number_beyond_float64_is_no_json():
+def test_half_a_surrogate_pair_is_no_json_even_beside_a_number_beyond_float64():
     """Python's own reader, which such a number brings in, takes it, and no answer could repeat it."""
     body = f'{{"parameters":{{"x":1e400}},"id":"\\ud800","inputs":{json.dumps(tensors())}}}'
     [answer] = asyncio.run(_ask(application(), ("POST", "/v2/models/m/infer", {"content": body})))
@@ -390,7 +390,7 @@ def test_half_a_surrogate_pair_beside_a_number_beyond_float64_is_no_json():
     assert "is not JSON" in answer.json()["error"]
 
 
-def test_the_access_log_holds_paths_as_they_were_sent():
+def test_the_access_log_contains_paths_as_they_were_sent():
     """A control character that a path decodes to would be a command to the terminal that shows the log."""
     entries = []
     state = ServerState("m", rollout(Limits()), Limits(), Metrics(), "1")
@@ -402,7 +402,7 @@ def test_the_access_log_holds_paths_as_they_were_sent():
 
 
 @pytest.mark.parametrize("digits", ["9" * 19, pytest.param("9" * 5000, id="5000 digits"), "٣", "1_0", "-1", ""])
-def test_a_length_header_that_is_no_length_is_refused(digits):
+def test_an_invalid_length_header_is_refused(digits):
     headers = [(b"inference-header-content-length", digits.encode())]
 
     [answer] = asyncio.run(_ask(application(), ("POST", "/v2/models/m/infer", {"content": b"{}", "headers": headers})))
@@ -413,13 +413,13 @@ def test_a_length_header_that_is_no_length_is_refused(digits):
 
 @pytest.mark.parametrize("host", ["[", "[::1", "a b", "", "é", "evil:80:80"])
 @pytest.mark.parametrize("path", ["/nothing", "/v2/models/m/infer", "/v2/"])
-def test_a_host_header_that_is_no_host_ends_in_no_500_and_no_redirect(host, path):
+def test_an_invalid_host_header_causes_no_500_and_no_redirect(host, path):
     [answer] = asyncio.run(_ask(application(), ("GET", path, {"headers": [(b"host", host.encode())]})))
 
     assert answer.status_code in (404, 405)
 
 
-def test_requests_that_fit_are_answered_whatever_their_size():
+def test_valid_requests_of_any_size_are_answered():
     rows = 5000
     big = {"dataframe_records": [{**GOOD, "s": "x" * 500}] * rows}
     [small, large] = asyncio.run(_ask(application(), *(("POST", "/invocations", {"json": j}) for j in ({"inputs": [GOOD]}, big))))
@@ -429,7 +429,7 @@ def test_requests_that_fit_are_answered_whatever_their_size():
     assert len(large.json()["predictions"]) == rows
 
 
-def test_small_bodies_are_decoded_where_they_arrive_and_big_ones_in_a_thread():
+def test_small_bodies_are_decoded_in_the_event_loop_and_big_ones_in_a_thread():
     async def names():
         bodies = Bodies(1 << 20)
         return [(await bodies.work(size, threading.current_thread)).name for size in (1000, 1 << 20)]
@@ -440,7 +440,7 @@ def test_small_bodies_are_decoded_where_they_arrive_and_big_ones_in_a_thread():
     assert big.startswith("decode")
 
 
-def test_all_bodies_together_are_bounded():
+def test_the_total_size_of_all_bodies_is_limited():
     bodies = Bodies(32 << 20)
 
     async def read(times, size, held):
@@ -465,7 +465,7 @@ def test_all_bodies_together_are_bounded():
     asyncio.run(main())
 
 
-def test_values_that_are_left_out_take_room_beside_other_requests():
+def test_omitted_values_count_towards_the_total_size():
     bodies, one, other = Bodies(1), Body(), Body()
 
     bodies.hold(one, 40 << 20)
@@ -542,7 +542,7 @@ def _fuzz(kind, examples):
 
 
 @pytest.mark.parametrize("kind", ["infer", "json", "csv", "bytes"])
-def test_any_body_is_decoded_within_little_memory_or_refused(child, kind):
+def test_any_body_is_decoded_in_bounded_memory_or_refused(child, kind):
     child(_fuzz, kind, 60)
 
 
@@ -553,7 +553,7 @@ def roomy_child():
 
 
 @pytest.mark.parametrize("unit", ['{"a":1},', "[[]],", '{"":[]},'])
-def test_the_largest_body_takes_its_share_of_memory_and_no_more(roomy_child, unit):
+def test_the_largest_body_stays_within_its_share_of_memory(roomy_child, unit):
     """16 MiB, the default limit, of what takes most room as Python's objects."""
     body = f'{{"instances":[{unit * (16_000_000 // len(unit))}{unit[:-1]}]}}'.encode()
 
@@ -566,7 +566,7 @@ STRUCTURES = {"objects": '{"a":1},', "lists": "[[]],", "objects in objects": '{"
 
 
 @pytest.mark.parametrize("case", STRUCTURES)
-def test_a_big_body_of_more_than_rows_of_the_model_hold_is_refused_unread(case):
+def test_a_body_larger_than_the_models_rows_is_refused_unread(case):
     """Reading 16 MiB of these holds Python's lock, and with it every other request, for most of a second."""
     unit, info = STRUCTURES[case], replace(INFO, features=[f for f in INFO.features if not f.is_list])
     body = f'{{"instances":[{unit * ((2 << 20) // len(unit))}'.encode()  # and no JSON, which it would else be refused for
@@ -581,7 +581,7 @@ def test_a_big_body_of_more_than_rows_of_the_model_hold_is_refused_unread(case):
 
 @pytest.mark.parametrize("text", ["x", '"{[,', "\\", '\\"', ',\\\\"\\', "{{{{[[[[,,,,"])
 @pytest.mark.parametrize("form", ["tensors", "records", "split", "inputs"])
-def test_as_many_rows_as_are_taken_fit_into_a_big_body_whatever_their_texts_hold(form, text):
+def test_the_maximum_number_of_rows_fits_into_a_big_body_with_any_texts(form, text):
     rows = 2000
     columns = {k: [v] * rows for k, v in {**GOOD, "s": text * 8, "b": None, "t": text, "l": [1, 2]}.items()}
     records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -599,6 +599,6 @@ def test_as_many_rows_as_are_taken_fit_into_a_big_body_whatever_their_texts_hold
     assert decode("infer" if form == "tensors" else "json", body, rows=rows) == rows
 
 
-def test_bounds_follow_the_body():
+def test_limits_scale_with_the_body():
     assert Bounds.of_body(10, 1 << 20).cells - Bounds.of_body(10, 0).cells == 2 << 20
     assert np.isfinite(Bounds().cells)

@@ -24,7 +24,7 @@ def registry(tmp_path_factory):
 @pytest.mark.core
 @pytest.mark.parametrize("data", [None, Path("rows.csv")])
 @pytest.mark.parametrize("wanted", [("champion", "champion"), ("1", "champion"), ("live", "champion"), ("1", "1")])
-def test_it_is_refused(registry, wanted, data):
+def test_comparing_a_version_with_itself_is_refused(registry, wanted, data):
     said = rf"m: {wanted[0]} and {wanted[1]} are the same version, 1 \(champion, live\).* Other versions: 2\."
     with pytest.raises(UserError, match=said):
         compare(registry, "m", wanted, data, as_json=False)

@@ -60,7 +60,7 @@ REACHES_OUT = {
 
 
 @pytest.mark.parametrize("case", REACHES_OUT)
-def test_an_operation_that_reaches_out_is_refused_by_name(case, tmp_path):
+def test_an_operation_on_files_or_processes_is_refused_by_name(case, tmp_path):
     folder = saved(tmp_path / "m", REACHES_OUT[case])
     name = "ReadFile" if case.startswith("in a") else ".*Dataset" if case.endswith("Dataset") else case
     with pytest.raises(UserError, match=f"it has the operation '{name}', which may reach files"):
@@ -76,7 +76,7 @@ CHECKPOINTS = {
 
 
 @pytest.mark.parametrize("case", CHECKPOINTS)
-def test_checkpoints_are_read_and_written_by_nothing_that_a_model_is_asked(case, tmp_path):
+def test_no_request_makes_a_model_read_or_write_checkpoints(case, tmp_path):
     with pytest.raises(UserError, match="reads or writes checkpoints"):
         check_saved_model(saved(tmp_path / "m", CHECKPOINTS[case]))
 
@@ -92,7 +92,7 @@ def look_up(self, x):
     return self.table.lookup(x)
 
 
-def test_a_vocabulary_of_its_own_is_read(tmp_path):
+def test_a_models_own_vocabulary_is_read(tmp_path):
     folder = saved(tmp_path / "m", look_up, TEXTS, table=table(tmp_path))
     check_saved_model(folder)
     assert tf.saved_model.load(str(folder)).serve({"f0": tf.constant([["b"]])}).numpy() == [[1]]
@@ -144,14 +144,14 @@ def test_a_graph_that_was_changed_is_refused(change, words, tmp_path):
         check_saved_model(folder)
 
 
-def test_another_file_than_saved_model_pb_is_not_taken(tmp_path):
+def test_files_other_than_saved_model_pb_are_not_loaded(tmp_path):
     folder = saved(tmp_path / "m", look_up, TEXTS, table=table(tmp_path))
     (folder / "saved_model.pb").rename(folder / "saved_model.pbtxt")
     with pytest.raises(UserError, match=r"saved_model\.pb is missing"):
         check_saved_model(folder)
 
 
-def test_what_models_compute_with_passes(tmp_path):
+def test_operations_that_compute_are_accepted(tmp_path):
     def serve(self, x):
         y = tf.map_fn(lambda v: v * 2, x) + tf.random.normal([1]) + self.weight
         y = tf.cond(tf.size(y) > 3, lambda: tf.nn.relu(y), lambda: tf.sigmoid(y))

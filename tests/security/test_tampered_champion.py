@@ -47,7 +47,7 @@ def stage(tmp_path, monkeypatch):
     return run, tmp_path / "files"
 
 
-def test_a_champion_that_is_whole_is_compared_with(stage):
+def test_an_intact_champion_is_compared(stage):
     run, _ = stage
     uri = run()
     contents = BaselineContents.load(uri)
@@ -56,7 +56,7 @@ def test_a_champion_that_is_whole_is_compared_with(stage):
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["file", "file and manifest"])
-def test_a_champion_that_was_changed_ends_the_stage(anew, stage):
+def test_a_changed_champion_ends_the_stage(anew, stage):
     run, files = stage
     [info] = files.rglob("bundle.json")
     info.write_text(info.read_text() + " ")
@@ -66,7 +66,7 @@ def test_a_champion_that_was_changed_ends_the_stage(anew, stage):
         run()
 
 
-def test_evaluation_looks_again_at_what_baseline_fetched(stage):
+def test_evaluation_checks_the_files_that_baseline_fetched(stage):
     run, _ = stage
     uri = run()
     contents = BaselineContents.load(uri)

@@ -37,7 +37,7 @@ def foreign(kind, folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["link", "open", "theirs", "file"])
-def test_carried_code_is_not_unpacked_beside_or_taken_from_a_folder_that_others_may_have_filled(
+def test_carried_code_is_neither_unpacked_into_nor_read_from_a_folder_that_others_can_write(
     kind, temporary, tmp_path, monkeypatch
 ):
     place = unpack(CODE)
@@ -54,14 +54,14 @@ def test_carried_code_is_not_unpacked_beside_or_taken_from_a_folder_that_others_
         unpack(CODE)
 
 
-def test_what_was_unpacked_before_is_found_again(temporary):
+def test_code_unpacked_before_is_used_again(temporary):
     place = unpack(CODE)
 
     assert unpack(CODE) == place
     assert (place / "code/my_model.py").read_text() == CODE["code/my_model.py"]
 
 
-def test_an_own_folder_is_closed_to_others_whatever_the_umask_is(temporary):
+def test_a_private_folder_is_closed_to_others_under_any_umask(temporary):
     before = os.umask(0)
     try:
         folder = own_folder("x")

@@ -21,13 +21,13 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202e"
 SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202e"
 
 
-def test_what_acts_is_written_out_and_all_else_stays():
+def test_control_characters_are_escaped_and_all_else_is_unchanged():
     assert visible(HOSTILE) == SHOWN
     assert visible("two\nlines\tü 😀 漢字\r\n") == "two\nlines\tü 😀 漢字\n"
     assert in_a_line(["a", "b\nOK: all fine", "c\td\r\ne"]) == r"a, b\nOK: all fine, c\td\r\ne"
 
 
-def test_an_error_that_repeats_it_writes_it_out():
+def test_an_error_escapes_control_characters():
     @click.command()
     @handle_errors
     def command():
@@ -58,7 +58,7 @@ def test_a_bad_row_is_shown_in_one_line():
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_table_that_holds_it_writes_it_out(terminal):
+def test_a_table_escapes_control_characters(terminal):
     out = io.StringIO()
     table = Table("column", style="bold")
     table.add_row(HOSTILE)
@@ -70,7 +70,7 @@ def test_a_table_that_holds_it_writes_it_out(terminal):
     assert ("\x1b[1m" in out.getvalue()) == terminal, "Rich's own commands stay"
 
 
-def test_progress_and_logs_write_it_out(monkeypatch):
+def test_progress_and_logs_escape_control_characters(monkeypatch):
     said = []
     progress.set_sink(said.append)
     try:

@@ -20,7 +20,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
-def test_a_server_does_not_start_open_or_closed_to_all_by_a_token_that_is_none(case, tmp_path, monkeypatch):
+def test_a_server_with_an_invalid_token_does_not_start(case, tmp_path, monkeypatch):
     (tmp_path / "token").write_text(UNUSABLE[case])
     with pytest.raises(UserError, match="must hold one token") as refused:
         _token(tmp_path / "token")
@@ -32,12 +32,12 @@ def test_a_server_does_not_start_open_or_closed_to_all_by_a_token_that_is_none(c
         assert "s3cret" not in str(refused.value)
 
 
-def test_a_server_without_a_token_was_asked_for_none(monkeypatch):
+def test_a_server_starts_without_a_token_if_none_is_configured(monkeypatch):
     monkeypatch.delenv(SERVE_TOKEN, raising=False)
     assert _token(None) is None
 
 
-def test_a_servers_token_is_masked_from_then_on(tmp_path, monkeypatch):
+def test_a_servers_token_is_masked_in_later_messages(tmp_path, monkeypatch):
     (tmp_path / "token").write_bytes(b"canary-of-a-file\r\n")
     monkeypatch.setenv(SERVE_TOKEN, "canary-of-a-variable\n")
 
@@ -46,7 +46,7 @@ def test_a_servers_token_is_masked_from_then_on(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("case", [c for c in UNUSABLE if c != "empty" and c != "white space"])
-def test_what_no_header_can_carry_is_not_sent_to_kfp(case, tmp_path, monkeypatch):
+def test_a_token_that_is_no_valid_header_is_not_sent_to_kfp(case, tmp_path, monkeypatch):
     (tmp_path / "token").write_text(UNUSABLE[case])
     with pytest.raises(UserError, match=r"--token-file: .* must hold one token"):
         KubeflowClient(Connection("http://127.0.0.1:9", token_file=tmp_path / "token"))
@@ -57,7 +57,7 @@ def test_what_no_header_can_carry_is_not_sent_to_kfp(case, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("cookie", ["session=a\nx: y", "session=ä"])
-def test_a_cookie_that_no_header_can_carry_is_not_sent_to_kfp(cookie, monkeypatch):
+def test_a_cookie_that_is_no_valid_header_is_not_sent_to_kfp(cookie, monkeypatch):
     monkeypatch.setenv(KFP_COOKIE, cookie)
     with pytest.raises(UserError, match=f"{KFP_COOKIE}: must hold one line"):
         KubeflowClient(Connection("http://127.0.0.1:9"))

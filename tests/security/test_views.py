@@ -64,7 +64,7 @@ def readable(text):
 
 @pytest.mark.core
 @given(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=80), st.text("<>&|\\`*_[]()!#-+.:/@~ \n1a", max_size=80)))
-def test_any_text_is_read_as_it_is(text):
+def test_any_text_is_shown_literally(text):
     page = Page(f"| head |\n| --- |\n| x{plain(text)}x |\n")
 
     assert page.tags <= TAGS
@@ -72,20 +72,20 @@ def test_any_text_is_read_as_it_is(text):
 
 
 @pytest.mark.core
-def test_nothing_becomes_a_link_by_itself():
+def test_no_text_becomes_a_link():
     found = plain("see https://evil.example or www.evil.example or me@evil.example")
 
     assert not re.search(r"://|www\.|[a-z]@[a-z]", found)
 
 
 @pytest.mark.core
-def test_a_text_is_cut_before_it_is_a_page_of_its_own():
+def test_a_long_text_is_truncated():
     assert plain("x" * 10_000) == "x" * 1000 + "…"
 
 
 @pytest.mark.core
 @pytest.mark.parametrize("text", HOSTILE)
-def test_the_page_of_anomalies(text, tmp_path):
+def test_the_page_of_anomalies_escapes_texts(text, tmp_path):
     found = anomalies_pb2.Anomalies()
     found.anomaly_info[text].short_description = text
     found.anomaly_info[text].description = text
@@ -100,7 +100,7 @@ def test_the_page_of_anomalies(text, tmp_path):
 
 @pytest.mark.core
 @pytest.mark.parametrize("text", HOSTILE)
-def test_the_page_of_the_data_gate(text, tmp_path):
+def test_the_page_of_the_data_gate_escapes_texts(text, tmp_path):
     finding = Finding("schema", text, text, text, text, text)
     Verdict([finding]).save(str(tmp_path))
 

@@ -58,13 +58,13 @@ def wheel(tmp_path_factory):
     return next(built.glob("*.whl"))
 
 
-def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel):
+def test_the_wheel_contains_exactly_the_files_of_the_packages(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packed = {n for n in archive.namelist() if ".dist-info/" not in n}
     assert packed == tracked()
 
 
-def test_the_wheel_works_beside_packages_of_the_names_of_the_repositorys_folders(wheel, tmp_path):
+def test_the_wheel_works_beside_packages_named_like_the_repositorys_folders(wheel, tmp_path):
     site, folder = tmp_path / "site", tmp_path / "project"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)

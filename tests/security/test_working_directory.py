@@ -66,7 +66,7 @@ def ask(folder, code, **env):
 
 
 @pytest.mark.core
-def test_a_child_interpreter_does_not_look_in_the_working_directory(tmp_path):
+def test_a_child_interpreter_does_not_import_from_the_working_directory(tmp_path):
     mark = shadow(tmp_path)
     out = ask(
         tmp_path, "import sys, json, random, yaml, importlib.util as u; print(json.dumps([sys.path, u.find_spec('polars')]))"
@@ -78,7 +78,7 @@ def test_a_child_interpreter_does_not_look_in_the_working_directory(tmp_path):
 
 
 @pytest.mark.core
-def test_what_a_child_starts_does_not_look_there_either(tmp_path):
+def test_processes_of_a_child_do_not_import_from_the_working_directory(tmp_path):
     mark = shadow(tmp_path)
     ask(tmp_path, "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import random, click'], check=True)")
     assert not mark.exists()
@@ -142,7 +142,7 @@ def test_a_child_runs_the_same_switchyard_as_its_parent(tmp_path):
 
 
 @pytest.mark.core
-def test_the_fork_server_does_not_look_in_the_working_directory(tmp_path):
+def test_the_fork_server_does_not_import_from_the_working_directory(tmp_path):
     mark = shadow(tmp_path)
     code = (
         "from switchyard.components.process import interpreter\n"
@@ -180,7 +180,7 @@ def test_the_fork_server_does_not_look_in_the_working_directory(tmp_path):
         ("-m", "switchyard"),
     ],
 )
-def test_the_command_itself_does_not_look_in_the_working_directory(tmp_path, start):
+def test_the_command_does_not_import_from_the_working_directory(tmp_path, start):
     mark = shadow(tmp_path)
     for file in ("switchyard/__init__.py", "switchyard"):
         # As `-m` finds this one before any of our code runs, no such program can be helped.
@@ -200,7 +200,7 @@ def test_the_command_itself_does_not_look_in_the_working_directory(tmp_path, sta
 
 
 @pytest.mark.core
-def test_interpreters_are_started_in_one_place():
+def test_interpreters_are_started_by_one_module():
     starting = {"executable", "Popen", "execve", "spawnv", "get_context", "set_start_method", "posix_spawn"}
     # These start programs that are no Python: a Java server.
     other = {"pipelines/runners/local/flink.py"}
@@ -214,7 +214,7 @@ def test_interpreters_are_started_in_one_place():
     assert found - other == {"components/process/interpreter.py"}
 
 
-def test_a_run_beside_twenty_such_names_is_as_any_other(tmp_path):
+def test_a_run_beside_twenty_shadowing_names_is_unchanged(tmp_path):
     (tmp_path / "d.csv").write_text("x,z,y\n" + "".join(f"{i % 97},{i % 7},{int(i % 97 > 48)}\n" for i in range(800)))
     mark = shadow(tmp_path)
     settings = (
@@ -231,7 +231,7 @@ def test_a_run_beside_twenty_such_names_is_as_any_other(tmp_path):
     assert not mark.exists(), mark.read_text()
 
 
-def test_the_ui_beside_such_names_opens(tmp_path):
+def test_the_ui_opens_beside_shadowing_names(tmp_path):
     from switchyard.pipelines.workspace import Workspace
 
     mark = shadow(tmp_path)

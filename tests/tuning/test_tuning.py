@@ -43,7 +43,7 @@ def stage_run(client, result, stage):
     return next(r for r in children(client, result["mlflow_experiment_id"], result["mlflow_run_id"]) if r.info.run_name == stage)
 
 
-def test_both_trainers_are_searched_side_by_side_trials(warm, tmp_path):
+def test_both_trainers_are_searched_with_parallel_trials(warm, tmp_path):
     tune = {"space": {"learning_rate": {"low": 0.0003, "high": 0.03, "log": True}, "batch_size": [32, 64]}, "trials": 3}
     path = pipeline(
         tmp_path, {**tune, "parallel": 2, "metric": "val_auc"}, framework=["tensorflow", "pytorch"], hyperparameters={"epochs": 4}
@@ -84,7 +84,7 @@ def test_both_trainers_are_searched_side_by_side_trials(warm, tmp_path):
     assert {again.stages[f"{s}_{t}"] for s in ("tuning", "training") for t in ("tensorflow", "pytorch")} == {"cached"}
 
 
-def test_the_optimum_is_found_bad_trials_are_pruned_and_what_mattered_is_told(warm, tmp_path):
+def test_the_optimum_is_found_bad_trials_are_pruned_and_importances_are_reported(warm, tmp_path):
     tune = {"space": {"learning_rate": RATES, "model_parameters.width": {"low": 1, "high": 9}}, "trials": 30, "parallel": 2}
     path = bowl(tmp_path, tune, hyperparameters={"epochs": 6})
     done = warm.run(path, tmp_path / "w")
@@ -129,7 +129,7 @@ def test_trials_that_fail_are_recorded_and_the_search_continues(warm, tmp_path):
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_a_mistake_of_the_users_ends_the_search_at_once(warm, tmp_path):
+def test_a_user_error_ends_the_search_at_once(warm, tmp_path):
     tune = {"space": {"model_parameters.how": ["typo", "typo too"]}, "trials": 50, "sampler": "random"}
     path = bowl(tmp_path, tune, model_parameters={"how": "typo"}, hyperparameters={"epochs": 1})
     done = warm("run", path, "--workspace", tmp_path / "w")

@@ -31,7 +31,7 @@ def no_account(monkeypatch, tmp_path):
         os.environ.pop(name, None)
 
 
-def test_a_simulated_user_without_an_account_gets_a_name_and_a_home(no_account):
+def test_a_user_without_an_account_gets_a_name_and_a_home_with_the_account_mocked(no_account):
     ensure_account()
     assert getpass.getuser() == user_name() == "12345"
     assert Path.home().is_dir()
@@ -50,20 +50,20 @@ def test_the_home_is_private_and_the_same_in_the_next_process(no_account, monkey
     assert Path.home().name == f"switchyard-home-{home.stat().st_uid}"
 
 
-def test_a_home_that_somebody_else_has_made_is_not_taken(no_account, tmp_path):
+def test_a_home_created_by_another_user_is_not_used(no_account, tmp_path):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "switchyard-home-12345").symlink_to(tmp_path / "theirs")
     ensure_account()
     assert Path.home().resolve() != tmp_path / "theirs"
 
 
-def test_dockers_home_at_the_root_is_none(no_account, monkeypatch):
+def test_dockers_home_at_the_root_is_not_used(no_account, monkeypatch):
     monkeypatch.setenv("HOME", "/")
     ensure_account()
     assert str(Path.home()) != "/"
 
 
-def test_who_has_an_account_keeps_it(monkeypatch, tmp_path):
+def test_a_user_with_an_account_keeps_it(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USER", "me")
     monkeypatch.setenv("LOGNAME", "me")

@@ -46,7 +46,7 @@ def pipeline(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["run", "compile", "submit", "predict", "serve"])
-def test_a_commands_options_are_its_functions_arguments(name):
+def test_a_commands_options_match_its_functions_arguments(name):
     found = main.get_command(Context(main), name)
     options = {RENAMED.get(p.name, p.name) for p in found.params} - PRINTS - IN_ANOTHER_FORM.get(name, set())
     assert options == set(inspect.signature(getattr(switchyard, name)).parameters) - FOR_PROGRAMS
@@ -73,7 +73,7 @@ def test_a_pipeline_is_a_path_a_mapping_or_a_config(pipeline, monkeypatch):
         load(loaded, ["task=binary"], None, "w")
 
 
-def test_what_is_wrong_is_raised_and_not_printed(pipeline, capfd):
+def test_errors_are_raised_and_not_printed(pipeline, capfd):
     with pytest.raises(switchyard.UserError, match="has no column 'nope'"):
         switchyard.run(pipeline, overrides={"label": "nope"})
     with pytest.raises(switchyard.UserError, match=r"learning_rat.*Did you mean"):
@@ -111,7 +111,7 @@ def test_what_is_wrong_is_raised_and_not_printed(pipeline, capfd):
 
 
 @pytest.mark.parametrize(("given", "name"), [("mine", "mine"), (None, "of_the_yaml")])
-def test_an_experiment_is_that_of_kfp_and_of_mlflow(pipeline, monkeypatch, given, name):
+def test_an_experiment_names_the_one_of_kfp_and_of_mlflow(pipeline, monkeypatch, given, name):
     asked = []
 
     class Client:
@@ -133,7 +133,7 @@ def test_an_experiment_is_that_of_kfp_and_of_mlflow(pipeline, monkeypatch, given
         switchyard.submit(pipeline, experiment="x" * 300)
 
 
-def test_a_command_names_the_option_that_stands_for_an_argument(pipeline, command):
+def test_a_command_names_the_option_of_an_argument(pipeline, command):
     done = command("compile", pipeline, "--output", pipeline.parent / "none" / "p.kfp.yaml")
     assert done.exit_code == 2
     assert "error: --output: the folder" in done.stderr
@@ -192,13 +192,13 @@ def test_a_server_takes_the_numbers_that_the_command_takes(served, argument, val
 
 
 @pytest.mark.parametrize(("option", "value"), [("--timeout", "nan"), ("--poll", "inf"), ("--canary", "nan"), ("--sample", "nan")])
-def test_a_command_refuses_numbers_that_are_none(command, option, value):
+def test_a_command_refuses_invalid_numbers(command, option, value):
     done = command("serve", "m@champion", option, value)
     assert done.exit_code == 2
     assert f"error: {option}: {value} is not" in done.stderr
 
 
-def test_one_text_is_not_taken_for_its_letters():
+def test_a_string_is_not_taken_for_a_list_of_letters():
     assert as_texts("ssn") == ("ssn",)
     assert as_texts(["ssn", "name"]) == ("ssn", "name")
 
@@ -238,7 +238,7 @@ def a_run_that_warns():
         console.print("compiling")
 
 
-def test_without_progress_warnings_are_pythons(capfd):
+def test_without_progress_warnings_are_python_warnings(capfd):
     with pytest.warns(UserWarning, match="^tracking: MLflow is away$"):
         a_run_that_warns()
     assert capfd.readouterr() == ("", "")

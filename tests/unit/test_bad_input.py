@@ -95,7 +95,7 @@ INPUT = [
 
 
 @pytest.mark.parametrize("case", INPUT, ids=lambda c: c.name)
-def test_files_and_columns_that_do_not_fit_are_refused_by_a_look_at_the_first_rows(case, tmp_path):
+def test_files_and_columns_that_do_not_fit_are_refused_by_their_first_rows(case, tmp_path):
     loaded = load_config(case.write(tmp_path))
     with pytest.raises(UserError) as refused:
         check_inputs(loaded, tmp_path / "code")
@@ -114,7 +114,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda c: c.name)
-def test_labels_that_make_no_task_are_refused_when_all_rows_are_read(case, tmp_path):
+def test_labels_without_a_task_are_refused_after_all_rows_are_read(case, tmp_path):
     loaded = load_config(case.write(tmp_path))
     with pytest.raises(UserError) as refused:
         scan(input_spec(loaded), BadRows(loaded.data.max_bad_rows))
@@ -170,14 +170,14 @@ TRAINER = [
 
 @pytest.mark.usefixtures("_imports_put_back")
 @pytest.mark.parametrize("case", TRAINER, ids=lambda c: c.name)
-def test_a_trainer_that_is_none_is_refused(case, tmp_path):
+def test_a_class_that_is_no_trainer_is_refused(case, tmp_path):
     loaded = load_config(case.write(tmp_path))
     with pytest.raises(UserError) as refused:
         check_environment((loaded, tmp_path / "code"))
     assert case.message in str(refused.value)
 
 
-def test_a_flink_job_server_that_is_not_there_is_refused(tmp_path):
+def test_an_unreachable_flink_job_server_is_refused(tmp_path):
     beam = {"runner": "FlinkRunner", "options": {"flink_job_server_jar": "j.jar"}}
     loaded = load_config(Case("no Flink job server", "", config=config(beam=beam)).write(tmp_path))
     with pytest.raises(UserError, match=r"j.jar: no such file; remove this option"):

@@ -17,13 +17,13 @@ def part(folder, values, kind):
 
 
 @pytest.mark.parametrize("kind", LISTS, ids=str)
-def test_lists_of_one_value_are_that_value_in_a_csv(kind, tmp_path):
+def test_lists_of_one_value_are_written_as_the_value_to_a_csv(kind, tmp_path):
     assert assemble(part(tmp_path, [[5], [], None, [7]], kind), tmp_path / "out.csv", "csv") == 4
     assert (tmp_path / "out.csv").read_text() == '"x","p"\n5,0.5\n,0.5\n,0.5\n7,0.5\n'
 
 
 @pytest.mark.parametrize("kind", LISTS, ids=str)
-def test_longer_lists_are_refused_by_a_csv_and_kept_by_json_lines(kind, tmp_path):
+def test_longer_lists_are_refused_in_a_csv_and_kept_in_json_lines(kind, tmp_path):
     parts = part(tmp_path, [[5, 6]], kind)
     with pytest.raises(UserError, match="'x' holds lists, which CSV does not support"):
         assemble(parts, tmp_path / "out.csv", "csv")

@@ -56,16 +56,16 @@ def asked(given):
     ],
     ids=["records", "split", "instances", "inputs", "texts"],
 )
-def test_invocations_take_base64(body):
+def test_invocations_accept_base64(body):
     assert asked(invocations.decode(json.dumps(body).encode(), "application/json", INFO)) == [IMAGE, OTHER]
 
 
-def test_a_csv_holds_bytes_as_base64():
+def test_a_csv_contains_bytes_as_base64():
     body = f"image\n{b64(IMAGE)}\n{b64(OTHER)}\n".encode()
     assert asked(invocations.decode(body, "text/csv", INFO)) == [IMAGE, OTHER]
 
 
-def test_a_text_in_a_column_of_bytes_that_is_no_base64_is_refused_and_not_guessed_at():
+def test_a_text_that_is_not_base64_in_a_column_of_bytes_is_refused():
     with pytest.raises(
         InputError, match=r"column 'image' holds bytes: send base64, as a text or \{\"b64\": ...\}; a value is no"
     ):
@@ -81,7 +81,7 @@ def framed(*values):
     return b"".join(len(v).to_bytes(4, "little") + v for v in values)
 
 
-def test_the_protocol_takes_bytes_in_every_way_that_its_clients_send_them():
+def test_the_protocol_accepts_bytes_in_every_encoding_of_its_clients():
     raw, texts = framed(IMAGE, OTHER), framed(b64(IMAGE).encode(), b64(OTHER).encode())
     said = {"content_type": "base64"}
     for tensor, tail in (
@@ -93,7 +93,7 @@ def test_the_protocol_takes_bytes_in_every_way_that_its_clients_send_them():
         assert asked(infer(tensor, tail)) == [IMAGE, OTHER]
 
 
-def test_a_text_is_its_utf_8_where_nothing_says_base64():
+def test_a_text_without_base64_is_encoded_as_utf_8():
     assert asked(infer({"data": ["é", b64(OTHER)]})) == ["é".encode(), b64(OTHER).encode()]
 
 
@@ -109,24 +109,24 @@ def test_a_text_is_its_utf_8_where_nothing_says_base64():
         ({"data": [1, 2], "datatype": "INT64", "parameters": {"content_type": "base64"}}, "content_type base64 is for BYTES"),
     ],
 )
-def test_what_is_no_base64_is_refused_by_its_column(tensor, says):
+def test_invalid_base64_is_refused_with_its_column(tensor, says):
     with pytest.raises(InputError) as refused:
         asked(infer(tensor))
     assert says in str(refused.value)
 
 
-def test_lists_of_bytes_are_taken_too():
+def test_lists_of_bytes_are_accepted():
     found = fit_values([[wrapped(IMAGE), wrapped(OTHER)], [wrapped(OTHER), "a"]], LISTS)
     assert found.values.to_pylist() == [[IMAGE, OTHER], [OTHER, b"a"]]
     assert found.misfits == []
 
 
-def test_mlflows_frames_take_bytes_and_base64():
+def test_mlflows_frames_accept_bytes_and_base64():
     for cells in ([IMAGE, OTHER], [wrapped(IMAGE), wrapped(OTHER)], [IMAGE, wrapped(OTHER)]):
         assert fit_frame(pd.DataFrame({"image": cells}), [FEATURE])["image"].tolist() == [[IMAGE], [OTHER]]
 
 
-def test_what_this_project_sends_is_what_it_takes():
+def test_values_sent_by_this_project_are_accepted():
     rows = pd.DataFrame({"image": [IMAGE, b"plain"]})
     assert asked(invocations.decode(json.dumps({"instances": records(rows, [FEATURE])}).encode(), "", INFO)) == [IMAGE, b"plain"]
     body = orjson.dumps({"inputs": tensors(rows, [FEATURE])})
@@ -135,14 +135,14 @@ def test_what_this_project_sends_is_what_it_takes():
     assert tensors(wide, [LISTS])[0]["data"] == [[b64(IMAGE), b64(OTHER)]]
 
 
-def test_metadata_and_the_openapi_document_say_which_columns_are_bytes():
+def test_metadata_and_the_openapi_document_name_the_columns_of_bytes():
     assert open_inference.input_metadata(FEATURE)["parameters"] == {"content_type": "base64"}
     assert "contentEncoding" in json.dumps(openapi("m", INFO, Limits(), "1"))
     plain = BundleInfo("pytorch", "pytorch", "binary", "y", [0, 1], [RawFeature("image", "string", 1, meaning="text")])
     assert "contentEncoding" not in json.dumps(openapi("m", plain, Limits(), "1"))
 
 
-def test_json_lines_hold_bytes_as_base64(tmp_path):
+def test_json_lines_contain_bytes_as_base64(tmp_path):
     rows = [{"x": wrapped(IMAGE)}, {"x": None}, {"x": "é"}, {"x": wrapped(b"")}]
     (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
     [batch] = READERS["jsonl"](str(tmp_path / "d.jsonl"), BadRows(0), None)
@@ -150,7 +150,7 @@ def test_json_lines_hold_bytes_as_base64(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [{"b64": "***"}, 5, {"b64": "AA==", "more": 1}])
-def test_json_lines_with_what_is_no_base64_are_refused_with_the_row(bad, tmp_path):
+def test_json_lines_with_invalid_base64_are_refused_with_the_row(bad, tmp_path):
     (tmp_path / "d.jsonl").write_text("\n".join(json.dumps({"x": v}) for v in (wrapped(IMAGE), bad)))
     with pytest.raises(UserError, match="row 1: column 'x' holds"):
         list(READERS["jsonl"](str(tmp_path / "d.jsonl"), BadRows(0), None))
@@ -179,16 +179,16 @@ def test_predictions_in_a_csv_refuse_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("value", [IMAGE, b"", b"a", "é".encode()])
-def test_json_and_back(value):
+def test_bytes_survive_json(value):
     found = as_json(value)
     assert (from_base64(found["b64"]) if isinstance(found, dict) else found.encode()) == value
 
 
-def test_base64_of_mimes_encoders_has_line_breaks():
+def test_base64_with_line_breaks_is_decoded():
     assert from_base64(base64.encodebytes(IMAGE * 100).decode()) == IMAGE * 100
 
 
-def test_a_column_of_bytes_and_values_with_line_breaks_are_said_before_training():
+def test_a_column_of_bytes_and_values_with_line_breaks_are_reported_before_training():
     typed = TypedColumns({"a": ColumnType.of({"string"})}, (), "y")
     typed.convert(pa.RecordBatch.from_arrays([pa.array([IMAGE, b"x", b"two\r\nlines"])], names=["a"]))
     of_bytes, of_lines = typed.notes()

@@ -28,7 +28,7 @@ def batch(**columns):
 AGE = RawFeature("age", "int64", 1)
 
 
-def test_integers_and_whole_floats_and_digits_are_the_same_numbers():
+def test_integers_integral_floats_and_digits_are_the_same_numbers():
     fit = ChampionFit(champion(AGE), summary(columns={"age": "float"}))
     for values in ([30, 40], [30.0, 40.0], [b"30", b"40.0"]):
         taken = fit.take(batch(y=[0, 1], age=values))
@@ -38,7 +38,7 @@ def test_integers_and_whole_floats_and_digits_are_the_same_numbers():
     assert fit.take(batch(y=[0, 1], age=[30, 40])).columns["age"].tolist() == [[30.0], [40.0]]
 
 
-def test_a_row_whose_value_does_not_fit_is_left_out_with_the_reason():
+def test_a_row_with_an_unsuitable_value_is_excluded_with_the_reason():
     taken = ChampionFit(champion(AGE), summary(columns={"age": "float"})).take(batch(y=[0, 1, 1], age=[30.0, 45.5, None]))
     assert taken.mask.tolist() == [True, False, False]
     assert taken.columns["age"].tolist() == [[30]]
@@ -49,7 +49,7 @@ def test_a_row_whose_value_does_not_fit_is_left_out_with_the_reason():
     assert "had a value in every row of the champion's training data" in fraction + missing
 
 
-def test_a_column_that_could_be_missing_may_be_missing_or_gone():
+def test_an_optional_column_may_have_missing_values_or_be_absent():
     fit = ChampionFit(champion(RawFeature("age", "float32", None)), summary())
     assert fit.obstacle == ""
     assert fit.take(batch(y=[0, 1])).mask.all()
@@ -79,7 +79,7 @@ def test_lists_fit_by_their_length_and_their_values():
         (champion(AGE), summary(), "it needs the column 'age', which is not in the data"),
     ],
 )
-def test_a_champion_of_something_else_can_judge_nothing(info, data, words):
+def test_a_champion_of_another_task_can_score_nothing(info, data, words):
     assert words in ChampionFit(info, data).obstacle
 
 
@@ -93,12 +93,12 @@ def test_classes_of_another_spelling_are_the_same_classes(classes, others):
     np.testing.assert_array_equal(fit.aligned(np.float32([[0.2], [0.7]])), np.float32([[0.2], [0.7]]))
 
 
-def test_the_same_classes_with_another_positive_one_turn_the_probability_round():
+def test_the_probability_is_inverted_for_the_other_positive_class():
     fit = ChampionFit(champion(classes=["bad", "good"]), summary(classes=["good", "bad"]))
     np.testing.assert_allclose(fit.aligned(np.float32([[0.2], [0.7]])), [[0.8], [0.3]], rtol=1e-6)
 
 
-def test_rows_of_a_class_that_the_champion_does_not_know_are_left_out():
+def test_rows_of_a_class_unknown_to_the_champion_are_excluded():
     info, data = champion(AGE, task="multiclass", classes=["a", "b", "c"]), summary("multiclass", ["a", "b", "c", "d"])
     taken = ChampionFit(info, data).take(batch(y=[b"a", b"d", b"c"], age=[1, 2, 3]))
     assert taken.mask.tolist() == [True, False, True]
@@ -108,14 +108,14 @@ def test_rows_of_a_class_that_the_champion_does_not_know_are_left_out():
     np.testing.assert_array_equal(aligned, np.float32([[0.2, 0.3, 0.5, 0.0]]))
 
 
-def test_choosing_a_class_that_the_data_no_longer_has_is_wrong():
+def test_a_positive_class_missing_in_the_data_is_refused():
     fit = ChampionFit(champion(task="multiclass", classes=["a", "b", "c", "d"]), summary("multiclass", ["d", "a", "b"]))
     aligned = fit.aligned(np.float32([[0.2, 0.1, 0.6, 0.1]]))
     np.testing.assert_array_equal(aligned, np.float32([[0.1, 0.2, 0.1, 0.6]]))
     assert aligned.argmax() == 3, "none of the data's three classes"
 
 
-def test_two_classes_and_three_are_compared_on_those_that_both_know():
+def test_two_and_three_classes_are_compared_on_the_common_ones():
     grown = ChampionFit(champion(classes=["a", "b"]), summary("multiclass", ["a", "b", "c"]))
     np.testing.assert_allclose(grown.aligned(np.float32([[0.25]])), [[0.75, 0.25, 0.0]])
     shrunk = ChampionFit(champion(task="multiclass", classes=["a", "b", "c"]), summary(classes=["a", "b"]))
@@ -127,7 +127,7 @@ def baseline(**changes):
     return BaselineContents(**{"framework": "pytorch", "model_uri": "", "previous_run": None, "note": "n", **given, **changes})
 
 
-def test_too_few_rows_are_no_comparison_and_the_reason_names_column_version_and_share():
+def test_too_few_rows_are_not_compared_and_the_reason_names_column_version_and_share():
     assert baseline().comparable(0.8)
     assert baseline().why_not(0.8) == ""
     why = baseline().why_not(0.9)
@@ -143,7 +143,7 @@ def test_too_few_rows_are_no_comparison_and_the_reason_names_column_version_and_
     assert baseline(version=None, note="m has no champion yet").why_not(0.9) == "m has no champion yet"
 
 
-def test_it_is_read_as_it_was_written(tmp_path):
+def test_a_fit_is_read_as_it_was_written(tmp_path):
     baseline().save(str(tmp_path))
     assert BaselineContents.load(str(tmp_path)) == baseline()
 
@@ -159,7 +159,7 @@ def test_it_is_read_as_it_was_written(tmp_path):
     ],
     ids=lambda v: str(getattr(v, "meaning", v)),
 )
-def test_what_an_examples_integer_means_decides_what_it_is_to_the_champion(meaning, value, trained, expected):
+def test_an_integer_is_converted_for_the_champion_by_its_meaning(meaning, value, trained, expected):
     from dataclasses import replace
 
     data = replace(summary(columns={"v": "integer"}), meanings={"v": meaning})

@@ -26,7 +26,7 @@ def choose(changed, *, passed=MINUTES, since=None):
     return plan.choose(SUITES, paths, passed, {**dict.fromkeys(SUITES, 5), **(since or {})})
 
 
-def test_a_changed_file_runs_the_suites_that_are_about_it_and_one_heavy_suite():
+def test_a_changed_file_runs_the_suites_that_it_affects_and_one_heavy_suite():
     assert names(choose(["components/serving/app.py"], since={"containers": 9})) == ["containers", "serving"]
 
 
@@ -42,7 +42,7 @@ def test_an_unknown_change_runs_all_light_suites():
     assert {"serving", "tuning"} < set(names(choose(None)))
 
 
-def test_one_heavy_suite_runs_a_time_and_a_touched_one_says_that_it_waits():
+def test_one_heavy_suite_runs_and_another_affected_one_is_reported_as_waiting():
     choices = {c.name: c for c in choose(["Dockerfile", "infra/flink/pom.xml"], since={"containers": 9})}
     assert choices["containers"].runs
     assert not choices["flink"].runs
@@ -54,7 +54,7 @@ def test_the_heavy_suite_in_turn_is_the_one_that_passed_longest_ago_or_never():
     assert names(choose([], since={"flink": 30, "containers": None})) == ["containers"]
 
 
-def test_what_does_not_fit_into_45_minutes_is_left_out_with_its_reason():
+def test_suites_that_do_not_fit_into_45_minutes_are_skipped_with_the_reason():
     hours = {**MINUTES, "serving": {"seconds": 3 * 3600}}
     [serving] = [c for c in choose(None, passed=hours) if c.name == "serving"]
     assert not serving.runs
@@ -67,7 +67,7 @@ def test_the_suite_that_passed_longest_ago_comes_first_where_not_all_fit():
     assert names(choose(None, passed=passed, since={"tuning": 40, "flink": 9})) == ["flink", "tuning"]
 
 
-def test_a_device_that_is_needed_is_the_reason_given():
+def test_a_required_device_is_given_as_the_reason():
     [gpu] = [c for c in choose([]) if c.name == "gpu"]
     assert (gpu.runs, gpu.why) == (False, "needs an NVIDIA GPU")
 
@@ -135,7 +135,7 @@ def test_a_suite_that_runs_now_is_not_overdue(repository):
     assert plan.overdue({"flink": {}, "serving": {}}, document, runs={"flink"}) == {"serving": 10}
 
 
-def test_the_commits_of_a_change_that_is_under_way_are_no_landings(repository):
+def test_the_commits_of_a_change_in_progress_are_no_landings(repository):
     document = {"landings": [repository[2]], "suites": {}}
     assert history.landings_since(repository[1], document) == 1
     assert history.landings_since(repository[3], document) == 0

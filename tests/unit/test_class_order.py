@@ -46,7 +46,7 @@ def test_without_a_usual_name_the_rarer_class_is_the_positive_one(classes, rare)
     assert positive(classes, {classes[rare]: 4, classes[1 - rare]: 96}) == classes[rare]
 
 
-def test_of_two_classes_that_are_as_frequent_the_last_by_name_is_positive():
+def test_of_two_equally_frequent_classes_the_last_by_name_is_positive():
     assert positive(["a", "b"], {"a": 5, "b": 5}) == "b"
 
 
@@ -65,13 +65,13 @@ def write(tmp_path, labels):
         ([2**53, 2**53 + 1], str(2**53), 2**53),
     ],
 )
-def test_the_key_chooses_the_class_by_any_spelling_of_its_value(labels, chosen, expected, tmp_path):
+def test_the_key_selects_the_class_by_any_spelling_of_its_value(labels, chosen, expected, tmp_path):
     config = write(tmp_path, labels * 9).model_copy(update={"positive_class": chosen})
     found = scan(input_spec(config), BadRows(0))
     assert (found.classes[-1], found.positive_by) == (expected, "chosen by positive_class")
 
 
-def test_a_key_that_names_no_class_is_refused_with_the_classes_there_are_before_anything_runs(tmp_path):
+def test_a_positive_class_that_does_not_exist_is_refused_before_the_run_with_the_existing_ones(tmp_path):
     config = write(tmp_path, ["bad", "good"] * 9).model_copy(update={"positive_class": "god"})
     with pytest.raises(
         UserError, match=r"positive_class: 'y' has no class 'god'. Did you mean 'good'\? The classes are bad, good"
@@ -87,7 +87,7 @@ def test_a_renamed_class_stays_the_positive_one(name, tmp_path):
 
 
 @pytest.mark.parametrize(("labels", "task"), [([1.5, 2.5, 3.5], "regression"), (["a", "b", "c"], "multiclass")])
-def test_a_task_without_a_positive_class_refuses_the_key_before_anything_runs(labels, task, tmp_path):
+def test_a_task_without_a_positive_class_refuses_the_key_before_the_run(labels, task, tmp_path):
     config = write(tmp_path, labels * 9).model_copy(update={"positive_class": "a"})
     with pytest.raises(UserError, match=f"positive_class: a {task} task has no positive class, received 'a'"):
         check_inputs(config, tmp_path)
@@ -100,17 +100,17 @@ def test_a_task_without_a_positive_class_refuses_the_key_before_anything_runs(la
     (["bad"] * 40 + ["good"] * 60, "gone", None),
     (["bad"] * 40 + ["good"] * 60, None, None),
 ])  # fmt: skip
-def test_the_champions_choice_stays_where_the_data_would_make_another(labels, kept, expected, tmp_path):
+def test_the_champions_positive_class_is_kept_if_the_data_suggests_another(labels, kept, expected, tmp_path):
     assert check_inputs(write(tmp_path, labels), tmp_path, lambda: kept).positive_class == expected
 
 
-def test_the_key_comes_before_the_champions_choice(tmp_path):
+def test_the_key_takes_precedence_over_the_champion(tmp_path):
     config = write(tmp_path, ["bad"] * 60 + ["good"] * 40).model_copy(update={"positive_class": "good"})
     assert check_inputs(config, tmp_path, lambda: "bad").positive_class == "good"
 
 
 @pytest.mark.parametrize(("given", "expected"), [(1, "1"), (True, "true"), ("bad", "bad")])
-def test_the_key_is_text_whatever_yaml_makes_of_it(given, expected):
+def test_the_key_is_read_as_text(given, expected):
     assert PipelineConfig.model_validate({**BAD, "positive_class": given}).positive_class == expected
 
 
@@ -118,7 +118,7 @@ def info(classes, task="binary"):
     return BundleInfo("pytorch", "pytorch", task, "y", classes, [])
 
 
-def test_the_scores_of_a_model_with_the_other_positive_class_are_turned():
+def test_the_scores_of_a_model_with_the_other_positive_class_are_inverted():
     scores = np.array([[0.9], [0.2]])
     np.testing.assert_allclose(reordered(scores, info(["bad", "good"]), ["good", "bad"]), 1 - scores)
     np.testing.assert_allclose(reordered(scores, info(["good", "bad"]), ["good", "bad"]), scores)
@@ -129,7 +129,7 @@ def test_the_scores_of_several_classes_follow_their_order():
     np.testing.assert_allclose(reordered(scores, info(["a", "b", "c"], "multiclass"), ["c", "a", "b"]), [[0.1, 0.7, 0.2]])
 
 
-def test_a_champion_with_the_other_positive_class_is_compared_with_its_probabilities_turned():
+def test_a_champion_with_the_other_positive_class_is_compared_by_inverted_probabilities():
     summary = DatasetSummary("", [], {}, {}, {}, 0, [], [], "y", "binary", ["good", "bad"], {})
     champion = ChampionFit(info(["bad", "good"]), summary)
     assert champion.obstacle == ""

@@ -16,7 +16,7 @@ def test_a_class_is_known_by_any_spelling_of_its_number(name):
     assert class_weights({name: 5}, [0, 1], {}, "y") == (1.0, 5.0)
 
 
-def test_balanced_weights_are_by_the_rows_of_each_class():
+def test_balanced_weights_are_computed_from_the_rows_of_each_class():
     assert class_weights("balanced", ["a", "b"], {"a": 30, "b": 10}, "y") == (40 / 60, 40 / 20)
 
 
@@ -24,7 +24,7 @@ def test_balanced_weights_are_by_the_rows_of_each_class():
     ("given", "message"),
     [({"2": 5}, "'2' is not a class of 'y'; the classes are 0, 1"), ({"1": 5, "1.0": 2}, "the class 1 of 'y' has two weights")],
 )
-def test_a_weight_that_is_of_no_class_or_of_one_twice_is_refused(given, message):
+def test_a_weight_of_an_unknown_or_a_duplicate_class_is_refused(given, message):
     with pytest.raises(UserError, match=message):
         class_weights(given, [0, 1], {}, "y")
 
@@ -36,7 +36,7 @@ def test_a_weight_that_is_of_no_class_or_of_one_twice_is_refused(given, message)
         ("balanced", range(200), "a regression such as 'y' has no classes"),
     ],
 )
-def test_both_are_refused_before_a_run_starts(weights, labels, message, tmp_path):
+def test_invalid_weights_are_refused_before_a_run_starts(weights, labels, message, tmp_path):
     values = list(labels) * (200 // len(labels))
     files = {"d.csv": "x,y\n" + "".join(f"{i},{v}\n" for i, v in enumerate(values))}
     case = Case("", "", config(trainer={"hyperparameters": {"class_weights": weights}}), files)

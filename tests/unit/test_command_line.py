@@ -34,7 +34,7 @@ def test_help_imports_neither_a_command_nor_anything_heavy():
     assert commands == {"switchyard.pipelines.commands.options"}
 
 
-def test_no_help_of_a_command_imports_anything_heavy():
+def test_the_help_of_a_command_imports_nothing_heavy():
     assert not imported_by_help(*COMMANDS) & set(HEAVY)
 
 
@@ -50,7 +50,7 @@ def test_every_module_of_commands_is_one_or_holds_their_options():
     assert modules == {*COMMANDS, "__init__", "options"}
 
 
-def test_a_command_that_there_is_not_is_named():
+def test_an_unknown_command_is_named():
     done = CliRunner().invoke(main, ["trian"])
     assert done.exit_code == 2
     assert "No such command 'trian'" in done.stderr
@@ -63,7 +63,7 @@ def test_the_help_of_run_names_its_options_and_exit_codes():
     assert "\n  switchyard run pipeline.yaml --trainer pytorch\n" in done.stdout
 
 
-def test_no_help_text_shows_its_markup():
+def test_help_texts_show_no_markup():
     def texts(command, name):
         yield name, command.get_help(Context(command))
         context = Context(command)

@@ -48,7 +48,7 @@ def test_relative_paths_are_relative_to_the_yaml(tmp_path):
     assert config.validation.schema_path == str(here / "s.pbtxt")
 
 
-def test_a_number_that_yaml_takes_for_text_is_a_number():
+def test_a_number_that_yaml_reads_as_text_is_a_number():
     assert load("trainer.hyperparameters.learning_rate=1e-3").trainer.hyperparameters.learning_rate == 0.001
 
 
@@ -59,13 +59,13 @@ def test_class_weights_are_given_by_number_or_text():
     }
 
 
-def test_an_override_reaches_into_a_short_form():
+def test_an_override_sets_a_key_within_a_short_form():
     document = {**BASE, "trainer": {"accelerator": "cpu"}}
     config = load_config(None, document=document, overrides=["trainer.accelerator.precision=bf16"])
     assert (config.trainer.accelerator.kind, config.trainer.accelerator.precision) == ("cpu", "bf16")
 
 
-def test_anomaly_actions_are_given_in_short_or_by_feature():
+def test_anomaly_actions_are_set_in_short_or_by_feature():
     document = {**BASE, "validation": {"on_anomaly": "warn"}}
     assert load_config(None, document=document).validation.on_anomaly.error == "warn"
     config = load_config(None, document=document, overrides=["validation.on_anomaly.features.x=fail"])
@@ -92,7 +92,7 @@ def test_the_gates_can_be_turned_off():
     assert load("evaluation.improvement.confidence=null").evaluation.improvement.confidence is None
 
 
-def test_a_threshold_can_allow_a_change_for_the_worse():
+def test_a_threshold_can_allow_a_decrease():
     assert load("evaluation.thresholds.auc.min_change=-0.01").evaluation.thresholds["auc"].min_change == -0.01
 
 
@@ -149,7 +149,7 @@ def test_a_model_file_can_be_named_by_its_framework(tmp_path):
     assert config.trainer.model_for("tensorflow") == str(tmp_path / "a.py")
 
 
-def test_several_problems_are_told_at_once():
+def test_several_problems_are_reported_at_once():
     with pytest.raises(UserError, match="2 problems"):
         load("dat=1", "task=bin")
 
@@ -173,18 +173,18 @@ def test_yaml_cannot_run_code(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["mine", "Mine", "my/trainer.py:Mine"])
-def test_a_model_of_ones_own_trainer_is_found_by_its_class_and_as_it_is_named(key):
+def test_a_model_of_a_custom_trainer_is_found_by_its_class_and_by_its_name(key):
     config = load("trainer.framework=[tensorflow, 'my/trainer.py:Mine']", f"trainer.model={{tensorflow: t.py, '{key}': m.py}}")
     assert config.trainer.model_for(config.trainer.frameworks[1]).endswith("/m.py")
     assert config.trainer.model_for("tensorflow").endswith("/t.py")
 
 
-def test_a_model_of_a_framework_that_is_none_is_refused():
+def test_a_model_of_an_unknown_framework_is_refused():
     with pytest.raises(UserError, match=r"model: 'pytroch' is not a framework; allowed: .*Did you mean 'pytorch'"):
         load("trainer.model={tensorflow: t.py, pytroch: m.py}")
 
 
-def test_models_of_frameworks_that_are_not_trained_now_are_kept():
+def test_models_of_frameworks_that_are_not_trained_are_kept():
     config = load("trainer.model={tensorflow: t.py, pytorch: p.py, 'my/trainer.py:Mine': m.py}")
     assert config.trainer.model_for("tensorflow").endswith("/t.py")
 
@@ -197,7 +197,7 @@ def test_a_champion_that_cannot_be_compared_is_kept_by_default():
             load(override)
 
 
-def test_boosted_trees_take_no_model_file():
+def test_boosted_trees_refuse_a_model_file():
     for model in ("m.py", "{tensorflow: t.py, lightgbm: m.py}"):
         with pytest.raises(UserError, match=r"model: 'lightgbm' takes no model file.*trees"):
             load("trainer.framework=lightgbm", f"trainer.model={model}")
@@ -224,7 +224,7 @@ def test_trees_that_cannot_grow_are_refused(value):
         (["trainer.framework=my:Network", "trainer.trees.leaves=3"], "trainer.trees: only boosted trees (lightgbm) read it"),
     ],
 )
-def test_hyperparameters_that_no_framework_of_the_run_reads_are_said(overrides, said):
+def test_hyperparameters_that_no_framework_of_the_run_reads_are_reported(overrides, said):
     trainer = load(*overrides).trainer
     found = trainer.unused([f for f in trainer.frameworks if f in ("lightgbm", "my:Trees")])
     assert said in found if said else not found
@@ -239,7 +239,7 @@ def test_each_framework_searches_its_own_hyperparameters():
     }
 
 
-def test_a_search_that_no_trainer_of_the_users_own_reads_is_refused():
+def test_a_search_that_no_custom_trainer_reads_is_refused():
     tune = load("trainer.framework=my:Own", "tune={space: {trees.leaves: [8, 16], model_parameters.a: [1, 2]}}").tune
     tune.check_read([False, True])
     with pytest.raises(UserError, match=r"tune\.space: 'trees\.leaves' is read by no trainer of the run; leave it out"):

@@ -52,7 +52,7 @@ PROCESS = {"flink_master": "jobs:8081", "environment_type": "PROCESS", "environm
         ),
     ],
 )
-def test_beams_arguments_are_made_of_the_config(beam, arguments, needs_job_server):
+def test_beams_arguments_follow_from_the_config(beam, arguments, needs_job_server):
     config = BeamConfig.model_validate(beam)
     assert list(config.arguments()) == arguments
     assert config.needs_job_server == needs_job_server

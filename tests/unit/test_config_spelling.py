@@ -32,7 +32,7 @@ def load(tmp_path, yaml, *overrides):
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_word_is_the_column_the_class_and_the_missing_value_that_it_spells(word, tmp_path):
+def test_a_word_is_a_column_a_class_or_a_missing_value_as_spelled(word, tmp_path):
     weights = f"trainer: {{hyperparameters: {{class_weights: {{{word}: 2, other: 1}}}}}}"
     overrides = [f"data.missing_values=[{word}, x]", f"evaluation.slices=[{word}, [a, {word}]]"]
     config = load(tmp_path, f"label: {word}\n{weights}", *overrides)
@@ -43,34 +43,34 @@ def test_a_word_is_the_column_the_class_and_the_missing_value_that_it_spells(wor
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_the_resolved_config_spells_it_so_that_it_is_read_again(word, tmp_path):
+def test_the_resolved_config_is_read_as_it_was_written(word, tmp_path):
     config = load(tmp_path, f"label: y\nevaluation: {{slices: [{word}]}}", f"data.exclude={word}")
     (tmp_path / "p.yaml").write_text(config.to_yaml())
     assert load_config(tmp_path / "p.yaml") == config
 
 
-def test_the_command_line_says_the_same(tmp_path):
+def test_the_command_line_is_read_like_the_yaml(tmp_path):
     assert load(tmp_path, "label: y", "label=no").label == "no"
 
 
-def test_a_switch_takes_the_words_of_yaml_for_true_and_false(tmp_path):
+def test_a_switch_accepts_yamls_words_for_true_and_false(tmp_path):
     assert (
         load(tmp_path, "label: y\ntrainer: {accelerator: {compile: yes, shard_model: off}}").trainer.accelerator.compile is True
     )
 
 
-def test_null_stays_nothing_where_nothing_is_allowed(tmp_path):
+def test_null_is_kept_where_it_is_allowed(tmp_path):
     config = load(tmp_path, "label: y\nserving: {model_name: null, infra_validation: ~}", "data.missing_values=null")
     assert (config.serving.model_name, config.serving.infra_validation, config.data.missing_values) == (None, None, None)
 
 
 @pytest.mark.parametrize("where", ["trainer.model_parameters.activation", "beam.options.mode"])
-def test_a_free_value_that_can_be_read_in_two_ways_is_refused_with_the_quoting(where, tmp_path):
+def test_an_ambiguous_free_value_is_refused_with_the_quoting(where, tmp_path):
     with pytest.raises(UserError, match=rf"{where}: on can be a text or a boolean, and YAML reads true; write 'on' in quotes"):
         load(tmp_path, "label: y", f"{where}=on")
 
 
-def test_a_free_value_keeps_the_type_that_is_certain(tmp_path):
+def test_a_free_value_keeps_its_unambiguous_type(tmp_path):
     parameters = load(
         tmp_path, "label: y", "trainer.model_parameters={a: true, b: 3, c: 0.5, d: 'on', e: null}"
     ).trainer.model_parameters
@@ -83,7 +83,7 @@ def test_a_number_in_another_base_than_ten_is_refused(word, number, tmp_path):
         load(tmp_path, "label: y", f"trainer.hyperparameters.epochs={word}")
 
 
-def test_a_key_has_the_type_of_its_field_by_whichever_of_its_names(tmp_path):
+def test_a_key_has_the_type_of_its_field_under_each_of_its_names(tmp_path):
     file = tmp_path / "p.yaml"
     for name in ("storage_class_name", "storageClassName"):
         file.write_text(f"name: x\ndata: {{path: d.csv}}\nlabel: y\nkubeflow: {{workspace: {{size: 1Gi, {name}: no}}}}\n")

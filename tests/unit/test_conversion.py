@@ -128,7 +128,7 @@ def test_words_are_missing_among_numbers_and_values_among_texts():
     assert fit(column, INTEGER).words == {"NA": 1, "": 1, "nan": 1, "None": 1, "n/a": 1}
 
 
-def test_what_the_config_lists_is_missing_in_every_type():
+def test_values_that_the_config_lists_are_missing_in_every_type():
     number = RawFeature("x", "float32", None, meaning="float", missing=["-", "-999"])
     text = RawFeature("x", "string", None, meaning="text", missing=["", "-", "NA"])
     assert values_of(["-", "-999", "1"], number) == ([None, None, 1.0], {})
@@ -146,17 +146,17 @@ def test_what_the_config_lists_is_missing_in_every_type():
         (INTEGER, "9007199254740993", pa.array([2**53 + 1, 1])),
     ],
 )
-def test_a_number_that_is_listed_as_missing_is_missing_however_large(feature, listed, column):
+def test_a_number_listed_as_missing_is_missing_at_any_size(feature, listed, column):
     found, reasons = values_of(column, dataclasses.replace(feature, missing=[listed]))
     assert (found, reasons) == ([None, 1], {})
 
 
-def test_the_neighbour_of_a_large_number_that_is_listed_is_a_value():
+def test_the_neighbour_of_a_large_number_listed_as_missing_is_a_value():
     found, _ = values_of(pa.array([2**53, 1]), dataclasses.replace(INTEGER, missing=["9007199254740993"]))
     assert found == [2**53, 1]
 
 
-def test_rows_that_do_not_fit_are_told_and_the_others_are_ready():
+def test_rows_that_do_not_fit_are_reported_and_the_others_are_converted():
     features = [
         RawFeature("a", "int64", 1, meaning="integer"),
         RawFeature("w", "float32", 2, meaning="float"),
@@ -190,7 +190,7 @@ def test_an_older_bundle_takes_dates_as_seconds_and_the_empty_text_as_a_text():
     assert values_of(["", None], RawFeature("x", "string", None)) == ([b"", None], {})
 
 
-def test_a_count_far_from_the_dates_of_training_is_of_another_unit_and_refused():
+def test_a_timestamp_far_from_the_training_dates_is_refused_as_another_unit():
     """Seconds taken for milliseconds would be January 1970, milliseconds of 1972 taken for seconds the year 4300."""
     years = [NOON_SECONDS * 1000 - 10**11, NOON_SECONDS * 1000]
     millis = RawFeature("x", "int64", None, meaning="timestamp[ms]", counts=years)
@@ -201,7 +201,7 @@ def test_a_count_far_from_the_dates_of_training_is_of_another_unit_and_refused()
 
 
 @pytest.mark.parametrize("listed", ["?", " ?"])
-def test_spaces_around_a_word_that_means_missing_are_no_part_of_it_in_any_channel(listed):
+def test_spaces_around_a_missing_value_word_are_ignored_in_every_channel(listed):
     """As in the census data, whose fields begin with a space."""
     feature = RawFeature("work", "string", None, meaning="text", missing=["", listed])
     texts = [" ?", "?", " Private", "Private", " ", None]
@@ -228,7 +228,7 @@ def test_spaces_around_a_word_that_means_missing_are_no_part_of_it_in_any_channe
         (FLOAT, "1e400", "x"),
     ],
 )
-def test_a_number_beside_a_word_in_json_lines_is_what_it_is_in_a_request(feature, value, word, tmp_path):
+def test_a_number_beside_a_word_is_converted_alike_in_json_lines_and_requests(feature, value, word, tmp_path):
     (tmp_path / "d.jsonl").write_text(f'{{"x": {value}}}\n{{"x": "{word}"}}\n')
     [batch] = reader("jsonl", DEFAULTS)(str(tmp_path / "d.jsonl"), BadRows(0), None)
     from_file = fit_rows(batch, [feature])

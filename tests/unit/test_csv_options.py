@@ -23,7 +23,7 @@ def spec(path, **settings):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "cp1252", "utf-16"])
 @pytest.mark.parametrize("ending", ["csv", "csv.gz"])
-def test_a_file_of_another_country_is_read_as_it_was_written(encoding, ending, tmp_path):
+def test_a_file_with_another_locale_is_read(encoding, ending, tmp_path):
     path = tmp_path / f"d.{ending}"
     path.write_bytes(gzip.compress(GERMAN.encode(encoding)) if ending.endswith("gz") else GERMAN.encode(encoding))
     settings = spec(path, csv={**OPTIONS, "encoding": encoding})
@@ -44,17 +44,17 @@ def test_a_file_of_another_country_is_read_as_it_was_written(encoding, ending, t
     ],
     ids=str,
 )
-def test_numbers_are_made_plain_and_nothing_else_becomes_a_number(options, texts, plain):
+def test_numbers_of_a_locale_are_normalized_and_nothing_else_becomes_a_number(options, texts, plain):
     assert CsvOptions(**options).numbers(pa.array(texts)).to_pylist() == plain
 
 
-def test_bytes_of_another_encoding_are_refused_with_their_place_and_the_key(tmp_path):
+def test_bytes_of_another_encoding_are_refused_with_their_position_and_the_key(tmp_path):
     (tmp_path / "d.csv").write_bytes("a,y\nx,0\nKöln,1\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"byte 0xf6 at offset 9, line 3\. Set data\.csv\.encoding"):
         scan(spec(tmp_path / "d.csv"), BadRows(0))
 
 
-def test_a_declared_encoding_that_is_wrong_is_refused_with_the_place(tmp_path):
+def test_a_wrong_declared_encoding_is_refused_with_the_position(tmp_path):
     (tmp_path / "d.csv").write_bytes("a,y\nx,0\nKöln,1\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"is not shift_jis text: byte .* line 3"):
         scan(spec(tmp_path / "d.csv", csv={"encoding": "shift_jis"}), BadRows(0))
@@ -67,13 +67,13 @@ def test_another_separator_is_named(head, key, tmp_path):
         scan(spec(tmp_path / "d.csv"), BadRows(0))
 
 
-def test_utf_16_is_named_by_its_mark(tmp_path):
+def test_utf_16_is_recognized_by_its_byte_order_mark(tmp_path):
     (tmp_path / "d.csv").write_bytes("a,y\n1,0\n".encode("utf-16"))
     with pytest.raises(UserError, match=r"is UTF-16, not UTF-8. Set data.csv.encoding: utf-16"):
         scan(spec(tmp_path / "d.csv"), BadRows(0))
 
 
-def test_options_of_csvs_are_refused_where_no_file_is_one(tmp_path):
+def test_csv_options_are_refused_without_a_csv(tmp_path):
     (tmp_path / "d.jsonl").write_text('{"x": 1, "y": 0}\n{"x": 2, "y": 1}\n')
     with pytest.raises(UserError, match=r"data.csv: no file is a CSV"):
         scan(spec(tmp_path / "d.jsonl", csv=OPTIONS), BadRows(0))
@@ -90,7 +90,7 @@ def test_options_of_csvs_are_refused_where_no_file_is_one(tmp_path):
         ("data.columns={x: number}", "data.columns.x"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused_by_its_key(override, message):
+def test_an_invalid_option_is_refused_by_its_key(override, message):
     with pytest.raises(UserError) as refused:
         load_config(None, document={"name": "x", "data": {"path": "a.csv"}, "label": "y"}, overrides=[override])
     assert message in str(refused.value)

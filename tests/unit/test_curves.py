@@ -15,7 +15,7 @@ def bins(scores, positive):
 
 
 @pytest.mark.parametrize("digits", [1, 2, 7])
-def test_the_roc_area_is_scikit_learns_with_ties_and_without(digits):
+def test_the_roc_area_equals_scikit_learns_with_and_without_ties(digits):
     random = np.random.default_rng(digits)
     positive = random.random(500) < 0.3
     scores = np.round((random.random(500) + positive * 0.3) / 1.3, digits).clip(1e-7, 1 - 1e-7).astype(np.float32)
@@ -25,7 +25,7 @@ def test_the_roc_area_is_scikit_learns_with_ties_and_without(digits):
     assert float(drawn) == pytest.approx(float(roc_area(*bins(scores, positive))), abs=1e-12), "the interval is of the metric"
 
 
-def test_areas_of_one_class_do_not_exist():
+def test_areas_of_a_single_class_are_undefined():
     scores, all_of_it = np.array([0.2, 0.7], np.float32), np.array([True, True])
     assert np.isnan(roc_area(*bins(scores, all_of_it)))
     assert np.isnan(roc_area(*bins(scores, ~all_of_it)))
@@ -33,7 +33,7 @@ def test_areas_of_one_class_do_not_exist():
     assert precision_recall_area(*bins(scores, all_of_it)) == pytest.approx(1)
 
 
-def test_a_perfect_model_has_areas_of_one_and_what_is_no_number_has_a_place():
+def test_a_perfect_model_has_areas_of_one_and_nan_scores_are_ranked():
     scores, positive = np.array([0.1, 0.2, 0.8, 1.0], np.float32), np.array([False, False, True, True])
     hits, misses = bins(scores, positive)
     assert float(roc_area(hits, misses)) == precision_recall_area(hits, misses) == 1

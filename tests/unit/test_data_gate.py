@@ -36,7 +36,7 @@ def test_the_schemas_own_comparators_are_limits_of_their_own_measure():
     assert schemas_bounds(COMPARATORS, "skew") == {"w": {"jensen_shannon": pytest.approx(0.3**0.5)}}
 
 
-def test_a_copy_of_the_label_holds_all_of_its_information():
+def test_a_copy_of_the_label_has_all_of_its_information():
     label = np.random.default_rng(0).integers(0, 2, 2000)
     assert normalized_information(label, label) == pytest.approx(1, abs=1e-3)
 
@@ -86,7 +86,7 @@ def test_a_distance_above_the_schemas_bound_of_its_measure_is_a_finding():
     assert distance_findings([near], DriftConfig(), bounds) == []
 
 
-def test_the_configs_limits_of_a_feature_go_before_the_schemas():
+def test_the_configs_limits_of_a_feature_take_precedence_over_the_schemas():
     far = Distance("drift", "train", "w", jensen_shannon=0.15, l_infinity=0.25, noise=0.05)
     own = DriftConfig(features={"w": {"warn": 0.5, "fail": 1}})
     assert distance_findings([far], own, schemas_bounds(COMPARATORS, "drift")) == []
@@ -125,7 +125,7 @@ def test_a_leak_and_a_drift_of_one_column_are_two_findings_and_stay_apart():
     assert [f.check for f in merged([leak, drift])] == ["drift", "leakage"]
 
 
-def test_an_id_that_grows_is_told_once():
+def test_a_growing_id_is_reported_once():
     leak = Finding("leakage", "train", "x", "looks like an id but is used as a feature", "a", "b", None, "warning", "warn")
     grows = Finding("drift", "train", "x", "grows with time", "a", "b", None, "warning", "warn")
     [found] = merged([leak, grows])
@@ -137,7 +137,7 @@ def test_findings_on_a_whole_split_stay_as_they_are():
     assert merged(doubled) == doubled
 
 
-def test_a_stopped_run_is_told_in_one_line_a_finding():
+def test_a_stopped_run_reports_one_line_per_finding():
     findings = [
         Finding("drift", "train", name, "its distribution has changed", "a", "b", remedy="--set 'x'\n  --set 'y'")
         for name in "pq"
@@ -167,17 +167,17 @@ def test_the_more_columns_are_compared_the_more_is_explained_by_chance():
     assert largest_by_chance(10, 30, 1400, 1400) < 0.1 < largest_by_chance(10, 30, 57, 1400)
 
 
-def test_unseen_values_are_explained_by_as_many_values_that_were_seen_once():
+def test_unseen_values_are_explained_by_as_many_values_seen_once():
     assert not is_new(3, 57, 400, 20, 30)
     assert is_new(30, 57, 400, 20, 30)
 
 
-def test_one_row_of_a_kind_is_chance_and_a_whole_split_of_it_is_not():
+def test_a_single_unseen_row_is_chance_and_a_whole_split_of_them_is_not():
     assert not is_new(1, 200, 1400, 0, 30)
     assert is_new(200, 200, 1400, 0, 30)
 
 
-def test_the_distance_of_nothing_in_common_is_one_and_of_the_same_is_none():
+def test_the_distance_of_disjoint_distributions_is_one_and_of_equal_ones_is_zero():
     assert jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == pytest.approx(1)
     assert jensen_shannon(np.array([0.3, 0.7]), np.array([0.3, 0.7])) == 0
 
@@ -190,7 +190,7 @@ def baseline(**changes):
 COMPARABILITY = DataGateSettings()
 
 
-def test_rows_that_the_champion_cannot_judge_are_a_warning_for_each_reason():
+def test_rows_that_the_champion_cannot_score_are_a_warning_for_each_reason():
     [found] = comparability_findings(baseline(), "test", COMPARABILITY)
     assert (found.check, found.feature, found.share, found.action) == ("champion", "age", 0.03, "warn")
     assert "the champion cannot judge 3 of 100 rows" in found.sentence()
@@ -199,7 +199,7 @@ def test_rows_that_the_champion_cannot_judge_are_a_warning_for_each_reason():
     assert comparability_findings(baseline(), "test", strict)[0].action == "fail"
 
 
-def test_a_champion_that_can_judge_too_little_is_said_with_what_will_become_of_the_candidate():
+def test_a_champion_that_scores_too_few_rows_is_reported_with_the_consequence_for_the_candidate():
     [found] = comparability_findings(baseline(judged=50), "test", COMPARABILITY)
     assert "it can predict 50 of 100 rows" in found.sentence()
     assert "will be kept as challenger" in found.seen
@@ -207,12 +207,12 @@ def test_a_champion_that_can_judge_too_little_is_said_with_what_will_become_of_t
     assert "replaced without a comparison" in found.seen
 
 
-def test_nothing_is_said_of_a_champion_that_judges_every_row_or_is_not_there():
+def test_a_champion_that_scores_every_row_or_does_not_exist_is_not_mentioned():
     assert comparability_findings(baseline(judged=100, misfits=[]), "test", COMPARABILITY) == []
     assert comparability_findings(baseline(version=None), "test", COMPARABILITY) == []
 
 
-def test_a_column_of_another_type_that_the_champion_can_take_is_none():
+def test_a_retyped_column_that_the_champion_accepts_is_no_finding():
     summary = DatasetSummary("f", [], {}, {}, {"train": 1, "test": 1}, 0, [], [], "y", "binary", [0, 1], {})
     other = Finding("champion", "train", "age", "another type", "INT", "STRING", 1.0)
     label = Finding("champion", "train", "y", "another type", "INT", "STRING", 1.0)

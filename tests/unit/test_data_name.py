@@ -44,11 +44,11 @@ def test_two_data_sets_have_two_names(one, other):
 
 
 @pytest.mark.parametrize("path", ["*", "x" * 200 + ".csv", "1" * 100, "/*.csv", "日本/*.csv", "[v1]/?.csv", ".csv", "__.csv"])
-def test_every_name_is_one_that_a_pipeline_may_have(path):
+def test_every_name_is_a_valid_pipeline_name(path):
     assert load_config(None, document={"name": name_of([path]), "data": {"path": "d.csv"}, "label": "y"}).name
 
 
-def test_a_folder_with_brackets_gives_its_words(tmp_path, monkeypatch):
+def test_a_folder_with_brackets_is_named_by_its_words(tmp_path, monkeypatch):
     (tmp_path / "[v1] sales").mkdir()
     monkeypatch.chdir(tmp_path)
     assert name_of(["[v1] sales/*.csv"]) == "v1_sales"

@@ -4,17 +4,17 @@ from switchyard.components.baseline.contents import BaselineContents
 from switchyard.components.data import source as data_source
 
 
-def test_a_version_trained_on_other_patterns_is_named_by_them():
+def test_a_version_trained_on_other_patterns_is_named_with_them():
     tags = data_source.tags_of(["/d/fraud/*.csv", "/d/more.csv"])
     assert data_source.another(tags, ["/d/churn/*.csv"]) == "/d/fraud/*.csv, /d/more.csv"
 
 
-def test_one_pattern_in_common_makes_two_data_sets_one():
+def test_data_sets_with_a_common_pattern_are_the_same():
     tags = data_source.tags_of(["/d/2024.csv"])
     assert data_source.another(tags, ["/d/2024.csv", "/d/2025.csv"]) == ""
 
 
-def test_of_a_version_whose_data_set_is_not_recorded_nothing_is_said():
+def test_a_version_without_a_recorded_data_set_is_not_mentioned():
     assert data_source.another({}, ["/d/churn/*.csv"]) == ""
     assert data_source.another({data_source.TAG: "edited by hand"}, ["/d/churn/*.csv"]) == ""
 

@@ -26,7 +26,7 @@ def test_make_targets_that_a_page_names_exist():
     assert named - known == set()
 
 
-def test_each_mutant_breaks_a_line_that_is_there_once():
+def test_each_mutant_breaks_a_line_that_occurs_once():
     found = mutants()
     assert len(found) >= 20
     for mutant in found:

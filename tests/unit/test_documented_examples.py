@@ -98,7 +98,7 @@ def test_a_command_in_the_text_has_the_options_that_it_names(page, text):
 
 
 @pytest.mark.parametrize(("page", "setting"), SETTINGS)
-def test_a_setting_on_the_command_line_is_one(page, setting):
+def test_a_setting_on_the_command_line_is_valid(page, setting):
     key, _, value = setting.partition("=")
     load_config(None, document=MINIMAL, overrides=[setting if value else f"{key}=1"], base=REPOSITORY)
 
@@ -106,7 +106,7 @@ def test_a_setting_on_the_command_line_is_one(page, setting):
 @pytest.mark.parametrize(
     ("page", "line", "text"), list(fences("yaml")), ids=lambda v: str(v) if not isinstance(v, str) else v[:30]
 )
-def test_yaml_is_a_config_or_a_section_of_one(page, line, text):
+def test_yaml_is_a_config_or_a_section(page, line, text):
     document = yaml.safe_load(text)
     assert set(document) <= set(PipelineConfig.model_fields), f"{page}:{line}"
     load_config(None, document={**MINIMAL, **document}, base=REPOSITORY)
@@ -150,14 +150,14 @@ KEYS = sorted(
 
 
 @pytest.mark.parametrize(("page", "key"), KEYS)
-def test_a_config_key_that_a_page_names_is_one(page, key):
+def test_a_config_key_that_a_page_names_exists(page, key):
     assert known(PipelineConfig, key.removesuffix(".*").split(".")), key
 
 
 @pytest.mark.parametrize(
     ("page", "line", "text"), list(fences("python")), ids=lambda v: str(v) if not isinstance(v, str) else v[:30]
 )
-def test_python_compiles_and_calls_the_api_as_it_is(page, line, text):
+def test_python_compiles_and_calls_the_existing_api(page, line, text):
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):

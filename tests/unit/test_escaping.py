@@ -28,17 +28,17 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_the_url_of_a_database_names_that_very_file(tmp_path, name):
+def test_the_url_of_a_database_names_its_file(tmp_path, name):
     file = tmp_path / name / "mlflow.db"
     assert sqlite_file(sqlite_uri(file)) == file
 
 
-def test_the_url_of_a_plain_file_is_the_one_that_everybody_writes(tmp_path):
+def test_the_url_of_a_plain_file_has_the_usual_form(tmp_path):
     assert sqlite_uri(tmp_path / "a b" / "mlflow.db") == f"sqlite:///{tmp_path}/a b/mlflow.db"
 
 
 @pytest.mark.parametrize("uri", ["http://x/sqlite", "postgresql://h/d", "sqlite://", "sqlite:///:memory:"])
-def test_what_is_no_file_has_none(uri):
+def test_a_url_of_a_server_has_no_file(uri):
     assert sqlite_file(uri) is None
 
 
@@ -50,14 +50,14 @@ def test_a_glob_below_a_folder_finds_the_files_of_that_folder(tmp_path, name):
     assert glob.glob(pattern_of(str(tmp_path / name / "d*.csv"))) == [str(tmp_path / name / "d1.csv")]
 
 
-def test_a_file_that_is_not_there_is_not_looked_for_in_a_folder_that_the_name_would_match(tmp_path):
+def test_a_missing_file_is_not_found_in_a_folder_that_its_name_matches_as_a_pattern(tmp_path):
     for folder in ("[v1]", "v"):
         (tmp_path / folder).mkdir()
     (tmp_path / "v" / "d.csv").touch()
     assert glob.glob(pattern_of(str(tmp_path / "[v1]" / "d.csv"))) == []
 
 
-def test_a_pattern_of_folders_stays_one(tmp_path):
+def test_a_pattern_of_folders_stays_a_pattern(tmp_path):
     for folder in ("v1", "v2", "v3"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "d.csv").touch()
@@ -65,7 +65,7 @@ def test_a_pattern_of_folders_stays_one(tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ["gs://bucket/[v1]/*.csv", "*.csv", "./none/*.csv", "/none/x?.csv"])
-def test_what_is_not_there_stays_as_it_is(pattern):
+def test_a_path_that_does_not_exist_is_unchanged(pattern):
     assert pattern_of(pattern) == pattern
 
 

@@ -58,7 +58,7 @@ def test_every_error_ends_with_its_code_and_without_a_trace(error, code):
     assert "Aborted" not in done.output
 
 
-def test_what_no_message_was_made_for_is_shown_to_who_asks(monkeypatch):
+def test_an_unexpected_error_is_raised_in_debug_mode(monkeypatch):
     monkeypatch.setenv(DEBUG, "1")
     assert isinstance(ended(KeyError("x")).exception, KeyError)
 
@@ -71,7 +71,7 @@ def test_the_twenty_most_common_messages_are_explained():
 
 
 @pytest.mark.parametrize("message", MESSAGES)
-def test_the_messages_are_those_of_the_code(message):
+def test_the_documented_messages_are_those_of_the_code(message):
     said = max(re.split(r"…|tracking\.uri: |label: ", message), key=len).strip(" '`?:(),")
     root = Path(__file__).parents[2]
     sources = [*root.glob("components/**/*.py"), *root.glob("pipelines/**/*.py")]

@@ -46,7 +46,7 @@ def test_a_failed_stage_is_explained_in_one_line(errors, kind, message):
 
 
 @pytest.mark.parametrize("error", [SystemExit(), SystemExit(3), SystemExit("bye"), KeyboardInterrupt()], ids=repr)
-def test_code_that_ends_the_process_itself_is_told_where(error):
+def test_code_that_exits_the_process_is_reported_with_its_line(error):
     try:
         raise error
     except BaseException as ended:
@@ -56,13 +56,13 @@ def test_code_that_ends_the_process_itself_is_told_where(error):
     assert re.search(r"test_explain\.py, line \d+", found.message)
 
 
-def test_what_beam_adds_to_a_users_error_is_left_out():
+def test_beams_additions_to_a_user_error_are_removed():
     caught = raised(UserError("bad row [while running 'read/ParDo']"), RuntimeError("bundle failed"))
     assert expected(caught) == classify(caught, None) == Failure("user", "bad row")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_failure_crosses_a_process_as_json_and_is_raised_there_as_what_it_was(kind):
+def test_a_failure_crosses_processes_as_json_and_is_raised_with_its_class(kind):
     found = Failure(**json.loads(json.dumps(asdict(Failure(kind, "why\nindeed")))))
     with pytest.raises(KINDS[kind], match="why\nindeed") as error:
         raise found.error()
@@ -70,24 +70,24 @@ def test_a_failure_crosses_a_process_as_json_and_is_raised_there_as_what_it_was(
 
 
 @pytest.mark.parametrize(("code", "kind"), [(0, "stage"), (1, "stage"), (2, "user"), (3, "gate"), (4, "stage"), (137, "stage")])
-def test_an_exit_code_says_what_kind_of_failure_it_was(code, kind):
+def test_an_exit_code_tells_the_kind_of_failure(code, kind):
     assert Failure.of_exit_code(code, "x") == Failure(kind, "x")
 
 
 @pytest.mark.parametrize("stage", ["", "data_gate"])
-def test_last_words_of_a_container_are_read_as_they_were_written(stage):
+def test_the_last_message_of_a_container_is_read_as_it_was_written(stage):
     written = Failure("gate", "label: (a) [b]")
     assert read_last_words(last_words(written, stage)) == (written, stage)
     assert read_last_words("OOMKilled") is None
 
 
-def test_a_child_that_never_began_is_explained_by_what_it_is_forked_from(tmp_path):
+def test_a_child_that_never_started_is_explained_by_its_fork_server(tmp_path):
     log = tmp_path / "preload.log"
     log.write_text("Traceback (most recent call last):\n  File ...\nRuntimeError: Could not determine home directory.\n")
     assert "has ended: RuntimeError: Could not determine home directory. Log:" in _not_started(log)
 
 
-def test_a_child_that_never_began_and_left_no_word_says_so(tmp_path):
+def test_a_child_that_never_started_and_wrote_nothing_is_reported(tmp_path):
     assert "it printed nothing" in _not_started(tmp_path / "none.log")
 
 

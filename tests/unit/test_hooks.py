@@ -76,7 +76,7 @@ def settings(tmp_path, model=MODEL):
     return trainer_settings(loaded, tmp_path / "code", "tensorflow")
 
 
-def test_build_loss_gives_the_loss(tmp_path):
+def test_build_loss_returns_the_loss(tmp_path):
     found = loss(settings(tmp_path), ModelSpec((), "binary", 1))
     assert found.name == "m.py:build_loss"
     assert found.function([1], [2]) == [1]
@@ -88,7 +88,7 @@ def test_build_loss_that_returns_no_function_is_refused(tmp_path):
         loss(settings(tmp_path, model), ModelSpec((), "binary", 1))
 
 
-def test_a_trainer_refuses_a_hook_that_it_does_not_follow(tmp_path):
+def test_a_trainer_refuses_a_hook_that_it_does_not_support(tmp_path):
     with pytest.raises(UserError, match=r"trainer\.model\.build_loss: the trainer 'sklearn' does not support it"):
         SklearnTrainer().check_settings(settings(tmp_path).model_dump(mode="json"))
 
@@ -123,7 +123,7 @@ def test_a_loss_that_trees_do_not_have_is_left_to_the_networks(tmp_path):
     assert message.endswith("leave it out, or give it to another framework by its name, as {tensorflow: focal}")
 
 
-def test_a_runs_parameters_leave_out_what_the_model_file_replaces(tmp_path):
+def test_a_runs_parameters_omit_settings_that_the_model_file_replaces(tmp_path):
     (tmp_path / "m.py").write_text(MODEL)
     given = load_config(None, document=config(trainer={"model": "m.py"}), base=tmp_path)
     assert "batch_size" in run_record(given, "tensorflow", None).params

@@ -44,7 +44,7 @@ def test_several_workers_have_the_loss_curve_of_one(framework, accelerator, prep
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-def test_class_weights_and_a_limit_of_steps_keep_the_loss_curve(framework, prepared, alone, tmp_path):
+def test_class_weights_and_max_steps_keep_the_loss_curve(framework, prepared, alone, tmp_path):
     hyper = {"class_weights": "balanced", "epochs": None, "steps": 50}
     found = train(prepared, tmp_path, framework, {"count": 2}, **hyper)
     assert found["steps"] == 50
@@ -65,7 +65,7 @@ def test_workers_accumulate_the_gradients_of_one(framework, accelerator, prepare
     ("framework", "accelerator"),
     [("tensorflow", {"count": 2}), ("pytorch", {"count": 2}), ("pytorch", {"count": 2, "shard_model": True})],
 )
-def test_workers_clip_the_gradient_of_all_and_follow_the_schedule_of_one(framework, accelerator, prepared, alone, tmp_path):
+def test_workers_clip_the_joint_gradient_and_follow_the_schedule_of_one(framework, accelerator, prepared, alone, tmp_path):
     # Large steps: scores that lie close together are all in few of the thresholds of AUC.
     hyper = {"clip_norm": 0.1, "schedule": "cosine", "warmup_steps": 5, "optimizer": "sgd", "learning_rate": 1.0}
     found = train(prepared, tmp_path, framework, accelerator, **hyper)
@@ -104,7 +104,7 @@ def children(pid):
     ],
     ids=["pytorch, DDP", "pytorch, FSDP", "tensorflow, MultiWorkerMirrored"],
 )
-def test_a_worker_that_is_killed_is_started_again_from_the_checkpoint(framework, accelerator, prepared, alone, tmp_path):
+def test_a_killed_worker_restarts_from_the_checkpoint(framework, accelerator, prepared, alone, tmp_path):
     # Enough epochs that the kill falls into the middle.
     process = start(job(prepared, tmp_path, framework, accelerator, epochs=20), tmp_path)
     after_third_epoch(process)
@@ -132,7 +132,7 @@ def test_workers_end_with_the_stage(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-def test_a_mistake_in_the_model_is_reported_once(framework, prepared, tmp_path):
+def test_an_error_in_the_model_is_reported_once(framework, prepared, tmp_path):
     (tmp_path / "bad.py").write_text("def build_model(spec):\n    return 3\n")
     command = job(prepared, tmp_path, framework, {"nodes": 2})
     given = json.loads((tmp_path / "given.json").read_text())
