@@ -1,6 +1,8 @@
 """A `model.txt` that was changed is refused before LightGBM, which trusts its text, sees it."""
 
 import re
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -84,6 +86,7 @@ CHANGES = {
     "linear leaves": once(r"^is_linear=0", "is_linear=1"),
     "a value given twice": once(r"^(leaf_value=.*)$", r"\1\n\1"),
     "columns without number": once(r"^max_feature_idx=2", "max_feature_idx=99999999"),
+    "more columns than names": once(r"^max_feature_idx=2", "max_feature_idx=9999999"),
     "fewer columns": once(r"^max_feature_idx=2", "max_feature_idx=0"),
     "another objective": once(r"^objective=.*", "objective=custom"),
     "classes without number": once(r"^objective=.*", "objective=multiclass num_class:99999"),
@@ -108,6 +111,49 @@ def test_a_changed_model_is_refused(change, text, tmp_path):
 def test_false_sizes_are_refused_before_they_are_read(text, tmp_path):
     (tmp_path / FILE).write_text(once(r"^tree_sizes=.*", "tree_sizes=999999999 -5 1 1 1")(text))
     assert lightgbm.Booster(model_str=load_model(tmp_path / FILE)).predict(rows()).shape == (600,)
+
+
+def test_memory_follows_the_size_of_the_file(text, tmp_path):
+    """Also where a list of numbers has no length that is known before."""
+    size = 500_000
+    (tmp_path / FILE).write_text(once(r"^cat_threshold=", f"cat_threshold={'1 ' * size}")(text))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="categories are not within their limits"):
+            load_model(tmp_path / FILE)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2 * size
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tree_that_is_a_chain_is_read_in_time(tmp_path):
+    leaves = 1 << 17
+    splits = leaves - 1
+    (tmp_path / FILE).write_text(chain(leaves))
+    began = time.process_time()
+    booster = lightgbm.Booster(model_str=load_model(tmp_path / FILE))
+    assert booster.predict(np.zeros((1, COLUMNS)), num_threads=1, raw_score=True) == pytest.approx(splits)
+    assert time.process_time() - began < 10
+
+
+def chain(leaves):
+    """A tree whose every split has a leaf on its left; the last leaf is reached by zeros, and holds the number of splits."""
+    splits = leaves - 1
+    lists = {
+        "split_feature": [0] * splits,
+        "split_gain": [1] * splits,
+        "threshold": [-1] * splits,
+        "decision_type": [2] * splits,
+        "left_child": range(-1, -splits - 1, -1),
+        "right_child": [*range(1, splits), -leaves],
+        "leaf_value": range(leaves),
+        **dict.fromkeys(("leaf_weight", "leaf_count"), [1] * leaves),
+        **dict.fromkeys(("internal_value", "internal_weight", "internal_count"), [1] * splits),
+    }
+    values = "\n".join(f"{name}={' '.join(map(str, of))}" for name, of in lists.items())
+    names = " ".join(f"Column_{i}" for i in range(COLUMNS))
+    head = f"tree\nversion=v4\nmax_feature_idx={COLUMNS - 1}\nobjective=binary sigmoid:1\nfeature_names={names}\n"
+    return f"{head}\nTree=0\nnum_leaves={leaves}\nnum_cat=0\n{values}\nis_linear=0\n\n\nend of trees\n"
 
 
 def test_a_file_that_is_no_ascii_or_is_missing_is_refused(tmp_path):

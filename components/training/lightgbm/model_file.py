@@ -18,8 +18,9 @@ from switchyard.components.errors import UserError
 FILE = "model.txt"
 _BYTES = 1 << 30
 _LEAVES, _COLUMNS, _CLASSES = 1 << 17, 1 << 24, 1 << 16
-_INTEGERS = re.compile(r"-?\d{1,10}( -?\d{1,10})*")
-_FLOATS = re.compile(r"{0}( {0})*".format(r"-?\d{1,20}(\.\d{1,40})?(e[+-]?\d{1,3})?"))
+# Possessive: for a way back the expression would keep a hundred bytes per number.
+_INTEGERS = re.compile(r"-?\d{1,10}(?: -?\d{1,10})*+")
+_FLOATS = re.compile(r"{0}(?: {0})*+".format(r"-?\d{1,20}(?:\.\d{1,40})?(?:e[+-]?\d{1,3})?"))
 _OBJECTIVE = re.compile(r"binary sigmoid:1|regression|multiclass num_class:\d{1,5}")
 # Values per tree, from the number of its leaves.
 _OF_SPLITS = ("split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child")
@@ -62,7 +63,9 @@ def _checked(text: str) -> Iterator[str]:
         raise ValueError(f"it has the version {values.get('version', '')[:20]!r} and the objective {objective[:40]!r}")
     classes = int(objective.partition("num_class:")[2] or 1)
     columns = int(_numbers("max_feature_idx", values, 1, whole=True)[0]) + 1
-    if not 0 < columns <= _COLUMNS or not 0 < classes <= _CLASSES or not blocks or len(blocks) % classes:
+    # The new text names every column: a number alone must not make it long.
+    named = values.get("feature_names", "").count(" ") + 1
+    if not 0 < columns <= _COLUMNS or named != columns or not 0 < classes <= _CLASSES or not blocks or len(blocks) % classes:
         raise ValueError(f"it has {columns} columns, {classes} outputs and {len(blocks)} trees")
     yield f"tree\nversion=v4\nnum_class={classes}\nnum_tree_per_iteration={classes}\nlabel_index=0\n"
     yield f"max_feature_idx={columns - 1}\nobjective={objective}\n"
@@ -85,11 +88,11 @@ def _pairs(lines: str) -> dict[str, str]:
 
 def _numbers(name: str, values: dict[str, str], count: int, *, whole: bool) -> np.ndarray:
     text = values.get(name, "")
-    if not (_INTEGERS if whole else _FLOATS).fullmatch(text):
-        raise ValueError(f"{name} are no numbers")
-    found = np.array(text.split(" "), dtype=np.int64 if whole else np.float64)
-    if len(found) != count or not np.isfinite(found).all():
-        raise ValueError(f"{name} are {len(found)} numbers, not {count} finite ones")
+    if text.count(" ") + 1 != count or not (_INTEGERS if whole else _FLOATS).fullmatch(text):
+        raise ValueError(f"{name} are not {count} number(s)")
+    found = np.fromstring(text, dtype=np.int64 if whole else np.float64, sep=" ")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} are not finite")
     return found
 
 
