@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import tensorflow as tf
 from tensorflow_transform.saved import saved_transform_io_v2
 
 from switchyard.components.compat.patch import Private
@@ -49,7 +50,8 @@ def _walking_once(original: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Ca
 
 def _origin(output: Any) -> Any:
     """Returns the first operation behind a dense output that has several inputs, or none; None for other outputs."""
-    operation = getattr(output, "op", None)
+    # A sparse output's `op` makes its values only; its indices come from others.
+    operation = output.op if isinstance(output, tf.Tensor) else None
     while operation is not None and len(operation.inputs) == 1:
         operation = operation.inputs[0].op
     return operation

@@ -127,10 +127,16 @@ def test_columns_scaled_as_one_matrix_equal_those_scaled_one_by_one(tmp_path):
 def test_the_inputs_of_each_output_equal_those_that_transform_finds():
     dense = {name: tf.TensorSpec([None, 1], tf.float32) for name in "abc"}
 
-    @tf.function(input_signature=[{**dense, "gap": tf.SparseTensorSpec([None, None], tf.float32)}])
+    sparse_inputs = dict.fromkeys(("gap", "hole"), tf.SparseTensorSpec([None, None], tf.float32))
+
+    @tf.function(input_signature=[{**dense, **sparse_inputs}])
     def computed(x):
         one, two = tf.split(tf.concat([x["a"], x["b"]], axis=1), 2, axis=1)
         sparse = {"gap": tf.sparse.map_values(tf.negative, x["gap"]), "filled": tf.sparse.to_dense(x["gap"])}
+        # The values of both are made by one operation of `a` and `b`, their places by different inputs.
+        values = tf.reshape(tf.concat([x["a"], x["b"]], axis=1), [-1])
+        for name in ("gap", "hole"):
+            sparse[f"at_{name}"] = tf.SparseTensor(x[name].indices, tf.identity(values), x[name].dense_shape)
         return {"one": one, "two": tf.abs(two), "c": x["c"], "copy": tf.identity(x["c"]), "sum": one + x["c"], **sparse}
 
     graph = computed.get_concrete_function().graph
