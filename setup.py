@@ -20,6 +20,7 @@ setup(
         "switchyard": ["py.typed"],
         "switchyard.pipelines": [
             "py.typed",
+            "examples/*/*.md",
             "examples/*/*.py",
             "examples/*/*.yaml",
             "examples/*/*.pbtxt",

@@ -160,7 +160,7 @@ def _write(folder: Path, rows: int, features: int) -> None:
 
 
 def _specs(features: int) -> Any:
-    from switchyard.components.training.model_spec import FeatureSpec
+    from switchyard.components.data.feature_spec import FeatureSpec
 
     return tuple(FeatureSpec(f"x{i}", "float32", (1,)) for i in range(features))
 

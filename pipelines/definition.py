@@ -36,6 +36,7 @@ from switchyard.pipelines.config.stage_settings import (
     infra_validation_settings,
     input_spec,
     preprocessing_code,
+    tokenizer_code,
     trainer_settings,
     tuning_settings,
 )
@@ -80,8 +81,15 @@ def create_pipeline(
     gate = DataGate(examples, statistics, schema, validation.outputs["anomalies"], baseline, data_gate_settings(config)).with_id(
         "data_gate"
     )
-    transform = Transform(examples, schema, preprocessing_code(config, code_store), VERSION, config.validation.environment)
-    transform = transform.with_id("transform")
+    transform = Transform(
+        examples,
+        schema,
+        preprocessing_code(config, code_store),
+        VERSION,
+        config.validation.environment,
+        tokenizer=tokenizer_code(config, code_store),
+        texts=config.tokenizer.columns if config.tokenizer else (),
+    ).with_id("transform")
     # Orders without a data dependency: the gate's baseline changes in every run, which must not invalidate the transform's cache.
     transform.add_upstream_node(gate)
     trainings, tunings = [], []

@@ -31,7 +31,13 @@ from switchyard.components.training.trainers import boosts_trees
 from switchyard.components.training.workers.training_process import STAGES_OWN, training_server
 from switchyard.components.user_code.loading import load_function, snapshot_file, split_reference
 from switchyard.pipelines.config.pipeline import PipelineConfig
-from switchyard.pipelines.config.stage_settings import evaluation_settings, input_spec, preprocessing_code, trainer_settings
+from switchyard.pipelines.config.stage_settings import (
+    evaluation_settings,
+    input_spec,
+    preprocessing_code,
+    tokenizer_code,
+    trainer_settings,
+)
 
 # If a class has less than this share of the first rows, it is taken to be the rarer one of all rows.
 _SURELY_RARER = 0.4
@@ -148,6 +154,7 @@ def check_code(config: PipelineConfig, store: Path) -> None:
     for framework in config.trainer.frameworks:
         trainer_settings(config, store, framework)
     preprocessing_code(config, store)
+    tokenizer_code(config, store)
     evaluation_settings(config, store)
     if config.validation.schema_path:
         snapshot_file(Path(config.validation.schema_path), store, key="validation.schema")
@@ -155,9 +162,9 @@ def check_code(config: PipelineConfig, store: Path) -> None:
 
 def check_code_loads(config: PipelineConfig, store: Path) -> None:
     """Imports the user's code. Raises UserError for a file that cannot be imported or lacks its function."""
-    code = preprocessing_code(config, store)
+    code = (preprocessing_code(config, store), tokenizer_code(config, store))
     settings = [trainer_settings(config, store, f) for f in config.trainer.frameworks]
-    for found in (code, *(s.code for s in settings), *(s.loss_code for s in settings)):
+    for found in (*code, *(s.code for s in settings), *(s.loss_code for s in settings)):
         if found:
             found.load()
     _load_metrics(config, store)
@@ -191,8 +198,9 @@ def check_environment(payload: tuple[PipelineConfig, Path]) -> list[str]:
         warn(unused)
     if config.tune:
         config.tune.check_read([f in boosting for f in config.trainer.frameworks])
-    if code := preprocessing_code(config, store):
-        code.load()
+    for code in (preprocessing_code(config, store), tokenizer_code(config, store)):
+        if code:
+            code.load()
     _load_metrics(config, store)
     if config.validation.schema_path:
         _check_schema(Path(config.validation.schema_path))

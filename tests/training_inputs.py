@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.example_source import blocks
@@ -9,7 +10,7 @@ from switchyard.components.training.examples import Examples, columns_of
 from switchyard.components.training.hooks import NO_HOOKS
 from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.losses import named_loss
-from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
+from switchyard.components.training.model_spec import ModelSpec
 
 TASKS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3}
 TARGETS = {"quantile": ("0.1", "0.5", "0.9")}

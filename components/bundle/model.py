@@ -1,7 +1,8 @@
 """Loads model bundles: MLflow Model directories that map raw features to predictions.
 
 A bundle holds `preprocess/` (the transform graph without the label, a SavedModel), `model/` (the trainer's export), `data/`
-(statistics and schema of the training split, for drift, and a few rows, for the server's warm-up) and `bundle.json`.
+(statistics and schema of the training split, for drift, and a few rows, for the server's warm-up) and `bundle.json`; `code/`
+with a custom trainer, `tokenizer/` with a tokenizer.
 Evaluation, batch prediction, the registry and serving use only this format. MLflow's models-from-code loads a copy of
 `switchyard/mlflow_model.py`, which loads the parts. Only `bundle.json` holds the names of columns: the transform graph and the
 exports use positional features. `writer.py` writes bundles; this module verifies `manifest.json` before it loads one.
@@ -29,6 +30,8 @@ from switchyard.components.data.class_order import places, positive_class, same_
 from switchyard.components.errors import UserError
 from switchyard.components.tasks import TASKS
 from switchyard.components.tracking.manifest import FORMAT, verify
+from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
+from switchyard.components.user_code.tokenizer import load_tokenizer
 from switchyard.components.values.conversion import fit_frame, fit_rows
 from switchyard.components.values.raw_features import Columns, Ragged, RawFeature, concatenate
 
@@ -71,6 +74,7 @@ class BundleInfo:
         transformed: names of the transformed features; outputs `t0`, `t1`, ... of the transform graph.
         targets: see `DatasetSummary.targets`.
         user_code: whether the user's code made the transform graph or the model.
+        tokenizer: whether the bundle's `tokenizer/` replaces the transformed texts, see `components.user_code.tokenizer`.
     """
 
     framework: str
@@ -82,6 +86,7 @@ class BundleInfo:
     transformed: list[str] = field(default_factory=list)
     user_code: bool = False
     targets: list[str] = field(default_factory=list)
+    tokenizer: bool = False
 
     @property
     def score_names(self) -> list[str]:
@@ -109,6 +114,8 @@ class BundleModel:
         self.info = _read_info(folder)
         # Import the trainer's framework first: PyTorch must be imported before TensorFlow.
         trainer = predictor_class(folder, self.info.predictor)
+        # The tokenizer may import PyTorch, too.
+        self._tokenizer = load_tokenizer(folder / TOKENIZER) if self.info.tokenizer else None
         if not (verified and self.info.user_code):
             for place in (folder / "preprocess", folder / "model"):
                 check_if_saved_model(place)
@@ -143,6 +150,7 @@ class BundleModel:
                 tensors[f"f{i}"] = constant(column)
         outputs = self._preprocess.transform(tensors)
         transformed = {name: outputs[f"t{i}"].numpy() for i, name in enumerate(self.info.transformed)}
+        transformed = self._tokenizer(transformed) if self._tokenizer else transformed
         scores = np.asarray(self._predict(transformed), dtype=np.float32)
         return np.sort(scores, axis=1) if TASKS[self.info.task].ascending else scores
 

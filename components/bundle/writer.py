@@ -25,6 +25,7 @@ from switchyard.components.bundle.model import FILE, ROWS, BundleInfo
 from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.tracking.manifest import FORMAT, write_manifest
+from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
 from switchyard.components.values.raw_features import RawFeature, raw_feature
 from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 
@@ -60,6 +61,7 @@ def save_bundle(
     rows: pd.DataFrame,
     code: Mapping[str, Path],
     data: Mapping[str, Path],
+    tokenizer: Path | None = None,
 ) -> str:
     """Writes the MLflow Model and returns the digest of its manifest.
 
@@ -71,6 +73,7 @@ def save_bundle(
         rows: a few raw rows without the label, to warm up servers; the first ones are MLflow's input example.
         code: name -> file of the user's trainer.
         data: name -> file that later data is compared with; see `training_data`.
+        tokenizer: folder of the user's tokenizer, copied into the bundle.
     """
     work = target.with_name(f"{target.name}.parts")
     shutil.rmtree(work, ignore_errors=True)
@@ -81,6 +84,8 @@ def save_bundle(
         copy = work / CODE / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
+    if tokenizer:
+        shutil.copytree(tokenizer, work / TOKENIZER, ignore=shutil.ignore_patterns("__pycache__"))
     (work / "data").mkdir()
     for name, file in data.items():
         shutil.copyfile(file, work / "data" / name)

@@ -40,6 +40,8 @@ def export_for_tensorflow_serving(model: Path, target: Path, *, verified: bool) 
     info = bundle_info(model)
     if info.framework != "tensorflow":
         raise UserError(f"--target tf-serving: TensorFlow Serving does not run {info.framework} models; use --target kserve.")
+    if info.tokenizer:
+        raise UserError("--target tf-serving: TensorFlow Serving does not run the model's tokenizer; use --target kserve.")
     for feature in info.features:
         if not re.fullmatch(_NAME, feature.name):
             raise UserError(f"--target tf-serving: the column {feature.name!r} cannot be an input's name; use --target kserve.")

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError, damaged_artifact, first_line
 from switchyard.components.training.example_source import Block, blocks
-from switchyard.components.training.model_spec import FeatureSpec
 
 FILE, SUFFIX = "columns.json", ".arrow"
 _LABEL_DTYPES = ("int64", "float32")

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from switchyard.components.training.model_spec import FeatureSpec
+from switchyard.components.data.feature_spec import FeatureSpec
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 

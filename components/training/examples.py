@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.training.columns import Columns, column_files, joined, layout_of, nbytes, read_columns
 from switchyard.components.training.example_source import WHOLE, Batch, Block, Order, Shard, Stretch, blocks
-from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
+from switchyard.components.training.model_spec import ModelSpec
 
 # Maximum size of a split that is held in memory.
 MEMORY_BYTES = 1 << 30

@@ -27,12 +27,13 @@ from switchyard.components.tracking.manifest import keep_digest
 from switchyard.components.training.config import TrainerSettings
 from switchyard.components.training.contract import TrainResult
 from switchyard.components.training.hooks import replaced
-from switchyard.components.training.inputs import local_columns, local_summary
+from switchyard.components.training.inputs import local_columns, local_summary, local_tokenizer
 from switchyard.components.training.job import TrainingJob
 from switchyard.components.training.ledger import TrainingLedger, diverged
 from switchyard.components.training.trainers import TRAINERS, trainer_class
 from switchyard.components.training.tuned import best_values, with_values
 from switchyard.components.training.workers.group import train
+from switchyard.components.user_code.tokenizer import load_tokenizer
 
 KEPT_ROWS = 16
 RESULT = "result.json"
@@ -71,6 +72,9 @@ class Executor(base_executor.BaseExecutor):
             transformed_examples=local_columns(transformed, state),
             state=str(state),
         )
+        tokenizer = local_tokenizer(transformed, state)
+        if tokenizer:
+            load_tokenizer(tokenizer)  # before the training, which would be in vain
         result = _train(trainer, job)
         run_folder = Path(artifact_utils.get_single_uri(output_dict["model_run"]))
         run_folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +90,7 @@ class Executor(base_executor.BaseExecutor):
             targets=list(summary.targets),
             features=features,
             user_code=settings.own_preprocessing or settings.code is not None or bool(code),
+            tokenizer=tokenizer is not None,
         )
         digest = save_bundle(
             bundle_path(model.uri),
@@ -95,6 +100,7 @@ class Executor(base_executor.BaseExecutor):
             rows=raw_rows(examples_uri, "eval", features, KEPT_ROWS),
             code=code,
             data=_training_data(input_dict, state),
+            tokenizer=tokenizer,
         )
         model.set_string_custom_property("framework", trainer)
         why = diverged(job.loss.name, len(summary.classes), result.metrics)

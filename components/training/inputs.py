@@ -7,6 +7,8 @@ from pathlib import Path
 
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.training.columns import FILE, SUFFIX
+from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
+from switchyard.components.user_code.tokenizer import copy_folder
 
 
 def local_summary(summary: DatasetSummary, state: Path) -> str:
@@ -31,6 +33,19 @@ def local_columns(uri: str, state: Path) -> str:
     if tf.io.gfile.exists(os.path.join(uri, FILE)):
         _copy(os.path.join(uri, FILE), target / FILE)
     return str(target)
+
+
+def local_tokenizer(uri: str, state: Path) -> Path | None:
+    """Returns the local folder of the tokenizer that made the transformed examples; None without one."""
+    import tensorflow as tf
+
+    source = os.path.join(uri, TOKENIZER)
+    if not tf.io.gfile.exists(source):
+        return None
+    if "://" not in uri:
+        return Path(source)
+    copy_folder(source, str(state / TOKENIZER))
+    return state / TOKENIZER
 
 
 def _copy(source: str, target: Path) -> None:

@@ -6,24 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """One transformed feature.
-
-    Attributes:
-        name: name of the feature.
-        dtype: `float32` or `int64`.
-        shape: without the batch dimension, `(1,)` for a scalar.
-        vocabulary_size: for vocabulary indices, the vocabulary's size including the out-of-vocabulary buckets; else None.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    vocabulary_size: int | None = None
 
 
 @dataclass(frozen=True)

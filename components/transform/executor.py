@@ -19,7 +19,10 @@ from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.progress import warn
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.columns import FILE, features_json
-from switchyard.components.transform.columns import WriteColumns, feature_specs
+from switchyard.components.transform.columns import WriteColumns, feature_specs, trained_features
+from switchyard.components.user_code.loading import UserCode
+from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
+from switchyard.components.user_code.tokenizer import tokenizer_outputs
 
 
 class Executor(tfx_executor.Executor):
@@ -38,16 +41,20 @@ class Executor(tfx_executor.Executor):
                 warn(f"feature {name!r} is not used: {reason}")
             tracking.current_run().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
         properties = {**exec_properties, "custom_config": json_utils.dumps(config)}
-        columns = written_by(lambda schema, place: WriteColumns(schema, summary.label, place))
+        tokenizer = UserCode(**config["tokenizer"]) if "tokenizer" in config else None
+        columns = written_by(lambda schema, place: WriteColumns(schema, summary.label, place, tokenizer, summary.bytes_columns))
         with tempfile.TemporaryDirectory() as folder, columns:
             super().Do(
                 {**input_dict, "schema": [_in_environment(schema, config.get("environment"), folder)]}, output_dict, properties
             )
         graph = tft.TFTransformOutput(artifact_utils.get_single_uri(output_dict["transform_graph"]))
         # Vocabulary sizes are known only after the analysis.
-        described = features_json(feature_specs(graph.transformed_metadata.schema, summary.label))
+        features = feature_specs(graph.transformed_metadata.schema, summary.label, tokenized=tokenizer is not None)
         for artifact in output_dict.get("transformed_examples", ()):
-            io_utils.write_string_file(os.path.join(artifact.uri, FILE), described)
+            if tokenizer:
+                outputs = tokenizer_outputs(os.path.join(artifact.uri, TOKENIZER))
+                features = trained_features(features, outputs, summary.label)
+            io_utils.write_string_file(os.path.join(artifact.uri, FILE), features_json(features))
 
 
 def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) -> Any:

@@ -30,7 +30,8 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     Args:
         inputs: raw feature -> tensor, dense (B, k) or sparse.
         custom_config: `label`, `classes`, `unusable` (features that the default omits), `code` (None, or path and function of
-            the user's `preprocessing_fn(inputs) -> outputs`, which does not receive the label).
+            the user's `preprocessing_fn(inputs) -> outputs`, which does not receive the label), with a tokenizer
+            `tokenizer` (its code) and `texts` (columns that the default passes to it; empty: all texts).
 
     Raises:
         UserError: the user's function failed or did not return a dict of tensors.
@@ -39,7 +40,9 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     features = {k: v for k, v in inputs.items() if k != label}
     code = custom_config["code"]
     if code is None:
-        outputs = default_features({k: v for k, v in features.items() if k not in custom_config["unusable"]}, label)
+        used = {k: v for k, v in features.items() if k not in custom_config["unusable"]}
+        texts = _texts(used, custom_config["texts"]) if "tokenizer" in custom_config else ()
+        outputs = default_features(used, label, texts)
     else:
         outputs = _users(features, code["path"], code["function"], label)
         note_ranges(outputs)
@@ -51,8 +54,20 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     return outputs
 
 
-def default_features(features: Tensors, label: str = "") -> dict[str, tf.Tensor]:
+def _texts(features: Tensors, wanted: Collection[str]) -> Collection[str]:
+    """Returns the columns for the tokenizer: `wanted`, or all texts if it is empty."""
+    found = [name for name, value in features.items() if value.dtype == tf.string]
+    if other := sorted(set(wanted) - set(found)):
+        raise UserError(
+            f"tokenizer.columns: {other[0]!r} is no usable column of text; columns of text: {in_a_line(found) or 'none'}"
+        )
+    return wanted or found
+
+
+def default_features(features: Tensors, label: str = "", texts: Collection[str] = ()) -> dict[str, tf.Tensor]:
     """Returns numbers as z-scores (missing: 0, the mean) and texts as vocabulary indices (unknown: the last index).
+
+    `texts` stay texts (missing: the empty one), for the tokenizer.
 
     A feature that can be missing gets a second one, `<name>_missing`, float 0 or 1; with `_` behind it where a column, the label
     included, has the name.
@@ -88,6 +103,7 @@ def default_features(features: Tensors, label: str = "") -> dict[str, tf.Tensor]
         for (names, widths, _, present), matrix in zip(numbers, matrices, strict=True):
             values = matrix if present is None else tf.where(present > 0, matrix, 0.0)
             outputs |= zip(names, tf.split(values, widths, axis=1), strict=True)
+    outputs |= {name: words.pop(name) for name in texts}
     for number, (name, value) in enumerate(words.items(), start=1):
         if len(words) >= _WIDE:
             say(f"preparing the vocabulary of column {number:,} of {len(words):,}")

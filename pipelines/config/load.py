@@ -167,6 +167,7 @@ def _absolute(config: PipelineConfig, base: Path) -> PipelineConfig:
             "trainer": trainer,
             "beam": config.beam.model_copy(update={"options": {**config.beam.options, **jars}}),
             "preprocessing": config.preprocessing and fix_code(config.preprocessing),
+            "tokenizer": config.tokenizer and config.tokenizer.model_copy(update={"code": fix_code(config.tokenizer.code)}),
             "evaluation": config.evaluation.model_copy(
                 update={"metrics": config.evaluation.metrics and fix(config.evaluation.metrics)}
             ),

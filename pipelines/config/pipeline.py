@@ -20,6 +20,7 @@ from switchyard.components.tasks import BINARY, DEFAULT_QUANTILES, QUANTILE, TAS
 from switchyard.components.text.redaction import mask
 from switchyard.components.training.config import TrainerConfig
 from switchyard.components.training.names import MODEL_PARAMETER, NETWORKS, TREES
+from switchyard.components.transform.config import TokenizerConfig
 from switchyard.components.tuning.config import TuneConfig
 from switchyard.pipelines.config.beam import BeamConfig
 from switchyard.pipelines.config.kubeflow import KubeflowConfig
@@ -113,6 +114,7 @@ class PipelineConfig(Section):
             `submit` read the champion's when `tracking.uri` is set and infer from data readable on this machine; a schedule
             keeps the result.
         preprocessing: `file.py` with `preprocessing_fn(inputs)`, or `file.py:function`. Default: z-scores and vocabularies.
+        tokenizer: Python code that turns texts into arrays, in training and serving alike. Short form in YAML: its file.
         files: extra files, folders or globs in the folder of the user's code that the code opens; they travel with it to the
             cluster and into the bundle. Files that the code names by literals are found without it.
         trainer: framework, model, hyperparameters and devices.
@@ -131,6 +133,7 @@ class PipelineConfig(Section):
     task: Literal["auto", "binary", "multiclass", "regression", "quantile"] = "auto"
     positive_class: ClassName | None = None
     preprocessing: str | None = None
+    tokenizer: TokenizerConfig | None = None
     files: Names = ()
     trainer: TrainerConfig = TrainerConfig()
     tune: TuneConfig | None = None
@@ -165,6 +168,8 @@ class PipelineConfig(Section):
         document["kubeflow"] = self.kubeflow.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         if self.tune is None:
             del document["tune"]
+        if self.tokenizer is None:
+            del document["tokenizer"]
         if self.beam == BeamConfig():
             del document["beam"]
         return yaml.safe_dump(document, sort_keys=False)
@@ -178,6 +183,11 @@ class PipelineConfig(Section):
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", self.name):
             raise ValueError(
                 f"name: {self.name!r} must be 1 to 63 lower-case letters, digits, '_' or '-', starting with a letter"
+            )
+        if self.tokenizer and self.tokenizer.columns and self.preprocessing:
+            raise ValueError(
+                "tokenizer.columns: only the default preprocessing reads it; remove it, and return the texts unchanged from "
+                "preprocessing_fn"
             )
         if self.label in self.data.exclude:
             raise ValueError(f"data.exclude: lists the label {self.label!r}; a label cannot be excluded")

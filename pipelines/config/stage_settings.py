@@ -50,12 +50,21 @@ def preprocessing_code(config: PipelineConfig, store: Path) -> UserCode | None:
     return snapshot(code, "preprocessing_fn", store, key="preprocessing", files=code_files(config)) if code else None
 
 
+def tokenizer_code(config: PipelineConfig, store: Path) -> UserCode | None:
+    """Returns the snapshot of the user's `build_tokenizer`, or None without one."""
+    if config.tokenizer is None:
+        return None
+    return snapshot(config.tokenizer.code, "build_tokenizer", store, key="tokenizer", files=code_files(config))
+
+
 def code_paths(config: PipelineConfig) -> list[Path]:
-    """Returns the user's files with preprocessing, models, losses and metrics."""
+    """Returns the user's files with preprocessing, tokenizer, models, losses and metrics."""
     frameworks = config.trainer.frameworks
     models = [config.trainer.model_for(f) for f in frameworks]
     losses = [loss for f in frameworks if (loss := config.trainer.loss_for(f)) and is_code(loss)]
-    return [split_reference(c, "")[0] for c in (config.preprocessing, *models, *losses, config.evaluation.metrics) if c]
+    tokenizer = config.tokenizer.code if config.tokenizer else None
+    code = (config.preprocessing, tokenizer, *models, *losses, config.evaluation.metrics)
+    return [split_reference(c, "")[0] for c in code if c]
 
 
 def code_files(config: PipelineConfig) -> list[Path]:

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError
 from switchyard.components.training.columns import FILE, ColumnsWriter, features_json
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.examples import transformed_examples
-from switchyard.components.training.model_spec import FeatureSpec
 from tests.security.hostile import confined
 
 pytestmark = pytest.mark.core

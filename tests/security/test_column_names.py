@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError
 from switchyard.components.tracking import run as tracking
 from switchyard.components.training.accelerator import AcceleratorProfile
-from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
+from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.positional import FILE, load_names
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer

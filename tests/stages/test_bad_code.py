@@ -9,13 +9,14 @@ import tensorflow_data_validation as tfdv
 from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
 
 from switchyard.components.baseline.contents import BaselineContents
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.data_gate.executor import Gate
 from switchyard.components.errors import UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.contract import TrainRequest
 from switchyard.components.training.losses import named_loss
-from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
+from switchyard.components.training.model_spec import ModelSpec
 from switchyard.components.training.request import hyperparameters
 from switchyard.components.training.trainers import trainer_class
 from switchyard.components.transform.columns import feature_specs

@@ -10,11 +10,11 @@ import tensorflow as tf
 import torch
 from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
 
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError
 from switchyard.components.training.columns import FILE, features_json
 from switchyard.components.training.example_source import Shard, blocks
 from switchyard.components.training.examples import Examples, transformed_examples
-from switchyard.components.training.model_spec import FeatureSpec
 from switchyard.components.training.pytorch.batches import DeviceColumns, fits, one_ahead
 from switchyard.components.training.pytorch.batches import batches as pytorch_batches
 from switchyard.components.training.tensorflow.batches import dataset

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.training.example_source import Shard
-from switchyard.components.training.model_spec import FeatureSpec
 from tests.training_requests import in_memory
 
 pytestmark = pytest.mark.core

@@ -11,6 +11,7 @@ from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
 from switchyard.components import progress
 from switchyard.components.compat import tft_output_sources
+from switchyard.components.errors import UserError
 from switchyard.components.transform.preprocessing import _dense, default_features, preprocessing_fn
 
 pytestmark = pytest.mark.core
@@ -179,3 +180,23 @@ def test_wide_data_reports_the_column_in_progress():
         *(f"preparing the vocabulary of column {i} of 50" for i in range(1, 51)),
         "50 columns are analyzed and transformed",
     ]
+
+
+def test_texts_for_a_tokenizer_stay_texts_and_the_other_columns_are_features():
+    settings = {"label": "y", "classes": [], "unusable": [], "code": None, "tokenizer": {}}
+
+    def made(texts):
+        with tf.Graph().as_default():
+            inputs = {
+                "review": tf.compat.v1.placeholder(tf.string, [None, 1]),
+                "comment": tf.compat.v1.sparse_placeholder(tf.string, [None, None]),
+                "x": tf.compat.v1.placeholder(tf.int64, [None, 1]),
+            }
+            found = preprocessing_fn(inputs, {**settings, "texts": texts})
+        return {name: value.dtype.name for name, value in found.items()}
+
+    rest = {"x": "float32", "comment_missing": "float32"}
+    assert made([]) == {"review": "string", "comment": "string", **rest}
+    assert made(["comment"]) == {"review": "int64", "comment": "string", **rest}
+    with pytest.raises(UserError, match=r"tokenizer\.columns: 'x' is no usable column of text; columns of text: review, comment"):
+        made(["x"])

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from switchyard.components.bundle.code import load_predictor_class
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.data.summary import DatasetSummary
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.training.accelerator import AcceleratorProfile
@@ -19,7 +20,6 @@ from switchyard.components.training.columns import FILE, ColumnsWriter, features
 from switchyard.components.training.config import HyperparametersConfig, TrainerSettings
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
-from switchyard.components.training.model_spec import FeatureSpec
 from switchyard.components.training.workers.group import train
 from switchyard.components.training.workers.predicting import predictor_class
 from switchyard.components.training.workers.training_process import TrainingServers, training_server

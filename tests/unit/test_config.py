@@ -37,12 +37,14 @@ def test_relative_paths_are_relative_to_the_yaml(tmp_path):
     file = tmp_path / "sub" / "pipeline.yaml"
     file.write_text(
         "name: x\ndata: {path: [a.csv, /b.csv, 'gs://c/*.csv']}\nlabel: y\npreprocessing: f.py\n"
+        "tokenizer: t.py\n"
         "trainer: {framework: 'my_trainer:T', model: m.py:build}\nvalidation: {schema: s.pbtxt}\n"
     )
     config = load_config(file)
     here = tmp_path / "sub"
     assert config.data.path == (str(here / "a.csv"), "/b.csv", "gs://c/*.csv")
     assert config.preprocessing == str(here / "f.py")
+    assert config.tokenizer.code == str(here / "t.py")
     assert config.trainer.model == f"{here / 'm.py'}:build"
     assert config.trainer.framework == f"{here / 'my_trainer.py'}:T"
     assert config.validation.schema_path == str(here / "s.pbtxt")

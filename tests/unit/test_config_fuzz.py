@@ -15,6 +15,7 @@ data: {path: [a.csv, "b/*.csv"], format: csv, exclude: [x], splits: {train: 0.7,
 label: y
 task: binary
 preprocessing: features.py:preprocessing_fn
+tokenizer: {code: words.py:build}
 trainer: {framework: [tensorflow, pytorch], model: {tensorflow: m.py, pytorch: n.py:make}, accelerator: {kind: gpu, count: 2},
   hyperparameters: {epochs: 3, learning_rate: 0.01, batch_size: 64, class_weights: balanced}}
 tune: {trials: 4, metric: auc, space: {learning_rate: {low: 0.0001, high: 0.1, log: true}, batch_size: {choices: [32, 64]}}}

@@ -12,6 +12,7 @@ data: {path: d.csv}
 label: y
 task: binary
 preprocessing: features.py
+tokenizer: words.py
 trainer: {model: model.py}
 validation: {serving_sample: sample.csv}
 """
@@ -25,6 +26,7 @@ def digest(tmp_path):
     (tmp_path / "features.py").write_text("import helper\n")
     (tmp_path / "helper.py").write_text("A = 1\n")
     (tmp_path / "model.py").write_text("B = 1\n")
+    (tmp_path / "words.py").write_text("C = 1\n")
 
     def current(*overrides):
         return settings_digest(load_config(tmp_path / "pipeline.yaml", overrides=overrides), Workspace(tmp_path / "w"))
@@ -36,7 +38,7 @@ def test_the_digest_of_the_same_is_the_same(digest):
     assert digest() == digest()
 
 
-@pytest.mark.parametrize("file", ["features.py", "helper.py", "model.py", "sample.csv"])
+@pytest.mark.parametrize("file", ["features.py", "helper.py", "model.py", "words.py", "sample.csv"])
 def test_the_digest_changes_with_the_contents_of_a_file(digest, tmp_path, file):
     before = digest()
     (tmp_path / file).write_text((tmp_path / file).read_text() + "\n# more\n")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.training.example_source import ExampleSource
-from switchyard.components.training.model_spec import FeatureSpec
 
 _CHUNK_BYTES = 64 << 20
 # Whole numbers up to here are exact in float32.

@@ -25,6 +25,7 @@ from switchyard.pipelines.config.stage_settings import (
     evaluation_settings,
     input_spec,
     preprocessing_code,
+    tokenizer_code,
     trainer_settings,
 )
 from switchyard.pipelines.runners.contract import RunResult, StageResult
@@ -67,7 +68,7 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
     """Returns a digest of all inputs except the data; `config` needs `task` inferred."""
     sample = config.validation.serving_sample
     schema = config.validation.schema_path
-    code = preprocessing_code(config, workspace.code)
+    code, tokenizer = preprocessing_code(config, workspace.code), tokenizer_code(config, workspace.code)
     given = {
         "switchyard": VERSION,
         "versions": versions(),
@@ -76,6 +77,7 @@ def settings_digest(config: PipelineConfig, workspace: Workspace) -> str:
         # Snapshots of the user's code are named by a digest of their contents.
         "trainers": [trainer_settings(config, workspace.code, f).model_dump(mode="json") for f in config.trainer.frameworks],
         "preprocessing": asdict(code) if code else None,
+        "tokenizer": asdict(tokenizer) if tokenizer else None,
         "evaluation": evaluation_settings(config, workspace.code).model_dump(mode="json"),
         "schema": fingerprint([schema]) if schema else None,
         "sample": fingerprint(find_files([sample], "validation.serving_sample")) if sample else None,

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from switchyard.components.training.model_spec import FeatureSpec, ModelSpec
+from switchyard.components.data.feature_spec import FeatureSpec
+from switchyard.components.training.model_spec import ModelSpec
 from tests.training_inputs import in_memory
 
 SPEC = ModelSpec((FeatureSpec("image", "float32", (28, 28, 1)),), "multiclass", 3)

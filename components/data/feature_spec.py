@@ -1,0 +1,22 @@
+"""Description of one transformed feature, for models and tokenizers. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One transformed feature.
+
+    Attributes:
+        name: name of the feature.
+        dtype: `float32` or `int64`; for a tokenizer's input `string` or `bytes`.
+        shape: without the batch dimension, `(1,)` for a scalar.
+        vocabulary_size: for vocabulary indices, the vocabulary's size including the out-of-vocabulary buckets; else None.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    vocabulary_size: int | None = None

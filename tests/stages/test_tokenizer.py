@@ -1,0 +1,228 @@
+"""The user's tokenizer: what it may return, what it is given, and that a folder of it computes what training read."""
+
+import base64
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from switchyard.components.bundle.model import load_bundle
+from switchyard.components.data.feature_spec import FeatureSpec
+from switchyard.components.errors import UserError
+from switchyard.components.infra_validation.check import check
+from switchyard.components.tracking.manifest import FORMAT, write_manifest
+from switchyard.components.user_code.loading import UserCode
+from switchyard.components.user_code.tokenizer import Tokenizer, load_tokenizer, save_sample
+
+TEXT = FeatureSpec("review", "string", (1,))
+TEXTS = np.array([[b"good film"], ["schön".encode()], [b""]], dtype=object)
+WORDS = """
+import zlib
+import numpy as np
+
+def build_tokenizer(spec):
+    def tokenize(texts):
+        words = [text.split()[:4] for text in texts["review"]]
+        ids = [[zlib.crc32(w.encode()) % 99 + 1 for w in ws] + [0] * (4 - len(ws)) for ws in words]
+        return {"ids": np.array(ids), "length": np.array([float(len(ws)) for ws in words])}
+
+    tokenize.vocabulary_sizes = {"ids": 100}
+    return tokenize
+"""
+
+
+def code(folder, text):
+    folder.mkdir(exist_ok=True)
+    (folder / "words.py").write_text(text)
+    return UserCode(str(folder / "words.py"), "build_tokenizer")
+
+
+def returning(expression):
+    return f"import zlib\nimport numpy as np\ndef build_tokenizer(spec):\n    return lambda texts: {expression}\n"
+
+
+def test_texts_become_arrays_of_fixed_types_and_shapes(tmp_path):
+    tokenizer = Tokenizer(code(tmp_path, WORDS), [TEXT])
+    assert tokenizer.outputs == (FeatureSpec("ids", "int64", (4,), 100), FeatureSpec("length", "float32", (1,)))
+    found = tokenizer({"review": TEXTS, "price": np.ones((3, 1), np.float32)})
+    assert sorted(found) == ["ids", "length", "price"]
+    assert found["ids"].dtype == np.int64
+    assert found["ids"].shape == (3, 4)
+    np.testing.assert_array_equal(found["length"], np.array([[2], [1], [0]], np.float32))
+
+
+def test_a_column_of_bytes_arrives_as_bytes_and_a_text_as_str(tmp_path):
+    tokenizer = code(tmp_path, returning("{n: np.array([type(v) is str for v in a]) for n, a in texts.items()}"))
+    features = [dataclasses.replace(TEXT, name="photo", dtype="bytes"), TEXT]
+    rows = {"photo": np.array([[b"\xff"]], object), "review": np.array([[b"a"]], object)}
+    found = Tokenizer(tokenizer, features)(rows)
+    assert (found["photo"].item(), found["review"].item()) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("[1]", "must return a dict of name -> array, received list"),
+        ("{'ids': ['a'] * len(texts['review'])}", "'ids' must be an array of numbers with rows of one length"),
+        ("{'ids': [1, 2, 3, 4]}", r"'ids' must have a row for each of 1 texts, received shape \(4,\)"),
+        ("{'ids': [[ord(c) for c in t] for t in texts['review']]}", "for an empty text; pad all rows to one length"),
+        ("{'ids': 1 / 0}", "words.py failed: words.py, line 4: ZeroDivisionError"),
+    ],
+)
+def test_what_is_no_array_of_one_shape_is_refused_before_any_data_is_read(expression, why, tmp_path):
+    with pytest.raises(UserError, match=why):
+        Tokenizer(code(tmp_path, returning(expression)), [TEXT])
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("{'ids': np.zeros((len(texts['review']), 1 + max(map(len, texts['review']))))}", "pad and cut all rows to one length"),
+        ("{'ids' if texts['review'][0] else 'none': np.zeros(len(texts['review']))}", r"returned \['ids'\], and \['none'\]"),
+    ],
+)
+def test_arrays_that_differ_between_batches_are_refused(expression, why, tmp_path):
+    with pytest.raises(UserError, match=why):
+        Tokenizer(code(tmp_path, returning(expression)), [TEXT])({"review": TEXTS})
+
+
+def test_an_index_beyond_the_vocabulary_is_refused(tmp_path):
+    tokenizer = Tokenizer(code(tmp_path, WORDS.replace("% 99 + 1", "% 99 + 9000")), [TEXT])
+    with pytest.raises(UserError, match=r"'ids' has values from 0 to 9.*, and its vocabulary 100"):
+        tokenizer({"review": TEXTS})
+
+
+def test_a_text_that_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the text 'review' is not UTF-8"):
+        Tokenizer(code(tmp_path, WORDS), [TEXT])({"review": np.array([[b"\xff"]], object)})
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A tokenizer's folder with a sample, as the transform stage writes it."""
+    tokenizer = Tokenizer(code(tmp_path / "project", WORDS), [TEXT])
+    folder = tmp_path / "saved"
+    tokenizer.save(str(folder))
+    features = {"review": TEXTS}
+    save_sample(str(folder), "train", tokenizer.sample(features, tokenizer(features)))
+    return folder
+
+
+def test_a_folder_computes_what_training_read(saved):
+    tokenizer = load_tokenizer(saved)
+    assert [f.name for f in tokenizer.outputs] == ["ids", "length"]
+    assert tokenizer({"review": TEXTS})["ids"].shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("+ 1 for", "+ 0 for", "gives another 'ids' here than training read, of the train split"),
+        ("4", "5", r"makes ids \(int64 \(5,\), vocabulary 100\), .* in training: it depends on more than the text"),
+    ],
+)
+def test_code_that_changed_after_the_training_is_refused(old, new, why, saved):
+    (saved / "code" / "words.py").write_text(WORDS.replace(old, new))
+    with pytest.raises(UserError, match=why):
+        load_tokenizer(saved)
+
+
+@pytest.mark.parametrize("file", ["../words.py", "words.txt", 3])
+def test_a_changed_description_names_no_other_file(file, saved):
+    path = saved / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "file": file}))
+    with pytest.raises(UserError, match=r"tokenizer\.json is damaged"):
+        load_tokenizer(saved)
+
+
+def test_a_module_in_the_folder_that_shadows_pythons_is_refused(saved):
+    Path(saved / "code" / "json.py").write_text("")
+    with pytest.raises(UserError, match="json would shadow a module of Python"):
+        load_tokenizer(saved)
+
+
+def bundle_of(folder, tokenizer, text, output, score):
+    """Returns the digest of a bundle whose model computes `score` of the tokenizer's only output."""
+    bundle = folder / "artifacts" / "bundle"
+
+    class Preprocess(tf.Module):
+        @tf.function(input_signature=[{"f0": tf.TensorSpec([None, 1], tf.string)}])
+        def transform(self, tensors):
+            return {"t0": tensors["f0"]}
+
+    class Model(tf.Module):
+        @tf.function(input_signature=[{"f0": tf.TensorSpec([None, *output.shape], output.dtype)}])
+        def serve(self, features):
+            return score(tf.cast(features["f0"], tf.float32))
+
+    tf.saved_model.save(Preprocess(), str(bundle / "preprocess"))
+    tf.saved_model.save(Model(), str(bundle / "model"))
+    (bundle / "model" / "features.json").write_text(json.dumps([output.name]))
+    tokenizer = Tokenizer(tokenizer, [text])
+    tokenizer.save(str(bundle / "tokenizer"))
+    rows = {text.name: np.array([[b"good film"], [b""]], dtype=object)}
+    if text.dtype == "string":
+        save_sample(str(bundle / "tokenizer"), "train", tokenizer.sample(rows, tokenizer(rows)))
+    feature = {"name": text.name, "dtype": "string", "width": 1, "is_bytes": text.dtype == "bytes", "meaning": "text"}
+    document = {
+        "format": FORMAT, "framework": "tensorflow", "predictor": "tensorflow", "task": "regression", "label": "y", "classes": [],
+        "features": [feature], "transformed": [text.name], "user_code": True, "tokenizer": True,
+    }  # fmt: skip
+    (bundle / "bundle.json").write_text(json.dumps(document))
+    (folder / "MLmodel").write_text("flavors: {}\n")
+    return write_manifest(folder)
+
+
+@pytest.mark.parametrize("index", ["zlib.crc32(w.encode())", "hash(w)"])
+def test_infra_validation_refuses_a_tokenizer_that_differs_in_the_server(index, tmp_path, monkeypatch):
+    """Python's hash() of a text is another one in every process; evaluation runs in a fork of the process that trained."""
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    words = code(tmp_path / "project", returning(f"{{'ids': [[{index} % 99 for w in [t]] for t in texts['review']]}}"))
+    output = FeatureSpec("ids", "int64", (1,))
+    digest = bundle_of(tmp_path / "model", words, TEXT, output, lambda ids: tf.reduce_sum(ids, axis=1, keepdims=True))
+    row = tf.train.Example(features=tf.train.Features(feature={"review": tf.train.Feature(bytes_list={"value": [b"a b"]})}))
+    found = check(str(tmp_path / "model"), digest, [row.SerializeToString()], tmp_path / "log", 300)
+    if index == "hash(w)":
+        assert "gives another 'ids' here than training read" in found.reason
+        assert not found.servable
+    else:
+        assert (found.reason, found.rows, found.difference) == ("", 1, 0)
+
+
+PIXELS = """
+import io
+import numpy as np
+from PIL import Image
+
+def build_tokenizer(spec):
+    [photo] = spec.features
+
+    def decode(texts):
+        images = [Image.open(io.BytesIO(data)).convert("L") if data else Image.new("L", (8, 8)) for data in texts[photo.name]]
+        return {"pixels": np.stack([np.asarray(image.resize((8, 8))) for image in images]) / 255.0}
+
+    return decode
+"""
+
+
+def test_a_bundle_reads_images_from_bytes_and_base64(tmp_path):
+    """As raw rows of a file, and as a request's JSON."""
+    photo, pixels = FeatureSpec("photo", "bytes", (1,)), FeatureSpec("pixels", "float32", (8, 8))
+    tokenizer = code(tmp_path / "project", PIXELS)
+    digest = bundle_of(tmp_path / "model", tokenizer, photo, pixels, lambda x: tf.reduce_mean(x, axis=[1, 2])[:, tf.newaxis])
+    model = load_bundle(tmp_path / "model", digest)
+    photos = []
+    for grey in (51, 255):
+        file = io.BytesIO()
+        Image.new("L", (20, 10), grey).save(file, "PNG")
+        photos.append(file.getvalue())
+    expected = [[0.2], [1.0]]
+    np.testing.assert_allclose(model.scores(pd.DataFrame({"photo": photos})), expected, atol=1e-6)
+    requested = [{"b64": base64.b64encode(photo).decode()} for photo in photos]
+    np.testing.assert_allclose(model.scores(pd.DataFrame({"photo": requested})), expected, atol=1e-6)
