@@ -107,13 +107,13 @@ class BundleModel:
     Args:
         folder: folder of `bundle.json`.
         verified: whether the bundle's digest matches the one of the registry or the run.
-        predictor_class: finds the class with `load_predictor`, see `load_predictor_class`.
+        predictor_class: finds the class with `load_predictor`; default: `load_predictor_class`.
     """
 
-    def __init__(self, folder: Path, *, verified: bool, predictor_class: PredictorClass = load_predictor_class) -> None:
+    def __init__(self, folder: Path, *, verified: bool, predictor_class: PredictorClass | None = None) -> None:
         self.info = _read_info(folder)
         # Import the trainer's framework first: PyTorch must be imported before TensorFlow.
-        trainer = predictor_class(folder, self.info.predictor)
+        trainer = (predictor_class or load_predictor_class)(folder, self.info.predictor)
         # The tokenizer may import PyTorch, too.
         self._tokenizer = load_tokenizer(folder / TOKENIZER) if self.info.tokenizer else None
         if not (verified and self.info.user_code):
@@ -206,7 +206,7 @@ def load_bundle(
     digest: str | None = None,
     *,
     verified: bool = False,
-    predictor_class: PredictorClass = load_predictor_class,
+    predictor_class: PredictorClass | None = None,
 ) -> BundleModel:
     """Returns the bundle of an MLflow Model directory, without MLflow's own validation of inputs.
 
