@@ -37,13 +37,15 @@ demo: setup ## Run the breast_cancer example with both trainers and compare them
 # Tests in parallel, each of which starts its own processes; 1: sequentially.
 TESTS_AT_ONCE ?= 2
 SIDE_BY_SIDE := -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder
+# Tests to exclude: `.ci/run` excludes those that it has run before.
+BUT ?=
 PYTEST := $(VENV)/bin/python -m pytest
 
 test-unit: setup ## Run the tests that import no framework: seconds
-	$(PYTEST) tests/unit
+	$(PYTEST) $(SIDE_BY_SIDE) tests/unit
 
 test: setup lint ## Run lint, types, import contracts, unit tests and one pass of every capability: ten minutes
-	$(PYTEST) $(SIDE_BY_SIDE) -m "unit or core"
+	$(PYTEST) $(SIDE_BY_SIDE) -m "(unit or core)$(if $(BUT), and not ($(BUT)))"
 
 test-all: setup lint flink-if-possible tpu-if-possible ## Run all suites; what cannot run here is skipped with the reason
 	$(PYTEST) $(SIDE_BY_SIDE) --record $(subst $(space),$(comma),$(SUITES_OF_ALL))
@@ -53,8 +55,6 @@ space := $(subst ,, )
 comma := ,
 SUITES_OF_ALL := $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/test_*.py))))
 SUITES ?= $(SUITES_OF_ALL)
-# Tests to exclude: `.ci/run` has run `unit or core` before.
-BUT ?=
 
 test-suites: setup $(if $(filter flink,$(SUITES)),flink-if-possible) $(if $(filter tpu,$(SUITES)),tpu-if-possible)
 	$(PYTEST) $(SIDE_BY_SIDE) --record $(subst $(space),$(comma),$(strip $(SUITES))) \

@@ -12,8 +12,10 @@ from tests.ci import history
 
 TABLE = Path(__file__).parent / "suites.toml"
 BUDGET = 45 * 60
-# Installation with cold caches, `make test-unit`, `make test`, and what a session takes to start.
-FIXED = 4 * 60 + 60 + 10 * 60 + 60
+# For a machine slower than the one on which the seconds were recorded.
+RESERVE = 4 * 60
+# Installation with cold caches, `make test` in two sessions, and the start of the suites' session.
+FIXED = 4 * 60 + 11 * 60 + 60 + RESERVE
 # Two tests at once: what a suite's seconds, one test after the other, become.
 AT_ONCE = 0.6
 UNKNOWN_SECONDS = 15 * 60

@@ -55,7 +55,7 @@ def much_tensorflow(x):
     ("trainer", "build_model"),
     [(TensorflowTrainer, keras_model(of=much_tensorflow)), (PytorchTrainer, torch_model(also=much_torch))],
 )
-def test_no_memory_left_is_an_error_that_names_the_batch_size(trainer, build_model, make):
+def test_out_of_memory_is_an_error_that_names_the_batch_size(trainer, build_model, make):
     with pytest.raises(
         TrainingError, match=r"ran out of memory on the cpu with trainer.hyperparameters.batch_size 32: .*alloc.*smaller"
     ):

@@ -34,17 +34,17 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_what_counts_rows_is_an_index_or_an_order(name):
+def test_a_counter_of_rows_is_an_index_or_an_order(name):
     assert kind(COUNTS[name]) in ("an index", "an order of the rows")
 
 
 @pytest.mark.parametrize("name", ["customer_id", "Id", "PassengerId", "rowNumber", "key"])
-def test_a_number_that_is_called_an_id_is_one(name):
+def test_a_number_named_id_is_an_id(name):
     assert kind(RNG.integers(10**9, 10**18, ROWS), name) == "an id"
 
 
 @pytest.mark.parametrize("pattern", ["user_{}", "A-{:06d}", "{:x}-{}"])
-def test_texts_of_which_each_is_another_are_an_id(pattern):
+def test_distinct_texts_are_an_id(pattern):
     assert kind([pattern.format(i * 7919, i) for i in range(ROWS)]) == "an id"
 
 
@@ -61,7 +61,7 @@ QUANTITIES = {
 
 
 @pytest.mark.parametrize("name", QUANTITIES)
-def test_a_quantity_is_no_id_however_many_values_it_has(name):
+def test_a_quantity_with_many_distinct_values_is_no_id(name):
     assert kind(QUANTITIES[name], "area") is None
 
 
@@ -91,7 +91,7 @@ def test_an_order_explains_several_classes_and_a_quantity():
 
 
 @pytest.mark.parametrize("pattern", ["{source}-{i}", "{i}-{source}", "u{source}{i}"])
-def test_a_text_explains_the_label_by_how_it_begins_or_ends(pattern):
+def test_a_text_explains_the_label_by_its_prefix_or_suffix(pattern):
     label = np.arange(ROWS) % 2
     names = [pattern.format(source="ab"[y], i=i * 7919 % 10007) for i, y in enumerate(label)]
     assert share(names, label) > 0.9
@@ -101,12 +101,12 @@ def test_numbers_in_texts_are_ordered_as_numbers():
     assert share([f"user_{i}" for i in SHUFFLED], SORTED_LABEL[SHUFFLED]) > 0.9
 
 
-def test_an_id_given_by_chance_explains_nothing():
+def test_a_random_id_explains_nothing():
     assert share(SHUFFLED, RNG.integers(0, 2, ROWS)) < 0.02
     assert share([f"user_{i}" for i in SHUFFLED], RNG.integers(0, 2, ROWS)) < 0.02
 
 
-def test_equal_values_do_not_tell_what_the_order_of_the_file_tells():
+def test_equal_values_gain_no_information_from_the_order_of_the_file():
     assert share(np.zeros(ROWS, dtype=int), SORTED_LABEL) < 0.02
 
 
@@ -117,7 +117,7 @@ def findings(columns, label, features=None, **facts_of):
     return identifier_findings(pd.DataFrame({**columns, "y": label}), facts, settings)
 
 
-def test_an_index_that_predicts_the_label_stops_the_run_with_both_ways_out():
+def test_an_index_that_predicts_the_label_stops_the_run_with_both_fixes():
     [found] = findings({"i": SHUFFLED}, SORTED_LABEL[SHUFFLED])
     assert found.action == "fail"
     assert found.anomaly.startswith("an index that predicts the label by itself")
@@ -125,12 +125,12 @@ def test_an_index_that_predicts_the_label_stops_the_run_with_both_ways_out():
     assert "--set 'validation.on_anomaly.features.i=warn'" in found.remedy
 
 
-def test_an_index_that_may_be_used_warns():
+def test_an_allowed_index_warns():
     [found] = findings({"i": SHUFFLED}, SORTED_LABEL[SHUFFLED], {"i": "warn"})
     assert found.action == "warn"
 
 
-def test_an_id_that_knows_nothing_of_the_label_warns():
+def test_an_id_without_information_about_the_label_warns():
     [found] = findings({"i": SHUFFLED}, RNG.integers(0, 2, ROWS))
     assert (found.action, found.anomaly) == ("warn", "looks like an id but is used as a feature")
 
@@ -144,16 +144,16 @@ DAYS = pd.date_range("2024-01-01", periods=100).repeat(20)
 
 
 @pytest.mark.parametrize("days", [DAYS.strftime("%Y-%m-%d").tolist(), DAYS.astype("int64") // 10**9], ids=["texts", "seconds"])
-def test_a_day_that_grows_with_the_file_and_predicts_the_label_stops_the_run(days):
+def test_a_date_that_grows_with_the_file_and_predicts_the_label_stops_the_run(days):
     [found] = findings({"day": days}, SORTED_LABEL)
     assert (found.action, "an order of the rows that predicts the label" in found.anomaly) == ("fail", True)
 
 
-def test_a_day_that_does_not_predict_the_label_is_no_finding():
+def test_a_date_that_does_not_predict_the_label_is_no_finding():
     assert findings({"day": DAYS.strftime("%Y-%m-%d").tolist()}, RNG.integers(0, 2, ROWS)) == []
 
 
-def test_a_file_that_is_sorted_by_a_quantity_with_a_say_in_the_label_is_no_finding():
+def test_a_file_sorted_by_a_quantity_that_influences_the_label_is_no_finding():
     age = np.sort(RNG.integers(18, 90, ROWS))
     assert findings({"age": age}, (age + RNG.normal(0, 15, ROWS) > 50).astype(int)) == []
 
@@ -174,7 +174,7 @@ def mixed(values, seed=1):
 
 
 @pytest.mark.parametrize("name", ["index", "level_0", "Unnamed: 0", "id", "row_nr"])
-def test_the_index_of_tables_that_were_put_together_is_one_although_its_values_come_back(name):
+def test_the_index_of_concatenated_tables_is_an_index_although_its_values_repeat(name):
     [found] = findings({name: mixed(np.concatenate(TABLES))}, mixed(BLOCKS))
     assert (found.action, found.anomaly.startswith("an index that predicts the label by itself")) == ("fail", True)
 
@@ -189,11 +189,11 @@ def test_the_index_of_tables_that_were_put_together_is_one_although_its_values_c
         ("nr", RNG.integers(0, 10**9, 30).repeat(50)),
     ],
 )
-def test_numbers_that_come_back_as_chance_or_design_gives_are_no_index(name, values):
+def test_numbers_that_repeat_by_chance_or_design_are_no_index(name, values):
     assert kind(values, name) is None
 
 
-def test_a_time_may_say_much_of_a_quantity_that_is_to_be_forecast():
+def test_a_time_may_predict_a_forecast_quantity():
     hours = SECONDS + 3600 * np.arange(ROWS)
     load = np.sin(np.arange(ROWS) / 300.0) + RNG.normal(0, 0.4, ROWS)
     facts = DatasetSummary(

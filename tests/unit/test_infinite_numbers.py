@@ -52,14 +52,14 @@ def test_a_number_that_float32_cannot_hold_is_refused_with_its_row_and_the_key(v
         scan(spec_of(path), BadRows(0), peek=peek)
 
 
-def test_one_in_a_list_is_refused_with_its_row(tmp_path):
+def test_an_infinite_number_in_a_list_is_refused_with_its_row(tmp_path):
     pa.parquet.write_table(pa.table({"x": [[1.0, 2.0], [3.0, INF]], "y": [0, 1]}), tmp_path / "d.parquet")
     with pytest.raises(UserError, match="row 1: column 'x'"):
         scan(spec_of(tmp_path / "d.parquet"), BadRows(0))
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_infinity_that_means_missing_is_missing(ending, tmp_path):
+def test_infinity_configured_as_missing_is_missing(ending, tmp_path):
     assert converted(spec_of(written(tmp_path, [0.5, INF, 3.0, -INF], ending), ["inf", "-inf"])) == [[0.5], None, [3.0], None]
 
 
@@ -70,5 +70,5 @@ def test_a_list_of_half_floats_is_a_list_of_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("texts", [["0x10", "0x1F", "0xff"], ["0xffffffffffffffff", "0x1", "0X2"]])
-def test_hexadecimal_texts_are_names_and_no_numbers(texts, tmp_path):
+def test_hexadecimal_texts_are_not_numbers(texts, tmp_path):
     assert converted(spec_of(written(tmp_path, texts, "csv"))) == [[t.encode()] for t in texts]

@@ -30,7 +30,7 @@ def evaluation(*candidates, champion=False):
     return Evaluation("binary", "auc", "test", 10, best, models, [comparison], {}, "1" if champion else None, 0, "", None, [])
 
 
-def test_nothing_changes_for_models_that_can_be_served():
+def test_servable_models_keep_their_verdicts():
     found = evaluation(("a", []), ("b", []), champion=True)
     assert with_servability(found, {"a": Servability(""), "b": Servability("")}) == found
 
@@ -45,7 +45,7 @@ def test_the_next_candidate_is_blessed_when_the_best_cannot_be_served():
     assert found.notes == ["a comes before b and cannot be served"]
 
 
-def test_a_candidate_that_was_not_good_enough_is_not_blessed_instead():
+def test_a_candidate_that_failed_the_gate_is_not_blessed_instead():
     found = with_servability(evaluation(("a", []), ("b", ["auc is too low"])), {"a": BROKEN, "b": Servability("")})
     assert (found.best, found.blessed) == ("a", False)
     assert found.failures == ["cannot be served: it is broken"]
@@ -67,7 +67,7 @@ def test_the_verdict_is_read_as_it_was_written(tmp_path):
         (0.0, 4e-4, "its score of a row changes by up to 0.0004 with the other rows of its batch, allowed: 0.0001"),
     ],
 )
-def test_a_served_score_may_differ_by_what_the_models_own_scores_do(difference, own, why):
+def test_a_served_score_may_differ_as_much_as_the_models_own_scores(difference, own, why):
     found = _reason(difference, own)
     assert found.startswith(why) if why else not found
 
@@ -97,7 +97,7 @@ def test_rows_are_sent_as_clients_send_them(rows):
     ]  # fmt: skip
 
 
-def test_rows_that_json_cannot_carry_are_not_sent(rows):
+def test_rows_that_json_cannot_represent_are_not_sent(rows):
     rows.loc[0, "n"] = np.inf
     rows["t"] = [b"a", b"\xff"]
     sent = _sendable(rows, FEATURES)
@@ -113,7 +113,7 @@ def test_rows_that_json_cannot_carry_are_not_sent(rows):
         ("regression", [], [[1000.0], [-2.0]]),
     ],
 )
-def test_scores_and_what_follows_from_them_are_compared(task, classes, scores):
+def test_scores_and_the_outputs_derived_from_them_are_compared(task, classes, scores):
     info = BundleInfo("x", "y:Z", task, "label", classes, [])
     offline = np.asarray(scores, dtype=np.float32)
     answer = {k: v.tolist() for k, v in format_predictions(info, offline).items()}

@@ -34,7 +34,7 @@ SPEC = dict(
 )
 
 
-def test_a_row_keeps_its_split_when_others_come_and_go():
+def test_a_row_keeps_its_split_when_others_are_added_and_removed():
     keys = pa.array([str(i) for i in range(1000)])
     whole = assign(key_hashes(keys, np.zeros(1000)), {"train": 3, "eval": 1})
     assert (whole[::3] == assign(key_hashes(keys[::3], np.zeros(334)), {"train": 3, "eval": 1})).all()
@@ -88,7 +88,7 @@ def test_a_file_without_the_key_column_is_refused_by_its_name(ending, tmp_path):
         (pa.array([[1], [], None]), ColumnType(INTEGER)),
     ],
 )
-def test_types_of_parquet_become_types_of_tensorflow(column, expected):
+def test_parquet_types_become_tensorflow_types(column, expected):
     assert observe("x", column, is_text=False) == expected
     assert len(convert(column, expected)) == len(column)
 
@@ -111,11 +111,11 @@ def test_the_fingerprint_changes_with_the_content(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "declared"), [("A.CSV.GZ", "auto"), ("a.dat", "csv")])
-def test_the_format_is_told_by_the_ending_or_by_the_config(name, declared):
+def test_the_format_follows_from_the_extension_or_the_config(name, declared):
     assert format_of(name, declared) == "csv"
 
 
-def test_an_ending_that_says_nothing_is_refused():
+def test_an_unknown_file_extension_is_refused():
     with pytest.raises(UserError, match="cannot infer the format"):
         format_of("a.xlsx", "auto")
 
@@ -158,7 +158,7 @@ def test_an_error_in_the_first_rows_ends_the_process_in_order_with_a_slow_fake_o
     assert done.returncode == 2, done.stderr
 
 
-def test_the_columns_of_a_long_file_are_known_by_its_first_rows(tmp_path):
+def test_the_columns_of_a_long_file_are_read_from_its_first_rows(tmp_path):
     (tmp_path / "d.csv").write_text("x,z,y\n" + "1.5,2,0\n2.5,3,1\n" * 700_000)
     found = scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "d.csv")], "exclude": ["z"]}), BadRows(0), peek=True)
     assert found.rows < 1_400_000
@@ -203,7 +203,7 @@ def test_the_type_of_text_in_a_csv_follows_from_all_its_values(batches, meaning)
         ([pa.array(["True"]), pa.array([False])], "boolean"),
     ],
 )
-def test_the_type_of_several_files_holds_the_values_of_all(columns, meaning):
+def test_the_common_type_of_several_files_can_hold_all_their_values(columns, meaning):
     first, second = (observe("x", c, is_text=False) for c in columns)
     assert first.widen(second).meaning == second.widen(first).meaning == meaning
 
@@ -226,14 +226,14 @@ def jsonl(folder, *rows):
         (['{"x": {"a": 1}, "y": 0}', '{"x": {"a": 2}, "y": 1}'], r"column 'x' holds struct.* data.exclude: \[x\]"),
     ],
 )
-def test_values_that_no_model_could_be_given_are_refused_with_file_and_row(rows, message, tmp_path):
+def test_values_that_no_model_can_receive_are_refused_with_file_and_row(rows, message, tmp_path):
     path = jsonl(tmp_path, *rows)
     with pytest.raises(UserError, match=message) as caught:
         scan(InputSpec(**{**SPEC, "path": [path]}), BadRows(0))
     assert path in str(caught.value)
 
 
-def test_whole_numbers_beyond_64_bits_are_refused_in_a_csv_too(tmp_path):
+def test_integers_beyond_64_bits_are_refused_in_a_csv_too(tmp_path):
     (tmp_path / "d.csv").write_text(f"x,y\n1,0\n{2**64 - 1},1\n")
     with pytest.raises(UserError, match=r"d.csv, row 1: column 'x' holds integers outside 64 bits"):
         scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "d.csv")]}), BadRows(0))
@@ -252,7 +252,7 @@ def test_numbers_and_words_in_json_are_numbers(tmp_path):
     assert found.types["x"].meaning == "float"
 
 
-def test_a_number_beside_texts_in_json_is_not_taken_for_its_text(tmp_path):
+def test_a_number_beside_texts_in_json_is_spelled_as_in_training(tmp_path):
     """As a server takes it: by the spelling that training saw."""
     [batch] = READERS["jsonl"](jsonl(tmp_path, '{"x": 5}', '{"x": "5"}', '{"x": "A1"}', '{"x": true}'), BadRows(0), None)
     pointed = RawFeature("x", "string", None, meaning="text", spelled=["5.0"])
@@ -261,14 +261,14 @@ def test_a_number_beside_texts_in_json_is_not_taken_for_its_text(tmp_path):
     assert found.misfits == {3: "column 'x' must hold texts, received True"}
 
 
-def test_a_float_beside_a_missing_word_in_json_is_a_float_as_it_is_beside_a_null(tmp_path):
+def test_a_float_beside_a_missing_value_word_in_json_is_a_float_as_beside_null(tmp_path):
     for word in ('"NA"', "null"):
         rows = ['{"x": 5.0, "y": 0}', '{"x": 6.0, "y": 1}', f'{{"x": {word}, "y": 1}}']
         found = scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)]}), BadRows(0))
         assert found.types["x"].meaning == "float", word
 
 
-def test_a_gap_in_a_list_is_located_behind_rows_that_hold_no_list(tmp_path):
+def test_a_missing_value_in_a_list_is_located_after_rows_without_a_list(tmp_path):
     rows = ['{"x": 1.5, "y": 0}'] * 40_000 + ['{"x": [1.0, null], "y": 1}']
     with pytest.raises(UserError, match=r"column 'x' (has a gap|holds lists)"):
         scan(InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)]}), BadRows(0))
@@ -281,7 +281,7 @@ def test_a_column_that_is_an_index_in_one_file_and_data_in_another_is_refused(tm
         scan(InputSpec(**{**SPEC, "path": [str(tmp_path / "*.csv")]}), BadRows(0))
 
 
-def test_infinity_among_whole_floats_leaves_them_floats(tmp_path):
+def test_infinity_among_integral_floats_leaves_them_floats(tmp_path):
     rows = [f'{{"x": {1.7e9 + i}, "y": {i % 2}}}' for i in range(200)] + ['{"x": Infinity, "y": 1}']
     found = scan(
         InputSpec(**{**SPEC, "path": [jsonl(tmp_path, *rows)], "max_float32_loss": 1.0, "missing_values": ["inf"]}), BadRows(0)

@@ -57,12 +57,12 @@ def asked(**changes):
         (None, None, None, None),
     ],
 )
-def test_the_mode_is_the_users_or_the_services_or_the_configurations(cluster, default, live, given, mode):
+def test_the_mode_comes_from_the_option_the_service_or_the_configuration(cluster, default, live, given, mode):
     cluster(default=default, service={"status": {"deploymentMode": live}} if live else None)
     assert look("m", "serving", given).mode == mode
 
 
-def test_percentages_are_knatives_in_knative_mode(cluster):
+def test_percentages_are_set_by_knative_in_knative_mode(cluster):
     cluster(default="Serverless", service={"status": {"deploymentMode": "Serverless"}, "spec": {"predictor": BEFORE}})
     options = asked(canary=10)
     kserve = kserve_for("m", options)
@@ -85,14 +85,14 @@ def test_a_canary_in_standard_mode_stands_beside_the_version_before_from_kserve_
     assert not {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "canaryTrafficPercent"} & canary["predictor"].keys()
 
 
-def test_a_canary_that_would_get_every_request_is_refused_with_what_works(cluster):
+def test_a_canary_that_would_get_every_request_is_refused_with_the_alternative(cluster):
     cluster(service={"status": {"deploymentMode": "RawDeployment"}, "spec": {"predictor": BEFORE}})
     options = asked(canary=10)
     with pytest.raises(UserError, match=r"--canary: KServe 0\.15 .* every request .* switchyard serve NAME@champion --canary 10"):
         predictor_before("m", kserve_for("m", options), options)
 
 
-def test_a_canary_of_nothing_is_refused(cluster):
+def test_a_canary_without_a_previous_version_is_refused(cluster):
     cluster(default="Standard", version="v0.20.0")
     options = asked(canary=10)
     with pytest.raises(UserError, match="no InferenceService m in namespace serving"):
@@ -100,7 +100,7 @@ def test_a_canary_of_nothing_is_refused(cluster):
 
 
 @pytest.mark.parametrize(("given", "option"), [({"concurrency": 8}, "--concurrency"), ({"min_replicas": 0}, "--min-replicas 0")])
-def test_what_the_mode_does_not_look_at_is_refused(cluster, given, option):
+def test_options_that_the_mode_ignores_are_refused(cluster, given, option):
     cluster(default="RawDeployment")
     with pytest.raises(UserError, match=f"{option}: KServe's standard mode ignores it"):
         kserve_for("m", asked(**given))
@@ -108,7 +108,7 @@ def test_what_the_mode_does_not_look_at_is_refused(cluster, given, option):
     assert kserve_for("m", asked(**given)).mode == "knative"
 
 
-def test_an_unknown_mode_is_asked_for_where_it_matters_and_only_there(cluster):
+def test_an_unknown_mode_must_be_given_only_where_it_matters(cluster):
     with pytest.raises(UserError, match=r"--canary: .*--mode standard or --mode knative"):
         kserve_for("m", asked(canary=10))
     assert kserve_for("m", asked()).mode is None
@@ -127,7 +127,7 @@ def service(transition, failure=None, *, conditions=READY, observed=2):
     }
 
 
-def test_a_failing_new_pod_is_an_error_though_the_service_is_ready_by_the_version_before(cluster):
+def test_a_failing_new_pod_is_an_error_although_the_previous_version_is_ready(cluster):
     cluster(service=service("BlockedByFailedLoad", {"reason": "ModelLoadFailed", "message": "digest differs", "exitCode": 2}))
     with pytest.raises(StageError, match=r"the new version fails \(ModelLoadFailed, digest differs, exit code 2\)"):
         await_ready("m", "serving", seconds=1, poll=0.05)
@@ -142,7 +142,7 @@ def test_a_failing_new_pod_is_an_error_though_the_service_is_ready_by_the_versio
         service("UpToDate", conditions=[]),
     ],
 )
-def test_a_version_that_is_not_there_yet_is_not_ready(cluster, state):
+def test_a_version_without_pods_is_not_ready(cluster, state):
     cluster(service=state)
     with pytest.raises(StageError, match="not ready after 0 s"):
         await_ready("m", "serving", seconds=0.2, poll=0.05)

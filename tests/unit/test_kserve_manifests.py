@@ -60,7 +60,7 @@ def test_the_model_comes_from_the_object_store():
     assert container(manifest)["args"][0] == "/mnt/models"
 
 
-def test_the_model_comes_from_the_registry_when_it_lies_there():
+def test_the_model_comes_from_the_registry_if_it_is_stored_there():
     manifest = made(location="mlflow-artifacts:/1/abc", tracking_uri="http://mlflow.mlflow:5000")
     assert environment(manifest) == {"MLFLOW_TRACKING_URI": "http://mlflow.mlflow:5000"}
     assert container(manifest)["args"][0] == "breast_cancer@3"

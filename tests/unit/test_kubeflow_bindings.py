@@ -17,12 +17,12 @@ GIVEN = ["examples", "exclude_splits", "statistics", "schema", "run_node"]
         ({"a b": ["c"], "x=y": ["z"]}, {"a b": ["c"], "x=y": ["z"]}),
     ],
 )
-def test_names_come_back_as_they_were(names, text):
+def test_names_survive_a_round_trip(names, text):
     written = bind("inputs", names, "", GIVEN)
     assert written == {"inputs": text}
     assert bound("inputs", written, GIVEN) == names
 
 
-def test_nothing_is_written_where_nothing_is_taken():
+def test_no_binding_is_written_without_arguments():
     assert bind("views", {}, "", GIVEN) == {}
     assert bound("views", {}, GIVEN) == {}

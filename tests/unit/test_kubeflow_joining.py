@@ -75,7 +75,7 @@ def test_the_stages_of_the_example_are_five_tasks():
     assert in_series(found, plan()) == 5
 
 
-def test_joining_makes_nothing_run_that_the_cache_has():
+def test_joining_runs_no_cached_stage_again():
     """What takes an output of a stage that runs every time runs every time too; no other does for being joined."""
     made = plan()
     cached = effectively_cached(made, RUN_ANEW)
@@ -97,17 +97,17 @@ def test_joining_makes_nothing_run_that_the_cache_has():
         ("statistics", {"environment": {"A": "b"}}),
     ],
 )
-def test_a_stage_that_gets_something_of_its_own_is_a_task_by_itself(stage, given):
+def test_a_stage_with_its_own_resources_is_a_task_by_itself(stage, given):
     found = groups(plan(), {**RUN_ANEW, stage: StageResources.model_validate(given)})
     assert [stage] in found
 
 
-def test_stages_with_the_same_of_their_own_are_joined():
+def test_stages_with_equal_resources_are_joined():
     same = StageResources(memory="8Gi")
     assert ["statistics", "schema"] in groups(plan(), {**RUN_ANEW, "statistics": same, "schema": same})
 
 
-def test_a_stage_that_another_task_lies_between_is_not_joined():
+def test_stages_with_another_task_between_them_are_not_joined():
     edges = {"a": [], "b": ["a"], "c": ["b"]}
     assert groups(plan(edges), {"b": StageResources(memory="1Gi")}, alone=()) == [["a"], ["b"], ["c"]]
 
@@ -124,20 +124,20 @@ def test_a_driver_runs_before_the_task_that_its_stage_is_in():
     assert found == [["a"], ["gen", "c"]], "what its driver looks at is there only when another task has ended"
 
 
-def test_what_would_be_too_long_for_a_process_to_start_with_is_not_joined():
+def test_tasks_whose_arguments_would_be_too_long_are_not_joined():
     made = plan({"a": [], "b": ["a"]}, a={"files": {"data.csv"}}, b={"files": {"schema"}})
     assert groups(made, {}, alone=(), sizes={"data.csv": 80_000, "schema": 9_000}) == [["a"], ["b"]]
     assert groups(made, {}, alone=(), sizes={"data.csv": 60_000, "schema": 9_000}) == [["a", "b"]]
 
 
-def test_every_artifact_stays_an_output_of_its_own():
+def test_every_artifact_stays_a_separate_output():
     [joint] = join(plan({"a": [], "b": ["a"]}), {}, (), 90_000, {}).tasks
     assert [o.argument for o in joint.outputs] == ["out", "b_out"]
     assert joint.inputs == []
     assert joint.members[1].arguments == {"a": "out", "out": "b_out"}
 
 
-def test_a_tasks_name_says_which_stages_it_does():
+def test_a_tasks_name_lists_its_stages():
     [joint] = join(plan({"data_gate": [], "baseline": ["data_gate"]}), {}, (), 90_000, {}).tasks
     assert stage_names(task_name(joint.function)) == ["data-gate", "baseline"]
     assert stage_names(task_name(IdentifierAllocator().allocate("first_then_second"))) == ["first-next-second"], (
@@ -152,7 +152,7 @@ def failing(message):
     return {stage: (s.state, s.message, s.exit_code) for stage, s in states.items()}
 
 
-def test_the_stage_that_failed_is_told_from_those_that_were_done_before_it():
+def test_the_failed_stage_is_distinguished_from_the_finished_ones():
     said = last_words(Failure("user", "label: there is no column 'x'"), "b")
     assert failing(f"main: Error (exit code 1): {said}") == {
         "a": ("SUCCEEDED", "", None),
@@ -160,12 +160,12 @@ def test_the_stage_that_failed_is_told_from_those_that_were_done_before_it():
     }
 
 
-def test_where_a_task_left_no_word_any_of_its_stages_may_have_failed():
+def test_any_stage_of_a_task_without_a_message_may_have_failed():
     found = failing("OOMKilled (exit code 137)")
     assert {s[0] for s in found.values()} == {"FAILED"}
     assert found["c"][1] == "one of a, b, c: OOMKilled (exit code 137)"
 
 
-def test_the_stages_of_a_task_that_runs_or_is_cached_are_as_it_is():
+def test_the_stages_of_a_running_or_cached_task_have_its_state():
     assert {s: f.state for s, f in StageState("SKIPPED").of_each("a,b").items()} == {"a": "SKIPPED", "b": "SKIPPED"}
     assert StageState("RUNNING").of_each("a") == {"a": StageState("RUNNING")}

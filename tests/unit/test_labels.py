@@ -52,7 +52,7 @@ def test_zero_and_one_are_two_classes_in_every_spelling(column, csv):
 
 
 @pytest.mark.parametrize("csv", [True, False])
-def test_whole_numbers_beyond_2_to_the_53_are_classes_of_their_own(csv):
+def test_integers_beyond_2_to_the_53_are_distinct_classes(csv):
     wanted = [2**53, 2**53 + 1, 2**53 + 4]
     column = pa.array([str(v) for v in wanted] if csv else wanted)
     assert classes(column, csv=csv) == wanted
@@ -60,7 +60,7 @@ def test_whole_numbers_beyond_2_to_the_53_are_classes_of_their_own(csv):
 
 
 @pytest.mark.parametrize("csv", [True, False])
-def test_whole_numbers_beyond_64_bits_with_a_sign_are_classes_by_their_text(csv):
+def test_integers_beyond_signed_64_bits_are_classes_by_their_text(csv):
     wanted = [str(2**63), str(2**64 - 1)]
     column = pa.array(wanted) if csv else pa.array([2**63, 2**64 - 1], pa.uint64())
     assert classes(column, csv=csv) == wanted
@@ -76,11 +76,11 @@ def test_whole_numbers_beyond_64_bits_with_a_sign_are_classes_by_their_text(csv)
     ],
     ids=lambda c: str(c.type),
 )
-def test_days_are_classes_by_their_text(column):
+def test_dates_are_classes_by_their_text(column):
     assert classes(column, csv=True) == ["2024-01-31", "2024-02-01"]
 
 
-def test_spaces_around_a_class_are_no_part_of_it_and_counted():
+def test_spaces_around_a_class_are_removed_and_counted():
     values = seen(pa.array(["yes", " yes", "no ", "no"]), csv=True)
     assert check_label(values, "binary") == ["no", "yes"]
     assert values.spaced == 2
@@ -97,7 +97,7 @@ def test_files_of_several_types_have_one_set_of_classes():
     assert check_label(values, infer_task(values)) == [0, 1]
 
 
-def test_a_text_of_a_typed_format_stays_the_text_that_it_is():
+def test_a_text_of_a_typed_format_is_unchanged():
     assert classes(pa.array(["0", "1"])) == ["0", "1"]
 
 
@@ -106,7 +106,7 @@ def test_many_fractions_are_a_regression_in_a_csv():
 
 
 @pytest.mark.parametrize("column", [pa.array([datetime.date(2024, 1, 31), datetime.date(2024, 2, 1)]), pa.array(["a", "b"])])
-def test_a_regression_of_what_is_no_number_is_refused(column):
+def test_a_regression_of_texts_is_refused(column):
     with pytest.raises(UserError, match="a regression task needs numbers"):
         check_label(seen(column), "regression")
 
@@ -120,7 +120,7 @@ def test_a_row_without_a_label_is_a_bad_row(word):
     assert "the label 'y' is missing" in bad.samples[0]["reason"]
 
 
-def test_data_missing_values_are_no_classes():
+def test_missing_values_of_the_data_are_no_classes():
     bad = BadRows(1)
     kept = labelled(pa.record_batch({"y": pa.array(["a", "?"])}), "y", ["?"], "d.csv", bad)
     assert kept.column("y").to_pylist() == ["a"]
@@ -134,7 +134,7 @@ def test_an_infinite_label_is_a_bad_row():
 
 
 @pytest.mark.parametrize("value", [{"a": 1}, datetime.timedelta(1), [1, 2]], ids=str)
-def test_what_is_no_single_value_is_no_label(value):
+def test_a_list_of_several_values_is_no_label(value):
     with pytest.raises(UserError, match=r"label: d.parquet: 'y' holds"):
         labelled(pa.record_batch({"y": pa.array([value])}), "y", (), "d.parquet", BadRows(0))
 
@@ -151,13 +151,13 @@ MOMENTS = [datetime.datetime(2024, 1, 31), datetime.datetime(2024, 2, 1, 9, 30)]
     ],
 )
 @pytest.mark.parametrize("csv", [True, False])
-def test_moments_are_the_same_classes_as_a_type_and_as_texts(texts, csv):
+def test_timestamps_are_the_same_classes_as_typed_values_and_as_texts(texts, csv):
     wanted = ["2024-01-31", "2024-02-01 09:30:00"]
     assert classes(pa.array(texts), csv=csv) == classes(pa.array(MOMENTS)) == wanted
     assert class_column(pa.array(texts), wanted, untyped=csv).to_pylist() == wanted
 
 
-def test_what_only_looks_like_a_moment_is_the_text_that_it_is():
+def test_a_text_that_resembles_a_timestamp_is_unchanged():
     texts = ["2024-02-30 09:30:00", "2024-01-31 x", "25:00:00.5"]
     assert classes(pa.array(texts)) == sorted(texts)
 
@@ -168,7 +168,7 @@ def test_booleans_of_one_file_and_their_texts_of_another_are_two_classes():
     assert class_column(pa.array(["True", "false"]), ["false", "true"], untyped=False).to_pylist() == ["true", "false"]
 
 
-def test_no_note_says_of_a_class_what_holds_for_a_feature(tmp_path):
+def test_notes_about_features_are_not_given_for_labels(tmp_path):
     for name, values in (("padded", ["01", "1"]), ("large", [2**53, 2**53 + 1])):
         path = tmp_path / f"{name}.csv"
         path.write_text("x,y\n" + "".join(f"{i},{values[i % 2]}\n" for i in range(40)))

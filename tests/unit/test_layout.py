@@ -40,24 +40,24 @@ R_CSV = '"","x","y"\n' + "".join(f'"car {i}",{i % 7},{i % 2}\n' for i in range(R
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "put behind one another"])
-def test_the_index_that_pandas_stores_is_left_out_and_said(kind, times, tmp_path):
+def test_the_index_that_pandas_stores_is_excluded_and_reported(kind, times, tmp_path):
     frame = pd.concat([FRAME if times == 1 else FRAME.sort_index()] * times)
     found = scanned(stored(tmp_path, frame, kind))
     assert set(found.types) == {"x", "y"}
     assert found.notes[0].startswith("skipped '")
 
 
-def test_an_index_that_was_read_and_written_once_more_is_left_out(tmp_path):
+def test_an_index_read_and_written_again_is_excluded(tmp_path):
     again = pd.read_csv(stored(tmp_path, FRAME, "csv"))
     assert set(scanned(stored(tmp_path, again, "csv", index=False)).types) == {"x", "y"}
 
 
-def test_rs_names_of_rows_are_left_out(tmp_path):
+def test_row_names_of_r_are_excluded(tmp_path):
     (tmp_path / "d.csv").write_text(R_CSV)
     assert set(scanned(tmp_path / "d.csv").types) == {"x", "y"}
 
 
-def test_an_index_of_several_levels_is_left_out(tmp_path):
+def test_an_index_of_several_levels_is_excluded(tmp_path):
     frame = FRAME.set_index([np.arange(ROWS), np.arange(ROWS) // 3])
     assert set(scanned(stored(tmp_path, frame)).types) == {"x", "y"}
 
@@ -73,12 +73,12 @@ def test_a_first_column_without_a_name_that_is_no_index_is_refused(tmp_path):
     assert set(scanned(tmp_path / "d.csv", exclude=[""]).types) == {"x", "y"}
 
 
-def test_a_column_that_is_called_like_an_index_and_measures_something_stays(tmp_path):
+def test_a_column_named_like_an_index_that_measures_something_is_kept(tmp_path):
     frame = FRAME.assign(**{"Unnamed: 0": FRAME.x * 0.5})
     assert "Unnamed: 0" in scanned(stored(tmp_path, frame, "csv", index=False)).types
 
 
-def test_a_label_that_the_config_names_is_no_index(tmp_path):
+def test_a_configured_label_is_no_index(tmp_path):
     assert scanned(stored(tmp_path, FRAME.drop(columns="y")), label="__index_level_0__").task == "regression"
 
 
@@ -92,7 +92,7 @@ def partitions(tmp_path, kind="csv"):
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("pattern", ["", "/", "/**/*.{kind}", "/*/*/d.{kind}"])
-def test_columns_that_folders_carry_are_read_as_text(kind, pattern, tmp_path):
+def test_partition_columns_are_read_as_text(kind, pattern, tmp_path):
     found = scanned(f"{partitions(tmp_path, kind)}{pattern.format(kind=kind)}")
     assert found.types["region"] == found.types["city"] == ColumnType(STRING)
     assert found.rows == 2 * ROWS
@@ -103,7 +103,7 @@ def test_the_label_may_be_the_name_of_a_folder(tmp_path):
     assert scanned(partitions(tmp_path), label="region").classes == ["01", "02"]
 
 
-def test_a_folder_that_the_path_itself_names_is_no_column(tmp_path):
+def test_a_folder_named_in_the_path_is_no_column(tmp_path):
     assert "region" not in scanned(partitions(tmp_path) / "region=01").types
 
 
@@ -113,11 +113,11 @@ def test_a_folder_that_the_path_itself_names_is_no_column(tmp_path):
     ("a=1/other/f.csv", {}),
     ("d/f=1.csv", {}),
 ])  # fmt: skip
-def test_folders_next_to_the_file_carry_columns(path, expected):
+def test_partition_folders_beside_the_file_become_columns(path, expected):
     assert folder_columns(path) == expected
 
 
-def test_the_fingerprint_knows_the_folder(tmp_path):
+def test_the_fingerprint_depends_on_the_folder(tmp_path):
     first, second = find_files([str(partitions(tmp_path))])
     assert fingerprint([first]) != fingerprint([second])
 
@@ -136,7 +136,7 @@ def test_markers_and_empty_parts_are_skipped_and_counted(tmp_path):
     assert note.startswith("5 files without rows are skipped (markers and empty parts): ")
 
 
-def test_a_glob_skips_what_holds_no_rows_too(tmp_path):
+def test_a_glob_skips_files_without_rows_too(tmp_path):
     stored(tmp_path, FRAME, "csv", index=False)
     (tmp_path / "_e.csv").write_text("x")
     (tmp_path / "e.csv").touch()
@@ -145,7 +145,7 @@ def test_a_glob_skips_what_holds_no_rows_too(tmp_path):
     assert len(find_files([f"{tmp_path}/_*.csv"])) == 1
 
 
-def test_an_empty_file_that_is_named_exactly_is_refused(tmp_path):
+def test_an_empty_file_named_in_the_path_is_refused(tmp_path):
     (tmp_path / "_e.csv").touch()
     with pytest.raises(UserError, match="is empty"):
         scanned(tmp_path / "_e.csv")
@@ -183,6 +183,6 @@ def test_any_other_unknown_column_of_a_request_is_refused():
         check_names(INFO, ["x", "s", "z"])
 
 
-def test_what_is_served_names_the_positive_class():
+def test_a_served_model_names_the_positive_class():
     *_, probability = open_inference.output_metadata(INFO)
     assert probability == {"name": "probability", "datatype": "FP64", "shape": [-1], "parameters": {"positive_class": "good"}}

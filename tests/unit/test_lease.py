@@ -21,7 +21,7 @@ def node(file):
     return thread
 
 
-def test_nodes_go_on_as_long_as_their_stage_is_there_and_end_when_it_is_gone(file):
+def test_nodes_run_as_long_as_their_stage_and_end_with_it(file):
     with lease.Lease(file):
         waiting = node(file)
         waiting.join(1.5)
@@ -30,7 +30,7 @@ def test_nodes_go_on_as_long_as_their_stage_is_there_and_end_when_it_is_gone(fil
     assert not waiting.is_alive()
 
 
-def test_a_node_that_comes_after_the_lease_expired_knows_it_at_once(file):
+def test_a_node_that_starts_after_the_lease_expired_ends_at_once(file):
     node(file).join(5)
     assert lease.expired(lease.variable(file))
     began = time.monotonic()
@@ -38,7 +38,7 @@ def test_a_node_that_comes_after_the_lease_expired_knows_it_at_once(file):
     assert time.monotonic() - began < 0.3
 
 
-def test_a_stage_that_is_tried_again_takes_the_lease_over(file):
+def test_a_retried_stage_takes_over_the_lease(file):
     node(file).join(5)
     with lease.Lease(file):
         assert not lease.expired(lease.variable(file))

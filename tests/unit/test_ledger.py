@@ -20,7 +20,7 @@ def ledger(folder, **settings):
     return TrainingLedger.open(folder, Hyperparameters(**{**hyper, **settings}))
 
 
-def test_training_stops_when_the_loss_has_not_become_better_by_min_delta(tmp_path):
+def test_training_stops_when_the_loss_does_not_improve_by_min_delta(tmp_path):
     book = ledger(tmp_path)
     best = [book.record(i, {"loss": 1, "val_loss": v}) for i, v in enumerate([1.0, 0.5, 0.45, 0.44], 1)]
     assert best == [True, True, False, False]
@@ -43,7 +43,7 @@ def test_the_best_epoch_is_that_of_the_monitored_metric(monitor, values, best, t
     assert book.best_epoch == best
 
 
-def test_what_was_saved_survives_a_kill(tmp_path):
+def test_the_saved_ledger_survives_a_kill(tmp_path):
     book = ledger(tmp_path)
     book.record(5, {"loss": 1, "val_loss": 1})
     book.save()
@@ -53,7 +53,7 @@ def test_what_was_saved_survives_a_kill(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_ends_the_training(value, tmp_path):
+def test_a_nan_loss_ends_the_training(value, tmp_path):
     with pytest.raises(TrainingError, match="diverged: val_loss"):
         ledger(tmp_path).record(1, {"loss": 1, "val_loss": value})
 
@@ -70,5 +70,5 @@ def test_a_loss_that_is_no_number_ends_the_training(value, tmp_path):
         ("mse", 0, {"loss": 1e9, "val_loss": 1e9}, False),
     ],
 )
-def test_a_finite_loss_that_is_absurd_is_a_divergence_too(loss, outputs, metrics, is_diverged):
+def test_an_absurd_finite_loss_is_a_divergence(loss, outputs, metrics, is_diverged):
     assert bool(diverged(loss, outputs, metrics)) == is_diverged

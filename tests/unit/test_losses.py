@@ -78,7 +78,7 @@ def test_a_loss_that_is_not_of_the_task_is_refused_before_a_run_starts(trainer, 
     ("labels", "metric", "allowed"),
     [(["yes", "no"], "val_mae", "val_loss, val_accuracy, val_auc"), (range(200), "val_auc", "val_loss, val_mae")],
 )
-def test_a_metric_to_stop_by_that_the_task_lacks_is_refused_before_a_run_starts(section, labels, metric, allowed, tmp_path):
+def test_a_monitored_metric_that_the_task_lacks_is_refused_before_a_run_starts(section, labels, metric, allowed, tmp_path):
     values = list(labels) * (200 // len(labels))
     data = "x,word,y\n" + "".join(f"{i % 7}.5,a,{y}\n" for i, y in enumerate(values))
     given = {"framework": ["tensorflow", "lightgbm"], section: {"early_stopping": {"metric": metric}}}
@@ -106,7 +106,7 @@ def test_a_loss_by_name_is_no_path(tmp_path):
     assert load_config(None, document=config(trainer={"loss": "focal"}), base=tmp_path).trainer.loss == "focal"
 
 
-def test_parameters_of_a_loss_are_only_for_frameworks_that_have_it(tmp_path):
+def test_parameters_of_a_loss_are_refused_for_frameworks_without_it(tmp_path):
     trainer = {"framework": ["tensorflow", "lightgbm"], "loss": {"tensorflow": "focal"}, "loss_parameters": {"gamma": 1}}
     loaded = load_config(None, document=config(trainer=trainer), base=tmp_path)
     parameters = [trainer_settings(loaded, tmp_path / "code", f).loss_parameters for f in loaded.trainer.frameworks]

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.core
 BETTER = {1: "higher", -1: "lower", 0: "neither"}
 
 
-def test_each_metric_stands_in_the_table_once_and_each_task_has_one_that_decides():
+def test_each_metric_has_one_row_in_the_table_and_each_task_has_a_primary_one():
     assert len({m.name for m in METRICS}) == len(METRICS)
     assert sorted(PRIMARY) == sorted(TASKS)
     assert sum(len(m.primary) for m in METRICS) == len(TASKS)
@@ -29,14 +29,14 @@ def test_each_metric_stands_in_the_table_once_and_each_task_has_one_that_decides
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_bootstrap_draws_what_the_table_gives_an_interval(task):
+def test_the_bootstrap_resamples_the_metrics_with_an_interval_in_the_table(task):
     targets = ["0.1", "0.5", "0.9"] if TASKS[task].targets else []
     outputs = len(TASKS[task].score_names([0, 1, 2] if TASKS[task].has_classes else [], targets))
     drawn = weighted_metrics(task, np.array([0.0, 1.0, 1.0, 0.0]), np.full((4, outputs), 0.3, dtype=np.float32), targets)
     assert set(drawn) == set(names(task, lambda m: m.interval))
 
 
-def test_metrics_of_an_epoch_are_refused_for_a_task_that_has_others():
+def test_epoch_metrics_of_another_task_are_refused():
     with pytest.raises(UserError, match="epoch_metrics has no metrics of a quantile task"):
         epoch_metrics("quantile", np.zeros((3, 2)), np.zeros(3))
 

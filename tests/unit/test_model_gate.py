@@ -22,7 +22,7 @@ def binary(n, skill, seed):
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 1000), skill=st.floats(0, 3))
-def test_the_weighted_metrics_are_scikit_learns(seed, skill):
+def test_the_weighted_metrics_equal_scikit_learns(seed, skill):
     labels, scores = binary(400, skill, seed)
     weights = np.random.default_rng(seed).poisson(1.0, 400).astype(float)
     found = {m: f(weights) for m, f in weighted_metrics("binary", labels, scores).items()}
@@ -39,7 +39,7 @@ def test_the_weighted_metrics_are_scikit_learns(seed, skill):
     assert {m: found[m] for m in expected} == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
+def test_the_interval_contains_the_true_value_as_often_as_its_level():
     """Accuracy of a coin of known bias: a 95 % interval misses it in about 5 of 100 samples."""
     inside = 0
     for seed in range(100):
@@ -97,7 +97,7 @@ def test_noise_is_not_an_improvement():
     assert judged["a"].blessed
 
 
-def test_the_champion_itself_need_not_be_better_than_itself():
+def test_the_champion_need_not_be_better_than_itself():
     labels, scores = binary(300, 1.0, 0)
     best, judged = gate(labels, {"a": scores, CHAMPION: scores}, champion_uri="uri-a")
     assert judged[best].blessed
@@ -183,13 +183,13 @@ def test_a_coin_flip_is_rarely_taken_for_a_signal_however_few_rows_there_are():
         assert blessed <= 7
 
 
-def test_thresholds_of_ones_own_do_not_replace_the_trivial_predictor():
+def test_custom_thresholds_do_not_replace_the_trivial_predictor():
     labels, coin = binary(120, 0.0, 0)
     best, judged = gate(labels, {"a": coin}, thresholds={"accuracy": {"lower_bound": 0.1}})
     assert not judged[best].blessed
 
 
-def test_a_candidate_better_than_a_champion_that_is_worse_than_a_coin_is_not_blessed():
+def test_a_candidate_worse_than_a_coin_flip_is_not_blessed_even_if_it_beats_the_champion():
     labels, good = binary(400, 1.0, 0)
     _, coin = binary(400, 0.0, 1)
     best, judged = gate(labels, {"a": coin, CHAMPION: 1 - good})
@@ -213,7 +213,7 @@ def test_a_candidate_better_than_a_champion_that_is_worse_than_a_coin_is_not_ble
         ("regression", "mae", 4.0),
     ],
 )
-def test_the_trivial_predictor_knows_the_labels_distribution_alone(task, metric, value):
+def test_the_trivial_predictor_uses_only_the_labels_distribution(task, metric, value):
     labels = {
         "binary": np.repeat([0.0, 1.0], [70, 30]),
         "multiclass": np.repeat([0.0, 1.0, 2.0], [50, 30, 20]),
@@ -246,7 +246,7 @@ def test_a_champion_that_cannot_be_compared_is_kept_unless_the_config_says_other
     assert judged[best].blessed
 
 
-def test_both_models_are_compared_on_the_rows_that_the_champion_can_judge():
+def test_both_models_are_compared_on_the_rows_that_the_champion_can_score():
     """The candidate is good on all rows but those: there the champion is better, and stays."""
     labels, scores = binary(2000, 2.0, 0)
     there = np.arange(2000) < 500
@@ -268,7 +268,7 @@ def test_both_models_are_compared_on_the_rows_that_the_champion_can_judge():
     assert "on 500 of 2,000 rows: worse" in worse
 
 
-def test_what_a_metric_does_not_have_is_null_in_the_file_and_nowhere_after_it(tmp_path):
+def test_undefined_metrics_are_null_in_the_file_and_restored_when_read(tmp_path):
     slices = {"city=Ulm": {"example_count": 3.0, "accuracy": 1.0}}
     model = ModelResult("a", CANDIDATE, "a", "", None, {"auc": 0.9}, {}, slices, {})
     nothing = Comparison("a", CHAMPION, "auc", float("nan"), None, None, None)
@@ -282,7 +282,7 @@ def test_what_a_metric_does_not_have_is_null_in_the_file_and_nowhere_after_it(tm
     assert read.comparisons[0].sentence() == "a against champion: auc is not defined for both"
 
 
-def test_below_the_table_stand_the_split_what_was_compared_and_what_was_not():
+def test_the_text_below_the_table_names_the_split_and_which_models_were_compared():
     model = ModelResult("a", CANDIDATE, "a", "", None, {"auc": 0.9}, {}, {}, {})
     against = Comparison("a", CHAMPION, "auc", 0.1, 0.05, 0.15, 0.99, "97 of 100 rows")
 
@@ -304,7 +304,7 @@ def test_below_the_table_stand_the_split_what_was_compared_and_what_was_not():
     assert len(lines("test", "1", 100, "", [against])) == 2
 
 
-def test_a_champion_of_another_data_set_is_named_as_that_below_the_table():
+def test_a_champion_of_another_data_set_is_marked_below_the_table():
     model = ModelResult("a", CANDIDATE, "a", "", None, {"auc": 0.9}, {}, {}, {})
     origin = "champion version 3 was trained on another data set, /d/fraud/*.csv"
     found = Evaluation("binary", "auc", "test", 100, "a", {"a": model}, [], {}, "3", 100, "", "3", [], champion_origin=origin)

@@ -41,14 +41,14 @@ def test_a_dash_is_named_with_its_rows_and_the_key(peek, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
-def test_the_same_holds_for_numbers_that_other_formats_hold_as_text(ending, tmp_path):
+def test_numbers_stored_as_text_in_other_formats_are_treated_alike(ending, tmp_path):
     message = refusal(written(tmp_path, [*NUMBERS[:-3], "-", "-", "-"], ending))
     assert "197 of 200 values are numbers; '-' (3 rows) is not: data.missing_values: ['-'] and" in message
     assert "data.columns: {income: {type: number}}" in message
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-def test_the_keys_that_it_says_make_the_column_numbers(ending, tmp_path):
+def test_the_suggested_keys_make_the_column_numeric(ending, tmp_path):
     columns = {} if ending == "csv" else {"income": "number"}
     found = scanned(written(tmp_path, [*NUMBERS, "-"], ending), missing_values=["-"], columns=columns)
     assert found.types["income"].kind == "float"
@@ -71,16 +71,16 @@ def test_the_keys_that_it_says_make_the_column_numbers(ending, tmp_path):
     ],
     ids=str,
 )
-def test_each_way_to_spoil_a_number_has_its_advice(odd, advice, tmp_path):
+def test_each_kind_of_malformed_number_has_its_advice(odd, advice, tmp_path):
     assert advice in refusal(written(tmp_path, [*NUMBERS, *odd]))
 
 
 @pytest.mark.parametrize("odd", [["12%"] * 20, ["$5", "$1,300.50"], ["3,5", "4,25"], ["1,316.37", "12.5"]], ids=str)
-def test_a_column_that_is_all_spoiled_is_no_text_either(odd, tmp_path):
+def test_a_column_of_only_malformed_numbers_is_not_text(odd, tmp_path):
     assert "income: " in refusal(written(tmp_path, odd * 20))
 
 
-def test_many_missing_words_make_no_text_of_the_numbers_beside_them(tmp_path):
+def test_many_missing_value_words_do_not_turn_numbers_into_text(tmp_path):
     assert "data.missing_values: ['-']" in refusal(written(tmp_path, ["12.5", "7.5", "-", "-", "-"] * 20))
 
 
@@ -91,7 +91,7 @@ def test_a_column_of_text_stays_text(values, tmp_path):
     assert scanned(written(tmp_path, values * 20)).types["income"].kind == STRING
 
 
-def test_whole_numbers_as_text_are_ids_and_said(tmp_path):
+def test_integers_as_text_are_ids_and_reported(tmp_path):
     found = scanned(written(tmp_path, [str(i) for i in range(100)], "parquet"))
     assert found.types["income"].kind == STRING
     assert found.notes == [
@@ -100,17 +100,17 @@ def test_whole_numbers_as_text_are_ids_and_said(tmp_path):
     ]
 
 
-def test_a_text_column_with_many_numbers_in_it_is_said(tmp_path):
+def test_a_text_column_with_many_numbers_is_reported(tmp_path):
     [note] = scanned(written(tmp_path, ["5", "5", "five"] * 20)).notes
     assert note.startswith("income: 40 of 60 values are numbers; 'five' (20 rows) is not, so the column is text")
 
 
-def test_numbers_with_a_unit_are_said(tmp_path):
+def test_numbers_with_a_unit_are_reported(tmp_path):
     [note] = scanned(written(tmp_path, [f"{i}.5 kg" for i in range(50)])).notes
     assert note == "income: the values are numbers followed by 'kg', so the column is text; remove the unit from the data"
 
 
-def test_codes_that_are_read_as_numbers_are_said(tmp_path):
+def test_codes_that_are_read_as_numbers_are_reported(tmp_path):
     found = scanned(written(tmp_path, ["01067", "50667", "04109"] * 20))
     assert found.types["income"].kind == "integer"
     assert found.notes == [
@@ -119,7 +119,7 @@ def test_codes_that_are_read_as_numbers_are_said(tmp_path):
     ]
 
 
-def test_fractions_as_text_are_not_quietly_text(tmp_path):
+def test_fractions_as_text_are_not_silently_text(tmp_path):
     assert "income: 200 of 200 values are numbers, stored as text: data.columns: {income: {type: number}}" in refusal(
         written(tmp_path, NUMBERS, "parquet")
     )
@@ -157,14 +157,14 @@ def test_a_label_of_numbers_with_a_dash_is_no_class_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("odd", ["-", "never", "0000-00-00", "2023-02-29"])
-def test_a_text_among_dates_is_said_with_the_key_that_makes_them_dates(odd, tmp_path):
+def test_a_text_among_dates_is_reported_with_the_key_that_makes_them_dates(odd, tmp_path):
     path = written(tmp_path, [*(f"2024-01-{1 + i % 28:02d}" for i in range(197)), odd, odd, odd])
     [note] = [n for n in scanned(path).notes if n.startswith("income:")]
     assert note.startswith(f"income: 197 of 200 values are dates; {odd!r} (3 rows) is not, so the column is text")
     assert scanned(path, missing_values=[odd]).types["income"].meaning == "timestamp[s]"
 
 
-def test_a_long_text_among_dates_is_said_shortened(tmp_path):
+def test_a_long_text_among_dates_is_reported_shortened(tmp_path):
     path = written(tmp_path, [*(f"2024-01-{1 + i % 28:02d}" for i in range(199)), "x" * 70_000])
     [note] = [n for n in scanned(path).notes if n.startswith("income:")]
     assert note.endswith("(1 row) is not, so the column is text")

@@ -23,7 +23,7 @@ def ended(folder, registration, *, blessed=True):
     return run_result("p", "a", NoTracking(), [], {}, outputs, [])
 
 
-def test_a_blessed_model_whose_champion_was_moved_meanwhile_ends_with_code_4_and_the_reason(tmp_path):
+def test_a_blessed_model_whose_champion_moved_during_the_run_ends_with_code_4_and_the_reason(tmp_path):
     why = "m: the champion was version 1 when version 3 was evaluated and is version 2 now"
     found = ended(tmp_path, {"status": "challenger", "version": "3", "champion": "2", "why": why})
     assert (found.status, found.blessed, found.exit_code) == ("not_blessed", False, 4)
@@ -32,12 +32,12 @@ def test_a_blessed_model_whose_champion_was_moved_meanwhile_ends_with_code_4_and
 
 
 @pytest.mark.parametrize(("status", "note"), [("champion", ""), ("deferred", "the model is not promoted")])
-def test_a_champion_ends_well_and_so_does_a_run_whose_registry_was_unreachable_which_says_so(tmp_path, status, note):
+def test_a_champion_and_a_run_with_an_unreachable_registry_end_with_code_0(tmp_path, status, note):
     found = ended(tmp_path, {"status": status, "version": None, "champion": None, "why": ""})
     assert (found.status, found.exit_code) == ("blessed", 0)
     assert note in found.note
 
 
-def test_a_model_that_is_not_blessed_ends_with_its_own_reasons(tmp_path):
+def test_a_model_that_is_not_blessed_ends_with_its_reasons(tmp_path):
     found = ended(tmp_path, {"status": "challenger", "version": "1", "champion": None, "why": ""}, blessed=False)
     assert (found.exit_code, found.error) == (4, "not blessed: bad")

@@ -63,7 +63,7 @@ def test_a_metric_that_is_undefined_is_absent_with_a_warning(value, tmp_path):
     assert [line.partition(" the function")[0] for line in heard] == ["warning: evaluation.metrics: lift of m is undefined:"]
 
 
-def test_a_model_whose_predictions_are_not_finite_has_no_metrics_of_the_users_own(tmp_path):
+def test_a_model_with_predictions_that_are_not_finite_has_no_custom_metrics(tmp_path):
     (tmp_path / "metrics.py").write_text("def gain(labels, scores): raise ValueError('Input contains NaN')\n")
     diverged = replace(ROWS, scores={"m": np.array([[0.25], [np.nan], [0.75]], np.float32)})
     assert own_metrics(str(tmp_path / "metrics.py"), diverged, "m") == {}
@@ -101,13 +101,13 @@ def test_a_function_that_is_no_metric_is_refused(code, why, tmp_path):
         ({"improvement": {"metric": "gain"}}, "'gain' cannot decide between two models"),
     ],
 )
-def test_a_threshold_that_a_metric_of_the_users_own_lacks_is_refused_before_a_run(evaluation, why, tmp_path):
+def test_a_threshold_of_an_unknown_custom_metric_is_refused_before_a_run(evaluation, why, tmp_path):
     case = Case("", "", config(evaluation={"metrics": "metrics.py", **evaluation}), FILES)
     with pytest.raises(UserError, match=why):
         check_inputs(load_config(case.write(tmp_path)), tmp_path / "code")
 
 
-def test_a_bound_on_a_metric_of_the_users_own_is_accepted_and_its_file_is_carried(tmp_path):
+def test_a_threshold_of_a_custom_metric_is_accepted_and_its_file_is_carried(tmp_path):
     given = {"metrics": "metrics.py", "thresholds": {"gain": {"lower_bound": 1}}}
     loaded = load_config(Case("", "", config(evaluation=given), FILES).write(tmp_path))
     check_inputs(loaded, tmp_path / "code")
@@ -117,6 +117,6 @@ def test_a_bound_on_a_metric_of_the_users_own_is_accepted_and_its_file_is_carrie
     assert evaluation_settings(loaded, tmp_path / "code").metrics != taken.metrics
 
 
-def test_what_is_no_python_file_is_refused():
+def test_a_file_that_is_not_python_is_refused():
     with pytest.raises(UserError, match=r"metrics: 'metrics\.txt' is not a Python file"):
         load_config(None, document=config(evaluation={"metrics": "metrics.txt"}))

@@ -88,7 +88,7 @@ def uses(tree, place, own_modules):
                 yield f"{place}:{node.lineno}: {ast.unparse(node)}"
 
 
-def test_private_names_of_libraries_stand_in_compat_alone():
+def test_private_names_of_libraries_are_used_only_in_compat():
     paths = [p for folder in ("components", "pipelines", "switchyard") for p in sorted((REPOSITORY / folder).rglob("*.py"))]
     trees = {p.relative_to(REPOSITORY): ast.parse(p.read_text()) for p in paths}
     own = {".".join(("switchyard", *place.with_suffix("").parts)): defined(tree) for place, tree in trees.items()}
@@ -130,5 +130,5 @@ def test_a_private_name_is_found(text, found):
         "for _ in range(3): ...",
     ],
 )
-def test_ones_own_private_names_and_documented_ones_are_let_be(text):
+def test_our_private_names_and_documented_ones_are_allowed(text):
     assert not list(uses(ast.parse(text), "a.py", lambda module: set()))

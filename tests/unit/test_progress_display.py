@@ -26,7 +26,7 @@ def lines(out):
     return [line.partition(" ")[2] for line in out.getvalue().splitlines()]
 
 
-def test_a_stage_that_says_nothing_for_a_while_is_still_there(display, out):
+def test_a_silent_stage_is_shown_as_running(display, out):
     with display:
         display.status("transform", "running")
         time.sleep(0.6)
@@ -36,7 +36,7 @@ def test_a_stage_that_says_nothing_for_a_while_is_still_there(display, out):
     assert lines(out)[-1] == "transform: ran, 0.6 s"
 
 
-def test_a_silence_is_broken_by_what_was_said_last_and_not_shown(display, out):
+def test_a_silent_stage_shows_its_last_message(display, out):
     with display:
         display.status("check", "running")
         display.say("check", "importing the libraries")
@@ -44,7 +44,7 @@ def test_a_silence_is_broken_by_what_was_said_last_and_not_shown(display, out):
     assert any(line.startswith("check: importing the libraries, ") for line in lines(out))
 
 
-def test_nothing_is_said_of_what_has_ended(display, out):
+def test_finished_stages_are_not_shown_as_running(display, out):
     with display:
         display.status("check", "running")
         display.status("check", "failed", 1.0)
@@ -63,7 +63,7 @@ def test_a_cancelled_stage_is_cancelled_and_not_failed(kind, out):
     assert "✘" not in out.getvalue()
 
 
-def test_what_one_table_has_shown_is_not_in_the_next(out):
+def test_messages_of_one_table_are_not_repeated_in_the_next(out):
     display = LiveDisplay(Console(file=out, width=200))
     with display:
         display.status("check", "ran", 1.0)
@@ -73,7 +73,7 @@ def test_what_one_table_has_shown_is_not_in_the_next(out):
     assert out.getvalue().count("ingest") == 1
 
 
-def test_what_libraries_print_is_not_shown_above_the_table_of_a_terminal(out):
+def test_the_output_of_libraries_is_not_shown_above_the_table_of_a_terminal(out):
     with LiveDisplay(Console(file=out, width=200, force_terminal=True)) as display:
         display.status("training", "running")
         print("WARNING: of a library", file=sys.stderr)

@@ -37,12 +37,12 @@ LAZY = {**switchyard._MODULES, **switchyard._PERSISTED}
 
 
 @pytest.mark.parametrize("name", LAZY)
-def test_every_public_name_is_defined_where_it_comes_from(name):
+def test_every_public_name_is_defined_in_its_module(name):
     assert name in defined(LAZY[name])
 
 
 @pytest.mark.parametrize("name", stages.CLASSES)
-def test_every_class_that_a_compiled_pipeline_names_is_there(name):
+def test_every_class_that_a_compiled_pipeline_names_exists(name):
     module, _, attribute = stages.CLASSES[name].rpartition(".")
     assert attribute in defined(module)
 
@@ -54,14 +54,14 @@ def test_a_compiled_pipeline_names_no_private_class():
         stages.public_path("switchyard.components.ingest.executor.Other")
 
 
-def test_the_code_in_every_bundle_imports_public_names_alone():
+def test_the_code_in_every_bundle_imports_only_public_names():
     tree = ast.parse((REPOSITORY / "switchyard" / "mlflow_model.py").read_text())
     imports = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert imports == ["import mlflow", "from switchyard import PyfuncModel"]
     assert "PyfuncModel" in LAZY
 
 
-def test_what_type_checkers_see_is_what_is_imported():
+def test_type_checkers_see_the_imported_names():
     [block] = [node for node in MODULE.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"]
     seen = {alias.name: node.module for node in block.body for alias in node.names}
     assert seen == LAZY
@@ -76,7 +76,7 @@ def test_a_name_that_is_not_public_is_refused_with_those_that_are():
 @pytest.mark.parametrize(
     "file", ["README.md", *sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "docs").glob("*.md"))]
 )
-def test_the_docs_import_public_names_alone(file):
+def test_the_docs_import_only_public_names(file):
     blocks = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / file).read_text(), re.DOTALL | re.MULTILINE)
     imports = [
         line
@@ -96,7 +96,7 @@ def test_the_docs_import_public_names_alone(file):
 @pytest.mark.parametrize(
     "file", sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "pipelines/examples").rglob("*.py"))
 )
-def test_the_examples_import_public_names_alone(file):
+def test_the_examples_import_only_public_names(file):
     modules = {
         name
         for node in ast.walk(ast.parse((REPOSITORY / file).read_text()))

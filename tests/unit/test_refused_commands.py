@@ -37,7 +37,7 @@ def test_a_refused_compilation_leaves_no_workspace(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["p.yaml"]
 
 
-def test_a_refused_run_leaves_a_workspace_that_was_there_as_it_was(tmp_path):
+def test_a_refused_run_leaves_an_existing_workspace_unchanged(tmp_path):
     workspace = Workspace(tmp_path / "w")
     workspace.create()
     (workspace.logs / "earlier").mkdir()
@@ -46,7 +46,7 @@ def test_a_refused_run_leaves_a_workspace_that_was_there_as_it_was(tmp_path):
     assert sorted(workspace.root.rglob("*")) == before
 
 
-def test_a_refused_run_leaves_the_workspace_to_another_that_came_meanwhile(tmp_path):
+def test_a_refused_run_keeps_a_workspace_that_another_run_uses(tmp_path):
     workspace = Workspace(tmp_path / "w")
     made = workspace.create()
     assert made == [workspace.root]
@@ -56,7 +56,7 @@ def test_a_refused_run_leaves_the_workspace_to_another_that_came_meanwhile(tmp_p
     assert [p.name for p in workspace.logs.iterdir()] == ["another"]
 
 
-def test_a_workspace_that_was_there_is_not_new(tmp_path):
+def test_an_existing_workspace_is_not_new(tmp_path):
     (tmp_path / "w").mkdir()
     assert not Workspace(tmp_path / "w").create()
 
@@ -70,7 +70,7 @@ def test_parts_of_a_refused_prediction_are_removed(tmp_path):
     assert not parts.exists()
 
 
-def test_parts_of_a_prediction_that_was_cut_off_stay(tmp_path):
+def test_parts_of_an_interrupted_prediction_are_kept(tmp_path):
     parts = tmp_path / "out.parts"
     parts.mkdir()
     with pytest.raises(KeyboardInterrupt), removed_when_refused(parts):
@@ -99,7 +99,7 @@ def test_a_folder_of_several_new_levels_can_be_written(tmp_path):
     check_output(tmp_path / "a" / "b", is_folder=True)
 
 
-def test_deploy_without_kubectl_writes_nothing_before_it_says_so(tmp_path, monkeypatch):
+def test_deploy_without_kubectl_is_refused_before_it_writes(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     arguments = ["deploy", "m@champion", "--target", "kserve", "-o", str(tmp_path / "out"), "--apply"]
     done = CliRunner().invoke(main, [*arguments, "--tracking-uri", f"sqlite:///{tmp_path / 'none' / 'm.db'}"])

@@ -15,12 +15,12 @@ EVERYTHING = RunContext(**{field.name: f"some {field.name}" for field in fields(
 OURS = {value for name, value in vars(variables).items() if name.isupper() and isinstance(value, str)}
 
 
-def test_a_process_that_is_given_the_variables_stands_where_they_say():
+def test_a_process_has_the_context_of_its_variables():
     assert RunContext.of(EVERYTHING.variables()) == EVERYTHING
     assert RunContext().variables() == {}
 
 
-def test_inside_of_a_context_it_is_the_processes_own_and_after_it_the_one_before_is(monkeypatch):
+def test_a_context_is_the_processes_context_within_its_block_and_is_restored_after_it(monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "before")
     monkeypatch.delenv(variables.STAGE, raising=False)
     with RunContext(stage="training", tracking_uri="sqlite:///x.db").active():
@@ -28,7 +28,7 @@ def test_inside_of_a_context_it_is_the_processes_own_and_after_it_the_one_before
     assert (RunContext.current().run_id, RunContext.current().stage) == ("before", "")
 
 
-def test_a_task_that_does_several_stages_has_the_context_of_each():
+def test_a_task_of_several_stages_has_the_context_of_each():
     task = RunContext.together({"a": RunContext(run_id="1"), "b": RunContext(run_id="2", journal="/j")})
     given = RunContext.of({**task.variables(), "KFP_RUN_ID": "kfp"})
     assert (given.of_stage("a").run_id, given.of_stage("a").kfp_run_id, given.of_stage("a").journal) == ("1", "kfp", "")
@@ -36,20 +36,20 @@ def test_a_task_that_does_several_stages_has_the_context_of_each():
     assert given.of_stage("c") == given
 
 
-def test_a_process_without_a_context_logs_nowhere(monkeypatch):
+def test_a_process_without_a_context_logs_nothing(monkeypatch):
     with RunContext().active():
         run = tracking.current_run()
         assert run.offline
         run.metrics({"loss": 1.0})
 
 
-def test_what_lets_a_child_in_by_the_tracking_server_is_no_part_of_what_is_compiled(monkeypatch):
+def test_credentials_of_the_tracking_server_are_not_compiled(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret of the server")
     assert "MLFLOW_TRACKING_PASSWORD" in RunContext(stage="a").for_child()
     assert "MLFLOW_TRACKING_PASSWORD" not in RunContext(stage="a").variables()
 
 
-def test_every_variable_of_our_own_is_in_the_one_table():
+def test_every_environment_variable_is_in_the_one_table():
     assert set(variables.MEANINGS) == OURS
     sources = [*ROOT.glob("components/**/*.py"), *ROOT.glob("pipelines/**/*.py"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]
     named = {name for file in sources for name in re.findall(r"SWITCHYARD_[A-Z_]*[A-Z]", file.read_text(encoding="utf-8"))}

@@ -22,7 +22,7 @@ def course(schedule, total=100, warmup=0):
         ("one_cycle", 0.04, 0.811745, 0.000507),
     ],
 )
-def test_a_schedule_begins_runs_and_ends_as_its_formula_says(schedule, begin, middle, end):
+def test_a_schedule_follows_its_formula_from_start_to_end(schedule, begin, middle, end):
     found = course(schedule)
     assert (found[0], found[50], found[99]) == pytest.approx((begin, middle, end), rel=1e-2)
 
@@ -47,7 +47,7 @@ def accepted(**hyper):
         ({"schedule": "cosin"}, "cosin"),
     ],
 )
-def test_hyperparameters_that_exclude_each_other_are_refused(hyper, why):
+def test_mutually_exclusive_hyperparameters_are_refused(hyper, why):
     with pytest.raises(Exception, match=why):
         accepted(**hyper)
 
@@ -60,7 +60,7 @@ def test_hyperparameters_that_exclude_each_other_are_refused(hyper, why):
         ({"warmup_steps": [5, 10], "schedule": ["linear", "one_cycle"]}, "tune.*one_cycle includes a warm-up"),
     ],
 )
-def test_a_search_space_whose_values_exclude_each_other_is_refused(space, why):
+def test_a_search_space_with_mutually_exclusive_values_is_refused(space, why):
     with pytest.raises(Exception, match=why):
         load_config(None, document=config(tune={"space": space}))
     fits = {"weight_decay": {"low": 0.001, "high": 0.1}, "optimizer": ["adamw", "sgd"], "clip_norm": {"low": 0.1, "high": 9}}

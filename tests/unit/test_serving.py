@@ -68,7 +68,7 @@ def plain(column):
 
 
 @given(st.lists(ROW, min_size=1, max_size=5))
-def test_what_fits_arrives_unchanged(rows):
+def test_valid_values_arrive_unchanged(rows):
     given_columns = {f.name: [row[f.name] for row in rows] for f in FEATURES}
     columns, count = columns_of(INFO, given_columns)
     assert count == len(rows)
@@ -88,7 +88,7 @@ def test_what_fits_arrives_unchanged(rows):
 
 
 @given(st.lists(ROW, min_size=2, max_size=5), st.data())
-def test_rows_together_are_the_rows_alone(rows, data):
+def test_a_batch_has_the_values_of_its_requests(rows, data):
     """What a batch holds of a request does not depend on its neighbours."""
     given_columns = {f.name: [row[f.name] for row in rows] for f in FEATURES}
     whole, _ = columns_of(INFO, given_columns)
@@ -101,7 +101,7 @@ def test_rows_together_are_the_rows_alone(rows, data):
 
 @given(st.dictionaries(st.sampled_from([f.name for f in FEATURES] + ["label", "zzz"]), ANYTHING, max_size=9))
 @settings(max_examples=300)
-def test_whatever_is_sent_fits_or_is_refused(sent):
+def test_any_request_is_accepted_or_refused(sent):
     columns, rows, refusal = asked(sent)
     if refusal:
         assert refusal.status in (400, 413)
@@ -137,7 +137,7 @@ def test_a_wrong_value_names_its_column(feature, value):
         ("a", {"x": 1}, "must be a list of values"),
     ],
 )
-def test_a_refusal_says_which_value_of_which_row_does_not_fit(name, values, words):
+def test_a_refusal_names_the_row_and_the_value_that_does_not_fit(name, values, words):
     good = {"a": [1.5], "i": [1], "s": ["x"], "w": [[1, 2, 3]]}
     with pytest.raises(InputError) as caught:
         columns_of(INFO, {**good, name: values})
@@ -206,7 +206,7 @@ def test_batches_form_while_the_model_works():
     assert len(seen) <= 5
 
 
-def test_who_is_to_blame_fails_alone():
+def test_only_the_faulty_request_of_a_batch_fails():
     def picky(columns):
         if (columns["a"] == 13).any():
             raise ValueError("13")
@@ -221,7 +221,7 @@ def test_who_is_to_blame_fails_alone():
     asyncio.run(main())
 
 
-def test_a_full_queue_refuses_and_who_gave_up_is_not_computed():
+def test_a_full_queue_refuses_and_cancelled_requests_are_not_computed():
     release, seen = threading.Event(), []
 
     def held(columns):
@@ -251,7 +251,7 @@ def model(version):
     return ServedModel(version, INFO, batcher(lambda c: c["a"]), None)
 
 
-def test_the_canary_is_stopped():
+def test_a_failing_canary_is_stopped():
     rollout = Rollout(1.0, StopRule(requests=10, failures=3, failure_share=0.1, latency_ratio=2))
     champion, canary = model("1"), model("2")
     rollout.set_champion(champion)
@@ -268,7 +268,7 @@ def test_the_canary_is_stopped():
     assert rollout.canary is None
 
 
-def test_lists_without_values_are_missing_in_a_binary_tensor_too():
+def test_empty_lists_are_missing_values_in_a_binary_tensor_too():
     given_columns = {"a": [1.5] * 2, "i": [1] * 2, "s": ["x"] * 2, "w": [[1, 2, 3]] * 2, "l": np.zeros((2, 0), dtype=np.int64)}
     columns, _ = columns_of(INFO, given_columns)
     assert plain(columns["l"]) == [[], []]

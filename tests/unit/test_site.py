@@ -30,7 +30,7 @@ def test_every_page_has_its_place_in_the_navigation():
     assert sorted(pages_of(nav)) == sorted(there)
 
 
-def test_every_decision_has_a_number_of_its_own_that_is_its_titles():
+def test_every_decision_has_a_unique_number_that_its_title_repeats():
     pages = sorted((DOCS / "decisions").glob("*.md"))
     assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
     assert [page.name for page in pages if not page.read_text().startswith(f"# {int(page.name[:4])}. ")] == []
@@ -48,7 +48,7 @@ def test_every_decision_has_a_number_of_its_own_that_is_its_titles():
         ("docs/a.md", "```\n[tests](../tests/x.py)\n```\n", "```\n[tests](../tests/x.py)\n```\n"),
     ],
 )
-def test_links_as_the_site_has_them(source, before, after):
+def test_links_are_those_of_the_site(source, before, after):
     assert make_site["rewrite"](before, source, SOURCES) == after
 
 
@@ -61,7 +61,7 @@ def test_links_as_the_site_has_them(source, before, after):
         ('<a href="https://example.org">out</a><script src="assets/x.js"></script>', 0),
     ],
 )
-def test_what_a_page_would_fetch_from_another_host_is_found(html, count):
+def test_resources_from_another_host_are_found(html, count):
     assert len(make_site["_OTHER_HOST"].findall(html)) == count
 
 
@@ -73,6 +73,6 @@ def anchors(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(REPOSITORY)))
-def test_every_anchor_that_a_page_links_to_is_there(page):
+def test_every_anchor_that_a_page_links_to_exists(page):
     linked = re.findall(r"\]\((?!\w+:)([^)#\s]*)#([^)\s]+)\)", page.read_text())
     assert [f"{file}#{anchor}" for file, anchor in linked if anchor not in anchors(page.parent / file if file else page)] == []

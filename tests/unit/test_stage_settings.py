@@ -54,12 +54,12 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("stage", SETTINGS)
-def test_a_stage_reads_what_it_was_given(config, stage):
+def test_a_stage_reads_its_settings(config, stage):
     given = SETTINGS[stage](config)
     assert type(given).model_validate_json(given.model_dump_json(exclude_defaults=True)) == given
 
 
-def test_a_change_of_what_a_framework_does_not_read_does_not_train_it_again(tmp_path):
+def test_a_changed_setting_that_a_framework_does_not_read_does_not_retrain_it(tmp_path):
     def settings(framework, **trainer):
         config = load_config(
             None, document={**DOCUMENT, "tune": None, "trainer": {"framework": framework, **trainer}}, base=tmp_path
@@ -71,7 +71,7 @@ def test_a_change_of_what_a_framework_does_not_read_does_not_train_it_again(tmp_
         assert settings(framework) == settings(framework, **unread) != settings(framework, **read)
 
 
-def test_training_reads_what_it_was_given(config, tmp_path):
+def test_training_reads_its_settings(config, tmp_path):
     given = stage_settings.trainer_settings(config, tmp_path / "code", "pytorch")
     read = TrainerSettings.model_validate_json(given.model_dump_json(exclude_defaults=True))
     assert read == given
@@ -79,11 +79,11 @@ def test_training_reads_what_it_was_given(config, tmp_path):
     assert (read.accelerator.workers, read.accelerator.deterministic) == (2, True)
 
 
-def test_the_data_gate_is_given_what_of_the_rest_bears_on_the_data(config):
+def test_the_data_gate_gets_the_other_settings_that_concern_the_data(config):
     given = stage_settings.data_gate_settings(config)
     assert (given.excluded, given.missing_values, given.comparable, given.curated) == (("a",), ("-",), 0.9, False)
 
 
-def test_settings_of_another_version_are_not_read_by_halves():
+def test_settings_of_another_version_are_refused():
     with pytest.raises(ValidationError, match="extra"):
         DataGateSettings.model_validate_json('{"version": "9", "unknown": 1}')

@@ -23,14 +23,14 @@ def ended(name, then="", stderr=subprocess.DEVNULL):
     return done.returncode, done.stdout
 
 
-def test_a_task_ends_without_taking_its_libraries_apart_and_loses_nothing_of_what_it_printed():
+def test_a_task_ends_without_library_teardown_and_loses_no_output():
     assert ended(AS_KFPS_EXECUTOR) == (0, "done")
 
 
-def test_what_fails_after_the_work_is_a_failure():
+def test_an_error_after_the_stage_is_a_failure():
     assert ended(AS_KFPS_EXECUTOR, "raise OSError('the disk is full')") == (1, "done")
 
 
 @pytest.mark.parametrize("name", ["", "import json; sys.modules['__main__'].__spec__ = json.__spec__"])
-def test_a_process_that_is_not_a_tasks_ends_as_ever(name):
+def test_a_process_that_runs_no_task_ends_normally(name):
     assert ended(name) == (0, "donetaken apart\n")

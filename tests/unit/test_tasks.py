@@ -16,7 +16,7 @@ from tests.bad_input import Case, config
 QUANTILES = ["0.1", "0.5", "0.9"]
 
 
-def test_the_names_of_scores_are_those_of_classes_or_targets():
+def test_scores_are_named_after_classes_or_targets():
     assert TASKS["binary"].prediction_names(["no", "yes"]) == ["prediction", "probability"]
     assert TASKS["multiclass"].prediction_names([1, 2]) == ["prediction", "probability_1", "probability_2"]
     assert TASKS["regression"].prediction_names([]) == ["prediction"]
@@ -40,7 +40,7 @@ def test_a_bundle_with_other_targets_than_its_task_has_is_refused(task, targets,
     assert TASKS[task].fits_targets(targets) is fits
 
 
-def test_the_pinball_loss_is_scikit_learns_and_coverage_the_share_between_the_outer_quantiles():
+def test_the_pinball_loss_equals_scikit_learns_and_coverage_is_the_share_between_the_outer_quantiles():
     random = np.random.default_rng(0)
     labels, scores = random.normal(size=300), np.sort(random.normal(size=(300, 3)), axis=1)
     weights = random.poisson(1, 300).astype(float)
@@ -51,7 +51,7 @@ def test_the_pinball_loss_is_scikit_learns_and_coverage_the_share_between_the_ou
     assert found["coverage"] == pytest.approx(np.average(inside, weights=weights))
 
 
-def test_the_trivial_predictor_of_quantiles_is_the_labels_own_quantiles():
+def test_the_trivial_predictor_of_quantiles_predicts_the_labels_quantiles():
     labels = np.random.default_rng(0).exponential(size=1000)
     trivial = Trivial.of(Rows("quantile", labels, {}, targets=QUANTILES), "loss")
     values = np.quantile(labels, [0.1, 0.5, 0.9], method="inverted_cdf")

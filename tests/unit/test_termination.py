@@ -94,7 +94,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_sigterm_ends_what_runs(case):
+def test_sigterm_ends_running_code(case):
     body, said = CASES[case]
     again = "0.2" if "sleep" in body else "1.0"
     done = subprocess.run(

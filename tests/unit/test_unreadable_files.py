@@ -49,7 +49,7 @@ def write(path, content):
     [lambda c: gzip.compress(c)[:-40], lambda c: gzip.compress(c)[:30] + b"\xff" * 60 + gzip.compress(c)[90:], lambda c: c],
     ids=["cut off", "corrupted", "not compressed"],
 )
-def test_what_its_name_calls_compressed_and_is_not_whole_is_the_users_error(kind, spoiled, tmp_path):
+def test_a_damaged_compressed_file_is_a_user_error(kind, spoiled, tmp_path):
     content = {"csv": CSV, "jsonl": ROWS, "parquet": b"PAR1"}[kind]
     message = refusal(write(tmp_path / f"d.{kind}.gz", spoiled(content)), kind)
     assert "cannot be read as" in message
@@ -73,7 +73,7 @@ def test_what_its_name_calls_compressed_and_is_not_whole_is_the_users_error(kind
     ],
     ids=["gzip", "bzip2", "zip", "zstd"],
 )
-def test_what_is_compressed_without_saying_so_is_named(kind, content, says, tmp_path):
+def test_a_compressed_file_without_its_extension_is_named(kind, content, says, tmp_path):
     assert says in refusal(write(tmp_path / f"d.{kind}", content), kind)
 
 
@@ -81,7 +81,7 @@ def test_what_is_compressed_without_saying_so_is_named(kind, content, says, tmp_
     ("encoding", "key"),
     [("utf-16", "utf-16"), ("utf-16-le", "utf-16-le"), ("utf-16-be", "utf-16-be"), ("utf-32", "utf-32")],
 )
-def test_a_csv_of_another_unicode_encoding_is_told_which_key_reads_it_and_that_key_reads_it(encoding, key, tmp_path):
+def test_a_csv_in_another_unicode_encoding_is_refused_with_the_key_that_reads_it(encoding, key, tmp_path):
     path = write(tmp_path / "d.csv", CSV.decode().encode(encoding))
     assert f"Set data.csv.encoding: {key}." in refusal(path, "csv")
     [batch] = READERS["csv"](str(path), BadRows(0), None, options=CsvOptions(encoding=key))
@@ -89,12 +89,12 @@ def test_a_csv_of_another_unicode_encoding_is_told_which_key_reads_it_and_that_k
     assert batch.num_rows == 200
 
 
-def test_utf_16_without_the_mark_that_its_name_promises_is_refused(tmp_path):
+def test_utf_16_without_a_byte_order_mark_is_refused(tmp_path):
     path = write(tmp_path / "d.csv", CSV)
     assert "is not utf-16 text" in refusal(path, "csv", options=CsvOptions(encoding="utf-16"))
 
 
-def test_json_lines_in_utf_16_are_refused_and_not_half_read(tmp_path):
+def test_json_lines_in_utf_16_are_refused(tmp_path):
     assert "is UTF-16; JSON Lines are UTF-8" in refusal(write(tmp_path / "d.jsonl", ROWS.decode().encode("utf-16")), "jsonl")
 
 
@@ -108,7 +108,7 @@ def test_json_lines_in_utf_16_are_refused_and_not_half_read(tmp_path):
     ],
     ids=["depth", "bytes", "surrogate", "comma"],
 )
-def test_a_line_that_no_json_reader_takes_is_a_bad_row_with_its_line(line, why, tmp_path):
+def test_a_line_of_invalid_json_is_a_bad_row_with_its_line_number(line, why, tmp_path):
     bad = BadRows(1)
     batches = list(READERS["jsonl"](str(write(tmp_path / "d.jsonl", b'{"x": 1}\n' + line + b"\n")), bad, None))
     assert sum(b.num_rows for b in batches) == bad.count == 1
@@ -116,13 +116,13 @@ def test_a_line_that_no_json_reader_takes_is_a_bad_row_with_its_line(line, why, 
     assert why in bad.samples[0]["reason"]
 
 
-def test_the_number_of_a_ragged_row_is_said(tmp_path):
+def test_the_line_number_of_a_ragged_row_is_reported(tmp_path):
     bad = BadRows(1)
     list(READERS["csv"](str(write(tmp_path / "d.csv", b"x,y\n1,2\n3\n4,5\n")), bad, None))
     assert bad.samples[0]["reason"] == "record 2: 1 fields where the header has 2"
 
 
-def test_a_ragged_row_that_is_no_utf_8_is_refused_with_its_line_and_without_a_trace(tmp_path, capsys, monkeypatch):
+def test_a_ragged_row_that_is_not_utf_8_is_refused_with_its_line(tmp_path, capsys, monkeypatch):
     unraisable = []
     monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
     path = write(tmp_path / "d.csv", b"x,y\n1,2\n\xc3(,2,3\n4,5\n")
@@ -132,7 +132,7 @@ def test_a_ragged_row_that_is_no_utf_8_is_refused_with_its_line_and_without_a_tr
     assert (unraisable, capsys.readouterr().err) == ([], "")
 
 
-def test_a_parquet_text_that_is_none_is_refused_with_its_row(tmp_path):
+def test_a_parquet_text_that_is_not_utf_8_is_refused_with_its_row(tmp_path):
     # Arrow does not look at what it writes as text.
     texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"\xff"]).buffers())
     pa.parquet.write_table(pa.table({"s": texts}), tmp_path / "d.parquet")
@@ -147,7 +147,7 @@ def test_a_time_of_day_beyond_midnight_is_refused_with_its_row(tmp_path):
 
 
 @pytest.mark.parametrize("column", [[{"qqq": "x"}], ["x"]], ids=["nested", "plain"])
-def test_a_name_of_a_parquet_that_is_no_text_is_refused(column, tmp_path):
+def test_a_parquet_column_name_that_is_not_utf_8_is_refused(column, tmp_path):
     pa.parquet.write_table(pa.table({"s" if isinstance(column[0], dict) else "qqq": column}), tmp_path / "d", store_schema=False)
     path = write(tmp_path / "d.parquet", (tmp_path / "d").read_bytes().replace(b"qqq", b"q\xffq"))
     message = refusal(path, "parquet")
@@ -170,7 +170,7 @@ def test_duplicate_columns_of_a_parquet_are_named(tmp_path):
     ids=["date", "timestamp"],
 )
 @pytest.mark.parametrize("key", ["label", "data.split_key"])
-def test_a_label_or_key_that_no_calendar_has_is_refused_with_its_row(values, says, key, tmp_path):
+def test_a_label_or_key_that_is_an_impossible_date_is_refused_with_its_row(values, says, key, tmp_path):
     table = {"y": values, "k": pa.array([1, 2])} if key == "label" else {"y": pa.array([0, 1]), "k": values}
     pa.parquet.write_table(pa.table(table), tmp_path / "d.parquet", version="2.6")
     with pytest.raises(UserError) as caught:
@@ -179,7 +179,7 @@ def test_a_label_or_key_that_no_calendar_has_is_refused_with_its_row(values, say
     assert says in str(caught.value)
 
 
-def test_a_label_of_bytes_that_are_no_text_is_refused_with_its_row_and_value(tmp_path):
+def test_a_label_of_undecodable_bytes_is_refused_with_its_row_and_value(tmp_path):
     pa.parquet.write_table(pa.table({"y": pa.array([b"a", b"\xff\xfe"])}), tmp_path / "d.parquet")
     with pytest.raises(UserError, match=r"row 1: 'y' holds bytes that are not UTF-8 text: b'\\xff\\xfe'. Write"):
         scanned(tmp_path / "d.parquet")
@@ -190,7 +190,7 @@ def test_a_label_of_empty_lists_has_no_value(tmp_path):
         scanned(write(tmp_path / "d.jsonl", b'{"x": 1, "y": []}\n{"x": 2, "y": []}\n'))
 
 
-def test_where_all_rows_are_bad_the_first_is_shown(tmp_path):
+def test_the_first_row_is_shown_if_all_rows_are_bad(tmp_path):
     with pytest.raises(UserError) as caught:
         scanned(write(tmp_path / "d.jsonl", b"[1]\n[2]\n"), max_bad_rows=10)
     assert "no rows" in str(caught.value)
@@ -214,7 +214,7 @@ def test_a_value_that_does_not_fit_is_named_with_file_column_row_and_value(tmp_p
     )
 
 
-def test_what_float32_does_not_hold_makes_no_warning(recwarn):
+def test_numbers_beyond_float32_cause_no_warning(recwarn):
     FloatPrecision().add("x", pa.array([1e300, 2e300]), "float")
     assert [w for w in recwarn if issubclass(w.category, RuntimeWarning)] == []
 
@@ -225,7 +225,7 @@ def test_a_column_of_lists_of_one_can_be_declared_a_number(tmp_path):
     assert scanned(tmp_path / "d.parquet", columns={"x": "number"}).types["x"].kind == "float"
 
 
-def test_a_name_without_an_end_is_refused_in_a_short_message(tmp_path):
+def test_an_endless_name_is_refused_in_a_short_message(tmp_path):
     message = refusal(write(tmp_path / "d.csv", b"x" * 70_000 + b",y\n1,2\n"), "csv")
     assert "the name of column 1" in message
     assert "has 70,000 characters" in message

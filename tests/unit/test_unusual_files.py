@@ -35,26 +35,26 @@ def csv(folder, *lines):
     return path
 
 
-def test_columns_without_a_name_and_a_value_at_the_end_are_columns_without_any_value(tmp_path):
+def test_unnamed_trailing_columns_without_values_are_columns_without_values(tmp_path):
     spec = spec_of(csv(tmp_path, "x,y,,", "1,0,,", "2,1,,"))
     found = scan(spec, BadRows(0))
     assert [n for n, t in found.types.items() if t.kind == EMPTY] == ["Unnamed: 2", "Unnamed: 3"]
     assert read(spec).select(["x", "y"]).to_pydict() == {"x": ["1", "2"], "y": ["0", "1"]}
 
 
-def test_a_first_line_that_ends_with_a_separator_has_no_column_more(tmp_path):
+def test_a_trailing_separator_in_the_header_adds_no_column(tmp_path):
     spec = spec_of(csv(tmp_path, "x,y,", "1,0", "2,1"))
     assert scan(spec, BadRows(0)).rows == 2
     assert read(spec).to_pydict() == {"x": ["1", "2"], "y": ["0", "1"]}
 
 
-def test_a_column_without_a_name_that_holds_a_value_is_refused(tmp_path):
+def test_an_unnamed_column_with_a_value_is_refused(tmp_path):
     with pytest.raises(UserError, match="column 4 has no name"):
         scan(spec_of(csv(tmp_path, "x,y,,", "1,0,,", "2,1,,7")), BadRows(0))
 
 
 @pytest.mark.parametrize("names", ["1,2,3,4", "ann,bob,eve,joe"])
-def test_the_names_of_rows_that_r_writes_without_a_name_for_them_are_left_out_and_said(names, tmp_path):
+def test_unnamed_row_names_of_r_are_excluded_and_reported(names, tmp_path):
     lines = [f'"{n}",{i},{i % 2}' for i, n in enumerate(names.split(","))]
     spec = spec_of(csv(tmp_path, '"x","y"', *lines))
     found = scan(spec, BadRows(0))
@@ -63,17 +63,17 @@ def test_the_names_of_rows_that_r_writes_without_a_name_for_them_are_left_out_an
     assert read(spec).to_pydict() == {"x": ["0", "1", "2", "3"], "y": ["0", "1", "0", "1"]}
 
 
-def test_a_field_too_many_that_is_no_name_of_a_row_is_refused(tmp_path):
+def test_a_surplus_field_that_is_no_row_name_is_refused(tmp_path):
     with pytest.raises(UserError, match="column 1 has no name and is not a row index"):
         scan(spec_of(csv(tmp_path, "x,y", "a,1,0", "a,2,1", "b,3,1")), BadRows(0))
 
 
-def test_lines_with_a_separator_too_many_are_bad_rows_and_move_no_value(tmp_path):
+def test_lines_with_a_surplus_separator_are_bad_rows_and_shift_no_value(tmp_path):
     with pytest.raises(UserError, match="3 fields where the header has 2"):
         scan(spec_of(csv(tmp_path, "x,y", "1,0,", "2,1,")), BadRows(0))
 
 
-def test_a_first_row_with_a_field_too_many_is_one_bad_row(tmp_path):
+def test_a_first_row_with_a_surplus_field_is_one_bad_row(tmp_path):
     bad = BadRows(1)
     assert scan(spec_of(csv(tmp_path, "x,y", "1,2,0", "1,0", "2,1"), max_bad_rows=1), bad).rows == 2
     assert bad.count == 1
@@ -90,30 +90,30 @@ def test_a_ragged_row_below_a_name_of_two_lines_has_its_number(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["x,y", "x,y\n", "x,y,"])
-def test_a_first_line_alone_has_no_rows(text, tmp_path):
+def test_a_header_alone_has_no_rows(text, tmp_path):
     (tmp_path / "d.csv").write_text(text)
     with pytest.raises(UserError, match="no rows in"):
         scan(spec_of(tmp_path / "d.csv"), BadRows(0))
 
 
-def test_a_text_that_is_longer_than_pythons_csv_reader_takes_is_read(tmp_path):
+def test_a_text_longer_than_the_limit_of_pythons_csv_reader_is_read(tmp_path):
     long = "z" * 200_000
     spec = spec_of(csv(tmp_path, "x,y", f"{long},0", "2,1"))
     assert read(spec).to_pydict() == {"x": [long, "2"], "y": ["0", "1"]}
 
 
-def test_names_without_an_end_are_refused(tmp_path):
+def test_endless_names_are_refused(tmp_path):
     with pytest.raises(UserError, match="the first line has more than 8 MiB"):
         scan(spec_of(csv(tmp_path, "a," * (5 << 20))), BadRows(0))
 
 
-def test_separators_without_end_are_refused_in_one_sentence(tmp_path):
+def test_endless_separators_are_refused_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"column 2, 3, .*, 21 and 999,979 more has no name") as caught:
         scan(spec_of(csv(tmp_path, "a" + "," * 999_999)), BadRows(0))
     assert len(str(caught.value)) < 1000
 
 
-def test_an_index_that_was_stored_again_and_again_is_left_out_and_said(tmp_path):
+def test_an_index_stored_repeatedly_is_excluded_and_reported(tmp_path):
     rows = pd.DataFrame({"x": [5, 7, 5, 7], "y": [0, 1, 1, 0]})
     for _ in range(3):
         rows.to_csv(tmp_path / "d.csv")
@@ -138,7 +138,7 @@ def test_a_uuid_is_one_key_and_one_value_as_a_type_of_parquet_and_as_a_text(tmp_
     assert key_hashes(columns[0], rows).tolist() == key_hashes(columns[1], rows).tolist()
 
 
-def test_extension_types_stand_beside_texts(tmp_path):
+def test_extension_types_are_read_beside_texts(tmp_path):
     """Texts are read by references to the file's dictionary, and then given the types that the file names."""
     typed = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([uuid.UUID(int=7).bytes, None], pa.binary(16)))
     pa.parquet.write_table(pa.table({"u": typed, "s": ["a", "b"], "y": [0, 1]}), tmp_path / "d.parquet")
@@ -152,7 +152,7 @@ def test_booleans_of_one_byte_are_booleans(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1"])
-def test_the_index_of_tables_that_were_put_together_and_mixed_is_left_out_and_said(name, tmp_path):
+def test_the_index_of_concatenated_and_shuffled_tables_is_excluded_and_reported(name, tmp_path):
     index = np.random.default_rng(0).permutation(np.concatenate([np.arange(40), np.arange(30), np.arange(30)]))
     pd.DataFrame({name: index, "x": index, "y": [0, 1] * 50}).to_csv(tmp_path / "d.csv", index=False)
     found = scan(spec_of(tmp_path / "d.csv"), BadRows(0))

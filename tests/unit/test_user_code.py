@@ -48,7 +48,7 @@ def test_broken_code_is_refused_with_its_line(text, message, tmp_path):
         snapshot(f"{tmp_path / 'broken.py'}:f", "f", tmp_path / "store", key="k").load()
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         snapshot(str(tmp_path / "none.py"), "f", tmp_path / "store", key="k")
 
@@ -103,14 +103,14 @@ def test_a_file_that_a_helper_names_travels_too_and_changes_the_snapshot(tmp_pat
     assert first.load()() == "a"
 
 
-def test_what_is_only_mentioned_in_a_docstring_does_not_travel(tmp_path):
+def test_a_file_named_only_in_a_docstring_does_not_travel(tmp_path):
     put(tmp_path, model='"""words.txt"""\ndef f():\n    "words.txt"\n    return 1\n')
     (tmp_path / "words.txt").write_text("a")
     snapshot(str(tmp_path / "model.py"), "f", tmp_path / "store", key="k")
     assert not list((tmp_path / "store").rglob("words.txt"))
 
 
-def test_a_file_outside_of_the_codes_folder_is_refused(tmp_path):
+def test_a_file_outside_the_codes_folder_is_refused(tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "words.txt").write_text("a")
     put(tmp_path / "code", model="from pathlib import Path\ndef f(): return Path(__file__).parent / '../words.txt'\n")

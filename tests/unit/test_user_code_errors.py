@@ -51,7 +51,7 @@ def written(tmp_path, text):
 
 
 @pytest.mark.parametrize("kind", RAISES)
-def test_what_is_raised_on_import_is_told_in_one_line_with_its_place(kind, tmp_path):
+def test_an_error_on_import_is_reported_in_one_line_with_its_place(kind, tmp_path):
     raising, message = RAISES[kind]
     with pytest.raises(UserError) as caught:
         load_function(written(tmp_path, f"x = 1\n{raising}\ndef build_model(spec): pass\n"), "build_model")
@@ -62,7 +62,7 @@ def test_what_is_raised_on_import_is_told_in_one_line_with_its_place(kind, tmp_p
 
 
 @pytest.mark.parametrize("kind", RAISES)
-def test_what_is_raised_in_the_middle_of_a_stage_is_the_users_with_its_place(kind, tmp_path):
+def test_an_error_of_user_code_within_a_stage_is_a_user_error_with_its_line(kind, tmp_path):
     raising, message = RAISES[kind]
     call = load_function(written(tmp_path, f"def call():\n    {raising}\n"), "call")
     try:
@@ -77,7 +77,7 @@ def test_what_is_raised_in_the_middle_of_a_stage_is_the_users_with_its_place(kin
 
 
 @pytest.mark.parametrize("kind", RAISES)
-def test_what_is_raised_where_code_is_called_is_told_with_what_called_it(kind, tmp_path):
+def test_an_error_in_a_call_is_reported_with_the_caller(kind, tmp_path):
     raising, message = RAISES[kind]
     call = load_function(written(tmp_path, f"def call():\n    {raising}\n"), "call")
     with pytest.raises(UserError) as caught, blamed("trainer.model: build_model failed: ", folder_of(call)):
@@ -85,13 +85,13 @@ def test_what_is_raised_where_code_is_called_is_told_with_what_called_it(kind, t
     assert str(caught.value).startswith(f"trainer.model: build_model failed: mine.py, line 2: {message}")
 
 
-def test_ctrl_c_is_no_mistake_of_the_code_that_it_meets(tmp_path):
+def test_ctrl_c_is_not_attributed_to_the_running_code(tmp_path):
     path = written(tmp_path, "raise KeyboardInterrupt\ndef f(): pass\n")
     with pytest.raises(KeyboardInterrupt):
         load_function(path, "f")
 
 
-def test_being_told_to_end_is_no_mistake_of_the_code_that_it_meets(tmp_path):
+def test_a_termination_is_not_attributed_to_the_running_code(tmp_path):
     call = load_function(written(tmp_path, "def call(raising):\n    raising()\n"), "call")
 
     def terminated():
@@ -102,7 +102,7 @@ def test_being_told_to_end_is_no_mistake_of_the_code_that_it_meets(tmp_path):
     assert classify(caught.value, None).kind == "stage"
 
 
-def test_an_error_beside_the_users_code_is_not_blamed_on_it(tmp_path):
+def test_an_error_outside_user_code_is_not_attributed_to_it(tmp_path):
     load_function(written(tmp_path, "def call(): pass\n"), "call")
     beside = tmp_path.with_name(tmp_path.name + "_2")
     beside.mkdir()
@@ -113,7 +113,7 @@ def test_an_error_beside_the_users_code_is_not_blamed_on_it(tmp_path):
     assert classify(caught.value, None).kind == "stage"
 
 
-def test_where_a_worker_ends_only_what_the_code_itself_raised_is_its_mistake(tmp_path):
+def test_of_a_failed_worker_only_errors_raised_by_user_code_are_user_errors(tmp_path):
     text = "def own():\n    raise ValueError('mine')\ndef through(f):\n    f()\n"
     own = load_function(written(tmp_path, text), "own")
 
@@ -130,7 +130,7 @@ def test_where_a_worker_ends_only_what_the_code_itself_raised_is_its_mistake(tmp
     assert error_of(load_function(str(tmp_path / "mine.py"), "through"), peer_is_gone) == ""
 
 
-def test_the_place_that_a_translation_of_the_code_names_is_the_place(tmp_path):
+def test_the_line_that_autograph_reports_is_used(tmp_path):
     path = written(tmp_path, "def call(): pass\n")
     load_function(path, "call")
     # As TensorFlow's AutoGraph raises it: the trace has generated files only.
@@ -154,6 +154,6 @@ def test_the_folder_of_any_callable_of_a_file_is_found(kind, tmp_path):
     assert folder_of(found) == str(tmp_path)
 
 
-def test_what_belongs_to_no_file_has_no_folder():
+def test_a_callable_without_a_file_has_no_folder():
     assert folder_of(len) == ""
     assert not re.search("x", folder_of(None))
