@@ -16,6 +16,7 @@ from pathlib import Path
 
 from switchyard.components.bundle.model import bundle_info
 from switchyard.components.bundle.source import open_model
+from switchyard.components.compat.python_exit import exit_at_once
 from switchyard.components.errors import StageError, UserError
 from switchyard.components.import_order import import_tensorflow_without_keras, import_torch_first
 from switchyard.components.serving.server import ServeOptions, serve
@@ -50,4 +51,5 @@ def _end_with_the_stage() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]), sys.argv[3] or None))
+    # The stage waits for the end of its server.
+    exit_at_once(main(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]), sys.argv[3] or None))

@@ -4,6 +4,7 @@ PyTorch is not preloaded: it trains in separate processes, see `switchyard.compo
 stage that runs a PyTorch model imports it on demand.
 """
 
+import atexit
 import importlib
 import os
 
@@ -41,4 +42,6 @@ def preload() -> None:
 
 
 if PRELOAD_LOG in os.environ:
+    # The fork server ends with its runner. Registered first, so called last: no teardown of the modules, which takes seconds.
+    atexit.register(os._exit, 0)
     preload()
