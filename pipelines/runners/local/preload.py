@@ -42,6 +42,6 @@ def preload() -> None:
 
 
 if PRELOAD_LOG in os.environ:
-    # The fork server ends with its runner. Registered first, so called last: no teardown of the modules, which takes seconds.
+    # The fork server ends with its runner. Called after what the imports register: no teardown of modules, which takes seconds.
     atexit.register(os._exit, 0)
     preload()
