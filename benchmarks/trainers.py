@@ -252,7 +252,8 @@ def _make_batches_first(request: Any, epochs: int) -> None:
         def __init__(self, *_: Any) -> None: ...
 
         def __iter__(self) -> Iterator[Any]:
-            return iter(next(remaining))
+            # A generator: Lightning calls iter() once to see whether it can.
+            yield from next(remaining)
 
     # This process measures one side and ends: the trainer's own batches are not given back.
     mock.patch.object(pytorch_trainer, "TrainBatches", Ready).start()
