@@ -39,6 +39,7 @@ from switchyard.components.training.pytorch.archive import MODEL_FILE, save_prog
 from switchyard.components.training.pytorch.batches import EvalBatches, TrainBatches
 from switchyard.components.training.pytorch.compile import compiled
 from switchyard.components.training.pytorch.default_model import default_model
+from switchyard.components.training.pytorch.hints import without_hints
 from switchyard.components.training.pytorch.losses import row_losses
 from switchyard.components.training.pytorch.metrics import Metrics, activated
 from switchyard.components.training.pytorch.model_check import check_logits, check_loss, check_training
@@ -86,6 +87,7 @@ class PytorchTrainer(Trainer):
 
     def fit(self, request: TrainRequest, report: Report) -> TrainResult:
         """See the base class."""
+        without_hints()
         with numerics(request.accelerator):
             return self._fit(request, report)
 

@@ -18,7 +18,7 @@ from switchyard.components.training.columns import FILE, SUFFIX, ColumnsWriter, 
 from switchyard.components.training.config import HyperparametersConfig
 from switchyard.components.training.example_source import blocks
 from switchyard.components.training.job import TrainingJob
-from switchyard.components.training.pytorch import batches, trainer
+from switchyard.components.training.pytorch import batches, default_model, trainer
 from switchyard.components.training.pytorch.archive import MODEL_FILE
 from switchyard.components.training.pytorch.trainer import PytorchTrainer
 from switchyard.components.training.workers.group import train_here
@@ -32,10 +32,18 @@ on_a_gpu = pytest.mark.skipif(not DEVICES, reason="no NVIDIA GPU: torch.cuda.dev
 # float32 adds up in another order on another device; the others have 8 or 11 bits of mantissa.
 ALLOWED = {"float32": 1e-3, "tf32": 1e-2, "bf16": 5e-2, "fp16": 1e-2}
 
+LINEAR = {"path": linear_model.__file__, "function": "build_model"}
+
 
 def needs(count):
     reason = f"needs {count} NVIDIA GPUs, this machine has {DEVICES}; the same code is tested on CPU processes: tests/workers"
     return pytest.mark.skipif(count > DEVICES, reason=reason)
+
+
+@pytest.fixture
+def no_dropout(monkeypatch):
+    """Default models whose training depends on no random numbers: another device or dtype drops out other units."""
+    monkeypatch.setattr(default_model, "DROPOUT", 0.0)
 
 
 @pytest.fixture
@@ -64,6 +72,7 @@ def scores(made, rows=200, size=None):
     "precision", ["float32", pytest.param("tf32", marks=on_a_gpu), "bf16", pytest.param("fp16", marks=on_a_gpu)]
 )
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.usefixtures("no_dropout")
 def test_learns_as_in_float32_on_a_cpu_and_serves_in_float32(task, precision, trained):
     _, alone = trained(task, kind="cpu", epochs=3)
     made, found = trained(task, precision=precision, epochs=3)
@@ -76,6 +85,7 @@ def test_learns_as_in_float32_on_a_cpu_and_serves_in_float32(task, precision, tr
 @on_a_gpu
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.usefixtures("no_dropout")
 def test_a_compiled_model_learns_the_same(task, precision, trained):
     _, alone = trained(task, precision=precision, epochs=3)
     _, found = trained(task, precision=precision, epochs=3, compile=True)
@@ -242,8 +252,8 @@ def several(folder, count, *, kind=KIND, shard_model=False, accumulate_steps=1, 
 @pytest.mark.parametrize("count", [pytest.param(n, marks=needs(n)) for n in (2, 4, 8)])
 @pytest.mark.parametrize("shard_model", [False, True])
 def test_several_gpus_learn_as_one(count, shard_model, trained, tmp_path):
-    _, alone = trained(epochs=3)
-    found = several(tmp_path / "several", count, shard_model=shard_model)
+    _, alone = trained(epochs=3, build_model=linear_model.build_model)
+    found = several(tmp_path / "several", count, shard_model=shard_model, code=LINEAR)
     assert found.workers == count
     assert [h["val_loss"] for h in found.history] == pytest.approx([h["val_loss"] for h in alone.history], abs=1e-2)
 
@@ -251,7 +261,6 @@ def test_several_gpus_learn_as_one(count, shard_model, trained, tmp_path):
 @pytest.mark.parametrize("shard_model", [False, True])
 def test_two_cpu_processes_accumulate_gradients_as_one(shard_model, trained, tmp_path):
     _, alone = trained(kind="cpu", epochs=3, accumulate_steps=5, build_model=linear_model.build_model)
-    code = {"path": linear_model.__file__, "function": "build_model"}
-    found = several(tmp_path / "several", 2, kind="cpu", shard_model=shard_model, accumulate_steps=5, code=code)
+    found = several(tmp_path / "several", 2, kind="cpu", shard_model=shard_model, accumulate_steps=5, code=LINEAR)
     assert (found.workers, found.steps) == (2, alone.steps)
     assert [h["val_loss"] for h in found.history] == pytest.approx([h["val_loss"] for h in alone.history], abs=1e-5)
