@@ -6,19 +6,26 @@ import io
 import json
 from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow_transform.tf_metadata.schema_utils import schema_from_feature_spec
 
 from switchyard.components.bundle.model import load_bundle
 from switchyard.components.data.feature_spec import FeatureSpec
 from switchyard.components.errors import UserError
+from switchyard.components.failure import expected as expected_failure
 from switchyard.components.infra_validation.check import check
 from switchyard.components.tracking.manifest import FORMAT, write_manifest
+from switchyard.components.training.columns import FILE, features_json
+from switchyard.components.training.examples import transformed_examples
+from switchyard.components.transform.columns import WriteColumns, feature_specs, trained_features
 from switchyard.components.user_code.loading import UserCode
-from switchyard.components.user_code.tokenizer import Tokenizer, load_tokenizer, save_sample
+from switchyard.components.user_code.tokenizer import Tokenizer, load_tokenizer, save_sample, tokenizer_outputs
 
 TEXT = FeatureSpec("review", "string", (1,))
 TEXTS = np.array([[b"good film"], ["schön".encode()], [b""]], dtype=object)
@@ -145,6 +152,63 @@ def test_a_module_in_the_folder_that_shadows_pythons_is_refused(saved):
     Path(saved / "code" / "json.py").write_text("")
     with pytest.raises(UserError, match="json would shadow a module of Python"):
         load_tokenizer(saved)
+
+
+def transformed(folder, tokenizer, reviews):
+    """Writes rows as the transform stage does and returns the artifact's folder."""
+    spec = {name: tf.io.FixedLenFeature([1], dtype) for name, dtype in {"review": tf.string, "price": tf.float32}.items()}
+    schema = schema_from_feature_spec({**spec, "y": tf.io.FixedLenFeature([], tf.int64)})
+    rows = {
+        "price": [[float(i)] for i in range(len(reviews))],
+        "review": [[r] for r in reviews],
+        "y": [[i] for i in range(len(reviews))],
+    }
+    kinds = {"price": pa.float32(), "review": pa.large_binary(), "y": pa.int64()}
+    batch = pa.RecordBatch.from_pydict({n: pa.array(v, pa.large_list(kinds[n])) for n, v in rows.items()})
+    batches = [batch.slice(start, 2) for start in range(0, len(reviews), 2)]
+    with beam.Pipeline() as pipeline:
+        given = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: [(each, {}) for each in batches])
+        _ = given | WriteColumns(schema, "y", str(folder / "Split-train" / "examples"), tokenizer)
+    features = feature_specs(schema, "y", tokenized=True)
+    trained = trained_features(features, tokenizer_outputs(str(folder / "tokenizer")), "y")
+    (folder / FILE).write_text(features_json(trained))
+    return folder
+
+
+def test_trainers_read_the_arrays_beside_the_other_features(tmp_path):
+    reviews = [f"word{i} film".encode() for i in range(20)]
+    folder = transformed(tmp_path / "artifact", code(tmp_path / "project", WORDS), reviews)
+    [(features, labels)] = transformed_examples(folder, "train").batches(100)
+    order = np.argsort(labels)
+    assert sorted(features) == ["ids", "length", "price"]
+    expected = load_tokenizer(folder / "tokenizer")({"review": np.array([[r] for r in reviews], dtype=object)})
+    np.testing.assert_array_equal(features["ids"][order], expected["ids"])
+    np.testing.assert_array_equal(features["length"][order], expected["length"])
+    np.testing.assert_array_equal(features["price"][order][:, 0], np.arange(20))
+    assert [file.name for file in (folder / "tokenizer" / "samples").iterdir()] == ["train.arrow"]
+
+
+def test_a_text_that_the_tokenizer_fails_on_is_an_error_with_its_line(tmp_path):
+    fails = returning("{'ids': [int(t or 0) for t in texts['review']]}")
+    with pytest.raises(Exception, match="ValueError") as failed:
+        transformed(tmp_path / "artifact", code(tmp_path / "project", fails), [b"1", b"2", b"three"])
+    failure = expected_failure(failed.value)
+    assert failure is not None
+    assert failure.message.startswith("tokenizer: words.py failed: words.py, line 4: ValueError: invalid literal for int()")
+
+
+def test_an_array_named_like_a_feature_is_refused(tmp_path):
+    taken = code(tmp_path / "project", returning("{'price': np.zeros(len(texts['review']))}"))
+    with pytest.raises(UserError, match="returns an array named like the feature or label 'price'"):
+        transformed(tmp_path / "artifact", taken, [b"a"])
+
+
+def test_two_tokenizers_with_files_of_one_name_stay_apart(tmp_path):
+    """A candidate and a champion in one process."""
+    one = Tokenizer(code(tmp_path / "one", WORDS), [TEXT])
+    two = Tokenizer(code(tmp_path / "two", WORDS.replace("+ 1 for", "+ 0 for")), [TEXT])
+    rows = {"review": TEXTS}
+    np.testing.assert_array_equal(one(rows)["ids"][0, :2], two(rows)["ids"][0, :2] + 1)
 
 
 def bundle_of(folder, tokenizer, text, output, score):
