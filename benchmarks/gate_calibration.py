@@ -203,7 +203,7 @@ def findings(found: Mapping[str, Any], trained_on: Any, in_order: Mapping[str, f
     schema = tfdv.infer_schema(found["train"], infer_feature_shape=True)
     widen(schema, found["train"], [s for name, s in found.items() if name != "train"])
     anomalies = {name: tfdv.validate_statistics(s, schema) for name, s in found.items()}
-    checks = Checks(found, schema, anomalies, "", in_order, SETTINGS, champions=trained_on)
+    checks = Checks(found, schema, anomalies, set(), in_order, SETTINGS, champions=trained_on)
     return merged(checks.findings()[0])
 
 

@@ -9,14 +9,14 @@ The area under the ROC curve has three implementations:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from switchyard.components.tasks import BINARY, MULTICLASS, QUANTILE, REGRESSION, TASKS
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, REGRESSION, TASKS
 
 # Means over rows. TFMA's own multiclass accuracy and loss need one-hot labels, or have keys that thresholds do not match.
-ROW_ACCURACY, ROW_LOSS, ROW_COVERAGE = "__accuracy", "__loss", "__coverage"
+ROW_ACCURACY, ROW_LOSS, ROW_COVERAGE, ROW_ERROR = "__accuracy", "__loss", "__coverage", "__mae"
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Metric:
         primary: tasks in which it decides between two models by default.
         trained: whether trainers report it each epoch, for the training split and, prefixed with `val_`, for the eval split;
             `tune` may optimize it, and the report plots its curve.
+        each: tasks in which it is measured of each label column, too.
         headline: position in terminal tables; None: in files and on pages only.
     """
 
@@ -62,6 +63,11 @@ class Metric:
     primary: tuple[str, ...] = ()
     trained: bool = False
     headline: int | None = None
+    each: tuple[str, ...] = ()
+
+    def names(self, task: str, targets: Sequence[str]) -> list[str]:
+        """Returns its name and, if it is also measured of each label column, its names there: `mae/temperature`."""
+        return [self.name, *(f"{self.name}/{t}" for t in targets if task in self.each)]
 
     def has_threshold(self, task: str) -> bool:
         """Whether a threshold may be set on it, which requires that it is measured in every slice too."""
@@ -86,9 +92,12 @@ METRICS = (
             MULTICLASS: _row_mean(ROW_LOSS, "cross-entropy, natural logarithm"),
             REGRESSION: Formula("MeanSquaredError", "mean squared error"),
             QUANTILE: _row_mean(ROW_LOSS, "pinball loss, mean of the quantiles"),
+            MULTIOUTPUT: _row_mean(ROW_LOSS, "mean squared error, mean of the labels"),
+            MULTILABEL: _row_mean(ROW_LOSS, "cross-entropy, mean of the labels"),
         },
         interval=True,
-        primary=(REGRESSION, QUANTILE),
+        primary=(REGRESSION, QUANTILE, MULTIOUTPUT),
+        each=(MULTIOUTPUT, MULTILABEL),
         trained=True,
         headline=4,
     ),
@@ -98,7 +107,9 @@ METRICS = (
         {
             BINARY: Formula("BinaryAccuracy", "share of rows with the correct class"),
             MULTICLASS: _row_mean(ROW_ACCURACY, "share of rows with the correct class"),
+            MULTILABEL: _row_mean(ROW_ACCURACY, "share of correct labels, mean of the labels"),
         },
+        each=(MULTILABEL,),
         interval=True,
         primary=(MULTICLASS,),
         trained=True,
@@ -107,12 +118,17 @@ METRICS = (
     Metric(
         "auc",
         1,
-        {BINARY: Formula("AUC", "area under the ROC curve")},
+        {
+            BINARY: Formula("AUC", "area under the ROC curve"),
+            MULTILABEL: Formula("AUC", "area under the ROC curve, mean of the labels"),
+        },
         interval=True,
-        primary=(BINARY,),
+        primary=(BINARY, MULTILABEL),
+        each=(MULTILABEL,),
         trained=True,
         headline=1,
     ),
+    Metric("auc_micro", 1, {MULTILABEL: Formula("AUC", "area under the ROC curve of all labels together")}, interval=True),
     Metric("auc_precision_recall", 1, {BINARY: Formula("AUCPrecisionRecall", "area under the precision-recall curve")}),
     Metric("precision", 1, {BINARY: Formula("Precision", "share of true positives among predicted positives")}, interval=True),
     Metric("recall", 1, {BINARY: Formula("Recall", "share of positives that are predicted positive")}, interval=True),
@@ -121,7 +137,18 @@ METRICS = (
     Metric("precision_macro", 1, _by_class("precision")),
     Metric("recall_macro", 1, _by_class("recall")),
     Metric("f1_macro", 1, _by_class("F1")),
-    Metric("mae", -1, {REGRESSION: Formula("MeanAbsoluteError", "mean absolute error")}, interval=True, trained=True, headline=3),
+    Metric(
+        "mae",
+        -1,
+        {
+            REGRESSION: Formula("MeanAbsoluteError", "mean absolute error"),
+            MULTIOUTPUT: _row_mean(ROW_ERROR, "mean absolute error, mean of the labels"),
+        },
+        interval=True,
+        trained=True,
+        headline=3,
+        each=(MULTIOUTPUT,),
+    ),
     Metric(
         "coverage",
         0,
@@ -139,14 +166,15 @@ TRAINED = [m.name for m in METRICS if m.trained]
 HEADLINE = [m.name for m in sorted(METRICS, key=lambda m: m.headline or 0) if m.headline]
 
 
-def names(task: str, wanted: Callable[[Metric], bool] = lambda metric: True) -> list[str]:
+def names(task: str, wanted: Callable[[Metric], bool] = lambda metric: True, targets: Sequence[str] = ()) -> list[str]:
     """Returns the names of a task's metrics that can have thresholds, in the order of tables and files.
 
     Args:
         task: name of a task.
         wanted: filter on the metrics.
+        targets: see `DatasetSummary.targets`.
     """
-    return [m.name for m in METRICS if m.has_threshold(task) and wanted(m)]
+    return [name for m in METRICS if m.has_threshold(task) and wanted(m) for name in m.names(task, targets)]
 
 
 def trained_names(*tasks: str) -> list[str]:
@@ -160,4 +188,9 @@ def direction(name: str) -> int:
     Raises:
         KeyError: the metric has no direction or does not exist.
     """
-    return DIRECTION[name.removeprefix("val_")]
+    return DIRECTION[base(name.removeprefix("val_"))]
+
+
+def base(name: str) -> str:
+    """Returns the name of a metric in the table, without the label column that it is of."""
+    return name.partition("/")[0]

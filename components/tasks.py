@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 BINARY, MULTICLASS, REGRESSION, QUANTILE = "binary", "multiclass", "regression", "quantile"
+MULTIOUTPUT, MULTILABEL = "multioutput", "multilabel"
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
 
 
@@ -24,14 +25,14 @@ class Task:
         classes: smallest and largest number of the label's classes; None: the label is a quantity.
         activation: function from a model's outputs (logits) to its scores.
         score: name of a score, or its prefix if there are several.
-        targets: what a score is of, if a model has several that are no classes: `quantile`.
+        targets: what a score is of, if a model has several that are no classes: a `quantile`, or a `label` column of its own.
     """
 
     name: str
     classes: tuple[int, int] | None
     activation: Literal["sigmoid", "softmax", "identity"]
     score: str
-    targets: Literal["", "quantile"] = ""
+    targets: Literal["", "quantile", "label"] = ""
 
     @property
     def has_classes(self) -> bool:
@@ -51,13 +52,20 @@ class Task:
         """
         return self.targets == "quantile"
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the label is several columns."""
+        return self.targets == "label"
+
     def fits(self, classes: int) -> bool:
         """Returns whether a label of the task may have this number of classes."""
         return self.classes[0] <= classes <= self.classes[1] if self.classes else classes == 0
 
     def fits_targets(self, targets: Sequence[str]) -> bool:
         """Returns whether a model of the task may have these targets."""
-        if self.targets != "quantile":
+        if self.has_labels:
+            return len(targets) > 1 and len(set(targets)) == len(targets)
+        if not self.targets:
             return not targets
         try:
             quantiles = [0.0, *map(float, targets), 1.0]
@@ -76,8 +84,13 @@ class Task:
         return [f"{self.score}_{name}" for name in several] or [self.score]
 
     def prediction_names(self, classes: Sequence[Any], targets: Sequence[str] = ()) -> list[str]:
-        """Returns the names of the columns of predictions: the chosen class if there are classes, then the scores."""
-        return [*(["prediction"] if self.has_classes else []), *self.score_names(classes, targets)]
+        """Returns the names of the columns of predictions: the choice if there are classes, then the scores."""
+        chosen = ["prediction"] if self.has_classes else self.choices(targets)
+        return [*chosen, *self.score_names(classes, targets)]
+
+    def choices(self, targets: Sequence[str]) -> list[str]:
+        """Returns the names of the columns with the choice, 0 or 1, for each label column; empty for other tasks."""
+        return [f"prediction_{t}" for t in targets] if self.has_labels and self.has_probabilities else []
 
 
 TASKS = {
@@ -87,6 +100,8 @@ TASKS = {
         Task(MULTICLASS, (2, 2**31), "softmax", "probability"),
         Task(REGRESSION, None, "identity", "prediction"),
         Task(QUANTILE, None, "identity", "quantile", targets="quantile"),
+        Task(MULTIOUTPUT, None, "identity", "prediction", targets="label"),
+        Task(MULTILABEL, None, "sigmoid", "probability", targets="label"),
     )
 }
 

@@ -65,7 +65,7 @@ def check_inputs(config: PipelineConfig, store: Path, champions_class: Callable[
             )
     checks = config.validation
     if checks.schema_path:
-        verdict = check_label_values(Path(checks.schema_path), config.label, found.label_counts, checks.on_anomaly)
+        verdict = check_label_values(Path(checks.schema_path), config.label_name, found.label_counts, checks.on_anomaly)
         if not verdict.passed:
             raise DataGateError(verdict.message())
     check_task(config, found.task)
@@ -100,7 +100,7 @@ def check_task(config: PipelineConfig, task: str) -> None:
     Raises:
         UserError: the task has no such metric or loss, or two settings exclude each other.
     """
-    check_settings(config.evaluation, task)
+    check_settings(config.evaluation, task, config.targets)
     _check_hooks(config)
     _check_losses(config, task)
     _check_monitored(config, task)
@@ -109,7 +109,7 @@ def check_task(config: PipelineConfig, task: str) -> None:
 def _check_class_weights(config: PipelineConfig, found: Scan) -> None:
     """Checks class weights if all rows were read; else there may be more classes, and the training stage checks them."""
     if found.rows < PEEK_ROWS or not TASKS[found.task].has_classes:
-        class_weights(config.trainer.hyperparameters.class_weights, found.classes, found.label_counts, config.label)
+        class_weights(config.trainer.hyperparameters.class_weights, found.classes, found.label_counts, config.label_name)
 
 
 def _check_hooks(config: PipelineConfig) -> None:

@@ -12,8 +12,8 @@ from switchyard.components.training.hyperparameters import Hyperparameters
 from switchyard.components.training.losses import named_loss
 from switchyard.components.training.model_spec import ModelSpec
 
-TASKS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3}
-TARGETS = {"quantile": ("0.1", "0.5", "0.9")}
+TASKS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3, "multioutput": 2, "multilabel": 2}
+TARGETS = {"quantile": ("0.1", "0.5", "0.9"), "multioutput": ("a", "b"), "multilabel": ("a", "b")}
 HYPER = dict(
     epochs=6,
     steps=None,
@@ -39,6 +39,8 @@ def examples(task, rows, seed):
         "multiclass": np.digitize(score, [-1, 1]),
         "regression": score.astype(np.float32),
         "quantile": (score + rng.normal(size=rows)).astype(np.float32),
+        "multioutput": np.stack([score / 8, -score / 4], axis=1).astype(np.float32),
+        "multilabel": np.stack([score > 0, x[:, 0] > 0], axis=1).astype(np.float32),
     }[task]
     return in_memory({"x": x, "word": word}, label, SPECS)
 

@@ -25,7 +25,29 @@ def quantile(rows: int, random: np.random.Generator) -> pd.DataFrame:
     return frame.assign(y=(frame.x1 - 0.5 * frame.x3 + spread * random.normal(size=rows)).round(4))
 
 
-TASKS = {"quantile": quantile}
+def multioutput(rows: int, random: np.random.Generator) -> pd.DataFrame:
+    """Returns rows with the labels `power` and `heat`, which share a part of their noise."""
+    frame = features(rows, random)
+    shared = 0.3 * random.normal(size=rows)
+    power = frame.x1 - 0.5 * frame.x3 + (frame.city == "chur") + shared + 0.3 * random.normal(size=rows)
+    heat = frame.x2 * frame.x3 - 0.5 * frame.x1 + shared + 0.2 * random.normal(size=rows)
+    return frame.assign(power=power.round(4), heat=heat.round(4))
+
+
+def multilabel(rows: int, random: np.random.Generator) -> pd.DataFrame:
+    """Returns rows with the labels `late`, `damaged` and `returned`, 0 or 1; a twelfth of the rows has `damaged`."""
+    frame = features(rows, random)
+    logits = {
+        "late": 2 * frame.x1 - (frame.city == "basel"),
+        "damaged": 2 * frame.x2 - 4,
+        "returned": 1.5 * frame.x1 * frame.x3 - 0.5,
+    }
+    return frame.assign(**{name: (random.random(rows) < 1 / (1 + np.exp(-z))).astype(int) for name, z in logits.items()})
+
+
+TASKS = {"quantile": quantile, "multioutput": multioutput, "multilabel": multilabel}
+# Task -> its label columns.
+LABELS = {"quantile": ["y"], "multioutput": ["power", "heat"], "multilabel": ["late", "damaged", "returned"]}
 
 
 def frames(task: str, rows: int = 6000) -> dict[str, pd.DataFrame]:
@@ -41,8 +63,8 @@ def write(task: str, folder: Path, rows: int = 6000) -> dict[str, str]:
     return {split: str(folder / f"{split}.csv") for split in SPLITS}
 
 
-def arrays(task: str, labels: list[str], rows: int = 6000) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns split -> features (n, 6), scaled by the training split and one-hot, and labels (n, len(labels)), float32."""
+def arrays(task: str, rows: int = 6000) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns split -> features (n, 6), scaled by the training split and one-hot, and labels (n, labels), float32."""
     found = frames(task, rows)
     numbers = found["train"][["x1", "x2", "x3"]]
     mean, deviation = numbers.mean(), numbers.std(ddof=0)
@@ -50,5 +72,5 @@ def arrays(task: str, labels: list[str], rows: int = 6000) -> dict[str, tuple[np
     for split, frame in found.items():
         cities = np.stack([frame.city == c for c in CITIES], axis=1)
         inputs = np.hstack([(frame[["x1", "x2", "x3"]] - mean) / deviation, cities])
-        result[split] = inputs.astype(np.float32), frame[labels].to_numpy(np.float32)
+        result[split] = inputs.astype(np.float32), frame[LABELS[task]].to_numpy(np.float32)
     return result

@@ -68,7 +68,7 @@ class BundleInfo:
         framework: name of the trainer.
         predictor: a framework, or `my_trainer.py:Class` with `Trainer.load_predictor`, in the bundle's `code/`.
         task: binary, multiclass or regression.
-        label: column of the label.
+        label: column of the label; of several, their names joined by commas.
         classes: label values in the order of the model's outputs, a binary task's positive class last; empty for a regression.
         features: raw features; inputs `f0`, `f1`, ... of the transform graph.
         transformed: names of the transformed features; outputs `t0`, `t1`, ... of the transform graph.
@@ -87,6 +87,11 @@ class BundleInfo:
     user_code: bool = False
     targets: list[str] = field(default_factory=list)
     tokenizer: bool = False
+
+    @property
+    def labels(self) -> list[str]:
+        """The label columns."""
+        return list(self.targets) if TASKS[self.task].has_labels else [self.label]
 
     @property
     def score_names(self) -> list[str]:
@@ -180,7 +185,8 @@ def format_predictions(info: BundleInfo, scores: np.ndarray) -> dict[str, np.nda
     names = info.score_names
     columns: dict[str, np.ndarray] = {name: scores[:, i].astype("float64") for i, name in enumerate(names)}
     if not info.classes:
-        return columns
+        choices = TASKS[info.task].choices(info.targets)
+        return {name: (scores[:, i] >= 0.5).astype("int64") for i, name in enumerate(choices)} | columns
     classes = np.asarray(info.classes, dtype=object if isinstance(info.classes[0], str) else None)
     chosen = (scores[:, 0] >= 0.5).astype(int) if len(names) == 1 else scores.argmax(axis=1)
     return {"prediction": classes[chosen], **columns}

@@ -24,6 +24,7 @@ from switchyard.components.bundle.code import FOLDER as CODE
 from switchyard.components.bundle.model import FILE, ROWS, BundleInfo
 from switchyard.components.data.class_order import KEY as POSITIVE_CLASS
 from switchyard.components.data.summary import DatasetSummary
+from switchyard.components.tasks import TASKS
 from switchyard.components.tracking.manifest import FORMAT, write_manifest
 from switchyard.components.user_code.tokenizer import FOLDER as TOKENIZER
 from switchyard.components.values.raw_features import RawFeature, raw_feature
@@ -45,7 +46,7 @@ def raw_features(feature_spec: Mapping[str, Any], summary: DatasetSummary) -> li
     """
     found = []
     for name, spec in sorted(feature_spec.items()):
-        if name != summary.label:
+        if name not in summary.labels:
             shape = getattr(spec, "shape", None)  # VarLenFeature has none
             width = None if shape is None else int(np.prod(shape, dtype=int))
             found.append(raw_feature(name, summary, spec.dtype.name, width))
@@ -140,7 +141,8 @@ def signature(info: BundleInfo) -> ModelSignature:
         if f.meaning.partition("[")[0] in (BOOLEAN, TIMESTAMP, TIME) and not f.is_list:
             kind = AnyType()
         inputs.append(ColSpec(Array(kind) if (f.width or 1) > 1 or f.is_list else kind, f.name, required=f.width is not None))
-    outputs = [ColSpec(DataType.double, n) for n in info.score_names]
+    choices = TASKS[info.task].choices(info.targets)
+    outputs = [*(ColSpec(DataType.long, n) for n in choices), *(ColSpec(DataType.double, n) for n in info.score_names)]
     if info.classes:
         kind = DataType.string if isinstance(info.classes[0], str) else DataType.long
         outputs.insert(0, ColSpec(kind, "prediction"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from switchyard.components.data.class_order import positive_class
+from switchyard.components.tasks import TASKS
 
 FILE = "dataset.json"
 TRAIN, EVAL, TEST = "train", "eval", "test"
@@ -27,12 +28,13 @@ class DatasetSummary:
         bad_rows: number of dropped rows.
         bad_row_samples: a few of them: file, reason, row.
         empty_columns: columns without any value; they are not written.
-        label: name of the label column.
+        label: name of the label column; of several, their names joined by commas.
         task: name of a task.
         classes: label values in the order of their class index (the positive class of a binary task is the last,
             others are sorted), empty for a regression.
         class_counts: class -> rows in the training split.
-        targets: names of what a model outputs if it has several outputs that are no classes: the quantiles as texts.
+        targets: names of what a model outputs if it has several outputs that are no classes: the quantiles as texts,
+            or the label columns.
         positive_by: reason for the choice of a binary task's positive class.
         meanings: column -> meaning of its values, see `RawFeature.meaning`.
         spelled: text column -> styles of numbers, booleans and dates in it, see `components.values.spelling.styles`.
@@ -66,6 +68,11 @@ class DatasetSummary:
     bytes_columns: list[str] = field(default_factory=list)
     source: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> list[str]:
+        """The label columns."""
+        return list(self.targets) if TASKS[self.task].has_labels else [self.label]
 
     @property
     def independent(self) -> float:

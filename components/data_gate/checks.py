@@ -26,7 +26,7 @@ class Checks:
         split -> its statistics, `train` first.
         schema: the reviewed or inferred schema.
         split -> TFDV's anomalies against the schema.
-        label: name of the label column.
+        labels: the label columns.
         ordered: columns by which the rows are sorted, see `growth.ordered`.
         settings: the data gate's settings.
         independent: share of independent rows: with a split key, rows of one key count as one.
@@ -40,7 +40,7 @@ class Checks:
     statistics: Mapping[str, Statistics]
     schema: schema_pb2.Schema
     anomalies: Mapping[str, anomalies_pb2.Anomalies]
-    label: str
+    labels: set[str]
     ordered: Mapping[str, float]
     settings: DataGateSettings
     independent: float = 1.0
@@ -61,7 +61,7 @@ class Checks:
         for check in (DRIFT, SKEW, SPLITS):
             bounds = schemas_bounds(self.schema, check)
             found += distance_findings([d for d in measured if d.check == check], self.settings.drift, bounds)
-        found += growth_findings(features_of(train), self.ordered, self.label)
+        found += growth_findings(features_of(train), self.ordered, self.labels)
         return _with_growth(found, measured), measured
 
     def _schemas(self, split: str) -> list[Finding]:
@@ -76,7 +76,7 @@ class Checks:
     def _skewed_columns(self) -> list[Finding]:
         if not self.served:
             return []
-        columns = column_findings(self.served, self.statistics["train"], _SERVED, self.settings, {self.label})
+        columns = column_findings(self.served, self.statistics["train"], _SERVED, self.settings, self.labels)
         return [
             dataclasses.replace(f, check=SKEW, expected=f.expected.replace("the champion's training data", "training"))
             for f in columns
@@ -84,7 +84,7 @@ class Checks:
         ]
 
     def _distances(self) -> list[Distance]:
-        train, in_order = self.statistics["train"], self.ordered.keys() - {self.label}
+        train, in_order = self.statistics["train"], self.ordered.keys() - self.labels
         pairs: list[tuple[Statistics, Statistics | None, str, str, set[str]]] = [
             (train, self.champions if self.distances_of_champion else None, DRIFT, CHAMPIONS, set()),
             (train, self.previous, DRIFT, PREVIOUS, set()),
@@ -93,7 +93,7 @@ class Checks:
             others = {s: found for s, found in self.statistics.items() if s != "train"}
             pairs += [(found, train, SPLITS, f"{split}, against train", set()) for split, found in others.items()]
         if self.served:
-            pairs.append((self.served, train, SKEW, _SERVED, {self.label}))
+            pairs.append((self.served, train, SKEW, _SERVED, self.labels))
         return [
             distance
             for now, before, check, where, ignored in pairs

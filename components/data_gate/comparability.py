@@ -25,7 +25,7 @@ def with_comparability(
     def settled(finding: Finding) -> bool:
         if finding.check != CHAMPION or finding.anomaly != _TYPE or baseline.version is None:
             return False
-        return finding.feature == summary.label or _takes(baseline, finding.feature, settings)
+        return finding.feature in summary.labels or _takes(baseline, finding.feature, settings)
 
     kept = [f for f in findings if not settled(f)]
     return [*kept, *comparability_findings(baseline, summary.held_out, settings)]

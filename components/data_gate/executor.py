@@ -94,7 +94,7 @@ class Gate:
             statistics=self.statistics,
             schema=self._schema,
             anomalies={split: self._anomalies(split, found) for split, found in self.statistics.items()},
-            label=summary.label,
+            labels=set(summary.labels),
             ordered=ordered(rows),
             settings=self._settings,
             independent=summary.independent,

@@ -31,16 +31,16 @@ def ordered(rows: pd.DataFrame) -> dict[str, float]:
     return {str(name): share for name in rows.columns if (share := _ascending(rows[name])) is not None}
 
 
-def growth_findings(features: Mapping[str, Any], ascending: Mapping[str, float], label: str) -> list[Finding]:
+def growth_findings(features: Mapping[str, Any], ascending: Mapping[str, float], labels: set[str]) -> list[Finding]:
     """Returns a warning for each feature that grows from the first to the last row, such as a date, timestamp or counter.
 
     Args:
         features: feature -> statistics of the training split.
         ascending: see `ordered`.
-        label: the label's column, which is no feature.
+        labels: the label columns, which are no features.
     """
     found = []
-    for name in sorted(ascending.keys() & features.keys() - {label}):
+    for name in sorted(ascending.keys() & features.keys() - labels):
         span = _span(features[name])
         if span is None or (span.kind in ("", _COUNTER) and ascending[name] < _UNIQUE):
             continue

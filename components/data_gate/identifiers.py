@@ -35,7 +35,7 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
     """
     found = []
     for name, kind in summary.columns.items():
-        if name == summary.label or name not in sample:
+        if name in summary.labels or name not in sample:
             continue
         present = sample[name].dropna()
         if kind == "float" and _has_fractions(present.iloc[:_FEWEST_ROWS]):
@@ -47,7 +47,8 @@ def identifier_findings(sample: pd.DataFrame, summary: DatasetSummary, settings:
         order = "" if what else _order(present, kind, meaning, has_classes=bool(summary.classes))
         if not what and not order:
             continue
-        share = explained(present, sample[summary.label].loc[present.index], has_classes=bool(summary.classes))
+        labels = (sample[label].loc[present.index] for label in summary.labels)
+        share = max(explained(present, label, has_classes=bool(summary.classes)) for label in labels)
         counted = f"{present.nunique():,} different values in {len(present):,} rows"
         limit = settings.leakage.max_id_information if what else settings.leakage.max_information
         if share > limit:

@@ -112,19 +112,20 @@ def sample_rows(examples_uri: str, summary: DatasetSummary) -> pd.DataFrame:
 
 
 def _label_in_disguise(sample: pd.DataFrame, summary: DatasetSummary, limit: float) -> list[Finding]:
-    label = _codes(sample[summary.label], numeric=not summary.classes)
-    entropy = _entropy(np.bincount(label))
-    if entropy <= 0:
+    every = [_codes(sample[n], numeric=not summary.classes) for n in summary.labels]
+    labels = [codes for codes in every if _entropy(np.bincount(codes)) > 0]
+    if not labels:
         return []
     found = []
     for name in sample.columns:
-        if name == summary.label:
+        if name in summary.labels:
             continue
         kind = summary.columns[name]
         values = sample[name]
         if kind == "string" and values.nunique() > len(values) / 5:
             continue  # an id determines the rows it names and says nothing about others
-        share = normalized_information(_codes(values, numeric=kind != "string"), label)
+        codes = _codes(values, numeric=kind != "string")
+        share = max(normalized_information(codes, label) for label in labels)
         if share > limit:
             found.append(
                 Finding(

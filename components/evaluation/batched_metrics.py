@@ -32,7 +32,8 @@ from switchyard.components.evaluation.curves import (
 from switchyard.components.evaluation.row_values import ROW_VALUES
 from switchyard.components.evaluation.slices import SliceColumn, SliceKey, slices_of
 from switchyard.components.evaluation.tfma_config import of_rows, row_feature
-from switchyard.components.tasks import BINARY, MULTICLASS, REGRESSION
+from switchyard.components.metrics import base
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 
 # The thresholds of TFMA's plots.
 _PLOTTED = np.concatenate([[-1e-6], np.arange(1001) / 1000])
@@ -45,7 +46,7 @@ class Batch:
     """Labels and predictions of a batch of rows.
 
     Attributes:
-        labels: class index, or value for a regression; float64 (B,).
+        labels: class index, or value for a regression; float64 (B,), or (B, labels).
         predictions: model -> probabilities, or values for a regression; float32 (B, outputs).
         slices: columns to slice by.
         judged: model -> rows that count for it, bool (B,); all rows count for models without an entry.
@@ -166,7 +167,7 @@ class SumBatches(beam.CombineFn):
 
     def __init__(self, task: str, targets: Sequence[str] = ()) -> None:
         if task in ROW_VALUES:
-            self._sums: _Sum = lambda labels, scores: _sum_rows(ROW_VALUES[task](labels, scores, targets))
+            self._sums: _Sum = lambda labels, scores: _sum_rows(task, labels, scores, targets)
         else:
             self._sums = _TASKS[task][0]
 
@@ -207,7 +208,7 @@ def _measured(
         name = model if len(models) > 1 else ""
         measured, plotted = _measure(task)({kind: sums for (of, kind), sums in summed.items() if of == model})
         for metric, value in {"example_count": rows, **measured}.items():
-            metrics[MetricKey(row_feature(metric, model)) if metric in own else MetricKey(metric, model_name=name)] = value
+            metrics[MetricKey(row_feature(metric, model)) if base(metric) in own else MetricKey(metric, model_name=name)] = value
         plots |= {PlotKey(kind, model_name=name): plot for kind, plot in plotted.items()}
     return key, metrics, plots
 
@@ -306,12 +307,27 @@ def _measure_regression(sums: Mapping[str, Sums]) -> Found:
     return {"loss": _ratio(squared, errors), "mae": _ratio(absolute, errors), **means}, {}
 
 
-def _sum_rows(values: Mapping[str, np.ndarray]) -> dict[str, Sums]:
-    return {name: Sums.of_all(len(of), float(of.sum())) for name, of in values.items()}
+def _sum_rows(task: str, labels: np.ndarray, scores: np.ndarray, targets: Sequence[str]) -> dict[str, Sums]:
+    found = {name: Sums.of_all(len(of), float(of.sum())) for name, of in ROW_VALUES[task](labels, scores, targets).items()}
+    if task == MULTILABEL:
+        ones = np.ones(len(labels))
+        found |= {f"auc/{t}": Sums.by_key(bucket_of(scores[:, i]), labels[:, i], ones) for i, t in enumerate(targets)}
+    return found
 
 
 def _measure_rows(sums: Mapping[str, Sums]) -> Found:
-    return {name: _ratio(total, rows) for name, (rows, total) in ((n, s.totals) for n, s in sums.items())}, {}
+    buckets = {name: of for name, of in sums.items() if name.startswith("auc/")}
+    measured = {name: _ratio(*reversed(of.totals)) for name, of in sums.items() if name not in buckets}
+    if buckets:
+        each = {name: _area(of) for name, of in buckets.items()}
+        measured |= {"auc": float(np.mean(list(each.values()))), **each, "auc_micro": _area(Sums.added(list(buckets.values())))}
+    return measured, {}
+
+
+def _area(sums: Sums) -> float:
+    labels, counts = sums.values.T
+    hits, misses = (spread(curve_bins(sums.keys), n) for n in (labels, counts - labels))
+    return float(roc_area(hits, misses))
 
 
 def _measure(task: str) -> Callable[[Mapping[str, Sums]], Found]:

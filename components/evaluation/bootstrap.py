@@ -14,7 +14,7 @@ import numpy as np
 
 from switchyard.components.evaluation.curves import bucket_of, curve_bins, roc_area
 from switchyard.components.evaluation.row_values import ROW_VALUES
-from switchyard.components.tasks import BINARY, MULTICLASS, REGRESSION
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 
 SEED = 20_250_101
 _WORK = 3e7
@@ -31,7 +31,7 @@ class Rows:
 
     Attributes:
         task: name of a task.
-        labels: class index, or value for a regression; float64 (n,).
+        labels: class index, or value for a regression; float64 (n,), or (n, labels) of several columns.
         scores: model -> probabilities, or values for a regression; float32 (n, outputs); NaN where a champion cannot judge a row.
         there: model -> rows that it can judge, bool (n,); all rows for models without an entry.
         targets: see `DatasetSummary.targets`.
@@ -93,8 +93,20 @@ def _poisson_table() -> np.ndarray:
 def weighted_metrics(task: str, labels: np.ndarray, scores: np.ndarray, targets: Sequence[str] = ()) -> dict[str, Weighted]:
     """Returns metric -> function from row weights (..., n) to the metric's values (...), NaN where undefined."""
     if task in ROW_VALUES:
-        return {name: _mean(values) for name, values in ROW_VALUES[task](labels, scores, targets).items()}
+        means = {name: _mean(values) for name, values in ROW_VALUES[task](labels, scores, targets).items()}
+        return means | (_areas(labels, scores, targets) if task == MULTILABEL else {})
     return _WEIGHTED[task](labels, scores)
+
+
+def _areas(labels: np.ndarray, scores: np.ndarray, targets: Sequence[str]) -> dict[str, Weighted]:
+    p, positive = scores.astype(np.float64), labels == 1
+    each = {f"auc/{t}": _auc(p[:, i], positive[:, i]) for i, t in enumerate(targets)}
+    together = _auc(p.ravel(), positive.ravel())
+    return {
+        "auc": lambda w: np.mean([area(w) for area in each.values()], axis=0),
+        **each,
+        "auc_micro": lambda w: together(np.repeat(w, len(targets), axis=-1)),
+    }
 
 
 def _regression(labels: np.ndarray, scores: np.ndarray) -> dict[str, Weighted]:

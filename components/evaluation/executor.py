@@ -52,7 +52,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         artifacts = {_framework(m): m for m in input_dict["model"]}
         output = artifact_utils.get_single_uri(output_dict["evaluation"])
         summary = DatasetSummary.load(examples_uri)
-        check_settings(settings, summary.task)
+        check_settings(settings, summary.task, summary.targets)
         check_slices(settings.slices, summary)
         files = split_files(examples_uri, summary.held_out)
         baseline_uri = artifact_utils.get_single_uri(input_dict["baseline"])
@@ -163,7 +163,7 @@ def _measured(
     output: str, models: Mapping[str, ModelResult], names: Sequence[str], rows: Rows, summary: DatasetSummary, own: str | None
 ) -> dict[str, ModelResult]:
     """Returns the models, and the candidates on the champion's rows, with TFMA's metrics and plots, and the user's metrics."""
-    metrics, plots = read_metrics(output, names, metric_names(summary.task)), read_plots(output, names)
+    metrics, plots = read_metrics(output, names, metric_names(summary.task, targets=summary.targets)), read_plots(output, names)
     found = {}
     for name in names:
         slices = dict(metrics[name])
@@ -204,7 +204,8 @@ def read_rows(output: str, models: Sequence[str], summary: DatasetSummary) -> Ro
     """Returns the labels and predictions stored by the Beam pipeline."""
     files = sorted(glob.glob(os.path.join(glob.escape(output), PREDICTIONS, "*.parquet")))
     table = pa.concat_tables([pa.parquet.read_table(f) for f in files])
-    labels = table["label"].to_numpy()
+    column = table["label"].combine_chunks()
+    labels = column.flatten().to_numpy().reshape(len(column), -1) if pa.types.is_list(column.type) else column.to_numpy()
     columns = {m: table[m].combine_chunks() for m in models}
     there = {m: column.is_valid().to_numpy(zero_copy_only=False) for m, column in columns.items()}
     scores = {m: _scores(column, there[m]) for m, column in columns.items()}

@@ -66,7 +66,7 @@ class Measuring:
             )
             _ = predicted[ROWS] | "Keep" >> beam.io.parquetio.WriteToParquetBatched(
                 os.path.join(self.output, PREDICTIONS, "rows"),
-                rows_schema(list(self.bundles), self._features),
+                rows_schema(list(self.bundles), self._features, several=len(self.summary.labels) > 1),
                 file_name_suffix=".parquet",
             )
             measured = predicted["batches"] | "Measure" >> MeasureBatches(self.summary.task, config, self.summary.targets)
@@ -116,7 +116,7 @@ class Measuring:
 
     @property
     def _config(self) -> config_pb2.EvalConfig:
-        return eval_config(self.summary.task, self.slices, self.measured)
+        return eval_config(self.summary.task, self.slices, self.measured, self.summary.targets)
 
     @property
     def _predict(self) -> Predict:

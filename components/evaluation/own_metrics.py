@@ -46,7 +46,8 @@ def own_metrics(file: str | None, rows: Rows, model: str) -> Mapping[str, float]
     Raises:
         UserError: a function fails, or returns no number.
     """
-    labels = rows.labels.astype(np.int64) if TASKS[rows.task].has_classes else rows.labels
+    task = TASKS[rows.task]
+    labels = rows.labels.astype(np.int64) if task.has_classes or task.has_probabilities else rows.labels
     scores = rows.scores[model][:, : min(each.shape[1] for each in rows.scores.values())]
     found: dict[str, float] = {}
     if not np.isfinite(scores).all():

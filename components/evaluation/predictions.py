@@ -57,7 +57,8 @@ class Predict(beam.DoFn):
     def process(self, batch: pa.RecordBatch) -> Iterator[Any]:
         """Yields one `Batch` and one table."""
         summary = self._summary
-        labels = encode_labels(column_values(batch, summary.label, wide=False), summary.classes)
+        each = [encode_labels(column_values(batch, n, wide=False), summary.classes) for n in summary.labels]
+        labels = np.stack(each, axis=1) if len(each) > 1 else each[0]
         slices = {name: slice_column(batch, name) for name in self._slice_features}
         scores, judged = {}, {}
         for name, bundle in self._bundles.items():
@@ -103,19 +104,23 @@ class Loaded(dict[str, BundleModel]):
         )
 
 
-def rows_schema(models: Sequence[str], slice_features: Sequence[str]) -> pa.Schema:
+def rows_schema(models: Sequence[str], slice_features: Sequence[str], *, several: bool = False) -> pa.Schema:
     """Returns the schema of the predictions: `label`, a list of scores per model, `slice:<feature>` as text.
+
+    `label` is a list if there are `several` columns.
 
     The champion's list is null for a row that it cannot judge.
     """
-    fields = [pa.field("label", pa.float64()), *(pa.field(m, pa.list_(pa.float32())) for m in models)]
+    label = pa.list_(pa.float64()) if several else pa.float64()
+    fields = [pa.field("label", label), *(pa.field(m, pa.list_(pa.float32())) for m in models)]
     return pa.schema([*fields, *(pa.field(f"slice:{f}", pa.string()) for f in slice_features)])
 
 
 def _table(
     labels: np.ndarray, scores: Mapping[str, np.ndarray], slices: Mapping[str, SliceColumn], judged: Mapping[str, np.ndarray]
 ) -> pa.Table:
-    columns: dict[str, Any] = {"label": pa.array(labels, pa.float64())}
+    several = labels.ndim > 1
+    columns: dict[str, Any] = {"label": pa.array(list(labels) if several else labels)}
     for name, values in scores.items():
         rows = judged.get(name, np.ones(len(values), dtype=bool))
         offsets = pa.array(np.concatenate([[0], np.cumsum(rows * values.shape[1])]), pa.int32())
@@ -123,4 +128,4 @@ def _table(
         # Null rows must have no values in the flat array, as Parquet does not write them.
         columns[name] = pa.ListArray.from_arrays(offsets, flat, mask=None if rows.all() else pa.array(~rows))
     columns |= {f"slice:{name}": column.text() for name, column in slices.items()}
-    return pa.table(columns, schema=rows_schema(list(scores), list(slices)))
+    return pa.table(columns, schema=rows_schema(list(scores), list(slices), several=several))

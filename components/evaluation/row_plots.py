@@ -6,7 +6,7 @@ import numpy as np
 
 from switchyard.components.evaluation.bootstrap import Rows
 from switchyard.components.evaluation.results import Plots
-from switchyard.components.tasks import MULTICLASS, QUANTILE, REGRESSION, middle
+from switchyard.components.tasks import MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, REGRESSION, middle
 
 _THRESHOLDS = np.linspace(0, 1, 101)
 _MOST_POINTS = 400
@@ -16,8 +16,9 @@ def row_plots(rows: Rows, model: str, classes: int) -> Plots:
     """Returns the plots that TFMA does not provide.
 
     For multiclass: `one_vs_rest` (rows of class, threshold, tp, fp, tn, fn) and `calibration` of the chosen class's
-    probability. For a regression: `fit`, a sample of (label, prediction). For quantiles: `quantiles` (rows of quantile, share of
-    labels up to it), and `fit` with the quantile nearest to the median. Rows without finite predictions are left out.
+    probability. For quantities: `fit`, a sample of (label, prediction). For several labels of 0 and 1: `calibration` of all
+    together. For quantiles: `quantiles` (rows of quantile, share of labels up to it), and `fit` with the quantile nearest to the
+    median. Rows without finite predictions are left out.
     """
     rows = rows.where(np.isfinite(rows.scores[model]).all(axis=1))
     if not len(rows.labels):
@@ -26,10 +27,12 @@ def row_plots(rows: Rows, model: str, classes: int) -> Plots:
     if rows.task == MULTICLASS:
         return {
             "one_vs_rest": _one_vs_rest(rows.labels.astype(int), scores, classes),
-            "calibration": _calibration(rows.labels, scores),
+            "calibration": _calibration(scores.max(axis=1), scores.argmax(axis=1) == rows.labels),
         }
-    if rows.task == REGRESSION:
-        return {"fit": _fit(rows.labels, scores[:, 0])}
+    if rows.task in (REGRESSION, MULTIOUTPUT):
+        return {"fit": _fit(rows.labels.ravel(), scores.ravel())}
+    if rows.task == MULTILABEL:
+        return {"calibration": _calibration(scores.ravel(), rows.labels.ravel())}
     if rows.task == QUANTILE:
         shares = (rows.labels[:, np.newaxis] <= scores).mean(axis=0)
         below = [{"quantile": float(q), "share": float(s)} for q, s in zip(rows.targets, shares, strict=True)]
@@ -63,12 +66,11 @@ def _one_vs_rest(labels: np.ndarray, scores: np.ndarray, classes: int) -> list[d
     return found
 
 
-def _calibration(labels: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
-    chosen, sure = scores.argmax(axis=1), scores.max(axis=1)
-    right = (chosen == labels).astype(np.float64)
-    bins = np.minimum((sure * 10).astype(int), 9)
+def _calibration(p: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
+    """Returns mean probability and share of rows where it holds, in ten bins of the probability."""
+    bins = np.minimum((p * 10).astype(int), 9)
     return [
-        {"prediction": float(sure[bins == b].mean()), "label": float(right[bins == b].mean()), "count": float((bins == b).sum())}
+        {"prediction": float(p[bins == b].mean()), "label": float(right[bins == b].mean()), "count": float((bins == b).sum())}
         for b in np.unique(bins)
     ]
 

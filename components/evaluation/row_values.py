@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from switchyard.components.tasks import QUANTILE
+from switchyard.components.tasks import MULTILABEL, MULTIOUTPUT, QUANTILE
 
 
 def pinball(labels: np.ndarray, scores: np.ndarray, quantiles: Sequence[float]) -> np.ndarray:
@@ -32,5 +32,26 @@ def _quantile(labels: np.ndarray, scores: np.ndarray, targets: Sequence[str]) ->
     }
 
 
-# Task -> function from labels (n,), scores (n, outputs) and targets to metric -> values of the rows, float64 (n,).
-ROW_VALUES: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[str]], dict[str, np.ndarray]]] = {QUANTILE: _quantile}
+def _multioutput(labels: np.ndarray, scores: np.ndarray, targets: Sequence[str]) -> dict[str, np.ndarray]:
+    error: np.ndarray = np.asarray(labels - scores.astype(np.float64))
+    return _each({"loss": error**2, "mae": np.abs(error)}, targets)
+
+
+def _multilabel(labels: np.ndarray, scores: np.ndarray, targets: Sequence[str]) -> dict[str, np.ndarray]:
+    p, positive = scores.astype(np.float64), labels == 1
+    loss = -np.log(np.where(positive, p, 1 - p))
+    return _each({"loss": loss, "accuracy": (positive == (p >= 0.5)).astype(np.float64)}, targets)
+
+
+def _each(values: Mapping[str, np.ndarray], targets: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the mean of the labels, and the value of each label, of values (n, labels)."""
+    means = {name: of.mean(axis=1) for name, of in values.items()}
+    return means | {f"{name}/{t}": of[:, i] for name, of in values.items() for i, t in enumerate(targets)}
+
+
+# Task -> function from labels (n,) or (n, labels), scores (n, outputs) and targets to metric -> values of the rows, float64 (n,).
+ROW_VALUES: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[str]], dict[str, np.ndarray]]] = {
+    QUANTILE: _quantile,
+    MULTIOUTPUT: _multioutput,
+    MULTILABEL: _multilabel,
+}

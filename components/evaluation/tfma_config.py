@@ -8,23 +8,28 @@ from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from switchyard.components.metrics import METRICS
+from switchyard.components.metrics import METRICS, base
 
 PLOTS = {
     "binary": ("ConfusionMatrixPlot", "CalibrationPlot"),
     "multiclass": ("MultiClassConfusionMatrixPlot",),
     "regression": (),
     "quantile": (),
+    "multioutput": (),
+    "multilabel": (),
 }
 
 
-def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str]) -> config_pb2.EvalConfig:
+def eval_config(
+    task: str, slices: Sequence[Sequence[str]], models: Sequence[str], targets: Sequence[str] = ()
+) -> config_pb2.EvalConfig:
     """Returns TFMA's EvalConfig, without thresholds: `model_gate` decides, as it accounts for noise.
 
     Args:
         task: name of a task.
         slices: lists of features to slice by; the overall slice is always included.
         models: names of the models, which are evaluated on the same rows.
+        targets: see `DatasetSummary.targets`.
     """
     config = config_pb2.EvalConfig()
     for name in models:
@@ -36,9 +41,9 @@ def eval_config(task: str, slices: Sequence[Sequence[str]], models: Sequence[str
     for group in [[m] for m in models] if of_rows(task) else [list(models)]:
         spec = config.metrics_specs.add(model_names=group if len(models) > 1 else [])
         for metric in METRICS:
-            if metric.has_threshold(task):
+            for name in metric.names(task, targets) if metric.has_threshold(task) else ():
                 formula = metric.formulas[task]
-                spec.metrics.add(class_name=formula.tfma, config=json.dumps(_settings(formula.settings, metric.name, group[0])))
+                spec.metrics.add(class_name=formula.tfma, config=json.dumps(_settings(formula.settings, name, group[0])))
         for kind in PLOTS[task]:
             spec.metrics.add(class_name=kind)
     return config
@@ -54,7 +59,8 @@ def _settings(settings: Mapping[str, Any], name: str, model: str) -> dict[str, A
     if not path:
         return {**settings, "name": name}
     # TFMA's Mean does not distinguish models, so its name includes the model.
-    return {"feature_key_path": [path[0], row_feature(path[1], model)], "name": row_feature(name, model)}
+    label = name.removeprefix(base(name))
+    return {"feature_key_path": [path[0], row_feature(path[1] + label, model)], "name": row_feature(name, model)}
 
 
 def row_feature(name: str, model: str) -> str:

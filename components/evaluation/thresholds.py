@@ -8,27 +8,27 @@ from typing import Any
 from switchyard.components.errors import UserError, did_you_mean
 from switchyard.components.evaluation.config import EvaluationConfig, Threshold
 from switchyard.components.evaluation.own_metrics import own_names
-from switchyard.components.metrics import DIRECTION, PRIMARY, direction, names
+from switchyard.components.metrics import PRIMARY, direction, names
 
 
-def check_settings(evaluation: EvaluationConfig, task: str) -> None:
+def check_settings(evaluation: EvaluationConfig, task: str, targets: Sequence[str] = ()) -> None:
     """Raises UserError for thresholds or an improvement metric that the task's metrics do not support."""
     own = own_names(evaluation.metrics)
-    thresholds, allowed = evaluation.thresholds, [*names(task), *own]
+    thresholds, allowed = evaluation.thresholds, [*names(task, targets=targets), *own]
     for name in thresholds:
         if name not in allowed:
             raise UserError(
                 f"evaluation.thresholds: {name!r} is not a metric of a {task} task.{did_you_mean(name, allowed)} "
                 f"Allowed: {', '.join(allowed)}."
             )
-    directed = names(task, lambda metric: metric.direction != 0)
+    directed = names(task, lambda metric: metric.direction != 0, targets)
     for name, bounds in thresholds.items():
         if bounds.per_slice and name in own:
             raise UserError(
                 f"evaluation.thresholds.{name}.per_slice: {name!r} is a metric of your own, which is computed over all rows; "
                 "remove it"
             )
-        if bounds.min_change is not None and name not in DIRECTION:
+        if bounds.min_change is not None and name not in directed:
             raise UserError(
                 f"evaluation.thresholds.{name}.min_change: {name!r} has no direction, so no change is an improvement. "
                 f"Allowed with min_change: {', '.join(directed)}."

@@ -10,8 +10,8 @@ import numpy as np
 
 from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
 from switchyard.components.evaluation.results import ModelResult
-from switchyard.components.metrics import PRIMARY, direction
-from switchyard.components.tasks import BINARY, MULTICLASS, QUANTILE, REGRESSION, TASKS
+from switchyard.components.metrics import PRIMARY, base, direction
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, REGRESSION, TASKS
 
 _NAME = "trivial"
 _EPSILON = 1e-7
@@ -94,10 +94,20 @@ def _quantile(labels: np.ndarray, metric: str, targets: Sequence[str]) -> np.nda
     return np.asarray(np.quantile(labels, [float(t) for t in targets], method="inverted_cdf"))
 
 
+def _multioutput(labels: np.ndarray, metric: str, targets: Sequence[str]) -> np.ndarray:
+    return np.asarray(np.median(labels, axis=0) if base(metric) == "mae" else labels.mean(axis=0))
+
+
+def _multilabel(labels: np.ndarray, metric: str, targets: Sequence[str]) -> np.ndarray:
+    return np.asarray(labels.mean(axis=0))
+
+
 # Task -> function from labels, the metric and the targets to the best scores of all rows, (outputs,).
 _BEST: dict[str, Callable[[np.ndarray, str, Sequence[str]], np.ndarray | list[float]]] = {
     BINARY: _binary,
     MULTICLASS: _multiclass,
     REGRESSION: _regression,
     QUANTILE: _quantile,
+    MULTIOUTPUT: _multioutput,
+    MULTILABEL: _multilabel,
 }

@@ -16,6 +16,7 @@ from switchyard.components.errors import StageError
 from switchyard.components.evaluation.servability import Servability
 from switchyard.components.infra_validation.server_process import ServerProcess, server_process
 from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
+from switchyard.components.tasks import TASKS
 from switchyard.components.training.workers.predicting import predictor_class
 
 # Rounding of float32 when the order of summation changes. The limit is twice the model's own difference if that is larger.
@@ -117,13 +118,14 @@ def _compare(answered: dict[str, list[Any]], offline: np.ndarray, info: BundleIn
         raise StageError("its answer contains a score that is not a finite number")
     if served.shape != offline.shape:
         raise StageError(f"it returned {len(served)} rows for {len(offline)}")
-    if info.classes and list(format_predictions(info, served.astype(np.float32))["prediction"]) != answered["prediction"]:
+    expected = format_predictions(info, served.astype(np.float32))
+    if any(list(expected[name]) != answered.get(name) for name in expected.keys() - set(info.score_names)):
         raise StageError("its predictions do not match its probabilities")
     return _distance(served, offline, info)
 
 
 def _distance(scores: np.ndarray, others: np.ndarray, info: BundleInfo) -> float:
-    scale = 1.0 if info.classes else np.maximum(1.0, np.abs(others))
+    scale = 1.0 if TASKS[info.task].has_probabilities else np.maximum(1.0, np.abs(others))
     return float(np.max(np.abs(scores - others) / scale))
 
 

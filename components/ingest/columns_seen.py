@@ -41,7 +41,7 @@ class ColumnsSeen:
     def __init__(self, spec: InputSpec, *, peek: bool) -> None:
         self.types: dict[str, ColumnType] = {}
         self.present: dict[str, int] = {}
-        self.labels = LabelValues(spec.label, is_text=spec.columns.get(spec.label) == TEXT)
+        self.labels = {n: LabelValues(n, is_text=spec.columns.get(n) == TEXT) for n in spec.labels}
         self.rows = self.keyless = 0
         self._spec = spec
         self._csv = CsvOptions.of(spec.csv)
@@ -72,13 +72,13 @@ class ColumnsSeen:
         if problems := self._nearly.problems(texts):
             raise UserError("data: " + "\n".join(problems))
         for name, kind in self.types.items():
-            if kind.is_mixed and name != self._spec.label:
+            if kind.is_mixed and name not in self.labels:
                 raise UserError(f"data: {mixed_times(name)}")
-            if kind.is_beyond and name != self._spec.label:
+            if kind.is_beyond and name not in self.labels:
                 raise located(self._spec, self._beyond[name], name, beyond_integers(name))
-        classes = {self._spec.label} if self.labels.is_text else set()
+        classes = {n for n, values in self.labels.items() if values.is_text}
         numbers = [n for n in self.types if n not in texts and n not in classes]
-        return self._nearly.notes([n for n in texts if n != self._spec.label], numbers)
+        return self._nearly.notes([n for n in texts if n not in self.labels], numbers)
 
     def _add_column(self, file: str, name: str, column: pa.Array, *, untyped: bool, is_csv: bool) -> None:
         seen = _observed(self._spec, file, name, column, untyped=untyped)
@@ -90,8 +90,8 @@ class ColumnsSeen:
             self._nearly.add(name, plain(column), untyped=is_csv, all_numbers=seen.seen <= TEXTS_OF_NUMBERS)
         if not self._peek and not seen.is_list:
             self.precision.add(name, column, seen.kind)
-        if name == self._spec.label:
-            self.labels.add(column, untyped=untyped)
+        if name in self.labels:
+            self.labels[name].add(column, untyped=untyped)
 
 
 def reads_texts(spec: InputSpec, file: str, field_: pa.Field) -> bool:
@@ -105,7 +105,7 @@ def _observed(spec: InputSpec, file: str, name: str, column: pa.Array, *, untype
     declared = spec.columns.get(name)
     try:
         # `labels` decides the meaning of words in the label column.
-        words = name != spec.label and not declared
+        words = name not in spec.labels and not declared
         seen = observe(name, column, is_text=untyped and declared != TEXT, missing=missing, words=words)
         return ColumnType.of({*seen.seen, STRING}, is_list=seen.is_list) if declared == TEXT and seen.kind != EMPTY else seen
     except UnusableColumnError as error:

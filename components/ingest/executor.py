@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from switchyard.components.ingest.batch_size import parts_of
 from switchyard.components.ingest.column_types import EMPTY, FLOAT, INTEGER
 from switchyard.components.ingest.columns_seen import located, reads_texts
 from switchyard.components.ingest.keys import key_hashes
-from switchyard.components.ingest.labels import class_column
+from switchyard.components.ingest.labels import ZERO_OR_ONE, class_column, zero_or_one
 from switchyard.components.ingest.scan import InputSpec, Scan, read_batches, scan
 from switchyard.components.ingest.typed import MisfitError, TypedColumns
 from switchyard.components.ingest.writer import SplitWriter, assign, row_hashes, take
@@ -47,7 +47,7 @@ class Executor(base_executor.BaseExecutor):
         bad = BadRows(spec.max_bad_rows)
         found = scan(spec, bad)
         splits = list(spec.split_paths or spec.weights)
-        typed = TypedColumns(found.types, spec.missing_values or (), spec.label)
+        typed = TypedColumns(found.types, spec.missing_values or (), spec.labels)
         written = _write(spec, found, typed, examples.uri, splits)
         rows = written.rows
         typed.check()
@@ -112,8 +112,7 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     keys = np.array([], dtype=np.uint64)
     done = 0
     numeric = {n for n, t in found.types.items() if t.kind in (INTEGER, FLOAT)}
-    if spec.label not in spec.columns:
-        numeric.add(spec.label)  # parsed as in the first pass, even in a mixed column
+    numeric |= {n for n in spec.labels if n not in spec.columns}  # parsed as in the first pass, even in a mixed column
     again = BadRows(limit=0)  # already counted in the first pass
     for group, files in spec.files().items():
         for file in files:
@@ -122,7 +121,7 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
                 if group is not None:
                     chosen = {group: None}
                 else:
-                    hashes = row_hashes(_features(lists, spec.label))
+                    hashes = row_hashes(_features(lists, spec.labels))
                     if spec.split_key:
                         hashes = key_hashes(batch.column(spec.split_key), hashes, spec.missing_values or ())
                     index = assign(hashes, spec.weights)
@@ -142,9 +141,9 @@ def _write(spec: InputSpec, found: Scan, typed: TypedColumns, uri: str, splits: 
     return _Written({s: w.rows for s, w in writers.items()}, counts, len(keys) if len(keys) else None)
 
 
-def _features(lists: pa.RecordBatch, label: str) -> pa.RecordBatch:
+def _features(lists: pa.RecordBatch, labels: Collection[str]) -> pa.RecordBatch:
     """Returns the columns except the label, so that respelling or correcting a label never moves a row to another split."""
-    return lists.select([n for n in lists.schema.names if n != label])
+    return lists.select([n for n in lists.schema.names if n not in labels])
 
 
 def _encoded(
@@ -173,18 +172,19 @@ def _encoded(
 
 
 def _with_classes(batches: Iterator[pa.RecordBatch], spec: InputSpec, found: Scan, file: str) -> Iterator[pa.RecordBatch]:
-    """Yields the batches with the label's values replaced by the exact class values, whatever the file's type."""
+    """Yields the batches with the labels' values replaced by the exact class values, whatever the file's type."""
+    classes = ZERO_OR_ONE if zero_or_one(found.task) else found.classes
     for batch in batches:
-        if not found.classes:
-            yield batch
-            continue
-        place = batch.schema.get_field_index(spec.label)
-        label = class_column(batch.column(place), found.classes, untyped=reads_texts(spec, file, batch.schema.field(place)))
-        if label.null_count:
-            # Unlabelled rows are dropped earlier, so an unknown class means that the file changed between the passes.
-            value = batch.column(place).filter(label.is_null())[0].as_py()
-            raise UserError(
-                f"label: {file}: {value!r} is not one of the classes {found.classes[:10]}: the file changed during the run. "
-                "Run again."
-            )
-        yield batch.set_column(place, spec.label, label)
+        exact = batch
+        for name in spec.labels if classes else ():
+            place = batch.schema.get_field_index(name)
+            label = class_column(batch.column(place), classes, untyped=reads_texts(spec, file, batch.schema.field(place)))
+            if label.null_count:
+                # Unlabelled rows are dropped earlier, so an unknown class means that the file changed between the passes.
+                value = batch.column(place).filter(label.is_null())[0].as_py()
+                raise UserError(
+                    f"label: {file}: {value!r} is not one of the classes {list(classes[:10])}: the file changed during the run. "
+                    "Run again."
+                )
+            exact = exact.set_column(place, name, label)
+        yield exact

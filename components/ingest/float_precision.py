@@ -5,7 +5,7 @@ A `tf.Example` stores 32-bit floats: 1,700,000,000.0 and the next 63 seconds col
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,7 +107,7 @@ class FloatPrecision:
 
 
 def settled(
-    types: Mapping[str, ColumnType], losses: Mapping[str, Loss], label: str, limit: float
+    types: Mapping[str, ColumnType], losses: Mapping[str, Loss], labels: Collection[str], limit: float
 ) -> tuple[dict[str, ColumnType], list[str]]:
     """Returns the types, with whole numbers kept as integers where floats would lose some, and warnings for the user.
 
@@ -117,11 +117,11 @@ def settled(
     decided, notes = dict(types), []
     for name, loss in losses.items():
         numbers = f"column {name!r}: {loss.distinct:,} distinct values become {loss.left:,}"
-        if types[name].kind == INTEGER and name == label:
+        if types[name].kind == INTEGER and name in labels:
             continue  # classes are exact values
         if types[name].kind == INTEGER:
             notes.append(f"{numbers} as float64, which the default preprocessing works with")
-        elif loss.is_whole and name != label:
+        elif loss.is_whole and name not in labels:
             decided[name] = ColumnType.of({INTEGER})
             notes.append(f"{numbers} as float32; all are whole numbers and are kept as integers")
         elif loss.share > limit:

@@ -31,6 +31,8 @@ _TIME = re.compile(r"\d\d:\d\d:\d\d\.\d+")
 # As classes, 01 and 1 differ.
 _PADDED = r"[+-]?0[0-9]+"
 _INT64 = range(-(2**63), 2**63)
+# The values of each label of a task that has several which are chosen or not.
+ZERO_OR_ONE = (0, 1)
 
 
 class LabelValues:
@@ -182,6 +184,11 @@ def check_label(values: LabelValues, task: str) -> list[Any]:
             "Set task to multiclass."
         )
     return classes
+
+
+def zero_or_one(task: str) -> bool:
+    """Returns whether each of a task's labels is 0 or 1."""
+    return TASKS[task].has_labels and TASKS[task].has_probabilities
 
 
 def class_column(column: pa.Array, classes: Sequence[Any], *, untyped: bool) -> pa.Array:

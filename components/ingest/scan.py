@@ -19,7 +19,15 @@ from switchyard.components.ingest.csv_options import CsvOptions
 from switchyard.components.ingest.declared import NUMBER, TEXT, check_declared, fitting, plain_numbers
 from switchyard.components.ingest.float_precision import settled
 from switchyard.components.ingest.keys import with_key
-from switchyard.components.ingest.labels import LabelValues, check_label, class_of, infer_task, labelled
+from switchyard.components.ingest.labels import (
+    ZERO_OR_ONE,
+    LabelValues,
+    check_label,
+    class_of,
+    infer_task,
+    labelled,
+    zero_or_one,
+)
 from switchyard.components.ingest.layout import added_columns, folder_columns, with_folders
 from switchyard.components.ingest.readers import reader
 from switchyard.components.ingest.reading import Batches
@@ -59,6 +67,11 @@ class InputSpec:
     positive_class: str | None = None
     max_float32_loss: float = 0.5
     targets: Sequence[str] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """The label columns."""
+        return list(self.targets) if self.task in TASKS and TASKS[self.task].has_labels else [self.label]
 
     @property
     def given(self) -> dict[str, Any]:
@@ -140,7 +153,7 @@ def read_batches(
     """
     kind, options, missing = format_of(file, spec.format), CsvOptions.of(spec.csv), spec.missing_values or ()
     declared = {n for n, declaration in spec.columns.items() if declaration == NUMBER}
-    label_words = () if spec.columns.get(spec.label) == TEXT else (*MISSING_LABELS, *missing)
+    label_words = {n: () if spec.columns.get(n) == TEXT else (*MISSING_LABELS, *missing) for n in spec.labels}
     folders = folder_columns(file, spec.patterns)
     left_out: list[str] | None = None
     here: set[str] = set()
@@ -153,12 +166,13 @@ def read_batches(
             if names is not None:
                 names.update(here)
             if left_out is None:
-                left_out = added_columns(whole, file, (*spec.exclude, *spec.columns, spec.label, spec.split_key))
+                left_out = added_columns(whole, file, (*spec.exclude, *spec.columns, *spec.labels, spec.split_key))
                 if added is not None:
                     added.update(left_out)
-            if spec.label not in whole.schema.names:
-                raise _no_column("label", file, spec.label, whole.schema.names)
-            check_values(whole.column(spec.label), "label", spec.label, file, first, text=True)
+            for label in spec.labels:
+                if label not in whole.schema.names:
+                    raise _no_column("label", file, label, whole.schema.names)
+                check_values(whole.column(label), "label", label, file, first, text=True)
             if spec.split_key and spec.split_key in whole.schema.names:
                 check_values(whole.column(spec.split_key), "data.split_key", spec.split_key, file, first, text=False)
             left = {*spec.exclude, *left_out} - {spec.split_key}
@@ -167,7 +181,8 @@ def read_batches(
                 batch = plain_numbers(batch, {*declared, *numeric}, options)
             batch = fitting(batch, spec.columns, missing, file, first, bad)
             first += whole.num_rows
-            batch = labelled(batch, spec.label, label_words, file, bad)
+            for label, words in label_words.items():
+                batch = labelled(batch, label, words, file, bad)
             if batch.num_rows:
                 yield with_key(batch, spec.split_key) if spec.split_key else batch
     if spec.split_key and here and spec.split_key not in here:
@@ -222,9 +237,12 @@ def scan(spec: InputSpec, bad: BadRows, *, peek: bool = False) -> Scan:
         raise UserError(f"data: no rows in {', '.join(files[:3])}.{left_out}")
     _check_names(spec, names, files)
     found.notes += seen.check()
-    found = _check_types(spec, found, seen.labels, peek)
+    check = _check_types if len(spec.labels) == 1 else _check_labels
+    found = check(spec, found, seen.labels, peek)
+    if all(t.kind == EMPTY for n, t in found.types.items() if n not in spec.labels) and not peek:
+        raise UserError(f"data: no usable feature besides the label {spec.label!r}. Columns: {in_a_line(found.types)}.")
     if not peek:
-        found.types, notes = settled(found.types, seen.precision.losses(found.types), spec.label, spec.max_float32_loss)
+        found.types, notes = settled(found.types, seen.precision.losses(found.types), spec.labels, spec.max_float32_loss)
         found.notes = [*_layout_notes(spec, added), *found.notes, *notes]
     return found
 
@@ -270,7 +288,28 @@ def _chosen(spec: InputSpec, classes: Sequence[Any]) -> Any | None:
     return chosen
 
 
-def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) -> Scan:
+def _check_labels(spec: InputSpec, found: Scan, labels: Mapping[str, LabelValues], peek: bool) -> Scan:
+    """Checks the label columns of a task that has several: numbers, or 0 and 1 if scores are probabilities."""
+    found.task = spec.task
+    for name, values in labels.items():
+        if not peek or found.rows < PEEK_ROWS:
+            check_label(values, spec.task)
+        if zero_or_one(spec.task):
+            if others := [value for value in values.counts() if value not in ZERO_OR_ONE]:
+                raise UserError(
+                    f"label: {name!r} holds {in_a_line(others[:5])}; each label of a {spec.task} task is 0 or 1, or false and "
+                    "true. Fix the data, or choose another column."
+                )
+            found.types[name] = ColumnType(INTEGER)
+        elif found.types[name].kind == STRING:
+            raise UserError(f"label: {name!r} holds true and false; a {spec.task} task needs numbers. Write 0 and 1.")
+        if values.spaced and not peek:
+            found.notes.append(f"label: {values.spaced:,} values of {name!r} have surrounding spaces, which are removed")
+    return found
+
+
+def _check_types(spec: InputSpec, found: Scan, every: Mapping[str, LabelValues], peek: bool) -> Scan:
+    labels = every[spec.label]
     if not labels.overflow:
         found.label_counts = {str(value): count for value, count in labels.counts().items()}
     found.task = infer_task(labels) if spec.task == "auto" else spec.task
@@ -290,6 +329,4 @@ def _check_types(spec: InputSpec, found: Scan, labels: LabelValues, peek: bool) 
         found.types[spec.label] = ColumnType(INTEGER if isinstance(found.classes[0], int) else STRING)
     if labels.spaced:
         found.notes.append(f"label: {labels.spaced:,} values of {spec.label!r} have surrounding spaces, which are removed")
-    if all(t.kind == EMPTY for n, t in found.types.items() if n != spec.label):
-        raise UserError(f"data: no usable feature besides the label {spec.label!r}. Columns: {in_a_line(found.types)}.")
     return found

@@ -30,6 +30,7 @@ from switchyard.components.ingest.declared import plain_numbers
 from switchyard.components.ingest.layout import folder_columns, with_folders
 from switchyard.components.ingest.readers import reader
 from switchyard.components.progress import say
+from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.values.conversion import MISSING, Fitted, fit_rows, single
 from switchyard.components.values.raw_features import RawFeature
@@ -181,6 +182,8 @@ def _numbers(table: pa.Table, features: Sequence[RawFeature], fitted: Mapping[st
 
 
 def _type_of(info: BundleInfo, name: str) -> pa.DataType:
+    if name in TASKS[info.task].choices(info.targets):
+        return pa.int64()
     if name != "prediction" or not info.classes:
         return pa.float64()
     return pa.string() if isinstance(info.classes[0], str) else pa.int64()

@@ -21,6 +21,7 @@ from switchyard.components.serving.bounds import Bounds, InputError, brief, shor
 from switchyard.components.serving.inputs import check_names, wrong_width
 from switchyard.components.serving.json_body import read_json
 from switchyard.components.serving.lists import kinds_of
+from switchyard.components.tasks import TASKS
 from switchyard.components.values.base64_values import from_base64
 from switchyard.components.values.spelling import BOOLEAN, TIME, TIMESTAMP
 
@@ -306,7 +307,8 @@ def output_metadata(info: BundleInfo) -> list[dict[str, Any]]:
     """Returns the tensor metadata of the outputs: `prediction` and, for classification, probabilities."""
     scores = [{"name": n, "datatype": "FP64", "shape": [-1], **_of_class(info)} for n in info.score_names]
     if not info.classes:
-        return scores
+        choices = TASKS[info.task].choices(info.targets)
+        return [*({"name": n, "datatype": "INT64", "shape": [-1]} for n in choices), *scores]
     kind = _TEXT if isinstance(info.classes[0], str) else "INT64"
     return [{"name": "prediction", "datatype": kind, "shape": [-1]}, *scores]
 

@@ -129,7 +129,9 @@ def _outputs(info: BundleInfo, scores: Any) -> dict[str, Any]:
     if TASKS[info.task].ascending:
         scores = tf.sort(scores, axis=1)
     if not info.classes:
-        return {name: scores[:, i] for i, name in enumerate(info.score_names)}
+        choices = TASKS[info.task].choices(info.targets)
+        chosen = {name: tf.cast(scores[:, i] >= 0.5, tf.int64) for i, name in enumerate(choices)}
+        return chosen | {name: scores[:, i] for i, name in enumerate(info.score_names)}
     classes = tf.constant(info.classes)
     if len(info.score_names) == 1:
         chosen = tf.cast(scores[:, 0] >= 0.5, tf.int32)

@@ -65,8 +65,10 @@ class Run:
         self._do({"op": "tags", "values": {k: mask(str(v))[:8000] for k, v in values.items()}})
 
     def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Logs metrics at a step (an epoch)."""
-        self._do({"op": "metrics", "values": dict(values), "step": step, "time": int(time.time() * 1000)})
+        """Logs metrics at a step (an epoch); the column in a name like `auc/<column>` as MLflow accepts it, see `key_of`."""
+        parts = {name: name.partition("/") for name in values}
+        named = {f"{metric}/{key_of(column)}" if slash else metric: values[n] for n, (metric, slash, column) in parts.items()}
+        self._do({"op": "metrics", "values": named, "step": step, "time": int(time.time() * 1000)})
 
     def file(self, path: str, folder: str = "") -> None:
         """Uploads a file as an artifact."""
@@ -289,7 +291,9 @@ def apply(mlflow_client: Any, run_id: str, operation: Operation) -> Registration
 def key_of(name: str) -> str:
     """Returns a name from the data for use in a key: unchanged if MLflow accepts it, else truncated, with a hash."""
     plain = re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII).strip()[:_KEY_LENGTH]
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    if plain == name and plain.strip("."):
+        return plain
+    return f"{plain}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def ensure_experiment(uri: str, name: str, artifacts: Path | None) -> str:

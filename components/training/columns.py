@@ -36,14 +36,15 @@ class ColumnsWriter:
     Args:
         sink: open binary file.
         layout: the blocks.
-        label_dtype: `int64`, or `float32` for a regression.
+        label_dtype: `int64` for classes, else `float32`.
+        label_shape: `(labels,)` of several label columns, `()` of one.
 
     Attributes:
         digest: SHA-256 of the data written.
     """
 
-    def __init__(self, sink: Any, layout: Sequence[Block], label_dtype: str) -> None:
-        self._schema = _schema(layout, label_dtype)
+    def __init__(self, sink: Any, layout: Sequence[Block], label_dtype: str, label_shape: tuple[int, ...] = ()) -> None:
+        self._schema = _schema(layout, label_dtype, label_shape)
         self._writer = pa.ipc.new_file(sink, self._schema)
         self._waiting: list[Columns] = []
         self._bytes = 0
@@ -67,12 +68,8 @@ class ColumnsWriter:
         self._waiting, self._bytes = [], 0
         for array in (labels, *arrays):
             self.digest.update(np.ascontiguousarray(array).data)
-        types = [field.type for field in self._schema][1:]
-        lists = [
-            pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), type=kind)
-            for array, kind in zip(arrays, types, strict=True)
-        ]
-        self._writer.write_batch(pa.record_batch([pa.array(labels), *lists], schema=self._schema))
+        columns = [_column(array, field.type) for array, field in zip((labels, *arrays), self._schema, strict=True)]
+        self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
@@ -97,7 +94,7 @@ def read_columns(file: Path, layout: Sequence[Block]) -> list[Columns]:
     try:
         with pa.memory_map(str(file)) as mapped:
             reader = pa.ipc.open_file(mapped)
-            if reader.schema not in [_schema(layout, dtype) for dtype in _LABEL_DTYPES]:
+            if reader.schema not in [_schema(layout, dtype, _label_shape(reader.schema)) for dtype in _LABEL_DTYPES]:
                 raise ValueError("its columns differ from those of columns.json")
             return [_arrays(reader.get_batch(i), layout, mapped.size()) for i in range(reader.num_record_batches)]
     except (pa.ArrowException, ValueError, OSError) as error:
@@ -106,9 +103,20 @@ def read_columns(file: Path, layout: Sequence[Block]) -> list[Columns]:
         raise damaged_artifact(file, file.parents[1], first_line(error)) from error
 
 
-def _schema(layout: Sequence[Block], label_dtype: str) -> pa.Schema:
+def _column(array: np.ndarray, kind: pa.DataType) -> pa.Array:
+    values = pa.array(array.reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(values, type=kind) if pa.types.is_fixed_size_list(kind) else values
+
+
+def _label_shape(schema: pa.Schema) -> tuple[int, ...]:
+    kind = schema.field(LABEL).type if LABEL in schema.names else None
+    return (kind.list_size,) if kind is not None and pa.types.is_fixed_size_list(kind) else ()
+
+
+def _schema(layout: Sequence[Block], label_dtype: str, label_shape: tuple[int, ...] = ()) -> pa.Schema:
     lists = [pa.field(f"block_{i}", pa.list_(pa.from_numpy_dtype(b.dtype), b.width)) for i, b in enumerate(layout)]
-    return pa.schema([pa.field(LABEL, pa.from_numpy_dtype(label_dtype)), *lists])
+    label = pa.from_numpy_dtype(label_dtype)
+    return pa.schema([pa.field(LABEL, pa.list_(label, *label_shape) if label_shape else label), *lists])
 
 
 def _arrays(batch: pa.RecordBatch, layout: Sequence[Block], file_bytes: int) -> Columns:
@@ -117,7 +125,10 @@ def _arrays(batch: pa.RecordBatch, layout: Sequence[Block], file_bytes: int) -> 
     if batch.nbytes > file_bytes:
         raise ValueError("it is compressed")
     lists = [batch.column(i + 1).flatten().to_numpy().reshape(batch.num_rows, b.width) for i, b in enumerate(layout)]
-    return tuple(lists), batch.column(0).to_numpy()
+    label = batch.column(0)
+    if shape := _label_shape(batch.schema):
+        return tuple(lists), label.flatten().to_numpy().reshape(batch.num_rows, *shape)
+    return tuple(lists), label.to_numpy()
 
 
 def features_json(features: Sequence[FeatureSpec]) -> str:

@@ -171,7 +171,7 @@ def _order(count: int, random: np.random.Generator | None) -> np.ndarray:
 
 def _taken(columns: Columns, index: np.ndarray) -> Columns:
     arrays, labels = columns
-    return tuple(a.take(index, axis=0) for a in arrays), labels.take(index)
+    return tuple(a.take(index, axis=0) for a in arrays), labels.take(index, axis=0)
 
 
 def _sharded(order: np.ndarray, batch_size: int, shard: Shard) -> Order:

@@ -11,6 +11,8 @@ Below, y is the label, z the model's output (a logit in a classification) and p 
 - `poisson`: exp(z) - y * z, the negative log-likelihood of a count without its constant; exp(z) is what is served.
 - `quantile`: max(q * (y - z), (q - 1) * (y - z)), whose minimum is the quantile q (Koenker and Bassett, 1978).
 - `pinball`: the mean of `quantile` over `trainer.quantiles`, each with an output of its own.
+
+Of several labels, `mse` and `cross_entropy` are the mean of the labels'.
 """
 
 from __future__ import annotations

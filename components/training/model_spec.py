@@ -16,10 +16,11 @@ class ModelSpec:
 
     Attributes:
         features: the transformed features.
-        task: binary, multiclass, regression or quantile.
-        outputs: 1 for binary (the logit of the last class) and regression (the value), else the number of classes or quantiles.
+        task: name of a task.
+        outputs: 1 for binary (the logit of the last class) and regression (the value), else the number of classes,
+            quantiles or labels.
         parameters: the config's `trainer.model_parameters`.
-        targets: the quantiles as texts, in the order of the outputs; empty for the other tasks.
+        targets: the quantiles as texts, or the label columns, in the order of the outputs; empty for the other tasks.
     """
 
     features: tuple[FeatureSpec, ...]

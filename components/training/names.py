@@ -16,6 +16,8 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "multiclass": ("cross_entropy", "focal", "hinge"),
     "regression": ("mse", "mae", "huber", "poisson", "quantile"),
     "quantile": ("pinball",),
+    "multioutput": ("mse",),
+    "multilabel": ("cross_entropy",),
 }
 # Hyperparameters that boosted trees take from `trainer.hyperparameters`.
 COMMON_TO_TREES = ("seed", "class_weights")

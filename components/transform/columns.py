@@ -167,7 +167,7 @@ class _Write(beam.DoFn):
             self._names.append(os.path.join(self._folder, uuid.uuid4().hex))
             # TensorFlow's file API, because the artifact may be in an object store.
             self._file = tf.io.gfile.GFile(self._names[-1], "wb")
-            self._writer = ColumnsWriter(_Sink(self._file), self._layout, columns[1].dtype.name)
+            self._writer = ColumnsWriter(_Sink(self._file), self._layout, columns[1].dtype.name, columns[1].shape[1:])
         self._writer.write(columns)
         self._rows += len(columns[1])
 
@@ -201,7 +201,8 @@ class _Write(beam.DoFn):
         )
         label = batch.column(self._label)
         is_float = pa.types.is_floating(label.type.value_type if pa.types.is_nested(label.type) else label.type)
-        return arrays, values(self._label, "float32" if is_float else "int64")
+        found = values(self._label, "float32" if is_float else "int64")
+        return arrays, found.reshape(rows, -1) if len(found) > rows else found
 
     def _tokens(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
         """Returns the arrays that the tokenizer makes of a batch; none without a tokenizer."""

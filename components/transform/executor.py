@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Collection
 from typing import Any
 
 import tensorflow_data_validation as tfdv
@@ -34,9 +35,9 @@ class Executor(tfx_executor.Executor):
         schema_folder = artifact_utils.get_single_uri(input_dict["schema"])
         schema = tfdv.load_schema_text(io_utils.get_only_uri_in_dir(schema_folder))
         config = json_utils.loads(exec_properties["custom_config"])
-        config.update(label=summary.label, classes=summary.classes, unusable=[])
+        config.update(label=summary.label, labels=summary.labels, classes=summary.classes, unusable=[])
         if config["code"] is None:
-            config["unusable"] = unusable_features(schema, summary.label)
+            config["unusable"] = unusable_features(schema, summary.labels)
             for name, reason in config["unusable"].items():
                 warn(f"feature {name!r} is not used: {reason}")
             tracking.current_run().tags({"unusable_features": ", ".join(config["unusable"]) or "none"})
@@ -69,11 +70,11 @@ def _in_environment(schema: schema_pb2.Schema, wanted: str | None, folder: str) 
     return artifact
 
 
-def unusable_features(schema: schema_pb2.Schema, label: str) -> dict[str, str]:
+def unusable_features(schema: schema_pb2.Schema, labels: Collection[str]) -> dict[str, str]:
     """Returns the features that the default preprocessing cannot use -> reason."""
     found = {}
     for feature in schema.feature:
-        if feature.name == label:
+        if feature.name in labels:
             continue
         if not feature.HasField("shape") and feature.value_count.max > 1:
             found[feature.name] = "it holds a varying number of values per row; write a preprocessing_fn for it"

@@ -25,29 +25,30 @@ _WIDE = 50
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the transformed features and the encoded label.
+    """Returns the transformed features and the encoded label, (B,), or (B, labels) of several columns.
 
     Args:
         inputs: raw feature -> tensor, dense (B, k) or sparse.
-        custom_config: `label`, `classes`, `unusable` (features that the default omits), `code` (None, or path and function of
-            the user's `preprocessing_fn(inputs) -> outputs`, which does not receive the label), with a tokenizer
-            `tokenizer` (its code) and `texts` (columns that the default passes to it; empty: all texts).
+        custom_config: `label`, `labels` (its columns), `classes`, `unusable` (features that the default omits), `code` (None, or
+            path and function of the user's `preprocessing_fn(inputs) -> outputs`, which does not receive the label), with a
+            tokenizer `tokenizer` (its code) and `texts` (columns that the default passes to it; empty: all texts).
 
     Raises:
         UserError: the user's function failed or did not return a dict of tensors.
     """
-    label = custom_config["label"]
-    features = {k: v for k, v in inputs.items() if k != label}
+    label, labels = custom_config["label"], custom_config["labels"]
+    features = {k: v for k, v in inputs.items() if k not in labels}
     code = custom_config["code"]
     if code is None:
         used = {k: v for k, v in features.items() if k not in custom_config["unusable"]}
         texts = _texts(used, custom_config["texts"]) if "tokenizer" in custom_config else ()
         outputs = default_features(used, label, texts)
     else:
-        outputs = _users(features, code["path"], code["function"], label)
+        outputs = _users(features, code["path"], code["function"], [label, *labels])
         note_ranges(outputs)
-    if label in inputs:
-        outputs[label] = encode_label(_dense(inputs[label]), custom_config["classes"])
+    if set(labels) <= inputs.keys():
+        each = [encode_label(_dense(inputs[n]), custom_config["classes"]) for n in labels]
+        outputs[label] = tf.stack(each, axis=1) if len(each) > 1 else each[0]
     if len(features) >= _WIDE:
         # Most of the time passes afterwards, in Beam, which processes all columns at once.
         say(f"{len(features):,} columns are analyzed and transformed")
@@ -151,11 +152,11 @@ def encode_label(label: tf.Tensor, classes: list[Any]) -> tf.Tensor:
     return tf.argmax(tf.equal(flat[:, tf.newaxis], tf.constant(classes, dtype=flat.dtype)[tf.newaxis, :]), axis=1)
 
 
-def _users(features: Tensors, path: str, function: str, label: str) -> dict[str, Any]:
+def _users(features: Tensors, path: str, function: str, labels: Sequence[str]) -> dict[str, Any]:
     name = os.path.basename(path)
 
     def hint(error: BaseException) -> str:
-        named = repr(label) in text_of(error)
+        named = any(repr(label) in text_of(error) for label in labels)
         about_label = " preprocessing_fn does not receive the label; it is encoded automatically." if named else ""
         return f".{about_label} Features: {in_a_line(features)}."
 
@@ -165,7 +166,7 @@ def _users(features: Tensors, path: str, function: str, label: str) -> dict[str,
         raise UserError(
             f"preprocessing: {name}: {function} must return a dict of name -> dense tensor, at least one; received {outputs!r}."
         )
-    if label in outputs:
+    for label in {*labels} & outputs.keys():
         raise UserError(f"preprocessing: {name}: {function} returns a feature named like the label, {label!r}. Rename it.")
     return outputs
 

@@ -15,7 +15,7 @@ import click
 from rich.table import Table
 
 from switchyard.components.errors import StageError, UserError
-from switchyard.components.metrics import DIRECTION, HEADLINE, PRIMARY, direction
+from switchyard.components.metrics import DIRECTION, HEADLINE, PRIMARY, base, direction
 from switchyard.components.tasks import TASKS
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import model_registry
@@ -248,21 +248,24 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
                 raise UserError(
                     f"{name}: {listed}, perhaps with different classes or quantiles; they cannot be compared on the same rows."
                 )
-            frame = _read_rows(data, opened.folder, {f.name for f in info.features if f.dtype != "string"} | {info.label})
-            if info.label not in frame:
-                raise UserError(f"{data}: has no column {info.label!r}, the label. Columns: {in_a_line(frame.columns)}.")
-            frame = frame[frame[info.label].notna()]
+            frame = _read_rows(data, opened.folder, {f.name for f in info.features if f.dtype != "string"} | set(info.labels))
+            for label in info.labels:
+                if label not in frame:
+                    raise UserError(f"{data}: has no column {label!r}, the label. Columns: {in_a_line(frame.columns)}.")
+            frame = frame[frame[info.labels].notna().all(axis=1)]
             if frame.empty:
                 raise UserError(f"{data}: no row has a value of {info.label!r}, the label. Give rows whose outcome is known.")
             try:
                 scores[version.version] = reordered(bundle.scores(frame), info, classes)
             except UserError as error:
                 raise UserError(f"{data}: {error}") from None
-    labels = _labels(frame[info.label], classes)
-    if np.isnan(labels).any():
-        unknown = sorted({str(v) for v in frame[info.label][np.isnan(labels)]})[:5]
-        known = f"the models' classes are {in_a_line(info.classes)}" if info.classes else "the models predict numbers"
-        raise UserError(f"{data}: {info.label} holds {in_a_line(unknown)}; {known}.")
+    each = [_labels(frame[label], classes) for label in info.labels]
+    for label, values in zip(info.labels, each, strict=True):
+        if np.isnan(values).any():
+            unknown = sorted({str(v) for v in frame[label][np.isnan(values)]})[:5]
+            known = f"the models' classes are {in_a_line(info.classes)}" if info.classes else "the models predict numbers"
+            raise UserError(f"{data}: {label} holds {in_a_line(unknown)}; {known}.")
+    labels = np.stack(each, axis=1) if len(each) > 1 else each[0]
     if TASKS[info.task].has_probabilities:
         scores = {v: s.clip(1e-7, 1 - 1e-7) for v, s in scores.items()}
     ones = np.ones(len(labels))
@@ -276,7 +279,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
             interval(direction(m) * (samples[second][m] - samples[first][m])),
         )
         for m in measured[first]
-        if m in DIRECTION
+        if base(m) in DIRECTION
     }
     existing = {v: {m: _existing(value) for m, value in of.items()} for v, of in measured.items()}
     return OnSameRows(len(labels), PRIMARY[info.task], existing, better)

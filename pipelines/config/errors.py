@@ -35,6 +35,7 @@ def _line(problem: Any, model: type[BaseModel]) -> str:
     if kind == "missing":
         return f"{key}: is missing and has no default. Add it."
     message = _cut(problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be"), _MESSAGE)
+    message = message.replace("a valid tuple", "a list")
     if kind == "value_error" and inner:
         # Message of a section's own check: it starts with the key inside the section if a single key is at fault.
         own = message.split()[0].rstrip(":").split(".")[0] in _keys(inner)

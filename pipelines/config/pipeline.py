@@ -107,8 +107,9 @@ class PipelineConfig(Section):
             letter. Without a YAML it is derived from the data: `rides.csv` is `rides`, `churn/*.csv` is `churn`,
             `fraud/part-*.csv` is `fraud_part`, `churn/data/train.csv` is `churn_data_train`.
         data: the examples.
-        label: column to predict.
-        task: `auto` infers binary, multiclass or regression from the first 20,000 labels; `quantile` is set here only.
+        label: column to predict; of `multioutput` and `multilabel` a list of at least two.
+        task: `auto` infers binary, multiclass or regression from the first 20,000 labels. Set
+            here only are `quantile`, `multioutput` (several quantities) and `multilabel` (several columns of 0 and 1).
         positive_class: class of a binary task whose probability is predicted and to which the metrics refer. Default: the one
             with a usual name (`1`, `true`, `yes`, `positive`, ...), then the champion's, then the rarer one. `compile` and
             `submit` read the champion's when `tracking.uri` is set and infer from data readable on this machine; a schedule
@@ -129,8 +130,8 @@ class PipelineConfig(Section):
 
     name: str
     data: DataConfig
-    label: str
-    task: Literal["auto", "binary", "multiclass", "regression", "quantile"] = "auto"
+    label: str | tuple[str, ...]
+    task: Literal["auto", "binary", "multiclass", "regression", "quantile", "multioutput", "multilabel"] = "auto"
     positive_class: ClassName | None = None
     preprocessing: str | None = None
     tokenizer: TokenizerConfig | None = None
@@ -145,8 +146,20 @@ class PipelineConfig(Section):
     kubeflow: KubeflowConfig = KubeflowConfig()
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The label columns."""
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @property
+    def label_name(self) -> str:
+        """The label's column; of several, their names joined by commas."""
+        return ", ".join(self.labels)
+
+    @property
     def targets(self) -> tuple[str, ...]:
-        """The names of the model's outputs if they are no classes: the quantiles as texts."""
+        """The names of the model's outputs if they are no classes: the quantiles as texts, or the label columns."""
+        if self.task in TASKS and TASKS[self.task].has_labels:
+            return self.labels
         if self.task != QUANTILE:
             return ()
         return tuple(str(float(q)) for q in self.trainer.quantiles or DEFAULT_QUANTILES)
@@ -189,8 +202,14 @@ class PipelineConfig(Section):
                 "tokenizer.columns: only the default preprocessing reads it; remove it, and return the texts unchanged from "
                 "preprocessing_fn"
             )
-        if self.label in self.data.exclude:
-            raise ValueError(f"data.exclude: lists the label {self.label!r}; a label cannot be excluded")
+        for label in self.labels:
+            if label in self.data.exclude:
+                raise ValueError(f"data.exclude: lists the label {label!r}; a label cannot be excluded")
+        several = [name for name, task in TASKS.items() if task.has_labels]
+        if self.task in several and len(set(self.labels)) < max(2, len(self.labels)):
+            raise ValueError(f"label: a {self.task} task has at least two columns, all different, received {list(self.labels)}")
+        if not isinstance(self.label, str) and self.task not in several:
+            raise ValueError(f"label: {list(self.label)} is a list; set task to {' or '.join(several)}, or give one column")
         if self.tune:
             parameters = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
             if parameters and any(f in NETWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
@@ -211,7 +230,7 @@ class PipelineConfig(Section):
                 f"positive_class: a {self.task} task has none, received {self.positive_class!r}. "
                 "Remove it, or set task to binary."
             )
-        if self.task == QUANTILE and (trees := sorted(set(self.trainer.frameworks) & set(TREES))):
+        if self.task in TASKS and TASKS[self.task].targets and (trees := sorted(set(self.trainer.frameworks) & set(TREES))):
             raise ValueError(f"task: {trees[0]} trains no {self.task} task; choose another trainer.framework")
         if self.trainer.quantiles is not None and self.task != QUANTILE:
             raise ValueError(f"trainer.quantiles: a model of task {self.task} has none; remove it, or set task to quantile")

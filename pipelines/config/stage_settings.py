@@ -34,7 +34,7 @@ def input_spec(config: PipelineConfig) -> InputSpec:
         exclude=data.exclude,
         max_bad_rows=data.max_bad_rows,
         missing_values=data.missing_values,
-        label=config.label,
+        label=config.label_name,
         task=config.task,
         targets=config.targets,
         positive_class=config.positive_class,

@@ -22,6 +22,8 @@ def two_columns(z):
 
 
 def cross_entropy(y, z, smoothing=0.0):
+    if y.ndim > 1:
+        return np.mean([cross_entropy(y[:, i].astype(int), z[:, i : i + 1], smoothing) for i in range(y.shape[1])], axis=0)
     if z.shape[1] == 1:
         z = two_columns(z)
     target = np.eye(z.shape[1])[y] * (1 - smoothing) + smoothing / z.shape[1]
@@ -49,7 +51,7 @@ NUMPY = {
     "cross_entropy": cross_entropy,
     "focal": focal,
     "hinge": hinge,
-    "mse": lambda y, z: (y - z[:, 0]) ** 2,
+    "mse": lambda y, z: ((y.reshape(len(y), -1) - z) ** 2).mean(axis=1),
     "mae": lambda y, z: np.abs(y - z[:, 0]),
     "huber": huber,
     "poisson": lambda y, z: np.exp(z[:, 0]) - y * z[:, 0],
@@ -73,13 +75,17 @@ CASES = [
     ("regression", "poisson", {}, 0.0),
     ("regression", "quantile", {"quantile": 0.9}, 0.0),
     ("quantile", "pinball", {"quantiles": [0.1, 0.5, 0.9]}, 0.0),
+    ("multioutput", "mse", {}, 0.0),
+    ("multilabel", "cross_entropy", {}, 0.0),
+    ("multilabel", "cross_entropy", {}, 0.2),
 ]
-OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3}
+OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3, "multioutput": 2, "multilabel": 2}
 
 
 def rows(task, count=50):
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, count) if task == "multiclass" else rng.integers(0, 2, count)
+    shape = (count, OUTPUTS[task]) if TASKS[task].has_labels else count
+    labels = rng.integers(0, 3 if task == "multiclass" else 2, shape)
     return labels.astype(np.int64 if TASKS[task].has_classes else np.float32), rng.normal(size=(count, OUTPUTS[task])) * 3
 
 

@@ -57,6 +57,10 @@ def test_every_trainer_learns_reports_each_epoch_and_exports_what_predicts(train
     elif task == "multiclass":
         np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
         assert (scores.argmax(axis=1) == labels).mean() > 0.6
+    elif task == "multilabel":
+        assert ((scores > 0.5) == labels).mean() > 0.8
+    elif task == "multioutput":
+        assert (np.mean((scores - labels) ** 2, axis=0) < np.var(labels, axis=0) / 2).all()
     elif task == "quantile":
         np.testing.assert_allclose((labels[:, np.newaxis] <= scores).mean(axis=0), [0.1, 0.5, 0.9], atol=0.12)
     else:

@@ -8,17 +8,31 @@ import pytest
 import yaml
 from mlflow.models import Model
 
-from benchmarks.by_hand.data import write
+from benchmarks.by_hand.data import LABELS, write
 from tests.command import NO_CONTEST
 
 BOTH = ["--trainer", "tensorflow", "--trainer", "pytorch"]
 CONFIGS = {
     "quantile": {"label": "y", "trainer": {"quantiles": [0.1, 0.5, 0.9]}},
+    "multioutput": {"label": LABELS["multioutput"]},
+    "multilabel": {"label": LABELS["multilabel"]},
 }
 # Task -> the columns of predictions, metrics of the test split with their bounds, and what the evaluation's page shows.
-COLUMNS = {"quantile": ["quantile_0.1", "quantile_0.5", "quantile_0.9"]}
-BOUNDS = {"quantile": {"loss": (0.1, 0.2), "coverage": (0.7, 0.9)}}
-PAGE = {"quantile": ["Calibration of the quantiles", "coverage"]}
+COLUMNS = {
+    "quantile": ["quantile_0.1", "quantile_0.5", "quantile_0.9"],
+    "multioutput": ["prediction_power", "prediction_heat"],
+    "multilabel": [f"{kind}_{label}" for kind in ("prediction", "probability") for label in LABELS["multilabel"]],
+}
+BOUNDS = {
+    "quantile": {"loss": (0.1, 0.2), "coverage": (0.7, 0.9)},
+    "multioutput": {"loss": (0.1, 0.4), "loss/power": (0.1, 0.4), "loss/heat": (0.1, 0.6), "mae": (0.2, 0.5)},
+    "multilabel": {"auc": (0.7, 0.95), "auc_micro": (0.7, 0.95), "auc/late": (0.7, 0.95), "loss": (0.2, 0.5)},
+}
+PAGE = {
+    "quantile": ["Calibration of the quantiles", "coverage"],
+    "multioutput": ["loss/power", "mae/heat"],
+    "multilabel": ["auc_micro", "accuracy/damaged"],
+}
 SMALL = ["--set", "trainer.hyperparameters.epochs=4", "--set", "trainer.hyperparameters.learning_rate=0.01"]
 
 
@@ -71,6 +85,9 @@ def test_a_file_is_predicted_and_the_signature_names_its_columns(ran, warm):
     assert list(predicted.columns) == [*rows.columns, *COLUMNS[task]]
     if task == "quantile":
         assert (np.diff(predicted[COLUMNS[task]].to_numpy(), axis=1) >= 0).all()
+    if task == "multilabel":
+        for label in LABELS[task]:
+            assert (predicted[f"prediction_{label}"] == (predicted[f"probability_{label}"] >= 0.5)).all()
     bundle = next((folder / "w" / "artifacts" / "training_pytorch" / "model").glob("*/Format-Serving"))
     assert [o.name for o in Model.load(str(bundle)).signature.outputs] == COLUMNS[task]
 

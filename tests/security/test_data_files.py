@@ -78,7 +78,7 @@ def test_empty_columns_are_read_in_parts(tmp_path, monkeypatch):
 def test_rows_with_the_columns_of_all_rows_are_built_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(batch_size, "CELLS", 1000)
     batch = pa.record_batch({f"c{i}": [i] * 30 for i in range(10)})
-    typed = TypedColumns({f"c{i}": ColumnType("integer") for i in range(100)}, (), "c0")
+    typed = TypedColumns({f"c{i}": ColumnType("integer") for i in range(100)}, (), ["c0"])
 
     spec = InputSpec(["x"], {}, "auto", [], 0, "c0", "auto")
     made = list(_encoded(iter([batch]), spec, typed, "x"))

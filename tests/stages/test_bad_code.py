@@ -139,7 +139,13 @@ PREPROCESSING = [
 def test_a_preprocessing_that_fails_is_refused_with_its_line(case, tmp_path):
     code = preprocessing_code(load_config(case.write(tmp_path)), tmp_path / "code")
     inputs = {"x": tf.constant([[1.0]]), "word": tf.constant([["a"]]), "y": tf.constant([[1]], tf.int64)}
-    settings = {"label": "y", "classes": [0, 1], "unusable": [], "code": {"path": code.path, "function": code.function}}
+    settings = {
+        "label": "y",
+        "labels": ["y"],
+        "classes": [0, 1],
+        "unusable": [],
+        "code": {"path": code.path, "function": code.function},
+    }
     with pytest.raises(UserError) as refused:
         preprocessing_fn(inputs, settings)
     assert case.message in str(refused.value)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.proto import config_pb2
+from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2
 
 from switchyard.components.evaluation.batched_metrics import Batch, MeasureBatches
 from switchyard.components.evaluation.row_values import ROW_VALUES
@@ -41,14 +41,17 @@ def _batch(task: str, models: list[str]) -> Batch:
     random = np.random.default_rng(7)
     slices = {name: slice_column(_records(random), name) for name in ("city", "count", "share", "absent")}
     outputs = len(TARGETS.get(task, ())) or (3 if task == "multiclass" else 1)
-    quantity = not TASKS[task].has_classes
-    labels = random.normal(3, 2, ROWS) if quantity else random.integers(0, max(2, outputs), ROWS).astype(float)
+    shape = (ROWS, outputs) if TASKS[task].has_labels else ROWS
+    if TASKS[task].has_probabilities:
+        labels = random.integers(0, outputs if task == "multiclass" else 2, shape).astype(float)
+    else:
+        labels = random.normal(3, 2, shape)
     predictions = {}
     for model in models:
         # Some in the middle of a bucket, some on its edge, and ties with the threshold of a half.
         values = np.round(random.uniform(1e-7, 1 - 1e-7, (ROWS, outputs)), int(random.integers(1, 9))).clip(1e-7, 1 - 1e-7)
-        scores = values / values.sum(axis=1, keepdims=True) if task == "multiclass" else np.sort(values, axis=1)
-        predictions[model] = scores.astype(np.float32)
+        scores = values / values.sum(axis=1, keepdims=True) if task == "multiclass" else values
+        predictions[model] = (np.sort(scores, axis=1) if TASKS[task].ascending else scores).astype(np.float32)
     return Batch(labels, predictions, slices)
 
 
@@ -75,7 +78,7 @@ def _extracts(task: str, batch: Batch) -> list[dict[str, Any]]:
         [one, *others] = predictions.values()
         found.append(
             {
-                "labels": batch.labels[i : i + 1],
+                "labels": np.atleast_1d(batch.labels[i]),
                 "predictions": predictions if others else one,
                 "example_weights": np.ones(1),
                 "features": features,
@@ -147,22 +150,48 @@ def _all(folder: str) -> dict[Any, list[np.ndarray]]:
         ("multiclass", ["a", "b"]),
         ("regression", ["a", "b"]),
         ("quantile", ["a", "b"]),
+        ("multioutput", ["a", "b"]),
+        ("multilabel", ["a", "b"]),
     ],
 )
 def test_every_metric_and_plot_of_every_slice_equals_tfmas(tmp_path: Path, task: str, models: list[str]) -> None:
-    batch, config = _batch(task, models), eval_config(task, SLICES, models)
+    batch, config = _batch(task, models), eval_config(task, SLICES, models, TARGETS.get(task, ()))
     ours, theirs = str(tmp_path / "ours"), str(tmp_path / "theirs")
     _by_batches(ours, task, batch, config)
     _by_tfma(theirs, task, batch, config)
     mine, stock = _all(ours), _all(theirs)
     assert mine.keys() == stock.keys()
     for key, values in stock.items():
+        if task == "multilabel" and _of_each_label(key):
+            continue
         for ours_, theirs_ in zip(mine[key], values, strict=True):
             np.testing.assert_allclose(ours_, theirs_, rtol=1e-9, atol=1e-9, err_msg=str(key))
-    read = read_metrics(ours, models, names(task))
+    read = read_metrics(ours, models, names(task, targets=TARGETS.get(task, ())))
     slices = set(read["a"])
     assert {"", "city=Ä", "city=missing", "city=b, count=2", "share=0.5", "share=2", "share=missing", "absent=missing"} <= slices
     assert all(math.isfinite(v) for v in read["a"][""].values())
+
+
+def _of_each_label(key: Any) -> bool:
+    """Whether a metric is an AUC by label: TFMA's, of labels of several columns, is that of all together, our `auc_micro`."""
+    name = metrics_for_slice_pb2.MetricKey.FromString(key[1]).name
+    return name == "auc" or name.startswith("auc/")
+
+
+def test_the_auc_of_each_label_is_tfmas_of_its_column_and_auc_is_their_mean(tmp_path: Path) -> None:
+    batch, targets = _batch("multilabel", ["m"]), TARGETS["multilabel"]
+    _by_batches(str(tmp_path / "ours"), "multilabel", batch, eval_config("multilabel", [["city"]], ["m"], targets))
+    read = read_metrics(str(tmp_path / "ours"), ["m"], names("multilabel", targets=targets))["m"]
+    binary = eval_config("binary", [["city"]], ["m"])
+    of_label = {}
+    for i, target in enumerate(targets):
+        alone = Batch(batch.labels[:, i], {"m": batch.predictions["m"][:, i : i + 1]}, batch.slices)
+        _by_tfma(str(tmp_path / target), "binary", alone, binary)
+        of_label[target] = read_metrics(str(tmp_path / target), ["m"], ["auc"])["m"]
+    for key, found in read.items():
+        each = [of_label[target][key]["auc"] for target in targets]
+        assert [found[f"auc/{target}"] for target in targets] == pytest.approx(each, rel=1e-9), key
+        assert found["auc"] == pytest.approx(np.mean(each), rel=1e-9), key
 
 
 @pytest.mark.core
@@ -175,7 +204,7 @@ def test_a_loss_of_many_batches_is_the_mean_over_their_rows(tmp_path: Path) -> N
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression", "quantile"])
+@pytest.mark.parametrize("task", TASKS)
 def test_a_model_that_scores_some_rows_is_measured_on_these_rows(tmp_path: Path, task: str) -> None:
     batch = _batch(task, ["a", "b"])
     judged = np.random.default_rng(1).random(ROWS) < 0.7
@@ -183,14 +212,16 @@ def test_a_model_that_scores_some_rows_is_measured_on_these_rows(tmp_path: Path,
     batch.predictions["b"][~judged] = np.nan
     partly = Batch(batch.labels, batch.predictions, batch.slices, {"b": judged})
     alone = Batch(batch.labels, {"b": batch.predictions["b"]}, batch.slices).take(np.flatnonzero(judged))
-    config = eval_config(task, [], ["a", "b"])
+    targets = TARGETS.get(task, ())
+    config = eval_config(task, [], ["a", "b"], targets)
     _by_batches(str(tmp_path / "partly"), task, partly, config)
     with beam.Pipeline() as pipeline:
-        measured = pipeline | beam.Create([alone]) | MeasureBatches(task, eval_config(task, [], ["b"]), TARGETS.get(task, ()))
+        measured = pipeline | beam.Create([alone]) | MeasureBatches(task, eval_config(task, [], ["b"], targets), targets)
         writers = tfma.default_writers(output_path=str(tmp_path / "alone"), eval_config=config)
         _ = measured | tfma.WriteResults(writers=writers)
-    found = read_metrics(str(tmp_path / "partly"), ["a", "b"], names(task))["b"][""]
-    expected = read_metrics(str(tmp_path / "alone"), ["b"], names(task))["b"][""]
+    wanted = names(task, targets=targets)
+    found = read_metrics(str(tmp_path / "partly"), ["a", "b"], wanted)["b"][""]
+    expected = read_metrics(str(tmp_path / "alone"), ["b"], wanted)["b"][""]
     # Rows have no model: whoever knows which were judged counts them.
     assert found.pop("example_count") == ROWS
     assert expected.pop("example_count") == judged.sum()

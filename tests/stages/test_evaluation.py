@@ -62,6 +62,24 @@ def test_rows_that_the_champion_cannot_score_have_no_scores_and_are_read_as_writ
         np.testing.assert_allclose(scores, [[0.1], [0.9]], rtol=1e-6)
 
 
+def test_several_labels_are_read_as_they_were_written(tmp_path):
+    kinds, targets = {"x": "float", "a": "integer", "b": "float"}, ["b", "a"]
+    facts = DatasetSummary("f", [], kinds, {}, {"train": 1, "test": 3}, 0, [], [], "b, a", "multilabel", [], {}, targets=targets)
+    info = BundleInfo("pytorch", "pytorch", "multilabel", "b, a", [], [RawFeature("x", "float32", 2)], targets=targets)
+    predict = Predict({}, [], facts)
+    predict._bundles = {"new": LinearModel(info, 2)}
+    rows = {"x": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], "a": [[0], [1], [1]], "b": [[1.0], [0.0], [1.0]]}
+    kept, measured = predict.process(pa.RecordBatch.from_pydict(rows))
+    assert measured.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
+    (tmp_path / "predictions").mkdir()
+    schema = rows_schema(["new"], [], several=True)
+    pyarrow.parquet.write_table(kept.value.cast(schema), tmp_path / "predictions" / "rows.parquet")
+    read = read_rows(str(tmp_path), ["new"], facts)
+    assert read.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
+    assert read.targets == targets
+    np.testing.assert_allclose(read.scores["new"], [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], rtol=1e-6)
+
+
 def test_rows_of_a_new_class_count_only_for_the_candidate():
     values = [[7.0, 2.0, 1.0], [1.0, 8.0, 1.0], [1.0, 1.0, 8.0]]
     batch = pa.RecordBatch.from_pydict({"x": values, "y": [[0], [1], [2]]})

@@ -49,10 +49,10 @@ def record_batches(features, labels, size):
         )
 
 
-def write(folder, features, labels, size=64):
+def write(folder, features, labels, size=64, schema=SCHEMA):
     with beam.Pipeline() as pipeline:
         given = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: [(b, {}) for b in record_batches(features, labels, size)])
-        _ = given | WriteColumns(SCHEMA, "y", str(folder / "Split-train" / "examples"))
+        _ = given | WriteColumns(schema, "y", str(folder / "Split-train" / "examples"))
     (folder / FILE).write_text(features_json(SPECS))
     return folder
 
@@ -84,6 +84,24 @@ def test_columns_are_read_as_they_were_written(artifact):
         np.testing.assert_array_equal(found[name].reshape(values.shape), values)
         assert found[name].dtype == values.dtype
     assert found["b"].shape == (ROWS, 1), "a scalar is a column"
+
+
+def test_several_label_columns_stay_beside_their_rows(tmp_path):
+    schema = schema_from_feature_spec(SPEC | {"y": tf.io.FixedLenFeature([2], tf.float32)})
+    features, number = columns(200)
+    labels = np.stack([number, -number], axis=1).astype(np.float32)
+    source = transformed_examples(write(tmp_path, features, labels, schema=schema), "train")
+    order = {"seed": 1, "epoch": 3}
+    expected = list(source.batches(30, **order))
+    assert all(of.shape == (len(f["a"]), 2) for f, of in expected)
+    for found, of in expected:
+        np.testing.assert_array_equal(found["a"], features["a"][of[:, 0].astype(int)])
+        np.testing.assert_array_equal(of[:, 1], -of[:, 0])
+    by_keras = dataset(source, 30, seed=1, first_epoch=3)
+    by_torch = pytorch_batches(source, 30, **order)
+    for (_, labels), (_, keras_labels), (_, torch_labels) in zip(expected, by_keras, by_torch, strict=True):
+        np.testing.assert_array_equal(keras_labels.numpy(), labels)
+        np.testing.assert_array_equal(torch_labels.numpy(), labels)
 
 
 def test_files_are_of_bounded_size_and_the_same_when_written_again(artifact, tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ def judge(splits, trained_on=None, schema=None, **settings):
         widen(schema, found["train"], [s for name, s in found.items() if name != "train"])
     anomalies = {name: tfdv.validate_statistics(s, schema) for name, s in found.items()}
     champions = None if trained_on is None else statistics(trained_on)
-    checks = Checks(found, schema, anomalies, "", ordered(splits["train"]), DataGateSettings(**settings), champions=champions)
+    checks = Checks(found, schema, anomalies, set(), ordered(splits["train"]), DataGateSettings(**settings), champions=champions)
     return [f for f in merged(checks.findings()[0]) if f.anomaly != "grows with time"]
 
 
@@ -169,7 +169,7 @@ def test_time_in_row_order_is_reported_from_the_first_run(name):
         {"train": statistics(rows)},
         schema_pb2.Schema(),
         {"train": tfdv.validate_statistics(statistics(rows), schema_pb2.Schema())},
-        "",
+        set(),
         ordered(rows),
         SETTINGS,
     )
@@ -294,7 +294,7 @@ def test_a_column_whose_only_values_are_in_another_split_has_its_type_and_is_not
     widen(schema, statistics(rows), [statistics(other)])
     late = next(f for f in schema.feature if f.name == "late")
     assert late.type == schema_pb2.INT
-    assert unusable_features(schema, "y") == {"late": "it has no value in the training split"}
+    assert unusable_features(schema, ["y"]) == {"late": "it has no value in the training split"}
 
 
 def test_statistics_with_fine_quantiles_have_the_histograms_that_tfdv_makes(monkeypatch):

@@ -303,6 +303,30 @@ def test_every_row_has_the_class_that_the_first_pass_counted(content, csv, class
     assert len(written) == 60 * len(rows)
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_several_labels_of_0_and_1_are_integers_whatever_their_spelling(ending, tmp_path):
+    rows = pd.DataFrame({"x": range(200), "a": [i % 2 == 0 for i in range(200)], "b": [float(i % 3 == 0) for i in range(200)]})
+    writers = {"csv": rows.to_csv, "parquet": rows.to_parquet, "jsonl": lambda p, index: rows.to_json(p, "records", lines=True)}
+    writers[ending](tmp_path / f"d.{ending}", index=False)
+    task = {"label": "a, b", "task": "multilabel", "targets": ("a", "b")}
+    found, read_ = ingest(tmp_path, path=[str(tmp_path / f"d.{ending}")], **task)
+    assert found.labels == found.targets == ["a", "b"]
+    assert (found.columns["a"], found.columns["b"], found.classes) == ("integer", "integer", [])
+    assert {(row["x"], row["a"], row["b"]) for row in read_} == {(i, int(i % 2 == 0), int(i % 3 == 0)) for i in range(200)}
+
+
+def test_a_row_goes_to_the_split_of_its_features_alone(tmp_path):
+    rows = pd.DataFrame({"x": range(200), "a": range(200), "b": [i / 2 for i in range(200)]})
+    task = {"label": "a, b", "task": "multioutput", "targets": ("a", "b")}
+    splits = []
+    for name, scale in (("first", 1), ("second", 2)):
+        (tmp_path / name).mkdir()
+        rows.assign(a=rows.a * scale, b=-rows.b * scale).to_csv(tmp_path / name / "d.csv", index=False)
+        _, read_ = ingest(tmp_path / name, path=[str(tmp_path / name / "d.csv")], **task)
+        splits.append({(row["x"], row["split"]) for row in read_})
+    assert splits[0] == splits[1]
+
+
 def test_rows_of_one_key_count_as_one_even_if_the_key_is_no_feature(tmp_path):
     write_csv(tmp_path / "d.csv", frame(600).assign(user=np.arange(600) % 30))
     summary, rows = ingest(tmp_path, path=[str(tmp_path / "d.csv")], split_key="user", exclude=["user"])

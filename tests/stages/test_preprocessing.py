@@ -159,12 +159,23 @@ def test_a_label_named_like_a_missing_indicator_does_not_replace_it():
     with tf.Graph().as_default():
         gap = tf.compat.v1.sparse_placeholder(tf.string, [None, None])
         inputs = {"b": gap, "b_missing": tf.compat.v1.placeholder(tf.int64, [None, 1])}
-        found = preprocessing_fn(inputs, {"label": "b_missing", "classes": [0, 1], "unusable": [], "code": None})
+        found = preprocessing_fn(
+            inputs, {"label": "b_missing", "labels": ["b_missing"], "classes": [0, 1], "unusable": [], "code": None}
+        )
     assert {name: value.dtype for name, value in found.items()} == {
         "b": tf.int64,
         "b_missing": tf.int64,
         "b_missing_": tf.float32,
     }
+
+
+def test_several_labels_are_one_tensor_in_their_order_and_no_features():
+    settings = {"label": "b, a", "labels": ["b", "a"], "classes": [], "unusable": [], "code": None}
+    inputs = {"a": tf.constant([[0], [1]], tf.int64), "b": tf.constant([[0.5], [1.5]])}
+    found = preprocessing_fn(inputs, settings)
+    assert found.keys() == {"b, a"}
+    np.testing.assert_array_equal(found["b, a"].numpy(), np.float32([[0.5, 0], [1.5, 1]]))
+    assert preprocessing_fn({}, settings) == {}, "a request that is served has no labels"
 
 
 def test_wide_data_reports_the_column_in_progress():
@@ -173,7 +184,7 @@ def test_wide_data_reports_the_column_in_progress():
     try:
         with tf.Graph().as_default():
             inputs = {f"c{i}": tf.compat.v1.placeholder(tf.string, [None, 1]) for i in range(50)}
-            preprocessing_fn(inputs, {"label": "y", "classes": [], "unusable": [], "code": None})
+            preprocessing_fn(inputs, {"label": "y", "labels": ["y"], "classes": [], "unusable": [], "code": None})
     finally:
         progress.set_sink(None)
     assert said == [

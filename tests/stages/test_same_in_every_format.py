@@ -116,7 +116,7 @@ def ingested(*paths):
     """Returns what ingest writes: the columns of all rows, and what it notes of them."""
     spec = spec_of(*paths)
     found = scan(spec, BadRows(0))
-    typed = TypedColumns(found.types, (), "y")
+    typed = TypedColumns(found.types, (), ["y"])
     examples = one(typed.convert(b) for p in spec.path for b in read_batches(spec, p, BadRows(0)))
     typed.check()
     columns = {n: f"{'list of ' * t.is_list}{t.kind}" for n, t in found.types.items()}

@@ -179,6 +179,20 @@ def test_leaks_are_reported_with_their_share(tmp_path):
     assert len(found) == 3
 
 
+def test_a_copy_of_any_of_several_labels_is_found_and_no_label_is_a_copy_of_another(tmp_path):
+    random = np.random.default_rng(0)
+    a, b = random.integers(0, 2, (2, 400))
+    rows = pd.DataFrame({"x": random.normal(size=400), "i": 1.0 - b, "copy": a + 0.0, "a": a, "b": b, "both": a})
+    write(tmp_path, "train", rows)
+    columns = {"x": "float", "i": "float", "copy": "float", "a": "integer", "b": "integer", "both": "integer"}
+    labels = {"label": "a, b, both", "task": "multilabel", "classes": [], "targets": ["a", "b", "both"]}
+    found = leaks(tmp_path, summary(columns=columns, **labels), DataGateSettings())
+    assert sorted((f.feature, f.anomaly) for f in found) == [
+        ("copy", "predicts the label by itself"),
+        ("i", "predicts the label by itself"),
+    ]
+
+
 def test_an_index_is_found_in_more_rows_than_the_sample(tmp_path, monkeypatch):
     """The first rows of a file that was sorted by its label have one label only."""
     monkeypatch.setattr(leakage, "SAMPLE_ROWS", 100)

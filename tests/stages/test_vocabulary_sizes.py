@@ -44,6 +44,7 @@ def sizes(tmp_path_factory):
     (folder / "mine.py").write_text(CODE)
     settings = {
         "label": "y",
+        "labels": ["y"],
         "classes": [],
         "unusable": [],
         "code": {"path": str(folder / "mine.py"), "function": "preprocessing_fn"},

@@ -157,7 +157,7 @@ def test_json_lines_with_invalid_base64_are_refused_with_the_row(bad, tmp_path):
 
 
 def test_ingest_knows_a_column_of_bytes_by_its_values():
-    typed = TypedColumns({"a": ColumnType.of({"string"}), "b": ColumnType.of({"string"})}, (), "y")
+    typed = TypedColumns({"a": ColumnType.of({"string"}), "b": ColumnType.of({"string"})}, (), ["y"])
     columns = [pa.array([IMAGE, b"x"]), pa.array([b"text", b"x"])]
     assert typed.convert(pa.RecordBatch.from_arrays(columns, names=["a", "b"])).column("a").to_pylist() == [[IMAGE], [b"x"]]
     assert typed.bytes_columns == {"a"}
@@ -189,7 +189,7 @@ def test_base64_with_line_breaks_is_decoded():
 
 
 def test_a_column_of_bytes_and_values_with_line_breaks_are_reported_before_training():
-    typed = TypedColumns({"a": ColumnType.of({"string"})}, (), "y")
+    typed = TypedColumns({"a": ColumnType.of({"string"})}, (), ["y"])
     typed.convert(pa.RecordBatch.from_arrays([pa.array([IMAGE, b"x", b"two\r\nlines"])], names=["a"]))
     of_bytes, of_lines = typed.notes()
     assert of_bytes.startswith("a: holds bytes that are not UTF-8")

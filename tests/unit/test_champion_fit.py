@@ -15,8 +15,8 @@ def summary(task="binary", classes=(0, 1), columns=None, label="y"):
     return DatasetSummary("f", [], kinds, {}, {"train": 7, "test": 3}, 0, [], [], label, task, list(classes), {})
 
 
-def champion(*features, task="binary", classes=(0, 1), label="y"):
-    return BundleInfo("pytorch", "pytorch", task, label, list(classes), list(features))
+def champion(*features, task="binary", classes=(0, 1), label="y", targets=()):
+    return BundleInfo("pytorch", "pytorch", task, label, list(classes), list(features), targets=list(targets))
 
 
 def batch(**columns):
@@ -77,6 +77,11 @@ def test_lists_fit_by_their_length_and_their_values():
             "its classes are good, bad, the data has good, zbad",
         ),
         (champion(AGE), summary(), "it needs the column 'age', which is not in the data"),
+        (
+            champion(task="multilabel", classes=(), label="a, b", targets=["a", "b"]),
+            summary("multilabel", (), label="b, a"),
+            "it predicts 'a, b', the label is 'b, a'",
+        ),
     ],
 )
 def test_a_champion_of_another_task_can_score_nothing(info, data, words):

@@ -134,7 +134,7 @@ def test_a_password_is_not_written_out():
         ("evaluation.thresholds.auc={lower_bound: 1, upper_bound: 0}", "is above upper_bound"),
         ("task=bin", "Did you mean 'binary'?"),
         ("name=Bad Name", "lower-case letters"),
-        ("label=[a]", "label: must be a valid string, received ['a'] (list)"),
+        ("label=[a]", "label: ['a'] is a list; set task to multioutput or multilabel, or give one column"),
         ("tracking.uri=./mlruns", "tracking.uri: './mlruns' is not a tracking server"),
         ("no_value", "must be key=value"),
         ("a={", "not valid YAML"),

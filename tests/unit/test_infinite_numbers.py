@@ -38,7 +38,7 @@ def spec_of(path, missing=None):
 
 def converted(spec):
     types = scan(spec, BadRows(0)).types
-    typed = TypedColumns(types, spec.missing_values or (), spec.label)
+    typed = TypedColumns(types, spec.missing_values or (), spec.labels)
     [batch] = [typed.convert(b) for b in read_batches(spec, spec.path[0], BadRows(0))]
     return batch.column("x").to_pylist()
 

@@ -12,6 +12,7 @@ from switchyard.components.evaluation.results import CANDIDATE, CHAMPION, Compar
 from switchyard.components.evaluation.servability import Servability, load, save, with_servability
 from switchyard.components.infra_validation.check import _compare, _reason, _sendable
 from switchyard.components.serving.client import from_records, from_tensors, records, scores_in, tensors
+from switchyard.components.tasks import TASKS
 
 BROKEN = Servability("it is broken")
 
@@ -111,10 +112,12 @@ def test_rows_that_json_cannot_represent_are_not_sent(rows):
         ("binary", ["no", "yes"], [[0.2], [0.7]]),
         ("multiclass", [1, 2, 3], [[0.2, 0.5, 0.3], [0.7, 0.2, 0.1]]),
         ("regression", [], [[1000.0], [-2.0]]),
+        ("multilabel", [], [[0.2, 0.7], [0.9, 0.1]]),
+        ("multioutput", [], [[1000.0, 0.1], [-2.0, 0.3]]),
     ],
 )
 def test_scores_and_the_outputs_derived_from_them_are_compared(task, classes, scores):
-    info = BundleInfo("x", "y:Z", task, "label", classes, [])
+    info = BundleInfo("x", "y:Z", task, "label", classes, [], targets=["a", "b"] if TASKS[task].has_labels else [])
     offline = np.asarray(scores, dtype=np.float32)
     answer = {k: v.tolist() for k, v in format_predictions(info, offline).items()}
     predictions = [dict(zip(answer, row, strict=True)) for row in zip(*answer.values(), strict=True)]
@@ -126,8 +129,8 @@ def test_scores_and_the_outputs_derived_from_them_are_compared(task, classes, sc
         _compare(answer, offline[:1], info)
     with pytest.raises(StageError, match="not a finite number"):
         _compare({k: [None, None] for k in answer}, offline, info)
-    if classes:
+    for chosen in answer.keys() - set(info.score_names):
         with pytest.raises(StageError, match="cannot be read"):
-            _compare({"prediction": answer["prediction"]}, offline, info)
+            _compare({chosen: answer[chosen]}, offline, info)
         with pytest.raises(StageError, match="predictions do not match"):
-            _compare({**answer, "prediction": answer["prediction"][::-1]}, offline, info)
+            _compare({**answer, chosen: answer[chosen][::-1]}, offline, info)

@@ -30,10 +30,12 @@ def test_each_metric_has_one_row_in_the_table_and_each_task_has_a_primary_one():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_bootstrap_resamples_the_metrics_with_an_interval_in_the_table(task):
-    targets = ["0.1", "0.5", "0.9"] if TASKS[task].targets else []
+    targets = {"quantile": ["0.1", "0.5", "0.9"], "label": ["a", "b"]}.get(TASKS[task].targets, [])
     outputs = len(TASKS[task].score_names([0, 1, 2] if TASKS[task].has_classes else [], targets))
-    drawn = weighted_metrics(task, np.array([0.0, 1.0, 1.0, 0.0]), np.full((4, outputs), 0.3, dtype=np.float32), targets)
-    assert set(drawn) == set(names(task, lambda m: m.interval))
+    labels = np.array([0.0, 1.0, 1.0, 0.0])
+    labels = np.stack([labels] * 2, axis=1) if TASKS[task].has_labels else labels
+    drawn = weighted_metrics(task, labels, np.full((4, outputs), 0.3, dtype=np.float32), targets)
+    assert set(drawn) == set(names(task, lambda m: m.interval, targets))
 
 
 def test_epoch_metrics_of_another_task_are_refused():

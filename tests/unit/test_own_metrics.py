@@ -9,6 +9,7 @@ from switchyard.components import progress
 from switchyard.components.errors import UserError
 from switchyard.components.evaluation.bootstrap import Rows
 from switchyard.components.evaluation.own_metrics import own_metrics, own_names
+from switchyard.components.tasks import TASKS
 from switchyard.pipelines.config.load import load_config
 from switchyard.pipelines.config.stage_settings import evaluation_settings
 from switchyard.pipelines.preflight import check_inputs
@@ -45,10 +46,15 @@ def file(tmp_path):
 def test_every_function_is_a_metric_of_labels_and_scores(file):
     assert own_names(file) == ["gain", "kind"]
     assert own_metrics(file, ROWS, "m") == {"gain": 2.0, "kind": 1.0}
-    assert own_metrics(file, replace(ROWS, task="regression"), "m")["kind"] == 0.0
     quantiles = replace(ROWS, task="quantile", labels=np.array([0.4, 0.4, 0.2]), targets=["0.5"])
     assert own_metrics(file, quantiles, "m") == {"gain": 1.0, "kind": 0.0}
     assert own_metrics(None, ROWS, "m") == {}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_labels_are_integers_where_they_are_classes_or_0_and_1(task, file):
+    is_integer = task in ("binary", "multiclass", "multilabel")
+    assert own_metrics(file, replace(ROWS, task=task), "m")["kind"] == is_integer
 
 
 @pytest.mark.parametrize("value", ["float('nan')", "float('-inf')"])

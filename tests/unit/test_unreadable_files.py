@@ -206,7 +206,7 @@ def test_a_value_that_does_not_fit_is_named_with_file_column_row_and_value(tmp_p
     path = write(tmp_path / "d.csv", b"x,y\n1,0\n2,1\noops,1\n")
     [batch] = READERS["csv"](str(path), BadRows(0), None)
     with pytest.raises(MisfitError) as caught:
-        TypedColumns({"x": ColumnType.of({"integer"})}, (), "y").convert(batch)
+        TypedColumns({"x": ColumnType.of({"integer"})}, (), ["y"]).convert(batch)
     spec = InputSpec([str(path)], {}, "auto", [], 0, "y", "auto")
     message = str(located(spec, str(path), "x", caught.value))
     assert message == (

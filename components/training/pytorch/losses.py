@@ -18,7 +18,10 @@ _LEAST = 1e-7
 
 
 def row_losses(task: str, loss: Loss, smoothing: float = 0.0) -> RowLosses:
-    """Returns a function of labels (B,) and outputs (B, outputs), float32, that returns the loss of each row, shape (B,)."""
+    """Returns a function of labels and outputs (B, outputs), float32, that returns the loss of each row, shape (B,).
+
+    Labels are of shape (B,), or (B, labels) of several columns.
+    """
     if loss.function:
         return partial(_own, loss, loss.function)
     smoothed = {"smoothing": smoothing} if loss.name in SMOOTHED else {}
@@ -87,6 +90,15 @@ def _pinball(labels: torch.Tensor, outputs: torch.Tensor, quantiles: list[float]
     return torch.maximum(q * error, (q - 1.0) * error).mean(dim=1)
 
 
+def _labels_mse(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    return functional.mse_loss(outputs, labels.to(outputs.dtype), reduction="none").mean(dim=1)
+
+
+def _labels_cross_entropy(labels: torch.Tensor, outputs: torch.Tensor, smoothing: float) -> torch.Tensor:
+    target = labels * (1.0 - smoothing) + smoothing / 2
+    return functional.binary_cross_entropy_with_logits(outputs, target.to(outputs.dtype), reduction="none").mean(dim=1)
+
+
 def _sign(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     return labels.to(outputs.dtype) * 2.0 - 1.0
 
@@ -104,4 +116,6 @@ _LOSSES: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
     ("regression", "poisson"): _poisson,
     ("regression", "quantile"): _quantile,
     ("quantile", "pinball"): _pinball,
+    ("multioutput", "mse"): _labels_mse,
+    ("multilabel", "cross_entropy"): _labels_cross_entropy,
 }

@@ -9,7 +9,7 @@ import torch
 import torchmetrics
 from torch import nn
 
-from switchyard.components.tasks import BINARY, MULTICLASS, REGRESSION, TASKS
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, REGRESSION, TASKS
 from switchyard.components.training.contract import TrainRequest
 
 # Updates are flushed at whichever limit is reached first; outputs of many classes are large.
@@ -56,12 +56,17 @@ class Metrics(nn.Module):
             metrics[f"{prefix}accuracy"] = torchmetrics.classification.MulticlassAccuracy(
                 spec.outputs, average="micro", validate_args=False
             )
-        elif spec.task == REGRESSION:
+        elif spec.task == MULTILABEL:
+            metrics[f"{prefix}accuracy"] = torchmetrics.classification.BinaryAccuracy(validate_args=False)
+            metrics[f"{prefix}auc"] = torchmetrics.classification.MultilabelAUROC(
+                spec.outputs, thresholds=200, validate_args=False
+            )
+        elif spec.task in (REGRESSION, MULTIOUTPUT):
             metrics[f"{prefix}mae"] = torchmetrics.MeanAbsoluteError()
         self.metrics = nn.ModuleDict(metrics)
 
     def add(self, losses: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
-        """Adds one batch: losses (B,), output (B, outputs) and labels (B,)."""
+        """Adds one batch: losses (B,), output (B, outputs) and labels, (B,) or (B, labels)."""
         self._waiting.append((losses, output, labels))
         self._values += output.numel()
         if len(self._waiting) == _STEPS_COUNTED_AT_ONCE or self._values >= _VALUES_COUNTED_AT_ONCE:
@@ -80,8 +85,10 @@ class Metrics(nn.Module):
         losses, outputs, labels = zip(*self._waiting, strict=True)
         self._waiting, self._values = [], 0
         output, label = torch.cat(outputs), torch.cat(labels)
+        if self._request.spec.task == MULTILABEL:
+            label = label.long()
         predicted = activated(output, self._request)
-        predicted = predicted if self._request.spec.task == MULTICLASS else predicted[:, 0]
+        predicted = predicted[:, 0] if self._request.spec.task in (BINARY, REGRESSION) else predicted
         for name, metric in self.metrics.items():
             if name.endswith("loss"):
                 # Per row: torchmetrics 1.9 ignores the weights of a mean with nan_strategy="disable".

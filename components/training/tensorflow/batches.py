@@ -22,7 +22,7 @@ def dataset(
     epochs: int = 1,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """Returns the batches of several epochs: features by name, shape (B, *feature shape), and labels, shape (B,)."""
+    """Returns the batches of epochs: features by name, (B, *feature shape), and labels, (B,) or (B, labels)."""
     batches = stretches(source, batch_size, seed=seed, first_epoch=first_epoch, epochs=epochs, shard=shard).map(
         lambda arrays, labels: (features_of(source.blocks, arrays), labels), num_parallel_calls=tf.data.AUTOTUNE
     )
@@ -40,7 +40,9 @@ def stretches(
     epochs: int | None = 1,
     shard: Shard = WHOLE,
 ) -> tf.data.Dataset:
-    """Returns batches of blocks: one array per block, shape (B, width), and labels, shape (B,); `epochs` None is without end.
+    """Returns batches of blocks: one array per block, shape (B, width), and labels, shape (B,) or (B, labels).
+
+    `epochs` None is without end.
 
     TensorFlow receives several batches at once from Python and splits them in its own threads.
     """
@@ -50,10 +52,10 @@ def stretches(
             for stretch in source.stretches(batch_size, seed=seed, epoch=epoch, shard=shard):
                 yield stretch.arrays, stretch.labels, np.asarray(stretch.sizes)
 
-    label = next(iter(source.batches(1)))[1].dtype
+    label = next(iter(source.batches(1)))[1]
     signature = (
         tuple(tf.TensorSpec((None, b.width), b.dtype) for b in source.blocks),
-        tf.TensorSpec((None,), label),
+        tf.TensorSpec((None, *label.shape[1:]), label.dtype),
         tf.TensorSpec((None,), tf.int64),
     )
     return tf.data.Dataset.from_generator(taken, output_signature=signature).flat_map(_batches)

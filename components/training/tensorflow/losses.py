@@ -20,7 +20,10 @@ _LEAST = 1e-7
 
 
 def row_losses(task: str, loss: Loss, smoothing: float = 0.0) -> RowLosses:
-    """Returns a function of labels (B,) and outputs (B, outputs), float32, that returns the loss of each row, shape (B,)."""
+    """Returns a function of labels and outputs (B, outputs), float32, that returns the loss of each row, shape (B,).
+
+    Labels are of shape (B,), or (B, labels) of several columns.
+    """
     if loss.function:
         return partial(_own, loss, loss.function)
     smoothed = {"smoothing": smoothing} if loss.name in SMOOTHED else {}
@@ -32,11 +35,13 @@ class MeanLoss(keras.losses.Loss):
 
     def __init__(self, task: str, rows: RowLosses) -> None:
         super().__init__(reduction="sum_over_batch_size")
+        self._shape = [-1] if not TASKS[task].has_labels else None
         self._label, self._rows = "int64" if TASKS[task].has_classes else "float32", rows
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """See the base class; Keras passes labels as float32, (B,) or (B, 1)."""
-        return self._rows(ops.cast(ops.reshape(y_true, [-1]), self._label), y_pred)
+        """See the base class; Keras passes labels as float32, (B,), (B, 1) or (B, labels)."""
+        labels = ops.reshape(y_true, self._shape) if self._shape else y_true
+        return self._rows(ops.cast(labels, self._label), y_pred)
 
 
 def _own(loss: Loss, function: Callable[..., Any], labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -104,6 +109,14 @@ def _pinball(labels: Any, outputs: Any, quantiles: list[float]) -> Any:
     return ops.mean(ops.maximum(q * error, (q - 1.0) * error), axis=1)
 
 
+def _labels_mse(labels: Any, outputs: Any) -> Any:
+    return keras.losses.mean_squared_error(labels, outputs)
+
+
+def _labels_cross_entropy(labels: Any, outputs: Any, smoothing: float) -> Any:
+    return keras.losses.binary_crossentropy(labels, outputs, from_logits=True, label_smoothing=smoothing)
+
+
 def _sign(labels: Any) -> Any:
     return ops.cast(labels, "float32") * 2.0 - 1.0
 
@@ -125,4 +138,6 @@ _LOSSES: dict[tuple[str, str], Callable[..., Any]] = {
     ("regression", "poisson"): _poisson,
     ("regression", "quantile"): _quantile,
     ("quantile", "pinball"): _pinball,
+    ("multioutput", "mse"): _labels_mse,
+    ("multilabel", "cross_entropy"): _labels_cross_entropy,
 }

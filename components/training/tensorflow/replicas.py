@@ -243,7 +243,7 @@ class Replicas:
     def _count(self, split: str, losses: tf.Tensor, labels: tf.Tensor, output: tf.Tensor, mask: tf.Tensor) -> None:
         mean, *others = self._metrics[split]
         mean.update_state(losses, sample_weight=mask)
-        if self._request.spec.task != MULTICLASS:
+        if self._request.spec.task != MULTICLASS and labels.shape.rank == 1:
             labels = labels[:, tf.newaxis]  # same rank as the output, as Keras broadcasts (B,)
         for metric in others:
             metric.update_state(labels, output, sample_weight=mask)

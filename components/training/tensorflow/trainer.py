@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from switchyard.components.errors import UserError, first_line
 from switchyard.components.progress import warn
-from switchyard.components.tasks import BINARY, MULTICLASS, QUANTILE, REGRESSION, TASKS
+from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, MULTIOUTPUT, QUANTILE, REGRESSION, TASKS
 from switchyard.components.training.accelerator import AcceleratorProfile
 from switchyard.components.training.beside import Beside
 from switchyard.components.training.contract import (
@@ -364,16 +364,24 @@ class _Course(keras.optimizers.schedules.LearningRateSchedule):
 
 def _metrics(request: TrainRequest) -> list[Any]:
     values = _activation(request)
+
+    def mae() -> Any:
+        error = keras.losses.mean_absolute_error
+        return keras.metrics.MeanMetricWrapper(lambda y, output: error(y, values(output)), name="mae")
+
     return {
         BINARY: lambda: [
             keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
             keras.metrics.AUC(from_logits=True, name="auc"),
         ],
         MULTICLASS: lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        REGRESSION: lambda: [
-            keras.metrics.MeanMetricWrapper(lambda y, output: keras.losses.mean_absolute_error(y, values(output)), name="mae")
-        ],
+        REGRESSION: lambda: [mae()],
         QUANTILE: list,
+        MULTIOUTPUT: lambda: [mae()],
+        MULTILABEL: lambda: [
+            keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
+            keras.metrics.AUC(from_logits=True, multi_label=True, num_labels=request.spec.outputs, name="auc"),
+        ],
     }[request.spec.task]()
 
 
@@ -389,7 +397,8 @@ def _prepare(task: str, class_weights: tuple[float, ...] | None) -> Any:
 
 
 def _column(labels: tf.Tensor) -> tf.Tensor:
-    return tf.cast(labels, tf.float32)[:, tf.newaxis]
+    labels = tf.cast(labels, tf.float32)
+    return labels[:, tf.newaxis] if labels.shape.rank == 1 else labels
 
 
 def _device(kind: str) -> str:
