@@ -120,7 +120,7 @@ METRICS = (
         1,
         {
             BINARY: Formula("AUC", "area under the ROC curve"),
-            MULTILABEL: Formula("AUC", "area under the ROC curve, mean of the labels"),
+            MULTILABEL: Formula("AUC", "area under the ROC curve, mean of the labels that have both values"),
         },
         interval=True,
         primary=(BINARY, MULTILABEL),

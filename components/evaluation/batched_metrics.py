@@ -25,6 +25,7 @@ from switchyard.components.evaluation.curves import (
     bins_of,
     bucket_of,
     curve_bins,
+    defined_mean,
     precision_recall_area,
     roc_area,
     spread,
@@ -320,7 +321,11 @@ def _measure_rows(sums: Mapping[str, Sums]) -> Found:
     measured = {name: _ratio(*reversed(of.totals)) for name, of in sums.items() if name not in buckets}
     if buckets:
         each = {name: _area(of) for name, of in buckets.items()}
-        measured |= {"auc": float(np.mean(list(each.values()))), **each, "auc_micro": _area(Sums.added(list(buckets.values())))}
+        measured |= {
+            "auc": float(defined_mean(list(each.values()))),
+            **each,
+            "auc_micro": _area(Sums.added(list(buckets.values()))),
+        }
     return measured, {}
 
 

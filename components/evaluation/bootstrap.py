@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from switchyard.components.evaluation.curves import bucket_of, curve_bins, roc_area
+from switchyard.components.evaluation.curves import bucket_of, curve_bins, defined_mean, roc_area
 from switchyard.components.evaluation.row_values import ROW_VALUES
 from switchyard.components.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 
@@ -103,7 +103,7 @@ def _areas(labels: np.ndarray, scores: np.ndarray, targets: Sequence[str]) -> di
     each = {f"auc/{t}": _auc(p[:, i], positive[:, i]) for i, t in enumerate(targets)}
     together = _auc(p.ravel(), positive.ravel())
     return {
-        "auc": lambda w: np.mean([area(w) for area in each.values()], axis=0),
+        "auc": lambda w: defined_mean([area(w) for area in each.values()]),
         **each,
         "auc_micro": lambda w: together(np.repeat(w, len(targets), axis=-1)),
     }

@@ -37,6 +37,7 @@ from switchyard.components.evaluation.trivial import Trivial
 from switchyard.components.metrics import PRIMARY
 from switchyard.components.metrics import names as metric_names
 from switchyard.components.progress import say, warn
+from switchyard.components.tasks import MULTILABEL
 from switchyard.components.text.visible import in_a_line
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking.manifest import digest_of
@@ -227,6 +228,16 @@ def _check_labels(labels: np.ndarray, summary: DatasetSummary) -> None:
             f"data.splits: all {len(labels)} examples of the split {summary.held_out!r} have the label {only!r}: the other "
             f"class cannot be evaluated. Use more rows, a larger {summary.held_out} split, or another data.split_key."
         )
+    if summary.task == MULTILABEL:
+        alike = [name for name, of in zip(summary.labels, labels.T, strict=True) if len(np.unique(of)) < 2]
+        where = f"the split {summary.held_out!r} holds one value only of the label{'s' * (len(alike) > 1)} {in_a_line(alike)}"
+        if len(alike) == len(summary.labels):
+            raise UserError(
+                f"data.splits: {where}: nothing can be evaluated. Use more rows, a larger {summary.held_out} split, or another "
+                "data.split_key."
+            )
+        if alike:
+            warn(f"{where}: no AUC is measured of it, and auc is the mean of the other labels'")
 
 
 def check_slices(slices: Sequence[Sequence[str]], summary: DatasetSummary) -> None:

@@ -12,7 +12,7 @@ Below, y is the label, z the model's output (a logit in a classification) and p 
 - `quantile`: max(q * (y - z), (q - 1) * (y - z)), whose minimum is the quantile q (Koenker and Bassett, 1978).
 - `pinball`: the mean of `quantile` over `trainer.quantiles`, each with an output of its own.
 
-Of several labels, `mse` and `cross_entropy` are the mean of the labels'.
+Of several labels, each loss is the mean of the labels'.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "multiclass": ("cross_entropy", "focal", "hinge"),
     "regression": ("mse", "mae", "huber", "poisson", "quantile"),
     "quantile": ("pinball",),
-    "multioutput": ("mse",),
-    "multilabel": ("cross_entropy",),
+    "multioutput": ("mse", "mae", "huber", "poisson", "quantile"),
+    "multilabel": ("cross_entropy", "focal", "hinge"),
 }
 # Hyperparameters that boosted trees take from `trainer.hyperparameters`.
 COMMON_TO_TREES = ("seed", "class_weights")

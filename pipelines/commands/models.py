@@ -232,6 +232,7 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
     from switchyard.components.bundle.model import load_bundle, reordered
     from switchyard.components.bundle.source import ModelRef
     from switchyard.components.evaluation.bootstrap import Rows, interval, replicates, weighted_metrics
+    from switchyard.components.ingest.labels import ZERO_OR_ONE, zero_or_one
 
     scores: dict[str, Any] = {}
     targets: dict[str, Any] = {}
@@ -259,11 +260,12 @@ def _evaluate_on(uri: str, name: str, chosen: Sequence[Version], data: Path) -> 
                 scores[version.version] = reordered(bundle.scores(frame), info, classes)
             except UserError as error:
                 raise UserError(f"{data}: {error}") from None
-    each = [_labels(frame[label], classes) for label in info.labels]
+    kept = ZERO_OR_ONE if zero_or_one(info.task) else classes
+    each = [_labels(frame[label], kept) for label in info.labels]
     for label, values in zip(info.labels, each, strict=True):
         if np.isnan(values).any():
             unknown = sorted({str(v) for v in frame[label][np.isnan(values)]})[:5]
-            known = f"the models' classes are {in_a_line(info.classes)}" if info.classes else "the models predict numbers"
+            known = f"the models' classes are {in_a_line(kept)}" if kept else "the models predict numbers"
             raise UserError(f"{data}: {label} holds {in_a_line(unknown)}; {known}.")
     labels = np.stack(each, axis=1) if len(each) > 1 else each[0]
     if TASKS[info.task].has_probabilities:

@@ -7,6 +7,7 @@ from switchyard.components.errors import UserError
 from switchyard.components.evaluation.row_values import pinball
 from switchyard.components.tasks import TASKS
 from switchyard.components.training.losses import Loss, named_loss
+from switchyard.components.training.names import LOSSES
 from switchyard.components.training.tensorflow.trainer import TensorflowTrainer
 from tests.contract.sklearn_trainer import SklearnTrainer
 from tests.gpu.bare import linear_model
@@ -22,8 +23,6 @@ def two_columns(z):
 
 
 def cross_entropy(y, z, smoothing=0.0):
-    if y.ndim > 1:
-        return np.mean([cross_entropy(y[:, i].astype(int), z[:, i : i + 1], smoothing) for i in range(y.shape[1])], axis=0)
     if z.shape[1] == 1:
         z = two_columns(z)
     target = np.eye(z.shape[1])[y] * (1 - smoothing) + smoothing / z.shape[1]
@@ -51,13 +50,22 @@ NUMPY = {
     "cross_entropy": cross_entropy,
     "focal": focal,
     "hinge": hinge,
-    "mse": lambda y, z: ((y.reshape(len(y), -1) - z) ** 2).mean(axis=1),
+    "mse": lambda y, z: (y - z[:, 0]) ** 2,
     "mae": lambda y, z: np.abs(y - z[:, 0]),
     "huber": huber,
     "poisson": lambda y, z: np.exp(z[:, 0]) - y * z[:, 0],
     "pinball": lambda y, z, quantiles: pinball(y, z, quantiles).mean(axis=1),
     "quantile": lambda y, z, quantile: np.maximum(quantile * (y - z[:, 0]), (quantile - 1) * (y - z[:, 0])),
 }
+
+
+def numpy_loss(name, y, z, **options):
+    if y.ndim == 1:
+        return NUMPY[name](y, z, **options)
+    each = y.astype(int).T if name in LOSSES["multilabel"] else y.T
+    return np.mean([NUMPY[name](of, z[:, [i]], **options) for i, of in enumerate(each)], axis=0)
+
+
 # Task, loss, parameters, label smoothing.
 CASES = [
     ("binary", "cross_entropy", {}, 0.0),
@@ -76,8 +84,14 @@ CASES = [
     ("regression", "quantile", {"quantile": 0.9}, 0.0),
     ("quantile", "pinball", {"quantiles": [0.1, 0.5, 0.9]}, 0.0),
     ("multioutput", "mse", {}, 0.0),
+    ("multioutput", "mae", {}, 0.0),
+    ("multioutput", "huber", {"delta": 0.7}, 0.0),
+    ("multioutput", "poisson", {}, 0.0),
+    ("multioutput", "quantile", {"quantile": 0.9}, 0.0),
     ("multilabel", "cross_entropy", {}, 0.0),
     ("multilabel", "cross_entropy", {}, 0.2),
+    ("multilabel", "focal", {"gamma": 0.5}, 0.1),
+    ("multilabel", "hinge", {}, 0.0),
 ]
 OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 1, "quantile": 3, "multioutput": 2, "multilabel": 2}
 
@@ -118,9 +132,9 @@ def reference(name, parameters, smoothing, labels, outputs):
     for i in range(outputs.shape[1]):
         moved = np.zeros_like(outputs)
         moved[:, i] = step
-        high, low = (NUMPY[name](labels, outputs + s * moved, **options) for s in (1, -1))
+        high, low = (numpy_loss(name, labels, outputs + s * moved, **options) for s in (1, -1))
         gradient[:, i] = (high - low) / (2 * step)
-    return NUMPY[name](labels, outputs, **options), gradient
+    return numpy_loss(name, labels, outputs, **options), gradient
 
 
 @pytest.mark.core

@@ -92,12 +92,20 @@ def test_a_file_is_predicted_and_the_signature_names_its_columns(ran, warm):
     assert [o.name for o in Model.load(str(bundle)).signature.outputs] == COLUMNS[task]
 
 
-def test_the_next_run_is_compared_with_the_champion(ran, warm):
-    _, folder, _ = ran
+def test_the_next_run_is_compared_with_the_champion_and_both_on_rows_of_a_file(ran, warm):
+    task, folder, first = ran
     again = warm("run", folder / "pipeline.yaml", "--workspace", folder / "w", "--json", "--trainer", "pytorch", *SMALL)
     assert again.code in (0, 4), again.stderr
     assert again.json["models"].keys() == {"pytorch", "champion"}
     assert again.json["stages"]["transform"]["status"] == "cached"
+    versions = first["model_version"], again.json["model_version"]
+    compared = warm(
+        "models", "compare", f"a_{task}", *versions, "--data", folder / "test.csv", "--json", "--workspace", folder / "w"
+    )
+    assert compared.code == 0, compared.stderr
+    metrics = json.loads(compared.stdout)["metrics"]
+    for metric in BOUNDS[task]:
+        assert metrics[versions[0]][metric] == pytest.approx(first["metrics"][metric], abs=1e-6)
 
 
 @pytest.mark.parametrize("task", CONFIGS)

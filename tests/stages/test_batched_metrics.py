@@ -194,6 +194,16 @@ def test_the_auc_of_each_label_is_tfmas_of_its_column_and_auc_is_their_mean(tmp_
         assert found["auc"] == pytest.approx(np.mean(each), rel=1e-9), key
 
 
+def test_a_label_of_one_value_has_no_auc_and_does_not_count_in_the_mean(tmp_path: Path) -> None:
+    batch, targets = _batch("multilabel", ["m"]), TARGETS["multilabel"]
+    batch.labels[:, 0] = 0
+    _by_batches(str(tmp_path), "multilabel", batch, eval_config("multilabel", [], ["m"], targets))
+    found = read_metrics(str(tmp_path), ["m"], names("multilabel", targets=targets))["m"][""]
+    first, *others = targets
+    assert f"auc/{first}" not in found
+    assert found["auc"] == pytest.approx(np.mean([found[f"auc/{label}"] for label in others]))
+
+
 @pytest.mark.core
 def test_a_loss_of_many_batches_is_the_mean_over_their_rows(tmp_path: Path) -> None:
     batch, config = _batch("regression", ["a"]), eval_config("regression", [], ["a"])

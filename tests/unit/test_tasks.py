@@ -86,6 +86,11 @@ def test_metrics_of_several_labels_are_scikit_learns_of_each_and_their_means():
     together = roc_auc_score(labels.ravel(), scores.ravel(), sample_weight=np.repeat(weights, 2))
     assert found["auc_micro"] == pytest.approx(together, abs=1e-3)
 
+    labels[:, 0] = 0
+    found = {m: float(f(weights)) for m, f in weighted_metrics("multilabel", labels, scores, ["a", "b"]).items()}
+    assert np.isnan(found["auc/a"])
+    assert found["auc"] == found["auc/b"]
+
     quantities = random.normal(size=(300, 2))
     found = {m: float(f(weights)) for m, f in weighted_metrics("multioutput", quantities, scores, ["a", "b"]).items()}
     for metric, of in {"loss": mean_squared_error, "mae": mean_absolute_error}.items():

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from switchyard.components.training.losses import SMOOTHED, Loss, check_rows
+from switchyard.components.training.names import LOSSES
 from switchyard.components.user_code.loading import blamed, folder_of
 
 RowLosses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -90,13 +91,11 @@ def _pinball(labels: torch.Tensor, outputs: torch.Tensor, quantiles: list[float]
     return torch.maximum(q * error, (q - 1.0) * error).mean(dim=1)
 
 
-def _labels_mse(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-    return functional.mse_loss(outputs, labels.to(outputs.dtype), reduction="none").mean(dim=1)
+def _mean_of_labels(loss: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def mean(labels: torch.Tensor, outputs: torch.Tensor, **parameters: float) -> torch.Tensor:
+        return loss(labels.reshape(-1), outputs.reshape(-1, 1), **parameters).reshape(outputs.shape).mean(dim=1)
 
-
-def _labels_cross_entropy(labels: torch.Tensor, outputs: torch.Tensor, smoothing: float) -> torch.Tensor:
-    target = labels * (1.0 - smoothing) + smoothing / 2
-    return functional.binary_cross_entropy_with_logits(outputs, target.to(outputs.dtype), reduction="none").mean(dim=1)
+    return mean
 
 
 def _sign(labels: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
@@ -116,6 +115,7 @@ _LOSSES: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
     ("regression", "poisson"): _poisson,
     ("regression", "quantile"): _quantile,
     ("quantile", "pinball"): _pinball,
-    ("multioutput", "mse"): _labels_mse,
-    ("multilabel", "cross_entropy"): _labels_cross_entropy,
 }
+# Of several labels: the mean of the losses that each would have as the label of a task of its own.
+_LOSSES |= {("multioutput", name): _mean_of_labels(_LOSSES["regression", name]) for name in LOSSES["multioutput"]}
+_LOSSES |= {("multilabel", name): _mean_of_labels(_LOSSES["binary", name]) for name in LOSSES["multilabel"]}

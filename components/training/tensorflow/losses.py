@@ -12,6 +12,7 @@ from keras import ops
 
 from switchyard.components.tasks import TASKS
 from switchyard.components.training.losses import SMOOTHED, Loss, check_rows
+from switchyard.components.training.names import LOSSES
 from switchyard.components.user_code.loading import blamed, folder_of
 
 RowLosses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -109,12 +110,12 @@ def _pinball(labels: Any, outputs: Any, quantiles: list[float]) -> Any:
     return ops.mean(ops.maximum(q * error, (q - 1.0) * error), axis=1)
 
 
-def _labels_mse(labels: Any, outputs: Any) -> Any:
-    return keras.losses.mean_squared_error(labels, outputs)
+def _mean_of_labels(loss: Callable[..., Any]) -> Callable[..., Any]:
+    def mean(labels: Any, outputs: Any, **parameters: float) -> Any:
+        losses = loss(ops.reshape(labels, [-1]), ops.reshape(outputs, [-1, 1]), **parameters)
+        return ops.mean(ops.reshape(losses, [-1, outputs.shape[1]]), axis=1)
 
-
-def _labels_cross_entropy(labels: Any, outputs: Any, smoothing: float) -> Any:
-    return keras.losses.binary_crossentropy(labels, outputs, from_logits=True, label_smoothing=smoothing)
+    return mean
 
 
 def _sign(labels: Any) -> Any:
@@ -138,6 +139,7 @@ _LOSSES: dict[tuple[str, str], Callable[..., Any]] = {
     ("regression", "poisson"): _poisson,
     ("regression", "quantile"): _quantile,
     ("quantile", "pinball"): _pinball,
-    ("multioutput", "mse"): _labels_mse,
-    ("multilabel", "cross_entropy"): _labels_cross_entropy,
 }
+# Of several labels: the mean of the losses that each would have as the label of a task of its own.
+_LOSSES |= {("multioutput", name): _mean_of_labels(_LOSSES["regression", name]) for name in LOSSES["multioutput"]}
+_LOSSES |= {("multilabel", name): _mean_of_labels(_LOSSES["binary", name]) for name in LOSSES["multilabel"]}
