@@ -202,14 +202,7 @@ class PipelineConfig(Section):
                 "tokenizer.columns: only the default preprocessing reads it; remove it, and return the texts unchanged from "
                 "preprocessing_fn"
             )
-        for label in self.labels:
-            if label in self.data.exclude:
-                raise ValueError(f"data.exclude: lists the label {label!r}; a label cannot be excluded")
-        several = [name for name, task in TASKS.items() if task.has_labels]
-        if self.task in several and len(set(self.labels)) < max(2, len(self.labels)):
-            raise ValueError(f"label: a {self.task} task has at least two columns, all different, received {list(self.labels)}")
-        if not isinstance(self.label, str) and self.task not in several:
-            raise ValueError(f"label: {list(self.label)} is a list; set task to {' or '.join(several)}, or give one column")
+        self._check_labels()
         if self.tune:
             parameters = [n for n in self.tune.space if n.startswith(MODEL_PARAMETER)]
             if parameters and any(f in NETWORKS and not self.trainer.model_for(f) for f in self.trainer.frameworks):
@@ -237,3 +230,13 @@ class PipelineConfig(Section):
         if self.task in TASKS and not TASKS[self.task].has_classes and self.trainer.hyperparameters.class_weights is not None:
             raise ValueError(f"trainer.hyperparameters.class_weights: a {self.task} task has no classes; remove it")
         return self
+
+    def _check_labels(self) -> None:
+        for label in self.labels:
+            if label in self.data.exclude:
+                raise ValueError(f"data.exclude: lists the label {label!r}; a label cannot be excluded")
+        several = [name for name, task in TASKS.items() if task.has_labels]
+        if self.task in several and len(set(self.labels)) < max(2, len(self.labels)):
+            raise ValueError(f"label: a {self.task} task has at least two columns, all different, received {list(self.labels)}")
+        if not isinstance(self.label, str) and self.task not in several:
+            raise ValueError(f"label: {list(self.label)} is a list; set task to {' or '.join(several)}, or give one column")
