@@ -23,6 +23,8 @@ _UNKNOWN = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DE
 _NO_ROOM = frozenset({"RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_LIMIT_EXCEEDED", "QUOTA_EXCEEDED"})
 # HTTP status codes of a server or proxy: access denied, no room, retry later.
 _UNKNOWN_STATUS, _NO_ROOM_STATUS, _LATER_STATUS = (401, 403, 407), (402, 429, 507), (408, 425)
+# SQLite's, PostgreSQL's and MySQL's texts.
+_READ_ONLY = re.compile(r"read-?only (database|transaction|option)", re.IGNORECASE)
 _IN_TEXT = re.compile(r"(?:failed with error code|too many) (\d{3})")
 
 
@@ -38,15 +40,21 @@ def is_refusal(error: Exception) -> bool:
 
 
 def is_denial(error: Exception) -> bool:
-    """Whether the server is reachable but denies access or has no room left."""
+    """Whether the server or database is reachable but denies access, is read-only or has no room left."""
     code, status = getattr(error, "error_code", None), _status(error)
-    return code in _UNKNOWN | _NO_ROOM or status in (*_UNKNOWN_STATUS, *_NO_ROOM_STATUS)
+    return (
+        _READ_ONLY.search(str(error)) is not None or code in _UNKNOWN | _NO_ROOM or status in (*_UNKNOWN_STATUS, *_NO_ROOM_STATUS)
+    )
 
 
 def refusal(uri: str, error: Exception) -> str:
     """Returns the user's message for a refusal or a denial: the reason and the fix."""
     why = first_line(error).rstrip(".")
     place = f"MLflow at {mask(uri)}" if uri else "MLflow"
+    if _READ_ONLY.search(str(error)):
+        return (
+            f"{place}: its database is read-only. Make it writable, copy its workspace elsewhere, or use another one."
+        )
     if getattr(error, "error_code", None) in _NO_ROOM or _status(error) in _NO_ROOM_STATUS:
         return f"{place} accepts no more data: {why}. Free space on the server or raise its limits, or try again later."
     if is_denial(error):

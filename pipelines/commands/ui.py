@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -41,6 +42,8 @@ def run_link(host: str, port: int, experiment_id: str, run_id: str | None = None
 def _empty_folder(workspace: Workspace) -> Path:
     """Returns an empty working directory for Uvicorn, which imports modules from it first, regardless of Python's safe path."""
     folder = workspace.root / "caches" / "ui"
+    if not os.access(workspace.root, os.W_OK):  # of an archive, on a read-only file system, or of another user
+        return Path(tempfile.mkdtemp(prefix="switchyard-ui-"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -149,6 +149,13 @@ def test_a_custom_trainer_is_part_of_the_bundle(predictor, code, folder):
     assert list(load_bundle(folder, digest).predict(ROWS)["prediction"]) == [7.0, 7.0]
     assert sys.modules.get("tests") is before, "what is installed under the same name is left alone"
     load_bundle(folder, digest)  # and nothing was left beside the code
+    for name in code:
+        file = folder / "artifacts/bundle/code" / name
+        content = file.read_bytes()
+        change(file)
+        with pytest.raises(UserError, match=f"code/{name}' was changed"):
+            load_bundle(folder, digest)
+        file.write_bytes(content)
 
 
 def test_a_trainer_module_is_copied_with_its_imports_from_its_package(tmp_path, monkeypatch):

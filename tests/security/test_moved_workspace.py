@@ -18,8 +18,10 @@ from switchyard.components.errors import UserError
 from switchyard.components.tracking import run as tracking
 from switchyard.components.tracking import workspace_location, workspace_rewrite
 from switchyard.components.tracking.journal import HEADER, process_identity
+from switchyard.components.tracking.mlflow_errors import is_denial, refusal
 from switchyard.components.tracking.workspace_location import settle_in
 from switchyard.pipelines.commands.models import show
+from switchyard.pipelines.commands.ui import _empty_folder
 from switchyard.pipelines.workspace import Workspace, find_workspace
 from tests.command import BREAST_CANCER
 
@@ -309,6 +311,41 @@ def test_a_workspace_moved_to_a_read_only_place_is_read_with_the_mode_mocked(ori
 
     with pytest.raises(UserError, match=r"contain that path but are not writable\. Make it writable, copy it"):
         settle_in(there)
+
+
+@pytest.fixture
+def archive(original):
+    """The workspace on a file system that is mounted read-only."""
+    mounted = subprocess.run(["mount", "--bind", original, original], check=False, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    subprocess.run(["mount", "-o", "remount,ro,bind", original], check=True)
+    yield original
+    subprocess.run(["umount", "--lazy", original], check=True)
+
+
+def test_a_workspace_on_a_read_only_mount_is_read(archive, capsys):
+    place = Workspace(find_workspace(archive, None))
+
+    show(place.mlflow_uri, "m", as_json=True)
+
+    assert json.loads(capsys.readouterr().out)["versions"][0]["aliases"] == ["champion"]
+    folder = _empty_folder(place)
+    assert not folder.is_relative_to(archive)
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+
+
+def test_what_writes_to_a_read_only_mount_is_refused_with_the_reason(archive):
+    place = Workspace(find_workspace(archive, None))
+    experiment = tracking.client(place.mlflow_uri).get_experiment_by_name("e").experiment_id
+
+    with pytest.raises(UserError, match=r"cannot write to it: Read-only file system\. Choose another with --workspace"):
+        place.create()
+    with pytest.raises(Exception, match="readonly database") as refused:
+        tracking.create_run(place.mlflow_uri, experiment, "r", {})
+    assert is_denial(refused.value)
+    assert "its database is read-only. Make it writable, copy its workspace" in refusal("", refused.value)
 
 
 @pytest.mark.parametrize("how", ["-rl", "-rs"])
