@@ -52,9 +52,7 @@ def refusal(uri: str, error: Exception) -> str:
     why = first_line(error).rstrip(".")
     place = f"MLflow at {mask(uri)}" if uri else "MLflow"
     if _READ_ONLY.search(str(error)):
-        return (
-            f"{place}: its database is read-only. Make it writable, copy its workspace elsewhere, or use another one."
-        )
+        return f"{place}: its database is read-only. Make it writable, copy its workspace elsewhere, or use another one."
     if getattr(error, "error_code", None) in _NO_ROOM or _status(error) in _NO_ROOM_STATUS:
         return f"{place} accepts no more data: {why}. Free space on the server or raise its limits, or try again later."
     if is_denial(error):
